@@ -1,0 +1,32 @@
+# make samsum: the bundled sweep. make test: all tests. Both set up .venv first, if it is not there.
+PYTHON ?= python3
+# The exact version comes first, so that an index with CPU builds gives one where there is no GPU.
+TORCH ?= torch==2.13.0
+
+BIN := .venv/bin
+INSTALLED := .venv/installed-$(TORCH)
+
+.PHONY: samsum test check setup clean
+
+samsum: setup
+	$(BIN)/python -m sweeps.run samsum --tiny
+
+test: setup check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[dev]"
+	rm -f .venv/installed-*
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""Where a sweep runs: a Ray cluster that exists, or one started on this machine."""

@@ -1,0 +1,1 @@
+"""What may vary between trials, and which settings are tried first."""

@@ -1,0 +1,1 @@
+"""From a command to a result: recipes, search, tracking, reports and export."""

@@ -1,0 +1,1 @@
+"""One trial, from TrialConfig to a stream of reports."""

@@ -1,0 +1,173 @@
+"""TrialConfig and TrialReport: the words that every package shares. Standard library only."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The seven linear layers of a Qwen decoder block."""
+
+Schedule = Literal["linear", "cosine"]
+ComputeDtype = Literal["bfloat16", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A score's name and direction, which travel as one value."""
+
+    name: str
+    """Key in TrialReport.metrics, e.g. "rougeLsum" (0 to 100) or "accuracy" (0 to 100)."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more or less is better."""
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether value beats other strictly."""
+        return value > other if self.mode == "max" else value < other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """What a sweep varies: one point of the search space."""
+
+    lora_rank: int
+    """Rank of every LoRA product, at least 1."""
+    lora_alpha: float
+    """Numerator of the LoRA scaling, above 0."""
+    lora_dropout: float = 0.0
+    """Probability of dropping a LoRA input, in [0, 1)."""
+    learning_rate: float
+    """Peak learning rate of AdamW, above 0."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) (arXiv 2312.03732) instead of alpha / rank."""
+    target_modules: tuple[str, ...] = LINEAR_LAYERS
+    """Names of the linear layers that get an adapter."""
+
+    def __post_init__(self) -> None:
+        _require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "at least 1")
+        _require(_is_positive(self.lora_alpha), "lora_alpha", self.lora_alpha, "above 0")
+        _require(0.0 <= self.lora_dropout < 1.0, "lora_dropout", self.lora_dropout, "in [0, 1)")
+        _require(_is_positive(self.learning_rate), "learning_rate", self.learning_rate, "above 0")
+        unknown = sorted(set(self.target_modules) - set(LINEAR_LAYERS))
+        is_known = bool(self.target_modules) and not unknown
+        rule = f"one or more of {', '.join(LINEAR_LAYERS)}"
+        _require(is_known, "target_modules", self.target_modules, rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a trial trains and is scored: the knobs that all trials of a sweep share."""
+
+    batch_size: int = 8
+    """Rows in one optimizer step (the effective batch)."""
+    micro_batch_size: int = 8
+    """Rows in one forward pass; divides batch_size."""
+    max_length_tokens: int = 1024
+    """Tokens of prompt and target that a training row may have; longer prompts are cut."""
+    schedule: Schedule = "linear"
+    """Shape of the learning rate after the warm-up; it spans the full budget at every rung."""
+    warmup_frac: float = 0.05
+    """Share of max_steps over which the learning rate rises, in [0, 1)."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay, 0 or more."""
+    max_grad_norm: float = 1.0
+    """Largest L2 norm of a trial's gradient, above 0."""
+    eval_rows: int = 200
+    """Validation rows that every report scores: the first eval_rows of a fixed order."""
+    eval_batch_size: int = 32
+    """Prompts that are generated together."""
+    max_new_tokens: int = 96
+    """Longest generated answer, in tokens."""
+    compute_dtype: ComputeDtype = "bfloat16"
+    """Type in which NF4 weights are multiplied."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "micro_batch_size", "eval_rows", "eval_batch_size",
+                     "max_new_tokens"):  # fmt: skip
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        rule = f"a divisor of batch_size ({self.batch_size})"
+        divides = self.batch_size % self.micro_batch_size == 0
+        _require(divides, "micro_batch_size", self.micro_batch_size, rule)
+        _require(self.max_length_tokens >= 16, "max_length_tokens", self.max_length_tokens,
+                 "at least 16")  # fmt: skip
+        _require(0.0 <= self.warmup_frac < 1.0, "warmup_frac", self.warmup_frac, "in [0, 1)")
+        is_decay = math.isfinite(self.weight_decay) and self.weight_decay >= 0.0
+        _require(is_decay, "weight_decay", self.weight_decay, "0 or more")
+        _require(_is_positive(self.max_grad_norm), "max_grad_norm", self.max_grad_norm, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(TrainingOptions):
+    """What all trials of a sweep share: task, model, budget and the options above."""
+
+    task: str
+    """Name of a task in trainables.tasks, e.g. "samsum"."""
+    data: str | None
+    """Folder or file with the task's rows; None loads the task's pinned Hub dataset."""
+    model: str
+    """Hub id or folder of a Qwen causal language model."""
+    max_steps: int
+    """Full budget of a trial, in optimizer steps; the learning-rate schedule spans it."""
+    rungs: tuple[int, ...]
+    """Steps at which a trial reports, ascending; the last is max_steps."""
+    seed: int = 0
+    """Seed of the row order, the adapter's initial weights and its dropout."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.max_steps >= 1, "max_steps", self.max_steps, "at least 1")
+        is_rising = all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False))
+        is_whole = bool(self.rungs) and is_rising and self.rungs[-1] == self.max_steps
+        rule = f"ascending steps that end with max_steps ({self.max_steps})"
+        _require(is_whole, "rungs", self.rungs, rule)
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Everything that one trial needs, and nothing about the sweep around it."""
+
+    trial_id: str
+    """Name of the trial in its sweep, e.g. "t0003"."""
+    params: Hyperparameters
+    """The point of the search space."""
+    settings: TrainingSettings
+    """What it shares with its sweep's other trials."""
+    folder: Path
+    """Absolute folder for the trial's checkpoints; a trial found there goes on from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """One evaluation of one trial, at a rung."""
+
+    trial_id: str
+    step: int
+    """Optimizer steps done."""
+    metrics: dict[str, float]
+    """Validation scores by name, e.g. rouge1, rouge2, rougeL, rougeLsum (0 to 100), eval_loss."""
+    train_loss: float
+    """Mean loss a labelled token, over the optimizer steps since the last report."""
+    learning_rate: float
+    """Of the last step."""
+    epoch: float
+    """Passes over the training rows done."""
+    tokens: int
+    """Real (non-padding) training tokens since the trial began, prompt included."""
+    tokens_per_s: float
+    """Real training tokens a second since the last report, evaluation excluded."""
+    seconds: float
+    """Busy wall seconds since the trial began (training and evaluation; over all attempts)."""
+    peak_gib: float
+    """Highest memory held: allocated on the GPU, or resident in the process on a CPU."""
+    checkpoint: Path
+    """Absolute PEFT folder that holds the adapter of this step."""
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; it must be {rule}")

@@ -1,0 +1,25 @@
+"""The two ways in which work ends early: one trial fails, or the whole sweep aborts."""
+
+
+class TrialFailed(Exception):
+    """This trial cannot go on (out of memory, non-finite loss); its neighbours can.
+
+    The message is the reason that the trial's row shows.
+    """
+
+
+class SweepAborted(Exception):
+    """Nothing can go on (bad config, data or login). Raised before any GPU is used.
+
+    Args:
+        error: what is wrong, with the value that was given.
+        fix: what the user can do about it, as one command or sentence.
+    """
+
+    def __init__(self, error: str, fix: str) -> None:
+        super().__init__(error, fix)
+        self.error = error
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"error: {self.error}\nfix: {self.fix}"
