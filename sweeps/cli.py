@@ -1,0 +1,72 @@
+"""Command lines from dataclasses, and one way for every command to end."""
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from trainables.errors import SweepAborted
+
+Args = TypeVar("Args")
+
+EXIT_DONE, EXIT_NO_TRIAL, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Ends the process with main's exit code; a SweepAborted becomes two lines and exit code 2."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        code = main()
+    except SweepAborted as aborted:
+        print(aborted, file=sys.stderr)
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(code or EXIT_DONE)
+
+
+def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None = None) -> Args:
+    """Reads argv into cls; every field is a flag with the field's name and docstring.
+
+    Args:
+        cls: a dataclass; default gives the values of flags that argv leaves out.
+
+    Raises:
+        SweepAborted: an unknown flag or a value that does not fit; the fix names near flags.
+        SystemExit: after `--help`, with code 0.
+    """
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            if default is None:
+                return tyro.cli(cls, args=argv, prog=prog)
+            return tyro.cli(cls, args=argv, prog=prog, default=default)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    except ValueError as refused:  # raised by a dataclass that checks its own values
+        raise SweepAborted(str(refused), f"{prog} --help") from None
+    error, fix = _plain_error(stderr.getvalue())
+    raise SweepAborted(error, fix or f"{prog} --help lists every flag with its values")
+
+
+def _plain_error(boxed: str) -> tuple[str, str]:
+    """The message of tyro's framed error, and the flag that it suggests (or "")."""
+    paragraphs: list[list[str]] = [[]]
+    for line in boxed.splitlines():
+        if line[:1] in "╭╰":
+            continue
+        text = line.strip("│ ").strip()
+        if text.strip("─"):
+            paragraphs[-1].append(text)
+        else:
+            paragraphs.append([])
+    error = " ".join(paragraphs[0]) or "the command line could not be read"
+    hint = paragraphs[1] if len(paragraphs) > 1 else []
+    fix = f"perhaps you meant {hint[1]}" if hint[:1] == ["Perhaps you meant:"] else ""
+    return error, fix

@@ -1,0 +1,315 @@
+"""A finished sweep's adapter reaches a folder or a Hub whole, or an error says what to do."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from example_facts import facts
+from hub_server import OWNER, TOKEN, HubServer
+from huggingface_hub import ModelCard
+
+from sweeps.export import write_best
+from trainables.tiny import MODEL_DIR
+
+REPO = f"{OWNER}/samsum-adapter"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT folder as a trial leaves it, with another machine's base in its config."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+    layers = ["q_proj", "v_proj"]
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=layers, task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(folder)
+    text = (folder / "adapter_config.json").read_text().replace(str(MODEL_DIR), "/elsewhere/base")
+    (folder / "adapter_config.json").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "samsum-s0"
+    folder.mkdir()
+    (folder / "sweep.json").write_text("{}\n")
+    (folder / "trials.csv").write_text("trial_id,status,reason\nt0001,completed,\n")
+    base = str(MODEL_DIR)
+    write_best(folder / "best", checkpoint, facts(base_model=base), tokenizer_source=base)
+    return folder
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "runs" / "samsum-s0"))
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+def export(
+    *args: object, endpoint: str = "http://127.0.0.1:9", token: str | None = TOKEN
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with nothing of this machine's login."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": "/nonexistent", "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_TOKEN": token} if token else {}
+    command = [sys.executable, "-m", "sweeps.export", *map(str, args)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def refusal(ended: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """The error and fix lines of a command that refused; nothing else was said."""
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert TOKEN not in ended.stdout + ended.stderr
+    assert "uploaded" not in ended.stdout
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("warning: the base")]
+    assert len(lines) == 2, ended.stderr
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("fix: ")
+    return lines[0], lines[1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_best_has_adapter_tokenizer_card_and_the_given_base(run: Path, checkpoint: Path) -> None:
+    best = contents(run / "best")
+    assert {"tokenizer.json", "tokenizer_config.json", "README.md"} <= set(best)
+    weights = (checkpoint / "adapter_model.safetensors").read_bytes()
+    assert best["adapter_model.safetensors"] == weights
+    config = json.loads(best["adapter_config.json"])
+    assert config["base_model_name_or_path"] == str(MODEL_DIR)
+    assert config["r"] == 4
+    assert str(MODEL_DIR).encode() not in b"".join(
+        data for name, data in best.items() if name != "adapter_config.json"
+    )
+
+
+def test_best_is_replaced_whole_and_kept_when_its_successor_fails(
+    run: Path, checkpoint: Path
+) -> None:
+    best, base = run / "best", str(MODEL_DIR)
+    (best / "stale.txt").write_text("old")
+    before = contents(best)
+    with pytest.raises(FileNotFoundError):
+        write_best(best, run / "no-checkpoint", facts(base_model=base), tokenizer_source=base)
+    assert contents(best) == before
+    write_best(best, checkpoint, facts(base_model=base), tokenizer_source=base)
+    assert "stale.txt" not in contents(best)
+    assert sorted(path.name for path in run.iterdir()) == ["best", "sweep.json", "trials.csv"]
+
+
+def test_best_left_aside_by_a_stopped_process_comes_back(run: Path) -> None:
+    best, base = run / "best", str(MODEL_DIR)
+    before = contents(best)
+    best.rename(run / ".best.old")
+    with pytest.raises(FileNotFoundError):
+        write_best(best, run / "no-checkpoint", facts(base_model=base), tokenizer_source=base)
+    assert contents(best) == before
+
+
+def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
+    card = ModelCard.load(run / "best" / "README.md")
+    code = re.search(r"^```python\n(.*?)^```$", card.text, re.M | re.S)
+    assert code is not None
+    script = code.group(1) + "\nprint('tokens', answer.shape[0], type(model).__name__)\n"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], cwd=run / "best", env=environment,
+                           capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = re.search(r"^tokens (\d+) PeftModelForCausalLM$", ended.stdout, re.M)
+    assert found is not None
+    assert 1 <= int(found.group(1)) <= 8
+
+
+def test_upload_is_one_commit_of_the_bytes_of_best(run: Path, hub: HubServer) -> None:
+    ended = export(run, "--to", f"hub:{REPO}", endpoint=hub.url)
+    assert ended.returncode == 0, ended.stderr
+    repo = hub.repos[REPO]
+    (commit,) = repo.commits
+    best = contents(run / "best")
+    card, sent_card = best.pop("README.md"), commit.files.pop("README.md")
+    assert commit.files == best
+    assert sent_card == card.replace(
+        b'adapter = "."  # the folder of this card', f'adapter = "{REPO}"'.encode()
+    )
+    assert sent_card != card
+    assert commit.branch == "main"
+    assert not repo.is_private
+    assert len(repo.verified) == 2
+    assert f"in one commit: {hub.url}/{REPO}/commit/" in ended.stdout
+    assert TOKEN not in ended.stdout + ended.stderr
+    results = ModelCard(sent_card.decode()).data.eval_results
+    assert ("test", "rougeLsum", 39.75) in [
+        (r.dataset_split, r.metric_name, r.metric_value) for r in results
+    ]
+
+
+def test_private_upload_to_a_branch(run: Path, hub: HubServer) -> None:
+    ended = export(run, "--to", f"hub:{REPO}", "--private", "--revision", "dev", endpoint=hub.url)
+    assert ended.returncode == 0, ended.stderr
+    repo = hub.repos[REPO]
+    assert repo.is_private
+    assert [commit.branch for commit in repo.commits] == ["dev"]
+    card = repo.commits[0].files["README.md"].decode()
+    assert f"adapter = snapshot_download('{REPO}', revision='dev')" in card
+
+
+def test_private_is_refused_for_a_repository_that_is_public(run: Path, hub: HubServer) -> None:
+    assert export(run, "--to", f"hub:{REPO}", endpoint=hub.url).returncode == 0
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", "--private", endpoint=hub.url))
+    assert "exists and is public; nothing was uploaded" in error
+    assert "settings" in fix
+    assert len(hub.repos[REPO].commits) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said", "remedy"),
+    [
+        ("/api/whoami-v2", 401, "refused the token (401)", "hf auth login"),
+        ("/api/repos/create", 403, "may not write to", f"write permission for {OWNER}"),
+        ("/commit/", 403, "may not write to", f"write permission for {OWNER}"),
+        ("/storage/", 403, "may not write to", f"write permission for {OWNER}"),
+        ("/api/repos/create", 500, "answered 500", "try again later"),
+    ],
+)
+def test_refusal_by_the_hub_has_its_remedy_and_loses_nothing(
+    run: Path, hub: HubServer, path: str, status: int, said: str, remedy: str
+) -> None:
+    before = contents(run)
+    hub.refuse[path] = (status, f"no, {TOKEN}")
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", endpoint=hub.url))
+    assert said in error
+    assert remedy in fix
+    assert any(path in call for call in hub.calls)
+    assert contents(run) == before
+    assert not any(repo.commits for repo in hub.repos.values())
+
+
+def test_wrong_token_is_refused(run: Path, hub: HubServer) -> None:
+    wrong = "hf_wrongTokenWrongToken"
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", endpoint=hub.url, token=wrong))
+    assert "refused the token (401)" in error
+    assert wrong not in error + fix
+    assert "GET /api/whoami-v2" in hub.calls
+    assert not any(call.startswith("POST") for call in hub.calls)
+
+
+def test_unknown_owner_is_refused(run: Path, hub: HubServer) -> None:
+    error, fix = refusal(export(run, "--to", "hub:nobody/adapter", endpoint=hub.url))
+    assert "no user or organisation nobody (404)" in error
+    assert "hf auth whoami" in fix
+
+
+def test_upload_without_a_token_says_how_to_log_in(run: Path, hub: HubServer) -> None:
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", endpoint=hub.url, token=None))
+    assert "no Hugging Face token" in error
+    assert "hf auth login" in fix
+    assert "HF_TOKEN" in fix
+    assert hub.calls == []
+
+
+def test_unreachable_hub_is_named(run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", endpoint=endpoint))
+    assert f"cannot reach {endpoint}" in error
+    assert "HF_ENDPOINT" in fix
+
+
+def test_card_with_broken_metadata_is_refused_before_anything_is_sent(
+    run: Path, hub: HubServer
+) -> None:
+    card = run / "best" / "README.md"
+    card.write_text(card.read_text().replace("library_name: peft", "library_name: [peft"))
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", endpoint=hub.url))
+    assert "metadata" in error
+    assert str(card) in fix
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize(
+    "target", ["hub:name", "hub:", "hub:a/b/c", "hub:me/na me", "hub:me/a--b", "", "https://x/y/z"]
+)
+def test_target_of_a_wrong_form_is_refused(run: Path, target: str) -> None:
+    error, fix = refusal(export(run, "--to", target))
+    assert repr(target) in error
+    assert "--to hub:USER/NAME" in fix
+
+
+def test_folder_gets_the_bytes_of_best(run: Path, tmp_path: Path) -> None:
+    ended = export(run, "--to", tmp_path / "deep" / "copy", token=None)
+    assert ended.returncode == 0, ended.stderr
+    assert contents(tmp_path / "deep" / "copy") == contents(run / "best")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["copy"]
+
+
+def test_folder_that_is_not_empty_is_left_alone(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    target.mkdir()
+    (target / "mine.txt").write_text("mine")
+    error, _ = refusal(export(run, "--to", target))
+    assert "exists and is not an empty folder" in error
+    assert contents(target) == {"mine.txt": b"mine"}
+
+
+def test_folder_inside_best_is_refused(run: Path) -> None:
+    before = contents(run)
+    error, _ = refusal(export(run, "--to", run / "best" / "copy"))
+    assert "is inside" in error
+    assert contents(run) == before
+
+
+def test_hub_flags_are_refused_for_a_folder(run: Path, tmp_path: Path) -> None:
+    error, _ = refusal(export(run, "--to", tmp_path / "copy", "--private"))
+    assert "--private is for the Hub" in error
+    assert not (tmp_path / "copy").exists()
+
+
+def test_run_that_is_not_there_names_those_that_are(run: Path, tmp_path: Path) -> None:
+    error, fix = refusal(export(run.parent / "samsun", "--to", tmp_path / "copy"))
+    assert "there is no run folder" in error
+    assert str(run) in fix
+
+
+def test_run_without_a_finished_trial_says_what_became_of_them(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "best")
+    rows = "trial_id,status,reason\nt0001,failed,out of memory\nt0002,stopped,\n"
+    (run / "trials.csv").write_text(rows)
+    error, fix = refusal(export(run, "--to", tmp_path / "copy"))
+    assert "no trial of" in error
+    assert "(1 failed, 1 stopped)" in error
+    assert "--resume" in fix
+
+
+@pytest.mark.parametrize("lost", ["best", "trials.csv", "best/adapter_model.safetensors"])
+def test_run_that_has_not_ended_says_how_to_go_on(run: Path, tmp_path: Path, lost: str) -> None:
+    if lost != "best/adapter_model.safetensors":
+        shutil.rmtree(run / "best")
+    (run / lost).unlink(missing_ok=True)
+    error, fix = refusal(export(run, "--to", tmp_path / "copy"))
+    assert Path(lost).name in error
+    assert "--resume" in fix
+
+
+def test_help_and_errors_load_no_torch(run: Path) -> None:
+    code = "import sys, sweeps.export; assert not {'torch', 'transformers'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    ended = export("--help")
+    assert ended.returncode == 0
+    assert "hub:USER/NAME" in ended.stdout
