@@ -1,0 +1,79 @@
+"""Joins the Ray cluster that is there, or starts a local one for this sweep."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import ray
+
+from cluster.find import running_address
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
+_OBJECT_STORE_BYTES = 256 * 2**20  # a sweep passes configs and scores, never tensors
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The resources of a connected Ray cluster; leaving the context disconnects."""
+
+    address: str
+    """Address that was joined, or "local" for one started here."""
+    num_cpus: int
+    num_gpus: int
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        ray.shutdown()
+
+
+def connect(num_local_cpus: int) -> Cluster:
+    """Connects this process to Ray.
+
+    A cluster that RAY_ADDRESS names, or that `ray start` left running on this machine, is
+    joined; otherwise one is started that ends with this process. Workers find this project's
+    packages before any installed package of the same name.
+
+    Args:
+        num_local_cpus: CPU slots that a cluster started here offers.
+
+    Raises:
+        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(_PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    address = os.environ.get("RAY_ADDRESS") or running_address()
+    if address is None or address == "local":
+        ray.init(
+            address="local",
+            num_cpus=num_local_cpus,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(
+            address=address,
+            runtime_env={"py_modules": [str(_PROJECT / name) for name in _PACKAGES]},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    found = ray.cluster_resources()
+    return Cluster(
+        address=address or "local",
+        num_cpus=int(found.get("CPU", 0)),
+        num_gpus=int(found.get("GPU", 0)),
+    )

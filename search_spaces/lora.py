@@ -1,0 +1,94 @@
+"""The LoRA search space: what Optuna may choose for a trial, and how it is written down."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+Point = dict[str, float | int | bool]
+"""One point in Optuna's words: learning_rate, lora_rank, alpha_over_rank, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSpace:
+    """Bounds of a sweep. A choice with one value is fixed.
+
+    The defaults follow the published LoRA sweeps: the learning rate decides most, the best one
+    lies between 1e-4 and 1e-3 for Qwen models of 4 to 9 B parameters and rises for smaller
+    ones; alpha is chosen relative to the rank, because the two are nearly redundant otherwise.
+    """
+
+    learning_rates: tuple[float, float] = (3e-5, 1e-3)
+    """Lowest and highest peak learning rate; chosen on a log scale."""
+    lora_ranks: tuple[int, ...] = (8, 16, 32, 64)
+    """Ranks to choose from."""
+    alphas_over_rank: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Values of lora_alpha / lora_rank to choose from."""
+    lora_dropouts: tuple[float, ...] = (0.0, 0.05, 0.1)
+    """Dropout probabilities to choose from."""
+    rsloras: tuple[bool, ...] = (False,)
+    """Whether to scale by alpha / sqrt(rank) (rsLoRA); give both to let the sweep choose."""
+
+    def __post_init__(self) -> None:
+        low, high = self.learning_rates
+        if not (0 < low <= high and math.isfinite(high)):
+            raise ValueError(
+                f"learning_rates is {self.learning_rates}; it must be a lowest and a highest "
+                "value above 0"
+            )
+        _require(self.lora_ranks, "lora_ranks", "whole numbers of 1 or more", lambda r: r >= 1)
+        _require(self.alphas_over_rank, "alphas_over_rank", "above 0", lambda a: 0 < a < math.inf)
+        _require(self.lora_dropouts, "lora_dropouts", "in [0, 1)", lambda d: 0 <= d < 1)
+        _require(self.rsloras, "rsloras", "True or False", lambda _: True)
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, float | int | bool]:
+        """Asks Optuna for a point; returns the trial's hyperparameters by name."""
+        return hyperparameters(
+            {
+                "learning_rate": trial.suggest_float(
+                    "learning_rate", *self.learning_rates, log=True
+                ),
+                "lora_rank": trial.suggest_categorical("lora_rank", self.lora_ranks),
+                "alpha_over_rank": trial.suggest_categorical(
+                    "alpha_over_rank", self.alphas_over_rank
+                ),
+                "lora_dropout": trial.suggest_categorical("lora_dropout", self.lora_dropouts),
+                "use_rslora": trial.suggest_categorical("use_rslora", self.rsloras),
+            }
+        )
+
+    def contains(self, point: Point) -> bool:
+        """Whether a start point lies inside the bounds."""
+        low, high = self.learning_rates
+        return (
+            low <= point["learning_rate"] <= high
+            and point["lora_rank"] in self.lora_ranks
+            and point["alpha_over_rank"] in self.alphas_over_rank
+            and point["lora_dropout"] in self.lora_dropouts
+            and point["use_rslora"] in self.rsloras
+        )
+
+    def __str__(self) -> str:
+        low, high = self.learning_rates
+        choices = {
+            "lora_rank": self.lora_ranks,
+            "lora_alpha / lora_rank": self.alphas_over_rank,
+            "lora_dropout": self.lora_dropouts,
+            "use_rslora": self.rsloras,
+        }
+        rows = [f"learning_rate in [{low:g}, {high:g}], log scale"]
+        rows += [f"{name} in {{{', '.join(map(str, c))}}}" for name, c in choices.items()]
+        return "\n".join(rows)
+
+
+def hyperparameters(point: Point) -> dict[str, float | int | bool]:
+    """A point with alpha in place of its ratio to the rank."""
+    rest = {name: value for name, value in point.items() if name != "alpha_over_rank"}
+    return {**rest, "lora_alpha": point["alpha_over_rank"] * point["lora_rank"]}
+
+
+def _require(values: Sequence[Any], name: str, rule: str, holds: Callable[[Any], bool]) -> None:
+    if not values or not all(holds(value) for value in values):
+        raise ValueError(f"{name} is {values}; it must be one or more values, each {rule}")

@@ -1,0 +1,34 @@
+"""SAMSum's search space and the settings that are tried first."""
+
+from search_spaces.lora import LoraSpace, Point
+
+SPACE = LoraSpace(rsloras=(False, True))
+
+START_POINTS: tuple[Point, ...] = (
+    # rank-stabilised: alpha / sqrt(rank) keeps a high rank's updates large
+    {
+        "lora_rank": 64,
+        "alpha_over_rank": 0.5,
+        "use_rslora": True,
+        "lora_dropout": 0.05,
+        "learning_rate": 2e-4,
+    },
+    # the common plain setting: rank 16, alpha 32, 2e-4
+    {
+        "lora_rank": 16,
+        "alpha_over_rank": 2.0,
+        "use_rslora": False,
+        "lora_dropout": 0.0,
+        "learning_rate": 2e-4,
+    },
+)
+
+TINY_SPACE = LoraSpace(
+    learning_rates=(3e-4, 1e-2),  # a model of a few million parameters wants ten times more
+    lora_ranks=(4, 8, 16, 64),
+    rsloras=(False, True),
+)
+
+TINY_START_POINTS: tuple[Point, ...] = tuple(
+    point | {"learning_rate": 2e-3} for point in START_POINTS
+)

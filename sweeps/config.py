@@ -1,0 +1,130 @@
+"""SweepConfig: everything that a sweep is asked to do. Frozen; loads neither torch nor Ray."""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from pydantic import TypeAdapter
+
+from search_spaces.lora import LoraSpace, Point
+from trainables.config import TrainingOptions, TrainingSettings
+
+Engine = Literal["solo"]
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(TrainingOptions):
+    """One sweep: its task, model, search, budget and where it writes."""
+
+    recipe: tyro.conf.Suppress[str]
+    """The recipe that this config came from, as it was given on the command line."""
+    task: tyro.conf.Suppress[str]
+    """Name of the task in trainables.tasks."""
+    model: str
+    """Hub id or folder of a Qwen causal language model."""
+    data: str | None = None
+    """Folder with the task's train, validation and test files; None loads it from the Hub."""
+    tiny: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The bundled model, data and budget: no GPU, no network, minutes on two cores."""
+
+    num_trials: int = 32
+    """Trials that the sweep is asked for."""
+    seed: int = 0
+    """Seed of the search, of the row order and of every trial."""
+    max_steps: int
+    """Full budget of a trial, in optimizer steps."""
+    num_rungs: int = 3
+    """Levels at which ASHA compares trials, the last at max_steps."""
+    reduction_factor: int = 3
+    """ASHA keeps one trial in this many at each rung, and the rungs grow by it."""
+    space: tyro.conf.OmitArgPrefixes[LoraSpace]
+    """What may vary."""
+    start_points: tyro.conf.Suppress[tuple[Point, ...]] = ()
+    """Points that are tried first, in this order; those outside the space are left out."""
+
+    engine: Engine = "solo"
+    """How trials train: "solo" gives each its own process with TRL's SFTTrainer."""
+    slots_per_gpu: int = 1
+    """Trials that share one GPU; without a GPU, trials at once on this machine."""
+    gpus: int | None = None
+    """GPUs of the cluster to use at most; None uses all of them."""
+    max_failures: int = 2
+    """Times that a trial is started again, from its last report, after its process died."""
+
+    runs_dir: str = "runs"
+    """Folder that holds one folder a sweep; on a cluster, one that every node shares."""
+    name: str
+    """Name of the sweep and of its folder: letters, digits, '.', '_' and '-'."""
+    study_storage: str | None = None
+    """SQLAlchemy URL of the Optuna study, e.g. a PostgreSQL server; None keeps RUN/optuna.db."""
+    wandb: WandbMode = "auto"
+    """Where W&B logs; "auto" is online when a login is found, else offline (tiny: offline)."""
+    wandb_project: str = "qlora-sweeps"
+    """W&B project of the runs."""
+    wandb_entity: str | None = None
+    """W&B user or team of the runs; None is the login's default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_trials", "max_steps", "num_rungs", "slots_per_gpu"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
+                 "at least 2")  # fmt: skip
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
+        _require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
+        is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
+        _require(is_name, "name", self.name,
+                 "letters, digits, '.', '_' and '-', 100 at most")  # fmt: skip
+        _require("://" not in self.runs_dir, "runs_dir", self.runs_dir,
+                 "a folder; mount remote storage first")  # fmt: skip
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Optimizer steps at which trials report: max_steps / reduction_factor ** k, ascending."""
+        levels = range(self.num_rungs)
+        return tuple(
+            sorted({max(1, round(self.max_steps / self.reduction_factor**k)) for k in levels})
+        )
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """What every trial of the sweep shares."""
+        options = {f.name: getattr(self, f.name) for f in fields(TrainingOptions)}
+        return TrainingSettings(
+            **options,
+            task=self.task,
+            data=None if self.data is None else str(Path(self.data).absolute()),
+            model=model_source(self.model),
+            max_steps=self.max_steps,
+            rungs=self.rungs,
+            seed=self.seed,
+        )
+
+
+def model_source(model: str) -> str:
+    """The absolute path of a folder that exists; otherwise the Hub id as it was given."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model
+
+
+def to_json(config: SweepConfig) -> dict[str, object]:
+    """The config as JSON values, for sweep.json."""
+    values: dict[str, object] = TypeAdapter(SweepConfig).dump_python(config, mode="json")
+    return values
+
+
+def from_json(values: dict[str, object]) -> SweepConfig:
+    """The config that to_json wrote.
+
+    Raises:
+        pydantic.ValidationError: a field is missing or has a value of another type.
+    """
+    return TypeAdapter(SweepConfig).validate_python(values)
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; it must be {rule}")

@@ -1,0 +1,55 @@
+"""Every file that a sweep writes, each a property of one object."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one sweep, under its own folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, runs_dir: str, name: str) -> "RunPaths":
+        """The run called name; the folder is made absolute, because workers have other cwds."""
+        return cls(Path(runs_dir).absolute() / name)
+
+    @property
+    def sweep_json(self) -> Path:
+        """Resolved config, seed, versions, commit and hardware; written before the first trial."""
+        return self.folder / "sweep.json"
+
+    @property
+    def events(self) -> Path:
+        """Append-only log: one line a report or status change."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def trials_csv(self) -> Path:
+        """A row a trial."""
+        return self.folder / "trials.csv"
+
+    @property
+    def optuna_db(self) -> Path:
+        """The study, as optuna-dashboard opens it."""
+        return self.folder / "optuna.db"
+
+    @property
+    def best(self) -> Path:
+        """PEFT folder of the best adapter, with tokenizer and model card."""
+        return self.folder / "best"
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder a trial, with its last reports' adapters."""
+        return self.folder / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the sweep, so that no second one resumes it."""
+        return self.folder / ".lock"
+
+    def trial(self, trial_id: str) -> Path:
+        """Where one trial keeps its checkpoints."""
+        return self.checkpoints / trial_id

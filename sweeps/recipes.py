@@ -1,0 +1,109 @@
+"""Named sweeps: one function a sweep, which returns its config."""
+
+import difflib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from search_spaces import samsum as samsum_space
+from sweeps.config import SweepConfig
+from trainables import tiny as bundled
+from trainables.errors import SweepAborted
+
+Recipe = Callable[[bool], SweepConfig]
+"""Takes is_tiny: whether to use the bundled model, data and budget."""
+
+
+def samsum(is_tiny: bool = False) -> SweepConfig:
+    """Summarise chats: Qwen3-0.6B on SAMSum, ranked by ROUGE-Lsum on validation."""
+    if is_tiny:
+        return SweepConfig(
+            recipe="samsum",
+            task="samsum",
+            tiny=True,
+            model=str(bundled.MODEL_DIR),
+            data=str(bundled.SAMSUM_DIR),
+            space=samsum_space.TINY_SPACE,
+            start_points=samsum_space.TINY_START_POINTS,
+            num_trials=12,
+            max_steps=90,
+            eval_rows=48,
+            eval_batch_size=48,
+            max_new_tokens=48,
+            max_length_tokens=384,
+            slots_per_gpu=2,
+            name=_dated("samsum-tiny"),
+        )
+    return SweepConfig(
+        recipe="samsum",
+        task="samsum",
+        model="Qwen/Qwen3-0.6B",
+        space=samsum_space.SPACE,
+        start_points=samsum_space.START_POINTS,
+        num_trials=32,
+        max_steps=900,
+        batch_size=16,
+        micro_batch_size=16,
+        name=_dated("samsum"),
+    )
+
+
+RECIPES: dict[str, Recipe] = {"samsum": samsum}
+
+
+def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:
+    """The recipe that a command line names first, and the flags after it.
+
+    Raises:
+        SweepAborted: no recipe stands first, or there is none of that name.
+    """
+    known = f"{prog} RECIPE, with RECIPE one of {', '.join(RECIPES)} or the path of a .py file"
+    if argv and argv[0] in ("-h", "--help"):
+        return next(iter(RECIPES.values())), list(argv)
+    if not argv:
+        raise SweepAborted("no recipe was named", known)
+    if argv[0].startswith("-"):
+        raise SweepAborted(f"the recipe comes first, before {argv[0]}", known)
+    return find_recipe(argv[0]), list(argv[1:])
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of this name, or the function `recipe` of the Python file at this path.
+
+    Raises:
+        SweepAborted: no such recipe (names the nearest), or the file has no such function.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
+    known = ", ".join(RECIPES)
+    raise SweepAborted(
+        f"there is no recipe {name!r}",
+        f"did you mean {near[0]}?" if near else f"choose one of {known}, or the path of a .py file",
+    )
+
+
+def _from_file(path: Path) -> Recipe:
+    if not path.is_file():
+        raise SweepAborted(f"there is no recipe file {path}", "check the path")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    recipe = vars(module).get("recipe")
+    if not callable(recipe):
+        raise SweepAborted(
+            f"{path} has no function named recipe",
+            "define recipe(is_tiny: bool) -> SweepConfig in it",
+        )
+    found: Recipe = recipe
+    return found
+
+
+def _dated(name: str) -> str:
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

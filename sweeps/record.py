@@ -1,0 +1,150 @@
+"""sweep.json and the run's folder: what was asked for, on what, and who works on it now."""
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweeps import preflight
+from sweeps.config import SweepConfig, from_json, model_source, to_json
+from sweeps.paths import RunPaths
+from trainables.errors import SweepAborted
+
+CHANGEABLE = frozenset(
+    {"num_trials", "slots_per_gpu", "gpus", "max_failures", "runs_dir", "name", "wandb",
+     "wandb_project", "wandb_entity", "study_storage"}
+)  # fmt: skip
+"""Fields that a resume may change without making its trials incomparable."""
+
+
+def absolute(config: SweepConfig) -> SweepConfig:
+    """The config with its model and data folders as absolute paths."""
+    data = None if config.data is None else str(Path(config.data).absolute())
+    return replace(config, model=model_source(config.model), data=data)
+
+
+def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
+    """The config of the run to resume, at the place where it lies now.
+
+    Raises:
+        SweepAborted: no name was given, or there is no such run.
+    """
+    paths = RunPaths.of(asked.runs_dir, asked.name)
+    found = sorted(path.parent.name for path in Path(asked.runs_dir).glob("*/sweep.json"))
+    runs = f"--name with one of: {', '.join(found[-8:])}" if found else "begin a new sweep"
+    if not is_named:
+        raise SweepAborted("--resume needs the name of the sweep", runs)
+    if not paths.sweep_json.is_file():
+        raise SweepAborted(f"there is no sweep {asked.name!r} in {asked.runs_dir}", runs)
+    try:
+        config = from_json(read(paths)["config"])
+    except (ValidationError, KeyError, ValueError) as damaged:
+        reason = str(damaged).splitlines()[0]
+        raise SweepAborted(
+            f"{paths.sweep_json} cannot be read: {reason}",
+            "resume with the version of this project that wrote it, or begin a new sweep",
+        ) from None
+    return replace(config, runs_dir=asked.runs_dir, name=asked.name)
+
+
+def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
+    """Refuses a resume that would mix trials of two different sweeps.
+
+    Raises:
+        SweepAborted: a field differs that decides what a trial's score means.
+    """
+    asked = absolute(asked)
+    names = [f.name for f in fields(SweepConfig) if f.name not in CHANGEABLE]
+    changed = [name for name in names if getattr(saved, name) != getattr(asked, name)]
+    if changed:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise SweepAborted(
+            f"a resumed sweep keeps its settings, but these differ: {flags}",
+            "leave them out, or begin a new sweep with another --name",
+        )
+
+
+@contextmanager
+def opened(
+    config: SweepConfig, found: preflight.Preflight, *, is_resumed: bool
+) -> Iterator[tuple[RunPaths, str]]:
+    """Holds the run's folder while the sweep runs; gives its paths and the sweep's unique id.
+
+    A new run's folder appears with its sweep.json inside, so that every run can be resumed.
+
+    Raises:
+        SweepAborted: another process works on this run.
+    """
+    paths = RunPaths.of(config.runs_dir, config.name)
+    if is_resumed:
+        record = read(paths) | {"config": to_json(config)}
+    else:
+        record = _first_record(config, found)
+        _create(paths, record)
+    with _locked(paths):
+        _write(paths.sweep_json, record)
+        yield paths, str(record["sweep_id"])
+
+
+def read(paths: RunPaths) -> dict[str, Any]:
+    """The content of sweep.json."""
+    content: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
+    return content
+
+
+def _first_record(config: SweepConfig, found: preflight.Preflight) -> dict[str, object]:
+    return {
+        "sweep_id": uuid.uuid4().hex,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": to_json(config),
+        "metric": {"name": found.task.metric.name, "mode": found.task.metric.mode},
+        "rungs": list(config.rungs),
+        "rows": found.splits.counts,
+        "dataset": config.data or found.task.dataset,
+        "wandb_mode": found.wandb_mode,
+        "versions": preflight.versions(),
+        "git_commit": preflight.git_commit(),
+        "hardware": preflight.hardware(),
+    }
+
+
+def _create(paths: RunPaths, record: dict[str, object]) -> None:
+    aside = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        aside.mkdir(parents=True)
+        _write(aside / paths.sweep_json.name, record)
+        os.rename(aside, paths.folder)
+    except OSError as refused:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise SweepAborted(
+            f"the run folder {paths.folder} cannot be made: {refused.strerror}",
+            "choose another --runs-dir or --name",
+        ) from None
+
+
+def _write(path: Path, record: dict[str, object]) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+@contextmanager
+def _locked(paths: RunPaths) -> Iterator[None]:
+    with paths.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweepAborted(
+                f"another process works on the run {paths.folder}",
+                "wait for it to end, or stop it first",
+            ) from None
+        yield

@@ -1,0 +1,65 @@
+"""python -m sweeps.run samsum: recipe -> preflight -> connect -> tune -> test -> best."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import tyro
+
+from sweeps import plan, preflight, record
+from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.config import SweepConfig
+from sweeps.recipes import read_recipe
+
+PROG = "python -m sweeps.run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArgs:
+    """Searches the best LoRA hyperparameters for a task: python -m sweeps.run RECIPE [flags]."""
+
+    config: tyro.conf.OmitArgPrefixes[SweepConfig]
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the sweep --name, from where its last process ended."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print what would run, and write nothing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one sweep; returns the process's exit code."""
+    args = read_command(sys.argv[1:] if argv is None else argv)
+    found = preflight.check(args.config, is_resumed=args.resume)
+    if args.dry_run:
+        print(plan.describe(args.config, found))
+        return EXIT_DONE
+    with record.opened(args.config, found, is_resumed=args.resume) as (paths, sweep_id):
+        from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
+
+        return run_sweep(args.config, found, paths, sweep_id, is_resumed=args.resume)
+
+
+def read_command(argv: Sequence[str]) -> RunArgs:
+    """The config of `RECIPE [flags]`: the recipe's, or with --resume the saved one, plus flags.
+
+    Raises:
+        SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
+    """
+    recipe, flags = read_recipe(argv, PROG)
+    prog = f"{PROG} {argv[0]}"
+    default = recipe("--tiny" in flags)
+    args = _parse(flags, prog, default)
+    if args.resume:
+        saved = record.saved_config(args.config, is_named=args.config.name != default.name)
+        args = _parse(flags, prog, saved)
+        args = replace(args, config=replace(args.config, tiny=saved.tiny))
+        record.check_resumable(saved, args.config)
+    return replace(args, config=record.absolute(args.config))
+
+
+def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
+    """The default is not tiny, so that --tiny is a flag that can be given."""
+    return parse(RunArgs, flags, prog, RunArgs(config=replace(default, tiny=False)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,166 @@
+"""The Optuna study: which point comes next, and what a stopped or failed trial is worth to it."""
+
+from collections.abc import Mapping, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.lora import LoraSpace, Point
+from sweeps.events import Status
+from trainables.config import Hyperparameters, Metric
+from trainables.errors import SweepAborted
+
+_STATES = {
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class Search:
+    """One sweep's study, addressed by trial numbers.
+
+    Each new point is drawn by a sampler of its own, seeded by the sweep's seed and the trial's
+    number, so that a resumed sweep goes on with fresh draws instead of repeating its first ones.
+    Stopped trials are told as PRUNED with all their intermediate values, failed ones as FAIL.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: LoraSpace, seed: int, num_startup_trials: int
+    ) -> None:
+        self._study = study
+        self._space = space
+        self._seed = seed
+        self._num_startup_trials = num_startup_trials
+        self._trials: dict[int, optuna.Trial] = {}
+
+    def propose(self) -> tuple[int, Hyperparameters]:
+        """The next trial's number and its point: start points first, then TPE."""
+        states = (TrialState.RUNNING, *_STATES.values())
+        self._seed_sampler(len(self._study.get_trials(deepcopy=False, states=states)))
+        trial = self._study.ask()
+        return trial.number, self._suggest(trial)
+
+    def adopt(self, number: int) -> Hyperparameters:
+        """Goes on with a trial that an earlier process left running; a half-drawn point is drawn.
+
+        Raises:
+            SweepAborted: the study has no such trial, so it is not this sweep's.
+        """
+        frozen = self._frozen(number)
+        self._seed_sampler(number)
+        return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that have begun and not ended, ascending."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in running]
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Records the value that a trial reached at a step; the same step twice counts once."""
+        if step not in self._frozen(number).intermediate_values:
+            self._trials[number].report(value, step)
+
+    def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
+        """Ends a trial; a trial that has ended already stays as it is."""
+        if self._frozen(number).state.is_finished():
+            return
+        if reason:
+            self._trials[number].set_user_attr("reason", reason)
+        self._study.tell(
+            number,
+            value if status == "completed" else None,
+            state=_STATES[status],
+            skip_if_finished=True,
+        )
+
+    def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
+        self._trials[trial.number] = trial
+        params = Hyperparameters(**self._space.suggest(trial))  # type: ignore[arg-type]
+        trial.set_user_attr("lora_alpha", params.lora_alpha)
+        return params
+
+    def _seed_sampler(self, number: int) -> None:
+        self._study.sampler = optuna.samplers.TPESampler(
+            multivariate=True,
+            constant_liar=True,
+            n_startup_trials=self._num_startup_trials,
+            seed=self._seed * 1_000_003 + number,
+        )
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        trials = self._study.get_trials(deepcopy=False)
+        if number >= len(trials):
+            raise SweepAborted(
+                f"the Optuna study {self._study.study_name!r} has {len(trials)} trials, but the "
+                f"event log knows trial number {number}",
+                "give the study storage that the sweep began with, or begin a new sweep",
+            )
+        return trials[number]
+
+
+def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> optuna.Study:
+    """Creates the sweep's study, or loads it to go on.
+
+    Args:
+        storage: SQLAlchemy URL, e.g. sqlite:///…/optuna.db or postgresql+psycopg://….
+
+    Raises:
+        SweepAborted: the storage cannot be reached, or holds a study of this name already.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    shown = _without_password(storage)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize" if metric.mode == "max" else "minimize",
+            load_if_exists=is_resumed,
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        raise SweepAborted(
+            f"{shown} holds a study named {name!r} already",
+            "choose another --name, or go on with it: --resume",
+        ) from None
+    except (optuna.exceptions.StorageInternalError, ImportError, ValueError, OSError) as refused:
+        cause = str(refused.__cause__ or refused).splitlines()[0]
+        raise SweepAborted(
+            f"the study storage {shown} cannot be used: {cause}",
+            "check the URL, that the server runs, and that its driver is installed "
+            "(PostgreSQL: pip install 'qlora-sweeps[postgresql]')",
+        ) from None
+    study.set_metric_names([metric.name])
+    return study
+
+
+def num_startup_trials(num_trials: int, concurrency: int) -> int:
+    """Random trials before TPE begins: a third of the sweep, 10 at most, but two rounds at least.
+
+    With fewer than two rounds of reports TPE would choose from what is still running.
+    """
+    return max(2 * concurrency, min(10, num_trials // 3))
+
+
+def enqueue(study: optuna.Study, points: Sequence[Point], num_trials: int) -> None:
+    """Lets the first trials try these points; a point that the study knows is not repeated."""
+    for point in points[:num_trials]:
+        study.enqueue_trial(dict(point), skip_if_exists=True)
+
+
+def catch_up(
+    search: Search, number: int, values: Mapping[int, float], status: Status | None, reason: str
+) -> None:
+    """Tells the study what the event log knows of an adopted trial and the study may not."""
+    for step, value in sorted(values.items()):
+        search.report(number, step, value)
+    if status is not None:
+        last = values[max(values)] if values else None
+        search.finish(number, status, last, reason)
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    if not at:
+        return url
+    scheme, _, login = head.partition("://")
+    return f"{scheme}://{login.split(':')[0]}@{tail}"

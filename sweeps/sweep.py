@@ -1,0 +1,75 @@
+"""One sweep from its config to its best adapter: connect -> tune -> results -> test -> best/."""
+
+import os
+import sys
+from dataclasses import asdict
+
+from cluster.connect import connect
+from sweeps import finish, plan, preflight, results, summary, tuner
+from sweeps.book import TrialBook
+from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO_TRIAL
+from sweeps.config import SweepConfig
+from sweeps.events import EventLog, read_events, replay
+from sweeps.paths import RunPaths
+from sweeps.preflight import Preflight
+from sweeps.progress import ProgressTable
+from sweeps.search import Search, enqueue, num_startup_trials, open_study
+from sweeps.tracking import WandbTracker
+
+
+def run_sweep(
+    config: SweepConfig, found: Preflight, paths: RunPaths, sweep_id: str, *, is_resumed: bool
+) -> int:
+    """Runs the trials that are left, tests the best one, and writes what the run's folder holds.
+
+    Returns:
+        The process's exit code.
+    """
+    log = EventLog(paths.events)
+    histories = replay(read_events(paths.events))
+    log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
+    with connect(num_local_cpus=max(os.cpu_count() or 1, config.slots_per_gpu)) as cluster:
+        lanes = tuner.lanes(config, cluster)
+        search = _search(config, paths, found, lanes.concurrency, is_resumed=is_resumed)
+        tracker = WandbTracker(
+            found.wandb_mode, paths.folder, config.name, sweep_id, config.wandb_project,
+            config.wandb_entity, found.task.metric, _shared_config(config), histories,
+        )  # fmt: skip
+        progress = ProgressTable(
+            found.task.metric, config.num_trials, config.max_steps, lanes.concurrency, histories
+        )
+        book = TrialBook(config, paths, found.task.metric, search, log, (tracker, progress))
+        try:
+            with progress:
+                book.resume(histories)
+                tuner.run_trials(config, paths, found.task.metric, book, lanes)
+        finally:
+            tracker.sweep_ended()
+            trials = results.rows(replay(read_events(paths.events)), found.task.metric)
+            results.write_csv(trials, paths.trials_csv)
+        if book.num_left:
+            print(f"interrupted; go on with: {preflight.resume_command(config)}")
+            return EXIT_INTERRUPTED
+        if results.best(trials) is None:
+            print(summary.without_best(trials), file=sys.stderr)
+            return EXIT_NO_TRIAL
+        scores = finish.final_scores(config, paths, trials, log, lanes)
+        finish.write_best(config, found, paths, trials, scores)
+    log.append("sweep_ended")
+    print(summary.describe(config, paths, trials, scores))
+    return EXIT_DONE
+
+
+def _search(
+    config: SweepConfig, paths: RunPaths, found: Preflight, concurrency: int, *, is_resumed: bool
+) -> Search:
+    storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
+    study = open_study(storage, config.name, found.task.metric, is_resumed=is_resumed)
+    enqueue(study, plan.start_points(config), config.num_trials)
+    num_startup = num_startup_trials(config.num_trials, concurrency)
+    return Search(study, config.space, config.seed, num_startup)
+
+
+def _shared_config(config: SweepConfig) -> dict[str, object]:
+    shared = asdict(config.settings) | {"recipe": config.recipe, "engine": config.engine}
+    return shared | {"space": asdict(config.space)}

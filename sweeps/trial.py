@@ -1,0 +1,80 @@
+"""python -m sweeps.trial samsum --lora-rank 16: one trial in this process, without Ray."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import tyro
+
+from search_spaces.lora import hyperparameters
+from sweeps import preflight, record
+from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
+from sweeps.config import SweepConfig
+from sweeps.paths import RunPaths
+from sweeps.recipes import read_recipe
+from trainables.config import Hyperparameters, TrialConfig, TrialReport
+from trainables.errors import TrialFailed
+
+PROG = "python -m sweeps.trial"
+TRIAL_ID = "trial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialArgs:
+    """Trains one trial as a sweep would, in this process: python -m sweeps.trial RECIPE [flags].
+
+    The same model, data, seed and hyperparameters give the losses and scores that they give
+    inside a sweep.
+    """
+
+    config: tyro.conf.OmitArgPrefixes[SweepConfig]
+    params: tyro.conf.OmitArgPrefixes[Hyperparameters]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains the trial and prints its reports; returns the process's exit code."""
+    args = read_command(sys.argv[1:] if argv is None else argv)
+    preflight.check(replace(args.config, wandb="disabled"), is_resumed=False)
+    folder = RunPaths.of(args.config.runs_dir, args.config.name).trial(TRIAL_ID)
+    trial = TrialConfig(
+        trial_id=TRIAL_ID, params=args.params, settings=args.config.settings, folder=folder
+    )
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    from trainables import solo  # loads torch, which early errors do without
+
+    try:
+        solo.train(trial, _show)
+    except TrialFailed as failed:
+        print(f"the trial failed: {failed}", file=sys.stderr)
+        return EXIT_NO_TRIAL
+    print(f"checkpoints: {folder}")
+    return EXIT_DONE
+
+
+def read_command(argv: Sequence[str]) -> TrialArgs:
+    """The config and hyperparameters of `RECIPE [flags]`; the defaults are its last start point.
+
+    Raises:
+        SweepAborted: an unknown recipe or flag, or a bad value.
+    """
+    recipe, flags = read_recipe(argv, PROG)
+    config = replace(recipe("--tiny" in flags), tiny=False)
+    point = hyperparameters(config.start_points[-1])
+    default = TrialArgs(config=config, params=Hyperparameters(**point))  # type: ignore[arg-type]
+    args = parse(TrialArgs, flags, f"{PROG} {argv[0]}", default)
+    return replace(args, config=record.absolute(args.config))
+
+
+def _show(report: TrialReport) -> None:
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in sorted(report.metrics.items()))
+    print(
+        f"step {report.step}: train_loss {report.train_loss:.4f}  {scores}  "
+        f"({report.tokens_per_s:,.0f} tokens/s, {report.peak_gib:.2f} GiB, "
+        f"{report.seconds:.0f} s)",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

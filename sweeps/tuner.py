@@ -1,0 +1,163 @@
+"""The Ray Tuner: resources, concurrency, failure policy, and Tune's words turned into ours."""
+
+import logging
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster.connect import Cluster
+from sweeps.book import TrialBook
+from sweeps.config import SweepConfig
+from sweeps.paths import RunPaths
+from sweeps.preflight import no_gpu
+from trainables import trial as trainable
+from trainables.config import Metric
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How many trials run at once, and what each takes."""
+
+    concurrency: int
+    gpus_per_trial: float
+
+    @property
+    def trial_resources(self) -> dict[str, float]:
+        """What Ray reserves for one trial."""
+        return {"CPU": 1, "GPU": self.gpus_per_trial}
+
+
+def lanes(config: SweepConfig, cluster: Cluster) -> Lanes:
+    """Divides the cluster's GPUs into slots; a tiny sweep on a machine without one, its CPUs.
+
+    Raises:
+        SweepAborted: a real sweep on a cluster without a GPU.
+    """
+    if cluster.num_gpus == 0:
+        if not config.tiny:
+            raise no_gpu()
+        return Lanes(min(config.slots_per_gpu, cluster.num_cpus, config.num_trials), 0.0)
+    num_gpus = min(config.gpus or cluster.num_gpus, cluster.num_gpus)
+    num_slots = min(num_gpus * config.slots_per_gpu, cluster.num_cpus, config.num_trials)
+    return Lanes(num_slots, 1 / config.slots_per_gpu)
+
+
+def run_trials(
+    config: SweepConfig,
+    paths: RunPaths,
+    metric: Metric,
+    book: TrialBook,
+    lanes: Lanes,
+) -> None:
+    """Runs trials until the book has no next one; returns early after Ctrl-C.
+
+    Raises:
+        SweepAborted: the event log cannot be written.
+    """
+    if book.num_left == 0:
+        return
+    _quiet_ray_tune()
+    trainable_with_data = tune.with_parameters(
+        trainable.run_trial, settings=config.settings, checkpoints=paths.checkpoints
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable_with_data, lanes.trial_resources),
+        tune_config=TuneConfig(
+            search_alg=_BookSearcher(book, metric),
+            scheduler=_BookScheduler(book),
+            num_samples=book.num_left,
+            max_concurrent_trials=lanes.concurrency,
+            reuse_actors=True,
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str(paths.folder),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            callbacks=[_BookCallback(book)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+class _BookSearcher(Searcher):  # type: ignore[misc]
+    """Hands the book's next trial to Tune."""
+
+    def __init__(self, book: TrialBook, metric: Metric) -> None:
+        super().__init__(metric=metric.name, mode=metric.mode)
+        self._book = book
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        trial = self._book.next_trial()
+        if trial is None:
+            return str(Searcher.FINISHED)
+        return {"trial_id": trial.trial_id, **asdict(trial.params)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        pass  # the scheduler and the callback tell the book, with the reason
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # the event log and the study hold everything
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; a restored one would be a second book
+
+
+class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Asks the book whether a trial that reported goes on."""
+
+    def __init__(self, book: TrialBook) -> None:
+        super().__init__()
+        self._book = book
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if trainable.FAILED in result:
+            self._book.end(_trial_id(trial), "failed", result[trainable.FAILED])
+            return str(TrialScheduler.STOP)
+        goes_on = self._book.report(result[trainable.REPORT])
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _BookCallback(Callback):  # type: ignore[misc]
+    """Tells the book of trials whose process died more often than allowed."""
+
+    def __init__(self, book: TrialBook) -> None:
+        self._book = book
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        error = trial.get_error()
+        text = str(error).strip() or repr(error)
+        self._book.end(_trial_id(trial), "failed", text.splitlines()[-1][:500])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _trial_id(trial: Trial) -> str:
+    return str(trial.config["trial_id"])
+
+
+def _quiet_ray_tune() -> None:
+    """Tune's own tables, loggers and warnings would repeat what the sweep shows."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)

@@ -1,0 +1,40 @@
+"""The Ray Tune trainable: trains one trial and streams its reports. Imports no torch itself."""
+
+from pathlib import Path
+from typing import Any
+
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.errors import TrialFailed
+
+REPORT, FAILED = "trial_report", "trial_failed"
+"""Keys of a Tune result: a TrialReport, or the reason why the trial failed."""
+
+
+def run_trial(config: dict[str, Any], settings: TrainingSettings, checkpoints: Path) -> None:
+    """Trains the trial that config describes.
+
+    Args:
+        config: trial_id and the fields of Hyperparameters, as Ray Tune shows them.
+        settings: shared by the sweep's trials.
+        checkpoints: absolute folder that holds one folder a trial.
+    """
+    from ray import tune  # loads Ray, which a trial outside a sweep does without
+
+    from trainables import solo  # loads torch, only in the process that trains
+
+    def send(report: TrialReport) -> None:
+        """Blocks until the sweep has decided; a stopped trial leaves through SystemExit."""
+        tune.report({REPORT: report, "step": report.step, **report.metrics})
+
+    trial_id = config["trial_id"]
+    params = {name: value for name, value in config.items() if name != "trial_id"}
+    trial = TrialConfig(
+        trial_id=trial_id,
+        params=Hyperparameters(**params),
+        settings=settings,
+        folder=checkpoints / trial_id,
+    )
+    try:
+        solo.train(trial, send)
+    except TrialFailed as failed:
+        tune.report({FAILED: str(failed)})
