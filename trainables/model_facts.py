@@ -7,6 +7,7 @@ from typing import Any
 
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import SweepAborted
+from trainables.hub_files import hub_file
 
 KINDS = ("qwen2", "qwen3")
 """model_type values whose decoder blocks have the seven linear layers of LINEAR_LAYERS."""
@@ -88,6 +89,20 @@ def read_model_facts(model: str) -> ModelFacts:
         SweepAborted: there is no such model, or it is not a dense Qwen causal language model.
     """
     config = _config_json(model)
+    try:
+        _check_kind(model, config)
+        return _facts(config)
+    except KeyError as missing:
+        raise SweepAborted(
+            f"the config.json of {model} has no {missing}", "download the model again"
+        ) from None
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as damaged:
+        raise SweepAborted(
+            f"the config.json of {model} is damaged: {damaged}", "download the model again"
+        ) from None
+
+
+def _check_kind(model: str, config: dict[str, Any]) -> None:
     kind = str(config.get("model_type"))
     architectures = config.get("architectures") or []
     if kind not in KINDS or not any(str(a).endswith("ForCausalLM") for a in architectures):
@@ -96,23 +111,27 @@ def read_model_facts(model: str) -> ModelFacts:
             ", not a Qwen causal language model",
             "choose a dense Qwen2, Qwen2.5 or Qwen3 model, e.g. --model Qwen/Qwen3-0.6B",
         )
-    try:
-        heads = int(config["num_attention_heads"])
-        return ModelFacts(
-            kind=kind,
-            num_layers=int(config["num_hidden_layers"]),
-            hidden_size=int(config["hidden_size"]),
-            intermediate_size=int(config["intermediate_size"]),
-            num_heads=heads,
-            num_kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocab_size=int(config["vocab_size"]),
-            is_tied=bool(config.get("tie_word_embeddings", False)),
-        )
-    except KeyError as missing:
+    method = (config.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
+    if method != "bitsandbytes":
         raise SweepAborted(
-            f"the config.json of {model} has no {missing}", "download the model again"
-        ) from None
+            f"{model} is quantised already ({method}); a sweep quantises to NF4 by itself",
+            "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B",
+        )
+
+
+def _facts(config: dict[str, Any]) -> ModelFacts:
+    heads = int(config["num_attention_heads"])
+    return ModelFacts(
+        kind=str(config["model_type"]),
+        num_layers=int(config["num_hidden_layers"]),
+        hidden_size=int(config["hidden_size"]),
+        intermediate_size=int(config["intermediate_size"]),
+        num_heads=heads,
+        num_kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+        vocab_size=int(config["vocab_size"]),
+        is_tied=bool(config.get("tie_word_embeddings", False)),
+    )
 
 
 def _config_json(model: str) -> dict[str, Any]:
@@ -133,14 +152,11 @@ def _config_json(model: str) -> dict[str, Any]:
 
 
 def _downloaded_config(model: str) -> Path:
-    from huggingface_hub import hf_hub_download  # 0.3 s that a local model does without
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     fix = "check the name and the network, or give a folder: --model DIR"
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise SweepAborted(f"there is no model folder {model}", fix)
     try:
-        return Path(hf_hub_download(model, "config.json"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as refused:
+        return hub_file(model, "config.json")
+    except (OSError, ValueError) as refused:
         reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
         raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None

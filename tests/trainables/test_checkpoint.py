@@ -1,0 +1,114 @@
+"""Which checkpoints count, and which may go."""
+
+from pathlib import Path
+
+import pytest
+
+from trainables.checkpoint import (
+    STATE_NAMES,
+    checkpoint_folder,
+    complete_checkpoints,
+    delete_all,
+    delete_incomplete,
+    has_training_state,
+    keep_last,
+    last_report,
+    prune_to_adapter,
+    write_report,
+)
+from trainables.config import TrialReport
+
+FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", *STATE_NAMES)
+
+
+def make_report(folder: Path, step: int) -> TrialReport:
+    """A report of a step, and the files of its checkpoint but for the mark."""
+    checkpoint = checkpoint_folder(folder, step)
+    checkpoint.mkdir(parents=True)
+    for name in FILES:
+        (checkpoint / name).touch()
+    return TrialReport(
+        trial_id="t0001",
+        step=step,
+        metrics={"rougeLsum": 31.25},
+        train_loss=1.5,
+        learning_rate=2e-4,
+        epoch=0.5,
+        tokens=1234,
+        tokens_per_s=99.5,
+        seconds=12.25,
+        peak_gib=0.75,
+        checkpoint=checkpoint,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Complete checkpoints at 2, 10 and 9, and one at 12 that is not."""
+    for step in (2, 10, 9):
+        write_report(make_report(tmp_path, step))
+    make_report(tmp_path, 12)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    """What the folder holds."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    report = make_report(tmp_path, 4)
+    assert last_report(tmp_path) is None
+    write_report(report)
+    assert last_report(tmp_path) == report
+
+
+def test_report_names_the_place_where_the_checkpoint_is_now(tmp_path: Path) -> None:
+    write_report(make_report(tmp_path / "old", 4))
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = last_report(tmp_path / "new")
+    assert found is not None
+    assert found.checkpoint == tmp_path / "new" / "checkpoint-4"
+
+
+def test_complete_checkpoints_are_in_order_of_steps(folder: Path) -> None:
+    assert [path.name for path in complete_checkpoints(folder)] == [
+        "checkpoint-2",
+        "checkpoint-9",
+        "checkpoint-10",
+    ]
+
+
+def test_incomplete_checkpoints_are_deleted(folder: Path) -> None:
+    delete_incomplete(folder)
+    assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
+
+
+def test_last_two_checkpoints_are_kept(folder: Path) -> None:
+    keep_last(folder)
+    assert names(folder) == ["checkpoint-10", "checkpoint-12", "checkpoint-9"]
+
+
+def test_other_files_stay_when_all_checkpoints_are_deleted(folder: Path) -> None:
+    (folder / "checkpoint-notes").touch()
+    delete_all(folder)
+    assert names(folder) == ["checkpoint-notes"]
+
+
+def test_pruning_leaves_one_adapter_with_its_report(folder: Path) -> None:
+    assert has_training_state(checkpoint_folder(folder, 10))
+    for _ in range(2):
+        prune_to_adapter(folder)
+        assert names(folder) == ["checkpoint-10"]
+        assert names(folder / "checkpoint-10") == [
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "report.json",
+        ]
+    assert not has_training_state(checkpoint_folder(folder, 10))
+
+
+def test_pruning_a_folder_without_a_complete_checkpoint_leaves_none(tmp_path: Path) -> None:
+    make_report(tmp_path, 3)
+    prune_to_adapter(tmp_path)
+    assert names(tmp_path) == []

@@ -1,0 +1,86 @@
+"""Load Qwen in NF4 with its tokenizer, frozen; the only place that sets dtype and device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from trainables.config import ComputeDtype
+
+DTYPES: dict[ComputeDtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def device() -> torch.device:
+    """The GPU that this process sees, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder, with a padding token.
+
+    Padding is always masked, so a tokenizer without a padding token pads with its end token.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, so it cannot make prompts.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"{model} has no chat template; use a Qwen model that has one")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
+    """The frozen base: linear layers in NF4 with doubly quantised constants (arXiv 2305.14314).
+
+    Embeddings, norms and the head stay in compute_dtype.
+    """
+    dtype = DTYPES[compute_dtype]
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    logging.disable_progress_bar()
+    base = AutoModelForCausalLM.from_pretrained(
+        model,
+        quantization_config=quantization,
+        dtype=dtype,
+        device_map={"": device()},
+        attn_implementation="sdpa",
+        trust_remote_code=False,
+    )
+    base.requires_grad_(False)
+    _keep_trainable_on_cpu(base)
+    return base
+
+
+@contextmanager
+def autocast(compute_dtype: ComputeDtype) -> Iterator[None]:
+    """Multiply as training does: in bfloat16 autocast, or as stored if compute is in float32."""
+    is_enabled = compute_dtype == "bfloat16"
+    with torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_enabled):
+        yield
+
+
+def _keep_trainable_on_cpu(base: Any) -> None:
+    """Stop bitsandbytes from repacking weights at the first evaluation on a CPU with AVX512-BF16.
+
+    Its repacked product has no backward pass (bitsandbytes 0.50, autograd._functions.matmul_4bit),
+    so training would go on after an evaluation without gradients for the layers below.
+    """
+    for module in base.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,103 @@
+"""A trial's checkpoints on disk: which are complete, which can be gone on from, which may go.
+
+A trial's folder holds checkpoint-STEP folders. Each is written file by file, so it counts only
+once its report stands in it, which is written last and atomically.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainables.config import TrialReport
+
+REPORT_NAME = "report.json"
+NUM_KEPT = 2
+"""Complete checkpoints that a running trial keeps; the older one serves if the last is damaged."""
+ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME)
+"""What prune_to_adapter leaves."""
+STATE_NAMES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
+"""What Trainer needs beside the adapter to go on exactly."""
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is; Trainer uses this name."""
+    return folder / f"checkpoint-{step}"
+
+
+def write_report(report: TrialReport) -> None:
+    """Mark the report's checkpoint as complete."""
+    path = report.checkpoint / REPORT_NAME
+    temporary = path.with_suffix(".tmp")
+    fields = {**dataclasses.asdict(report), "checkpoint": report.checkpoint.name}
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(fields, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_report(checkpoint: Path) -> TrialReport:
+    """The report of a complete checkpoint, with the place where the checkpoint is now."""
+    fields: dict[str, Any] = json.loads((checkpoint / REPORT_NAME).read_text(encoding="utf-8"))
+    return TrialReport(**{**fields, "checkpoint": checkpoint})
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a trial's folder, by step."""
+    return [path for path in _checkpoints(folder) if (path / REPORT_NAME).is_file()]
+
+
+def last_report(folder: Path) -> TrialReport | None:
+    """The report of the last complete checkpoint, or None if there is none."""
+    complete = complete_checkpoints(folder)
+    return read_report(complete[-1]) if complete else None
+
+
+def has_training_state(checkpoint: Path) -> bool:
+    """Whether training can go on from it exactly; not after prune_to_adapter."""
+    return all((checkpoint / name).is_file() for name in STATE_NAMES)
+
+
+def delete_incomplete(folder: Path) -> None:
+    """Delete the checkpoints that were being written when an attempt died."""
+    for path in set(_checkpoints(folder)) - set(complete_checkpoints(folder)):
+        shutil.rmtree(path)
+
+
+def delete_all(folder: Path) -> None:
+    """Delete every checkpoint."""
+    for path in _checkpoints(folder):
+        shutil.rmtree(path)
+
+
+def keep_last(folder: Path) -> None:
+    """Delete all complete checkpoints but the last NUM_KEPT."""
+    for path in complete_checkpoints(folder)[:-NUM_KEPT]:
+        shutil.rmtree(path)
+
+
+def prune_to_adapter(folder: Path) -> None:
+    """Leave of an ended trial only the adapter and report of its last complete checkpoint.
+
+    Optimizer state is twice the adapter's size and of no use once the trial has ended. May be
+    called again.
+    """
+    last = complete_checkpoints(folder)[-1:]
+    for path in set(_checkpoints(folder)) - set(last):
+        shutil.rmtree(path)
+    for file in (file for path in last for file in path.iterdir()):
+        if file.name not in ADAPTER_NAMES:
+            file.unlink()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if _step(path) is not None]
+    return sorted(found, key=lambda path: _step(path) or 0)
+
+
+def _step(path: Path) -> int | None:
+    number = path.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else None

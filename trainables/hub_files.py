@@ -1,0 +1,61 @@
+"""Single files of the Hub, with an answer within seconds where the Hub cannot be reached."""
+
+import functools
+from pathlib import Path
+
+REACH_TIMEOUT_S = 3.0
+
+
+def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Path:
+    """A model's file, or a dataset's at dataset_revision; from the cache if the Hub is away.
+
+    hf_hub_download alone retries an unreachable Hub for 23 s or more (huggingface_hub 2.4).
+
+    Raises:
+        OSError: the Hub cannot be reached and the cache lacks the file, or the Hub refuses.
+        ValueError: repo is not the name of a repository.
+    """
+    from huggingface_hub import constants, hf_hub_download  # slow; a local folder needs none
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    is_away = not _answers(constants.ENDPOINT)
+    kind = "model" if dataset_revision is None else "dataset"
+    try:
+        found = hf_hub_download(
+            repo, file, repo_type=kind, revision=dataset_revision, local_files_only=is_away
+        )
+    except LocalEntryNotFoundError as missing:
+        if not is_away:
+            raise
+        state = "is switched off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "is unreachable"
+        raise ConnectionError(
+            f"the Hub at {constants.ENDPOINT} {state}, and the cache has no {file}"
+        ) from missing
+    except _http_error() as refused:
+        if isinstance(refused, OSError):
+            raise
+        raise ConnectionError(str(refused) or type(refused).__name__) from refused
+    return Path(found)
+
+
+@functools.cache
+def _answers(endpoint: str) -> bool:
+    """Whether the Hub says anything at all, through the proxies that a download would use."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(endpoint, timeout=REACH_TIMEOUT_S)
+    except (_http_error(), OSError):
+        return False
+    return True
+
+
+def _http_error() -> type[Exception]:
+    """The HTTPError of httpx or httpx2, whichever huggingface_hub is built on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: type[Exception] = HfHubHTTPError.__mro__[1]
+    return base

@@ -1,0 +1,69 @@
+"""Memory of one process: its highest level, and what to do when the GPU runs out of it."""
+
+import gc
+import logging
+import resource
+import sys
+from collections.abc import Callable
+
+import torch
+
+from trainables.errors import TrialFailed
+
+logger = logging.getLogger(__name__)
+
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in one unit of ru_maxrss (getrusage(2))."""
+
+
+def with_less_memory(attempt: Callable[[int], None], micro_batch_size: int) -> None:
+    """Call attempt with ever smaller micro-batches until one fits.
+
+    Raises:
+        TrialFailed: not even one row fits.
+    """
+    while not _fits(attempt, micro_batch_size):
+        if micro_batch_size == 1:
+            raise TrialFailed("out of memory with micro-batch 1; lower max_length_tokens")
+        micro_batch_size = _next_smaller(micro_batch_size)
+        logger.warning("out of memory; going on with micro-batch %d", micro_batch_size)
+
+
+def peak_gib() -> float:
+    """Highest memory: allocated on the GPU since reset_peak, or ever resident on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 2**30
+
+
+def reset_peak() -> None:
+    """Begin a new peak on the GPU; the operating system keeps its own for a process's life."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def free_memory() -> None:
+    """Give the GPU memory of dead tensors back, so that the next trial of this process has it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _fits(attempt: Callable[[int], None], micro_batch_size: int) -> bool:
+    """Whether the attempt ended without running out of memory; frees what it held.
+
+    Also frees before it starts: what a stopped trial held can go only once its SystemExit has.
+    """
+    free_memory()
+    try:
+        attempt(micro_batch_size)
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        free_memory()
+    return True
+
+
+def _next_smaller(micro_batch_size: int) -> int:
+    """Half, or the largest smaller divisor of an odd number."""
+    return max(d for d in range(1, micro_batch_size) if micro_batch_size % d == 0)
