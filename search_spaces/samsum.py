@@ -24,11 +24,11 @@ START_POINTS: tuple[Point, ...] = (
 )
 
 TINY_SPACE = LoraSpace(
-    learning_rates=(3e-4, 1e-2),  # a model of a few million parameters wants ten times more
+    learning_rates=(3e-4, 2e-2),  # a model of a few million parameters wants ten times more
     lora_ranks=(4, 8, 16, 64),
     rsloras=(False, True),
 )
 
 TINY_START_POINTS: tuple[Point, ...] = tuple(
-    point | {"learning_rate": 2e-3} for point in START_POINTS
+    point | {"learning_rate": 5e-3} for point in START_POINTS
 )

@@ -44,6 +44,7 @@ class TrialBook:
     def resume(self, histories: Sequence[TrialHistory]) -> None:
         """Takes over from a driver that died: its trials, its rungs, its unfinished trials."""
         for history in histories:
+            self._search.require(history.number)
             self._enter(history.trial_id, history.number, history.params)
             values = {r.step: r.metrics[self._metric.name] for r in history.reports}
             self._values[history.trial_id] = values
@@ -86,6 +87,8 @@ class TrialBook:
         nobody twice. A non-finite score ends the trial as failed.
         """
         trial_id, step = report.trial_id, report.step
+        if trial_id in self._ended:
+            return False
         value = report.metrics[self._metric.name]
         if not math.isfinite(value):
             self.end(trial_id, "failed", f"{self._metric.name} is {value} at step {step}")

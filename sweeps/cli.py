@@ -1,6 +1,7 @@
 """Command lines from dataclasses, and one way for every command to end."""
 
 import contextlib
+import functools
 import io
 import logging
 import sys
@@ -22,7 +23,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main()
     except SweepAborted as aborted:
-        print(aborted, file=sys.stderr)
+        for kind, text in (("error", aborted.error), ("fix", aborted.fix)):
+            print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
@@ -40,15 +42,17 @@ def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None 
         SweepAborted: an unknown flag or a value that does not fit; the fix names near flags.
         SystemExit: after `--help`, with code 0.
     """
+    given = {} if default is None else {"default": default}
+    read: Callable[[], Args] = functools.partial(tyro.cli, cls, args=argv, prog=prog, **given)
     stderr = io.StringIO()
+    # tyro draws its frame as stdout can show it: without colours, in UTF-8
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
-        with contextlib.redirect_stderr(stderr):
-            if default is None:
-                return tyro.cli(cls, args=argv, prog=prog)
-            return tyro.cli(cls, args=argv, prog=prog, default=default)
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout):
+            return read()
     except SystemExit as ended:
         if not ended.code:
-            raise
+            return read()  # --help, as the real stdout can show it
     except ValueError as refused:  # raised by a dataclass that checks its own values
         raise SweepAborted(str(refused), f"{prog} --help") from None
     error, fix = _plain_error(stderr.getvalue())

@@ -47,8 +47,9 @@ class SweepConfig(TrainingOptions):
 
     engine: Engine = "solo"
     """How trials train: "solo" gives each its own process with TRL's SFTTrainer."""
-    slots_per_gpu: int = 1
-    """Trials that share one GPU; without a GPU, trials at once on this machine."""
+    slots_per_gpu: int | Literal["auto"] = "auto"
+    """Trials that share one GPU (without a GPU: this machine); auto: as its memory allows, 8 at
+    most."""
     gpus: int | None = None
     """GPUs of the cluster to use at most; None uses all of them."""
     max_failures: int = 2
@@ -69,8 +70,10 @@ class SweepConfig(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_trials", "max_steps", "num_rungs", "slots_per_gpu"):
+        for name in ("num_trials", "max_steps", "num_rungs"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        is_slots = self.slots_per_gpu == "auto" or self.slots_per_gpu >= 1
+        _require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
         _require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
                  "at least 2")  # fmt: skip
         _require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -1,6 +1,7 @@
 """The end of a sweep: the best trial is tested once, and best/ is written."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.results import TrialRow
 from sweeps.tuner import Lanes
+from trainables.checkpoint import checkpoint_folder
 from trainables.config import TrainingSettings
 
 Scores = dict[str, dict[str, float]]
@@ -33,10 +35,8 @@ def final_scores(
         if event["kind"] == "final_scores" and event["trial_id"] == best.trial_id:
             held: Scores = event["scores"]
             return held
-    resources = {"num_cpus": 1 if lanes.gpus_per_trial else lanes.concurrency,
-                 "num_gpus": 1 if lanes.gpus_per_trial else 0}  # fmt: skip
-    task = ray.remote(**resources)(_score)
-    scores: Scores = ray.get(task.remote(config.settings, str(best.last.checkpoint)))
+    task = ray.remote(num_cpus=1, num_gpus=1 if lanes.gpus_per_trial else 0)(_score)
+    scores: Scores = ray.get(task.remote(config.settings, _checkpoint(paths, best)))
     scores["validation"] = dict(best.last.metrics)
     log.append("final_scores", trial_id=best.trial_id, scores=scores)
     return scores
@@ -76,15 +76,18 @@ def write_best(
         versions=preflight.versions(),
         command=preflight.sweep_command(config),
     )
-    write_best_folder(paths.best, best.last.checkpoint, facts, config.model)
+    write_best_folder(paths.best, _checkpoint(paths, best), facts, config.model)
 
 
-def _score(settings: TrainingSettings, checkpoint: str) -> Scores:
-    from pathlib import Path  # runs in a worker
+def _checkpoint(paths: RunPaths, row: TrialRow) -> Path:
+    """The trial's last checkpoint, also in a run's folder that was moved."""
+    return checkpoint_folder(paths.trial(row.trial_id), row.steps)
 
-    from trainables import final  # loads torch, only in the worker
 
-    scores: Scores = final.score(settings, Path(checkpoint))
+def _score(settings: TrainingSettings, checkpoint: Path) -> Scores:
+    from trainables.final import score  # loads torch, only in the worker
+
+    scores: Scores = score(settings, checkpoint)
     return scores
 
 

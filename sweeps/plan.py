@@ -34,7 +34,7 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "every rung; all test rows once, at the end",
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
-        "memory": f"about {model.trial_gib(largest, config.settings):.1f} GiB a trial at most "
+        "memory": f"about {trial_gib(config, found):.1f} GiB a trial at most "
         f"(rank {largest.lora_rank}, all rows of {config.max_length_tokens} tokens)",
         "at once": f"{config.slots_per_gpu} trials "
         + ("on this machine" if config.tiny else "on each GPU"),
@@ -47,6 +47,11 @@ def describe(config: SweepConfig, found: Preflight) -> str:
 def start_points(config: SweepConfig) -> list[Point]:
     """The start points that lie inside the space."""
     return [point for point in config.start_points if config.space.contains(point)]
+
+
+def trial_gib(config: SweepConfig, found: Preflight) -> float:
+    """The most memory that one trial is expected to need, in GiB."""
+    return found.model.trial_gib(largest_point(config), config.settings)
 
 
 def largest_point(config: SweepConfig) -> Hyperparameters:

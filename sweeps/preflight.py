@@ -1,23 +1,31 @@
 """Everything that can be found wrong before a GPU is used, and what the sweep would do."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cluster.find import running_address
+from cluster.find import answers, has_short_sockets, running_address, temporary_folder
 from sweeps.config import SweepConfig, model_source
 from sweeps.paths import RunPaths
+from sweeps.storage import check_storage
 from sweeps.tracking import Mode, resolve_mode
 from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts, read_model_facts
+from trainables.model_files import check_model_folder
 from trainables.tasks import TASKS
 from trainables.tasks.base import Splits, Task
 
 PACKAGES = ("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "trl", "datasets",
             "evaluate", "wandb", "rouge-score")  # fmt: skip
+POINT_NAMES = frozenset(
+    {"learning_rate", "lora_rank", "alpha_over_rank", "lora_dropout", "use_rslora"}
+)
+"""Names of a start point's values, as search_spaces.lora asks Optuna for them."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +38,52 @@ class Preflight:
     wandb_mode: Mode
 
 
-def check(config: SweepConfig, *, is_resumed: bool) -> Preflight:
+def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Preflight:
     """Checks everything that a sweep needs, cheapest first; loads no torch and starts nothing.
+
+    Args:
+        has_ray: whether Ray runs the trials, so that a cluster's GPUs do.
 
     Raises:
         SweepAborted: the first thing that is wrong, with its remedy.
     """
     check_run_folder(config, is_resumed=is_resumed)
-    _check_gpu(config)
+    check_recipe(config)
+    if has_ray:
+        _check_cluster()
+    _check_gpu(config, has_ray=has_ray)
     wandb_mode = resolve_mode(config.wandb, config.tiny)
-    model = read_model_facts(model_source(config.model))
-    task = TASKS[config.task]
-    return Preflight(task, task.load(config.settings.data), model, wandb_mode)
+    try:
+        model = read_model_facts(model_source(config.model))
+        if Path(config.model).is_dir():
+            check_model_folder(Path(config.model))
+        task = TASKS[config.task]
+        splits = task.load(config.settings.data)
+    except OSError as refused:
+        raise SweepAborted(
+            f"{refused.filename} cannot be read: {refused.strerror}", "check its permissions"
+        ) from None
+    if has_ray and config.study_storage is not None:
+        check_storage(config.study_storage, config.name, is_resumed=is_resumed)
+    return Preflight(task, splits, model, wandb_mode)
+
+
+def check_recipe(config: SweepConfig) -> None:
+    """What a user's own recipe may get wrong beyond the values of single fields.
+
+    Raises:
+        SweepAborted: an unknown task, or a start point that is not one.
+    """
+    if config.task not in TASKS:
+        raise SweepAborted(
+            f"the recipe's task {config.task!r} is unknown", f"name one of {', '.join(TASKS)}"
+        )
+    for point in config.start_points:
+        if set(point) != POINT_NAMES:
+            raise SweepAborted(
+                f"the recipe's start point {point} does not name what a point has",
+                f"give each start point exactly {', '.join(sorted(POINT_NAMES))}",
+            )
 
 
 def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
@@ -50,14 +92,16 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
     Raises:
         SweepAborted: it exists (a new sweep), is not there (a resumed one), or is not writable.
     """
-    paths = RunPaths.of(config.runs_dir, config.name)
-    if not is_resumed and paths.folder.exists():
+    folder = RunPaths.of(config.runs_dir, config.name).folder
+    if not is_resumed and os.path.lexists(folder):
+        can_resume = os.path.isfile(folder / "sweep.json")
         raise SweepAborted(
             f"the run {config.name!r} exists already in {config.runs_dir}",
-            f"choose another --name, or go on with it: {resume_command(config)}",
+            "choose another --name"
+            + (f", or go on with it: {resume_command(config)}" if can_resume else ""),
         )
-    ancestor = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
+    ancestor = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not os.path.isdir(ancestor) or not os.access(ancestor, os.W_OK | os.X_OK):
         raise SweepAborted(
             f"the runs folder {config.runs_dir} cannot be written: {ancestor} refuses it",
             "choose a folder of your own: --runs-dir DIR",
@@ -66,9 +110,10 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
 
 def resume_command(config: SweepConfig) -> str:
     """The command that goes on with this sweep."""
-    runs_dir = "" if config.runs_dir == "runs" else f" --runs-dir {config.runs_dir}"
-    tiny = " --tiny" if config.tiny else ""
-    return f"python -m sweeps.run {config.recipe}{tiny} --name {config.name}{runs_dir} --resume"
+    tiny = ["--tiny"] if config.tiny else []
+    runs_dir = [] if config.runs_dir == "runs" else ["--runs-dir", config.runs_dir]
+    words = [config.recipe, *tiny, "--name", config.name, *runs_dir, "--resume"]
+    return f"python -m sweeps.run {shlex.join(words)}"
 
 
 def sweep_command(config: SweepConfig) -> str:
@@ -89,13 +134,20 @@ def no_gpu() -> SweepAborted:
 
 def hardware() -> dict[str, object]:
     """Facts about this machine for sweep.json."""
-    names = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    gpus = []
-    if shutil.which(names[0]):
-        found = subprocess.run(names, capture_output=True, text=True, check=False, timeout=10)
-        gpus = found.stdout.strip().splitlines() if found.returncode == 0 else []
+    gpus = [f"{name}, {gib:.0f} GiB" for name, gib in local_gpus()]
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
+
+
+def local_gpus() -> list[tuple[str, float]]:
+    """Name and memory in GiB of each NVIDIA GPU of this machine."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    if not shutil.which(query[0]):
+        return []
+    found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10)
+    lines = found.stdout.strip().splitlines() if found.returncode == 0 else []
+    pairs = [line.rsplit(", ", 1) for line in lines]
+    return [(name, float(mib) / 1024) for name, mib in pairs]
 
 
 def versions() -> dict[str, str]:
@@ -124,10 +176,31 @@ def git_commit() -> str | None:
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
-def _check_gpu(config: SweepConfig) -> None:
+def _check_cluster() -> None:
+    """A cluster that RAY_ADDRESS names must answer; a local one needs a place for its sockets.
+
+    "auto" and "local" are Ray's own words.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    folder = temporary_folder()
+    if address in ("", "local") and not has_short_sockets(folder):
+        raise SweepAborted(
+            f"the temporary folder {folder} has too long a name for Ray's sockets",
+            "name a shorter one: RAY_TMPDIR=/tmp",
+        )
+    if re.fullmatch(r"(ray://)?[^/]+:\d+", address) and not answers(address):
+        raise SweepAborted(
+            f"the Ray cluster at RAY_ADDRESS={address} does not answer",
+            "check the address, or unset RAY_ADDRESS to run on this machine",
+        )
+
+
+def _check_gpu(config: SweepConfig, *, has_ray: bool) -> None:
     """Refuses early where no GPU can be; what Ray finds is checked once it runs."""
+    if config.tiny or (has_ray and (os.environ.get("RAY_ADDRESS") or running_address())):
+        return
     devices = [*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/kfd"), Path("/dev/dxg")]
     has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None
-    if config.tiny or has_device or os.environ.get("RAY_ADDRESS") or running_address():
-        return
-    raise no_gpu()
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    if is_hidden or not has_device:
+        raise no_gpu()

@@ -2,9 +2,13 @@
 
 import difflib
 import importlib.util
+import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from search_spaces import samsum as samsum_space
@@ -14,6 +18,8 @@ from trainables.errors import SweepAborted
 
 Recipe = Callable[[bool], SweepConfig]
 """Takes is_tiny: whether to use the bundled model, data and budget."""
+
+_SIGNATURE = "recipe(is_tiny: bool) -> SweepConfig"
 
 
 def samsum(is_tiny: bool = False) -> SweepConfig:
@@ -46,6 +52,7 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
         max_steps=900,
         batch_size=16,
         micro_batch_size=16,
+        eval_batch_size=64,
         name=_dated("samsum"),
     )
 
@@ -69,6 +76,11 @@ def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:
     return find_recipe(argv[0]), list(argv[1:])
 
 
+def named(argv: Sequence[str]) -> str:
+    """The recipe as it was given, for usage lines and fixes."""
+    return "RECIPE" if argv[0].startswith("-") else shlex.quote(argv[0])
+
+
 def find_recipe(name: str) -> Recipe:
     """The recipe of this name, or the function `recipe` of the Python file at this path.
 
@@ -90,19 +102,43 @@ def find_recipe(name: str) -> Recipe:
 def _from_file(path: Path) -> Recipe:
     if not path.is_file():
         raise SweepAborted(f"there is no recipe file {path}", "check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"recipe_{path.stem}"  # a recipe called random.py hides no other module
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    recipe = vars(module).get("recipe")
-    if not callable(recipe):
+    sys.modules[name] = module
+    with _blamed_on(path):
+        spec.loader.exec_module(module)
+    function = vars(module).get("recipe")
+    if not callable(function):
+        raise SweepAborted(f"{path} has no function named recipe", f"define {_SIGNATURE} in it")
+
+    def recipe(is_tiny: bool) -> SweepConfig:
+        with _blamed_on(path):
+            config = function(is_tiny)
+        if not isinstance(config, SweepConfig):
+            raise SweepAborted(
+                f"recipe in {path} returned a {type(config).__name__}", f"let it be {_SIGNATURE}"
+            )
+        return replace(config, recipe=str(path))
+
+    return recipe
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """A user's own file may raise anything; the line of it that did so is the remedy."""
+    try:
+        yield
+    except SweepAborted:
+        raise
+    except (Exception, SystemExit) as raised:
+        lines = [f.lineno for f in traceback.extract_tb(raised.__traceback__)
+                 if f.filename == str(path.absolute())]  # fmt: skip
+        line = raised.lineno if isinstance(raised, SyntaxError) else (lines or [1])[-1]
         raise SweepAborted(
-            f"{path} has no function named recipe",
-            "define recipe(is_tiny: bool) -> SweepConfig in it",
-        )
-    found: Recipe = recipe
-    return found
+            f"{path} raised {type(raised).__name__}: {raised}", f"look at line {line} of {path}"
+        ) from raised
 
 
 def _dated(name: str) -> str:

@@ -9,7 +9,7 @@ import tyro
 from sweeps import plan, preflight, record
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import SweepConfig
-from sweeps.recipes import read_recipe
+from sweeps.recipes import named, read_recipe
 
 PROG = "python -m sweeps.run"
 
@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print(plan.describe(args.config, found))
         return EXIT_DONE
-    with record.opened(args.config, found, is_resumed=args.resume) as (paths, sweep_id):
+    with record.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
         from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
-        return run_sweep(args.config, found, paths, sweep_id, is_resumed=args.resume)
+        return run_sweep(args.config, found, paths, identity, is_resumed=args.resume)
 
 
 def read_command(argv: Sequence[str]) -> RunArgs:
@@ -45,11 +45,12 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
     """
     recipe, flags = read_recipe(argv, PROG)
-    prog = f"{PROG} {argv[0]}"
+    prog = f"{PROG} {named(argv)}"
     default = recipe("--tiny" in flags)
     args = _parse(flags, prog, default)
     if args.resume:
-        saved = record.saved_config(args.config, is_named=args.config.name != default.name)
+        is_named = any(flag.split("=")[0] == "--name" for flag in flags)
+        saved = record.saved_config(args.config, is_named=is_named)
         args = _parse(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         record.check_resumable(saved, args.config)

@@ -1,9 +1,14 @@
 """The Optuna study: which point comes next, and what a stopped or failed trial is worth to it."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.events import Status
@@ -15,6 +20,18 @@ _STATES = {
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+_STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
+
+
+@contextmanager
+def _storage_needed() -> Iterator[None]:
+    try:
+        yield
+    except _STORAGE_ERRORS as refused:
+        raise SweepAborted(
+            f"the study storage failed: {_cause(refused)}",
+            "once it answers again, repeat the command with --resume",
+        ) from refused
 
 
 class Search:
@@ -34,6 +51,7 @@ class Search:
         self._num_startup_trials = num_startup_trials
         self._trials: dict[int, optuna.Trial] = {}
 
+    @_storage_needed()
     def propose(self) -> tuple[int, Hyperparameters]:
         """The next trial's number and its point: start points first, then TPE."""
         states = (TrialState.RUNNING, *_STATES.values())
@@ -41,6 +59,7 @@ class Search:
         trial = self._study.ask()
         return trial.number, self._suggest(trial)
 
+    @_storage_needed()
     def adopt(self, number: int) -> Hyperparameters:
         """Goes on with a trial that an earlier process left running; a half-drawn point is drawn.
 
@@ -51,16 +70,27 @@ class Search:
         self._seed_sampler(number)
         return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
 
+    @_storage_needed()
     def running(self) -> list[int]:
         """Numbers of the trials that have begun and not ended, ascending."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running]
 
+    def require(self, number: int) -> None:
+        """Makes sure that the study holds this trial.
+
+        Raises:
+            SweepAborted: it does not, so it is not the study that the sweep began with.
+        """
+        self._frozen(number)
+
+    @_storage_needed()
     def report(self, number: int, step: int, value: float) -> None:
         """Records the value that a trial reached at a step; the same step twice counts once."""
         if step not in self._frozen(number).intermediate_values:
             self._trials[number].report(value, step)
 
+    @_storage_needed()
     def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
         """Ends a trial; a trial that has ended already stays as it is."""
         if self._frozen(number).state.is_finished():
@@ -81,11 +111,12 @@ class Search:
         return params
 
     def _seed_sampler(self, number: int) -> None:
+        (seed,) = np.random.SeedSequence([self._seed, number]).generate_state(1)
         self._study.sampler = optuna.samplers.TPESampler(
             multivariate=True,
             constant_liar=True,
             n_startup_trials=self._num_startup_trials,
-            seed=self._seed * 1_000_003 + number,
+            seed=int(seed),
         )
 
     def _frozen(self, number: int) -> FrozenTrial:
@@ -109,7 +140,7 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
         SweepAborted: the storage cannot be reached, or holds a study of this name already.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = _without_password(storage)
+    shown = without_password(storage)
     try:
         study = optuna.create_study(
             storage=storage,
@@ -122,14 +153,14 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
             f"{shown} holds a study named {name!r} already",
             "choose another --name, or go on with it: --resume",
         ) from None
-    except (optuna.exceptions.StorageInternalError, ImportError, ValueError, OSError) as refused:
-        cause = str(refused.__cause__ or refused).splitlines()[0]
+    except (*_STORAGE_ERRORS, ImportError, ValueError, OSError) as refused:
         raise SweepAborted(
-            f"the study storage {shown} cannot be used: {cause}",
+            f"the study storage {shown} cannot be used: {_cause(refused)}",
             "check the URL, that the server runs, and that its driver is installed "
             "(PostgreSQL: pip install 'qlora-sweeps[postgresql]')",
         ) from None
-    study.set_metric_names([metric.name])
+    with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
+        study.set_metric_names([metric.name])
     return study
 
 
@@ -158,9 +189,14 @@ def catch_up(
         search.finish(number, status, last, reason)
 
 
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme, _, login = head.partition("://")
-    return f"{scheme}://{login.split(':')[0]}@{tail}"
+def without_password(url: str) -> str:
+    """The storage URL as it may be shown."""
+    try:
+        return make_url(url).difference_update_query(["password"]).render_as_string()
+    except (SQLAlchemyError, ValueError):
+        return url.rpartition("@")[2].partition("?")[0]
+
+
+def _cause(refused: Exception) -> str:
+    text = str(refused.__cause__ or refused).splitlines()
+    return text[0] if text else type(refused).__name__

@@ -11,6 +11,7 @@ from sweeps.config import SweepConfig
 from sweeps.finish import Scores
 from sweeps.paths import RunPaths
 from sweeps.results import TrialRow
+from sweeps.search import without_password
 
 NUM_ROWS = 10
 
@@ -22,6 +23,7 @@ def describe(
     best = results.best(trials)
     assert best is not None
     counts = results.count_by_status(trials)
+    storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
     lines = [
         _rendered(_trials_table(trials)),
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
@@ -29,7 +31,7 @@ def describe(
         _rendered(_scores_table(scores)),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
-        f"study:   optuna-dashboard {config.study_storage or f'sqlite:///{paths.optuna_db}'}",
+        f"study:   optuna-dashboard {without_password(storage)}",
         f"publish: python -m sweeps.export {paths.folder} --to hub:USER/NAME",
     ]
     return "\n".join(lines)

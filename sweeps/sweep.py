@@ -13,12 +13,19 @@ from sweeps.events import EventLog, read_events, replay
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.progress import ProgressTable
+from sweeps.record import Identity
 from sweeps.search import Search, enqueue, num_startup_trials, open_study
 from sweeps.tracking import WandbTracker
+from trainables.checkpoint import prune_to_adapter
 
 
 def run_sweep(
-    config: SweepConfig, found: Preflight, paths: RunPaths, sweep_id: str, *, is_resumed: bool
+    config: SweepConfig,
+    found: Preflight,
+    paths: RunPaths,
+    identity: Identity,
+    *,
+    is_resumed: bool,
 ) -> int:
     """Runs the trials that are left, tests the best one, and writes what the run's folder holds.
 
@@ -28,11 +35,19 @@ def run_sweep(
     log = EventLog(paths.events)
     histories = replay(read_events(paths.events))
     log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
-    with connect(num_local_cpus=max(os.cpu_count() or 1, config.slots_per_gpu)) as cluster:
-        lanes = tuner.lanes(config, cluster)
-        search = _search(config, paths, found, lanes.concurrency, is_resumed=is_resumed)
+    with connect(num_local_cpus=max(os.cpu_count() or 1, 2)) as cluster:
+        lanes = tuner.lanes(config, cluster, plan.trial_gib(config, found))
+        study = open_study(
+            config.study_storage or f"sqlite:///{paths.optuna_db}",
+            identity.name,
+            found.task.metric,
+            is_resumed=is_resumed,
+        )
+        enqueue(study, plan.start_points(config), config.num_trials)
+        num_startup = num_startup_trials(config.num_trials, lanes.concurrency)
+        search = Search(study, config.space, config.seed, num_startup)
         tracker = WandbTracker(
-            found.wandb_mode, paths.folder, config.name, sweep_id, config.wandb_project,
+            found.wandb_mode, paths.folder, identity.name, identity.sweep_id, config.wandb_project,
             config.wandb_entity, found.task.metric, _shared_config(config), histories,
         )  # fmt: skip
         progress = ProgressTable(
@@ -45,6 +60,7 @@ def run_sweep(
                 tuner.run_trials(config, paths, found.task.metric, book, lanes)
         finally:
             tracker.sweep_ended()
+            _prune(paths)
             trials = results.rows(replay(read_events(paths.events)), found.task.metric)
             results.write_csv(trials, paths.trials_csv)
         if book.num_left:
@@ -60,14 +76,11 @@ def run_sweep(
     return EXIT_DONE
 
 
-def _search(
-    config: SweepConfig, paths: RunPaths, found: Preflight, concurrency: int, *, is_resumed: bool
-) -> Search:
-    storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
-    study = open_study(storage, config.name, found.task.metric, is_resumed=is_resumed)
-    enqueue(study, plan.start_points(config), config.num_trials)
-    num_startup = num_startup_trials(config.num_trials, concurrency)
-    return Search(study, config.space, config.seed, num_startup)
+def _prune(paths: RunPaths) -> None:
+    """Leaves the adapters of trials that have ended; their optimizers serve nobody."""
+    for history in replay(read_events(paths.events)):
+        if history.status is not None:
+            prune_to_adapter(paths.trial(history.trial_id))
 
 
 def _shared_config(config: SweepConfig) -> dict[str, object]:

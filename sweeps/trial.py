@@ -12,7 +12,7 @@ from sweeps import preflight, record
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import SweepConfig
 from sweeps.paths import RunPaths
-from sweeps.recipes import read_recipe
+from sweeps.recipes import named, read_recipe
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
 
@@ -35,12 +35,13 @@ class TrialArgs:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains the trial and prints its reports; returns the process's exit code."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    preflight.check(replace(args.config, wandb="disabled"), is_resumed=False)
+    preflight.check(replace(args.config, wandb="disabled"), is_resumed=False, has_ray=False)
     folder = RunPaths.of(args.config.runs_dir, args.config.name).trial(TRIAL_ID)
     trial = TrialConfig(
         trial_id=TRIAL_ID, params=args.params, settings=args.config.settings, folder=folder
     )
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from trainables import solo  # loads torch, which early errors do without
 
     try:
@@ -60,10 +61,17 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     """
     recipe, flags = read_recipe(argv, PROG)
     config = replace(recipe("--tiny" in flags), tiny=False)
-    point = hyperparameters(config.start_points[-1])
-    default = TrialArgs(config=config, params=Hyperparameters(**point))  # type: ignore[arg-type]
-    args = parse(TrialArgs, flags, f"{PROG} {argv[0]}", default)
+    default = TrialArgs(config=config, params=_first_params(config))
+    args = parse(TrialArgs, flags, f"{PROG} {named(argv)}", default)
     return replace(args, config=record.absolute(args.config))
+
+
+def _first_params(config: SweepConfig) -> Hyperparameters:
+    """The last start point; without one, the common plain setting."""
+    if not config.start_points:
+        return Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)
+    preflight.check_recipe(config)
+    return Hyperparameters(**hyperparameters(config.start_points[-1]))  # type: ignore[arg-type]
 
 
 def _show(report: TrialReport) -> None:

@@ -15,9 +15,12 @@ from cluster.connect import Cluster
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.paths import RunPaths
-from sweeps.preflight import no_gpu
+from sweeps.preflight import local_gpus, no_gpu
 from trainables import trial as trainable
 from trainables.config import Metric
+
+MAX_AUTO_SLOTS = 8
+"""Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,11 @@ class Lanes:
         return {"CPU": 1, "GPU": self.gpus_per_trial}
 
 
-def lanes(config: SweepConfig, cluster: Cluster) -> Lanes:
+def lanes(config: SweepConfig, cluster: Cluster, trial_gib: float) -> Lanes:
     """Divides the cluster's GPUs into slots; a tiny sweep on a machine without one, its CPUs.
+
+    Args:
+        trial_gib: the most memory that one trial is expected to need.
 
     Raises:
         SweepAborted: a real sweep on a cluster without a GPU.
@@ -42,10 +48,23 @@ def lanes(config: SweepConfig, cluster: Cluster) -> Lanes:
     if cluster.num_gpus == 0:
         if not config.tiny:
             raise no_gpu()
-        return Lanes(min(config.slots_per_gpu, cluster.num_cpus, config.num_trials), 0.0)
+        num_slots = MAX_AUTO_SLOTS if config.slots_per_gpu == "auto" else config.slots_per_gpu
+        return Lanes(min(num_slots, cluster.num_cpus, config.num_trials), 0.0)
     num_gpus = min(config.gpus or cluster.num_gpus, cluster.num_gpus)
-    num_slots = min(num_gpus * config.slots_per_gpu, cluster.num_cpus, config.num_trials)
-    return Lanes(num_slots, 1 / config.slots_per_gpu)
+    per_gpu = config.slots_per_gpu
+    if per_gpu == "auto":
+        per_gpu = _slots_that_fit(trial_gib, cluster.num_cpus // num_gpus)
+    return Lanes(min(num_gpus * per_gpu, cluster.num_cpus, config.num_trials), 1 / per_gpu)
+
+
+def _slots_that_fit(trial_gib: float, num_cpus: int) -> int:
+    """Trials that fit on the smallest GPU of this machine; 1 where its memory is not known."""
+    gpus_gib = [gib for _, gib in local_gpus()]
+    if not gpus_gib:
+        return 1
+    process_gib = 1.0  # a CUDA context with its libraries, beside what torch allocates
+    num_fitting = int(0.9 * min(gpus_gib) / (trial_gib + process_gib))
+    return max(1, min(MAX_AUTO_SLOTS, num_cpus - 1, num_fitting))
 
 
 def run_trials(

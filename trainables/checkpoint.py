@@ -5,9 +5,12 @@ once its report stands in it, which is written last and atomically.
 """
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,18 @@ ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME
 """What prune_to_adapter leaves."""
 STATE_NAMES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
 """What Trainer needs beside the adapter to go on exactly."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps a trial's folder to this process; waits for an earlier one that is still ending.
+
+    After a driver dies, the processes of its trials may live for some seconds more.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -138,6 +139,8 @@ def _with_smaller_evaluation(settings: TrainingSettings, micro_batch_size: int) 
 def training_arguments(config: TrialConfig, micro_batch_size: int) -> SFTConfig:
     """TRL's arguments of a trial."""
     settings = config.settings
+    # gradient_checkpointing has a new name in transformers 5.23, which 5.17 does not know
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
     return SFTConfig(
         output_dir=str(config.folder),
         max_steps=settings.max_steps,

@@ -1,8 +1,10 @@
 """The Ray Tune trainable: trains one trial and streams its reports. Imports no torch itself."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+from trainables.checkpoint import held
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
 
@@ -18,6 +20,7 @@ def run_trial(config: dict[str, Any], settings: TrainingSettings, checkpoints: P
         settings: shared by the sweep's trials.
         checkpoints: absolute folder that holds one folder a trial.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL counts its trainers
     from ray import tune  # loads Ray, which a trial outside a sweep does without
 
     from trainables import solo  # loads torch, only in the process that trains
@@ -35,6 +38,7 @@ def run_trial(config: dict[str, Any], settings: TrainingSettings, checkpoints: P
         folder=checkpoints / trial_id,
     )
     try:
-        solo.train(trial, send)
+        with held(trial.folder):
+            solo.train(trial, send)
     except TrialFailed as failed:
         tune.report({FAILED: str(failed)})

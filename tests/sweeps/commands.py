@@ -1,0 +1,106 @@
+"""Runs the project's commands as a user does, in a world of their own: home, runs folder, cache."""
+
+import atexit
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps import run, trial
+from sweeps.cli import run_command
+
+PROJECT = Path(__file__).resolve().parents[2]
+TINY = PROJECT / "trainables" / "tiny"
+NO_HUB = "http://127.0.0.1:9"
+"""The discard port, where nothing listens."""
+LIMIT_S = 10.0
+"""Longest time until a mistake is told."""
+
+_RAY_TMPDIR = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+"""Short, as Ray's sockets need it, and without a cluster of the machine's."""
+atexit.register(shutil.rmtree, _RAY_TMPDIR, ignore_errors=True)
+
+_MAINS: Mapping[str, Callable[[list[str]], int]] = {
+    "sweeps.run": run.main,
+    "sweeps.trial": trial.main,
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float = 0.0
+
+    def refusal(self) -> tuple[str, str]:
+        """The texts after `error: ` and `fix: `, once nothing else was said."""
+        assert self.code == 2, (self.code, self.stderr)
+        assert self.stdout == ""
+        lines = self.stderr.splitlines()
+        assert [line.split(": ")[0] for line in lines] == ["error", "fix"], self.stderr
+        assert self.seconds < LIMIT_S
+        error, fix = (line.partition(": ")[2] for line in lines)
+        assert error and fix
+        return error, fix
+
+
+def call(command: str, *words: str) -> Ended:
+    """The command in this process, by the door that ends every command."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            run_command(lambda: _MAINS[command](list(words)))
+        except SystemExit as ended:
+            code = ended.code
+    assert isinstance(code, int)
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+
+def start(
+    command: str, *words: str, folder: Path, user: int | None = None, **environment: str
+) -> Ended:
+    """The command as a process whose working folder and home are folder."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", command, *words],
+        cwd=folder,
+        env=world(folder) | environment,
+        user=user,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+
+def world(folder: Path) -> dict[str, str]:
+    """An environment with no login, no GPU, no Ray cluster and no Hub."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(PROJECT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(folder),
+        "RAY_TMPDIR": _RAY_TMPDIR,
+        "HF_HOME": str(folder / "hf"),
+        "HF_ENDPOINT": NO_HUB,
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """All that lies under folder, with the files' bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,137 @@
+"""Real sweeps that take seconds: started, killed, resumed and read as a user would."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.trial import TrialState
+
+from sweeps.events import TrialHistory, read_events, replay
+
+PROJECT = Path(__file__).resolve().parents[2]
+FLAGS = (
+    "--tiny", "--max-steps", "9", "--eval-rows", "8", "--eval-batch-size", "8",
+    "--max-new-tokens", "12",
+)  # fmt: skip
+STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+LIMIT_S = 240.0
+
+
+def start(runs_dir: Path, name: str, *flags: str) -> subprocess.Popen[str]:
+    """`python -m sweeps.run samsum ...` in a session of its own."""
+    command = [sys.executable, "-m", "sweeps.run", "samsum", "--runs-dir", str(runs_dir)]
+    return subprocess.Popen(
+        [*command, "--name", name, *flags],
+        cwd=PROJECT,
+        env=os.environ | {"WANDB_MODE": "offline"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(runs_dir: Path, name: str, *flags: str) -> tuple[int, str]:
+    """The exit code and output of a sweep that ends by itself."""
+    process = start(runs_dir, name, *flags)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    return process.returncode, output
+
+
+def resume(runs_dir: Path, name: str, *flags: str) -> tuple[int, str]:
+    """Goes on with a sweep."""
+    return run(runs_dir, name, "--tiny", "--resume", *flags)
+
+
+def wait_for(
+    folder: Path, is_time: Callable[[list[dict[str, Any]]], bool], process: subprocess.Popen[str]
+) -> list[dict[str, Any]]:
+    """The sweep's events, once they hold what the test waits for."""
+    deadline_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline_s:
+        events = events_of(folder)
+        if is_time(events):
+            return events
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    raise AssertionError(f"the sweep did not come so far: {events_of(folder)}")
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the driver alone, as an out-of-memory killer would."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def trial_processes(driver: int) -> list[psutil.Process]:
+    """The processes in which Ray trains trials of this driver's own cluster."""
+    children = psutil.Process(driver).children(recursive=True)
+    return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """The events so far."""
+    path = folder / "events.jsonl"
+    return read_events(path) if path.exists() else []
+
+
+def count(events: Sequence[dict[str, Any]], kind: str) -> int:
+    """Number of events of a kind."""
+    return sum(event["kind"] == kind for event in events)
+
+
+def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
+    """Asserts that log, table, study and W&B tell the same story of every trial that was asked.
+
+    Returns:
+        The trials' histories by number.
+    """
+    events = events_of(folder)
+    histories = replay(events)
+    assert [history.number for history in histories] == list(range(num_trials))
+    ends = Counter(e["trial_id"] for e in events if e["kind"] == "trial_ended")
+    assert ends == {history.trial_id: 1 for history in histories}
+    told = Counter((e["trial_id"], e["step"]) for e in events if e["kind"] == "report")
+    assert told and set(told.values()) == {1}
+
+    with (folder / "trials.csv").open() as file:
+        table = {row["trial_id"]: row for row in csv.DictReader(file)}
+    assert list(table) == [history.trial_id for history in histories]
+
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
+    assert len(study.trials) == num_trials
+    for history, trial in zip(histories, study.trials, strict=True):
+        assert history.status is not None
+        assert trial.state == STATES[history.status]
+        values = {report.step: report.metrics["rougeLsum"] for report in history.reports}
+        assert trial.intermediate_values == values
+        row = table[history.trial_id]
+        assert row["status"] == history.status
+        assert int(row["steps"]) == max(values)
+        assert float(row["value"]) == values[max(values)]
+        assert trial.params["learning_rate"] == history.params.learning_rate
+
+    runs = list((folder / "wandb").glob("offline-run-*"))
+    assert len(runs) == num_trials
+    assert all((run / "whole").exists() for run in runs)
+    return histories
+
+
+def curves(histories: Sequence[TrialHistory]) -> dict[str, dict[int, tuple[float, ...]]]:
+    """Training loss, evaluation loss and score of every report, by trial and step."""
+    return {
+        h.trial_id: {
+            r.step: (r.train_loss, r.metrics["eval_loss"], r.metrics["rougeLsum"])
+            for r in h.reports
+        }
+        for h in histories
+    }

@@ -1,0 +1,143 @@
+"""Whatever a user gets wrong: error, fix, exit code 2, in time, and nothing is begun."""
+
+import os
+from pathlib import Path
+
+import pytest
+from commands import call, start, tree, world
+
+COUNTS = (
+    "--num-trials", "--max-steps", "--num-rungs", "--slots-per-gpu", "--gpus", "--batch-size",
+    "--micro-batch-size", "--eval-rows", "--eval-batch-size", "--max-new-tokens",
+)  # fmt: skip
+
+BAD_VALUES = [
+    *[([flag, value], flag) for flag in COUNTS for value in ("0", "-1")],
+    (["--num-trials", "x"], "--num-trials"),
+    (["--num-trials", "1.5"], "--num-trials"),
+    (["--num-trials"], "--num-trials"),
+    (["--reduction-factor", "1"], "--reduction-factor"),
+    (["--seed", "-1"], "--seed"),
+    (["--max-failures", "-1"], "--max-failures"),
+    (["--micro-batch-size", "3"], "--micro-batch-size"),
+    (["--max-length-tokens", "15"], "--max-length-tokens"),
+    (["--warmup-frac", "1"], "--warmup-frac"),
+    (["--warmup-frac", "nan"], "--warmup-frac"),
+    (["--weight-decay", "-0.1"], "--weight-decay"),
+    (["--max-grad-norm", "0"], "--max-grad-norm"),
+    (["--max-grad-norm", "nan"], "--max-grad-norm"),
+    (["--schedule", "square"], "--schedule"),
+    (["--compute-dtype", "float16"], "--compute-dtype"),
+    (["--engine", "warp"], "--engine"),
+    (["--wandb", "maybe"], "--wandb"),
+    (["--learning-rates", "1e-3"], "--learning-rates"),
+    (["--learning-rates", "1e-3", "1e-4"], "--learning-rates"),
+    (["--learning-rates", "0", "1e-4"], "--learning-rates"),
+    (["--learning-rates", "1e-4", "inf"], "--learning-rates"),
+    (["--learning-rates", "nan", "nan"], "--learning-rates"),
+    (["--lora-ranks", "0"], "--lora-ranks"),
+    (["--lora-ranks", "8", "x"], "--lora-ranks"),
+    (["--lora-ranks"], "--lora-ranks"),
+    (["--alphas-over-rank", "0"], "--alphas-over-rank"),
+    (["--lora-dropouts", "1"], "--lora-dropouts"),
+    (["--rsloras", "maybe"], "--rsloras"),
+    (["--name", ""], "--name"),
+    (["--name", "a/b"], "--name"),
+    (["--name", ".."], "--name"),
+    (["--name", "a\nb"], "--name"),
+    (["--runs-dir", "s3://bucket/runs"], "--runs-dir"),
+]
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
+        monkeypatch.delenv(name)
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("flags", "named"), BAD_VALUES, ids=lambda v: " ".join(v)[:40])
+def test_bad_value_is_refused_by_its_name(flags: list[str], named: str, tmp_path: Path) -> None:
+    error, _ = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
+    assert named.lstrip("-") in error.replace("_", "-")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("command", ["sweeps.run", "sweeps.trial"])
+@pytest.mark.parametrize(
+    ("words", "error", "fix"),
+    [
+        ([], "no recipe was named", "RECIPE, with RECIPE one of samsum"),
+        (["samsun"], "there is no recipe 'samsun'", "did you mean samsum?"),
+        (["zzz"], "there is no recipe 'zzz'", "choose one of samsum"),
+        ([""], "there is no recipe ''", "choose one of samsum"),
+        (["two\nlines"], r"there is no recipe 'two\nlines'", "choose one of samsum"),
+        (["--tiny", "samsum"], "the recipe comes first, before --tiny", "RECIPE"),
+        (["samsum", "--num-trails", "3"], "--num-trails", "--num-trials"),
+        (["samsum", "--lora-rnks", "3"], "--lora-rnks", "--lora-ranks"),
+        (["samsum", "--zzzzzz"], "--zzzzzz", "--help"),
+        (["samsum", "stray"], "stray", "--help"),
+        (["samsum", "--model", "no\nsuch/x/y"], "no such/x/y", "--model DIR"),
+    ],
+)
+def test_unreadable_command_line_names_what_is_near(
+    command: str, words: list[str], error: str, fix: str, tmp_path: Path
+) -> None:
+    tiny = ["--tiny"] if words[1:2] == ["--model"] else []
+    told = call(command, *words, *tiny).refusal()
+    assert error in told[0]
+    assert fix in told[1]
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--lora-rank", "0"], "lora_rank"),
+        (["--lora-rank", "x"], "--lora-rank"),
+        (["--lora-dropout", "1"], "lora_dropout"),
+        (["--learning-rate", "nan"], "learning_rate"),
+        (["--lora-alpha", "-1"], "lora_alpha"),
+        (["--target-modules", "embed_tokens"], "target_modules"),
+        (["--target-modules"], "target_modules"),
+        (["--lora-rnk", "3"], "--lora-rnk"),
+    ],
+)
+def test_bad_hyperparameter_of_one_trial_is_refused(
+    flags: list[str], named: str, tmp_path: Path
+) -> None:
+    error, _ = call("sweeps.trial", "samsum", "--tiny", *flags).refusal()
+    assert named in error
+    assert tree(tmp_path) == {}
+
+
+PROCESSES = [
+    (["samsun"], "did you mean samsum?"),
+    (["samsum", "--num-trails", "3"], "--num-trials"),
+    (["samsum", "--num-trials", "0"], "--help"),
+    (["samsum"], "--tiny"),
+    (["samsum", "--tiny", "--wandb", "online"], "--wandb offline"),
+    (["samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B"], "--model DIR"),
+    (["samsum", "--tiny", "--model", "nowhere/at/all"], "--model DIR"),
+    (["samsum", "--tiny", "--data", "nowhere"], "--data"),
+    (["samsum", "--tiny", "--study-storage", "postgresql+psycopg://u@127.0.0.1:9/x"], "server"),
+    (["samsum", "--tiny", "--resume", "--name", "none"], "begin a new sweep"),
+]
+
+
+@pytest.mark.parametrize(("words", "fix"), PROCESSES, ids=lambda v: " ".join(v)[:50])
+def test_mistake_ends_the_process_in_two_lines(words: list[str], fix: str, tmp_path: Path) -> None:
+    assert fix in start("sweeps.run", *words, folder=tmp_path).refusal()[1]
+    left = {name for name in tree(tmp_path) if not name.startswith(".cache")}
+    assert left == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [(["samsum"], "--tiny"), (["samsum", "--tiny", "--lora-rank", "0"], "--help")],
+)
+def test_mistake_ends_a_trial_in_two_lines(words: list[str], fix: str, tmp_path: Path) -> None:
+    assert fix in start("sweeps.trial", *words, folder=tmp_path).refusal()[1]
+    assert tree(tmp_path) == {}

@@ -1,0 +1,396 @@
+"""The book of trials: who is told what in which order, and what a kill at any write leaves."""
+
+import math
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from invented_sweep import METRIC, make_config, make_report
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps import plan
+from sweeps.book import TrialBook
+from sweeps.config import SweepConfig
+from sweeps.events import EventLog, read_events, replay
+from sweeps.paths import RunPaths
+from sweeps.results import rows
+from sweeps.search import Search, enqueue, open_study
+from trainables.config import TrialConfig, TrialReport
+from trainables.errors import SweepAborted
+
+STATES = {
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+OPTUNA_WRITES = (
+    "create_new_study", "set_study_system_attr", "_create_new_trial",
+    "_set_trial_param", "set_trial_state_values", "set_trial_intermediate_value",
+    "set_trial_user_attr", "set_trial_system_attr",
+)  # fmt: skip
+
+
+TORN = b'{"time": "2026-01-01T00:00:00+00:00", "kind": "rep'
+
+
+class KillNow(BaseException):
+    """The driver dies here."""
+
+
+@dataclass
+class Fuse:
+    """Knows of each write to the log and to Optuna, and kills the driver before one of them."""
+
+    burns_at: float = math.inf
+    num_writes: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    look: Callable[[int], None] | None = None
+    """Called before each write with its number, from 1."""
+
+    def before(self, kind: str) -> bool:
+        """Whether the driver dies before this write."""
+        self.num_writes += 1
+        self.kinds[kind] += 1
+        if self.look is not None:
+            self.look(self.num_writes)
+        return self.num_writes == self.burns_at
+
+
+@pytest.fixture(scope="module")
+def fuse() -> Iterator[Fuse]:
+    """Burns in the real log and the real SQLite storage; a killed log write leaves half a line."""
+    fuse = Fuse()
+    patch = pytest.MonkeyPatch()
+    append = EventLog.append
+
+    def append_or_die(log: EventLog, kind: Any, **fields: object) -> None:
+        if fuse.before("log"):
+            with log._path.open("ab") as file:
+                file.write(TORN)
+            raise KillNow
+        append(log, kind, **fields)
+
+    def or_die(name: str) -> Callable[..., Any]:
+        write = getattr(RDBStorage, name)
+
+        def write_or_die(*args: Any, **kwargs: Any) -> Any:
+            if fuse.before(name):
+                raise KillNow
+            return write(*args, **kwargs)
+
+        return write_or_die
+
+    def without_fsync(connection: Any, _: object) -> None:  # a kill loses no page cache
+        connection.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")
+
+    patch.setattr(EventLog, "append", append_or_die)
+    for name in OPTUNA_WRITES:
+        patch.setattr(RDBStorage, name, or_die(name))
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", without_fsync)
+    yield fuse
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", without_fsync)
+    patch.undo()
+
+
+class Recorder:
+    """A listener that keeps what it was told, and looks into the log and the study meanwhile."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+        self.told: list[tuple[object, ...]] = []
+        self.behind: list[str] = []
+
+    def trial_started(self, config: TrialConfig, number: int) -> None:
+        self._tell("started", config.trial_id, number)
+
+    def reported(self, config: TrialConfig, report: TrialReport) -> None:
+        self._tell("reported", config.trial_id, report.step)
+
+    def trial_ended(self, config: TrialConfig, status: str, reason: str) -> None:
+        self._tell("ended", config.trial_id, status, reason)
+
+    def sweep_ended(self) -> None:
+        raise AssertionError("the book does not end the sweep")
+
+    def _tell(self, kind: str, trial_id: str, *facts: object) -> None:
+        self.told.append((kind, trial_id, *facts))
+        (history,) = [h for h in replay(read_events(self.paths.events)) if h.trial_id == trial_id]
+        trial = study_trials(self.paths)[history.number]
+        if kind == "reported":
+            is_known = history.reports[-1].step == facts[0] == max(trial.intermediate_values)
+        elif kind == "ended":
+            is_known = history.status == facts[0] and trial.state == STATES[str(history.status)]
+        else:
+            is_known = trial.params["learning_rate"] == history.params.learning_rate
+        if not is_known:
+            self.behind.append(f"{kind} {trial_id}")
+
+
+def study_trials(paths: RunPaths) -> list[FrozenTrial]:
+    return optuna.load_study(
+        study_name="invented", storage=f"sqlite:///{paths.optuna_db}"
+    ).get_trials()
+
+
+def open_book(
+    folder: Path, config: SweepConfig, *listeners: Any, is_resumed: bool = False
+) -> TrialBook:
+    """What sweeps.sweep does before the first trial, over the files in folder."""
+    paths = RunPaths(folder)
+    log = EventLog(paths.events)
+    histories = replay(read_events(paths.events))
+    log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
+    url = f"sqlite:///{paths.optuna_db}"
+    study = open_study(url, config.name, METRIC, is_resumed=is_resumed)
+    enqueue(study, plan.start_points(config), config.num_trials)
+    search = Search(study, config.space, config.seed, num_startup_trials=3)
+    book = TrialBook(config, paths, METRIC, search, log, listeners)
+    book.resume(histories)
+    return book
+
+
+def train_all(book: TrialBook, config: SweepConfig, disk: dict[str, int]) -> list[str]:
+    """Trains two trials at once; returns ids in the order of begin.
+
+    The value rises with the step and falls with the distance from the best learning rate; the
+    second trial's value becomes NaN and the third runs out of memory. The disk holds each
+    trial's last checkpoint, whose report is sent again.
+    """
+    active: deque[tuple[str, float, int]] = deque()
+    begun: list[str] = []
+    while True:
+        while len(active) < 2 and (trial := book.next_trial()) is not None:
+            begun.append(trial.trial_id)
+            score = -abs(math.log(trial.params.learning_rate / 1e-3)) - trial.params.lora_dropout
+            active.append((trial.trial_id, score, disk.get(trial.trial_id, config.rungs[0])))
+        if not active:
+            return begun
+        trial_id, score, step = active.popleft()
+        if trial_id == "t0002":
+            book.end(trial_id, "failed", "out of memory")
+            continue
+        value = math.nan if trial_id == "t0001" and step == config.rungs[1] else score + step
+        disk[trial_id] = step
+        if book.report(make_report(trial_id, step, value)):
+            active.append((trial_id, score, config.rungs[config.rungs.index(step) + 1]))
+
+
+def check_log_is_ahead(folder: Path) -> None:
+    """The study knows of no report and no end that the log does not hold."""
+    paths = RunPaths(folder)
+    if "invented" not in optuna.get_all_study_names(f"sqlite:///{paths.optuna_db}"):
+        return
+    histories = {h.number: h for h in replay(read_events(paths.events))}
+    for trial in study_trials(paths):
+        history = histories.get(trial.number)
+        logged = {r.step: r.metrics[METRIC.name] for r in history.reports} if history else {}
+        assert trial.intermediate_values.items() <= logged.items()
+        if trial.state.is_finished():
+            assert history is not None and STATES[str(history.status)] == trial.state
+
+
+def check_whole(folder: Path, config: SweepConfig) -> None:
+    """Log, study and rows of a sweep that has ended agree, and every trial is there once."""
+    paths = RunPaths(folder)
+    events = read_events(paths.events)
+    histories = replay(events)
+    numbers = list(range(config.num_trials))
+    assert [h.number for h in histories] == numbers
+    assert [h.trial_id for h in histories] == [f"t{n:04d}" for n in numbers]
+    ids = sorted(h.trial_id for h in histories)
+    assert sorted(e["trial_id"] for e in events if e["kind"] == "trial_started") == ids
+    assert sorted(e["trial_id"] for e in events if e["kind"] == "trial_ended") == ids
+    reports = [(e["trial_id"], e["step"]) for e in events if e["kind"] == "report"]
+    assert len(set(reports)) == len(reports)
+    trials = study_trials(paths)
+    assert [t.number for t in trials] == numbers
+    for history, trial in zip(histories, trials, strict=True):
+        assert history.status is not None and trial.state == STATES[history.status]
+        values = {r.step: r.metrics[METRIC.name] for r in history.reports}
+        assert trial.intermediate_values == values
+        assert trial.user_attrs.get("reason", "") == history.reason
+        if history.status == "completed":
+            assert trial.value == values[config.max_steps]
+        params = config.space.suggest(optuna.trial.FixedTrial(trial.params))  # type: ignore[arg-type]
+        assert {name: getattr(history.params, name) for name in params} == params
+    points = [trial.params for trial in trials[: len(config.start_points)]]
+    assert points == [dict(point) for point in config.start_points]
+    assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
+    table = rows(histories, METRIC)
+    assert [row.status for row in table] == [h.status for h in histories]
+    assert [row.value for row in table] == [
+        t.intermediate_values.get(max(t.intermediate_values, default=0)) for t in trials
+    ]
+    assert [h.reason for h in histories[1:3]] == ["rougeLsum is nan at step 3", "out of memory"]
+
+
+def run_lives(folder: Path, config: SweepConfig, fuse: Fuse, kills: list[int]) -> None:
+    """Runs a sweep whose drivers are killed before the given writes, until one reaches the end."""
+    disk: dict[str, int] = {}
+    for life, burns_at in enumerate([*kills, math.inf]):
+        fuse.burns_at, fuse.num_writes = burns_at, 0
+        try:
+            train_all(open_book(folder, config, is_resumed=life > 0), config, disk)
+            return
+        except KillNow:
+            continue
+        finally:
+            fuse.burns_at = math.inf
+
+
+CONFIG = make_config(num_trials=4)
+
+
+def test_kill_before_any_write_loses_and_repeats_nothing(tmp_path: Path, fuse: Fuse) -> None:
+    left: list[tuple[Path, dict[str, int]]] = []
+    disk: dict[str, int] = {}
+    whole = tmp_path / "whole"
+
+    def keep_what_a_kill_would_leave(number: int) -> None:
+        left.append((tmp_path / f"before-{number}", dict(disk)))
+        shutil.copytree(whole, left[-1][0])
+        with RunPaths(left[-1][0]).events.open("ab") as log:
+            log.write(TORN)
+
+    fuse.num_writes, fuse.look = 0, keep_what_a_kill_would_leave
+    train_all(open_book(whole, CONFIG), CONFIG, disk)
+    fuse.look = None
+    check_whole(whole, CONFIG)
+    assert len(left) > 50 and fuse.kinds["log"] > 10 and fuse.kinds["_set_trial_param"] == 20
+    for folder, disk in left:
+        check_log_is_ahead(folder)
+        train_all(open_book(folder, CONFIG, is_resumed=True), CONFIG, disk)
+        check_whole(folder, CONFIG)
+
+
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(kills=st.lists(st.integers(3, 50), min_size=2, max_size=4))
+def test_kills_of_one_driver_after_another_lose_and_repeat_nothing(
+    tmp_path_factory: pytest.TempPathFactory, fuse: Fuse, kills: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("kills")
+    run_lives(folder, CONFIG, fuse, kills)
+    check_whole(folder, CONFIG)
+
+
+def test_log_then_study_then_listeners_and_each_thing_once(tmp_path: Path, fuse: Fuse) -> None:
+    first, second = Recorder(RunPaths(tmp_path)), Recorder(RunPaths(tmp_path))
+    book = open_book(tmp_path, CONFIG, first, second)
+    begun = train_all(book, CONFIG, {})
+    assert first.behind == [] and first.told == second.told
+    assert begun == ["t0000", "t0001", "t0002", "t0003"]
+    assert [told[1:] for told in first.told if told[0] == "started"] == [
+        (trial_id, number) for number, trial_id in enumerate(begun)
+    ]
+    reported = [told for told in first.told if told[0] == "reported"]
+    assert len(reported) == len(set(reported)) > 4
+    assert sorted(told[1] for told in first.told if told[0] == "ended") == begun  # type: ignore[type-var]
+    assert book.next_trial() is None and book.num_left == 0
+
+
+def test_resent_report_is_decided_again_and_told_to_nobody(tmp_path: Path, fuse: Fuse) -> None:
+    listener = Recorder(RunPaths(tmp_path))
+    book = open_book(tmp_path, CONFIG, listener)
+    first, second = book.next_trial(), book.next_trial()
+    assert first is not None and second is not None
+    assert book.report(make_report("t0000", 1, 5.0))
+    events, told = read_events(tmp_path / "events.jsonl"), list(listener.told)
+    assert book.report(make_report("t0000", 1, 5.0))
+    assert read_events(tmp_path / "events.jsonl") == events and listener.told == told
+    assert book.report(make_report("t0001", 1, 6.0))
+    assert not book.report(make_report("t0000", 1, 5.0))
+    assert listener.told[-1] == ("ended", "t0000", "stopped", "place 2 of 2 at step 1")
+    trial = study_trials(RunPaths(tmp_path))[0]
+    assert (trial.state, trial.value) == (TrialState.PRUNED, 5.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_score_fails_the_trial_with_its_reason(
+    tmp_path: Path, fuse: Fuse, value: float
+) -> None:
+    book = open_book(tmp_path, CONFIG)
+    book.next_trial()
+    assert book.report(make_report("t0000", 1, 5.0))
+    assert not book.report(make_report("t0000", 3, value))
+    (history,) = replay(read_events(tmp_path / "events.jsonl"))
+    assert (history.status, history.reason) == ("failed", f"rougeLsum is {value} at step 3")
+    trial = study_trials(RunPaths(tmp_path))[0]
+    assert trial.state == TrialState.FAIL and trial.intermediate_values == {1: 5.0}
+    assert trial.user_attrs["reason"] == history.reason
+
+
+def test_first_end_counts_and_nothing_follows_it(tmp_path: Path, fuse: Fuse) -> None:
+    listener = Recorder(RunPaths(tmp_path))
+    book = open_book(tmp_path, CONFIG, listener)
+    book.next_trial()
+    book.end("t0000", "failed", "node lost")
+    events, told = read_events(tmp_path / "events.jsonl"), list(listener.told)
+    book.end("t0000", "completed", "")
+    assert not book.report(make_report("t0000", 1, 5.0))
+    assert read_events(tmp_path / "events.jsonl") == events and listener.told == told
+    assert study_trials(RunPaths(tmp_path))[0].state == TrialState.FAIL
+    assert book.num_left == CONFIG.num_trials - 1
+
+
+def test_full_budget_completes_the_worst_trial_too(tmp_path: Path, fuse: Fuse) -> None:
+    book = open_book(tmp_path, CONFIG)
+    book.next_trial()
+    book.next_trial()
+    for step in CONFIG.rungs:
+        assert book.report(make_report("t0000", step, 5.0)) == (step < 9)
+    for step in CONFIG.rungs:
+        assert book.report(make_report("t0001", step, 4.0 + (step < 9) * 9)) == (step < 9)
+    assert [h.status for h in replay(read_events(tmp_path / "events.jsonl"))] == ["completed"] * 2
+    assert [t.value for t in study_trials(RunPaths(tmp_path))[:2]] == [5.0, 4.0]
+
+
+def test_resume_hands_out_unfinished_trials_first_and_keeps_their_rungs(
+    tmp_path: Path, fuse: Fuse
+) -> None:
+    book = open_book(tmp_path, CONFIG)
+    trials = [book.next_trial() for _ in range(3)]
+    book.report(make_report("t0000", 1, 5.0))
+    book.end("t0001", "failed", "node lost")
+    listener = Recorder(RunPaths(tmp_path))
+    again = open_book(tmp_path, CONFIG, listener, is_resumed=True)
+    assert again.num_left == 3
+    assert [again.next_trial(), again.next_trial()] == [trials[0], trials[2]]
+    fresh = again.next_trial()
+    assert fresh is not None and fresh.trial_id == "t0003" and again.next_trial() is None
+    assert fresh.folder == tmp_path / "checkpoints" / "t0003"
+    assert not again.report(make_report("t0002", 1, 4.0))
+    assert listener.told[-1] == ("ended", "t0002", "stopped", "place 2 of 2 at step 1")
+
+
+def test_resume_may_ask_for_more_or_fewer_trials(tmp_path: Path, fuse: Fuse) -> None:
+    two = make_config(num_trials=2)
+    train_all(open_book(tmp_path, two), two, {})
+    more = open_book(tmp_path, CONFIG, is_resumed=True)
+    assert more.num_left == 2 and train_all(more, CONFIG, {}) == ["t0002", "t0003"]
+    check_whole(tmp_path, CONFIG)
+    fewer = open_book(tmp_path, two, is_resumed=True)
+    assert fewer.num_left == 0 and fewer.next_trial() is None
+
+
+def test_resume_with_another_study_is_refused_before_a_number_is_used_twice(
+    tmp_path: Path, fuse: Fuse
+) -> None:
+    two = make_config(num_trials=2)
+    train_all(open_book(tmp_path, two), two, {})
+    RunPaths(tmp_path).optuna_db.unlink()
+    with pytest.raises(
+        SweepAborted, match="has 0 trials, but the event log knows trial number 0"
+    ) as caught:
+        open_book(tmp_path, make_config(start_points=()), is_resumed=True)
+    assert "study storage" in caught.value.fix

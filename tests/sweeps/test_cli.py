@@ -1,0 +1,135 @@
+"""The command line: help, near flags, and how a command ends, whatever shows its output."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from commands import call, start, tree, world
+
+from sweeps.cli import parse, run_command
+from trainables.errors import SweepAborted
+
+HELPS = [("sweeps.run", "--help"), ("sweeps.run", "samsum", "-h"), ("sweeps.trial", "--help")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven:
+    """Bakes."""
+
+    num_trays: int = 2
+    """Trays to bake."""
+
+    def __post_init__(self) -> None:
+        if self.num_trays < 1:
+            raise ValueError(f"num_trays is\n{self.num_trays}")
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_help_explains_every_flag_in_three_seconds(words: tuple[str, ...], tmp_path: Path) -> None:
+    ended = start(*words, folder=tmp_path)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.seconds < 3.0
+    assert tree(tmp_path) == {}
+    recipe = "samsum" if "samsum" in words else "RECIPE"
+    assert ended.stdout.startswith(f"usage: python -m {words[0]} {recipe} [-h]")
+    flags = _flags(ended.stdout)
+    assert len(flags) > 30
+    unexplained = [flag for flag, text in flags.items() if len(text.split("(default")[0]) < 15]
+    assert unexplained == []
+
+
+def test_help_can_be_shown_in_ascii(tmp_path: Path) -> None:
+    ended = start("sweeps.run", "--help", folder=tmp_path, PYTHONIOENCODING="ascii")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "--num-trials" in ended.stdout
+
+
+@pytest.mark.parametrize("setting", [{"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "40"}])
+def test_near_flag_is_named_on_every_output(setting: dict[str, str], tmp_path: Path) -> None:
+    ended = start("sweeps.run", "samsum", "--num-trails", "3", folder=tmp_path, **setting)
+    assert ended.refusal() == (
+        "Unrecognized options: --num-trails, 3",
+        "perhaps you meant --num-trials INT",
+    )
+
+
+def test_near_flag_is_named_on_a_terminal(tmp_path: Path) -> None:
+    terminal, side = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.run", "samsum", "--num-trails", "3"],
+        cwd=tmp_path, env=world(tmp_path) | {"TERM": "xterm"}, stdout=side,
+        stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(side)
+    os.close(terminal)
+    assert done.stderr.splitlines() == [
+        "error: Unrecognized options: --num-trails, 3",
+        "fix: perhaps you meant --num-trials INT",
+    ]
+
+
+def test_values_are_read_by_field_name() -> None:
+    assert parse(Oven, ["--num-trays", "3"], "bake") == Oven(num_trays=3)
+    assert parse(Oven, [], "bake", Oven(num_trays=4)) == Oven(num_trays=4)
+
+
+def test_value_that_the_dataclass_refuses_is_told_on_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: parse(Oven, ["--num-trays", "0"], "bake").num_trays)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"error: .*num_trays is 0\nfix: bake --help.*\n", err)
+
+
+@pytest.mark.parametrize("result", [(None, 0), (0, 0), (1, 1), (130, 130)])
+def test_exit_code_is_what_main_returns(result: tuple[int | None, int]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: result[0])
+    assert ended.value.code == result[1]
+
+
+def test_interrupt_ends_with_130_and_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_users_newlines_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise SweepAborted("no file a\nfix: rm -rf\r\n b", "look\nthere")
+
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert capsys.readouterr().err == "error: no file a fix: rm -rf b\nfix: look there\n"
+
+
+def test_suggested_help_works() -> None:
+    told = call("sweeps.run", "samsum", "--num-trials", "x").refusal()[1]
+    words = re.sub(r"^python -m | lists every.*", "", told).split()
+    assert call(*words).code == 0
+
+
+def _flags(text: str) -> dict[str, str]:
+    """Each flag of a help text with what is said of it."""
+    plain = re.sub(r"[│╭╮╰╯─]", " ", text)
+    parts = re.split(r"\n +(--[a-z-]+|-h, --help)(?= )", plain)
+    return dict(zip(parts[1::2], map(_words, parts[2::2]), strict=True))
+
+
+def _words(part: str) -> str:
+    """A flag's text without its values' names, which stand before a wide gap or a line's end."""
+    return " ".join(re.sub(r"^ *(?:[A-Z{\[][^\n]*?)?(?:  +|\n)", "", part, count=1).split())

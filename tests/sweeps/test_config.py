@@ -1,0 +1,171 @@
+"""SweepConfig: its way through JSON, what it refuses, and its rungs."""
+
+import itertools
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from invented_sweep import make_config
+
+from search_spaces.lora import LoraSpace
+from sweeps.config import SweepConfig, from_json, model_source, to_json
+from sweeps.recipes import RECIPES
+from trainables.config import TrainingOptions
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
+COUNTS = st.integers(1, 10**6)
+POINTS = st.fixed_dictionaries(
+    {
+        "learning_rate": st.floats(1e-6, 1.0),
+        "lora_rank": st.integers(1, 512),
+        "alpha_over_rank": st.floats(0.1, 8.0),
+        "lora_dropout": st.sampled_from([0.0, 0.05, 0.5]),
+        "use_rslora": st.booleans(),
+    }
+)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> LoraSpace:
+    low, high = sorted(draw(st.tuples(st.floats(1e-7, 1.0), st.floats(1e-7, 1.0))))
+    return LoraSpace(
+        learning_rates=(low, high),
+        lora_ranks=tuple(draw(st.lists(st.integers(1, 256), min_size=1, max_size=3))),
+        lora_dropouts=tuple(draw(st.lists(st.floats(0.0, 0.9), min_size=1, max_size=3))),
+        rsloras=draw(st.sampled_from([(False,), (True,), (False, True)])),
+    )
+
+
+CONFIGS = st.builds(
+    SweepConfig,
+    recipe=TEXT, task=TEXT, model=TEXT, data=st.none() | TEXT, tiny=st.booleans(),
+    num_trials=COUNTS, seed=st.integers(0, 2**40), max_steps=COUNTS, num_rungs=st.integers(1, 9),
+    reduction_factor=st.integers(2, 9), space=spaces(),
+    start_points=st.lists(POINTS, max_size=3).map(tuple),
+    slots_per_gpu=st.just("auto") | st.integers(1, 64), gpus=st.none() | COUNTS,
+    max_failures=st.integers(0, 9), runs_dir=st.just("runs"), name=NAMES,
+    study_storage=st.none() | TEXT, wandb=st.sampled_from(["auto", "online", "disabled"]),
+    wandb_entity=st.none() | TEXT, schedule=st.sampled_from(["linear", "cosine"]),
+    warmup_frac=st.floats(0.0, 0.99), weight_decay=st.floats(0.0, 1.0),
+    max_grad_norm=st.floats(1e-3, 100.0),
+)  # fmt: skip
+
+
+@given(CONFIGS)
+def test_config_survives_json(config: SweepConfig) -> None:
+    back = from_json(json.loads(json.dumps(to_json(config), allow_nan=False)))
+    assert back == config
+    assert repr(back) == repr(config)  # 1, 1.0 and True are equal, but not the same setting
+
+
+def test_json_holds_every_field_so_that_a_new_default_changes_no_old_sweep() -> None:
+    values = to_json(make_config())
+    assert values.keys() == {field.name for field in fields(SweepConfig)}
+    assert isinstance(values["space"], dict)
+    assert values["space"].keys() == {field.name for field in fields(LoraSpace)}
+
+
+@pytest.mark.parametrize("is_tiny", [False, True])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name: str, is_tiny: bool) -> None:
+    config = RECIPES[name](is_tiny)
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    assert config.tiny == is_tiny and config.recipe == name
+
+
+@pytest.mark.parametrize("field", ["recipe", "model", "max_steps", "space", "name"])
+def test_json_without_a_field_that_has_no_default_is_refused(field: str) -> None:
+    values = to_json(make_config())
+    del values[field]
+    with pytest.raises(ValueError, match=field):
+        from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_trials", "many"), ("num_trials", 0), ("space", 3), ("engine", "magic"), ("wandb", "x")],
+)  # fmt: skip
+def test_json_with_a_value_that_does_not_fit_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        from_json(to_json(make_config()) | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("num_trials", 0, "at least 1"),
+        ("num_trials", -3, "at least 1"),
+        ("max_steps", 0, "at least 1"),
+        ("num_rungs", 0, "at least 1"),
+        ("slots_per_gpu", 0, "at least 1"),
+        ("reduction_factor", 1, "at least 2"),
+        ("seed", -1, "0 or more"),
+        ("max_failures", -1, "0 or more"),
+        ("gpus", 0, "at least 1"),
+        ("name", "", "letters, digits"),
+        ("name", "..", "letters, digits"),
+        ("name", "a/b", "letters, digits"),
+        ("name", "-rf", "letters, digits"),
+        ("name", "günlük", "letters, digits"),
+        ("name", "x\n", "letters, digits"),
+        ("name", "x" * 101, "100 at most"),
+        ("runs_dir", "s3://bucket/runs", "a folder"),
+        ("batch_size", 0, "at least 1"),
+        ("micro_batch_size", 3, "a divisor of batch_size (8)"),
+        ("max_length_tokens", 15, "at least 16"),
+        ("warmup_frac", 1.0, "in [0, 1)"),
+        ("weight_decay", -0.1, "0 or more"),
+        ("weight_decay", float("nan"), "0 or more"),
+        ("max_grad_norm", 0.0, "above 0"),
+        ("eval_rows", 0, "at least 1"),
+    ],
+)
+def test_bad_value_is_refused_with_the_value_and_the_rule(
+    field: str, value: object, rule: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        make_config(**{field: value})
+    message = str(caught.value)
+    assert message.startswith(f"{field} is {value!r}; it must be ") and rule in message
+
+
+@given(st.integers(1, 10**6), st.integers(1, 12), st.integers(2, 10))
+def test_rungs_rise_and_end_at_the_full_budget(max_steps: int, num_rungs: int, factor: int) -> None:
+    rungs = make_config(max_steps=max_steps, num_rungs=num_rungs, reduction_factor=factor).rungs
+    assert 1 <= len(rungs) <= num_rungs and rungs[0] >= 1 and rungs[-1] == max_steps
+    assert all(low < high for low, high in itertools.pairwise(rungs))
+
+
+@given(st.integers(1, 1000), st.integers(1, 6), st.integers(2, 6))
+def test_rungs_of_a_large_budget_grow_by_the_factor(
+    first: int, num_rungs: int, factor: int
+) -> None:
+    last = first * factor ** (num_rungs - 1)
+    rungs = make_config(max_steps=last, num_rungs=num_rungs, reduction_factor=factor).rungs
+    assert rungs == tuple(first * factor**level for level in range(num_rungs))
+
+
+def test_absurdly_many_rungs_stay_rungs() -> None:
+    assert make_config(num_rungs=1000, max_steps=9).rungs == (1, 3, 9)
+
+
+def test_settings_hold_every_option_and_absolute_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "qwen").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"batch_size": 4, "micro_batch_size": 2, "schedule": "cosine",
+                               "eval_rows": 7, "max_new_tokens": 5}  # fmt: skip
+    config = make_config(model="models/qwen", data="rows", seed=3, **options)
+    settings = config.settings
+    for field in fields(TrainingOptions):
+        assert getattr(settings, field.name) == getattr(config, field.name)
+    assert (settings.model, settings.data) == (f"{tmp_path}/models/qwen", f"{tmp_path}/rows")
+    assert (settings.rungs, settings.max_steps, settings.seed) == ((1, 3, 9), 9, 3)
+    assert make_config().settings.data is None
+    assert model_source("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"

@@ -1,0 +1,69 @@
+"""The text of --dry-run, of the bundled sweep."""
+
+import pytest
+
+from search_spaces.lora import LoraSpace
+from sweeps import plan
+from sweeps.config import SweepConfig
+from sweeps.preflight import Preflight
+from sweeps.recipes import samsum
+from trainables.model_facts import read_model_facts
+from trainables.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def config() -> SweepConfig:
+    return samsum(is_tiny=True)
+
+
+@pytest.fixture(scope="module")
+def found(config: SweepConfig) -> Preflight:
+    task = TASKS[config.task]
+    return Preflight(
+        task, task.load(config.settings.data), read_model_facts(config.model), "offline"
+    )
+
+
+def sections_of(text: str) -> dict[str, list[str]]:
+    """The lines of each section by its title."""
+    sections: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line[:14].strip():
+            sections[line[:14].strip()] = []
+        sections[[*sections][-1]].append(line[14:])
+    return sections
+
+
+def test_plan_says_what_would_run(config: SweepConfig, found: Preflight) -> None:
+    said = sections_of(plan.describe(config, found))
+    assert said["sweep"][0].startswith(f"{config.name}: {config.num_trials} trials of samsum")
+    assert "rougeLsum (max)" in said["sweep"][0] and said["sweep"][0].endswith("seed 0")
+    assert said["space"] == str(config.space).splitlines()
+    assert said["rungs"] == ["10, 30, 90 steps; at each but the last the best 1/3 go on"]
+    rows = len(found.splits.train)
+    assert said["training"] == [f"90 steps of 8 rows = {90 * 8 / rows:.2f} epochs"]
+    assert said["rows"][0].startswith(
+        f"train {rows:,}, validation {len(found.splits.validation):,}"
+    )
+    assert said["W&B"] == ["offline"]
+    assert said["writes"][0].endswith(f"/runs/{config.name}")
+    assert {"batch_size 8", "eval_rows 48"} <= set(said["settings"][0].split(", "))
+
+
+def test_plan_lists_the_start_points_that_lie_inside(config: SweepConfig, found: Preflight) -> None:
+    said = sections_of(plan.describe(config, found))["start points"]
+    assert len(said) == len(config.start_points) > 0
+    assert said[0].startswith("lora_rank 64, use_rslora True, lora_dropout 0.05, learning_rate ")
+    assert said[0].endswith("lora_alpha 32.0")
+    narrow = samsum(is_tiny=True).__class__(
+        **vars(config) | {"space": LoraSpace(learning_rates=(1e-5, 2e-5))}
+    )
+    assert sections_of(plan.describe(narrow, found))["start points"] == ["none"]
+
+
+def test_memory_is_that_of_the_largest_rank(config: SweepConfig, found: Preflight) -> None:
+    largest = plan.largest_point(config)
+    assert largest.lora_rank == max(config.space.lora_ranks) == 64
+    said = sections_of(plan.describe(config, found))["memory"][0]
+    assert f"{found.model.trial_gib(largest, config.settings):.1f} GiB" in said
+    assert "rank 64" in said

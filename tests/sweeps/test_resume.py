@@ -1,0 +1,81 @@
+"""A sweep goes on after any of its processes was killed, and ends as it was asked for."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import small_sweep
+from conftest import Finished
+from small_sweep import count
+
+NUM_TRIALS = 5
+Events = list[dict[str, Any]]
+
+MOMENTS: dict[str, Callable[[Events], bool]] = {
+    "as soon as the log begins": lambda events: len(events) >= 1,
+    "when the first trial is proposed": lambda events: count(events, "trial_started") >= 1,
+    "after the third report": lambda events: count(events, "report") >= 3,
+    "when the last trial has ended": lambda events: count(events, "trial_ended") >= NUM_TRIALS,
+}
+
+
+def test_killed_driver_loses_and_repeats_no_trial(finished: Finished, tmp_path: Path) -> None:
+    flags = (*small_sweep.FLAGS, "--num-trials", str(NUM_TRIALS))
+    process = small_sweep.start(tmp_path, "killed", *flags)
+    folder = tmp_path / "killed"
+    for moment, is_time in MOMENTS.items():
+        events = small_sweep.wait_for(folder, is_time, process)
+        small_sweep.kill(process)
+        assert count(events, "sweep_ended") == 0, moment
+        process = small_sweep.start(tmp_path, "killed", "--tiny", "--resume")
+    output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
+    assert process.returncode == 0, output
+    histories = small_sweep.check_whole(folder, "killed", NUM_TRIALS)
+    assert (folder / "best" / "adapter_model.safetensors").exists()
+    _check_same_curves(finished, small_sweep.curves(histories))
+
+
+def test_killed_trial_process_costs_no_trial(finished: Finished, tmp_path: Path) -> None:
+    flags = (*small_sweep.FLAGS, "--num-trials", "3")
+    process = small_sweep.start(tmp_path, "orphan", *flags)
+    folder = tmp_path / "orphan"
+    small_sweep.wait_for(folder, lambda events: count(events, "report") >= 1, process)
+    victims = small_sweep.trial_processes(process.pid)
+    assert victims
+    for victim in victims:
+        victim.kill()
+    output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
+    assert process.returncode == 0, output
+    histories = small_sweep.check_whole(folder, "orphan", 3)
+    assert all(history.status != "failed" for history in histories)
+    _check_same_curves(finished, small_sweep.curves(histories))
+
+
+def test_interrupt_prints_the_command_that_resumes(tmp_path: Path) -> None:
+    flags = (*small_sweep.FLAGS, "--num-trials", "3")
+    process = small_sweep.start(tmp_path, "paused", *flags)
+    folder = tmp_path / "paused"
+    small_sweep.wait_for(folder, lambda events: count(events, "report") >= 1, process)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    command = next(line for line in output.splitlines() if "--resume" in line)
+    words = command.partition("python -m sweeps.run ")[2].split()
+    assert words[0] == "samsum"
+    assert (folder / "trials.csv").exists()
+    code, output = small_sweep.run(tmp_path, "paused", *words[1:])
+    assert code == 0, output
+    small_sweep.check_whole(folder, "paused", 3)
+
+
+def _check_same_curves(finished: Finished, curves: dict[str, dict[int, tuple[float, ...]]]) -> None:
+    """Trials with the same point have the same losses and scores at every step that both made."""
+    undisturbed = small_sweep.curves(small_sweep.replay(small_sweep.events_of(finished.folder)))
+    num_compared = 0
+    for trial_id in ("t0000", "t0001"):  # the start points, which any sweep tries
+        for step in curves[trial_id].keys() & undisturbed[trial_id].keys():
+            assert curves[trial_id][step] == undisturbed[trial_id][step], (trial_id, step)
+            num_compared += 1
+    assert num_compared >= 2

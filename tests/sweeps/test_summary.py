@@ -1,0 +1,67 @@
+"""What the user reads at the end."""
+
+from pathlib import Path
+
+from invented_sweep import METRIC, make_config, make_history
+
+from sweeps.paths import RunPaths
+from sweeps.results import rows
+from sweeps.summary import describe, without_best
+
+SCORES = {
+    "validation": {"rougeLsum": 41.5, "eval_loss": 1.25},
+    "validation_base": {"rougeLsum": 25.25, "eval_loss": 2.5},
+    "test": {"rougeLsum": 40.75, "rouge1": 47.0},
+    "test_base": {"rougeLsum": 24.125, "rouge1": 30.0},
+}
+HISTORIES = [
+    make_history(0, "stopped", (1, 99.0), reason="place 2 of 2 at step 1"),
+    make_history(1, "completed", (1, 30.0), (9, 41.5)),
+    make_history(2, "completed", (1, 31.0), (9, 39.0)),
+    make_history(3, "failed", reason="out of memory"),
+]
+PATHS = RunPaths(Path("/runs/invented"))
+
+
+def test_summary_ranks_the_trials_and_names_the_best() -> None:
+    text = describe(make_config(), PATHS, rows(HISTORIES, METRIC), SCORES)
+    ids = [word for line in text.splitlines() for word in line.split() if word.startswith("t000")]
+    assert ids == ["t0001", "t0002", "t0000", "t0001"]
+    assert "4 trials: 2 completed, 1 failed, 1 stopped" in text
+    assert "best: t0001 (lora_rank 8, lora_alpha 16.0" in text
+
+
+def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> None:
+    lines = describe(make_config(), PATHS, rows(HISTORIES, METRIC), SCORES).splitlines()
+    for title, value in (
+        ("validation, untuned base", "25.25"), ("validation, best trial", "41.50"),
+        ("test, untuned base", "24.12"), ("test, best trial", "40.75"),
+    ):  # fmt: skip
+        (line,) = [line for line in lines if title in line]
+        assert value in line
+
+
+def test_summary_says_where_everything_lies() -> None:
+    text = describe(make_config(), PATHS, rows(HISTORIES, METRIC), SCORES)
+    for part in (
+        "/runs/invented/best", "/runs/invented/trials.csv",
+        "optuna-dashboard sqlite:////runs/invented/optuna.db",
+        "python -m sweeps.export /runs/invented --to hub:USER/NAME",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_summary_does_not_show_the_password_of_the_study_storage() -> None:
+    config = make_config(study_storage="postgresql+psycopg://bob:s3cret@db.host/sweeps")
+    text = describe(config, PATHS, rows(HISTORIES, METRIC), SCORES)
+    assert "s3cret" not in text and "db.host/sweeps" in text
+
+
+def test_without_a_completed_trial_the_reasons_are_counted() -> None:
+    reasons = ["out of memory", "loss is nan at step 4", "out of memory"]
+    histories = [make_history(n, "failed", reason=r) for n, r in enumerate(reasons)]
+    assert without_best(rows(histories, METRIC)).splitlines() == [
+        "error: no trial completed",
+        "  2 failed: out of memory",
+        "  1 failed: loss is nan at step 4",
+    ]

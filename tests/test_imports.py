@@ -1,0 +1,99 @@
+"""The arrows between the packages, the folders at the top, and what --help leaves unloaded."""
+
+import ast
+import fnmatch
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
+MAY_IMPORT = {
+    "sweeps": set(PACKAGES),
+    "trainables": {"trainables"},
+    "search_spaces": {"search_spaces"},
+    "cluster": {"cluster"},
+}
+THIRD_PARTY = {"search_spaces": {"optuna"}, "cluster": {"ray"}}
+WITH_RAY = {"trainables/trial.py", "trainables/packing/actor.py"}
+LEFT_UNLOADED = {"torch", "ray", "wandb", "transformers", "trl", "peft", "bitsandbytes"}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of every import in a file, those inside functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path} has a relative import"
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def files_of(package: str) -> list[Path]:
+    files = sorted((PROJECT / package).rglob("*.py"))
+    assert len(files) >= 2, f"no files were found in {package}"
+    return files
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_along_the_arrows_only(package: str) -> None:
+    seen = set()
+    for path in files_of(package):
+        ours = imported(path) & {*PACKAGES, "tests"}
+        assert ours <= MAY_IMPORT[package], f"{path} imports {ours - MAY_IMPORT[package]}"
+        seen |= ours
+    assert package in seen
+
+
+def test_sweeps_imports_all_the_others() -> None:
+    assert set().union(*map(imported, files_of("sweeps"))) >= set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", THIRD_PARTY)
+def test_small_packages_import_one_library(package: str) -> None:
+    names = set().union(*map(imported, files_of(package)))
+    assert names - sys.stdlib_module_names - set(PACKAGES) == THIRD_PARTY[package]
+
+
+def test_trainables_import_ray_at_the_seam_only() -> None:
+    users = {
+        path.relative_to(PROJECT).as_posix()
+        for path in files_of("trainables")
+        if "ray" in imported(path)
+    }
+    assert "trainables/trial.py" in users and users <= WITH_RAY
+
+
+def test_vocabulary_needs_the_standard_library_only() -> None:
+    for name in ("config.py", "errors.py"):
+        assert imported(PROJECT / "trainables" / name) <= sys.stdlib_module_names
+
+
+def test_folders_at_the_top_are_the_five() -> None:
+    lines = (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = [line.strip("/") for line in lines if line and not line.startswith("#")]
+    folders = {
+        path.name
+        for path in PROJECT.iterdir()
+        if path.is_dir()
+        and not path.name.startswith(".")
+        and not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored)
+    }
+    assert folders == {*PACKAGES, "tests"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["samsum", "--help"], ["samsun"]])
+def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "sweeps.run", *words],
+        cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == (0 if "--help" in words else 2), ended.stderr[-2000:]
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("import time:")]
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    assert "sweeps" in loaded and "tyro" in loaded
+    assert not loaded & LEFT_UNLOADED
