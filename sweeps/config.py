@@ -76,7 +76,8 @@ class SweepConfig(TrainingOptions):
         _require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
         _require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
                  "at least 2")  # fmt: skip
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         _require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
         _require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None

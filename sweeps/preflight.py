@@ -144,10 +144,13 @@ def local_gpus() -> list[tuple[str, float]]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     if not shutil.which(query[0]):
         return []
-    found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10)
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10)
+    except subprocess.TimeoutExpired:  # a driver that hangs tells nothing
+        return []
     lines = found.stdout.strip().splitlines() if found.returncode == 0 else []
     pairs = [line.rsplit(", ", 1) for line in lines]
-    return [(name, float(mib) / 1024) for name, mib in pairs]
+    return [(name, float(mib) / 1024) for name, mib in pairs if mib.isdecimal()]
 
 
 def versions() -> dict[str, str]:

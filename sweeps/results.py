@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sweeps.events import TrialHistory
 from trainables.config import Metric, TrialReport
+from trainables.errors import SweepAborted
 
 PARAMS = ("lora_rank", "lora_alpha", "lora_dropout", "learning_rate", "use_rslora")
 
@@ -71,7 +72,11 @@ def count_by_status(trials: Iterable[TrialRow]) -> dict[str, int]:
 
 
 def write_csv(trials: Sequence[TrialRow], path: Path) -> None:
-    """Writes trials.csv aside and renames it."""
+    """Writes trials.csv aside and renames it.
+
+    Raises:
+        SweepAborted: the disk is full or gone; an older table stays.
+    """
     scores = sorted({name for row in trials if row.last for name in row.last.metrics})
     header = ["trial_id", "status", "reason", *PARAMS, "steps", "metric", "value", *scores,
               "train_loss", "gpu_seconds", "tokens", "tokens_per_s", "peak_gib"]  # fmt: skip
@@ -80,8 +85,14 @@ def write_csv(trials: Sequence[TrialRow], path: Path) -> None:
     table.writeheader()
     table.writerows(_cells(row) for row in trials)
     aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as refused:
+        raise SweepAborted(
+            f"{path} cannot be written: {refused.strerror}",
+            "free space there, then repeat the command with --resume",
+        ) from None
 
 
 def _cells(row: TrialRow) -> dict[str, object]:

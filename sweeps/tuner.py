@@ -3,10 +3,12 @@
 import logging
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -18,6 +20,7 @@ from sweeps.paths import RunPaths
 from sweeps.preflight import local_gpus, no_gpu
 from trainables import trial as trainable
 from trainables.config import Metric
+from trainables.errors import SweepAborted
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
@@ -104,7 +107,10 @@ def run_trials(
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
+        raise _abort_within(wrapped) or wrapped from None
 
 
 class _BookSearcher(Searcher):  # type: ignore[misc]
@@ -143,6 +149,8 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
         self._book = book
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if trainable.ABORTED in result:
+            raise SweepAborted(*result[trainable.ABORTED])
         if trainable.FAILED in result:
             self._book.end(_trial_id(trial), "failed", result[trainable.FAILED])
             return str(TrialScheduler.STOP)
@@ -162,12 +170,30 @@ class _BookCallback(Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        error = trial.get_error()
-        text = str(error).strip() or repr(error)
-        self._book.end(_trial_id(trial), "failed", text.splitlines()[-1][:500])
+        self._book.end(_trial_id(trial), "failed", _reason(trial))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _reason(trial: Trial) -> str:
+    """One line that says why a trial's process failed, more often than it may.
+
+    Tune keeps a text a failure: a worker's traceback, whose last line names the error, or what
+    became of the process, which the first line says.
+    """
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    _, _, last = text.rpartition("Failure # ")
+    lines = [line for line in last.splitlines()[1:] if line.strip()] or ["its process failed"]
+    has_traceback = any("Traceback" in line or "ray::" in line for line in lines)
+    return lines[-1 if has_traceback else 0].strip()[:500]
+
+
+def _abort_within(error: BaseException | None) -> SweepAborted | None:
+    """The SweepAborted that an error was raised from."""
+    while error is not None and not isinstance(error, SweepAborted):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _trial_id(trial: Trial) -> str:
@@ -178,5 +204,5 @@ def _quiet_ray_tune() -> None:
     """Tune's own tables, loggers and warnings would repeat what the sweep shows."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)

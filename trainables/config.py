@@ -120,7 +120,7 @@ class TrainingSettings(TrainingOptions):
         is_whole = bool(self.rungs) and is_rising and self.rungs[-1] == self.max_steps
         rule = f"ascending steps that end with max_steps ({self.max_steps})"
         _require(is_whole, "rungs", self.rungs, rule)
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,21 @@
 """The Ray Tune trainable: trains one trial and streams its reports. Imports no torch itself."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from trainables.checkpoint import held
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
 
-REPORT, FAILED = "trial_report", "trial_failed"
-"""Keys of a Tune result: a TrialReport, or the reason why the trial failed."""
+REPORT, FAILED, ABORTED = "trial_report", "trial_failed", "sweep_aborted"
+"""Keys of a Tune result: a TrialReport, why the trial failed, or why the sweep cannot go on."""
+
+_FULL_BYTES = 2**20
+"""A disk with less than this free is full: a checkpoint's last files did not fit."""
 
 
 def run_trial(config: dict[str, Any], settings: TrainingSettings, checkpoints: Path) -> None:
@@ -42,3 +48,8 @@ def run_trial(config: dict[str, Any], settings: TrainingSettings, checkpoints: P
             solo.train(trial, send)
     except TrialFailed as failed:
         tune.report({FAILED: str(failed)})
+    except (OSError, RuntimeError, SafetensorError):  # what a failed write raises, by its writer
+        if shutil.disk_usage(trial.folder).free >= _FULL_BYTES:
+            raise
+        error = f"the disk of {checkpoints} is full"
+        tune.report({ABORTED: (error, "free space there, then repeat the command with --resume")})

@@ -53,6 +53,22 @@ def test_killed_trial_process_costs_no_trial(finished: Finished, tmp_path: Path)
     _check_same_curves(finished, small_sweep.curves(histories))
 
 
+def test_trial_whose_process_dies_too_often_fails_alone(tmp_path: Path) -> None:
+    flags = (*small_sweep.FLAGS, "--num-trials", "4", "--max-failures", "0")
+    process = small_sweep.start(tmp_path, "deadly", *flags)
+    folder = tmp_path / "deadly"
+    small_sweep.wait_for(folder, lambda events: count(events, "report") >= 2, process)
+    victims = small_sweep.trial_processes(process.pid)
+    assert victims
+    victims[0].kill()
+    output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
+    assert process.returncode == 0, output
+    histories = small_sweep.check_whole(folder, "deadly", 4)
+    failed = [history for history in histories if history.status == "failed"]
+    assert len(failed) == 1
+    assert "died" in failed[0].reason
+
+
 def test_interrupt_prints_the_command_that_resumes(tmp_path: Path) -> None:
     flags = (*small_sweep.FLAGS, "--num-trials", "3")
     process = small_sweep.start(tmp_path, "paused", *flags)
