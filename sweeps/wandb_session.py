@@ -10,6 +10,7 @@ import wandb
 from wandb.sdk.lib import wbauth
 from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from trainables.errors import SweepAborted
 
@@ -18,6 +19,7 @@ FINISH_TIMEOUT_S = 30.0
 
 ERRORS: tuple[type[Exception], ...] = (
     wandb.Error, OSError, WandbServiceConnectionError, HandleAbandonedError, MailboxClosedError,
+    ServerResponseError,
 )  # fmt: skip
 """All that wandb raises for a server, a login, a disk or a process of its own that is gone."""
 
@@ -26,8 +28,17 @@ _log = logging.getLogger(__name__)
 
 def prepare(folder: Path) -> None:
     """Before the first run: keep wandb's logs in folder and its error reports off the network."""
+    leave_parents_process()
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "wandb" / "cache"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+
+def leave_parents_process() -> None:
+    """Use a wandb process of our own, although a parent that uses wandb offers its own to us.
+
+    It would outlive us and keep the ids of our runs, and could not be ended to complete files.
+    """
+    os.environ.pop(wandb.env.SERVICE, None)
 
 
 def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> Any:
@@ -78,6 +89,7 @@ def raise_if_refused(run: Any) -> None:
 
 def has_login() -> bool:
     """Whether wandb finds credentials where it looks: environment, netrc and settings files."""
+    leave_parents_process()
     host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
     try:
         found = wbauth.authenticate_session(

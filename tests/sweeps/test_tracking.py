@@ -222,6 +222,37 @@ time.sleep(100)
 """
 
 
+WANDB_USER = """
+import os, sys, wandb
+run = wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(silent=True))
+print(os.environ["WANDB_SERVICE"], flush=True)
+sys.stdin.read()
+run.finish()
+"""
+
+
+@pytest.fixture(params=["alone", "child of a process that uses wandb"])
+def parent(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """wandb offers its process to children by an environment variable."""
+    if request.param == "alone":
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-c", WANDB_USER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as user:
+        assert user.stdout is not None
+        monkeypatch.setenv("WANDB_SERVICE", user.stdout.readline().strip())
+        assert os.environ["WANDB_SERVICE"]
+        yield
+        user.communicate("")
+
+
+@pytest.mark.usefixtures("parent")
 def test_resume_after_kill_leaves_one_whole_folder_a_trial(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     driver = subprocess.Popen(
