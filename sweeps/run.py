@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import tyro
 
 from sweeps import plan, preflight, record
-from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig
 from sweeps.recipes import named, read_recipe
 
@@ -35,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with record.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
         from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
-        return run_sweep(args.config, found, paths, identity, is_resumed=args.resume)
+        try:
+            return run_sweep(args.config, found, paths, identity, is_resumed=args.resume)
+        except KeyboardInterrupt:
+            print(f"interrupted; go on with: {preflight.resume_command(args.config)}")
+            return EXIT_INTERRUPTED
 
 
 def read_command(argv: Sequence[str]) -> RunArgs:

@@ -5,9 +5,9 @@ import sys
 from dataclasses import asdict
 
 from cluster.connect import connect
-from sweeps import finish, plan, preflight, results, summary, tuner
+from sweeps import finish, plan, results, summary, tuner
 from sweeps.book import TrialBook
-from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO_TRIAL
+from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.events import EventLog, read_events, replay
 from sweeps.paths import RunPaths
@@ -31,6 +31,10 @@ def run_sweep(
 
     Returns:
         The process's exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what was reported is kept.
+        SweepAborted: the disk, the study storage or the cluster is of no more use.
     """
     log = EventLog(paths.events)
     histories = replay(read_events(paths.events))
@@ -63,9 +67,8 @@ def run_sweep(
             _prune(paths)
             trials = results.rows(replay(read_events(paths.events)), found.task.metric)
             results.write_csv(trials, paths.trials_csv)
-        if book.num_left:
-            print(f"interrupted; go on with: {preflight.resume_command(config)}")
-            return EXIT_INTERRUPTED
+        if book.num_left:  # Tune turns Ctrl-C into an early end
+            raise KeyboardInterrupt
         if results.best(trials) is None:
             print(summary.without_best(trials), file=sys.stderr)
             return EXIT_NO_TRIAL

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
+from wandb.env import SERVICE
 from wandb.sdk.lib import wbauth
 from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
@@ -38,7 +39,7 @@ def leave_parents_process() -> None:
 
     It would outlive us and keep the ids of our runs, and could not be ended to complete files.
     """
-    os.environ.pop(wandb.env.SERVICE, None)
+    os.environ.pop(SERVICE, None)
 
 
 def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> Any:
