@@ -1,0 +1,21 @@
+"""Training rows and a base, shared by the tests of packs."""
+
+import pytest
+from small_packs import examples_of
+from transformers import PreTrainedModel
+
+from trainables.base_model import load_base
+from trainables.config import TrainingSettings
+from trainables.examples import Example
+
+
+@pytest.fixture
+def examples(settings: TrainingSettings) -> list[Example]:
+    """The training rows of the small dataset."""
+    return examples_of(settings)
+
+
+@pytest.fixture(scope="session")
+def base(model_dir: str) -> PreTrainedModel:
+    """The test-sized model in NF4, computing in float32; packs do not change it."""
+    return load_base(model_dir, "float32")

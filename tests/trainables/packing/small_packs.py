@@ -1,0 +1,137 @@
+"""Packs of a test-sized model, the solo runs that they must equal, and dropout put into PEFT."""
+
+import contextlib
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+import trainables.solo
+from trainables.base_model import load_base, load_tokenizer
+from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, TrialConfig
+from trainables.examples import Example, encode_training_rows
+from trainables.packing.masks import Dropout, keep_mask, module_key
+from trainables.packing.pack import Pack
+from trainables.packing.slot import StepResult
+from trainables.rungs import Rungs
+from trainables.tasks import TASKS
+
+Plan = dict[int, Callable[[Pack], object]]
+
+
+def examples_of(settings: TrainingSettings) -> list[Example]:
+    """The training rows as solo encodes them."""
+    rows = TASKS[settings.task].load(settings.data).train
+    tokenizer = load_tokenizer(settings.model)
+    limits = settings.max_length_tokens, settings.max_new_tokens
+    return encode_training_rows(tokenizer, rows, *limits)
+
+
+def longer(settings: TrainingSettings, num_steps: int, **changes: Any) -> TrainingSettings:
+    """The settings with another budget, reported once at its end."""
+    return dataclasses.replace(settings, max_steps=num_steps, rungs=(num_steps,), **changes)
+
+
+def trial_of(
+    name: str, params: Hyperparameters, settings: TrainingSettings, folder: Path = Path("/none")
+) -> TrialConfig:
+    """A trial."""
+    return TrialConfig(trial_id=name, params=params, settings=settings, folder=folder)
+
+
+def new_pack(settings: TrainingSettings, num_slots: int, **options: Any) -> Pack:
+    """A pack on the settings' model, for ranks up to 16."""
+    base = load_base(settings.model, settings.compute_dtype)
+    return Pack(base, num_slots, 16, settings.micro_batch_size, **options)
+
+
+def run_pack(pack: Pack, plan: Plan | None = None) -> dict[str, list[StepResult]]:
+    """Step until nothing is left, doing what the plan says before its steps (counted from 1)."""
+    found: dict[str, list[StepResult]] = defaultdict(list)
+    plan = dict(plan or {})
+    number = 1
+    while True:
+        plan.pop(number, lambda pack: None)(pack)
+        results = pack.step()
+        if not results:
+            break
+        for result in results:
+            found[result.trial_id].append(result)
+        number += 1
+    assert not plan, f"the pack ended at step {number}, before {sorted(plan)}"
+    return found
+
+
+def losses(results: Sequence[StepResult]) -> list[float]:
+    return [result.loss for result in results]
+
+
+def run_solo(
+    params: Hyperparameters, settings: TrainingSettings, folder: Path
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """TRL's logs of every step, and the final weights."""
+    logs: list[dict[str, float]] = []
+
+    class Recorded(Rungs):
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if "loss" in kwargs["logs"]:
+                logs.append(dict(kwargs["logs"]))
+            super().on_log(args, state, control, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainables.solo, "Rungs", Recorded)
+        trainables.solo.train(trial_of("solo", params, settings, folder), lambda report: None)
+    last = folder / f"checkpoint-{settings.max_steps}"
+    return logs, load_file(last / "adapter_model.safetensors")
+
+
+def weights_of(pack: Pack, slot: int, params: Hyperparameters) -> dict[str, Tensor]:
+    """A slot's LoRA matrices by PEFT's names."""
+    row_P = pack.adapters.params_KP[slot]
+    return pack.adapters.views(row_P, params.lora_rank, params.target_modules)
+
+
+def largest_relative(pairs: Sequence[tuple[float, float]]) -> float:
+    """Largest relative difference."""
+    assert pairs
+    return max(abs(one - other) / abs(other) for one, other in pairs)
+
+
+def weight_distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Largest distance of two matrices, relative to the norm of the second."""
+    assert one.keys() == other.keys() and one
+    return max(float((one[name] - other[name]).norm() / other[name].norm()) for name in one)
+
+
+class GivenMask(torch.nn.Module):
+    """In the place of PEFT's lora_dropout: drops what a pack's slot would drop."""
+
+    def __init__(self, dropout: Dropout, number: int) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.key = torch.tensor(module_key(number), dtype=torch.int32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x with the masks of its rows and places."""
+        kept = keep_mask((1, x.shape[0] * x.shape[1], x.shape[2]), self.dropout, self.key)
+        return (x * kept.view(x.shape) * self.dropout.scale_K.float()).to(x.dtype)
+
+
+def put_masks_into(model: PeftModel, dropout: Dropout) -> None:
+    """Give a PEFT model the masks of one slot."""
+    found = 0
+    for layer_number, layer in enumerate(model.get_base_model().model.layers):
+        children = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
+        for place, name in enumerate(LINEAR_LAYERS):
+            with contextlib.suppress(AttributeError):
+                number = layer_number * len(LINEAR_LAYERS) + place
+                children[name].lora_dropout["default"] = GivenMask(dropout, number)
+                found += 1
+    assert found, "no adapted module was found"

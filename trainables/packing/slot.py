@@ -1,0 +1,116 @@
+"""One trial's place in a pack: what it trains next, and what its last step gave.
+
+Everything here follows from the trial alone; nothing depends on the other slots.
+"""
+
+import math
+from dataclasses import dataclass
+
+from trainables.config import Hyperparameters, TrialConfig
+from trainables.packing.batch import Course, Part
+from trainables.packing.optimizer import SlotUpdate
+from trainables.packing.schedule import learning_rate
+from trainables.solo import warmup_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One optimizer step of one slot."""
+
+    slot: int
+    trial_id: str
+    step: int
+    """Optimizer step that was done, counted from 1; not done if failed."""
+    loss: float
+    """Mean loss a labelled token of the effective batch."""
+    grad_norm: float
+    """L2 norm of the gradient before clipping."""
+    learning_rate: float
+    failed: str | None
+    """Why the trial cannot go on; its weights are those before the step."""
+
+
+@dataclass
+class Slot:
+    """A trial in its place."""
+
+    trial: TrialConfig
+    course: Course
+    step: int
+    """Optimizer steps done."""
+    rows_done: int = 0
+    """Rows of the next step's effective batch that are in the gradient already."""
+    has_failed: bool = False
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it has a step to make."""
+        return not self.has_failed and self.step < self.trial.settings.max_steps
+
+    @property
+    def place(self) -> int:
+        """Where it stands in the common order, in steps."""
+        return self.course.offset + self.step
+
+    def part(self, num_rows: int) -> Part | None:
+        """Its next rows, at most num_rows; they count as done."""
+        if not self.is_training:
+            return None
+        step, first = self.step + 1, self.rows_done
+        batch = self.course.step_rows(step)
+        rows = batch[first : first + num_rows]
+        self.rows_done += len(rows)
+        return Part(
+            rows=rows,
+            first_row=first,
+            seed=self.trial.settings.seed,
+            step=step,
+            shared_key=(self.course.order_key, self.place, first),
+            label_weight=1.0 / sum(len(row.target_ids) for row in batch),
+        )
+
+    def update(self) -> SlotUpdate | None:
+        """The optimizer step that its gradient is complete for, if it is."""
+        settings = self.trial.settings
+        if not self.is_training or self.rows_done < settings.batch_size:
+            return None
+        step = self.step + 1
+        rate = learning_rate(
+            self.trial.params.learning_rate,
+            settings.schedule,
+            step,
+            warmup_steps(settings),
+            settings.max_steps,
+        )
+        return SlotUpdate(
+            step=step,
+            learning_rate=rate,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+        )
+
+    def finish(self, number: int, update: SlotUpdate, loss: float, grad_norm: float) -> StepResult:
+        """Count the step as done, or the trial as failed."""
+        faults = [
+            f"non-finite {name} at step {update.step}"
+            for name, value in (("loss", loss), ("gradient", grad_norm))
+            if not math.isfinite(value)
+        ]
+        self.has_failed = bool(faults)
+        self.step += not faults
+        self.rows_done = 0
+        return StepResult(
+            slot=number,
+            trial_id=self.trial.trial_id,
+            step=update.step,
+            loss=loss,
+            grad_norm=grad_norm,
+            learning_rate=update.learning_rate,
+            failed=faults[0] if faults else None,
+        )
+
+
+def scaling(params: Hyperparameters) -> float:
+    """PEFT's scaling of a LoRA product; rsLoRA's is arXiv 2312.03732."""
+    root = math.sqrt(params.lora_rank) if params.use_rslora else params.lora_rank
+    return params.lora_alpha / root

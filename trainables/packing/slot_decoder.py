@@ -1,0 +1,138 @@
+"""The base with the present adapters of some slots: reads prompts, then decodes token by token.
+
+Every tensor of a step keeps its shape and its place in memory, so that the step can be compiled
+and recorded as a CUDA graph.
+
+Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or places of a row, N = S * T,
+D features, C features of a head, V vocabulary.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from trainables.packing.kv_cache import FrozenGroup, KeysValues, prompt_layer, token_layer
+from trainables.packing.lora import LoraGroup
+from trainables.packing.model import MAX_GRAPHS, PackedModel, Sizes, rms_norm
+
+
+@dataclass(frozen=True)
+class SlotDecoder:
+    """A pack's model for some slots; later training steps do not move it."""
+
+    model: PackedModel
+    layers: tuple[tuple[FrozenGroup, ...], ...]
+    """Copies of the slots' adapters, in the compute type."""
+    is_compiled: bool
+    """Compile both kinds of layer."""
+
+    @classmethod
+    def of(cls, model: PackedModel, slots: Sequence[int], is_compiled: bool) -> Self:
+        """The decoder of these slots, in this order."""
+        index_K = torch.tensor(slots, device=model.embedding_VD.device)
+        layers = tuple(
+            tuple(_frozen(group, index_K, model.dtype) for group in groups)
+            for groups in model.adapters.layers
+        )
+        return cls(model, layers, is_compiled)
+
+    @property
+    def num_slots(self) -> int:
+        """K."""
+        return len(self.layers[0][0].lora_a_KID)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base is."""
+        device: torch.device = self.model.embedding_VD.device
+        return device
+
+    def only(self, index_K: Tensor) -> Self:
+        """The same decoder for some of its slots, by their place in K."""
+        layers = tuple(
+            tuple(FrozenGroup(a[index_K], tuple(b[index_K] for b in bs)) for a, bs in groups)
+            for groups in self.layers
+        )
+        return dataclasses.replace(self, layers=layers)
+
+    def new_cache(self, num_rows: int, num_places: int) -> list[KeysValues]:
+        """Zeros for every layer; what a mask hides is still multiplied, so it must be finite."""
+        head_dim = self.rotation(1)[0].shape[-1]
+        num_heads = self.model.config.num_key_value_heads
+        shape = (self.num_slots, num_rows, num_heads, num_places, head_dim)
+        like = self.model.embedding_VD
+        return [KeysValues(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
+
+    def rotation(self, num_places: int) -> tuple[Tensor, Tensor]:
+        """The rotary cosines and sines (T, C) of the first places."""
+        places_1T = torch.arange(num_places, device=self.device)[None]
+        cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, places_1T)
+        return cos_1TC[0], sin_1TC[0]
+
+    def read(self, input_ids_ST: Tensor, cache: Sequence[KeysValues] | None = None) -> Tensor:
+        """The last layer's output (K, N, D) over rows that all slots share, kept in the cache.
+
+        Args:
+            input_ids_ST: rows padded on the right.
+            cache: at least as many places as tokens; None keeps nothing.
+        """
+        num_rows, num_tokens = input_ids_ST.shape
+        layer = self._ready(prompt_layer)
+        x_KND: Tensor = self.model.embedding_VD[input_ids_ST.flatten().expand(self.num_slots, -1)]
+        cos_TC, sin_TC = self.rotation(num_tokens)
+        sizes = self._sizes(num_rows, cos_TC)
+        kept_layers = [None] * len(self.layers) if cache is None else cache
+        for weights, groups, kept in zip(self.model.layers, self.layers, kept_layers, strict=True):
+            x_KND = layer(x_KND, weights, groups, kept, cos_TC, sin_TC, sizes)
+        return x_KND
+
+    def step(
+        self,
+        tokens_KS: Tensor,
+        places_KS: Tensor,
+        cache: Sequence[KeysValues],
+        rotation: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """The last layer's output (K, S, D) over one token a row, which it keeps at its place."""
+        layer = self._ready(token_layer)
+        x_KSD: Tensor = self.model.embedding_VD[tokens_KS]
+        places_B = places_KS.flatten()
+        cos_B11C, sin_B11C = (table_TC[places_B][:, None, None] for table_TC in rotation)
+        sizes = self._sizes(tokens_KS.shape[1], cos_B11C)
+        for weights, groups, kept in zip(self.model.layers, self.layers, cache, strict=True):
+            x_KSD = layer(x_KSD, weights, groups, kept, places_B, cos_B11C, sin_B11C, sizes)
+        return x_KSD
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The head over the last layer's outputs, (..., D) to (..., V)."""
+        normed = rms_norm(x, self.model.norm_D, self.model.config.rms_norm_eps)
+        logits: Tensor = normed @ self.model.head_VD.T
+        return logits
+
+    def _sizes(self, num_rows: int, cos: Tensor) -> Sizes:
+        return Sizes(num_rows, cos.shape[-1], self.model.config.rms_norm_eps)
+
+    def _ready(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return _compiled(layer) if self.is_compiled else layer
+
+
+def _frozen(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:
+    scaling_KM = group.scaling_KM[index_K]
+    lora_b = [
+        (lora_b_KOR.detach()[index_K] * scaling_KM[:, place, None, None]).to(dtype)
+        for place, lora_b_KOR in enumerate(group.lora_b_KOR)
+    ]
+    lora_a_KID = group.lora_a_KMRD.detach()[index_K].flatten(1, 2).to(dtype)
+    return FrozenGroup(lora_a_KID, tuple(lora_b))
+
+
+@functools.cache
+def _compiled(layer: Callable[..., Tensor]) -> Any:
+    """Compiled once for all decoders; a second shape makes the graph's shapes dynamic."""
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS
+    return torch.compile(layer, fullgraph=True)
