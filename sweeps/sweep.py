@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from cluster.connect import connect
@@ -9,7 +10,7 @@ from sweeps import finish, plan, results, summary, tuner
 from sweeps.book import TrialBook
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
-from sweeps.events import EventLog, read_events, replay
+from sweeps.events import EventLog, TrialHistory, read_events, replay
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.progress import ProgressTable
@@ -64,8 +65,9 @@ def run_sweep(
                 tuner.run_trials(config, paths, found.task.metric, book, lanes)
         finally:
             tracker.sweep_ended()
-            _prune(paths)
-            trials = results.rows(replay(read_events(paths.events)), found.task.metric)
+            histories = replay(read_events(paths.events))
+            _prune(paths, histories)
+            trials = results.rows(histories, found.task.metric)
             results.write_csv(trials, paths.trials_csv)
         if book.num_left:  # Tune turns Ctrl-C into an early end
             raise KeyboardInterrupt
@@ -79,9 +81,9 @@ def run_sweep(
     return EXIT_DONE
 
 
-def _prune(paths: RunPaths) -> None:
+def _prune(paths: RunPaths, histories: Sequence[TrialHistory]) -> None:
     """Leaves the adapters of trials that have ended; their optimizers serve nobody."""
-    for history in replay(read_events(paths.events)):
+    for history in histories:
         if history.status is not None:
             prune_to_adapter(paths.trial(history.trial_id))
 
