@@ -1,9 +1,10 @@
 """ROUGE as an evaluate.Metric inside the project, so that no node downloads code.
 
-rouge_score does the counting. Two things are our own: the tokenizer keeps every Unicode letter
-(rouge_score's erases all but a-z, so that Turkish and Portuguese words fall apart), and both
-sides are split into sentences before ROUGE-Lsum, which otherwise is ROUGE-L under another name.
-On ASCII text the scores are rouge_score's.
+On ASCII text the scores are rouge_score's, which counts the words and word pairs. What is our own:
+the tokenizer keeps every Unicode letter (rouge_score's erases all but a-z, so that Turkish and
+Portuguese words fall apart), both sides are split into sentences before ROUGE-Lsum, which otherwise
+is ROUGE-L under another name, and common subsequences are found faster (trainables/lcs.py): a GPU
+waits for these scores.
 """
 
 import hashlib
@@ -20,9 +21,11 @@ from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
+from trainables.lcs import lcs_f1, summary_lcs_f1
 from trainables.tasks.base import Language
 
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+NGRAM_TYPES = ("rouge1", "rouge2")
+ROUGE_TYPES = (*NGRAM_TYPES, "rougeL", "rougeLsum")
 MIN_STEMMED_CHARACTERS = 4
 """Shorter words are not stemmed (rouge_score.tokenize)."""
 _WORD = re.compile(r"[^\W_]+")
@@ -55,17 +58,25 @@ def rouge_rows(
     predictions: Sequence[str], references: Sequence[str], language: Language
 ) -> list[dict[str, float]]:
     """ROUGE F1 of each row, 0 to 100; Rouge is their mean, a bootstrap resamples them."""
-    scorer = RougeScorer(ROUGE_TYPES, tokenizer=WordTokenizer(language))
+    tokenizer = WordTokenizer(language)
+    scorer = RougeScorer(NGRAM_TYPES, tokenizer=tokenizer)
     rows = []
-    for prediction, reference in zip(predictions, references, strict=True):
-        scores = scorer.score(by_sentence(reference), by_sentence(prediction))
-        rows.append({name: 100.0 * score.fmeasure for name, score in scores.items()})
+    for pair in zip(references, predictions, strict=True):
+        sentences = [[tokenizer.tokenize(part) for part in _sentences(text)] for text in pair]
+        words = [[word for sentence in side for word in sentence] for side in sentences]
+        scores = {name: score.fmeasure for name, score in scorer.score(*pair).items()}
+        scores |= {"rougeL": lcs_f1(*words), "rougeLsum": summary_lcs_f1(*sentences)}
+        rows.append({name: 100.0 * scores[name] for name in ROUGE_TYPES})
     return rows
 
 
 def by_sentence(text: str) -> str:
     """The text with one sentence a line, as ROUGE-Lsum wants it."""
-    return "\n".join(part for part in _SENTENCE_END.split(text.strip()) if part)
+    return "\n".join(_sentences(text))
+
+
+def _sentences(text: str) -> list[str]:
+    return [part for part in _SENTENCE_END.split(text.strip()) if part]
 
 
 class WordTokenizer(Tokenizer):  # type: ignore[misc]
