@@ -12,7 +12,7 @@ samsum: setup
 	$(BIN)/python -m sweeps.run samsum --tiny
 
 test: setup check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: setup
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from search_spaces.lora import LoraSpace, Point
 from trainables.config import TrainingOptions, TrainingSettings
 
-Engine = Literal["solo"]
+Engine = Literal["packed", "solo"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -45,11 +45,13 @@ class SweepConfig(TrainingOptions):
     start_points: tyro.conf.Suppress[tuple[Point, ...]] = ()
     """Points that are tried first, in this order; those outside the space are left out."""
 
-    engine: Engine = "solo"
-    """How trials train: "solo" gives each its own process with TRL's SFTTrainer."""
+    engine: Engine = "packed"
+    """How trials train: "packed" trains the trials of a GPU together over one base; "solo" gives
+    each its own process with TRL's SFTTrainer."""
     slots_per_gpu: int | Literal["auto"] = "auto"
-    """Trials that share one GPU (without a GPU: this machine); auto: as its memory allows, 8 at
-    most."""
+    """Trials that share one GPU (without a GPU: this machine). auto: as its memory allows; packed,
+    so that at most a third of the trials (2 at least) run at once over all GPUs and the others are
+    proposed with results known; solo, 8 at most."""
     gpus: int | None = None
     """GPUs of the cluster to use at most; None uses all of them."""
     max_failures: int = 2

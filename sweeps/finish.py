@@ -10,13 +10,14 @@ from sweeps import preflight, results
 from sweeps.config import SweepConfig
 from sweeps.events import EventLog, params_from_event, read_events
 from sweeps.export import write_best as write_best_folder
+from sweeps.lanes import Lanes
 from sweeps.model_card import CardFacts
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.results import TrialRow
-from sweeps.tuner import Lanes
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import TrainingSettings
+from trainables.packing.capacity import Capacity
 
 Scores = dict[str, dict[str, float]]
 """Metrics by name, by split: validation, validation_base, test, test_base."""
@@ -35,8 +36,8 @@ def final_scores(
         if event["kind"] == "final_scores" and event["trial_id"] == best.trial_id:
             held: Scores = event["scores"]
             return held
-    task = ray.remote(num_cpus=1, num_gpus=1 if lanes.gpus_per_trial else 0)(_score)
-    scores: Scores = ray.get(task.remote(config.settings, _checkpoint(paths, best)))
+    task = ray.remote(num_cpus=1, num_gpus=1 if lanes.num_gpus else 0)(_score)
+    scores: Scores = ray.get(task.remote(config.settings, _checkpoint(paths, best), lanes.capacity))
     scores["validation"] = dict(best.last.metrics)
     log.append("final_scores", trial_id=best.trial_id, scores=scores)
     return scores
@@ -84,10 +85,10 @@ def _checkpoint(paths: RunPaths, row: TrialRow) -> Path:
     return checkpoint_folder(paths.trial(row.trial_id), row.steps)
 
 
-def _score(settings: TrainingSettings, checkpoint: Path) -> Scores:
+def _score(settings: TrainingSettings, checkpoint: Path, capacity: Capacity | None) -> Scores:
     from trainables.final import score  # loads torch, only in the worker
 
-    scores: Scores = score(settings, checkpoint)
+    scores: Scores = score(settings, checkpoint, capacity=capacity)
     return scores
 
 

@@ -3,10 +3,16 @@
 from dataclasses import fields
 
 from search_spaces.lora import Point, hyperparameters
-from sweeps.config import SweepConfig
+from sweeps.config import Engine, SweepConfig
+from sweeps.lanes import Hardware, Lanes, divide, largest_point
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
-from trainables.config import Hyperparameters, TrainingOptions
+from trainables.config import TrainingOptions
+
+_ENGINES: dict[Engine, str] = {
+    "packed": "packed: the trials of a GPU train together over one base",
+    "solo": "solo: each trial trains in a process of its own",
+}
 
 
 def describe(config: SweepConfig, found: Preflight) -> str:
@@ -14,7 +20,6 @@ def describe(config: SweepConfig, found: Preflight) -> str:
     rows = {name: len(getattr(found.splits, name)) for name in ("train", "validation", "test")}
     dropped = {k: n for k, n in found.splits.counts.items() if k not in rows and n}
     epochs = config.max_steps * config.batch_size / rows["train"]
-    largest = largest_point(config)
     model = found.model
     sections = {
         "sweep": f"{config.name}: {config.num_trials} trials of {config.recipe}, "
@@ -34,10 +39,8 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "every rung; all test rows once, at the end",
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
-        "memory": f"about {trial_gib(config, found):.1f} GiB a trial at most "
-        f"(rank {largest.lora_rank}, all rows of {config.max_length_tokens} tokens)",
-        "at once": f"{config.slots_per_gpu} trials "
-        + ("on this machine" if config.tiny else "on each GPU"),
+        "engine": _ENGINES[config.engine],
+        **_lanes(config, found),
         "W&B": found.wandb_mode,
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
@@ -49,18 +52,39 @@ def start_points(config: SweepConfig) -> list[Point]:
     return [point for point in config.start_points if config.space.contains(point)]
 
 
-def trial_gib(config: SweepConfig, found: Preflight) -> float:
-    """The most memory that one trial is expected to need, in GiB."""
-    return found.model.trial_gib(largest_point(config), config.settings)
+def _lanes(config: SweepConfig, found: Preflight) -> dict[str, str]:
+    """What runs at once and the memory that it takes, if the GPUs are this machine's."""
+    hardware = Hardware.here()
+    if hardware.num_gpus == 0 and not config.tiny:
+        return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
+    lanes = divide(config, found.model, hardware)
+    return {"memory": _memory(config, found, lanes), "at once": _at_once(config, lanes)}
 
 
-def largest_point(config: SweepConfig) -> Hyperparameters:
-    """The point of the space that needs the most memory."""
-    return Hyperparameters(
-        lora_rank=max(config.space.lora_ranks),
-        lora_alpha=1.0,
-        learning_rate=config.space.learning_rates[0],
+def _memory(config: SweepConfig, found: Preflight, lanes: Lanes) -> str:
+    largest = largest_point(config)
+    capacity = lanes.capacity
+    if capacity is None:
+        needed_gib = found.model.trial_gib(largest, config.settings)
+        return (
+            f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
+            f"{config.max_length_tokens} tokens)"
+        )
+    if not lanes.num_gpus:
+        return "not predicted without a GPU"
+    base = config.compute_dtype if capacity.is_dequantised else "NF4"
+    return (
+        f"about {capacity.predicted_gib:.1f} GiB a GPU at most (rank {capacity.max_rank}, base "
+        f"kept in {base}, passes of {capacity.max_tokens:,} tokens)"
     )
+
+
+def _at_once(config: SweepConfig, lanes: Lanes) -> str:
+    where = f"GPUs in use: {lanes.num_gpus}" if lanes.num_gpus else "on this machine"
+    told = f"{lanes.concurrency} trials, {where}, {lanes.slots_per_gpu} slots each"
+    if config.engine == "packed" and config.slots_per_gpu == "auto":
+        return f"{told}; a third of all at most, so that most are proposed with results known"
+    return told
 
 
 def _point(point: Point) -> str:

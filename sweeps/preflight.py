@@ -57,6 +57,7 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         model = read_model_facts(model_source(config.model))
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
+        _check_engine(config, model)
         task = TASKS[config.task]
         splits = task.load(config.settings.data)
     except OSError as refused:
@@ -177,6 +178,15 @@ def git_commit() -> str | None:
         [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
     )
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _check_engine(config: SweepConfig, model: ModelFacts) -> None:
+    """Whether packs can train the model."""
+    if config.engine == "packed" and model.has_sliding_attention:
+        raise SweepAborted(
+            f"{config.model} has layers with sliding attention, which packs cannot train",
+            "add --engine solo",
+        )
 
 
 def _check_cluster() -> None:

@@ -39,7 +39,6 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
             eval_batch_size=48,
             max_new_tokens=48,
             max_length_tokens=384,
-            slots_per_gpu=2,
             name=_dated("samsum-tiny"),
         )
     return SweepConfig(

@@ -11,6 +11,7 @@ from sweeps.book import TrialBook
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.events import EventLog, TrialHistory, read_events, replay
+from sweeps.lanes import divide
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.progress import ProgressTable
@@ -41,7 +42,7 @@ def run_sweep(
     histories = replay(read_events(paths.events))
     log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with connect(num_local_cpus=max(os.cpu_count() or 1, 2)) as cluster:
-        lanes = tuner.lanes(config, cluster, plan.trial_gib(config, found))
+        lanes = divide(config, found.model, tuner.hardware(cluster))
         study = open_study(
             config.study_storage or f"sqlite:///{paths.optuna_db}",
             identity.name,

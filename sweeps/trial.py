@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import tyro
@@ -10,11 +10,12 @@ import tyro
 from search_spaces.lora import hyperparameters
 from sweeps import preflight, record
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
-from sweeps.config import SweepConfig
+from sweeps.config import Engine, SweepConfig
 from sweeps.paths import RunPaths
 from sweeps.recipes import named, read_recipe
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
+from trainables.packing.capacity import cpu_threads
 
 PROG = "python -m sweeps.trial"
 TRIAL_ID = "trial"
@@ -40,12 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     trial = TrialConfig(
         trial_id=TRIAL_ID, params=args.params, settings=args.config.settings, folder=folder
     )
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
+    for name, value in _threads(args.config.engine).items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from trainables import solo  # loads torch, which early errors do without
-
     try:
-        solo.train(trial, _show)
+        _trainer(args.config.engine)(trial, _show)
     except TrialFailed as failed:
         print(f"the trial failed: {failed}", file=sys.stderr)
         return EXIT_NO_TRIAL
@@ -72,6 +72,22 @@ def _first_params(config: SweepConfig) -> Hyperparameters:
         return Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)
     preflight.check_recipe(config)
     return Hyperparameters(**hyperparameters(config.start_points[-1]))  # type: ignore[arg-type]
+
+
+def _threads(engine: Engine) -> dict[str, str]:
+    """What the engine's processes have in a sweep, so that sums round alike."""
+    return cpu_threads() if engine == "packed" else {"OMP_NUM_THREADS": "1"}
+
+
+def _trainer(engine: Engine) -> Callable[[TrialConfig, Callable[[TrialReport], None]], None]:
+    """The engine's way to train one trial; loads torch, which early errors do without."""
+    if engine == "solo":
+        from trainables import solo
+
+        return solo.train
+    from trainables.packing import alone
+
+    return alone.train
 
 
 def _show(report: TrialReport) -> None:

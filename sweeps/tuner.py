@@ -2,72 +2,45 @@
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.actor import ActorHandle
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connect import Cluster
+from sweeps import packs
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
+from sweeps.lanes import Hardware, Lanes
 from sweeps.paths import RunPaths
-from sweeps.preflight import local_gpus, no_gpu
+from sweeps.preflight import local_gpus
 from trainables import trial as trainable
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 
-MAX_AUTO_SLOTS = 8
-"""Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
 
-
-@dataclass(frozen=True)
-class Lanes:
-    """How many trials run at once, and what each takes."""
-
-    concurrency: int
-    gpus_per_trial: float
-
-    @property
-    def trial_resources(self) -> dict[str, float]:
-        """What Ray reserves for one trial."""
-        return {"CPU": 1, "GPU": self.gpus_per_trial}
-
-
-def lanes(config: SweepConfig, cluster: Cluster, trial_gib: float) -> Lanes:
-    """Divides the cluster's GPUs into slots; a tiny sweep on a machine without one, its CPUs.
-
-    Args:
-        trial_gib: the most memory that one trial is expected to need.
-
-    Raises:
-        SweepAborted: a real sweep on a cluster without a GPU.
-    """
-    if cluster.num_gpus == 0:
-        if not config.tiny:
-            raise no_gpu()
-        num_slots = MAX_AUTO_SLOTS if config.slots_per_gpu == "auto" else config.slots_per_gpu
-        return Lanes(min(num_slots, cluster.num_cpus, config.num_trials), 0.0)
-    num_gpus = min(config.gpus or cluster.num_gpus, cluster.num_gpus)
-    per_gpu = config.slots_per_gpu
-    if per_gpu == "auto":
-        per_gpu = _slots_that_fit(trial_gib, cluster.num_cpus // num_gpus)
-    return Lanes(min(num_gpus * per_gpu, cluster.num_cpus, config.num_trials), 1 / per_gpu)
-
-
-def _slots_that_fit(trial_gib: float, num_cpus: int) -> int:
-    """Trials that fit on the smallest GPU of this machine; 1 where its memory is not known."""
-    gpus_gib = [gib for _, gib in local_gpus()]
-    if not gpus_gib:
-        return 1
-    process_gib = 1.0  # a CUDA context with its libraries, beside what torch allocates
-    num_fitting = int(0.9 * min(gpus_gib) / (trial_gib + process_gib))
-    return max(1, min(MAX_AUTO_SLOTS, num_cpus - 1, num_fitting))
+def hardware(cluster: Cluster) -> Hardware:
+    """What the cluster has; the nodes with GPUs are asked for their memory."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    ask = ray.remote(num_cpus=0)(local_gpus)
+    asked = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        for node in nodes
+    ]
+    found = [gib for gpus in ray.get([one.remote() for one in asked]) for _, gib in gpus]
+    return Hardware(
+        num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=min(found, default=None)
+    )
 
 
 def run_trials(
@@ -85,10 +58,30 @@ def run_trials(
     if book.num_left == 0:
         return
     _quiet_ray_tune()
+    with packs.running(lanes, config.settings, paths.checkpoints) as actors:
+        tuner = _tuner(config, paths, metric, book, lanes, actors)
+        try:
+            tuner.fit()
+        except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
+            raise _abort_within(wrapped) or wrapped from None
+
+
+def _tuner(
+    config: SweepConfig,
+    paths: RunPaths,
+    metric: Metric,
+    book: TrialBook,
+    lanes: Lanes,
+    actors: Sequence[ActorHandle],
+) -> tune.Tuner:
     trainable_with_data = tune.with_parameters(
-        trainable.run_trial, settings=config.settings, checkpoints=paths.checkpoints
+        trainable.run_trial,
+        settings=config.settings,
+        checkpoints=paths.checkpoints,
+        packs=actors,
+        max_failures=config.max_failures,
     )
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(trainable_with_data, lanes.trial_resources),
         tune_config=TuneConfig(
             search_alg=_BookSearcher(book, metric),
@@ -107,10 +100,6 @@ def run_trials(
             verbose=0,
         ),
     )
-    try:
-        tuner.fit()
-    except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
-        raise _abort_within(wrapped) or wrapped from None
 
 
 class _BookSearcher(Searcher):  # type: ignore[misc]
@@ -201,7 +190,11 @@ def _trial_id(trial: Trial) -> str:
 
 
 def _quiet_ray_tune() -> None:
-    """Tune's own tables, loggers and warnings would repeat what the sweep shows."""
+    """Tune's own tables, loggers and warnings would repeat what the sweep shows.
+
+    A trial that fails before its first report has no metric, which Tune would refuse.
+    """
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -5,24 +5,36 @@ once its report stands in it, which is written last and atomically.
 """
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from trainables.config import TrialReport
+from trainables.errors import SweepAborted
 
 REPORT_NAME = "report.json"
 NUM_KEPT = 2
 """Complete checkpoints that a running trial keeps; the older one serves if the last is damaged."""
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME)
 """What prune_to_adapter leaves."""
-STATE_NAMES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
+SOLO_STATE_NAMES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
 """What Trainer needs beside the adapter to go on exactly."""
+PACK_STATE_NAMES = ("optimizer.safetensors", "pack_state.json")
+"""What a pack needs beside the adapter to go on exactly."""
+ASIDE = ".writing"
+"""Ends the name of a checkpoint that is written aside, to be renamed once it is whole."""
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What a failed write raises, by its writer."""
+FULL_BYTES = 2**20
+"""A disk with less than this free is full: a checkpoint's last files did not fit."""
 
 
 @contextmanager
@@ -71,21 +83,52 @@ def last_report(folder: Path) -> TrialReport | None:
     return read_report(complete[-1]) if complete else None
 
 
-def has_training_state(checkpoint: Path) -> bool:
+def has_training_state(checkpoint: Path, state_names: Sequence[str]) -> bool:
     """Whether training can go on from it exactly; not after prune_to_adapter."""
-    return all((checkpoint / name).is_file() for name in STATE_NAMES)
+    return all((checkpoint / name).is_file() for name in state_names)
+
+
+def resumable(folder: Path, max_steps: int, state_names: Sequence[str]) -> TrialReport | None:
+    """The report to go on from, or None for a trial that starts anew, whose folder is emptied.
+
+    A trial that has made all its steps needs no state to go on from.
+
+    Args:
+        folder: the trial's; made if it is not there.
+        max_steps: the trial's full budget.
+        state_names: files that the engine needs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    delete_incomplete(folder)
+    found = last_report(folder)
+    if found is not None and (
+        found.step >= max_steps or has_training_state(found.checkpoint, state_names)
+    ):
+        return found
+    delete_all(folder)
+    return None
+
+
+def full_disk(folder: Path, error: Exception) -> SweepAborted | None:
+    """What to tell the user if it was a full disk or quota that made a write to folder fail."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    if not is_full and shutil.disk_usage(present).free >= FULL_BYTES:
+        return None
+    return SweepAborted(
+        f"the disk of {folder.parent} is full",
+        "free space there, then repeat the command with --resume",
+    )
 
 
 def delete_incomplete(folder: Path) -> None:
     """Delete the checkpoints that were being written when an attempt died."""
-    for path in set(_checkpoints(folder)) - set(complete_checkpoints(folder)):
-        shutil.rmtree(path)
+    _delete_all_but(complete_checkpoints(folder), folder)
 
 
 def delete_all(folder: Path) -> None:
     """Delete every checkpoint."""
-    for path in _checkpoints(folder):
-        shutil.rmtree(path)
+    _delete_all_but([], folder)
 
 
 def keep_last(folder: Path) -> None:
@@ -101,11 +144,17 @@ def prune_to_adapter(folder: Path) -> None:
     called again.
     """
     last = complete_checkpoints(folder)[-1:]
-    for path in set(_checkpoints(folder)) - set(last):
-        shutil.rmtree(path)
+    _delete_all_but(last, folder)
     for file in (file for path in last for file in path.iterdir()):
         if file.name not in ADAPTER_NAMES:
             file.unlink()
+
+
+def _delete_all_but(kept: Sequence[Path], folder: Path) -> None:
+    """Delete all other checkpoints, and what was being written aside."""
+    aside = folder.glob(f"checkpoint-*{ASIDE}")
+    for path in {*_checkpoints(folder), *aside} - set(kept):
+        shutil.rmtree(path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -29,6 +29,8 @@ class ModelFacts:
     vocab_size: int
     is_tied: bool
     """Whether the output head shares the embedding's weights."""
+    has_sliding_attention: bool = False
+    """Whether some layers see a window of the last tokens only, which packs do not train."""
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -131,7 +133,17 @@ def _facts(config: dict[str, Any]) -> ModelFacts:
         head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
         vocab_size=int(config["vocab_size"]),
         is_tied=bool(config.get("tie_word_embeddings", False)),
+        has_sliding_attention=_has_sliding_attention(config),
     )
+
+
+def _has_sliding_attention(config: dict[str, Any]) -> bool:
+    """As transformers' Qwen2Config and Qwen3Config fill layer_types where it is not given."""
+    layer_types = config.get("layer_types")
+    if layer_types is not None:
+        return set(layer_types) != {"full_attention"}
+    is_used = bool(config.get("use_sliding_window")) and config.get("sliding_window", 1) is not None
+    return is_used and int(config.get("max_window_layers", 28)) < int(config["num_hidden_layers"])
 
 
 def _config_json(model: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from trl import SFTConfig, SFTTrainer
 from trainables.base_model import device, load_base, load_tokenizer
 from trainables.batches import Batches
 from trainables.checkpoint import (
-    delete_all,
+    SOLO_STATE_NAMES,
     delete_incomplete,
-    has_training_state,
     last_report,
     prune_to_adapter,
+    resumable,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.evaluate import evaluate, fixed_slice
@@ -39,13 +39,9 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     Raises:
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
     """
-    config.folder.mkdir(parents=True, exist_ok=True)
-    delete_incomplete(config.folder)
-    found = last_report(config.folder)
-    if found is not None and _is_usable(found, config.settings):
+    found = resumable(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
+    if found is not None:
         report(found)
-    else:
-        delete_all(config.folder)
     with_less_memory(
         lambda micro_batch_size: _attempt(config, micro_batch_size, report),
         config.settings.micro_batch_size,
@@ -75,10 +71,6 @@ def lora_config(params: Hyperparameters) -> LoraConfig:
 def warmup_steps(settings: TrainingSettings) -> int:
     """Steps over which the learning rate rises."""
     return round(settings.warmup_frac * settings.max_steps)
-
-
-def _is_usable(found: TrialReport, settings: TrainingSettings) -> bool:
-    return found.step >= settings.max_steps or has_training_state(found.checkpoint)
 
 
 def _attempt(

@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import psutil
+import pytest
 from optuna.trial import TrialState
 
 from sweeps.events import TrialHistory, read_events, replay
@@ -20,10 +21,14 @@ from sweeps.events import TrialHistory, read_events, replay
 PROJECT = Path(__file__).resolve().parents[2]
 FLAGS = (
     "--tiny", "--max-steps", "9", "--eval-rows", "8", "--eval-batch-size", "8",
-    "--max-new-tokens", "12",
+    "--max-new-tokens", "12", "--compute-dtype", "float32",
 )  # fmt: skip
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 LIMIT_S = 240.0
+LOSS_TOLERANCE = 1e-4
+"""Relative, between two runs of a trial in float32."""
+ROUGE_TOLERANCE = 1.0
+"""A sum that rounds otherwise may turn one token of one answer."""
 
 
 def start(runs_dir: Path, name: str, *flags: str) -> subprocess.Popen[str]:
@@ -78,6 +83,12 @@ def trial_processes(driver: int) -> list[psutil.Process]:
     return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
 
 
+def pack_processes(driver: int) -> list[psutil.Process]:
+    """The processes of the packs of this driver's own cluster."""
+    children = psutil.Process(driver).children(recursive=True)
+    return [child for child in children if "PackActor" in " ".join(child.cmdline())]
+
+
 def events_of(folder: Path) -> list[dict[str, Any]]:
     """The events so far."""
     path = folder / "events.jsonl"
@@ -124,6 +135,27 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
     assert len(runs) == num_trials
     assert all((run / "whole").exists() for run in runs)
     return histories
+
+
+def check_same_curves(
+    one: Sequence[TrialHistory], other: Sequence[TrialHistory], trial_ids: Sequence[str]
+) -> None:
+    """Asserts that trials have the same losses and scores at every step that both have made.
+
+    A trial's rows stand elsewhere in the passes of a pack with other neighbours, so sums round
+    otherwise.
+    """
+    compared = [
+        (trial_id, step)
+        for trial_id in trial_ids
+        for step in curves(one)[trial_id].keys() & curves(other)[trial_id].keys()
+    ]
+    assert compared
+    for trial_id, step in compared:
+        *losses, rouge = curves(one)[trial_id][step]
+        *other_losses, other_rouge = curves(other)[trial_id][step]
+        assert losses == pytest.approx(other_losses, rel=LOSS_TOLERANCE), (trial_id, step)
+        assert abs(rouge - other_rouge) <= ROUGE_TOLERANCE, (trial_id, step)
 
 
 def curves(histories: Sequence[TrialHistory]) -> dict[str, dict[int, tuple[float, ...]]]:

@@ -40,7 +40,9 @@ def test_plan_is_all_that_is_printed(planned: Ended) -> None:
         r"training +90 steps of 8 rows = 0\.56 epochs",
         r"settings .*eval_rows 48.*",
         r"model .*trainables/tiny/model: qwen3, 2\.\d M parameters, 4 layers, hidden 256, .*",
-        r"memory +about 0\.\d GiB a trial at most \(rank 64, all rows of 384 tokens\)",
+        r"engine +packed: .*",
+        r"memory +not predicted without a GPU",
+        r"at once +4 trials, on this machine, 4 slots each; a third of all at most, .*",
         r"W&B +offline",
         r"writes +.*/runs/mine",
     ],
@@ -61,7 +63,7 @@ def test_plan_has_a_title_for_every_paragraph(planned: Ended) -> None:
     titles = [line[:14].strip() for line in planned.stdout.splitlines() if line[0] != " "]
     assert titles == [
         "sweep", "space", "start points", "rungs", "training", "settings", "rows", "scored",
-        "model", "memory", "at once", "W&B", "writes",
+        "model", "engine", "memory", "at once", "W&B", "writes",
     ]  # fmt: skip
 
 

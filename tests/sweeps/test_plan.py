@@ -1,10 +1,13 @@
 """The text of --dry-run, of the bundled sweep."""
 
+from dataclasses import replace
+
 import pytest
 
 from search_spaces.lora import LoraSpace
 from sweeps import plan
 from sweeps.config import SweepConfig
+from sweeps.lanes import largest_point
 from sweeps.preflight import Preflight
 from sweeps.recipes import samsum
 from trainables.model_facts import read_model_facts
@@ -62,7 +65,8 @@ def test_plan_lists_the_start_points_that_lie_inside(config: SweepConfig, found:
 
 
 def test_memory_is_that_of_the_largest_rank(config: SweepConfig, found: Preflight) -> None:
-    largest = plan.largest_point(config)
+    config = replace(config, engine="solo")
+    largest = largest_point(config)
     assert largest.lora_rank == max(config.space.lora_ranks) == 64
     said = sections_of(plan.describe(config, found))["memory"][0]
     assert f"{found.model.trial_gib(largest, config.settings):.1f} GiB" in said

@@ -106,7 +106,9 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "error"), DAMAGED_MODELS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("damage", "error"), DAMAGED_MODELS, ids=[error for _, error in DAMAGED_MODELS]
+)
 def test_model_that_cannot_be_trained_is_told_before_any_trial(
     damage: Damage, error: str, tmp_path: Path
 ) -> None:
@@ -117,6 +119,26 @@ def test_model_that_cannot_be_trained_is_told_before_any_trial(
     told, fix = refused(tmp_path, "--model", "model")
     assert any(part in told for part in error.split("|"))
     assert any(word in fix for word in ("model", "folder", "download", "safetensors"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"layer_types": None, "use_sliding_window": True, "sliding_window": 64,
+         "max_window_layers": 2},
+        {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+    ],
+)  # fmt: skip
+def test_model_that_packs_cannot_train_offers_the_other_engine(
+    values: dict[str, object], tmp_path: Path
+) -> None:
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    edit("config.json", **values)(tmp_path / "model")
+    told, fix = refused(tmp_path, "--model", "model")
+    assert told == f"{tmp_path}/model has layers with sliding attention, which packs cannot train"
+    assert fix == "add --engine solo"
+    flags = ("samsum", "--tiny", "--model", "model", "--dry-run")
+    assert call("sweeps.run", *flags, "--engine", "solo").code == 0
 
 
 @pytest.mark.parametrize("model", ["nowhere/at/all", "/nowhere", "./nowhere", "~/nowhere", "a b"])

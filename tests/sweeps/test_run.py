@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 import small_sweep
 import torch
 from conftest import Finished
@@ -63,7 +64,11 @@ def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) ->
     again = evaluate(model, tokenizer, rows, task.language, settings)
     best = results.best(_rows(finished))
     assert best is not None and best.last is not None
-    assert again == best.last.metrics
+    assert again.keys() == best.last.metrics.keys()
+    loss = best.last.metrics["eval_loss"]
+    assert again["eval_loss"] == pytest.approx(loss, rel=small_sweep.LOSS_TOLERANCE)
+    rouge = best.last.metrics["rougeLsum"]
+    assert again["rougeLsum"] == pytest.approx(rouge, abs=small_sweep.ROUGE_TOLERANCE)
 
 
 def test_ended_trials_keep_their_adapter_but_no_optimizer(finished: Finished) -> None:
@@ -72,7 +77,7 @@ def test_ended_trials_keep_their_adapter_but_no_optimizer(finished: Finished) ->
         checkpoint = finished.folder / "checkpoints" / row.trial_id / f"checkpoint-{row.steps}"
         assert checkpoint == row.last.checkpoint
         assert load_file(checkpoint / "adapter_model.safetensors")
-        assert not (checkpoint / "optimizer.pt").exists()
+        assert not list(checkpoint.glob("optimizer*"))
 
 
 def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None:
@@ -93,8 +98,12 @@ def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None
     losses = [float(x) for x in re.findall(r"train_loss ([\d.]+)", ended.stdout)]
     scores = [float(x) for x in re.findall(r"rougeLsum ([\d.]+)", ended.stdout)]
     num_reports = len(history.reports)
-    assert losses[:num_reports] == [round(r.train_loss, 4) for r in history.reports]
-    assert scores[:num_reports] == [round(r.metrics["rougeLsum"], 3) for r in history.reports]
+    assert losses[:num_reports] == pytest.approx(
+        [r.train_loss for r in history.reports], rel=small_sweep.LOSS_TOLERANCE
+    )
+    assert scores[:num_reports] == pytest.approx(
+        [r.metrics["rougeLsum"] for r in history.reports], abs=small_sweep.ROUGE_TOLERANCE
+    )
 
 
 def test_resuming_a_finished_sweep_runs_nothing_also_in_a_renamed_folder(

@@ -1,24 +1,36 @@
 """Which checkpoints count, and which may go."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+import trainables.checkpoint
 from trainables.checkpoint import (
-    STATE_NAMES,
+    ASIDE,
+    PACK_STATE_NAMES,
+    SOLO_STATE_NAMES,
     checkpoint_folder,
     complete_checkpoints,
     delete_all,
     delete_incomplete,
+    full_disk,
     has_training_state,
     keep_last,
     last_report,
     prune_to_adapter,
+    resumable,
     write_report,
 )
 from trainables.config import TrialReport
 
-FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", *STATE_NAMES)
+FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "tokenizer.json",
+    *SOLO_STATE_NAMES,
+    *PACK_STATE_NAMES,
+)
 
 
 def make_report(folder: Path, step: int) -> TrialReport:
@@ -80,6 +92,7 @@ def test_complete_checkpoints_are_in_order_of_steps(folder: Path) -> None:
 
 
 def test_incomplete_checkpoints_are_deleted(folder: Path) -> None:
+    (folder / f"checkpoint-12{ASIDE}").mkdir()
     delete_incomplete(folder)
     assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
 
@@ -95,8 +108,11 @@ def test_other_files_stay_when_all_checkpoints_are_deleted(folder: Path) -> None
     assert names(folder) == ["checkpoint-notes"]
 
 
-def test_pruning_leaves_one_adapter_with_its_report(folder: Path) -> None:
-    assert has_training_state(checkpoint_folder(folder, 10))
+@pytest.mark.parametrize("state_names", [SOLO_STATE_NAMES, PACK_STATE_NAMES])
+def test_pruning_leaves_one_adapter_with_its_report(
+    folder: Path, state_names: tuple[str, ...]
+) -> None:
+    assert has_training_state(checkpoint_folder(folder, 10), state_names)
     for _ in range(2):
         prune_to_adapter(folder)
         assert names(folder) == ["checkpoint-10"]
@@ -105,10 +121,46 @@ def test_pruning_leaves_one_adapter_with_its_report(folder: Path) -> None:
             "adapter_model.safetensors",
             "report.json",
         ]
-    assert not has_training_state(checkpoint_folder(folder, 10))
+    assert not has_training_state(checkpoint_folder(folder, 10), state_names)
 
 
 def test_pruning_a_folder_without_a_complete_checkpoint_leaves_none(tmp_path: Path) -> None:
     make_report(tmp_path, 3)
     prune_to_adapter(tmp_path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("state_names", [SOLO_STATE_NAMES, PACK_STATE_NAMES])
+def test_trial_goes_on_from_its_last_complete_checkpoint(
+    folder: Path, state_names: tuple[str, ...]
+) -> None:
+    assert resumable(folder, 20, state_names) == last_report(folder)
+    assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
+    (checkpoint_folder(folder, 10) / state_names[0]).unlink()
+    assert resumable(folder, 10, state_names) == last_report(folder) is not None
+    assert resumable(folder, 20, state_names) is None
+    assert names(folder) == []
+
+
+def test_trial_without_a_folder_starts_anew_in_one(tmp_path: Path) -> None:
+    assert resumable(tmp_path / "checkpoints" / "t0001", 20, SOLO_STATE_NAMES) is None
+    assert (tmp_path / "checkpoints" / "t0001").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_names_its_remedy(tmp_path: Path, number: int) -> None:
+    aborted = full_disk(tmp_path / "t0001", OSError(number, "no room"))
+    assert aborted is not None
+    assert str(tmp_path) in aborted.error and "--resume" in aborted.fix
+
+
+def test_any_failed_write_to_a_full_disk_is_taken_for_its_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainables.checkpoint, "FULL_BYTES", 2**80)
+    assert full_disk(tmp_path / "t0001", RuntimeError("a writer's own words")) is not None
+
+
+def test_other_faults_are_no_full_disk(tmp_path: Path) -> None:
+    for error in (OSError(errno.EACCES, "no permission"), RuntimeError("a fault of ours")):
+        assert full_disk(tmp_path / "not there", error) is None

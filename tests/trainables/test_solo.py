@@ -1,35 +1,19 @@
-"""The solo trainer: reports, resuming, stopping, failing."""
+"""The solo trainer: its loss, its micro-batches, and what it does when the memory is full."""
 
 import dataclasses
-import gc
-import math
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
-from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 
 from trainables.base_model import load_base
 from trainables.batches import Batches
-from trainables.checkpoint import (
-    REPORT_NAME,
-    STATE_NAMES,
-    complete_checkpoints,
-    last_report,
-    prune_to_adapter,
-)
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.errors import TrialFailed
 from trainables.examples import encode_training_rows
 from trainables.solo import new_adapter, train
 from trainables.tasks import TASKS
-
-Numbers = list[tuple[int, float, dict[str, float]]]
 
 
 def run(
@@ -48,132 +32,6 @@ def run(
     config = TrialConfig(trial_id="t0001", params=params, settings=settings, folder=folder)
     train(config, report)
     return reports
-
-
-def numbers(reports: list[TrialReport]) -> Numbers:
-    """What must not depend on the process, the attempt or the clock."""
-    return [(report.step, report.train_loss, report.metrics) for report in reports]
-
-
-def stop_at(step: int) -> Callable[[TrialReport], None]:
-    """A report function that stops the trial at a step."""
-
-    def stop(report: TrialReport) -> None:
-        if report.step == step:
-            raise SystemExit(0)
-
-    return stop
-
-
-def test_trial_reports_at_its_rungs_and_leaves_an_adapter_that_peft_loads(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    reports = run(settings, params, tmp_path)
-    assert [report.step for report in reports] == [2, 4]
-    assert reports[1].checkpoint == tmp_path / "checkpoint-4"
-    assert reports[1].train_loss < reports[0].train_loss
-    assert reports[0].learning_rate == pytest.approx(5e-3)
-    assert reports[1].learning_rate == pytest.approx(5e-3 / 3)
-    assert reports[1].epoch == pytest.approx(16 / 40)
-    assert reports[1].tokens > reports[0].tokens > 0
-    assert reports[1].seconds > reports[0].seconds > 0
-    assert reports[1].peak_gib > 0
-    names = {path.name for path in reports[1].checkpoint.iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors", REPORT_NAME}
-    base = load_base(settings.model, settings.compute_dtype)
-    PeftModel.from_pretrained(base, str(reports[1].checkpoint))
-
-
-def test_resumed_trial_equals_an_undisturbed_one(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    whole = run(settings, params, tmp_path / "whole")
-    with pytest.raises(SystemExit):
-        run(settings, params, tmp_path / "cut", stop_at(2))
-    sent = last_report(tmp_path / "cut")
-    (tmp_path / "cut" / "checkpoint-3").mkdir()
-    resumed = run(settings, params, tmp_path / "cut")
-    assert numbers(resumed) == numbers(whole)
-    assert resumed[0] == sent
-    assert resumed[1].seconds > resumed[0].seconds
-    assert resumed[1].tokens == whole[1].tokens
-
-
-def test_finished_trial_sends_its_report_again_and_trains_no_more(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    first = run(settings, params, tmp_path)
-    assert run(settings, params, tmp_path) == first[-1:]
-
-
-def test_stopped_trial_keeps_the_state_to_go_on_from(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    settings = dataclasses.replace(settings, rungs=(1, 2, 3, 4))
-    with pytest.raises(SystemExit):
-        run(settings, params, tmp_path, stop_at(3))
-    kept = complete_checkpoints(tmp_path)
-    assert [path.name for path in kept] == ["checkpoint-2", "checkpoint-3"]
-    assert all((path / name).is_file() for path in kept for name in STATE_NAMES)
-
-
-def test_stopped_trial_leaves_no_model_in_memory(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    before = num_layers()
-    alive: list[int] = []
-
-    def stop(report: TrialReport) -> None:
-        alive.append(num_layers())
-        raise SystemExit(0)
-
-    with pytest.raises(SystemExit):
-        run(settings, params, tmp_path, stop)
-    assert alive[0] > before
-    assert num_layers() == before
-
-
-def num_layers() -> int:
-    """Quantised layers that are alive in this process."""
-    gc.collect()
-    return sum(isinstance(found, Linear4bit) for found in gc.get_objects())
-
-
-def test_pruned_trial_starts_anew(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    with pytest.raises(SystemExit):
-        run(settings, params, tmp_path, stop_at(2))
-    prune_to_adapter(tmp_path)
-    assert [report.step for report in run(settings, params, tmp_path)] == [2, 4]
-
-
-def test_trial_does_not_depend_on_what_its_process_did_before(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    first = numbers(run(settings, params, tmp_path / "first"))
-    other = dataclasses.replace(params, lora_rank=2, learning_rate=1e-4)
-    bf16 = dataclasses.replace(settings, compute_dtype="bfloat16", seed=9)
-    assert numbers(run(bf16, other, tmp_path / "between")) != first
-    assert numbers(run(settings, params, tmp_path / "second")) == first
-    assert numbers_of_a_fresh_process(settings, params, tmp_path / "fresh") == first
-
-
-def numbers_of_a_fresh_process(
-    settings: TrainingSettings, params: Hyperparameters, folder: Path
-) -> Numbers:
-    """The same trial, trained by a process that has done nothing else."""
-    config = TrialConfig(trial_id="t0001", params=params, settings=settings, folder=folder)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(train_and_collect, config).result()
-
-
-def train_and_collect(config: TrialConfig) -> Numbers:
-    """Train, in a process of its own."""
-    reports: list[TrialReport] = []
-    train(config, reports.append)
-    return numbers(reports)
 
 
 def test_micro_batches_give_the_same_losses_as_whole_batches(
@@ -229,14 +87,6 @@ def plain_losses(
     return losses
 
 
-def test_exploding_trial_fails_with_its_step(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    params = dataclasses.replace(params, learning_rate=1e30)
-    with pytest.raises(TrialFailed, match=r"non-finite (loss|gradient) at step [23]"):
-        run(settings, params, tmp_path)
-
-
 def test_out_of_memory_goes_on_from_the_last_checkpoint(
     settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
 ) -> None:
@@ -251,13 +101,3 @@ def test_out_of_memory_goes_on_from_the_last_checkpoint(
     reports = run(settings, params, tmp_path / "full", fill_memory)
     assert [report.step for report in reports] == [2, 4]
     assert reports[1].train_loss == pytest.approx(whole[1].train_loss, rel=1e-5)
-
-
-def test_report_holds_finite_numbers(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    settings = dataclasses.replace(settings, max_steps=1, rungs=(1,), schedule="cosine")
-    (report,) = run(settings, params, tmp_path)
-    names = {"rouge1", "rouge2", "rougeL", "rougeLsum", "eval_loss", "gen_len_tokens"}
-    assert set(report.metrics) == names
-    assert all(math.isfinite(value) for value in report.metrics.values())

@@ -8,7 +8,6 @@ Shapes: K slots, P LoRA numbers of a slot, D features in, O features out, R rank
 M modules that share an input.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,9 +54,6 @@ class Adapters:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        # Gradients are views like their weights, and so added in place; that they are not dense
-        # matters to DistributedDataParallel alone.
-        warnings.filterwarnings("ignore", "grad and param do not obey", UserWarning)
         self.max_rank = max_rank
         sizes = linear_sizes(config)
         self._blocks = _layout(sizes, config.num_hidden_layers, max_rank)
@@ -95,27 +91,20 @@ class Adapters:
         first = LINEAR_LAYERS.index(names[0])
         assert LINEAR_LAYERS[first : first + len(names)] == names
         start = starts[peft_name(layer, names[0], "A")]
-        lora_a = self._leaf(start, (len(names), self.max_rank, num_features))
-        lora_b = [
-            self._leaf(starts[peft_name(layer, name, "B")], (sizes[name][0], self.max_rank))
-            for name in names
-        ]
+        starts_b = [starts[peft_name(layer, name, "B")] for name in names]
+        shape_a = (len(names), self.max_rank, num_features)
+        shapes_b = [(sizes[name][0], self.max_rank) for name in names]
         number = layer * len(LINEAR_LAYERS) + first
         keys = [module_key(number + place) for place in range(len(names))]
+        weights, grads = self.params_KP, self.grads_KP
         return LoraGroup(
-            lora_a,
-            tuple(lora_b),
-            self.scaling_K7[:, first : first + len(names)],
-            torch.tensor(keys, dtype=torch.int32, device=self.params_KP.device),
+            lora_a_KMRD=_view(weights, start, shape_a),
+            lora_b_KOR=tuple(map(_view, [weights] * len(names), starts_b, shapes_b)),
+            grad_a_KMRD=_view(grads, start, shape_a),
+            grad_b_KOR=tuple(map(_view, [grads] * len(names), starts_b, shapes_b)),
+            scaling_KM=self.scaling_K7[:, first : first + len(names)],
+            module_keys_M2=torch.tensor(keys, dtype=torch.int32, device=weights.device),
         )
-
-    def _leaf(self, start: int, shape: tuple[int, ...]) -> Tensor:
-        """A view of the weights for autograd, whose gradient is the same view of the gradients."""
-        end = start + torch.Size(shape).numel()
-        shape = (len(self.params_KP), *shape)
-        leaf = self.params_KP[:, start:end].view(shape).requires_grad_()
-        leaf.grad = self.grads_KP[:, start:end].view(shape)
-        return leaf
 
 
 def linear_sizes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
@@ -161,3 +150,9 @@ def _trimmed(row_P: Tensor, block: _Block, rank: int) -> Tensor:
     whole = row_P[block.start : block.start + block.rows * block.columns]
     matrix = whole.view(block.rows, block.columns)
     return matrix[:rank] if block.is_lora_a else matrix[:, :rank]
+
+
+def _view(tensor_KP: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
+    """One matrix of every slot."""
+    end = start + torch.Size(shape).numel()
+    return tensor_KP[:, start:end].view(len(tensor_KP), *shape)

@@ -1,11 +1,13 @@
-"""From each trial's rows in the common order to one padded batch of the whole pack.
+"""From each trial's rows to passes: all slots' rows end to end, with no padding between them.
 
-Shapes: K slots, U distinct groups of rows among them, S rows of a slot, T tokens of a row (a
-multiple of TOKENS_MULTIPLE), L labelled positions of a slot (a multiple of LABELS_MULTIPLE).
+Shapes: K slots, S rows, N tokens, L labels, B blocks of a pass. All four are rounded up where
+shapes must be few; what fills them up belongs to no slot.
 """
 
-import dataclasses
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,104 +15,180 @@ from torch import Tensor
 
 from trainables.batches import Batches
 from trainables.config import TrainingSettings
-from trainables.examples import IGNORED, Example
-from trainables.packing.masks import row_key
+from trainables.examples import Example
+from trainables.packing.attention import Rows
+from trainables.packing.masks import Dropout, row_key, threshold
+from trainables.packing.segments import BLOCK_TOKENS, Segments
 from trainables.packing.transfer import moved
 
-TOKENS_MULTIPLE = 64
-"""Rows are padded to a multiple of it: at 1024 tokens at most, 16 shapes to compile."""
-LABELS_MULTIPLE = 32
+Item = TypeVar("Item")
+
+STEPS_AN_OCTAVE = 8
+"""Sizes of a pass between two powers of two. What fills it up is some 4% of it: 0.96 of all tokens
+were real on SAMSum rows."""
+LABEL_SHARES = (1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
+"""Labels of a pass go up to one of these shares of its tokens: most passes of a task have one."""
+ROWS_MULTIPLE, LEAST_LENGTH = 8, 256
+"""What attention computes for nothing grows with both: a row more costs as much as 128 tokens."""
 
 
-class Course:
-    """A trial's way through the common order, from an offset.
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one slot that go through the model together."""
 
-    Step s of the trial has the rows of step offset + s of the order, which is endless.
-    """
-
-    def __init__(
-        self, examples: Sequence[Example], settings: TrainingSettings, offset: int
-    ) -> None:
-        num_steps = offset + settings.max_steps
-        longer = dataclasses.replace(settings, max_steps=num_steps, rungs=(num_steps,))
-        self.offset = offset
-        self.order_key = order_key(examples, settings)
-        self._batches = Batches(examples, longer)
-
-    def step_rows(self, step: int) -> list[Example]:
-        """Examples of the trial's step-th optimizer step, counted from 1."""
-        return self._batches.step_rows(self.offset + step)
-
-    def tokens(self, step: int) -> int:
-        """Real tokens of the trial's first step steps."""
-        return self._batches.tokens(self.offset + step) - self._batches.tokens(self.offset)
-
-    def epoch(self, step: int) -> float:
-        """Passes over the rows after the trial's first step steps."""
-        return self._batches.epoch(step)
-
-
-def order_key(examples: Sequence[Example], settings: TrainingSettings) -> Hashable:
-    """Trials with equal keys go the same way, as long as the examples live."""
-    return (id(examples), settings.batch_size, settings.seed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """What one slot brings to a micro-batch."""
-
+    slot: int
     rows: Sequence[Example]
     first_row: int
     """Place of the first of them in the trial's effective batch."""
     seed: int
     step: int
-    shared_key: Hashable
-    """Parts with equal keys have the same rows."""
+    lora_dropout: float
     label_weight: float
-    """One over the labels of the whole effective batch, whatever its micro-batches."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MicroBatch:
-    """The tensors of one forward pass; a slot without rows is all padding."""
-
-    input_ids_KST: Tensor
-    label_places_KL: Tensor
-    """For each label, the place among the slot's S * T tokens whose logits predict it."""
-    targets_KL: Tensor
-    """Labels, and IGNORED where a slot has fewer."""
-    label_weights_K: Tensor
-    """What a label counts in its slot's loss."""
-    row_keys_KS2: Tensor
-    """Dropout's words of each row."""
-    num_tokens: int
-    """Real tokens."""
+    """One over the labels of the whole effective batch."""
 
     @property
-    def real_frac(self) -> float:
-        """Real tokens over all places that are computed."""
-        return self.num_tokens / self.input_ids_KST.numel()
+    def num_tokens(self) -> int:
+        """Tokens of its rows."""
+        return sum(len(row.input_ids) for row in self.rows)
 
 
-def assemble(parts: Sequence[Part | None], num_rows: int, device: torch.device) -> MicroBatch:
-    """One batch of num_rows rows for every slot; parts that share rows share their tokens."""
-    present = [part for part in parts if part is not None]
-    unique = list({part.shared_key: part.rows for part in present}.items())
-    order = {key: place for place, (key, _) in enumerate(unique)}
-    nothing = len(unique)
-    index_K = torch.tensor([nothing if p is None else order[p.shared_key] for p in parts])
-    row_groups = [rows for _, rows in unique] + [[]]
-    tokens_UST, places_UL, targets_UL = _padded(row_groups, num_rows)
-    keys_KS2 = torch.tensor([_row_keys(part, num_rows) for part in parts], dtype=torch.int32)
-    weights_K = torch.tensor([0.0 if part is None else part.label_weight for part in parts])
-    index_K = moved(index_K, device)
-    return MicroBatch(
-        input_ids_KST=moved(tokens_UST, device)[index_K],
-        label_places_KL=moved(places_UL, device)[index_K],
-        targets_KL=moved(targets_UL, device)[index_K],
-        label_weights_K=moved(weights_K, device),
-        row_keys_KS2=moved(keys_KS2, device),
-        num_tokens=sum(len(row.input_ids) for part in present for row in part.rows),
+class Shape(NamedTuple):
+    """What decides every tensor's shape: passes of equal shape share a CUDA graph."""
+
+    num_slots: int
+    num_tokens: int
+    num_rows: int
+    num_labels: int
+    longest_row: int
+    longest_slot: int
+    has_dropout: bool
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of each part of the table, in its order."""
+        num_blocks = self.num_tokens // BLOCK_TOKENS + self.num_slots
+        tokens, slots, labels = self.num_tokens, self.num_slots, self.num_labels
+        return {
+            "ids": tokens, "places": tokens, "slots": tokens, "words": 2 * tokens,
+            "rows": self.num_rows + 1, "bounds": 2 * slots, "blocks": 3 * num_blocks,
+            "label_places": labels, "targets": labels, "label_slots": labels,
+            "thresholds": slots, "scales": slots, "label_weights": slots,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """One pass as one row of numbers, so that one copy brings it to the device."""
+
+    shape: Shape
+    numbers: np.ndarray
+    """int32; scales and label_weights are float32 bit by bit."""
+    num_real: int
+    """Tokens that are not there to fill up."""
+
+
+class Pass(NamedTuple):
+    """The tensors of one pass, views of its table."""
+
+    ids_N: Tensor
+    places_N: Tensor
+    """Each token's place in its row."""
+    rows: Rows
+    segments: Segments
+    dropout: Dropout | None
+    label_places_L: Tensor
+    """For each label, the token whose logits predict it."""
+    targets_L: Tensor
+    label_slots_L: Tensor
+    """Each label's slot; K where it is there to fill up."""
+    label_weights_K: Tensor
+
+
+class Course:
+    """A trial's way through the common order, which every trial of a sweep goes from its start."""
+
+    def __init__(self, examples: Sequence[Example], settings: TrainingSettings) -> None:
+        self._batches = Batches(examples, settings)
+        self.longest = max(len(example.input_ids) for example in examples)
+        """Tokens of the longest row."""
+
+    def step_rows(self, step: int) -> list[Example]:
+        """Examples of the step-th optimizer step, counted from 1."""
+        return self._batches.step_rows(step)
+
+    def tokens(self, step: int) -> int:
+        """Real tokens of the first step steps."""
+        return self._batches.tokens(step)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the rows after the first step steps."""
+        return self._batches.epoch(step)
+
+
+def grouped(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
+    """The items in their order, as many together as most allows, one at least."""
+    groups: list[list[Item]] = []
+    room = 0
+    for item, size in zip(items, sizes, strict=True):
+        if size > room:
+            groups.append([])
+            room = most
+        groups[-1].append(item)
+        room -= size
+    return groups
+
+
+def tabulate(units: Sequence[Unit], num_slots: int, is_rounded: bool) -> Table:
+    """The pass of these units, which are in the order of their slots.
+
+    Args:
+        units: not empty.
+        num_slots: K.
+        is_rounded: round its sizes up, so that its shape recurs.
+    """
+    rows = [row for unit in units for row in unit.rows]
+    lengths = np.array([len(row.input_ids) for row in rows])
+    shape = _shape(units, num_slots, is_rounded)
+    num_real = int(lengths.sum())
+    numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
+    parts = _parts(numbers, shape)
+    parts["ids"][:num_real] = np.concatenate([row.tokens for row in rows])
+    ends = np.minimum(np.cumsum(_with_filling(lengths, shape)), shape.num_tokens)
+    parts["rows"][1:] = ends
+    starts = np.concatenate([[0], ends[:-1]])
+    parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
+    _fill_slots(parts, units)
+    _fill_labels(parts, rows, starts, units, num_slots)
+    return Table(shape, numbers, num_real)
+
+
+def on_device(table: Table, device: torch.device) -> Tensor:
+    """The table's numbers there."""
+    return moved(torch.from_numpy(table.numbers), device)
+
+
+def read_table(numbers: Tensor, shape: Shape) -> Pass:
+    """The tensors of a table that is on the device."""
+    parts = dict(zip(shape.sizes, torch.split(numbers, list(shape.sizes.values())), strict=True))
+    floats = {name: parts[name].view(torch.float32) for name in ("scales", "label_weights")}
+    slots_N = parts["slots"]
+    dropout = Dropout(
+        parts["words"].view(-1, 2), parts["places"], slots_N, parts["thresholds"], floats["scales"],
+        known=None if numbers.is_cuda else {},
+    )  # fmt: skip
+    segments = Segments(
+        parts["bounds"].view(-1, 2), parts["blocks"].view(-1, 3), slots_N, shape.longest_slot
+    )
+    return Pass(
+        ids_N=parts["ids"],
+        places_N=parts["places"],
+        rows=Rows(parts["rows"], shape.longest_row),
+        segments=segments,
+        dropout=dropout if shape.has_dropout else None,
+        label_places_L=parts["label_places"],
+        targets_L=parts["targets"].long(),
+        label_slots_L=parts["label_slots"],
+        label_weights_K=floats["label_weights"],
     )
 
 
@@ -119,28 +197,83 @@ def round_up(count: int, multiple: int) -> int:
     return max(1, -(-count // multiple)) * multiple
 
 
-def _padded(row_groups: list[Sequence[Example]], num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (U, S, T), and places and targets (U, L) of the labels, of the distinct groups."""
-    longest = max((len(row.input_ids) for rows in row_groups for row in rows), default=0)
-    most = max(sum(len(row.target_ids) for row in rows) for rows in row_groups)
-    num_tokens = round_up(longest, TOKENS_MULTIPLE)
-    num_labels = round_up(most, LABELS_MULTIPLE)
-    tokens = np.zeros((len(row_groups), num_rows, num_tokens), dtype=np.int64)
-    places = np.zeros((len(row_groups), num_labels), dtype=np.int64)
-    targets = np.full((len(row_groups), num_labels), IGNORED, dtype=np.int64)
-    for group, rows in enumerate(row_groups):
-        filled = 0
-        for place, row in enumerate(rows):
-            tokens[group, place, : len(row.input_ids)] = row.input_ids
-            end = filled + len(row.target_ids)
-            first = place * num_tokens + len(row.prompt_ids) - 1
-            places[group, filled:end] = np.arange(first, first + len(row.target_ids))
-            targets[group, filled:end] = row.target_ids
-            filled = end
-    return torch.from_numpy(tokens), torch.from_numpy(places), torch.from_numpy(targets)
+def _shape(units: Sequence[Unit], num_slots: int, is_rounded: bool) -> Shape:
+    rows = [row for unit in units for row in unit.rows]
+    longest_row = max(len(row.input_ids) for row in rows)
+    tokens: dict[int, int] = {}
+    for unit in units:
+        tokens[unit.slot] = tokens.get(unit.slot, 0) + unit.num_tokens
+    num_labels = sum(len(row.target_ids) for row in rows)
+    num_tokens, num_rows = sum(tokens.values()), len(rows)
+    has_dropout = any(unit.lora_dropout for unit in units)
+    if not is_rounded:
+        longest = (longest_row, max(tokens.values()))
+        return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout)
+    rounded = _rounded(num_tokens, BLOCK_TOKENS)
+    longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
+    # What fills up the tokens is read as rows too, so that every place holds a finite number.
+    num_fillers = -(-(rounded - num_tokens) // longest_row)
+    num_rows = _rounded(num_rows + num_fillers, ROWS_MULTIPLE)
+    shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
+    num_labels = next(count for count in shares if count >= num_labels)
+    return Shape(num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout)
 
 
-def _row_keys(part: Part | None, num_rows: int) -> list[tuple[int, int]]:
-    if part is None:
-        return [(0, 0)] * num_rows
-    return [row_key(part.seed, part.step, part.first_row + row) for row in range(num_rows)]
+def _rounded(count: int, least_step: int) -> int:
+    step = max(least_step, (1 << (count.bit_length() - 1)) // STEPS_AN_OCTAVE)
+    return round_up(count, step)
+
+
+def _with_filling(lengths: np.ndarray, shape: Shape) -> np.ndarray:
+    """The rows' lengths, and behind them those of the rows that fill up the pass."""
+    filling = np.full(shape.num_rows - len(lengths), shape.longest_row)
+    return np.concatenate([lengths, filling])
+
+
+def _parts(numbers: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
+    ends = np.cumsum(list(shape.sizes.values()))[:-1]
+    return dict(zip(shape.sizes, np.split(numbers, ends), strict=True))
+
+
+def _fill_slots(parts: dict[str, np.ndarray], units: Sequence[Unit]) -> None:
+    """Where each slot's tokens are, in bounds and in blocks, and what its dropout is."""
+    bounds, blocks = parts["bounds"].reshape(-1, 2), parts["blocks"].reshape(-1, 3)
+    words = parts["words"].reshape(-1, 2)
+    scales, weights = (parts[name].view(np.float32) for name in ("scales", "label_weights"))
+    start = num_blocks = 0
+    for unit in units:
+        end = start + unit.num_tokens
+        slot = unit.slot
+        bounds[slot] = (bounds[slot, 0] if bounds[slot, 1] else start, end)
+        parts["slots"][start:end] = slot
+        parts["thresholds"][slot] = threshold(unit.lora_dropout)
+        scales[slot] = 1.0 / (1.0 - unit.lora_dropout)
+        weights[slot] = unit.label_weight
+        if unit.lora_dropout:
+            keys = [
+                row_key(unit.seed, unit.step, unit.first_row + i) for i in range(len(unit.rows))
+            ]
+            words[start:end] = np.repeat(keys, [len(row.input_ids) for row in unit.rows], axis=0)
+        start = end
+    for slot, (first, end) in enumerate(bounds):
+        for begin in range(first, end, BLOCK_TOKENS):
+            blocks[num_blocks] = (slot, begin, min(begin + BLOCK_TOKENS, end))
+            num_blocks += 1
+
+
+def _fill_labels(
+    parts: dict[str, np.ndarray],
+    rows: Sequence[Example],
+    starts: np.ndarray,
+    units: Sequence[Unit],
+    num_slots: int,
+) -> None:
+    counts = [len(row.target_ids) for row in rows]
+    num_labels = sum(counts)
+    firsts = starts[: len(rows)] + [len(row.prompt_ids) - 1 for row in rows]
+    within = np.arange(num_labels) - np.repeat(np.cumsum(counts) - counts, counts)
+    parts["label_places"][:num_labels] = np.repeat(firsts, counts) + within
+    parts["targets"][:num_labels] = np.concatenate([row.target_ids for row in rows])
+    row_slots = [unit.slot for unit in units for _ in unit.rows]
+    parts["label_slots"][:] = num_slots
+    parts["label_slots"][:num_labels] = np.repeat(row_slots, counts)

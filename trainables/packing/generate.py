@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainables.evaluate import until_stop
 from trainables.examples import Example
-from trainables.packing.batch import TOKENS_MULTIPLE, round_up
+from trainables.packing.batch import round_up
 from trainables.packing.decode import Batch, decode, is_stop
 from trainables.packing.kv_cache import KeysValues
 from trainables.packing.model import PackedModel
@@ -19,6 +19,8 @@ from trainables.packing.slot_decoder import SlotDecoder
 from trainables.packing.target_losses import summed_losses
 from trainables.packing.transfer import moved
 
+TOKENS_MULTIPLE = 64
+"""Rows are padded to a multiple of it, for few shapes."""
 PROMPT_TOKENS = 1 << 16
 """Places that are computed together while rows are read, whatever the cache can hold: as many as in
 a training step of 16 slots, 8 rows and 512 tokens."""

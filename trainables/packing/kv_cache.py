@@ -15,8 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from trainables.packing.lora import FrozenLinear, base_product
-from trainables.packing.model import LayerWeights, Sizes, rms_norm, rotated
+from trainables.packing.elementwise import rms_norm, rotated
+from trainables.packing.lora import FrozenLinears, base_product
+from trainables.packing.model import LayerWeights
+
+
+class Sizes(NamedTuple):
+    """What the shapes of the weights do not tell."""
+
+    num_rows: int
+    head_dim: int
+    norm_eps: float
 
 
 class FrozenGroup(NamedTuple):
@@ -101,10 +110,11 @@ def _heads(
     normed_KND = rms_norm(x_KND, weights.input_norm_D, sizes.norm_eps)
     num_slots, num_tokens, _ = x_KND.shape
     shape = (num_slots * sizes.num_rows, num_tokens // sizes.num_rows, -1, sizes.head_dim)
-    q, k, v = (y.view(shape) for y in _adapted(normed_KND, weights.linears[:3], group))
-    if weights.q_norm_C is not None and weights.k_norm_C is not None:
-        q = rms_norm(q, weights.q_norm_C, sizes.norm_eps)
-        k = rms_norm(k, weights.k_norm_C, sizes.norm_eps)
+    parts = _adapted(normed_KND, weights.linears[0], group)
+    q, k, v = (part.reshape(shape) for part in parts)
+    if weights.head_norms is not None:
+        q = rms_norm(q, weights.head_norms.query_C, sizes.norm_eps)
+        k = rms_norm(k, weights.head_norms.key_C, sizes.norm_eps)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     return rotated(q, cos_TC, sin_TC), rotated(k, cos_TC, sin_TC), v
 
@@ -118,19 +128,25 @@ def _after_attention(
 ) -> Tensor:
     """The block's output projection and feed-forward; mixed is in the order of tokens, heads."""
     _, o_group, gate_up_group, down_group = groups
-    linears = weights.linears
+    _, o_linears, gate_up_linears, down_linears = weights.linears
     mixed_KND = mixed.reshape(x_KND.shape[0], x_KND.shape[1], -1)
-    x_KND = x_KND + _adapted(mixed_KND, linears[3:4], o_group)[0]
+    x_KND = x_KND + _adapted(mixed_KND, o_linears, o_group)[0]
     normed_KND = rms_norm(x_KND, weights.post_norm_D, sizes.norm_eps)
-    gate, up = _adapted(normed_KND, linears[4:6], gate_up_group)
-    return x_KND + _adapted(silu(gate) * up, linears[6:], down_group)[0]
+    gate, up = _adapted(normed_KND, gate_up_linears, gate_up_group)
+    return x_KND + _adapted(silu(gate) * up, down_linears, down_group)[0]
 
 
-def _adapted(x_KND: Tensor, bases: Sequence[FrozenLinear], group: FrozenGroup) -> list[Tensor]:
+def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> list[Tensor]:
     """The outputs (K, N, O) of the modules that share an input, in the numbers of training."""
     rank = group.lora_b_KOR[0].shape[-1]
     inner_MKNR = torch.split(torch.bmm(x_KND, group.lora_a_KID.mT), rank, dim=-1)
+    y_KNO = base_product(x_KND.flatten(0, 1), linears).view(*x_KND.shape[:2], -1)
     return [
-        base_product(x_KND, base) + torch.bmm(inner_KNR, lora_b_KOR.mT)
-        for base, inner_KNR, lora_b_KOR in zip(bases, inner_MKNR, group.lora_b_KOR, strict=True)
+        y + torch.bmm(inner_KNR, lora_b_KOR.mT)
+        for y, inner_KNR, lora_b_KOR in zip(
+            torch.split(y_KNO, list(linears.sizes), dim=-1),
+            inner_MKNR,
+            group.lora_b_KOR,
+            strict=True,
+        )
     ]

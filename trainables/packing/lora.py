@@ -1,7 +1,7 @@
 """The packed linear: one frozen product for all slots, and each slot's own LoRA beside it.
 
-Shapes: K slots, N tokens of a slot, D features in, O features out, R rank (padded to the pack's
-largest), M modules that share an input.
+Shapes: K slots, N tokens of a pass, D features in, O features out of all modules that share an
+input, M of them, R rank (padded to the pack's largest).
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,30 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 from torch.nn.functional import linear
 
-from trainables.packing.masks import Dropout, drop
+from trainables.packing.masks import Dropout
+from trainables.packing.segments import Segments, contract_, expand_, reduce
 
 
-class FrozenLinear(NamedTuple):
-    """A linear layer of the base."""
+class Nf4(NamedTuple):
+    """A quantised weight."""
 
     weight: Tensor
-    """(O, D) in the compute type, or the packed bytes of NF4."""
-    bias_O: Tensor | None
-    absmax: Tensor | None
-    """float32 scale of each NF4 block; None if the weight is dequantised."""
+    """Packed bytes."""
+    absmax: Tensor
+    """float32 scale of each block."""
     block_size: int
     shape_OD: tuple[int, int]
+
+
+class FrozenLinears(NamedTuple):
+    """The base's linear layers that share an input; their outputs lie side by side."""
+
+    weight_OD: Tensor | None
+    """In the compute type; None if the weights stay in NF4."""
+    quantised: tuple[Nf4, ...]
+    bias_O: Tensor | None
+    sizes: tuple[int, ...]
+    """Outputs of each module."""
 
 
 class LoraGroup(NamedTuple):
@@ -33,110 +44,119 @@ class LoraGroup(NamedTuple):
 
     lora_a_KMRD: Tensor
     lora_b_KOR: tuple[Tensor, ...]
-    """One for each module."""
+    """One for each module, O its own outputs."""
+    grad_a_KMRD: Tensor
+    """Where backward passes add up; so are grad_b_KOR."""
+    grad_b_KOR: tuple[Tensor, ...]
     scaling_KM: Tensor
     """alpha / rank or alpha / sqrt(rank); 0 where the trial does not adapt the module."""
     module_keys_M2: Tensor
 
 
-def freeze(module: Any, is_dequantised: bool) -> FrozenLinear:
-    """A layer of the base as tensors.
+def freeze(modules: Sequence[Any], is_dequantised: bool) -> FrozenLinears:
+    """Layers of the base as tensors.
 
     Dequantised weights are the numbers that NF4 gives in every product, kept instead of made anew.
     """
-    bias_O = None if module.bias is None else module.bias.detach()
-    weight = module.weight.detach()
-    shape = (module.out_features, module.in_features)
-    if not isinstance(module, Linear4bit):
-        return FrozenLinear(weight, bias_O, None, 0, shape)
-    state = module.weight.quant_state
-    assert state.quant_type == "nf4"
-    absmax = state.absmax
-    if state.nested:
-        absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
-    absmax = absmax.float()
+    sizes = tuple(module.out_features for module in modules)
+    biases = [module.bias for module in modules if module.bias is not None]
+    bias_O = torch.cat([bias.detach() for bias in biases]) if biases else None
+    assert len(biases) in (0, len(modules))
+    if not isinstance(modules[0], Linear4bit):
+        weight_OD = torch.cat([module.weight.detach() for module in modules])
+        return FrozenLinears(weight_OD, (), bias_O, sizes)
+    quantised = tuple(_quantised(module) for module in modules)
     if not is_dequantised:
-        return FrozenLinear(weight, bias_O, absmax, state.blocksize, shape)
-    whole = _dequantised(weight, absmax, state.blocksize, shape, state.dtype)
-    return FrozenLinear(whole, bias_O, None, 0, shape)
+        return FrozenLinears(None, quantised, bias_O, sizes)
+    dtype = modules[0].weight.quant_state.dtype
+    return FrozenLinears(_dequantised(quantised, dtype), (), bias_O, sizes)
 
 
 def packed_linears(
-    x_KND: Tensor, bases: Sequence[FrozenLinear], group: LoraGroup, dropout: Dropout | None
-) -> list[Tensor]:
-    """The outputs (K, N, O) of the modules that share an input.
+    x_ND: Tensor,
+    linears: FrozenLinears,
+    group: LoraGroup,
+    segments: Segments,
+    dropout: Dropout | None,
+) -> Tensor:
+    """The outputs (N, O) of the modules that share an input.
 
-    Like PEFT, every module draws its own dropout mask. So one product with all their A matrices
-    serves only without dropout; with it there is a product for each module.
+    Like PEFT, every module draws its own dropout mask. The adapters' gradients are added to the
+    group's in the backward pass, which needs the gradient of x to be asked for.
     """
-    inner_MKNR = _inner(x_KND, group, dropout)
-    return [
-        base_product(x_KND, base) + _outer(inner_KNR, lora_b_KOR, group.scaling_KM[:, place])
-        for place, (base, inner_KNR, lora_b_KOR) in enumerate(
-            zip(bases, inner_MKNR, group.lora_b_KOR, strict=True)
-        )
-    ]
+    y_NO: Tensor = _PackedLinears.apply(  # type: ignore[no-untyped-call]
+        x_ND, linears, group, segments, dropout
+    )
+    return y_NO
 
 
-def base_product(x_KND: Tensor, base: FrozenLinear) -> Tensor:
-    """x times the frozen weight, over the tokens of all slots at once."""
-    num_slots, num_tokens, num_features = x_KND.shape
-    x_ND = x_KND.reshape(num_slots * num_tokens, num_features)
-    if base.absmax is None:
-        y_NO = linear(x_ND, base.weight, base.bias_O)
-    else:
-        y_NO = _QuantisedProduct.apply(  # type: ignore[no-untyped-call]
-            x_ND, base.weight, base.bias_O, base.absmax, base.block_size, base.shape_OD
-        )
-    return y_NO.view(num_slots, num_tokens, base.shape_OD[0])
+def base_product(x_ND: Tensor, linears: FrozenLinears) -> Tensor:
+    """x times the frozen weights, over the tokens of all slots at once."""
+    return linear(x_ND, _dense(linears, x_ND.dtype), linears.bias_O)
 
 
-class _QuantisedProduct(torch.autograd.Function):
-    """Dequantises in both passes, so that the graph holds no dequantised weight."""
+class _PackedLinears(torch.autograd.Function):
+    """Keeps x and the small products; dropout and NF4's weights are made again when needed."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x_ND: Tensor,
-        weight: Tensor,
-        bias_O: Tensor | None,
-        absmax: Tensor,
-        block_size: int,
-        shape_OD: tuple[int, int],
+        linears: FrozenLinears,
+        group: LoraGroup,
+        segments: Segments,
+        dropout: Dropout | None,
     ) -> Tensor:
-        ctx.save_for_backward(weight, absmax)
-        ctx.layout = (block_size, shape_OD, x_ND.dtype)
-        return linear(x_ND, _dequantised(weight, absmax, *ctx.layout), bias_O)
+        y_NO = base_product(x_ND, linears)
+        inner_MNR = reduce(x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2)
+        for place, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
+            lora_b, scaling_K = group.lora_b_KOR[place], group.scaling_KM[:, place]
+            expand_(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
+        ctx.save_for_backward(x_ND, inner_MNR)
+        ctx.others = (linears, group, segments, dropout)
+        return y_NO
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        weight_OD = _dequantised(*ctx.saved_tensors, *ctx.layout)
-        return grads[0] @ weight_OD, None, None, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (grad_NO,) = grads
+        x_ND, inner_MNR = ctx.saved_tensors
+        linears, group, segments, dropout = ctx.others
+        grad_ND = grad_NO @ _dense(linears, grad_NO.dtype)
+        inner_grads = []
+        for place, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
+            lora_b, scaling_K = group.lora_b_KOR[place].mT[:, None], group.scaling_KM[:, place]
+            grad_b = group.grad_b_KOR[place].mT[:, None]
+            inner_grads.append(reduce(grad_y, lora_b, segments, scaling_K))
+            contract_(grad_b, inner_MNR[place, None], grad_y, segments, scaling_K)
+        grads_MNR = torch.cat(inner_grads)
+        extras = (segments, None, dropout, group.module_keys_M2)
+        contract_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
+        expand_(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
+        return grad_ND, None, None, None, None
 
 
-def _dequantised(
-    weight: Tensor, absmax: Tensor, block_size: int, shape_OD: tuple[int, int], dtype: torch.dtype
-) -> Tensor:
-    """NF4 bytes as (O, D)."""
-    made: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
-        weight, absmax, block_size, "nf4", list(shape_OD), dtype
-    )
-    return made
+def _dense(linears: FrozenLinears, dtype: torch.dtype) -> Tensor:
+    if linears.weight_OD is not None:
+        return linears.weight_OD
+    return _dequantised(linears.quantised, dtype)
 
 
-def _inner(x_KND: Tensor, group: LoraGroup, dropout: Dropout | None) -> Sequence[Tensor]:
-    """x times each module's A."""
-    lora_a_KMRD = group.lora_a_KMRD.to(x_KND.dtype)
-    num_modules, rank = lora_a_KMRD.shape[1:3]
-    if dropout is None:
-        return torch.split(torch.bmm(x_KND, lora_a_KMRD.flatten(1, 2).mT), rank, dim=-1)
-    return [
-        torch.bmm(drop(x_KND, dropout, group.module_keys_M2[place]), lora_a_KMRD[:, place].mT)
-        for place in range(num_modules)
+def _quantised(module: Any) -> Nf4:
+    state = module.weight.quant_state
+    assert state.quant_type == "nf4"
+    absmax = state.absmax
+    if state.nested:
+        absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    shape = (module.out_features, module.in_features)
+    return Nf4(module.weight.detach(), absmax.float(), state.blocksize, shape)
+
+
+def _dequantised(quantised: Sequence[Nf4], dtype: torch.dtype) -> Tensor:
+    """NF4 bytes as one (O, D)."""
+    made = [
+        torch.ops.bitsandbytes.dequantize_4bit(
+            part.weight, part.absmax, part.block_size, "nf4", list(part.shape_OD), dtype
+        )
+        for part in quantised
     ]
-
-
-def _outer(inner_KNR: Tensor, lora_b_KOR: Tensor, scaling_K: Tensor) -> Tensor:
-    """inner times B; the scaling is put into B, the smallest of the factors."""
-    scaled_KOR = (lora_b_KOR * scaling_K[:, None, None]).to(inner_KNR.dtype)
-    return torch.bmm(inner_KNR, scaled_KOR.mT)
+    return made[0] if len(made) == 1 else torch.cat(made)

@@ -2,39 +2,45 @@
 
 A mask bit is a hash of the trial's seed, the optimizer step, the row in the effective batch, the
 module, the token's position and the feature. It holds no state: a trial that is resumed, moved to
-another slot, split into other micro-batches or padded to another length drops the same inputs.
+another slot or split into other passes drops the same inputs.
 
-Shapes: K slots, S rows of a slot in a micro-batch, T tokens of a row, N = S * T, D features.
+Shapes: K slots, N tokens of a pass, D features, P pairs of them.
 """
 
 import hashlib
 import struct
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-KEEP_BITS = 24
-"""Bits that decide whether an input is kept: its probability is exact to 2^-24."""
-_ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B - (1 << 32)))
-"""Shifts and multipliers of the mixer lowbias32 (nullprogram.com/blog/2018/07/31), as int32."""
-_LAST_SHIFT = 16
+KEEP_BITS = 16
+"""Bits that decide whether an input is kept: its probability is exact to 2^-17. Two neighbouring
+features share the 32 bits of one hash, which costs as much as reading them."""
+ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B))
+"""Shifts and multipliers of the mixer lowbias32 (nullprogram.com/blog/2018/07/31)."""
+LAST_SHIFT = 16
 
 
 class Dropout(NamedTuple):
-    """What decides the masks of one micro-batch."""
+    """What decides the masks of one pass."""
 
-    keys_KS2: Tensor
-    """int32: two words for each row, from row_key."""
-    threshold_K: Tensor
+    words_N2: Tensor
+    """int32: the two words of each token's row, from row_key."""
+    places_N: Tensor
+    """int32: each token's place in its row."""
+    slots_N: Tensor
+    """int32: each token's slot."""
+    thresholds_K: Tensor
     """int32: an input is dropped if its KEEP_BITS bits are below it."""
-    scale_K: Tensor
-    """float64: 1 / (1 - p)."""
+    scales_K: Tensor
+    """float32: 1 / (1 - p)."""
+    known: dict[tuple[int, ...], Tensor] | None = None
+    """Masks that drop has made, kept for the backward pass; None makes each anew."""
 
 
 def row_key(seed: int, step: int, row: int) -> tuple[int, int]:
-    """The words of one row of a trial's effective batch; row counts across micro-batches."""
+    """The words of one row of a trial's effective batch."""
     return _words(f"row {seed} {step} {row}")
 
 
@@ -43,32 +49,37 @@ def module_key(number: int) -> tuple[int, int]:
     return _words(f"module {number}")
 
 
-def make_dropout(keys_KS2: Tensor, rates_K: Tensor) -> Dropout:
-    """Dropout of a micro-batch; the float64 rates, one for each slot, are on the keys' device."""
-    thresholds_K = (rates_K * (1 << KEEP_BITS)).round().to(torch.int32)
-    return Dropout(keys_KS2, thresholds_K, 1.0 / (1.0 - rates_K))
+def threshold(rate: float) -> int:
+    """What a rate is as KEEP_BITS bits."""
+    return round(rate * (1 << KEEP_BITS))
 
 
-def drop(x_KND: Tensor, dropout: Dropout, module_key_2: Tensor) -> Tensor:
+def drop(x_ND: Tensor, dropout: Dropout, module_key_2: Tensor) -> Tensor:
     """The inputs of a module, each kept and scaled, or zero."""
-    is_kept_KND = keep_mask(x_KND.shape, dropout, module_key_2)
-    exact = torch.promote_types(x_KND.dtype, torch.float32)
-    scale_K11 = dropout.scale_K.to(exact)[:, None, None]
-    return torch.where(is_kept_KND, x_KND * scale_K11, 0.0).to(x_KND.dtype)
+    is_kept_ND = _known_mask(x_ND.shape[1], dropout, module_key_2)
+    exact = torch.promote_types(x_ND.dtype, torch.float32)
+    scales_N1 = dropout.scales_K.to(exact)[dropout.slots_N][:, None]
+    return torch.where(is_kept_ND, x_ND * scales_N1, 0.0).to(x_ND.dtype)
 
 
-def keep_mask(shape_KND: Sequence[int], dropout: Dropout, module_key_2: Tensor) -> Tensor:
-    """Which inputs of a module are kept; all of a slot whose rate is zero."""
-    num_slots, num_inputs, num_features = shape_KND
-    num_rows = dropout.keys_KS2.shape[1]
-    num_tokens = num_inputs // num_rows
-    words_KS112 = (dropout.keys_KS2 ^ module_key_2)[:, :, None, None, :]
-    count = num_tokens * num_features
-    place_TD = torch.arange(count, dtype=torch.int32, device=module_key_2.device)
-    place_TD = place_TD.view(num_tokens, num_features)
-    bits_KSTD = _hash(place_TD, _mix(words_KS112[..., 0]), _mix(words_KS112[..., 1]))
-    bits_KND = _shifted(bits_KSTD, 32 - KEEP_BITS).view(num_slots, num_inputs, num_features)
-    return bits_KND >= dropout.threshold_K[:, None, None]
+def _known_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tensor:
+    if dropout.known is None:
+        return keep_mask(num_features, dropout, module_key_2)
+    key = (num_features, *module_key_2.tolist())
+    if key not in dropout.known:
+        dropout.known[key] = keep_mask(num_features, dropout, module_key_2)
+    return dropout.known[key]
+
+
+def keep_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tensor:
+    """Which inputs (N, D) of a module are kept; all of a slot whose rate is zero."""
+    words_N21 = (dropout.words_N2 ^ module_key_2)[:, :, None]
+    features_D = torch.arange(num_features, dtype=torch.int32, device=words_N21.device)
+    places_NP = dropout.places_N[:, None] * num_features + features_D[: (num_features + 1) // 2]
+    bits_NP = _hash(places_NP, _mix(words_N21[:, 0]), _mix(words_N21[:, 1]))
+    halves_NP2 = torch.stack((bits_NP & ((1 << KEEP_BITS) - 1), _shifted(bits_NP, KEEP_BITS)), -1)
+    thresholds_N1 = dropout.thresholds_K[dropout.slots_N][:, None]
+    return halves_NP2.flatten(1)[:, :num_features] >= thresholds_N1
 
 
 def _hash(place: Tensor, word: Tensor, other: Tensor) -> Tensor:
@@ -76,22 +87,26 @@ def _hash(place: Tensor, word: Tensor, other: Tensor) -> Tensor:
 
     With one word alone, two streams would be permutations of each other.
     """
-    (shift, factor), (other_shift, other_factor) = _ROUNDS
+    (shift, factor), (other_shift, other_factor) = ROUNDS
     x = place ^ word
-    x = (x ^ _shifted(x, shift)) * factor + other
-    x = (x ^ _shifted(x, other_shift)) * other_factor
-    return x ^ _shifted(x, _LAST_SHIFT)
+    x = (x ^ _shifted(x, shift)) * _signed(factor) + other
+    x = (x ^ _shifted(x, other_shift)) * _signed(other_factor)
+    return x ^ _shifted(x, LAST_SHIFT)
 
 
 def _mix(x: Tensor) -> Tensor:
-    for shift, factor in _ROUNDS:
-        x = (x ^ _shifted(x, shift)) * factor
-    return x ^ _shifted(x, _LAST_SHIFT)
+    for shift, factor in ROUNDS:
+        x = (x ^ _shifted(x, shift)) * _signed(factor)
+    return x ^ _shifted(x, LAST_SHIFT)
 
 
 def _shifted(x: Tensor, num_bits: int) -> Tensor:
     """Logical shift to the right; torch's own repeats the sign."""
     return (x >> num_bits) & ((1 << (32 - num_bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >= 1 << 31 else word
 
 
 def _words(text: str) -> tuple[int, int]:

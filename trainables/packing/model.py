@@ -1,30 +1,24 @@
-"""Qwen2's and Qwen3's decoder over the rows of all slots, written for one compiled graph a shape.
+"""Qwen2's and Qwen3's decoder over the tokens of all slots, laid end to end.
 
-decoder_layer is a function of tensors alone, so that all layers of a model share one compiled
-graph. Rows are padded on the right and attention is causal: no token ever sees padding, so there
-is no mask.
-
-Shapes: K slots, S rows of a slot, T tokens of a row, N = S * T, D features, C features of a head,
-E features of all heads, L labelled positions of a slot, V vocabulary.
+Shapes: K slots, N tokens of a pass, L labels, D features, C features of a head, E features of all
+heads, F features between gate and down, V vocabulary.
 """
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, silu
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainables.config import LINEAR_LAYERS
-from trainables.packing.adapters import Adapters
-from trainables.packing.lora import FrozenLinear, LoraGroup, freeze, packed_linears
+from trainables.packing.adapters import GROUPS, Adapters
+from trainables.packing.attention import attention
+from trainables.packing.batch import Pass
+from trainables.packing.elementwise import Norms, compiled, plain, rms_norm
+from trainables.packing.lora import FrozenLinears, LoraGroup, freeze, packed_linears
 from trainables.packing.loss import label_losses
-from trainables.packing.masks import Dropout
 
 MODEL_TYPES = ("qwen2", "qwen3")
-MAX_GRAPHS = 128
-"""Compiled graphs of the layer: one for each number of tokens, with and without dropout, with and
-without adapters below it. torch._dynamo allows 8 unless told otherwise."""
 
 
 class LayerWeights(NamedTuple):
@@ -32,18 +26,10 @@ class LayerWeights(NamedTuple):
 
     input_norm_D: Tensor
     post_norm_D: Tensor
-    q_norm_C: Tensor | None
-    k_norm_C: Tensor | None
-    linears: tuple[FrozenLinear, ...]
-    """In the order of LINEAR_LAYERS."""
-
-
-class Sizes(NamedTuple):
-    """What the shapes of the weights do not tell."""
-
-    num_rows: int
-    head_dim: int
-    norm_eps: float
+    head_norms: Norms | None
+    """Of queries and keys; Qwen2 has none."""
+    linears: tuple[FrozenLinears, ...]
+    """In the order of GROUPS."""
 
 
 class PackedModel:
@@ -53,7 +39,7 @@ class PackedModel:
         base: from load_base.
         adapters: of the same model.
         is_dequantised: keep the base in its compute type; 4 times the memory and the same numbers.
-        is_compiled: compile the decoder layer, once for every number of tokens.
+        is_compiled: compile what lies between the products.
     """
 
     def __init__(
@@ -67,7 +53,7 @@ class PackedModel:
         self.rotary: Any = base.model.rotary_emb
         self.norm_D = base.model.norm.weight.detach()
         self.layers = [_layer_weights(layer, is_dequantised) for layer in base.model.layers]
-        self._layer = _compiled_layer() if is_compiled else decoder_layer
+        self._elementwise = compiled() if is_compiled else plain()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,40 +61,65 @@ class PackedModel:
         dtype: torch.dtype = self.embedding_VD.dtype
         return dtype
 
-    def hidden(self, input_ids_KST: Tensor, dropout: Dropout | None) -> Tensor:
-        """The last hidden states, (K, N, D)."""
-        num_slots, num_rows, num_tokens = input_ids_KST.shape
-        hidden_KND = self.embedding_VD[input_ids_KST.view(num_slots, -1)]
-        positions_1T = torch.arange(num_tokens, device=input_ids_KST.device)[None]
-        cos_1TC, sin_1TC = self.rotary(hidden_KND, positions_1T)
-        sizes = Sizes(num_rows, cos_1TC.shape[-1], self.config.rms_norm_eps)
+    @property
+    def head_dim(self) -> int:
+        """C."""
+        return int(self.rotary.inv_freq.shape[0]) * 2
+
+    def embedded(self, batch: Pass) -> Tensor:
+        """The tokens' embeddings (N, D), from which a backward pass begins its way to adapters."""
+        embedded_ND: Tensor = self.embedding_VD[batch.ids_N]
+        return embedded_ND.requires_grad_()
+
+    def hidden(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+        """The last layer's output (N, D), before the last norm."""
+        cos_1NC, sin_1NC = self.rotary(embedded_ND, batch.places_N[None])
+        angles = (cos_1NC[0], sin_1NC[0])
+        x_ND, y_ND = embedded_ND, None
         for weights, groups in zip(self.layers, self.adapters.layers, strict=True):
-            hidden_KND = self._layer(
-                hidden_KND, weights, groups, cos_1TC[0], sin_1TC[0], dropout, sizes
-            )
-        return rms_norm(hidden_KND, self.norm_D, sizes.norm_eps)
+            x_ND, y_ND = self._layer(x_ND, y_ND, weights, groups, angles, batch)
+        assert y_ND is not None
+        return x_ND + y_ND
 
-    def losses(
+    def losses(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+        """Each slot's loss (K,), summed over its labels; a slot's NaN stays its own."""
+        labelled_LD = self.hidden(embedded_ND, batch)[batch.label_places_L]
+        labelled_LD = rms_norm(labelled_LD, self.norm_D, self.config.rms_norm_eps)
+        losses_L = label_losses(labelled_LD, self.head_VD, batch.targets_L)
+        slots_K1 = torch.arange(len(batch.label_weights_K), device=losses_L.device)[:, None]
+        return torch.where(batch.label_slots_L == slots_K1, losses_L, 0.0).sum(dim=1)
+
+    def logits(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+        """All logits, (N, V)."""
+        hidden_ND = self.hidden(embedded_ND, batch)
+        normed_ND = rms_norm(hidden_ND, self.norm_D, self.config.rms_norm_eps)
+        logits_NV: Tensor = normed_ND @ self.head_VD.T
+        return logits_NV
+
+    def _layer(
         self,
-        input_ids_KST: Tensor,
-        label_places_KL: Tensor,
-        targets_KL: Tensor,
-        dropout: Dropout | None,
-    ) -> Tensor:
-        """Each slot's loss (K,), summed over its labels.
+        x_ND: Tensor,
+        y_ND: Tensor | None,
+        weights: LayerWeights,
+        groups: tuple[LoraGroup, ...],
+        angles: tuple[Tensor, Tensor],
+        batch: Pass,
+    ) -> tuple[Tensor, Tensor]:
+        """One block, in the order of operations of transformers' Qwen3DecoderLayer.
 
-        Every slot's labels are taken from its own rows, so a slot's NaN stays its own.
+        The last sum of a block is left to the norm that follows it: x and y stand for x + y.
         """
-        hidden_KND = self.hidden(input_ids_KST, dropout)
-        index_KLD = label_places_KL[:, :, None].expand(-1, -1, hidden_KND.shape[-1])
-        labelled_ND = hidden_KND.gather(1, index_KLD).flatten(0, 1)
-        losses_N = label_losses(labelled_ND, self.head_VD, targets_KL.flatten())
-        return losses_N.view_as(targets_KL).sum(dim=1)
-
-    def logits(self, input_ids_KST: Tensor) -> Tensor:
-        """All logits, (K, N, V), without dropout."""
-        logits_KNV: Tensor = self.hidden(input_ids_KST, None) @ self.head_VD.T
-        return logits_KNV
+        ops, eps = self._elementwise, self.config.rms_norm_eps
+        extras = (batch.segments, batch.dropout)
+        x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.input_norm_D, eps)
+        qkv_NE = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)
+        sizes = (*weights.linears[0].sizes[:2], self.head_dim)
+        q, k, v = ops.heads(qkv_NE, weights.head_norms, *angles, sizes, eps)
+        mixed_NE = attention(q, k, v, batch.rows).flatten(1)
+        y_ND = packed_linears(mixed_NE, weights.linears[1], groups[1], *extras)
+        x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.post_norm_D, eps)
+        gate_up = packed_linears(normed_ND, weights.linears[2], groups[2], *extras)
+        return x_ND, packed_linears(ops.swiglu(gate_up), weights.linears[3], groups[3], *extras)
 
 
 def require_supported(config: PretrainedConfig) -> None:
@@ -121,77 +132,16 @@ def require_supported(config: PretrainedConfig) -> None:
     assert config.hidden_act == "silu"
 
 
-def decoder_layer(
-    x_KND: Tensor,
-    weights: LayerWeights,
-    groups: tuple[LoraGroup, ...],
-    cos_TC: Tensor,
-    sin_TC: Tensor,
-    dropout: Dropout | None,
-    sizes: Sizes,
-) -> Tensor:
-    """One block, in the order of operations of transformers' Qwen3DecoderLayer."""
-    qkv_group, o_group, gate_up_group, down_group = groups
-    linears = weights.linears
-    normed_KND = rms_norm(x_KND, weights.input_norm_D, sizes.norm_eps)
-    q, k, v = packed_linears(normed_KND, linears[:3], qkv_group, dropout)
-    mixed_KND = _attention(q, k, v, weights, cos_TC, sin_TC, sizes)
-    x_KND = x_KND + packed_linears(mixed_KND, linears[3:4], o_group, dropout)[0]
-    normed_KND = rms_norm(x_KND, weights.post_norm_D, sizes.norm_eps)
-    gate, up = packed_linears(normed_KND, linears[4:6], gate_up_group, dropout)
-    return x_KND + packed_linears(silu(gate) * up, linears[6:], down_group, dropout)[0]
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x over its root mean square, times the weight; at least in float32."""
-    exact = x.to(torch.promote_types(x.dtype, torch.float32))
-    normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * normed.to(x.dtype)
-
-
-def _compiled_layer() -> Any:
-    torch._dynamo.config.recompile_limit = MAX_GRAPHS
-    return torch.compile(decoder_layer, fullgraph=True, dynamic=False)
-
-
-def _attention(
-    q_KNE: Tensor,
-    k_KNE: Tensor,
-    v_KNE: Tensor,
-    weights: LayerWeights,
-    cos_TC: Tensor,
-    sin_TC: Tensor,
-    sizes: Sizes,
-) -> Tensor:
-    """Causal attention within each row; key heads serve groups of query heads."""
-    heads = (q_KNE.shape[0] * sizes.num_rows, cos_TC.shape[0], -1, sizes.head_dim)
-    q, k, v = q_KNE.view(heads), k_KNE.view(heads), v_KNE.view(heads)
-    if weights.q_norm_C is not None and weights.k_norm_C is not None:
-        q = rms_norm(q, weights.q_norm_C, sizes.norm_eps)
-        k = rms_norm(k, weights.k_norm_C, sizes.norm_eps)
-    q = rotated(q.transpose(1, 2), cos_TC, sin_TC)
-    k = rotated(k.transpose(1, 2), cos_TC, sin_TC)
-    mixed = scaled_dot_product_attention(
-        q, k, v.transpose(1, 2), is_causal=True, scale=sizes.head_dim**-0.5, enable_gqa=True
-    )
-    return mixed.transpose(1, 2).reshape(q_KNE.shape[0], q_KNE.shape[1], -1)
-
-
-def rotated(x: Tensor, cos_TC: Tensor, sin_TC: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864), with the halves of a head as pairs."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos_TC + turned * sin_TC
-
-
 def _layer_weights(layer: Any, is_dequantised: bool) -> LayerWeights:
-    attention = layer.self_attn
-    modules = {**dict(attention.named_children()), **dict(layer.mlp.named_children())}
-    has_norms = "q_norm" in modules
+    attention_layer = layer.self_attn
+    modules = {**dict(attention_layer.named_children()), **dict(layer.mlp.named_children())}
+    norms = None
+    if "q_norm" in modules:
+        norms = Norms(modules["q_norm"].weight.detach(), modules["k_norm"].weight.detach())
+    assert tuple(name for names in GROUPS for name in names) == LINEAR_LAYERS
     return LayerWeights(
         layer.input_layernorm.weight.detach(),
         layer.post_attention_layernorm.weight.detach(),
-        modules["q_norm"].weight.detach() if has_norms else None,
-        modules["k_norm"].weight.detach() if has_norms else None,
-        tuple(freeze(modules[name], is_dequantised) for name in LINEAR_LAYERS),
+        norms,
+        tuple(freeze([modules[name] for name in names], is_dequantised) for names in GROUPS),
     )

@@ -62,11 +62,11 @@ class PackedAdamW:
             self._grads_KP,
             self.exp_avg_KP,
             self.exp_avg_sq_KP,
+            is_due_K,
             steps_K,
             table_7K,
             norms_K,
         )
-        self._grads_KP.masked_fill_(is_due_K[:, None], 0.0)
         numbers_2K = torch.stack([losses_K, norms_K])
         losses_K.masked_fill_(is_due_K, 0.0)
         return numbers_2K
@@ -97,11 +97,14 @@ def _adamw_(
     grads_KP: Tensor,
     exp_avg_KP: Tensor,
     exp_avg_sq_KP: Tensor,
+    is_due_K: Tensor,
     steps_K: Tensor,
     table_7K: Tensor,
     norms_K: Tensor,
 ) -> None:
     """The update of torch.optim.adamw in its order of operations, with rates 0 where no step is.
+
+    Gradients that were due are cleared in the same sweep over memory.
 
     Decoupled weight decay as in arXiv 1711.05101, algorithm 2.
     """
@@ -115,3 +118,4 @@ def _adamw_(
     exp_avg_sq_KP.mul_(1.0 - weight_sq_K1).addcmul_(clipped_KP, clipped_KP * weight_sq_K1)
     denominator_KP = (exp_avg_sq_KP.sqrt() / root_correction_K1).add_(EPS)
     params_KP.addcmul_(exp_avg_KP / denominator_KP, -step_size_K1)
+    grads_KP.masked_fill_(is_due_K[:, None], 0.0)

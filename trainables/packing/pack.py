@@ -1,12 +1,11 @@
 """The pack: trials join, step together over one base, and leave, each as if it were alone.
 
-Shapes: K slots, S rows of a slot, T tokens of a row, L labelled positions of a slot.
+Shapes: K slots.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -14,13 +13,12 @@ from trainables.base_model import DTYPES
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.examples import Example
 from trainables.packing.adapters import Adapters
-from trainables.packing.batch import Course, assemble, order_key
-from trainables.packing.masks import Dropout, make_dropout
+from trainables.packing.batch import Course, Table, grouped, tabulate
 from trainables.packing.model import PackedModel
-from trainables.packing.optimizer import PackedAdamW, SlotUpdate
+from trainables.packing.optimizer import PackedAdamW
+from trainables.packing.passes import Passes
 from trainables.packing.peft_format import SlotState, initial_weights, read_slot, write_slot
 from trainables.packing.slot import Slot, StepResult, scaling
-from trainables.packing.transfer import moved
 
 
 class Pack:
@@ -30,9 +28,10 @@ class Pack:
         base: from load_base; its type of compute is the pack's.
         num_slots: K.
         max_rank: the largest rank that a trial may have.
-        micro_batch_size: rows of each slot in one forward pass; no trial's numbers depend on it.
+        max_tokens: of one pass; a step takes as many passes as it needs. No trial's numbers depend
+            on it, but for rounding.
         is_dequantised: keep the base's weights in the compute type instead of NF4.
-        is_compiled: compile the decoder layer and the optimizer.
+        is_fast: compile and record CUDA graphs; for a GPU.
     """
 
     def __init__(
@@ -40,51 +39,38 @@ class Pack:
         base: PreTrainedModel,
         num_slots: int,
         max_rank: int,
-        micro_batch_size: int,
+        max_tokens: int,
         is_dequantised: bool = True,
-        is_compiled: bool = False,
+        is_fast: bool = False,
     ) -> None:
         self._config = base.config
-        self._device = base.device
-        self._micro_batch_size = micro_batch_size
+        self._max_tokens = max_tokens
+        self._is_fast = is_fast
         self.adapters = Adapters(base.config, num_slots, max_rank, base.device)
-        self.model = PackedModel(base, self.adapters, is_dequantised, is_compiled)
-        self._optimizer = PackedAdamW(self.adapters.params_KP, self.adapters.grads_KP, is_compiled)
+        self.model = PackedModel(base, self.adapters, is_dequantised, is_fast)
+        self._passes = Passes(self.model, is_fast)
+        self._optimizer = PackedAdamW(self.adapters.params_KP, self.adapters.grads_KP, is_fast)
         self._slots: list[Slot | None] = [None] * num_slots
-        self._losses_K = torch.zeros(num_slots, device=base.device)
+        self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
+        self._prepared: tuple[object, list[Table]] = (None, [])
         self.real_frac = 0.0
-        """Real tokens over computed places in the last forward pass."""
+        """Real tokens over computed places in the last step."""
 
     def free_slots(self) -> list[int]:
         """Slots that a trial may join."""
         return [place for place, slot in enumerate(self._slots) if slot is None]
 
-    def join(
-        self,
-        slot: int,
-        trial: TrialConfig,
-        examples: Sequence[Example],
-        offset: int | None = None,
-    ) -> int:
+    def join(self, slot: int, trial: TrialConfig, examples: Sequence[Example]) -> None:
         """Start a trial in a free slot.
 
         Args:
             slot: the place.
             trial: what to train.
-            examples: the training rows; trials given the same object share tokenised rows.
-            offset: where in the common order it starts, in steps; None for the place where most
-                of the pack's trials with the same order are.
-
-        Returns:
-            The offset, which belongs to the trial: it replays exactly from it.
+            examples: the training rows.
         """
-        if offset is None:
-            offset = self._present_place(examples, trial)
-        settings = trial.settings
-        weights = initial_weights(self._config, trial.params, settings.seed)
-        state = SlotState(weights=weights, exp_avg={}, exp_avg_sq={}, step=0, offset=offset)
+        weights = self._initial_weights(trial.params, trial.settings.seed)
+        state = SlotState(weights=weights, exp_avg={}, exp_avg_sq={}, step=0)
         self._place(slot, trial, examples, state)
-        return offset
 
     def restore(
         self, slot: int, trial: TrialConfig, examples: Sequence[Example], folder: Path
@@ -99,13 +85,7 @@ class Pack:
         held = self._occupied(slot)
         params = held.trial.params
         weights, exp_avg, exp_avg_sq = self._views(slot, params)
-        state = SlotState(
-            weights=weights,
-            exp_avg=exp_avg,
-            exp_avg_sq=exp_avg_sq,
-            step=held.step,
-            offset=held.course.offset,
-        )
+        state = SlotState(weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=held.step)
         write_slot(folder, state, params, held.trial.settings.model)
 
     def leave(self, slot: int) -> None:
@@ -115,81 +95,74 @@ class Pack:
         self._clear(slot)
 
     def step(self) -> list[StepResult]:
-        """Run micro-batches until at least one slot has made an optimizer step.
+        """Make one optimizer step of every slot that has one to make, in the order of the slots.
 
-        Trials with equal batch sizes so stay in step. Results are in the order of the slots;
-        there are none if no slot has anything left to train.
+        Raises:
+            torch.OutOfMemoryError: see use_less_memory.
         """
-        while any(slot is not None and slot.is_training for slot in self._slots):
-            self._accumulate()
-            updates = [None if slot is None else slot.update() for slot in self._slots]
-            if any(updates):
-                return self._optimize(updates)
-        return []
+        training = {
+            place: slot
+            for place, slot in enumerate(self._slots)
+            if slot is not None and slot.is_training
+        }
+        if not training:
+            return []
+        tables = self._tables(training)
+        for table in tables:
+            self._passes.run(table)
+        computed = sum(table.shape.num_tokens for table in tables)
+        self.real_frac = sum(table.num_real for table in tables) / computed
+        return self._optimize(training)
 
     def course(self, slot: int) -> Course:
         """The way of a slot's trial through the rows, which counts its tokens and epochs."""
         return self._occupied(slot).course
 
-    def halve_micro_batch(self) -> bool:
-        """Make do with less memory after step ran out of it; False if no row can be spared.
+    def use_less_memory(self) -> bool:
+        """Halve the passes after step ran out of memory; False if each holds one row already.
 
-        Steps that were not finished begin again. No trial's numbers change.
+        The steps that were not finished begin again. No trial's numbers change, but for rounding.
         """
-        if self._micro_batch_size == 1:
-            return False
-        self._micro_batch_size //= 2
         self.adapters.grads_KP.zero_()
-        self._losses_K.zero_()
-        for slot in self._slots:
-            if slot is not None:
-                slot.rows_done = 0
+        self._passes.losses_K.zero_()
+        self._passes.forget()
+        self._prepared = (None, [])
+        longest = max((slot.course.longest for slot in self._slots if slot is not None), default=0)
+        if self._max_tokens <= longest:
+            return False
+        self._max_tokens = max(longest, self._max_tokens // 2)
         return True
 
-    def _accumulate(self) -> None:
-        """Add one micro-batch of every training slot to its gradient and loss."""
-        num_rows = self._micro_batch_size
-        parts = [None if slot is None else slot.part(num_rows) for slot in self._slots]
-        batch = assemble(parts, num_rows, self._device)
-        self.real_frac = batch.real_frac
-        losses_K = self.model.losses(
-            batch.input_ids_KST,
-            batch.label_places_KL,
-            batch.targets_KL,
-            self._dropout(batch.row_keys_KS2),
-        )
-        losses_K = losses_K * batch.label_weights_K
-        losses_K.sum().backward()  # type: ignore[no-untyped-call]
-        self._losses_K += losses_K.detach()
+    def _initial_weights(self, params: Hyperparameters, seed: int) -> dict[str, Tensor]:
+        """PEFT takes seconds to draw a large model's; trials that differ elsewhere share them."""
+        key = (params.lora_rank, params.target_modules, seed)
+        if key not in self._drawn:
+            self._drawn[key] = initial_weights(self._config, params, seed)
+        return self._drawn[key]
 
-    def _optimize(self, updates: list[SlotUpdate | None]) -> list[StepResult]:
-        numbers_2K = self._optimizer.step(updates, self._losses_K)
-        numbers = zip(*numbers_2K.tolist(), strict=True)
+    def _tables(self, training: dict[int, Slot], ahead: int = 0) -> list[Table]:
+        """The passes of the next step, or of one ahead of it."""
+        key = tuple((place, id(slot), slot.step + ahead) for place, slot in training.items())
+        if key != self._prepared[0]:
+            units = [
+                u for k, slot in training.items() for u in slot.units(k, self._max_tokens, ahead)
+            ]
+            groups = grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
+            tables = [tabulate(group, len(self._slots), self._is_fast) for group in groups]
+            self._prepared = (key, tables)
+        return self._prepared[1]
+
+    def _optimize(self, training: dict[int, Slot]) -> list[StepResult]:
+        updates = {place: slot.update() for place, slot in training.items()}
+        every = [updates.get(place) for place in range(len(self._slots))]
+        numbers_2K = self._optimizer.step(every, self._passes.losses_K)
+        # A GPU is still at work: the next step's tables are made meanwhile.
+        going_on = {k: slot for k, slot in training.items() if slot.has_step_after_next}
+        self._tables(going_on, ahead=1)
+        numbers = numbers_2K.T.tolist()
         return [
-            slot.finish(place, update, loss, grad_norm)
-            for place, (slot, update, (loss, grad_norm)) in enumerate(
-                zip(self._slots, updates, numbers, strict=True)
-            )
-            if slot is not None and update is not None
+            slot.finish(place, updates[place], *numbers[place]) for place, slot in training.items()
         ]
-
-    def _dropout(self, row_keys_KS2: Tensor) -> Dropout | None:
-        """None, and so a graph without masks, if no slot drops anything."""
-        rates = [0.0 if slot is None else slot.trial.params.lora_dropout for slot in self._slots]
-        if not any(rates):
-            return None
-        rates_K = moved(torch.tensor(rates, dtype=torch.float64), self._device)
-        return make_dropout(row_keys_KS2, rates_K)
-
-    def _present_place(self, examples: Sequence[Example], trial: TrialConfig) -> int:
-        """Where most trials of the same order are; the furthest of such places."""
-        key = order_key(examples, trial.settings)
-        places = [
-            slot.place
-            for slot in self._slots
-            if slot is not None and slot.is_training and slot.course.order_key == key
-        ]
-        return max(places, key=lambda place: (places.count(place), place), default=0)
 
     def _place(
         self, slot: int, trial: TrialConfig, examples: Sequence[Example], state: SlotState
@@ -210,8 +183,7 @@ class Pack:
             for name, value in values.items():
                 views[name].copy_(value)
         self.adapters.set_scaling(slot, scaling(params), params.target_modules)
-        course = Course(examples, trial.settings, state.offset)
-        self._slots[slot] = Slot(trial, course, state.step)
+        self._slots[slot] = Slot(trial, Course(examples, trial.settings), state.step)
 
     def _views(self, slot: int, params: Hyperparameters) -> list[dict[str, Tensor]]:
         """A slot's weights and both moments by PEFT's names."""
@@ -229,7 +201,7 @@ class Pack:
         self.adapters.params_KP[slot].zero_()
         self.adapters.set_scaling(slot, 0.0, ())
         self._optimizer.clear(slot)
-        self._losses_K[slot] = 0.0
+        self._passes.losses_K[slot] = 0.0
 
     def _occupied(self, slot: int) -> Slot:
         held = self._slots[slot]

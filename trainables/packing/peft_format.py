@@ -15,14 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from trainables.checkpoint import ASIDE, PACK_STATE_NAMES
 from trainables.config import LINEAR_LAYERS, Hyperparameters
 from trainables.solo import lora_config
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-MOMENTS_NAME = "optimizer.safetensors"
-STATE_NAME = "pack_state.json"
-TRAINING_STATE_NAMES = (MOMENTS_NAME, STATE_NAME)
-"""What a pack needs beside the adapter to go on exactly."""
+MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +34,6 @@ class SlotState:
     exp_avg_sq: dict[str, Tensor]
     step: int
     """Optimizer steps done."""
-    offset: int
-    """Place of the common order at which the trial started."""
 
 
 def initial_weights(
@@ -62,7 +58,7 @@ def initial_weights(
 
 def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: str) -> None:
     """Write a slot aside and rename it to folder, replacing what was there."""
-    aside = folder.with_name(f"{folder.name}.writing")
+    aside = folder.with_name(folder.name + ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     peft_config = lora_config(params)
@@ -73,7 +69,7 @@ def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: s
     moments = {f"exp_avg.{name}": value for name, value in state.exp_avg.items()}
     moments |= {f"exp_avg_sq.{name}": value for name, value in state.exp_avg_sq.items()}
     save_file(_on_cpu(moments), aside / MOMENTS_NAME)
-    record = {"step": state.step, "offset": state.offset, "params": dataclasses.asdict(params)}
+    record = {"step": state.step, "params": dataclasses.asdict(params)}
     (aside / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
     _flush(aside)
     if folder.exists():
@@ -97,8 +93,23 @@ def read_slot(folder: Path, params: Hyperparameters) -> SlotState:
         exp_avg=_under(moments, "exp_avg."),
         exp_avg_sq=_under(moments, "exp_avg_sq."),
         step=record["step"],
-        offset=record["offset"],
     )
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Hyperparameters]:
+    """A finished adapter's weights, and the hyperparameters that its PEFT config tells.
+
+    The learning rate and dropout, which a finished adapter has no use for, are not the trial's.
+    """
+    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    params = Hyperparameters(
+        lora_rank=config["r"],
+        lora_alpha=config["lora_alpha"],
+        learning_rate=1.0,
+        use_rslora=config["use_rslora"],
+        target_modules=tuple(sorted(config["target_modules"])),
+    )
+    return load_file(folder / WEIGHTS_NAME), params
 
 
 def _materialise(layer: Any) -> None:

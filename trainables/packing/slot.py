@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from trainables.config import Hyperparameters, TrialConfig
-from trainables.packing.batch import Course, Part
+from trainables.packing.batch import Course, Unit, grouped
 from trainables.packing.optimizer import SlotUpdate
 from trainables.packing.schedule import learning_rate
 from trainables.solo import warmup_steps
@@ -38,8 +38,6 @@ class Slot:
     course: Course
     step: int
     """Optimizer steps done."""
-    rows_done: int = 0
-    """Rows of the next step's effective batch that are in the gradient already."""
     has_failed: bool = False
 
     @property
@@ -48,32 +46,39 @@ class Slot:
         return not self.has_failed and self.step < self.trial.settings.max_steps
 
     @property
-    def place(self) -> int:
-        """Where it stands in the common order, in steps."""
-        return self.course.offset + self.step
+    def has_step_after_next(self) -> bool:
+        """Whether its budget goes beyond the next step."""
+        return self.step + 1 < self.trial.settings.max_steps
 
-    def part(self, num_rows: int) -> Part | None:
-        """Its next rows, at most num_rows; they count as done."""
-        if not self.is_training:
-            return None
-        step, first = self.step + 1, self.rows_done
-        batch = self.course.step_rows(step)
-        rows = batch[first : first + num_rows]
-        self.rows_done += len(rows)
-        return Part(
-            rows=rows,
-            first_row=first,
-            seed=self.trial.settings.seed,
-            step=step,
-            shared_key=(self.course.order_key, self.place, first),
-            label_weight=1.0 / sum(len(row.target_ids) for row in batch),
-        )
+    def units(self, place: int, max_tokens: int, ahead: int = 0) -> list[Unit]:
+        """The rows of its next step, or of one ahead, in as few units as max_tokens allows.
 
-    def update(self) -> SlotUpdate | None:
-        """The optimizer step that its gradient is complete for, if it is."""
+        How they are cut follows from the trial alone, so that its sums round alike beside any
+        neighbours.
+        """
+        step = self.step + 1 + ahead
+        rows = self.course.step_rows(step)
+        label_weight = 1.0 / sum(len(row.target_ids) for row in rows)
+        units: list[Unit] = []
+        first = 0
+        for part in grouped(rows, [len(row.input_ids) for row in rows], max_tokens):
+            units.append(
+                Unit(
+                    slot=place,
+                    rows=part,
+                    first_row=first,
+                    seed=self.trial.settings.seed,
+                    step=step,
+                    lora_dropout=self.trial.params.lora_dropout,
+                    label_weight=label_weight,
+                )
+            )
+            first += len(part)
+        return units
+
+    def update(self) -> SlotUpdate:
+        """Its next optimizer step."""
         settings = self.trial.settings
-        if not self.is_training or self.rows_done < settings.batch_size:
-            return None
         step = self.step + 1
         rate = learning_rate(
             self.trial.params.learning_rate,
@@ -98,7 +103,6 @@ class Slot:
         ]
         self.has_failed = bool(faults)
         self.step += not faults
-        self.rows_done = 0
         return StepResult(
             slot=number,
             trial_id=self.trial.trial_id,

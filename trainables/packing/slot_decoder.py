@@ -16,9 +16,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from trainables.packing.kv_cache import FrozenGroup, KeysValues, prompt_layer, token_layer
+from trainables.packing.elementwise import rms_norm
+from trainables.packing.kv_cache import FrozenGroup, KeysValues, Sizes, prompt_layer, token_layer
 from trainables.packing.lora import LoraGroup
-from trainables.packing.model import MAX_GRAPHS, PackedModel, Sizes, rms_norm
+from trainables.packing.model import PackedModel
+
+MAX_GRAPHS = 128
+"""Compiled graphs of a layer. torch._dynamo allows 8 unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,10 @@ class SlotDecoder:
 def _frozen(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:
     scaling_KM = group.scaling_KM[index_K]
     lora_b = [
-        (lora_b_KOR.detach()[index_K] * scaling_KM[:, place, None, None]).to(dtype)
+        (lora_b_KOR[index_K] * scaling_KM[:, place, None, None]).to(dtype)
         for place, lora_b_KOR in enumerate(group.lora_b_KOR)
     ]
-    lora_a_KID = group.lora_a_KMRD.detach()[index_K].flatten(1, 2).to(dtype)
+    lora_a_KID = group.lora_a_KMRD[index_K].flatten(1, 2).to(dtype)
     return FrozenGroup(lora_a_KID, tuple(lora_b))
 
 

@@ -17,12 +17,14 @@ import trainables.solo
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, TrialConfig
 from trainables.examples import Example, encode_training_rows
+from trainables.packing.batch import Pass, Unit, read_table, tabulate
 from trainables.packing.masks import Dropout, keep_mask, module_key
 from trainables.packing.pack import Pack
 from trainables.packing.slot import StepResult
 from trainables.rungs import Rungs
 from trainables.tasks import TASKS
 
+MAX_TOKENS = 1000
 Plan = dict[int, Callable[[Pack], object]]
 
 
@@ -46,10 +48,26 @@ def trial_of(
     return TrialConfig(trial_id=name, params=params, settings=settings, folder=folder)
 
 
-def new_pack(settings: TrainingSettings, num_slots: int, **options: Any) -> Pack:
+def new_pack(
+    settings: TrainingSettings, num_slots: int, max_tokens: int = MAX_TOKENS, **options: Any
+) -> Pack:
     """A pack on the settings' model, for ranks up to 16."""
     base = load_base(settings.model, settings.compute_dtype)
-    return Pack(base, num_slots, 16, settings.micro_batch_size, **options)
+    return Pack(base, num_slots, 16, max_tokens, **options)
+
+
+def pass_of(
+    rows: Sequence[Sequence[Example]], rates: Sequence[float] | None = None, step: int = 1
+) -> Pass:
+    """Each slot's rows as a pass; a slot's number is its seed."""
+    rates = rates or [0.0] * len(rows)
+    units = [
+        Unit(slot, own, 0, slot, step, rate, 1.0)
+        for slot, (own, rate) in enumerate(zip(rows, rates, strict=True))
+        if own
+    ]
+    table = tabulate(units, len(rows), is_rounded=False)
+    return read_table(torch.from_numpy(table.numbers), table.shape)
 
 
 def run_pack(pack: Pack, plan: Plan | None = None) -> dict[str, list[StepResult]]:
@@ -120,8 +138,8 @@ class GivenMask(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x with the masks of its rows and places."""
-        kept = keep_mask((1, x.shape[0] * x.shape[1], x.shape[2]), self.dropout, self.key)
-        return (x * kept.view(x.shape) * self.dropout.scale_K.float()).to(x.dtype)
+        kept = keep_mask(x.shape[2], self.dropout, self.key)
+        return (x * kept.view(x.shape) * self.dropout.scales_K).to(x.dtype)
 
 
 def put_masks_into(model: PeftModel, dropout: Dropout) -> None:

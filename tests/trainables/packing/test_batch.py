@@ -1,5 +1,6 @@
-"""Batches of a pack: rows in the common order, padded, shared, and their labels in place."""
+"""Passes of a pack: every slot's rows end to end, and their labels, words and blocks in place."""
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import settings as budget
@@ -8,88 +9,141 @@ from small_packs import longer
 
 from trainables.batches import Batches
 from trainables.config import TrainingSettings
-from trainables.examples import IGNORED, Example
+from trainables.examples import Example
 from trainables.packing.batch import (
-    LABELS_MULTIPLE,
-    TOKENS_MULTIPLE,
+    STEPS_AN_OCTAVE,
     Course,
-    MicroBatch,
-    Part,
-    assemble,
+    Pass,
+    Unit,
+    grouped,
+    read_table,
+    tabulate,
 )
 from trainables.packing.masks import row_key
+from trainables.packing.segments import BLOCK_TOKENS
 
-CPU = torch.device("cpu")
 ids = st.lists(st.integers(1, 99), min_size=1, max_size=90)
 some_rows = st.lists(st.builds(Example, ids, ids), min_size=1, max_size=3)
+some_groups = st.lists(some_rows | st.none(), min_size=1, max_size=4).filter(any)
 
 
-def part_of(rows: list[Example], key: object, step: int = 1, first_row: int = 0) -> Part:
-    return Part(rows, first_row, 7, step, key, 0.25)
+def unit_of(slot: int, rows: list[Example], rate: float = 0.25, first_row: int = 0) -> Unit:
+    return Unit(slot, rows, first_row, 7, 3, rate, 0.5)
+
+
+def pass_of(units: list[Unit], num_slots: int, is_rounded: bool) -> Pass:
+    table = tabulate(units, num_slots, is_rounded)
+    return read_table(torch.from_numpy(table.numbers), table.shape)
 
 
 @budget(max_examples=40, deadline=None)
-@given(groups=st.lists(some_rows | st.none(), min_size=1, max_size=4))
-def test_every_label_is_at_the_place_that_predicts_it(groups: list[list[Example] | None]) -> None:
-    parts = [None if rows is None else part_of(rows, place) for place, rows in enumerate(groups)]
-    batch = assemble(parts, 3, CPU)
-    assert batch.input_ids_KST.shape[:2] == (len(groups), 3)
-    assert batch.input_ids_KST.shape[2] % TOKENS_MULTIPLE == 0
-    assert batch.targets_KL.shape[1] % LABELS_MULTIPLE == 0
+@given(groups=some_groups, is_rounded=st.booleans())
+def test_every_token_and_label_is_in_its_place(
+    groups: list[list[Example] | None], is_rounded: bool
+) -> None:
+    units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
+    batch = pass_of(units, len(groups), is_rounded)
+    found_labels = labels_by_slot(batch, len(groups))
+    row_number = token = 0
     for slot, rows in enumerate(groups):
-        assert labels_of(batch, slot) == [row.target_ids for row in rows or []]
+        first, end = batch.segments.bounds_K2[slot].tolist()
+        assert end - first == sum(len(row.input_ids) for row in rows or [])
+        assert found_labels[slot] == [label for row in rows or [] for label in row.target_ids]
         for place, row in enumerate(rows or []):
-            tokens = batch.input_ids_KST[slot, place]
-            assert tokens[: len(row.input_ids)].tolist() == row.input_ids
-            assert (tokens[len(row.input_ids) :] == 0).all()
-    real = sum(len(row.input_ids) for rows in groups for row in rows or [])
-    assert batch.real_frac == real / batch.input_ids_KST.numel()
+            start, stop = batch.rows.bounds_S1[row_number : row_number + 2].tolist()
+            assert start == token and batch.ids_N[start:stop].tolist() == row.input_ids
+            assert batch.places_N[start:stop].tolist() == list(range(stop - start))
+            assert batch.segments.slots_N[start:stop].eq(slot).all()
+            assert batch.dropout is not None
+            words = {tuple(pair) for pair in batch.dropout.words_N2[start:stop].tolist()}
+            assert words == {row_key(7, 3, place)}
+            assert stop - start <= batch.rows.longest
+            row_number, token = row_number + 1, stop
 
 
-def labels_of(batch: MicroBatch, slot: int) -> list[list[int]]:
-    """The labels by row; the token after a label's place must be the label."""
-    num_tokens = batch.input_ids_KST.shape[2]
-    tokens = batch.input_ids_KST[slot].flatten()
-    rows: dict[int, list[int]] = {}
-    pairs = zip(batch.label_places_KL[slot].tolist(), batch.targets_KL[slot].tolist(), strict=True)
-    for place, target in pairs:
-        if target != IGNORED:
-            assert int(tokens[place + 1]) == target
-            rows.setdefault(place // num_tokens, []).append(target)
-    return list(rows.values())
+def labels_by_slot(batch: Pass, num_slots: int) -> list[list[int]]:
+    """The labels; the token after a label's place must be the label."""
+    found: list[list[int]] = [[] for _ in range(num_slots + 1)]
+    parts = (batch.label_places_L, batch.targets_L, batch.label_slots_L)
+    for place, target, slot in zip(*(part.tolist() for part in parts), strict=True):
+        assert slot == num_slots or int(batch.ids_N[place + 1]) == target
+        found[slot].append(target)
+    return found
 
 
-def test_parts_with_one_key_share_their_rows() -> None:
-    rows = [Example([1, 2], [3])]
-    batch = assemble([part_of(rows, "a"), None, part_of([], "a", step=5)], 2, CPU)
-    assert torch.equal(batch.input_ids_KST[0], batch.input_ids_KST[2])
-    assert torch.equal(batch.targets_KL[0], batch.targets_KL[2])
-    assert (batch.targets_KL[1] == IGNORED).all()
-    assert not torch.equal(batch.row_keys_KS2[0], batch.row_keys_KS2[2])
+@budget(max_examples=40, deadline=None)
+@given(groups=some_groups)
+def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
+    groups: list[list[Example] | None],
+) -> None:
+    units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
+    table = tabulate(units, len(groups), is_rounded=True)
+    batch = read_table(torch.from_numpy(table.numbers), table.shape)
+    num_real = sum(unit.num_tokens for unit in units)
+    assert table.num_real == num_real
+    assert len(batch.ids_N) - num_real < max(BLOCK_TOKENS, num_real / STEPS_AN_OCTAVE + 1)
+    assert int(batch.rows.bounds_S1[-1]) == len(batch.ids_N)
+    lengths = np.diff(batch.rows.bounds_S1.numpy())
+    assert lengths.min() >= 0 and lengths.max() <= batch.rows.longest
+    assert int(batch.segments.bounds_K2.max()) == num_real
 
 
-def test_dropout_words_count_rows_across_micro_batches() -> None:
-    batch = assemble([part_of([Example([1], [2])], "a", step=3, first_row=4)], 2, CPU)
-    assert batch.label_weights_K.tolist() == [0.25]
-    assert batch.row_keys_KS2.tolist() == [[list(row_key(7, 3, 4)), list(row_key(7, 3, 5))]]
+@budget(max_examples=40, deadline=None)
+@given(groups=some_groups, is_rounded=st.booleans())
+def test_blocks_cover_every_slot_once_and_no_other_token(
+    groups: list[list[Example] | None], is_rounded: bool
+) -> None:
+    units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
+    batch = pass_of(units, len(groups), is_rounded)
+    owners = torch.full((len(batch.ids_N),), -1)
+    for slot, first, end in batch.segments.blocks_B3.tolist():
+        assert 0 <= end - first <= BLOCK_TOKENS
+        assert (owners[first:end] == -1).all()
+        owners[first:end] = slot
+    for slot, (first, end) in enumerate(batch.segments.bounds_K2.tolist()):
+        assert (owners[first:end] == slot).all()
+        owners[first:end] = -1
+    assert (owners == -1).all()
 
 
-def test_course_is_the_common_order_from_its_offset(
+def test_passes_of_a_task_have_few_shapes(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
+    course = Course(examples, longer(settings, 60))
+    shapes = set()
+    for step in range(1, 41):
+        rows = [course.step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
+        units = [unit_of(slot, own) for slot, own in enumerate(rows)]
+        shapes.add(tabulate(units, 8, is_rounded=True).shape)
+    assert len(shapes) < 8
+
+
+def test_dropout_words_count_rows_across_units() -> None:
+    batch = pass_of([unit_of(0, [Example([1], [2])], first_row=4)], 1, False)
+    assert batch.dropout is not None
+    assert batch.dropout.words_N2.tolist() == [list(row_key(7, 3, 4))] * 2
+    assert batch.label_weights_K.tolist() == [0.5]
+    assert pass_of([unit_of(0, [Example([1], [2])], rate=0.0)], 1, False).dropout is None
+
+
+@budget(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20), most=st.integers(1, 120))
+def test_groups_hold_the_items_in_order_and_no_more_than_fits(
+    lengths: list[int], most: int
+) -> None:
+    made = grouped(list(enumerate(lengths)), lengths, most)
+    assert [item for together in made for item in together] == list(enumerate(lengths))
+    sizes = [sum(size for _, size in together) for together in made]
+    assert all(len(one) == 1 or size <= most for one, size in zip(made, sizes, strict=True))
+    for size, following in zip(sizes, made[1:], strict=False):
+        assert size + following[0][1] > most
+
+
+def test_course_is_the_common_order(settings: TrainingSettings, examples: list[Example]) -> None:
     whole = Batches(examples, longer(settings, 30))
-    course = Course(examples, settings, 26)
+    course = Course(examples, settings)
     rows = [course.step_rows(step) for step in range(1, 5)]
-    assert rows == [whole.step_rows(step) for step in range(27, 31)]
+    assert rows == [whole.step_rows(step) for step in range(1, 5)]
     assert course.tokens(2) == sum(len(row.input_ids) for step in rows[:2] for row in step)
     assert course.epoch(2) == 2 * settings.batch_size / len(examples)
-    assert course.order_key == Course(examples, longer(settings, 9), 0).order_key
-    assert course.order_key != Course(examples, longer(settings, 9, seed=8), 0).order_key
-
-
-def test_common_places_waste_little_padding(
-    settings: TrainingSettings, examples: list[Example]
-) -> None:
-    course = Course(examples, settings, 0)
-    parts = [part_of(course.step_rows(1), "a") for _ in range(8)]
-    assert assemble(parts, settings.batch_size, CPU).real_frac > 0.5
+    assert course.longest == max(len(example.input_ids) for example in examples)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from peft import PeftModel
-from small_packs import trial_of, weights_of
+from small_packs import pass_of, trial_of, weights_of
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -114,7 +114,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def random_pack(examples: list[Example], folder: Path, **options: Any) -> Pack:
     """The adapters of ADAPTED, also saved under the numbers of their slots."""
     torch.manual_seed(3)
-    pack = Pack(load_base(SETTINGS.model, SETTINGS.compute_dtype), 5, 16, 2, **options)
+    pack = Pack(load_base(SETTINGS.model, SETTINGS.compute_dtype), 5, 16, 1000, **options)
     for slot, (params, size) in ADAPTED.items():
         pack.join(slot, trial_of(str(slot), params, SETTINGS), examples)
         for weights in weights_of(pack, slot, params).values():
@@ -300,9 +300,11 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
     for place, prompt in enumerate(prompts):
         rows = [[*prompt] for _ in range(3)]
         for _ in range(12):
+            batch = pass_of([[Example(row, [])] for row in rows])
             with torch.no_grad():
-                logits_KTV = packed.logits(torch.tensor(rows)[:, None])
-            for row, token in zip(rows, logits_KTV[:, -1].argmax(dim=-1).tolist(), strict=True):
+                logits_NV = packed.logits(packed.embedded(batch), batch)
+            last_K = batch.rows.bounds_S1[1:].long() - 1
+            for row, token in zip(rows, logits_NV[last_K].argmax(dim=-1).tolist(), strict=True):
                 row.append(token)
         assert [answers[place] for answers in found] == [row[len(prompt) :] for row in rows]
         bare = model.generate(

@@ -9,7 +9,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainables.packing.masks import Dropout, drop, keep_mask, make_dropout, module_key, row_key
+from trainables.packing.masks import Dropout, drop, keep_mask, module_key, row_key, threshold
 
 RATE = 0.3
 TOKENS, FEATURES = 128, 512
@@ -17,10 +17,18 @@ PLACES = list(itertools.product((7, 8), (1, 2), (0, 1), (0, 1)))
 """(seed, step, row, module)."""
 
 
-def dropout_of(rows: list[tuple[int, int, int]], rates: list[float]) -> Dropout:
+def dropout_of(
+    words: list[tuple[int, int]], rates: list[float], num_tokens: int = TOKENS
+) -> Dropout:
     """Dropout of one row for each slot."""
-    keys_KS2 = torch.tensor([[row_key(*row)] for row in rows], dtype=torch.int32)
-    return make_dropout(keys_KS2, torch.tensor(rates, dtype=torch.float64))
+    count = len(words)
+    return Dropout(
+        words_N2=torch.tensor(words, dtype=torch.int32).repeat_interleave(num_tokens, dim=0),
+        places_N=torch.arange(num_tokens, dtype=torch.int32).repeat(count),
+        slots_N=torch.arange(count, dtype=torch.int32).repeat_interleave(num_tokens),
+        thresholds_K=torch.tensor([threshold(rate) for rate in rates], dtype=torch.int32),
+        scales_K=torch.tensor([1 / (1 - rate) for rate in rates]),
+    )
 
 
 def key_of(module: int) -> Tensor:
@@ -29,8 +37,8 @@ def key_of(module: int) -> Tensor:
 
 def mask(seed: int, step: int, row: int, module: int, num_tokens: int = TOKENS) -> Tensor:
     """The mask (T, D) of one row."""
-    dropout = dropout_of([(seed, step, row)], [RATE])
-    return keep_mask((1, num_tokens, FEATURES), dropout, key_of(module))[0]
+    dropout = dropout_of([row_key(seed, step, row)], [RATE], num_tokens)
+    return keep_mask(FEATURES, dropout, key_of(module))
 
 
 def test_masks_keep_their_share() -> None:
@@ -58,46 +66,35 @@ def test_neighbouring_places_of_a_mask_are_independent(shift: int) -> None:
 
 
 def test_both_words_of_a_key_count() -> None:
-    keys = torch.tensor([[[1, 2]], [[1, 3]], [[0, 2]]], dtype=torch.int32)
-    dropout = make_dropout(keys, torch.full((3,), RATE, dtype=torch.float64))
-    flat = keep_mask((3, TOKENS, FEATURES), dropout, key_of(0)).flatten(1).double()
+    dropout = dropout_of([(1, 2), (1, 3), (0, 2)], [RATE] * 3)
+    flat = keep_mask(FEATURES, dropout, key_of(0)).view(3, -1).double()
     off = torch.corrcoef(flat)[~torch.eye(3, dtype=torch.bool)]
     assert off.abs().max().item() < 5 / flat.shape[1] ** 0.5
 
 
-def test_mask_does_not_depend_on_padding_slot_or_neighbours() -> None:
+def test_mask_does_not_depend_on_length_slot_or_neighbours() -> None:
     alone = mask(7, 3, 5, 2)
-    rows = [(1, 1, 1), (7, 3, 5), (7, 3, 6)]
-    dropout = dropout_of(rows, [0.9, RATE, 0.0])
-    together = keep_mask((3, 2 * TOKENS, FEATURES), dropout, key_of(2))
+    rows = [row_key(1, 1, 1), row_key(7, 3, 5), row_key(7, 3, 6)]
+    dropout = dropout_of(rows, [0.9, RATE, 0.0], 2 * TOKENS)
+    together = keep_mask(FEATURES, dropout, key_of(2)).view(3, 2 * TOKENS, FEATURES)
     assert torch.equal(together[1, :TOKENS], alone)
     assert together[2].all()
     assert not torch.equal(together[0, :TOKENS], alone)
 
 
-def test_rows_of_a_slot_lie_behind_each_other() -> None:
-    keys = torch.tensor([[row_key(7, 3, 0), row_key(7, 3, 1)]], dtype=torch.int32)
-    whole = keep_mask(
-        (1, 2 * TOKENS, FEATURES),
-        make_dropout(keys, torch.tensor([RATE], dtype=torch.float64)),
-        key_of(2),
-    )
-    assert torch.equal(whole[0], torch.cat([mask(7, 3, 0, 2), mask(7, 3, 1, 2)]))
-
-
 def test_rate_zero_changes_nothing_and_other_rates_keep_the_mean() -> None:
-    x = torch.rand(2, TOKENS, FEATURES) + 1
-    dropped = drop(x, dropout_of([(7, 1, 0), (7, 1, 0)], [0.0, RATE]), key_of(0))
-    assert torch.equal(dropped[0], x[0])
-    assert dropped[1].mean().item() == pytest.approx(x[1].mean().item(), rel=0.02)
-    kept = dropped[1] != 0
-    assert torch.allclose(dropped[1][kept], x[1][kept] / (1 - RATE))
+    x = torch.rand(2 * TOKENS, FEATURES) + 1
+    dropped = drop(x, dropout_of([row_key(7, 1, 0)] * 2, [0.0, RATE]), key_of(0))
+    assert torch.equal(dropped[:TOKENS], x[:TOKENS])
+    assert dropped[TOKENS:].mean().item() == pytest.approx(x[TOKENS:].mean().item(), rel=0.02)
+    kept = dropped[TOKENS:] != 0
+    assert torch.allclose(dropped[TOKENS:][kept], x[TOKENS:][kept] / (1 - RATE))
 
 
 @budget(max_examples=30, deadline=None)
 @given(rate=st.floats(0.0, 0.99), seed=st.integers(0, 2**32 - 1), step=st.integers(1, 10**6))
 def test_any_rate_is_kept(rate: float, seed: int, step: int) -> None:
-    kept = keep_mask((1, TOKENS, 64), dropout_of([(seed, step, 0)], [rate]), key_of(0))
+    kept = keep_mask(64, dropout_of([row_key(seed, step, 0)], [rate]), key_of(0))
     count = kept.numel()
     near = 6 * (rate * (1 - rate) / count) ** 0.5 + 2 / count
     assert kept.double().mean().item() == pytest.approx(1 - rate, abs=near)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from small_packs import (
+    MAX_TOKENS,
     Plan,
     largest_relative,
     longer,
@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.examples import Example
+from trainables.packing.batch import Pass
 from trainables.packing.pack import Pack
 
 PLAIN = Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=3e-3)
@@ -44,16 +45,16 @@ def test_trials_of_a_mixed_pack_equal_their_solo_runs_over_50_steps(
 ) -> None:
     settings = longer(settings, 50, eval_rows=1, weight_decay=0.1)
     other = longer(settings, 25, batch_size=8, schedule="cosine", max_grad_norm=0.3)
-    late = longer(settings, 30, batch_size=6, micro_batch_size=2)
+    late = longer(settings, 30, batch_size=6, micro_batch_size=2)  # for solo; a pack needs none
     trials = {"plain": (PLAIN, settings), "scaled": (SCALED, other), "late": (LATE, late)}
     neighbour = trial_of("noisy", NOISY, settings)
     plan: Plan = {
         3: lambda pack: pack.join(2, neighbour, examples),
-        10: lambda pack: pack.join(3, trial_of("late", *trials["late"]), examples, offset=0),
+        10: lambda pack: pack.join(3, trial_of("late", *trials["late"]), examples),
         17: lambda pack: pack.leave(2),
         21: lambda pack: pack.join(2, neighbour, examples),
     }
-    pack = new_pack(settings, 4)
+    pack = new_pack(settings, 4, max_tokens=600)
     pack.join(0, trial_of("plain", *trials["plain"]), examples)
     pack.join(1, trial_of("scaled", *trials["scaled"]), examples)
     found = run_pack(pack, plan)
@@ -109,27 +110,42 @@ def test_dropout_does_not_depend_on_neighbours(
     assert largest_relative(plain) > 1e-4
 
 
-def test_dropout_does_not_depend_on_the_micro_batch(
+def test_numbers_do_not_depend_on_the_size_of_a_pass(
     base: PreTrainedModel,
     settings: TrainingSettings,
     examples: list[Example],
     params: Hyperparameters,
 ) -> None:
-    found = []
-    for micro_batch_size in (4, 3, 1):
-        pack = Pack(base, 1, 16, micro_batch_size)
+    settings = longer(settings, 4, batch_size=8)
+    found, num_passes = [], []
+    for max_tokens in (10_000, 300, 1):
+        pack = Pack(base, 2, 16, max_tokens)
         pack.join(0, trial_of("it", params, settings), examples)
+        pack.join(1, trial_of("other", PLAIN, settings), examples)
+        calls = count_passes(pack)
         found.append(losses(run_pack(pack)["it"]))
+        num_passes.append(len(calls))
+    assert num_passes[0] == 4 and num_passes[2] == 4 * 16 and 4 < num_passes[1] < 4 * 16
     assert len(found[0]) == 4
     assert found[1] == pytest.approx(found[0], rel=1e-6)
     assert found[2] == pytest.approx(found[0], rel=1e-6)
 
 
-def test_out_of_memory_halves_the_micro_batch_and_changes_no_number(
-    settings: TrainingSettings,
-    examples: list[Example],
-    params: Hyperparameters,
-    monkeypatch: pytest.MonkeyPatch,
+def count_passes(pack: Pack) -> list[int]:
+    """Grows by the tokens of each pass that the pack runs from now on."""
+    calls: list[int] = []
+    whole = pack.model.losses
+
+    def counted(embedded_ND: torch.Tensor, batch: Pass) -> torch.Tensor:
+        calls.append(len(embedded_ND))
+        return whole(embedded_ND, batch)
+
+    pack.model.losses = counted  # type: ignore[method-assign]
+    return calls
+
+
+def test_less_memory_changes_no_number(
+    settings: TrainingSettings, examples: list[Example], params: Hyperparameters
 ) -> None:
     settings = longer(settings, 3, batch_size=12)
     pack = new_pack(settings, 2)
@@ -137,22 +153,24 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_number(
     expected = losses(run_pack(pack)["it"])
     pack.leave(1)
     pack.join(1, trial_of("it", params, settings), examples)
-    whole = pack.model.losses
-    calls = iter(range(100))
-
-    def fill_memory(*args: Any) -> torch.Tensor:
-        if next(calls) == 5:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(*args)
-
-    monkeypatch.setattr(pack.model, "losses", fill_memory)
     found = pack.step()
+    whole = pack.model.losses
+    limit = 500
+
+    def fill_memory(embedded_ND: torch.Tensor, batch: Pass) -> torch.Tensor:
+        if len(embedded_ND) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(embedded_ND, batch)
+
+    pack.model.losses = fill_memory  # type: ignore[method-assign]
     with pytest.raises(torch.OutOfMemoryError):
         pack.step()
-    assert pack.halve_micro_batch()
+    assert pack.use_less_memory()
     found += run_pack(pack)["it"]
     assert losses(found) == pytest.approx(expected, rel=1e-6)
-    assert pack.halve_micro_batch() and not pack.halve_micro_batch()
+    while pack.use_less_memory():
+        limit //= 2
+    assert limit < 500
 
 
 @pytest.mark.parametrize("is_dequantised", [True, False])
@@ -167,7 +185,7 @@ def test_nan_fails_its_own_slot_alone(
 
     def replace(pack: Pack) -> None:
         pack.leave(1)
-        pack.join(1, trial_of("next", PLAIN, settings), examples, offset=0)
+        pack.join(1, trial_of("next", PLAIN, settings), examples)
 
     pack = new_pack(settings, 3, is_dequantised=is_dequantised)
     for slot, name in enumerate(("a", "poisoned", "b")):
@@ -211,91 +229,19 @@ def test_saved_trial_goes_on_in_another_slot_of_another_pack(
     settings = longer(settings, 10, batch_size=8)
     trial = trial_of("it", params, settings)
     whole = new_pack(settings, 2)
-    whole.join(0, trial, examples, offset=3)
+    whole.join(0, trial, examples)
     expected = losses(run_pack(whole)["it"])
     pack = new_pack(settings, 2)
-    pack.join(0, trial, examples, offset=3)
+    pack.join(0, trial, examples)
     first = [result for _ in range(4) for result in pack.step()]
     pack.save(0, tmp_path / "saved")
     pack.leave(0)
-    other = Pack(base, 3, 32, 4, is_dequantised=False)
+    other = Pack(base, 3, 32, 300, is_dequantised=False)
     other.join(0, trial_of("neighbour", LATE, settings), examples)
     assert other.restore(2, trial, examples, tmp_path / "saved") == 4
     second = run_pack(other)["it"]
     assert [result.step for result in second] == list(range(5, 11))
     assert losses(first) + losses(second) == pytest.approx(expected, rel=1e-6)
-
-
-def test_trial_saved_between_micro_batches_repeats_its_unfinished_step(
-    settings: TrainingSettings, examples: list[Example], tmp_path: Path
-) -> None:
-    long = longer(settings, 3, batch_size=8)
-    pack = new_pack(settings, 2)
-    pack.join(0, trial_of("long", PLAIN, long), examples)
-    pack.join(1, trial_of("short", PLAIN, settings), examples)
-    pack.step()
-    pack.save(0, tmp_path / "saved")
-    expected = losses(run_pack(pack)["long"])
-    other = new_pack(settings, 1)
-    assert other.restore(0, trial_of("long", PLAIN, long), examples, tmp_path / "saved") == 0
-    assert losses(run_pack(other)["long"]) == pytest.approx(expected, rel=1e-6)
-
-
-def test_trial_that_leaves_between_micro_batches_leaves_nothing_behind(
-    settings: TrainingSettings, examples: list[Example]
-) -> None:
-    long = longer(settings, 3, batch_size=8)
-    pack = new_pack(settings, 2)
-    pack.join(1, trial_of("it", LATE, settings), examples)
-    expected = losses(run_pack(pack)["it"])
-    pack.leave(1)
-    pack.join(0, trial_of("short", PLAIN, settings), examples)
-    pack.join(1, trial_of("long", NOISY, long), examples)
-    pack.step()
-    pack.leave(1)
-    pack.join(1, trial_of("it", LATE, settings), examples, offset=0)
-    assert losses(run_pack(pack)["it"]) == pytest.approx(expected, rel=1e-6)
-
-
-def test_trials_share_rows_only_at_the_same_rows_of_the_same_step(
-    settings: TrainingSettings, examples: list[Example]
-) -> None:
-    long = longer(settings, 3, batch_size=8)
-    pack = new_pack(settings, 4)
-    pack.join(0, trial_of("first", PLAIN, long), examples)
-    pack.join(1, trial_of("short", PLAIN, settings), examples)
-    pack.step()
-    pack.join(2, trial_of("second", PLAIN, long), examples, offset=0)
-    pack.join(3, trial_of("behind", PLAIN, settings), examples, offset=0)
-    found = run_pack(pack)
-    assert losses(found["second"]) == pytest.approx(losses(found["first"]), rel=1e-6)
-    alone = new_pack(settings, 1)
-    alone.join(0, trial_of("it", PLAIN, settings), examples)
-    expected = losses(run_pack(alone)["it"])
-    assert losses(found["short"]) == pytest.approx(expected[1:], rel=1e-6)
-    assert losses(found["behind"]) == pytest.approx(expected, rel=1e-6)
-
-
-def test_late_trial_starts_where_the_pack_is_and_shares_its_rows(
-    settings: TrainingSettings, examples: list[Example]
-) -> None:
-    settings = longer(settings, 8)
-    pack = new_pack(settings, 3)
-    assert pack.join(0, trial_of("first", PLAIN, settings), examples) == 0
-    for _ in range(3):
-        pack.step()
-    assert pack.join(1, trial_of("late", LATE, settings), examples) == 3
-    elsewhere = longer(settings, 2, batch_size=2, micro_batch_size=2)
-    assert pack.join(2, trial_of("elsewhere", LATE, elsewhere), examples) == 0
-    together = run_pack(pack)["late"]
-    alone = new_pack(settings, 1)
-    alone.join(0, trial_of("late", LATE, settings), examples, offset=3)
-    expected = losses(run_pack(alone)["late"])
-    assert len(expected) == 8
-    assert losses(together) == pytest.approx(expected, rel=1e-6)
-    alone.leave(0)
-    alone.join(0, trial_of("late", LATE, settings), examples, offset=0)
-    assert losses(run_pack(alone)["late"]) != pytest.approx(expected, rel=1e-3)
 
 
 def test_slot_is_refused_to_a_second_trial_and_to_a_rank_above_the_pack(
@@ -335,7 +281,7 @@ def test_no_order_of_joining_and_leaving_moves_a_trial(
 ) -> None:
     """Each move empties a slot if it is taken, and fills it if it is free."""
     settings = longer(settings, 5)
-    pack = Pack(base, 4, 16, 4)
+    pack = Pack(base, 4, 16, MAX_TOKENS)
     pack.join(3, trial_of("it", params, settings), examples)
     found = []
     for slot, other, batch_size in moves:
@@ -347,6 +293,6 @@ def test_no_order_of_joining_and_leaving_moves_a_trial(
         found += [result for result in pack.step() if result.trial_id == "it"]
     while len(found) < settings.max_steps:
         found += [result for result in pack.step() if result.trial_id == "it"]
-    alone = Pack(base, 1, 16, 4)
+    alone = Pack(base, 1, 16, MAX_TOKENS)
     alone.join(0, trial_of("it", params, settings), examples)
     assert losses(found) == pytest.approx(losses(run_pack(alone)["it"]), rel=1e-6)

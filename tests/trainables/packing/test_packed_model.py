@@ -1,12 +1,15 @@
 """The packed decoder, against transformers' and PEFT's."""
 
 import dataclasses
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from small_packs import new_pack, put_masks_into, trial_of, weights_of
+from small_packs import new_pack, pass_of, put_masks_into, trial_of, weights_of
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -17,11 +20,13 @@ from transformers import (
 
 from trainables.base_model import autocast, load_base
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.examples import Example
+from trainables.examples import IGNORED, Example
+from trainables.packing import elementwise
 from trainables.packing.adapters import Adapters
-from trainables.packing.batch import MicroBatch, Part, assemble
-from trainables.packing.masks import Dropout, make_dropout
-from trainables.packing.model import PackedModel, decoder_layer, require_supported
+from trainables.packing.batch import Pass, Unit, read_table, tabulate
+from trainables.packing.elementwise import Elementwise, plain, rms_norm
+from trainables.packing.masks import Dropout
+from trainables.packing.model import PackedModel, require_supported
 from trainables.packing.pack import Pack
 
 SIZES = {
@@ -51,23 +56,39 @@ def random_model(name: str) -> PreTrainedModel:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_are_those_of_transformers(name: str) -> None:
     model = random_model(name)
-    packed = PackedModel(model, Adapters(model.config, 2, 4, CPU), False, False)
-    ids_KST = torch.randint(0, 50, (2, 3, 17))
+    packed = PackedModel(model, Adapters(model.config, 3, 4, CPU), False, False)
+    rows = [[example(17), example(5)], [], [example(9)]]
+    batch = pass_of(rows)
     with torch.no_grad():
-        found = packed.logits(ids_KST).view(6, 17, 50)
-        expected = model(input_ids=ids_KST.view(6, 17)).logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        found_NV = packed.logits(packed.embedded(batch), batch)
+        for (start, end), row in zip(bounds(batch), [*rows[0], *rows[2]], strict=True):
+            expected = model(input_ids=torch.tensor([row.input_ids])).logits[0]
+            torch.testing.assert_close(found_NV[start:end], expected, rtol=1e-5, atol=1e-5)
+
+
+def example(num_tokens: int, vocabulary: int = 50) -> Example:
+    """Random tokens."""
+    return Example(torch.randint(0, vocabulary, (num_tokens,)).tolist(), [])
+
+
+def bounds(batch: Pass) -> list[tuple[int, int]]:
+    """First token of each row, and the one after its last."""
+    ends = batch.rows.bounds_S1.tolist()
+    return list(itertools.pairwise(ends))
 
 
 def test_bfloat16_rounds_where_transformers_does_under_autocast(model_dir: str) -> None:
     base = load_base(model_dir, "bfloat16")
-    ids_KST = torch.randint(0, 300, (2, 2, 40))
+    rows = [[example(40, 300)], [example(40, 300), example(40, 300)]]
+    ids = torch.tensor([row.input_ids for own in rows for row in own])
+    batch = pass_of(rows)
     with torch.no_grad(), autocast("bfloat16"):
-        expected = base.model(input_ids=ids_KST.view(4, 40)).last_hidden_state
+        expected = base.model(input_ids=ids).last_hidden_state.flatten(0, 1)
     for is_dequantised in (False, True):
         packed = PackedModel(base, Adapters(base.config, 2, 4, CPU), is_dequantised, False)
         with torch.no_grad():
-            found = packed.hidden(ids_KST, None).view_as(expected)
+            hidden_ND = packed.hidden(packed.embedded(batch), batch)
+            found = rms_norm(hidden_ND, packed.norm_D, base.config.rms_norm_eps)
         assert found.dtype == expected.dtype == torch.bfloat16
         distance = (found - expected).float().norm() / expected.float().norm()
         assert float(distance) < 1e-3
@@ -84,16 +105,14 @@ def test_gradients_of_the_whole_model_agree_with_finite_differences(name: str) -
     torch.manual_seed(1)
     adapters.params_KP.copy_(torch.randn_like(adapters.params_KP) * 0.1)
     rows = [Example([3, 4, 5], [6, 7]), Example([9], [1, 2, 3, 4])]
-    batch = assemble([Part(rows, 0, seed, 1, seed, 1.0) for seed in (1, 2)], 2, CPU)
-    dropout = make_dropout(batch.row_keys_KS2, torch.full((2,), 0.3, dtype=torch.float64))
+    batch = pass_of([rows, rows[::-1]], [0.3, 0.3])
     direction = torch.randn_like(adapters.params_KP)
 
     def total() -> torch.Tensor:
-        return packed.losses(
-            batch.input_ids_KST, batch.label_places_KL, batch.targets_KL, dropout
-        ).sum()
+        return packed.losses(packed.embedded(batch), batch).sum()
 
-    total().backward()
+    embedded_ND = packed.embedded(batch)
+    torch.autograd.grad(packed.losses(embedded_ND, batch).sum(), embedded_ND)
     found = float((adapters.grads_KP * direction).sum())
     ends = []
     for sign in (1, -1):
@@ -104,15 +123,27 @@ def test_gradients_of_the_whole_model_agree_with_finite_differences(name: str) -
     assert abs(found) > 1e-3
 
 
-def test_padding_changes_nothing(base: PreTrainedModel) -> None:
-    packed = PackedModel(base, Adapters(base.config, 1, 4, CPU), True, False)
-    ids = torch.randint(0, 300, (1, 2, 20))
-    with torch.no_grad():
-        short = packed.hidden(ids, None).view(2, 20, -1)
-        for filler in (0, 17):
-            padded = torch.nn.functional.pad(ids, (0, 44), value=filler)
-            long = packed.hidden(padded, None).view(2, 64, -1)
-            torch.testing.assert_close(long[:, :20], short)
+def test_what_fills_up_a_pass_changes_nothing(
+    base: PreTrainedModel, examples: list[Example]
+) -> None:
+    adapters = Adapters(base.config, 3, 4, CPU)
+    torch.manual_seed(0)
+    adapters.params_KP.normal_(std=0.02)
+    adapters.scaling_K7.fill_(1.0)
+    packed = PackedModel(base, adapters, True, False)
+    units = [Unit(0, examples[:3], 0, 7, 1, 0.3, 1.0), Unit(2, examples[3:5], 0, 7, 1, 0.0, 1.0)]
+    found = []
+    for is_rounded in (False, True):
+        table = tabulate(units, 3, is_rounded)
+        batch = read_table(torch.from_numpy(table.numbers), table.shape)
+        embedded_ND = packed.embedded(batch)
+        losses_K = packed.losses(embedded_ND, batch)
+        torch.autograd.grad(losses_K.sum(), embedded_ND)
+        found.append((losses_K.detach(), adapters.grads_KP.clone()))
+        adapters.grads_KP.zero_()
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][0][1] == 0 and (found[0][1][1] == 0).all()
+    assert (found[0][0][[0, 2]] > 0).all() and found[0][1][2].abs().max() > 0
 
 
 def trained_pack(
@@ -127,10 +158,29 @@ def trained_pack(
     return pack
 
 
-def batch_of(examples: list[Example], rate: float) -> tuple[MicroBatch, Dropout]:
+def batch_of(examples: list[Example], rate: float) -> Pass:
     """Four rows for two slots that have their own masks."""
-    batch = assemble([Part(examples[:4], 0, seed, 1, 0, 1.0) for seed in (5, 6)], 4, CPU)
-    return batch, make_dropout(batch.row_keys_KS2, torch.tensor([0.5, rate], dtype=torch.float64))
+    return pass_of([examples[:4], examples[:4]], [0.5, rate])
+
+
+def own_dropout(batch: Pass, slot: int) -> tuple[Tensor, Dropout]:
+    """A slot's tokens (rows, longest) padded on the right, and the masks of all these places."""
+    assert batch.dropout is not None
+    first, end = batch.segments.bounds_K2[slot].tolist()
+    own = [(a, b) for a, b in bounds(batch) if first <= a and b <= end]
+    width = max(b - a for a, b in own)
+    ids = torch.zeros(len(own), width, dtype=torch.int64)
+    for row, (a, b) in enumerate(own):
+        ids[row, : b - a] = batch.ids_N[a:b]
+    words = torch.stack([batch.dropout.words_N2[a] for a, _ in own])
+    dropout = Dropout(
+        words.repeat_interleave(width, dim=0),
+        torch.arange(width, dtype=torch.int32).repeat(len(own)),
+        torch.zeros(len(own) * width, dtype=torch.int32),
+        batch.dropout.thresholds_K[slot : slot + 1],
+        batch.dropout.scales_K[slot : slot + 1],
+    )
+    return ids, dropout
 
 
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
@@ -144,19 +194,22 @@ def test_loss_and_gradients_are_those_of_peft_given_the_same_masks(
     settings = dataclasses.replace(settings, compute_dtype=compute_dtype)
     pack = trained_pack(settings, examples, params)
     pack.save(1, tmp_path / "it")
-    batch, dropout = batch_of(examples, params.lora_dropout)
-    losses_K = pack.model.losses(
-        batch.input_ids_KST, batch.label_places_KL, batch.targets_KL, dropout
-    )
-    losses_K.sum().backward()
+    batch = batch_of(examples, params.lora_dropout)
+    embedded_ND = pack.model.embedded(batch)
+    losses_K = pack.model.losses(embedded_ND, batch)
+    torch.autograd.grad(losses_K.sum(), embedded_ND)
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(tmp_path / "it"), is_trainable=True).train()
-    own = Dropout(dropout.keys_KS2[1:], dropout.threshold_K[1:], dropout.scale_K[1:])
-    put_masks_into(model, own)
+    ids, dropout = own_dropout(batch, 1)
+    put_masks_into(model, dropout)
     with autocast(settings.compute_dtype):
-        logits = model(input_ids=batch.input_ids_KST[1]).logits.float()
-    flat = logits.flatten(0, 1)[batch.label_places_KL[1]]
-    loss = torch.nn.functional.cross_entropy(flat, batch.targets_KL[1], reduction="sum")
+        logits = model(input_ids=ids).logits.float()
+    shifted = torch.full_like(ids, IGNORED)
+    for row, one in enumerate(examples[:4]):
+        end = len(one.input_ids) - 1
+        shifted[row, len(one.prompt_ids) - 1 : end] = torch.tensor(one.target_ids)
+    flat = logits.flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(flat, shifted.flatten(), reduction="sum")
     loss.backward()
     grads = pack.adapters.views(pack.adapters.grads_KP[1], params.lora_rank, params.target_modules)
     near = 1e-5 if compute_dtype == "float32" else 1e-2
@@ -176,39 +229,39 @@ def test_neighbours_masks_are_not_those_of_the_trial(
     assert weights_of(pack, 1, params)
     found = []
     for rate in (0.0, 0.3):
-        batch, dropout = batch_of(examples, rate)
+        batch = batch_of(examples, rate)
         with torch.no_grad():
-            found.append(
-                pack.model.losses(
-                    batch.input_ids_KST, batch.label_places_KL, batch.targets_KL, dropout
-                )
-            )
+            found.append(pack.model.losses(pack.model.embedded(batch), batch))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
 
 
-def test_layers_of_one_length_share_two_graphs(base: PreTrainedModel) -> None:
-    """One with adapters below it and one without; compiled whole, without a graph break."""
-    adapters = Adapters(base.config, 2, 4, CPU)
-    torch.manual_seed(0)
-    adapters.params_KP.normal_(std=0.02)
-    adapters.scaling_K7.fill_(1.0)
-    ids = torch.randint(0, 300, (2, 2, 64))
-    keys = torch.arange(8, dtype=torch.int32).view(2, 2, 2)
-    dropout = make_dropout(keys, torch.tensor([0.3, 0.0], dtype=torch.float64))
+def test_one_compilation_serves_every_number_of_tokens(
+    base: PreTrainedModel, examples: list[Example]
+) -> None:
+    """Compiled whole, without a graph break; the first layer has no sum in front of its norm."""
     graphs: list[object] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
         graphs.append(graph)
         return graph
 
-    packed = PackedModel(base, adapters, False, False)
-    expected = packed.hidden(ids, dropout)
     torch._dynamo.reset()
-    packed._layer = torch.compile(decoder_layer, fullgraph=True, dynamic=False, backend=backend)
-    torch.testing.assert_close(packed.hidden(ids, dropout), expected)
-    packed.hidden(ids, dropout)
-    assert len(graphs) == 2
+    packed = PackedModel(base, Adapters(base.config, 2, 4, CPU), True, False)
+    expected, found = [], []
+    for rows in ([examples[:2], examples[3:4]], [examples[5:6], []], [examples[:9], examples]):
+        batch = pass_of(rows)
+        packed._elementwise = plain()
+        expected.append(packed.losses(packed.embedded(batch), batch))
+        packed._elementwise = any_tokens(backend)
+        found.append(packed.losses(packed.embedded(batch), batch))
+    torch.testing.assert_close(found, expected)
+    assert len(graphs) == 4
+
+
+def any_tokens(backend: Any) -> Elementwise:
+    """As compiled() gives, with this backend."""
+    return Elementwise(*(elementwise._any_tokens(function, backend) for function in plain()))
 
 
 def test_other_models_are_refused() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from small_packs import longer, new_pack, run_pack, trial_of, weights_of
+from small_packs import longer, new_pack, pass_of, run_pack, trial_of, weights_of
 
 from trainables.base_model import load_base
+from trainables.checkpoint import PACK_STATE_NAMES
 from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings
 from trainables.examples import Example
-from trainables.packing.peft_format import TRAINING_STATE_NAMES, initial_weights, read_slot
+from trainables.packing.peft_format import initial_weights, read_slot
 from trainables.solo import new_adapter
 
 
@@ -46,13 +47,13 @@ def test_saved_slot_gives_peft_the_same_logits(
     pack.join(1, trial_of("it", params, settings), examples)
     run_pack(pack)
     pack.save(1, tmp_path / "checkpoint-4")
-    ids = torch.tensor(examples[0].input_ids)[None, None]
+    batch = pass_of([examples[:1], examples[:1]])
     with torch.no_grad():
-        found = pack.model.logits(ids.repeat(2, 1, 1))
+        found = pack.model.logits(pack.model.embedded(batch), batch).chunk(2)
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(tmp_path / "checkpoint-4"))
     with torch.no_grad():
-        expected = model(input_ids=ids[0]).logits
+        expected = model(input_ids=torch.tensor([examples[0].input_ids])).logits
     torch.testing.assert_close(found[1], expected[0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found[0], expected[0], rtol=1e-3, atol=1e-3)
 
@@ -61,16 +62,16 @@ def test_saved_slot_is_read_back_whole(
     settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
 ) -> None:
     pack = new_pack(settings, 1)
-    pack.join(0, trial_of("it", params, settings), examples, offset=2)
+    pack.join(0, trial_of("it", params, settings), examples)
     pack.step()
     folder = tmp_path / "checkpoint-2"
     pack.save(0, folder)
     pack.step()
     pack.save(0, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
-    assert all((folder / name).is_file() for name in TRAINING_STATE_NAMES)
+    assert all((folder / name).is_file() for name in PACK_STATE_NAMES)
     state = read_slot(folder, params)
-    assert (state.step, state.offset) == (2, 2)
+    assert state.step == 2
     held = weights_of(pack, 0, params)
     assert all(torch.equal(state.weights[name], held[name]) for name in held)
     assert state.exp_avg.keys() == state.exp_avg_sq.keys() == held.keys()

@@ -1,0 +1,79 @@
+"""Whole sweeps by engine: packed gives what solo gives, keeps no slot and leaves no process."""
+
+import json
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import small_sweep
+from conftest import Finished
+from small_sweep import FLAGS, count
+
+from sweeps.events import replay
+
+NUM_SHORT = 60
+LEAK_S = 30.0
+"""A slot that was not given back is free again after so long (actor.LEASE_TIMEOUT_S)."""
+
+
+def test_packed_is_the_default(finished: Finished) -> None:
+    config = json.loads((finished.folder / "sweep.json").read_text())["config"]
+    assert config["engine"] == "packed"
+
+
+def test_solo_sweep_is_whole_and_has_the_curves_of_the_packed_one(
+    finished: Finished, tmp_path: Path
+) -> None:
+    code, output = small_sweep.run(
+        tmp_path, "solo", *FLAGS, "--num-trials", "3", "--engine", "solo"
+    )
+    assert code == 0, output
+    histories = small_sweep.check_whole(tmp_path / "solo", "solo", 3)
+    packed = replay(small_sweep.events_of(finished.folder))
+    without_dropout = [
+        one.trial_id
+        for one, other in zip(histories, packed, strict=False)
+        if one.params == other.params and one.params.lora_dropout == 0.0
+    ]
+    assert "t0001" in without_dropout
+    small_sweep.check_same_curves(histories, packed, without_dropout)
+
+
+def test_many_short_trials_give_every_slot_back(tmp_path: Path) -> None:
+    flags = (*FLAGS, "--max-steps", "1", "--num-rungs", "1", "--num-trials", str(NUM_SHORT))
+    process = small_sweep.start(tmp_path, "short", *flags, "--slots-per-gpu", "4")
+    folder = tmp_path / "short"
+    events = small_sweep.wait_for(folder, lambda events: count(events, "report") >= 4, process)
+    began_s = time.monotonic()
+    small_sweep.wait_for(folder, lambda events: count(events, "trial_ended") >= NUM_SHORT, process)
+    took_s = time.monotonic() - began_s
+    output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
+    assert process.returncode == 0, output
+    small_sweep.check_whole(folder, "short", NUM_SHORT)
+    num_rounds = (NUM_SHORT - count(events, "report")) / 4
+    assert took_s < num_rounds * LEAK_S / 2
+
+
+def test_pack_has_ended_before_the_best_trial_is_tested(tmp_path: Path) -> None:
+    process = small_sweep.start(tmp_path, "ends", *FLAGS, "--num-trials", "2")
+    folder = tmp_path / "ends"
+    small_sweep.wait_for(folder, lambda events: count(events, "report") >= 1, process)
+    packs = small_sweep.pack_processes(process.pid)
+    assert len(packs) == 1
+    small_sweep.wait_for(folder, lambda events: count(events, "final_scores") >= 1, process)
+    assert not any(psutil.pid_exists(pack.pid) for pack in packs)
+    output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize("engine", ["packed", "solo"])
+def test_trials_that_fail_before_their_first_report_keep_their_reason(
+    engine: str, tmp_path: Path
+) -> None:
+    flags = (*FLAGS, "--num-rungs", "1", "--learning-rates", "1e30", "1e31", "--num-trials", "2")
+    code, output = small_sweep.run(tmp_path, "failing", *flags, "--engine", engine)
+    assert code == 1, output
+    histories = replay(small_sweep.events_of(tmp_path / "failing"))
+    assert [history.status for history in histories] == ["failed", "failed"]
+    assert all("non-finite" in history.reason for history in histories), output

@@ -1,0 +1,227 @@
+"""python -m sweeps.verify shows what a trial gives alone, and finds a record that is false."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished
+
+from sweeps import preflight, verify
+from sweeps.cli import run_command
+from sweeps.config import Engine, SweepConfig, to_json
+from sweeps.events import EventLog, params_fields, read_events, replay, report_fields
+from sweeps.paths import RunPaths
+from sweeps.recipes import samsum
+from trainables.config import Hyperparameters, TrialConfig
+from trainables.packing.compare import WEIGHTS_NAME, reports_until, train_packed, train_solo
+
+PROJECT = Path(__file__).resolve().parents[2]
+PLAIN = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=5e-3)
+TRIALS = {
+    "t0000": (PLAIN, 4, "completed"),
+    "t0001": (replace(PLAIN, lora_dropout=0.1), 2, "stopped"),
+    "t0002": (PLAIN, 0, "failed"),
+}
+"""Hyperparameters, steps done and status of the trials of the run."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by the packed engine in float32, whose trials were really trained."""
+    return make_run("packed", tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, in another place and with another name."""
+    return Path(shutil.copytree(trained, tmp_path / "elsewhere"))
+
+
+def test_packed_trial_without_dropout_equals_its_solo_training(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines, content = certify(run, "t0000", capsys)
+    assert code == 0, lines
+    assert lines[-2].startswith("equal within ")
+    assert content["is_equal"] is True and content["seeds"] == []
+    assert content["again"]["engine"] == "solo"
+    assert [gap["step"] for gap in content["gaps"]] == [2, 2, 2, 4, 4, 4]
+    assert largest_gap(content) < 1e-5
+    assert content["again"]["adapter"]["relative"] < 1e-2
+
+
+def test_trial_with_dropout_lies_among_the_seeds_and_is_trained_no_further_than_it_came(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines, content = certify(run, "t0001", capsys, "--num-seeds", "2")
+    assert code == 0, lines
+    assert "within the spread of 2 seeds of dropout" in lines[-2]
+    assert content["again"]["engine"] == "packed" and largest_gap(content) < 1e-5
+    assert [seed["seed"] for seed in content["seeds"]] == [1, 2]
+    steps = [[r["step"] for r in t["reports"]] for t in (content["again"], *content["seeds"])]
+    assert steps == [[2]] * 3
+    one, other = (seed["reports"][-1]["train_loss"] for seed in content["seeds"])
+    assert one != other
+
+
+def test_solo_trial_is_compared_with_a_pack_of_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run("solo", tmp_path / "run")
+    code, lines, content = certify(run, "t0000", capsys)
+    assert code == 0, lines
+    assert content["again"]["engine"] == "packed" and largest_gap(content) < 1e-5
+    code, lines, content = certify(run, "t0001", capsys, "--num-seeds", "2")
+    assert code == 0, lines
+    assert lines[-2] == "equal within the spread of 3 seeds of dropout"
+
+
+def test_false_record_and_foreign_adapter_are_found(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_losses(run / "events.jsonl", "t0000", 1.01)
+    own, foreign = (run / "checkpoints" / name / f"checkpoint-{step}"
+                    for name, step in (("t0000", 4), ("t0001", 2)))  # fmt: skip
+    shutil.copyfile(foreign / WEIGHTS_NAME, own / WEIGHTS_NAME)
+    code, lines, content = certify(run, "t0000", capsys)
+    assert code == 1
+    assert lines[-2].startswith("NOT equal: train_loss at step 2 differs by 0.0099 from the solo")
+    assert content["is_equal"] is False and len(content["faults"]) == 2
+    assert content["again"]["adapter"]["relative"] > 0.05
+
+
+def test_other_versions_are_noted(run: Path) -> None:
+    saved = {**preflight.versions(), "torch": "1.0"}
+    record = json.loads((run / "sweep.json").read_text()) | {"versions": saved}
+    (run / "sweep.json").write_text(json.dumps(record))
+    (note,) = verify.other_versions(RunPaths(run))
+    assert note.startswith("note: torch is ") and note.endswith("was 1.0 in the sweep")
+
+
+def test_weights_can_be_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    code, lines, content = certify(run, "t0000", capsys, "--no-weights")
+    assert code == 0
+    assert "weights: not compared" in lines
+    assert content["again"]["adapter"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "fix"),
+    [
+        (["nowhere", "t0000"], "there is no sweep in ", "/elsewhere"),
+        (["elsewhere", "t7"], "there is no trial 't7'", "t0000, t0001"),
+        (["elsewhere", "t0002"], "t0002 has reported nothing (failed: why)", "has reported"),
+        (["elsewhere", "t0000"], "adapter is missing: ", "--no-weights"),
+        (["elsewhere", "t0000", "--num-seeds", "1"], "num_seeds is 1", "--help"),
+        (["elsewhere"], "TRIAL", "--help"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    words: list[str], error: str, fix: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run / "checkpoints")
+    code = call(str(run.parent / words[0]), *words[1:])
+    told = capsys.readouterr()
+    assert (code, told.out) == (2, "")
+    first, second = told.err.splitlines()
+    assert first.startswith("error: ") and error in first
+    assert second.startswith("fix: ") and fix in second
+
+
+def test_damaged_sweep_json_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "sweep.json").write_text("{}")
+    assert call(str(run), "t0000") == 2
+    assert f"{run}/sweep.json cannot be read" in capsys.readouterr().err
+
+
+def test_help_and_mistakes_load_no_torch(tmp_path: Path) -> None:
+    for words, code in ((["--help"], 0), ([str(tmp_path), "t0"], 2)):
+        ended = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "sweeps.verify", *words],
+            cwd=PROJECT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == code, ended.stderr
+        loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+        assert "sweeps.certificate" in loaded and "torch" not in loaded
+
+
+def test_trials_of_a_whole_sweep_are_what_they_give_alone(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "copy"))
+    histories = replay(read_events(folder / "events.jsonl"))
+    plain = next(h for h in histories if not h.params.lora_dropout)
+    dropping = next(h for h in histories if h.params.lora_dropout)
+    for history in (plain, dropping):
+        code, lines, content = certify(folder, history.trial_id, capsys, "--num-seeds", "2")
+        assert code == 0, lines
+        assert content["again"]["reports"][-1]["step"] == history.reports[-1].step
+
+
+def certify(
+    run: Path, trial_id: str, capsys: pytest.CaptureFixture[str], *flags: str
+) -> tuple[int, list[str], dict[str, Any]]:
+    """The exit code, printed lines and JSON of a certificate."""
+    code, path = call(str(run), trial_id, *flags), run / f"verify-{trial_id}.json"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"numbers: {path}"
+    return code, lines, json.loads(path.read_text())
+
+
+def call(*words: str) -> int:
+    """The command in this process."""
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: verify.main(list(words)))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def largest_gap(content: dict[str, Any]) -> float:
+    """The largest relative difference of the losses."""
+    gaps = [gap["gap"] for gap in content["gaps"] if gap["name"] in ("train_loss", "eval_loss")]
+    assert gaps
+    return float(max(gaps))
+
+
+def change_losses(path: Path, trial_id: str, factor: float) -> None:
+    """Multiply the recorded training losses of a trial."""
+    events = read_events(path)
+    reports = [e for e in events if e["kind"] == "report" and e["trial_id"] == trial_id]
+    assert reports
+    for event in reports:
+        event["train_loss"] *= factor
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def make_run(engine: Engine, folder: Path) -> Path:
+    """What a sweep of this engine would have written of TRIALS."""
+    config = replace(
+        samsum(is_tiny=True), engine=engine, max_steps=4, num_rungs=2, reduction_factor=2,
+        eval_rows=4, eval_batch_size=4, max_new_tokens=4, compute_dtype="float32",
+    )  # fmt: skip
+    log = EventLog(folder / "events.jsonl")
+    for number, trial_id in enumerate(TRIALS):
+        _train(config, folder, log, number, trial_id)
+    content = {"config": to_json(config), "sweep_id": "id", "name": "run"}
+    (folder / "sweep.json").write_text(json.dumps(content))
+    return folder
+
+
+def _train(config: SweepConfig, folder: Path, log: EventLog, number: int, trial_id: str) -> None:
+    params, last_step, status = TRIALS[trial_id]
+    log.append("trial_started", trial_id=trial_id, number=number, params=params_fields(params))
+    trial = TrialConfig(
+        trial_id=trial_id, params=params, settings=config.settings,
+        folder=folder / "checkpoints" / trial_id,
+    )  # fmt: skip
+    train = train_solo if config.engine == "solo" else train_packed
+    for report in reports_until(train, trial, last_step) if last_step else ():
+        log.append("report", **report_fields(report))
+    reason = "" if last_step else "why"
+    log.append("trial_ended", trial_id=trial_id, status=status, reason=reason)

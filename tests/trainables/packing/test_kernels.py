@@ -1,0 +1,90 @@
+"""On a GPU: Triton's kernels against the padded products, and a fast pack against a plain one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_packs import largest_relative, longer, losses, run_pack, trial_of
+
+from trainables.base_model import load_base
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.examples import Example
+from trainables.packing import elementwise, segments
+from trainables.packing.batch import Pass, Unit, read_table, tabulate
+from trainables.packing.pack import Pack
+
+SLOTS, MODULES, RANK, FEATURES = 4, 2, 24, 160
+ROWS = [Example(list(range(1, length)), [1, 2]) for length in (70, 200, 33, 5)]
+UNITS = [
+    Unit(0, ROWS[:2], 0, 7, 3, 0.3, 1.0),
+    Unit(2, ROWS[2:3], 0, 8, 3, 0.0, 1.0),
+    Unit(3, ROWS[3:], 2, 9, 3, 0.5, 1.0),
+]
+
+
+def pass_on(device: str) -> Pass:
+    table = tabulate(UNITS, SLOTS, is_rounded=True)
+    return read_table(torch.from_numpy(table.numbers).to(device), table.shape)
+
+
+if torch.cuda.is_available():  # the kernels need a GPU
+
+    @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+    @pytest.mark.parametrize("is_dropping", [False, True])
+    @pytest.mark.parametrize("is_transposed", [False, True])
+    def test_kernels_give_the_padded_products(
+        dtype: torch.dtype, near: float, is_dropping: bool, is_transposed: bool
+    ) -> None:
+        torch.manual_seed(0)
+        cpu, gpu = pass_on("cpu"), pass_on("cuda")
+        num_tokens, num_real = len(cpu.ids_N), int(cpu.segments.bounds_K2.max())
+        keys_M2 = torch.tensor([[123456789, -987654321], [5, 6]], dtype=torch.int32)
+        scaling_K = torch.rand(SLOTS, 7)[:, 3]
+        x_NF = torch.randn(num_tokens, FEATURES).to(dtype)
+        y_NF = torch.randn(num_tokens, 2 * FEATURES).to(dtype)
+        inner_MNR = torch.randn(MODULES, num_tokens, RANK).to(dtype)
+        weights = torch.randn(SLOTS, MODULES, RANK, FEATURES)
+        if is_transposed:
+            weights = weights.mT.contiguous().mT
+        found = []
+        for batch, device, exact in ((cpu, "cpu", torch.float32), (gpu, "cuda", dtype)):
+            dropout = batch.dropout if is_dropping else None
+            extras = (scaling_K.to(device), dropout, keys_M2.to(device))
+            x, inner = x_NF.to(device, exact), inner_MNR.to(device, exact)
+            y, grads = y_NF.to(device, exact, copy=True), torch.ones_like(weights, device=device)
+            own = torch.empty_like(weights, device=device).copy_(weights)
+            reduced = segments.reduce(x, own, batch.segments, *extras)
+            segments.expand_(y[:, FEATURES:], inner, own, batch.segments, *extras)
+            segments.contract_(grads, inner, x, batch.segments, *extras)
+            made = (reduced[:, :num_real], y[:num_real], grads)
+            found.append([tensor.float().cpu() for tensor in made])
+        for expected, one in zip(*found, strict=True):
+            assert float((one - expected).norm() / expected.norm()) < near
+
+    def test_gate_is_that_of_torch() -> None:
+        gate_up = torch.randn(33, 2 * 1500, device="cuda", requires_grad=True)
+        weights = torch.randn(33, 1500, device="cuda")
+        found = [
+            (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
+            for made in (elementwise.swiglu(gate_up), elementwise.compiled().swiglu(gate_up))
+        ]
+        torch.testing.assert_close(found[1], found[0])
+
+    def test_fast_pack_follows_a_plain_one(
+        settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
+    ) -> None:
+        """In bfloat16, with a join, a departure and passes that vary."""
+        settings = longer(settings, 12, compute_dtype="bfloat16", batch_size=8)
+        found = []
+        for is_fast in (False, True):
+            base = load_base(settings.model, settings.compute_dtype)
+            pack = Pack(base, 3, 16, 700, is_fast=is_fast)
+            for slot in (0, 2):
+                pack.join(slot, trial_of(f"t{slot}", params, settings), examples)
+            plan = {
+                4: lambda pack: pack.join(1, trial_of("late", params, settings), examples),
+                7: lambda pack: pack.leave(0),
+            }
+            results = run_pack(pack, plan)
+            found.append([loss for name in ("t2", "late") for loss in losses(results[name])])
+        assert largest_relative(list(zip(*found, strict=True))) < 2e-2

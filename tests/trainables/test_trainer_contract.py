@@ -1,0 +1,255 @@
+"""What every trainer promises: reports, resuming, stopping, failing, and the same numbers."""
+
+import dataclasses
+import gc
+import math
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from trainables import solo
+from trainables.base_model import load_base
+from trainables.checkpoint import (
+    ADAPTER_NAMES,
+    PACK_STATE_NAMES,
+    SOLO_STATE_NAMES,
+    complete_checkpoints,
+    last_report,
+    prune_to_adapter,
+)
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.errors import SweepAborted, TrialFailed
+from trainables.evaluate import evaluate, fixed_slice
+from trainables.packing import alone
+from trainables.tasks import TASKS
+
+Train = Callable[[TrialConfig, Callable[[TrialReport], None]], None]
+Numbers = list[tuple[int, float, dict[str, float]]]
+
+TRAINERS: dict[str, Train] = {"solo": solo.train, "packed": alone.train}
+STATE_NAMES = {"solo": SOLO_STATE_NAMES, "packed": PACK_STATE_NAMES}
+
+
+@pytest.fixture(params=TRAINERS)
+def engine(request: pytest.FixtureRequest) -> str:
+    """The trainer's name."""
+    name: str = request.param
+    return name
+
+
+def run(
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    folder: Path,
+    on_report: Callable[[TrialReport], None] | None = None,
+) -> list[TrialReport]:
+    """Train and collect the reports."""
+    reports: list[TrialReport] = []
+
+    def report(made: TrialReport) -> None:
+        reports.append(made)
+        if on_report is not None:
+            on_report(made)
+
+    config = TrialConfig(trial_id="t0001", params=params, settings=settings, folder=folder)
+    TRAINERS[engine](config, report)
+    return reports
+
+
+def numbers(reports: Sequence[TrialReport]) -> Numbers:
+    """What must not depend on the process, the attempt or the clock."""
+    return [(report.step, report.train_loss, report.metrics) for report in reports]
+
+
+def stop_at(step: int) -> Callable[[TrialReport], None]:
+    """A report function that stops the trial at a step."""
+
+    def stop(report: TrialReport) -> None:
+        if report.step == step:
+            raise SystemExit(0)
+
+    return stop
+
+
+def test_trial_reports_at_its_rungs_and_leaves_its_adapter(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    reports = run(engine, settings, params, tmp_path)
+    assert [report.step for report in reports] == [2, 4]
+    assert [report.trial_id for report in reports] == ["t0001", "t0001"]
+    assert reports[1].checkpoint == tmp_path / "checkpoint-4"
+    assert reports[1].train_loss < reports[0].train_loss
+    assert reports[0].learning_rate == pytest.approx(5e-3)
+    assert reports[1].learning_rate == pytest.approx(5e-3 / 3)
+    assert reports[1].epoch == pytest.approx(16 / 40)
+    assert reports[1].tokens > reports[0].tokens > 0
+    assert reports[1].seconds > reports[0].seconds > 0
+    trained = [reports[0].tokens, reports[1].tokens - reports[0].tokens]
+    training_s = [n / made.tokens_per_s for n, made in zip(trained, reports, strict=True)]
+    assert 0 < sum(training_s) < reports[1].seconds
+    assert reports[1].peak_gib > 0
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-4"]
+    assert sorted(path.name for path in reports[1].checkpoint.iterdir()) == sorted(ADAPTER_NAMES)
+
+
+def test_peft_loads_the_adapter_and_gives_the_reported_scores(
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+) -> None:
+    last = run(engine, settings, params, tmp_path)[-1]
+    base = load_base(settings.model, settings.compute_dtype)
+    model = PeftModel.from_pretrained(base, str(last.checkpoint))
+    task = TASKS[settings.task]
+    rows = fixed_slice(task.load(settings.data).validation, settings.eval_rows)
+    scores = evaluate(model, tokenizer, rows, task.language, settings)
+    assert last.metrics == pytest.approx(scores, rel=1e-5)
+    names = {"rouge1", "rouge2", "rougeL", "rougeLsum", "eval_loss", "gen_len_tokens"}
+    assert set(last.metrics) == names
+    assert all(math.isfinite(value) for value in last.metrics.values())
+
+
+def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    whole = run(engine, settings, params, tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        run(engine, settings, params, tmp_path / "cut", stop_at(2))
+    sent = last_report(tmp_path / "cut")
+    (tmp_path / "cut" / "checkpoint-3").mkdir()
+    resumed = run(engine, settings, params, tmp_path / "cut")
+    assert numbers(resumed) == numbers(whole)
+    assert resumed[0] == sent
+    assert resumed[1].seconds > resumed[0].seconds
+    assert resumed[1].tokens == whole[1].tokens
+
+
+def test_finished_trial_sends_its_report_again_and_trains_no_more(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    first = run(engine, settings, params, tmp_path)
+    assert run(engine, settings, params, tmp_path) == first[-1:]
+
+
+def test_stopped_trial_keeps_the_state_to_go_on_from(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings, rungs=(1, 2, 3, 4))
+    with pytest.raises(SystemExit):
+        run(engine, settings, params, tmp_path, stop_at(3))
+    kept = complete_checkpoints(tmp_path)
+    assert [path.name for path in kept] == ["checkpoint-2", "checkpoint-3"]
+    assert all((path / name).is_file() for path in kept for name in STATE_NAMES[engine])
+
+
+def test_pruned_trial_starts_anew(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        run(engine, settings, params, tmp_path, stop_at(2))
+    prune_to_adapter(tmp_path)
+    assert [report.step for report in run(engine, settings, params, tmp_path)] == [2, 4]
+
+
+def test_trial_of_the_other_engine_starts_anew(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    (other,) = TRAINERS.keys() - {engine}
+    with pytest.raises(SystemExit):
+        run(other, settings, params, tmp_path, stop_at(2))
+    whole = run(engine, settings, params, tmp_path / "whole")
+    assert numbers(run(engine, settings, params, tmp_path)) == numbers(whole)
+
+
+def test_stopped_trial_leaves_no_model_in_memory(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    before = num_weights()
+    alive: list[int] = []
+
+    def stop(report: TrialReport) -> None:
+        alive.append(num_weights())
+        raise SystemExit(0)
+
+    with pytest.raises(SystemExit):
+        run(engine, settings, params, tmp_path, stop)
+    assert alive[0] > before
+    assert num_weights() == before
+
+
+def num_weights() -> int:
+    """Quantised weights that are alive in this process."""
+    gc.collect()
+    return sum(
+        isinstance(found, Linear4bit)
+        or (type(found) is torch.Tensor and found.dtype == torch.uint8)
+        for found in gc.get_objects()
+    )
+
+
+def test_trial_does_not_depend_on_what_its_process_did_before(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    first = numbers(run(engine, settings, params, tmp_path / "first"))
+    other = dataclasses.replace(params, lora_rank=2, learning_rate=1e-4)
+    bf16 = dataclasses.replace(settings, compute_dtype="bfloat16", seed=9)
+    assert numbers(run(engine, bf16, other, tmp_path / "between")) != first
+    assert numbers(run(engine, settings, params, tmp_path / "second")) == first
+    assert numbers_of_a_fresh_process(engine, settings, params, tmp_path / "fresh") == first
+
+
+def numbers_of_a_fresh_process(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, folder: Path
+) -> Numbers:
+    """The same trial, trained by a process that has done nothing else."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return numbers(pool.submit(run, engine, settings, params, folder).result())
+
+
+def test_exploding_trial_fails_with_its_step(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    params = dataclasses.replace(params, learning_rate=1e30)
+    with pytest.raises(TrialFailed, match=r"non-finite (loss|gradient) at step [23]"):
+        run(engine, settings, params, tmp_path)
+
+
+def test_trial_of_one_step_reports_once(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings, max_steps=1, rungs=(1,), schedule="cosine")
+    (report,) = run(engine, settings, params, tmp_path)
+    assert report.step == 1 and math.isfinite(report.train_loss)
+
+
+def test_missing_data_aborts_the_sweep(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings, data=str(tmp_path / "nowhere"))
+    with pytest.raises(SweepAborted, match="nowhere"):
+        run(engine, settings, params, tmp_path)
+
+
+def test_engines_agree_without_dropout(
+    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    params = dataclasses.replace(params, lora_dropout=0.0)
+    settings = dataclasses.replace(settings, max_steps=12, rungs=tuple(range(1, 13)))
+    curves = [run(name, settings, params, tmp_path / name) for name in TRAINERS]
+    assert len(curves[0]) == 12
+    for one, other in zip(*curves, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-4)
+        assert other.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-4)
+        assert other.learning_rate == pytest.approx(one.learning_rate, rel=1e-6)
+        assert (other.step, other.tokens, other.epoch) == (one.step, one.tokens, one.epoch)

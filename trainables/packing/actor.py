@@ -1,0 +1,311 @@
+"""Packs as Ray actors, one a GPU, and how a trial without torch trains in one of them."""
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+
+from trainables.config import TrainingSettings, TrialConfig, TrialReport
+from trainables.errors import SweepAborted, TrialFailed
+from trainables.packing.capacity import Capacity, cpu_threads
+from trainables.packing.events import Aborted, Event, Failed, Finished, LeaseLost, Reported
+
+LEASE_TIMEOUT_S = 30.0
+RENEW_S = 2.0
+POLL_S = 10.0
+"""How long one question for the next event waits for it."""
+ANSWER_S = 2.0
+"""How long a pack is waited for when trials look for a slot."""
+LOOK_S = 0.5
+"""Between two looks for a slot."""
+FAREWELL_S = 2.0
+"""From a pack's fault to its process's end: its trials hear the reason."""
+LOCK_NAME = ".packs.lock"
+"""In the checkpoints' folder: locked, and shared, by each pack whose process lives."""
+
+
+class PackFault(Exception):
+    """The loop of a pack ended, and its process is about to; the message says why."""
+
+
+class PackActor:
+    """A PackHost behind Ray: its methods are called from threads of Ray's, its loop has its own.
+
+    The base loads from the start. When the loop dies the process ends, so that Ray starts it
+    again.
+
+    Args:
+        settings: of every trial.
+        capacity: sizes of the pack.
+        checkpoints: absolute folder that holds one folder a trial.
+        lease_timeout_s: how long a trial may be silent before its slot is given to another.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        capacity: Capacity,
+        checkpoints: Path,
+        lease_timeout_s: float = LEASE_TIMEOUT_S,
+    ) -> None:
+        from trainables.packing.host import PackHost  # loads torch, only in the pack's process
+
+        self._lock = (checkpoints / LOCK_NAME).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self._host = PackHost(settings, capacity, lease_timeout_s)
+        self._lease_timeout_s = lease_timeout_s
+        self._num_slots = capacity.num_slots
+        self._heard_s: dict[int, tuple[str, float]] = {}
+        self._fault: Exception | None = None
+        self._has_ended = threading.Event()
+        threading.Thread(target=self._run, name="pack", daemon=True).start()
+
+    def num_free(self, trial_id: str) -> int:
+        """Slots that no other living trial waits for or trains in; below 0 if more wait than fit.
+
+        Whoever holds the trial's lease is evicted: a process that has died.
+        """
+        self._check()
+        self._host.evict(trial_id)
+        limit_s = time.monotonic() - self._lease_timeout_s
+        present = [
+            other for other, heard_s in list(self._heard_s.values())
+            if other != trial_id and heard_s > limit_s
+        ]  # fmt: skip
+        return self._num_slots - len(present)
+
+    def join(self, trial: TrialConfig) -> int:
+        """See PackHost.join."""
+        self._check()
+        lease = self._host.join(trial)
+        self._heard_s[lease] = trial.trial_id, time.monotonic()
+        return lease
+
+    def next_event(self, lease: int, timeout_s: float) -> Event | None:
+        """See PackHost.next_event; raises PackFault, or what aborts the sweep, if the loop died."""
+        self._hear(lease)
+        event = self._host.next_event(lease, timeout_s)
+        if isinstance(event, LeaseLost):
+            self._has_ended.wait(LOOK_S)  # a loop that dies ends all leases first
+            self._check()
+        if event is None or isinstance(event, Reported):
+            self._hear(lease)
+        else:
+            self._heard_s.pop(lease, None)
+        return event
+
+    def renew(self, lease: int) -> bool:
+        """See PackHost.renew."""
+        self._hear(lease)
+        return self._host.renew(lease)
+
+    def leave(self, lease: int) -> None:
+        """See PackHost.leave."""
+        self._heard_s.pop(lease, None)
+        self._host.leave(lease)
+
+    def _hear(self, lease: int) -> None:
+        if lease in self._heard_s:
+            trial_id, _ = self._heard_s[lease]
+            self._heard_s[lease] = trial_id, time.monotonic()
+
+    def _run(self) -> None:
+        try:
+            self._host.run()
+            self._fault = PackFault(f"the loop of process {os.getpid()} ended")
+        except SweepAborted as aborted:
+            self._fault = aborted
+        except BaseException as error:  # whatever it is, the process ends of it
+            traceback.print_exc()
+            self._fault = self._as_fault(f"{type(error).__name__}: {error}")
+        self._has_ended.set()
+        time.sleep(FAREWELL_S)
+        os._exit(1)
+
+    def _as_fault(self, reason: str) -> Exception:
+        """A pack that cannot even load the first time will not the next time either."""
+        is_first = not ray.get_runtime_context().was_current_actor_reconstructed
+        if is_first and not self._host.has_loaded:
+            return SweepAborted(
+                f"a pack cannot start: {reason}",
+                "see its traceback in Ray's logs (worker-*.err); --engine solo needs no packs",
+            )
+        return PackFault(f"in process {os.getpid()}, {reason}")
+
+    def _check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+
+def start_pack(
+    settings: TrainingSettings,
+    capacity: Capacity,
+    checkpoints: Path,
+    *,
+    has_gpu: bool,
+    lease_timeout_s: float = LEASE_TIMEOUT_S,
+) -> ActorHandle:
+    """A pack on any GPU of the cluster that is free, or on a CPU; Ray restarts it when it dies."""
+    num_polls = 2 * capacity.num_slots + 8  # what a trial asked before it died waits for POLL_S
+    actor_class = ray.remote(concurrency_groups={"polls": num_polls})(PackActor)
+    env_vars = {} if has_gpu else cpu_threads()
+    return actor_class.options(
+        num_cpus=1, num_gpus=1 if has_gpu else 0, max_restarts=-1, max_concurrency=8,
+        runtime_env={"env_vars": env_vars},
+    ).remote(settings, capacity, checkpoints, lease_timeout_s)  # fmt: skip
+
+
+def train(
+    trial: TrialConfig,
+    actors: Sequence[ActorHandle],
+    report: Callable[[TrialReport], None],
+    max_failures: int,
+) -> None:
+    """Train one trial in any of the packs, reporting at every rung.
+
+    A trial whose pack dies joins again, from its last report. report may raise SystemExit; the
+    slot is given back before it leaves this function.
+
+    Args:
+        trial: what to train.
+        actors: PackActors of its sweep.
+        report: blocks until the sweep has decided.
+        max_failures: times that a pack may be lost between two reports.
+
+    Raises:
+        TrialFailed: the trial cannot go on, or no pack lives long enough.
+        SweepAborted: nothing can go on.
+    """
+    last_step = num_lost = 0
+    faults: set[str] = set()
+
+    def forward(made: TrialReport) -> None:
+        """A report that was decided already says only where the trial goes on."""
+        nonlocal last_step, num_lost
+        if made.step > last_step:
+            last_step, num_lost = made.step, 0
+            report(made)
+
+    while (lost := _stay(trial, actors, forward, faults)) is not None:
+        num_lost += 1
+        if num_lost > max_failures:
+            raise TrialFailed(f"its pack was lost {num_lost} times without a report: {lost}")
+
+
+def _stay(
+    trial: TrialConfig,
+    actors: Sequence[ActorHandle],
+    report: Callable[[TrialReport], None],
+    faults: set[str],
+) -> str | None:
+    """Join a pack and forward what it reports; why the lease was lost, or None at the end.
+
+    Args:
+        faults: of packs, as far as the trial has met them; one that is met again is no new loss.
+    """
+    try:
+        actor = _freest(actors, trial.trial_id, faults)
+        lease: int = ray.get(actor.join.remote(trial))
+        with _leased(actor, lease):
+            while True:
+                poll = actor.next_event.options(concurrency_group="polls")
+                event: Event | None = ray.get(poll.remote(lease, POLL_S))
+                if isinstance(event, Reported):
+                    report(event.report)
+                elif isinstance(event, LeaseLost):
+                    return "the pack had not heard of the trial in time"
+                elif isinstance(event, Failed):
+                    raise TrialFailed(event.reason)
+                elif isinstance(event, Aborted):
+                    raise SweepAborted(event.error, event.fix)
+                elif isinstance(event, Finished):
+                    return None
+    except PackFault as fault:
+        return str(fault)
+    except RayTaskError as raised:
+        faults.add(str(_fault(raised)))
+        return str(_fault(raised))
+    except RayActorError as died:
+        return _first_line(died)
+
+
+def _freest(actors: Sequence[ActorHandle], trial_id: str, faults: set[str]) -> ActorHandle:
+    """The pack with most free slots for a trial that none of them trains from now on.
+
+    Waits until one has any, also while packs start.
+
+    Raises:
+        TrialFailed: every pack is gone for good.
+        PackFault: a pack that ends; the trial had not met the fault before.
+    """
+    while True:
+        asked = {actor.num_free.remote(trial_id): actor for actor in actors}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+        found = [(_num_free(ref, faults), asked[ref]) for ref in answered]
+        gone = [why for why, _ in found if isinstance(why, str)]
+        if len(gone) == len(actors):
+            raise TrialFailed(f"no pack is left: {gone[0]}")
+        free = [(number, actor) for number, actor in found if isinstance(number, int)]
+        number, actor = max(free, key=lambda one: one[0], default=(0, None))
+        if actor is not None and number > 0:
+            return actor
+        time.sleep(LOOK_S)
+
+
+def _num_free(answer: Any, faults: set[str]) -> int | str:
+    """The free slots of a pack, 0 while it starts again, or why it is gone for good."""
+    try:
+        number: int = ray.get(answer)
+    except ActorDiedError as gone:
+        return _first_line(gone)
+    except RayActorError:
+        return 0
+    except RayTaskError as raised:
+        fault = _fault(raised)
+        if str(fault) not in faults:
+            faults.add(str(fault))
+            raise fault from None
+        return 0
+    return number
+
+
+@contextlib.contextmanager
+def _leased(actor: ActorHandle, lease: int) -> Iterator[None]:
+    """Keeps the lease however long a report takes, and gives it back."""
+    is_over = threading.Event()
+    threading.Thread(target=_renew, args=(actor, lease, is_over), daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        with contextlib.suppress(RayActorError, GetTimeoutError):
+            ray.get(actor.leave.remote(lease), timeout=ANSWER_S)
+
+
+def _renew(actor: ActorHandle, lease: int, is_over: threading.Event) -> None:
+    """Until the lease is over or lost; who waits for the next event is told why."""
+    with contextlib.suppress(RayActorError):
+        while not is_over.wait(RENEW_S) and ray.get(actor.renew.remote(lease)):
+            pass
+
+
+def _fault(raised: RayTaskError) -> PackFault:
+    """The fault that a pack's method raised; anything else is not ours to handle."""
+    if isinstance(raised.cause, SweepAborted):
+        raise raised.cause from None
+    if isinstance(raised.cause, PackFault):
+        return raised.cause
+    raise raised
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

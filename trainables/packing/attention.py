@@ -1,0 +1,48 @@
+"""Causal attention within each row, over rows of any lengths that lie end to end.
+
+Shapes: S rows, N tokens of a pass, T tokens of the longest row, H query heads, G key heads, C
+features of a head.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Rows(NamedTuple):
+    """Where the rows of a pass begin and end."""
+
+    bounds_S1: Tensor
+    """int32, one more than rows: each row's first token, and the end of the last."""
+    longest: int
+    """T, or more."""
+
+
+def attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor:
+    """(N, H, C); key heads serve groups of query heads."""
+    if q_NHC.is_cuda and q_NHC.dtype in (torch.bfloat16, torch.float16):
+        # What torch.nn.attention.varlen calls; its own signature changed from torch 2.11 to 2.13.
+        mixed: Tensor = torch.ops.aten._flash_attention_forward(
+            q_NHC, k_NGC, v_NGC, rows.bounds_S1, rows.bounds_S1, rows.longest, rows.longest,
+            0.0, True, False, scale=q_NHC.shape[-1] ** -0.5,
+        )[0]  # fmt: skip
+        return mixed
+    return _padded_attention(q_NHC, k_NGC, v_NGC, rows)
+
+
+def _padded_attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor:
+    """Where there is no kernel for ragged rows: on a CPU, and in float32."""
+    first_S1, end_S1 = rows.bounds_S1[:-1, None].long(), rows.bounds_S1[1:, None]
+    index_ST = first_S1 + torch.arange(rows.longest, device=q_NHC.device)
+    is_real_ST = index_ST < end_S1
+    index_ST = index_ST.clamp(max=len(q_NHC) - 1)
+    q, k, v = (
+        torch.where(is_real_ST[:, :, None, None], x[index_ST], 0.0).transpose(1, 2)
+        for x in (q_NHC, k_NGC, v_NGC)
+    )
+    mixed_SHTC = scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=q.shape[-1] ** -0.5, enable_gqa=True
+    )
+    return mixed_SHTC.transpose(1, 2)[is_real_ST]

@@ -1,0 +1,42 @@
+"""What a pack tells a trial. Standard library only, because trials load no torch."""
+
+from dataclasses import dataclass
+
+from trainables.config import TrialReport
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The trial stands at a rung, or stood there when it was last seen on disk."""
+
+    report: TrialReport
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial cannot go on; its neighbours can."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Aborted:
+    """Nothing can go on; the fields are those of SweepAborted."""
+
+    error: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The trial has made all its steps; its last report came before."""
+
+
+@dataclass(frozen=True)
+class LeaseLost:
+    """The pack does not know the lease, or no longer: join again."""
+
+
+Event = Reported | Failed | Aborted | Finished | LeaseLost
+LAST_EVENTS = (Failed, Aborted, Finished)
+"""After one of these there is nothing to wait for."""

@@ -1,0 +1,144 @@
+"""One GPU's pack as a service: trials join by lease from any thread; one thread trains. No Ray.
+
+It owns the base, the tokenised rows and the pack. Events are in trainables/packing/events.py.
+"""
+
+from trainables.base_model import device, load_base, load_tokenizer
+from trainables.config import TrainingSettings, TrialConfig
+from trainables.evaluate import fixed_slice
+from trainables.examples import encode_training_rows
+from trainables.memory import free_memory, reset_peak
+from trainables.packing.capacity import Capacity
+from trainables.packing.events import Event
+from trainables.packing.leases import Leases
+from trainables.packing.pack import Pack
+from trainables.packing.rounds import Rounds
+from trainables.packing.scorer import Scorer
+from trainables.tasks import TASKS
+
+
+class PackHost:
+    """A pack and its loop. All methods but run are quick and may be called from any thread.
+
+    Args:
+        settings: of every trial.
+        capacity: sizes of the pack.
+        lease_timeout_s: how long a trial may be silent before its slot is freed.
+        admit_wait_s: how long a waiting trial waits for others, so that they enter together.
+        decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
+            about its report before.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        capacity: Capacity,
+        lease_timeout_s: float = 30.0,
+        *,
+        admit_wait_s: float = 1.0,
+        decision_wait_s: float = 10.0,
+    ) -> None:
+        self._settings = settings
+        self._capacity = capacity
+        self._leases = Leases(lease_timeout_s)
+        self._admit_wait_s = admit_wait_s
+        self._decision_wait_s = decision_wait_s
+        self.has_loaded = False
+        """Whether the rows and the base are there."""
+
+    def join(self, trial: TrialConfig) -> int:
+        """The lease number of a trial, which from now on waits for a slot.
+
+        A lease that the trial already has is lost; the new one goes on from the disk.
+
+        Raises:
+            ValueError: the trial is not of this pack's sweep, or its rank is too large.
+        """
+        if trial.settings != self._settings:
+            raise ValueError(f"the settings of {trial.trial_id} are not those of the pack")
+        if trial.params.lora_rank > self._capacity.max_rank:
+            rule = f"at most the pack's max_rank ({self._capacity.max_rank})"
+            raise ValueError(f"lora_rank is {trial.params.lora_rank}; it must be {rule}")
+        return self._leases.join(trial)
+
+    def next_event(self, lease: int, timeout_s: float) -> Event | None:
+        """What happened next to the trial, or None if nothing has within timeout_s.
+
+        Renews the lease, while it waits too. To ask again after a report says that the trial goes
+        on: until then the pack trains it to its next rung at most.
+        """
+        return self._leases.next_event(lease, timeout_s)
+
+    def renew(self, lease: int) -> bool:
+        """Keep the lease; False if it is lost."""
+        return self._leases.renew(lease)
+
+    def leave(self, lease: int) -> None:
+        """Give the slot back; once this returns, the pack writes no more to the trial's folder."""
+        self._leases.leave(lease)
+
+    def evict(self, trial_id: str) -> None:
+        """As leave, for whoever holds the trial's lease."""
+        self._leases.evict(trial_id)
+
+    def close(self) -> None:
+        """End run at the next step; whoever waits for an event is told that the lease is lost."""
+        self._leases.close()
+
+    def run(self, until_empty: bool = False) -> None:
+        """Train whoever joins, until close is called.
+
+        Args:
+            until_empty: also end once every trial that has joined has ended.
+
+        Raises:
+            SweepAborted: the data cannot be read.
+        """
+        try:
+            rounds = self._start()
+            self.has_loaded = True
+            while not self._leases.is_closed and not (until_empty and self._leases.is_done):
+                rounds.run_one()
+        finally:
+            self.close()
+
+    def _start(self) -> Rounds:
+        """Read the rows and the base once, for all trials."""
+        reset_peak()
+        settings = self._settings
+        task = TASKS[settings.task]
+        splits = task.load(settings.data)
+        tokenizer = load_tokenizer(settings.model)
+        scorer = Scorer(
+            tokenizer,
+            fixed_slice(splits.validation, settings.eval_rows),
+            task.language,
+            settings,
+            max_tokens=self._capacity.eval_tokens,
+            is_graphed=device().type == "cuda",
+        )
+        examples = encode_training_rows(
+            tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
+        )
+        return Rounds(
+            new_pack(settings, self._capacity),
+            scorer,
+            examples,
+            self._leases,
+            admit_wait_s=self._admit_wait_s,
+            decision_wait_s=self._decision_wait_s,
+        )
+
+
+def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
+    """An empty pack over a base that nothing else holds."""
+    pack = Pack(
+        load_base(settings.model, settings.compute_dtype),
+        num_slots=capacity.num_slots,
+        max_rank=capacity.max_rank,
+        max_tokens=capacity.max_tokens,
+        is_dequantised=capacity.is_dequantised,
+        is_fast=device().type == "cuda" and settings.compute_dtype == "bfloat16",
+    )
+    free_memory()  # the base's NF4 weights, which stand in a cycle of references
+    return pack

@@ -1,0 +1,293 @@
+"""The products of segments.py as Triton kernels: one pass over the inputs, dropout made on the way.
+
+A program works on tokens of one slot alone. Nothing is summed atomically, so the numbers of a slot
+do not depend on its neighbours and repeat exactly.
+
+Shapes: as in segments.py.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from trainables.packing.masks import KEEP_BITS, LAST_SHIFT, ROUNDS, Dropout
+from trainables.packing.segments import BLOCK_TOKENS, Segments
+
+SHIFT_1, FACTOR_1 = tl.constexpr(ROUNDS[0][0]), tl.constexpr(ROUNDS[0][1])
+SHIFT_2, FACTOR_2 = tl.constexpr(ROUNDS[1][0]), tl.constexpr(ROUNDS[1][1])
+SHIFT_3 = tl.constexpr(LAST_SHIFT)
+MOST_TOKENS = tl.constexpr(BLOCK_TOKENS)
+LOW_HALF = tl.constexpr((1 << KEEP_BITS) - 1)
+MIN_RANK = 16
+"""The smallest side of a matrix that tensor cores multiply."""
+
+
+class Tile(NamedTuple):
+    """What one program of a kernel works on at a time."""
+
+    block_tokens: int
+    block_features: int
+    num_warps: int
+    num_stages: int
+
+
+REDUCE = Tile(32, 128, 4, 3)
+EXPAND = Tile(64, 64, 4, 3)
+CONTRACT = Tile(64, 64, 4, 3)
+
+
+def reduce(
+    x_NF: Tensor,
+    weights_KMRF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None,
+    dropout: Dropout | None,
+    keys_M2: Tensor | None,
+) -> Tensor:
+    """As segments.reduce."""
+    _, num_modules, rank, num_features = weights_KMRF.shape
+    inner_MNR = x_NF.new_empty(num_modules, len(x_NF), rank)
+    _reduce[(_num_programs(segments, REDUCE), num_modules)](
+        x_NF, weights_KMRF, inner_MNR, segments.blocks_B3,
+        *_extras(x_NF, scaling_K, dropout, keys_M2),
+        num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
+        **_options(x_NF, rank, scaling_K, dropout, REDUCE),
+    )  # fmt: skip
+    return inner_MNR
+
+
+def expand_(
+    y_NF: Tensor,
+    inner_MNR: Tensor,
+    weights_KMRF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None,
+    dropout: Dropout | None,
+    keys_M2: Tensor | None,
+) -> None:
+    """As segments.expand_."""
+    _, num_modules, rank, num_features = weights_KMRF.shape
+    grid = (_num_programs(segments, EXPAND), triton.cdiv(num_features, EXPAND.block_features))
+    _expand[grid](
+        y_NF, inner_MNR, weights_KMRF, segments.blocks_B3,
+        *_extras(y_NF, scaling_K, dropout, keys_M2),
+        num_features, rank, y_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
+        **_options(y_NF, rank, scaling_K, dropout, EXPAND), NUM_MODULES=num_modules,
+    )  # fmt: skip
+
+
+def contract_(
+    grads_KMRF: Tensor,
+    inner_MNR: Tensor,
+    x_NF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None,
+    dropout: Dropout | None,
+    keys_M2: Tensor | None,
+) -> None:
+    """As segments.contract_."""
+    num_slots, num_modules, rank, num_features = grads_KMRF.shape
+    grid = (num_slots, triton.cdiv(num_features, CONTRACT.block_features), num_modules)
+    _contract[grid](
+        grads_KMRF, inner_MNR, x_NF, segments.bounds_K2,
+        *_extras(x_NF, scaling_K, dropout, keys_M2),
+        num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *grads_KMRF.stride(),
+        **_options(x_NF, rank, scaling_K, dropout, CONTRACT),
+    )  # fmt: skip
+
+
+def _num_programs(segments: Segments, tile: Tile) -> int:
+    return len(segments.blocks_B3) * (BLOCK_TOKENS // tile.block_tokens)
+
+
+def _extras(
+    x: Tensor, scaling_K: Tensor | None, dropout: Dropout | None, keys_M2: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Pointers that every kernel takes; x stands in for those that it will not read."""
+    scaling = (x if scaling_K is None else scaling_K,)
+    if dropout is None or keys_M2 is None:
+        return (*scaling, x, x, x, x, x)
+    return (*scaling, dropout.words_N2, dropout.places_N, dropout.thresholds_K, dropout.scales_K,
+            keys_M2)  # fmt: skip
+
+
+def _options(
+    x: Tensor, rank: int, scaling_K: Tensor | None, dropout: Dropout | None, tile: Tile
+) -> dict[str, Any]:
+    return {
+        "scaling_stride": 0 if scaling_K is None else scaling_K.stride(0),
+        "HAS_SCALING": scaling_K is not None,
+        "HAS_DROPOUT": dropout is not None,
+        "PRECISION": "ieee" if x.dtype == torch.float32 else "tf32",
+        "BLOCK_N": tile.block_tokens,
+        "BLOCK_F": tile.block_features,
+        "BLOCK_R": max(MIN_RANK, triton.next_power_of_2(rank)),
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
+    }
+
+
+@triton.jit
+def _reduce(
+    x_ptr, w_ptr, out_ptr, blocks_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
+    scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, w_stride_k, w_stride_m,
+    w_stride_r, w_stride_f,
+    scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    module = tl.program_id(1)
+    slot, first, end = _block(blocks_ptr, BLOCK_N)
+    if first < end:
+        n = first + tl.arange(0, BLOCK_N)
+        r = tl.arange(0, BLOCK_R)
+        is_token, is_rank = n < end, r < rank
+        w_tile = w_ptr + slot * w_stride_k + module * w_stride_m + r[None, :] * w_stride_r
+        rows = n.to(tl.int64) * x_stride
+        acc = tl.zeros((BLOCK_N, BLOCK_R), dtype=tl.float32)
+        for start in range(0, num_features, BLOCK_F):
+            f = start + tl.arange(0, BLOCK_F)
+            is_feature = f < num_features
+            x = tl.load(
+                x_ptr + rows[:, None] + f[None, :],
+                mask=is_token[:, None] & is_feature[None, :], other=0.0,
+            )  # fmt: skip
+            if HAS_DROPOUT:
+                x = _dropped(
+                    x, n, start, is_token, slot, num_features, words_ptr, places_ptr,
+                    thresholds_ptr, scales_ptr, keys_ptr + 2 * module, BLOCK_F,
+                )  # fmt: skip
+            w = tl.load(
+                w_tile + f[:, None].to(tl.int64) * w_stride_f,
+                mask=is_feature[:, None] & is_rank[None, :], other=0.0,
+            )  # fmt: skip
+            acc += tl.dot(x, w.to(x.dtype), input_precision=PRECISION)
+        if HAS_SCALING:
+            acc *= tl.load(scaling_ptr + slot * scaling_stride)
+        out = out_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :]
+        tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=is_token[:, None] & is_rank[None, :])
+
+
+@triton.jit
+def _expand(
+    y_ptr, inner_ptr, w_ptr, blocks_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
+    scales_ptr, keys_ptr, num_features, rank, y_stride, inner_stride, w_stride_k, w_stride_m,
+    w_stride_r, w_stride_f,
+    scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+    NUM_MODULES: tl.constexpr,
+):  # fmt: skip
+    slot, first, end = _block(blocks_ptr, BLOCK_N)
+    if first < end:
+        n = first + tl.arange(0, BLOCK_N)
+        r = tl.arange(0, BLOCK_R)
+        f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+        is_token, is_rank, is_feature = n < end, r < rank, f < num_features
+        total = tl.zeros((BLOCK_N, BLOCK_F), dtype=tl.float32)
+        for module in tl.static_range(NUM_MODULES):
+            inner = tl.load(
+                inner_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :],
+                mask=is_token[:, None] & is_rank[None, :], other=0.0,
+            )  # fmt: skip
+            w = tl.load(
+                w_ptr + slot * w_stride_k + module * w_stride_m + r[:, None] * w_stride_r
+                + f[None, :].to(tl.int64) * w_stride_f,
+                mask=is_rank[:, None] & is_feature[None, :], other=0.0,
+            )  # fmt: skip
+            made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
+            if HAS_SCALING:
+                made *= tl.load(scaling_ptr + slot * scaling_stride)
+            if HAS_DROPOUT:
+                made = _dropped(
+                    made, n, tl.program_id(1) * BLOCK_F, is_token, slot, num_features, words_ptr,
+                    places_ptr, thresholds_ptr, scales_ptr, keys_ptr + 2 * module, BLOCK_F,
+                )  # fmt: skip
+            total += made
+        y = y_ptr + n.to(tl.int64)[:, None] * y_stride + f[None, :]
+        mask = is_token[:, None] & is_feature[None, :]
+        total += tl.load(y, mask=mask, other=0.0).to(tl.float32)
+        tl.store(y, total.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _contract(
+    grads_ptr, inner_ptr, x_ptr, bounds_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
+    scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, g_stride_k, g_stride_m,
+    g_stride_r, g_stride_f,
+    scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    slot, module = tl.program_id(0).to(tl.int64), tl.program_id(2)
+    first, end = tl.load(bounds_ptr + 2 * slot), tl.load(bounds_ptr + 2 * slot + 1)
+    if first < end:
+        r = tl.arange(0, BLOCK_R)
+        f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+        is_rank, is_feature = r < rank, f < num_features
+        acc = tl.zeros((BLOCK_R, BLOCK_F), dtype=tl.float32)
+        for start in range(first, end, BLOCK_N):
+            n = start + tl.arange(0, BLOCK_N)
+            is_token = n < end
+            rows = n.to(tl.int64)
+            inner = tl.load(
+                inner_ptr + module * inner_stride + rows[None, :] * rank + r[:, None],
+                mask=is_token[None, :] & is_rank[:, None], other=0.0,
+            )  # fmt: skip
+            x = tl.load(
+                x_ptr + rows[:, None] * x_stride + f[None, :],
+                mask=is_token[:, None] & is_feature[None, :], other=0.0,
+            )  # fmt: skip
+            if HAS_DROPOUT:
+                x = _dropped(
+                    x, n, tl.program_id(1) * BLOCK_F, is_token, slot, num_features, words_ptr,
+                    places_ptr, thresholds_ptr, scales_ptr, keys_ptr + 2 * module, BLOCK_F,
+                )  # fmt: skip
+            acc += tl.dot(inner, x, input_precision=PRECISION)
+        if HAS_SCALING:
+            acc *= tl.load(scaling_ptr + slot * scaling_stride)
+        grads = (
+            grads_ptr + slot * g_stride_k + module * g_stride_m + r[:, None] * g_stride_r
+            + f[None, :].to(tl.int64) * g_stride_f
+        )  # fmt: skip
+        mask = is_rank[:, None] & is_feature[None, :]
+        tl.store(grads, tl.load(grads, mask=mask, other=0.0) + acc, mask=mask)
+
+
+@triton.jit
+def _dropped(
+    x, n, start, is_token, slot, num_features, words_ptr, places_ptr, thresholds_ptr, scales_ptr,
+    key_ptr, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """masks.drop of one tile from feature start; a slot that drops nothing costs nothing."""
+    threshold = tl.load(thresholds_ptr + slot)
+    if threshold > 0:
+        row = words_ptr + 2 * n
+        word = _mixed(tl.load(row, mask=is_token, other=0) ^ tl.load(key_ptr))
+        other = _mixed(tl.load(row + 1, mask=is_token, other=0) ^ tl.load(key_ptr + 1))
+        pair = start // 2 + tl.arange(0, BLOCK_F // 2)
+        place = tl.load(places_ptr + n, mask=is_token, other=0)[:, None] * num_features
+        bits = (place + pair[None, :]).to(tl.uint32, bitcast=True) ^ word[:, None]
+        bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1 + other[:, None]
+        bits = (bits ^ (bits >> SHIFT_2)) * FACTOR_2
+        bits = (bits ^ (bits >> SHIFT_3)).to(tl.int32, bitcast=True)
+        is_kept = tl.interleave(bits & LOW_HALF, (bits >> 16) & LOW_HALF) >= threshold
+        x = tl.where(is_kept, x.to(tl.float32) * tl.load(scales_ptr + slot), 0.0).to(x.dtype)
+    return x
+
+
+@triton.jit
+def _mixed(x):
+    bits = x.to(tl.uint32, bitcast=True)
+    bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1
+    bits = (bits ^ (bits >> SHIFT_2)) * FACTOR_2
+    return bits ^ (bits >> SHIFT_3)
+
+
+@triton.jit
+def _block(blocks_ptr, BLOCK_N: tl.constexpr):
+    """The slot and tokens of a program: its share of one block of the pass."""
+    shares: tl.constexpr = MOST_TOKENS // BLOCK_N
+    block = blocks_ptr + 3 * (tl.program_id(0) // shares)
+    first = tl.load(block + 1) + tl.program_id(0) % shares * BLOCK_N
+    return tl.load(block).to(tl.int64), first, tl.load(block + 2)

@@ -1,0 +1,76 @@
+"""Runs passes forward and backward; on a GPU, as CUDA graphs that are recorded once a shape."""
+
+import torch
+from torch import Tensor
+
+from trainables.packing.batch import Shape, Table, on_device, read_table
+from trainables.packing.model import PackedModel
+
+MAX_GRAPHS = 256
+"""Recorded shapes that are kept: each is some ten megabytes of launches."""
+
+
+class Passes:
+    """Adds the losses and gradients of passes up.
+
+    Args:
+        model: of the pack.
+        is_graphed: record each shape as a CUDA graph; all share one pool of memory.
+    """
+
+    def __init__(self, model: PackedModel, is_graphed: bool) -> None:
+        params_KP = model.adapters.params_KP
+        self._model = model
+        self._device = params_KP.device
+        self._is_graphed = is_graphed
+        self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._warm: set[bool] = set()
+        self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
+        self.losses_K = torch.zeros(len(params_KP), device=self._device)
+        """Mean loss a label of each slot's step, as far as its passes have run."""
+
+    def run(self, table: Table) -> None:
+        """Add one pass; returns before the GPU has done it.
+
+        Raises:
+            torch.OutOfMemoryError: the gradients are then of no use.
+        """
+        numbers = on_device(table, self._device)
+        if not self._is_graphed:
+            self._run(numbers, table.shape)
+        elif table.shape.has_dropout not in self._warm:  # kernels are made here, not in a graph
+            self._run(numbers, table.shape)
+            self._warm.add(table.shape.has_dropout)
+            del numbers
+            torch.cuda.empty_cache()
+        else:
+            graph, inputs = self._graph(table.shape)
+            inputs.copy_(numbers)
+            graph.replay()
+
+    def forget(self) -> None:
+        """Give the graphs' memory back, after it ran out."""
+        self._graphs.clear()
+        if self._is_graphed:
+            self._pool = torch.cuda.graph_pool_handle()
+            torch.cuda.empty_cache()
+
+    def _run(self, numbers: Tensor, shape: Shape) -> None:
+        batch = read_table(numbers, shape)
+        embedded_ND = self._model.embedded(batch)
+        losses_K = self._model.losses(embedded_ND, batch) * batch.label_weights_K
+        torch.autograd.grad(losses_K.sum(), embedded_ND)
+        self.losses_K += losses_K.detach()
+
+    def _graph(self, shape: Shape) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        if shape not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:  # the one that was used least recently goes
+                del self._graphs[next(iter(self._graphs))]
+            size = sum(shape.sizes.values())
+            inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                self._run(inputs, shape)
+            self._graphs[shape] = (graph, inputs)
+        self._graphs[shape] = self._graphs.pop(shape)
+        return self._graphs[shape]

@@ -1,0 +1,245 @@
+"""The loop of a pack: trials are let in, make a step together, report at their rungs, and go."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from safetensors import SafetensorError
+
+from trainables.checkpoint import (
+    PACK_STATE_NAMES,
+    WRITE_ERRORS,
+    full_disk,
+    keep_last,
+    prune_to_adapter,
+    resumable,
+    write_report,
+)
+from trainables.config import TrialConfig, TrialReport
+from trainables.examples import Example
+from trainables.memory import free_memory
+from trainables.packing.events import Aborted, Event, Failed, Finished, Reported
+from trainables.packing.leases import Lease, Leases
+from trainables.packing.pack import Pack
+from trainables.packing.scorer import Scorer
+from trainables.packing.slot import StepResult
+from trainables.packing.tenant import Tenant
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.1
+"""How long an empty pack sleeps between two looks for trials."""
+NO_ROOM = "out of memory with one trial in the pack; lower max_length_tokens"
+
+
+class Rounds:
+    """A pack with the trials in it. Used by one thread.
+
+    Args:
+        pack: empty.
+        scorer: scores its slots.
+        examples: the training rows of every trial.
+        leases: whose trials train.
+        admit_wait_s: how long a trial waits for others, so that they enter together.
+        decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
+            about its report before: it trains on meanwhile, but never two rungs ahead.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        scorer: Scorer,
+        examples: Sequence[Example],
+        leases: Leases,
+        *,
+        admit_wait_s: float,
+        decision_wait_s: float,
+    ) -> None:
+        self._pack = pack
+        self._scorer = scorer
+        self._examples = examples
+        self._leases = leases
+        self._admit_wait_s = admit_wait_s
+        self._decision_wait_s = decision_wait_s
+        self._tenants: dict[int, Tenant] = {}
+        self._num_usable = len(pack.free_slots())
+
+    def run_one(self) -> None:
+        """One step of every trial in the pack, with what comes before and after it."""
+        self._let_go()
+        self._admit()
+        if not self._tenants:
+            self._leases.wait(IDLE_S)
+            return
+        self._step()
+        self._report()
+
+    def _let_go(self) -> None:
+        """Free the slots whose trials have left or are silent."""
+        self._leases.drop_silent()
+        for tenant in list(self._tenants.values()):
+            if not tenant.lease.is_open:
+                self._free(tenant.lease)
+
+    def _admit(self) -> None:
+        """Fill the free slots together; no trial waits longer than admit_wait_s for others."""
+        free = self._pack.free_slots()[: self._num_usable - len(self._tenants)]
+        waiting = self._leases.waiting()
+        if not free or not waiting:
+            return
+        waited_s = time.monotonic() - waiting[0].waits_since_s
+        if len(waiting) >= len(free) or waited_s >= self._admit_wait_s:
+            for slot, lease in zip(free, waiting, strict=False):
+                self._enter(slot, lease)
+
+    def _enter(self, slot: int, lease: Lease) -> None:
+        """Start a trial, or go on with it from its last report, which is sent again."""
+        reports: list[TrialReport | None] = []
+        if not self._has_written(lease, lambda: reports.append(_last_report(lease.trial))):
+            return
+        last = reports[0]
+        if last is not None and not lease.was_admitted:
+            self._leases.post(lease, Reported(last))
+        lease.was_admitted = True
+        if last is not None and last.step >= lease.trial.settings.max_steps:
+            self._end(lease, Finished())
+        elif self._has_started(slot, lease, last):
+            self._settle(slot, lease, last)
+
+    def _settle(self, slot: int, lease: Lease, last: TrialReport | None) -> None:
+        step = last.step if last else 0
+        lease.slot = slot
+        self._tenants[slot] = Tenant(
+            lease=lease,
+            slot=slot,
+            course=self._pack.course(slot),
+            step=step,
+            reported_step=step,
+            seconds=last.seconds if last else 0.0,
+        )
+
+    def _has_started(self, slot: int, lease: Lease, last: TrialReport | None) -> bool:
+        """Whether the trial is in the slot; a damaged checkpoint fails its own trial alone."""
+        if last is None:
+            self._pack.join(slot, lease.trial, self._examples)
+            return True
+        try:
+            self._pack.restore(slot, lease.trial, self._examples, last.checkpoint)
+        except (ValueError, OSError, SafetensorError) as error:
+            self._end(lease, Failed(f"{last.checkpoint} cannot be read: {error}"))
+            return False
+        return True
+
+    def _step(self) -> None:
+        started_s = time.perf_counter()
+        results = self._results()
+        seconds = time.perf_counter() - started_s
+        for result in results:
+            tenant = self._tenants[result.slot]
+            if result.failed is None:
+                tenant.add(result, seconds)
+            else:
+                self._end(tenant.lease, Failed(result.failed))
+
+    def _results(self) -> list[StepResult]:
+        """One step of the pack, in as many tries as its memory needs."""
+        while True:
+            try:
+                return self._pack.step()
+            except torch.OutOfMemoryError as error:
+                logger.warning("out of memory in a step: %s", error)
+            free_memory()
+            if not self._pack.use_less_memory():
+                self._shrink()
+
+    def _report(self) -> None:
+        """Save, score and report all trials that stand at a rung."""
+        due = [tenant for tenant in self._tenants.values() if tenant.is_at_rung]
+        if not due:
+            return
+        self._leases.wait_decided([tenant.lease for tenant in due], self._decision_wait_s)
+        started_s = time.perf_counter()
+        saved = [tenant for tenant in due if self._has_saved(tenant)]
+        scored = self._scores(saved)
+        seconds = time.perf_counter() - started_s
+        for tenant, metrics in scored:
+            self._complete(tenant, tenant.report(metrics, seconds))
+
+    def _has_saved(self, tenant: Tenant) -> bool:
+        return self._has_written(
+            tenant.lease, lambda: self._pack.save(tenant.slot, tenant.checkpoint)
+        )
+
+    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, dict[str, float]]]:
+        """The metrics of those trials that are still in the pack, in as many tries as needed."""
+        while True:
+            held = [tenant for tenant in tenants if tenant.lease.slot is not None]
+            slots = [tenant.slot for tenant in held]
+            try:
+                found = self._scorer.scores(self._pack.model, slots)
+                return list(zip(held, found, strict=True))
+            except torch.OutOfMemoryError as error:
+                logger.warning("out of memory in an evaluation: %s", error)
+            free_memory()
+            if not self._scorer.use_less_memory():
+                self._shrink()
+
+    def _complete(self, tenant: Tenant, report: TrialReport) -> None:
+        """Make the checkpoint count, then tell the trial."""
+
+        def write() -> None:
+            write_report(report)
+            keep_last(tenant.trial.folder)
+            if tenant.is_at_end:
+                prune_to_adapter(tenant.trial.folder)
+
+        if not self._has_written(tenant.lease, write):
+            return
+        self._leases.post(tenant.lease, Reported(report))
+        if tenant.is_at_end:
+            self._end(tenant.lease, Finished())
+
+    def _has_written(self, lease: Lease, write: Callable[[], None]) -> bool:
+        """Write to the trial's folder while the lease holds; whether it does, and the disk too."""
+        try:
+            with lease.folder_lock:
+                if lease.is_open:
+                    write()
+                return lease.is_open
+        except WRITE_ERRORS as error:
+            aborted = full_disk(lease.trial.folder, error)
+            if aborted is None:
+                raise
+        self._end(lease, Aborted(aborted.error, aborted.fix))
+        return False
+
+    def _shrink(self) -> None:
+        """Make do with one trial less: the youngest waits for a slot again."""
+        lease = max((tenant.lease for tenant in self._tenants.values()), key=lambda one: one.number)
+        if len(self._tenants) == 1:
+            self._end(lease, Failed(NO_ROOM))
+            return
+        self._num_usable = len(self._tenants) - 1
+        logger.warning("out of memory; going on with %d trials", self._num_usable)
+        self._free(lease)
+
+    def _end(self, lease: Lease, event: Event) -> None:
+        self._free(lease)
+        self._leases.post(lease, event)
+
+    def _free(self, lease: Lease) -> None:
+        """Empty the trial's slot, if it has one; a trial that has not ended waits for another."""
+        if lease.slot is not None:
+            self._pack.leave(lease.slot)
+            del self._tenants[lease.slot]
+            lease.slot = None
+
+
+def _last_report(trial: TrialConfig) -> TrialReport | None:
+    """What the trial goes on from, or None; its folder holds nothing else then."""
+    max_steps = trial.settings.max_steps
+    last = resumable(trial.folder, max_steps, PACK_STATE_NAMES)
+    if last is not None and last.step >= max_steps:
+        prune_to_adapter(trial.folder)
+    return last

@@ -1,0 +1,69 @@
+"""Scores of a pack's slots on the validation rows, in as large batches as the memory allows."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from trainables.config import TrainingSettings
+from trainables.examples import encode_rows, prompt_limit
+from trainables.packing.model import PackedModel
+from trainables.packing.score import score_slots
+from trainables.tasks.base import Language, Row
+
+
+class Scorer:
+    """What score_slots needs beside the slots.
+
+    Args:
+        tokenizer: the model's.
+        rows: validation rows.
+        language: theirs.
+        settings: of the sweep.
+        max_tokens: places of the key-value cache, over all slots and rows.
+        is_graphed: record decoding as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Row],
+        language: Language,
+        settings: TrainingSettings,
+        max_tokens: int,
+        is_graphed: bool,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._rows = rows
+        self._language: Language = language
+        self._settings = settings
+        self._max_tokens = max_tokens
+        self._is_graphed = is_graphed
+        limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+        self._row_tokens = max(
+            len(row.prompt_ids) + max(len(row.target_ids), settings.max_new_tokens)
+            for row in encode_rows(tokenizer, rows, limit)
+        )
+
+    def scores(self, model: PackedModel, slots: Sequence[int]) -> list[dict[str, float]]:
+        """Metrics of each slot: all slots in one batch, unless not even one row of each fits."""
+        share = max(1, self._max_tokens // self._row_tokens)
+        found = []
+        for first in range(0, len(slots), share):
+            found += score_slots(
+                model,
+                slots[first : first + share],
+                self._tokenizer,
+                self._rows,
+                self._language,
+                self._settings,
+                max_tokens_per_batch=self._max_tokens,
+                is_graphed=self._is_graphed,
+            )
+        return found
+
+    def use_less_memory(self) -> bool:
+        """Halve the cache; False if it holds one row of one slot only."""
+        if self._max_tokens <= self._row_tokens:
+            return False
+        self._max_tokens = max(self._max_tokens // 2, self._row_tokens)
+        return True
