@@ -38,6 +38,7 @@ class TrialBook:
         self._trials: dict[str, TrialConfig] = {}
         self._numbers: dict[str, int] = {}
         self._values: dict[str, dict[int, float]] = {}
+        self._started: set[str] = set()
         self._ended: set[str] = set()
         self._waiting: deque[str] = deque()
 
@@ -76,9 +77,16 @@ class TrialBook:
             trial_id = self._begin(*self._search.propose())
         else:
             return None
-        for listener in self._listeners:
-            listener.trial_started(self._trials[trial_id], self._numbers[trial_id])
+        if trial_id not in self._started:
+            self._started.add(trial_id)
+            for listener in self._listeners:
+                listener.trial_started(self._trials[trial_id], self._numbers[trial_id])
         return self._trials[trial_id]
+
+    def put_back(self, trial_id: str) -> None:
+        """Have a trial run again from its last report, after it lost its process."""
+        if trial_id not in self._ended:
+            self._waiting.append(trial_id)
 
     def report(self, report: TrialReport) -> bool:
         """Takes a report; returns whether the trial goes on.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -86,7 +87,7 @@ def _tuner(
         tune_config=TuneConfig(
             search_alg=_BookSearcher(book, metric),
             scheduler=_BookScheduler(book),
-            num_samples=book.num_left,
+            num_samples=-1,  # until the book has no trial left
             max_concurrent_trials=lanes.concurrency,
             reuse_actors=True,
             trial_name_creator=_trial_id,
@@ -96,7 +97,7 @@ def _tuner(
             name="tune",
             storage_path=str(paths.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[_BookCallback(book)],
+            callbacks=[_BookCallback(book, config.max_failures)],
             verbose=0,
         ),
     )
@@ -109,10 +110,10 @@ class _BookSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric=metric.name, mode=metric.mode)
         self._book = book
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         trial = self._book.next_trial()
-        if trial is None:
-            return str(Searcher.FINISHED)
+        if trial is None:  # a trial that runs may still have to be started again
+            return None if self._book.num_left else str(Searcher.FINISHED)
         return {"trial_id": trial.trial_id, **asdict(trial.params)}
 
     def on_trial_complete(
@@ -151,15 +152,27 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 class _BookCallback(Callback):  # type: ignore[misc]
-    """Tells the book of trials whose process died more often than allowed."""
+    """Tells the book of trials whose process died more often than allowed.
 
-    def __init__(self, book: TrialBook) -> None:
+    Tune gives a trial that waits no second chance: one that is handed the process of an ended
+    trial, and finds it dead, is over. Such a trial is put back.
+    """
+
+    def __init__(self, book: TrialBook, max_failures: int) -> None:
         self._book = book
+        self._max_failures = max_failures
+        self._failures: Counter[str] = Counter()
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._book.end(_trial_id(trial), "failed", _reason(trial))
+        trial_id = _trial_id(trial)
+        has_run = trial.run_metadata.start_time is not None
+        self._failures[trial_id] += trial.num_failures if has_run else 0
+        if self._failures[trial_id] > self._max_failures:
+            self._book.end(trial_id, "failed", _reason(trial))
+        else:
+            self._book.put_back(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

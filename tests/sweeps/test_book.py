@@ -315,6 +315,20 @@ def test_resent_report_is_decided_again_and_told_to_nobody(tmp_path: Path, fuse:
     assert (trial.state, trial.value) == (TrialState.PRUNED, 5.0)
 
 
+def test_trial_that_is_put_back_runs_again_and_is_told_once(tmp_path: Path, fuse: Fuse) -> None:
+    listener = Recorder(RunPaths(tmp_path))
+    book = open_book(tmp_path, CONFIG, listener)
+    first, second = book.next_trial(), book.next_trial()
+    assert first is not None and second is not None
+    book.put_back(first.trial_id)
+    assert book.next_trial() == first
+    assert [told[1] for told in listener.told] == ["t0000", "t0001"]
+    book.end(second.trial_id, "failed", "its process died")
+    book.put_back(second.trial_id)
+    third = book.next_trial()
+    assert third is not None and third.trial_id == "t0002"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_non_finite_score_fails_the_trial_with_its_reason(
     tmp_path: Path, fuse: Fuse, value: float
