@@ -1,7 +1,7 @@
 """SweepConfig: everything that a sweep is asked to do. Frozen; loads neither torch nor Ray."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +9,7 @@ import tyro
 from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
-from trainables.config import TrainingOptions, TrainingSettings
+from trainables.config import TaskOptions, TrainingOptions, TrainingSettings
 
 Engine = Literal["packed", "solo"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -25,6 +25,8 @@ class SweepConfig(TrainingOptions):
     """Name of the task in trainables.tasks."""
     model: str
     """Hub id or folder of a Qwen causal language model."""
+    task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)
+    """What the task is told about its rows."""
     data: str | None = None
     """Folder with the task's train, validation and test files; None loads it from the Hub."""
     tiny: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -103,6 +105,7 @@ class SweepConfig(TrainingOptions):
         return TrainingSettings(
             **options,
             task=self.task,
+            task_options=self.task_options,
             data=None if self.data is None else str(Path(self.data).absolute()),
             model=model_source(self.model),
             max_steps=self.max_steps,

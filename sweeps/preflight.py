@@ -58,7 +58,7 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
         _check_engine(config, model)
-        task = TASKS[config.task]
+        task = TASKS[config.task](config.task_options)
         splits = task.load(config.settings.data)
     except OSError as refused:
         raise SweepAborted(

@@ -138,7 +138,7 @@ def verify(subject: Subject, num_seeds: int) -> Certificate:
         engine=config.engine,
         params=params,
         compute_dtype=config.compute_dtype,
-        metric=TASKS[config.task].metric.name,
+        metric=TASKS[config.task](config.task_options).metric.name,
         eval_rows=config.eval_rows,
         recorded=subject.history.reports,
         again=again,

@@ -1,7 +1,7 @@
 """TrialConfig and TrialReport: the words that every package shares. Standard library only."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
+Kind = Literal["summarize", "classify"]
+Balance = Literal["none", "oversample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +99,32 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What a task may be told about its rows; a task refuses options that it has no use for."""
+
+    input: str | None = None
+    """table: column of the source text."""
+    target: str | None = None
+    """table: column of the summary or the label."""
+    kind: Kind | None = None
+    """table: what the target is, a text to write or a label to choose."""
+    prompt: str | None = None
+    """User message with column names in braces, e.g. "Summarize: {text}", or the name of one of the
+    task's own prompts; None is the task's first."""
+    label_names: tuple[str, ...] | None = None
+    """Classification: what the labels are called in the answer, as VALUE=NAME, e.g. "0=neutral"."""
+    balance: Balance = "none"
+    """Classification: "oversample" repeats the training rows of rare labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings(TrainingOptions):
     """What all trials of a sweep share: task, model, budget and the options above."""
 
     task: str
     """Name of a task in trainables.tasks, e.g. "samsum"."""
+    task_options: TaskOptions = field(default_factory=TaskOptions)
+    """What the task is told about its rows."""
     data: str | None
     """Folder or file with the task's rows; None loads the task's pinned Hub dataset."""
     model: str

@@ -13,7 +13,7 @@ from trainables.base_model import autocast
 from trainables.config import TrainingSettings
 from trainables.examples import IGNORED, Example, encode_rows, end_of_turn_id, prompt_limit
 from trainables.metrics import Rouge
-from trainables.tasks.base import Language, Row
+from trainables.tasks.base import Row, Scoring
 
 
 def fixed_slice(rows: Sequence[Row], num_rows: int) -> list[Row]:
@@ -29,7 +29,7 @@ def evaluate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    language: Language,
+    scoring: Scoring,
     settings: TrainingSettings,
 ) -> dict[str, float]:
     """rouge1, rouge2, rougeL, rougeLsum (0 to 100), eval_loss and gen_len_tokens of the rows.
@@ -49,7 +49,7 @@ def evaluate(
             settings.max_new_tokens,
         )
     return {
-        **score_answers(tokenizer, answers, rows, language),
+        **score_answers(tokenizer, answers, rows, scoring),
         "eval_loss": loss,
     }
 
@@ -58,12 +58,13 @@ def score_answers(
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[Sequence[int]],
     rows: Sequence[Row],
-    language: Language,
+    scoring: Scoring,
 ) -> dict[str, float]:
     """ROUGE and mean length of generated tokens; every trainer's answers are scored here."""
     texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     targets = [row.target for row in rows]
-    scores: dict[str, float] = Rouge(language).compute(predictions=texts, references=targets)
+    metric = Rouge(scoring.language)
+    scores: dict[str, float] = metric.compute(predictions=texts, references=targets)
     lengths = [len(ids) for ids in answers]
     return {**scores, "gen_len_tokens": sum(lengths) / len(lengths)}
 

@@ -17,7 +17,7 @@ from trainables.packing.peft_format import read_adapter
 from trainables.packing.score import score_slots
 from trainables.packing.slot import scaling
 from trainables.tasks import TASKS
-from trainables.tasks.base import Language, Row
+from trainables.tasks.base import Row, Scoring
 
 Scores = dict[str, dict[str, float]]
 BASE, TUNED = 0, 1
@@ -42,15 +42,15 @@ def score(
         capacity: of the packs that trained it; None scores as the solo engine does.
         test_rows: how many test rows of a fixed order; None is all of them.
     """
-    task = TASKS[settings.task]
+    task = TASKS[settings.task](settings.task_options)
     splits = task.load(settings.data)
     validation = fixed_slice(splits.validation, settings.eval_rows)
     test = fixed_slice(splits.test, len(splits.test) if test_rows is None else test_rows)
     tokenizer = load_tokenizer(settings.model)
     if capacity is None:
-        scores = _by_transformers(settings, adapter, tokenizer, task.language, validation, test)
+        scores = _by_transformers(settings, adapter, tokenizer, task.scoring, validation, test)
     else:
-        scores = _by_pack(settings, adapter, tokenizer, task.language, validation, test, capacity)
+        scores = _by_pack(settings, adapter, tokenizer, task.scoring, validation, test, capacity)
     free_memory()
     return scores
 
@@ -59,17 +59,17 @@ def _by_transformers(
     settings: TrainingSettings,
     adapter: Path,
     tokenizer: PreTrainedTokenizerBase,
-    language: Language,
+    scoring: Scoring,
     validation: Sequence[Row],
     test: Sequence[Row],
 ) -> Scores:
     base = load_base(settings.model, settings.compute_dtype)
     scores = {
-        "validation_base": evaluate(base, tokenizer, validation, language, settings),
-        "test_base": evaluate(base, tokenizer, test, language, settings),
+        "validation_base": evaluate(base, tokenizer, validation, scoring, settings),
+        "test_base": evaluate(base, tokenizer, test, scoring, settings),
     }
     model = PeftModel.from_pretrained(base, str(adapter))
-    scores["test"] = evaluate(model, tokenizer, test, language, settings)
+    scores["test"] = evaluate(model, tokenizer, test, scoring, settings)
     return scores
 
 
@@ -77,7 +77,7 @@ def _by_pack(
     settings: TrainingSettings,
     adapter: Path,
     tokenizer: PreTrainedTokenizerBase,
-    language: Language,
+    scoring: Scoring,
     validation: Sequence[Row],
     test: Sequence[Row],
     capacity: Capacity,
@@ -87,7 +87,7 @@ def _by_pack(
 
     def scores(slots: Sequence[int], rows: Sequence[Row]) -> list[dict[str, float]]:
         return score_slots(
-            model, slots, tokenizer, rows, language, settings,
+            model, slots, tokenizer, rows, scoring, settings,
             max_tokens_per_batch=capacity.eval_tokens, is_graphed=device().type == "cuda",
         )  # fmt: skip
 

@@ -84,7 +84,7 @@ def _attempt(
     if found is not None and found.step >= settings.max_steps:
         return
     reset_peak()
-    task = TASKS[settings.task]
+    task = TASKS[settings.task](settings.task_options)
     splits = task.load(settings.data)
     tokenizer = load_tokenizer(settings.model)
     batches = Batches(
@@ -103,7 +103,7 @@ def _attempt(
             model,
             tokenizer,
             rows,
-            task.language,
+            task.scoring,
             _with_smaller_evaluation(settings, micro_batch_size),
         ),
         report=report,

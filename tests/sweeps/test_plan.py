@@ -21,7 +21,7 @@ def config() -> SweepConfig:
 
 @pytest.fixture(scope="module")
 def found(config: SweepConfig) -> Preflight:
-    task = TASKS[config.task]
+    task = TASKS[config.task](config.task_options)
     return Preflight(
         task, task.load(config.settings.data), read_model_facts(config.model), "offline"
     )

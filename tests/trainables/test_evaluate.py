@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainables.base_model import load_base
-from trainables.config import TrainingSettings
+from trainables.config import TaskOptions, TrainingSettings
 from trainables.evaluate import (
     eval_loss,
     evaluate,
@@ -17,7 +17,7 @@ from trainables.evaluate import (
 )
 from trainables.examples import encode_rows
 from trainables.tasks import TASKS
-from trainables.tasks.base import Row
+from trainables.tasks.base import Row, Scoring
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def base(model_dir: str) -> PreTrainedModel:
 @pytest.fixture
 def rows(data_dir: str) -> list[Row]:
     """All validation rows."""
-    return list(TASKS["samsum"].load(data_dir).validation)
+    return list(TASKS["samsum"](TaskOptions()).load(data_dir).validation)
 
 
 def test_batching_does_not_change_the_answers(
@@ -75,15 +75,15 @@ def test_evaluation_repeats_and_draws_no_random_number(
 ) -> None:
     base.train()
     before = torch.get_rng_state()
-    first = evaluate(base, tokenizer, rows, "english", settings)
+    first = evaluate(base, tokenizer, rows, Scoring(language="english"), settings)
     assert torch.equal(torch.get_rng_state(), before)
     assert base.training
-    assert evaluate(base, tokenizer, rows, "english", settings) == first
+    assert evaluate(base, tokenizer, rows, Scoring(language="english"), settings) == first
 
 
 def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:
     answers = [tokenizer(f" {row.target}")["input_ids"] for row in rows]
-    scores = score_answers(tokenizer, answers, rows, "english")
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"))
     assert scores["rougeLsum"] == pytest.approx(100)
     assert scores["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
 

@@ -17,6 +17,7 @@ import sys
 from trainables.errors import SweepAborted
 from trainables.hub_files import hub_file
 from trainables.model_facts import read_model_facts
+from trainables.config import TaskOptions
 from trainables.tasks import TASKS
 try:
     if sys.argv[1] == "file":
@@ -24,7 +25,7 @@ try:
     elif sys.argv[1] == "model":
         read_model_facts("owner/name")
     else:
-        TASKS["samsum"].load(None)
+        TASKS["samsum"](TaskOptions()).load(None)
 except SweepAborted as told:
     print(told)
 """

@@ -10,7 +10,13 @@ from transformers import PreTrainedTokenizerFast
 
 from trainables.base_model import load_base
 from trainables.batches import Batches
-from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.config import (
+    Hyperparameters,
+    TaskOptions,
+    TrainingSettings,
+    TrialConfig,
+    TrialReport,
+)
 from trainables.examples import encode_training_rows
 from trainables.solo import new_adapter, train
 from trainables.tasks import TASKS
@@ -60,7 +66,7 @@ def plain_losses(
     settings: TrainingSettings, params: Hyperparameters, tokenizer: PreTrainedTokenizerFast
 ) -> list[float]:
     """The loss of each step, from a loop of torch and PEFT alone, one row at a time."""
-    rows = TASKS["samsum"].load(settings.data).train
+    rows = TASKS["samsum"](TaskOptions()).load(settings.data).train
     examples = encode_training_rows(tokenizer, rows, 192, 8)
     batches = Batches(examples, settings)
     base = load_base(settings.model, "float32")

@@ -72,7 +72,7 @@ class Job:
 
 def training_examples(settings: TrainingSettings) -> list[Example]:
     """The training rows as tokens."""
-    train = TASKS[settings.task].load(settings.data).train
+    train = TASKS[settings.task](settings.task_options).load(settings.data).train
     limits = settings.max_length_tokens, settings.max_new_tokens
     return encode_training_rows(load_tokenizer(settings.model), train, *limits)
 

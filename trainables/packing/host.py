@@ -106,13 +106,13 @@ class PackHost:
         """Read the rows and the base once, for all trials."""
         reset_peak()
         settings = self._settings
-        task = TASKS[settings.task]
+        task = TASKS[settings.task](settings.task_options)
         splits = task.load(settings.data)
         tokenizer = load_tokenizer(settings.model)
         scorer = Scorer(
             tokenizer,
             fixed_slice(splits.validation, settings.eval_rows),
-            task.language,
+            task.scoring,
             settings,
             max_tokens=self._capacity.eval_tokens,
             is_graphed=device().type == "cuda",

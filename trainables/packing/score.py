@@ -16,7 +16,7 @@ from trainables.packing.generate import PROMPT_TOKENS, answers_and_losses, batch
 from trainables.packing.model import PackedModel
 from trainables.packing.slot_decoder import SlotDecoder
 from trainables.packing.target_losses import summed_losses
-from trainables.tasks.base import Language, Row
+from trainables.tasks.base import Row, Scoring
 
 
 def score_slots(
@@ -24,7 +24,7 @@ def score_slots(
     slots: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    language: Language,
+    scoring: Scoring,
     settings: TrainingSettings,
     *,
     max_tokens_per_batch: int,
@@ -51,7 +51,7 @@ def score_slots(
     )
     losses = _means(losses_K, examples)
     return [
-        {**score_answers(tokenizer, each, rows, language), "eval_loss": loss}
+        {**score_answers(tokenizer, each, rows, scoring), "eval_loss": loss}
         for each, loss in zip(answers, losses, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from trainables.config import TrainingSettings
 from trainables.examples import encode_rows, prompt_limit
 from trainables.packing.model import PackedModel
 from trainables.packing.score import score_slots
-from trainables.tasks.base import Language, Row
+from trainables.tasks.base import Row, Scoring
 
 
 class Scorer:
@@ -17,7 +17,7 @@ class Scorer:
     Args:
         tokenizer: the model's.
         rows: validation rows.
-        language: theirs.
+        scoring: of their answers.
         settings: of the sweep.
         max_tokens: places of the key-value cache, over all slots and rows.
         is_graphed: record decoding as CUDA graphs.
@@ -27,14 +27,14 @@ class Scorer:
         self,
         tokenizer: PreTrainedTokenizerBase,
         rows: Sequence[Row],
-        language: Language,
+        scoring: Scoring,
         settings: TrainingSettings,
         max_tokens: int,
         is_graphed: bool,
     ) -> None:
         self._tokenizer = tokenizer
         self._rows = rows
-        self._language: Language = language
+        self._scoring = scoring
         self._settings = settings
         self._max_tokens = max_tokens
         self._is_graphed = is_graphed
@@ -54,7 +54,7 @@ class Scorer:
                 slots[first : first + share],
                 self._tokenizer,
                 self._rows,
-                self._language,
+                self._scoring,
                 self._settings,
                 max_tokens_per_batch=self._max_tokens,
                 is_graphed=self._is_graphed,

@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from trainables.config import Metric
+from trainables.config import Kind, Metric
 
 Language = Literal["english", "turkish", "portuguese"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How the answers to a task's rows are scored."""
+
+    kind: Kind = "summarize"
+    """Summaries are generated and compared; labels are chosen by their likelihood."""
+    language: Language = "english"
+    """Of the targets; ROUGE lower-cases and stems by it."""
+    labels: tuple[str, ...] = ()
+    """The answers among which a classifier chooses, in a fixed order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +63,8 @@ class Task(Protocol):
         """Name of the default dataset for model cards, with its revision."""
 
     @property
-    def language(self) -> Language:
-        """Language of the targets; ROUGE lower-cases and stems by it."""
+    def scoring(self) -> Scoring:
+        """How answers are scored."""
 
     @property
     def prompt_template(self) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainables.config import Metric
+from trainables.config import Metric, TaskOptions
 from trainables.errors import SweepAborted
 from trainables.tasks.base import (
     Document,
-    Language,
     Row,
+    Scoring,
     Splits,
     drop_blank,
     drop_duplicates,
@@ -24,16 +24,18 @@ REVISION = "refs/convert/parquet"
 """The branch of Parquet files that the Hub itself makes of every dataset; no script runs."""
 COLUMNS = ("id", "dialogue", "summary")
 METRIC = Metric(name="rougeLsum", mode="max")
+SCORING = Scoring(kind="summarize", language="english")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Samsum:
     """Chats with summaries, 14,731 / 818 / 819 rows before cleaning."""
 
+    options: TaskOptions
     name: str = "samsum"
     metric: Metric = METRIC
     dataset: str = f"{REPO}@{REVISION}"
-    language: Language = "english"
+    scoring: Scoring = SCORING
     prompt_template: str = "Summarize the following dialogue.\n\n{dialogue}"
 
     def load(self, data: str | None) -> Splits:

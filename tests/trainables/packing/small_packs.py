@@ -30,7 +30,7 @@ Plan = dict[int, Callable[[Pack], object]]
 
 def examples_of(settings: TrainingSettings) -> list[Example]:
     """The training rows as solo encodes them."""
-    rows = TASKS[settings.task].load(settings.data).train
+    rows = TASKS[settings.task](settings.task_options).load(settings.data).train
     tokenizer = load_tokenizer(settings.model)
     limits = settings.max_length_tokens, settings.max_new_tokens
     return encode_training_rows(tokenizer, rows, *limits)

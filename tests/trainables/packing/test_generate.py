@@ -23,7 +23,7 @@ from transformers import (
 
 from trainables import evaluate
 from trainables.base_model import load_base, load_tokenizer
-from trainables.config import Hyperparameters, TrainingSettings
+from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
 from trainables.examples import Example, encode_rows
 from trainables.packing import decode, slot_decoder
 from trainables.packing.adapters import Adapters
@@ -33,7 +33,7 @@ from trainables.packing.pack import Pack
 from trainables.packing.score import eval_losses, score_slots
 from trainables.packing.slot_decoder import SlotDecoder
 from trainables.tasks import TASKS
-from trainables.tasks.base import Row
+from trainables.tasks.base import Row, Scoring
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 SETTINGS = TrainingSettings(
@@ -96,7 +96,7 @@ class Case:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("adapters")
     tokenizer = load_tokenizer(SETTINGS.model)
-    rows = list(TASKS["samsum"].load(SETTINGS.data).validation)[:12]
+    rows = list(TASKS["samsum"](TaskOptions()).load(SETTINGS.data).validation)[:12]
     examples = encode_rows(tokenizer, rows, 200)
     pack = random_pack(examples, folder)
     base = load_base(SETTINGS.model, "float32")
@@ -248,12 +248,20 @@ def test_scores_are_those_of_a_solo_evaluation(
     losses = set()
     before = torch.get_rng_state()
     found = score_slots(
-        pack.model, SLOTS, case.tokenizer, case.rows, "english", settings, max_tokens_per_batch=4000
+        pack.model,
+        SLOTS,
+        case.tokenizer,
+        case.rows,
+        Scoring(language="english"),
+        settings,
+        max_tokens_per_batch=4000,
     )
     assert torch.equal(torch.get_rng_state(), before)
     for slot, scores in zip(SLOTS, found, strict=True):
         case.peft.set_adapter(str(slot))
-        expected = evaluate.evaluate(case.peft, case.tokenizer, case.rows, "english", settings)
+        expected = evaluate.evaluate(
+            case.peft, case.tokenizer, case.rows, Scoring(language="english"), settings
+        )
         loss = scores.pop("eval_loss")
         assert loss == pytest.approx(expected.pop("eval_loss"), rel=1e-5)
         losses.add(round(loss, 3))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
 from trainables.tasks import TASKS
 from trainables.tasks.base import Splits
@@ -48,7 +49,7 @@ def write(folder: Path, suffix: str) -> None:
 
 def load(folder: Path | str) -> Splits:
     """The task's rows of a folder."""
-    return TASKS["samsum"].load(str(folder))
+    return TASKS["samsum"](TaskOptions()).load(str(folder))
 
 
 @pytest.fixture
@@ -135,7 +136,8 @@ def test_unreadable_file_is_named(folder: Path, name: str, content: bytes) -> No
 
 
 def test_unreachable_hub_tells_to_pass_data(tmp_path: Path) -> None:
-    code = "from trainables.tasks import TASKS; TASKS['samsum'].load(None)"
+    imports = "from trainables.config import TaskOptions; from trainables.tasks import TASKS"
+    code = f"{imports}; TASKS['samsum'](TaskOptions()).load(None)"
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
