@@ -7,7 +7,7 @@ shapes must be few; what fills them up belongs to no slot.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +18,17 @@ from trainables.config import TrainingSettings
 from trainables.examples import Example
 from trainables.packing.attention import Rows
 from trainables.packing.masks import Dropout, row_key, threshold
-from trainables.packing.segments import BLOCK_TOKENS, Segments
+from trainables.packing.segments import BLOCK_TOKENS, NO_SLOT, Segments
 from trainables.packing.transfer import moved
 
 Item = TypeVar("Item")
+Rounding = Literal["exact", "recurring", "fine"]
+"""Sizes of a pass: as they are; rounded up so that few shapes recur, which can be recorded; or
+rounded up to what the kernels like."""
 
 STEPS_AN_OCTAVE = 8
-"""Sizes of a pass between two powers of two. What fills it up is some 4% of it: 0.96 of all tokens
-were real on SAMSum rows."""
+"""Sizes of a recurring pass between two powers of two. What fills it up is some 4% of it: 0.96 of
+all tokens were real on SAMSum rows."""
 LABEL_SHARES = (1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Labels of a pass go up to one of these shares of its tokens: most passes of a task have one."""
 ROWS_MULTIPLE, LEAST_LENGTH = 8, 256
@@ -62,11 +65,12 @@ class Shape(NamedTuple):
     longest_row: int
     longest_slot: int
     has_dropout: bool
+    recurs: bool
 
     @property
     def sizes(self) -> dict[str, int]:
         """Numbers of each part of the table, in its order."""
-        num_blocks = self.num_tokens // BLOCK_TOKENS + self.num_slots
+        num_blocks = self.num_tokens // BLOCK_TOKENS + self.num_slots + 1
         tokens, slots, labels = self.num_tokens, self.num_slots, self.num_labels
         return {
             "ids": tokens, "places": tokens, "slots": tokens, "words": 2 * tokens,
@@ -138,17 +142,17 @@ def grouped(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list
     return groups
 
 
-def tabulate(units: Sequence[Unit], num_slots: int, is_rounded: bool) -> Table:
+def tabulate(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Table:
     """The pass of these units, which are in the order of their slots.
 
     Args:
         units: not empty.
         num_slots: K.
-        is_rounded: round its sizes up, so that its shape recurs.
+        rounding: of its sizes.
     """
     rows = [row for unit in units for row in unit.rows]
     lengths = np.array([len(row.input_ids) for row in rows])
-    shape = _shape(units, num_slots, is_rounded)
+    shape = _shape(units, num_slots, rounding)
     num_real = int(lengths.sum())
     numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
     parts = _parts(numbers, shape)
@@ -158,6 +162,7 @@ def tabulate(units: Sequence[Unit], num_slots: int, is_rounded: bool) -> Table:
     starts = np.concatenate([[0], ends[:-1]])
     parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
     _fill_slots(parts, units)
+    _fill_blocks(parts, num_real, shape.num_tokens)
     _fill_labels(parts, rows, starts, units, num_slots)
     return Table(shape, numbers, num_real)
 
@@ -197,7 +202,7 @@ def round_up(count: int, multiple: int) -> int:
     return max(1, -(-count // multiple)) * multiple
 
 
-def _shape(units: Sequence[Unit], num_slots: int, is_rounded: bool) -> Shape:
+def _shape(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Shape:
     rows = [row for unit in units for row in unit.rows]
     longest_row = max(len(row.input_ids) for row in rows)
     tokens: dict[int, int] = {}
@@ -206,17 +211,21 @@ def _shape(units: Sequence[Unit], num_slots: int, is_rounded: bool) -> Shape:
     num_labels = sum(len(row.target_ids) for row in rows)
     num_tokens, num_rows = sum(tokens.values()), len(rows)
     has_dropout = any(unit.lora_dropout for unit in units)
-    if not is_rounded:
+    if rounding == "exact":
         longest = (longest_row, max(tokens.values()))
-        return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout)
-    rounded = _rounded(num_tokens, BLOCK_TOKENS)
+        return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
+    recurs = rounding == "recurring"
+    rounded = (_rounded if recurs else round_up)(num_tokens, BLOCK_TOKENS)
     longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
     # What fills up the tokens is read as rows too, so that every place holds a finite number.
-    num_fillers = -(-(rounded - num_tokens) // longest_row)
-    num_rows = _rounded(num_rows + num_fillers, ROWS_MULTIPLE)
-    shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
-    num_labels = next(count for count in shares if count >= num_labels)
-    return Shape(num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout)
+    num_rows += -(-(rounded - num_tokens) // longest_row)
+    if recurs:
+        num_rows = _rounded(num_rows, ROWS_MULTIPLE)
+        shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
+        num_labels = next(count for count in shares if count >= num_labels)
+    return Shape(
+        num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout, recurs
+    )
 
 
 def _rounded(count: int, least_step: int) -> int:
@@ -236,11 +245,10 @@ def _parts(numbers: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
 
 
 def _fill_slots(parts: dict[str, np.ndarray], units: Sequence[Unit]) -> None:
-    """Where each slot's tokens are, in bounds and in blocks, and what its dropout is."""
-    bounds, blocks = parts["bounds"].reshape(-1, 2), parts["blocks"].reshape(-1, 3)
-    words = parts["words"].reshape(-1, 2)
+    """Where each slot's tokens are, and what its dropout is."""
+    bounds, words = parts["bounds"].reshape(-1, 2), parts["words"].reshape(-1, 2)
     scales, weights = (parts[name].view(np.float32) for name in ("scales", "label_weights"))
-    start = num_blocks = 0
+    start = 0
     for unit in units:
         end = start + unit.num_tokens
         slot = unit.slot
@@ -255,10 +263,17 @@ def _fill_slots(parts: dict[str, np.ndarray], units: Sequence[Unit]) -> None:
             ]
             words[start:end] = np.repeat(keys, [len(row.input_ids) for row in unit.rows], axis=0)
         start = end
-    for slot, (first, end) in enumerate(bounds):
-        for begin in range(first, end, BLOCK_TOKENS):
-            blocks[num_blocks] = (slot, begin, min(begin + BLOCK_TOKENS, end))
-            num_blocks += 1
+
+
+def _fill_blocks(parts: dict[str, np.ndarray], num_real: int, num_tokens: int) -> None:
+    """Each slot's tokens in blocks, and then what fills up the pass."""
+    found = [(slot, *bounds) for slot, bounds in enumerate(parts["bounds"].reshape(-1, 2).tolist())]
+    blocks = [
+        (slot, begin, min(begin + BLOCK_TOKENS, end))
+        for slot, first, end in [*found, (NO_SLOT, num_real, num_tokens)]
+        for begin in range(first, end, BLOCK_TOKENS)
+    ]
+    parts["blocks"][: 3 * len(blocks)] = np.array(blocks).reshape(-1)
 
 
 def _fill_labels(

@@ -40,8 +40,9 @@ def plain() -> Elementwise:
 def compiled() -> Elementwise:
     """Compiled for any number of tokens, on a GPU."""
     from trainables.packing import gate  # loads Triton, which a CPU has no use for
+    from trainables.packing import heads as kernels
 
-    return Elementwise(_any_tokens(add_norm), _any_tokens(heads), gate.swiglu)
+    return Elementwise(_any_tokens(add_norm), kernels.heads, gate.swiglu)
 
 
 def add_norm(

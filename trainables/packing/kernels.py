@@ -20,7 +20,7 @@ SHIFT_1, FACTOR_1 = tl.constexpr(ROUNDS[0][0]), tl.constexpr(ROUNDS[0][1])
 SHIFT_2, FACTOR_2 = tl.constexpr(ROUNDS[1][0]), tl.constexpr(ROUNDS[1][1])
 SHIFT_3 = tl.constexpr(LAST_SHIFT)
 MOST_TOKENS = tl.constexpr(BLOCK_TOKENS)
-LOW_HALF = tl.constexpr((1 << KEEP_BITS) - 1)
+HALF = tl.constexpr(KEEP_BITS)
 MIN_RANK = 16
 """The smallest side of a matrix that tensor cores multiply."""
 
@@ -34,9 +34,10 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-REDUCE = Tile(32, 128, 4, 3)
-EXPAND = Tile(64, 64, 4, 3)
-CONTRACT = Tile(64, 64, 4, 3)
+REDUCE, REDUCE_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
+EXPAND, EXPAND_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
+CONTRACT, CONTRACT_DROPPING = Tile(32, 64, 4, 3), Tile(64, 64, 4, 3)
+"""The fastest of eight each on an H200, at ranks 16 and 64 and 1024 to 9728 features."""
 
 
 def reduce(
@@ -50,16 +51,17 @@ def reduce(
     """As segments.reduce."""
     _, num_modules, rank, num_features = weights_KMRF.shape
     inner_MNR = x_NF.new_empty(num_modules, len(x_NF), rank)
-    _reduce[(_num_programs(segments, REDUCE), num_modules)](
+    tile = REDUCE if dropout is None else REDUCE_DROPPING
+    _reduce[(_num_programs(segments, tile), num_modules)](
         x_NF, weights_KMRF, inner_MNR, segments.blocks_B3,
-        *_extras(x_NF, scaling_K, dropout, keys_M2),
+        *_extras(segments, scaling_K, dropout, keys_M2),
         num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
-        **_options(x_NF, rank, scaling_K, dropout, REDUCE),
+        **_options(x_NF, rank, scaling_K, dropout, tile),
     )  # fmt: skip
     return inner_MNR
 
 
-def expand_(
+def expand(
     y_NF: Tensor,
     inner_MNR: Tensor,
     weights_KMRF: Tensor,
@@ -68,14 +70,15 @@ def expand_(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> None:
-    """As segments.expand_."""
+    """As segments.expand."""
     _, num_modules, rank, num_features = weights_KMRF.shape
-    grid = (_num_programs(segments, EXPAND), triton.cdiv(num_features, EXPAND.block_features))
+    tile = EXPAND if dropout is None else EXPAND_DROPPING
+    grid = (_num_programs(segments, tile), triton.cdiv(num_features, tile.block_features))
     _expand[grid](
         y_NF, inner_MNR, weights_KMRF, segments.blocks_B3,
-        *_extras(y_NF, scaling_K, dropout, keys_M2),
+        *_extras(segments, scaling_K, dropout, keys_M2),
         num_features, rank, y_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
-        **_options(y_NF, rank, scaling_K, dropout, EXPAND), NUM_MODULES=num_modules,
+        **_options(y_NF, rank, scaling_K, dropout, tile), NUM_MODULES=num_modules,
     )  # fmt: skip
 
 
@@ -90,12 +93,13 @@ def contract_(
 ) -> None:
     """As segments.contract_."""
     num_slots, num_modules, rank, num_features = grads_KMRF.shape
-    grid = (num_slots, triton.cdiv(num_features, CONTRACT.block_features), num_modules)
+    tile = CONTRACT if dropout is None else CONTRACT_DROPPING
+    grid = (num_slots, triton.cdiv(num_features, tile.block_features), num_modules)
     _contract[grid](
         grads_KMRF, inner_MNR, x_NF, segments.bounds_K2,
-        *_extras(x_NF, scaling_K, dropout, keys_M2),
+        *_extras(segments, scaling_K, dropout, keys_M2),
         num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *grads_KMRF.stride(),
-        **_options(x_NF, rank, scaling_K, dropout, CONTRACT),
+        **_options(x_NF, rank, scaling_K, dropout, tile),
     )  # fmt: skip
 
 
@@ -104,12 +108,13 @@ def _num_programs(segments: Segments, tile: Tile) -> int:
 
 
 def _extras(
-    x: Tensor, scaling_K: Tensor | None, dropout: Dropout | None, keys_M2: Tensor | None
+    segments: Segments, scaling_K: Tensor | None, dropout: Dropout | None, keys_M2: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Pointers that every kernel takes; x stands in for those that it will not read."""
-    scaling = (x if scaling_K is None else scaling_K,)
+    """Pointers that every kernel takes; blocks stand in for those that it will not read."""
+    blocks = segments.blocks_B3
+    scaling = (blocks if scaling_K is None else scaling_K,)
     if dropout is None or keys_M2 is None:
-        return (*scaling, x, x, x, x, x)
+        return (*scaling, blocks, blocks, blocks, blocks, blocks)
     return (*scaling, dropout.words_N2, dropout.places_N, dropout.thresholds_K, dropout.scales_K,
             keys_M2)  # fmt: skip
 
@@ -140,34 +145,48 @@ def _reduce(
 ):  # fmt: skip
     module = tl.program_id(1)
     slot, first, end = _block(blocks_ptr, BLOCK_N)
-    if first < end:
+    if (first < end) & (slot >= 0):
         n = first + tl.arange(0, BLOCK_N)
         r = tl.arange(0, BLOCK_R)
-        is_token, is_rank = n < end, r < rank
+        x_tile = x_ptr + n.to(tl.int64)[:, None] * x_stride
         w_tile = w_ptr + slot * w_stride_k + module * w_stride_m + r[None, :] * w_stride_r
-        rows = n.to(tl.int64) * x_stride
-        acc = tl.zeros((BLOCK_N, BLOCK_R), dtype=tl.float32)
-        for start in range(0, num_features, BLOCK_F):
-            f = start + tl.arange(0, BLOCK_F)
-            is_feature = f < num_features
-            x = tl.load(
-                x_ptr + rows[:, None] + f[None, :],
-                mask=is_token[:, None] & is_feature[None, :], other=0.0,
-            )  # fmt: skip
-            if HAS_DROPOUT:
-                x = _dropped(
-                    x, n, start, is_token, slot, num_features, words_ptr, places_ptr,
-                    thresholds_ptr, scales_ptr, keys_ptr + 2 * module, BLOCK_F,
-                )  # fmt: skip
-            w = tl.load(
-                w_tile + f[:, None].to(tl.int64) * w_stride_f,
-                mask=is_feature[:, None] & is_rank[None, :], other=0.0,
-            )  # fmt: skip
-            acc += tl.dot(x, w.to(x.dtype), input_precision=PRECISION)
-        if HAS_SCALING:
-            acc *= tl.load(scaling_ptr + slot * scaling_stride)
+        threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
+        factor = _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
+                         HAS_DROPOUT)  # fmt: skip
+        if threshold > 0:
+            row, word, other = _row_words(n, n < end, num_features, words_ptr, places_ptr,
+                                          keys_ptr + 2 * module)  # fmt: skip
+            acc = _reduced(x_tile, w_tile, n < end, r < rank, row, word, other, threshold,
+                           num_features, w_stride_f, True, PRECISION, BLOCK_N, BLOCK_F,
+                           BLOCK_R)  # fmt: skip
+        else:
+            acc = _reduced(x_tile, w_tile, n < end, r < rank, n, n, n, threshold, num_features,
+                           w_stride_f, False, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
         out = out_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :]
-        tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=is_token[:, None] & is_rank[None, :])
+        mask = (n < end)[:, None] & (r < rank)[None, :]
+        tl.store(out, (acc * factor).to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _reduced(
+    x_tile, w_tile, is_token, is_rank, row, word, other, threshold, num_features, w_stride_f,
+    IS_DROPPING: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    """Tokens of one slot times one of its matrices."""
+    acc = tl.zeros((BLOCK_N, BLOCK_R), dtype=tl.float32)
+    for start in range(0, num_features, BLOCK_F):
+        f = start + tl.arange(0, BLOCK_F)
+        is_feature = f < num_features
+        x = tl.load(x_tile + f[None, :], mask=is_token[:, None] & is_feature[None, :], other=0.0)
+        if IS_DROPPING:
+            x = _masked(x, row, word, other, start, threshold, BLOCK_F)
+        w = tl.load(
+            w_tile + f[:, None].to(tl.int64) * w_stride_f,
+            mask=is_feature[:, None] & is_rank[None, :], other=0.0,
+        )  # fmt: skip
+        acc += tl.dot(x, w.to(x.dtype), input_precision=PRECISION)
+    return acc
 
 
 @triton.jit
@@ -183,31 +202,33 @@ def _expand(
     if first < end:
         n = first + tl.arange(0, BLOCK_N)
         r = tl.arange(0, BLOCK_R)
-        f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+        start = tl.program_id(1) * BLOCK_F
+        f = start + tl.arange(0, BLOCK_F)
         is_token, is_rank, is_feature = n < end, r < rank, f < num_features
         total = tl.zeros((BLOCK_N, BLOCK_F), dtype=tl.float32)
-        for module in tl.static_range(NUM_MODULES):
-            inner = tl.load(
-                inner_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :],
-                mask=is_token[:, None] & is_rank[None, :], other=0.0,
-            )  # fmt: skip
-            w = tl.load(
-                w_ptr + slot * w_stride_k + module * w_stride_m + r[:, None] * w_stride_r
-                + f[None, :].to(tl.int64) * w_stride_f,
-                mask=is_rank[:, None] & is_feature[None, :], other=0.0,
-            )  # fmt: skip
-            made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
-            if HAS_SCALING:
-                made *= tl.load(scaling_ptr + slot * scaling_stride)
-            if HAS_DROPOUT:
-                made = _dropped(
-                    made, n, tl.program_id(1) * BLOCK_F, is_token, slot, num_features, words_ptr,
-                    places_ptr, thresholds_ptr, scales_ptr, keys_ptr + 2 * module, BLOCK_F,
+        if slot >= 0:
+            threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
+            factor = _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
+                             HAS_DROPOUT)  # fmt: skip
+            for module in tl.static_range(NUM_MODULES):
+                inner = tl.load(
+                    inner_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :],
+                    mask=is_token[:, None] & is_rank[None, :], other=0.0,
                 )  # fmt: skip
-            total += made
+                w = tl.load(
+                    w_ptr + slot * w_stride_k + module * w_stride_m + r[:, None] * w_stride_r
+                    + f[None, :].to(tl.int64) * w_stride_f,
+                    mask=is_rank[:, None] & is_feature[None, :], other=0.0,
+                )  # fmt: skip
+                made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
+                if threshold > 0:
+                    row, word, other = _row_words(n, is_token, num_features, words_ptr, places_ptr,
+                                                  keys_ptr + 2 * module)  # fmt: skip
+                    made = _masked(made, row, word, other, start, threshold, BLOCK_F)
+                total += made
+            total *= factor
         y = y_ptr + n.to(tl.int64)[:, None] * y_stride + f[None, :]
         mask = is_token[:, None] & is_feature[None, :]
-        total += tl.load(y, mask=mask, other=0.0).to(tl.float32)
         tl.store(y, total.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -223,29 +244,22 @@ def _contract(
     first, end = tl.load(bounds_ptr + 2 * slot), tl.load(bounds_ptr + 2 * slot + 1)
     if first < end:
         r = tl.arange(0, BLOCK_R)
-        f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+        start = tl.program_id(1) * BLOCK_F
+        f = start + tl.arange(0, BLOCK_F)
         is_rank, is_feature = r < rank, f < num_features
-        acc = tl.zeros((BLOCK_R, BLOCK_F), dtype=tl.float32)
-        for start in range(first, end, BLOCK_N):
-            n = start + tl.arange(0, BLOCK_N)
-            is_token = n < end
-            rows = n.to(tl.int64)
-            inner = tl.load(
-                inner_ptr + module * inner_stride + rows[None, :] * rank + r[:, None],
-                mask=is_token[None, :] & is_rank[:, None], other=0.0,
-            )  # fmt: skip
-            x = tl.load(
-                x_ptr + rows[:, None] * x_stride + f[None, :],
-                mask=is_token[:, None] & is_feature[None, :], other=0.0,
-            )  # fmt: skip
-            if HAS_DROPOUT:
-                x = _dropped(
-                    x, n, tl.program_id(1) * BLOCK_F, is_token, slot, num_features, words_ptr,
-                    places_ptr, thresholds_ptr, scales_ptr, keys_ptr + 2 * module, BLOCK_F,
-                )  # fmt: skip
-            acc += tl.dot(inner, x, input_precision=PRECISION)
-        if HAS_SCALING:
-            acc *= tl.load(scaling_ptr + slot * scaling_stride)
+        inner_tile = inner_ptr + module * inner_stride + r[:, None]
+        key_ptr = keys_ptr + 2 * module
+        threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
+        if threshold > 0:
+            acc = _contracted(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
+                              start, threshold, num_features, words_ptr, places_ptr, key_ptr,
+                              True, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
+        else:
+            acc = _contracted(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
+                              start, threshold, num_features, words_ptr, places_ptr, key_ptr,
+                              False, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
+        acc *= _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
+                       HAS_DROPOUT)  # fmt: skip
         grads = (
             grads_ptr + slot * g_stride_k + module * g_stride_m + r[:, None] * g_stride_r
             + f[None, :].to(tl.int64) * g_stride_f
@@ -255,25 +269,72 @@ def _contract(
 
 
 @triton.jit
-def _dropped(
-    x, n, start, is_token, slot, num_features, words_ptr, places_ptr, thresholds_ptr, scales_ptr,
-    key_ptr, BLOCK_F: tl.constexpr,
+def _contracted(
+    inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride, start, threshold,
+    num_features, words_ptr, places_ptr, key_ptr, IS_DROPPING: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """masks.drop of one tile from feature start; a slot that drops nothing costs nothing."""
-    threshold = tl.load(thresholds_ptr + slot)
-    if threshold > 0:
-        row = words_ptr + 2 * n
-        word = _mixed(tl.load(row, mask=is_token, other=0) ^ tl.load(key_ptr))
-        other = _mixed(tl.load(row + 1, mask=is_token, other=0) ^ tl.load(key_ptr + 1))
-        pair = start // 2 + tl.arange(0, BLOCK_F // 2)
-        place = tl.load(places_ptr + n, mask=is_token, other=0)[:, None] * num_features
-        bits = (place + pair[None, :]).to(tl.uint32, bitcast=True) ^ word[:, None]
-        bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1 + other[:, None]
-        bits = (bits ^ (bits >> SHIFT_2)) * FACTOR_2
-        bits = (bits ^ (bits >> SHIFT_3)).to(tl.int32, bitcast=True)
-        is_kept = tl.interleave(bits & LOW_HALF, (bits >> 16) & LOW_HALF) >= threshold
-        x = tl.where(is_kept, x.to(tl.float32) * tl.load(scales_ptr + slot), 0.0).to(x.dtype)
-    return x
+    """The small products of one slot, transposed, times its inputs."""
+    acc = tl.zeros((BLOCK_R, BLOCK_F), dtype=tl.float32)
+    for begin in range(first, end, BLOCK_N):
+        n = begin + tl.arange(0, BLOCK_N)
+        is_token = n < end
+        rows = n.to(tl.int64)
+        inner = tl.load(
+            inner_tile + rows[None, :] * rank, mask=is_token[None, :] & is_rank[:, None], other=0.0
+        )
+        x = tl.load(
+            x_ptr + rows[:, None] * x_stride + f[None, :],
+            mask=is_token[:, None] & is_feature[None, :], other=0.0,
+        )  # fmt: skip
+        if IS_DROPPING:
+            row, word, other = _row_words(n, is_token, num_features, words_ptr, places_ptr, key_ptr)
+            x = _masked(x, row, word, other, start, threshold, BLOCK_F)
+        acc += tl.dot(inner, x, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def _threshold(thresholds_ptr, slot, HAS_DROPOUT: tl.constexpr):
+    """Of the slot's dropout; 0 if it drops nothing, which then costs nothing."""
+    threshold = tl.cast(0, tl.int32)
+    if HAS_DROPOUT:
+        threshold = tl.load(thresholds_ptr + slot)
+    return threshold
+
+
+@triton.jit
+def _factor(scaling_ptr, scale_ptr, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr):
+    """What the whole product is multiplied by, dropout's scale included."""
+    factor = 1.0
+    if HAS_SCALING:
+        factor *= tl.load(scaling_ptr).to(tl.float32)
+    if HAS_DROPOUT:
+        factor *= tl.load(scale_ptr)
+    return factor
+
+
+@triton.jit
+def _row_words(n, is_token, num_features, words_ptr, places_ptr, key_ptr):
+    """What masks._hash takes of each token: the first of its places, and both words."""
+    row = tl.load(places_ptr + n, mask=is_token, other=0) * num_features
+    words = words_ptr + 2 * n
+    word = _mixed(tl.load(words, mask=is_token, other=0) ^ tl.load(key_ptr))
+    other = _mixed(tl.load(words + 1, mask=is_token, other=0) ^ tl.load(key_ptr + 1))
+    return row, word, other
+
+
+@triton.jit
+def _masked(x, row, word, other, start, threshold, BLOCK_F: tl.constexpr):
+    """A tile from feature start without what masks.keep_mask drops; it is not scaled yet."""
+    pair = start // 2 + tl.arange(0, BLOCK_F // 2)
+    bits = (row[:, None] + pair[None, :]).to(tl.uint32, bitcast=True) ^ word[:, None]
+    bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1 + other[:, None]
+    bits = (bits ^ (bits >> SHIFT_2)) * FACTOR_2
+    bits = bits ^ (bits >> SHIFT_3)
+    # The low half decides about the even feature; both are compared as high halves.
+    is_kept = tl.interleave(bits << HALF, bits) >= (threshold.to(tl.uint32) << HALF)
+    return tl.where(is_kept, x, 0.0).to(x.dtype)
 
 
 @triton.jit

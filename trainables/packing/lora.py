@@ -4,6 +4,7 @@ Shapes: K slots, N tokens of a pass, D features in, O features out of all module
 input, M of them, R rank (padded to the pack's largest).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from trainables.packing.masks import Dropout
-from trainables.packing.segments import Segments, contract_, expand_, reduce
+from trainables.packing.segments import Segments, contract_, expand, reduce
 
 
 class Nf4(NamedTuple):
@@ -37,6 +38,13 @@ class FrozenLinears(NamedTuple):
     bias_O: Tensor | None
     sizes: tuple[int, ...]
     """Outputs of each module."""
+
+    @property
+    def num_weights(self) -> int:
+        """O times D."""
+        if self.weight_OD is not None:
+            return self.weight_OD.numel()
+        return sum(math.prod(part.shape_OD) for part in self.quantised)
 
 
 class LoraGroup(NamedTuple):
@@ -107,11 +115,12 @@ class _PackedLinears(torch.autograd.Function):
         segments: Segments,
         dropout: Dropout | None,
     ) -> Tensor:
-        y_NO = base_product(x_ND, linears)
+        y_NO = x_ND.new_empty(len(x_ND), sum(linears.sizes))
         inner_MNR = reduce(x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2)
         for place, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[place], group.scaling_KM[:, place]
-            expand_(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
+            expand(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
+        _add_base_product(y_NO, x_ND, linears)
         ctx.save_for_backward(x_ND, inner_MNR)
         ctx.others = (linears, group, segments, dropout)
         return y_NO
@@ -121,7 +130,6 @@ class _PackedLinears(torch.autograd.Function):
         (grad_NO,) = grads
         x_ND, inner_MNR = ctx.saved_tensors
         linears, group, segments, dropout = ctx.others
-        grad_ND = grad_NO @ _dense(linears, grad_NO.dtype)
         inner_grads = []
         for place, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[place].mT[:, None], group.scaling_KM[:, place]
@@ -131,8 +139,17 @@ class _PackedLinears(torch.autograd.Function):
         grads_MNR = torch.cat(inner_grads)
         extras = (segments, None, dropout, group.module_keys_M2)
         contract_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
-        expand_(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
+        grad_ND = torch.empty_like(x_ND)
+        expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
+        grad_ND.addmm_(grad_NO, _dense(linears, grad_NO.dtype))
         return grad_ND, None, None, None, None
+
+
+def _add_base_product(y_NO: Tensor, x_ND: Tensor, linears: FrozenLinears) -> None:
+    """The product reads what it is added to while it computes; added after it, that costs twice."""
+    y_NO.addmm_(x_ND, _dense(linears, x_ND.dtype).T)
+    if linears.bias_O is not None:
+        y_NO += linears.bias_O
 
 
 def _dense(linears: FrozenLinears, dtype: torch.dtype) -> Tensor:

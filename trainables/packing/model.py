@@ -53,6 +53,10 @@ class PackedModel:
         self.rotary: Any = base.model.rotary_emb
         self.norm_D = base.model.norm.weight.detach()
         self.layers = [_layer_weights(layer, is_dequantised) for layer in base.model.layers]
+        self.num_weights = sum(
+            linears.num_weights for one in self.layers for linears in one.linears
+        )
+        """Of the linear layers of all blocks."""
         self._elementwise = compiled() if is_compiled else plain()
 
     @property

@@ -15,7 +15,7 @@ class Passes:
 
     Args:
         model: of the pack.
-        is_graphed: record each shape as a CUDA graph; all share one pool of memory.
+        is_graphed: record each shape that recurs as a CUDA graph; all share one pool of memory.
     """
 
     def __init__(self, model: PackedModel, is_graphed: bool) -> None:
@@ -36,7 +36,7 @@ class Passes:
             torch.OutOfMemoryError: the gradients are then of no use.
         """
         numbers = on_device(table, self._device)
-        if not self._is_graphed:
+        if not (self._is_graphed and table.shape.recurs):
             self._run(numbers, table.shape)
         elif table.shape.has_dropout not in self._warm:  # kernels are made here, not in a graph
             self._run(numbers, table.shape)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainables.packing.masks import Dropout, drop
 
+NO_SLOT = -1
 BLOCK_TOKENS = 64
 """Most tokens that one program of a kernel works on, all of one slot."""
 
@@ -25,7 +26,8 @@ class Segments(NamedTuple):
     bounds_K2: Tensor
     """int32: each slot's first token, and the one after its last."""
     blocks_B3: Tensor
-    """int32: a slot, and the first and last-but-one of at most BLOCK_TOKENS of its tokens."""
+    """int32: a slot, the first of at most BLOCK_TOKENS of its tokens, and the end of them; the slot
+    of tokens that fill up a pass is NO_SLOT."""
     slots_N: Tensor
     """int32: each token's slot."""
     longest: int
@@ -52,7 +54,7 @@ def reduce(
     return torch.stack(inner)
 
 
-def expand_(
+def expand(
     y_NF: Tensor,
     inner_MNR: Tensor,
     weights_KMRF: Tensor,
@@ -61,10 +63,14 @@ def expand_(
     dropout: Dropout | None = None,
     keys_M2: Tensor | None = None,
 ) -> None:
-    """Add drop(scaling * (inner times the slot's matrix)), summed over modules, to y in place."""
+    """Write drop(scaling * (inner times the slot's matrix)), summed over modules, to y.
+
+    Tokens that belong to no slot get zeros.
+    """
     if y_NF.is_cuda:
-        _kernels().expand_(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
+        _kernels().expand(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
         return
+    y_NF.zero_()
     for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
         inner_KTR = _padded(inner_MNR[place], segments)
         made_NF = _unpadded(torch.bmm(inner_KTR, weights_KRF.to(inner_KTR.dtype)), segments)

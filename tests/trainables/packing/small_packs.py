@@ -66,7 +66,7 @@ def pass_of(
         for slot, (own, rate) in enumerate(zip(rows, rates, strict=True))
         if own
     ]
-    table = tabulate(units, len(rows), is_rounded=False)
+    table = tabulate(units, len(rows), rounding="exact")
     return read_table(torch.from_numpy(table.numbers), table.shape)
 
 

@@ -14,6 +14,7 @@ from trainables.packing.batch import (
     STEPS_AN_OCTAVE,
     Course,
     Pass,
+    Rounding,
     Unit,
     grouped,
     read_table,
@@ -31,18 +32,18 @@ def unit_of(slot: int, rows: list[Example], rate: float = 0.25, first_row: int =
     return Unit(slot, rows, first_row, 7, 3, rate, 0.5)
 
 
-def pass_of(units: list[Unit], num_slots: int, is_rounded: bool) -> Pass:
-    table = tabulate(units, num_slots, is_rounded)
+def pass_of(units: list[Unit], num_slots: int, rounding: Rounding) -> Pass:
+    table = tabulate(units, num_slots, rounding)
     return read_table(torch.from_numpy(table.numbers), table.shape)
 
 
 @budget(max_examples=40, deadline=None)
-@given(groups=some_groups, is_rounded=st.booleans())
+@given(groups=some_groups, rounding=st.sampled_from(["exact", "recurring", "fine"]))
 def test_every_token_and_label_is_in_its_place(
-    groups: list[list[Example] | None], is_rounded: bool
+    groups: list[list[Example] | None], rounding: Rounding
 ) -> None:
     units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    batch = pass_of(units, len(groups), is_rounded)
+    batch = pass_of(units, len(groups), rounding)
     found_labels = labels_by_slot(batch, len(groups))
     row_number = token = 0
     for slot, rows in enumerate(groups):
@@ -77,7 +78,7 @@ def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
     groups: list[list[Example] | None],
 ) -> None:
     units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    table = tabulate(units, len(groups), is_rounded=True)
+    table = tabulate(units, len(groups), rounding="recurring")
     batch = read_table(torch.from_numpy(table.numbers), table.shape)
     num_real = sum(unit.num_tokens for unit in units)
     assert table.num_real == num_real
@@ -89,12 +90,12 @@ def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
 
 
 @budget(max_examples=40, deadline=None)
-@given(groups=some_groups, is_rounded=st.booleans())
+@given(groups=some_groups, rounding=st.sampled_from(["exact", "recurring", "fine"]))
 def test_blocks_cover_every_slot_once_and_no_other_token(
-    groups: list[list[Example] | None], is_rounded: bool
+    groups: list[list[Example] | None], rounding: Rounding
 ) -> None:
     units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    batch = pass_of(units, len(groups), is_rounded)
+    batch = pass_of(units, len(groups), rounding)
     owners = torch.full((len(batch.ids_N),), -1)
     for slot, first, end in batch.segments.blocks_B3.tolist():
         assert 0 <= end - first <= BLOCK_TOKENS
@@ -114,16 +115,16 @@ def test_passes_of_a_task_have_few_shapes(
     for step in range(1, 41):
         rows = [course.step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
         units = [unit_of(slot, own) for slot, own in enumerate(rows)]
-        shapes.add(tabulate(units, 8, is_rounded=True).shape)
+        shapes.add(tabulate(units, 8, rounding="recurring").shape)
     assert len(shapes) < 8
 
 
 def test_dropout_words_count_rows_across_units() -> None:
-    batch = pass_of([unit_of(0, [Example([1], [2])], first_row=4)], 1, False)
+    batch = pass_of([unit_of(0, [Example([1], [2])], first_row=4)], 1, "exact")
     assert batch.dropout is not None
     assert batch.dropout.words_N2.tolist() == [list(row_key(7, 3, 4))] * 2
     assert batch.label_weights_K.tolist() == [0.5]
-    assert pass_of([unit_of(0, [Example([1], [2])], rate=0.0)], 1, False).dropout is None
+    assert pass_of([unit_of(0, [Example([1], [2])], rate=0.0)], 1, "exact").dropout is None
 
 
 @budget(max_examples=40, deadline=None)

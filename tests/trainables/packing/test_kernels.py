@@ -23,7 +23,7 @@ UNITS = [
 
 
 def pass_on(device: str) -> Pass:
-    table = tabulate(UNITS, SLOTS, is_rounded=True)
+    table = tabulate(UNITS, SLOTS, rounding="recurring")
     return read_table(torch.from_numpy(table.numbers).to(device), table.shape)
 
 
@@ -54,7 +54,7 @@ if torch.cuda.is_available():  # the kernels need a GPU
             y, grads = y_NF.to(device, exact, copy=True), torch.ones_like(weights, device=device)
             own = torch.empty_like(weights, device=device).copy_(weights)
             reduced = segments.reduce(x, own, batch.segments, *extras)
-            segments.expand_(y[:, FEATURES:], inner, own, batch.segments, *extras)
+            segments.expand(y[:, FEATURES:], inner, own, batch.segments, *extras)
             segments.contract_(grads, inner, x, batch.segments, *extras)
             made = (reduced[:, :num_real], y[:num_real], grads)
             found.append([tensor.float().cpu() for tensor in made])
@@ -68,6 +68,24 @@ if torch.cuda.is_available():  # the kernels need a GPU
             (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
             for made in (elementwise.swiglu(gate_up), elementwise.compiled().swiglu(gate_up))
         ]
+        torch.testing.assert_close(found[1], found[0])
+
+    @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
+    @pytest.mark.parametrize("has_norm", [False, True])
+    def test_heads_are_those_of_torch(
+        num_heads: tuple[int, int], head_dim: int, has_norm: bool
+    ) -> None:
+        sizes = (num_heads[0] * head_dim, num_heads[1] * head_dim, head_dim)
+        wide = 5 + sizes[0] + 2 * sizes[1]
+        qkv = torch.randn(33, wide, device="cuda", requires_grad=True)
+        angles = torch.rand(2, 33, head_dim, device="cuda").sub(0.5).unbind()
+        norms = elementwise.Norms(*torch.rand(2, head_dim, device="cuda")) if has_norm else None
+        weights = [torch.randn(33, n, head_dim, device="cuda") for n in (*num_heads, num_heads[1])]
+        found = []
+        for heads in (elementwise.heads, elementwise.compiled().heads):
+            made = heads(qkv[:, 5:], norms, *angles, sizes, 1e-6)
+            total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
+            found.append([*made, *torch.autograd.grad(total, qkv)])
         torch.testing.assert_close(found[1], found[0])
 
     def test_fast_pack_follows_a_plain_one(
