@@ -20,7 +20,7 @@ from trainables.errors import SweepAborted
 Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
     "sweep_started", "sweep_resumed", "trial_started", "report", "trial_ended", "final_scores",
-    "sweep_ended",
+    "pack_ended", "sweep_ended",
 ]  # fmt: skip
 
 

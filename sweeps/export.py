@@ -20,6 +20,7 @@ from sweeps.cli import parse, run_command
 from sweeps.hub import aborted, upload
 from sweeps.model_card import CardFacts, render
 from trainables.errors import SweepAborted
+from trainables.model_files import tokenizer_files
 
 PROG = "python -m sweeps.export"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -64,15 +65,14 @@ def write_best(best_dir: Path, checkpoint: Path, facts: CardFacts, tokenizer_sou
         facts: for the card; base_model is also what adapter_config.json will name.
         tokenizer_source: Hub id or folder of the base.
     """
-    from transformers import AutoTokenizer  # loads torch
-
     with _aside(best_dir) as folder:
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
         config = json.loads((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = _base_name(facts.base_model)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (folder / ADAPTER_FILES[0]).write_text(text + "\n", encoding="utf-8")
-        AutoTokenizer.from_pretrained(tokenizer_source).save_pretrained(folder)
+        for path in tokenizer_files(tokenizer_source):
+            shutil.copyfile(path, folder / path.name)
         (folder / CARD_FILE).write_text(render(facts), encoding="utf-8")
 
 

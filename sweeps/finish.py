@@ -1,34 +1,36 @@
 """The end of a sweep: the best trial is tested once, and best/ is written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from sweeps import preflight, results
 from sweeps.config import SweepConfig
 from sweeps.events import EventLog, params_from_event, read_events
 from sweeps.export import write_best as write_best_folder
-from sweeps.lanes import Lanes
 from sweeps.model_card import CardFacts
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.results import TrialRow
 from trainables.checkpoint import checkpoint_folder
-from trainables.config import TrainingSettings
-from trainables.packing.capacity import Capacity
 
 Scores = dict[str, dict[str, float]]
 """Metrics by name, by split: validation, validation_base, test, test_base."""
 
 
 def final_scores(
-    config: SweepConfig, paths: RunPaths, trials: Sequence[TrialRow], log: EventLog, lanes: Lanes
+    config: SweepConfig,
+    paths: RunPaths,
+    trials: Sequence[TrialRow],
+    log: EventLog,
+    score: Callable[[Path], Scores],
 ) -> Scores:
     """Scores the best adapter and the untuned base on test, and the base on validation.
 
     Test is looked at once for each best trial: a resumed sweep takes what the log holds.
+
+    Args:
+        score: gives validation_base, test_base and test for an adapter's folder.
     """
     best = results.best(trials)
     assert best is not None and best.last is not None
@@ -36,8 +38,7 @@ def final_scores(
         if event["kind"] == "final_scores" and event["trial_id"] == best.trial_id:
             held: Scores = event["scores"]
             return held
-    task = ray.remote(num_cpus=1, num_gpus=1 if lanes.num_gpus else 0)(_score)
-    scores: Scores = ray.get(task.remote(config.settings, _checkpoint(paths, best), lanes.capacity))
+    scores = score(_checkpoint(paths, best))
     scores["validation"] = dict(best.last.metrics)
     log.append("final_scores", trial_id=best.trial_id, scores=scores)
     return scores
@@ -83,13 +84,6 @@ def write_best(
 def _checkpoint(paths: RunPaths, row: TrialRow) -> Path:
     """The trial's last checkpoint, also in a run's folder that was moved."""
     return checkpoint_folder(paths.trial(row.trial_id), row.steps)
-
-
-def _score(settings: TrainingSettings, checkpoint: Path, capacity: Capacity | None) -> Scores:
-    from trainables.final import score  # loads torch, only in the worker
-
-    scores: Scores = score(settings, checkpoint, capacity=capacity)
-    return scores
 
 
 def _card_row(row: TrialRow) -> dict[str, Any]:

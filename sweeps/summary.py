@@ -12,12 +12,17 @@ from sweeps.finish import Scores
 from sweeps.paths import RunPaths
 from sweeps.results import TrialRow
 from sweeps.search import without_password
+from trainables.packing.ledger import Ledger
 
 NUM_ROWS = 10
 
 
 def describe(
-    config: SweepConfig, paths: RunPaths, trials: Sequence[TrialRow], scores: Scores
+    config: SweepConfig,
+    paths: RunPaths,
+    trials: Sequence[TrialRow],
+    scores: Scores,
+    ledgers: Sequence[Ledger] = (),
 ) -> str:
     """The best trials, the winner beside the untuned base, and where everything lies."""
     best = results.best(trials)
@@ -29,6 +34,7 @@ def describe(
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
         f"best: {best.trial_id} ({', '.join(f'{k} {v}' for k, v in best.params.items())})",
         _rendered(_scores_table(scores)),
+        *map(_pack_line, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
         f"study:   optuna-dashboard {without_password(storage)}",
@@ -47,6 +53,17 @@ def without_best(trials: Sequence[TrialRow]) -> str:
     return "\n".join(
         ["error: no trial completed", *(f"  {n} failed: {reason}" for reason, n in shown)]
     )
+
+
+def _pack_line(ledger: Ledger) -> str:
+    """E.g. pack on NVIDIA H200: 61 s: train 70%, evaluate 18%; 96% of its tokens were real."""
+    total_s = sum(ledger.seconds.values())
+    by_share = sorted(ledger.seconds.items(), key=lambda item: -item[1])
+    shares = [f"{name} {s / total_s:.0%}" for name, s in by_share if s >= 0.005 * total_s]
+    line = f"pack on {ledger.device}: {total_s:.0f} s: {', '.join(shares)}"
+    if not ledger.computed_tokens:
+        return line
+    return f"{line}; {ledger.real_tokens / ledger.computed_tokens:.1%} of its tokens were real"
 
 
 def _trials_table(trials: Sequence[TrialRow]) -> Table:

@@ -4,9 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from cluster.connect import connect
-from sweeps import finish, plan, results, summary, tuner
+from sweeps import finish, packs, plan, results, summary, tuner
 from sweeps.book import TrialBook
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
@@ -60,25 +61,30 @@ def run_sweep(
             found.task.metric, config.num_trials, config.max_steps, lanes.concurrency, histories
         )
         book = TrialBook(config, paths, found.task.metric, search, log, (tracker, progress))
-        try:
-            with progress:
-                book.resume(histories)
-                tuner.run_trials(config, paths, found.task.metric, book, lanes)
-        finally:
-            tracker.sweep_ended()
-            histories = replay(read_events(paths.events))
-            _prune(paths, histories)
-            trials = results.rows(histories, found.task.metric)
-            results.write_csv(trials, paths.trials_csv)
-        if book.num_left:  # Tune turns Ctrl-C into an early end
-            raise KeyboardInterrupt
-        if results.best(trials) is None:
-            print(summary.without_best(trials), file=sys.stderr)
-            return EXIT_NO_TRIAL
-        scores = finish.final_scores(config, paths, trials, log, lanes)
-        finish.write_best(config, found, paths, trials, scores)
+        with packs.running(lanes, config.settings, paths.checkpoints) as actors:
+            try:
+                with progress:
+                    book.resume(histories)
+                    tuner.run_trials(config, paths, found.task.metric, book, lanes, actors)
+            finally:
+                tracker.sweep_ended()
+                histories = replay(read_events(paths.events))
+                _prune(paths, histories)
+                trials = results.rows(histories, found.task.metric)
+                results.write_csv(trials, paths.trials_csv)
+            if book.num_left:  # Tune turns Ctrl-C into an early end
+                raise KeyboardInterrupt
+            if results.best(trials) is None:
+                print(summary.without_best(trials), file=sys.stderr)
+                return EXIT_NO_TRIAL
+            score = partial(packs.final_scores, actors, lanes, config.settings)
+            scores = finish.final_scores(config, paths, trials, log, score)
+            ledgers = packs.ledgers(actors)
+            for number, ledger in enumerate(ledgers):
+                log.append("pack_ended", pack=number, **asdict(ledger))
+            finish.write_best(config, found, paths, trials, scores)
     log.append("sweep_ended")
-    print(summary.describe(config, paths, trials, scores))
+    print(summary.describe(config, paths, trials, scores, ledgers))
     return EXIT_DONE
 
 

@@ -19,7 +19,6 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connect import Cluster
-from sweeps import packs
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.lanes import Hardware, Lanes
@@ -50,21 +49,25 @@ def run_trials(
     metric: Metric,
     book: TrialBook,
     lanes: Lanes,
+    actors: Sequence[ActorHandle],
 ) -> None:
-    """Runs trials until the book has no next one; returns early after Ctrl-C.
+    """Runs trials until the book has no next one.
+
+    Args:
+        actors: the sweep's packs; none where trials train alone.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C, or what Tune takes for it.
         SweepAborted: the event log cannot be written.
     """
     if book.num_left == 0:
         return
     _quiet_ray_tune()
-    with packs.running(lanes, config.settings, paths.checkpoints) as actors:
-        tuner = _tuner(config, paths, metric, book, lanes, actors)
-        try:
-            tuner.fit()
-        except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
-            raise _abort_within(wrapped) or wrapped from None
+    tuner = _tuner(config, paths, metric, book, lanes, actors)
+    try:
+        tuner.fit()
+    except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
+        raise _abort_within(wrapped) or wrapped from None
 
 
 def _tuner(

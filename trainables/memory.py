@@ -49,6 +49,11 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory ran out; cuBLAS says so in words of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+
+
 def _fits(attempt: Callable[[int], None], micro_batch_size: int) -> bool:
     """Whether the attempt ended without running out of memory; frees what it held.
 
@@ -57,7 +62,9 @@ def _fits(attempt: Callable[[int], None], micro_batch_size: int) -> bool:
     free_memory()
     try:
         attempt(micro_batch_size)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         free_memory()

@@ -6,6 +6,11 @@ from typing import Any
 
 from trainables.errors import SweepAborted
 
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json", "chat_template.jinja",
+)  # fmt: skip
+"""What AutoTokenizer reads of a Qwen model, as far as a model has them."""
 _FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
 _INDEX = "model.safetensors.index.json"
 
@@ -19,6 +24,17 @@ def check_model_folder(folder: Path) -> None:
     for path in _weights(folder):
         _check_weights(path)
     _check_tokenizer(folder)
+
+
+def tokenizer_files(model: str) -> list[Path]:
+    """The tokenizer's files of a folder, or of a Hub model that was loaded before."""
+    if Path(model).is_dir():
+        found = [Path(model) / name for name in TOKENIZER_FILES]
+        return [path for path in found if path.is_file()]
+    from huggingface_hub import try_to_load_from_cache  # slow; a folder needs none
+
+    cached = [try_to_load_from_cache(model, name) for name in TOKENIZER_FILES]
+    return [Path(path) for path in cached if isinstance(path, str)]
 
 
 def _weights(folder: Path) -> list[Path]:

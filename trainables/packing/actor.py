@@ -18,6 +18,7 @@ from trainables.config import TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.capacity import Capacity, cpu_threads
 from trainables.packing.events import Aborted, Event, Failed, Finished, LeaseLost, Reported
+from trainables.packing.ledger import Ledger
 
 LEASE_TIMEOUT_S = 30.0
 RENEW_S = 2.0
@@ -112,6 +113,15 @@ class PackActor:
         """See PackHost.leave."""
         self._heard_s.pop(lease, None)
         self._host.leave(lease)
+
+    def final_scores(self, adapter: Path) -> dict[str, dict[str, float]]:
+        """See PackHost.final_scores; raises what made it fail."""
+        self._check()
+        return self._host.final_scores(adapter).result()
+
+    def ledger(self) -> Ledger:
+        """See PackHost.ledger."""
+        return self._host.ledger()
 
     def _hear(self, lease: int) -> None:
         if lease in self._heard_s:

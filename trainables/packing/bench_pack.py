@@ -102,7 +102,8 @@ def _round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
     times_s: list[float] = []
     real_fracs: list[float] = []
     while pack.step():
-        real_fracs.append(pack.real_frac)
+        real, computed = pack.last_tokens
+        real_fracs.append(real / computed)
         if len(real_fracs) in job.settings.rungs:
             synchronize()
             times_s.append(time.perf_counter())

@@ -112,8 +112,8 @@ def _forward(
 
 @triton.jit
 def _backward(
-    dx_ptr, dx_stride, grad_ptr, x_ptr, x_stride, weight_ptr, cos_ptr, sin_ptr, angle_stride, eps, num_heads,
-    half, HAS_NORM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
+    dx_ptr, dx_stride, grad_ptr, x_ptr, x_stride, weight_ptr, cos_ptr, sin_ptr, angle_stride, eps,
+    num_heads, half, HAS_NORM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     place, mask, c, is_feature = _places(num_heads, half, BLOCK_H, BLOCK_C)

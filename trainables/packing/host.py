@@ -3,6 +3,17 @@
 It owns the base, the tokenised rows and the pack. Events are in trainables/packing/events.py.
 """
 
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
+
 from trainables.base_model import device, load_base, load_tokenizer
 from trainables.config import TrainingSettings, TrialConfig
 from trainables.evaluate import fixed_slice
@@ -11,10 +22,15 @@ from trainables.memory import free_memory, reset_peak
 from trainables.packing.capacity import Capacity
 from trainables.packing.events import Event
 from trainables.packing.leases import Leases
+from trainables.packing.ledger import Ledger, LedgerKeeper
 from trainables.packing.pack import Pack
 from trainables.packing.rounds import Rounds
 from trainables.packing.scorer import Scorer
 from trainables.tasks import TASKS
+from trainables.tasks.base import Row, Scoring, Splits
+
+Scores = dict[str, dict[str, float]]
+"""Metrics by name, by what was scored; see trainables.final.score."""
 
 
 class PackHost:
@@ -43,6 +59,10 @@ class PackHost:
         self._leases = Leases(lease_timeout_s)
         self._admit_wait_s = admit_wait_s
         self._decision_wait_s = decision_wait_s
+        self._ledger = LedgerKeeper(_device_name())
+        self._tests: queue.SimpleQueue[_Test] = queue.SimpleQueue()
+        self._splits: Splits | None = None
+        self._scorer: Callable[[Sequence[Row]], Scorer] | None = None
         self.has_loaded = False
         """Whether the rows and the base are there."""
 
@@ -81,6 +101,21 @@ class PackHost:
         """As leave, for whoever holds the trial's lease."""
         self._leases.evict(trial_id)
 
+    def final_scores(self, adapter: Path) -> Future[Scores]:
+        """See trainables.final.score; done between two steps, in the slots that are then free.
+
+        The future fails if the loop ends before, or has no slot free.
+        """
+        test = _Test(adapter, Future())
+        self._tests.put(test)
+        if self._leases.is_closed:  # the loop may have looked for the last time
+            self._refuse_tests()
+        return test.scores
+
+    def ledger(self) -> Ledger:
+        """Where the loop's time went so far."""
+        return self._ledger.so_far()
+
     def close(self) -> None:
         """End run at the next step; whoever waits for an event is told that the lease is lost."""
         self._leases.close()
@@ -98,36 +133,83 @@ class PackHost:
             rounds = self._start()
             self.has_loaded = True
             while not self._leases.is_closed and not (until_empty and self._leases.is_done):
+                self._test(rounds)
                 rounds.run_one()
         finally:
             self.close()
+            self._ledger.end()
+            self._refuse_tests()
 
     def _start(self) -> Rounds:
         """Read the rows and the base once, for all trials."""
         reset_peak()
         settings = self._settings
         task = TASKS[settings.task](settings.task_options)
-        splits = task.load(settings.data)
-        tokenizer = load_tokenizer(settings.model)
-        scorer = Scorer(
-            tokenizer,
-            fixed_slice(splits.validation, settings.eval_rows),
-            task.scoring,
-            settings,
-            max_tokens=self._capacity.eval_tokens,
-            is_graphed=device().type == "cuda",
-        )
-        examples = encode_training_rows(
-            tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
-        )
+        tokenizer = load_tokenizer(settings.model)  # transformers loads its parts in one thread
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(new_pack, settings, self._capacity)
+            splits = task.load(settings.data)
+            examples = encode_training_rows(
+                tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
+            )
+            pack = loading.result()
+        self._splits = splits
+        self._scorer = partial(self._scorer_of, tokenizer, task.scoring)
         return Rounds(
-            new_pack(settings, self._capacity),
-            scorer,
+            pack,
+            self._scorer(fixed_slice(splits.validation, settings.eval_rows)),
             examples,
             self._leases,
             admit_wait_s=self._admit_wait_s,
             decision_wait_s=self._decision_wait_s,
+            ledger=self._ledger,
         )
+
+    def _scorer_of(
+        self, tokenizer: PreTrainedTokenizerBase, scoring: Scoring, rows: Sequence[Row]
+    ) -> Scorer:
+        return Scorer(
+            tokenizer,
+            rows,
+            scoring,
+            self._settings,
+            max_tokens=self._capacity.eval_tokens,
+            is_graphed=device().type == "cuda",
+        )
+
+    def _test(self, rounds: Rounds) -> None:
+        """Do one test, if one is asked for; its fault is its caller's."""
+        try:
+            test = self._tests.get_nowait()
+        except queue.Empty:
+            return
+        assert self._splits is not None and self._scorer is not None
+        validation = fixed_slice(self._splits.validation, self._settings.eval_rows)
+        all_rows = fixed_slice(self._splits.test, len(self._splits.test))
+        try:
+            (validation_base,) = rounds.final_scores([None], self._scorer(validation))
+            test_base, tuned = rounds.final_scores([None, test.adapter], self._scorer(all_rows))
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+            test.scores.set_exception(error)
+            return
+        test.scores.set_result(
+            {"validation_base": validation_base, "test_base": test_base, "test": tuned}
+        )
+
+    def _refuse_tests(self) -> None:
+        while True:
+            try:
+                test = self._tests.get_nowait()
+            except queue.Empty:
+                return
+            test.scores.set_exception(RuntimeError("the pack has ended"))
+
+
+class _Test(NamedTuple):
+    """A final test that was asked for."""
+
+    adapter: Path
+    scores: Future[Scores]
 
 
 def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
@@ -142,3 +224,7 @@ def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
     )
     free_memory()  # the base's NF4 weights, which stand in a cycle of references
     return pack
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if device().type == "cuda" else "cpu"

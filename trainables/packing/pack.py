@@ -3,7 +3,8 @@
 Shapes: K slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -17,7 +18,13 @@ from trainables.packing.batch import Course, Rounding, Table, Unit, grouped, tab
 from trainables.packing.model import PackedModel
 from trainables.packing.optimizer import PackedAdamW
 from trainables.packing.passes import Passes
-from trainables.packing.peft_format import SlotState, initial_weights, read_slot, write_slot
+from trainables.packing.peft_format import (
+    SlotState,
+    initial_weights,
+    read_adapter,
+    read_slot,
+    write_slot,
+)
 from trainables.packing.slot import Slot, StepResult, scaling
 
 LAUNCH_BOUND_FLOP = 1e14
@@ -57,8 +64,8 @@ class Pack:
         self._slots: list[Slot | None] = [None] * num_slots
         self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
         self._prepared: tuple[object, list[Table]] = (None, [])
-        self.real_frac = 0.0
-        """Real tokens over computed places in the last step."""
+        self.last_tokens = (0, 0)
+        """Real tokens and computed places of the last step."""
 
     def free_slots(self) -> list[int]:
         """Slots that a trial may join."""
@@ -115,8 +122,30 @@ class Pack:
         for table in tables:
             self._passes.run(table)
         computed = sum(table.shape.num_tokens for table in tables)
-        self.real_frac = sum(table.num_real for table in tables) / computed
+        self.last_tokens = (sum(table.num_real for table in tables), computed)
         return self._optimize(training)
+
+    @contextmanager
+    def holding(self, adapters: Sequence[Path | None]) -> Iterator[list[int]]:
+        """Slots that hold saved adapters to be scored, not trained; None is the untuned base.
+
+        Raises:
+            ValueError: fewer slots are free than adapters are given.
+        """
+        slots = self.free_slots()[: len(adapters)]
+        if len(slots) < len(adapters):
+            raise ValueError(f"{len(slots)} slots are free; it must be {len(adapters)} at least")
+        try:
+            for slot, folder in zip(slots, adapters, strict=True):
+                self._clear(slot)
+                if folder is not None:
+                    weights, params = read_adapter(folder)
+                    self._fill(self.adapters.params_KP, slot, params, weights)
+                    self.adapters.set_scaling(slot, scaling(params), params.target_modules)
+            yield slots
+        finally:
+            for slot in slots:
+                self._clear(slot)
 
     def course(self, slot: int) -> Course:
         """The way of a slot's trial through the rows, which counts its tokens and epochs."""
@@ -188,12 +217,18 @@ class Pack:
             rule = f"that of the pack's base ({self.model.dtype})"
             raise ValueError(f"compute_dtype is {compute_dtype!r}; it must be {rule}")
         self._clear(slot)
-        saved = (state.weights, state.exp_avg, state.exp_avg_sq)
-        for views, values in zip(self._views(slot, params), saved, strict=True):
-            for name, value in values.items():
-                views[name].copy_(value)
+        self._fill(self.adapters.params_KP, slot, params, state.weights)
+        self._fill(self._optimizer.exp_avg_KP, slot, params, state.exp_avg)
+        self._fill(self._optimizer.exp_avg_sq_KP, slot, params, state.exp_avg_sq)
         self.adapters.set_scaling(slot, scaling(params), params.target_modules)
         self._slots[slot] = Slot(trial, Course(examples, trial.settings), state.step)
+
+    def _fill(
+        self, rows_KP: Tensor, slot: int, params: Hyperparameters, values: dict[str, Tensor]
+    ) -> None:
+        views = self.adapters.views(rows_KP[slot], params.lora_rank, params.target_modules)
+        for name, value in values.items():
+            views[name].copy_(value)
 
     def _views(self, slot: int, params: Hyperparameters) -> list[dict[str, Tensor]]:
         """A slot's weights and both moments by PEFT's names."""

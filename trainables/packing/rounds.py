@@ -3,8 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
 from trainables.checkpoint import (
@@ -18,15 +18,18 @@ from trainables.checkpoint import (
 )
 from trainables.config import TrialConfig, TrialReport
 from trainables.examples import Example
-from trainables.memory import free_memory
+from trainables.memory import free_memory, is_out_of_memory
 from trainables.packing.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.leases import Lease, Leases
+from trainables.packing.ledger import LedgerKeeper
 from trainables.packing.pack import Pack
 from trainables.packing.scorer import Scorer
 from trainables.packing.slot import StepResult
 from trainables.packing.tenant import Tenant
 
 logger = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
 
 IDLE_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
@@ -44,6 +47,7 @@ class Rounds:
         admit_wait_s: how long a trial waits for others, so that they enter together.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before: it trains on meanwhile, but never two rungs ahead.
+        ledger: is told what the loop does.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Rounds:
         *,
         admit_wait_s: float,
         decision_wait_s: float,
+        ledger: LedgerKeeper,
     ) -> None:
         self._pack = pack
         self._scorer = scorer
@@ -62,18 +67,51 @@ class Rounds:
         self._leases = leases
         self._admit_wait_s = admit_wait_s
         self._decision_wait_s = decision_wait_s
+        self._ledger = ledger
         self._tenants: dict[int, Tenant] = {}
         self._num_usable = len(pack.free_slots())
 
     def run_one(self) -> None:
         """One step of every trial in the pack, with what comes before and after it."""
+        self._ledger.turn_to("admit")
         self._let_go()
         self._admit()
         if not self._tenants:
+            self._ledger.turn_to("wait")
             self._leases.wait(IDLE_S)
             return
+        self._ledger.turn_to("train")
         self._step()
         self._report()
+
+    def final_scores(self, adapters: Sequence[Path | None], scorer: Scorer) -> list[Metrics]:
+        """The metrics of saved adapters, None for the untuned base, in the slots that are free.
+
+        Raises:
+            RuntimeError: no slot is free, or not even one row fits in the memory.
+        """
+        self._ledger.turn_to("test")
+        self._let_go()
+        share = len(self._pack.free_slots())
+        if share == 0:
+            raise RuntimeError("no slot of the pack is free")
+        found: list[Metrics] = []
+        for first in range(0, len(adapters), share):
+            with self._pack.holding(adapters[first : first + share]) as slots:
+                found += self._tested(slots, scorer)
+        return found
+
+    def _tested(self, slots: Sequence[int], scorer: Scorer) -> list[Metrics]:
+        while True:
+            try:
+                return scorer.scores(self._pack.model, slots)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.warning("out of memory in the test: %s", error)
+            free_memory()
+            if not scorer.use_less_memory():
+                raise RuntimeError(NO_ROOM)
 
     def _let_go(self) -> None:
         """Free the slots whose trials have left or are silent."""
@@ -135,6 +173,7 @@ class Rounds:
         started_s = time.perf_counter()
         results = self._results()
         seconds = time.perf_counter() - started_s
+        self._ledger.count_step(len(results), *self._pack.last_tokens)
         for result in results:
             tenant = self._tenants[result.slot]
             if result.failed is None:
@@ -147,7 +186,9 @@ class Rounds:
         while True:
             try:
                 return self._pack.step()
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 logger.warning("out of memory in a step: %s", error)
             free_memory()
             if not self._pack.use_less_memory():
@@ -158,10 +199,14 @@ class Rounds:
         due = [tenant for tenant in self._tenants.values() if tenant.is_at_rung]
         if not due:
             return
+        self._ledger.turn_to("wait")
         self._leases.wait_decided([tenant.lease for tenant in due], self._decision_wait_s)
         started_s = time.perf_counter()
+        self._ledger.turn_to("report")
         saved = [tenant for tenant in due if self._has_saved(tenant)]
+        self._ledger.turn_to("evaluate")
         scored = self._scores(saved)
+        self._ledger.turn_to("report")
         seconds = time.perf_counter() - started_s
         for tenant, metrics in scored:
             self._complete(tenant, tenant.report(metrics, seconds))
@@ -179,7 +224,9 @@ class Rounds:
             try:
                 found = self._scorer.scores(self._pack.model, slots)
                 return list(zip(held, found, strict=True))
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 logger.warning("out of memory in an evaluation: %s", error)
             free_memory()
             if not self._scorer.use_less_memory():

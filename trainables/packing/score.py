@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.evaluate import score_answers, stop_ids
-from trainables.examples import Example, encode_rows, prompt_limit
+from trainables.examples import Example
 from trainables.packing.generate import PROMPT_TOKENS, answers_and_losses, batches, padded
 from trainables.packing.model import PackedModel
 from trainables.packing.slot_decoder import SlotDecoder
@@ -24,6 +24,7 @@ def score_slots(
     slots: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
+    examples: Sequence[Example],
     scoring: Scoring,
     settings: TrainingSettings,
     *,
@@ -35,10 +36,12 @@ def score_slots(
 
     The targets are read with the prompts, so their losses cost no pass of their own.
 
-    Args: see generate.
+    Args:
+        rows: what is asked.
+        examples: the rows as examples.encode_rows gives them.
+
+    The others are those of generate.
     """
-    limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
-    examples = encode_rows(tokenizer, rows, limit)
     if not slots:
         return []
     answers, losses_K = answers_and_losses(

@@ -39,9 +39,10 @@ class Scorer:
         self._max_tokens = max_tokens
         self._is_graphed = is_graphed
         limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+        self._examples = encode_rows(tokenizer, rows, limit)
         self._row_tokens = max(
             len(row.prompt_ids) + max(len(row.target_ids), settings.max_new_tokens)
-            for row in encode_rows(tokenizer, rows, limit)
+            for row in self._examples
         )
 
     def scores(self, model: PackedModel, slots: Sequence[int]) -> list[dict[str, float]]:
@@ -54,6 +55,7 @@ class Scorer:
                 slots[first : first + share],
                 self._tokenizer,
                 self._rows,
+                self._examples,
                 self._scoring,
                 self._settings,
                 max_tokens_per_batch=self._max_tokens,

@@ -252,6 +252,7 @@ def test_scores_are_those_of_a_solo_evaluation(
         SLOTS,
         case.tokenizer,
         case.rows,
+        case.examples,
         Scoring(language="english"),
         settings,
         max_tokens_per_batch=4000,

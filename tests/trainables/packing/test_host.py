@@ -19,6 +19,7 @@ from small_packs import longer, trial_of
 
 import trainables.packing.host
 import trainables.packing.scorer
+from trainables import final
 from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder, last_report
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.packing import alone
@@ -547,3 +548,57 @@ def test_direct_run_ends_once_no_trial_is_left(settings: TrainingSettings, tmp_p
     host.run(until_empty=True)
     found = [[host.next_event(lease, 0.0) for _ in range(4)] for lease in leases]
     assert_all_as_alone(trials, [[event for event in events if event] for events in found])
+
+
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_final_scores_of_a_pack_are_those_of_transformers(
+    settings: TrainingSettings, tmp_path: Path, num_slots: int
+) -> None:
+    """While another trial trains in the pack, and where base and winner must take turns."""
+    settings = dataclasses.replace(settings, compute_dtype="float32")
+    trial, other = (trial_of(name, KINDS[0], settings, tmp_path / name) for name in ("t0", "t1"))
+    with running(settings, capacity_of(num_slots)) as host:
+        (*_, last, _) = events_of(host, trial)
+        assert isinstance(last, Reported)
+        if num_slots > 1:
+            host.join(other)
+        found = host.final_scores(last.report.checkpoint).result(60)
+    expected = final.score(settings, last.report.checkpoint, capacity=None)
+    assert found.keys() == expected.keys()
+    for name, scores in expected.items():
+        assert found[name] == pytest.approx(scores, rel=1e-5)
+
+
+def test_final_scores_of_a_pack_that_ends_fail(settings: TrainingSettings, tmp_path: Path) -> None:
+    with running(settings, capacity_of(1)) as host:
+        host.close()
+        with pytest.raises(RuntimeError, match="the pack has ended"):
+            host.final_scores(tmp_path).result(60)
+
+
+def test_an_adapter_that_cannot_be_tested_leaves_the_pack_alive(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    with running(settings, capacity_of(2)) as host:
+        with pytest.raises(OSError, match="nowhere"):
+            host.final_scores(tmp_path / "nowhere").result(60)
+        assert isinstance(
+            events_of(host, trial_of("t0", KINDS[0], settings, tmp_path))[-1], Finished
+        )
+
+
+def test_ledger_sums_to_the_wall_time_of_the_loop(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    started_s = time.monotonic()
+    with running(settings, capacity_of(2)) as host:
+        for name in ("t0", "t1"):
+            events_of(host, trial_of(name, KINDS[0], settings, tmp_path / name))
+    wall_s = time.monotonic() - started_s
+    ledger = host.ledger()
+    assert sum(ledger.seconds.values()) == pytest.approx(wall_s, rel=0.02)
+    assert all(ledger.seconds[name] > 0 for name in ("load", "train", "evaluate", "report", "wait"))
+    assert ledger.trial_steps == 2 * settings.max_steps
+    assert 0 < ledger.real_tokens <= ledger.computed_tokens
+    time.sleep(0.05)
+    assert host.ledger() == ledger
