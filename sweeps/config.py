@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
 from trainables.config import TaskOptions, TrainingOptions, TrainingSettings
+from trainables.hub_files import is_dataset_id
 
 Engine = Literal["packed", "solo"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -28,7 +29,8 @@ class SweepConfig(TrainingOptions):
     task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)
     """What the task is told about its rows."""
     data: str | None = None
-    """Folder with the task's train, validation and test files; None loads it from the Hub."""
+    """File, folder with train, validation and test files, or (table) OWNER/NAME of the Hub, with
+    the task's rows; None is the task's own dataset on the Hub."""
     tiny: tyro.conf.FlagCreatePairsOff[bool] = False
     """The bundled model, data and budget: no GPU, no network, minutes on two cores."""
 
@@ -106,7 +108,7 @@ class SweepConfig(TrainingOptions):
             **options,
             task=self.task,
             task_options=self.task_options,
-            data=None if self.data is None else str(Path(self.data).absolute()),
+            data=data_source(self.data),
             model=model_source(self.model),
             max_steps=self.max_steps,
             rungs=self.rungs,
@@ -117,6 +119,11 @@ class SweepConfig(TrainingOptions):
 def model_source(model: str) -> str:
     """The absolute path of a folder that exists; otherwise the Hub id as it was given."""
     return str(Path(model).absolute()) if Path(model).is_dir() else model
+
+
+def data_source(data: str | None) -> str | None:
+    """The absolute path of a file or folder; the name of a dataset on the Hub as it was given."""
+    return data if data is None or is_dataset_id(data) else str(Path(data).absolute())
 
 
 def to_json(config: SweepConfig) -> dict[str, object]:

@@ -65,7 +65,7 @@ def write_best(
         dataset=config.data or found.task.dataset,
         dataset_rows=rows,
         dropped_rows={k: n for k, n in found.splits.counts.items() if k not in rows and n},
-        prompt_template=found.task.prompt_template,
+        prompt_template=found.splits.prompt_template,
         task=config.task,
         params=params,
         settings=config.settings,

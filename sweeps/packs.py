@@ -28,9 +28,11 @@ LEDGER_S = 5.0
 
 @contextlib.contextmanager
 def running(
-    lanes: Lanes, settings: TrainingSettings, checkpoints: Path
+    lanes: Lanes, settings: TrainingSettings, checkpoints: Path, *, has_trials: bool
 ) -> Iterator[list[ActorHandle]]:
     """Packs on as many GPUs as lanes say, wherever the cluster has them; none for solo trials.
+
+    None either where no trial is left to run.
 
     Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
     the checkpoints' folder or holds the GPUs.
@@ -39,7 +41,7 @@ def running(
     _wait_for_end(checkpoints)
     actors = [
         start_pack(settings, lanes.capacity, checkpoints, has_gpu=lanes.num_gpus > 0)
-        for _ in range(lanes.num_packs)
+        for _ in range(lanes.num_packs if has_trials else 0)
         if lanes.capacity is not None
     ]
     try:
@@ -48,6 +50,15 @@ def running(
         for actor in actors:
             ray.kill(actor)
         _wait_for_end(checkpoints)
+
+
+def evict(actors: Sequence[ActorHandle], trial_id: str) -> None:
+    """Free the slot of a trial that was stopped; returns at once.
+
+    Its process would do so when it is handed the next trial, and trains on for nothing until then.
+    """
+    for actor in actors:
+        actor.evict.remote(trial_id)
 
 
 def final_scores(

@@ -18,7 +18,6 @@ _ENGINES: dict[Engine, str] = {
 def describe(config: SweepConfig, found: Preflight) -> str:
     """The plan, a paragraph a subject."""
     rows = {name: len(getattr(found.splits, name)) for name in ("train", "validation", "test")}
-    dropped = {k: n for k, n in found.splits.counts.items() if k not in rows and n}
     epochs = config.max_steps * config.batch_size / rows["train"]
     model = found.model
     sections = {
@@ -33,8 +32,9 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "settings": ", ".join(
             f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions)
         ),
-        "rows": ", ".join(f"{name} {n:,}" for name, n in rows.items())
-        + (f"\nleft out: {', '.join(f'{k} {n:,}' for k, n in dropped.items())}" if dropped else ""),
+        "rows": "\n".join(
+            [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(found)]
+        ),
         "scored": f"the first {min(config.eval_rows, rows['validation'])} validation rows at "
         "every rung; all test rows once, at the end",
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
@@ -45,6 +45,14 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
     return "\n".join(_section(title, text) for title, text in sections.items())
+
+
+def about_rows(found: Preflight) -> list[str]:
+    """How the rows were read and which were left out, a line each; [] if that is plain."""
+    kept = ("train", "validation", "test")
+    counts = {k: n for k, n in found.splits.counts.items() if k not in kept and n}
+    left_out = [f"left out: {', '.join(f'{k} {n:,}' for k, n in counts.items())}"] if counts else []
+    return [*found.splits.notes, *left_out]
 
 
 def start_points(config: SweepConfig) -> list[Point]:

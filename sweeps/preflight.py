@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from sweeps.config import SweepConfig, model_source
 from sweeps.paths import RunPaths
 from sweeps.storage import check_storage
 from sweeps.tracking import Mode, resolve_mode
+from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
+from trainables.hub_files import is_dataset_id
 from trainables.model_facts import ModelFacts, read_model_facts
 from trainables.model_files import check_model_folder
 from trainables.tasks import TASKS
@@ -49,6 +51,7 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
     """
     check_run_folder(config, is_resumed=is_resumed)
     check_recipe(config)
+    task = _task(config)
     if has_ray:
         _check_cluster()
     _check_gpu(config, has_ray=has_ray)
@@ -58,7 +61,6 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
         _check_engine(config, model)
-        task = TASKS[config.task](config.task_options)
         splits = task.load(config.settings.data)
     except OSError as refused:
         raise SweepAborted(
@@ -118,10 +120,25 @@ def resume_command(config: SweepConfig) -> str:
 
 
 def sweep_command(config: SweepConfig) -> str:
-    """The command that repeats this sweep, for model cards."""
+    """The command that repeats this sweep, for model cards; of its data the last name only."""
     tiny = " --tiny" if config.tiny else f" --model {config.model}"
+    data = config.data
+    if data is not None and not config.tiny:
+        tiny += f" --data {shlex.quote(data if is_dataset_id(data) else Path(data).name)}"
     budget = f" --num-trials {config.num_trials} --max-steps {config.max_steps}"
-    return f"python -m sweeps.run {config.recipe}{tiny}{budget} --seed {config.seed}"
+    told = "" if config.tiny else _told(config.task_options)
+    return f"python -m sweeps.run {config.recipe}{tiny}{told}{budget} --seed {config.seed}"
+
+
+def _told(options: TaskOptions) -> str:
+    """The flags that give a task these options."""
+    words: list[str] = []
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if value != option.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{option.name.replace('_', '-')}", *values]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def no_gpu() -> SweepAborted:
@@ -178,6 +195,17 @@ def git_commit() -> str | None:
         [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
     )
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _task(config: SweepConfig) -> Task:
+    """The task, once its options are good and it is known where its rows come from."""
+    task = TASKS[config.task](config.task_options)
+    if config.data is None and not task.dataset:
+        raise SweepAborted(
+            f"{config.task} has no dataset of its own",
+            "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
+        )
+    return task
 
 
 def _check_engine(config: SweepConfig, model: ModelFacts) -> None:

@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from search_spaces import samsum as samsum_space
+from search_spaces import table as table_space
+from search_spaces import turkish_tweets as turkish_tweets_space
 from sweeps.config import SweepConfig
 from trainables import tiny as bundled
+from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
 
 Recipe = Callable[[bool], SweepConfig]
@@ -56,7 +59,83 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
     )
 
 
-RECIPES: dict[str, Recipe] = {"samsum": samsum}
+def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
+    """Tell whether a Turkish tweet is neutral, negative or positive, ranked by accuracy."""
+    if is_tiny:
+        return SweepConfig(
+            recipe="turkish_tweets",
+            task="turkish_tweets",
+            tiny=True,
+            model=str(bundled.MODEL_DIR),
+            data=str(bundled.TWEETS_FILE),
+            space=turkish_tweets_space.TINY_SPACE,
+            start_points=turkish_tweets_space.TINY_START_POINTS,
+            num_trials=12,
+            max_steps=90,
+            eval_rows=60,
+            eval_batch_size=60,
+            max_length_tokens=192,
+            max_new_tokens=16,
+            name=_dated("turkish-tweets-tiny"),
+        )
+    return SweepConfig(
+        recipe="turkish_tweets",
+        task="turkish_tweets",
+        model="Qwen/Qwen3-0.6B",
+        space=turkish_tweets_space.SPACE,
+        start_points=turkish_tweets_space.START_POINTS,
+        num_trials=32,
+        max_steps=540,
+        batch_size=16,
+        micro_batch_size=16,
+        eval_rows=400,
+        eval_batch_size=64,
+        max_length_tokens=256,
+        max_new_tokens=16,
+        name=_dated("turkish-tweets"),
+    )
+
+
+def table(is_tiny: bool = False) -> SweepConfig:
+    """Your own rows: --data FILE --input COLUMN --target COLUMN --kind summarize or classify."""
+    if is_tiny:
+        return SweepConfig(
+            recipe="table",
+            task="table",
+            tiny=True,
+            model=str(bundled.MODEL_DIR),
+            task_options=TaskOptions(input="message", target="intent", kind="classify"),
+            data=str(bundled.MESSAGES_FILE),
+            space=table_space.TINY_SPACE,
+            start_points=table_space.TINY_START_POINTS,
+            num_trials=12,
+            max_steps=90,
+            eval_rows=60,
+            eval_batch_size=60,
+            max_length_tokens=192,
+            max_new_tokens=48,
+            name=_dated("table-tiny"),
+        )
+    return SweepConfig(
+        recipe="table",
+        task="table",
+        model="Qwen/Qwen3-0.6B",
+        space=table_space.SPACE,
+        start_points=table_space.START_POINTS,
+        num_trials=32,
+        max_steps=900,
+        batch_size=16,
+        micro_batch_size=16,
+        eval_batch_size=64,
+        name=_dated("table"),
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    "samsum": samsum,
+    "turkish_tweets": turkish_tweets,
+    "table": table,
+}
 
 
 def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps import preflight
-from sweeps.config import SweepConfig, from_json, model_source, to_json
+from sweeps.config import SweepConfig, data_source, from_json, model_source, to_json
 from sweeps.events import read_events, replay
 from sweeps.paths import RunPaths
 from sweeps.search import without_password
@@ -43,8 +43,7 @@ class Identity:
 
 def absolute(config: SweepConfig) -> SweepConfig:
     """The config with its model and data folders as absolute paths."""
-    data = None if config.data is None else str(Path(config.data).absolute())
-    return replace(config, model=model_source(config.model), data=data)
+    return replace(config, model=model_source(config.model), data=data_source(config.data))
 
 
 def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
@@ -147,6 +146,9 @@ def _first_record(config: SweepConfig, found: preflight.Preflight) -> dict[str, 
         "metric": {"name": found.task.metric.name, "mode": found.task.metric.mode},
         "rungs": list(config.rungs),
         "rows": found.splits.counts,
+        "read": list(found.splits.notes),
+        "prompt": found.splits.prompt_template,
+        "labels": list(found.splits.scoring.labels),
         "dataset": config.data or found.task.dataset,
         "wandb_mode": found.wandb_mode,
         "versions": preflight.versions(),

@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print(plan.describe(args.config, found))
         return EXIT_DONE
+    for line in plan.about_rows(found):
+        print(line)
     with record.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
         from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 

@@ -61,7 +61,10 @@ def run_sweep(
             found.task.metric, config.num_trials, config.max_steps, lanes.concurrency, histories
         )
         book = TrialBook(config, paths, found.task.metric, search, log, (tracker, progress))
-        with packs.running(lanes, config.settings, paths.checkpoints) as actors:
+        has_trials = sum(one.status is not None for one in histories) < config.num_trials
+        with packs.running(
+            lanes, config.settings, paths.checkpoints, has_trials=has_trials
+        ) as actors:
             try:
                 with progress:
                     book.resume(histories)

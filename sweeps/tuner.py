@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connect import Cluster
+from sweeps import packs
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.lanes import Hardware, Lanes
@@ -89,7 +90,7 @@ def _tuner(
         tune.with_resources(trainable_with_data, lanes.trial_resources),
         tune_config=TuneConfig(
             search_alg=_BookSearcher(book, metric),
-            scheduler=_BookScheduler(book),
+            scheduler=_BookScheduler(book, actors),
             num_samples=-1,  # until the book has no trial left
             max_concurrent_trials=lanes.concurrency,
             reuse_actors=True,
@@ -135,11 +136,12 @@ class _BookSearcher(Searcher):  # type: ignore[misc]
 
 
 class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Asks the book whether a trial that reported goes on."""
+    """Asks the book whether a trial that reported goes on; one that does not leaves its pack."""
 
-    def __init__(self, book: TrialBook) -> None:
+    def __init__(self, book: TrialBook, actors: Sequence[ActorHandle]) -> None:
         super().__init__()
         self._book = book
+        self._actors = actors
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if trainable.ABORTED in result:
@@ -147,8 +149,10 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
         if trainable.FAILED in result:
             self._book.end(_trial_id(trial), "failed", result[trainable.FAILED])
             return str(TrialScheduler.STOP)
-        goes_on = self._book.report(result[trainable.REPORT])
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        if self._book.report(result[trainable.REPORT]):
+            return str(TrialScheduler.CONTINUE)
+        packs.evict(self._actors, _trial_id(trial))
+        return str(TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -4,13 +4,12 @@ import json
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import small_sweep
 from conftest import Finished
 from small_sweep import FLAGS, count
 
-from sweeps.events import replay
+from sweeps.events import read_events, replay
 
 NUM_SHORT = 60
 LEAK_S = 30.0
@@ -55,16 +54,34 @@ def test_many_short_trials_give_every_slot_back(tmp_path: Path) -> None:
     assert took_s < num_rounds * LEAK_S / 2
 
 
-def test_pack_has_ended_before_the_best_trial_is_tested(tmp_path: Path) -> None:
-    process = small_sweep.start(tmp_path, "ends", *FLAGS, "--num-trials", "2")
-    folder = tmp_path / "ends"
+def test_a_stopped_trial_leaves_its_pack_which_tests_the_best_one_in_the_end(
+    tmp_path: Path,
+) -> None:
+    """A stopped trial's process lives on, for a next trial that may never come."""
+    flags = (*FLAGS, "--max-steps", "40", "--num-rungs", "2", "--reduction-factor", "10")
+    code, output = small_sweep.run(tmp_path, "leaves", *flags, "--num-trials", "4")
+    assert code == 0, output
+    events = read_events(tmp_path / "leaves" / "events.jsonl")
+    (ledger,) = (event for event in events if event["kind"] == "pack_ended")
+    trials = replay(events)
+    num_stopped = sum(trial.status == "stopped" for trial in trials)
+    assert num_stopped >= 1
+    wanted = sum(trial.reports[-1].step for trial in trials)
+    assert ledger["trial_steps"] <= wanted + 10 * num_stopped
+    assert ledger["seconds"]["test"] > 0
+    assert "pack on cpu: " in output
+
+
+def test_best_trial_is_tested_although_its_pack_died(tmp_path: Path) -> None:
+    process = small_sweep.start(tmp_path, "dies", *FLAGS, "--num-trials", "2")
+    folder = tmp_path / "dies"
     small_sweep.wait_for(folder, lambda events: count(events, "report") >= 1, process)
-    packs = small_sweep.pack_processes(process.pid)
-    assert len(packs) == 1
-    small_sweep.wait_for(folder, lambda events: count(events, "final_scores") >= 1, process)
-    assert not any(psutil.pid_exists(pack.pid) for pack in packs)
+    (pack,) = small_sweep.pack_processes(process.pid)
+    small_sweep.wait_for(folder, lambda events: count(events, "trial_ended") >= 2, process)
+    pack.kill()
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
+    assert count(read_events(folder / "events.jsonl"), "final_scores") == 1
 
 
 @pytest.mark.parametrize("engine", ["packed", "solo"])

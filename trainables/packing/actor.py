@@ -123,6 +123,10 @@ class PackActor:
         """See PackHost.ledger."""
         return self._host.ledger()
 
+    def evict(self, trial_id: str) -> None:
+        """See PackHost.evict: the sweep has stopped the trial, whose process may not hear of it."""
+        self._host.evict(trial_id)
+
     def _hear(self, lease: int) -> None:
         if lease in self._heard_s:
             trial_id, _ = self._heard_s[lease]

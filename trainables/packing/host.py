@@ -154,7 +154,7 @@ class PackHost:
             )
             pack = loading.result()
         self._splits = splits
-        self._scorer = partial(self._scorer_of, tokenizer, task.scoring)
+        self._scorer = partial(self._scorer_of, tokenizer, splits.scoring)
         return Rounds(
             pack,
             self._scorer(fixed_slice(splits.validation, settings.eval_rows)),

@@ -4,6 +4,7 @@ The pack's loop and the trials that wait for its events meet here only. A trial 
 of for some time loses its lease, so a slot never stays with a dead process.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 
 from trainables.config import TrialConfig
 from trainables.packing.events import LAST_EVENTS, Event, LeaseLost, Reported
+
+logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
 """Between two looks for trials that have fallen silent."""
@@ -165,6 +168,8 @@ class Leases:
             while not self._is_closed and not all(lease.is_decided for lease in waited):
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
+                    late = [one.trial.trial_id for one in waited if not one.is_decided]
+                    logger.warning("no decision after %g s: %s", timeout_s, ", ".join(late))
                     return
                 self._changed.wait(min(left_s, _LOOK_S))
                 self.drop_silent()

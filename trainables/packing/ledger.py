@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Activity = Literal["load", "admit", "train", "evaluate", "report", "wait", "test"]
+Activity = Literal["load", "admit", "train", "evaluate", "report", "decide", "test", "idle"]
 """Reading base and rows; placing trials in slots; optimizer steps; scoring; saving and telling;
-waiting for trials or for their decisions; the final test."""
+waiting for trials' decisions; the final test; having no trial."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ class Rounds:
         self._let_go()
         self._admit()
         if not self._tenants:
-            self._ledger.turn_to("wait")
+            self._ledger.turn_to("idle")
             self._leases.wait(IDLE_S)
             return
         self._ledger.turn_to("train")
@@ -199,7 +199,7 @@ class Rounds:
         due = [tenant for tenant in self._tenants.values() if tenant.is_at_rung]
         if not due:
             return
-        self._ledger.turn_to("wait")
+        self._ledger.turn_to("decide")
         self._leases.wait_decided([tenant.lease for tenant in due], self._decision_wait_s)
         started_s = time.perf_counter()
         self._ledger.turn_to("report")
