@@ -21,6 +21,8 @@ SHIFT_2, FACTOR_2 = tl.constexpr(ROUNDS[1][0]), tl.constexpr(ROUNDS[1][1])
 SHIFT_3 = tl.constexpr(LAST_SHIFT)
 MOST_TOKENS = tl.constexpr(BLOCK_TOKENS)
 HALF = tl.constexpr(KEEP_BITS)
+BUSY_PROGRAMS, MOST_PARTS = 1024, 16
+"""Programs that keep a GPU's 132 multiprocessors busy to the end; a sum is cut to have as many."""
 MIN_RANK = 16
 """The smallest side of a matrix that tensor cores multiply."""
 
@@ -92,14 +94,38 @@ def contract_(
     keys_M2: Tensor | None,
 ) -> None:
     """As segments.contract_."""
-    num_slots, num_modules, rank, num_features = grads_KMRF.shape
+    num_slots, num_modules, _, num_features = grads_KMRF.shape
     tile = CONTRACT if dropout is None else CONTRACT_DROPPING
-    grid = (num_slots, triton.cdiv(num_features, tile.block_features), num_modules)
-    _contract[grid](
-        grads_KMRF, inner_MNR, x_NF, segments.bounds_K2,
+    num_blocks = triton.cdiv(num_features, tile.block_features)
+    num_parts = min(MOST_PARTS, max(1, BUSY_PROGRAMS // (num_slots * num_blocks * num_modules)))
+    if num_parts > 1:  # parts of a slot's tokens, which are summed in their order
+        sums = grads_KMRF.new_empty(num_parts, *grads_KMRF.shape)
+        _contract_into(sums, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile)
+        grads_KMRF += sums.sum(dim=0)
+    else:
+        _contract_into(
+            grads_KMRF[None], inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile
+        )
+
+
+def _contract_into(
+    sums_SKMRF: Tensor,
+    inner_MNR: Tensor,
+    x_NF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None,
+    dropout: Dropout | None,
+    keys_M2: Tensor | None,
+    tile: Tile,
+) -> None:
+    """Write S parts of the sum over each slot's tokens, or add to it if it is one."""
+    num_parts, num_slots, num_modules, rank, num_features = sums_SKMRF.shape
+    num_blocks = triton.cdiv(num_features, tile.block_features)
+    _contract[(num_slots * num_parts, num_blocks, num_modules)](
+        sums_SKMRF, inner_MNR, x_NF, segments.bounds_K2,
         *_extras(segments, scaling_K, dropout, keys_M2),
-        num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *grads_KMRF.stride(),
-        **_options(x_NF, rank, scaling_K, dropout, tile),
+        num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *sums_SKMRF.stride(),
+        **_options(x_NF, rank, scaling_K, dropout, tile), NUM_PARTS=num_parts,
     )  # fmt: skip
 
 
@@ -235,14 +261,18 @@ def _expand(
 @triton.jit
 def _contract(
     grads_ptr, inner_ptr, x_ptr, bounds_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
-    scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, g_stride_k, g_stride_m,
-    g_stride_r, g_stride_f,
+    scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, g_stride_s, g_stride_k,
+    g_stride_m, g_stride_r, g_stride_f,
     scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+    NUM_PARTS: tl.constexpr,
 ):  # fmt: skip
-    slot, module = tl.program_id(0).to(tl.int64), tl.program_id(2)
+    slot, part = (tl.program_id(0) // NUM_PARTS).to(tl.int64), tl.program_id(0) % NUM_PARTS
+    module = tl.program_id(2)
     first, end = tl.load(bounds_ptr + 2 * slot), tl.load(bounds_ptr + 2 * slot + 1)
-    if first < end:
+    share = tl.cdiv(tl.cdiv(end - first, NUM_PARTS), BLOCK_N) * BLOCK_N
+    first, end = first + part * share, tl.minimum(end, first + (part + 1) * share)
+    if (first < end) | (NUM_PARTS > 1):
         r = tl.arange(0, BLOCK_R)
         start = tl.program_id(1) * BLOCK_F
         f = start + tl.arange(0, BLOCK_F)
@@ -261,11 +291,13 @@ def _contract(
         acc *= _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
                        HAS_DROPOUT)  # fmt: skip
         grads = (
-            grads_ptr + slot * g_stride_k + module * g_stride_m + r[:, None] * g_stride_r
-            + f[None, :].to(tl.int64) * g_stride_f
+            grads_ptr + part * g_stride_s + slot * g_stride_k + module * g_stride_m
+            + r[:, None] * g_stride_r + f[None, :].to(tl.int64) * g_stride_f
         )  # fmt: skip
         mask = is_rank[:, None] & is_feature[None, :]
-        tl.store(grads, tl.load(grads, mask=mask, other=0.0) + acc, mask=mask)
+        if NUM_PARTS == 1:
+            acc += tl.load(grads, mask=mask, other=0.0)
+        tl.store(grads, acc, mask=mask)
 
 
 @triton.jit
