@@ -147,6 +147,7 @@ def report_from_event(event: dict[str, Any]) -> TrialReport:
         metrics={name: float(value) for name, value in event["metrics"].items()},
         tokens=event["tokens"],
         checkpoint=Path(event["checkpoint"]),
+        eval_rows=event.get("eval_rows", 0),
         **{name: float(event[name]) for name in floats},
     )
 

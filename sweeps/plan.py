@@ -35,8 +35,7 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "rows": "\n".join(
             [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(found)]
         ),
-        "scored": f"the first {min(config.eval_rows, rows['validation'])} validation rows at "
-        "every rung; all test rows once, at the end",
+        "scored": f"{_scored_rows(config, rows['validation'])}; all test rows once, at the end",
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
         "engine": _ENGINES[config.engine],
@@ -97,6 +96,14 @@ def _at_once(config: SweepConfig, lanes: Lanes) -> str:
 
 def _point(point: Point) -> str:
     return ", ".join(f"{name} {value}" for name, value in hyperparameters(point).items())
+
+
+def _scored_rows(config: SweepConfig, num_validation: int) -> str:
+    last = min(config.eval_rows, num_validation)
+    low = min(config.low_rung_eval_rows or last, last)
+    if low == last or len(config.rungs) == 1:
+        return f"the first {last} validation rows at every rung"
+    return f"the first {low} validation rows at every rung but the last, {last} there"
 
 
 def _section(title: str, text: str) -> str:

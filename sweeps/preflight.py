@@ -18,7 +18,7 @@ from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
 from trainables.hub_files import is_dataset_id
 from trainables.model_facts import ModelFacts, read_model_facts
-from trainables.model_files import check_model_folder
+from trainables.model_files import check_model_folder, check_thinking
 from trainables.tasks import TASKS
 from trainables.tasks.base import Splits, Task
 
@@ -61,6 +61,8 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
         _check_engine(config, model)
+        if config.thinking:
+            check_thinking(model_source(config.model))
         splits = task.load(config.settings.data)
     except OSError as refused:
         raise SweepAborted(

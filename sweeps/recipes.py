@@ -1,28 +1,19 @@
 """Named sweeps: one function a sweep, which returns its config."""
 
-import difflib
-import importlib.util
-import shlex
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 from search_spaces import samsum as samsum_space
 from search_spaces import table as table_space
 from search_spaces import turkish_tweets as turkish_tweets_space
+from search_spaces import turkish_youtube as turkish_youtube_space
+from search_spaces import wikipedia_pt as wikipedia_pt_space
 from sweeps.config import SweepConfig
 from trainables import tiny as bundled
 from trainables.config import TaskOptions
-from trainables.errors import SweepAborted
 
 Recipe = Callable[[bool], SweepConfig]
 """Takes is_tiny: whether to use the bundled model, data and budget."""
-
-_SIGNATURE = "recipe(is_tiny: bool) -> SweepConfig"
 
 
 def samsum(is_tiny: bool = False) -> SweepConfig:
@@ -54,8 +45,86 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
         max_steps=900,
         batch_size=16,
         micro_batch_size=16,
+        eval_rows=818,
+        low_rung_eval_rows=200,
         eval_batch_size=64,
         name=_dated("samsum"),
+    )
+
+
+def turkish_youtube(is_tiny: bool = False) -> SweepConfig:
+    """Summarise Turkish videos of up to 25 minutes: Qwen3-4B, ranked by ROUGE-Lsum."""
+    if is_tiny:
+        return SweepConfig(
+            recipe="turkish_youtube",
+            task="turkish_youtube",
+            tiny=True,
+            model=str(bundled.MODEL_DIR),
+            data=str(bundled.TURKISH_YOUTUBE_DIR),
+            space=turkish_youtube_space.TINY_SPACE,
+            start_points=turkish_youtube_space.TINY_START_POINTS,
+            num_trials=6,
+            max_steps=90,
+            batch_size=4,
+            micro_batch_size=4,
+            eval_rows=16,
+            eval_batch_size=16,
+            max_length_tokens=512,
+            max_new_tokens=64,
+            name=_dated("turkish-youtube-tiny"),
+        )
+    return SweepConfig(
+        recipe="turkish_youtube",
+        task="turkish_youtube",
+        model="Qwen/Qwen3-4B",
+        space=turkish_youtube_space.SPACE,
+        start_points=turkish_youtube_space.START_POINTS,
+        num_trials=24,
+        max_steps=520,  # two epochs of 520 rows
+        batch_size=2,
+        micro_batch_size=1,
+        eval_rows=65,
+        eval_batch_size=8,
+        max_length_tokens=8192 + 1536,
+        max_new_tokens=1536,  # the longest of 130 summaries has 1,503 tokens
+        name=_dated("turkish-youtube"),
+    )
+
+
+def wikipedia_pt(is_tiny: bool = False) -> SweepConfig:
+    """Summarise Portuguese articles: Qwen2.5-0.5B-Instruct on --data DIR, by ROUGE-Lsum."""
+    if is_tiny:
+        return SweepConfig(
+            recipe="wikipedia_pt",
+            task="wikipedia_pt",
+            tiny=True,
+            model=str(bundled.MODEL_DIR),
+            data=str(bundled.WIKIPEDIA_PT_DIR),
+            space=wikipedia_pt_space.TINY_SPACE,
+            start_points=wikipedia_pt_space.TINY_START_POINTS,
+            num_trials=6,
+            max_steps=90,
+            eval_rows=16,
+            eval_batch_size=16,
+            max_length_tokens=384,
+            max_new_tokens=64,
+            name=_dated("wikipedia-pt-tiny"),
+        )
+    return SweepConfig(
+        recipe="wikipedia_pt",
+        task="wikipedia_pt",
+        model="Qwen/Qwen2.5-0.5B-Instruct",
+        space=wikipedia_pt_space.SPACE,
+        start_points=wikipedia_pt_space.START_POINTS,
+        num_trials=32,
+        max_steps=900,
+        batch_size=8,
+        micro_batch_size=2,
+        eval_rows=100,
+        eval_batch_size=32,
+        max_length_tokens=4096 + 320,
+        max_new_tokens=320,
+        name=_dated("wikipedia-pt"),
     )
 
 
@@ -67,14 +136,18 @@ def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
             task="turkish_tweets",
             tiny=True,
             model=str(bundled.MODEL_DIR),
-            data=str(bundled.TWEETS_FILE),
+            # the tiny model reads Turkish letter by letter, so its question is a short one
+            task_options=TaskOptions(prompt="Duygu: {Tweets}"),
+            data=str(bundled.TURKISH_TWEETS_DIR),
             space=turkish_tweets_space.TINY_SPACE,
             start_points=turkish_tweets_space.TINY_START_POINTS,
-            num_trials=12,
-            max_steps=90,
+            num_trials=8,
+            max_steps=180,
+            num_rungs=2,  # accuracy rises late
+            reduction_factor=2,
             eval_rows=60,
             eval_batch_size=60,
-            max_length_tokens=192,
+            max_length_tokens=128,
             max_new_tokens=16,
             name=_dated("turkish-tweets-tiny"),
         )
@@ -105,11 +178,13 @@ def table(is_tiny: bool = False) -> SweepConfig:
             tiny=True,
             model=str(bundled.MODEL_DIR),
             task_options=TaskOptions(input="message", target="intent", kind="classify"),
-            data=str(bundled.MESSAGES_FILE),
+            data=str(bundled.MESSAGES_DIR),
             space=table_space.TINY_SPACE,
             start_points=table_space.TINY_START_POINTS,
-            num_trials=12,
-            max_steps=90,
+            num_trials=8,
+            max_steps=60,
+            num_rungs=2,  # accuracy rises late
+            reduction_factor=2,
             eval_rows=60,
             eval_batch_size=60,
             max_length_tokens=192,
@@ -133,90 +208,11 @@ def table(is_tiny: bool = False) -> SweepConfig:
 
 RECIPES: dict[str, Recipe] = {
     "samsum": samsum,
+    "turkish_youtube": turkish_youtube,
+    "wikipedia_pt": wikipedia_pt,
     "turkish_tweets": turkish_tweets,
     "table": table,
 }
-
-
-def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:
-    """The recipe that a command line names first, and the flags after it.
-
-    Raises:
-        SweepAborted: no recipe stands first, or there is none of that name.
-    """
-    known = f"{prog} RECIPE, with RECIPE one of {', '.join(RECIPES)} or the path of a .py file"
-    if argv and argv[0] in ("-h", "--help"):
-        return next(iter(RECIPES.values())), list(argv)
-    if not argv:
-        raise SweepAborted("no recipe was named", known)
-    if argv[0].startswith("-"):
-        raise SweepAborted(f"the recipe comes first, before {argv[0]}", known)
-    return find_recipe(argv[0]), list(argv[1:])
-
-
-def named(argv: Sequence[str]) -> str:
-    """The recipe as it was given, for usage lines and fixes."""
-    return "RECIPE" if argv[0].startswith("-") else shlex.quote(argv[0])
-
-
-def find_recipe(name: str) -> Recipe:
-    """The recipe of this name, or the function `recipe` of the Python file at this path.
-
-    Raises:
-        SweepAborted: no such recipe (names the nearest), or the file has no such function.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    if name.endswith(".py"):
-        return _from_file(Path(name))
-    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
-    known = ", ".join(RECIPES)
-    raise SweepAborted(
-        f"there is no recipe {name!r}",
-        f"did you mean {near[0]}?" if near else f"choose one of {known}, or the path of a .py file",
-    )
-
-
-def _from_file(path: Path) -> Recipe:
-    if not path.is_file():
-        raise SweepAborted(f"there is no recipe file {path}", "check the path")
-    name = f"recipe_{path.stem}"  # a recipe called random.py hides no other module
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    with _blamed_on(path):
-        spec.loader.exec_module(module)
-    function = vars(module).get("recipe")
-    if not callable(function):
-        raise SweepAborted(f"{path} has no function named recipe", f"define {_SIGNATURE} in it")
-
-    def recipe(is_tiny: bool) -> SweepConfig:
-        with _blamed_on(path):
-            config = function(is_tiny)
-        if not isinstance(config, SweepConfig):
-            raise SweepAborted(
-                f"recipe in {path} returned a {type(config).__name__}", f"let it be {_SIGNATURE}"
-            )
-        return replace(config, recipe=str(path))
-
-    return recipe
-
-
-@contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """A user's own file may raise anything; the line of it that did so is the remedy."""
-    try:
-        yield
-    except SweepAborted:
-        raise
-    except (Exception, SystemExit) as raised:
-        lines = [f.lineno for f in traceback.extract_tb(raised.__traceback__)
-                 if f.filename == str(path.absolute())]  # fmt: skip
-        line = raised.lineno if isinstance(raised, SyntaxError) else (lines or [1])[-1]
-        raise SweepAborted(
-            f"{path} raised {type(raised).__name__}: {raised}", f"look at line {line} of {path}"
-        ) from raised
 
 
 def _dated(name: str) -> str:

@@ -82,8 +82,9 @@ def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
             of the study storage was not given again.
     """
     asked = absolute(asked)
-    changed = _differing(saved, asked, CHANGEABLE | {"space"})
+    changed = _differing(saved, asked, CHANGEABLE | {"space", "task_options"})
     changed += _differing(saved.space, asked.space)
+    changed += _differing(saved.task_options, asked.task_options)
     if changed:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise SweepAborted(

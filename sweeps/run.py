@@ -9,7 +9,7 @@ import tyro
 from sweeps import plan, preflight, record
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig
-from sweeps.recipes import named, read_recipe
+from sweeps.find_recipe import named, read_recipe
 
 PROG = "python -m sweeps.run"
 

@@ -1,7 +1,7 @@
 """What the user reads when a sweep has ended."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,8 @@ from sweeps.search import without_password
 from trainables.packing.ledger import Ledger
 
 NUM_ROWS = 10
+PER_CLASS = ("precision", "recall", "f1")
+"""Scores of each label, as metrics/classification.py names them."""
 
 
 def describe(
@@ -34,6 +36,7 @@ def describe(
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
         f"best: {best.trial_id} ({', '.join(f'{k} {v}' for k, v in best.params.items())})",
         _rendered(_scores_table(scores)),
+        *(_rendered(table) for table in _label_tables(scores["test"])),
         *map(_pack_line, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
@@ -78,7 +81,10 @@ def _trials_table(trials: Sequence[TrialRow]) -> Table:
 
 
 def _scores_table(scores: Scores) -> Table:
-    names = [name for name in scores["test"] if name in scores["validation"]]
+    names = [
+        name for name in scores["test"]
+        if name in scores["validation"] and not name.startswith(tuple(f"{n}_" for n in PER_CLASS))
+    ]  # fmt: skip
     table = Table(title="best trial and untuned base")
     table.add_column("scored on")
     for name in names:
@@ -92,6 +98,20 @@ def _scores_table(scores: Scores) -> Table:
     for split, title in titles.items():
         table.add_row(title, *(f"{scores[split][name]:.2f}" for name in names))
     return table
+
+
+def _label_tables(test: Mapping[str, float]) -> list[Table]:
+    """Each label's scores on test, where there are labels."""
+    first = f"{PER_CLASS[0]}_"
+    labels = [name.removeprefix(first) for name in test if name.startswith(first)]
+    if not labels:
+        return []
+    table = Table(title="best trial on test, by label")
+    for name in ("label", *PER_CLASS):
+        table.add_column(name)
+    for label in labels:
+        table.add_row(label, *(f"{test[f'{name}_{label}']:.2f}" for name in PER_CLASS))
+    return [table]
 
 
 def _rendered(table: Table) -> str:

@@ -11,8 +11,8 @@ from search_spaces.lora import hyperparameters
 from sweeps import preflight, record
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import Engine, SweepConfig
+from sweeps.find_recipe import named, read_recipe
 from sweeps.paths import RunPaths
-from sweeps.recipes import named, read_recipe
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
 from trainables.packing.capacity import cpu_threads

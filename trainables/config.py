@@ -11,6 +11,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
 Kind = Literal["summarize", "classify"]
+Language = Literal["english", "turkish", "portuguese"]
+LabelMetric = Literal["accuracy", "macro_f1"]
 Balance = Literal["none", "oversample"]
 
 
@@ -75,11 +77,16 @@ class TrainingOptions:
     max_grad_norm: float = 1.0
     """Largest L2 norm of a trial's gradient, above 0."""
     eval_rows: int = 200
-    """Validation rows that every report scores: the first eval_rows of a fixed order."""
+    """Validation rows that the last report scores: the first eval_rows of a fixed order."""
+    low_rung_eval_rows: int | None = None
+    """Rows that the reports before it score, the first of the same order; None is eval_rows."""
     eval_batch_size: int = 32
     """Prompts that are generated together."""
     max_new_tokens: int = 96
-    """Longest generated answer, in tokens."""
+    """Longest generated answer, in tokens, its thought included."""
+    thinking: bool = False
+    """Let a model that can think do so before its answer when it is scored; training rows do not
+    think. Needs a larger max_new_tokens."""
     compute_dtype: ComputeDtype = "bfloat16"
     """Type in which NF4 weights are multiplied."""
 
@@ -87,6 +94,8 @@ class TrainingOptions:
         for name in ("batch_size", "micro_batch_size", "eval_rows", "eval_batch_size",
                      "max_new_tokens"):  # fmt: skip
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        low = self.low_rung_eval_rows
+        _require(low is None or low >= 1, "low_rung_eval_rows", low, "at least 1")
         rule = f"a divisor of batch_size ({self.batch_size})"
         divides = self.batch_size % self.micro_batch_size == 0
         _require(divides, "micro_batch_size", self.micro_batch_size, rule)
@@ -111,10 +120,14 @@ class TaskOptions:
     prompt: str | None = None
     """User message with column names in braces, e.g. "Summarize: {text}", or the name of one of the
     task's own prompts; None is the task's first."""
+    language: Language | None = None
+    """Of the targets; ROUGE lower-cases and stems by it. None is the task's own, else English."""
     label_names: tuple[str, ...] | None = None
     """Classification: what the labels are called in the answer, as VALUE=NAME, e.g. "0=neutral"."""
     balance: Balance = "none"
     """Classification: "oversample" repeats the training rows of rare labels."""
+    metric: LabelMetric | None = None
+    """Classification: the score that ranks trials; None is accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +198,8 @@ class TrialReport:
     """Highest memory held: allocated on the GPU, or resident in the process on a CPU."""
     checkpoint: Path
     """Absolute PEFT folder that holds the adapter of this step."""
+    eval_rows: int = 0
+    """Validation rows that the metrics are of; 0 in a log that does not say."""
 
 
 def _is_positive(value: float) -> bool:

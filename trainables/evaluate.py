@@ -1,4 +1,4 @@
-"""Score a model on rows: greedy answers, ROUGE, and the loss of the true targets."""
+"""Score a model on rows: greedy answers and ROUGE, or the likeliest label; and the true loss."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,22 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from trainables import classify
 from trainables.base_model import autocast
 from trainables.config import TrainingSettings
 from trainables.examples import IGNORED, Example, encode_rows, end_of_turn_id, prompt_limit
-from trainables.metrics import Rouge
+from trainables.metrics.rouge import Rouge
 from trainables.tasks.base import Row, Scoring
+
+END_OF_THOUGHT = "</think>"
+"""One token of every tokenizer whose model can think."""
+
+
+def rung_rows(rows: Sequence[Row], settings: TrainingSettings, step: int) -> list[Row]:
+    """The validation rows that a report at this step scores."""
+    is_last = step >= settings.max_steps or settings.low_rung_eval_rows is None
+    num_rows = settings.eval_rows if is_last else settings.low_rung_eval_rows
+    return fixed_slice(rows, min(num_rows or settings.eval_rows, settings.eval_rows))
 
 
 def fixed_slice(rows: Sequence[Row], num_rows: int) -> list[Row]:
@@ -32,24 +43,31 @@ def evaluate(
     scoring: Scoring,
     settings: TrainingSettings,
 ) -> dict[str, float]:
-    """rouge1, rouge2, rougeL, rougeLsum (0 to 100), eval_loss and gen_len_tokens of the rows.
+    """The metrics of the rows: of summaries rouge1, rouge2, rougeL, rougeLsum (0 to 100),
+    eval_loss and gen_len_tokens; of labels those of classify.scores_of_choices.
 
     It draws no random number and leaves the model's mode as it was, so training goes on as if
     nothing had happened.
     """
     limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
-    examples = encode_rows(tokenizer, rows, limit)
-    with _inference(model), autocast(settings.compute_dtype):
+    examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
+    prompts = [example.prompt_ids for example in examples]
+    if scoring.kind == "classify":
+        labels = classify.label_ids(tokenizer, scoring)
+        with inference(model), autocast(settings.compute_dtype):
+            found = classify.log_probs(_causal(model), prompts, labels, settings.eval_batch_size)
+        return classify.scores_of_choices(found, rows, labels, scoring)
+    with inference(model), autocast(settings.compute_dtype):
         loss = eval_loss(model, examples, settings.eval_batch_size)
         answers = generate(
             model,
             tokenizer,
-            [example.prompt_ids for example in examples],
+            prompts,
             settings.eval_batch_size,
             settings.max_new_tokens,
         )
     return {
-        **score_answers(tokenizer, answers, rows, scoring),
+        **score_answers(tokenizer, answers, rows, scoring, thinking=settings.thinking),
         "eval_loss": loss,
     }
 
@@ -59,14 +77,30 @@ def score_answers(
     answers: Sequence[Sequence[int]],
     rows: Sequence[Row],
     scoring: Scoring,
+    *,
+    thinking: bool,
 ) -> dict[str, float]:
-    """ROUGE and mean length of generated tokens; every trainer's answers are scored here."""
-    texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
-    targets = [row.target for row in rows]
+    """ROUGE and mean length of generated tokens; every trainer's answers are scored here.
+
+    A model that thinks answers after its thought; one that has not come to its end says nothing.
+    The share of such rows is unfinished_frac.
+    """
+    said = [_after_thought(tokenizer, ids) if thinking else ids for ids in answers]
+    texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in said]
     metric = Rouge(scoring.language)
-    scores: dict[str, float] = metric.compute(predictions=texts, references=targets)
+    scores: dict[str, float] = metric.compute(
+        predictions=texts, references=[row.target for row in rows]
+    )
+    if thinking:
+        scores["unfinished_frac"] = sum(ids is None for ids in said) / len(said)
     lengths = [len(ids) for ids in answers]
     return {**scores, "gen_len_tokens": sum(lengths) / len(lengths)}
+
+
+def _after_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:
+    """The answer's tokens behind the thought; None if that has no end."""
+    end = tokenizer.get_vocab()[END_OF_THOUGHT]
+    return list(ids)[list(ids).index(end) + 1 :] if end in ids else None
 
 
 def generate(
@@ -158,7 +192,8 @@ def _causal(model: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def _inference(model: Any) -> Iterator[None]:
+def inference(model: Any) -> Iterator[None]:
+    """No gradient and no dropout; the mode of the model is as before afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -85,10 +85,19 @@ def encode_training_rows(
 
 
 def encode_rows(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], prompt_limit_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    prompt_limit_tokens: int,
+    *,
+    thinking: bool = False,
 ) -> list[Example]:
-    """Every row as an example for evaluation, its target in full."""
-    prompts = encode_prompts(tokenizer, [row.prompt for row in rows], prompt_limit_tokens)
+    """Every row as an example for evaluation, its target in full.
+
+    Args:
+        thinking: let the model think before it answers; training rows never do.
+    """
+    limits = [prompt_limit_tokens] * len(rows)
+    prompts = _encode_prompts(tokenizer, [row.prompt for row in rows], limits, thinking)
     targets = encode_targets(tokenizer, [row.target for row in rows])
     return [Example(*pair) for pair in zip(prompts, targets, strict=True)]
 
@@ -111,9 +120,12 @@ def encode_prompts(
 
 
 def _encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], limits: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    limits: Sequence[int],
+    thinking: bool = False,
 ) -> list[list[int]]:
-    before, after = _template_around(tokenizer)
+    before, after = _template_around(tokenizer, thinking)
     whole = _ids(tokenizer, [before + prompt + after for prompt in prompts])
     before_ids, after_ids = _ids(tokenizer, [before, after])
     encoded = []
@@ -125,7 +137,7 @@ def _encode_prompts(
     return encoded
 
 
-def _template_around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+def _template_around(tokenizer: PreTrainedTokenizerBase, thinking: bool) -> tuple[str, str]:
     """What the chat template writes before and after a user's message.
 
     Rendering the template once instead of for every row is minutes on a large dataset.
@@ -135,7 +147,7 @@ def _template_around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         [{"role": "user", "content": message}],
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=False,
+        enable_thinking=thinking,
     )
     before, after = text.split(message)
     return before, after

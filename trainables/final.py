@@ -43,11 +43,11 @@ def _by_transformers(settings: TrainingSettings, adapter: Path) -> Scores:
     tokenizer = load_tokenizer(settings.model)
     base = load_base(settings.model, settings.compute_dtype)
     scores = {
-        "validation_base": evaluate(base, tokenizer, validation, task.scoring, settings),
-        "test_base": evaluate(base, tokenizer, test, task.scoring, settings),
+        "validation_base": evaluate(base, tokenizer, validation, splits.scoring, settings),
+        "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
     }
     model = PeftModel.from_pretrained(base, str(adapter))
-    scores["test"] = evaluate(model, tokenizer, test, task.scoring, settings)
+    scores["test"] = evaluate(model, tokenizer, test, splits.scoring, settings)
     return scores
 
 

@@ -1,6 +1,7 @@
 """Single files of the Hub, with an answer within seconds where the Hub cannot be reached."""
 
 import functools
+import re
 from pathlib import Path
 
 REACH_TIMEOUT_S = 3.0
@@ -18,7 +19,7 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
     from huggingface_hub import constants, hf_hub_download  # slow; a local folder needs none
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    is_away = not _answers(constants.ENDPOINT)
+    is_away = not hub_answers()
     kind = "model" if dataset_revision is None else "dataset"
     try:
         found = hf_hub_download(
@@ -36,6 +37,20 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
             raise
         raise ConnectionError(str(refused) or type(refused).__name__) from refused
     return Path(found)
+
+
+def is_dataset_id(data: str) -> bool:
+    """Whether data names a dataset, OWNER/NAME or OWNER/NAME/SUBSET, and nothing on this disk."""
+    is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", data, re.ASCII) is not None
+    is_file = data.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx"))
+    return is_name and not is_file and not Path(data).exists()
+
+
+def hub_answers() -> bool:
+    """Whether the Hub can be reached; asked once a process."""
+    from huggingface_hub import constants  # slow; a local folder needs none
+
+    return _answers(constants.ENDPOINT)
 
 
 @functools.cache

@@ -1,10 +1,13 @@
 """Whether a model's folder holds what loading it takes, found without loading it. No torch."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import SweepAborted
+from trainables.hub_files import hub_file
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
@@ -35,6 +38,30 @@ def tokenizer_files(model: str) -> list[Path]:
 
     cached = [try_to_load_from_cache(model, name) for name in TOKENIZER_FILES]
     return [Path(path) for path in cached if isinstance(path, str)]
+
+
+def check_thinking(model: str) -> None:
+    """Whether the chat template of a folder or Hub model knows of thoughts before answers.
+
+    Raises:
+        SweepAborted: it does not, or the Hub and the cache have neither of its files.
+    """
+    if not any("enable_thinking" in text for text in _templates(model)):
+        raise SweepAborted(
+            f"{model} does not think before it answers: its chat template has no enable_thinking",
+            "leave out --thinking, or choose a Qwen3 model that thinks, e.g. Qwen/Qwen3-0.6B",
+        )
+
+
+def _templates(model: str) -> Iterator[str]:
+    names = ("chat_template.jinja", "tokenizer_config.json")
+    if Path(model).is_dir():
+        found = [Path(model) / name for name in names]
+        yield from (path.read_text(encoding="utf-8") for path in found if path.is_file())
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # a tokenizer has one of them or both
+            yield hub_file(model, name).read_text(encoding="utf-8")
 
 
 def _weights(folder: Path) -> list[Path]:

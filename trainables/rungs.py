@@ -19,7 +19,8 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
     Args:
         config: the trial.
         batches: its training rows.
-        evaluate: scores the model as it stands.
+        evaluate: scores the model as it stands, on the rows of a report at this step.
+        num_eval_rows: how many these are.
         report: receives each report.
         seconds: busy seconds of earlier attempts.
         started_s: time.perf_counter() at the start of this attempt.
@@ -29,7 +30,8 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         self,
         config: TrialConfig,
         batches: Batches,
-        evaluate: Callable[[], dict[str, float]],
+        evaluate: Callable[[int], dict[str, float]],
+        num_eval_rows: Callable[[int], int],
         report: Callable[[TrialReport], None],
         seconds: float,
         started_s: float,
@@ -37,6 +39,7 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         self._config = config
         self._batches = batches
         self._evaluate = evaluate
+        self._num_eval_rows = num_eval_rows
         self._report = report
         self._seconds = seconds
         self._resumed_s = started_s
@@ -96,7 +99,7 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         """Evaluate, complete the checkpoint that Trainer has just written, and report."""
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s
-        metrics = self._evaluate()
+        metrics = self._evaluate(step)
         self._seconds += time.perf_counter() - self._resumed_s
         report = self._make_report(step, metrics, training_s)
         write_report(report)
@@ -120,6 +123,7 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
             seconds=self._seconds,
             peak_gib=peak_gib(),
             checkpoint=checkpoint_folder(self._config.folder, step),
+            eval_rows=self._num_eval_rows(step),
         )
 
     def _begin_segment(self, step: int) -> None:

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PrinterCallback, set_seed
@@ -20,7 +21,7 @@ from trainables.checkpoint import (
     resumable,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.evaluate import evaluate, fixed_slice
+from trainables.evaluate import evaluate, rung_rows
 from trainables.examples import encode_training_rows
 from trainables.memory import reset_peak, with_less_memory
 from trainables.rungs import Rungs
@@ -93,17 +94,18 @@ def _attempt(
         ),
         settings,
     )
-    rows = fixed_slice(splits.validation, settings.eval_rows)
+    rows = partial(rung_rows, splits.validation, settings)
     base = load_base(settings.model, settings.compute_dtype)
     model = new_adapter(base, config.params, settings.seed)
     rungs = Rungs(
         config=config,
         batches=batches,
-        evaluate=lambda: evaluate(
+        num_eval_rows=lambda step: len(rows(step)),
+        evaluate=lambda step: evaluate(
             model,
             tokenizer,
-            rows,
-            task.scoring,
+            rows(step),
+            splits.scoring,
             _with_smaller_evaluation(settings, micro_batch_size),
         ),
         report=report,

@@ -71,3 +71,11 @@ def test_memory_is_that_of_the_largest_rank(config: SweepConfig, found: Prefligh
     said = sections_of(plan.describe(config, found))["memory"][0]
     assert f"{found.model.trial_gib(largest, config.settings):.1f} GiB" in said
     assert "rank 64" in said
+
+
+def test_plan_says_how_many_rows_each_rung_scores(config: SweepConfig, found: Preflight) -> None:
+    (same,) = sections_of(plan.describe(config, found))["scored"]
+    assert same.startswith("the first 48 validation rows at every rung; all test rows")
+    low = replace(config, low_rung_eval_rows=20)
+    (said,) = sections_of(plan.describe(low, found))["scored"]
+    assert said.startswith("the first 20 validation rows at every rung but the last, 48 there;")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from commands import TINY, call, start, tree, world
 
-from sweeps.recipes import RECIPES, find_recipe, read_recipe
+from sweeps.find_recipe import find_recipe, read_recipe
+from sweeps.recipes import RECIPES
 from trainables.errors import SweepAborted
 
 GOOD = """

@@ -233,30 +233,34 @@ OTHER_VALUES: dict[str, Any] = {
     "num_rungs": 1, "reduction_factor": 9, "start_points": (),
     "num_trials": 99, "slots_per_gpu": 9, "gpus": 9, "max_failures": 9, "runs_dir": "other",
     "name": "other", "wandb": "disabled", "wandb_project": "other", "wandb_entity": "other",
-    "study_storage": "sqlite:///other.db", "engine": "solo",
+    "study_storage": "sqlite:///other.db", "engine": "solo", "low_rung_eval_rows": 9,
+    "thinking": True,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*OTHER_VALUES, "space"])
+@pytest.mark.parametrize("name", [*OTHER_VALUES, "space", "task_options"])
 def test_resume_may_change_how_it_runs_but_not_what_a_score_means(
     name: str, config: SweepConfig
 ) -> None:
-    space = replace(config.space, lora_ranks=(1,))
-    value = space if name == "space" else OTHER_VALUES[name]
-    asked = replace(config, **{name: value})
+    nested = {
+        "space": replace(config.space, lora_ranks=(1,)),
+        "task_options": replace(config.task_options, label_names=("0=no",)),
+    }
+    asked = replace(config, **{name: (nested | OTHER_VALUES)[name]})
     assert asked != config
     if name in record.CHANGEABLE:
         record.check_resumable(config, asked)
         return
     with pytest.raises(SweepAborted) as told:
         record.check_resumable(config, asked)
-    flag = "lora-ranks" if name == "space" else name.replace("_", "-")
+    flags = {"space": "lora-ranks", "task_options": "label-names"}
+    flag = flags.get(name, name.replace("_", "-"))
     assert told.value.error.endswith(f"these differ: --{flag}")
 
 
 def test_every_field_is_changed_above() -> None:
     names = {f.name for f in fields(SweepConfig)}
-    assert names - OTHER_VALUES.keys() == {"space"}
+    assert names - OTHER_VALUES.keys() == {"space", "task_options"}
     assert names > record.CHANGEABLE
 
 

@@ -55,13 +55,13 @@ def test_start_points_are_tried_first(finished: Finished) -> None:
 def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) -> None:
     config = from_json(json.loads((finished.folder / "sweep.json").read_text())["config"])
     settings = config.settings
-    task = TASKS["samsum"](TaskOptions())
-    rows = fixed_slice(task.load(settings.data).validation, settings.eval_rows)
+    splits = TASKS["samsum"](TaskOptions()).load(settings.data)
+    rows = fixed_slice(splits.validation, settings.eval_rows)
     torch.set_num_threads(1)
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(finished.folder / "best"))
     tokenizer = load_tokenizer(str(finished.folder / "best"))
-    again = evaluate(model, tokenizer, rows, task.scoring, settings)
+    again = evaluate(model, tokenizer, rows, splits.scoring, settings)
     best = results.best(_rows(finished))
     assert best is not None and best.last is not None
     assert again.keys() == best.last.metrics.keys()

@@ -65,3 +65,14 @@ def test_without_a_completed_trial_the_reasons_are_counted() -> None:
         "  2 failed: out of memory",
         "  1 failed: loss is nan at step 4",
     ]
+
+
+def test_summary_shows_the_scores_of_each_label_apart() -> None:
+    by_label = {"precision_good": 90.0, "recall_good": 80.0, "f1_good": 84.71}
+    scores = {split: {"accuracy": 75.5, **by_label} for split in SCORES}
+    text = describe(make_config(), PATHS, rows(HISTORIES, METRIC), scores)
+    (header,) = [line for line in text.splitlines() if "scored on" in line]
+    assert "accuracy" in header and "precision" not in header
+    (row,) = [line for line in text.splitlines() if " good " in line]
+    assert [word for word in row.split() if word[0].isdigit()] == ["90.00", "80.00", "84.71"]
+    assert "by label" not in describe(make_config(), PATHS, rows(HISTORIES, METRIC), SCORES)

@@ -83,7 +83,7 @@ def test_evaluation_repeats_and_draws_no_random_number(
 
 def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:
     answers = [tokenizer(f" {row.target}")["input_ids"] for row in rows]
-    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"))
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
     assert scores["rougeLsum"] == pytest.approx(100)
     assert scores["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
 

@@ -111,8 +111,9 @@ def test_peft_loads_the_adapter_and_gives_the_reported_scores(
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(last.checkpoint))
     task = TASKS[settings.task](settings.task_options)
-    rows = fixed_slice(task.load(settings.data).validation, settings.eval_rows)
-    scores = evaluate(model, tokenizer, rows, task.scoring, settings)
+    splits = task.load(settings.data)
+    rows = fixed_slice(splits.validation, settings.eval_rows)
+    scores = evaluate(model, tokenizer, rows, splits.scoring, settings)
     assert last.metrics == pytest.approx(scores, rel=1e-5)
     names = {"rouge1", "rouge2", "rougeL", "rougeLsum", "eval_loss", "gen_len_tokens"}
     assert set(last.metrics) == names

@@ -89,12 +89,12 @@ def run(args: BenchArgs) -> Results:
     Raises:
         SweepAborted: the file has rows of another GPU, commit or other settings.
     """
-    gpu = _in_own_process(_gpu)
-    results = opened(args.out, Results(gpu=gpu, commit=_commit(), settings=_settings(args)))
-    with _random_model(args) as model:
+    gpu = in_own_process(_gpu)
+    results = opened(args.out, Results(gpu=gpu, commit=commit(), settings=_settings(args)))
+    with random_model(args.model_config, args.tokenizer) as model:
         for name, measure, job in _jobs(args, model):
             try:
-                row = _in_own_process(measure, replace(job, started_s=time.perf_counter()))
+                row = in_own_process(measure, replace(job, started_s=time.perf_counter()))
             except FAILURES as failure:
                 results.failures[name] = f"{type(failure).__name__}: {failure}"
             else:
@@ -142,7 +142,7 @@ def _solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
     )  # fmt: skip
 
 
-def _in_own_process(measure: Callable[..., Result], *args: object) -> Result:
+def in_own_process(measure: Callable[..., Result], *args: object) -> Result:
     """What it gives; its GPU memory and compiled code end with its process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -150,12 +150,12 @@ def _in_own_process(measure: Callable[..., Result], *args: object) -> Result:
 
 
 @contextmanager
-def _random_model(args: BenchArgs) -> Iterator[Path]:
+def random_model(model_config: Path, tokenizer: Path) -> Iterator[Path]:
     """A folder with a model of the shape."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _in_own_process(_save_random_model, args.model_config, folder)
-        for file in args.tokenizer.iterdir():
+        in_own_process(_save_random_model, model_config, folder)
+        for file in tokenizer.iterdir():
             if file.suffix != ".safetensors" and not (folder / file.name).exists():
                 shutil.copy(file, folder)
         yield folder
@@ -189,7 +189,7 @@ def _settings(args: BenchArgs) -> dict[str, object]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit; None outside git."""
     found = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.base_model import device, load_base, load_tokenizer
 from trainables.config import TrainingSettings, TrialConfig
-from trainables.evaluate import fixed_slice
+from trainables.evaluate import fixed_slice, rung_rows
 from trainables.examples import encode_training_rows
 from trainables.memory import free_memory, reset_peak
 from trainables.packing.capacity import Capacity
@@ -155,9 +155,12 @@ class PackHost:
             pack = loading.result()
         self._splits = splits
         self._scorer = partial(self._scorer_of, tokenizer, splits.scoring)
+        last = self._scorer(rung_rows(splits.validation, settings, settings.max_steps))
+        first_rows = rung_rows(splits.validation, settings, settings.rungs[0])
+        before = last if len(first_rows) == last.num_rows else self._scorer(first_rows)
         return Rounds(
             pack,
-            self._scorer(fixed_slice(splits.validation, settings.eval_rows)),
+            lambda step: last if step >= settings.max_steps else before,
             examples,
             self._leases,
             admit_wait_s=self._admit_wait_s,
@@ -184,7 +187,7 @@ class PackHost:
         except queue.Empty:
             return
         assert self._splits is not None and self._scorer is not None
-        validation = fixed_slice(self._splits.validation, self._settings.eval_rows)
+        validation = rung_rows(self._splits.validation, self._settings, self._settings.max_steps)
         all_rows = fixed_slice(self._splits.test, len(self._splits.test))
         try:
             (validation_base,) = rounds.final_scores([None], self._scorer(validation))

@@ -8,14 +8,14 @@ a slot, D features in, O features out, H query heads, G key heads, C features of
 that share an input, R rank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention
 
-from trainables.packing.elementwise import rms_norm, rotated
+from trainables.packing.elementwise import Elementwise
 from trainables.packing.lora import FrozenLinears, base_product
 from trainables.packing.model import LayerWeights
 
@@ -26,6 +26,7 @@ class Sizes(NamedTuple):
     num_rows: int
     head_dim: int
     norm_eps: float
+    elementwise: Elementwise
 
 
 class FrozenGroup(NamedTuple):
@@ -49,17 +50,20 @@ def prompt_layer(
     weights: LayerWeights,
     groups: Sequence[FrozenGroup],
     kept: KeysValues | None,
-    cos_TC: Tensor,
-    sin_TC: Tensor,
+    cos_BTC: Tensor,
+    sin_BTC: Tensor,
     sizes: Sizes,
 ) -> Tensor:
     """One block over whole rows; their keys and values become the first places of kept."""
-    q, k, v = _heads(x_KND, weights, groups[0], cos_TC, sin_TC, sizes)
+    q, k, v = (
+        part.view(*cos_BTC.shape[:2], -1, sizes.head_dim).transpose(1, 2)
+        for part in _heads(x_KND, weights, groups[0], cos_BTC, sin_BTC, sizes)
+    )
     if kept is not None:
         num_tokens = k.shape[2]
         for place_KSGTC, new_BGTC in zip(kept, (k, v), strict=True):
             shape = (*place_KSGTC.shape[:3], num_tokens, sizes.head_dim)
-            place_KSGTC[:, :, :, :num_tokens] = new_BGTC.view(shape)
+            place_KSGTC[:, :, :, :num_tokens] = new_BGTC.reshape(shape)
     mixed_BHTC = scaled_dot_product_attention(
         q, k, v, is_causal=True, scale=sizes.head_dim**-0.5, enable_gqa=True
     )
@@ -72,51 +76,63 @@ def token_layer(
     groups: Sequence[FrozenGroup],
     kept: KeysValues,
     places_B: Tensor,
-    cos_B11C: Tensor,
-    sin_B11C: Tensor,
+    cos_B1C: Tensor,
+    sin_B1C: Tensor,
     sizes: Sizes,
 ) -> Tensor:
-    """One block over one token a row, which sees its row's places up to its own.
-
-    The query heads that share a key head stand in for tokens, so that every attention kernel can
-    serve and no key is repeated in memory.
-    """
-    q_BH1C, k_BG1C, v_BG1C = _heads(x_KSD, weights, groups[0], cos_B11C, sin_B11C, sizes)
+    """One block over one token a row, which sees its row's places up to its own."""
+    q_BHC, k_BGC, v_BGC = _heads(x_KSD, weights, groups[0], cos_B1C, sin_B1C, sizes)
     keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in kept)
     row_B = torch.arange(places_B.shape[0], device=places_B.device)
-    keys_BGTC[row_B, :, places_B] = k_BG1C[:, :, 0]
-    values_BGTC[row_B, :, places_B] = v_BG1C[:, :, 0]
+    keys_BGTC[row_B, :, places_B] = k_BGC
+    values_BGTC[row_B, :, places_B] = v_BGC
+    if q_BHC.is_cuda and q_BHC.dtype == torch.bfloat16:
+        mixed = _token_kernel()(q_BHC, keys_BGTC, values_BGTC, places_B)
+    else:
+        mixed = _token_attention(q_BHC, keys_BGTC, values_BGTC, places_B)
+    return _after_attention(x_KSD, mixed, weights, groups, sizes)
+
+
+def _token_attention(
+    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, places_B: Tensor
+) -> Tensor:
+    """The query heads that share a key head stand in for tokens: no key is repeated in memory."""
     place_T = torch.arange(keys_BGTC.shape[2], device=places_B.device)
     is_seen_B11T = (place_T <= places_B[:, None])[:, None, None]
-    mixed = scaled_dot_product_attention(
-        q_BH1C.reshape(k_BG1C.shape[0], k_BG1C.shape[1], -1, sizes.head_dim),
+    num_rows, num_key_heads, _, head_dim = keys_BGTC.shape
+    return scaled_dot_product_attention(
+        q_BHC.reshape(num_rows, num_key_heads, -1, head_dim),
         keys_BGTC,
         values_BGTC,
         attn_mask=is_seen_B11T,
-        scale=sizes.head_dim**-0.5,
+        scale=head_dim**-0.5,
     )
-    return _after_attention(x_KSD, mixed, weights, groups, sizes)
+
+
+def _token_kernel() -> Callable[..., Tensor]:
+    from trainables.packing.token_attention import token_attention  # loads Triton
+
+    return token_attention
 
 
 def _heads(
     x_KND: Tensor,
     weights: LayerWeights,
     group: FrozenGroup,
-    cos_TC: Tensor,
-    sin_TC: Tensor,
+    cos: Tensor,
+    sin: Tensor,
     sizes: Sizes,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, H, T, C), keys and values (B, G, T, C), rotated to their places."""
-    normed_KND = rms_norm(x_KND, weights.input_norm_D, sizes.norm_eps)
-    num_slots, num_tokens, _ = x_KND.shape
-    shape = (num_slots * sizes.num_rows, num_tokens // sizes.num_rows, -1, sizes.head_dim)
-    parts = _adapted(normed_KND, weights.linears[0], group)
-    q, k, v = (part.reshape(shape) for part in parts)
-    if weights.head_norms is not None:
-        q = rms_norm(q, weights.head_norms.query_C, sizes.norm_eps)
-        k = rms_norm(k, weights.head_norms.key_C, sizes.norm_eps)
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return rotated(q, cos_TC, sin_TC), rotated(k, cos_TC, sin_TC), v
+    """Queries (K * N, H, C), keys and values (K * N, G, C), rotated to their places."""
+    _, normed = sizes.elementwise.add_norm(
+        x_KND.flatten(0, 1), None, weights.input_norm_D, sizes.norm_eps
+    )
+    qkv_KNE = _adapted(normed.view_as(x_KND), weights.linears[0], group)
+    q_size, kv_size, _ = weights.linears[0].sizes
+    return sizes.elementwise.heads(
+        qkv_KNE.flatten(0, 1), weights.head_norms, cos.flatten(0, 1), sin.flatten(0, 1),
+        (q_size, kv_size, sizes.head_dim), sizes.norm_eps,
+    )  # fmt: skip
 
 
 def _after_attention(
@@ -130,23 +146,24 @@ def _after_attention(
     _, o_group, gate_up_group, down_group = groups
     _, o_linears, gate_up_linears, down_linears = weights.linears
     mixed_KND = mixed.reshape(x_KND.shape[0], x_KND.shape[1], -1)
-    x_KND = x_KND + _adapted(mixed_KND, o_linears, o_group)[0]
-    normed_KND = rms_norm(x_KND, weights.post_norm_D, sizes.norm_eps)
-    gate, up = _adapted(normed_KND, gate_up_linears, gate_up_group)
-    return x_KND + _adapted(silu(gate) * up, down_linears, down_group)[0]
+    x, normed = sizes.elementwise.add_norm(
+        x_KND.flatten(0, 1),
+        _adapted(mixed_KND, o_linears, o_group).flatten(0, 1),
+        weights.post_norm_D,
+        sizes.norm_eps,
+    )
+    gate_up_KNO = _adapted(normed.view_as(x_KND), gate_up_linears, gate_up_group)
+    inner = sizes.elementwise.swiglu(gate_up_KNO.flatten(0, 1))
+    inner_KNF = inner.view(*x_KND.shape[:2], -1)
+    return x.view_as(x_KND) + _adapted(inner_KNF, down_linears, down_group)
 
 
-def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> list[Tensor]:
-    """The outputs (K, N, O) of the modules that share an input, in the numbers of training."""
+def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tensor:
+    """The outputs (K, N, O) of the modules that share an input, side by side."""
     rank = group.lora_b_KOR[0].shape[-1]
     inner_MKNR = torch.split(torch.bmm(x_KND, group.lora_a_KID.mT), rank, dim=-1)
     y_KNO = base_product(x_KND.flatten(0, 1), linears).view(*x_KND.shape[:2], -1)
-    return [
-        y + torch.bmm(inner_KNR, lora_b_KOR.mT)
-        for y, inner_KNR, lora_b_KOR in zip(
-            torch.split(y_KNO, list(linears.sizes), dim=-1),
-            inner_MKNR,
-            group.lora_b_KOR,
-            strict=True,
-        )
-    ]
+    parts = torch.split(y_KNO, list(linears.sizes), dim=-1)
+    for y, inner_KNR, lora_b_KOR in zip(parts, inner_MKNR, group.lora_b_KOR, strict=True):
+        y += torch.bmm(inner_KNR, lora_b_KOR.mT)
+    return y_KNO

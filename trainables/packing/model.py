@@ -57,7 +57,7 @@ class PackedModel:
             linears.num_weights for one in self.layers for linears in one.linears
         )
         """Of the linear layers of all blocks."""
-        self._elementwise = compiled() if is_compiled else plain()
+        self.elementwise = compiled() if is_compiled else plain()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,7 +113,7 @@ class PackedModel:
 
         The last sum of a block is left to the norm that follows it: x and y stand for x + y.
         """
-        ops, eps = self._elementwise, self.config.rms_norm_eps
+        ops, eps = self.elementwise, self.config.rms_norm_eps
         extras = (batch.segments, batch.dropout)
         x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.input_norm_D, eps)
         qkv_NE = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)

@@ -41,7 +41,7 @@ class Rounds:
 
     Args:
         pack: empty.
-        scorer: scores its slots.
+        scorer_at: what scores a report at a step.
         examples: the training rows of every trial.
         leases: whose trials train.
         admit_wait_s: how long a trial waits for others, so that they enter together.
@@ -53,7 +53,7 @@ class Rounds:
     def __init__(
         self,
         pack: Pack,
-        scorer: Scorer,
+        scorer_at: Callable[[int], Scorer],
         examples: Sequence[Example],
         leases: Leases,
         *,
@@ -62,7 +62,7 @@ class Rounds:
         ledger: LedgerKeeper,
     ) -> None:
         self._pack = pack
-        self._scorer = scorer
+        self._scorer_at = scorer_at
         self._examples = examples
         self._leases = leases
         self._admit_wait_s = admit_wait_s
@@ -209,27 +209,35 @@ class Rounds:
         self._ledger.turn_to("report")
         seconds = time.perf_counter() - started_s
         for tenant, metrics in scored:
-            self._complete(tenant, tenant.report(metrics, seconds))
+            num_rows = self._scorer_at(tenant.step).num_rows
+            self._complete(tenant, tenant.report(metrics, num_rows, seconds))
 
     def _has_saved(self, tenant: Tenant) -> bool:
         return self._has_written(
             tenant.lease, lambda: self._pack.save(tenant.slot, tenant.checkpoint)
         )
 
-    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, dict[str, float]]]:
-        """The metrics of those trials that are still in the pack, in as many tries as needed."""
+    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Metrics]]:
+        """The metrics of those trials that are still in the pack; equal rows go together."""
+        groups: dict[Scorer, list[Tenant]] = {}
+        for tenant in tenants:
+            groups.setdefault(self._scorer_at(tenant.step), []).append(tenant)
+        return [pair for scorer, group in groups.items() for pair in self._scored(scorer, group)]
+
+    def _scored(self, scorer: Scorer, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Metrics]]:
+        """The same of one group, in as many tries as needed."""
         while True:
             held = [tenant for tenant in tenants if tenant.lease.slot is not None]
             slots = [tenant.slot for tenant in held]
             try:
-                found = self._scorer.scores(self._pack.model, slots)
+                found = scorer.scores(self._pack.model, slots)
                 return list(zip(held, found, strict=True))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 logger.warning("out of memory in an evaluation: %s", error)
             free_memory()
-            if not self._scorer.use_less_memory():
+            if not scorer.use_less_memory():
                 self._shrink()
 
     def _complete(self, tenant: Tenant, report: TrialReport) -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from trainables.classify import label_ids, scores_of_choices
 from trainables.config import TrainingSettings
 from trainables.evaluate import score_answers, stop_ids
 from trainables.examples import Example
+from trainables.packing.classify import log_probs
 from trainables.packing.generate import PROMPT_TOKENS, answers_and_losses, batches, padded
 from trainables.packing.model import PackedModel
 from trainables.packing.slot_decoder import SlotDecoder
@@ -44,8 +46,14 @@ def score_slots(
     """
     if not slots:
         return []
+    decoder = SlotDecoder.of(model, slots, is_compiled)
+    if scoring.kind == "classify":
+        labels = label_ids(tokenizer, scoring)
+        prompts = [example.prompt_ids for example in examples]
+        found_KSL = log_probs(decoder, prompts, labels, max_tokens_per_batch)
+        return [scores_of_choices(found_SL, rows, labels, scoring) for found_SL in found_KSL]
     answers, losses_K = answers_and_losses(
-        SlotDecoder.of(model, slots, is_compiled),
+        decoder,
         examples,
         stop_ids=stop_ids(tokenizer),
         max_new_tokens=settings.max_new_tokens,
@@ -54,7 +62,10 @@ def score_slots(
     )
     losses = _means(losses_K, examples)
     return [
-        {**score_answers(tokenizer, each, rows, scoring), "eval_loss": loss}
+        {
+            **score_answers(tokenizer, each, rows, scoring, thinking=settings.thinking),
+            "eval_loss": loss,
+        }
         for each, loss in zip(answers, losses, strict=True)
     ]
 

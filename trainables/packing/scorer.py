@@ -39,11 +39,16 @@ class Scorer:
         self._max_tokens = max_tokens
         self._is_graphed = is_graphed
         limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
-        self._examples = encode_rows(tokenizer, rows, limit)
+        self._examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
         self._row_tokens = max(
             len(row.prompt_ids) + max(len(row.target_ids), settings.max_new_tokens)
             for row in self._examples
         )
+
+    @property
+    def num_rows(self) -> int:
+        """Validation rows that are scored."""
+        return len(self._rows)
 
     def scores(self, model: PackedModel, slots: Sequence[int]) -> list[dict[str, float]]:
         """Metrics of each slot: all slots in one batch, unless not even one row of each fits."""

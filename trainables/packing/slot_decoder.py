@@ -88,11 +88,12 @@ class SlotDecoder:
         num_rows, num_tokens = input_ids_ST.shape
         layer = self._ready(prompt_layer)
         x_KND: Tensor = self.model.embedding_VD[input_ids_ST.flatten().expand(self.num_slots, -1)]
-        cos_TC, sin_TC = self.rotation(num_tokens)
-        sizes = self._sizes(num_rows, cos_TC)
+        num_rows_of_all = num_rows * self.num_slots
+        angles_BTC = [one.repeat(num_rows_of_all, 1, 1) for one in self.rotation(num_tokens)]
+        sizes = self._sizes(num_rows, angles_BTC[0])
         kept_layers = [None] * len(self.layers) if cache is None else cache
         for weights, groups, kept in zip(self.model.layers, self.layers, kept_layers, strict=True):
-            x_KND = layer(x_KND, weights, groups, kept, cos_TC, sin_TC, sizes)
+            x_KND = layer(x_KND, weights, groups, kept, *angles_BTC, sizes)
         return x_KND
 
     def step(
@@ -106,10 +107,10 @@ class SlotDecoder:
         layer = self._ready(token_layer)
         x_KSD: Tensor = self.model.embedding_VD[tokens_KS]
         places_B = places_KS.flatten()
-        cos_B11C, sin_B11C = (table_TC[places_B][:, None, None] for table_TC in rotation)
-        sizes = self._sizes(tokens_KS.shape[1], cos_B11C)
+        cos_B1C, sin_B1C = (table_TC[places_B][:, None] for table_TC in rotation)
+        sizes = self._sizes(tokens_KS.shape[1], cos_B1C)
         for weights, groups, kept in zip(self.model.layers, self.layers, cache, strict=True):
-            x_KSD = layer(x_KSD, weights, groups, kept, places_B, cos_B11C, sin_B11C, sizes)
+            x_KSD = layer(x_KSD, weights, groups, kept, places_B, cos_B1C, sin_B1C, sizes)
         return x_KSD
 
     def logits(self, x: Tensor) -> Tensor:
@@ -119,7 +120,8 @@ class SlotDecoder:
         return logits
 
     def _sizes(self, num_rows: int, cos: Tensor) -> Sizes:
-        return Sizes(num_rows, cos.shape[-1], self.model.config.rms_norm_eps)
+        eps = self.model.config.rms_norm_eps
+        return Sizes(num_rows, cos.shape[-1], eps, self.model.elementwise)
 
     def _ready(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return _compiled(layer) if self.is_compiled else layer

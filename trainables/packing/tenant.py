@@ -58,7 +58,9 @@ class Tenant:
         self.losses.append(result.loss)
         self.learning_rate = result.learning_rate
 
-    def report(self, metrics: dict[str, float], evaluation_s: float) -> TrialReport:
+    def report(
+        self, metrics: dict[str, float], num_eval_rows: int, evaluation_s: float
+    ) -> TrialReport:
         """The report of the present step, from which the next one's figures begin anew."""
         self.seconds += self.training_s + evaluation_s
         tokens = self.course.tokens(self.step)
@@ -75,6 +77,7 @@ class Tenant:
             seconds=self.seconds,
             peak_gib=peak_gib(),
             checkpoint=self.checkpoint,
+            eval_rows=num_eval_rows,
         )
         self.reported_step = self.step
         self.training_s = 0.0

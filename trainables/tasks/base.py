@@ -3,13 +3,12 @@
 Tasks run before any GPU is used, so nothing here or in a task's file may import torch.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Protocol
 
-from trainables.config import Kind, Metric
-
-Language = Literal["english", "turkish", "portuguese"]
+from trainables.config import Kind, Language, Metric, TaskOptions
+from trainables.errors import SweepAborted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +44,12 @@ class Splits:
     test: tuple[Row, ...]
     counts: dict[str, int]
     """Rows kept and dropped, by name, e.g. {"train": 14152, "train also in test": 42}."""
+    scoring: Scoring
+    """How answers are scored; a table's labels are known once it is read."""
+    prompt_template: str
+    """User message with the columns' names in braces."""
+    notes: tuple[str, ...] = ()
+    """How the data was read where that is not plain, e.g. the encoding that was found."""
 
 
 class Task(Protocol):
@@ -62,14 +67,6 @@ class Task(Protocol):
     def dataset(self) -> str:
         """Name of the default dataset for model cards, with its revision."""
 
-    @property
-    def scoring(self) -> Scoring:
-        """How answers are scored."""
-
-    @property
-    def prompt_template(self) -> str:
-        """User message with the columns' names in braces."""
-
     def load(self, data: str | None) -> Splits:
         """Read and clean the rows: from data (folder or file), or the default dataset if None.
 
@@ -85,6 +82,35 @@ class Document:
     id: str
     source: str
     target: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What else a prompt may name, e.g. a title."""
+    keys: frozenset[str] = frozenset()
+    """Marks by which two documents are one although their sources differ, e.g. an address."""
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """All by which two documents count as one: the source and the keys."""
+        return self.keys | {normalise(self.source)}
+
+
+def refuse_unused(options: TaskOptions, task: str, used: Collection[str]) -> None:
+    """Refuse what a task was told and would not heed, so that no flag is silently lost.
+
+    Raises:
+        SweepAborted: an option outside used is set; names each with its value.
+    """
+    unused = {
+        f.name: getattr(options, f.name)
+        for f in fields(options)
+        if f.name not in used and getattr(options, f.name) != f.default
+    }
+    if unused:
+        told = ", ".join(f"{_flag(name)} {value!r}" for name, value in unused.items())
+        taken = ", ".join(_flag(f.name) for f in fields(options) if f.name in used) or "none"
+        raise SweepAborted(
+            f"the task {task} has no use for {told}",
+            f"leave out {', '.join(map(_flag, unused))}; of these options {task} takes {taken}",
+        )
 
 
 def drop_blank(documents: Sequence[Document], split: str, counts: dict[str, int]) -> list[Document]:
@@ -100,29 +126,36 @@ def drop_shared(
     others: Mapping[str, Sequence[Document]],
     counts: dict[str, int],
 ) -> list[Document]:
-    """Drop the documents whose source also stands in another split, and count them by split.
+    """Drop the documents that also stand in another split, and count them by split.
 
     A document shared with two splits counts for each, so the counts equal the overlaps.
     """
     kept = list(documents)
     for other, other_documents in others.items():
-        sources = {normalise(d.source) for d in other_documents}
-        counts[f"{split} also in {other}"] = sum(normalise(d.source) in sources for d in documents)
-        kept = [d for d in kept if normalise(d.source) not in sources]
+        marks = {mark for d in other_documents for mark in d.marks}
+        counts[f"{split} also in {other}"] = sum(not marks.isdisjoint(d.marks) for d in documents)
+        kept = [d for d in kept if marks.isdisjoint(d.marks)]
     return kept
 
 
 def drop_duplicates(
     documents: Sequence[Document], split: str, counts: dict[str, int]
 ) -> list[Document]:
-    """Keep the first of the documents that share a source, and count the others."""
-    first: dict[str, Document] = {}
+    """Keep the first of the documents that count as one, and count the others."""
+    kept: list[Document] = []
+    seen: set[str] = set()
     for document in documents:
-        first.setdefault(normalise(document.source), document)
-    counts[f"{split} duplicates"] = len(documents) - len(first)
-    return list(first.values())
+        if seen.isdisjoint(document.marks):
+            kept.append(document)
+            seen |= document.marks
+    counts[f"{split} duplicates"] = len(documents) - len(kept)
+    return kept
 
 
 def normalise(text: str) -> str:
     """The text with every run of white space as one space: the form in which texts are compared."""
     return " ".join(text.split())
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

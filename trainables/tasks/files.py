@@ -1,18 +1,38 @@
-"""Read a split's table from a folder (CSV, JSON Lines, Parquet) or the Hub, with clear errors."""
+"""Read tables from a file, a folder or the Hub, whatever their type, with clear errors."""
 
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pandas as pd
 
 from trainables.errors import SweepAborted
 from trainables.hub_files import hub_file
+from trainables.tasks.csv_text import decode, delimiter_of
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
-"""File types of a split, in the order in which they are looked for."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx")
+"""File types of a table, in the order in which they are looked for."""
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+"""Names that a split's file may have in a folder."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file as its cells are, and what had to be found out to read them."""
+
+    frame: pd.DataFrame
+    note: str
 
 
 def read_split(folder: Path, split: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read folder/split.csv, .jsonl or .parquet.
+    """Read the file called split, of any type, in the folder.
 
     Raises:
         SweepAborted: the folder, file or a column is missing, or the file cannot be read.
@@ -22,10 +42,9 @@ def read_split(folder: Path, split: str, columns: tuple[str, ...]) -> pd.DataFra
             f"data folder {folder} does not exist",
             "pass --data the folder that holds train, validation and test files",
         )
-    for suffix in SUFFIXES:
-        path = folder / f"{split}{suffix}"
-        if path.is_file():
-            return require_columns(read_table(path), columns, str(path))
+    path = find_file(folder, (split,))
+    if path is not None:
+        return require_columns(read_table(path), columns, str(path))
     found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
     raise SweepAborted(
         f"no {split} split in {folder}; found {found}",
@@ -43,29 +62,74 @@ def download_split(repo: str, revision: str, file: str, columns: tuple[str, ...]
         path = hub_file(repo, file, dataset_revision=revision)
     except OSError as error:
         raise SweepAborted(
-            f"cannot download {file} of {repo}@{revision}: {_first_line(error)}",
+            f"cannot download {file} of {repo}@{revision}: {first_line(error)}",
             "check the network, or pass --data DIR with train, validation and test files",
         ) from error
     return require_columns(read_table(path), columns, f"{repo}@{revision}/{file}")
 
 
+def read_local(path: Path) -> dict[str, Table]:
+    """The tables of a file, or of a folder's split files, by split; a lone table's split is "".
+
+    Raises:
+        SweepAborted: there is no such place, it holds no table, or one cannot be read.
+    """
+    if path.is_file():
+        return {"": open_table(path)}
+    if not path.is_dir():
+        raise SweepAborted(f"--data {path} does not exist", "check the path")
+    found = {split: find_file(path, names) for split, names in SPLIT_NAMES.items()}
+    files = {split: file for split, file in found.items() if file is not None}
+    if not files:
+        return {"": open_table(_lone_file(path))}
+    if "train" not in files:
+        raise SweepAborted(
+            f"{path} has {', '.join(file.name for file in files.values())} but no train file",
+            f"add one of {', '.join('train' + suffix for suffix in SUFFIXES)}",
+        )
+    return {split: open_table(file) for split, file in files.items()}
+
+
+def find_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """The folder's file of one of the names and of a known type."""
+    paths = (folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
 def read_table(path: Path) -> pd.DataFrame:
+    """The rows of open_table alone."""
+    return open_table(path).frame
+
+
+def open_table(path: Path) -> Table:
     """Read one file; words such as NA or null stay text.
 
     Raises:
-        SweepAborted: the file is empty, not what its suffix says, or not UTF-8.
+        SweepAborted: the file is empty, of no known type, or not what its suffix says.
     """
-    try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False)
-        if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False)
-        return pd.read_parquet(path)
-    except (ValueError, OSError) as error:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise SweepAborted(
-            f"cannot read {path}: {_first_line(error)}",
-            "save it again as UTF-8 CSV, JSON Lines or Parquet",
+            f"{path} is of no known type", f"save it as one of {', '.join(SUFFIXES)}"
+        )
+    try:
+        if suffix in (".csv", ".tsv"):
+            frame, how = _read_csv(path.read_bytes())
+        elif suffix in (".jsonl", ".json"):
+            frame, how = _read_json(path.read_bytes())
+        elif suffix == ".parquet":
+            frame, how = pd.read_parquet(path, dtype_backend="numpy_nullable").astype(object), ""
+        else:
+            frame, how = _read_xlsx(path)
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise SweepAborted(
+            f"cannot read {path}: {first_line(error)}",
+            "repair it, or save it again as UTF-8 CSV, JSON Lines, Parquet or .xlsx",
         ) from error
+    frame.columns = frame.columns.map(lambda name: str(name).strip())
+    return Table(frame, f"{path.name}: {len(frame):,} rows{how and ', ' + how}")
 
 
 def require_columns(table: pd.DataFrame, columns: tuple[str, ...], source: str) -> pd.DataFrame:
@@ -84,5 +148,55 @@ def require_columns(table: pd.DataFrame, columns: tuple[str, ...], source: str) 
     return table
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error's message, without what a library adds below it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _lone_file(folder: Path) -> Path:
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(file.name for file in files[:8]) or "no table"
+    raise SweepAborted(
+        f"{folder} has no train file; it holds {names}",
+        "name one file, or call the files train, validation and test",
+    )
+
+
+def _read_csv(content: bytes) -> tuple[pd.DataFrame, str]:
+    text, encoding = decode(content)
+    delimiter = delimiter_of(text)
+    frame = pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus for an index
+        raise ValueError("its rows have more fields than its header")
+    shown = "tab" if delimiter == "\t" else delimiter
+    return frame, f"encoding {encoding}, delimiter {shown}"
+
+
+def _read_json(content: bytes) -> tuple[pd.DataFrame, str]:
+    """An array of objects, or one object a line."""
+    text, encoding = decode(content, is_unicode=True)
+    if text.lstrip().startswith("["):
+        records = json.loads(text)
+    else:
+        records = [_parsed(line, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not records or not all(isinstance(record, dict) for record in records):
+        raise ValueError("it must hold one object or more, each a row")
+    how = "" if encoding.startswith("utf-8") else f"encoding {encoding}"
+    return pd.DataFrame(records, dtype=object), how
+
+
+def _parsed(line: str, number: int) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number} is no JSON: {error.msg}") from error
+
+
+def _read_xlsx(path: Path) -> tuple[pd.DataFrame, str]:
+    with pd.ExcelFile(path, engine="openpyxl") as book:
+        first, *others = map(str, book.sheet_names)
+        frame = book.parse(first, dtype=object, keep_default_na=False, na_filter=False)
+    left = f", the first of {len(others) + 1}" if others else ""
+    return frame, f"sheet {first}{left}"

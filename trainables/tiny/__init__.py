@@ -4,3 +4,7 @@ from pathlib import Path
 
 MODEL_DIR: Path = Path(__file__).parent / "model"
 SAMSUM_DIR: Path = Path(__file__).parent / "samsum"
+TURKISH_YOUTUBE_DIR: Path = Path(__file__).parent / "turkish_youtube"
+WIKIPEDIA_PT_DIR: Path = Path(__file__).parent / "wikipedia_pt"
+MESSAGES_DIR: Path = Path(__file__).parent / "messages"
+TURKISH_TWEETS_DIR: Path = Path(__file__).parent / "turkish_tweets"

@@ -28,6 +28,7 @@ def pass_on(device: str) -> Pass:
 
 
 if torch.cuda.is_available():  # the kernels need a GPU
+    from trainables.packing.token_attention import token_attention
 
     @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
     @pytest.mark.parametrize("is_dropping", [False, True])
@@ -87,6 +88,24 @@ if torch.cuda.is_available():  # the kernels need a GPU
             total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
             found.append([*made, *torch.autograd.grad(total, qkv)])
         torch.testing.assert_close(found[1], found[0])
+
+    @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
+    def test_a_token_attends_to_its_row_as_in_torch(
+        num_heads: tuple[int, int], head_dim: int
+    ) -> None:
+        rows, places = 9, 200
+        q = torch.randn(rows, num_heads[0], head_dim, device="cuda", dtype=torch.bfloat16)
+        shape = (rows, num_heads[1], places, head_dim)
+        keys, values = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        places_B = torch.tensor([0, 1, 63, 64, 65, 128, 150, 198, 199], device="cuda")
+        found = token_attention(q, keys, values, places_B)
+        is_seen = torch.arange(places, device="cuda") <= places_B[:, None]
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            q[:, :, None].float(), keys.float(), values.float(),
+            attn_mask=is_seen[:, None, None], enable_gqa=True,
+        )  # fmt: skip
+        error = (found.float() - expected[:, :, 0]).norm() / expected.norm()
+        assert float(error) < 5e-3
 
     def test_fast_pack_follows_a_plain_one(
         settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path

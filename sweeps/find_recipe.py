@@ -1,0 +1,98 @@
+"""The recipe that a command line names: one of ours, or a function in the user's own file."""
+
+import difflib
+import importlib.util
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from sweeps.config import SweepConfig
+from sweeps.recipes import RECIPES, Recipe
+from trainables.errors import SweepAborted
+
+_SIGNATURE = "recipe(is_tiny: bool) -> SweepConfig"
+
+
+def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:
+    """The recipe that a command line names first, and the flags after it.
+
+    Raises:
+        SweepAborted: no recipe stands first, or there is none of that name.
+    """
+    known = f"{prog} RECIPE, with RECIPE one of {', '.join(RECIPES)} or the path of a .py file"
+    if argv and argv[0] in ("-h", "--help"):
+        return next(iter(RECIPES.values())), list(argv)
+    if not argv:
+        raise SweepAborted("no recipe was named", known)
+    if argv[0].startswith("-"):
+        raise SweepAborted(f"the recipe comes first, before {argv[0]}", known)
+    return find_recipe(argv[0]), list(argv[1:])
+
+
+def named(argv: Sequence[str]) -> str:
+    """The recipe as it was given, for usage lines and fixes."""
+    return "RECIPE" if argv[0].startswith("-") else shlex.quote(argv[0])
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of this name, or the function `recipe` of the Python file at this path.
+
+    Raises:
+        SweepAborted: no such recipe (names the nearest), or the file has no such function.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
+    known = ", ".join(RECIPES)
+    raise SweepAborted(
+        f"there is no recipe {name!r}",
+        f"did you mean {near[0]}?" if near else f"choose one of {known}, or the path of a .py file",
+    )
+
+
+def _from_file(path: Path) -> Recipe:
+    if not path.is_file():
+        raise SweepAborted(f"there is no recipe file {path}", "check the path")
+    name = f"recipe_{path.stem}"  # a recipe called random.py hides no other module
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _blamed_on(path):
+        spec.loader.exec_module(module)
+    function = vars(module).get("recipe")
+    if not callable(function):
+        raise SweepAborted(f"{path} has no function named recipe", f"define {_SIGNATURE} in it")
+
+    def recipe(is_tiny: bool) -> SweepConfig:
+        with _blamed_on(path):
+            config = function(is_tiny)
+        if not isinstance(config, SweepConfig):
+            raise SweepAborted(
+                f"recipe in {path} returned a {type(config).__name__}", f"let it be {_SIGNATURE}"
+            )
+        return replace(config, recipe=str(path))
+
+    return recipe
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """A user's own file may raise anything; the line of it that did so is the remedy."""
+    try:
+        yield
+    except SweepAborted:
+        raise
+    except (Exception, SystemExit) as raised:
+        lines = [f.lineno for f in traceback.extract_tb(raised.__traceback__)
+                 if f.filename == str(path.absolute())]  # fmt: skip
+        line = raised.lineno if isinstance(raised, SyntaxError) else (lines or [1])[-1]
+        raise SweepAborted(
+            f"{path} raised {type(raised).__name__}: {raised}", f"look at line {line} of {path}"
+        ) from raised

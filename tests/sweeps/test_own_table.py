@@ -1,0 +1,171 @@
+"""Tables of one's own, as a new user brings them: each gives a plan or one clear error."""
+# ruff: noqa: RUF001 - Turkish has a dotless i
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import Ended, call, start, world
+
+from sweeps.preflight import check, sweep_command
+from sweeps.recipes import table
+from sweeps.record import absolute, opened, read
+from trainables.config import TaskOptions
+
+RECIPE = """
+from dataclasses import replace
+
+from sweeps.config import SweepConfig
+from sweeps.recipes import table
+from trainables.config import TaskOptions
+
+
+def recipe(is_tiny: bool) -> SweepConfig:
+    options = TaskOptions(input="text", target="class", kind="classify",
+                          label_names=("0=neutral", "1=bad", "2=good"))
+    return replace(table(is_tiny), data="numbers.xlsx", task_options=options, num_trials=3)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def reviews() -> None:
+    """A Turkish CSV file as Excel saves it: semicolons, a byte order mark, CRLF."""
+    lines = ["Müşteri;Yorum;Puan"]
+    lines += [f'm{i};"Ürün {i}, ışığı güzel; kargo hızlı";{("iyi", "kötü")[i % 2]}'
+              for i in range(60)]  # fmt: skip
+    Path("yorum.csv").write_text("\r\n".join(lines), encoding="utf-8-sig")
+
+
+def notes() -> None:
+    """JSON Lines in which some summaries are missing."""
+    rows: list[dict[str, object]] = [
+        {"article": f"The harbour had {i} ships that day.", "summary": f"{i} ships."}
+        for i in range(50)
+    ]
+    for row in rows[3:8]:
+        del row["summary"]
+    rows[9]["summary"] = None
+    Path("notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def numbers() -> None:
+    """A workbook whose labels are numbers with a fraction."""
+    rows = [(f"some words {i}", float(i % 3)) for i in range(45)]
+    pd.DataFrame(rows, columns=["text", "class"]).to_excel("numbers.xlsx", index=False)
+
+
+def planned(*flags: str) -> list[str]:
+    """The plan's lines about the rows."""
+    ended = call("sweeps.run", "table", "--tiny", "--dry-run", *flags)
+    assert ended.code == 0, ended.stderr
+    found = re.search(r"^rows {10}(.*?)^\w", ended.stdout, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return [line.strip() for line in found[1].splitlines()]
+
+
+def test_turkish_csv_of_excel_is_planned() -> None:
+    reviews()
+    lines = planned("--data", "yorum.csv", "--input", "Yorum", "--target", "Puan")
+    assert lines == [
+        "train 36, validation 12, test 12",
+        "yorum.csv: 60 rows, encoding utf-8-sig, delimiter ;",
+        "split by content, the same for every seed: train, validation, test",
+        "train: iyi 18, kötü 18", "validation: iyi 6, kötü 6", "test: iyi 6, kötü 6",
+    ]  # fmt: skip
+
+
+def test_turkish_csv_without_its_columns_gets_the_flags_that_fit() -> None:
+    reviews()
+    error, fix = call("sweeps.run", "table", "--tiny", "--data", "yorum.csv").refusal()
+    assert "found Müşteri (60 different values), Yorum (60 different values), Puan (2" in error
+    assert fix == "try --input Yorum --target Puan --kind classify"
+
+
+def test_json_lines_with_missing_targets_are_planned_and_counted() -> None:
+    notes()
+    flags = ("--data", "notes.jsonl", "--input", "article", "--target", "summary")
+    assert planned(*flags, "--kind", "summarize") == [
+        "train 28, validation 8, test 8",
+        "notes.jsonl: 50 rows",
+        "split by content, the same for every seed: train, validation, test",
+        "left out: table no target 6",
+    ]
+    error, fix = call("sweeps.run", "table", "--tiny", *flags).refusal()
+    assert error.startswith("the column summary holds 44 different values in 44 rows")
+    assert "--kind summarize" in fix
+
+
+def test_workbook_with_numbers_for_labels_is_planned() -> None:
+    numbers()
+    flags = ("--data", "numbers.xlsx", "--input", "text", "--target", "class")
+    assert "train: 0 9, 1 9, 2 9" in planned(*flags)
+    named = planned(*flags, "--label-names", "0=neutral", "1=bad", "2=good")
+    assert "train: neutral 9, bad 9, good 9" in named
+    error, fix = call("sweeps.run", "table", "--tiny", *flags, "--label-names", "0=no").refusal()
+    assert "holds '1', '2', which --label-names (0) does not name" in error
+    assert "1=NAME" in fix
+
+
+def test_own_recipe_of_a_table_is_planned() -> None:
+    numbers()
+    Path("mine.py").write_text(RECIPE)
+    ended = call("sweeps.run", "mine.py", "--tiny", "--dry-run")
+    assert ended.code == 0, ended.stderr
+    assert "3 trials of mine.py, ranked by accuracy (max)" in ended.stdout
+    assert "train: neutral 9, bad 9, good 9" in ended.stdout
+
+
+@pytest.mark.parametrize("recipe", ["table", "turkish_tweets"])
+def test_recipe_without_data_is_refused_before_a_gpu_is_looked_for(recipe: str) -> None:
+    error, fix = call("sweeps.run", recipe).refusal()
+    assert error == f"{recipe} has no dataset of its own"
+    assert "--data FILE" in fix
+
+
+def test_command_of_the_card_names_the_data_and_its_options() -> None:
+    options = TaskOptions(input="the text", target="mood", kind="classify",
+                          label_names=("0=a", "1=b"))  # fmt: skip
+    config = replace(table(), data="/home/me/my rows.csv", task_options=options)
+    command = shlex.split(sweep_command(config))
+    assert command[:8] == ["python", "-m", "sweeps.run", "table", "--model", "Qwen/Qwen3-0.6B",
+                           "--data", "my rows.csv"]  # fmt: skip
+    for words in (["--input", "the text"], ["--label-names", "0=a", "1=b"]):
+        assert any(command[i : i + len(words)] == words for i in range(len(command)))
+    assert "--data owner/name" in sweep_command(replace(config, data="owner/name"))
+    assert "--data" not in sweep_command(table(is_tiny=True))
+
+
+def test_data_is_an_absolute_path_or_a_dataset_of_the_hub(tmp_path: Path) -> None:
+    numbers()
+    for data, source in (("numbers.xlsx", str(tmp_path / "numbers.xlsx")), ("a/b", "a/b")):
+        config = replace(table(), data=data)
+        assert config.settings.data == absolute(config).data == source
+
+
+def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> None:
+    numbers()
+    config = replace(
+        table(is_tiny=True), data="numbers.xlsx", wandb="disabled", name="mine",
+        task_options=TaskOptions(input="text", target="class", kind="classify"),
+    )  # fmt: skip
+    with opened(config, check(config, is_resumed=False), is_resumed=False) as (paths, _):
+        content = read(paths)
+    assert content["labels"] == ["0", "1", "2"]
+    assert content["prompt"].endswith("one of: 0, 1, 2.\n\n{text}")
+    assert "train: 0 9, 1 9, 2 9" in content["read"]
+
+
+def test_options_for_labels_are_refused_for_summaries(tmp_path: Path) -> None:
+    told: Ended = start("sweeps.run", "samsum", "--tiny", "--label-names", "0=no", folder=tmp_path)
+    assert "has no use for --label-names" in told.refusal()[0]

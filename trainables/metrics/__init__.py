@@ -1,0 +1,1 @@
+"""Scores of answers, inside the project so that no node downloads code."""

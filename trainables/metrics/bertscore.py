@@ -1,0 +1,200 @@
+"""BERTScore with any encoder (Zhang et al. 2020, arXiv 1904.09675), for the end of a sweep.
+
+Every token is matched with the most similar token of the other side, by the cosine of their hidden
+states at one layer. As in the authors' bert-score package tokens that the tokenizer adds ([CLS],
+[SEP]) can be matched but carry no weight, no token weighs more for being rare (idf), and scores are
+not rescaled by a baseline. That package itself fails on an empty answer with transformers 5, needs
+matplotlib, and where all similarities are negative its scores depend on the padding.
+
+The authors' layers: bert-base-multilingual-cased 9 (Turkish, Portuguese), roberta-large 17 and
+microsoft/deberta-xlarge-mnli 40 (English).
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import torch
+import transformers
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModel, AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
+
+from trainables.errors import SweepAborted
+
+NAMES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
+Tokens = tuple[list[int], list[int]]
+"""A text's tokens, and for each 1 or, if the tokenizer added it, 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertScoreSettings:
+    """Which hidden states are compared."""
+
+    encoder: str
+    """Hub id or folder of a model with safetensors weights."""
+    layer: int
+    """Block whose output is compared, from 1 on; the last but a few usually agree best."""
+    revision: str | None = None
+    """Commit, tag or branch of the Hub; None takes the default branch."""
+    batch_size: int = 64
+    """Pairs that are encoded at once."""
+    max_length_tokens: int = 512
+    """Texts are cut after as many tokens, or after fewer if the tokenizer says so."""
+    device: str = "cpu"
+    """Torch device, e.g. "cuda"."""
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "batch_size", "max_length_tokens"):
+            value = getattr(self, name)
+            if value < 1:
+                raise SweepAborted(f"BERTScore's {name} is {value}", f"give a {name} of at least 1")
+
+
+class BertScore(evaluate.Metric):  # type: ignore[misc]
+    """bertscore_precision, bertscore_recall and bertscore_f1: means over the rows, -100 to 100.
+
+    Raises:
+        SweepAborted: the encoder cannot be loaded or has fewer layers.
+    """
+
+    def __init__(self, settings: BertScoreSettings) -> None:
+        self.settings = settings
+        self._model, self._tokenizer = _load(settings)
+        # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
+        super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="Greedy matching of contextual embeddings.",
+            citation="Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT.",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        rows = self.rows(predictions, references)
+        return {name: sum(row[name] for row in rows) / len(rows) for name in NAMES}
+
+    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
+        """The scores of each row; a side without a token of its own scores 0."""
+        pairs = [
+            (self._encode(prediction), self._encode(reference))
+            for prediction, reference in zip(predictions, references, strict=True)
+        ]
+        scores = [dict.fromkeys(NAMES, 0.0) for _ in pairs]
+        for places in _batches(pairs, self.settings.batch_size):
+            candidate, reference = (
+                self._embed([pairs[place][side] for place in places]) for side in (0, 1)
+            )
+            for place, row in zip(places, match(*candidate, *reference).tolist(), strict=True):
+                scores[place] = {name: 100 * v for name, v in zip(NAMES, row, strict=True)}
+        return scores
+
+    def fingerprint(self) -> str:
+        """Digest of all that moves a score; scores with unlike fingerprints are never compared."""
+        commit = getattr(self._model.config, "_commit_hash", None)
+        settings = {
+            "metric": NAMES,
+            "encoder": self.settings.encoder if commit else None,
+            "revision": commit or _digest_of(Path(self.settings.encoder)),
+            "layer": self.settings.layer,
+            "max_length_tokens": self.settings.max_length_tokens,
+            "transformers": transformers.__version__,
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _encode(self, text: str) -> Tokens:
+        # Byte-level BPE tells a word at the beginning from the same word after a space.
+        is_spaced = isinstance(self._tokenizer, (GPT2Tokenizer, RobertaTokenizer))
+        encoded = self._tokenizer(
+            " " * is_spaced + text.strip(),
+            truncation=True,
+            max_length=min(self.settings.max_length_tokens, self._tokenizer.model_max_length),
+            return_special_tokens_mask=True,
+        )
+        return encoded["input_ids"], [1 - added for added in encoded["special_tokens_mask"]]
+
+    @torch.no_grad()
+    def _embed(self, texts: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Unit embeddings (rows, tokens, hidden), whether each place is a token, and its weight."""
+        pad_id = self._tokenizer.pad_token_id or 0
+        ids = pad_sequence([torch.tensor(ids) for ids, _ in texts], True, pad_id)
+        weights = pad_sequence([torch.tensor(w).float() for _, w in texts], True)
+        lengths = torch.tensor([len(ids) for ids, _ in texts])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        ids, mask, weights = (t.to(self.settings.device) for t in (ids, mask, weights))
+        output = self._model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+        return normalize(output.hidden_states[self.settings.layer], dim=-1), mask, weights
+
+
+def match(
+    candidate: torch.Tensor,
+    candidate_mask: torch.Tensor,
+    candidate_weights: torch.Tensor,
+    reference: torch.Tensor,
+    reference_mask: torch.Tensor,
+    reference_weights: torch.Tensor,
+) -> torch.Tensor:
+    """Precision, recall and F1, (rows, 3), of unit embeddings (rows, tokens, hidden).
+
+    Equations 1 to 3 of the paper; a token weighs nothing where its weight is 0.
+    """
+    similarity = candidate @ reference.transpose(1, 2)  # (rows, candidate, reference)
+    is_pair = candidate_mask[:, :, None] & reference_mask[:, None, :]
+    similarity = similarity.masked_fill(~is_pair, -2.0)
+    precision = _weighted(similarity.amax(dim=2), candidate_weights)
+    recall = _weighted(similarity.amax(dim=1), reference_weights)
+    total = precision + recall
+    f1 = torch.where(total == 0, 0.0, 2 * precision * recall / total)
+    return torch.stack([precision, recall, f1], dim=1)
+
+
+def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (values * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _batches(pairs: Sequence[tuple[Tokens, Tokens]], batch_size: int) -> Iterator[list[int]]:
+    """Places of the pairs with weight on both sides, those of similar length together."""
+    scored = [place for place, pair in enumerate(pairs) if all(any(side[1]) for side in pair)]
+    scored.sort(key=lambda place: max(len(side[0]) for side in pairs[place]), reverse=True)
+    for begin in range(0, len(scored), batch_size):
+        yield scored[begin : begin + batch_size]
+
+
+def _load(settings: BertScoreSettings) -> tuple[Any, Any]:
+    source = {"revision": settings.revision, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.encoder, **source)
+        model = AutoModel.from_pretrained(
+            settings.encoder, dtype=torch.float32, use_safetensors=True, **source
+        )
+    except (OSError, ValueError) as error:
+        raise SweepAborted(
+            f"BERTScore's encoder {settings.encoder} cannot be loaded: {error}",
+            "name a folder or a Hub model with a tokenizer and safetensors weights",
+        ) from error
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    num_layers = model.config.num_hidden_layers
+    if settings.layer > num_layers:
+        raise SweepAborted(
+            f"BERTScore's layer is {settings.layer}, and {settings.encoder} has {num_layers}",
+            f"give a layer from 1 to {num_layers}",
+        )
+    return model.eval().to(settings.device), tokenizer
+
+
+def _digest_of(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""ROUGE as an evaluate.Metric: rouge_score's scores, for every Unicode letter, while a GPU waits.
+
+On ASCII English text with one sentence a line the scores are rouge_score's with its stemmer. What
+is our own: words keep every letter (rouge_score's erases all but a-z, so that Turkish and
+Portuguese words fall apart) and both sides are split into sentences before ROUGE-Lsum, which
+otherwise is ROUGE-L under another name (words.py and sentences.py have the rules); and what depends
+on the references alone is prepared once for all the adapters that answer the same rows.
+"""
+
+import hashlib
+import inspect
+import json
+import sys
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from itertools import pairwise
+
+import datasets
+import evaluate
+
+from trainables.config import Language
+from trainables.metrics import lcs, sentences, words
+from trainables.metrics.lcs import f1, lcs_length, lcs_places, masks_of
+from trainables.metrics.sentences import sentences_of
+from trainables.metrics.words import words_of
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+class Rouge(evaluate.Metric):  # type: ignore[misc]
+    """ROUGE-1, 2, L and Lsum: mean F1 over the rows, 0 to 100."""
+
+    def __init__(self, language: Language = "english") -> None:
+        self.language = language
+        # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
+        super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="Overlap of words, word pairs and longest common subsequences.",
+            citation="Lin, 2004: ROUGE, a package for automatic evaluation of summaries.",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        rows = rouge_rows(predictions, references, self.language)
+        return {name: sum(row[name] for row in rows) / len(rows) for name in ROUGE_TYPES}
+
+
+def rouge_rows(
+    predictions: Sequence[str], references: Sequence[str], language: Language
+) -> list[dict[str, float]]:
+    """ROUGE F1 of each row, 0 to 100; Rouge is their mean, a bootstrap resamples them.
+
+    References that were scored lately in this process are not prepared again.
+    """
+    return _prepared(tuple(references), language).rows(predictions)
+
+
+class References:
+    """Targets of a set of rows, prepared once and scored against the answers of many adapters."""
+
+    def __init__(self, texts: Sequence[str], language: Language) -> None:
+        self._language = language
+        self._references = [_Reference(text, language) for text in texts]
+
+    def rows(self, predictions: Sequence[str]) -> list[dict[str, float]]:
+        """ROUGE F1 of each row, 0 to 100.
+
+        Raises:
+            ValueError: there are more or fewer predictions than references.
+        """
+        pairs = zip(self._references, predictions, strict=True)
+        return [reference.score(_words(text, self._language)) for reference, text in pairs]
+
+
+class _Reference:
+    """What the scores need of one target."""
+
+    def __init__(self, text: str, language: Language) -> None:
+        parts = _words(text, language)
+        self.sentences = [(masks_of(part), len(part)) for part in parts]
+        flat = [word for part in parts for word in part]
+        self.num_words = len(flat)
+        self.masks = masks_of(flat)
+        self.pairs = Counter(pairwise(flat))
+
+    def score(self, candidate: list[list[str]]) -> dict[str, float]:
+        """ROUGE F1, 0 to 100, of a candidate's sentences."""
+        flat = [word for part in candidate for word in part]
+        counts = {word: n for word, n in Counter(flat).items() if word in self.masks}
+        pairs = Counter(pairwise(flat))
+        num_words, num_pairs = len(flat), max(len(flat) - 1, 0)
+        shared = sum(min(n, self.masks[word].bit_count()) for word, n in counts.items())
+        shared_pairs = sum(min(n, pairs[pair]) for pair, n in self.pairs.items() if pair in pairs)
+        common = lcs_length(self.masks, self.num_words, flat) if counts else 0
+        hits = self._summary_hits(candidate, counts) if counts else 0
+        return {
+            "rouge1": 100.0 * f1(shared, self.num_words, num_words),
+            "rouge2": 100.0 * f1(shared_pairs, self.num_words - 1, num_pairs),
+            "rougeL": 100.0 * f1(common, self.num_words, num_words),
+            "rougeLsum": 100.0 * f1(hits, self.num_words, num_words),
+        }
+
+    def _summary_hits(self, candidate: list[list[str]], counts: dict[str, int]) -> int:
+        """Words of the reference on a common subsequence with any of the candidate's sentences.
+
+        A word counts at most as often as the candidate has it: rouge_score's _summary_level_lcs,
+        after ROUGE 1.5.5.
+        """
+        places: Counter[str] = Counter()
+        for masks, num_words in self.sentences:
+            union = 0
+            for part in candidate:
+                union |= lcs_places(masks, num_words, part)
+            for word in masks.keys() & counts.keys() if union else ():
+                places[word] += (union & masks[word]).bit_count()
+        return sum(min(n, counts[word]) for word, n in places.items())
+
+
+def fingerprint(language: Language) -> str:
+    """Digest of all that moves a score; scores with unlike fingerprints are never compared.
+
+    The code itself is part of it, for no list of settings tells what a rule of it does.
+    """
+    settings = {
+        "metric": ROUGE_TYPES,
+        "language": language,
+        "code": [
+            inspect.getsource(part) for part in (sys.modules[__name__], lcs, sentences, words)
+        ],
+        "stemmer": version("nltk"),
+        "unicode": unicodedata.unidata_version,
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=4)
+def _prepared(texts: tuple[str, ...], language: Language) -> References:
+    return References(texts, language)
+
+
+def _words(text: str, language: Language) -> list[list[str]]:
+    return [words_of(sentence, language) for sentence in sentences_of(text, language)]

@@ -1,0 +1,72 @@
+"""Attention of one new token a row to the row's kept keys and values, as a Triton kernel.
+
+A row's keys are read once for all query heads that share them, and only as far as the row goes:
+torch's attention reads the padding behind it too.
+
+Shapes: B rows, H query heads, G key heads, T places of a row, C features of a head.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK_PLACES = 64
+MIN_QUERIES = 16
+"""The smallest side of a matrix that tensor cores multiply."""
+
+
+def token_attention(
+    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, places_B: Tensor
+) -> Tensor:
+    """(B, H, C): each row's queries over its places up to places_B, its own included."""
+    num_rows, num_heads, head_dim = q_BHC.shape
+    num_key_heads, num_places = keys_BGTC.shape[1:3]
+    q_BHC = q_BHC.contiguous()
+    mixed_BHC = torch.empty_like(q_BHC)
+    shared = num_heads // num_key_heads
+    _attend[(num_rows, num_key_heads)](
+        q_BHC, keys_BGTC, values_BGTC, places_B, mixed_BHC, head_dim**-0.5, num_places,
+        keys_BGTC.stride(0), keys_BGTC.stride(1), shared, head_dim,
+        BLOCK_Q=max(MIN_QUERIES, triton.next_power_of_2(shared)),
+        BLOCK_T=BLOCK_PLACES, BLOCK_C=triton.next_power_of_2(head_dim),
+    )  # fmt: skip
+    return mixed_BHC
+
+
+@triton.jit
+def _attend(
+    q_ptr, keys_ptr, values_ptr, places_ptr, mixed_ptr, scale, num_places, row_stride,
+    head_stride, shared, head_dim, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    end = tl.load(places_ptr + row).to(tl.int32) + 1
+    number = tl.arange(0, BLOCK_Q)
+    c = tl.arange(0, BLOCK_C)
+    is_feature = c < head_dim
+    first = (row * tl.num_programs(1) + head) * shared
+    place_q = (first + number)[:, None] * head_dim + c[None, :]
+    mask_q = (number < shared)[:, None] & is_feature[None, :]
+    q = tl.load(q_ptr + place_q, mask=mask_q, other=0.0)
+    base = row * row_stride + head * head_stride
+    best = tl.full((BLOCK_Q,), -float("inf"), dtype=tl.float32)
+    total = tl.zeros((BLOCK_Q,), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_Q, BLOCK_C), dtype=tl.float32)
+    for start in range(0, end, BLOCK_T):
+        t = start + tl.arange(0, BLOCK_T)
+        is_seen = t < end
+        place = base + t[:, None] * head_dim + c[None, :]
+        mask = is_seen[:, None] & is_feature[None, :]
+        keys = tl.load(keys_ptr + place, mask=mask, other=0.0)
+        scores = tl.dot(q, tl.trans(keys)) * scale
+        scores = tl.where(is_seen[None, :], scores, -float("inf"))
+        new_best = tl.maximum(best, tl.max(scores, axis=1))
+        shares = tl.exp(scores - new_best[:, None])
+        fading = tl.exp(best - new_best)
+        total = total * fading + tl.sum(shares, axis=1)
+        values = tl.load(values_ptr + place, mask=mask, other=0.0)
+        acc = acc * fading[:, None] + tl.dot(shares.to(values.dtype), values)
+        best = new_best
+    mixed = acc / total[:, None]
+    tl.store(mixed_ptr + place_q, mixed.to(mixed_ptr.dtype.element_ty), mask=mask_q)

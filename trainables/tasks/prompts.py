@@ -1,0 +1,63 @@
+"""Prompt templates: a task's own by name, or the user's, checked before any row is read."""
+
+import string
+from collections.abc import Collection, Mapping
+
+from trainables.errors import SweepAborted
+
+
+def choose_template(
+    given: str | None, named: Mapping[str, str], columns: Collection[str], source: str
+) -> str:
+    """The first named template if none is given, a named one, or the given text itself.
+
+    Args:
+        named: the task's own templates; the first is its default.
+        columns: what a template may name in braces.
+        source: the column that every template must name.
+
+    Raises:
+        SweepAborted: given is neither a name nor a template that fill can fill.
+    """
+    if given is None:
+        return next(iter(named.values()))
+    if given in named:
+        return named[given]
+    known = f"{' or '.join(named)}, or a text with {{{source}}}"
+    if "{" not in given:
+        raise SweepAborted(f"the prompt {given!r} has no {{{source}}}", f"let --prompt be {known}")
+    names = _names(given, known)
+    unknown = sorted(names - set(columns))
+    if unknown:
+        raise SweepAborted(
+            f"the prompt {given!r} names no such column: {', '.join(map(_braced, unknown))}",
+            f"name {', '.join(map(_braced, columns))} only; write {{{{ and }}}} for braces",
+        )
+    if source not in names:
+        raise SweepAborted(f"the prompt {given!r} has no {{{source}}}", f"let --prompt be {known}")
+    return given
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with its columns' values; braces in a value stay as they are."""
+    return template.format_map(values)
+
+
+def _names(template: str, known: str) -> set[str]:
+    """Every name in braces, as it stands there; a conversion or a format counts as part of it."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as refused:
+        raise SweepAborted(
+            f"the prompt {template!r} cannot be read: {refused}",
+            f"let --prompt be {known}; write {{{{ and }}}} for braces",
+        ) from None
+    return {
+        name + (f"!{conversion}" if conversion else "") + (f":{layout}" if layout else "")
+        for _, name, layout, conversion in parts
+        if name is not None
+    }
+
+
+def _braced(name: str) -> str:
+    return f"{{{name}}}"

@@ -1,0 +1,1 @@
+"""Portuguese Wikipedia: the task, and the command that builds its rows."""
