@@ -97,3 +97,12 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert "sweeps" in loaded and "tyro" in loaded
     assert not loaded & LEFT_UNLOADED
+
+
+def test_a_packs_process_does_without_the_reference_engine() -> None:
+    """TRL, and W&B through it, take seconds to import, while GPUs wait."""
+    code = "import sys, trainables.packing.host; print(sorted({'trl', 'wandb'} & set(sys.modules)))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -23,6 +23,7 @@ from trainables.checkpoint import (
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.evaluate import evaluate, rung_rows
 from trainables.examples import encode_training_rows
+from trainables.lora_settings import lora_config, warmup_steps
 from trainables.memory import reset_peak, with_less_memory
 from trainables.rungs import Rungs
 from trainables.tasks import TASKS
@@ -54,24 +55,6 @@ def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> Pe
     """The base with a fresh float32 adapter; its weights depend on seed and params alone."""
     set_seed(seed)
     return get_peft_model(base, lora_config(params))
-
-
-def lora_config(params: Hyperparameters) -> LoraConfig:
-    """PEFT's configuration of a trial's adapter."""
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=params.lora_rank,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
-        use_rslora=params.use_rslora,
-        target_modules=list(params.target_modules),
-        bias="none",
-    )
-
-
-def warmup_steps(settings: TrainingSettings) -> int:
-    """Steps over which the learning rate rises."""
-    return round(settings.warmup_frac * settings.max_steps)
 
 
 def _attempt(

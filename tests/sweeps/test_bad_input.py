@@ -73,7 +73,7 @@ def test_bad_value_is_refused_by_its_name(flags: list[str], named: str, tmp_path
         (["samsun"], "there is no recipe 'samsun'", "did you mean samsum?"),
         (["zzz"], "there is no recipe 'zzz'", "choose one of samsum"),
         ([""], "there is no recipe ''", "choose one of samsum"),
-        (["two\nlines"], r"there is no recipe 'two\nlines'", "choose one of samsum"),
+        (["zz\nzz"], r"there is no recipe 'zz\nzz'", "choose one of samsum"),
         (["--tiny", "samsum"], "the recipe comes first, before --tiny", "RECIPE"),
         (["samsum", "--num-trails", "3"], "--num-trails", "--num-trials"),
         (["samsum", "--lora-rnks", "3"], "--lora-rnks", "--lora-ranks"),

@@ -24,6 +24,7 @@ from trainables import solo
 from trainables.base_model import device, load_base, load_tokenizer
 from trainables.batches import Batches
 from trainables.config import TrialConfig, TrialReport
+from trainables.lora_settings import warmup_steps
 from trainables.packing.bench_job import Job, synchronize, training_examples
 from trainables.packing.bench_results import SOLO, Row
 
@@ -170,7 +171,7 @@ def _fast_arguments(trial: TrialConfig, chosen: dict[str, Any]) -> SFTConfig:
         per_device_train_batch_size=settings.batch_size,
         learning_rate=trial.params.learning_rate,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=solo.warmup_steps(settings),
+        warmup_steps=warmup_steps(settings),
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused",
         bf16=settings.compute_dtype == "bfloat16",

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import ASIDE, PACK_STATE_NAMES
 from trainables.config import LINEAR_LAYERS, Hyperparameters
-from trainables.solo import lora_config
+from trainables.lora_settings import lora_config
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES

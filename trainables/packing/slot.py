@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 
 from trainables.config import Hyperparameters, TrialConfig
+from trainables.lora_settings import warmup_steps
 from trainables.packing.batch import Course, Unit, grouped
 from trainables.packing.optimizer import SlotUpdate
 from trainables.packing.schedule import learning_rate
-from trainables.solo import warmup_steps
 
 
 @dataclass(frozen=True, kw_only=True)

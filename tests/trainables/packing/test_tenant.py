@@ -35,7 +35,7 @@ def test_each_report_counts_from_the_last(
         tenant.add(done, seconds=step * 10.0)
         assert tenant.is_at_rung == due
         if due:
-            report = tenant.report({"eval_loss": 1.0}, evaluation_s=5.0)
+            report = tenant.report({"eval_loss": 1.0}, num_eval_rows=7, evaluation_s=5.0)
             assert not tenant.is_at_rung
             assert report.train_loss == step - 0.5
             assert report.learning_rate == step / 1000
@@ -44,6 +44,7 @@ def test_each_report_counts_from_the_last(
             assert report.tokens_per_s == pytest.approx(new_tokens / trained_s)
             assert report.tokens == course.tokens(step)
             assert report.epoch == course.epoch(step)
+            assert report.eval_rows == 7
             assert report.seconds == {2: 135.0, 4: 210.0}[step]
             assert report.checkpoint == trial.folder / f"checkpoint-{step}"
     assert tenant.is_at_end
