@@ -105,8 +105,10 @@ def split_by_content(
     of about ROWS_PER_BLOCK; within each a digest of the text decides. So neither the order of
     the rows nor a seed moves a row from one split to another.
     """
-    kept = drop_duplicates(sorted(documents, key=_digest), "all", counts)
-    kept.sort(key=lambda d: len(d.source))  # stable: equal lengths stay in the digests' order
+    ordered = sorted(documents, key=lambda d: (_digest(d), d.source, d.target))
+    kept = drop_duplicates(ordered, "all", counts)
+    # Stable: equal lengths stay in the digests' order.
+    kept.sort(key=lambda d: len(normalise(d.source)))
     splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
     num_blocks = max(1, round(len(kept) / ROWS_PER_BLOCK))
     for block in range(num_blocks):
