@@ -8,7 +8,12 @@ from typing import Any
 import optuna
 
 Point = dict[str, float | int | bool]
-"""One point in Optuna's words: learning_rate, lora_rank, alpha_over_rank, ..."""
+"""A point, or a part of one, in Optuna's words: learning_rate, lora_rank, alpha_over_rank, ..."""
+
+POINT_NAMES = frozenset(
+    {"learning_rate", "lora_rank", "alpha_over_rank", "lora_dropout", "use_rslora"}
+)
+"""What a whole point names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +65,24 @@ class LoraSpace:
         )
 
     def contains(self, point: Point) -> bool:
-        """Whether a start point lies inside the bounds."""
+        """Whether what a start point names lies inside the bounds; it may leave names out.
+
+        Raises:
+            KeyError: it names something else.
+        """
+        return all(self._allows(name, value) for name, value in point.items())
+
+    def _allows(self, name: str, value: float) -> bool:
         low, high = self.learning_rates
-        return (
-            low <= point["learning_rate"] <= high
-            and point["lora_rank"] in self.lora_ranks
-            and point["alpha_over_rank"] in self.alphas_over_rank
-            and point["lora_dropout"] in self.lora_dropouts
-            and point["use_rslora"] in self.rsloras
-        )
+        if name == "learning_rate":
+            return low <= value <= high
+        choices: dict[str, tuple[float, ...]] = {
+            "lora_rank": self.lora_ranks,
+            "alpha_over_rank": self.alphas_over_rank,
+            "lora_dropout": self.lora_dropouts,
+            "use_rslora": self.rsloras,
+        }
+        return value in choices[name]
 
     def __str__(self) -> str:
         low, high = self.learning_rates
@@ -84,7 +98,7 @@ class LoraSpace:
 
 
 def hyperparameters(point: Point) -> dict[str, float | int | bool]:
-    """A point with alpha in place of its ratio to the rank."""
+    """A whole point with alpha in place of its ratio to the rank."""
     rest = {name: value for name, value in point.items() if name != "alpha_over_rank"}
     return {**rest, "lora_alpha": point["alpha_over_rank"] * point["lora_rank"]}
 

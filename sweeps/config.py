@@ -1,5 +1,7 @@
 """SweepConfig: everything that a sweep is asked to do. Frozen; loads neither torch nor Ray."""
 
+import contextlib
+import math
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,10 +11,13 @@ import tyro
 from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
+from sweeps.durations import seconds_of
 from trainables.config import TaskOptions, TrainingOptions, TrainingSettings
 from trainables.hub_files import is_dataset_id
 
+Bertscore = Literal["off", "auto", "on"]
 Engine = Literal["packed", "solo"]
+Sampler = Literal["tpe", "gp", "random"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -47,7 +52,27 @@ class SweepConfig(TrainingOptions):
     space: tyro.conf.OmitArgPrefixes[LoraSpace]
     """What may vary."""
     start_points: tyro.conf.Suppress[tuple[Point, ...]] = ()
-    """Points that are tried first, in this order; those outside the space are left out."""
+    """Points that are tried first, in this order; those outside the space are left out. One that
+    names only some of what may vary has the rest drawn."""
+    sampler: Sampler = "tpe"
+    """How all other points are drawn: "tpe" (Parzen estimators) and "gp" (a Gaussian process, which
+    loads torch beside the sweep) learn from every report; "random" learns nothing."""
+
+    finals: bool = True
+    """Whether the best configurations are trained with several seeds once the search has ended, and
+    the winner is chosen by their means on validation."""
+    num_finalists: int = 4
+    """Configurations that meet in the finals."""
+    num_final_seeds: int = 3
+    """Seeds of each; the run of the search counts as the first if it was trained to the end."""
+
+    bertscore: Bertscore = "off"
+    """Whether the final answers to validation and test, of the winner and the untuned base, are
+    scored by BERTScore too; "auto": if the encoder can be had when the sweep has ended."""
+    bertscore_encoder: str = "google-bert/bert-base-multilingual-cased"
+    """Hub id or folder of BERTScore's encoder; the weights have to be safetensors."""
+    bertscore_layer: int = 9
+    """Block of the encoder whose outputs are compared, from 1 on."""
 
     engine: Engine = "packed"
     """How trials train: "packed" trains the trials of a GPU together over one base; "solo" gives
@@ -58,6 +83,15 @@ class SweepConfig(TrainingOptions):
     proposed with results known; solo, 8 at most."""
     gpus: int | None = None
     """GPUs of the cluster to use at most; None uses all of them."""
+    time_budget: str | None = None
+    """Wall time of the whole sweep, e.g. 2h, 45m, 1h30m or 90s: the search ends early enough for
+    the finals and the test. A resumed sweep counts what it has used before."""
+    gpu_hours: float | None = None
+    """The same in GPU-hours: hours times GPUs that the sweep holds. A machine without a GPU counts
+    as one."""
+    estimate: bool = True
+    """Measure a pack's pace for a few seconds before the first trial, and predict what the sweep
+    will take. No trial is changed by it."""
     max_failures: int = 2
     """Times that a trial is started again, from its last report, after its process died."""
 
@@ -76,21 +110,37 @@ class SweepConfig(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_trials", "max_steps", "num_rungs"):
+        for name in ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         is_slots = self.slots_per_gpu == "auto" or self.slots_per_gpu >= 1
         _require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
+        _require(self.bertscore_layer >= 1, "bertscore_layer", self.bertscore_layer, "at least 1")
         _require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
                  "at least 2")  # fmt: skip
         _require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         _require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
         _require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
+        is_hours = self.gpu_hours is None or 0 < self.gpu_hours < math.inf
+        _require(is_hours, "gpu_hours", self.gpu_hours, "above 0")
+        _require(self.time_budget is None or self._has_time, "time_budget", self.time_budget,
+                 "a time above 0, e.g. 2h, 45m, 1h30m or 90s")  # fmt: skip
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
         _require(is_name, "name", self.name,
                  "letters, digits, '.', '_' and '-', 100 at most")  # fmt: skip
         _require("://" not in self.runs_dir, "runs_dir", self.runs_dir,
                  "a folder; mount remote storage first")  # fmt: skip
+
+    @property
+    def time_budget_s(self) -> float | None:
+        """time_budget in seconds."""
+        return None if self.time_budget is None else seconds_of(self.time_budget)
+
+    @property
+    def _has_time(self) -> bool:
+        with contextlib.suppress(ValueError):
+            return (self.time_budget_s or 0.0) > 0
+        return False
 
     @property
     def rungs(self) -> tuple[int, ...]:

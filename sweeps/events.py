@@ -8,8 +8,8 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,8 +19,9 @@ from trainables.errors import SweepAborted
 
 Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
-    "sweep_started", "sweep_resumed", "trial_started", "report", "trial_ended", "final_scores",
-    "pack_ended", "sweep_ended",
+    "sweep_started", "sweep_resumed", "trial_started", "report", "trial_ended", "finals_started",
+    "final_scores", "bertscore", "pack_ended", "predicted",
+    "sweep_ended",
 ]  # fmt: skip
 
 
@@ -35,6 +36,9 @@ class Listener(Protocol):
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """The trial is over; reason is empty where there is nothing to say."""
+
+    def finals_started(self, runs: "Sequence[TrialHistory]") -> None:
+        """The search has ended, and these runs follow; trials to whoever is told of them."""
 
     def sweep_ended(self) -> None:
         """No call follows."""
@@ -53,6 +57,10 @@ class TrialHistory:
     status: Status | None = None
     """None while the trial runs, or was running when the driver died."""
     reason: str = ""
+    final_of: str | None = None
+    """The search's trial that is trained again in the finals; None of a trial of the search."""
+    seed: int | None = None
+    """Of a run of the finals; None is the sweep's."""
 
 
 class EventLog:
@@ -106,11 +114,21 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def replay(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
-    """The trials that the events tell of, by number.
+    """The trials of the search that the events tell of, by number.
 
     A step that is told twice counts as told first: that is what the search decided on. A trial
     that starts again after its end is running again.
     """
+    return [history for history in replay_all(events) if history.final_of is None]
+
+
+def replay_finals(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
+    """The runs of the finals that the events tell of, by number of their trial and seed."""
+    return [history for history in replay_all(events) if history.final_of is not None]
+
+
+def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
+    """The trials of the search by number, each before its runs of the finals."""
     trials: dict[str, dict[str, Any]] = {}
     reports: dict[str, dict[int, TrialReport]] = {}
     for event in events:
@@ -121,6 +139,12 @@ def replay(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
                 "params": params_from_event(event),
             }
             reports.setdefault(event["trial_id"], {})
+        elif event["kind"] == "finals_started":
+            for run in event["runs"]:
+                known = {**trials[run["of"]], "status": None, "reason": ""}
+                known |= {"trial_id": run["trial_id"], "final_of": run["of"], "seed": run["seed"]}
+                trials.setdefault(run["trial_id"], known)
+                reports.setdefault(run["trial_id"], {})
         elif event["kind"] == "report":
             report = report_from_event(event)
             reports[report.trial_id].setdefault(report.step, report)
@@ -130,17 +154,20 @@ def replay(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
         TrialHistory(**trial, reports=[report for _, report in sorted(reports[trial_id].items())])
         for trial_id, trial in trials.items()
     ]
-    return sorted(histories, key=lambda history: history.number)
+    return sorted(histories, key=lambda one: (one.number, one.final_of is not None, one.seed or 0))
 
 
 def report_fields(report: TrialReport) -> dict[str, Any]:
-    """The fields of a "report" event."""
-    return asdict(report) | {"checkpoint": str(report.checkpoint)}
+    """The fields of a "report" event; of the trials that were scored with it, their ids."""
+    cohort = [other.trial_id for other in report.cohort]
+    alone = replace(report, cohort=())
+    return asdict(alone) | {"checkpoint": str(report.checkpoint), "cohort": cohort}
 
 
 def report_from_event(event: dict[str, Any]) -> TrialReport:
     """The report of a "report" event; non-finite floats come back as they were."""
     floats = ("train_loss", "learning_rate", "epoch", "tokens_per_s", "seconds", "peak_gib")
+    gpu_seconds = float(event.get("gpu_seconds", 0.0))
     return TrialReport(
         trial_id=event["trial_id"],
         step=event["step"],
@@ -148,6 +175,8 @@ def report_from_event(event: dict[str, Any]) -> TrialReport:
         tokens=event["tokens"],
         checkpoint=Path(event["checkpoint"]),
         eval_rows=event.get("eval_rows", 0),
+        gpu_seconds=gpu_seconds,
+        cohort=(),
         **{name: float(event[name]) for name in floats},
     )
 

@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import tyro
 from huggingface_hub import ModelCard
@@ -17,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sweeps.cli import parse, run_command
-from sweeps.hub import aborted, upload
+from sweeps.hub import NEVER_EXPORTED, aborted, upload
 from sweeps.model_card import CardFacts, render
 from trainables.errors import SweepAborted
 from trainables.model_files import tokenizer_files
@@ -57,13 +58,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"uploaded {best} in one commit: {url}")
 
 
-def write_best(best_dir: Path, checkpoint: Path, facts: CardFacts, tokenizer_source: str) -> None:
+def write_best(
+    best_dir: Path,
+    checkpoint: Path,
+    facts: CardFacts,
+    tokenizer_source: str,
+    more_files: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Builds best/ aside and renames it, so that a reader never meets half an adapter.
 
     Args:
         checkpoint: PEFT folder of the best trial's last report.
         facts: for the card; base_model is also what adapter_config.json will name.
         tokenizer_source: Hub id or folder of the base.
+        more_files: contents by name.
     """
     with _aside(best_dir) as folder:
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
@@ -74,6 +82,8 @@ def write_best(best_dir: Path, checkpoint: Path, facts: CardFacts, tokenizer_sou
         for path in tokenizer_files(tokenizer_source):
             shutil.copyfile(path, folder / path.name)
         (folder / CARD_FILE).write_text(render(facts), encoding="utf-8")
+        for name, content in more_files.items():
+            (folder / name).write_text(content, encoding="utf-8", newline="")
 
 
 def find_best(run: Path) -> Path:
@@ -113,7 +123,8 @@ def copy_best(best: Path, target: Path) -> Path:
              "choose a folder outside the run")  # fmt: skip
     try:
         with _aside(target) as folder:
-            shutil.copytree(best, folder, dirs_exist_ok=True)
+            private = shutil.ignore_patterns(*NEVER_EXPORTED)
+            shutil.copytree(best, folder, dirs_exist_ok=True, ignore=private)
     except OSError as failed:
         raise aborted(
             f"cannot write {target}: {failed.strerror or failed}",

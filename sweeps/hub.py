@@ -12,10 +12,13 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from sweeps.model_card import redact
+from sweeps.predictions import PREDICTIONS_FILE
 from sweeps.usage_code import ADAPTER_LINE, is_hub_id
 from trainables.errors import SweepAborted
 
 CARD_FILE = "README.md"
+NEVER_EXPORTED = (PREDICTIONS_FILE,)
+"""Files of best/ that hold rows of the data: nobody who publishes an adapter asked for that."""
 UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
 """The HTTPError of httpx or httpx2, whichever huggingface_hub is built on; and sockets' own."""
 
@@ -44,7 +47,8 @@ def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) 
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         operations = [
             CommitOperationAdd(str(path.relative_to(best)), _content(path, repo_id, revision))
-            for path in sorted(best.rglob("*")) if path.is_file()
+            for path in sorted(best.rglob("*"))
+            if path.is_file() and path.name not in NEVER_EXPORTED
         ]  # fmt: skip
         commit = api.create_commit(repo_id, operations, revision=revision,
                                    commit_message="Upload the best adapter of a sweep")  # fmt: skip

@@ -9,11 +9,16 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from sweeps.predictions import CONFUSION_CSV, CONFUSION_SVG
 from sweeps.usage_code import is_hub_id, usage_code
+from sweeps.verdict import Verdict
+from sweeps.verdict_text import sentences, table
 from trainables.config import Hyperparameters, Metric, TrainingSettings
+from trainables.metrics.confusion import Confusion
 
 PIPELINE_TAG = "text-generation"
 NUM_TOP_TRIALS = 10
+MAX_SHOWN_LABELS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,10 @@ class CardFacts:
     """What the sweep optimised."""
     scores: dict[str, dict[str, float]]
     """Metrics by name, by split; "validation_base" and "test_base" hold the untuned base's."""
+    verdict: Verdict | None = None
+    """Of the finals; None of a sweep without them."""
+    confusion: Confusion | None = None
+    """Of the adapter on test; None of texts."""
     sweep_name: str
     trial_id: str
     num_trials_by_status: dict[str, int]
@@ -58,6 +67,7 @@ def render(facts: CardFacts) -> str:
         _opening(facts),
         "## Use\n\n" + _block(_usage(facts), "python"),
         "## Scores\n\n" + _scores(facts),
+        *_confusion(facts.confusion),
         "## Base and data\n\n" + _data(facts),
         "## Prompt\n\nThe user's turn, before the chat template (thinking off):\n\n"
         + _block(facts.prompt_template, "text"),
@@ -139,6 +149,17 @@ def _scores(facts: CardFacts) -> str:
     return _table(("split", "metric", "this adapter", "untuned base"), rows)
 
 
+def _confusion(table: Confusion | None) -> list[str]:
+    """The section of a classifier's mistakes; a large table stays in its file."""
+    if table is None:
+        return []
+    title = "## Confusion matrix\n\nOn test, targets in rows and predictions in columns"
+    if len(table.labels) > MAX_SHOWN_LABELS:
+        return [f"{title}: {CONFUSION_CSV}, {CONFUSION_SVG}."]
+    rows = [(label, *row) for label, row in zip(table.labels, table.counts, strict=True)]
+    return [f"{title}.\n\n" + _table(("target", *table.labels), rows)]
+
+
 def _data(facts: CardFacts) -> str:
     base = f"Base: {_text(_shown(facts.base_model))}"
     if not is_hub_id(facts.base_model):
@@ -160,9 +181,25 @@ def _selection(facts: CardFacts) -> str:
     return (
         f"Sweep {_text(facts.sweep_name)}, {sum(facts.num_trials_by_status.values())} trials "
         f"({_counts(facts.num_trials_by_status)}). Rule: the {best} validation "
-        f"{facts.metric.name} among the trials that reached the last rung (step "
-        f"{facts.settings.rungs[-1]}); {looks}.\n\n" + _top_trials(facts.top_trials)
+        f"{facts.metric.name} {_among(facts)}; {looks}.\n\n"
+        + "".join(f"{part}\n\n" for part in _finals(facts.verdict))
+        + _top_trials(facts.top_trials)
     )
+
+
+def _among(facts: CardFacts) -> str:
+    if facts.verdict is None:
+        return f"among the trials that reached the last rung (step {facts.settings.rungs[-1]})"
+    return "as a mean over the seeds with which the best trials were trained again"
+
+
+def _finals(verdict: Verdict | None) -> list[str]:
+    """How the finals ended, and their table."""
+    if verdict is None:
+        return []
+    rows = table(verdict)
+    told = "\n".join(f"- {_text(line)}" for line in sentences(verdict))
+    return [told, _table(tuple(rows[0]), [tuple(row.values()) for row in rows])]
 
 
 def _top_trials(trials: Sequence[Mapping[str, object]]) -> str:

@@ -4,35 +4,45 @@ import contextlib
 import fcntl
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
-from sweeps.finish import Scores
 from sweeps.lanes import Lanes
-from trainables.config import TrainingSettings
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.errors import SweepAborted
 from trainables.packing.actor import LOCK_NAME, start_pack
 from trainables.packing.capacity import Capacity
-from trainables.packing.ledger import Ledger
+from trainables.packing.ledger import Ledger, read_ledgers
+from trainables.packing.pace import Pace, slowest
+from trainables.scored import Scored
 
 logger = logging.getLogger(__name__)
 
 ENDING_S = 60.0
 """How long packs that end are waited for."""
+PACE_S = 300.0
+"""How long packs are waited for to load and to measure their pace."""
 LEDGER_S = 5.0
 """How long packs are waited for when they are asked where their time went."""
 
 
 @contextlib.contextmanager
 def running(
-    lanes: Lanes, settings: TrainingSettings, checkpoints: Path, *, has_trials: bool
+    lanes: Lanes,
+    settings: TrainingSettings,
+    checkpoints: Path,
+    *,
+    has_trials: bool,
+    probed: Sequence[Hyperparameters] = (),
 ) -> Iterator[list[ActorHandle]]:
     """Packs on as many GPUs as lanes say, wherever the cluster has them; none for solo trials.
 
-    None either where no trial is left to run.
+    None either where no trial is left to run. What the packs' pace is measured with is probed; see
+    PackHost.
 
     Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
     the checkpoints' folder or holds the GPUs.
@@ -40,7 +50,7 @@ def running(
     checkpoints.mkdir(parents=True, exist_ok=True)
     _wait_for_end(checkpoints)
     actors = [
-        start_pack(settings, lanes.capacity, checkpoints, has_gpu=lanes.num_gpus > 0)
+        start_pack(settings, lanes.capacity, checkpoints, has_gpu=lanes.num_gpus > 0, probed=probed)
         for _ in range(lanes.num_packs if has_trials else 0)
         if lanes.capacity is not None
     ]
@@ -52,22 +62,52 @@ def running(
         _wait_for_end(checkpoints)
 
 
-def evict(actors: Sequence[ActorHandle], trial_id: str) -> None:
-    """Free the slot of a trial that was stopped; returns at once.
+def pace(actors: Sequence[ActorHandle]) -> Pace | None:
+    """The pace of the slowest pack, once the packs have loaded; None where none was measured.
 
-    Its process would do so when it is handed the next trial, and trains on for nothing until then.
+    A pack that dies meanwhile tells nothing, and Ray starts it again; nor does one that has no GPU
+    yet after PACE_S, as on a cluster that grows.
+
+    Raises:
+        SweepAborted: a pack cannot load.
+    """
+    found: list[Pace] = []
+    asked = [actor.pace.remote() for actor in actors]
+    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=PACE_S) if asked else ([], [])
+    for answer in answered:
+        try:
+            one: Pace | None = ray.get(answer)
+        except RayTaskError as raised:
+            if isinstance(raised.cause, SweepAborted):
+                raise raised.cause from None
+            logger.warning("a pack could not measure its pace: %s", raised.cause)
+        except RayError as died:
+            logger.warning("a pack could not measure its pace: %s", died)
+        else:
+            found += [one] if one is not None else []
+    return slowest(found) if found else None
+
+
+def decide(actors: Sequence[ActorHandle], step: int, goes_on: Mapping[str, bool]) -> None:
+    """Tell which trials go on after their reports at a step; returns at once.
+
+    Their processes would say so one by one; a stopped one only when it is handed the next trial,
+    and its slot would train for nothing until then.
     """
     for actor in actors:
-        actor.evict.remote(trial_id)
+        actor.decide.remote(step, goes_on)
 
 
 def final_scores(
-    actors: Sequence[ActorHandle], lanes: Lanes, settings: TrainingSettings, adapter: Path
-) -> Scores:
+    actors: Sequence[ActorHandle],
+    lanes: Lanes,
+    settings: TrainingSettings,
+    adapters: Mapping[str, Path],
+) -> dict[str, Scored]:
     """See trainables.final.score: by a pack that is up, else in a process of its own."""
     for actor in actors:
         try:
-            found: Scores = ray.get(actor.final_scores.remote(adapter))
+            found: dict[str, Scored] = ray.get(actor.final_scores.remote(adapters))
         except RayError as refused:
             logger.warning("a pack could not do the final test: %s", refused)
         else:
@@ -75,27 +115,28 @@ def final_scores(
     for actor in actors:  # they hold the GPUs
         ray.kill(actor)
     task = ray.remote(num_cpus=1, num_gpus=1 if lanes.num_gpus else 0)(_score)
-    made: Scores = ray.get(task.remote(settings, adapter, lanes.capacity))
+    made: dict[str, Scored] = ray.get(task.remote(settings, adapters, lanes.capacity))
     return made
 
 
-def ledgers(actors: Sequence[ActorHandle]) -> list[Ledger]:
-    """Where the time of each pack that still answers went."""
-    asked = [actor.ledger.remote() for actor in actors]
-    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=LEDGER_S) if asked else ([], [])
-    found = []
-    for one in asked:
-        if one in answered:
-            with contextlib.suppress(RayError):  # it died, and its ledger with it
-                found.append(ray.get(one))
-    return found
+def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
+    """Where the time of every pack went that ever ran for the sweep, oldest first.
+
+    Those that still answer tell how it is now; of the others counts what they last wrote.
+    """
+    with contextlib.suppress(RayError):
+        asked = [actor.ledger.remote() for actor in actors]
+        if asked:
+            ray.wait(asked, num_returns=len(asked), timeout=LEDGER_S)
+    return read_ledgers(checkpoints)
 
 
-def _score(settings: TrainingSettings, adapter: Path, capacity: Capacity | None) -> Scores:
+def _score(
+    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
+) -> dict[str, Scored]:
     from trainables.final import score  # loads torch, only in the worker
 
-    scores: Scores = score(settings, adapter, capacity=capacity)
-    return scores
+    return score(settings, adapters, capacity=capacity)
 
 
 def _wait_for_end(checkpoints: Path) -> None:

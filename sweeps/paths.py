@@ -31,6 +31,16 @@ class RunPaths:
         return self.folder / "trials.csv"
 
     @property
+    def finals_csv(self) -> Path:
+        """A row a run of the finals, those of the search that count there included."""
+        return self.folder / "finals.csv"
+
+    @property
+    def finals_json(self) -> Path:
+        """Who won the finals, and how sure that is."""
+        return self.folder / "finals.json"
+
+    @property
     def optuna_db(self) -> Path:
         """The study, as optuna-dashboard opens it."""
         return self.folder / "optuna.db"
@@ -39,6 +49,11 @@ class RunPaths:
     def best(self) -> Path:
         """PEFT folder of the best adapter, with tokenizer and model card."""
         return self.folder / "best"
+
+    @property
+    def answers(self) -> Path:
+        """A folder a model that was tested, with what it said to each row."""
+        return self.folder / "answers"
 
     @property
     def checkpoints(self) -> Path:

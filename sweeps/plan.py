@@ -2,8 +2,9 @@
 
 from dataclasses import fields
 
-from search_spaces.lora import Point, hyperparameters
+from search_spaces.lora import POINT_NAMES, Point, hyperparameters
 from sweeps.config import Engine, SweepConfig
+from sweeps.finals import num_runs
 from sweeps.lanes import Hardware, Lanes, divide, largest_point
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
@@ -28,6 +29,7 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "start points": "\n".join(_point(p) for p in start_points(config)) or "none",
         "rungs": f"{', '.join(map(str, config.rungs))} steps; at each but the last the best "
         f"1/{config.reduction_factor} go on",
+        "finals": _finals(config),
         "training": f"{config.max_steps} steps of {config.batch_size} rows = {epochs:.2f} epochs",
         "settings": ", ".join(
             f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions)
@@ -35,11 +37,16 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "rows": "\n".join(
             [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(found)]
         ),
-        "scored": f"{_scored_rows(config, rows['validation'])}; all test rows once, at the end",
+        "scored": f"{_scored_rows(config, rows['validation'])}; all test rows once, at the end"
+        + _bertscore(config, found),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
         "engine": _ENGINES[config.engine],
         **_lanes(config, found),
+        "budget": _budget(config),
+        "estimate": "of time and GPU-hours: at the start, before the first trial, from a few steps"
+        if config.estimate and config.engine == "packed"
+        else "of the time left: while it runs, from the trials' reports",
         "W&B": found.wandb_mode,
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
@@ -80,9 +87,10 @@ def _memory(config: SweepConfig, found: Preflight, lanes: Lanes) -> str:
     if not lanes.num_gpus:
         return "not predicted without a GPU"
     base = config.compute_dtype if capacity.is_dequantised else "NF4"
+    recomputed = ", activations computed again" if capacity.is_checkpointed else ""
     return (
         f"about {capacity.predicted_gib:.1f} GiB a GPU at most (rank {capacity.max_rank}, base "
-        f"kept in {base}, passes of {capacity.max_tokens:,} tokens)"
+        f"kept in {base}, passes of {capacity.max_tokens:,} tokens{recomputed})"
     )
 
 
@@ -94,8 +102,29 @@ def _at_once(config: SweepConfig, lanes: Lanes) -> str:
     return told
 
 
+def _budget(config: SweepConfig) -> str:
+    """What ends the search early."""
+    limits = [f"{config.time_budget} of wall time"] if config.time_budget else []
+    limits += [f"{config.gpu_hours:g} GPU-hours"] if config.gpu_hours else []
+    after = "finals and test" if config.finals else "the test"
+    return f"{', '.join(limits)}, {after} included" if limits else "as long as the trials take"
+
+
+def _finals(config: SweepConfig) -> str:
+    if not config.finals:
+        return "none: the best trial of the search wins"
+    return (
+        f"the best {min(config.num_finalists, config.num_trials)} with {config.num_final_seeds} "
+        f"seeds each, about {num_runs(config)} more runs of {config.max_steps} steps; the best "
+        "mean on validation wins"
+    )
+
+
 def _point(point: Point) -> str:
-    return ", ".join(f"{name} {value}" for name, value in hyperparameters(point).items())
+    is_whole = set(point) == POINT_NAMES
+    named = hyperparameters(point) if is_whole else point
+    text = ", ".join(f"{name} {value}" for name, value in named.items())
+    return text if is_whole else f"{text}, the rest drawn"
 
 
 def _scored_rows(config: SweepConfig, num_validation: int) -> str:
@@ -104,6 +133,13 @@ def _scored_rows(config: SweepConfig, num_validation: int) -> str:
     if low == last or len(config.rungs) == 1:
         return f"the first {last} validation rows at every rung"
     return f"the first {low} validation rows at every rung but the last, {last} there"
+
+
+def _bertscore(config: SweepConfig, found: Preflight) -> str:
+    if config.bertscore == "off" or found.splits.scoring.kind == "classify":
+        return ""
+    by = f"block {config.bertscore_layer} of {config.bertscore_encoder}"
+    return f"; BERTScore of the winner by {by}{', if it can be had' * (config.bertscore == 'auto')}"
 
 
 def _section(title: str, text: str) -> str:

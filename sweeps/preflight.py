@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cluster.find import answers, has_short_sockets, running_address, temporary_folder
+from search_spaces.lora import POINT_NAMES
+from sweeps import final_bertscore
 from sweeps.config import SweepConfig, model_source
 from sweeps.paths import RunPaths
 from sweeps.storage import check_storage
@@ -24,10 +26,6 @@ from trainables.tasks.base import Splits, Task
 
 PACKAGES = ("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "trl", "datasets",
             "evaluate", "wandb", "rouge-score")  # fmt: skip
-POINT_NAMES = frozenset(
-    {"learning_rate", "lora_rank", "alpha_over_rank", "lora_dropout", "use_rslora"}
-)
-"""Names of a start point's values, as search_spaces.lora asks Optuna for them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         if config.thinking:
             check_thinking(model_source(config.model))
         splits = task.load(config.settings.data)
+        final_bertscore.check(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(
             f"{refused.filename} cannot be read: {refused.strerror}", "check its permissions"
@@ -84,10 +83,11 @@ def check_recipe(config: SweepConfig) -> None:
             f"the recipe's task {config.task!r} is unknown", f"name one of {', '.join(TASKS)}"
         )
     for point in config.start_points:
-        if set(point) != POINT_NAMES:
+        if not point or not set(point) <= POINT_NAMES:
             raise SweepAborted(
                 f"the recipe's start point {point} does not name what a point has",
-                f"give each start point exactly {', '.join(sorted(POINT_NAMES))}",
+                f"give each start point one or more of {', '.join(sorted(POINT_NAMES))}; "
+                "what it leaves out is drawn",
             )
 
 
@@ -129,6 +129,7 @@ def sweep_command(config: SweepConfig) -> str:
         tiny += f" --data {shlex.quote(data if is_dataset_id(data) else Path(data).name)}"
     budget = f" --num-trials {config.num_trials} --max-steps {config.max_steps}"
     told = "" if config.tiny else _told(config.task_options)
+    budget += "" if config.finals else " --no-finals"
     return f"python -m sweeps.run {config.recipe}{tiny}{told}{budget} --seed {config.seed}"
 
 

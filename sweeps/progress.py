@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from threading import RLock
 from types import TracebackType
 from typing import Literal, Self
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.durations import clock
 from sweeps.events import Status, TrialHistory
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
@@ -32,8 +32,9 @@ class ProgressTable:
     Args:
         num_trials: trials that the sweep will have in the end.
         max_steps: full budget of a trial, in optimizer steps.
-        concurrency: trials that run at once.
         histories: trials of a sweep that is being resumed.
+        left_s: seconds until the sweep has ended, None while that is not known; it is asked
+            whenever the table is drawn.
         console: where to write; standard output if not given.
     """
 
@@ -42,14 +43,14 @@ class ProgressTable:
         metric: Metric,
         num_trials: int,
         max_steps: int,
-        concurrency: int,
         histories: Sequence[TrialHistory] = (),
+        left_s: Callable[[], float | None] = lambda: None,
         console: Console | None = None,
     ) -> None:
         self._metric = metric
         self._num_trials = num_trials
         self._max_steps = max_steps
-        self._concurrency = concurrency
+        self._left_s = left_s
         self._rows = {history.trial_id: _from_history(history, metric) for history in histories}
         self._console = console or Console()
         self._began_s = time.monotonic()
@@ -100,6 +101,14 @@ class ProgressTable:
             # Without the lock: printing waits for rich's lock, whose holder may wait for ours.
             self._console.print(Text(line, style=_STYLES["failed"]))
 
+    def finals_started(self, runs: Sequence[TrialHistory]) -> None:
+        """Show the runs of the finals too."""
+        with self._lock:
+            for run in runs:
+                self._rows.setdefault(run.trial_id, _from_history(run, self._metric))
+            self._num_trials = len(self._rows)  # a budget may have ended the search early
+            self._say(f"finals started: {len(runs)} runs to train")
+
     def sweep_ended(self) -> None:
         """Leave the last state of the table standing."""
         self._live.stop()
@@ -115,22 +124,6 @@ class ProgressTable:
             footer = [Text(f"and {left_out} more trials", style="dim")] if left_out else []
             return Group(header, self._table(shown), *footer)
 
-    def time_left_s(self) -> float | None:
-        """Seconds until all trials have ended, or None while no reporting trial has ended.
-
-        (mean busy seconds of the ended trials that reported x trials not ended - busy seconds
-        of those) / (trials that can still run at once). ASHA makes it too low at first: the
-        trials that end first are those that it stops early.
-        """
-        ended = [row for row in self._rows.values() if row.is_ended]
-        busy_s = [row.seconds for row in ended if row.scores]
-        if not busy_s:
-            return None
-        num_left = max(0, self._num_trials - len(ended))
-        done_s = sum(row.seconds for row in self._rows.values() if not row.is_ended)
-        work_s = max(0.0, sum(busy_s) / len(busy_s) * num_left - done_s)
-        return work_s / max(1, min(self._concurrency, num_left))
-
     def _say(self, line: str) -> None:
         if not self._console.is_terminal:
             self._console.print(Text(f"{line} | {', '.join(self._facts())}"), soft_wrap=True)
@@ -138,13 +131,13 @@ class ProgressTable:
     def _facts(self) -> list[str]:
         statuses = [row.status for row in self._rows.values()]
         num_done = sum(row.is_ended for row in self._rows.values())
-        left_s = self.time_left_s()
+        left_s = self._left_s()
         return [
             f"{num_done}/{self._num_trials} done, {statuses.count('running')} running, "
             f"{statuses.count('failed')} failed",
             f"best {self._metric.name} {self._best_so_far()}",
-            f"elapsed {_duration(time.monotonic() - self._began_s)}, "
-            f"left {UNKNOWN if left_s is None else _duration(left_s)}",
+            f"elapsed {clock(time.monotonic() - self._began_s)}, "
+            f"left {UNKNOWN if left_s is None else clock(left_s)}",
         ]
 
     def _best_so_far(self) -> str:
@@ -201,8 +194,6 @@ class _Row:
     params: Hyperparameters
     status: Literal["waiting", "running", "completed", "stopped", "failed"] = "waiting"
     reason: str = ""
-    seconds: float = 0.0
-    """Busy seconds up to its last report."""
     scores: dict[int, float] = field(default_factory=dict)
     """By step."""
 
@@ -225,7 +216,6 @@ class _Row:
     def add(self, report: TrialReport, metric: Metric) -> None:
         """Take in a report."""
         self.scores[report.step] = report.metrics.get(metric.name, math.nan)
-        self.seconds = max(self.seconds, report.seconds)
 
 
 def _from_history(history: TrialHistory, metric: Metric) -> _Row:
@@ -245,10 +235,6 @@ def _spell(params: Hyperparameters) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else UNKNOWN
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _one_line(text: str) -> str:

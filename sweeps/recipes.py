@@ -23,6 +23,8 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
             recipe="samsum",
             task="samsum",
             tiny=True,
+            num_finalists=2,
+            num_final_seeds=2,
             model=str(bundled.MODEL_DIR),
             data=str(bundled.SAMSUM_DIR),
             space=samsum_space.TINY_SPACE,
@@ -43,6 +45,7 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
         start_points=samsum_space.START_POINTS,
         num_trials=32,
         max_steps=900,
+        reduction_factor=4,  # replayed over measured trainings: sweeps.search_quality
         batch_size=16,
         micro_batch_size=16,
         eval_rows=818,
@@ -59,6 +62,8 @@ def turkish_youtube(is_tiny: bool = False) -> SweepConfig:
             recipe="turkish_youtube",
             task="turkish_youtube",
             tiny=True,
+            num_finalists=2,
+            num_final_seeds=2,
             model=str(bundled.MODEL_DIR),
             data=str(bundled.TURKISH_YOUTUBE_DIR),
             space=turkish_youtube_space.TINY_SPACE,
@@ -98,6 +103,8 @@ def wikipedia_pt(is_tiny: bool = False) -> SweepConfig:
             recipe="wikipedia_pt",
             task="wikipedia_pt",
             tiny=True,
+            num_finalists=2,
+            num_final_seeds=2,
             model=str(bundled.MODEL_DIR),
             data=str(bundled.WIKIPEDIA_PT_DIR),
             space=wikipedia_pt_space.TINY_SPACE,
@@ -108,6 +115,9 @@ def wikipedia_pt(is_tiny: bool = False) -> SweepConfig:
             eval_batch_size=16,
             max_length_tokens=384,
             max_new_tokens=64,
+            bertscore="on",
+            bertscore_encoder=str(bundled.MODEL_DIR),
+            bertscore_layer=2,
             name=_dated("wikipedia-pt-tiny"),
         )
     return SweepConfig(
@@ -124,6 +134,7 @@ def wikipedia_pt(is_tiny: bool = False) -> SweepConfig:
         eval_batch_size=32,
         max_length_tokens=4096 + 320,
         max_new_tokens=320,
+        bertscore="auto",
         name=_dated("wikipedia-pt"),
     )
 
@@ -135,6 +146,8 @@ def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
             recipe="turkish_tweets",
             task="turkish_tweets",
             tiny=True,
+            num_finalists=2,
+            num_final_seeds=2,
             model=str(bundled.MODEL_DIR),
             # the tiny model reads Turkish letter by letter, so its question is a short one
             task_options=TaskOptions(prompt="Duygu: {Tweets}"),
@@ -176,6 +189,8 @@ def table(is_tiny: bool = False) -> SweepConfig:
             recipe="table",
             task="table",
             tiny=True,
+            num_finalists=2,
+            num_final_seeds=2,
             model=str(bundled.MODEL_DIR),
             task_options=TaskOptions(input="message", target="intent", kind="classify"),
             data=str(bundled.MESSAGES_DIR),

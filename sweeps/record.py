@@ -17,13 +17,16 @@ from pydantic import ValidationError
 from sweeps import preflight
 from sweeps.config import SweepConfig, data_source, from_json, model_source, to_json
 from sweeps.events import read_events, replay
+from sweeps.metric_record import check_metric, metric_record
 from sweeps.paths import RunPaths
 from sweeps.search import without_password
 from trainables.errors import SweepAborted
 
 CHANGEABLE = frozenset(
-    {"num_trials", "slots_per_gpu", "gpus", "max_failures", "runs_dir", "name", "wandb",
-     "wandb_project", "wandb_entity", "study_storage"}
+    {"num_trials", "finals", "num_finalists", "num_final_seeds", "bertscore", "bertscore_encoder",
+     "bertscore_layer", "slots_per_gpu", "gpus", "time_budget", "gpu_hours", "estimate",
+     "max_failures", "runs_dir", "name", "wandb", "wandb_project", "wandb_entity",
+     "study_storage"}
 )  # fmt: skip
 """Fields that a resume may change without making its trials incomparable."""
 
@@ -42,8 +45,13 @@ class Identity:
 
 
 def absolute(config: SweepConfig) -> SweepConfig:
-    """The config with its model and data folders as absolute paths."""
-    return replace(config, model=model_source(config.model), data=data_source(config.data))
+    """The config with its folders of models and data as absolute paths."""
+    return replace(
+        config,
+        model=model_source(config.model),
+        data=data_source(config.data),
+        bertscore_encoder=model_source(config.bertscore_encoder),
+    )
 
 
 def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
@@ -114,11 +122,16 @@ def opened(
     unless the remedy is to resume it.
 
     Raises:
-        SweepAborted: another process works on this run, or the folder cannot be made.
+        SweepAborted: another process works on this run, its scores would not compare with those
+            that it has, or the folder cannot be made.
     """
     paths = RunPaths.of(config.runs_dir, config.name)
     if is_resumed:
         record = read(paths) | {"config": _without_secrets(config)}
+        if _has_trials(paths):
+            check_metric(record.get("metric", {}), found)
+        else:
+            record["metric"] = metric_record(found)
     else:
         record = _first_record(config, found)
         _create(paths, record)
@@ -130,6 +143,11 @@ def opened(
             if not is_resumed and "--resume" not in aborted.fix and not _has_trials(paths):
                 shutil.rmtree(paths.folder, ignore_errors=True)
             raise
+
+
+def add(paths: RunPaths, **facts: object) -> None:
+    """Writes further facts into sweep.json, e.g. what was predicted."""
+    _write(paths.sweep_json, read(paths) | facts)
 
 
 def read(paths: RunPaths) -> dict[str, Any]:
@@ -144,7 +162,7 @@ def _first_record(config: SweepConfig, found: preflight.Preflight) -> dict[str, 
         "name": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": _without_secrets(config),
-        "metric": {"name": found.task.metric.name, "mode": found.task.metric.mode},
+        "metric": metric_record(found),
         "rungs": list(config.rungs),
         "rows": found.splits.counts,
         "read": list(found.splits.notes),

@@ -1,8 +1,9 @@
 """The Optuna study: which point comes next, and what a stopped or failed trial is worth to it."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import optuna
@@ -11,9 +12,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces.lora import LoraSpace, Point
+from sweeps.config import Sampler
 from sweeps.events import Status
+from sweeps.report_sampler import ReportSampler
 from trainables.config import Hyperparameters, Metric
 from trainables.errors import SweepAborted
+
+SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
+"""Makes the sampler of one draw from its seed."""
 
 _STATES = {
     "completed": TrialState.COMPLETE,
@@ -40,20 +46,37 @@ class Search:
     Each new point is drawn by a sampler of its own, seeded by the sweep's seed and the trial's
     number, so that a resumed sweep goes on with fresh draws instead of repeating its first ones.
     Stopped trials are told as PRUNED with all their intermediate values, failed ones as FAIL.
+
+    Args:
+        study: see open_study.
+        space: what may vary.
+        seed: of the sweep.
+        num_startup_trials: see the function of this name.
+        sampler: how points are drawn; a function makes the sampler of one draw from its seed.
     """
 
     def __init__(
-        self, study: optuna.Study, space: LoraSpace, seed: int, num_startup_trials: int
+        self,
+        study: optuna.Study,
+        space: LoraSpace,
+        seed: int,
+        num_startup_trials: int,
+        sampler: Sampler | SamplerMaker = "tpe",
     ) -> None:
         self._study = study
         self._space = space
         self._seed = seed
-        self._num_startup_trials = num_startup_trials
+        self._sampler_of: SamplerMaker = (
+            partial(sampler_of, sampler, num_startup_trials=num_startup_trials)
+            if isinstance(sampler, str)
+            else sampler
+        )
         self._trials: dict[int, optuna.Trial] = {}
+        self._steps: dict[int, set[int]] = {}
 
     @_storage_needed()
     def propose(self) -> tuple[int, Hyperparameters]:
-        """The next trial's number and its point: start points first, then TPE."""
+        """The next trial's number and its point: start points first, then drawn ones."""
         states = (TrialState.RUNNING, *_STATES.values())
         self._seed_sampler(len(self._study.get_trials(deepcopy=False, states=states)))
         trial = self._study.ask()
@@ -87,8 +110,11 @@ class Search:
     @_storage_needed()
     def report(self, number: int, step: int, value: float) -> None:
         """Records the value that a trial reached at a step; the same step twice counts once."""
-        if step not in self._frozen(number).intermediate_values:
+        if number not in self._steps:  # one question a trial, not one a report
+            self._steps[number] = set(self._frozen(number).intermediate_values)
+        if step not in self._steps[number]:
             self._trials[number].report(value, step)
+            self._steps[number].add(step)
 
     @_storage_needed()
     def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
@@ -112,12 +138,7 @@ class Search:
 
     def _seed_sampler(self, number: int) -> None:
         (seed,) = np.random.SeedSequence([self._seed, number]).generate_state(1)
-        self._study.sampler = optuna.samplers.TPESampler(
-            multivariate=True,
-            constant_liar=True,
-            n_startup_trials=self._num_startup_trials,
-            seed=int(seed),
-        )
+        self._study.sampler = self._sampler_of(int(seed))
 
     def _frozen(self, number: int) -> FrozenTrial:
         trials = self._study.get_trials(deepcopy=False)
@@ -164,16 +185,42 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
     return study
 
 
-def num_startup_trials(num_trials: int, concurrency: int) -> int:
-    """Random trials before TPE begins: a third of the sweep, 10 at most, but two rounds at least.
+def sampler_of(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one draw. Whatever Optuna's defaults become, everything that matters is said.
 
-    With fewer than two rounds of reports TPE would choose from what is still running.
+    "tpe" and "gp" learn from every report, also of trials that were stopped or still run. "tpe"
+    models the parameters jointly and counts trials without a report as bad, so that trials that
+    are proposed together differ; "gp" (a Gaussian process, which loads torch and scipy) expects
+    their values instead.
     """
-    return max(2 * concurrency, min(10, num_trials // 3))
+    if kind == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if kind == "gp":
+        gp = optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=num_startup_trials, warn_independent_sampling=False
+        )
+        return ReportSampler(gp)
+    tpe = optuna.samplers.TPESampler(
+        multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials, seed=seed
+    )
+    return ReportSampler(tpe)
+
+
+def num_startup_trials(num_trials: int) -> int:
+    """Random trials that must have reported before the sampler learns: a third, 10 at most.
+
+    However many run at once: those that are proposed before the first report are random anyway,
+    and the sampler learns from trials that still run. More of them win nothing in searches that are
+    replayed over measured trainings (sweeps.search_quality).
+    """
+    return max(1, min(10, num_trials // 3))
 
 
 def enqueue(study: optuna.Study, points: Sequence[Point], num_trials: int) -> None:
-    """Lets the first trials try these points; a point that the study knows is not repeated."""
+    """Lets the first trials try these points; a point that the study knows is not repeated.
+
+    What a point does not name is drawn.
+    """
     for point in points[:num_trials]:
         study.enqueue_trial(dict(point), skip_if_exists=True)
 

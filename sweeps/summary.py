@@ -2,44 +2,60 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sweeps import results
 from sweeps.config import SweepConfig
-from sweeps.finish import Scores
+from sweeps.finish import Outcome
 from sweeps.paths import RunPaths
+from sweeps.predictions import CONFUSION_CSV, PREDICTIONS_FILE
 from sweeps.results import TrialRow
 from sweeps.search import without_password
+from sweeps.verdict import Verdict
+from sweeps.verdict_text import sentences
+from sweeps.verdict_text import table as finals_rows
+from trainables.metrics.confusion import Confusion
 from trainables.packing.ledger import Ledger
 
 NUM_ROWS = 10
+MAX_SHOWN_LABELS = 8
 PER_CLASS = ("precision", "recall", "f1")
 """Scores of each label, as metrics/classification.py names them."""
+LEFT_TO_THE_CARD = (*(f"{name}_" for name in PER_CLASS), "bertscore_precision", "bertscore_recall")
+"""How scores begin that the table of scores has no room for."""
 
 
 def describe(
     config: SweepConfig,
     paths: RunPaths,
     trials: Sequence[TrialRow],
-    scores: Scores,
+    outcome: Outcome,
     ledgers: Sequence[Ledger] = (),
+    verdict: Verdict | None = None,
+    confusion: Confusion | None = None,
 ) -> str:
     """The best trials, the winner beside the untuned base, and where everything lies."""
-    best = results.best(trials)
-    assert best is not None
+    best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
     counts = results.count_by_status(trials)
     storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
+    said = paths.best / PREDICTIONS_FILE
     lines = [
         _rendered(_trials_table(trials)),
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
         f"best: {best.trial_id} ({', '.join(f'{k} {v}' for k, v in best.params.items())})",
-        _rendered(_scores_table(scores)),
-        *(_rendered(table) for table in _label_tables(scores["test"])),
+        *_finals(verdict),
+        _rendered(_scores_table(outcome)),
+        *(_rendered(table) for table in _label_tables(outcome.scores["test"])),
+        *_mistakes(confusion),
         *map(_pack_line, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
+        *([f"answers: {said}"] if said.is_file() else []),
+        *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
         f"study:   optuna-dashboard {without_password(storage)}",
         f"publish: python -m sweeps.export {paths.folder} --to hub:USER/NAME",
     ]
@@ -80,10 +96,24 @@ def _trials_table(trials: Sequence[TrialRow]) -> Table:
     return table
 
 
-def _scores_table(scores: Scores) -> Table:
+def _finals(verdict: Verdict | None) -> list[str]:
+    """The finalists, the winner and how sure it is."""
+    if verdict is None:
+        return []
+    rows = finals_rows(verdict)
+    table = Table(title="finals: means over seeds, on validation")
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    return [_rendered(table), *sentences(verdict)]
+
+
+def _scores_table(outcome: Outcome) -> Table:
+    scores = outcome.scores
     names = [
         name for name in scores["test"]
-        if name in scores["validation"] and not name.startswith(tuple(f"{n}_" for n in PER_CLASS))
+        if name in scores["validation"] and not name.startswith(LEFT_TO_THE_CARD)
     ]  # fmt: skip
     table = Table(title="best trial and untuned base")
     table.add_column("scored on")
@@ -95,8 +125,15 @@ def _scores_table(scores: Scores) -> Table:
         "test_base": "test, untuned base",
         "test": "test, best trial",
     }
-    for split, title in titles.items():
-        table.add_row(title, *(f"{scores[split][name]:.2f}" for name in names))
+    shown = {title: scores[split] for split, title in titles.items()}
+    if len(outcome.own_runs) > 1:
+        title = f"test, mean of its {len(outcome.own_runs)} seeds"
+        shown[title] = {name: fmean(one[name] for one in outcome.own_runs) for name in names}
+    if outcome.winner.baseline is not None:
+        title = f"test, best start point ({outcome.winner.baseline})"
+        shown[title] = outcome.runs[outcome.winner.baseline]
+    for title, metrics in shown.items():
+        table.add_row(title, *(f"{metrics[name]:.2f}" for name in names))
     return table
 
 
@@ -112,6 +149,20 @@ def _label_tables(test: Mapping[str, float]) -> list[Table]:
     for label in labels:
         table.add_row(label, *(f"{test[f'{name}_{label}']:.2f}" for name in PER_CLASS))
     return [table]
+
+
+def _mistakes(confusion: Confusion | None) -> list[str]:
+    """Which labels are taken for which; a large table is in its file only."""
+    if confusion is None:
+        return []
+    if len(confusion.labels) > MAX_SHOWN_LABELS:
+        return [f"which of the {len(confusion.labels)} labels is taken for which: {CONFUSION_CSV}"]
+    table = Table(title="best trial on test: what was taken for what")
+    for name in ("target", *confusion.labels):
+        table.add_column(Text(name))
+    for label, row in zip(confusion.labels, confusion.counts, strict=True):
+        table.add_row(Text(label), *map(str, row))
+    return [_rendered(table)]
 
 
 def _rendered(table: Table) -> str:

@@ -111,6 +111,11 @@ class WandbTracker:
         """Finish the trial's run with its status."""
         self._submit(self._end, config.trial_id, status, reason)
 
+    def finals_started(self, runs: Sequence[TrialHistory]) -> None:
+        """Know which of the trials that follow are runs of the finals."""
+        for run in runs:
+            self._submit(self._expect, _from_history(run))
+
     def sweep_ended(self) -> None:
         """Wait until all is written. Runs of trials that go on at a resume stay unfinished."""
         self._submit(self._attempt, self._mark_whole_folders)
@@ -121,6 +126,9 @@ class WandbTracker:
     def _submit(self, action: Callable[..., None], *args: object) -> None:
         if self._mode != "disabled":
             self._futures.append(self._worker.submit(action, *args))
+
+    def _expect(self, trial: "_Trial") -> None:
+        self._trials.setdefault(trial.trial_id, trial)
 
     def _start(self, trial_id: str, number: int, params: Hyperparameters) -> None:
         trial = self._trials.setdefault(trial_id, _Trial(trial_id, number, params))
@@ -179,19 +187,23 @@ class WandbTracker:
             group=self._group,
             id=self._run_id(trial),
             name=trial.trial_id,
-            job_type="trial",
-            config=self._config | {"number": trial.number} | params_fields(trial.params),
-            tags=[str(self._config["recipe"])[:64]] if "recipe" in self._config else None,
+            job_type="final" if trial.final_of else "trial",
+            config=self._config | trial.own_config,
+            tags=self._tags(trial),
         )
         for _, report in sorted(trial.reports.items()):
             self._log(trial, report)
+
+    def _tags(self, trial: "_Trial") -> list[str]:
+        recipe = [str(self._config["recipe"])[:64]] if "recipe" in self._config else []
+        return [*recipe, *(["final"] if trial.final_of else [])]
 
     def _log(self, trial: "_Trial", report: TrialReport) -> None:
         if report.step < trial.run.starting_step:
             return  # a resumed online run has it; wandb would drop it, but write a warning
         facts = report_fields(report)
         facts |= facts.pop("metrics")
-        for name in ("trial_id", "step", "checkpoint"):
+        for name in ("trial_id", "step", "checkpoint", "cohort"):
             del facts[name]
         trial.run.log(facts, step=report.step)
         trial.run.summary.update(_best(trial.reports.values(), self._metric))
@@ -245,16 +257,26 @@ class _Trial:
     reports: dict[int, TrialReport] = field(default_factory=dict)
     status: Status | None = None
     reason: str = ""
+    final_of: str | None = None
+    """Of a run of the finals: the search's trial."""
+    seed: int | None = None
     is_open: bool = False
     """Whether its run is begun and not finished, in whichever mode."""
     run: Any = None
+
+    @property
+    def own_config(self) -> dict[str, object]:
+        """What the run's config says of this trial alone."""
+        own = {"number": self.number} | params_fields(self.params)
+        return own | ({"final_of": self.final_of, "seed": self.seed} if self.final_of else {})
 
 
 def _from_history(history: TrialHistory) -> _Trial:
     reports = {report.step: report for report in history.reports}
     return _Trial(
-        history.trial_id, history.number, history.params, reports, history.status, history.reason
-    )
+        history.trial_id, history.number, history.params, reports, history.status, history.reason,
+        history.final_of, history.seed,
+    )  # fmt: skip
 
 
 def _run_id_format(sweep_name: str, sweep_id: str) -> str:

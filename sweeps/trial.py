@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from search_spaces.lora import hyperparameters
+from search_spaces.lora import POINT_NAMES, hyperparameters
 from sweeps import preflight, record
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import Engine, SweepConfig
@@ -67,11 +67,12 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
 
 
 def _first_params(config: SweepConfig) -> Hyperparameters:
-    """The last start point; without one, the common plain setting."""
-    if not config.start_points:
-        return Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)
+    """The last start point that is whole; without one, the common plain setting."""
     preflight.check_recipe(config)
-    return Hyperparameters(**hyperparameters(config.start_points[-1]))  # type: ignore[arg-type]
+    whole = [point for point in config.start_points if set(point) == POINT_NAMES]
+    if not whole:
+        return Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)
+    return Hyperparameters(**hyperparameters(whole[-1]))  # type: ignore[arg-type]
 
 
 def _threads(engine: Engine) -> dict[str, str]:

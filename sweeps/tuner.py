@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ray.actor import ActorHandle
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
+from ray.tune.result import DONE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -21,8 +24,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.connect import Cluster
 from sweeps import packs
 from sweeps.book import TrialBook
+from sweeps.budget import Budget
 from sweeps.config import SweepConfig
 from sweeps.lanes import Hardware, Lanes
+from sweeps.limit import Limit
 from sweeps.paths import RunPaths
 from sweeps.preflight import local_gpus
 from trainables import trial as trainable
@@ -51,24 +56,58 @@ def run_trials(
     book: TrialBook,
     lanes: Lanes,
     actors: Sequence[ActorHandle],
+    budget: Budget | None = None,
 ) -> None:
     """Runs trials until the book has no next one.
 
     Args:
         actors: the sweep's packs; none where trials train alone.
+        budget: says when the search must end; None without a limit.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, or what Tune takes for it.
-        SweepAborted: the event log cannot be written.
+        KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
+        SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
+    limit = Limit(book, actors, budget)
+    limit.keep()
     if book.num_left == 0:
         return
     _quiet_ray_tune()
-    tuner = _tuner(config, paths, metric, book, lanes, actors)
+    tuner = _tuner(config, paths, metric, book, lanes, actors, limit)
+    handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
     except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
         raise _abort_within(wrapped) or wrapped from None
+    finally:
+        was_interrupted = gave_way(handler)
+    check_end(book.num_left, was_interrupted=was_interrupted)
+
+
+def gave_way(handler: Any) -> bool:
+    """Whether Tune's handler of Ctrl-C was called: it then gives way to the one before it, so that
+    a second Ctrl-C ends all. It never does otherwise, not even once Tune has ended; here it does.
+    """
+    if signal.getsignal(signal.SIGINT) is handler:
+        return True
+    signal.signal(signal.SIGINT, handler)
+    return False
+
+
+def check_end(num_left: int, *, was_interrupted: bool) -> None:
+    """Tells an end that was asked for from one that nobody wanted, if trials are left.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        SweepAborted: any other early end.
+    """
+    if num_left and was_interrupted:
+        raise KeyboardInterrupt
+    if num_left:
+        raise SweepAborted(
+            f"Ray Tune ended by itself with {num_left} trials left to run",
+            "see Ray's logs for the reason, then repeat the command with --resume",
+        )
 
 
 def _tuner(
@@ -78,6 +117,7 @@ def _tuner(
     book: TrialBook,
     lanes: Lanes,
     actors: Sequence[ActorHandle],
+    limit: Limit,
 ) -> tune.Tuner:
     trainable_with_data = tune.with_parameters(
         trainable.run_trial,
@@ -90,7 +130,7 @@ def _tuner(
         tune.with_resources(trainable_with_data, lanes.trial_resources),
         tune_config=TuneConfig(
             search_alg=_BookSearcher(book, metric),
-            scheduler=_BookScheduler(book, actors),
+            scheduler=_BookScheduler(book, actors, limit),
             num_samples=-1,  # until the book has no trial left
             max_concurrent_trials=lanes.concurrency,
             reuse_actors=True,
@@ -101,7 +141,7 @@ def _tuner(
             name="tune",
             storage_path=str(paths.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[_BookCallback(book, config.max_failures)],
+            callbacks=[_BookCallback(book, config.max_failures, limit)],
             verbose=0,
         ),
     )
@@ -118,7 +158,8 @@ class _BookSearcher(Searcher):  # type: ignore[misc]
         trial = self._book.next_trial()
         if trial is None:  # a trial that runs may still have to be started again
             return None if self._book.num_left else str(Searcher.FINISHED)
-        return {"trial_id": trial.trial_id, **asdict(trial.params)}
+        seed = trial.settings.seed
+        return {"trial_id": trial.trial_id, "seed": seed, **asdict(trial.params)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -136,12 +177,18 @@ class _BookSearcher(Searcher):  # type: ignore[misc]
 
 
 class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Asks the book whether a trial that reported goes on; one that does not leaves its pack."""
+    """Asks the book who goes on after a report, and tells the packs.
 
-    def __init__(self, book: TrialBook, actors: Sequence[ActorHandle]) -> None:
+    The first report of a cohort decides about all of it, and the packs go on at once. The other
+    trials of Tune learn it from their own reports, which are on their way: none is waited for, so
+    none can hold up the others, whatever becomes of its process.
+    """
+
+    def __init__(self, book: TrialBook, actors: Sequence[ActorHandle], limit: Limit) -> None:
         super().__init__()
         self._book = book
         self._actors = actors
+        self._limit = limit
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if trainable.ABORTED in result:
@@ -149,10 +196,17 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
         if trainable.FAILED in result:
             self._book.end(_trial_id(trial), "failed", result[trainable.FAILED])
             return str(TrialScheduler.STOP)
-        if self._book.report(result[trainable.REPORT]):
-            return str(TrialScheduler.CONTINUE)
-        packs.evict(self._actors, _trial_id(trial))
-        return str(TrialScheduler.STOP)
+        report = result.get(trainable.REPORT)
+        if report is None or result[DONE]:
+            self._book.end(_trial_id(trial), "failed", "its process ended before its last step")
+            return str(TrialScheduler.STOP)
+        announce = partial(packs.decide, self._actors, report.step)
+        decided = self._book.report(report, announce)
+        goes_on = self._limit.applied_to(decided)
+        if goes_on != decided:
+            announce(goes_on)
+        keeps = goes_on[report.trial_id]
+        return str(TrialScheduler.CONTINUE if keeps else TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -165,10 +219,26 @@ class _BookCallback(Callback):  # type: ignore[misc]
     trial, and finds it dead, is over. Such a trial is put back.
     """
 
-    def __init__(self, book: TrialBook, max_failures: int) -> None:
+    def __init__(self, book: TrialBook, max_failures: int, limit: Limit) -> None:
         self._book = book
         self._max_failures = max_failures
+        self._limit = limit
         self._failures: Counter[str] = Counter()
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._limit.is_due:
+            self._limit.keep([_trial_id(one) for one in trials if one.status == Trial.RUNNING])
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        if trainable.REPORT in result:  # Tune keeps each trial's last result, and saves them all
+            result[trainable.REPORT] = replace(result[trainable.REPORT], cohort=())
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

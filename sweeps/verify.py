@@ -18,10 +18,10 @@ from sweeps.certificate import Certificate, Retraining, faults
 from sweeps.certificate_text import describe
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig, from_json
-from sweeps.events import TrialHistory, params_fields, read_events, replay
+from sweeps.events import TrialHistory, params_fields, read_events, replay_all
 from sweeps.paths import RunPaths
 from trainables.checkpoint import checkpoint_folder
-from trainables.config import TrialConfig
+from trainables.config import TrainingSettings, TrialConfig
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.compare import (
     WEIGHTS_NAME,
@@ -50,7 +50,7 @@ class VerifyArgs:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of the sweep, e.g. runs/samsum."""
     trial: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TRIAL")]
-    """Id of the trial, e.g. t0003."""
+    """Id of the trial, e.g. t0003, or of a run of the finals, e.g. f0003s1."""
     num_seeds: int = 3
     """Solo trainings with other seeds of dropout, at least 2; none if the trial has no dropout."""
     weights: bool = True
@@ -69,6 +69,13 @@ class Subject:
     history: TrialHistory
     adapter: Path | None
     """PEFT folder of its last report; None to leave it out."""
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """What it was trained with: a run of the finals has a seed of its own."""
+        seed = self.history.seed
+        settings = self.config.settings
+        return settings if seed is None else replace(settings, seed=seed)
 
     @property
     def last_step(self) -> int:
@@ -131,7 +138,7 @@ def verify(subject: Subject, num_seeds: int) -> Certificate:
     config, params = subject.config, subject.history.params
     other: Engine = "packed" if config.engine == "solo" or params.lora_dropout else "solo"
     again = retrained(subject, Retraining(engine=other))
-    first = config.seed + 1
+    first = subject.settings.seed + 1
     seeds = range(first, first + num_seeds) if params.lora_dropout else ()
     return Certificate(
         trial_id=subject.history.trial_id,
@@ -156,7 +163,7 @@ def retrained(subject: Subject, asked: Retraining) -> Retraining:
         trial = TrialConfig(
             trial_id=history.trial_id,
             params=history.params,
-            settings=subject.config.settings,
+            settings=subject.settings,
             folder=Path(folder) / history.trial_id,
         )
         try:
@@ -221,7 +228,7 @@ def _read_config(paths: RunPaths) -> SweepConfig:
 
 
 def _find_trial(paths: RunPaths, trial_id: str) -> TrialHistory:
-    histories = replay(read_events(paths.events)) if paths.events.is_file() else []
+    histories = replay_all(read_events(paths.events)) if paths.events.is_file() else []
     for history in histories:
         if history.trial_id == trial_id:
             return history

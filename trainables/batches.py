@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-
-import datasets
+from typing import TYPE_CHECKING
 
 from trainables.config import TrainingSettings
 from trainables.examples import Example
 from trainables.order import training_order
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class Batches:
@@ -34,8 +36,10 @@ class Batches:
         """Passes over the rows after the first step steps."""
         return step * self._batch_size / len(self._examples)
 
-    def dataset(self) -> datasets.Dataset:
+    def dataset(self) -> "datasets.Dataset":
         """All steps' rows in order, as token columns that SFTTrainer takes as they are."""
+        import datasets  # half a second to load, and a pack does without
+
         columns = {
             "input_ids": [example.input_ids for example in self._examples],
             "labels": [example.labels for example in self._examples],

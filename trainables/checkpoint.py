@@ -21,9 +21,11 @@ from trainables.config import TrialReport
 from trainables.errors import SweepAborted
 
 REPORT_NAME = "report.json"
+ANSWERS_NAME = "answers.jsonl"
+"""What the trial said to each validation row at its last rung; see trainables.scored."""
 NUM_KEPT = 2
 """Complete checkpoints that a running trial keeps; the older one serves if the last is damaged."""
-ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME)
+ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME, ANSWERS_NAME)
 """What prune_to_adapter leaves."""
 SOLO_STATE_NAMES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
 """What Trainer needs beside the adapter to go on exactly."""
@@ -59,6 +61,7 @@ def write_report(report: TrialReport) -> None:
     path = report.checkpoint / REPORT_NAME
     temporary = path.with_suffix(".tmp")
     fields = {**dataclasses.asdict(report), "checkpoint": report.checkpoint.name}
+    del fields["cohort"]
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(fields, file)
         file.flush()
@@ -138,7 +141,7 @@ def keep_last(folder: Path) -> None:
 
 
 def prune_to_adapter(folder: Path) -> None:
-    """Leave of an ended trial only the adapter and report of its last complete checkpoint.
+    """Leave of an ended trial only the adapter, report and answers of its last checkpoint.
 
     Optimizer state is twice the adapter's size and of no use once the trial has ended. May be
     called again.

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables.examples import Example, encode_targets
 from trainables.metrics.classification import classification_scores
+from trainables.scored import Scored
 from trainables.tasks.base import Row, Scoring
 
 
@@ -25,7 +26,7 @@ def label_ids(tokenizer: PreTrainedTokenizerBase, scoring: Scoring) -> list[list
 
 def scores_of_choices(
     log_probs_SL: Tensor, rows: Sequence[Row], labels: Sequence[list[int]], scoring: Scoring
-) -> dict[str, float]:
+) -> Scored:
     """The metrics of metrics/classification.py, and eval_loss; ties go to the first label.
 
     Args:
@@ -37,11 +38,15 @@ def scores_of_choices(
     """
     chosen = log_probs_SL.nan_to_num(-math.inf).argmax(dim=1).tolist()
     targets = [scoring.labels.index(row.target) for row in rows]
-    scores = classification_scores(
-        [scoring.labels[place] for place in chosen], [row.target for row in rows], scoring.labels
-    )
+    answers = tuple(scoring.labels[place] for place in chosen)
+    scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
     loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
-    return {**scores, "eval_loss": loss / sum(len(labels[place]) for place in targets)}
+    right = zip(chosen, targets, strict=True)
+    return Scored(
+        metrics={**scores, "eval_loss": loss / sum(len(labels[place]) for place in targets)},
+        answers=answers,
+        row_scores={"accuracy": tuple(100.0 * (one == other) for one, other in right)},
+    )
 
 
 def log_probs(

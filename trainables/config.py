@@ -115,6 +115,8 @@ class TaskOptions:
     """table: column of the source text."""
     target: str | None = None
     """table: column of the summary or the label."""
+    sheet: str | None = None
+    """Name of the sheet of an .xlsx file; None is its first."""
     kind: Kind | None = None
     """table: what the target is, a text to write or a label to choose."""
     prompt: str | None = None
@@ -168,7 +170,7 @@ class TrialConfig:
     params: Hyperparameters
     """The point of the search space."""
     settings: TrainingSettings
-    """What it shares with its sweep's other trials."""
+    """What it shares with its sweep's other trials; a final run has a seed of its own."""
     folder: Path
     """Absolute folder for the trial's checkpoints; a trial found there goes on from it."""
 
@@ -200,6 +202,12 @@ class TrialReport:
     """Absolute PEFT folder that holds the adapter of this step."""
     eval_rows: int = 0
     """Validation rows that the metrics are of; 0 in a log that does not say."""
+    gpu_seconds: float = 0.0
+    """The trial's share of its packs' wall time since it began, over all attempts; 0 where it
+    trains alone."""
+    cohort: "tuple[TrialReport, ...]" = ()
+    """Reports of the other trials that were scored in the same round at the same step, so that
+    the sweep can decide about all of them at once. On their way only: no file keeps them."""
 
 
 def _is_positive(value: float) -> bool:

@@ -1,6 +1,6 @@
 """Score a model on rows: greedy answers and ROUGE, or the likeliest label; and the true loss."""
 
-import hashlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,27 +13,12 @@ from trainables import classify
 from trainables.base_model import autocast
 from trainables.config import TrainingSettings
 from trainables.examples import IGNORED, Example, encode_rows, end_of_turn_id, prompt_limit
-from trainables.metrics.rouge import Rouge
+from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+from trainables.scored import Scored
 from trainables.tasks.base import Row, Scoring
 
 END_OF_THOUGHT = "</think>"
 """One token of every tokenizer whose model can think."""
-
-
-def rung_rows(rows: Sequence[Row], settings: TrainingSettings, step: int) -> list[Row]:
-    """The validation rows that a report at this step scores."""
-    is_last = step >= settings.max_steps or settings.low_rung_eval_rows is None
-    num_rows = settings.eval_rows if is_last else settings.low_rung_eval_rows
-    return fixed_slice(rows, min(num_rows or settings.eval_rows, settings.eval_rows))
-
-
-def fixed_slice(rows: Sequence[Row], num_rows: int) -> list[Row]:
-    """The first num_rows rows of a fixed order, the same for every seed.
-
-    Files may be sorted, by label or length, so the order is that of a digest of each row. A larger
-    slice holds every smaller one.
-    """
-    return sorted(rows, key=_digest)[:num_rows]
 
 
 def evaluate(
@@ -42,8 +27,8 @@ def evaluate(
     rows: Sequence[Row],
     scoring: Scoring,
     settings: TrainingSettings,
-) -> dict[str, float]:
-    """The metrics of the rows: of summaries rouge1, rouge2, rougeL, rougeLsum (0 to 100),
+) -> Scored:
+    """The scores of the rows: of summaries rouge1, rouge2, rougeL, rougeLsum (0 to 100),
     eval_loss and gen_len_tokens; of labels those of classify.scores_of_choices.
 
     It draws no random number and leaves the model's mode as it was, so training goes on as if
@@ -66,10 +51,13 @@ def evaluate(
             settings.eval_batch_size,
             settings.max_new_tokens,
         )
-    return {
-        **score_answers(tokenizer, answers, rows, scoring, thinking=settings.thinking),
-        "eval_loss": loss,
-    }
+    scored = score_answers(tokenizer, answers, rows, scoring, thinking=settings.thinking)
+    return with_loss(scored, loss)
+
+
+def with_loss(scored: Scored, loss: float) -> Scored:
+    """The same with eval_loss among its metrics."""
+    return dataclasses.replace(scored, metrics={**scored.metrics, "eval_loss": loss})
 
 
 def score_answers(
@@ -79,7 +67,7 @@ def score_answers(
     scoring: Scoring,
     *,
     thinking: bool,
-) -> dict[str, float]:
+) -> Scored:
     """ROUGE and mean length of generated tokens; every trainer's answers are scored here.
 
     A model that thinks answers after its thought; one that has not come to its end says nothing.
@@ -87,14 +75,13 @@ def score_answers(
     """
     said = [_after_thought(tokenizer, ids) if thinking else ids for ids in answers]
     texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in said]
-    metric = Rouge(scoring.language)
-    scores: dict[str, float] = metric.compute(
-        predictions=texts, references=[row.target for row in rows]
-    )
+    found = rouge_rows(texts, [row.target for row in rows], scoring.language)
+    row_scores = {name: tuple(row[name] for row in found) for name in ROUGE_TYPES}
+    metrics = {name: sum(values) / len(values) for name, values in row_scores.items()}
     if thinking:
-        scores["unfinished_frac"] = sum(ids is None for ids in said) / len(said)
-    lengths = [len(ids) for ids in answers]
-    return {**scores, "gen_len_tokens": sum(lengths) / len(lengths)}
+        metrics["unfinished_frac"] = sum(ids is None for ids in said) / len(said)
+    metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
+    return Scored(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
 
 
 def _after_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:
@@ -208,7 +195,3 @@ def _by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     for begin in range(0, len(order), batch_size):
         yield order[begin : begin + batch_size]
-
-
-def _digest(row: Row) -> str:
-    return hashlib.sha256(f"{row.id}\n{row.prompt}".encode()).hexdigest()

@@ -1,5 +1,6 @@
-"""Score a finished adapter on the test split, with the untuned base beside it."""
+"""Score finished adapters on the test split, with the untuned base beside them."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,35 +8,37 @@ from peft import PeftModel
 
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import TrainingSettings
-from trainables.evaluate import evaluate, fixed_slice
+from trainables.eval_rows import fixed_slice
+from trainables.evaluate import evaluate
 from trainables.memory import free_memory
 from trainables.packing.capacity import Capacity
 from trainables.packing.host import PackHost
+from trainables.scored import Scored
 from trainables.tasks import TASKS
 
-Scores = dict[str, dict[str, float]]
 
-
-def score(settings: TrainingSettings, adapter: Path, *, capacity: Capacity | None) -> Scores:
-    """Scores by what was scored: "validation_base", "test_base" and "test".
+def score(
+    settings: TrainingSettings, adapters: Mapping[str, Path], *, capacity: Capacity | None
+) -> dict[str, Scored]:
+    """Scores by what was scored: "validation_base", "test_base" and each adapter's name.
 
     The first is the untuned base on the rows of the trials' reports, the others are the base and
-    the adapter on the test split.
+    the adapters on the test split.
 
     Args:
         settings: the sweep's settings.
-        adapter: PEFT folder of the adapter.
-        capacity: of the packs that trained it; None scores as the solo engine does.
+        adapters: PEFT folders by name.
+        capacity: of the packs that trained them; None scores as the solo engine does.
     """
     try:
         if capacity is None:
-            return _by_transformers(settings, adapter)
-        return _by_pack(settings, adapter, capacity)
+            return _by_transformers(settings, adapters)
+        return _by_pack(settings, adapters, capacity)
     finally:
         free_memory()
 
 
-def _by_transformers(settings: TrainingSettings, adapter: Path) -> Scores:
+def _by_transformers(settings: TrainingSettings, adapters: Mapping[str, Path]) -> dict[str, Scored]:
     task = TASKS[settings.task](settings.task_options)
     splits = task.load(settings.data)
     validation = fixed_slice(splits.validation, settings.eval_rows)
@@ -46,18 +49,22 @@ def _by_transformers(settings: TrainingSettings, adapter: Path) -> Scores:
         "validation_base": evaluate(base, tokenizer, validation, splits.scoring, settings),
         "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
     }
-    model = PeftModel.from_pretrained(base, str(adapter))
-    scores["test"] = evaluate(model, tokenizer, test, splits.scoring, settings)
+    for name, folder in adapters.items():
+        model = PeftModel.from_pretrained(base, str(folder))
+        scores[name] = evaluate(model, tokenizer, test, splits.scoring, settings)
+        base = model.unload()
     return scores
 
 
-def _by_pack(settings: TrainingSettings, adapter: Path, capacity: Capacity) -> Scores:
+def _by_pack(
+    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity
+) -> dict[str, Scored]:
     """A pack that no trial joins."""
     host = PackHost(settings, capacity)
     with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
         loop = pool.submit(host.run)
         try:
-            return host.final_scores(adapter).result()
+            return host.final_scores(adapters).result()
         finally:
             host.close()
             loop.result()

@@ -39,6 +39,22 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
     return Path(found)
 
 
+def hub_has(repo: str, file: str) -> bool:
+    """Whether a model has a file; if the Hub is away, whether the cache has it.
+
+    Raises:
+        OSError: the Hub refuses.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache  # slow; a local folder needs none
+
+    if not hub_answers():
+        return isinstance(try_to_load_from_cache(repo, file), str)
+    try:
+        return HfApi().file_exists(repo, file)
+    except _http_error() as refused:
+        raise ConnectionError(str(refused) or type(refused).__name__) from refused
+
+
 def is_dataset_id(data: str) -> bool:
     """Whether data names a dataset, OWNER/NAME or OWNER/NAME/SUBSET, and nothing on this disk."""
     is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", data, re.ASCII) is not None

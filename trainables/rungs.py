@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -11,6 +11,8 @@ from trainables.checkpoint import checkpoint_folder, keep_last, write_report
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import TrialFailed
 from trainables.memory import peak_gib
+from trainables.scored import Scored, write_answers
+from trainables.tasks.base import Row
 
 
 class Rungs(TrainerCallback):  # type: ignore[misc]
@@ -20,7 +22,7 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         config: the trial.
         batches: its training rows.
         evaluate: scores the model as it stands, on the rows of a report at this step.
-        num_eval_rows: how many these are.
+        eval_rows: these rows.
         report: receives each report.
         seconds: busy seconds of earlier attempts.
         started_s: time.perf_counter() at the start of this attempt.
@@ -30,8 +32,8 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         self,
         config: TrialConfig,
         batches: Batches,
-        evaluate: Callable[[int], dict[str, float]],
-        num_eval_rows: Callable[[int], int],
+        evaluate: Callable[[int], Scored],
+        eval_rows: Callable[[int], Sequence[Row]],
         report: Callable[[TrialReport], None],
         seconds: float,
         started_s: float,
@@ -39,7 +41,7 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         self._config = config
         self._batches = batches
         self._evaluate = evaluate
-        self._num_eval_rows = num_eval_rows
+        self._eval_rows = eval_rows
         self._report = report
         self._seconds = seconds
         self._resumed_s = started_s
@@ -99,9 +101,11 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
         """Evaluate, complete the checkpoint that Trainer has just written, and report."""
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s
-        metrics = self._evaluate(step)
+        scored = self._evaluate(step)
         self._seconds += time.perf_counter() - self._resumed_s
-        report = self._make_report(step, metrics, training_s)
+        report = self._make_report(step, scored.metrics, training_s)
+        if step >= self._config.settings.max_steps:
+            write_answers(report.checkpoint, self._eval_rows(step), scored)
         write_report(report)
         keep_last(self._config.folder)
         self._report(report)
@@ -123,7 +127,7 @@ class Rungs(TrainerCallback):  # type: ignore[misc]
             seconds=self._seconds,
             peak_gib=peak_gib(),
             checkpoint=checkpoint_folder(self._config.folder, step),
-            eval_rows=self._num_eval_rows(step),
+            eval_rows=len(self._eval_rows(step)),
         )
 
     def _begin_segment(self, step: int) -> None:

@@ -21,7 +21,8 @@ from trainables.checkpoint import (
     resumable,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.evaluate import evaluate, rung_rows
+from trainables.eval_rows import rung_rows
+from trainables.evaluate import evaluate
 from trainables.examples import encode_training_rows
 from trainables.lora_settings import lora_config, warmup_steps
 from trainables.memory import reset_peak, with_less_memory
@@ -83,7 +84,7 @@ def _attempt(
     rungs = Rungs(
         config=config,
         batches=batches,
-        num_eval_rows=lambda step: len(rows(step)),
+        eval_rows=rows,
         evaluate=lambda step: evaluate(
             model,
             tokenizer,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def run_trial(
     """Trains the trial that config describes, in a pack or alone.
 
     Args:
-        config: trial_id and the fields of Hyperparameters, as Ray Tune shows them.
-        settings: shared by the sweep's trials.
+        config: trial_id, seed and the fields of Hyperparameters, as Ray Tune shows them.
+        settings: shared by the sweep's trials, apart from the seed.
         checkpoints: absolute folder that holds one folder a trial.
         packs: handles of the sweep's packs; none to train alone in this process.
         max_failures: times that a pack may be lost between two reports.
@@ -37,11 +38,11 @@ def run_trial(
         tune.report({REPORT: report, "step": report.step, **report.metrics})
 
     trial_id = config["trial_id"]
-    params = {name: value for name, value in config.items() if name != "trial_id"}
+    params = {name: value for name, value in config.items() if name not in ("trial_id", "seed")}
     trial = TrialConfig(
         trial_id=trial_id,
         params=Hyperparameters(**params),
-        settings=settings,
+        settings=replace(settings, seed=config["seed"]),
         folder=checkpoints / trial_id,
     )
     try:

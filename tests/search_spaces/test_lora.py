@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import samsum
-from search_spaces.lora import LoraSpace, Point, hyperparameters
+from search_spaces.lora import POINT_NAMES, LoraSpace, Point, hyperparameters
 from trainables.config import Hyperparameters
 
 SPACES = (
@@ -68,6 +68,14 @@ def test_point_with_one_value_outside_is_outside(name: str, value: float) -> Non
     }  # fmt: skip
     assert LoraSpace().contains(inside)
     assert not LoraSpace().contains(inside | {name: value})
+    assert LoraSpace().contains({name: inside[name]})
+    assert not LoraSpace().contains({name: value})
+
+
+def test_point_that_names_something_else_is_none() -> None:
+    assert set(samsum.START_POINTS[0]) == POINT_NAMES
+    with pytest.raises(KeyError, match="rank"):
+        LoraSpace().contains({"rank": 8})
 
 
 def test_bounds_belong_to_the_space() -> None:

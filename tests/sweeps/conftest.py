@@ -26,7 +26,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Six trials of the bundled model, undisturbed; a second worker waits for the first's sweep."""
+    """Six trials of the bundled model and their finals, undisturbed; run by one worker for all."""
     base = tmp_path_factory.getbasetemp()
     runs_dir = (base.parent if IS_WORKER else base) / "finished-runs"
     runs_dir.mkdir(exist_ok=True)
@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     with (runs_dir / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ended.exists():
-            flags = (*small_sweep.FLAGS, "--num-trials", "6")
+            flags = (*small_sweep.WITH_FINALS, "--num-trials", "6")
             ended.write_text(json.dumps(small_sweep.run(runs_dir, "whole", *flags)))
     code, output = json.loads(ended.read_text())
     return Finished(runs_dir, "whole", runs_dir / "whole", 6, code, output)

@@ -26,7 +26,7 @@ def point(rate: float, rank: int = 8) -> Point:
 
 
 def make_config(**changes: Any) -> SweepConfig:
-    """Nine steps with rungs 1, 3, 9, and two start points."""
+    """Nine steps with rungs 1, 3, 9, two start points, and no finals."""
     fields: dict[str, Any] = {
         "recipe": "samsum",
         "task": "samsum",
@@ -35,6 +35,7 @@ def make_config(**changes: Any) -> SweepConfig:
         "space": SPACE,
         "start_points": (point(2e-4), point(1e-3, rank=16)),
         "num_trials": 4,
+        "finals": False,
         "name": "invented",
     }
     return SweepConfig(**fields | changes)

@@ -16,13 +16,15 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.events import TrialHistory, read_events, replay
+from sweeps.events import TrialHistory, read_events, replay, replay_all, replay_finals
+from sweeps.finals import last_finals
 
 PROJECT = Path(__file__).resolve().parents[2]
-FLAGS = (
+WITH_FINALS = (
     "--tiny", "--max-steps", "9", "--eval-rows", "8", "--eval-batch-size", "8",
     "--max-new-tokens", "12", "--compute-dtype", "float32",
 )  # fmt: skip
+FLAGS = (*WITH_FINALS, "--no-finals", "--no-estimate")
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 LIMIT_S = 240.0
 LOSS_TOLERANCE = 1e-4
@@ -103,14 +105,16 @@ def count(events: Sequence[dict[str, Any]], kind: str) -> int:
 def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
     """Asserts that log, table, study and W&B tell the same story of every trial that was asked.
 
+    The study knows nothing of the finals' runs; all else does.
+
     Returns:
-        The trials' histories by number.
+        The histories of the search's trials by number.
     """
     events = events_of(folder)
     histories = replay(events)
     assert [history.number for history in histories] == list(range(num_trials))
     ends = Counter(e["trial_id"] for e in events if e["kind"] == "trial_ended")
-    assert ends == {history.trial_id: 1 for history in histories}
+    assert ends == {history.trial_id: 1 for history in replay_all(events)}
     told = Counter((e["trial_id"], e["step"]) for e in events if e["kind"] == "report")
     assert told and set(told.values()) == {1}
 
@@ -132,9 +136,29 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
         assert trial.params["learning_rate"] == history.params.learning_rate
 
     runs = list((folder / "wandb").glob("offline-run-*"))
-    assert len(runs) == num_trials
+    assert len(runs) == len(replay_all(events))
     assert all((run / "whole").exists() for run in runs)
+    check_finals(folder, events)
     return histories
+
+
+def check_finals(folder: Path, events: Sequence[dict[str, Any]]) -> None:
+    """Asserts that all runs of the finals have ended, and that their table has each once."""
+    met = last_finals(events)
+    assert (met is not None) == (folder / "finals.csv").exists()
+    if met is None:
+        return
+    known = {history.trial_id: history for history in replay_all(events)}
+    counted = {one for one in met.finalists if known[one].status == "completed"}
+    counted |= {run.trial_id for run in met.runs if run.of in met.finalists}
+    with (folder / "finals.csv").open() as file:
+        table = {row["trial_id"]: row for row in csv.DictReader(file)}
+    assert table.keys() == counted
+    for history in replay_finals(events):
+        assert history.status is not None
+        if history.trial_id in table and history.status == "completed":
+            assert table[history.trial_id]["steps"] == str(history.reports[-1].step)
+            assert table[history.trial_id]["seed"] == str(history.seed)
 
 
 def check_same_curves(

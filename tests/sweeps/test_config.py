@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from invented_sweep import make_config
 
 from search_spaces.lora import LoraSpace
+from sweeps.cli import parse
 from sweeps.config import SweepConfig, from_json, model_source, to_json
-from sweeps.recipes import RECIPES
+from sweeps.recipes import RECIPES, samsum
+from sweeps.run import RunArgs
 from trainables.config import TrainingOptions
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -172,3 +174,12 @@ def test_settings_hold_every_option_and_absolute_folders(
     assert (settings.rungs, settings.max_steps, settings.seed) == ((1, 3, 9), 9, 3)
     assert make_config().settings.data is None
     assert model_source("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+
+
+@pytest.mark.parametrize("name", ["finals", "estimate"])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_switch_can_be_set_whatever_the_saved_config_says(name: str, saved: bool) -> None:
+    default = RunArgs(config=replace(samsum(False), **{name: saved}))  # type: ignore[arg-type]
+    for flag, expected in ((f"--{name}", True), (f"--no-{name}", False)):
+        assert getattr(parse(RunArgs, [flag], "program", default).config, name) is expected
+    assert getattr(parse(RunArgs, [], "program", default).config, name) is saved

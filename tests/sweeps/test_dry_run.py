@@ -62,8 +62,8 @@ def test_plan_counts_the_rows_of_the_files(planned: Ended) -> None:
 def test_plan_has_a_title_for_every_paragraph(planned: Ended) -> None:
     titles = [line[:14].strip() for line in planned.stdout.splitlines() if line[0] != " "]
     assert titles == [
-        "sweep", "space", "start points", "rungs", "training", "settings", "rows", "scored",
-        "model", "engine", "memory", "at once", "W&B", "writes",
+        "sweep", "space", "start points", "rungs", "finals", "training", "settings", "rows",
+        "scored", "model", "engine", "memory", "at once", "budget", "estimate", "W&B", "writes",
     ]  # fmt: skip
 
 

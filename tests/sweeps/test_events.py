@@ -23,6 +23,8 @@ from sweeps.events import (
     params_from_event,
     read_events,
     replay,
+    replay_all,
+    replay_finals,
     report_fields,
     report_from_event,
 )
@@ -69,6 +71,16 @@ def test_report_survives_the_log_exactly_as_strict_json(
     json.loads(path.read_text(), parse_constant=refuse_constant)
     (event,) = read_events(path)
     assert repr(report_from_event(event)) == repr(report)
+
+
+def test_report_of_a_cohort_leaves_the_others_ids_in_the_log_alone(tmp_path: Path) -> None:
+    alone = make_report()
+    others = tuple(make_report(trial_id) for trial_id in ("t0001", "t0002"))
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append("report", **report_fields(replace(alone, cohort=others)))
+    (event,) = read_events(tmp_path / "events.jsonl")
+    assert event["cohort"] == ["t0001", "t0002"]
+    assert report_from_event(event) == alone
 
 
 def test_params_survive_the_log(tmp_path: Path) -> None:
@@ -179,6 +191,30 @@ def test_replay_orders_trials_and_keeps_each_step_once(tmp_path: Path) -> None:
     assert [(r.step, r.metrics["rougeLsum"]) for r in first.reports] == [(10, 30.0), (20, 33.0)]
     assert (second.trial_id, second.reports, second.status) == ("t0001", [], None)
     assert first.params == PARAMS
+
+
+def test_runs_of_the_finals_are_told_apart_from_the_searchs_trials(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    start(log, "t0000", 0)
+    start(log, "t0001", 1)
+    log.append("trial_ended", trial_id="t0001", status="stopped", reason="place 2 of 2")
+    run = {"trial_id": "f0001s1", "of": "t0001", "seed": 8}
+    log.append("finals_started", finalists=["t0001"], baseline=None, runs=[run])
+    log.append("report", **report_fields(make_report("f0001s1", 10, 30.0)))
+    log.append("trial_ended", trial_id="f0001s1", status="completed", reason="")
+    more = {"trial_id": "f0001s2", "of": "t0001", "seed": 9}
+    log.append("finals_started", finalists=["t0001"], baseline=None, runs=[run, more])
+    events = read_events(tmp_path / "events.jsonl")
+    assert [(h.trial_id, h.status) for h in replay(events)] == [
+        ("t0000", None), ("t0001", "stopped")
+    ]  # fmt: skip
+    first, second = replay_finals(events)
+    assert (first.trial_id, first.final_of, first.seed, first.number) == ("f0001s1", "t0001", 8, 1)
+    assert (first.status, first.reason, len(first.reports)) == ("completed", "", 1)
+    assert (second.trial_id, second.status, second.reports) == ("f0001s2", None, [])
+    assert first.params == PARAMS
+    ids = [history.trial_id for history in replay_all(events)]
+    assert ids == ["t0000", "t0001", "f0001s1", "f0001s2"]
 
 
 def test_trial_that_starts_again_after_its_end_is_running(tmp_path: Path) -> None:

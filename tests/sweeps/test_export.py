@@ -313,3 +313,19 @@ def test_help_and_errors_load_no_torch(run: Path) -> None:
     ended = export("--help")
     assert ended.returncode == 0
     assert "hub:USER/NAME" in ended.stdout
+
+
+def test_rows_of_the_data_stay_in_the_run(
+    run: Path, checkpoint: Path, hub: HubServer, tmp_path: Path
+) -> None:
+    files = {"test_predictions.jsonl": '{"prompt": "private"}\n', "confusion.csv": "target\n"}
+    base = str(MODEL_DIR)
+    write_best(run / "best", checkpoint, facts(base_model=base), base, files)
+    for name, content in files.items():
+        assert (run / "best" / name).read_text() == content
+    copied = export(run, "--to", tmp_path / "copy")
+    sent = export(run, "--to", f"hub:{REPO}", endpoint=hub.url)
+    assert copied.returncode == sent.returncode == 0, copied.stderr + sent.stderr
+    (commit,) = hub.repos[REPO].commits
+    for names in (contents(tmp_path / "copy").keys(), commit.files.keys()):
+        assert "confusion.csv" in names and "test_predictions.jsonl" not in names

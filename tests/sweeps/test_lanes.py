@@ -36,7 +36,7 @@ def test_most_trials_are_proposed_with_results_known(num_trials: int, num_gpus: 
     assert lanes.num_packs * lanes.slots_per_gpu >= lanes.concurrency
     assert lanes.num_packs == min(num_gpus, lanes.concurrency)
     if num_trials >= 5:
-        assert num_startup_trials(num_trials, lanes.concurrency) < num_trials
+        assert num_startup_trials(num_trials) < num_trials
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The card's metadata is what the Hub reads, and no user text breaks or leaks through it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeps.model_card import CardFacts, redact, render
+from sweeps.verdict import Finalist, Run, Verdict
+from trainables.metrics.confusion import Confusion
 
 
 def metadata(card_facts: CardFacts) -> dict:
@@ -126,3 +129,42 @@ def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:
     assert card.data.library_name == "peft"
     assert len(card.data.eval_results) == 5
     assert re.search(r"^## Scores$", card.text, re.M)
+
+
+def test_confusion_matrix_is_a_table_of_the_labels_as_data() -> None:
+    assert "Confusion matrix" not in render(FACTS)
+    table = Confusion(("a|b", "<b>no</b>"), ((5, 1), (0, 7)))
+    text = render(facts(confusion=table))
+    _, _, section = text.partition("## Confusion matrix")
+    rows = [line for line in section.partition("## ")[0].splitlines() if line.startswith("|")]
+    assert rows == [
+        r"| target | a\|b | \<b\>no\</b\> |", "| --- | --- | --- |",
+        r"| a\|b | 5 | 1 |", r"| \<b\>no\</b\> | 0 | 7 |",
+    ]  # fmt: skip
+
+
+def test_confusion_matrix_of_many_labels_stays_in_its_file() -> None:
+    labels = tuple(f"label {n}" for n in range(21))
+    text = render(facts(confusion=Confusion(labels, ((0,) * 21,) * 21)))
+    assert "confusion.csv" in text and "label 7" not in text
+
+
+def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
+    runs = tuple(
+        Run(trial_id=name, seed=seed, status="completed", reason="", value=value)
+        for seed, (name, value) in enumerate([("t0001", 41.5), ("f0001s1", 40.5)])
+    )
+    first = Finalist(trial_id="t0001", params=FACTS.params, runs=runs, probability_best=0.87)
+    second = replace(first, trial_id="t0002", runs=runs[1:], probability_best=0.13)
+    verdict = Verdict(
+        metric=FACTS.metric, finalists=(first, second), lead=0.5, interval=(-0.25, 1.5),
+        num_rows=818, notes=("f0002s1 (t0002 with seed 1) is missing: failed, <b>oom</b>",),
+    )  # fmt: skip
+    card = render(facts(verdict=verdict))
+    assert "as a mean over the seeds with which the best trials were trained again" in card
+    assert "- winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 seeds" in card
+    assert "95% interval -0.25 to 1.50" in card and "the lead may be chance" in card
+    assert "best/ holds t0001" in card
+    assert "| t0001 | 2 | 41.00 | 0.71 | 0.87 |" in card
+    assert "<b>" not in card
+    assert "finals" not in render(FACTS)

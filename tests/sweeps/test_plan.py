@@ -43,6 +43,12 @@ def test_plan_says_what_would_run(config: SweepConfig, found: Preflight) -> None
     assert "rougeLsum (max)" in said["sweep"][0] and said["sweep"][0].endswith("seed 0")
     assert said["space"] == str(config.space).splitlines()
     assert said["rungs"] == ["10, 30, 90 steps; at each but the last the best 1/3 go on"]
+    assert said["finals"] == [
+        "the best 2 with 2 seeds each, about 3 more runs of 90 steps; the best mean on validation "
+        "wins"
+    ]
+    without = sections_of(plan.describe(replace(config, finals=False), found))
+    assert without["finals"] == ["none: the best trial of the search wins"]
     rows = len(found.splits.train)
     assert said["training"] == [f"90 steps of 8 rows = {90 * 8 / rows:.2f} epochs"]
     assert said["rows"][0].startswith(
@@ -62,6 +68,21 @@ def test_plan_lists_the_start_points_that_lie_inside(config: SweepConfig, found:
         **vars(config) | {"space": LoraSpace(learning_rates=(1e-5, 2e-5))}
     )
     assert sections_of(plan.describe(narrow, found))["start points"] == ["none"]
+    partial = replace(config, start_points=({"lora_rank": 8, "learning_rate": 5e-3},))
+    said = sections_of(plan.describe(partial, found))["start points"]
+    assert said == ["lora_rank 8, learning_rate 0.005, the rest drawn"]
+
+
+def test_plan_says_what_ends_the_search_and_when_its_time_is_estimated(
+    config: SweepConfig, found: Preflight
+) -> None:
+    said = sections_of(plan.describe(config, found))
+    assert said["budget"] == ["as long as the trials take"]
+    assert "before the first trial" in said["estimate"][0]
+    limited = replace(config, time_budget="2h", gpu_hours=1.5, estimate=False, finals=False)
+    said = sections_of(plan.describe(limited, found))
+    assert said["budget"] == ["2h of wall time, 1.5 GPU-hours, the test included"]
+    assert "while it runs" in said["estimate"][0]
 
 
 def test_memory_is_that_of_the_largest_rank(config: SweepConfig, found: Preflight) -> None:
@@ -79,3 +100,10 @@ def test_plan_says_how_many_rows_each_rung_scores(config: SweepConfig, found: Pr
     low = replace(config, low_rung_eval_rows=20)
     (said,) = sections_of(plan.describe(low, found))["scored"]
     assert said.startswith("the first 20 validation rows at every rung but the last, 48 there;")
+
+
+def test_plan_says_which_encoder_scores_the_winner(config: SweepConfig, found: Preflight) -> None:
+    assert "BERTScore" not in plan.describe(config, found)
+    asked = replace(config, bertscore="auto", bertscore_encoder="some/encoder", bertscore_layer=7)
+    (line,) = sections_of(plan.describe(asked, found))["scored"]
+    assert line.endswith("BERTScore of the winner by block 7 of some/encoder, if it can be had")

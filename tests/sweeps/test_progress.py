@@ -3,6 +3,7 @@
 import io
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def make_progress(
 ) -> tuple[ProgressTable, io.StringIO]:
     out = io.StringIO()
     console = Console(file=out, force_terminal=is_terminal, width=160, height=50)
-    return ProgressTable(metric, num_trials, 40, 2, console=console, **kwargs), out
+    return ProgressTable(metric, num_trials, 40, console=console, **kwargs), out
 
 
 def run_trial(progress: ProgressTable, number: int, scores: dict[int, float], **end: Any) -> None:
@@ -67,6 +68,20 @@ def test_table_shows_every_fact_of_a_trial_and_of_the_sweep() -> None:
     assert lines[0] == "0/8 done, 1 running, 0 failed"
     assert lines[1] == "best rougeLsum 31.25 at step 20 (t0000)"
     assert lines[2].endswith("left –")  # noqa: RUF001
+
+
+def test_runs_of_the_finals_are_trials_too() -> None:
+    progress, out = make_progress(is_terminal=False, num_trials=1)
+    run_trial(progress, 0, {40: 30.0}, status="completed")
+    known = TrialHistory(trial_id="f0000s1", number=0, params=make_config(0).params)
+    progress.finals_started([replace(known, final_of="t0000", seed=1)])
+    assert "finals started: 1 runs to train | 1/2 done" in out.getvalue()
+    config = replace(make_config(0), trial_id="f0000s1")
+    progress.trial_started(config, 0)
+    progress.reported(config, replace(make_report(0, 40, 31.0), trial_id="f0000s1"))
+    progress.trial_ended(config, "completed", "")
+    assert rendered(progress)[0] == "2/2 done, 0 running, 0 failed"
+    assert rendered(progress)[1] == "best rougeLsum 31 at step 40 (f0000s1)"
 
 
 def test_running_trials_come_first_then_the_best_of_those_that_went_furthest() -> None:
@@ -104,25 +119,24 @@ def test_at_most_twenty_rows_and_the_rest_is_counted() -> None:
     assert "and 5 more trials" in rendered(progress)
 
 
-def test_time_left_follows_the_documented_formula() -> None:
-    progress, _ = make_progress(num_trials=8)
-    assert progress.time_left_s() is None
-    run_trial(progress, 0, {}, status="failed", reason="out of memory")
-    assert progress.time_left_s() is None
-    for number, seconds in ((1, 100.0), (2, 300.0)):
-        progress.trial_started(make_config(number), number)
-        progress.reported(make_config(number), make_report(number, 40, 30.0, seconds))
-        progress.trial_ended(make_config(number), "completed", "")
-    progress.trial_started(make_config(3), 3)
-    progress.reported(make_config(3), make_report(3, 10, 30.0, 60.0))
-    assert progress.time_left_s() == pytest.approx((200.0 * 5 - 60.0) / 2)
-    assert "left 0:07:50" in rendered(progress)[2]
+def test_time_left_is_asked_for_whenever_the_table_is_drawn() -> None:
+    answer: list[float | None] = [None]
+    progress, _ = make_progress(left_s=lambda: answer[0])
+    for answer[0], told in ((None, "–"), (470.4, "0:07:50"), (0.0, "0:00:00")):  # noqa: RUF001
+        assert rendered(progress)[2].endswith(f"left {told}")
 
 
-def test_nothing_is_left_when_all_trials_have_ended() -> None:
-    progress, _ = make_progress(num_trials=1)
-    run_trial(progress, 0, {40: 30.0}, status="completed")
-    assert progress.time_left_s() == 0.0
+def test_finals_of_a_search_that_ended_early_are_counted_with_its_trials_only() -> None:
+    progress, _ = make_progress(num_trials=30)
+    run_trial(progress, 0, {40: 1.0}, status="completed")
+    run_trial(progress, 1, {10: 1.0}, status="stopped")
+    params = make_config(0).params
+    runs = [
+        TrialHistory(trial_id=f"f0000s{n}", number=0, params=params, final_of="t0000", seed=n)
+        for n in (1, 2)
+    ]
+    progress.finals_started(runs)
+    assert rendered(progress)[0] == "2/4 done, 0 running, 0 failed"
 
 
 def test_resume_shows_what_was_done_before() -> None:
@@ -173,7 +187,6 @@ def test_without_a_terminal_every_event_is_one_plain_line() -> None:
     assert lines[1].startswith("t0000 step 10/40: rougeLsum 20 (best 20) | ")
     assert lines[2].startswith("t0000 step 20/40: rougeLsum – (best 20) | ")  # noqa: RUF001
     assert lines[3].startswith(f"t0000 failed at step 20/40: {'r' * 300} | 1/8 done, 0 running")
-    assert lines[3].endswith("left 0:05:50")
     assert lines[4].startswith("sweep ended | ")
 
 

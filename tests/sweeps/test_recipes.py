@@ -8,6 +8,7 @@ from commands import TINY, call, start, tree, world
 
 from sweeps.find_recipe import find_recipe, read_recipe
 from sweeps.recipes import RECIPES
+from sweeps.trial import read_command
 from trainables.errors import SweepAborted
 
 GOOD = """
@@ -45,8 +46,8 @@ BROKEN = [
     (WITH + "def recipe(t):\n    return replace(samsum(t), no=0)\n", "TypeError", "line 4"),
     (WITH + "def recipe(t):\n    return replace(samsum(t), task='cook')\n", "'cook'", "samsum"),
     (
-        WITH + "def recipe(t):\n    return replace(samsum(t), start_points=({'lora_rank': 8},))\n",
-        "{'lora_rank': 8}",
+        WITH + "def recipe(t):\n    return replace(samsum(t), start_points=({'rank': 8},))\n",
+        "{'rank': 8}",
         "alpha_over_rank, learning_rate",
     ),
 ]
@@ -116,6 +117,15 @@ def test_own_recipe_trains_one_trial_and_needs_no_start_points(tmp_path: Path) -
     assert ended.code == 0, ended.stderr
     assert "step 2: train_loss" in ended.stdout
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "trial").is_dir()
+
+
+def test_trial_by_hand_starts_from_the_last_point_that_is_whole(tmp_path: Path) -> None:
+    points = "(*samsum(t).start_points, {'lora_rank': 8})"
+    source = f"{WITH}def recipe(t):\n    return replace(samsum(t), start_points={points})\n"
+    (tmp_path / "mine.py").write_text(source)
+    found = read_command(["mine.py", "--tiny"])
+    assert found.config.start_points[-1] == {"lora_rank": 8}
+    assert (found.params.lora_rank, found.params.lora_alpha) == (16, 32.0)
 
 
 def test_tiny_recipes_stay_on_the_bundled_files() -> None:

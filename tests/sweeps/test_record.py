@@ -56,7 +56,8 @@ def test_record_says_what_was_asked_on_what(config: SweepConfig, found: Prefligh
     assert content["rows"] == found.splits.counts
     assert content["rows"]["train"] == len(found.splits.train)
     assert content["rungs"] == list(config.rungs)
-    assert content["metric"] == {"name": "rougeLsum", "mode": "max"}
+    assert content["metric"]["name"] == "rougeLsum" and content["metric"]["mode"] == "max"
+    assert len(content["metric"]["fingerprint"]) == 12
     assert content["versions"].keys() == set(preflight.PACKAGES)
     assert content["versions"]["torch"] != "not installed"
     assert {"cpus", "memory_gib", "gpus"} <= content["hardware"].keys()
@@ -234,7 +235,9 @@ OTHER_VALUES: dict[str, Any] = {
     "num_trials": 99, "slots_per_gpu": 9, "gpus": 9, "max_failures": 9, "runs_dir": "other",
     "name": "other", "wandb": "disabled", "wandb_project": "other", "wandb_entity": "other",
     "study_storage": "sqlite:///other.db", "engine": "solo", "low_rung_eval_rows": 9,
-    "thinking": True,
+    "time_budget": "9h", "gpu_hours": 9.0, "estimate": False,
+    "thinking": True, "bertscore": "on", "bertscore_encoder": "other/encoder", "bertscore_layer": 1,
+    "finals": False, "num_finalists": 9, "num_final_seeds": 9, "sampler": "random",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from invented_sweep import LOSS, METRIC, make_history, make_report
 from sweeps.events import TrialHistory
 from sweeps.results import TrialRow, best, count_by_status, ranked, rows, write_csv
 from trainables.config import Metric
+from trainables.packing.ledger import Share
 
 STATUSES = ("completed", "stopped", "failed", None)
 SCORES = st.floats(-100, 100)
@@ -91,7 +92,8 @@ def test_failed_trial_is_never_best_though_it_scored_highest() -> None:
 
 
 def test_csv_has_the_columns_that_users_were_promised(tmp_path: Path) -> None:
-    (row,) = read_csv(rows([make_history(0, "completed", (90, 41.5))], METRIC), tmp_path)
+    shares = {"t0000": Share(seconds=180.0)}
+    (row,) = read_csv(rows([make_history(0, "completed", (90, 41.5))], METRIC, shares), tmp_path)
     names = list(row)
     promised = ["trial_id", "status", "reason", "lora_rank", "lora_alpha", "lora_dropout",
                 "learning_rate", "steps", "metric", "value", "gpu_seconds", "tokens",

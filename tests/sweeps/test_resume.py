@@ -2,15 +2,18 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import small_sweep
 from conftest import Finished
 from small_sweep import count
 
 from sweeps.events import TrialHistory
+from trainables.packing.ledger import read_ledgers
 
 NUM_TRIALS = 5
 Events = list[dict[str, Any]]
@@ -20,11 +23,14 @@ MOMENTS: dict[str, Callable[[Events], bool]] = {
     "when the first trial is proposed": lambda events: count(events, "trial_started") >= 1,
     "after the third report": lambda events: count(events, "report") >= 3,
     "when the last trial has ended": lambda events: count(events, "trial_ended") >= NUM_TRIALS,
+    "when a run of the finals reports": lambda events: any(
+        event["kind"] == "report" and event["trial_id"].startswith("f") for event in events
+    ),
 }
 
 
 def test_killed_driver_loses_and_repeats_no_trial(finished: Finished, tmp_path: Path) -> None:
-    flags = (*small_sweep.FLAGS, "--num-trials", str(NUM_TRIALS))
+    flags = (*small_sweep.WITH_FINALS, "--num-trials", str(NUM_TRIALS))
     process = small_sweep.start(tmp_path, "killed", *flags)
     folder = tmp_path / "killed"
     for moment, is_time in MOMENTS.items():
@@ -35,6 +41,7 @@ def test_killed_driver_loses_and_repeats_no_trial(finished: Finished, tmp_path: 
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
     histories = small_sweep.check_whole(folder, "killed", NUM_TRIALS)
+    assert count(small_sweep.events_of(folder), "finals_started") == 1
     assert (folder / "best" / "adapter_model.safetensors").exists()
     _check_same_curves(finished, histories)
 
@@ -63,11 +70,15 @@ def test_killed_pack_costs_no_trial(finished: Finished, tmp_path: Path) -> None:
     small_sweep.wait_for(folder, lambda events: count(events, "report") >= 3, process)
     (victim,) = small_sweep.pack_processes(process.pid)
     victim.kill()
+    killed = time.time()
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
     histories = small_sweep.check_whole(folder, "packless", num_trials)
     assert all(history.status != "failed" for history in histories)
     _check_same_curves(finished, histories)
+    dead, alive = read_ledgers(folder / "checkpoints")  # of a dead pack counts all but its last s
+    assert dead.started + dead.wall_s == pytest.approx(killed, abs=3.0)
+    assert dead.shares and alive.shares and alive.started > killed
 
 
 def test_trial_whose_process_dies_too_often_fails_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import small_sweep
@@ -14,12 +15,15 @@ from conftest import Finished
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from sweeps import results
+from sweeps import predictions
 from sweeps.config import from_json
-from sweeps.events import replay
+from sweeps.events import replay, replay_all, replay_finals
+from sweeps.finals import last_finals
+from sweeps.scheduler import Asha
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import Metric, TaskOptions
-from trainables.evaluate import evaluate, fixed_slice
+from trainables.eval_rows import fixed_slice
+from trainables.evaluate import evaluate
 from trainables.tasks import TASKS
 
 
@@ -34,11 +38,32 @@ def test_sweep_runs_every_trial_and_all_its_files_agree(finished: Finished) -> N
         assert (history.status == "completed") == (steps[-1] == 9)
 
 
+def test_every_cohort_was_decided_by_its_values_alone(finished: Finished) -> None:
+    """The log is enough to decide again: whoever was stopped is whom ASHA stops."""
+    events = small_sweep.events_of(finished.folder)
+    config = from_json(json.loads((finished.folder / "sweep.json").read_text())["config"])
+    metric = Metric(name="rougeLsum")
+    asha = Asha(config.rungs, config.reduction_factor, metric)
+    searched = {history.trial_id for history in replay(events)}
+    assert searched
+    made = [e for e in events if e["kind"] == "report" and e["trial_id"] in searched]
+    stopped = set()
+    while made:
+        cohort = {made[0]["trial_id"], *made[0]["cohort"]}
+        values = {e["trial_id"]: e["metrics"][metric.name] for e in made[: len(cohort)]}
+        assert values.keys() == cohort and len({e["step"] for e in made[: len(cohort)]}) == 1
+        decided = asha.decide(made[0]["step"], values)
+        stopped |= {trial_id for trial_id, goes_on in decided.items() if not goes_on}
+        del made[: len(cohort)]
+    assert stopped == {h.trial_id for h in replay(events) if h.status == "stopped"}
+
+
 def test_summary_names_the_winner_beside_the_untuned_base(finished: Finished) -> None:
-    best = results.best(_rows(finished))
-    assert best is not None
-    assert f"best: {best.trial_id}" in finished.output
+    verdict = _verdict(finished)
+    assert f"best: {verdict['winner']}" in finished.output
+    assert f"best/ holds {verdict['adapter']}" in finished.output
     assert "test, untuned base" in finished.output
+    assert "test, mean of its 2 seeds" in finished.output
     assert "Traceback" not in finished.output
 
 
@@ -61,23 +86,89 @@ def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) ->
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(finished.folder / "best"))
     tokenizer = load_tokenizer(str(finished.folder / "best"))
-    again = evaluate(model, tokenizer, rows, splits.scoring, settings)
-    best = results.best(_rows(finished))
-    assert best is not None and best.last is not None
-    assert again.keys() == best.last.metrics.keys()
-    loss = best.last.metrics["eval_loss"]
+    again = evaluate(model, tokenizer, rows, splits.scoring, settings).metrics
+    kept = _verdict(finished)["adapter"]
+    (history,) = [h for h in replay_all(_events(finished)) if h.trial_id == kept]
+    metrics = history.reports[-1].metrics
+    assert again.keys() == metrics.keys()
+    loss = metrics["eval_loss"]
     assert again["eval_loss"] == pytest.approx(loss, rel=small_sweep.LOSS_TOLERANCE)
-    rouge = best.last.metrics["rougeLsum"]
+    rouge = metrics["rougeLsum"]
     assert again["rougeLsum"] == pytest.approx(rouge, abs=small_sweep.ROUGE_TOLERANCE)
 
 
+def test_finals_train_each_finalist_with_two_seeds_and_the_best_mean_wins(
+    finished: Finished,
+) -> None:
+    runs = replay_finals(_events(finished))
+    assert runs and all(history.status == "completed" for history in runs)
+    for history in runs:
+        assert [report.step for report in history.reports] == [1, 3, 9]
+        assert history.reports[-1].checkpoint.parent.name == history.trial_id
+    finalists = _verdict(finished)["finalists"]
+    assert len(finalists) == 2
+    for one in finalists:
+        assert [run["seed"] for run in one["runs"]] == [0, 1]
+        assert one["mean"] == pytest.approx(sum(run["value"] for run in one["runs"]) / 2)
+    assert finalists[0]["mean"] >= finalists[1]["mean"]
+    assert sum(one["probability_best"] for one in finalists) == pytest.approx(1.0)
+    noted = json.loads((finished.folder / "sweep.json").read_text())["finals"]
+    assert noted.items() <= _verdict(finished).items()
+    low, high = _verdict(finished)["interval"]
+    assert low <= finalists[0]["mean"] - finalists[1]["mean"] <= high
+
+
+def test_other_seed_trains_on_other_rows_from_other_weights(finished: Finished) -> None:
+    histories = {h.trial_id: h for h in replay_all(_events(finished))}
+    again = [h for h in histories.values() if h.final_of and h.seed != 0]
+    assert again
+    for history in again:
+        assert history.final_of is not None
+        first, searched = history.reports[0], histories[history.final_of].reports[0]
+        assert history.params == histories[history.final_of].params
+        assert (first.tokens, first.train_loss) != (searched.tokens, searched.train_loss)
+
+
+def test_test_is_looked_at_once_for_winner_start_point_and_base(finished: Finished) -> None:
+    (event,) = [event for event in _events(finished) if event["kind"] == "final_scores"]
+    verdict = _verdict(finished)
+    own = {run["trial_id"] for run in verdict["finalists"][0]["runs"]}
+    assert event["trial_id"] == verdict["adapter"] in own <= event["runs"].keys()
+    assert event["scores"]["test"] == event["runs"][verdict["adapter"]]
+    met = last_finals(_events(finished))
+    assert met is not None and met.baseline in ("t0000", "t0001")
+    others = event["runs"].keys() - own
+    if met.baseline == verdict["winner"]:
+        assert not others
+    else:
+        (baseline,) = others
+        assert baseline in (met.baseline, f"f{met.baseline[1:]}s0")
+        assert f"test, best start point ({baseline})" in finished.output
+
+
+def test_answers_to_test_are_kept_and_give_the_scores_of_the_log(finished: Finished) -> None:
+    found = predictions.read(finished.folder / "best")
+    events = small_sweep.events_of(finished.folder)
+    (scores,) = [event["scores"] for event in events if event["kind"] == "final_scores"]
+    assert len(found) > 1
+    for split, rows in (
+        ("test", [one.scores for one in found]),
+        ("test_base", [one.base_scores for one in found]),
+    ):
+        mean = sum(row["rougeLsum"] for row in rows) / len(found)
+        assert mean == pytest.approx(scores[split]["rougeLsum"], rel=1e-9)
+
+
 def test_ended_trials_keep_their_adapter_but_no_optimizer(finished: Finished) -> None:
-    for row in _rows(finished):
-        assert row.last is not None
-        checkpoint = finished.folder / "checkpoints" / row.trial_id / f"checkpoint-{row.steps}"
-        assert checkpoint == row.last.checkpoint
-        assert load_file(checkpoint / "adapter_model.safetensors")
-        assert not list(checkpoint.glob("optimizer*"))
+    histories = replay_all(_events(finished))
+    assert len(histories) > finished.num_trials
+    for history in histories:
+        last = history.reports[-1]
+        folder = finished.folder / "checkpoints" / history.trial_id / f"checkpoint-{last.step}"
+        assert folder == last.checkpoint
+        assert load_file(folder / "adapter_model.safetensors")
+        assert not list(folder.glob("optimizer*"))
+        assert (folder / "answers.jsonl").exists() == (last.step == 9)
 
 
 def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None:
@@ -111,10 +202,11 @@ def test_resuming_a_finished_sweep_runs_nothing_also_in_a_renamed_folder(
 ) -> None:
     folder = finished.runs_dir / "renamed"
     shutil.copytree(finished.folder, folder)
-    before = (folder / "trials.csv").read_text()
+    names = ("trials.csv", "finals.csv", "finals.json")
+    before = [(folder / name).read_text() for name in names]
     code, output = small_sweep.resume(finished.runs_dir, "renamed")
     assert code == 0, output
-    assert (folder / "trials.csv").read_text() == before
+    assert [(folder / name).read_text() for name in names] == before
     assert small_sweep.count(small_sweep.events_of(folder), "final_scores") == 1
 
 
@@ -127,9 +219,13 @@ def test_finished_sweep_can_be_given_more_trials(finished: Finished) -> None:
     assert histories[:6] == earlier
 
 
-def _rows(finished: Finished) -> list[results.TrialRow]:
-    histories = replay(small_sweep.events_of(finished.folder))
-    return results.rows(histories, Metric(name="rougeLsum"))
+def _events(finished: Finished) -> list[dict[str, Any]]:
+    return small_sweep.events_of(finished.folder)
+
+
+def _verdict(finished: Finished) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((finished.folder / "finals.json").read_text())
+    return content
 
 
 def test_csv_has_the_documented_columns(finished: Finished) -> None:

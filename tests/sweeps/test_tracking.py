@@ -155,6 +155,24 @@ def test_offline_run_holds_config_every_report_and_the_end(tmp_path: Path) -> No
     assert run.exit_code == 0
 
 
+def test_run_of_the_finals_says_whose_it_is_and_with_which_seed(tmp_path: Path) -> None:
+    config = replace(make_config(0), trial_id="f0000s1")
+    run_of_finals = replace(
+        make_history(make_config(0), ()), trial_id="f0000s1", final_of="t0000", seed=7
+    )
+    tracker = make_tracker(tmp_path / "run")
+    tracker.finals_started([run_of_finals])
+    tracker.trial_started(config, 0)
+    tracker.reported(config, make_report(config, 10))
+    tracker.trial_ended(config, "completed", "")
+    tracker.sweep_ended()
+    run = offline_runs(tmp_path / "run")["f0000s1"]
+    assert (run.record.run_group, run.record.job_type) == ("my sweep", "final")
+    assert list(run.record.tags) == ["samsum", "final"]
+    assert (run.config["final_of"], run.config["seed"], run.config["number"]) == ("t0000", 7, 0)
+    assert run.config["lora_rank"] == 8 and run.steps == [10]
+
+
 def test_failed_trial_shows_its_reason_and_a_nonzero_exit_code(tmp_path: Path) -> None:
     config = make_config(0)
     tracker = make_tracker(tmp_path / "run")

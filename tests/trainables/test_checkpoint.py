@@ -1,5 +1,6 @@
 """Which checkpoints count, and which may go."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def test_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert last_report(tmp_path) is None
     write_report(report)
     assert last_report(tmp_path) == report
+
+
+def test_report_is_written_without_its_cohort(tmp_path: Path) -> None:
+    report, other = make_report(tmp_path / "t0", 4), make_report(tmp_path / "t1", 4)
+    write_report(dataclasses.replace(report, cohort=(other,)))
+    assert last_report(tmp_path / "t0") == report
 
 
 def test_report_names_the_place_where_the_checkpoint_is_now(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from trainables.config import TaskOptions, TrainingSettings
 from trainables.evaluate import (
     eval_loss,
     evaluate,
-    fixed_slice,
     generate,
     pad_left,
     score_answers,
@@ -84,14 +83,21 @@ def test_evaluation_repeats_and_draws_no_random_number(
 def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:
     answers = [tokenizer(f" {row.target}")["input_ids"] for row in rows]
     scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
-    assert scores["rougeLsum"] == pytest.approx(100)
-    assert scores["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
+    assert scores.metrics["rougeLsum"] == pytest.approx(100)
+    assert scores.metrics["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
 
 
-def test_slice_does_not_depend_on_the_order_of_the_file(rows: list[Row]) -> None:
-    small = fixed_slice(rows, 4)
-    assert fixed_slice(rows[::-1], 9)[:4] == small
-    assert small != rows[:4]
+def test_answers_and_their_own_scores_are_kept_row_by_row(
+    tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    said = [rows[0].target, *("nothing of it" for _ in rows[1:])]
+    answers = [tokenizer(f" {text}")["input_ids"] for text in said]
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
+    assert list(scores.answers) == said
+    assert scores.row_scores.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    for name, values in scores.row_scores.items():
+        assert len(values) == len(rows) and values[0] == pytest.approx(100)
+        assert sum(values) / len(values) == scores.metrics[name]
 
 
 def test_padding_is_on_the_left_and_masked() -> None:

@@ -1,8 +1,11 @@
 """The one look at the test split."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.final import score
@@ -15,18 +18,29 @@ CAPACITY = Capacity(
 )  # fmt: skip
 
 
-def test_adapter_is_scored_on_test_beside_the_untuned_base(
+def test_adapters_are_scored_on_test_beside_the_untuned_base(
     settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
 ) -> None:
     reports: list[TrialReport] = []
     config = TrialConfig(trial_id="t0001", params=params, settings=settings, folder=tmp_path)
     train(config, reports.append)
-    scores = score(settings, reports[-1].checkpoint, capacity=None)
-    assert set(scores) == {"validation_base", "test_base", "test"}
-    assert set(scores["test"]) == set(reports[-1].metrics)
-    assert scores["test"]["eval_loss"] < scores["test_base"]["eval_loss"]
-    assert scores["validation_base"]["eval_loss"] > reports[-1].metrics["eval_loss"]
-    packed = score(settings, reports[-1].checkpoint, capacity=CAPACITY)
+    empty = tmp_path / "empty"
+    shutil.copytree(reports[-1].checkpoint, empty)
+    weights = load_file(empty / "adapter_model.safetensors")
+    save_file(
+        {name: torch.zeros_like(one) for name, one in weights.items()},
+        empty / "adapter_model.safetensors",
+    )
+    adapters = {"winner": reports[-1].checkpoint, "empty": empty}
+    scores = score(settings, adapters, capacity=None)
+    assert set(scores) == {"validation_base", "test_base", "winner", "empty"}
+    found = {name: one.metrics for name, one in scores.items()}
+    assert set(found["winner"]) == set(reports[-1].metrics)
+    assert found["winner"]["eval_loss"] < found["test_base"]["eval_loss"]
+    assert found["empty"] == pytest.approx(found["test_base"], rel=1e-5)
+    assert found["validation_base"]["eval_loss"] > reports[-1].metrics["eval_loss"]
+    packed = score(settings, adapters, capacity=CAPACITY)
     assert packed.keys() == scores.keys()
-    for name, expected in scores.items():
-        assert packed[name] == pytest.approx(expected, rel=1e-5)
+    for name, expected in found.items():
+        assert packed[name].metrics == pytest.approx(expected, rel=1e-5)
+        assert packed[name].answers == scores[name].answers

@@ -15,13 +15,18 @@ import pytest
 CODE = """
 import sys
 from trainables.errors import SweepAborted
-from trainables.hub_files import hub_file
+from trainables.hub_files import hub_file, hub_has
 from trainables.model_facts import read_model_facts
 from trainables.config import TaskOptions
 from trainables.tasks import TASKS
 try:
     if sys.argv[1] == "file":
         print(hub_file("owner/name", "config.json").read_text())
+    elif sys.argv[1] == "has":
+        try:
+            print(hub_has("owner/name", "config.json"), hub_has("owner/name", "other.json"))
+        except OSError as refused:
+            print("refused")
     elif sys.argv[1] == "model":
         read_model_facts("owner/name")
     else:
@@ -98,3 +103,16 @@ def test_cache_is_used_without_a_hub(tmp_path: Path) -> None:
     told, seconds = ask("file", "http://127.0.0.1:9", tmp_path)
     assert told == "cached\n"
     assert seconds < 5
+    assert ask("has", "http://127.0.0.1:9", tmp_path)[0] == "True False\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "told"),
+    [(200, {}, "True True\n"), (404, {"X_Error_Code": "EntryNotFound"}, "False False\n"),
+     (403, {"X_Error_Code": "GatedRepo"}, "refused\n")],
+)  # fmt: skip
+def test_hub_says_which_files_a_model_has(
+    status: int, headers: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    with hub(status, **headers) as endpoint:
+        assert ask("has", endpoint, tmp_path)[0] == told

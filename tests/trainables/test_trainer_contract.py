@@ -5,7 +5,7 @@ import gc
 import math
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,13 @@ from trainables.checkpoint import (
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.evaluate import evaluate, fixed_slice
+from trainables.eval_rows import fixed_slice
+from trainables.evaluate import evaluate
 from trainables.packing import alone
+from trainables.packing.capacity import Capacity
+from trainables.packing.events import Finished, Reported
+from trainables.packing.host import PackHost
+from trainables.scored import read_answers
 from trainables.tasks import TASKS
 
 Train = Callable[[TrialConfig, Callable[[TrialReport], None]], None]
@@ -114,7 +119,13 @@ def test_peft_loads_the_adapter_and_gives_the_reported_scores(
     splits = task.load(settings.data)
     rows = fixed_slice(splits.validation, settings.eval_rows)
     scores = evaluate(model, tokenizer, rows, splits.scoring, settings)
-    assert last.metrics == pytest.approx(scores, rel=1e-5)
+    assert last.metrics == pytest.approx(scores.metrics, rel=1e-5)
+    kept = read_answers(last.checkpoint)
+    assert kept.ids == tuple(row.id for row in rows)
+    assert kept.targets == tuple(row.target for row in rows)
+    assert kept.answers == scores.answers
+    values = kept.row_scores["rougeLsum"]
+    assert sum(values) / len(values) == pytest.approx(last.metrics["rougeLsum"], rel=1e-12)
     names = {"rouge1", "rouge2", "rougeL", "rougeLsum", "eval_loss", "gen_len_tokens"}
     assert set(last.metrics) == names
     assert all(math.isfinite(value) for value in last.metrics.values())
@@ -254,3 +265,53 @@ def test_engines_agree_without_dropout(
         assert other.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-4)
         assert other.learning_rate == pytest.approx(one.learning_rate, rel=1e-6)
         assert (other.step, other.tokens, other.epoch) == (one.step, one.tokens, one.epoch)
+
+
+def test_trials_of_one_pack_with_seeds_of_their_own_give_what_each_gives_alone(
+    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    plain = dataclasses.replace(params, lora_dropout=0.0)
+    seeds = [dataclasses.replace(settings, seed=seed) for seed in (settings.seed, 11)]
+    together = run_together(seeds, plain, tmp_path / "pack")
+    for own, reports in zip(seeds, together, strict=True):
+        for name in TRAINERS:
+            expected = run(name, own, plain, tmp_path / f"{name}-{own.seed}")
+            assert [report.step for report in reports] == [report.step for report in expected]
+            for one, other in zip(reports, expected, strict=True):
+                assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+                loss = other.metrics["eval_loss"]
+                assert one.metrics["eval_loss"] == pytest.approx(loss, rel=1e-4)
+    assert len({round(reports[-1].train_loss, 4) for reports in together}) == 2
+    assert len({reports[-1].tokens for reports in together}) == 2  # other rows
+
+
+def run_together(
+    settings: Sequence[TrainingSettings], params: Hyperparameters, folder: Path
+) -> list[list[TrialReport]]:
+    """The reports of trials that share a pack of the first one's settings."""
+    capacity = Capacity(
+        num_slots=len(settings), max_rank=params.lora_rank, max_tokens=4096, eval_tokens=8192,
+        is_dequantised=True, predicted_gib=0.0,
+    )  # fmt: skip
+    host = PackHost(settings[0], capacity, math.inf, admit_wait_s=60.0)
+    leases = [
+        host.join(
+            TrialConfig(trial_id=f"s{n}", params=params, settings=own, folder=folder / str(n))
+        )
+        for n, own in enumerate(settings)
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        loop = pool.submit(host.run, until_empty=True)
+        with ThreadPoolExecutor(len(leases)) as trials:
+            found = list(trials.map(lambda lease: reports_of(host, lease), leases))
+        loop.result()
+    return found
+
+
+def reports_of(host: PackHost, lease: int) -> list[TrialReport]:
+    """All that a trial reports until it has finished."""
+    reports = []
+    while not isinstance(event := host.next_event(lease, 60.0), Finished):
+        assert isinstance(event, Reported), event
+        reports.append(event.report)
+    return reports

@@ -1,4 +1,4 @@
-"""Accuracy, F1 and Matthews correlation of chosen labels, and which labels are taken for which.
+"""Accuracy, F1 and Matthews correlation of chosen labels.
 
 The numbers are scikit-learn's with zero_division=0, so that none is ever NaN: a class that is
 never predicted has precision 0, one that never occurs has recall 0, and either has F1 0. macro_f1
@@ -6,8 +6,6 @@ is the mean over the classes that occur in the targets or the predictions; the M
 is 0 where it has no value, which is where all targets or all predictions are one class.
 """
 
-import hashlib
-import json
 import math
 import re
 import tempfile
@@ -17,10 +15,10 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
+from trainables.metrics.confusion import confusion
+
 OVERALL = ("accuracy", "macro_f1", "mcc")
 PER_CLASS = ("precision", "recall", "f1")
-VERSION = 1
-"""Part of the fingerprint; raised when a change moves a score."""
 LETTERS = str.maketrans(
     {"\N{LATIN SMALL LETTER DOTLESS I}": "i", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 )
@@ -58,7 +56,7 @@ def classification_scores(
     Raises:
         ValueError: no rows, unlike numbers of rows, or a prediction or target that is no label.
     """
-    table = confusion(predictions, targets, labels)
+    table = confusion(predictions, targets, labels).counts
     if not targets:
         raise ValueError("no rows: a score needs at least one prediction and its target")
     occurring = [sum(row) for row in table]
@@ -81,28 +79,6 @@ def classification_scores(
     return scores
 
 
-def confusion(
-    predictions: Sequence[str], targets: Sequence[str], labels: Sequence[str]
-) -> list[list[int]]:
-    """Counts by target (rows) and prediction (columns), in the order of the labels.
-
-    Raises:
-        ValueError: unlike numbers of rows, a label named twice, or a text that is no label.
-    """
-    places = {label: place for place, label in enumerate(labels)}
-    if not places or len(places) < len(labels):
-        raise ValueError(f"labels {list(labels)}: name each class once, and at least one")
-    if len(predictions) != len(targets):
-        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
-    unknown = sorted({*predictions, *targets} - places.keys())
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of the labels {list(labels)}: add it to them")
-    table = [[0] * len(labels) for _ in labels]
-    for prediction, target in zip(predictions, targets, strict=True):
-        table[places[target]][places[prediction]] += 1
-    return table
-
-
 def label_names(labels: Sequence[str]) -> dict[str, str]:
     """Names of the labels within keys: ASCII letters, digits and _, told apart in any case.
 
@@ -120,12 +96,6 @@ def label_names(labels: Sequence[str]) -> dict[str, str]:
         taken.add(name.lower())
         names[label] = name
     return names
-
-
-def fingerprint(labels: Sequence[str]) -> str:
-    """Digest of all that moves a score; scores with unlike fingerprints are never compared."""
-    settings = {"metric": [*OVERALL, *PER_CLASS], "labels": list(labels), "version": VERSION}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _percent(part: int, whole: int) -> float:

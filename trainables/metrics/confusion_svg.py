@@ -1,7 +1,8 @@
 """A confusion matrix as an SVG picture in plain text: counts, and each row's shares as shades."""
 
-from collections.abc import Sequence
 from html import escape
+
+from trainables.metrics.confusion import Confusion
 
 CELL, GAP, FONT = 64, 8, 12
 """Pixels: a cell's side, the room between words and cells, the size of the letters."""
@@ -12,11 +13,12 @@ DARK_SHARE = 0.55
 """From this share of its row on, a cell's words are white."""
 
 
-def confusion_svg(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """The picture of classification.confusion's table: a row is a target, a column a prediction.
+def confusion_svg(confusion: Confusion) -> str:
+    """The picture: a row is a target, a column a prediction.
 
     Labels are escaped, and characters that XML has no place for are shown as a box.
     """
+    labels, table = confusion.labels, confusion.counts
     shown = [_label(label) for label in labels]
     left = 3 * GAP + FONT + round(0.62 * FONT * max(len(_cut(label)) for label in labels))
     top, side = 3 * GAP + 2 * FONT, CELL * len(labels)

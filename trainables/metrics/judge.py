@@ -31,12 +31,10 @@ from trainables.metrics.judge_verdicts import Mode, Verdict, compared, graded, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeArgs:
-    """What is judged, and by whom."""
+class JudgeOptions:
+    """By whom answers are judged, and how."""
 
-    rows: Path
-    """JSON Lines: source, answer_a, and if there are any answer_b, reference, id."""
-    mode: Mode
+    mode: Mode = "pairwise"
     """pairwise: which of two answers is better; graded: 1 to 5 for each answer."""
     endpoint: str
     """URL before /chat/completions, e.g. http://localhost:8000/v1."""
@@ -46,10 +44,6 @@ class JudgeArgs:
     """What the answers were asked to do."""
     criteria: str = CRITERIA
     """When an answer is good."""
-    cache: Path = Path("judge-replies.sqlite")
-    """SQLite file of the replies."""
-    out: Path | None = None
-    """JSON Lines of each row's verdict; none are written if None."""
     concurrency: int = 8
     """Requests under way at once."""
     max_attempts: int = 6
@@ -78,6 +72,18 @@ class JudgeArgs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeArgs(JudgeOptions):
+    """What is judged, and by whom."""
+
+    rows: Path
+    """JSON Lines: source, answer_a, and if there are any answer_b, reference, id."""
+    cache: Path = Path("judge-replies.sqlite")
+    """SQLite file of the replies."""
+    out: Path | None = None
+    """JSON Lines of each row's verdict; none are written if None."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """What this run asked for and what it cost."""
 
@@ -103,9 +109,10 @@ def main() -> None:
     """Judges the rows and prints the scores; exit code 2 if something is wrong with the input."""
     try:
         args = tyro.cli(JudgeArgs, prog="python -m trainables.metrics.judge")
-        verdicts, usage = judge(read_rows(args.rows, args.mode == "pairwise"), args)
+        rows = read_rows(args.rows, args.mode == "pairwise")
+        verdicts, usage = judge(rows, args, args.cache)
         if args.out is not None:
-            _write(args.out, verdicts)
+            write_verdicts(args.out, verdicts)
     except SweepAborted as refused:
         print(refused, file=sys.stderr)
         sys.exit(2)
@@ -114,15 +121,20 @@ def main() -> None:
     print(usage.shown(args.price_prompt, args.price_completion))
 
 
-def judge(rows: Sequence[JudgedRow], args: JudgeArgs) -> tuple[list[Verdict], Usage]:
+def judge(
+    rows: Sequence[JudgedRow], args: JudgeOptions, cache_path: Path
+) -> tuple[list[Verdict], Usage]:
     """Each row's verdict, in order.
+
+    Args:
+        cache_path: SQLite file of the replies; made if it is not there.
 
     Raises:
         SweepAborted: the endpoint refuses or cannot be reached; what it said so far is kept.
     """
     judged = compared if args.mode == "pairwise" else graded
     asked = [list(_requests(row, args)) for row in rows]
-    with ReplyCache(args.cache) as cache:
+    with ReplyCache(cache_path) as cache:
         replies, usage = _replies([body for bodies in asked for body in bodies], args, cache)
     verdicts = [
         judged(row, [replies[key_of(body)].text for body in bodies])
@@ -131,7 +143,7 @@ def judge(rows: Sequence[JudgedRow], args: JudgeArgs) -> tuple[list[Verdict], Us
     return verdicts, usage
 
 
-def _requests(row: JudgedRow, args: JudgeArgs) -> Iterator[dict[str, Any]]:
+def _requests(row: JudgedRow, args: JudgeOptions) -> Iterator[dict[str, Any]]:
     case = Case(task=args.task, source=row.source, reference=row.reference, criteria=args.criteria)
     settings: dict[str, Any] = {"model": args.model, args.max_tokens_field: args.max_tokens}
     if args.temperature is not None:
@@ -146,7 +158,7 @@ def _requests(row: JudgedRow, args: JudgeArgs) -> Iterator[dict[str, Any]]:
 
 
 def _replies(
-    bodies: Sequence[dict[str, Any]], args: JudgeArgs, cache: ReplyCache
+    bodies: Sequence[dict[str, Any]], args: JudgeOptions, cache: ReplyCache
 ) -> tuple[dict[str, Reply], Usage]:
     """Replies by key; equal requests are sent once."""
     known: dict[str, Reply] = {}
@@ -171,7 +183,7 @@ def _replies(
 
 
 def _asked(
-    bodies: Sequence[dict[str, Any]], args: JudgeArgs
+    bodies: Sequence[dict[str, Any]], args: JudgeOptions
 ) -> Iterator[tuple[dict[str, Any], Reply]]:
     """Requests with their replies, as they come; the first refusal ends all others."""
     client = ChatClient(
@@ -192,7 +204,12 @@ def _asked(
         client.close()
 
 
-def _write(path: Path, verdicts: Sequence[Verdict]) -> None:
+def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """A JSON object a row.
+
+    Raises:
+        SweepAborted: the file cannot be written.
+    """
     try:
         path.write_text(
             "".join(json.dumps(vars(verdict)) + "\n" for verdict in verdicts), encoding="utf-8"

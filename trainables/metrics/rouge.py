@@ -7,23 +7,16 @@ otherwise is ROUGE-L under another name (words.py and sentences.py have the rule
 on the references alone is prepared once for all the adapters that answer the same rows.
 """
 
-import hashlib
-import inspect
-import json
-import sys
 import tempfile
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import version
 from itertools import pairwise
 
 import datasets
 import evaluate
 
 from trainables.config import Language
-from trainables.metrics import lcs, sentences, words
 from trainables.metrics.lcs import f1, lcs_length, lcs_places, masks_of
 from trainables.metrics.sentences import sentences_of
 from trainables.metrics.words import words_of
@@ -121,23 +114,6 @@ class _Reference:
             for word in masks.keys() & counts.keys() if union else ():
                 places[word] += (union & masks[word]).bit_count()
         return sum(min(n, counts[word]) for word, n in places.items())
-
-
-def fingerprint(language: Language) -> str:
-    """Digest of all that moves a score; scores with unlike fingerprints are never compared.
-
-    The code itself is part of it, for no list of settings tells what a rule of it does.
-    """
-    settings = {
-        "metric": ROUGE_TYPES,
-        "language": language,
-        "code": [
-            inspect.getsource(part) for part in (sys.modules[__name__], lcs, sentences, words)
-        ],
-        "stemmer": version("nltk"),
-        "unicode": unicodedata.unidata_version,
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=4)

@@ -6,19 +6,32 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
-from trainables.config import TrainingSettings, TrialConfig, TrialReport
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.capacity import Capacity, cpu_threads
-from trainables.packing.events import Aborted, Event, Failed, Finished, LeaseLost, Reported
-from trainables.packing.ledger import Ledger
+from trainables.packing.events import (
+    Aborted,
+    Event,
+    Failed,
+    Finished,
+    LeaseLost,
+    Reported,
+    Stopped,
+)
+from trainables.packing.ledger import Ledger, new_path, write_ledger
+from trainables.packing.pace import Pace
+
+if TYPE_CHECKING:  # loads torch and the tasks, which a trial's process does without
+    from trainables.packing.host import PackHost
+    from trainables.scored import Scored
 
 LEASE_TIMEOUT_S = 30.0
 RENEW_S = 2.0
@@ -30,6 +43,8 @@ LOOK_S = 0.5
 """Between two looks for a slot."""
 FAREWELL_S = 2.0
 """From a pack's fault to its process's end: its trials hear the reason."""
+LEDGER_S = 1.0
+"""Between two writings of a pack's ledger: what a kill may cost of its figures."""
 LOCK_NAME = ".packs.lock"
 """In the checkpoints' folder: locked, and shared, by each pack whose process lives."""
 
@@ -49,6 +64,7 @@ class PackActor:
         capacity: sizes of the pack.
         checkpoints: absolute folder that holds one folder a trial.
         lease_timeout_s: how long a trial may be silent before its slot is given to another.
+        probed: see PackHost.
     """
 
     def __init__(
@@ -57,18 +73,23 @@ class PackActor:
         capacity: Capacity,
         checkpoints: Path,
         lease_timeout_s: float = LEASE_TIMEOUT_S,
+        probed: Sequence[Hyperparameters] = (),
     ) -> None:
-        from trainables.packing.host import PackHost  # loads torch, only in the pack's process
-
+        since_s = time.monotonic()  # loading torch is the pack's time too
+        host_class = load_host()
         self._lock = (checkpoints / LOCK_NAME).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_SH)
-        self._host = PackHost(settings, capacity, lease_timeout_s)
+        if probed and ray.get_runtime_context().was_current_actor_reconstructed:
+            probed = ()  # the sweep knows its pace, and its trials wait
+        self._host = host_class(settings, capacity, lease_timeout_s, probed=probed, since_s=since_s)
+        self._ledger_path = new_path(checkpoints)
         self._lease_timeout_s = lease_timeout_s
         self._num_slots = capacity.num_slots
         self._heard_s: dict[int, tuple[str, float]] = {}
         self._fault: Exception | None = None
         self._has_ended = threading.Event()
         threading.Thread(target=self._run, name="pack", daemon=True).start()
+        threading.Thread(target=self._keep_ledger, name="ledger", daemon=True).start()
 
     def num_free(self, trial_id: str) -> int:
         """Slots that no other living trial waits for or trains in; below 0 if more wait than fit.
@@ -114,23 +135,45 @@ class PackActor:
         self._heard_s.pop(lease, None)
         self._host.leave(lease)
 
-    def final_scores(self, adapter: Path) -> dict[str, dict[str, float]]:
+    def final_scores(self, adapters: Mapping[str, Path]) -> dict[str, "Scored"]:
         """See PackHost.final_scores; raises what made it fail."""
         self._check()
-        return self._host.final_scores(adapter).result()
+        return self._host.final_scores(adapters).result()
 
     def ledger(self) -> Ledger:
-        """See PackHost.ledger."""
-        return self._host.ledger()
+        """See PackHost.ledger; it is then on the disk too."""
+        found = self._host.ledger()
+        with contextlib.suppress(OSError):  # a full disk stops trials, not this
+            write_ledger(found, self._ledger_path)
+        return found
 
-    def evict(self, trial_id: str) -> None:
-        """See PackHost.evict: the sweep has stopped the trial, whose process may not hear of it."""
-        self._host.evict(trial_id)
+    def pace(self) -> Pace | None:
+        """See PackHost.pace; waits until the base is there, raises what made the pack end."""
+        try:
+            return self._host.pace.result()
+        except RuntimeError:
+            self._has_ended.wait(LOOK_S)
+            self._check()
+            raise
+
+    def decide(self, step: int, goes_on: Mapping[str, bool]) -> None:
+        """See PackHost.decide; the slots of stopped trials are free before their processes know."""
+        self._host.decide(step, goes_on)
+        for lease, (trial_id, _) in list(self._heard_s.items()):
+            if goes_on.get(trial_id) is False:
+                self._heard_s.pop(lease, None)
 
     def _hear(self, lease: int) -> None:
-        if lease in self._heard_s:
-            trial_id, _ = self._heard_s[lease]
-            self._heard_s[lease] = trial_id, time.monotonic()
+        heard = self._heard_s.get(lease)
+        if heard is not None:
+            self._heard_s[lease] = heard[0], time.monotonic()
+
+    def _keep_ledger(self) -> None:
+        """On disk, for whoever adds up the sweep's time after this process has been killed."""
+        while True:
+            self.ledger()
+            if self._has_ended.wait(LEDGER_S):
+                return
 
     def _run(self) -> None:
         try:
@@ -160,6 +203,18 @@ class PackActor:
             raise self._fault
 
 
+def load_host() -> "type[PackHost]":
+    """PackHost with torch, in a process that compiles nothing.
+
+    Otherwise bitsandbytes, which wraps what a CPU may run in torch.compile, loads inductor at its
+    import: a second.
+    """
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    from trainables.packing.host import PackHost
+
+    return PackHost
+
+
 def start_pack(
     settings: TrainingSettings,
     capacity: Capacity,
@@ -167,6 +222,7 @@ def start_pack(
     *,
     has_gpu: bool,
     lease_timeout_s: float = LEASE_TIMEOUT_S,
+    probed: Sequence[Hyperparameters] = (),
 ) -> ActorHandle:
     """A pack on any GPU of the cluster that is free, or on a CPU; Ray restarts it when it dies."""
     num_polls = 2 * capacity.num_slots + 8  # what a trial asked before it died waits for POLL_S
@@ -175,7 +231,7 @@ def start_pack(
     return actor_class.options(
         num_cpus=1, num_gpus=1 if has_gpu else 0, max_restarts=-1, max_concurrency=8,
         runtime_env={"env_vars": env_vars},
-    ).remote(settings, capacity, checkpoints, lease_timeout_s)  # fmt: skip
+    ).remote(settings, capacity, checkpoints, lease_timeout_s, probed)  # fmt: skip
 
 
 def train(
@@ -241,7 +297,7 @@ def _stay(
                     raise TrialFailed(event.reason)
                 elif isinstance(event, Aborted):
                     raise SweepAborted(event.error, event.fix)
-                elif isinstance(event, Finished):
+                elif isinstance(event, Finished | Stopped):
                     return None
     except PackFault as fault:
         return str(fault)

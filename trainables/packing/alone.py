@@ -8,7 +8,7 @@ from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.memory import free_memory
 from trainables.packing.capacity import Capacity
-from trainables.packing.events import Aborted, Failed, Finished, LeaseLost, Reported
+from trainables.packing.events import Aborted, Failed, Finished, LeaseLost, Reported, Stopped
 from trainables.packing.host import PackHost
 
 _EVENT_WAIT_S = 60.0
@@ -61,7 +61,7 @@ def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -
                 raise TrialFailed(reason)
             case Aborted(error, fix):
                 raise SweepAborted(error, fix)
-            case Finished() | LeaseLost():
+            case Finished() | Stopped() | LeaseLost():
                 return
 
 

@@ -7,7 +7,7 @@ shapes must be few; what fills them up belongs to no slot.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,21 +18,20 @@ from trainables.config import TrainingSettings
 from trainables.examples import Example
 from trainables.packing.attention import Rows
 from trainables.packing.masks import Dropout, row_key, threshold
-from trainables.packing.segments import BLOCK_TOKENS, NO_SLOT, Segments
+from trainables.packing.segments import NO_SLOT, Segments
+from trainables.packing.shapes import (
+    BLOCK_TOKENS,
+    LABEL_SHARES,
+    LEAST_LENGTH,
+    ROWS_MULTIPLE,
+    Rounding,
+    Shape,
+    round_up,
+    rounded_up,
+)
 from trainables.packing.transfer import moved
 
 Item = TypeVar("Item")
-Rounding = Literal["exact", "recurring", "fine"]
-"""Sizes of a pass: as they are; rounded up so that few shapes recur, which can be recorded; or
-rounded up to what the kernels like."""
-
-STEPS_AN_OCTAVE = 8
-"""Sizes of a recurring pass between two powers of two. What fills it up is some 4% of it: 0.96 of
-all tokens were real on SAMSum rows."""
-LABEL_SHARES = (1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
-"""Labels of a pass go up to one of these shares of its tokens: most passes of a task have one."""
-ROWS_MULTIPLE, LEAST_LENGTH = 8, 256
-"""What attention computes for nothing grows with both: a row more costs as much as 128 tokens."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +52,6 @@ class Unit:
     def num_tokens(self) -> int:
         """Tokens of its rows."""
         return sum(len(row.input_ids) for row in self.rows)
-
-
-class Shape(NamedTuple):
-    """What decides every tensor's shape: passes of equal shape share a CUDA graph."""
-
-    num_slots: int
-    num_tokens: int
-    num_rows: int
-    num_labels: int
-    longest_row: int
-    longest_slot: int
-    has_dropout: bool
-    recurs: bool
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Numbers of each part of the table, in its order."""
-        num_blocks = self.num_tokens // BLOCK_TOKENS + self.num_slots + 1
-        tokens, slots, labels = self.num_tokens, self.num_slots, self.num_labels
-        return {
-            "ids": tokens, "places": tokens, "slots": tokens, "words": 2 * tokens,
-            "rows": self.num_rows + 1, "bounds": 2 * slots, "blocks": 3 * num_blocks,
-            "label_places": labels, "targets": labels, "label_slots": labels,
-            "thresholds": slots, "scales": slots, "label_weights": slots,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,8 +116,8 @@ def grouped(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list
     return groups
 
 
-def tabulate(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Table:
-    """The pass of these units, which are in the order of their slots.
+def shape_of(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Shape:
+    """The shape of these units' pass.
 
     Args:
         units: not empty.
@@ -151,8 +125,39 @@ def tabulate(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Table
         rounding: of its sizes.
     """
     rows = [row for unit in units for row in unit.rows]
+    longest_row = max(len(row.input_ids) for row in rows)
+    tokens: dict[int, int] = {}
+    for unit in units:
+        tokens[unit.slot] = tokens.get(unit.slot, 0) + unit.num_tokens
+    num_labels = sum(len(row.target_ids) for row in rows)
+    num_tokens, num_rows = sum(tokens.values()), len(rows)
+    has_dropout = any(unit.lora_dropout for unit in units)
+    if rounding == "exact":
+        longest = (longest_row, max(tokens.values()))
+        return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
+    recurs = rounding == "recurring"
+    rounded = (rounded_up if recurs else round_up)(num_tokens, BLOCK_TOKENS)
+    longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
+    # What fills up the tokens is read as rows too, so that every place holds a finite number.
+    num_rows += -(-(rounded - num_tokens) // longest_row)
+    if recurs:
+        num_rows = rounded_up(num_rows, ROWS_MULTIPLE)
+        shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
+        num_labels = next(count for count in shares if count >= num_labels)
+    return Shape(
+        num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout, recurs
+    )
+
+
+def tabulate(units: Sequence[Unit], shape: Shape) -> Table:
+    """The pass of these units, which are in the order of their slots.
+
+    Args:
+        units: not empty.
+        shape: shape_of them, or one that holds it.
+    """
+    rows = [row for unit in units for row in unit.rows]
     lengths = np.array([len(row.input_ids) for row in rows])
-    shape = _shape(units, num_slots, rounding)
     num_real = int(lengths.sum())
     numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
     parts = _parts(numbers, shape)
@@ -163,7 +168,7 @@ def tabulate(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Table
     parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
     _fill_slots(parts, units)
     _fill_blocks(parts, num_real, shape.num_tokens)
-    _fill_labels(parts, rows, starts, units, num_slots)
+    _fill_labels(parts, rows, starts, units, shape.num_slots)
     return Table(shape, numbers, num_real)
 
 
@@ -195,42 +200,6 @@ def read_table(numbers: Tensor, shape: Shape) -> Pass:
         label_slots_L=parts["label_slots"],
         label_weights_K=floats["label_weights"],
     )
-
-
-def round_up(count: int, multiple: int) -> int:
-    """The smallest multiple that is not below count, and not 0."""
-    return max(1, -(-count // multiple)) * multiple
-
-
-def _shape(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Shape:
-    rows = [row for unit in units for row in unit.rows]
-    longest_row = max(len(row.input_ids) for row in rows)
-    tokens: dict[int, int] = {}
-    for unit in units:
-        tokens[unit.slot] = tokens.get(unit.slot, 0) + unit.num_tokens
-    num_labels = sum(len(row.target_ids) for row in rows)
-    num_tokens, num_rows = sum(tokens.values()), len(rows)
-    has_dropout = any(unit.lora_dropout for unit in units)
-    if rounding == "exact":
-        longest = (longest_row, max(tokens.values()))
-        return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
-    recurs = rounding == "recurring"
-    rounded = (_rounded if recurs else round_up)(num_tokens, BLOCK_TOKENS)
-    longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
-    # What fills up the tokens is read as rows too, so that every place holds a finite number.
-    num_rows += -(-(rounded - num_tokens) // longest_row)
-    if recurs:
-        num_rows = _rounded(num_rows, ROWS_MULTIPLE)
-        shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
-        num_labels = next(count for count in shares if count >= num_labels)
-    return Shape(
-        num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout, recurs
-    )
-
-
-def _rounded(count: int, least_step: int) -> int:
-    step = max(least_step, (1 << (count.bit_length() - 1)) // STEPS_AN_OCTAVE)
-    return round_up(count, step)
 
 
 def _with_filling(lengths: np.ndarray, shape: Shape) -> np.ndarray:

@@ -215,7 +215,7 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
     return Timing(
         num_adapters=args.num_adapters, tokenise_s=tokenised_s - started_s,
         answer_s=scored_s - tokenised_s - rouge_s, rouge_s=rouge_s, peak_gib=peak_gib(),
-        new_tokens=round(sum(one["gen_len_tokens"] for one in found) * len(rows)),
+        new_tokens=round(sum(one.metrics["gen_len_tokens"] for one in found) * len(rows)),
     )  # fmt: skip
 
 

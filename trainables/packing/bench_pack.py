@@ -15,7 +15,8 @@ from trainables.packing.bench_job import Job, synchronize, training_examples
 from trainables.packing.bench_results import Gpu, Row
 from trainables.packing.capacity import Capacity, choose
 from trainables.packing.pack import Pack
-from trainables.packing.peak_bytes import pass_places, predict
+from trainables.packing.peak_bytes import predict
+from trainables.packing.shapes import BLOCK_TOKENS, rounded_up
 
 
 def pack_row(job: Job) -> Row:
@@ -61,6 +62,7 @@ def new_pack(settings: TrainingSettings, capacity: Capacity, is_fast: bool) -> P
         capacity.max_rank,
         capacity.max_tokens,
         is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
         is_fast=is_fast,
     )
     free_memory()
@@ -126,7 +128,8 @@ def _predicted_gib(job: Job, capacity: Capacity, course: Course) -> float:
         max_tokens=tokens,
         eval_tokens=0,
         is_dequantised=capacity.is_dequantised,
-        num_labels=pass_places(labels),
+        is_checkpointed=capacity.is_checkpointed,
+        num_labels=rounded_up(labels, BLOCK_TOKENS),
     ).total_gib
 
 

@@ -1,6 +1,8 @@
 """How many trials a GPU's pack holds, and how large its passes are. Imports no torch."""
 
+import bisect
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ class Capacity:
     """Whether the base is kept in the compute type instead of NF4."""
     predicted_gib: float
     """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
+    is_checkpointed: bool = False
+    """Whether a pass keeps only the blocks' inputs and computes the rest again going backward."""
 
 
 def choose(
@@ -56,7 +60,8 @@ def choose(
 
     First a pass that keeps the GPU busy, with the base in the compute type if enough trials fit
     beside it; then as many trials as fit; then larger passes and a larger evaluation, half of
-    what is left each. Only where that leaves too few trials are passes smaller.
+    what is left each. Only where that leaves too few trials are passes smaller; and only where not
+    even one trial fits are activations computed again instead of kept, at a third more work.
 
     Args:
         facts: the model's shape.
@@ -72,12 +77,13 @@ def choose(
     if memory_gib is None:
         return _on_cpu(settings, max_rank, limit)
     usable_gib = USABLE_FRAC * memory_gib
-    for fewest in sorted({min(limit, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True):
-        for least in _least(settings, max_rank):
+    counts = sorted({min(limit, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
+    for is_checkpointed, fewest in itertools.product((False, True), counts):
+        for least in _least(settings, max_rank, is_checkpointed):
             found = _most_slots(facts, settings, least, limit, usable_gib)
             if found is not None and found.num_slots >= fewest:
                 return _grown(facts, settings, found, usable_gib)
-    smallest = list(_least(settings, max_rank))[-1]
+    smallest = list(_least(settings, max_rank, is_checkpointed=True))[-1]
     needed_gib = _parts(facts, settings, smallest).reserved_gib / USABLE_FRAC
     raise SweepAborted(
         f"one trial of rank {max_rank} with rows of {settings.max_length_tokens} tokens needs "
@@ -106,7 +112,7 @@ def _on_cpu(settings: TrainingOptions, max_rank: int, num_slots: int) -> Capacit
     )
 
 
-def _least(settings: TrainingOptions, max_rank: int) -> Iterator[Capacity]:
+def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> Iterator[Capacity]:
     """Packs of one trial, the most wanted first; the last needs least."""
     longest = settings.max_length_tokens
     max_tokens = max(BUSY_TOKENS, longest)
@@ -119,6 +125,7 @@ def _least(settings: TrainingOptions, max_rank: int) -> Iterator[Capacity]:
                 eval_tokens=eval_places(settings),
                 is_dequantised=is_dequantised,
                 predicted_gib=0.0,
+                is_checkpointed=is_checkpointed,
             )
         if max_tokens == longest:
             return
@@ -133,16 +140,20 @@ def _most_slots(
     usable_gib: float,
 ) -> Capacity | None:
     """As many trials as fit; no pass is larger than a step of all of them."""
-    for num_slots in range(limit, 0, -1):
-        capacity = dataclasses.replace(
+
+    def of(num_slots: int) -> Capacity:
+        return dataclasses.replace(
             least,
             num_slots=num_slots,
             max_tokens=min(least.max_tokens, _step_tokens(settings, num_slots)),
             eval_tokens=num_slots * least.eval_tokens,
         )
-        if _parts(facts, settings, capacity).reserved_gib <= usable_gib:
-            return capacity
-    return None
+
+    def is_too_large(num_slots: int) -> bool:
+        return _parts(facts, settings, of(num_slots)).reserved_gib > usable_gib
+
+    most = bisect.bisect_left(range(1, limit + 1), True, key=is_too_large)
+    return of(most) if most else None
 
 
 def _grown(
@@ -195,4 +206,5 @@ def _parts(facts: ModelFacts, settings: TrainingOptions, capacity: Capacity) -> 
         max_tokens=capacity.max_tokens,
         eval_tokens=capacity.eval_tokens,
         is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
     )

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from trainables.examples import Example
-from trainables.packing.batch import round_up
 from trainables.packing.generate import PROMPT_TOKENS, TOKENS_MULTIPLE, batches, padded
 from trainables.packing.kv_cache import KeysValues
 from trainables.packing.loss import CHUNK_LABELS
+from trainables.packing.shapes import round_up
 from trainables.packing.slot_decoder import SlotDecoder
 
 
@@ -46,7 +46,7 @@ def _batch(
 ) -> Tensor:
     """The same (K, S, L) of rows that are read together."""
     num_rows = len(examples)
-    ids_ST, lengths_S = padded(examples, num_rows, decoder.device)
+    ids_ST, lengths_S = padded(examples, decoder.device)
     num_places = round_up(ids_ST.shape[1] + longest, TOKENS_MULTIPLE)
     cache = decoder.new_cache(num_rows, num_places)
     x_KND = decoder.read(ids_ST, cache)

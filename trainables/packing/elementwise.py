@@ -1,15 +1,13 @@
-"""What lies between a decoder's products: norms, rotary positions, the gate. Compiled or plain.
+"""What lies between a decoder's products: norms, rotary positions, the gate. Fused or plain.
 
-Each function is compiled once for every number of tokens. The products, the attention and LoRA
-have kernels of their own and stay outside.
+The products, the attention and LoRA have kernels of their own and stay outside.
 
 Shapes: N tokens (or rows of tokens), D features, C features of a head, E features of all heads,
 F features between gate and down.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +22,7 @@ class Norms(NamedTuple):
 
 
 class Elementwise(NamedTuple):
-    """The functions of this file, plain or compiled."""
+    """The functions of this file, plain or fused."""
 
     add_norm: Callable[..., tuple[Tensor, Tensor]]
     heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -36,13 +34,14 @@ def plain() -> Elementwise:
     return Elementwise(add_norm, heads, swiglu)
 
 
-@functools.cache
-def compiled() -> Elementwise:
-    """Compiled for any number of tokens, on a GPU."""
-    from trainables.packing import gate  # loads Triton, which a CPU has no use for
-    from trainables.packing import heads as kernels
+def fused() -> Elementwise:
+    """One kernel each, for a GPU."""
+    # These load Triton, which a CPU has no use for.
+    from trainables.packing import add_norm as norm_kernels
+    from trainables.packing import gate
+    from trainables.packing import heads as head_kernels
 
-    return Elementwise(_any_tokens(add_norm), kernels.heads, gate.swiglu)
+    return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
 
 
 def add_norm(
@@ -95,17 +94,3 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return x * cos + turned * sin
-
-
-def _any_tokens(function: Callable[..., Any], backend: Any = "inductor") -> Callable[..., Any]:
-    """Compiled with the number of tokens left open and all other sizes fixed."""
-    made = torch.compile(function, fullgraph=True, backend=backend)
-
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        for arg in args:
-            if isinstance(arg, Tensor) and arg.dim() > 1:
-                torch._dynamo.maybe_mark_dynamic(arg, 0)
-        return made(*args)
-
-    return call

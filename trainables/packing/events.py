@@ -33,10 +33,15 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """The sweep has stopped the trial; its slot is given to another."""
+
+
+@dataclass(frozen=True)
 class LeaseLost:
     """The pack does not know the lease, or no longer: join again."""
 
 
-Event = Reported | Failed | Aborted | Finished | LeaseLost
-LAST_EVENTS = (Failed, Aborted, Finished)
+Event = Reported | Failed | Aborted | Finished | Stopped | LeaseLost
+LAST_EVENTS = (Failed, Aborted, Finished, Stopped)
 """After one of these there is nothing to wait for."""

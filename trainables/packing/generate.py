@@ -11,16 +11,18 @@ from torch import Tensor
 
 from trainables.evaluate import until_stop
 from trainables.examples import Example
-from trainables.packing.batch import round_up
 from trainables.packing.decode import Batch, decode, is_stop
 from trainables.packing.kv_cache import KeysValues
 from trainables.packing.model import PackedModel
+from trainables.packing.shapes import round_up
 from trainables.packing.slot_decoder import SlotDecoder
 from trainables.packing.target_losses import summed_losses
 from trainables.packing.transfer import moved
 
 TOKENS_MULTIPLE = 64
-"""Rows are padded to a multiple of it, for few shapes."""
+"""Places of the cache's rows are a multiple of it, for few shapes."""
+READ_MULTIPLE = 8
+"""Rows that are read together are padded to a multiple of it, for aligned loads."""
 PROMPT_TOKENS = 1 << 16
 """Places that are computed together while rows are read, whatever the cache can hold: as many as in
 a training step of 16 slots, 8 rows and 512 tokens."""
@@ -35,7 +37,6 @@ def generate(
     stop_ids: Sequence[int],
     max_new_tokens: int,
     max_tokens_per_batch: int,
-    is_compiled: bool = False,
     is_graphed: bool = False,
 ) -> list[list[list[int]]]:
     """Each slot's answers as tokens without their end, in the order of the prompts.
@@ -48,13 +49,12 @@ def generate(
         max_new_tokens: longest answer.
         max_tokens_per_batch: places of the cache, over all slots and rows; a batch has one row a
             slot at least, even where that is more.
-        is_compiled: compile the decoder's layers.
         is_graphed: record the step as a CUDA graph for every shape and replay it.
     """
     if not slots:
         return []
     answers, _ = answers_and_losses(
-        SlotDecoder.of(model, slots, is_compiled),
+        SlotDecoder.of(model, slots),
         [Example(prompt, []) for prompt in prompts],
         stop_ids=stop_ids,
         max_new_tokens=max_new_tokens,
@@ -86,6 +86,7 @@ def answers_and_losses(
         losses_K += batch.losses_K
         decode(batch, max_new_tokens, is_graphed)
         rows = batch.answers_AL.view(decoder.num_slots, -1, max_new_tokens).tolist()
+        del batch  # its cache must go before the next one comes
         for found, row in zip(answers, rows, strict=True):
             for index, ids in zip(places, row, strict=False):
                 found[index] = until_stop(ids, stop_ids)
@@ -119,12 +120,12 @@ def _read_rows(
     longest = max(_num_places(example, max_new_tokens) for example in examples)
     num_places = round_up(longest, TOKENS_MULTIPLE)
     cache = decoder.new_cache(num_rows, num_places)
-    shape_KS = (decoder.num_slots, num_rows)
-    ids_ST, lengths_S = padded(examples, num_rows, decoder.device)
-    tokens_KS, losses_K = _read(decoder, examples, ids_ST, lengths_S, cache)
+    tokens_KS, losses_K = _read(decoder, examples, cache)
+    lengths_S = torch.ones(num_rows, dtype=torch.int64)
+    lengths_S[: len(examples)] = torch.tensor([len(row.prompt_ids) for row in examples])
     stops = torch.tensor(stop_ids, dtype=torch.int64, device=decoder.device)
     is_filler_S = torch.arange(num_rows, device=decoder.device) >= len(examples)
-    home_KS = torch.arange(tokens_KS.numel(), device=decoder.device).view(shape_KS)
+    home_KS = torch.arange(tokens_KS.numel(), device=decoder.device).view_as(tokens_KS)
     answers_AL = tokens_KS.new_zeros(tokens_KS.numel(), max_new_tokens)
     answers_AL[:, 0] = tokens_KS.flatten()
     return Batch(
@@ -133,7 +134,7 @@ def _read_rows(
         rotation=decoder.rotation(num_places),
         stops=stops,
         tokens_KS=tokens_KS,
-        places_KS=lengths_S.repeat(decoder.num_slots, 1),
+        places_KS=moved(lengths_S, decoder.device).repeat(decoder.num_slots, 1),
         is_done_KS=is_stop(tokens_KS, stops) | is_filler_S,
         home_KS=home_KS,
         answers_AL=answers_AL,
@@ -143,33 +144,43 @@ def _read_rows(
 
 
 def padded(
-    examples: Sequence[Example], num_rows: int, device: torch.device
+    examples: Sequence[Example], device: torch.device, multiple: int = TOKENS_MULTIPLE
 ) -> tuple[Tensor, Tensor]:
-    """Tokens (S, T) padded on the right, and the prompts' lengths (S,); fillers are one token."""
-    rows = [*examples, *[Example([0], [])] * (num_rows - len(examples))]
-    width = round_up(max(len(row.input_ids) for row in rows), TOKENS_MULTIPLE)
-    ids_ST = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in rows])
-    lengths_S = torch.tensor([len(row.prompt_ids) for row in rows])
+    """Tokens (S, T) padded on the right to a multiple, and the prompts' lengths (S,)."""
+    width = round_up(max(len(row.input_ids) for row in examples), multiple)
+    ids_ST = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in examples])
+    lengths_S = torch.tensor([len(row.prompt_ids) for row in examples])
     return moved(ids_ST, device), moved(lengths_S, device)
 
 
 def _read(
-    decoder: SlotDecoder,
-    examples: Sequence[Example],
-    ids_ST: Tensor,
-    lengths_S: Tensor,
-    cache: Sequence[KeysValues],
+    decoder: SlotDecoder, examples: Sequence[Example], cache: Sequence[KeysValues]
 ) -> tuple[Tensor, Tensor]:
-    """Read rows into the cache, some at a time; the token (K, S) after each prompt, and losses."""
-    num_rows, width = ids_ST.shape
-    most = max(1, PROMPT_TOKENS // (decoder.num_slots * width))
-    share = min(num_rows, 1 << (most.bit_length() - 1))
-    tokens, losses = [], []
-    for first in range(0, num_rows, share):
-        rows = slice(first, first + share)
+    """Read rows into the cache, some at a time; the token (K, S) after each prompt, and losses.
+
+    Rows that fill up the cache's shape are not read.
+    """
+    num_rows = cache[0].keys_KSGTC.shape[1]
+    tokens_KS = torch.zeros(decoder.num_slots, num_rows, dtype=torch.int64, device=decoder.device)
+    losses_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
+    for rows in _reads(examples, decoder.num_slots):
+        some = examples[rows]
+        ids_ST, lengths_S = padded(some, decoder.device, READ_MULTIPLE)
+        width = ids_ST.shape[1]
         kept = [KeysValues(keys[:, rows], values[:, rows]) for keys, values in cache]
-        x_KND = decoder.read(ids_ST[rows], kept)
-        last_S = lengths_S[rows] - 1 + torch.arange(share, device=decoder.device) * width
-        tokens.append(decoder.logits(x_KND[:, last_S]).argmax(dim=-1))
-        losses.append(summed_losses(decoder, x_KND, examples[rows], width))
-    return torch.cat(tokens, dim=1), torch.stack(losses).sum(dim=0)
+        x_KND = decoder.read(ids_ST, kept)
+        last_S = lengths_S - 1 + torch.arange(len(some), device=decoder.device) * width
+        tokens_KS[:, rows] = decoder.logits(x_KND[:, last_S]).argmax(dim=-1)
+        losses_K += summed_losses(decoder, x_KND, some, width)
+    return tokens_KS, losses_K
+
+
+def _reads(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
+    """Neighbouring rows that are read together, each time as many as PROMPT_TOKENS hold."""
+    first = widest = 0
+    for row, example in enumerate(examples):
+        widest = max(widest, round_up(len(example.input_ids), READ_MULTIPLE))
+        if row > first and num_slots * (row + 1 - first) * widest > PROMPT_TOKENS:
+            yield slice(first, row)
+            first, widest = row, round_up(len(example.input_ids), READ_MULTIPLE)
+    yield slice(first, len(examples))

@@ -4,8 +4,9 @@ It owns the base, the tokenised rows and the pack. Events are in trainables/pack
 """
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,34 +16,37 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from trainables.base_model import device, load_base, load_tokenizer
-from trainables.config import TrainingSettings, TrialConfig
-from trainables.evaluate import fixed_slice, rung_rows
-from trainables.examples import encode_training_rows
-from trainables.memory import free_memory, reset_peak
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.eval_rows import fixed_slice, rung_rows
+from trainables.examples import Example, encode_training_rows
+from trainables.memory import free_memory, peak_gib, reset_peak
 from trainables.packing.capacity import Capacity
 from trainables.packing.events import Event
 from trainables.packing.leases import Leases
 from trainables.packing.ledger import Ledger, LedgerKeeper
+from trainables.packing.pace import Pace
 from trainables.packing.pack import Pack
+from trainables.packing.probe import measure_pace
 from trainables.packing.rounds import Rounds
-from trainables.packing.scorer import Scorer
+from trainables.packing.scorer import Scorer, load_metrics
+from trainables.scored import Scored
 from trainables.tasks import TASKS
 from trainables.tasks.base import Row, Scoring, Splits
-
-Scores = dict[str, dict[str, float]]
-"""Metrics by name, by what was scored; see trainables.final.score."""
 
 
 class PackHost:
     """A pack and its loop. All methods but run are quick and may be called from any thread.
 
     Args:
-        settings: of every trial.
+        settings: of every trial, apart from its seed.
         capacity: sizes of the pack.
         lease_timeout_s: how long a trial may be silent before its slot is freed.
         admit_wait_s: how long a waiting trial waits for others, so that they enter together.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before.
+        probed: hyperparameters as the sweep's space has them: what the pack's pace is measured
+            with before the first trial enters; none to leave that out.
+        since_s: time.monotonic() at which the pack's time begins; now if not given.
     """
 
     def __init__(
@@ -53,18 +57,23 @@ class PackHost:
         *,
         admit_wait_s: float = 1.0,
         decision_wait_s: float = 10.0,
+        probed: Sequence[Hyperparameters] = (),
+        since_s: float | None = None,
     ) -> None:
         self._settings = settings
         self._capacity = capacity
         self._leases = Leases(lease_timeout_s)
         self._admit_wait_s = admit_wait_s
         self._decision_wait_s = decision_wait_s
-        self._ledger = LedgerKeeper(_device_name())
+        self._probed = probed
+        self._ledger = LedgerKeeper(_device_name(), since_s)
         self._tests: queue.SimpleQueue[_Test] = queue.SimpleQueue()
         self._splits: Splits | None = None
-        self._scorer: Callable[[Sequence[Row]], Scorer] | None = None
+        self._scorer: Callable[..., Scorer] | None = None
         self.has_loaded = False
         """Whether the rows and the base are there."""
+        self.pace: Future[Pace | None] = Future()
+        """Once the base is there; None where it is not measured, fails if the loop ends first."""
 
     def join(self, trial: TrialConfig) -> int:
         """The lease number of a trial, which from now on waits for a slot.
@@ -74,7 +83,7 @@ class PackHost:
         Raises:
             ValueError: the trial is not of this pack's sweep, or its rank is too large.
         """
-        if trial.settings != self._settings:
+        if replace(trial.settings, seed=self._settings.seed) != self._settings:
             raise ValueError(f"the settings of {trial.trial_id} are not those of the pack")
         if trial.params.lora_rank > self._capacity.max_rank:
             rule = f"at most the pack's max_rank ({self._capacity.max_rank})"
@@ -85,7 +94,7 @@ class PackHost:
         """What happened next to the trial, or None if nothing has within timeout_s.
 
         Renews the lease, while it waits too. To ask again after a report says that the trial goes
-        on: until then the pack trains it to its next rung at most.
+        on, as decide does: until then the pack trains it to its next rung at most.
         """
         return self._leases.next_event(lease, timeout_s)
 
@@ -101,12 +110,19 @@ class PackHost:
         """As leave, for whoever holds the trial's lease."""
         self._leases.evict(trial_id)
 
-    def final_scores(self, adapter: Path) -> Future[Scores]:
+    def decide(self, step: int, goes_on: Mapping[str, bool]) -> None:
+        """What the sweep has decided about trials that reported at a step; others are no matter.
+
+        Those that do not go on free their slots, and nothing of them is written from now on.
+        """
+        self._leases.decide(step, goes_on)
+
+    def final_scores(self, adapters: Mapping[str, Path]) -> Future[dict[str, Scored]]:
         """See trainables.final.score; done between two steps, in the slots that are then free.
 
         The future fails if the loop ends before, or has no slot free.
         """
-        test = _Test(adapter, Future())
+        test = _Test(adapters, Future())
         self._tests.put(test)
         if self._leases.is_closed:  # the loop may have looked for the last time
             self._refuse_tests()
@@ -114,7 +130,7 @@ class PackHost:
 
     def ledger(self) -> Ledger:
         """Where the loop's time went so far."""
-        return self._ledger.so_far()
+        return self._ledger.so_far(peak_gib())
 
     def close(self) -> None:
         """End run at the next step; whoever waits for an event is told that the lease is lost."""
@@ -138,6 +154,8 @@ class PackHost:
         finally:
             self.close()
             self._ledger.end()
+            if not self.pace.done():
+                self.pace.set_exception(RuntimeError("the pack has ended"))
             self._refuse_tests()
 
     def _start(self) -> Rounds:
@@ -146,18 +164,21 @@ class PackHost:
         settings = self._settings
         task = TASKS[settings.task](settings.task_options)
         tokenizer = load_tokenizer(settings.model)  # transformers loads its parts in one thread
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:  # what these two import has no module in common
             loading = pool.submit(new_pack, settings, self._capacity)
+            metrics = pool.submit(load_metrics)
             splits = task.load(settings.data)
             examples = encode_training_rows(
                 tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
             )
             pack = loading.result()
+            metrics.result()
         self._splits = splits
         self._scorer = partial(self._scorer_of, tokenizer, splits.scoring)
         last = self._scorer(rung_rows(splits.validation, settings, settings.max_steps))
         first_rows = rung_rows(splits.validation, settings, settings.rungs[0])
-        before = last if len(first_rows) == last.num_rows else self._scorer(first_rows)
+        before = last if len(first_rows) == len(last.rows) else self._scorer(first_rows)
+        self.pace.set_result(self._measured(pack, examples, first_rows))
         return Rounds(
             pack,
             lambda step: last if step >= settings.max_steps else before,
@@ -168,14 +189,39 @@ class PackHost:
             ledger=self._ledger,
         )
 
+    def _measured(
+        self, pack: Pack, examples: Sequence[Example], rows: Sequence[Row]
+    ) -> Pace | None:
+        if not self._probed:
+            return None
+        assert self._scorer is not None
+        load_s = self._ledger.so_far().wall_s
+        self._ledger.turn_to("probe")
+        return measure_pace(
+            pack,
+            examples,
+            rows,
+            self._scorer,
+            self._settings,
+            self._capacity,
+            self._probed,
+            device_name=_device_name(),
+            load_s=load_s,
+            warms_up=device().type == "cuda",
+        )
+
     def _scorer_of(
-        self, tokenizer: PreTrainedTokenizerBase, scoring: Scoring, rows: Sequence[Row]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        scoring: Scoring,
+        rows: Sequence[Row],
+        settings: TrainingSettings | None = None,
     ) -> Scorer:
         return Scorer(
             tokenizer,
             rows,
             scoring,
-            self._settings,
+            settings or self._settings,
             max_tokens=self._capacity.eval_tokens,
             is_graphed=device().type == "cuda",
         )
@@ -191,13 +237,14 @@ class PackHost:
         all_rows = fixed_slice(self._splits.test, len(self._splits.test))
         try:
             (validation_base,) = rounds.final_scores([None], self._scorer(validation))
-            test_base, tuned = rounds.final_scores([None, test.adapter], self._scorer(all_rows))
+            test_base, *tuned = rounds.final_scores(
+                [None, *test.adapters.values()], self._scorer(all_rows)
+            )
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             test.scores.set_exception(error)
             return
-        test.scores.set_result(
-            {"validation_base": validation_base, "test_base": test_base, "test": tuned}
-        )
+        base = {"validation_base": validation_base, "test_base": test_base}
+        test.scores.set_result(base | dict(zip(test.adapters, tuned, strict=True)))
 
     def _refuse_tests(self) -> None:
         while True:
@@ -211,8 +258,8 @@ class PackHost:
 class _Test(NamedTuple):
     """A final test that was asked for."""
 
-    adapter: Path
-    scores: Future[Scores]
+    adapters: Mapping[str, Path]
+    scores: Future[dict[str, Scored]]
 
 
 def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
@@ -223,6 +270,7 @@ def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
         max_rank=capacity.max_rank,
         max_tokens=capacity.max_tokens,
         is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
         is_fast=device().type == "cuda" and settings.compute_dtype == "bfloat16",
     )
     free_memory()  # the base's NF4 weights, which stand in a cycle of references

@@ -14,7 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from trainables.packing.masks import KEEP_BITS, LAST_SHIFT, ROUNDS, Dropout
-from trainables.packing.segments import BLOCK_TOKENS, Segments
+from trainables.packing.segments import Segments
+from trainables.packing.shapes import BLOCK_TOKENS
 
 SHIFT_1, FACTOR_1 = tl.constexpr(ROUNDS[0][0]), tl.constexpr(ROUNDS[0][1])
 SHIFT_2, FACTOR_2 = tl.constexpr(ROUNDS[1][0]), tl.constexpr(ROUNDS[1][1])

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from trainables.packing.elementwise import Elementwise
-from trainables.packing.lora import FrozenLinears, base_product
+from trainables.packing.lora import FrozenLinears, add_base_product
 from trainables.packing.model import LayerWeights
 
 
@@ -159,11 +159,15 @@ def _after_attention(
 
 
 def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tensor:
-    """The outputs (K, N, O) of the modules that share an input, side by side."""
+    """The outputs (K, N, O) of the modules that share an input, side by side.
+
+    LoRA's products are written first and the base's adds to them, as in training.
+    """
     rank = group.lora_b_KOR[0].shape[-1]
     inner_MKNR = torch.split(torch.bmm(x_KND, group.lora_a_KID.mT), rank, dim=-1)
-    y_KNO = base_product(x_KND.flatten(0, 1), linears).view(*x_KND.shape[:2], -1)
+    y_KNO = x_KND.new_empty(*x_KND.shape[:2], sum(linears.sizes))
     parts = torch.split(y_KNO, list(linears.sizes), dim=-1)
     for y, inner_KNR, lora_b_KOR in zip(parts, inner_MKNR, group.lora_b_KOR, strict=True):
-        y += torch.bmm(inner_KNR, lora_b_KOR.mT)
+        torch.bmm(inner_KNR, lora_b_KOR.mT, out=y)
+    add_base_product(y_KNO.flatten(0, 1), x_KND.flatten(0, 1), linears)
     return y_KNO

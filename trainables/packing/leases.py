@@ -8,11 +8,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainables.config import TrialConfig
-from trainables.packing.events import LAST_EVENTS, Event, LeaseLost, Reported
+from trainables.packing.events import LAST_EVENTS, Event, LeaseLost, Reported, Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,24 @@ class Lease:
     """Its last event has happened."""
     events: deque[Event] = field(default_factory=deque)
     num_listeners: int = 0
-    is_deciding: bool = False
-    """The trial has taken a report and has not asked for the next event yet."""
+    reported_step: int = 0
+    """Of the last report that was posted."""
+    taken_step: int = 0
+    """Of the last report that the trial has taken."""
+    decided_step: int = 0
+    """Of the last report after which the trial is known to go on."""
     folder_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the loop writes to the trial's folder."""
 
     @property
+    def is_live(self) -> bool:
+        """Whether the trial is still to be trained: it has neither gone nor ended."""
+        return self.is_open and not self.has_ended
+
+    @property
     def is_decided(self) -> bool:
-        """Whether the trial goes on after all its reports, or is gone."""
-        has_report = any(isinstance(event, Reported) for event in self.events)
-        return not self.is_open or not (self.is_deciding or has_report)
+        """Whether the trial goes on after all its reports, or is gone or stopped."""
+        return not self.is_live or self.decided_step >= self.reported_step
 
 
 class Leases:
@@ -86,7 +94,7 @@ class Leases:
             lease = self._open.get(number)
             if lease is None:
                 return LeaseLost()
-            lease.is_deciding = False
+            lease.decided_step = max(lease.decided_step, lease.taken_step)
             lease.num_listeners += 1
             self._changed.notify_all()
             self._changed.wait_for(
@@ -115,6 +123,21 @@ class Leases:
         """End the lease of a trial, if it has one; as leave."""
         for lease in self._of(trial_id):
             self._end(lease)
+
+    def decide(self, step: int, goes_on: Mapping[str, bool]) -> None:
+        """Say which trials go on after their reports at a step, and end those that do not.
+
+        The trials' own processes say so too, each when it has heard it; what is decided about
+        many at once would wait for the slowest of them.
+        """
+        with self._changed:
+            for lease in self._open.values():
+                decision = goes_on.get(lease.trial.trial_id)
+                if decision is True:
+                    lease.decided_step = max(lease.decided_step, step)
+                elif decision is False:
+                    self.post(lease, Stopped())
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Wake everyone up; events that have happened can still be taken."""
@@ -148,10 +171,15 @@ class Leases:
                     self._drop(lease)
 
     def post(self, lease: Lease, *events: Event) -> None:
-        """Tell a trial what happened."""
+        """Tell a trial what happened; after its end nothing more does."""
         with self._changed:
-            lease.events.extend(events)
-            lease.has_ended = lease.has_ended or isinstance(events[-1], LAST_EVENTS)
+            for event in events:
+                if lease.has_ended:
+                    return
+                lease.events.append(event)
+                lease.has_ended = isinstance(event, LAST_EVENTS)
+                if isinstance(event, Reported):
+                    lease.reported_step = event.report.step
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
@@ -180,7 +208,8 @@ class Leases:
         if not lease.events:
             return LeaseLost() if self._is_closed else None
         event = lease.events.popleft()
-        lease.is_deciding = isinstance(event, Reported)
+        if isinstance(event, Reported):
+            lease.taken_step = event.report.step
         if isinstance(event, LAST_EVENTS):
             self._drop(lease)
         return event

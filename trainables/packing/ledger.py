@@ -1,13 +1,44 @@
-"""Where a pack's time goes: seconds by activity, and what it computed. Standard library only."""
+"""Where a pack's time goes: seconds by activity and by trial. Standard library only."""
 
+import contextlib
+import json
+import os
 import threading
 import time
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
-Activity = Literal["load", "admit", "train", "evaluate", "report", "decide", "test", "idle"]
-"""Reading base and rows; placing trials in slots; optimizer steps; scoring; saving and telling;
-waiting for trials' decisions; the final test; having no trial."""
+Activity = Literal[
+    "load", "probe", "admit", "train", "evaluate", "report", "decide", "test", "idle"
+]
+"""Reading base and rows; measuring the pace; placing trials in slots; optimizer steps; scoring;
+saving and telling; waiting for trials' decisions; the final test; having no trial."""
+Work = Literal["trained", "scored", "saved"]
+
+FOLDER_NAME = ".ledgers"
+"""In the checkpoints' folder: one file a pack that ever ran for the sweep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one trial took of a pack."""
+
+    seconds: float = 0.0
+    """Of the pack's wall time."""
+    trained_tokens: int = 0
+    """Real tokens of its optimizer steps, those that were lost and repeated included."""
+    scored_tokens: int = 0
+    """Tokens of the prompts and targets that it was scored on; answers are not counted."""
+
+    def __add__(self, other: "Share") -> "Share":
+        return Share(
+            seconds=self.seconds + other.seconds,
+            trained_tokens=self.trained_tokens + other.trained_tokens,
+            scored_tokens=self.scored_tokens + other.scored_tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +47,30 @@ class Ledger:
 
     device: str
     """Name of the GPU, or "cpu"."""
+    started: float
+    """When the pack's process began with it, in Unix time."""
     seconds: dict[str, float]
-    """By activity; they sum to the wall time of the pack's loop."""
+    """By activity; they sum to the wall time of the pack."""
+    shares: dict[str, Share] = field(default_factory=dict)
+    """By trial; with overhead_s they sum to the same wall time."""
     trial_steps: int
     """Optimizer steps, summed over trials."""
     real_tokens: int
     """Training tokens that are not there to fill up a pass."""
     computed_tokens: int
     """Places of all passes."""
+    peak_gib: float = 0.0
+    """Highest memory: allocated on the GPU, or resident in the process on a CPU."""
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that the pack held its GPU."""
+        return sum(self.seconds.values())
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds that no trial is charged with: loading, admission, waiting, the test."""
+        return self.wall_s - sum(share.seconds for share in self.shares.values())
 
 
 class LedgerKeeper:
@@ -31,22 +78,55 @@ class LedgerKeeper:
 
     Args:
         device: see Ledger.
+        since_s: time.monotonic() at which the pack's time begins; now if not given.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, since_s: float | None = None) -> None:
         self._device = device
         self._lock = threading.Lock()
         self._seconds = {str(activity): 0.0 for activity in get_args(Activity)}
+        self._shares: dict[str, Share] = {}
         self._activity: Activity = "load"
-        self._since_s = time.monotonic()
+        now_s = time.monotonic()
+        self._since_s = now_s if since_s is None else since_s
+        self._started = time.time() - (now_s - self._since_s)
+        self._uncharged_s = 0.0
         self._has_ended = False
         self._trial_steps = self._real_tokens = self._computed_tokens = 0
 
     def turn_to(self, activity: Activity) -> None:
-        """The loop does something else from now on."""
+        """The loop does something else from now on; what was not charged before is overhead."""
         with self._lock:
             self._settle()
             self._activity = activity
+            self._uncharged_s = 0.0
+
+    def charge(self, amounts: Mapping[str, int], work: Work) -> None:
+        """Divide the time since the last turn or charge among trials.
+
+        Args:
+            amounts: by trial, in proportion to which it is divided: tokens trained or scored;
+                1 each for what is divided evenly ("saved").
+            work: what the amounts are of.
+        """
+        total = sum(amounts.values())
+        with self._lock:
+            self._settle()
+            if total == 0:
+                return
+            for trial_id, amount in amounts.items():
+                added = Share(
+                    seconds=self._uncharged_s * amount / total,
+                    trained_tokens=amount if work == "trained" else 0,
+                    scored_tokens=amount if work == "scored" else 0,
+                )
+                self._shares[trial_id] = self._shares.get(trial_id, Share()) + added
+            self._uncharged_s = 0.0
+
+    def seconds_of(self, trial_id: str) -> float:
+        """What a trial was charged with so far."""
+        with self._lock:
+            return self._shares.get(trial_id, Share()).seconds
 
     def end(self) -> None:
         """Nothing more is counted."""
@@ -61,20 +141,56 @@ class LedgerKeeper:
             self._real_tokens += real_tokens
             self._computed_tokens += computed_tokens
 
-    def so_far(self) -> Ledger:
+    def so_far(self, peak_gib: float = 0.0) -> Ledger:
         """A copy that no longer changes."""
         with self._lock:
             self._settle()
             return Ledger(
                 device=self._device,
+                started=self._started,
                 seconds=dict(self._seconds),
+                shares=dict(self._shares),
                 trial_steps=self._trial_steps,
                 real_tokens=self._real_tokens,
                 computed_tokens=self._computed_tokens,
+                peak_gib=peak_gib,
             )
 
     def _settle(self) -> None:
         now_s = time.monotonic()
         if not self._has_ended:
             self._seconds[self._activity] += now_s - self._since_s
+            self._uncharged_s += now_s - self._since_s
         self._since_s = now_s
+
+
+def new_path(checkpoints: Path) -> Path:
+    """Where a new pack of the sweep keeps its ledger; names rise with time."""
+    folder = checkpoints / FOLDER_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
+
+
+def write_ledger(ledger: Ledger, path: Path) -> None:
+    """Replace a ledger's file at once, so that a reader finds a whole one whenever it looks.
+
+    Raises:
+        OSError: the disk is full or gone; the older file stays.
+    """
+    aside = path.with_suffix(f".{threading.get_ident()}.aside")
+    aside.write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+    os.replace(aside, path)
+
+
+def read_ledgers(checkpoints: Path) -> list[Ledger]:
+    """Ledgers of all packs that ever ran for the sweep, dead ones included, oldest first.
+
+    What cannot be read (a file that another version wrote) is left out: it costs figures only.
+    """
+    found = []
+    for path in sorted((checkpoints / FOLDER_NAME).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            shares = {name: Share(**share) for name, share in values.pop("shares").items()}
+            found.append(Ledger(**values, shares=shares))
+    return found

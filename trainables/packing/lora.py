@@ -12,7 +12,6 @@ import torch
 from bitsandbytes.functional import dequantize_blockwise
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor
-from torch.nn.functional import linear
 
 from trainables.packing.masks import Dropout
 from trainables.packing.segments import Segments, contract_, expand, reduce
@@ -98,9 +97,14 @@ def packed_linears(
     return y_NO
 
 
-def base_product(x_ND: Tensor, linears: FrozenLinears) -> Tensor:
-    """x times the frozen weights, over the tokens of all slots at once."""
-    return linear(x_ND, _dense(linears, x_ND.dtype), linears.bias_O)
+def add_base_product(y_NO: Tensor, x_ND: Tensor, linears: FrozenLinears) -> None:
+    """Add x times the frozen weights to y, over the tokens of all slots at once.
+
+    The product reads what it is added to while it computes; added after it, that costs twice.
+    """
+    y_NO.addmm_(x_ND, _dense(linears, x_ND.dtype).T)
+    if linears.bias_O is not None:
+        y_NO += linears.bias_O
 
 
 class _PackedLinears(torch.autograd.Function):
@@ -120,7 +124,7 @@ class _PackedLinears(torch.autograd.Function):
         for place, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[place], group.scaling_KM[:, place]
             expand(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
-        _add_base_product(y_NO, x_ND, linears)
+        add_base_product(y_NO, x_ND, linears)
         ctx.save_for_backward(x_ND, inner_MNR)
         ctx.others = (linears, group, segments, dropout)
         return y_NO
@@ -143,13 +147,6 @@ class _PackedLinears(torch.autograd.Function):
         expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
         grad_ND.addmm_(grad_NO, _dense(linears, grad_NO.dtype))
         return grad_ND, None, None, None, None
-
-
-def _add_base_product(y_NO: Tensor, x_ND: Tensor, linears: FrozenLinears) -> None:
-    """The product reads what it is added to while it computes; added after it, that costs twice."""
-    y_NO.addmm_(x_ND, _dense(linears, x_ND.dtype).T)
-    if linears.bias_O is not None:
-        y_NO += linears.bias_O
 
 
 def _dense(linears: FrozenLinears, dtype: torch.dtype) -> Tensor:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainables.config import LINEAR_LAYERS
 from trainables.packing.adapters import GROUPS, Adapters
 from trainables.packing.attention import attention
 from trainables.packing.batch import Pass
-from trainables.packing.elementwise import Norms, compiled, plain, rms_norm
+from trainables.packing.elementwise import Norms, fused, plain, rms_norm
 from trainables.packing.lora import FrozenLinears, LoraGroup, freeze, packed_linears
 from trainables.packing.loss import label_losses
 
@@ -39,11 +40,18 @@ class PackedModel:
         base: from load_base.
         adapters: of the same model.
         is_dequantised: keep the base in its compute type; 4 times the memory and the same numbers.
-        is_compiled: compile what lies between the products.
+        is_fused: one kernel for each thing between the products; for a GPU.
+        is_checkpointed: keep only the blocks' inputs for the backward pass, and compute the rest of
+            each block again there (arXiv 1604.06174).
     """
 
     def __init__(
-        self, base: PreTrainedModel, adapters: Adapters, is_dequantised: bool, is_compiled: bool
+        self,
+        base: PreTrainedModel,
+        adapters: Adapters,
+        is_dequantised: bool,
+        is_fused: bool,
+        is_checkpointed: bool = False,
     ) -> None:
         require_supported(base.config)
         self.config = base.config
@@ -57,7 +65,8 @@ class PackedModel:
             linears.num_weights for one in self.layers for linears in one.linears
         )
         """Of the linear layers of all blocks."""
-        self.elementwise = compiled() if is_compiled else plain()
+        self.elementwise = fused() if is_fused else plain()
+        self._is_checkpointed = is_checkpointed
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,7 +90,7 @@ class PackedModel:
         angles = (cos_1NC[0], sin_1NC[0])
         x_ND, y_ND = embedded_ND, None
         for weights, groups in zip(self.layers, self.adapters.layers, strict=True):
-            x_ND, y_ND = self._layer(x_ND, y_ND, weights, groups, angles, batch)
+            x_ND, y_ND = self._block(x_ND, y_ND, weights, groups, angles, batch)
         assert y_ND is not None
         return x_ND + y_ND
 
@@ -99,6 +108,15 @@ class PackedModel:
         normed_ND = rms_norm(hidden_ND, self.norm_D, self.config.rms_norm_eps)
         logits_NV: Tensor = normed_ND @ self.head_VD.T
         return logits_NV
+
+    def _block(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        if not self._is_checkpointed:
+            return self._layer(*inputs)
+        # Dropout is made of row keys: no generator's state has to be kept.
+        made: tuple[Tensor, Tensor] = checkpoint(
+            self._layer, *inputs, use_reentrant=False, preserve_rng_state=False
+        )
+        return made
 
     def _layer(
         self,

@@ -3,6 +3,7 @@
 Shapes: K slots, P LoRA numbers of a slot.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,11 +35,11 @@ class PackedAdamW:
     Args:
         params_KP: the weights, which step updates.
         grads_KP: their gradients, which step clears.
-        is_compiled: compile the update into one kernel.
+        is_fused: the update is one kernel; for a GPU.
     """
 
-    def __init__(self, params_KP: Tensor, grads_KP: Tensor, is_compiled: bool = False) -> None:
-        self._adamw_ = torch.compile(_adamw_, fullgraph=True) if is_compiled else _adamw_
+    def __init__(self, params_KP: Tensor, grads_KP: Tensor, is_fused: bool = False) -> None:
+        self._adamw_ = _kernel() if is_fused else adamw_
         self.exp_avg_KP = torch.zeros_like(params_KP)
         self.exp_avg_sq_KP = torch.zeros_like(params_KP)
         self._params_KP = params_KP
@@ -77,10 +78,16 @@ class PackedAdamW:
             tensor_KP[slot].zero_()
 
     def _table(self, updates: list[SlotUpdate | None]) -> Tensor:
-        """(7, K), in the order in which _adamw_ reads it; powers are taken in float64 first."""
+        """(7, K), in the order in which adamw_ reads it; powers are taken in float64 first."""
         rows = [_row(update) for update in updates]
         table_K7 = torch.tensor(rows, dtype=self._params_KP.dtype)
         return moved(table_K7.T.contiguous(), self._params_KP.device)
+
+
+def _kernel() -> Callable[..., None]:
+    from trainables.packing import adamw  # loads Triton, which a CPU has no use for
+
+    return adamw.adamw_
 
 
 def _row(update: SlotUpdate | None) -> list[float]:
@@ -92,7 +99,7 @@ def _row(update: SlotUpdate | None) -> list[float]:
     return [1.0, update.max_grad_norm, decay, root_correction, step_size, 1 - BETA1, 1 - BETA2]
 
 
-def _adamw_(
+def adamw_(
     params_KP: Tensor,
     grads_KP: Tensor,
     exp_avg_KP: Tensor,

@@ -14,7 +14,7 @@ from trainables.base_model import DTYPES
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.examples import Example
 from trainables.packing.adapters import Adapters
-from trainables.packing.batch import Course, Rounding, Table, Unit, grouped, tabulate
+from trainables.packing.batch import Course, Table, Unit, grouped, shape_of, tabulate
 from trainables.packing.model import PackedModel
 from trainables.packing.optimizer import PackedAdamW
 from trainables.packing.passes import Passes
@@ -25,6 +25,7 @@ from trainables.packing.peft_format import (
     read_slot,
     write_slot,
 )
+from trainables.packing.shapes import Rounding
 from trainables.packing.slot import Slot, StepResult, scaling
 
 LAUNCH_BOUND_FLOP = 1e14
@@ -42,6 +43,7 @@ class Pack:
         max_tokens: of one pass; a step takes as many passes as it needs. No trial's numbers depend
             on it, but for rounding.
         is_dequantised: keep the base's weights in the compute type instead of NF4.
+        is_checkpointed: keep only the blocks' inputs of a pass, and compute the rest again.
         is_fast: compile and record CUDA graphs; for a GPU.
     """
 
@@ -52,13 +54,14 @@ class Pack:
         max_rank: int,
         max_tokens: int,
         is_dequantised: bool = True,
+        is_checkpointed: bool = False,
         is_fast: bool = False,
     ) -> None:
         self._config = base.config
         self._max_tokens = max_tokens
         self._is_fast = is_fast
         self.adapters = Adapters(base.config, num_slots, max_rank, base.device)
-        self.model = PackedModel(base, self.adapters, is_dequantised, is_fast)
+        self.model = PackedModel(base, self.adapters, is_dequantised, is_fast, is_checkpointed)
         self._passes = Passes(self.model, is_fast)
         self._optimizer = PackedAdamW(self.adapters.params_KP, self.adapters.grads_KP, is_fast)
         self._slots: list[Slot | None] = [None] * num_slots
@@ -103,7 +106,12 @@ class Pack:
         """Free a slot."""
         self._occupied(slot)
         self._slots[slot] = None
+        self._prepared = (None, [])
         self._clear(slot)
+
+    def seek(self, slot: int, step: int) -> None:
+        """Let a slot go on as if it had done so many steps, to measure one that is yet to come."""
+        self._occupied(slot).step = step
 
     def step(self) -> list[StepResult]:
         """Make one optimizer step of every slot that has one to make, in the order of the slots.
@@ -181,9 +189,12 @@ class Pack:
                 u for k, slot in training.items() for u in slot.units(k, self._max_tokens, ahead)
             ]
             groups = grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
-            tables = [tabulate(one, len(self._slots), self._rounding(one)) for one in groups]
-            self._prepared = (key, tables)
+            self._prepared = (key, [self._table(one) for one in groups])
         return self._prepared[1]
+
+    def _table(self, units: Sequence[Unit]) -> Table:
+        wanted = shape_of(units, len(self._slots), self._rounding(units))
+        return tabulate(units, self._passes.shape_for(wanted))
 
     def _rounding(self, units: Sequence[Unit]) -> Rounding:
         if not self._is_fast:

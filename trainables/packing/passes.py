@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from trainables.packing.batch import Shape, Table, on_device, read_table
+from trainables.packing.batch import Table, on_device, read_table
 from trainables.packing.model import PackedModel
+from trainables.packing.shapes import Shape, ShapeChoice
 
 MAX_GRAPHS = 256
 """Recorded shapes that are kept: each is some ten megabytes of launches."""
@@ -24,10 +25,17 @@ class Passes:
         self._device = params_KP.device
         self._is_graphed = is_graphed
         self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._choice = ShapeChoice()
         self._warm: set[bool] = set()
         self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
         self.losses_K = torch.zeros(len(params_KP), device=self._device)
         """Mean loss a label of each slot's step, as far as its passes have run."""
+
+    def shape_for(self, wanted: Shape) -> Shape:
+        """The shape to make a pass in: the wanted one, or one that holds it."""
+        if not (self._is_graphed and wanted.recurs):
+            return wanted
+        return self._choice.among(self._graphs, wanted)
 
     def run(self, table: Table) -> None:
         """Add one pass; returns before the GPU has done it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trainables.config import TrainingOptions
 from trainables.model_facts import ModelFacts
+from trainables.packing.shapes import BLOCK_TOKENS, rounded_up
 
 NF4_BITS = 4.127
 """Of a weight, with its doubly quantised scale (arXiv 2305.14314, section 3)."""
@@ -25,6 +26,8 @@ SAVED_WIDE = 3
 """Kept: gate, up, and the product of silu(gate) and up."""
 SAVED_INNER = 7
 """Kept: the inner product of each LoRA module, as wide as the largest rank."""
+SAVED_INPUTS = 2
+"""Kept by a block whose pass is checkpointed: the two parts of its input."""
 SAVED_HEAD_BYTES = 4
 """Kept a head: attention's log-sum-exp."""
 GRADIENT_WIDE = 3
@@ -39,10 +42,6 @@ PROMPT_TOKENS = 1 << 16
 """Places that evaluation reads together (generate.PROMPT_TOKENS)."""
 TOKENS_MULTIPLE = 64
 """Evaluated rows are padded to a multiple of it (generate.TOKENS_MULTIPLE)."""
-BLOCK_TOKENS = 64
-"""Training passes grow by it at least (segments.BLOCK_TOKENS)."""
-STEPS_AN_OCTAVE = 8
-"""Sizes of a pass between two powers of two, to which it is filled up (batch.STEPS_AN_OCTAVE)."""
 DEQUANTISED_WIDE = 4
 """Held a moment where the base stays in NF4: gate and up, each alone and then as one matrix."""
 READ_Q = 7
@@ -107,6 +106,7 @@ def predict(
     max_tokens: int,
     eval_tokens: int,
     is_dequantised: bool,
+    is_checkpointed: bool = False,
     num_labels: int | None = None,
     is_nf4_kept: bool = False,
 ) -> PeakBytes:
@@ -120,6 +120,7 @@ def predict(
         max_tokens: of the largest training pass, over all slots.
         eval_tokens: places of the evaluation's cache; 0 leaves evaluation out.
         is_dequantised: whether the base is kept in the compute type.
+        is_checkpointed: whether one block's activations at a time are made again.
         num_labels: labelled tokens of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
@@ -128,26 +129,19 @@ def predict(
     labels = min(CHUNK_LABELS, max_tokens if num_labels is None else num_labels)
     widest = size * facts.hidden_size * facts.intermediate_size
     anew = 0 if is_dequantised else DEQUANTISED_WIDE * widest
-    places = pass_places(max_tokens)
+    places = rounded_up(max_tokens, BLOCK_TOKENS)
     gradient = GRADIENT_WIDE * facts.intermediate_size + GRADIENT_HIDDEN * facts.hidden_size
     evaluation = _evaluation(facts, settings, num_slots, eval_tokens, size, anew)
     copies = round(COPIED_ADAPTERS * size * lora_params) if eval_tokens else 0
     return PeakBytes(
         base=_base(facts, size, is_dequantised, is_nf4_kept),
         adapters=ADAPTER_BYTES * lora_params,
-        activations=places * facts.num_layers * _saved_bytes(facts, max_rank, size),
+        activations=places * _kept_bytes(facts, max_rank, size, is_checkpointed),
         gradients=places * size * gradient + anew,
         logits=labels * facts.vocab_size * LOGIT_BYTES,
         evaluation=evaluation + copies,
         workspace=WORKSPACE_BYTES,
     )
-
-
-def pass_places(num_tokens: int) -> int:
-    """Places that a training pass computes for its tokens, filled up so that shapes recur."""
-    octave = 1 << (num_tokens.bit_length() - 1)
-    step = max(BLOCK_TOKENS, octave // STEPS_AN_OCTAVE)
-    return -(-num_tokens // step) * step
 
 
 def _adapter_params(facts: ModelFacts, max_rank: int) -> int:
@@ -162,6 +156,14 @@ def _base(facts: ModelFacts, size: int, is_dequantised: bool, is_nf4_kept: bool)
         return outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
     nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
     return outside + size * facts.body_params + round(nf4)
+
+
+def _kept_bytes(facts: ModelFacts, max_rank: int, size: int, is_checkpointed: bool) -> int:
+    """What a pass keeps of a token for its backward pass."""
+    of_block = _saved_bytes(facts, max_rank, size)
+    if is_checkpointed:
+        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + of_block
+    return facts.num_layers * of_block
 
 
 def _saved_bytes(facts: ModelFacts, max_rank: int, size: int) -> int:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -26,10 +27,9 @@ from trainables.packing.pack import Pack
 from trainables.packing.scorer import Scorer
 from trainables.packing.slot import StepResult
 from trainables.packing.tenant import Tenant
+from trainables.scored import Scored, write_answers
 
 logger = logging.getLogger(__name__)
-
-Metrics = dict[str, float]
 
 IDLE_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
@@ -84,8 +84,8 @@ class Rounds:
         self._step()
         self._report()
 
-    def final_scores(self, adapters: Sequence[Path | None], scorer: Scorer) -> list[Metrics]:
-        """The metrics of saved adapters, None for the untuned base, in the slots that are free.
+    def final_scores(self, adapters: Sequence[Path | None], scorer: Scorer) -> list[Scored]:
+        """The scores of saved adapters, None for the untuned base, in the slots that are free.
 
         Raises:
             RuntimeError: no slot is free, or not even one row fits in the memory.
@@ -95,13 +95,13 @@ class Rounds:
         share = len(self._pack.free_slots())
         if share == 0:
             raise RuntimeError("no slot of the pack is free")
-        found: list[Metrics] = []
+        found: list[Scored] = []
         for first in range(0, len(adapters), share):
             with self._pack.holding(adapters[first : first + share]) as slots:
                 found += self._tested(slots, scorer)
         return found
 
-    def _tested(self, slots: Sequence[int], scorer: Scorer) -> list[Metrics]:
+    def _tested(self, slots: Sequence[int], scorer: Scorer) -> list[Scored]:
         while True:
             try:
                 return scorer.scores(self._pack.model, slots)
@@ -114,10 +114,10 @@ class Rounds:
                 raise RuntimeError(NO_ROOM)
 
     def _let_go(self) -> None:
-        """Free the slots whose trials have left or are silent."""
+        """Free the slots whose trials have left, were stopped, or are silent."""
         self._leases.drop_silent()
         for tenant in list(self._tenants.values()):
-            if not tenant.lease.is_open:
+            if not tenant.lease.is_live:
                 self._free(tenant.lease)
 
     def _admit(self) -> None:
@@ -128,17 +128,27 @@ class Rounds:
             return
         waited_s = time.monotonic() - waiting[0].waits_since_s
         if len(waiting) >= len(free) or waited_s >= self._admit_wait_s:
-            for slot, lease in zip(free, waiting, strict=False):
-                self._enter(slot, lease)
+            self._place(list(zip(free, waiting, strict=False)))
 
-    def _enter(self, slot: int, lease: Lease) -> None:
-        """Start a trial, or go on with it from its last report, which is sent again."""
-        reports: list[TrialReport | None] = []
-        if not self._has_written(lease, lambda: reports.append(_last_report(lease.trial))):
-            return
-        last = reports[0]
-        if last is not None and not lease.was_admitted:
-            self._leases.post(lease, Reported(last))
+    def _place(self, placed: Sequence[tuple[int, Lease]]) -> None:
+        """Start trials, or go on with them from their last reports, which are sent again.
+
+        Trials that come back together, such as those of a pack that died, are a cohort again.
+        """
+        found: dict[int, tuple[Lease, TrialReport | None]] = {}
+        for slot, lease in placed:
+
+            def read(slot: int = slot, lease: Lease = lease) -> None:
+                found[slot] = lease, _last_report(lease.trial)
+
+            self._has_written(lease, read)
+        self._announce(
+            [(lease, last) for lease, last in found.values() if last and not lease.was_admitted]
+        )
+        for slot, (lease, last) in found.items():
+            self._enter(slot, lease, last)
+
+    def _enter(self, slot: int, lease: Lease, last: TrialReport | None) -> None:
         lease.was_admitted = True
         if last is not None and last.step >= lease.trial.settings.max_steps:
             self._end(lease, Finished())
@@ -155,6 +165,8 @@ class Rounds:
             step=step,
             reported_step=step,
             seconds=last.seconds if last else 0.0,
+            earlier_gpu_s=(last.gpu_seconds if last else 0.0)
+            - self._ledger.seconds_of(lease.trial.trial_id),
         )
 
     def _has_started(self, slot: int, lease: Lease, last: TrialReport | None) -> bool:
@@ -174,12 +186,22 @@ class Rounds:
         results = self._results()
         seconds = time.perf_counter() - started_s
         self._ledger.count_step(len(results), *self._pack.last_tokens)
+        self._ledger.charge(self._step_tokens(results), "trained")
         for result in results:
             tenant = self._tenants[result.slot]
             if result.failed is None:
                 tenant.add(result, seconds)
             else:
                 self._end(tenant.lease, Failed(result.failed))
+
+    def _step_tokens(self, results: Sequence[StepResult]) -> dict[str, int]:
+        """Real tokens of a step by trial; that of a trial that has failed in it counts too."""
+        courses = {result.trial_id: self._tenants[result.slot].course for result in results}
+        return {
+            result.trial_id: courses[result.trial_id].tokens(result.step)
+            - courses[result.trial_id].tokens(result.step - 1)
+            for result in results
+        }
 
     def _results(self) -> list[StepResult]:
         """One step of the pack, in as many tries as its memory needs."""
@@ -204,33 +226,60 @@ class Rounds:
         started_s = time.perf_counter()
         self._ledger.turn_to("report")
         saved = [tenant for tenant in due if self._has_saved(tenant)]
+        self._ledger.charge({tenant.trial.trial_id: 1 for tenant in saved}, "saved")
         self._ledger.turn_to("evaluate")
         scored = self._scores(saved)
         self._ledger.turn_to("report")
         seconds = time.perf_counter() - started_s
-        for tenant, metrics in scored:
-            num_rows = self._scorer_at(tenant.step).num_rows
-            self._complete(tenant, tenant.report(metrics, num_rows, seconds))
+        reports = [
+            (tenant, self._report_of(tenant, found, seconds), found) for tenant, found in scored
+        ]
+        completed = [
+            (tenant, report) for tenant, report, found in reports
+            if self._has_completed(tenant, report, found)
+        ]  # fmt: skip
+        self._announce([(tenant.lease, report) for tenant, report in completed])
+        for tenant, _ in completed:
+            if tenant.is_at_end:
+                self._end(tenant.lease, Finished())
+
+    def _report_of(self, tenant: Tenant, scored: Scored, seconds: float) -> TrialReport:
+        charged_s = self._ledger.seconds_of(tenant.trial.trial_id)
+        return tenant.report(scored.metrics, len(scored.answers), seconds, charged_s)
+
+    def _announce(self, reports: Sequence[tuple[Lease, TrialReport]]) -> None:
+        """Tell trials their reports, each with those of the others at its step.
+
+        Whichever reaches the sweep first brings all of them, so that it decides about all at once
+        and none waits for another. All of them are on the disk by then.
+        """
+        for lease, report in reports:
+            at_step = [other for _, other in reports if other.step == report.step]
+            cohort = tuple(other for other in at_step if other is not report)
+            self._leases.post(lease, Reported(replace(report, cohort=cohort)))
 
     def _has_saved(self, tenant: Tenant) -> bool:
         return self._has_written(
             tenant.lease, lambda: self._pack.save(tenant.slot, tenant.checkpoint)
         )
 
-    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Metrics]]:
-        """The metrics of those trials that are still in the pack; equal rows go together."""
+    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
+        """The scores of those trials that are still in the pack; equal rows go together."""
         groups: dict[Scorer, list[Tenant]] = {}
         for tenant in tenants:
             groups.setdefault(self._scorer_at(tenant.step), []).append(tenant)
         return [pair for scorer, group in groups.items() for pair in self._scored(scorer, group)]
 
-    def _scored(self, scorer: Scorer, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Metrics]]:
+    def _scored(self, scorer: Scorer, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
         """The same of one group, in as many tries as needed."""
         while True:
             held = [tenant for tenant in tenants if tenant.lease.slot is not None]
             slots = [tenant.slot for tenant in held]
             try:
                 found = scorer.scores(self._pack.model, slots)
+                self._ledger.charge(
+                    {tenant.trial.trial_id: scorer.num_tokens for tenant in held}, "scored"
+                )
                 return list(zip(held, found, strict=True))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -240,28 +289,27 @@ class Rounds:
             if not scorer.use_less_memory():
                 self._shrink()
 
-    def _complete(self, tenant: Tenant, report: TrialReport) -> None:
-        """Make the checkpoint count, then tell the trial."""
+    def _has_completed(self, tenant: Tenant, report: TrialReport, scored: Scored) -> bool:
+        """Make the checkpoint count; whether it does."""
 
         def write() -> None:
+            if tenant.is_at_end:
+                write_answers(report.checkpoint, self._scorer_at(report.step).rows, scored)
             write_report(report)
             keep_last(tenant.trial.folder)
             if tenant.is_at_end:
                 prune_to_adapter(tenant.trial.folder)
 
-        if not self._has_written(tenant.lease, write):
-            return
-        self._leases.post(tenant.lease, Reported(report))
-        if tenant.is_at_end:
-            self._end(tenant.lease, Finished())
+        return self._has_written(tenant.lease, write)
 
     def _has_written(self, lease: Lease, write: Callable[[], None]) -> bool:
-        """Write to the trial's folder while the lease holds; whether it does, and the disk too."""
+        """Write to the trial's folder while it is to be trained; whether it is, and the disk
+        bears it."""
         try:
             with lease.folder_lock:
-                if lease.is_open:
+                if lease.is_live:
                     write()
-                return lease.is_open
+                return lease.is_live
         except WRITE_ERRORS as error:
             aborted = full_disk(lease.trial.folder, error)
             if aborted is None:

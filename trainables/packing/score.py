@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.classify import label_ids, scores_of_choices
 from trainables.config import TrainingSettings
-from trainables.evaluate import score_answers, stop_ids
+from trainables.evaluate import score_answers, stop_ids, with_loss
 from trainables.examples import Example
 from trainables.packing.classify import log_probs
 from trainables.packing.generate import PROMPT_TOKENS, answers_and_losses, batches, padded
 from trainables.packing.model import PackedModel
 from trainables.packing.slot_decoder import SlotDecoder
 from trainables.packing.target_losses import summed_losses
+from trainables.scored import Scored
 from trainables.tasks.base import Row, Scoring
 
 
@@ -31,9 +32,8 @@ def score_slots(
     settings: TrainingSettings,
     *,
     max_tokens_per_batch: int,
-    is_compiled: bool = False,
     is_graphed: bool = False,
-) -> list[dict[str, float]]:
+) -> list[Scored]:
     """What evaluate.evaluate gives for each slot; all slots must share the settings.
 
     The targets are read with the prompts, so their losses cost no pass of their own.
@@ -46,7 +46,7 @@ def score_slots(
     """
     if not slots:
         return []
-    decoder = SlotDecoder.of(model, slots, is_compiled)
+    decoder = SlotDecoder.of(model, slots)
     if scoring.kind == "classify":
         labels = label_ids(tokenizer, scoring)
         prompts = [example.prompt_ids for example in examples]
@@ -62,10 +62,7 @@ def score_slots(
     )
     losses = _means(losses_K, examples)
     return [
-        {
-            **score_answers(tokenizer, each, rows, scoring, thinking=settings.thinking),
-            "eval_loss": loss,
-        }
+        with_loss(score_answers(tokenizer, each, rows, scoring, thinking=settings.thinking), loss)
         for each, loss in zip(answers, losses, strict=True)
     ]
 
@@ -77,7 +74,6 @@ def eval_losses(
     examples: Sequence[Example],
     *,
     max_tokens_per_batch: int,
-    is_compiled: bool = False,
 ) -> list[float]:
     """Each slot's mean loss a labelled token over all the examples, teacher-forced.
 
@@ -85,13 +81,13 @@ def eval_losses(
     """
     if not slots:
         return []
-    decoder = SlotDecoder.of(model, slots, is_compiled)
+    decoder = SlotDecoder.of(model, slots)
     totals_K = torch.zeros(len(slots), dtype=torch.float64, device=decoder.device)
     lengths = [len(example.input_ids) for example in examples]
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
     for places in batches(lengths, len(slots), limit):
         batch = [examples[i] for i in places]
-        ids_ST, _ = padded(batch, len(batch), decoder.device)
+        ids_ST, _ = padded(batch, decoder.device)
         totals_K += summed_losses(decoder, decoder.read(ids_ST), batch, ids_ST.shape[1])
     return _means(totals_K, examples)
 

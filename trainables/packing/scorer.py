@@ -1,14 +1,20 @@
 """Scores of a pack's slots on the validation rows, in as large batches as the memory allows."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.examples import encode_rows, prompt_limit
 from trainables.packing.model import PackedModel
-from trainables.packing.score import score_slots
+from trainables.scored import Scored
 from trainables.tasks.base import Row, Scoring
+
+
+def load_metrics() -> None:
+    """Import what Scorer.scores would import at its first call: a second of evaluate and NLTK."""
+    import_module("trainables.packing.score")
 
 
 class Scorer:
@@ -46,12 +52,29 @@ class Scorer:
         )
 
     @property
-    def num_rows(self) -> int:
-        """Validation rows that are scored."""
-        return len(self._rows)
+    def num_tokens(self) -> int:
+        """Tokens of the rows' prompts and targets."""
+        return sum(len(example.input_ids) for example in self._examples)
 
-    def scores(self, model: PackedModel, slots: Sequence[int]) -> list[dict[str, float]]:
-        """Metrics of each slot: all slots in one batch, unless not even one row of each fits."""
+    @property
+    def row_tokens(self) -> int:
+        """Places that the longest row takes in the cache, with its answer."""
+        return self._row_tokens
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens of the longest target."""
+        return max(len(example.target_ids) for example in self._examples)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows that are scored."""
+        return self._rows
+
+    def scores(self, model: PackedModel, slots: Sequence[int]) -> list[Scored]:
+        """The scores of each slot: all slots in one batch, unless not even one row of each fits."""
+        from trainables.packing.score import score_slots  # see load_metrics
+
         share = max(1, self._max_tokens // self._row_tokens)
         found = []
         for first in range(0, len(slots), share):

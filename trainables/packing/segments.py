@@ -16,8 +16,6 @@ from torch import Tensor
 from trainables.packing.masks import Dropout, drop
 
 NO_SLOT = -1
-BLOCK_TOKENS = 64
-"""Most tokens that one program of a kernel works on, all of one slot."""
 
 
 class Segments(NamedTuple):

@@ -1,17 +1,16 @@
 """The base with the present adapters of some slots: reads prompts, then decodes token by token.
 
-Every tensor of a step keeps its shape and its place in memory, so that the step can be compiled
-and recorded as a CUDA graph.
+Every tensor of a step keeps its shape and its place in memory, so that the step can be recorded as
+a CUDA graph.
 
 Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or places of a row, N = S * T,
 D features, C features of a head, V vocabulary.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,9 +20,6 @@ from trainables.packing.kv_cache import FrozenGroup, KeysValues, Sizes, prompt_l
 from trainables.packing.lora import LoraGroup
 from trainables.packing.model import PackedModel
 
-MAX_GRAPHS = 128
-"""Compiled graphs of a layer. torch._dynamo allows 8 unless told otherwise."""
-
 
 @dataclass(frozen=True)
 class SlotDecoder:
@@ -32,18 +28,16 @@ class SlotDecoder:
     model: PackedModel
     layers: tuple[tuple[FrozenGroup, ...], ...]
     """Copies of the slots' adapters, in the compute type."""
-    is_compiled: bool
-    """Compile both kinds of layer."""
 
     @classmethod
-    def of(cls, model: PackedModel, slots: Sequence[int], is_compiled: bool) -> Self:
+    def of(cls, model: PackedModel, slots: Sequence[int]) -> Self:
         """The decoder of these slots, in this order."""
         index_K = torch.tensor(slots, device=model.embedding_VD.device)
         layers = tuple(
             tuple(_frozen(group, index_K, model.dtype) for group in groups)
             for groups in model.adapters.layers
         )
-        return cls(model, layers, is_compiled)
+        return cls(model, layers)
 
     @property
     def num_slots(self) -> int:
@@ -86,14 +80,13 @@ class SlotDecoder:
             cache: at least as many places as tokens; None keeps nothing.
         """
         num_rows, num_tokens = input_ids_ST.shape
-        layer = self._ready(prompt_layer)
         x_KND: Tensor = self.model.embedding_VD[input_ids_ST.flatten().expand(self.num_slots, -1)]
         num_rows_of_all = num_rows * self.num_slots
-        angles_BTC = [one.repeat(num_rows_of_all, 1, 1) for one in self.rotation(num_tokens)]
-        sizes = self._sizes(num_rows, angles_BTC[0])
+        cos_BTC, sin_BTC = (one.repeat(num_rows_of_all, 1, 1) for one in self.rotation(num_tokens))
+        sizes = self._sizes(num_rows, cos_BTC)
         kept_layers = [None] * len(self.layers) if cache is None else cache
         for weights, groups, kept in zip(self.model.layers, self.layers, kept_layers, strict=True):
-            x_KND = layer(x_KND, weights, groups, kept, *angles_BTC, sizes)
+            x_KND = prompt_layer(x_KND, weights, groups, kept, cos_BTC, sin_BTC, sizes)
         return x_KND
 
     def step(
@@ -104,13 +97,12 @@ class SlotDecoder:
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
         """The last layer's output (K, S, D) over one token a row, which it keeps at its place."""
-        layer = self._ready(token_layer)
         x_KSD: Tensor = self.model.embedding_VD[tokens_KS]
         places_B = places_KS.flatten()
         cos_B1C, sin_B1C = (table_TC[places_B][:, None] for table_TC in rotation)
         sizes = self._sizes(tokens_KS.shape[1], cos_B1C)
         for weights, groups, kept in zip(self.model.layers, self.layers, cache, strict=True):
-            x_KSD = layer(x_KSD, weights, groups, kept, places_B, cos_B1C, sin_B1C, sizes)
+            x_KSD = token_layer(x_KSD, weights, groups, kept, places_B, cos_B1C, sin_B1C, sizes)
         return x_KSD
 
     def logits(self, x: Tensor) -> Tensor:
@@ -123,9 +115,6 @@ class SlotDecoder:
         eps = self.model.config.rms_norm_eps
         return Sizes(num_rows, cos.shape[-1], eps, self.model.elementwise)
 
-    def _ready(self, layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return _compiled(layer) if self.is_compiled else layer
-
 
 def _frozen(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:
     scaling_KM = group.scaling_KM[index_K]
@@ -135,10 +124,3 @@ def _frozen(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGrou
     ]
     lora_a_KID = group.lora_a_KMRD[index_K].flatten(1, 2).to(dtype)
     return FrozenGroup(lora_a_KID, tuple(lora_b))
-
-
-@functools.cache
-def _compiled(layer: Callable[..., Tensor]) -> Any:
-    """Compiled once for all decoders; a second shape makes the graph's shapes dynamic."""
-    torch._dynamo.config.recompile_limit = MAX_GRAPHS
-    return torch.compile(layer, fullgraph=True)

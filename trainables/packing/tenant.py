@@ -25,6 +25,8 @@ class Tenant:
     """Step of the last report."""
     seconds: float
     """Busy seconds up to the last report, over all attempts."""
+    earlier_gpu_s: float = 0.0
+    """Share of the GPU's time up to the last report, less what this pack had charged by then."""
     training_s: float = 0.0
     """Seconds of the steps since the last report."""
     losses: list[float] = field(default_factory=list)
@@ -59,9 +61,17 @@ class Tenant:
         self.learning_rate = result.learning_rate
 
     def report(
-        self, metrics: dict[str, float], num_eval_rows: int, evaluation_s: float
+        self,
+        metrics: dict[str, float],
+        num_eval_rows: int,
+        evaluation_s: float,
+        charged_s: float = 0.0,
     ) -> TrialReport:
-        """The report of the present step, from which the next one's figures begin anew."""
+        """The report of the present step, from which the next one's figures begin anew.
+
+        Args:
+            charged_s: what the pack has charged the trial with so far.
+        """
         self.seconds += self.training_s + evaluation_s
         tokens = self.course.tokens(self.step)
         new_tokens = tokens - self.course.tokens(self.reported_step)
@@ -78,6 +88,7 @@ class Tenant:
             peak_gib=peak_gib(),
             checkpoint=self.checkpoint,
             eval_rows=num_eval_rows,
+            gpu_seconds=self.earlier_gpu_s + charged_s,
         )
         self.reported_step = self.step
         self.training_s = 0.0

@@ -1,5 +1,6 @@
 """Read tables from a file, a folder or the Hub, whatever their type, with clear errors."""
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -68,26 +69,31 @@ def download_split(repo: str, revision: str, file: str, columns: tuple[str, ...]
     return require_columns(read_table(path), columns, f"{repo}@{revision}/{file}")
 
 
-def read_local(path: Path) -> dict[str, Table]:
+def read_local(path: Path, sheet: str | None = None) -> dict[str, Table]:
     """The tables of a file, or of a folder's split files, by split; a lone table's split is "".
+
+    Args:
+        sheet: of every file, all of which are workbooks then; None is the first of each.
 
     Raises:
         SweepAborted: there is no such place, it holds no table, or one cannot be read.
     """
     if path.is_file():
-        return {"": open_table(path)}
+        return {"": open_table(path, sheet)}
     if not path.is_dir():
-        raise SweepAborted(f"--data {path} does not exist", "check the path")
+        is_address = any(part in ("http:", "https:") for part in path.parts)
+        fix = "download it first, then name the file" if is_address else "check the path"
+        raise SweepAborted(f"--data {path} does not exist", fix)
     found = {split: find_file(path, names) for split, names in SPLIT_NAMES.items()}
     files = {split: file for split, file in found.items() if file is not None}
     if not files:
-        return {"": open_table(_lone_file(path))}
+        return {"": open_table(_lone_file(path), sheet)}
     if "train" not in files:
         raise SweepAborted(
             f"{path} has {', '.join(file.name for file in files.values())} but no train file",
             f"add one of {', '.join('train' + suffix for suffix in SUFFIXES)}",
         )
-    return {split: open_table(file) for split, file in files.items()}
+    return {split: open_table(file, sheet) for split, file in files.items()}
 
 
 def find_file(folder: Path, names: Sequence[str]) -> Path | None:
@@ -101,17 +107,23 @@ def read_table(path: Path) -> pd.DataFrame:
     return open_table(path).frame
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, sheet: str | None = None) -> Table:
     """Read one file; words such as NA or null stay text.
 
+    Args:
+        sheet: of a workbook; None is its first.
+
     Raises:
-        SweepAborted: the file is empty, of no known type, or not what its suffix says.
+        SweepAborted: the file is empty, of no known type, not what its suffix says, or has no
+            such sheet.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SweepAborted(
             f"{path} is of no known type", f"save it as one of {', '.join(SUFFIXES)}"
         )
+    if sheet is not None and suffix != ".xlsx":
+        raise SweepAborted(f"{path} has no sheets", "leave out --sheet, or name an .xlsx file")
     try:
         if suffix in (".csv", ".tsv"):
             frame, how = _read_csv(path.read_bytes())
@@ -120,7 +132,7 @@ def open_table(path: Path) -> Table:
         elif suffix == ".parquet":
             frame, how = pd.read_parquet(path, dtype_backend="numpy_nullable").astype(object), ""
         else:
-            frame, how = _read_xlsx(path)
+            frame, how = _read_xlsx(path, sheet)
     except (ValueError, OSError, KeyError, BadZipFile) as error:
         if isinstance(error, PermissionError):
             raise
@@ -170,8 +182,18 @@ def _read_csv(content: bytes) -> tuple[pd.DataFrame, str]:
     frame = pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus for an index
         raise ValueError("its rows have more fields than its header")
+    frame.columns = pd.Index(_header(text, delimiter, list(frame.columns)))
     shown = "tab" if delimiter == "\t" else delimiter
     return frame, f"encoding {encoding}, delimiter {shown}"
+
+
+def _header(text: str, delimiter: str, columns: list[str]) -> list[str]:
+    """The names as they stand there; pandas calls a second "text" "text.1", as if nothing was."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    found = next((line for line in lines if any(line)), [])
+    if len(found) != len(columns):
+        return columns
+    return [name.strip() or column for name, column in zip(found, columns, strict=True)]
 
 
 def _read_json(content: bytes) -> tuple[pd.DataFrame, str]:
@@ -194,9 +216,15 @@ def _parsed(line: str, number: int) -> object:
         raise ValueError(f"line {number} is no JSON: {error.msg}") from error
 
 
-def _read_xlsx(path: Path) -> tuple[pd.DataFrame, str]:
+def _read_xlsx(path: Path, sheet: str | None) -> tuple[pd.DataFrame, str]:
     with pd.ExcelFile(path, engine="openpyxl") as book:
-        first, *others = map(str, book.sheet_names)
-        frame = book.parse(first, dtype=object, keep_default_na=False, na_filter=False)
-    left = f", the first of {len(others) + 1}" if others else ""
-    return frame, f"sheet {first}{left}"
+        names = list(map(str, book.sheet_names))
+        chosen = names[0] if sheet is None else sheet
+        if chosen not in names:
+            raise SweepAborted(
+                f"{path} has no sheet {chosen!r}", f"name one with --sheet: {', '.join(names)}"
+            )
+        frame = book.parse(chosen, dtype=object, keep_default_na=False, na_filter=False)
+    is_choice = len(names) > 1 and sheet is None
+    left = f", the first of {len(names)} (--sheet names another)" if is_choice else ""
+    return frame, f"sheet {chosen}{left}"

@@ -3,6 +3,7 @@
 
 import difflib
 import math
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from trainables.tasks.prompts import choose_template
 from trainables.tasks.splitting import SPLITS, assemble, separate
 from trainables.tasks.stratified import hold_out, near_key
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 QUESTIONS: dict[Language, dict[Kind, str]] = {
     "english": {
         "summarize": "Summarize the following text.",
@@ -56,8 +58,11 @@ class Reading:
     balance: Balance
 
 
-def read_files(task: str, data: str | None) -> dict[str, Table]:
+def read_files(task: str, data: str | None, sheet: str | None = None) -> dict[str, Table]:
     """The data's tables by split; a table that has to be split is called "".
+
+    Args:
+        sheet: of workbooks; None is the first.
 
     Raises:
         SweepAborted: no data is named, or it cannot be read.
@@ -67,7 +72,13 @@ def read_files(task: str, data: str | None) -> dict[str, Table]:
             f"{task} has no dataset of its own",
             "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
         )
-    return read_hub(data) if is_dataset_id(data) else read_local(Path(data))
+    if not is_dataset_id(data):
+        return read_local(Path(data), sheet)
+    if sheet is not None:
+        raise SweepAborted(
+            f"the dataset {data} has no sheets", "leave out --sheet, or name an .xlsx file"
+        )
+    return read_hub(data)
 
 
 def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Splits:
@@ -89,6 +100,7 @@ def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Spli
         split: _documents(file.frame, split or "table", reading, named, counts)
         for split, file in files.items()
     }
+    _require_rows(documents, files, counts)
     notes = [file.note for file in files.values()]
     if reading.kind == "classify":
         documents = _labelled(documents, reading, counts)
@@ -103,6 +115,21 @@ def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Spli
     scoring = Scoring(kind=reading.kind, language=reading.language, labels=labels)
     template = _template(reading, columns, labels)
     return assemble(task, splits, template, scoring, counts, tuple(notes))
+
+
+def _require_rows(
+    documents: Mapping[str, Sequence[Document]],
+    files: Mapping[str, Table],
+    counts: Mapping[str, int],
+) -> None:
+    """One row at least that can be used; if there is none, what is wrong with all of them."""
+    num_rows = sum(len(file.frame) for file in files.values())
+    if num_rows and not any(documents.values()):
+        told = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
+        raise SweepAborted(
+            f"none of the {num_rows:,} rows can be used: {told}",
+            "name columns of plain text or numbers: --input COLUMN --target COLUMN",
+        )
 
 
 def _divided(
@@ -185,10 +212,15 @@ def _document(
 
 
 def cell_text(value: object) -> str | None:
-    """The cell as text without white space around it; missing is blank, None is no text at all."""
+    """The cell as text without white space around it; missing is blank, None is no text at all.
+
+    JSON can escape half of a character, which no tokenizer takes.
+    """
     match value:
-        case str():
+        case str() if not _HALF_CHARACTER.search(value):
             return value.replace("\r\n", "\n").strip()
+        case str():
+            return None
         case list() | dict() | bytes() | tuple() | set():
             return None
         case float() if math.isfinite(value) and value.is_integer():

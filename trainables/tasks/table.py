@@ -44,7 +44,7 @@ class Table:
         Raises:
             SweepAborted: options are missing, the data cannot be read, or its rows do not do.
         """
-        files = read_files(self.name, data)
+        files = read_files(self.name, data, self.options.sheet)
         options = self.options
         columns = _columns(files)
         _check_known(options, columns)

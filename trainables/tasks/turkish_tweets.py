@@ -29,7 +29,7 @@ class TurkishTweets:
     dataset: str = ""
 
     def __post_init__(self) -> None:
-        used = ("input", "target", "prompt", "label_names", "balance", "metric")
+        used = ("input", "target", "sheet", "prompt", "label_names", "balance", "metric")
         refuse_unused(self.options, self.name, used)
         _ = self._names
 
@@ -57,7 +57,8 @@ class TurkishTweets:
             clean_label=lambda text: _value(text, names),
             balance=self.options.balance,
         )
-        return read_splits(self.name, read_files(self.name, data), reading)
+        files = read_files(self.name, data, self.options.sheet)
+        return read_splits(self.name, files, reading)
 
     @property
     def _names(self) -> dict[str, str]:

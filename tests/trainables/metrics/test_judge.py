@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from judge_server import Answer, completion, judge_server
 
 from trainables.errors import SweepAborted
+from trainables.metrics import judge as judging
 from trainables.metrics import judge_client
-from trainables.metrics.judge import JudgeArgs, judge, main
+from trainables.metrics.judge import JudgeArgs, Usage, main
 from trainables.metrics.judge_client import ChatClient
 from trainables.metrics.judge_rows import JudgedRow, read_rows
 from trainables.metrics.judge_verdicts import Verdict, scores_of
@@ -39,6 +40,10 @@ def args_of(folder: Path, url: str, **changes: Any) -> JudgeArgs:
         cache=folder / "cache.sqlite", max_attempts=2, timeout_s=30,
     )  # fmt: skip
     return replace(plain, **changes)
+
+
+def judge(rows: Sequence[JudgedRow], args: JudgeArgs) -> tuple[list[Verdict], Usage]:
+    return judging.judge(rows, args, args.cache)
 
 
 def answers_in(body: dict[str, Any]) -> list[str]:

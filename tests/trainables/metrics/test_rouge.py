@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from trainables.metrics import rouge_check, words
-from trainables.metrics.rouge import ROUGE_TYPES, References, Rouge, fingerprint, rouge_rows
+from trainables.metrics import rouge_check
+from trainables.metrics.rouge import ROUGE_TYPES, References, Rouge, rouge_rows
 from trainables.metrics.sentences import sentences_of
 
 WORDS = st.sampled_from(
@@ -75,16 +75,6 @@ def test_prepared_references_score_every_set_of_answers_alike(texts: list[str], 
 def test_unlike_numbers_of_answers_and_references_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         rouge_rows(["a"], ["a", "b"], "english")
-
-
-def test_fingerprint_moves_with_the_language_and_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint("english")
-    assert before == fingerprint("english") != fingerprint("turkish")
-    monkeypatch.setattr("trainables.metrics.rouge.words", pytest)
-    assert fingerprint("english") != before
-    monkeypatch.setattr("trainables.metrics.rouge.words", words)
-    monkeypatch.setattr("unicodedata.unidata_version", "0")
-    assert fingerprint("english") != before
 
 
 def test_check_command_finds_no_difference(

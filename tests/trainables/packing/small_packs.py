@@ -17,7 +17,7 @@ import trainables.solo
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, TrialConfig
 from trainables.examples import Example, encode_training_rows
-from trainables.packing.batch import Pass, Unit, read_table, tabulate
+from trainables.packing.batch import Pass, Unit, read_table, shape_of, tabulate
 from trainables.packing.masks import Dropout, keep_mask, module_key
 from trainables.packing.pack import Pack
 from trainables.packing.slot import StepResult
@@ -66,7 +66,7 @@ def pass_of(
         for slot, (own, rate) in enumerate(zip(rows, rates, strict=True))
         if own
     ]
-    table = tabulate(units, len(rows), rounding="exact")
+    table = tabulate(units, shape_of(units, len(rows), "exact"))
     return read_table(torch.from_numpy(table.numbers), table.shape)
 
 

@@ -135,8 +135,16 @@ def pid_of(pack: ActorHandle) -> int:
     return pid
 
 
-def numbers(reports: Sequence[TrialReport]) -> list[tuple[int, float, dict[str, float]]]:
-    return [(report.step, report.train_loss, report.metrics) for report in reports]
+def numbers(reports: Sequence[TrialReport]) -> list[dict[str, float]]:
+    return [
+        {"step": report.step, "train_loss": report.train_loss, **report.metrics}
+        for report in reports
+    ]
+
+
+def near(reports: Sequence[TrialReport]) -> list[Any]:
+    """Their numbers, but for the rounding of products of another size."""
+    return [pytest.approx(each, rel=1e-7) for each in numbers(reports)]
 
 
 def test_trial_in_a_pack_reports_what_it_reports_alone_and_loads_no_torch(
@@ -146,7 +154,7 @@ def test_trial_in_a_pack_reports_what_it_reports_alone_and_loads_no_torch(
     reports: list[TrialReport] = []
     alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
     assert [report.step for report in found.reports] == [2, 4]
-    assert numbers(found.reports) == numbers(reports)
+    assert numbers(found.reports) == near(reports)
     assert "ray" in found.modules and "torch" not in found.modules
 
 
@@ -160,7 +168,7 @@ def test_pack_that_is_killed_costs_no_report(
     found = ended(following)
     reports: list[TrialReport] = []
     alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
-    assert numbers(found.reports) == numbers(reports)
+    assert numbers(found.reports) == near(reports)
 
 
 def test_trial_of_a_pack_that_keeps_dying_fails(start: Start, trial: TrialConfig) -> None:
@@ -217,6 +225,36 @@ def test_stopped_trial_has_given_its_slot_back(start: Start, trial: TrialConfig)
     found = ended(begin(trial, [pack], last_step=2))
     assert [report.step for report in found.reports] == [2]
     assert ray.get(pack.num_free.remote("t0001")) == 2
+
+
+def test_slot_of_a_stopped_trial_is_free_before_its_process_has_heard(
+    start: Start, trial: TrialConfig
+) -> None:
+    endless = {"max_steps": 10**6, "rungs": (2, 10**6)}
+    longer = dataclasses.replace(trial.settings, **endless)
+    first, other = (trial_of(name, longer, trial.folder.parent) for name in ("t0000", "t0001"))
+    pack = start(num_slots=1, **endless)
+    begin(first, [pack], hold_s=60.0)
+    wait_for_report(first, 2)
+    ray.get(pack.decide.remote(2, {"t0000": False, "t0009": True}), timeout=LIMIT_S)
+    assert ray.get(pack.num_free.remote("t0001")) == 1
+    began_s = time.monotonic()
+    assert [report.step for report in ended(begin(other, [pack], last_step=2)).reports] == [2]
+    assert time.monotonic() - began_s < 30.0
+
+
+def test_trials_that_are_scored_together_bring_each_others_reports(
+    start: Start, trial: TrialConfig
+) -> None:
+    pack = start(num_slots=2)
+    trials = [trial, trial_of("t0001", trial.settings, trial.folder.parent)]
+    found = [ended(one) for one in [begin(each, [pack]) for each in trials]]
+    by_id = [{(r.trial_id, r.step): r for r in one.reports} for one in found]
+    for one, other in (by_id, by_id[::-1]):
+        for report in one.values():
+            assert [(r.trial_id, r.step) for r in report.cohort] == [
+                (name, step) for name, step in other if step == report.step
+            ]
 
 
 def test_slow_decision_keeps_the_lease(start: Start, trial: TrialConfig) -> None:

@@ -11,17 +11,16 @@ from trainables.batches import Batches
 from trainables.config import TrainingSettings
 from trainables.examples import Example
 from trainables.packing.batch import (
-    STEPS_AN_OCTAVE,
     Course,
     Pass,
-    Rounding,
     Unit,
     grouped,
     read_table,
+    shape_of,
     tabulate,
 )
 from trainables.packing.masks import row_key
-from trainables.packing.segments import BLOCK_TOKENS
+from trainables.packing.shapes import BLOCK_TOKENS, STEPS_AN_OCTAVE, Rounding
 
 ids = st.lists(st.integers(1, 99), min_size=1, max_size=90)
 some_rows = st.lists(st.builds(Example, ids, ids), min_size=1, max_size=3)
@@ -33,7 +32,7 @@ def unit_of(slot: int, rows: list[Example], rate: float = 0.25, first_row: int =
 
 
 def pass_of(units: list[Unit], num_slots: int, rounding: Rounding) -> Pass:
-    table = tabulate(units, num_slots, rounding)
+    table = tabulate(units, shape_of(units, num_slots, rounding))
     return read_table(torch.from_numpy(table.numbers), table.shape)
 
 
@@ -78,7 +77,7 @@ def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
     groups: list[list[Example] | None],
 ) -> None:
     units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    table = tabulate(units, len(groups), rounding="recurring")
+    table = tabulate(units, shape_of(units, len(groups), "recurring"))
     batch = read_table(torch.from_numpy(table.numbers), table.shape)
     num_real = sum(unit.num_tokens for unit in units)
     assert table.num_real == num_real
@@ -115,7 +114,7 @@ def test_passes_of_a_task_have_few_shapes(
     for step in range(1, 41):
         rows = [course.step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
         units = [unit_of(slot, own) for slot, own in enumerate(rows)]
-        shapes.add(tabulate(units, 8, rounding="recurring").shape)
+        shapes.add(tabulate(units, shape_of(units, 8, "recurring")).shape)
     assert len(shapes) < 8
 
 
@@ -148,3 +147,32 @@ def test_course_is_the_common_order(settings: TrainingSettings, examples: list[E
     assert course.tokens(2) == sum(len(row.input_ids) for step in rows[:2] for row in step)
     assert course.epoch(2) == 2 * settings.batch_size / len(examples)
     assert course.longest == max(len(example.input_ids) for example in examples)
+
+
+@given(some_groups, some_groups)
+def test_a_shape_that_holds_another_has_room_for_its_rows(
+    groups: list[list[Example] | None], others: list[list[Example] | None]
+) -> None:
+    num_slots = max(len(groups), len(others))
+    first, second = (
+        [unit_of(slot, rows) for slot, rows in enumerate(some) if rows] for some in (groups, others)
+    )
+    wanted, other = (shape_of(units, num_slots, "recurring") for units in (first, second))
+    assert wanted.holds(wanted)
+    if not other.holds(wanted):
+        return
+    exact = tabulate(first, wanted)
+    table = tabulate(first, other)
+    numbers, expected = (
+        read_table(torch.from_numpy(one.numbers), one.shape) for one in (table, exact)
+    )
+    num_real = table.num_real
+    assert num_real == exact.num_real
+    assert numbers.rows.bounds_S1[-1] == other.num_tokens
+    for name in ("ids_N", "places_N"):
+        assert torch.equal(getattr(numbers, name)[:num_real], getattr(expected, name)[:num_real])
+    num_labels = sum(len(row.target_ids) for unit in first for row in unit.rows)
+    for name in ("label_places_L", "targets_L", "label_slots_L"):
+        found = getattr(numbers, name)
+        assert torch.equal(found[:num_labels], getattr(expected, name)[:num_labels])
+    assert (numbers.label_slots_L[num_labels:] == num_slots).all()

@@ -16,18 +16,15 @@ from trainables.base_model import load_base
 from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts, read_model_facts
-from trainables.packing import batch, generate, loss, segments
+from trainables.packing import generate, loss
 from trainables.packing.adapters import Adapters
 from trainables.packing.capacity import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, Capacity, choose
 from trainables.packing.peak_bytes import (
-    BLOCK_TOKENS,
     CHUNK_LABELS,
     PROMPT_TOKENS,
-    STEPS_AN_OCTAVE,
     TOKENS_MULTIPLE,
     PeakBytes,
     eval_places,
-    pass_places,
     predict,
 )
 from trainables.tiny import MODEL_DIR
@@ -62,6 +59,7 @@ def parts(
         max_tokens=capacity.max_tokens,
         eval_tokens=capacity.eval_tokens,
         is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
         is_nf4_kept=is_nf4_kept,
     )
 
@@ -105,14 +103,6 @@ def test_sizes_are_those_of_the_code() -> None:
     assert CHUNK_LABELS == loss.CHUNK_LABELS
     assert PROMPT_TOKENS == generate.PROMPT_TOKENS
     assert TOKENS_MULTIPLE == generate.TOKENS_MULTIPLE
-    assert BLOCK_TOKENS == segments.BLOCK_TOKENS
-    assert STEPS_AN_OCTAVE == batch.STEPS_AN_OCTAVE
-
-
-@given(st.integers(1, 100_000))
-def test_places_of_a_pass_hold_its_tokens(num_tokens: int) -> None:
-    places = pass_places(num_tokens)
-    assert num_tokens <= places <= num_tokens * (1 + 1 / STEPS_AN_OCTAVE) + BLOCK_TOKENS
 
 
 def test_memory_rises_with_each_size_of_a_pack() -> None:
@@ -222,6 +212,16 @@ def test_refused_pack_fits_with_the_memory_that_the_refusal_names() -> None:
         choose(QWEN3_4B, OPTIONS, 16, 4)
     needed_gib = float(told.value.error.split(" needs ")[1].split()[0])
     assert choose(QWEN3_4B, OPTIONS, 16, needed_gib + 0.1).num_slots == 1
+
+
+def test_long_rows_on_a_small_gpu_are_trained_with_checkpoints() -> None:
+    long = TrainingOptions(max_length_tokens=9728, max_new_tokens=1536)
+    assert not choose(QWEN3_4B, long, 32, H200_GIB).is_checkpointed
+    found = choose(QWEN3_4B, long, 32, 24)
+    assert found.is_checkpointed
+    assert found.max_tokens >= 9728
+    kept = dataclasses.replace(found, is_checkpointed=False)
+    assert parts(QWEN3_4B, kept, long).total_gib > 24
 
 
 def test_cpu_gets_few_trials_and_small_passes() -> None:

@@ -1,6 +1,7 @@
 """Packed answers and losses, against transformers' generate on stock PEFT, adapter by adapter."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from trainables import evaluate
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
 from trainables.examples import Example, encode_rows
-from trainables.packing import decode, slot_decoder
+from trainables.packing import decode
+from trainables.packing import generate as generation
 from trainables.packing.adapters import Adapters
-from trainables.packing.generate import batches, generate
+from trainables.packing.generate import READ_MULTIPLE, batches, generate
+from trainables.packing.kv_cache import KeysValues
 from trainables.packing.model import PackedModel
 from trainables.packing.pack import Pack
 from trainables.packing.score import eval_losses, score_slots
+from trainables.packing.shapes import round_up
 from trainables.packing.slot_decoder import SlotDecoder
 from trainables.tasks import TASKS
 from trainables.tasks.base import Row, Scoring
@@ -203,6 +207,41 @@ def test_prompts_read_in_shares_give_the_same_answers(
     assert case.ask() == case.answers
 
 
+def test_a_cache_is_gone_before_the_next_one_is_made(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    new_cache = SlotDecoder.new_cache
+
+    def counted(decoder: SlotDecoder, num_rows: int, num_places: int) -> list[KeysValues]:
+        assert [one for one in made if one() is not None] == []
+        cache = new_cache(decoder, num_rows, num_places)
+        made.extend(weakref.ref(tensor) for kept in cache for tensor in kept)
+        return cache
+
+    monkeypatch.setattr(SlotDecoder, "new_cache", counted)
+    assert case.ask(max_tokens_per_batch=2 * len(SLOTS) * 256) == case.answers
+    assert len(made) > 2 * len(case.pack.model.layers)
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=40), st.integers(1, 4))
+def test_rows_are_read_once_each_and_few_places_together(
+    lengths: list[int], num_slots: int
+) -> None:
+    most = 1000
+    examples = [Example([1] * length, []) for length in sorted(lengths, reverse=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "PROMPT_TOKENS", most)
+        found = list(generation._reads(examples, num_slots))
+    assert [row for rows in found for row in range(rows.start, rows.stop)] == list(
+        range(len(lengths))
+    )
+    for rows in found:
+        widest = round_up(max(len(one.input_ids) for one in examples[rows]), READ_MULTIPLE)
+        count = rows.stop - rows.start
+        assert count == 1 or num_slots * count * widest <= most
+
+
 def test_nan_stays_in_its_slot(case: Case, tmp_path: Path) -> None:
     pack = random_pack(case.examples, tmp_path)
     next(iter(weights_of(pack, 0, ADAPTED[0][0]).values())).fill_(torch.nan)
@@ -263,11 +302,12 @@ def test_scores_are_those_of_a_solo_evaluation(
         expected = evaluate.evaluate(
             case.peft, case.tokenizer, case.rows, Scoring(language="english"), settings
         )
-        loss = scores.pop("eval_loss")
-        assert loss == pytest.approx(expected.pop("eval_loss"), rel=1e-5)
+        loss = scores.metrics.pop("eval_loss")
+        assert loss == pytest.approx(expected.metrics.pop("eval_loss"), rel=1e-5)
         losses.add(round(loss, 3))
         assert scores == expected
-        assert list(scores) == ["rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len_tokens"]
+        names = ["rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len_tokens"]
+        assert list(scores.metrics) == names
     assert len(losses) == 3
 
 
@@ -365,28 +405,7 @@ def test_batches_hold_every_row_once_within_the_limit(
         assert padded == 1 or num_slots * padded * num_places <= limit
 
 
-def test_all_layers_and_slots_of_a_shape_share_one_graph_of_each_kind(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Compiled whole, without a graph break, with writes into the cache kept."""
-    graphs: list[str] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
-        graphs.append("token" if "place_T" in graph.code else "prompt")
-        return graph
-
-    def compiled(layer: Callable[..., torch.Tensor]) -> Any:
-        return torch.compile(layer, fullgraph=True, dynamic=False, backend=backend)
-
-    monkeypatch.setattr(slot_decoder, "_compiled", compiled)
-    monkeypatch.setattr(decode, "CHECK_STEPS", 1000)
-    torch._dynamo.reset()
-    assert case.ask(is_compiled=True, max_tokens_per_batch=3 * 16 * 128) == case.answers
-    assert sorted(graphs) == ["prompt", "token"]
-
-
 if torch.cuda.is_available():  # CUDA graphs need a GPU
 
     def test_recorded_steps_give_the_same_answers(case: Case) -> None:
         assert case.ask(is_graphed=True) == case.ask()
-        assert case.ask(is_graphed=True, is_compiled=True) == case.ask()

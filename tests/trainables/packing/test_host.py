@@ -18,13 +18,21 @@ import torch
 from small_packs import longer, trial_of
 
 import trainables.packing.host
-import trainables.packing.scorer
+import trainables.packing.score
 from trainables import final
 from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder, last_report
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.packing import alone
 from trainables.packing.capacity import Capacity
-from trainables.packing.events import Aborted, Event, Failed, Finished, LeaseLost, Reported
+from trainables.packing.events import (
+    Aborted,
+    Event,
+    Failed,
+    Finished,
+    LeaseLost,
+    Reported,
+    Stopped,
+)
 from trainables.packing.host import PackHost
 from trainables.packing.pack import Pack
 from trainables.packing.rounds import NO_ROOM
@@ -39,6 +47,7 @@ KINDS = (
     ),
 )  # fmt: skip
 EXPLODING = dataclasses.replace(KINDS[0], learning_rate=1e30)
+TINY_RATE = dataclasses.replace(KINDS[0], learning_rate=1e-9)
 STEPS = (2, 4, 6)
 
 Numbers = dict[int, tuple[float, dict[str, float]]]
@@ -101,6 +110,18 @@ def all_events(host: PackHost, trials: Sequence[TrialConfig]) -> list[list[Event
 
 def reports_in(events: Sequence[Event]) -> list[TrialReport]:
     return [event.report for event in events if isinstance(event, Reported)]
+
+
+def cohorts_in(found: Sequence[Sequence[Event]], step: int) -> set[str]:
+    """The ids of those that reported together at a step; each brings the reports of the others."""
+    made = {one.trial_id: one for events in found for one in reports_in(events) if one.step == step}
+    for one in made.values():
+        for other in one.cohort:
+            assert dataclasses.replace(made[other.trial_id], cohort=()) == other
+    return {
+        " ".join(sorted([one.trial_id, *(other.trial_id for other in one.cohort)]))
+        for one in made.values()
+    }
 
 
 @functools.cache
@@ -267,7 +288,9 @@ def test_trials_of_a_pack_that_died_go_on_in_another(
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)
     for trial, events in zip(trials, found, strict=True):
-        assert reports_in(events)[0] == first[trial.trial_id]
+        again, before = reports_in(events)[0], first[trial.trial_id]
+        assert dataclasses.replace(again, cohort=before.cohort) == before
+    assert cohorts_in(found, STEPS[0]) == {"t0000 t0001 t0002", "t0003"}
 
 
 def test_ended_trial_only_sends_its_report_again(
@@ -312,22 +335,23 @@ def test_trials_that_join_together_start_together(
     assert sizes == [2] * 6
 
 
+def note_steps(steps: list[int], monkeypatch: pytest.MonkeyPatch, pack: Pack) -> None:
+    """Have every step that a trial of the pack has made noted."""
+    step = pack.step
+
+    def noted() -> Any:
+        results = step()
+        steps.extend(result.step for result in results)
+        return results
+
+    monkeypatch.setattr(pack, "step", noted)
+
+
 def test_pack_trains_on_while_a_trial_decides_but_not_past_its_next_rung(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-
-    def note_steps(pack: Pack) -> None:
-        step = pack.step
-
-        def noted() -> Any:
-            results = step()
-            steps.extend(result.step for result in results)
-            return results
-
-        monkeypatch.setattr(pack, "step", noted)
-
-    change_pack(monkeypatch, note_steps)
+    change_pack(monkeypatch, functools.partial(note_steps, steps, monkeypatch))
     (trial,) = trials_of(settings, tmp_path, KINDS[:1])
     with running(settings, capacity_of(1)) as host:
         lease = host.join(trial)
@@ -338,6 +362,80 @@ def test_pack_trains_on_while_a_trial_decides_but_not_past_its_next_rung(
         seen = last_report(trial.folder)
         assert seen is not None and seen.step == 2
         assert isinstance(host.next_event(lease, 60.0), Reported)
+
+
+def test_trials_that_are_scored_together_at_one_step_are_a_cohort(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """The first one has made two steps before, so each round scores it at another step."""
+    trials = trials_of(settings, tmp_path, KINDS[:3])
+    with running(settings, capacity_of(1)) as host:
+        lease = host.join(trials[0])
+        assert isinstance(host.next_event(lease, 60.0), Reported)
+    with running(settings, capacity_of(3), admit_wait_s=60.0) as host:
+        found = all_events(host, trials)
+    assert_all_as_alone(trials, found)
+    for step in STEPS:
+        assert cohorts_in(found, step) == {"t0000", "t0001 t0002"}
+
+
+def test_pack_goes_on_once_the_sweep_has_decided_whoever_of_its_trials_has_heard(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    trials = trials_of(settings, tmp_path, KINDS[:2])
+    steps = iter(STEPS)
+    with running(settings, capacity_of(2), admit_wait_s=60.0) as host:
+        leases = [host.join(trial) for trial in trials]
+        for step in steps:
+            wait_until(functools.partial(stands_at, trials, step))
+            host.decide(step, {trial.trial_id: True for trial in trials})
+        found = [[host.next_event(lease, 60.0) for _ in range(4)] for lease in leases]
+    assert_all_as_alone(trials, found)  # type: ignore[arg-type]
+
+
+def stands_at(trials: Sequence[TrialConfig], step: int) -> bool:
+    """Whether this is the last report of each."""
+    last = [last_report(trial.folder) for trial in trials]
+    return all(report is not None and report.step == step for report in last)
+
+
+def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process finds its report and its end when it asks; its folder is left alone, though it
+    stands at its next rung already."""
+    made: list[int] = []
+    change_pack(monkeypatch, functools.partial(note_steps, made, monkeypatch))
+    stopped, other, next_one = trials_of(settings, tmp_path, KINDS[:3])
+    with (
+        running(settings, capacity_of(2), admit_wait_s=60.0) as host,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        lease = host.join(stopped)
+        following = [pool.submit(events_of, host, trial) for trial in (other, next_one)]
+        wait_until(lambda: made.count(STEPS[1]) == 2)
+        before = files_in(stopped.folder)
+        host.decide(STEPS[0], {stopped.trial_id: False, "unknown": False})
+        found = [events.result() for events in following]
+        heard = [host.next_event(lease, 60.0) for _ in range(3)]
+        assert files_in(stopped.folder) == before
+    assert_all_as_alone([other, next_one], found)
+    assert isinstance(heard[0], Reported) and heard[1:] == [Stopped(), LeaseLost()]
+
+
+def test_trial_that_is_stopped_while_it_waits_for_a_slot_gets_none(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    waiting, training = trials_of(settings, tmp_path, KINDS[:2])
+    with running(settings, capacity_of(1)) as host, ThreadPoolExecutor(1) as pool:
+        held = host.join(training)
+        assert isinstance(host.next_event(held, 60.0), Reported)
+        lease = host.join(waiting)
+        host.decide(STEPS[0], {waiting.trial_id: False})
+        assert host.next_event(lease, 60.0) == Stopped()
+        host.leave(held)
+        events = pool.submit(events_of, host, training).result()
+    assert isinstance(events[-1], Finished) and not waiting.folder.exists()
 
 
 def test_left_folder_is_written_to_no_more(settings: TrainingSettings, tmp_path: Path) -> None:
@@ -453,7 +551,7 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     trials = trials_of(settings, tmp_path, KINDS[:3])
     for trial in trials:
         numbers_alone(trial.params, settings)
-    score_slots = trainables.packing.scorer.score_slots
+    score_slots = trainables.packing.score.score_slots
     num_full = 0
 
     def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
@@ -463,7 +561,7 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return score_slots(model, slots, *args, **sizes)
 
-    monkeypatch.setattr(trainables.packing.scorer, "score_slots", filled)
+    monkeypatch.setattr(trainables.packing.score, "score_slots", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
         found = all_events(host, trials)
     assert num_full >= 4
@@ -476,7 +574,7 @@ def test_evaluation_that_fits_no_single_row_fails_the_trials(
     def full(*args: Any, **sizes: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainables.packing.scorer, "score_slots", full)
+    monkeypatch.setattr(trainables.packing.score, "score_slots", full)
     with running(settings, capacity_of(3)) as host:
         found = all_events(host, trials_of(settings, tmp_path, KINDS[:3]))
     assert found == [[Failed(NO_ROOM)]] * 3
@@ -560,20 +658,27 @@ def test_final_scores_of_a_pack_are_those_of_transformers(
     with running(settings, capacity_of(num_slots)) as host:
         (*_, last, _) = events_of(host, trial)
         assert isinstance(last, Reported)
+        untrained = events_of(host, trial_of("t2", TINY_RATE, settings, tmp_path / "t2"))[-2]
+        assert isinstance(untrained, Reported)
         if num_slots > 1:
             host.join(other)
-        found = host.final_scores(last.report.checkpoint).result(60)
-    expected = final.score(settings, last.report.checkpoint, capacity=None)
-    assert found.keys() == expected.keys()
+        adapters = {"a": last.report.checkpoint, "b": untrained.report.checkpoint}
+        found = host.final_scores(adapters).result(60)
+    expected = final.score(settings, adapters, capacity=None)
+    assert found.keys() == expected.keys() == {"validation_base", "test_base", "a", "b"}
     for name, scores in expected.items():
-        assert found[name] == pytest.approx(scores, rel=1e-5)
+        assert found[name].metrics == pytest.approx(scores.metrics, rel=1e-5)
+        assert found[name].answers == scores.answers
+    assert found["a"].metrics["eval_loss"] < found["b"].metrics["eval_loss"] - 1e-3
+    base_loss = found["test_base"].metrics["eval_loss"]
+    assert found["b"].metrics["eval_loss"] == pytest.approx(base_loss, rel=1e-3)
 
 
 def test_final_scores_of_a_pack_that_ends_fail(settings: TrainingSettings, tmp_path: Path) -> None:
     with running(settings, capacity_of(1)) as host:
         host.close()
         with pytest.raises(RuntimeError, match="the pack has ended"):
-            host.final_scores(tmp_path).result(60)
+            host.final_scores({"t0": tmp_path}).result(60)
 
 
 def test_an_adapter_that_cannot_be_tested_leaves_the_pack_alive(
@@ -581,7 +686,7 @@ def test_an_adapter_that_cannot_be_tested_leaves_the_pack_alive(
 ) -> None:
     with running(settings, capacity_of(2)) as host:
         with pytest.raises(OSError, match="nowhere"):
-            host.final_scores(tmp_path / "nowhere").result(60)
+            host.final_scores({"t0": tmp_path / "nowhere"}).result(60)
         assert isinstance(
             events_of(host, trial_of("t0", KINDS[0], settings, tmp_path))[-1], Finished
         )
@@ -592,13 +697,52 @@ def test_ledger_sums_to_the_wall_time_of_the_loop(
 ) -> None:
     started_s = time.monotonic()
     with running(settings, capacity_of(2)) as host:
-        for name in ("t0", "t1"):
-            events_of(host, trial_of(name, KINDS[0], settings, tmp_path / name))
+        reports = {
+            name: reports_in(events_of(host, trial_of(name, KINDS[0], settings, tmp_path / name)))
+            for name in ("t0", "t1")
+        }
     wall_s = time.monotonic() - started_s
     ledger = host.ledger()
     assert sum(ledger.seconds.values()) == pytest.approx(wall_s, rel=0.02)
     assert all(ledger.seconds[name] > 0 for name in ("load", "train", "evaluate", "report", "idle"))
+    assert all(share.seconds > 0 for share in ledger.shares.values())
+    pure = sum(ledger.seconds[name] for name in ("load", "admit", "decide", "idle"))
+    assert pure <= ledger.overhead_s + 1e-6 < wall_s
     assert ledger.trial_steps == 2 * settings.max_steps
+    assert sum(share.trained_tokens for share in ledger.shares.values()) == ledger.real_tokens
     assert 0 < ledger.real_tokens <= ledger.computed_tokens
+    for name, made in reports.items():
+        charged_s = [report.gpu_seconds for report in made]
+        assert 0 < charged_s[0] < charged_s[1] < charged_s[2] <= ledger.shares[name].seconds
     time.sleep(0.05)
     assert host.ledger() == ledger
+
+
+def test_a_trial_that_comes_back_to_its_pack_is_charged_once(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    trial = trial_of("t0", KINDS[0], settings, tmp_path / "t0")
+    with running(settings, capacity_of(1)) as host:
+        lease = host.join(trial)
+        assert isinstance(host.next_event(lease, 60.0), Reported)
+        host.leave(lease)
+        *_, last = reports_in(events_of(host, trial))
+    assert last.step == STEPS[-1]
+    assert last.gpu_seconds <= host.ledger().shares["t0"].seconds
+
+
+def test_a_trial_that_goes_on_elsewhere_carries_the_share_that_its_report_tells(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    trial = trial_of("t0", KINDS[0], settings, tmp_path / "t0")
+    with running(settings, capacity_of(1)) as host:
+        lease = host.join(trial)
+        first = host.next_event(lease, 60.0)
+        assert isinstance(first, Reported)
+        host.leave(lease)
+    with running(settings, capacity_of(1)) as other:
+        again, *later = reports_in(events_of(other, trial))
+    assert again.step == first.report.step and again.gpu_seconds == first.report.gpu_seconds
+    assert later[0].gpu_seconds > first.report.gpu_seconds
+    last_s = other.ledger().shares["t0"].seconds
+    assert later[-1].gpu_seconds == pytest.approx(first.report.gpu_seconds + last_s)

@@ -1,16 +1,19 @@
 """On a GPU: Triton's kernels against the padded products, and a fast pack against a plain one."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo.utils
 from small_packs import largest_relative, longer, losses, run_pack, trial_of
 
 from trainables.base_model import load_base
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.examples import Example
 from trainables.packing import elementwise, segments
-from trainables.packing.batch import Pass, Unit, read_table, tabulate
+from trainables.packing.batch import Pass, Unit, read_table, shape_of, tabulate
+from trainables.packing.optimizer import PackedAdamW, SlotUpdate
 from trainables.packing.pack import Pack
 
 SLOTS, MODULES, RANK, FEATURES = 4, 2, 24, 160
@@ -23,7 +26,7 @@ UNITS = [
 
 
 def pass_on(device: str) -> Pass:
-    table = tabulate(UNITS, SLOTS, rounding="recurring")
+    table = tabulate(UNITS, shape_of(UNITS, SLOTS, "recurring"))
     return read_table(torch.from_numpy(table.numbers).to(device), table.shape)
 
 
@@ -62,12 +65,32 @@ if torch.cuda.is_available():  # the kernels need a GPU
         for expected, one in zip(*found, strict=True):
             assert float((one - expected).norm() / expected.norm()) < near
 
+    @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+    @pytest.mark.parametrize("num_features", [64, 1000, 2560])
+    @pytest.mark.parametrize("has_other", [False, True])
+    def test_sum_and_norm_are_those_of_torch(
+        dtype: torch.dtype, near: float, num_features: int, has_other: bool
+    ) -> None:
+        """The gradient adds what came past the norm; sums round alike to the bit."""
+        x, y, *weights = torch.randn(4, 33, num_features, device="cuda", dtype=dtype).unbind()
+        inputs = [one.requires_grad_() for one in (x, y)][: 1 + has_other]
+        norm_D = torch.rand(num_features, device="cuda", dtype=dtype)
+        found = []
+        for add_norm in (elementwise.add_norm, elementwise.fused().add_norm):
+            made = add_norm(x, y if has_other else None, norm_D, 1e-6)
+            total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
+            found.append([*made, *torch.autograd.grad(total, inputs)])
+        assert torch.equal(found[1][0], found[0][0])
+        for expected, one in zip(*found, strict=True):
+            error = (one - expected).detach().float().norm() / expected.detach().float().norm()
+            assert float(error) < near
+
     def test_gate_is_that_of_torch() -> None:
         gate_up = torch.randn(33, 2 * 1500, device="cuda", requires_grad=True)
         weights = torch.randn(33, 1500, device="cuda")
         found = [
             (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
-            for made in (elementwise.swiglu(gate_up), elementwise.compiled().swiglu(gate_up))
+            for made in (elementwise.swiglu(gate_up), elementwise.fused().swiglu(gate_up))
         ]
         torch.testing.assert_close(found[1], found[0])
 
@@ -83,7 +106,7 @@ if torch.cuda.is_available():  # the kernels need a GPU
         norms = elementwise.Norms(*torch.rand(2, head_dim, device="cuda")) if has_norm else None
         weights = [torch.randn(33, n, head_dim, device="cuda") for n in (*num_heads, num_heads[1])]
         found = []
-        for heads in (elementwise.heads, elementwise.compiled().heads):
+        for heads in (elementwise.heads, elementwise.fused().heads):
             made = heads(qkv[:, 5:], norms, *angles, sizes, 1e-6)
             total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
             found.append([*made, *torch.autograd.grad(total, qkv)])
@@ -107,10 +130,45 @@ if torch.cuda.is_available():  # the kernels need a GPU
         error = (found.float() - expected[:, :, 0]).norm() / expected.norm()
         assert float(error) < 5e-3
 
+    def test_fused_update_is_that_of_torch() -> None:
+        """Of the slots that are due: one gathers its gradient, one is not finite in round 2."""
+        rates, decays, norms = (1e-1, 3e-3, 1e-2, 1e-3), (0.0, 0.3, 0.1, 0.0), (1.0, 0.2, 1e9, 1.0)
+        params = torch.randn(4, 3000, device="cuda")
+        ours, grads = params.clone(), torch.zeros_like(params)
+        packed = PackedAdamW(ours, grads, is_fused=True)
+        theirs = [torch.nn.Parameter(row.clone()) for row in params]
+        optimizers = [
+            torch.optim.AdamW([row], lr=rate, weight_decay=decay, foreach=False)
+            for row, rate, decay in zip(theirs, rates, decays, strict=True)
+        ]
+        for step in (1, 2, 3):
+            grads[:3] = torch.randn(3, 3000, device="cuda")
+            grads[3] += 1.0
+            losses = torch.zeros(4, device="cuda")
+            losses[2] = torch.inf if step == 2 else 0.0
+            for row, grad, norm, optimizer in zip(
+                theirs[: 2 if step == 2 else 3], grads, norms, optimizers, strict=False
+            ):
+                row.grad = grad.clone()
+                torch.nn.utils.clip_grad_norm_([row], norm)
+                optimizer.step()
+            updates = [
+                SlotUpdate(step=step, learning_rate=rate, weight_decay=decay, max_grad_norm=norm)
+                for rate, decay, norm in zip(rates, decays, norms, strict=True)
+            ]
+            if step == 3:
+                updates[2] = dataclasses.replace(updates[2], step=2)
+            packed.step([*updates[:3], None], losses)
+        assert (grads[:3] == 0).all() and (grads[3] == 3).all()
+        assert torch.equal(ours[3], params[3]) and not packed.exp_avg_sq_KP[3].any()
+        expected = torch.stack([row.detach() for row in theirs])
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+
     def test_fast_pack_follows_a_plain_one(
         settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
     ) -> None:
-        """In bfloat16, with a join, a departure and passes that vary."""
+        """In bfloat16, with a join, a departure and passes that vary; no compiler takes part."""
+        torch._dynamo.utils.counters.clear()
         settings = longer(settings, 12, compute_dtype="bfloat16", batch_size=8)
         found = []
         for is_fast in (False, True):
@@ -125,3 +183,4 @@ if torch.cuda.is_available():  # the kernels need a GPU
             results = run_pack(pack, plan)
             found.append([loss for name in ("t2", "late") for loss in losses(results[name])])
         assert largest_relative(list(zip(*found, strict=True))) < 2e-2
+        assert not torch._dynamo.utils.counters["frames"]

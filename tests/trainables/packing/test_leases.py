@@ -11,7 +11,7 @@ from small_packs import trial_of
 
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.packing.events import Failed, Finished, LeaseLost, Reported
+from trainables.packing.events import Failed, Finished, LeaseLost, Reported, Stopped
 from trainables.packing.leases import Leases
 
 
@@ -20,12 +20,12 @@ def trial(settings: TrainingSettings, params: Hyperparameters) -> TrialConfig:
     return trial_of("it", params, settings)
 
 
-def report_of(trial: TrialConfig) -> TrialReport:
+def report_of(trial: TrialConfig, step: int = 2) -> TrialReport:
     """Any report."""
     return TrialReport(
-        trial_id=trial.trial_id, step=2, metrics={}, train_loss=1.0, learning_rate=1e-4, epoch=0.1,
-        tokens=9, tokens_per_s=9.0, seconds=1.0, peak_gib=0.0,
-        checkpoint=checkpoint_folder(Path("/none"), 2),
+        trial_id=trial.trial_id, step=step, metrics={}, train_loss=1.0, learning_rate=1e-4,
+        epoch=0.1, tokens=9, tokens_per_s=9.0, seconds=1.0, peak_gib=0.0,
+        checkpoint=checkpoint_folder(Path("/none"), step),
     )  # fmt: skip
 
 
@@ -134,6 +134,43 @@ def test_trial_has_decided_once_it_asks_for_more(trial: TrialConfig) -> None:
     leases.post(lease, Reported(report_of(trial)))
     leases.leave(number)
     leases.wait_decided([lease], math.inf)
+
+
+def test_sweep_decides_for_a_trial_that_has_not_heard_of_its_report(trial: TrialConfig) -> None:
+    leases = Leases(math.inf)
+    number = leases.join(trial)
+    (lease,) = leases.waiting()
+    leases.post(lease, Reported(report_of(trial, 2)))
+    leases.decide(2, {"another": True})
+    assert not lease.is_decided
+    leases.decide(2, {trial.trial_id: True})
+    assert lease.is_decided
+    leases.post(lease, Reported(report_of(trial, 4)))
+    leases.decide(2, {trial.trial_id: True})
+    for _ in range(2):
+        assert not lease.is_decided
+        assert isinstance(leases.next_event(number, 0.0), Reported)
+    assert leases.next_event(number, 0.0) is None and lease.is_decided
+
+
+def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
+    trial: TrialConfig,
+) -> None:
+    leases = Leases(math.inf)
+    number = leases.join(trial)
+    (lease,) = leases.waiting()
+    leases.post(lease, Reported(report_of(trial)))
+    assert lease.is_live
+    leases.decide(2, {trial.trial_id: False})
+    assert lease.is_open and not lease.is_live
+    assert leases.is_done and leases.waiting() == []
+    leases.wait_decided([lease], math.inf)
+    leases.post(lease, Reported(report_of(trial, 4)))  # was being written when it was stopped
+    assert not lease.is_live and leases.is_done
+    leases.decide(2, {trial.trial_id: False})
+    assert isinstance(leases.next_event(number, 0.0), Reported)
+    assert leases.next_event(number, 0.0) == Stopped()
+    assert leases.next_event(number, 0.0) == LeaseLost()
 
 
 def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:

@@ -173,6 +173,23 @@ def test_less_memory_changes_no_number(
     assert limit < 500
 
 
+def test_activations_that_are_computed_again_give_the_same_numbers(
+    settings: TrainingSettings, examples: list[Example]
+) -> None:
+    settings = longer(settings, 4)
+    found = []
+    for is_checkpointed in (False, True):
+        pack = new_pack(settings, 2, is_checkpointed=is_checkpointed)
+        dropping = dataclasses.replace(LATE, lora_dropout=0.3)
+        for slot, params in enumerate((PLAIN, dropping)):
+            pack.join(slot, trial_of(str(slot), params, settings), examples)
+        results = run_pack(pack)
+        found.append((losses(results["0"]), losses(results["1"]), pack.adapters.params_KP))
+    kept, again = found
+    assert kept[:2] == again[:2]
+    assert torch.equal(kept[2], again[2])
+
+
 @pytest.mark.parametrize("is_dequantised", [True, False])
 def test_nan_fails_its_own_slot_alone(
     settings: TrainingSettings, examples: list[Example], is_dequantised: bool

@@ -1,6 +1,7 @@
 """Likelihoods of labels: packed against transformers on stock PEFT, and against plain sums."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from small_packs import new_pack, trial_of, weights_of
 from trainables import classify, evaluate
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import Hyperparameters, TrainingSettings
+from trainables.eval_rows import rung_rows
 from trainables.examples import Example, encode_rows
 from trainables.packing.classify import log_probs
 from trainables.packing.pack import Pack
@@ -101,7 +103,7 @@ def test_packed_log_probs_are_those_of_each_label_alone(
 ) -> None:
     """Labels of different lengths, one the beginning of another."""
     labels = [[*stem, 1], [*stem, 7, 1], *others]
-    decoder = SlotDecoder.of(case.pack.model, SLOTS, is_compiled=False)
+    decoder = SlotDecoder.of(case.pack.model, SLOTS)
     found = log_probs(decoder, prompts, labels, max_tokens)
     for place, slot in enumerate(SLOTS):
         case.peft.set_adapter(str(slot))
@@ -128,8 +130,11 @@ def test_slots_are_scored_as_transformers_scores_each(
     for slot, scores in zip(SLOTS, found, strict=True):
         case.peft.set_adapter(str(slot))
         expected = evaluate.evaluate(case.peft, tokenizer, ROWS, SCORING, settings)
-        assert {"accuracy", "macro_f1", "mcc", "eval_loss"} <= scores.keys() == expected.keys()
-        assert scores == pytest.approx(expected, rel=1e-4)
+        names = {"accuracy", "macro_f1", "mcc", "eval_loss"}
+        assert names <= scores.metrics.keys() == expected.metrics.keys()
+        assert scores.metrics == pytest.approx(expected.metrics, rel=1e-4)
+        assert scores.answers == expected.answers
+        assert scores.row_scores == expected.row_scores
 
 
 def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
@@ -138,8 +143,10 @@ def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
     rows = [Row(id=str(n), prompt="?", target=target) for n, target in enumerate("abba")]
     table = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.0], [-5.0, -4.0]]).double()
     scores = classify.scores_of_choices(table, rows, labels, scoring)
-    assert scores["accuracy"] == 50.0
-    assert scores["eval_loss"] == pytest.approx((1 + 1 + 2 + 5) / 6)
+    assert scores.metrics["accuracy"] == 50.0
+    assert scores.metrics["eval_loss"] == pytest.approx((1 + 1 + 2 + 5) / 6)
+    assert scores.answers == ("a", "b", "a", "b")
+    assert scores.row_scores == {"accuracy": (100.0, 100.0, 0.0, 0.0)}
 
 
 def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none(tmp_path: Path) -> None:
@@ -147,7 +154,7 @@ def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none(tmp_path: Path) 
     table = torch.tensor([[float("nan"), -1.0]]).double()
     scoring = Scoring(kind="classify", labels=("a", "b"))
     scores = classify.scores_of_choices(table, rows, [[1], [2]], scoring)
-    assert scores["eval_loss"] != scores["eval_loss"]
+    assert math.isnan(scores.metrics["eval_loss"])
 
 
 def test_an_answer_after_a_thought_is_scored_without_it() -> None:
@@ -156,23 +163,24 @@ def test_an_answer_after_a_thought_is_scored_without_it() -> None:
     texts = ("I wonder </think> the answer", "the answer, I think")
     answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     plain = evaluate.score_answers(tokenizer, answers, rows, Scoring(), thinking=False)
-    assert "unfinished_frac" not in plain
+    assert "unfinished_frac" not in plain.metrics
     scores = evaluate.score_answers(tokenizer, answers, rows, Scoring(), thinking=True)
-    assert scores["rouge1"] == 50.0
-    assert scores["unfinished_frac"] == 0.5
+    assert scores.metrics["rouge1"] == 50.0
+    assert scores.metrics["unfinished_frac"] == 0.5
+    assert scores.answers == ("the answer", "")
 
 
 def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, data_dir: str) -> None:
     settings = dataclasses.replace(
         settings_of(model_dir, data_dir), max_steps=9, rungs=(3, 9), eval_rows=6
     )
-    assert evaluate.rung_rows(ROWS, settings, 3) == evaluate.rung_rows(ROWS, settings, 9)
+    assert rung_rows(ROWS, settings, 3) == rung_rows(ROWS, settings, 9)
     settings = dataclasses.replace(settings, low_rung_eval_rows=2)
-    low, last = (evaluate.rung_rows(ROWS, settings, step) for step in (3, 9))
+    low, last = (rung_rows(ROWS, settings, step) for step in (3, 9))
     assert (len(low), len(last)) == (2, 6)
     assert last[:2] == low
     more = dataclasses.replace(settings, low_rung_eval_rows=50)
-    assert len(evaluate.rung_rows(ROWS, more, 3)) == 6
+    assert len(rung_rows(ROWS, more, 3)) == 6
 
 
 def test_examples_for_a_thinking_model_leave_its_thought_open(model_dir: str) -> None:

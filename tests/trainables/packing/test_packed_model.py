@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,10 +20,9 @@ from transformers import (
 from trainables.base_model import autocast, load_base
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.examples import IGNORED, Example
-from trainables.packing import elementwise
 from trainables.packing.adapters import Adapters
-from trainables.packing.batch import Pass, Unit, read_table, tabulate
-from trainables.packing.elementwise import Elementwise, plain, rms_norm
+from trainables.packing.batch import Pass, Unit, read_table, shape_of, tabulate
+from trainables.packing.elementwise import rms_norm
 from trainables.packing.masks import Dropout
 from trainables.packing.model import PackedModel, require_supported
 from trainables.packing.pack import Pack
@@ -134,7 +132,7 @@ def test_what_fills_up_a_pass_changes_nothing(
     units = [Unit(0, examples[:3], 0, 7, 1, 0.3, 1.0), Unit(2, examples[3:5], 0, 7, 1, 0.0, 1.0)]
     found = []
     for rounding in ("exact", "recurring", "fine"):
-        table = tabulate(units, 3, rounding)
+        table = tabulate(units, shape_of(units, 3, rounding))
         batch = read_table(torch.from_numpy(table.numbers), table.shape)
         embedded_ND = packed.embedded(batch)
         losses_K = packed.losses(embedded_ND, batch)
@@ -263,34 +261,6 @@ def test_neighbours_masks_are_not_those_of_the_trial(
             found.append(pack.model.losses(pack.model.embedded(batch), batch))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
-
-
-def test_one_compilation_serves_every_number_of_tokens(
-    base: PreTrainedModel, examples: list[Example]
-) -> None:
-    """Compiled whole, without a graph break; the first layer has no sum in front of its norm."""
-    graphs: list[object] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
-        graphs.append(graph)
-        return graph
-
-    torch._dynamo.reset()
-    packed = PackedModel(base, Adapters(base.config, 2, 4, CPU), True, False)
-    expected, found = [], []
-    for rows in ([examples[:2], examples[3:4]], [examples[5:6], []], [examples[:9], examples]):
-        batch = pass_of(rows)
-        packed.elementwise = plain()
-        expected.append(packed.losses(packed.embedded(batch), batch))
-        packed.elementwise = any_tokens(backend)
-        found.append(packed.losses(packed.embedded(batch), batch))
-    torch.testing.assert_close(found, expected)
-    assert len(graphs) == 4
-
-
-def any_tokens(backend: Any) -> Elementwise:
-    """As compiled() gives, with this backend."""
-    return Elementwise(*(elementwise._any_tokens(function, backend) for function in plain()))
 
 
 def test_other_models_are_refused() -> None:

@@ -1,5 +1,6 @@
 """table: one's own rows are read, cleaned, counted, split and asked about, or refused clearly."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -194,3 +195,46 @@ def test_metric_follows_the_kind() -> None:
 def test_data_must_be_named_and_there(tmp_path: Path) -> None:
     assert "no dataset of its own" in refusal(None, LABELLED)[0]
     assert "does not exist" in refusal(str(tmp_path / "nowhere.csv"), LABELLED)[0]
+
+
+def test_table_without_a_usable_row_says_what_is_wrong_with_all(tmp_path: Path) -> None:
+    odd = [{"text": {"a": 1}, "mood": "good"}, {"text": "half \ud800", "mood": "bad"}, {"text": ""}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in odd))
+    error, fix = refusal(str(path), LABELLED)
+    assert error.endswith("rows can be used: table not text 2, table blank input 1")
+    assert "--input" in fix
+
+
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    more = [{"text": "half \ud800 of it", "mood": "good"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows(50), *more]))
+    assert load(str(path), LABELLED).counts["table not text"] == 1
+
+
+def test_address_is_told_to_be_downloaded(tmp_path: Path) -> None:
+    data = str(Path("https://example.org/rows.csv").absolute())
+    assert "download it" in refusal(data, LABELLED)[1]
+
+
+def test_column_that_is_there_twice_is_refused_only_if_it_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"text {i},note,{('good', 'bad')[i % 2]},more" for i in range(40)]
+    path.write_text("\n".join(['text,note,"mood",note', *lines]))
+    assert len(load(str(path), LABELLED).train) == 24
+    error, fix = refusal(str(path), replace(LABELLED, input="note"))
+    assert "two columns 'note'" in error and "rename" in fix
+
+
+def test_sheet_is_chosen_by_its_name_and_refused_where_there_is_none(tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "a.xlsx") as book:
+        pd.DataFrame({"read": ["me"]}).to_excel(book, sheet_name="about", index=False)
+        pd.DataFrame(rows(40)).to_excel(book, sheet_name="rows 2024", index=False)
+    named = replace(LABELLED, sheet="rows 2024")
+    splits = load(str(tmp_path / "a.xlsx"), named)
+    assert splits.notes[0] == "a.xlsx: 40 rows, sheet rows 2024"
+    assert "no column 'text'; found read" in refusal(str(tmp_path / "a.xlsx"), LABELLED)[0]
+    assert refusal("owner/name", named)[0] == "the dataset owner/name has no sheets"
+    with pytest.raises(SweepAborted, match="no use for --sheet 'rows 2024'"):
+        TASKS["samsum"](TaskOptions(sheet="rows 2024"))

@@ -75,8 +75,21 @@ def test_file_that_is_no_table_is_refused(
 def test_workbook_gives_its_first_sheet_and_says_so(tmp_path: Path) -> None:
     with pd.ExcelWriter(tmp_path / "a.xlsx") as book:
         FRAME.to_excel(book, sheet_name="rows", index=False)
-        FRAME.head(0).to_excel(book, sheet_name="notes")
-    assert open_table(tmp_path / "a.xlsx").note == "a.xlsx: 2 rows, sheet rows, the first of 2"
+        FRAME.head(1).to_excel(book, sheet_name="notes", index=False)
+    path = tmp_path / "a.xlsx"
+    first, other = open_table(path), open_table(path, "notes")
+    assert first.note == "a.xlsx: 2 rows, sheet rows, the first of 2 (--sheet names another)"
+    assert (other.note, len(other.frame)) == ("a.xlsx: 1 rows, sheet notes", 1)
+    with pytest.raises(SweepAborted, match="no sheet 'note'") as told:
+        open_table(path, "note")
+    assert told.value.fix.endswith("rows, notes")
+
+
+def test_sheet_of_a_file_without_sheets_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,mood\nx,y\n")
+    for read in (open_table, read_local):
+        with pytest.raises(SweepAborted, match="has no sheets"):
+            read(tmp_path / "a.csv", "rows")
 
 
 def test_folder_gives_its_splits_by_any_of_their_names(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""What the tuned model and the untuned base said to each test row, as files of the run.
+
+They are kept before the log says that test was looked at, so a sweep whose process ends in between
+has them at its resume. What a model wrote is only ever data here: a string in JSON.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sweeps.paths import RunPaths
+from trainables.config import TrainingSettings
+from trainables.errors import SweepAborted
+from trainables.eval_rows import fixed_slice, rung_rows
+from trainables.metrics.confusion import Confusion, confusion
+from trainables.metrics.confusion_svg import confusion_svg
+from trainables.scored import Answers, Scored, read_answers, write_answers
+from trainables.tasks.base import Row, Splits
+
+PREDICTIONS_FILE = "test_predictions.jsonl"
+"""In best/; it holds rows of the data, so no export takes it along."""
+CONFUSION_CSV, CONFUSION_SVG = "confusion.csv", "confusion.svg"
+VALIDATION_BASE, TEST_BASE = "validation_base", "test_base"
+"""Keys of the untuned base's scores; see trainables.final.score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One test row, with the answers of the tuned model and of the untuned base."""
+
+    id: str
+    prompt: str
+    target: str
+    prediction: str
+    base_prediction: str
+    scores: dict[str, float]
+    """Of the prediction, by metric, as far as a metric is a mean over rows; 0 to 100."""
+    base_scores: dict[str, float]
+
+
+def keep(
+    paths: RunPaths, splits: Splits, settings: TrainingSettings, scores: Mapping[str, Scored]
+) -> None:
+    """Writes what each model said, a folder a model.
+
+    Args:
+        splits: the rows, in any order.
+        settings: of every trial.
+        scores: by the name of what was scored, as trainables.final.score gives them.
+
+    Raises:
+        SweepAborted: the disk is full or gone.
+    """
+    test = fixed_slice(splits.test, len(splits.test))
+    validation = rung_rows(splits.validation, settings, settings.max_steps)
+    try:
+        for name, scored in scores.items():
+            folder = paths.answers / name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_answers(folder, validation if name == VALIDATION_BASE else test, scored)
+    except OSError as refused:
+        raise SweepAborted(
+            f"{paths.answers} cannot be written: {refused.strerror}",
+            "free space there, then repeat the command with --resume",
+        ) from None
+
+
+def predictions(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
+    """Each test row with its answers, in the order in which rows are scored.
+
+    [] where none were kept, as in a run of an older version, or where they are damaged or of
+    other rows: a picture of the wrong rows would be worse than none.
+
+    Args:
+        rows: the test split, in any order.
+        name: of the tuned adapter, as keep was told.
+    """
+    try:
+        tuned, base = (read_answers(paths.answers / folder) for folder in (name, TEST_BASE))
+    except (OSError, ValueError):
+        return []
+    ordered = fixed_slice(rows, len(rows))
+    ids = tuple(row.id for row in ordered)
+    if not ids == tuned.ids == base.ids:
+        return []
+    return [
+        Prediction(
+            id=row.id,
+            prompt=row.prompt,
+            target=row.target,
+            prediction=tuned.answers[place],
+            base_prediction=base.answers[place],
+            scores=_scores(tuned, place),
+            base_scores=_scores(base, place),
+        )
+        for place, row in enumerate(ordered)
+    ]
+
+
+def confusion_of(found: Sequence[Prediction], splits: Splits) -> Confusion | None:
+    """The winner's confusion matrix on test; None of texts, or without predictions."""
+    if splits.scoring.kind != "classify" or not found:
+        return None
+    return confusion(
+        [one.prediction for one in found], [one.target for one in found], splits.scoring.labels
+    )
+
+
+def files_of(found: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
+    """Names and contents of the files for best/."""
+    files = {}
+    if found:
+        files[PREDICTIONS_FILE] = "".join(
+            json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found
+        )
+    if table is not None:
+        files |= {CONFUSION_CSV: table.as_csv(), CONFUSION_SVG: confusion_svg(table) + "\n"}
+    return files
+
+
+def read(best: Path) -> list[Prediction]:
+    """The predictions of a finished run's best/.
+
+    Raises:
+        SweepAborted: the file is missing or damaged.
+    """
+    path = best / PREDICTIONS_FILE
+    try:
+        # Not splitlines: answers may hold other line ends, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [Prediction(**json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        raise SweepAborted(
+            f"{best} has no {PREDICTIONS_FILE}",
+            "name a run whose sweep has ended; one of an older version has none",
+        ) from None
+    except (OSError, ValueError, TypeError) as damaged:
+        raise SweepAborted(
+            f"{path} cannot be read: {damaged}",
+            "remove best/ and repeat the sweep's command with --resume",
+        ) from None
+
+
+def _scores(answers: Answers, place: int) -> dict[str, float]:
+    return {name: values[place] for name, values in answers.row_scores.items()}

@@ -1,0 +1,104 @@
+"""A sampler that learns from every report: also of trials that still run, and across rungs."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+Values = Mapping[int, float]
+"""A trial's reported values by step."""
+
+
+class ReportSampler(optuna.samplers.BaseSampler):
+    """Shows another sampler a study in which every trial that has reported counts as complete.
+
+    Under ASHA most trials are stopped at a low rung and the promising ones run on for long.
+    Optuna's samplers put the first below anything that was completed, and count the second as bad
+    (TPE's constant liar) or as unknown (the Gaussian process) until they end, however good their
+    reports are. Here each is worth what it would reach at the highest rung: its last value, plus
+    what trials that reached the rungs above gained on the way, on average. Trials without a
+    report stay running, so that points proposed together still differ.
+
+    Args:
+        sampler: draws the points; see expected_finals for the values that it is shown.
+    """
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
+        self._sampler = sampler
+
+    def reseed_rng(self) -> None:
+        """See BaseSampler."""
+        self._sampler.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters of every trial that has reported; none before any has."""
+        reported = [other for other in _others(study, trial) if other.intermediate_values]
+        first = reported[0].distributions if reported else {}
+        return {
+            name: one
+            for name, one in first.items()
+            if not one.single() and all(other.distributions.get(name) == one for other in reported)
+        }
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A point that the sampler draws for the study that it is shown."""
+        if not search_space:
+            return {}
+        shown = optuna.create_study(direction=study.direction, sampler=self._sampler)
+        shown.add_trials(_shown(study, trial))
+        return shown.ask(search_space).params
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A value of a parameter that is new, or before any trial has reported."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def expected_finals(reported: Sequence[Values]) -> list[float | None]:
+    """What each trial would reach at the highest step that any has; None without a report.
+
+    A trial that has not come so far gains, from one step to the next that is reported, what the
+    trials that have values at both gained on average.
+    """
+    steps = sorted({step for values in reported for step in values})
+    rise = dict.fromkeys(steps[-1:], 0.0)
+    for step, following in reversed(list(itertools.pairwise(steps))):
+        gains = [v[following] - v[step] for v in reported if step in v and following in v]
+        rise[step] = rise[following] + (sum(gains) / len(gains) if gains else 0.0)
+    return [values[max(values)] + rise[max(values)] if values else None for values in reported]
+
+
+def _shown(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """All other trials, with the values that they would reach."""
+    others = _others(study, trial)
+    finals = expected_finals([other.intermediate_values for other in others])
+    return [
+        create_trial(
+            state=TrialState.RUNNING if final is None else TrialState.COMPLETE,
+            value=final,
+            params=other.params,
+            distributions=other.distributions,
+        )
+        for other, final in zip(others, finals, strict=True)
+    ]
+
+
+def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """All other trials that have begun and not failed."""
+    return [
+        other
+        for other in study.get_trials(deepcopy=False)
+        if other.number != trial.number and other.state not in (TrialState.FAIL, TrialState.WAITING)
+    ]

@@ -1,0 +1,1 @@
+"""How good the search is: a table of full trainings, and searches replayed over it."""

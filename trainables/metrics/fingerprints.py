@@ -1,0 +1,76 @@
+"""What decides a score besides the answers: two scores compare only where all of it is equal.
+
+Nothing that scores is imported, so that a sweep's driver can tell a fingerprint without PyTorch.
+"""
+
+import ast
+import hashlib
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from trainables.config import Metric
+from trainables.tasks.base import Scoring
+
+_RULES = {
+    "summarize": ("rouge.py", "lcs.py", "sentences.py", "words.py"),
+    "classify": ("classification.py", "confusion.py"),
+}
+"""Files of this folder whose code is the metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """A metric with what its values depend on."""
+
+    name: str
+    mode: str
+    settings: dict[str, object]
+    """E.g. the language or the labels, in their order."""
+    rules: str
+    """Digest of the metric's own code, comments and docstrings apart."""
+    versions: dict[str, str]
+    """Libraries and tables whose changes may move a score a little."""
+
+    @property
+    def digest(self) -> str:
+        """The whole in twelve characters."""
+        return _digest(json.dumps(asdict(self), sort_keys=True))
+
+
+def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
+    """Of the score that ranks a sweep's trials."""
+    folder = Path(__file__).parent
+    is_text = scoring.kind == "summarize"
+    return Fingerprint(
+        name=metric.name,
+        mode=metric.mode,
+        settings={"language": scoring.language} if is_text else {"labels": list(scoring.labels)},
+        rules=digest_of_code([folder / name for name in _RULES[scoring.kind]]),
+        versions={"nltk": version("nltk"), "unicode": unicodedata.unidata_version}
+        if is_text
+        else {},
+    )
+
+
+def digest_of_code(paths: Sequence[Path]) -> str:
+    """Digest of what the files do: layout, comments and docstrings do not move it."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
+    return _digest("\0".join(ast.unparse(tree) for tree in trees))
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a string alone, such as a docstring."""
+    is_value = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_value and isinstance(node.value.value, str)  # type: ignore[attr-defined]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

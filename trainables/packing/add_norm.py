@@ -1,0 +1,109 @@
+"""A sum and its root mean square norm as Triton kernels: each number is read and written once.
+
+One program holds a whole token, so no sum crosses programs and a token's numbers do not depend on
+its neighbours.
+
+Shapes: N tokens, D features.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+FEATURES_PER_WARP, MOST_WARPS = 256, 16
+"""Eight numbers a thread, 16 bytes of bfloat16, are one load."""
+
+
+def add_norm(
+    x_ND: Tensor, y_ND: Tensor | None, weight_D: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As elementwise.add_norm, rounded where it rounds; the gradient is rounded once.
+
+    The weight is the base's, frozen: it gets no gradient.
+    """
+    made: tuple[Tensor, Tensor] = _AddNorm.apply(  # type: ignore[no-untyped-call]
+        x_ND, y_ND, weight_D, eps
+    )
+    return made
+
+
+class _AddNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_ND: Tensor, y_ND: Tensor | None, weight_D: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        x_ND = x_ND.contiguous()
+        total_ND = x_ND if y_ND is None else torch.empty_like(x_ND)
+        normed_ND = torch.empty_like(x_ND)
+        _forward[(len(x_ND),)](
+            total_ND, normed_ND, x_ND, x_ND if y_ND is None else y_ND.contiguous(), weight_D,
+            x_ND.shape[1], eps, HAS_OTHER=y_ND is not None, **_options(x_ND),
+        )  # fmt: skip
+        ctx.save_for_backward(total_ND, weight_D)
+        ctx.others = (y_ND is not None, eps)
+        return total_ND, normed_ND
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        total_ND, weight_D = ctx.saved_tensors
+        has_other, eps = ctx.others
+        grad_total_ND, grad_normed_ND = (grad.contiguous() for grad in grads)
+        made_ND = torch.empty_like(total_ND)
+        _backward[(len(total_ND),)](
+            made_ND, grad_total_ND, grad_normed_ND, total_ND, weight_D,
+            total_ND.shape[1], eps, **_options(total_ND),
+        )  # fmt: skip
+        return made_ND, made_ND if has_other else None, None, None
+
+
+def _options(x_ND: Tensor) -> dict[str, int]:
+    block: int = triton.next_power_of_2(x_ND.shape[1])
+    num_warps = min(MOST_WARPS, max(1, block // FEATURES_PER_WARP))
+    return {"BLOCK": block, "num_warps": num_warps}
+
+
+@triton.jit
+def _forward(
+    total_ptr, normed_ptr, x_ptr, y_ptr, weight_ptr, num_features, eps,
+    HAS_OTHER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    kind = normed_ptr.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64) * num_features
+    d = tl.arange(0, BLOCK)
+    mask = d < num_features
+    total = tl.load(x_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
+    if HAS_OTHER:
+        total += tl.load(y_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
+        tl.store(total_ptr + row + d, total.to(kind), mask=mask)
+        total = total.to(kind).to(tl.float32)
+    normed = (total * _scale(total, num_features, eps)).to(kind).to(tl.float32)
+    weight = tl.load(weight_ptr + d, mask=mask, other=0.0).to(tl.float32)
+    tl.store(normed_ptr + row + d, (normed * weight).to(kind), mask=mask)
+
+
+@triton.jit
+def _backward(
+    made_ptr, grad_total_ptr, grad_normed_ptr, total_ptr, weight_ptr, num_features, eps,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * num_features
+    d = tl.arange(0, BLOCK)
+    mask = d < num_features
+    total = tl.load(total_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + d, mask=mask, other=0.0).to(tl.float32)
+    grad = tl.load(grad_normed_ptr + row + d, mask=mask, other=0.0).to(tl.float32) * weight
+    through = tl.load(grad_total_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
+    # Of total * scale, where scale depends on total.
+    scale = _scale(total, num_features, eps)
+    shared = tl.sum(grad * total, axis=0) * scale * scale / num_features
+    made = through + scale * (grad - total * shared)
+    tl.store(made_ptr + row + d, made.to(made_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _scale(x, num_features, eps):
+    """One over the root mean square."""
+    return tl.rsqrt(tl.sum(x * x, axis=0) / num_features + eps)
