@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from sweeps import finals
 from sweeps.config import SweepConfig
 from sweeps.durations import spelled
 from sweeps.forecast import Forecast
@@ -69,7 +70,7 @@ def check_budget(config: SweepConfig, load: Workload, speed: Speed, left_s: floa
     """
     num_live = -(-load.concurrency // load.num_packs)
     first_s = START_S + segment_s(load, speed, 0, num_live)
-    after_s = _after_s(load, speed, num_runs(config, num_trials=1, num_completed=0))
+    after_s = _after_s(load, speed, finals.num_runs(config, num_trials=1))
     if first_s + after_s <= left_s:
         return
     missing_s = first_s + after_s - left_s
@@ -115,7 +116,7 @@ class Budget:
         speed = self._forecast.speed
         if speed is None:
             return self._ends_s - UNKNOWN_RESERVE_FRAC * self.left_s
-        runs = num_runs(self._config, num_trials, self._forecast.num_completed)
+        runs = finals.num_runs(self._config, num_trials)
         return self._ends_s - (1 + RESERVE_MARGIN_FRAC) * _after_s(self._load, speed, runs)
 
     @property
@@ -139,21 +140,6 @@ class Budget:
         if is_due:
             self._looked_s = now_s
         return is_due
-
-
-def num_runs(config: SweepConfig, num_trials: int, num_completed: int) -> int:
-    """The most runs that the finals of a search may train.
-
-    Args:
-        num_trials: that have reported.
-        num_completed: of them, those whose own run counts as their first seed.
-    """
-    if not config.finals:
-        return 0
-    num_finalists = min(config.num_finalists, num_trials)
-    has_baseline = bool(config.start_points) and num_trials > num_finalists
-    num_missing = num_finalists * config.num_final_seeds - min(num_finalists, num_completed)
-    return num_missing + has_baseline
 
 
 def _after_s(load: Workload, speed: Speed, num_runs: int) -> float:

@@ -48,6 +48,7 @@ def workload(config: SweepConfig, lanes: Lanes, num_validation: int, num_test: i
         num_packs=lanes.num_packs if is_packed else lanes.concurrency,
         num_gpus=max(1, lanes.num_gpus),
         concurrency=lanes.concurrency,
+        final_concurrency=lanes.final_concurrency,
         num_final_runs=num_runs,
         num_tested=2 if num_runs else 1,
         test_rows=num_test,

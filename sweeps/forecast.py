@@ -192,11 +192,6 @@ class Forecast:
         """Trials of the search that have made a report."""
         return sum(bool(seen.values) for seen in self._searched().values())
 
-    @property
-    def num_completed(self) -> int:
-        """Trials of the search that were trained to the end."""
-        return sum(seen.status == "completed" for seen in self._searched().values())
-
     def state(self, speed: Speed) -> State:
         """Where the sweep stands now."""
         with self._lock:
@@ -208,8 +203,9 @@ class Forecast:
             }
             runs = None
             if self._in_finals is not None:
-                mine = {name: self._seen[name] for name in self._in_finals}
-                runs = [self._running(name, s, 0.0, speed) for name, s in mine.items() if s.is_left]
+                mine = [(name, s) for name, s in self._seen.items() if name in self._in_finals]
+                mine.sort(key=lambda one: not one[1].is_running)
+                runs = [self._running(name, s, 0.0, speed) for name, s in mine if s.is_left]
             running = [
                 self._running(name, seen, places.get(name, 0.5), speed)
                 for name, seen in searched.items()

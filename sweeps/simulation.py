@@ -44,7 +44,9 @@ class Workload:
     num_gpus: float
     """GPUs that are held; a machine without one counts as one."""
     concurrency: int
-    """Trials that run at once, over all packs."""
+    """Trials of the search that run at once, over all packs."""
+    final_concurrency: int
+    """Runs of the finals that run at once, over all packs."""
     num_final_runs: int
     num_tested: int
     """Adapters that are tested in the end, beside the untuned base."""
@@ -72,7 +74,8 @@ class State:
     values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Values of the trials that have reached a rung, by rung and trial."""
     final_runs: Sequence[Running] | None = None
-    """Runs of the finals that have not ended; None while the search goes on."""
+    """Runs of the finals that have not ended, those that train first; None while the search goes
+    on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +104,18 @@ def simulate(load: Workload, speed: Speed, seed: int, state: State | None = None
     num_reached = {rung: len(state.values.get(rung, {})) for rung in load.rungs}
     finals = _Packs(load, speed, None)
     if state.final_runs is not None:
-        search_s, finals_s = 0.0, finals.run(state.final_runs, ())
+        at_once = load.final_concurrency
+        search_s = 0.0
+        finals_s = finals.run(state.final_runs[:at_once], state.final_runs[at_once:], at_once)
     else:
         asha = Asha(load.rungs, load.reduction_factor, _ORDER)
         for rung, values in state.values.items():
             asha.decide(rung, values)
         search = _Packs(load, speed, asha)
-        search_s = search.run(state.running, trials)
+        search_s = search.run(state.running, trials, load.concurrency)
         num_reached = {rung: n + search.num_reached[rung] for rung, n in num_reached.items()}
         runs = [Running(trial_id=f"final {n}", value=0.0) for n in range(load.num_final_runs)]
-        finals_s = finals.run((), runs)
+        finals_s = finals.run((), runs, load.final_concurrency)
     return Outcome(
         search_s=search_s, finals_s=finals_s, test_s=test_s(load, speed), num_reached=num_reached
     )
@@ -175,12 +180,12 @@ class _Packs:
         self._end_s = 0.0
         self.num_reached = dict.fromkeys(load.rungs, 0)
 
-    def run(self, running: Sequence[Running], waiting: Iterable[Running]) -> float:
-        """Seconds until all have ended."""
+    def run(self, running: Sequence[Running], waiting: Iterable[Running], at_once: int) -> float:
+        """Seconds until all have ended, of whom so many are at work at once."""
         self._queue = [self._trial(one) for one in waiting][::-1]
         for number, one in enumerate(running):
             self._push(0.0, "join", number % len(self._packs), self._trial(one))
-        for number in range(len(running), self._load.concurrency):
+        for number in range(len(running), at_once):
             self._refill(START_S, number % len(self._packs))
         while self._events:
             at_s, _, kind, number, what = heapq.heappop(self._events)

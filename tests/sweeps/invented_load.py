@@ -28,7 +28,7 @@ class Steady:
 def make_load(**changes: Any) -> Workload:
     known: dict[str, Any] = {
         "num_trials": 12, "rungs": (10, 30, 90), "eval_rows": (20, 20, 50), "reduction_factor": 3,
-        "num_packs": 1, "num_gpus": 1, "concurrency": 4, "num_final_runs": 0, "num_tested": 1,
-        "test_rows": 100,
+        "num_packs": 1, "num_gpus": 1, "concurrency": 4, "final_concurrency": 4,
+        "num_final_runs": 0, "num_tested": 1, "test_rows": 100,
     }  # fmt: skip
     return Workload(**known | changes)

@@ -17,7 +17,6 @@ from sweeps.budget import (
     Spent,
     allowed_s,
     check_budget,
-    num_runs,
     spent,
 )
 from sweeps.durations import seconds_of, spelled
@@ -129,24 +128,15 @@ def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
 
 
 def test_finals_get_the_time_that_they_are_predicted_to_take() -> None:
-    _, forecast, budget = make_budget(1000.0, Steady(1.0, trial_s=0.5), num_final_runs=8)
+    speed = Steady(1.0, trial_s=0.5)
+    _, _, budget = make_budget(1000.0, speed, num_final_runs=8)
     steps_s = 3 * 30 * (1.0 + 4 * 0.5) + 3 * 2 * REPORT_S  # 4 x 3 runs, 4 at once
     expected_s = START_S + steps_s + 2 * 2.0 + CLOSING_S
     assert budget.search_ends_s(4) == pytest.approx(2000 - 1.1 * expected_s)
     assert budget.search_ends_s(1) > budget.search_ends_s(2) > budget.search_ends_s(4)
-    for number in range(4):
-        forecast.trial_started(trial(number), number)
-        forecast.trial_ended(trial(number), "completed", "")
-    assert budget.search_ends_s(4) > 2000 - 1.1 * expected_s + 50
-
-
-def test_finals_train_all_seeds_but_those_that_the_search_has_trained() -> None:
-    config = make_config(finals=True, num_finalists=3, num_final_seeds=2)
-    assert num_runs(config, num_trials=1, num_completed=0) == 2
-    assert num_runs(config, num_trials=3, num_completed=0) == 6
-    assert num_runs(config, num_trials=9, num_completed=0) == 6 + 1  # and a start point
-    assert num_runs(config, num_trials=9, num_completed=5) == 3 + 1
-    assert num_runs(make_config(finals=False), 9, 0) == 0
+    _, _, wide = make_budget(1000.0, speed, num_final_runs=8, final_concurrency=12)
+    at_once_s = START_S + 30 * (1.0 + 12 * 0.5) + 2 * REPORT_S + CLOSING_S
+    assert wide.search_ends_s(4) == pytest.approx(2000 - 1.1 * at_once_s)
 
 
 def test_the_first_trial_may_always_begin() -> None:

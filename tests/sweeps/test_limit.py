@@ -99,10 +99,10 @@ def test_the_finals_follow_and_are_left_alone(tmp_path: Path) -> None:
     scene.limit.keep()
     assert scene.ends() == {"t0000": ("stopped", BUDGET_REASON)}
     run = scene.book.next_trial()
-    assert run is not None and run.trial_id == "f0000s0"
+    assert run is not None and run.trial_id == "f0000s1"
     scene.clock.now_s += BUDGET_S
-    assert scene.report("f0000s0", 5) == {"f0000s0": True}
-    assert scene.report("f0000s0", 10) == {"f0000s0": False}  # its last step: completed
+    assert scene.report("f0000s1", 5) == {"f0000s1": True}
+    assert scene.report("f0000s1", 10) == {"f0000s1": False}  # its last step: completed
     assert scene.book.num_left == 1
 
 

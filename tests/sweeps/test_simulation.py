@@ -67,6 +67,16 @@ def test_finals_come_after_the_search_and_nobody_is_stopped_in_them() -> None:
     rounds = 90 + 3 * REPORT_S
     assert found.search_s == without.search_s
     assert found.finals_s == pytest.approx(START_S + 2 * rounds + REFILL_S)
+    wide = simulate(make_load(num_final_runs=6, final_concurrency=6), Steady(), seed=3)
+    assert wide.search_s == without.search_s
+    assert wide.finals_s == pytest.approx(START_S + rounds)
+
+
+def test_runs_of_the_finals_that_have_no_slot_yet_wait_for_one() -> None:
+    runs = [Running(trial_id=f"f{n}", value=0.0) for n in range(6)]
+    state = State(num_begun=12, final_runs=runs)
+    found = simulate(make_load(num_final_runs=6), Steady(), 0, state)
+    assert found.finals_s == pytest.approx(2 * (90 + 3 * REPORT_S) + REFILL_S)
 
 
 @settings(deadline=None)

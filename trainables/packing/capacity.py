@@ -55,6 +55,7 @@ def choose(
     max_rank: int,
     memory_gib: float | None,
     num_slots: int | None = None,
+    num_enough: int = ENOUGH_SLOTS,
 ) -> Capacity:
     """The pack for a GPU.
 
@@ -69,6 +70,8 @@ def choose(
         max_rank: the largest LoRA rank of its search space.
         memory_gib: of the GPU; None for a CPU.
         num_slots: the most trials; fewer if they do not fit.
+        num_enough: trials for whose sake a pass may be smaller, or the base stay in NF4, if they
+            are fewer than ENOUGH_SLOTS.
 
     Raises:
         SweepAborted: not even one trial fits.
@@ -77,7 +80,7 @@ def choose(
     if memory_gib is None:
         return _on_cpu(settings, max_rank, limit)
     usable_gib = USABLE_FRAC * memory_gib
-    counts = sorted({min(limit, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
+    counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
     for is_checkpointed, fewest in itertools.product((False, True), counts):
         for least in _least(settings, max_rank, is_checkpointed):
             found = _most_slots(facts, settings, least, limit, usable_gib)
