@@ -8,35 +8,26 @@ from dataclasses import asdict
 from functools import partial
 
 from cluster.connect import connect
-from sweeps import (
-    finals,
-    finish,
-    gpu_time,
-    outlook,
-    packs,
-    plan,
-    record,
-    results,
-    summary,
-    tuner,
-)
-from sweeps import verdict as verdicts
+from sweeps import finish, packs, plan, record, results, summary, tuner
 from sweeps.book import TrialBook
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
-from sweeps.estimate import workload
-from sweeps.events import EventLog, TrialHistory, read_events, replay, replay_all
-from sweeps.finals import Finals
-from sweeps.forecast import Forecast
+from sweeps.cost import gpu_time, outlook
+from sweeps.cost.estimate import workload
+from sweeps.cost.forecast import Forecast
+from sweeps.cost.outlook import Outlook
+from sweeps.finals import finalists
+from sweeps.finals import verdict as verdicts
+from sweeps.finals.finalists import Finals
+from sweeps.finals.verdict import Verdict
 from sweeps.lanes import divide
-from sweeps.outlook import Outlook
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
-from sweeps.progress import ProgressTable
 from sweeps.record import Identity
-from sweeps.search import Search, enqueue, num_startup_trials, open_study
-from sweeps.tracking import WandbTracker
-from sweeps.verdict import Verdict
+from sweeps.search.study import Search, enqueue, num_startup_trials, open_study
+from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
+from sweeps.tracking.progress import ProgressTable
+from sweeps.tracking.wandb_runs import WandbTracker
 from trainables.checkpoint import prune_to_adapter
 from trainables.config import Metric
 from trainables.packing.ledger import Share, read_ledgers
@@ -87,7 +78,7 @@ def run_sweep(
         listeners = (tracker, forecast, progress)
         book = TrialBook(config, paths, found.task.metric, search, log, listeners)
         earlier = read_ledgers(paths.checkpoints)
-        has_trials = not finals.is_over(config, events, found.task.metric)
+        has_trials = not finalists.is_over(config, events, found.task.metric)
         with packs.running(
             lanes, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=outlook.probed(config),
@@ -110,7 +101,7 @@ def run_sweep(
                 shares = gpu_time.shares_by(lanes, replay_all(events), told)
                 trials = results.rows(replay(events), found.task.metric, shares)
                 results.write_csv(trials, paths.trials_csv)
-            met = finals.last_finals(events) if config.finals else None
+            met = finalists.last_finals(events) if config.finals else None
             verdict = _verdict(config, paths, met, replay_all(events), found.task.metric, shares)
             results.write_csv(trials, paths.trials_csv, verdicts.columns(verdict))
             winner = finish.find_winner(paths, replay_all(events), trials, met, verdict)

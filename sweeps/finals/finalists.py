@@ -1,0 +1,135 @@
+"""The finals: who trains again, with which seeds, once the search has ended. No torch, no Ray.
+
+A search names the luckiest of many single runs. In the finals its best configurations are trained
+to the full budget with several seeds each, so that the winner is chosen by a mean and its lead can
+be told from chance. A seed decides the order of the rows, the first weights and the dropout.
+
+The run of the search counts as one of the seeds, for it is paid for. It was chosen for its value,
+so a mean that holds it is a little too good; what test says of the winner is not.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeps import results
+from sweeps.config import SweepConfig
+from sweeps.results import TrialRow
+from sweeps.tracking.events import TrialHistory, replay, replay_finals
+from trainables.config import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRun:
+    """One training of a finalist that the search has not done."""
+
+    trial_id: str
+    """E.g. f0007s1: t0007 with the second seed."""
+    of: str
+    """The search's trial whose hyperparameters it has."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """Which configurations meet in the finals, and what has to be trained for it."""
+
+    finalists: tuple[str, ...]
+    """Trials of the search, best first."""
+    baseline: str | None
+    """The best start point: it is tested beside the winner, at the full budget too."""
+    runs: tuple[FinalRun, ...]
+    """Without those that the search has trained to the end with its own seed."""
+
+
+def choose(config: SweepConfig, histories: Sequence[TrialHistory], metric: Metric) -> Finals | None:
+    """The finals of a search that has ended; None if they are off or nobody can take part.
+
+    Finalists are the best trials that completed; if these are too few, the best of those that were
+    stopped take the places that are left. A failed trial takes none. The run of the search is a
+    finalist's first seed.
+    """
+    ranked = results.ranked(results.rows(histories, metric))
+    if not config.finals or not ranked:
+        return None
+    finalists = ranked[: config.num_finalists]
+    baseline = _best_start_point(config, histories, ranked)
+    seeds = seeds_of(config)
+    runs = [run for row in finalists for run in _missing(row, seeds)]
+    if baseline is not None and baseline not in finalists:
+        runs += _missing(baseline, seeds[:1])
+    return Finals(
+        finalists=tuple(row.trial_id for row in finalists),
+        baseline=baseline.trial_id if baseline else None,
+        runs=tuple(runs),
+    )
+
+
+def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metric) -> bool:
+    """Whether search and finals have ended as they were asked for, by what the log tells."""
+    histories = replay(events)
+    num_ended = sum(history.status is not None for history in histories)
+    if num_ended < max(config.num_trials, len(histories)):
+        return False
+    asked = choose(config, histories, metric)
+    ended = {one.trial_id for one in replay_finals(events) if one.status is not None}
+    return asked is None or ended >= {run.trial_id for run in asked.runs}
+
+
+def seeds_of(config: SweepConfig) -> tuple[int, ...]:
+    """The seeds of a finalist's runs; the first is that of the search."""
+    return tuple((config.seed + place) % 2**32 for place in range(config.num_final_seeds))
+
+
+def num_runs(config: SweepConfig) -> int:
+    """Runs that the finals are expected to train: of finalists that completed in the search, and
+    of a start point that did not."""
+    if not config.finals:
+        return 0
+    num_finalists = min(config.num_finalists, config.num_trials)
+    has_baseline = _num_start_points(config) > 0
+    return num_finalists * (config.num_final_seeds - 1) + has_baseline
+
+
+def num_steps(config: SweepConfig) -> int:
+    """Optimizer steps of these runs together."""
+    return num_runs(config) * config.max_steps
+
+
+def to_fields(finals: Finals) -> dict[str, Any]:
+    """The fields of a "finals_started" event."""
+    return asdict(finals)
+
+
+def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
+    """The finals that the log tells of last: a sweep that was given more trials has new ones."""
+    found = [event for event in events if event["kind"] == "finals_started"]
+    if not found:
+        return None
+    return Finals(
+        finalists=tuple(found[-1]["finalists"]),
+        baseline=found[-1]["baseline"],
+        runs=tuple(FinalRun(**run) for run in found[-1]["runs"]),
+    )
+
+
+def _missing(row: TrialRow, seeds: Sequence[int]) -> list[FinalRun]:
+    """A trial's runs with these seeds, without that which completed in the search."""
+    number = row.trial_id.removeprefix("t")
+    return [
+        FinalRun(trial_id=f"f{number}s{place}", of=row.trial_id, seed=seed)
+        for place, seed in enumerate(seeds)
+        if place > 0 or row.status != "completed"
+    ]
+
+
+def _best_start_point(
+    config: SweepConfig, histories: Sequence[TrialHistory], ranked: Sequence[TrialRow]
+) -> TrialRow | None:
+    """The first trials of a search are its start points."""
+    first = {h.trial_id for h in histories if h.number < _num_start_points(config)}
+    return next((row for row in ranked if row.trial_id in first), None)
+
+
+def _num_start_points(config: SweepConfig) -> int:
+    return sum(config.space.contains(point) for point in config.start_points)
