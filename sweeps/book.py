@@ -4,10 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from sweeps import finals
 from sweeps.config import SweepConfig
-from sweeps.decisions import Decisions, Ends, as_told_by_each
-from sweeps.events import (
+from sweeps.finals import finalists
+from sweeps.finals.finalists import Finals
+from sweeps.paths import RunPaths
+from sweeps.search.decisions import Decisions, Ends, as_told_by_each
+from sweeps.search.study import Search, catch_up
+from sweeps.tracking.events import (
     EventLog,
     Listener,
     Status,
@@ -18,9 +21,6 @@ from sweeps.events import (
     replay_finals,
     report_fields,
 )
-from sweeps.finals import Finals
-from sweeps.paths import RunPaths
-from sweeps.search import Search, catch_up
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 
@@ -238,11 +238,11 @@ class TrialBook:
         if self._finals is not None or self._num_search_left > 0:
             return
         events = read_events(self._paths.events)
-        found = finals.choose(self._config, replay(events), self._metric)
+        found = finalists.choose(self._config, replay(events), self._metric)
         if found is None:
             return
-        if found != finals.last_finals(events):
-            self._log.append("finals_started", **finals.to_fields(found))
+        if found != finalists.last_finals(events):
+            self._log.append("finals_started", **finalists.to_fields(found))
             events = read_events(self._paths.events)
         self._finals = found
         known = {history.trial_id: history for history in replay_finals(events)}

@@ -11,7 +11,7 @@ import tyro
 from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
-from sweeps.durations import seconds_of
+from sweeps.cost.durations import seconds_of
 from trainables.config import TaskOptions, TrainingOptions, TrainingSettings
 from trainables.hub_files import is_dataset_id
 

@@ -18,8 +18,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sweeps.cli import parse, run_command
-from sweeps.hub import NEVER_EXPORTED, aborted, upload
-from sweeps.model_card import CardFacts, render
+from sweeps.publish.hub import NEVER_EXPORTED, aborted, upload
+from sweeps.publish.model_card import CardFacts, render
 from trainables.errors import SweepAborted
 from trainables.model_files import tokenizer_files
 

@@ -5,16 +5,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sweeps import final_bertscore, predictions, preflight, results
+from sweeps import preflight, results
 from sweeps.config import SweepConfig
-from sweeps.events import EventLog, TrialHistory, read_events
 from sweeps.export import write_best as write_best_folder
-from sweeps.finals import Finals
-from sweeps.model_card import CardFacts
+from sweeps.finals import bertscore, predictions
+from sweeps.finals.finalists import Finals
+from sweeps.finals.verdict import Verdict
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
+from sweeps.publish.model_card import CardFacts
 from sweeps.results import TrialRow
-from sweeps.verdict import Verdict
+from sweeps.tracking.events import EventLog, TrialHistory, read_events
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters
 from trainables.metrics.confusion import Confusion
@@ -122,7 +123,7 @@ def with_bertscore(
 ) -> Outcome:
     """The outcome with BERTScore among the scores, if that was asked for and can be had."""
     run_id = outcome.winner.run_id
-    scores = final_bertscore.added(
+    scores = bertscore.added(
         config, paths, log, run_id, outcome.winner.tested[run_id], outcome.scores,
         kind=found.splits.scoring.kind,
     )  # fmt: skip

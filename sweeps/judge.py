@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from sweeps import predictions
-from sweeps.bootstrap import mean_of_rows
 from sweeps.cli import parse, run_command
 from sweeps.export import find_best
-from sweeps.predictions import Prediction
+from sweeps.finals import predictions
+from sweeps.finals.bootstrap import mean_of_rows
+from sweeps.finals.predictions import Prediction
 from trainables.errors import SweepAborted
 from trainables.metrics.judge import JudgeOptions, Usage, judge, write_verdicts
 from trainables.metrics.judge_rows import JudgedRow

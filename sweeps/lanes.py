@@ -5,8 +5,8 @@ import math
 import os
 from dataclasses import dataclass
 
-from sweeps import finals
 from sweeps.config import SweepConfig
+from sweeps.finals.finalists import num_runs
 from sweeps.preflight import local_gpus, no_gpu
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
@@ -108,7 +108,7 @@ def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes
     num_packs = min(max(1, num_gpus), most)
     asked = None if config.slots_per_gpu == "auto" else config.slots_per_gpu
     max_rank = max(config.space.lora_ranks)
-    num_final_runs = finals.num_runs(config)
+    num_final_runs = num_runs(config)
     enough = math.ceil(most / num_packs)  # the search is not slowed for the sake of the finals
     share = math.ceil(max(most, num_final_runs) / num_packs)
     capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked, enough)
@@ -132,7 +132,7 @@ def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
     at_once = min(max(1, num_gpus) * slots, hardware.num_cpus)
     return Lanes(
         concurrency=min(at_once, config.num_trials),
-        final_concurrency=min(at_once, finals.num_runs(config)),
+        final_concurrency=min(at_once, num_runs(config)),
         num_gpus=num_gpus,
         slots_per_gpu=slots,
         capacity=None,

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from search_spaces.lora import POINT_NAMES, Point, hyperparameters
 from sweeps.config import Engine, SweepConfig
-from sweeps.finals import num_runs
+from sweeps.finals.finalists import num_runs
 from sweeps.lanes import Hardware, Lanes, divide, largest_point
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight

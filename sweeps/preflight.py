@@ -11,11 +11,11 @@ from pathlib import Path
 
 from cluster.find import answers, has_short_sockets, running_address, temporary_folder
 from search_spaces.lora import POINT_NAMES
-from sweeps import final_bertscore
 from sweeps.config import SweepConfig, model_source
+from sweeps.finals import bertscore
 from sweeps.paths import RunPaths
-from sweeps.storage import check_storage
-from sweeps.tracking import Mode, resolve_mode
+from sweeps.search.storage import check_storage
+from sweeps.tracking.wandb_runs import Mode, resolve_mode
 from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
 from trainables.hub_files import is_dataset_id
@@ -62,7 +62,7 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         if config.thinking:
             check_thinking(model_source(config.model))
         splits = task.load(config.settings.data)
-        final_bertscore.check(config, splits.scoring.kind)
+        bertscore.check(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(
             f"{refused.filename} cannot be read: {refused.strerror}", "check its permissions"

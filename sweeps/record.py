@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from sweeps import preflight
 from sweeps.config import SweepConfig, data_source, from_json, model_source, to_json
-from sweeps.events import read_events, replay
 from sweeps.metric_record import check_metric, metric_record
 from sweeps.paths import RunPaths
-from sweeps.search import without_password
+from sweeps.search.study import without_password
+from sweeps.tracking.events import read_events, replay
 from trainables.errors import SweepAborted
 
 CHANGEABLE = frozenset(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeps.events import TrialHistory
+from sweeps.tracking.events import TrialHistory
 from trainables.config import Metric, TrialReport
 from trainables.errors import SweepAborted
 from trainables.packing.ledger import Share

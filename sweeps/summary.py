@@ -10,14 +10,14 @@ from rich.text import Text
 
 from sweeps import results
 from sweeps.config import SweepConfig
+from sweeps.finals.predictions import CONFUSION_CSV, PREDICTIONS_FILE
+from sweeps.finals.verdict import Verdict
+from sweeps.finals.verdict_text import sentences
+from sweeps.finals.verdict_text import table as finals_rows
 from sweeps.finish import Outcome
 from sweeps.paths import RunPaths
-from sweeps.predictions import CONFUSION_CSV, PREDICTIONS_FILE
 from sweeps.results import TrialRow
-from sweeps.search import without_password
-from sweeps.verdict import Verdict
-from sweeps.verdict_text import sentences
-from sweeps.verdict_text import table as finals_rows
+from sweeps.search.study import without_password
 from trainables.metrics.confusion import Confusion
 from trainables.packing.ledger import Ledger
 

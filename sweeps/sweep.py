@@ -4,42 +4,44 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 
+from ray.actor import ActorHandle
+
 from cluster.connect import connect
-from sweeps import (
-    finals,
-    finish,
-    gpu_time,
-    outlook,
-    packs,
-    plan,
-    record,
-    results,
-    summary,
-    tuner,
-)
-from sweeps import verdict as verdicts
-from sweeps.book import TrialBook
+from sweeps import finish, packs, record, results, summary, tuner
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
-from sweeps.estimate import workload
-from sweeps.events import EventLog, TrialHistory, read_events, replay, replay_all
-from sweeps.finals import Finals
-from sweeps.forecast import Forecast
-from sweeps.lanes import divide
-from sweeps.outlook import Outlook
+from sweeps.cost import gpu_time, outlook
+from sweeps.cost.outlook import Outlook
+from sweeps.cost.simulation import Workload
+from sweeps.finals import finalists
+from sweeps.finals import verdict as verdicts
+from sweeps.finals.finalists import Finals
+from sweeps.finals.verdict import Verdict
+from sweeps.finish import Outcome
+from sweeps.lanes import Lanes
+from sweeps.parts import Events, Parts, Sweep, set_up
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
-from sweeps.progress import ProgressTable
 from sweeps.record import Identity
-from sweeps.search import Search, enqueue, num_startup_trials, open_study
-from sweeps.tracking import WandbTracker
-from sweeps.verdict import Verdict
+from sweeps.results import TrialRow
+from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
 from trainables.checkpoint import prune_to_adapter
-from trainables.config import Metric
-from trainables.packing.ledger import Share, read_ledgers
+from trainables.packing.ledger import Ledger, Share, read_ledgers
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Searched:
+    """What the log holds when the search and its finals have ended."""
+
+    events: Events
+    histories: list[TrialHistory]
+    """Trials and runs of the finals."""
+    shares: Mapping[str, Share]
+    """Of the GPUs' time, by trial."""
+    trials: list[TrialRow]
 
 
 def run_sweep(
@@ -60,110 +62,86 @@ def run_sweep(
         SweepAborted: the disk, the study storage or the cluster is of no more use.
     """
     began_s = time.monotonic()
-    log = EventLog(paths.events)
+    sweep = Sweep(config=config, found=found, paths=paths, log=EventLog(paths.events))
     events = read_events(paths.events)
     histories = replay(events)
-    log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
+    sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with connect(num_local_cpus=max(os.cpu_count() or 1, 2)) as cluster:
-        lanes = divide(config, found.model, tuner.hardware(cluster))
-        study = open_study(
-            config.study_storage or f"sqlite:///{paths.optuna_db}",
-            identity.name,
-            found.task.metric,
-            is_resumed=is_resumed,
-        )
-        enqueue(study, plan.start_points(config), config.num_trials)
-        num_startup = num_startup_trials(config.num_trials)
-        search = Search(study, config.space, config.seed, num_startup, config.sampler)
-        tracker = WandbTracker(
-            found.wandb_mode, paths.folder, identity.name, identity.sweep_id, config.wandb_project,
-            config.wandb_entity, found.task.metric, _shared_config(config), replay_all(events),
-        )  # fmt: skip
-        load = workload(config, lanes, len(found.splits.validation), len(found.splits.test))
-        forecast = Forecast(load, found.task.metric, replay_all(events))
-        progress = ProgressTable(
-            found.task.metric, config.num_trials, config.max_steps, histories, forecast.left_s
-        )
-        listeners = (tracker, forecast, progress)
-        book = TrialBook(config, paths, found.task.metric, search, log, listeners)
+        hardware = tuner.hardware(cluster)
+        parts = set_up(sweep, identity, hardware, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
-        has_trials = not finals.is_over(config, events, found.task.metric)
+        has_trials = not finalists.is_over(config, events, sweep.metric)
         with packs.running(
-            lanes, config.settings, paths.checkpoints, has_trials=has_trials,
+            parts.lanes, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=outlook.probed(config),
         ) as actors:  # fmt: skip
             try:
-                ahead = outlook.look_ahead(
-                    config, lanes, load, forecast, packs.pace(actors), events, earlier, began_s
-                )
-                _tell(ahead, log, paths)
-                with progress:
-                    book.resume(histories)
-                    tuner.run_trials(
-                        config, paths, found.task.metric, book, lanes, actors, ahead.budget
-                    )
+                ahead = _look_ahead(sweep, parts, actors, events, earlier, began_s)
+                _run_trials(sweep, parts, actors, ahead)
             finally:
-                tracker.sweep_ended()
-                events = read_events(paths.events)
-                _prune(paths, replay_all(events))
-                told = packs.ledgers(actors, paths.checkpoints)
-                shares = gpu_time.shares_by(lanes, replay_all(events), told)
-                trials = results.rows(replay(events), found.task.metric, shares)
-                results.write_csv(trials, paths.trials_csv)
-            met = finals.last_finals(events) if config.finals else None
-            verdict = _verdict(config, paths, met, replay_all(events), found.task.metric, shares)
-            results.write_csv(trials, paths.trials_csv, verdicts.columns(verdict))
-            winner = finish.find_winner(paths, replay_all(events), trials, met, verdict)
-            if winner is None:
-                print(summary.without_best(trials), file=sys.stderr)
+                parts.tracker.sweep_ended()
+                searched = _searched(sweep, parts.lanes, actors)
+            met = finalists.last_finals(searched.events) if config.finals else None
+            verdict = _verdict(sweep, searched, met)
+            outcome = _tested(sweep, parts.lanes, actors, searched, met, verdict)
+            if outcome is None:
+                print(summary.without_best(searched.trials), file=sys.stderr)
                 return EXIT_NO_TRIAL
-            score = partial(packs.final_scores, actors, lanes, config.settings)
-            outcome = finish.final_scores(config, found, paths, winner, log, score)
             ledgers = packs.ledgers(actors, paths.checkpoints)
-            for number, ledger in enumerate(ledgers):
-                if number >= len(earlier):
-                    log.append("pack_ended", pack=number, **asdict(ledger))
-        outcome = finish.with_bertscore(config, found, paths, log, outcome)  # the GPUs are free now
-        confusion = finish.write_best(config, found, paths, trials, outcome, verdict)
-    spent = gpu_time.account(replay_all(events), ledgers, shares, load, ahead.pace)
-    actual = outlook.actual_fields(ahead, ledgers)
-    log.append(
-        "sweep_ended",
-        predicted=outlook.predicted_fields(ahead),
-        actual=actual,
-        gpu_time=asdict(spent),
+            _log_packs(sweep.log, ledgers, num_known=len(earlier))
+        # The GPUs are free now.
+        outcome = finish.with_bertscore(config, found, paths, sweep.log, outcome)
+        confusion = finish.write_best(config, found, paths, searched.trials, outcome, verdict)
+    cost = _log_end(sweep, parts.load, searched, ahead, ledgers)
+    print(
+        summary.describe(config, paths, searched.trials, outcome, ledgers, verdict, confusion),
+        *cost,
+        sep="\n",
     )
-    print(summary.describe(config, paths, trials, outcome, ledgers, verdict, confusion))
-    for line in (*gpu_time.describe(spent), *outlook.compared(ahead, actual)):
-        print(line)
     return EXIT_DONE
 
 
-def _tell(ahead: Outlook, log: EventLog, paths: RunPaths) -> None:
+def _look_ahead(
+    sweep: Sweep,
+    parts: Parts,
+    actors: Sequence[ActorHandle],
+    events: Events,
+    earlier: Sequence[Ledger],
+    began_s: float,
+) -> Outlook:
     """Says what is expected, before the first trial."""
+    ahead = outlook.look_ahead(
+        sweep.config, parts.lanes, parts.load, parts.forecast, packs.pace(actors), events, earlier,
+        began_s,
+    )  # fmt: skip
     for line in outlook.describe(ahead):
         print(line, flush=True)
     fields = outlook.predicted_fields(ahead)
     if fields:
-        log.append("predicted", **fields)
-        record.add(paths, predicted=fields)
+        sweep.log.append("predicted", **fields)
+        record.add(sweep.paths, predicted=fields)
+    return ahead
 
 
-def _verdict(
-    config: SweepConfig,
-    paths: RunPaths,
-    met: Finals | None,
-    histories: Sequence[TrialHistory],
-    metric: Metric,
-    shares: Mapping[str, Share],
-) -> Verdict | None:
-    """What the finals came to, also as files; None without finals."""
-    if met is None:
-        return None
-    verdict = verdicts.decide(config, paths, met, histories, metric)
-    verdicts.write(verdict, paths, histories, shares)
-    record.add(paths, finals=verdicts.in_short(verdict))
-    return verdict
+def _run_trials(sweep: Sweep, parts: Parts, actors: Sequence[ActorHandle], ahead: Outlook) -> None:
+    """The search and its finals, from where earlier processes left them."""
+    with parts.progress:
+        parts.book.resume(parts.histories)
+        tuner.run_trials(
+            sweep.config, sweep.paths, sweep.metric, parts.book, parts.lanes, actors, ahead.budget
+        )
+
+
+def _searched(sweep: Sweep, lanes: Lanes, actors: Sequence[ActorHandle]) -> _Searched:
+    """Reads the log, and writes trials.csv; also of a sweep that was interrupted."""
+    events = read_events(sweep.paths.events)
+    histories = replay_all(events)
+    _prune(sweep.paths, histories)
+    told = packs.ledgers(actors, sweep.paths.checkpoints)
+    shares = gpu_time.shares_by(lanes, histories, told)
+    trials = results.rows(replay(events), sweep.metric, shares)
+    results.write_csv(trials, sweep.paths.trials_csv)
+    return _Searched(events=events, histories=histories, shares=shares, trials=trials)
 
 
 def _prune(paths: RunPaths, histories: Sequence[TrialHistory]) -> None:
@@ -173,6 +151,50 @@ def _prune(paths: RunPaths, histories: Sequence[TrialHistory]) -> None:
             prune_to_adapter(paths.trial(history.trial_id))
 
 
-def _shared_config(config: SweepConfig) -> dict[str, object]:
-    shared = asdict(config.settings) | {"recipe": config.recipe, "engine": config.engine}
-    return shared | {"space": asdict(config.space)}
+def _verdict(sweep: Sweep, searched: _Searched, met: Finals | None) -> Verdict | None:
+    """What the finals came to, also as files and in trials.csv; None without finals."""
+    verdict = None
+    if met is not None:
+        verdict = verdicts.decide(sweep.config, sweep.paths, met, searched.histories, sweep.metric)
+        verdicts.write(verdict, sweep.paths, searched.histories, searched.shares)
+        record.add(sweep.paths, finals=verdicts.in_short(verdict))
+    results.write_csv(searched.trials, sweep.paths.trials_csv, verdicts.columns(verdict))
+    return verdict
+
+
+def _tested(
+    sweep: Sweep,
+    lanes: Lanes,
+    actors: Sequence[ActorHandle],
+    searched: _Searched,
+    met: Finals | None,
+    verdict: Verdict | None,
+) -> Outcome | None:
+    """The one look at test, for the winner; None if no trial came to an end."""
+    winner = finish.find_winner(sweep.paths, searched.histories, searched.trials, met, verdict)
+    if winner is None:
+        return None
+    score = partial(packs.final_scores, actors, lanes, sweep.config.settings)
+    return finish.final_scores(sweep.config, sweep.found, sweep.paths, winner, sweep.log, score)
+
+
+def _log_packs(log: EventLog, ledgers: Sequence[Ledger], num_known: int) -> None:
+    """Logs where the time of this process's packs went; those before are known."""
+    for number, ledger in enumerate(ledgers):
+        if number >= num_known:
+            log.append("pack_ended", pack=number, **asdict(ledger))
+
+
+def _log_end(
+    sweep: Sweep, load: Workload, searched: _Searched, ahead: Outlook, ledgers: Sequence[Ledger]
+) -> list[str]:
+    """Logs what the sweep took, beside what was predicted; the same in words."""
+    spent = gpu_time.account(searched.histories, ledgers, searched.shares, load, ahead.pace)
+    actual = outlook.actual_fields(ahead, ledgers)
+    sweep.log.append(
+        "sweep_ended",
+        predicted=outlook.predicted_fields(ahead),
+        actual=actual,
+        gpu_time=asdict(spent),
+    )
+    return [*gpu_time.describe(spent), *outlook.compared(ahead, actual)]

@@ -24,10 +24,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.connect import Cluster
 from sweeps import packs
 from sweeps.book import TrialBook
-from sweeps.budget import Budget
 from sweeps.config import SweepConfig
+from sweeps.cost.budget import Budget
+from sweeps.cost.limit import Limit
 from sweeps.lanes import Hardware, Lanes
-from sweeps.limit import Limit
 from sweeps.paths import RunPaths
 from sweeps.preflight import local_gpus
 from trainables import trial as trainable

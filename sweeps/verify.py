@@ -14,12 +14,12 @@ import tyro
 from pydantic import ValidationError
 
 from sweeps import preflight, record
-from sweeps.certificate import Certificate, Retraining, faults
-from sweeps.certificate_text import describe
+from sweeps.certificate.comparison import Certificate, Retraining, faults
+from sweeps.certificate.text import describe
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig, from_json
-from sweeps.events import TrialHistory, params_fields, read_events, replay_all
 from sweeps.paths import RunPaths
+from sweeps.tracking.events import TrialHistory, params_fields, read_events, replay_all
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import TrainingSettings, TrialConfig
 from trainables.errors import SweepAborted, TrialFailed

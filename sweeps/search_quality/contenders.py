@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from search_spaces.lora import Point
 from sweeps.config import Sampler
-from sweeps.search import SamplerMaker, Search, enqueue, num_startup_trials
+from sweeps.search.study import SamplerMaker, Search, enqueue, num_startup_trials
 from sweeps.search_quality.methods import (
     DEFAULT_ASHA,
     AshaOptions,
@@ -37,7 +37,7 @@ def project(
     Args:
         task: what is searched.
         asha: rungs, and how many go on.
-        sampler: see sweeps.search.Search.
+        sampler: see sweeps.search.study.Search.
         startup_trials: random trials first; None is the default for the concurrency.
         first_points: are tried before any that is drawn.
         is_together: decide the trials of one pack together; else in the order of their arrival.

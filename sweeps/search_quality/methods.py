@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 import optuna
 
 from search_spaces.lora import LoraSpace
-from sweeps.scheduler import Asha
-from sweeps.search import Search
+from sweeps.search.scheduler import Asha
+from sweeps.search.study import Search
 from trainables.config import Hyperparameters, Metric
 
 
@@ -76,7 +76,7 @@ class Best:
 
 
 class ProjectSearch:
-    """This project's: sweeps.search.Search with sweeps.scheduler.Asha.
+    """This project's: sweeps.search.study.Search with sweeps.search.scheduler.Asha.
 
     Args:
         task: what is searched.

@@ -30,7 +30,7 @@ from sweeps.search_quality.simulation import Simulation, regrets_at
 from sweeps.search_quality.variants import VARIANTS
 from trainables.config import Metric
 from trainables.errors import SweepAborted
-from trainables.packing.bench import commit
+from trainables.packing.bench.results import commit
 
 PROG = "python -m sweeps.search_quality.replay"
 METHODS = {**CONTENDERS, **VARIANTS}

@@ -23,7 +23,7 @@ from trainables.config import TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.model_facts import read_model_facts
 from trainables.model_files import check_model_folder
-from trainables.packing.bench import commit
+from trainables.packing.bench.results import commit
 from trainables.packing.capacity import MOST_SLOTS, choose
 from trainables.tasks import TASKS
 

@@ -14,8 +14,8 @@ from trainables.config import TrainingSettings, TrialConfig
 from trainables.eval_rows import rung_rows
 from trainables.examples import encode_training_rows
 from trainables.packing.capacity import Capacity
+from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.host import new_pack
-from trainables.packing.scorer import Scorer
 from trainables.tasks import TASKS
 
 Take = Callable[[Configuration, int, Measurement], None]

@@ -9,8 +9,8 @@ from scipy.stats import qmc  # type: ignore[import-untyped]
 
 from search_spaces.lora import Point
 from search_spaces.samsum import START_POINTS
-from sweeps.report_sampler import ReportSampler
-from sweeps.search import SamplerMaker
+from sweeps.search.report_sampler import ReportSampler
+from sweeps.search.study import SamplerMaker
 from sweeps.search_quality.contenders import NUM_TRIALS, OURS, Contender, project
 from sweeps.search_quality.methods import AshaOptions, Method, Task
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from sweeps.model_card import CardFacts
+from sweeps.publish.model_card import CardFacts
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 
 SETTINGS = TrainingSettings(

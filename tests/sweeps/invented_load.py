@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.simulation import Workload
+from sweeps.cost.simulation import Workload
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.events import TrialHistory, read_events, replay, replay_all, replay_finals
-from sweeps.finals import last_finals
+from sweeps.finals.finalists import last_finals
+from sweeps.tracking.events import TrialHistory, read_events, replay, replay_all, replay_finals
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_FINALS = (

@@ -19,10 +19,15 @@ from invented_sweep import METRIC, SPACE, make_config, make_report
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps import finals, plan
+from sweeps import plan
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
-from sweeps.events import (
+from sweeps.finals import finalists
+from sweeps.paths import RunPaths
+from sweeps.results import rows
+from sweeps.search.scheduler import Asha
+from sweeps.search.study import Search, enqueue, open_study
+from sweeps.tracking.events import (
     EventLog,
     TrialHistory,
     read_events,
@@ -31,10 +36,6 @@ from sweeps.events import (
     replay_finals,
     report_fields,
 )
-from sweeps.paths import RunPaths
-from sweeps.results import rows
-from sweeps.scheduler import Asha
-from sweeps.search import Search, enqueue, open_study
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted
 
@@ -284,8 +285,8 @@ def check_finals(events: Sequence[dict[str, Any]], config: SweepConfig) -> None:
     if not config.finals:
         assert not runs
         return
-    asked = finals.choose(config, replay(events), METRIC)
-    assert asked is not None and asked == finals.last_finals(events)
+    asked = finalists.choose(config, replay(events), METRIC)
+    assert asked is not None and asked == finalists.last_finals(events)
     assert [event["kind"] for event in events].count("finals_started") == 1
     assert sorted(h.trial_id for h in runs) == sorted(run.trial_id for run in asked.runs)
     assert "t0003" in asked.finalists and len(runs) >= 2

@@ -11,9 +11,9 @@ import small_sweep
 from conftest import Finished
 from small_sweep import count
 
-from sweeps.budget import spent
-from sweeps.events import replay_all
+from sweeps.cost.budget import spent
 from sweeps.results import BUDGET_REASON
+from sweeps.tracking.events import replay_all
 from trainables.packing.ledger import read_ledgers
 
 EXTRA_S = 25.0

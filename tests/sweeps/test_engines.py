@@ -9,7 +9,7 @@ import small_sweep
 from conftest import Finished
 from small_sweep import FLAGS, count
 
-from sweeps.events import read_events, replay
+from sweeps.tracking.events import read_events, replay
 
 NUM_SHORT = 60
 LEAK_S = 30.0

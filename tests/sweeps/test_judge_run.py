@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from commands import PROJECT
 
+from sweeps.finals.predictions import PREDICTIONS_FILE, Prediction
 from sweeps.judge import main
-from sweeps.predictions import PREDICTIONS_FILE, Prediction
 from trainables.errors import SweepAborted
 
 sys.path.append(str(PROJECT / "tests" / "trainables" / "metrics"))

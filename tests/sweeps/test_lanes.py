@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sweeps.config import SweepConfig
 from sweeps.lanes import Hardware, divide, most_at_once
 from sweeps.recipes import samsum
-from sweeps.search import num_startup_trials
+from sweeps.search.study import num_startup_trials
 from trainables import tiny
 from trainables.errors import SweepAborted
 from trainables.model_facts import read_model_facts

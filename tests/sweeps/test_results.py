@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from invented_sweep import LOSS, METRIC, make_history, make_report
 
-from sweeps.events import TrialHistory
 from sweeps.results import TrialRow, best, count_by_status, ranked, rows, write_csv
+from sweeps.tracking.events import TrialHistory
 from trainables.config import Metric
 from trainables.packing.ledger import Share
 

@@ -12,7 +12,7 @@ import small_sweep
 from conftest import Finished
 from small_sweep import count
 
-from sweeps.events import TrialHistory
+from sweeps.tracking.events import TrialHistory
 from trainables.packing.ledger import read_ledgers
 
 NUM_TRIALS = 5

@@ -15,11 +15,11 @@ from conftest import Finished
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from sweeps import predictions
 from sweeps.config import from_json
-from sweeps.events import replay, replay_all, replay_finals
-from sweeps.finals import last_finals
-from sweeps.scheduler import Asha
+from sweeps.finals import predictions
+from sweeps.finals.finalists import last_finals
+from sweeps.search.scheduler import Asha
+from sweeps.tracking.events import replay, replay_all, replay_finals
 from trainables.base_model import load_base, load_tokenizer
 from trainables.config import Metric, TaskOptions
 from trainables.eval_rows import fixed_slice

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from invented_sweep import METRIC, PARAMS, make_config, make_history
 
+from sweeps.finals.verdict import Finalist, Run, Verdict
 from sweeps.finish import Outcome, Scores, Winner
 from sweeps.paths import RunPaths
 from sweeps.results import rows
 from sweeps.summary import describe, without_best
-from sweeps.verdict import Finalist, Run, Verdict
 from trainables.metrics.confusion import Confusion
 
 SCORES = {

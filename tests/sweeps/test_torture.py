@@ -11,7 +11,7 @@ import torture
 import torture_checks
 from conftest import Finished
 
-from sweeps.events import replay
+from sweeps.tracking.events import replay
 from trainables.errors import SweepAborted
 
 SHORT = torture.TortureArgs(seed=5, kills=5, num_trials=8, max_steps=9, finals=False)

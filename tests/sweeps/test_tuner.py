@@ -16,11 +16,11 @@ from ray.tune.tune import _setup_signal_catching
 
 from sweeps import tuner
 from sweeps.book import TrialBook
-from sweeps.events import EventLog, TrialHistory, read_events, replay
+from sweeps.cost.limit import Limit
 from sweeps.lanes import Lanes
-from sweeps.limit import Limit
 from sweeps.paths import RunPaths
-from sweeps.search import Search
+from sweeps.search.study import Search
+from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay
 from sweeps.tuner import _BookCallback, _BookScheduler, _BookSearcher
 from trainables import trial as trainable
 from trainables.config import TrialReport

@@ -14,9 +14,9 @@ from conftest import Finished
 from sweeps import preflight, verify
 from sweeps.cli import run_command
 from sweeps.config import Engine, SweepConfig, to_json
-from sweeps.events import EventLog, params_fields, read_events, replay_all, report_fields
 from sweeps.paths import RunPaths
 from sweeps.recipes import samsum
+from sweeps.tracking.events import EventLog, params_fields, read_events, replay_all, report_fields
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.packing.compare import WEIGHTS_NAME, reports_until, train_packed, train_solo
 
@@ -148,7 +148,7 @@ def test_help_and_mistakes_load_no_torch(tmp_path: Path) -> None:
         )  # fmt: skip
         assert ended.returncode == code, ended.stderr
         loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
-        assert "sweeps.certificate" in loaded and "torch" not in loaded
+        assert "sweeps.certificate.comparison" in loaded and "torch" not in loaded
 
 
 def test_trials_of_a_whole_sweep_are_what_they_give_alone(

@@ -13,12 +13,12 @@ import optuna
 import pytest
 import small_sweep
 from optuna.trial import TrialState
-from test_tracking import offline_runs
+from wandb_files import offline_runs
 
 from sweeps import record
 from sweeps.config import SweepConfig, from_json
-from sweeps.events import TrialHistory, replay_all
 from sweeps.paths import RunPaths
+from sweeps.tracking.events import TrialHistory, replay_all
 from trainables.config import TrialConfig, TrialReport
 from trainables.packing.capacity import Capacity
 from trainables.packing.events import Reported

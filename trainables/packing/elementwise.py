@@ -37,9 +37,9 @@ def plain() -> Elementwise:
 def fused() -> Elementwise:
     """One kernel each, for a GPU."""
     # These load Triton, which a CPU has no use for.
-    from trainables.packing import add_norm as norm_kernels
-    from trainables.packing import gate
-    from trainables.packing import heads as head_kernels
+    from trainables.packing.kernels import add_norm as norm_kernels
+    from trainables.packing.kernels import gate
+    from trainables.packing.kernels import heads as head_kernels
 
     return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
 

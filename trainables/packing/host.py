@@ -21,6 +21,7 @@ from trainables.eval_rows import fixed_slice, rung_rows
 from trainables.examples import Example, encode_training_rows
 from trainables.memory import free_memory, peak_gib, reset_peak
 from trainables.packing.capacity import Capacity
+from trainables.packing.evaluation.scorer import Scorer, load_metrics
 from trainables.packing.events import Event
 from trainables.packing.leases import Leases
 from trainables.packing.ledger import Ledger, LedgerKeeper
@@ -28,7 +29,6 @@ from trainables.packing.pace import Pace
 from trainables.packing.pack import Pack
 from trainables.packing.probe import measure_pace
 from trainables.packing.rounds import Rounds
-from trainables.packing.scorer import Scorer, load_metrics
 from trainables.scored import Scored
 from trainables.tasks import TASKS
 from trainables.tasks.base import Row, Scoring, Splits

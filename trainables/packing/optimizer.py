@@ -85,7 +85,7 @@ class PackedAdamW:
 
 
 def _kernel() -> Callable[..., None]:
-    from trainables.packing import adamw  # loads Triton, which a CPU has no use for
+    from trainables.packing.kernels import adamw  # loads Triton, which a CPU has no use for
 
     return adamw.adamw_
 

@@ -13,9 +13,9 @@ from trainables.examples import Example
 from trainables.memory import free_memory, is_out_of_memory
 from trainables.packing.batch import Course
 from trainables.packing.capacity import Capacity
+from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.pace import Pace
 from trainables.packing.pack import Pack
-from trainables.packing.scorer import Scorer
 from trainables.tasks.base import Row
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from trainables.checkpoint import (
 from trainables.config import TrialConfig, TrialReport
 from trainables.examples import Example
 from trainables.memory import free_memory, is_out_of_memory
+from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.leases import Lease, Leases
 from trainables.packing.ledger import LedgerKeeper
 from trainables.packing.pack import Pack
-from trainables.packing.scorer import Scorer
 from trainables.packing.slot import StepResult
 from trainables.packing.tenant import Tenant
 from trainables.scored import Scored, write_answers

@@ -96,9 +96,10 @@ def contract_(
 
 
 def _kernels() -> Any:
-    from trainables.packing import kernels  # loads Triton, which a CPU has no use for
+    # Loads Triton, which a CPU has no use for.
+    from trainables.packing.kernels import segment_products
 
-    return kernels
+    return segment_products
 
 
 def _dropped(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, place: int) -> Tensor:

@@ -16,9 +16,10 @@ from trainables.base_model import load_base
 from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts, read_model_facts
-from trainables.packing import generate, loss
+from trainables.packing import loss
 from trainables.packing.adapters import Adapters
 from trainables.packing.capacity import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, Capacity, choose
+from trainables.packing.evaluation import generate
 from trainables.packing.peak_bytes import (
     CHUNK_LABELS,
     PROMPT_TOKENS,

@@ -17,8 +17,8 @@ import pytest
 import torch
 from small_packs import longer, trial_of
 
+import trainables.packing.evaluation.score
 import trainables.packing.host
-import trainables.packing.score
 from trainables import final
 from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder, last_report
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
@@ -551,7 +551,7 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     trials = trials_of(settings, tmp_path, KINDS[:3])
     for trial in trials:
         numbers_alone(trial.params, settings)
-    score_slots = trainables.packing.score.score_slots
+    score_slots = trainables.packing.evaluation.score.score_slots
     num_full = 0
 
     def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
@@ -561,7 +561,7 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return score_slots(model, slots, *args, **sizes)
 
-    monkeypatch.setattr(trainables.packing.score, "score_slots", filled)
+    monkeypatch.setattr(trainables.packing.evaluation.score, "score_slots", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
         found = all_events(host, trials)
     assert num_full >= 4
@@ -574,7 +574,7 @@ def test_evaluation_that_fits_no_single_row_fails_the_trials(
     def full(*args: Any, **sizes: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainables.packing.score, "score_slots", full)
+    monkeypatch.setattr(trainables.packing.evaluation.score, "score_slots", full)
     with running(settings, capacity_of(3)) as host:
         found = all_events(host, trials_of(settings, tmp_path, KINDS[:3]))
     assert found == [[Failed(NO_ROOM)]] * 3

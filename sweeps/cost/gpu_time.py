@@ -1,0 +1,171 @@
+"""Where a sweep's GPU-seconds went, by trial and by overhead, and what ASHA and packs saved."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from sweeps.cost.durations import spelled
+from sweeps.cost.simulation import Workload
+from sweeps.lanes import Lanes
+from sweeps.results import BUDGET_REASON
+from sweeps.tracking.events import TrialHistory
+from trainables.packing.ledger import Ledger, Share
+from trainables.packing.pace import Pace
+
+OVERHEAD = ("load", "probe", "admit", "decide", "test", "idle")
+"""Activities of packs that no trial is charged with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuTime:
+    """GPU-seconds over all packs that ever ran for the sweep; search, finals and overhead sum to
+    the packs' wall time."""
+
+    num_packs: int
+    """0 where trials trained alone: what is not training is not known then."""
+    search_s: float
+    """Shares of the search's trials."""
+    finals_s: float
+    """Shares of the runs of the finals."""
+    overhead_s: dict[str, float] = field(default_factory=dict)
+    """By activity; "other" is what saving, telling and failing cost."""
+    full_trial_s: float | None = None
+    """Mean share of a trial or a run of the finals that came to its end; None if none did."""
+    saved_by_asha_s: float | None = None
+    """Against training every trial that ASHA stopped to its end, at full_trial_s each."""
+    alone_s: float | None = None
+    """The same steps and evaluations, one trial after another, each in a pack of one, at the pace
+    measured before the first trial; None if that was not measured. A trainer that is slower than
+    a pack of one would take longer, so packs save this much at least."""
+
+    @property
+    def total_s(self) -> float:
+        """GPU-seconds of the sweep."""
+        return self.search_s + self.finals_s + sum(self.overhead_s.values())
+
+    @property
+    def saved_by_packing_s(self) -> float | None:
+        """Against alone_s."""
+        return None if self.alone_s is None else self.alone_s - self.search_s - self.finals_s
+
+
+def shares_of(ledgers: Sequence[Ledger]) -> dict[str, Share]:
+    """What each trial took of all packs together."""
+    found: dict[str, Share] = {}
+    for ledger in ledgers:
+        for trial_id, share in ledger.shares.items():
+            found[trial_id] = found.get(trial_id, Share()) + share
+    return found
+
+
+def shares_by(
+    lanes: Lanes, histories: Sequence[TrialHistory], ledgers: Sequence[Ledger]
+) -> dict[str, Share]:
+    """What each trial took of the GPUs: as the packs' ledgers tell.
+
+    Of trials that train alone, busy seconds divided by the trials that share a GPU.
+    """
+    if lanes.capacity is not None:
+        return shares_of(ledgers)
+    slots_per_gpu = lanes.slots_per_gpu
+    return {
+        history.trial_id: Share(
+            seconds=history.reports[-1].seconds / slots_per_gpu,
+            trained_tokens=history.reports[-1].tokens,
+        )
+        for history in histories
+        if history.reports
+    }
+
+
+def account(
+    histories: Sequence[TrialHistory],
+    ledgers: Sequence[Ledger],
+    shares: Mapping[str, Share],
+    load: Workload,
+    pace: Pace | None,
+) -> GpuTime:
+    """Adds up a sweep.
+
+    Args:
+        histories: trials and runs of the finals.
+        shares: of all of these.
+        load: what there was to do.
+        pace: as measured before the first trial.
+    """
+    seconds = {history.trial_id: _seconds(shares, history) for history in histories}
+    final_ids = {history.trial_id for history in histories if history.final_of is not None}
+    finals_s = sum(s for trial_id, s in seconds.items() if trial_id in final_ids)
+    search_s = sum(seconds.values()) - finals_s
+    charged_s = sum(share.seconds for share in shares.values())
+    overhead_s = {
+        name: sum(ledger.seconds.get(name, 0.0) for ledger in ledgers) for name in OVERHEAD
+    }
+    wall_s = sum(ledger.wall_s for ledger in ledgers)
+    if ledgers:
+        overhead_s["other"] = wall_s - sum(overhead_s.values()) - charged_s
+    searched = [history for history in histories if history.final_of is None]
+    full_s = [seconds[one.trial_id] for one in histories if one.status == "completed"]
+    stopped_s = [
+        seconds[one.trial_id]
+        for one in searched
+        if one.status == "stopped" and one.reason != BUDGET_REASON
+    ]
+    full_trial_s = fmean(full_s) if full_s else None
+    return GpuTime(
+        num_packs=len(ledgers),
+        search_s=search_s,
+        finals_s=finals_s,
+        overhead_s={name: s for name, s in overhead_s.items() if ledgers},
+        full_trial_s=full_trial_s,
+        saved_by_asha_s=(
+            None if full_trial_s is None else full_trial_s * len(stopped_s) - sum(stopped_s)
+        ),
+        alone_s=None if pace is None else sum(_alone_s(one, load, pace) for one in histories),
+    )
+
+
+def describe(spent: GpuTime) -> list[str]:
+    """The GPU time in words, a line each."""
+    if spent.total_s <= 0:
+        return []
+    parts = {"trials": spent.search_s, "finals": spent.finals_s, **spent.overhead_s}
+    told = ", ".join(
+        f"{name} {seconds / spent.total_s:.0%}"
+        for name, seconds in parts.items()
+        if seconds >= 0.005 * spent.total_s
+    )
+    where = f"{spent.num_packs} packs" if spent.num_packs != 1 else "1 pack"
+    lines = [
+        f"GPU time: {hours(spent.total_s)} ({where if spent.num_packs else 'trials only'}): {told}"
+    ]
+    if spent.saved_by_asha_s is not None and spent.full_trial_s is not None:
+        lines.append(
+            f"saved by ASHA: {hours(spent.saved_by_asha_s)}, against training every stopped trial "
+            f"to its end at the completed ones' mean of {spelled(spent.full_trial_s)}"
+        )
+    if spent.saved_by_packing_s is not None and spent.alone_s is not None:
+        lines.append(
+            f"{'saved' if spent.saved_by_packing_s >= 0 else 'lost'} by packing: "
+            f"{hours(abs(spent.saved_by_packing_s))}, against "
+            f"{hours(spent.alone_s)} for one trial after another in packs of one (estimated from "
+            "a few steps before the first trial)"
+        )
+    return lines
+
+
+def hours(seconds: float) -> str:
+    """Seconds as GPU-hours."""
+    return f"{seconds / 3600:.3g} GPU-hours"
+
+
+def _seconds(shares: Mapping[str, Share], history: TrialHistory) -> float:
+    return shares.get(history.trial_id, Share()).seconds
+
+
+def _alone_s(history: TrialHistory, load: Workload, pace: Pace) -> float:
+    """A trial's steps and evaluations in a pack of one."""
+    step = history.reports[-1].step if history.reports else 0
+    rungs = zip(load.rungs, load.eval_rows, strict=True)
+    scored_s = sum(pace.evaluation_s(1, rows) for rung, rows in rungs if rung <= step)
+    return step * pace.step_s(1) + scored_s

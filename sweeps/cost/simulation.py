@@ -1,0 +1,272 @@
+"""A sweep as discrete events: trials join packs, step together, are scored, stopped and replaced.
+
+No torch, no Ray. The simulation knows how fast a pack is (trainables.packing.pace) and what is to
+be done. What it cannot know is which trials are good: ASHA's decisions follow random values, among
+which those of later trials are higher, for the search learns.
+"""
+
+import heapq
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sweeps.search.scheduler import Asha
+from trainables.config import Metric
+from trainables.packing.pace import Speed
+
+START_S = 4.0
+"""From the first proposal until its trials are in their slots: Ray starts their processes."""
+REFILL_S = 2.0
+"""From a trial's end until the next one is in its slot: a proposal, and the wait for others."""
+REPORT_S = 0.2
+"""Saving and telling of one round of reports."""
+LEARNT_DRAWS = 3
+"""A trial that was proposed with results known is as good as the best of so many random ones: of 64
+trials on SAMSum 25 and 8 reached the upper rungs, where equally good ones would be 16 and 3."""
+CLOSING_S = 4.0
+"""From the final test to the end: tables, W&B's last words, the best adapter."""
+
+_ORDER = Metric(name="place in a random order", mode="max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a sweep has to do, and where."""
+
+    num_trials: int
+    rungs: tuple[int, ...]
+    """Optimizer steps at which trials report."""
+    eval_rows: tuple[int, ...]
+    """Validation rows that a report scores, by rung."""
+    reduction_factor: int
+    num_packs: int
+    """Packs that work at once; of solo trials, how many run at once."""
+    num_gpus: float
+    """GPUs that are held; a machine without one counts as one."""
+    concurrency: int
+    """Trials of the search that run at once, over all packs."""
+    final_concurrency: int
+    """Runs of the finals that run at once, over all packs."""
+    num_final_runs: int
+    num_tested: int
+    """Adapters that are tested in the end, beside the untuned base."""
+    test_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A trial that has begun."""
+
+    trial_id: str
+    value: float
+    """Its place among all trials, from 0 (worst) to 1: what ASHA decides on."""
+    step: float = 0.0
+    """Optimizer steps done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How far a sweep is; by default it has not begun."""
+
+    num_begun: int = 0
+    """Trials that the search has proposed."""
+    running: Sequence[Running] = ()
+    values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Values of the trials that have reached a rung, by rung and trial."""
+    final_runs: Sequence[Running] | None = None
+    """Runs of the finals that have not ended, those that train first; None while the search goes
+    on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One simulated sweep."""
+
+    search_s: float
+    finals_s: float
+    test_s: float
+    num_reached: dict[int, int]
+    """Trials that reached a rung, by rung."""
+
+    @property
+    def wall_s(self) -> float:
+        """From the first proposal to the end."""
+        return self.search_s + self.finals_s + self.test_s
+
+
+def simulate(load: Workload, speed: Speed, seed: int, state: State | None = None) -> Outcome:
+    """One sweep whose trials' values are in the random order of a seed."""
+    state = state or State()
+    trials = [
+        Running(trial_id=f"#{number}", value=_value(f"{seed} {number}", number, load))
+        for number in range(state.num_begun, load.num_trials)
+    ]
+    num_reached = {rung: len(state.values.get(rung, {})) for rung in load.rungs}
+    finals = _Packs(load, speed, None)
+    if state.final_runs is not None:
+        at_once = load.final_concurrency
+        search_s = 0.0
+        finals_s = finals.run(state.final_runs[:at_once], state.final_runs[at_once:], at_once)
+    else:
+        asha = Asha(load.rungs, load.reduction_factor, _ORDER)
+        for rung, values in state.values.items():
+            asha.decide(rung, values)
+        search = _Packs(load, speed, asha)
+        search_s = search.run(state.running, trials, load.concurrency)
+        num_reached = {rung: n + search.num_reached[rung] for rung, n in num_reached.items()}
+        runs = [Running(trial_id=f"final {n}", value=0.0) for n in range(load.num_final_runs)]
+        finals_s = finals.run((), runs, load.final_concurrency)
+    return Outcome(
+        search_s=search_s, finals_s=finals_s, test_s=test_s(load, speed), num_reached=num_reached
+    )
+
+
+def _value(seed: str, number: int, load: Workload) -> float:
+    draws = random.Random(seed)
+    return max(draws.random() for _ in range(1 if number < load.concurrency else LEARNT_DRAWS))
+
+
+def test_s(load: Workload, speed: Speed) -> float:
+    """Seconds of the test and of what closes a sweep."""
+    base_s = speed.evaluation_s(1, load.eval_rows[-1])
+    return base_s + speed.evaluation_s(1 + load.num_tested, load.test_rows) + CLOSING_S
+
+
+def segment_s(load: Workload, speed: Speed, step: int, num_live: int) -> float:
+    """Seconds from a rung (or 0) to the next report, of a trial in a pack of so many."""
+    rung, rows = next(
+        (one for one in zip(load.rungs, load.eval_rows, strict=True) if one[0] > step),
+        (step, 0),
+    )
+    return (rung - step) * speed.step_s(num_live) + speed.evaluation_s(num_live, rows) + REPORT_S
+
+
+@dataclass(eq=False)
+class _Trial:
+    trial_id: str
+    value: float
+    step: float
+    rung: int
+    """Place of the rung that it goes for."""
+
+
+@dataclass
+class _Pack:
+    live: list[_Trial] = field(default_factory=list)
+    since_s: float = 0.0
+    """Up to when its trials' steps are counted."""
+    busy_until_s: float = 0.0
+    counts: set[int] = field(default_factory=set)
+    """Numbers of trials that it has held at once."""
+    version: int = 0
+    """Of its next rung: one that was planned before somebody joined or left is void."""
+
+
+class _Packs:
+    """Packs that work through trials; each steps all its trials at once and waits while it scores.
+
+    Args:
+        asha: decides who goes on; None lets everybody go on.
+    """
+
+    def __init__(self, load: Workload, speed: Speed, asha: Asha | None) -> None:
+        self._load = load
+        self._speed = speed
+        self._asha = asha
+        self._packs = [_Pack() for _ in range(max(1, load.num_packs))]
+        self._queue: list[_Trial] = []
+        self._events: list[tuple[float, int, str, int, object]] = []
+        self._num_events = 0
+        self._end_s = 0.0
+        self.num_reached = dict.fromkeys(load.rungs, 0)
+
+    def run(self, running: Sequence[Running], waiting: Iterable[Running], at_once: int) -> float:
+        """Seconds until all have ended, of whom so many are at work at once."""
+        self._queue = [self._trial(one) for one in waiting][::-1]
+        for number, one in enumerate(running):
+            self._push(0.0, "join", number % len(self._packs), self._trial(one))
+        for number in range(len(running), at_once):
+            self._refill(START_S, number % len(self._packs))
+        while self._events:
+            at_s, _, kind, number, what = heapq.heappop(self._events)
+            pack = self._packs[number]
+            if kind == "join":
+                self._join(at_s, number, what)
+            elif kind == "rung" and what == pack.version:
+                self._score(at_s, number)
+            elif kind == "decide":
+                self._decide(at_s, number, what)
+        return self._end_s
+
+    def _join(self, at_s: float, number: int, trial: object) -> None:
+        pack = self._packs[number]
+        assert isinstance(trial, _Trial)
+        if at_s < pack.busy_until_s:
+            self._push(pack.busy_until_s, "join", number, trial)
+            return
+        self._advance(pack, at_s)
+        pack.live.append(trial)
+        self._plan(number)
+
+    def _score(self, at_s: float, number: int) -> None:
+        """The trials that stand at a rung are scored, those of one rung together."""
+        pack = self._packs[number]
+        self._advance(pack, at_s)
+        due = [one for one in pack.live if self._load.rungs[one.rung] - one.step < 1e-6]
+        seconds = REPORT_S
+        for rung in {one.rung for one in due}:
+            num_due = sum(one.rung == rung for one in due)
+            seconds += self._speed.evaluation_s(num_due, self._load.eval_rows[rung])
+        pack.busy_until_s = at_s + seconds
+        self._push(pack.busy_until_s, "decide", number, due)
+
+    def _decide(self, at_s: float, number: int, due: object) -> None:
+        assert isinstance(due, list)
+        pack = self._packs[number]
+        pack.since_s = at_s
+        cohorts = {rung: [one for one in due if one.rung == rung] for rung in {o.rung for o in due}}
+        for rung, cohort in sorted(cohorts.items()):
+            step = self._load.rungs[rung]
+            self.num_reached[step] += len(cohort)
+            keeps = {one.trial_id: True for one in cohort}
+            if self._asha is not None:
+                keeps = self._asha.decide(step, {one.trial_id: one.value for one in cohort})
+            for trial in cohort:
+                trial.step, trial.rung = float(step), rung + 1
+                if not keeps[trial.trial_id] or trial.rung == len(self._load.rungs):
+                    pack.live.remove(trial)
+                    self._end_s = max(self._end_s, at_s)
+                    self._refill(at_s + REFILL_S, number)
+        self._plan(number)
+
+    def _refill(self, at_s: float, number: int) -> None:
+        if self._queue:
+            self._push(at_s, "join", number, self._queue.pop())
+
+    def _plan(self, number: int) -> None:
+        """When the next of its trials stands at a rung."""
+        pack = self._packs[number]
+        pack.version += 1
+        if pack.live:
+            if len(pack.live) not in pack.counts:
+                pack.counts.add(len(pack.live))
+                pack.since_s += self._speed.recording_s()
+            num_steps = min(self._load.rungs[one.rung] - one.step for one in pack.live)
+            step_s = self._speed.step_s(len(pack.live))
+            self._push(pack.since_s + max(0.0, num_steps) * step_s, "rung", number, pack.version)
+
+    def _advance(self, pack: _Pack, at_s: float) -> None:
+        if pack.live and at_s > pack.since_s:
+            num_steps = (at_s - pack.since_s) / self._speed.step_s(len(pack.live))
+            for one in pack.live:
+                one.step = min(one.step + num_steps, float(self._load.rungs[one.rung]))
+        pack.since_s = max(pack.since_s, at_s)
+
+    def _trial(self, one: Running) -> _Trial:
+        rungs = self._load.rungs
+        rung = next((n for n, step in enumerate(rungs) if step > one.step), len(rungs) - 1)
+        return _Trial(one.trial_id, one.value, one.step, rung)
+
+    def _push(self, at_s: float, kind: str, number: int, what: object) -> None:
+        self._num_events += 1
+        heapq.heappush(self._events, (at_s, self._num_events, kind, number, what))

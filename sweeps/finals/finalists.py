@@ -1,0 +1,136 @@
+"""The finals: who trains again, with which seeds, once the search has ended. No torch, no Ray.
+
+A search names the luckiest of many single runs. In the finals its best configurations are trained
+to the full budget with several seeds each, so that the winner is chosen by a mean and its lead can
+be told from chance. A seed decides the order of the rows, the first weights and the dropout.
+
+Only fresh seeds count. The run of the search made its configuration a finalist because its value
+was high, luck included: in a mean it would favour whoever was luckiest, and the interval of the
+lead would speak of values that were chosen (the winner's curse; choosing and estimating on
+different data, as in sample splitting, is free of it). Seeds are fresh, validation's rows are those
+of the search; what test says of the winner was chosen by neither.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeps import results
+from sweeps.config import SweepConfig
+from sweeps.results import TrialRow
+from sweeps.tracking.events import TrialHistory, replay, replay_finals
+from trainables.config import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRun:
+    """One training of a finalist to the full budget, with a seed that the search has not used."""
+
+    trial_id: str
+    """E.g. f0007s1: t0007 with the first fresh seed."""
+    of: str
+    """The search's trial whose hyperparameters it has."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """Which configurations meet in the finals, and what has to be trained for it."""
+
+    finalists: tuple[str, ...]
+    """Trials of the search, best first."""
+    baseline: str | None
+    """The best start point: it is tested beside the winner, at the full budget too."""
+    runs: tuple[FinalRun, ...]
+    """Of the finalists, and one of the baseline if it is none and the search has not trained it to
+    the end. That the search's run of the baseline was chosen can only flatter the baseline."""
+
+
+def choose(config: SweepConfig, histories: Sequence[TrialHistory], metric: Metric) -> Finals | None:
+    """The finals of a search that has ended; None if they are off or nobody can take part.
+
+    Finalists are the best trials that completed; if these are too few, the best of those that were
+    stopped take the places that are left. A failed trial takes none.
+    """
+    ranked = results.ranked(results.rows(histories, metric))
+    if not config.finals or not ranked:
+        return None
+    finalists = ranked[: config.num_finalists]
+    baseline = _best_start_point(config, histories, ranked)
+    seeds = seeds_of(config)
+    runs = [run for row in finalists for run in _runs(row, seeds)]
+    if baseline is not None and baseline not in finalists and baseline.status != "completed":
+        runs += _runs(baseline, seeds[:1])
+    return Finals(
+        finalists=tuple(row.trial_id for row in finalists),
+        baseline=baseline.trial_id if baseline else None,
+        runs=tuple(runs),
+    )
+
+
+def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metric) -> bool:
+    """Whether search and finals have ended as they were asked for, by what the log tells."""
+    histories = replay(events)
+    num_ended = sum(history.status is not None for history in histories)
+    if num_ended < max(config.num_trials, len(histories)):
+        return False
+    asked = choose(config, histories, metric)
+    ended = {one.trial_id for one in replay_finals(events) if one.status is not None}
+    return asked is None or ended >= {run.trial_id for run in asked.runs}
+
+
+def seeds_of(config: SweepConfig) -> tuple[int, ...]:
+    """The seeds of a finalist's runs: those that follow the sweep's, which the search has used."""
+    return tuple((config.seed + place) % 2**32 for place in range(1, config.num_final_seeds + 1))
+
+
+def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
+    """The most runs that the finals train.
+
+    Args:
+        num_trials: that have reported; those that the sweep is asked for if not given.
+    """
+    if not config.finals:
+        return 0
+    num_trials = config.num_trials if num_trials is None else num_trials
+    num_finalists = min(config.num_finalists, num_trials)
+    has_baseline = _num_start_points(config) > 0 and num_trials > num_finalists
+    return num_finalists * config.num_final_seeds + has_baseline
+
+
+def to_fields(finals: Finals) -> dict[str, Any]:
+    """The fields of a "finals_started" event."""
+    return asdict(finals)
+
+
+def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
+    """The finals that the log tells of last: a sweep that was given more trials has new ones."""
+    found = [event for event in events if event["kind"] == "finals_started"]
+    if not found:
+        return None
+    return Finals(
+        finalists=tuple(found[-1]["finalists"]),
+        baseline=found[-1]["baseline"],
+        runs=tuple(FinalRun(**run) for run in found[-1]["runs"]),
+    )
+
+
+def _runs(row: TrialRow, seeds: Sequence[int]) -> list[FinalRun]:
+    """A trial's runs with these seeds."""
+    number = row.trial_id.removeprefix("t")
+    return [
+        FinalRun(trial_id=f"f{number}s{place}", of=row.trial_id, seed=seed)
+        for place, seed in enumerate(seeds, start=1)
+    ]
+
+
+def _best_start_point(
+    config: SweepConfig, histories: Sequence[TrialHistory], ranked: Sequence[TrialRow]
+) -> TrialRow | None:
+    """The first trials of a search are its start points."""
+    first = {h.trial_id for h in histories if h.number < _num_start_points(config)}
+    return next((row for row in ranked if row.trial_id in first), None)
+
+
+def _num_start_points(config: SweepConfig) -> int:
+    return sum(config.space.contains(point) for point in config.start_points)

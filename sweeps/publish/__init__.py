@@ -1,0 +1,1 @@
+"""The best adapter on the Hugging Face Hub: upload, model card, and the card's script."""

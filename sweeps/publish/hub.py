@@ -1,0 +1,121 @@
+"""Uploads a folder to the Hugging Face Hub in one commit; every refusal names its remedy."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+from sweeps.finals.predictions import PREDICTIONS_FILE
+from sweeps.publish.model_card import redact
+from sweeps.publish.usage_code import ADAPTER_LINE, is_hub_id
+from trainables.errors import SweepAborted
+
+CARD_FILE = "README.md"
+NEVER_EXPORTED = (PREDICTIONS_FILE,)
+"""Files of best/ that hold rows of the data: nobody who publishes an adapter asked for that."""
+UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
+"""The HTTPError of httpx or httpx2, whichever huggingface_hub is built on; and sockets' own."""
+
+
+def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) -> str:
+    """Uploads best/ as one commit and returns its address; until then the Hub has nothing of it.
+
+    The card's usage code is sent with the adapter's Hub name in place of its folder.
+    """
+    token = get_token()
+    if token is None:
+        fix = "hf auth login, or set HF_TOKEN to a token with write permission"
+        raise SweepAborted("no Hugging Face token: you are not logged in", fix)
+    _warn_of_local_base(best)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    api = HfApi(token=token)
+    with _hub_errors(api, repo_id, best):
+        api.whoami()
+        api.create_repo(repo_id, private=is_private or None, exist_ok=True)
+        if is_private and not api.repo_info(repo_id).private:
+            raise SweepAborted(f"{repo_id} exists and is public; nothing was uploaded",
+                               f"make it private in its settings at {api.endpoint}/{repo_id}, "
+                               "choose another name, or leave out --private")  # fmt: skip
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        operations = [
+            CommitOperationAdd(str(path.relative_to(best)), _content(path, repo_id, revision))
+            for path in sorted(best.rglob("*"))
+            if path.is_file() and path.name not in NEVER_EXPORTED
+        ]  # fmt: skip
+        commit = api.create_commit(repo_id, operations, revision=revision,
+                                   commit_message="Upload the best adapter of a sweep")  # fmt: skip
+    return str(commit.commit_url)
+
+
+def _content(path: Path, repo_id: str, revision: str | None) -> Path | bytes:
+    if path.name != CARD_FILE:
+        return path
+    line = f'adapter = "{repo_id}"'
+    if revision is not None:
+        line = (f"from huggingface_hub import snapshot_download\n\n"
+                f"adapter = snapshot_download({repo_id!r}, revision={revision!r})")  # fmt: skip
+    return path.read_bytes().replace(ADAPTER_LINE.encode(), line.encode())
+
+
+def _warn_of_local_base(best: Path) -> None:
+    config = json.loads((best / "adapter_config.json").read_text(encoding="utf-8"))
+    base = str(config.get("base_model_name_or_path"))
+    if not is_hub_id(base):
+        print(f"warning: the base {base} is a folder of this machine; others cannot load the "
+              "adapter until they put their base's place in adapter_config.json",
+              file=sys.stderr)  # fmt: skip
+
+
+@contextmanager
+def _hub_errors(api: HfApi, repo_id: str, best: Path) -> Iterator[None]:
+    """Turns what huggingface_hub raises into an error with its remedy."""
+    kept = f"{best} is as it was"
+    try:
+        yield
+    except HfHubHTTPError as refused:
+        raise _refusal(refused, api, repo_id, kept) from None
+    except UNREACHABLE as failed:
+        raise aborted(f"cannot reach {api.endpoint}: {failed}; {kept}",
+                       "check the network, HF_ENDPOINT, HTTPS_PROXY and HF_HUB_OFFLINE; or "
+                       "use --to DIR") from None  # fmt: skip
+    except RuntimeError as failed:  # huggingface_hub wraps what a file's upload raised
+        if isinstance(failed.__cause__, HfHubHTTPError):
+            raise _refusal(failed.__cause__, api, repo_id, kept) from None
+        raise aborted(f"{failed} {failed.__cause__ or ''}; {kept}", "try again") from None
+    except ValueError as refused:
+        raise aborted(f"the Hub refused the files: {refused}; {kept}",
+                       f"correct {best / CARD_FILE}") from None  # fmt: skip
+
+
+def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str, kept: str) -> SweepAborted:
+    owner, status = repo_id.split("/")[0], refused.response.status_code
+    tokens = f"{api.endpoint}/settings/tokens"
+    said = f" ({refused.server_message})" if refused.server_message else ""
+    match status:
+        case 401:
+            error, fix = "the Hub refused the token (401)", (
+                f"make a new one at {tokens}, then hf auth login or set HF_TOKEN "
+                "(HF_TOKEN comes before the login)")  # fmt: skip
+        case 403:
+            error, fix = f"the token may not write to {repo_id} (403)", (
+                f"make a token with write permission for {owner} at {tokens}, then hf auth login "
+                "or set HF_TOKEN")  # fmt: skip
+        case 404:
+            error, fix = f"the Hub has no user or organisation {owner} (404)", (
+                "hf auth whoami shows the names that you may use")  # fmt: skip
+        case _:
+            error, fix = f"the Hub answered {status}", "try again later"
+    return aborted(f"{error}{said}; {kept}", fix)
+
+
+def aborted(error: str, fix: str) -> SweepAborted:
+    """One line each, without secrets: what servers and libraries say has neither for granted."""
+    return SweepAborted(*(re.sub(r"\s+", " ", redact(text)).strip() for text in (error, fix)))

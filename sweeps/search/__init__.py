@@ -1,0 +1,1 @@
+"""The search: which point comes next, and which trials go on."""

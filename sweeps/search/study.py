@@ -1,0 +1,249 @@
+"""The Optuna study: which point comes next, and what a stopped or failed trial is worth to it."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from search_spaces.lora import LoraSpace, Point
+from sweeps.config import Sampler
+from sweeps.search.report_sampler import ReportSampler
+from sweeps.tracking.events import Status
+from trainables.config import Hyperparameters, Metric
+from trainables.errors import SweepAborted
+
+SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
+"""Makes the sampler of one draw from its seed."""
+
+_STATES = {
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
+
+
+@contextmanager
+def _storage_needed() -> Iterator[None]:
+    try:
+        yield
+    except _STORAGE_ERRORS as refused:
+        raise SweepAborted(
+            f"the study storage failed: {_cause(refused)}",
+            "once it answers again, repeat the command with --resume",
+        ) from refused
+
+
+class Search:
+    """One sweep's study, addressed by trial numbers.
+
+    Each new point is drawn by a sampler of its own, seeded by the sweep's seed and the trial's
+    number, so that a resumed sweep goes on with fresh draws instead of repeating its first ones.
+    Stopped trials are told as PRUNED with all their intermediate values, failed ones as FAIL.
+
+    Args:
+        study: see open_study.
+        space: what may vary.
+        seed: of the sweep.
+        num_startup_trials: see the function of this name.
+        sampler: how points are drawn; a function makes the sampler of one draw from its seed.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: LoraSpace,
+        seed: int,
+        num_startup_trials: int,
+        sampler: Sampler | SamplerMaker = "tpe",
+    ) -> None:
+        self._study = study
+        self._space = space
+        self._seed = seed
+        self._sampler_of: SamplerMaker = (
+            partial(sampler_of, sampler, num_startup_trials=num_startup_trials)
+            if isinstance(sampler, str)
+            else sampler
+        )
+        self._trials: dict[int, optuna.Trial] = {}
+        self._steps: dict[int, set[int]] = {}
+
+    @_storage_needed()
+    def propose(self) -> tuple[int, Hyperparameters]:
+        """The next trial's number and its point: start points first, then drawn ones."""
+        states = (TrialState.RUNNING, *_STATES.values())
+        self._seed_sampler(len(self._study.get_trials(deepcopy=False, states=states)))
+        trial = self._study.ask()
+        return trial.number, self._suggest(trial)
+
+    @_storage_needed()
+    def adopt(self, number: int) -> Hyperparameters:
+        """Goes on with a trial that an earlier process left running; a half-drawn point is drawn.
+
+        Raises:
+            SweepAborted: the study has no such trial, so it is not this sweep's.
+        """
+        frozen = self._frozen(number)
+        self._seed_sampler(number)
+        return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
+
+    @_storage_needed()
+    def running(self) -> list[int]:
+        """Numbers of the trials that have begun and not ended, ascending."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in running]
+
+    def require(self, number: int) -> None:
+        """Makes sure that the study holds this trial.
+
+        Raises:
+            SweepAborted: it does not, so it is not the study that the sweep began with.
+        """
+        self._frozen(number)
+
+    @_storage_needed()
+    def report(self, number: int, step: int, value: float) -> None:
+        """Records the value that a trial reached at a step; the same step twice counts once."""
+        if number not in self._steps:  # one question a trial, not one a report
+            self._steps[number] = set(self._frozen(number).intermediate_values)
+        if step not in self._steps[number]:
+            self._trials[number].report(value, step)
+            self._steps[number].add(step)
+
+    @_storage_needed()
+    def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
+        """Ends a trial; a trial that has ended already stays as it is."""
+        if self._frozen(number).state.is_finished():
+            return
+        if reason:
+            self._trials[number].set_user_attr("reason", reason)
+        self._study.tell(
+            number,
+            value if status == "completed" else None,
+            state=_STATES[status],
+            skip_if_finished=True,
+        )
+
+    def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
+        self._trials[trial.number] = trial
+        params = Hyperparameters(**self._space.suggest(trial))  # type: ignore[arg-type]
+        trial.set_user_attr("lora_alpha", params.lora_alpha)
+        return params
+
+    def _seed_sampler(self, number: int) -> None:
+        (seed,) = np.random.SeedSequence([self._seed, number]).generate_state(1)
+        self._study.sampler = self._sampler_of(int(seed))
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        trials = self._study.get_trials(deepcopy=False)
+        if number >= len(trials):
+            raise SweepAborted(
+                f"the Optuna study {self._study.study_name!r} has {len(trials)} trials, but the "
+                f"event log knows trial number {number}",
+                "give the study storage that the sweep began with, or begin a new sweep",
+            )
+        return trials[number]
+
+
+def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> optuna.Study:
+    """Creates the sweep's study, or loads it to go on.
+
+    Args:
+        storage: SQLAlchemy URL, e.g. sqlite:///…/optuna.db or postgresql+psycopg://….
+
+    Raises:
+        SweepAborted: the storage cannot be reached, or holds a study of this name already.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    shown = without_password(storage)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize" if metric.mode == "max" else "minimize",
+            load_if_exists=is_resumed,
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        raise SweepAborted(
+            f"{shown} holds a study named {name!r} already",
+            "choose another --name, or go on with it: --resume",
+        ) from None
+    except (*_STORAGE_ERRORS, ImportError, ValueError, OSError) as refused:
+        raise SweepAborted(
+            f"the study storage {shown} cannot be used: {_cause(refused)}",
+            "check the URL, that the server runs, and that its driver is installed "
+            "(PostgreSQL: pip install 'qlora-sweeps[postgresql]')",
+        ) from None
+    with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
+        study.set_metric_names([metric.name])
+    return study
+
+
+def sampler_of(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one draw. Whatever Optuna's defaults become, everything that matters is said.
+
+    "tpe" and "gp" learn from every report, also of trials that were stopped or still run. "tpe"
+    models the parameters jointly and counts trials without a report as bad, so that trials that
+    are proposed together differ; "gp" (a Gaussian process, which loads torch and scipy) expects
+    their values instead.
+    """
+    if kind == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if kind == "gp":
+        gp = optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=num_startup_trials, warn_independent_sampling=False
+        )
+        return ReportSampler(gp)
+    tpe = optuna.samplers.TPESampler(
+        multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials, seed=seed
+    )
+    return ReportSampler(tpe)
+
+
+def num_startup_trials(num_trials: int) -> int:
+    """Random trials that must have reported before the sampler learns: a third, 10 at most.
+
+    However many run at once: those that are proposed before the first report are random anyway,
+    and the sampler learns from trials that still run. More of them win nothing in searches that are
+    replayed over measured trainings (sweeps.search_quality).
+    """
+    return max(1, min(10, num_trials // 3))
+
+
+def enqueue(study: optuna.Study, points: Sequence[Point], num_trials: int) -> None:
+    """Lets the first trials try these points; a point that the study knows is not repeated.
+
+    What a point does not name is drawn.
+    """
+    for point in points[:num_trials]:
+        study.enqueue_trial(dict(point), skip_if_exists=True)
+
+
+def catch_up(
+    search: Search, number: int, values: Mapping[int, float], status: Status | None, reason: str
+) -> None:
+    """Tells the study what the event log knows of an adopted trial and the study may not."""
+    for step, value in sorted(values.items()):
+        search.report(number, step, value)
+    if status is not None:
+        last = values[max(values)] if values else None
+        search.finish(number, status, last, reason)
+
+
+def without_password(url: str) -> str:
+    """The storage URL as it may be shown."""
+    try:
+        return make_url(url).difference_update_query(["password"]).render_as_string()
+    except (SQLAlchemyError, ValueError):
+        return url.rpartition("@")[2].partition("?")[0]
+
+
+def _cause(refused: Exception) -> str:
+    text = str(refused.__cause__ or refused).splitlines()
+    return text[0] if text else type(refused).__name__

@@ -1,0 +1,210 @@
+"""Budgets: what they allow, whom they stop, and that finals and test still fit."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from invented_load import Steady, make_load
+from invented_sweep import METRIC, make_config, make_history
+from test_forecast import Clock, tell_report, trial
+
+from sweeps import results
+from sweeps.cost.budget import (
+    RESERVE_MARGIN_FRAC,
+    Budget,
+    Spent,
+    allowed_s,
+    check_budget,
+    spent,
+)
+from sweeps.cost.durations import seconds_of, spelled
+from sweeps.cost.forecast import Forecast
+from sweeps.cost.simulation import CLOSING_S, REPORT_S, START_S
+from trainables.errors import SweepAborted
+from trainables.packing.ledger import Ledger
+
+LOAD = make_load(num_trials=30, rungs=(10, 30), eval_rows=(0, 0), concurrency=4, test_rows=0)
+AFTER_S = (1 + RESERVE_MARGIN_FRAC) * CLOSING_S
+"""What a budget keeps for the time after a search without finals."""
+
+
+def make_budget(left_s: float, speed: Any = None, **changes: Any) -> tuple[Clock, Forecast, Budget]:
+    clock = Clock()
+    load = dataclasses.replace(LOAD, **changes)
+    forecast = Forecast(load, METRIC, now_s=clock)
+    if speed is not None:
+        forecast.measured(speed)
+    config = make_config(finals=load.num_final_runs > 0)
+    return clock, forecast, Budget(config, load, left_s, forecast, now_s=clock)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200.0), ("45m", 2700.0), ("90s", 90.0), ("1h30m", 5400.0), ("1d", 86400.0),
+     ("0.5h", 1800.0), (" 1H 30 M ", 5400.0)],
+)  # fmt: skip
+def test_spans_of_time_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+    assert make_config(time_budget=text).time_budget_s == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "h", "2 hours", "-1h", "1h30", "0s", "1e3s", "nan"])
+def test_what_is_no_span_of_time_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match=r"time_budget is .*a time above 0, e\.g\. 2h"):
+        make_config(time_budget=text)
+
+
+@pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf")])
+def test_gpu_hours_are_above_zero(hours: float) -> None:
+    with pytest.raises(ValueError, match=r"gpu_hours is .*above 0"):
+        make_config(gpu_hours=hours)
+
+
+@given(seconds=st.floats(0.0, 1e6))
+def test_spelled_times_are_right_within_their_last_unit(seconds: float) -> None:
+    text = spelled(seconds)
+    parts = text.replace(" min", "m").replace(" h", "h").replace(" d", "d").replace(" s", "s")
+    unit_s = 1 if text.endswith("s") else 60 if text.endswith("min") else 3600
+    assert abs(seconds_of(parts) - seconds) <= 0.51 * unit_s
+
+
+def ledger_of(seconds: float) -> Ledger:
+    return Ledger(
+        device="cpu", started=0.0, seconds={"train": seconds}, trial_steps=0, real_tokens=0,
+        computed_tokens=0,
+    )  # fmt: skip
+
+
+def at(second: int, kind: str) -> dict[str, Any]:
+    return {"time": f"2026-01-01T10:{second // 60:02d}:{second % 60:02d}.000+00:00", "kind": kind}
+
+
+def test_earlier_processes_count_up_to_their_last_event_and_the_pauses_do_not() -> None:
+    events = [
+        at(0, "sweep_started"), at(100, "report"), at(1000, "sweep_resumed"), at(1030, "report"),
+        at(3000, "sweep_resumed"),
+    ]  # fmt: skip
+    assert spent(events, [], num_gpus=2) == Spent(wall_s=130.0, gpu_s=260.0)
+    assert spent(events, [ledger_of(50.0), ledger_of(70.0)], 2) == Spent(wall_s=130.0, gpu_s=120.0)
+    assert spent([], [], 1) == Spent()
+
+
+def test_the_tighter_budget_counts() -> None:
+    used = Spent(wall_s=100.0, gpu_s=200.0)
+    assert allowed_s(make_config(), used, 2) is None
+    assert allowed_s(make_config(time_budget="10m"), used, 2) == 500.0
+    assert allowed_s(make_config(gpu_hours=1.0), used, 2) == 1700.0
+    assert allowed_s(make_config(gpu_hours=1.0, time_budget="10m"), used, 2) == 500.0
+    assert allowed_s(make_config(gpu_hours=0.1, time_budget="10m"), used, 2) == 80.0
+
+
+def test_trials_begin_as_long_as_they_can_report_before_what_follows_the_search() -> None:
+    clock, forecast, budget = make_budget(100.0, Steady(1.0))
+    forecast.trial_started(trial(0), 0)
+    clock.now_s += 10.0
+    tell_report(forecast, 0, 10, 1.0, seconds=10.0)
+    first_s = 10 * 1.0 + REPORT_S
+    clock.now_s = 1000 + 100 - AFTER_S - first_s - 0.1
+    assert budget.allows_new_trial
+    clock.now_s += 0.2
+    assert not budget.allows_new_trial
+
+
+def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
+    clock, forecast, budget = make_budget(100.0, Steady(1.0))
+    forecast.trial_started(trial(0), 0)
+    clock.now_s += 73.0
+    forecast.trial_started(trial(1), 1)
+    now_s, clock.now_s = clock.now_s, 2000.0
+    assert budget.late_trials() == []  # nobody has reported: there would be no result
+    clock.now_s = now_s
+    clock.now_s += 5.0
+    tell_report(forecast, 0, 10, 1.0, seconds=10.0)
+    assert budget.late_trials() == ["t0000"]  # 20 more steps, in time but for the test; t0001 has 5
+    forecast.trial_ended(trial(0), "stopped", results.BUDGET_REASON)
+    assert budget.late_trials() == []
+
+
+def test_finals_get_the_time_that_they_are_predicted_to_take() -> None:
+    speed = Steady(1.0, trial_s=0.5)
+    _, _, budget = make_budget(1000.0, speed, num_final_runs=8)
+    steps_s = 3 * 30 * (1.0 + 4 * 0.5) + 3 * 2 * REPORT_S  # 4 x 3 runs, 4 at once
+    expected_s = START_S + steps_s + 2 * 2.0 + CLOSING_S
+    assert budget.search_ends_s(4) == pytest.approx(2000 - 1.1 * expected_s)
+    assert budget.search_ends_s(1) > budget.search_ends_s(2) > budget.search_ends_s(4)
+    _, _, wide = make_budget(1000.0, speed, num_final_runs=8, final_concurrency=12)
+    at_once_s = START_S + 30 * (1.0 + 12 * 0.5) + 2 * REPORT_S + CLOSING_S
+    assert wide.search_ends_s(4) == pytest.approx(2000 - 1.1 * at_once_s)
+
+
+def test_the_first_trial_may_always_begin() -> None:
+    clock, forecast, budget = make_budget(100.0, Steady(1.0))
+    clock.now_s += 500.0
+    assert budget.allows_new_trial
+    forecast.trial_started(trial(0), 0)
+    assert not budget.allows_new_trial
+
+
+def test_nobody_is_late_in_the_finals() -> None:
+    clock, forecast, budget = make_budget(100.0, Steady(1.0))
+    forecast.trial_started(trial(0), 0)
+    tell_report(forecast, 0, 10, 1.0, seconds=10.0)
+    forecast.trial_ended(trial(0), "stopped", "")
+    run = dataclasses.replace(make_history(0, None), trial_id="f0", final_of="t0000", seed=1)
+    forecast.finals_started([run])
+    clock.now_s += 500.0
+    assert budget.late_trials() == []
+
+
+def test_without_a_pace_half_of_the_budget_is_kept_for_the_finals() -> None:
+    clock, forecast, budget = make_budget(100.0)
+    forecast.trial_started(trial(0), 0)
+    assert budget.allows_new_trial and budget.late_trials() == []
+    clock.now_s += 50.5
+    assert not budget.allows_new_trial
+
+
+def test_the_clock_is_looked_at_once_a_second() -> None:
+    clock, _, budget = make_budget(100.0)
+    looks = []
+    for _ in range(30):
+        looks.append(budget.look())
+        clock.now_s += 0.125
+    assert looks[0] and sum(looks) == 4
+
+
+def test_a_budget_without_room_for_one_trial_is_refused_with_one_that_has() -> None:
+    speed = Steady(1.0)
+    needed_s = START_S + 10 + REPORT_S + CLOSING_S
+    config = make_config(time_budget="10s")
+    check_budget(config, LOAD, speed, needed_s + 0.1)
+    with pytest.raises(SweepAborted, match="the budget leaves 10 s, but one trial") as raised:
+        check_budget(config, LOAD, speed, 10.0)
+    assert "--no-finals" not in raised.value.fix
+    (word,) = [
+        word for word in raised.value.fix.split() if word.endswith("s") and word[0].isdigit()
+    ]
+    assert "--time-budget" in raised.value.fix and seconds_of(word) >= needed_s
+    with pytest.raises(SweepAborted, match="finals and test") as raised:
+        check_budget(
+            make_config(gpu_hours=0.005, finals=True),
+            dataclasses.replace(LOAD, num_final_runs=8), speed, 18.0,
+        )  # fmt: skip
+    assert "--gpu-hours to" in raised.value.fix and "--no-finals" in raised.value.fix
+
+
+def test_a_search_that_its_budget_ended_has_a_best_trial_though_none_completed() -> None:
+    histories = [
+        make_history(0, "stopped", (1, 9.0), reason="place 2 of 3 at step 1"),
+        make_history(1, "stopped", (1, 3.0), (3, 4.0), reason=results.BUDGET_REASON),
+        make_history(2, "failed", (1, 30.0), (3, 40.0), reason="out of memory"),
+    ]
+    best = results.best(results.rows(histories, METRIC))
+    assert best is not None and best.trial_id == "t0001"
+    without = [dataclasses.replace(one, reason="") for one in histories]
+    assert results.best(results.rows(without, METRIC)) is None
+    completed = make_history(3, "completed", (1, 1.0), (3, 1.0), (9, 1.0))
+    best = results.best(results.rows([*histories, completed], METRIC))
+    assert best is not None and best.trial_id == "t0003"

@@ -1,0 +1,126 @@
+"""Where GPU-seconds went and what was saved: sums that hold, and claims with what they rest on."""
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invented_load import make_load
+from invented_sweep import METRIC, make_history
+
+from sweeps import results
+from sweeps.cost.gpu_time import account, describe, shares_by, shares_of
+from sweeps.lanes import Lanes
+from trainables.packing.capacity import Capacity
+from trainables.packing.ledger import Ledger, Share
+from trainables.packing.pace import Pace
+
+LOAD = make_load(rungs=(1, 3, 9), eval_rows=(10, 10, 20))
+PACE = Pace(
+    device="cpu", num_slots=4, load_s=1.0, steps_s={1: 0.5, 4: 0.8}, launch_s=1.0, row_s=0.1,
+    batch_rows=100, probe_s=1.0,
+)  # fmt: skip
+HISTORIES = [
+    make_history(0, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
+    make_history(1, "stopped", (1, 0.5), reason="place 2 of 2 at step 1"),
+    make_history(2, "stopped", (1, 0.6), reason=results.BUDGET_REASON),
+    make_history(3, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
+    dataclasses.replace(
+        make_history(0, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
+        trial_id="f0000s1", final_of="t0000", seed=1,
+    ),
+]  # fmt: skip
+
+
+def ledger_of(shares: dict[str, float], **seconds: float) -> Ledger:
+    found = {name: Share(seconds=s, trained_tokens=10) for name, s in shares.items()}
+    return Ledger(
+        device="cpu", started=0.0, seconds={"train": 0.0, **seconds}, shares=found, trial_steps=0,
+        real_tokens=0, computed_tokens=0,
+    )  # fmt: skip
+
+
+LEDGERS = [
+    ledger_of({"t0000": 8.0, "t0001": 2.0}, load=5.0, train=11.0),
+    ledger_of(
+        {"t0000": 4.0, "t0002": 1.0, "t0003": 8.0, "f0000s1": 9.0},
+        load=4.0, train=20.0, evaluate=3.0, idle=6.0, test=2.0,
+    ),
+]  # fmt: skip
+
+
+def accounted(**changes: Any) -> Any:
+    known: dict[str, Any] = {"ledgers": LEDGERS, "pace": PACE}
+    known |= changes
+    return account(HISTORIES, known["ledgers"], shares_of(known["ledgers"]), LOAD, known["pace"])
+
+
+def test_a_trial_that_two_packs_trained_is_charged_by_both() -> None:
+    assert shares_of(LEDGERS)["t0000"] == Share(seconds=12.0, trained_tokens=20)
+
+
+def test_trials_finals_and_overhead_sum_to_the_wall_time_of_all_packs() -> None:
+    found = accounted()
+    assert found.search_s == 12 + 2 + 1 + 8 and found.finals_s == 9
+    assert found.overhead_s["load"] == 9.0
+    assert found.total_s == pytest.approx(sum(ledger.wall_s for ledger in LEDGERS))
+    assert found.overhead_s["other"] == pytest.approx(11 + 23 - 32)
+
+
+def test_asha_saves_what_stopped_trials_would_have_cost_at_the_mean_of_the_completed() -> None:
+    found = accounted()
+    full_s = (12 + 8 + 9) / 3  # a run of the finals is one too
+    assert found.full_trial_s == pytest.approx(full_s)
+    # t0002 was stopped by the budget, not by ASHA
+    assert found.saved_by_asha_s == pytest.approx(full_s - 2)
+
+
+def test_packing_is_set_against_the_same_work_in_packs_of_one() -> None:
+    found = accounted()
+    whole_s = 9 * 0.5 + (1.0 + 1.0) * 2 + (1.0 + 2.0)
+    first_s = 1 * 0.5 + (1.0 + 1.0)
+    assert found.alone_s == pytest.approx(3 * whole_s + 2 * first_s)
+    assert found.saved_by_packing_s == pytest.approx(found.alone_s - 32)
+    assert accounted(pace=None).saved_by_packing_s is None
+
+
+def test_what_is_not_known_is_not_claimed() -> None:
+    found = account(HISTORIES[1:2], [], {}, LOAD, None)
+    assert found.full_trial_s is None and found.saved_by_asha_s is None
+    assert describe(found) == []
+
+
+def test_the_words_say_what_the_claims_rest_on() -> None:
+    lines = describe(accounted())
+    assert lines[0].startswith("GPU time: 0.0142 GPU-hours (2 packs): trials 45%, finals 18%")
+    assert "against training every stopped trial to its end at the completed ones' mean" in lines[1]
+    assert "in packs of one (estimated from a few steps before the first trial)" in lines[2]
+    assert lines[2].startswith("saved by packing: ")
+    fast = dataclasses.replace(PACE, steps_s={1: 0.01, 4: 0.01})
+    assert describe(accounted(pace=fast))[2].startswith("lost by packing: ")
+
+
+def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
+    lanes = Lanes(concurrency=4, num_gpus=2, slots_per_gpu=2, capacity=None)
+    shares = shares_by(lanes, HISTORIES[:2], [])
+    assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
+    capacity = Capacity(
+        num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
+        predicted_gib=1.0,
+    )  # fmt: skip
+    packed = dataclasses.replace(lanes, capacity=capacity)
+    assert shares_by(packed, HISTORIES[:2], LEDGERS) == shares_of(LEDGERS)
+
+
+def test_the_table_of_trials_has_each_share_also_of_a_trial_without_a_report(
+    tmp_path: Path,
+) -> None:
+    histories = [*HISTORIES[:1], make_history(4, "failed", reason="non-finite loss at step 1")]
+    shares = {"t0000": Share(seconds=1.5, scored_tokens=7), "t0004": Share(seconds=0.25)}
+    results.write_csv(results.rows(histories, METRIC, shares), tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open() as file:
+        found = {row["trial_id"]: row for row in csv.DictReader(file)}
+    assert (found["t0000"]["gpu_seconds"], found["t0000"]["scored_tokens"]) == ("1.5", "7")
+    assert found["t0000"]["tokens"] == "900" and found["t0000"]["peak_gib"] == "1.5"
+    assert (found["t0004"]["gpu_seconds"], found["t0004"]["tokens"]) == ("0.25", "")

@@ -1,0 +1,170 @@
+"""The simulated sweep: what it must get right whatever the numbers are."""
+
+import dataclasses
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from invented_load import Steady, make_load
+
+from sweeps.cost import simulation
+from sweeps.cost.simulation import (
+    CLOSING_S,
+    REFILL_S,
+    REPORT_S,
+    START_S,
+    Running,
+    State,
+    Workload,
+    simulate,
+)
+
+
+def plain(**changes: Any) -> Workload:
+    """One report a trial, so that ASHA stops nobody."""
+    return make_load(rungs=(90,), eval_rows=(50,), **changes)
+
+
+def test_one_trial_takes_its_steps_its_report_and_the_test() -> None:
+    found = simulate(plain(num_trials=1), Steady(2.0, row_s=0.1), seed=0)
+    assert found.search_s == pytest.approx(START_S + 90 * 2.0 + 50 * 0.1 + REPORT_S)
+    assert found.test_s == pytest.approx(50 * 0.1 + 2 * 100 * 0.1 + CLOSING_S)
+    assert found.finals_s == 0.0
+    assert found.num_reached == {90: 1}
+
+
+def test_trials_of_a_pack_step_and_are_scored_together() -> None:
+    found = simulate(plain(num_trials=4), Steady(1.0, trial_s=0.5, row_s=0.01), seed=0)
+    expected_s = START_S + 90 * 3.0 + 4 * 50 * 0.01 + REPORT_S
+    assert found.search_s == pytest.approx(expected_s)
+
+
+def test_a_freed_slot_is_filled_again() -> None:
+    found = simulate(plain(num_trials=3, concurrency=1), Steady(), seed=0)
+    assert found.search_s == pytest.approx(START_S + 3 * (90 + REPORT_S) + 2 * REFILL_S)
+
+
+def test_who_leaves_makes_the_others_faster() -> None:
+    load = make_load(num_trials=2, concurrency=2, rungs=(10, 20), eval_rows=(0, 0))
+    found = simulate(load, Steady(0.0, trial_s=1.0), seed=0)
+    assert found.num_reached == {10: 2, 20: 1}
+    assert found.search_s == pytest.approx(START_S + 10 * 2 + 10 * 1 + 2 * REPORT_S)
+
+
+def test_who_joins_midway_slows_the_others_from_then_on() -> None:
+    load = plain(num_trials=2, concurrency=2, test_rows=0)
+    state = State(num_begun=1, running=[Running(trial_id="t0", value=0.0)])
+    found = simulate(load, Steady(0.0, trial_s=1.0), 0, state)
+    alone_s, together_s = START_S + START_S, (90 - START_S) * 2  # the second's steps in the end too
+    assert found.search_s == pytest.approx(alone_s + together_s + 2 * REPORT_S)
+
+
+def test_finals_come_after_the_search_and_nobody_is_stopped_in_them() -> None:
+    without = simulate(make_load(), Steady(), seed=3)
+    found = simulate(make_load(num_final_runs=6), Steady(), seed=3)
+    rounds = 90 + 3 * REPORT_S
+    assert found.search_s == without.search_s
+    assert found.finals_s == pytest.approx(START_S + 2 * rounds + REFILL_S)
+    wide = simulate(make_load(num_final_runs=6, final_concurrency=6), Steady(), seed=3)
+    assert wide.search_s == without.search_s
+    assert wide.finals_s == pytest.approx(START_S + rounds)
+
+
+def test_runs_of_the_finals_that_have_no_slot_yet_wait_for_one() -> None:
+    runs = [Running(trial_id=f"f{n}", value=0.0) for n in range(6)]
+    state = State(num_begun=12, final_runs=runs)
+    found = simulate(make_load(num_final_runs=6), Steady(), 0, state)
+    assert found.finals_s == pytest.approx(2 * (90 + 3 * REPORT_S) + REFILL_S)
+
+
+@settings(deadline=None)
+@given(
+    num_trials=st.integers(1, 40),
+    concurrency=st.integers(1, 12),
+    factor=st.integers(2, 4),
+    seed=st.integers(0, 99),
+)
+def test_a_cohort_keeps_asha_quota_and_every_trial_reports_once_a_rung(
+    num_trials: int, concurrency: int, factor: int, seed: int
+) -> None:
+    load = make_load(num_trials=num_trials, concurrency=concurrency, reduction_factor=factor)
+    found = simulate(load, Steady(), seed)
+    reached = [found.num_reached[rung] for rung in load.rungs]
+    assert reached[0] == num_trials and reached == sorted(reached, reverse=True)
+    assert reached[-1] >= 1
+    if concurrency >= num_trials:
+        assert reached[1] == max(1, num_trials // factor)
+        assert reached[2] == max(1, reached[1] // factor)
+
+
+def test_one_after_another_as_many_survive_as_the_order_of_places_predicts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The i-th trial is among the best q of i with probability q / i."""
+    monkeypatch.setattr(simulation, "LEARNT_DRAWS", 1)
+    load = make_load(num_trials=30, concurrency=1)
+    found = [simulate(load, Steady(), seed).num_reached[30] for seed in range(300)]
+    expected = sum(max(1, i // 3) / i for i in range(1, 31))
+    assert fmean(found) == pytest.approx(expected, rel=0.05)
+
+
+def test_a_search_that_learns_has_more_survivors(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = make_load(num_trials=60, concurrency=10)
+    learning = fmean(simulate(load, Steady(), seed).num_reached[30] for seed in range(50))
+    monkeypatch.setattr(simulation, "LEARNT_DRAWS", 1)
+    assert learning > 1.1 * fmean(
+        simulate(load, Steady(), seed).num_reached[30] for seed in range(50)
+    )
+
+
+def test_each_number_of_trials_is_recorded_once() -> None:
+    load = make_load(num_trials=8, concurrency=8, rungs=(10,), eval_rows=(20,))
+    without = simulate(load, Steady(), 0).search_s
+    assert simulate(load, Steady(new_count_s=7.0), 0).search_s == pytest.approx(without + 8 * 7.0)
+
+
+SPEEDS = st.builds(
+    Steady,
+    fixed_s=st.floats(0.01, 1.0),
+    trial_s=st.floats(0.0, 1.0),
+    row_s=st.floats(0.0, 0.1),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(speed=SPEEDS, num_trials=st.integers(1, 30), concurrency=st.integers(1, 8))
+def test_more_trials_never_take_less_time(speed: Steady, num_trials: int, concurrency: int) -> None:
+    few = plain(num_trials=num_trials, concurrency=concurrency)
+    more = dataclasses.replace(few, num_trials=num_trials + 1)
+    assert simulate(more, speed, 0).wall_s >= simulate(few, speed, 0).wall_s - 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(speed=SPEEDS, num_trials=st.integers(4, 30), num_packs=st.integers(1, 4))
+def test_more_gpus_never_take_more_time(speed: Steady, num_trials: int, num_packs: int) -> None:
+    one = plain(num_trials=num_trials, num_packs=num_packs, num_gpus=num_packs)
+    more = dataclasses.replace(one, num_packs=num_packs + 1, num_gpus=num_packs + 1)
+    times = [simulate(load, speed, 0).wall_s for load in (one, more)]
+    assert times[1] <= times[0] * 1.02 + REPORT_S + REFILL_S
+
+
+def test_what_has_been_done_is_not_done_again() -> None:
+    load = make_load(num_trials=5, concurrency=2)
+    done = State(
+        num_begun=5,
+        running=[Running(trial_id="t4", value=1.0, step=60.0)],
+        values={10: {f"t{n}": n / 4 for n in range(5)}, 30: {"t4": 1.0}},
+    )
+    found = simulate(load, Steady(), 0, done)
+    assert found.search_s == pytest.approx(30 + REPORT_S)
+    assert found.num_reached == {10: 5, 30: 1, 90: 1}
+
+
+def test_in_the_finals_only_their_runs_count() -> None:
+    load = make_load(num_trials=50, num_final_runs=9)
+    runs = [Running(trial_id="f0", value=0.0, step=80.0)]
+    found = simulate(load, Steady(), 0, State(num_begun=5, final_runs=runs))
+    assert found.search_s == 0.0
+    assert found.finals_s == pytest.approx(10 + REPORT_S)

@@ -1,0 +1,170 @@
+"""The card's metadata is what the Hub reads, and no user text breaks or leaks through it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from example_facts import FACTS, facts
+from huggingface_hub import ModelCard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sweeps.finals.verdict import Finalist, Run, Verdict
+from sweeps.publish.model_card import CardFacts, redact, render
+from trainables.metrics.confusion import Confusion
+
+
+def metadata(card_facts: CardFacts) -> dict:
+    return ModelCard(render(card_facts)).data.to_dict()
+
+
+def test_metadata_names_base_dataset_and_kind() -> None:
+    data = metadata(FACTS)
+    assert data["library_name"] == "peft"
+    assert data["pipeline_tag"] == "text-generation"
+    assert data["base_model"] == "Qwen/Qwen3-0.6B"
+    assert data["base_model_relation"] == "adapter"
+    assert data["datasets"] == ["knkarthick/samsum"]
+    assert {"lora", "qlora", "hyperparameter-search"} <= set(data["tags"])
+    assert "license" not in data
+    assert metadata(facts(license="apache-2.0"))["license"] == "apache-2.0"
+
+
+def test_model_index_has_every_metric_of_the_adapter_with_its_split_and_dataset() -> None:
+    results = ModelCard(render(FACTS)).data.eval_results
+    found = {(r.dataset_split, r.metric_name): r.metric_value for r in results}
+    assert found == {
+        ("validation", "rouge1"): 48.125,
+        ("validation", "rougeLsum"): 40.5,
+        ("validation", "eval_loss"): 1.25,
+        ("test", "rouge1"): 47.0,
+        ("test", "rougeLsum"): 39.75,
+    }
+    assert {r.dataset_type for r in results} == {"knkarthick/samsum"}
+    assert {r.dataset_revision for r in results} == {"refs/convert/parquet"}
+
+
+def test_a_score_that_is_not_a_number_stays_out_of_the_index_and_in_the_table() -> None:
+    card_facts = facts(scores={"validation": {"rougeLsum": 40.5, "eval_loss": float("nan")}})
+    names = [r.metric_name for r in ModelCard(render(card_facts)).data.eval_results]
+    assert names == ["rougeLsum"]
+    assert "| validation | eval_loss | nan |  |" in render(card_facts)
+
+
+def test_local_paths_show_only_their_last_name(tmp_path: Path) -> None:
+    base = tmp_path / "private-place" / "Qwen3-0.6B"
+    base.mkdir(parents=True)
+    rows = tmp_path / "private-place" / "my rows.csv"
+    card_facts = facts(base_model=str(base), dataset=str(rows))
+    data = metadata(card_facts)
+    assert "base_model" not in data
+    assert "datasets" not in data
+    assert {r["dataset"]["type"] for r in data["model-index"][0]["results"]} == {"my-rows.csv"}
+    card = render(card_facts)
+    assert "private-place" not in card
+    assert "Base: Qwen3-0.6B, a local folder" in card
+    assert "Data: my rows.csv" in card
+
+
+def test_body_has_scores_beside_the_base_rows_rule_and_ten_trials() -> None:
+    card = render(FACTS)
+    assert "| test | rougeLsum | 39.75 | 24.12 |" in card
+    assert "14731 train, 818 validation, 819 test. Rows left out: 1 empty dialogue." in card
+    assert "40 trials (9 completed, 30 stopped, 1 failed)" in card
+    assert "highest validation rougeLsum among the trials that reached the last rung" in card
+    assert "(step 90); then one look at test" in card
+    assert "| learning_rate | 0.00031622776 |" in card
+    assert "| t0010 |" in card
+    assert "| t0011 |" not in card
+    assert FACTS.prompt_template in card
+    assert FACTS.command in card
+
+
+def test_a_sweep_without_a_test_score_claims_no_look_at_test() -> None:
+    card = render(facts(scores={"validation": {"rougeLsum": 40.5}}))
+    assert "one look at test" not in card
+    assert "the test split was not used" in card
+
+
+def test_markdown_in_names_shows_as_text() -> None:
+    card = render(facts(sweep_name="a|b <img src=x> [c](http://d) `e`\n# f", trial_id="_t*1*_"))
+    body = ModelCard(card).text
+    assert r"# a\|b \<img src=x\> \[c\](http://d) \`e\` \# f" in body
+    assert r"trial \_t\*1\*\_, the best" in body
+
+
+def test_a_prompt_with_a_fence_stays_inside_its_block() -> None:
+    card = render(facts(prompt_template="```\n{dialogue}\n```\n# no heading"))
+    assert "````text\n```\n{dialogue}\n```\n# no heading\n````" in card
+
+
+def test_secrets_never_reach_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "0123456789abcdef-key")
+    command = (
+        "WANDB_API_KEY=fromcommandline python -m sweeps.run samsum --hub-token given "
+        "--study-storage postgresql://me:pass!word@db/x --name hf_abcdefABCDEF123456"
+    )
+    card = render(facts(command=command, sweep_name="0123456789abcdef-key"))
+    for secret in ("fromcommandline", "given ", "pass!word", "hf_abcdef", "0123456789abcdef"):
+        assert secret not in card
+    assert "postgresql://me:REDACTED@db/x" in card
+    assert ModelCard(card).data.model_name == "REDACTED"
+
+
+def test_home_folder_never_reaches_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert redact("run --data /home/somebody/rows.csv") == "run --data ~/rows.csv"
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=st.text(min_size=1, max_size=60))
+@example(text="a: b\n---\n# c")
+def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:
+    card_facts = facts(
+        base_model="./" + text, dataset="./" + text, sweep_name=text, task=text, trial_id=text,
+        prompt_template=text, command=text,
+    )  # fmt: skip
+    card = ModelCard(render(card_facts))
+    assert card.data.library_name == "peft"
+    assert len(card.data.eval_results) == 5
+    assert re.search(r"^## Scores$", card.text, re.M)
+
+
+def test_confusion_matrix_is_a_table_of_the_labels_as_data() -> None:
+    assert "Confusion matrix" not in render(FACTS)
+    table = Confusion(("a|b", "<b>no</b>"), ((5, 1), (0, 7)))
+    text = render(facts(confusion=table))
+    _, _, section = text.partition("## Confusion matrix")
+    rows = [line for line in section.partition("## ")[0].splitlines() if line.startswith("|")]
+    assert rows == [
+        r"| target | a\|b | \<b\>no\</b\> |", "| --- | --- | --- |",
+        r"| a\|b | 5 | 1 |", r"| \<b\>no\</b\> | 0 | 7 |",
+    ]  # fmt: skip
+
+
+def test_confusion_matrix_of_many_labels_stays_in_its_file() -> None:
+    labels = tuple(f"label {n}" for n in range(21))
+    text = render(facts(confusion=Confusion(labels, ((0,) * 21,) * 21)))
+    assert "confusion.csv" in text and "label 7" not in text
+
+
+def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
+    runs = tuple(
+        Run(trial_id=name, seed=seed, status="completed", reason="", value=value)
+        for seed, (name, value) in enumerate([("t0001", 41.5), ("f0001s1", 40.5)])
+    )
+    first = Finalist(trial_id="t0001", params=FACTS.params, runs=runs, probability_best=0.87)
+    second = replace(first, trial_id="t0002", runs=runs[1:], probability_best=0.13)
+    verdict = Verdict(
+        metric=FACTS.metric, finalists=(first, second), lead=0.5, interval=(-0.25, 1.5),
+        num_rows=818, notes=("f0002s1 (t0002 with seed 1) is missing: failed, <b>oom</b>",),
+    )  # fmt: skip
+    card = render(facts(verdict=verdict))
+    assert "as a mean over the seeds with which the best trials were trained again" in card
+    assert "- winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 fresh seeds" in card
+    assert "95% interval -0.25 to 1.50" in card and "the lead may be chance" in card
+    assert "best/ holds t0001" in card
+    assert "| t0001 | 2 | 41.00 | 0.71 | 0.87 |" in card
+    assert "<b>" not in card
+    assert "finals" not in render(FACTS)

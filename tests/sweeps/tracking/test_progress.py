@@ -1,0 +1,247 @@
+"""The progress display, read back from what rich writes."""
+
+import io
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweeps.tracking.events import TrialHistory
+from sweeps.tracking.progress import ProgressTable
+from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
+
+METRIC = Metric(name="rougeLsum")
+SETTINGS = TrainingSettings(task="samsum", data=None, model="m", max_steps=40, rungs=(10, 20, 40))
+
+
+def make_config(number: int) -> TrialConfig:
+    params = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=2e-4)
+    return TrialConfig(
+        trial_id=f"t{number:04d}", params=params, settings=SETTINGS, folder=Path("/x")
+    )
+
+
+def make_report(number: int, step: int, score: float, seconds: float = 100.0) -> TrialReport:
+    return TrialReport(
+        trial_id=f"t{number:04d}", step=step, metrics={"rougeLsum": score}, train_loss=2.0,
+        learning_rate=1e-4, epoch=0.5, tokens=100, tokens_per_s=50.0, seconds=seconds,
+        peak_gib=1.5, checkpoint=Path("/x"),
+    )  # fmt: skip
+
+
+def make_progress(
+    is_terminal: bool = True, metric: Metric = METRIC, num_trials: int = 8, **kwargs: Any
+) -> tuple[ProgressTable, io.StringIO]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=is_terminal, width=160, height=50)
+    return ProgressTable(metric, num_trials, 40, console=console, **kwargs), out
+
+
+def run_trial(progress: ProgressTable, number: int, scores: dict[int, float], **end: Any) -> None:
+    progress.trial_started(make_config(number), number)
+    for step, score in scores.items():
+        progress.reported(make_config(number), make_report(number, step, score))
+    if end:
+        progress.trial_ended(make_config(number), end["status"], end.get("reason", ""))
+
+
+def rendered(progress: ProgressTable) -> list[str]:
+    console = Console(record=True, file=io.StringIO(), width=160)
+    console.print(progress.render())
+    return console.export_text().splitlines()
+
+
+def shown_ids(progress: ProgressTable) -> list[str]:
+    return [line.split()[0] for line in rendered(progress) if line.startswith("t0")]
+
+
+def test_table_shows_every_fact_of_a_trial_and_of_the_sweep() -> None:
+    progress, _ = make_progress()
+    run_trial(progress, 0, {10: 35.5, 20: 31.25})
+    lines = rendered(progress)
+    (row,) = [line.split() for line in lines if line.startswith("t0000")]
+    assert row == ["t0000", "running", "20/40", "8", "16", "0", "2.00e-04", "31.25", "35.5"]
+    assert lines[0] == "0/8 done, 1 running, 0 failed"
+    assert lines[1] == "best rougeLsum 31.25 at step 20 (t0000)"
+    assert lines[2].endswith("left –")  # noqa: RUF001
+
+
+def test_runs_of_the_finals_are_trials_too() -> None:
+    progress, out = make_progress(is_terminal=False, num_trials=1)
+    run_trial(progress, 0, {40: 30.0}, status="completed")
+    known = TrialHistory(trial_id="f0000s1", number=0, params=make_config(0).params)
+    progress.finals_started([replace(known, final_of="t0000", seed=1)])
+    assert "finals started: 1 runs to train | 1/2 done" in out.getvalue()
+    config = replace(make_config(0), trial_id="f0000s1")
+    progress.trial_started(config, 0)
+    progress.reported(config, replace(make_report(0, 40, 31.0), trial_id="f0000s1"))
+    progress.trial_ended(config, "completed", "")
+    assert rendered(progress)[0] == "2/2 done, 0 running, 0 failed"
+    assert rendered(progress)[1] == "best rougeLsum 31 at step 40 (f0000s1)"
+
+
+def test_running_trials_come_first_then_the_best_of_those_that_went_furthest() -> None:
+    progress, _ = make_progress()
+    run_trial(progress, 0, {10: 90.0}, status="stopped")
+    run_trial(progress, 1, {10: 1.0, 40: 30.0}, status="completed")
+    run_trial(progress, 2, {10: 1.0, 40: 40.0}, status="completed")
+    run_trial(progress, 3, {40: 99.0}, status="failed", reason="out of memory")
+    run_trial(progress, 4, {})
+    assert shown_ids(progress) == ["t0004", "t0002", "t0001", "t0000", "t0003"]
+
+
+def test_scores_of_different_steps_do_not_compete_for_best() -> None:
+    progress, _ = make_progress()
+    run_trial(progress, 0, {10: 90.0}, status="stopped")
+    run_trial(progress, 1, {10: 1.0, 20: 30.0})
+    assert "best rougeLsum 30 at step 20 (t0001)" in rendered(progress)
+
+
+def test_less_is_better_for_a_metric_that_should_fall() -> None:
+    progress, _ = make_progress(metric=Metric(name="rougeLsum", mode="min"))
+    run_trial(progress, 0, {10: 3.0, 20: 4.0}, status="completed")
+    run_trial(progress, 1, {10: 9.0, 20: 2.0}, status="completed")
+    lines = rendered(progress)
+    assert "best rougeLsum 2 at step 20 (t0001)" in lines
+    assert shown_ids(progress) == ["t0001", "t0000"]
+    assert [line.split()[-1] for line in lines if line.startswith("t0")] == ["2", "3"]
+
+
+def test_at_most_twenty_rows_and_the_rest_is_counted() -> None:
+    progress, _ = make_progress(num_trials=30)
+    for number in range(25):
+        run_trial(progress, number, {40: float(number)}, status="completed")
+    assert shown_ids(progress) == [f"t{number:04d}" for number in range(24, 4, -1)]
+    assert "and 5 more trials" in rendered(progress)
+
+
+def test_time_left_is_asked_for_whenever_the_table_is_drawn() -> None:
+    answer: list[float | None] = [None]
+    progress, _ = make_progress(left_s=lambda: answer[0])
+    for answer[0], told in ((None, "–"), (470.4, "0:07:50"), (0.0, "0:00:00")):  # noqa: RUF001
+        assert rendered(progress)[2].endswith(f"left {told}")
+
+
+def test_finals_of_a_search_that_ended_early_are_counted_with_its_trials_only() -> None:
+    progress, _ = make_progress(num_trials=30)
+    run_trial(progress, 0, {40: 1.0}, status="completed")
+    run_trial(progress, 1, {10: 1.0}, status="stopped")
+    params = make_config(0).params
+    runs = [
+        TrialHistory(trial_id=f"f0000s{n}", number=0, params=params, final_of="t0000", seed=n)
+        for n in (1, 2)
+    ]
+    progress.finals_started(runs)
+    assert rendered(progress)[0] == "2/4 done, 0 running, 0 failed"
+
+
+def test_resume_shows_what_was_done_before() -> None:
+    histories = [
+        TrialHistory(
+            trial_id="t0000", number=0, params=make_config(0).params, status="failed",
+            reason="loss is nan", reports=[make_report(0, 10, 20.0)],
+        ),
+        TrialHistory(
+            trial_id="t0001", number=1, params=make_config(1).params,
+            reports=[make_report(1, 10, 25.0), make_report(1, 20, 24.0)],
+        ),
+    ]  # fmt: skip
+    progress, _ = make_progress(histories=histories)
+    lines = rendered(progress)
+    assert lines[0] == "1/8 done, 0 running, 1 failed"
+    assert [line.split()[:3] for line in lines if line.startswith("t0")] == [
+        ["t0001", "waiting", "20/40"], ["t0000", "failed", "10/40"],
+    ]  # fmt: skip
+    assert any(line.endswith("loss is nan") for line in lines)
+    run_trial(progress, 1, {40: 30.0}, status="completed")
+    lines = rendered(progress)
+    assert lines[:2] == ["2/8 done, 0 running, 1 failed", "best rougeLsum 30 at step 40 (t0001)"]
+
+
+def test_reason_is_shown_literally_on_one_line() -> None:
+    reason = "[red]no[/red] \x1b[2J\nsecond [/] line"
+    for is_terminal in (True, False):
+        progress, out = make_progress(is_terminal=is_terminal)
+        with progress:
+            run_trial(progress, 0, {}, status="failed", reason=reason)
+        assert "[red]no[/red] [2J second [/] line" in out.getvalue()
+        assert "\x1b[2J" not in out.getvalue()
+        assert any("[red]no[/red]" in line for line in rendered(progress))
+
+
+def test_without_a_terminal_every_event_is_one_plain_line() -> None:
+    progress, out = make_progress(is_terminal=False)
+    with progress:
+        run_trial(progress, 0, {10: 20.0, 20: float("nan")}, status="failed", reason="r" * 300)
+        progress.sweep_ended()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 5 and "\x1b" not in out.getvalue()
+    assert lines[0].startswith(
+        "t0000 started: lora_rank 8, lora_alpha 16, lora_dropout 0, learning_rate 2.00e-04 | "
+        "0/8 done, 1 running, 0 failed, best rougeLsum –, elapsed "  # noqa: RUF001
+    )
+    assert lines[1].startswith("t0000 step 10/40: rougeLsum 20 (best 20) | ")
+    assert lines[2].startswith("t0000 step 20/40: rougeLsum – (best 20) | ")  # noqa: RUF001
+    assert lines[3].startswith(f"t0000 failed at step 20/40: {'r' * 300} | 1/8 done, 0 running")
+    assert lines[4].startswith("sweep ended | ")
+
+
+def test_exception_gives_the_terminal_back() -> None:
+    progress, out = make_progress()
+    before = set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError), progress:
+        run_trial(progress, 0, {10: 20.0})
+        (drawer,) = set(threading.enumerate()) - before
+        raise ZeroDivisionError
+    drawer.join(timeout=2.0)
+    assert not drawer.is_alive()
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    assert out.getvalue().count(hide) == out.getvalue().count(show) == 1
+    assert "t0000" in out.getvalue()
+
+
+def test_trials_may_be_told_while_another_thread_draws() -> None:
+    progress, _ = make_progress(num_trials=400)
+
+    def tell() -> None:
+        for number in range(400):
+            run_trial(progress, number, {40: 1.0}, status="completed")
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        teller = threading.Thread(target=tell)
+        teller.start()
+        num_drawn = 0
+        while teller.is_alive():
+            progress.render()
+            num_drawn += 1
+        teller.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert num_drawn > 3
+    assert rendered(progress)[0] == "400/400 done, 0 running, 0 failed"
+
+
+@pytest.mark.timeout(30)
+def test_printing_a_failure_while_the_table_is_drawn_does_not_lock_up() -> None:
+    progress, out = make_progress(num_trials=200)
+
+    def fail_trials() -> None:
+        for number in range(200):
+            run_trial(progress, number, {}, status="failed", reason="out of memory")
+
+    with progress:
+        teller = threading.Thread(target=fail_trials, daemon=True)
+        drawer = threading.Thread(target=lambda: [progress._live.refresh() for _ in range(100)],
+                                  daemon=True)  # fmt: skip
+        teller.start()
+        drawer.start()
+        teller.join(timeout=20.0)
+        drawer.join(timeout=20.0)
+        assert not teller.is_alive() and not drawer.is_alive()
+    assert "t0199 failed at step 0/40: out of memory" in out.getvalue()

@@ -1,0 +1,193 @@
+"""Likelihoods of labels: packed against transformers on stock PEFT, and against plain sums."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+from peft import PeftModel
+from small_packs import new_pack, trial_of, weights_of
+
+from trainables import classify, evaluate
+from trainables.base_model import load_base, load_tokenizer
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.eval_rows import rung_rows
+from trainables.examples import Example, encode_rows
+from trainables.packing.evaluation.classify import log_probs
+from trainables.packing.evaluation.score import score_slots
+from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.pack import Pack
+from trainables.tasks.base import Row, Scoring
+from trainables.tiny import MODEL_DIR
+
+SLOTS = (2, 0)
+KINDS = {
+    2: Hyperparameters(lora_rank=2, lora_alpha=4, learning_rate=1e-3),
+    0: Hyperparameters(lora_rank=8, lora_alpha=4, learning_rate=1e-3, use_rslora=True),
+}
+LABELS = ("good", "good morning", "bad", "so so, not good")
+SCORING = Scoring(kind="classify", labels=LABELS)
+ROWS = [
+    Row(id=str(place), prompt=f"How is it? {'well ' * (place % 5)}{place}", target=target)
+    for place, target in enumerate([LABELS[number % 4] for number in range(11)])
+]
+
+
+@dataclasses.dataclass
+class Case:
+    """A pack of three slots and its two adapters in PEFT."""
+
+    pack: Pack
+    peft: PeftModel
+
+
+@pytest.fixture(scope="module")
+def case(model_dir: str, data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("adapters")
+    settings = settings_of(model_dir, data_dir)
+    examples = encode_rows(load_tokenizer(model_dir), ROWS, 100)
+    pack = new_pack(settings, 3)
+    torch.manual_seed(5)
+    for slot, params in KINDS.items():
+        pack.join(slot, trial_of(str(slot), params, settings), examples)
+        for weights in weights_of(pack, slot, params).values():
+            weights.normal_(std=0.1)
+        pack.save(slot, folder / str(slot))
+    base = load_base(model_dir, "float32")
+    peft = PeftModel.from_pretrained(base, str(folder / "2"), adapter_name="2")
+    peft.load_adapter(str(folder / "0"), adapter_name="0")
+    return Case(pack, peft)
+
+
+def settings_of(model_dir: str, data_dir: str) -> TrainingSettings:
+    return TrainingSettings(
+        task="samsum", data=data_dir, model=model_dir, max_steps=1, rungs=(1,),
+        max_length_tokens=128, eval_batch_size=3, max_new_tokens=8, compute_dtype="float32",
+    )  # fmt: skip
+
+
+def by_sums(model: PeftModel, prompt: list[int], label: list[int]) -> float:
+    """The log-probability of one label after one prompt, token by token."""
+    ids = torch.tensor([prompt + label])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0].double()
+    log_probs = logits.log_softmax(dim=-1)
+    return sum(
+        float(log_probs[len(prompt) - 1 + place, token]) for place, token in enumerate(label)
+    )
+
+
+ids_of = st.lists(st.integers(5, 200), min_size=1, max_size=5)
+prompts_of = st.lists(st.integers(5, 200), min_size=1, max_size=40)
+
+
+@budget(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    prompts=st.lists(
+        st.lists(st.integers(5, 200), min_size=1, max_size=40), min_size=1, max_size=7
+    ),
+    stem=ids_of,
+    others=st.lists(ids_of, max_size=3),
+    max_tokens=st.sampled_from([1, 300, 100_000]),
+)
+def test_packed_log_probs_are_those_of_each_label_alone(
+    case: Case,
+    prompts: list[list[int]],
+    stem: list[int],
+    others: list[list[int]],
+    max_tokens: int,
+) -> None:
+    """Labels of different lengths, one the beginning of another."""
+    labels = [[*stem, 1], [*stem, 7, 1], *others]
+    decoder = SlotDecoder.of(case.pack.model, SLOTS)
+    found = log_probs(decoder, prompts, labels, max_tokens)
+    for place, slot in enumerate(SLOTS):
+        case.peft.set_adapter(str(slot))
+        expected = torch.tensor(
+            [[by_sums(case.peft, prompt, label) for label in labels] for prompt in prompts],
+            dtype=torch.float64,
+        )
+        with torch.no_grad():
+            by_rows = classify.log_probs(case.peft.get_base_model(), prompts, labels, 2)
+        torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(by_rows, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_slots_are_scored_as_transformers_scores_each(
+    case: Case, model_dir: str, data_dir: str
+) -> None:
+    settings = settings_of(model_dir, data_dir)
+    tokenizer = load_tokenizer(model_dir)
+    examples = encode_rows(tokenizer, ROWS, evaluate.prompt_limit(128, 8))
+    found = score_slots(
+        case.pack.model, SLOTS, tokenizer, ROWS, examples, SCORING, settings,
+        max_tokens_per_batch=500,
+    )  # fmt: skip
+    for slot, scores in zip(SLOTS, found, strict=True):
+        case.peft.set_adapter(str(slot))
+        expected = evaluate.evaluate(case.peft, tokenizer, ROWS, SCORING, settings)
+        names = {"accuracy", "macro_f1", "mcc", "eval_loss"}
+        assert names <= scores.metrics.keys() == expected.metrics.keys()
+        assert scores.metrics == pytest.approx(expected.metrics, rel=1e-4)
+        assert scores.answers == expected.answers
+        assert scores.row_scores == expected.row_scores
+
+
+def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
+    labels = [[1], [2, 3]]
+    scoring = Scoring(kind="classify", labels=("a", "b"))
+    rows = [Row(id=str(n), prompt="?", target=target) for n, target in enumerate("abba")]
+    table = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.0], [-5.0, -4.0]]).double()
+    scores = classify.scores_of_choices(table, rows, labels, scoring)
+    assert scores.metrics["accuracy"] == 50.0
+    assert scores.metrics["eval_loss"] == pytest.approx((1 + 1 + 2 + 5) / 6)
+    assert scores.answers == ("a", "b", "a", "b")
+    assert scores.row_scores == {"accuracy": (100.0, 100.0, 0.0, 0.0)}
+
+
+def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none(tmp_path: Path) -> None:
+    rows = [Row(id="0", prompt="?", target="a")]
+    table = torch.tensor([[float("nan"), -1.0]]).double()
+    scoring = Scoring(kind="classify", labels=("a", "b"))
+    scores = classify.scores_of_choices(table, rows, [[1], [2]], scoring)
+    assert math.isnan(scores.metrics["eval_loss"])
+
+
+def test_an_answer_after_a_thought_is_scored_without_it() -> None:
+    tokenizer = load_tokenizer(str(MODEL_DIR))
+    rows = [Row(id=str(n), prompt="?", target="the answer") for n in range(2)]
+    texts = ("I wonder </think> the answer", "the answer, I think")
+    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    plain = evaluate.score_answers(tokenizer, answers, rows, Scoring(), thinking=False)
+    assert "unfinished_frac" not in plain.metrics
+    scores = evaluate.score_answers(tokenizer, answers, rows, Scoring(), thinking=True)
+    assert scores.metrics["rouge1"] == 50.0
+    assert scores.metrics["unfinished_frac"] == 0.5
+    assert scores.answers == ("the answer", "")
+
+
+def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, data_dir: str) -> None:
+    settings = dataclasses.replace(
+        settings_of(model_dir, data_dir), max_steps=9, rungs=(3, 9), eval_rows=6
+    )
+    assert rung_rows(ROWS, settings, 3) == rung_rows(ROWS, settings, 9)
+    settings = dataclasses.replace(settings, low_rung_eval_rows=2)
+    low, last = (rung_rows(ROWS, settings, step) for step in (3, 9))
+    assert (len(low), len(last)) == (2, 6)
+    assert last[:2] == low
+    more = dataclasses.replace(settings, low_rung_eval_rows=50)
+    assert len(rung_rows(ROWS, more, 3)) == 6
+
+
+def test_examples_for_a_thinking_model_leave_its_thought_open(model_dir: str) -> None:
+    tokenizer = load_tokenizer(model_dir)
+    example: Example
+    texts = []
+    for thinking in (False, True):
+        (example,) = encode_rows(tokenizer, ROWS[:1], 100, thinking=thinking)
+        texts.append(tokenizer.decode(example.prompt_ids))
+    assert texts[0].endswith("</think>\n\n") and "</think>" not in texts[1]

@@ -1,0 +1,1 @@
+"""The bench: packs beside TRL and transformers, on real row lengths."""

@@ -1,0 +1,25 @@
+"""python -m trainables.packing.bench: packs beside TRL's SFTTrainer, on real row lengths."""
+
+import sys
+
+import tyro
+
+from trainables.errors import SweepAborted
+from trainables.packing.bench.rows import BenchArgs, run
+
+
+def main() -> None:
+    """Measures every row in a process of its own, and writes the file after each."""
+    args = tyro.cli(BenchArgs, prog="python -m trainables.packing.bench")
+    try:
+        results = run(args)
+    except SweepAborted as refused:
+        print(refused, file=sys.stderr)
+        sys.exit(2)
+    for name, reason in results.failures.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    sys.exit(1 if results.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

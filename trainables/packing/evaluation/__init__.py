@@ -1,0 +1,1 @@
+"""A pack's scores: greedy answers and likelihoods for many slots at once."""

@@ -1,0 +1,120 @@
+"""From the first token of every answer to whole answers: steps, and rows that leave.
+
+Shapes: K slots, S rows of a slot, T places of a row, A = K * S answers of a batch, L tokens of an
+answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainables.packing.evaluation.kv_cache import KeysValues
+from trainables.packing.evaluation.slot_decoder import SlotDecoder
+
+CHECK_STEPS = 8
+"""Steps between looks at which rows have finished; each look waits for the device."""
+
+
+@dataclass
+class Batch:
+    """Rows that are decoded together; all that a step reads and writes, changed in place."""
+
+    decoder: SlotDecoder
+    cache: list[KeysValues]
+    rotation: tuple[Tensor, Tensor]
+    stops: Tensor
+    tokens_KS: Tensor
+    """Last token of each row, whose keys are not in the cache yet."""
+    places_KS: Tensor
+    """Where that token stands in its row."""
+    is_done_KS: Tensor
+    home_KS: Tensor
+    """Each row's place in answers_AL, which rows keep when they move."""
+    answers_AL: Tensor
+    """Of all rows that the batch ever had; only tokens up to the first stop count."""
+    column_1: Tensor
+    """Tokens that answers_AL has."""
+    losses_K: Tensor
+    """Summed losses of the targets, over all slots that the batch ever had."""
+
+
+def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
+    """Fill the answers, making the batch smaller as its rows finish."""
+    step = _stepper(batch, is_graphed)
+    for num_done in range(max_new_tokens - 1):
+        if num_done % CHECK_STEPS == 0:
+            is_open_KS = ~batch.is_done_KS
+            needs = torch.stack((is_open_KS.any(dim=1).sum(), is_open_KS.sum(dim=1).max()))
+            num_slots, num_rows = needs.tolist()
+            if num_slots == 0:
+                return
+            if _shrink(batch, num_slots, num_rows):
+                step = _stepper(batch, is_graphed)
+        step()
+
+
+def _step(batch: Batch) -> None:
+    """One more token for every row, without waiting for the device."""
+    x_KSD = batch.decoder.step(batch.tokens_KS, batch.places_KS, batch.cache, batch.rotation)
+    tokens_KS = batch.decoder.logits(x_KSD).argmax(dim=-1)
+    batch.answers_AL[batch.home_KS, batch.column_1] = tokens_KS
+    batch.is_done_KS |= is_stop(tokens_KS, batch.stops)
+    batch.tokens_KS.copy_(tokens_KS)
+    batch.places_KS += 1
+    batch.column_1 += 1
+
+
+def _shrink(batch: Batch, num_slots: int, num_rows: int) -> bool:
+    """Halve slots and rows while they hold those that are needed; whether anything was dropped.
+
+    Rows stay with their slot. Those that have finished go first; the order of the others stays.
+    """
+    old_slots, old_rows = batch.is_done_KS.shape
+    num_slots, num_rows = _halved(old_slots, num_slots), _halved(old_rows, num_rows)
+    if (num_slots, num_rows) == (old_slots, old_rows):
+        return False
+    is_over_K = batch.is_done_KS.all(dim=1)
+    slots_K = torch.argsort(is_over_K.int(), stable=True)[:num_slots].sort().values
+    order_KS = torch.argsort(batch.is_done_KS[slots_K].int(), dim=1, stable=True)
+    at = (slots_K[:, None], order_KS[:, :num_rows])
+    if num_slots < old_slots:
+        batch.decoder = batch.decoder.only(slots_K)
+    for name in ("tokens_KS", "places_KS", "is_done_KS", "home_KS"):
+        setattr(batch, name, getattr(batch, name)[at])
+    for number, (keys, values) in enumerate(batch.cache):
+        batch.cache[number] = KeysValues(keys[at], values[at])
+    return True
+
+
+def _halved(size: int, needed: int) -> int:
+    while size > 1 and needed <= (size + 1) // 2:
+        size = (size + 1) // 2
+    return size
+
+
+def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
+    """The step, or its CUDA graph: run once to warm up, then recorded, then replayed."""
+    if not is_graphed:
+        return lambda: _step(batch)
+    calls = 0
+    graph = torch.cuda.CUDAGraph()
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            _step(batch)
+            return
+        if calls == 2:
+            with torch.cuda.graph(graph):
+                _step(batch)
+        graph.replay()
+
+    return step
+
+
+def is_stop(tokens_KS: Tensor, stops: Tensor) -> Tensor:
+    """Which tokens end an answer."""
+    return (tokens_KS[..., None] == stops).any(dim=-1)

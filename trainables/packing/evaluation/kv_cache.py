@@ -1,0 +1,173 @@
+"""One block with kept keys and values: over whole prompts, and over one token a row.
+
+Prompts are padded on the right and a row's answer goes on at its own next place, so a prompt is
+read under the causal mask alone, as in training.
+
+Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or places of a row, N tokens of
+a slot, D features in, O features out, H query heads, G key heads, C features of a head, M modules
+that share an input, R rank.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from trainables.packing.elementwise import Elementwise
+from trainables.packing.lora import FrozenLinears, add_base_product
+from trainables.packing.model import LayerWeights
+
+
+class Sizes(NamedTuple):
+    """What the shapes of the weights do not tell."""
+
+    num_rows: int
+    head_dim: int
+    norm_eps: float
+    elementwise: Elementwise
+
+
+class FrozenGroup(NamedTuple):
+    """A LoraGroup of the evaluated slots, ready to multiply: nothing is cast or scaled a step."""
+
+    lora_a_KID: Tensor
+    """In the compute type, I = M * R."""
+    lora_b_KOR: tuple[Tensor, ...]
+    """In the compute type, times the scaling; one for each module."""
+
+
+class KeysValues(NamedTuple):
+    """What one layer keeps of every row, zero where nothing is written yet."""
+
+    keys_KSGTC: Tensor
+    values_KSGTC: Tensor
+
+
+def prompt_layer(
+    x_KND: Tensor,
+    weights: LayerWeights,
+    groups: Sequence[FrozenGroup],
+    kept: KeysValues | None,
+    cos_BTC: Tensor,
+    sin_BTC: Tensor,
+    sizes: Sizes,
+) -> Tensor:
+    """One block over whole rows; their keys and values become the first places of kept."""
+    q, k, v = (
+        part.view(*cos_BTC.shape[:2], -1, sizes.head_dim).transpose(1, 2)
+        for part in _heads(x_KND, weights, groups[0], cos_BTC, sin_BTC, sizes)
+    )
+    if kept is not None:
+        num_tokens = k.shape[2]
+        for place_KSGTC, new_BGTC in zip(kept, (k, v), strict=True):
+            shape = (*place_KSGTC.shape[:3], num_tokens, sizes.head_dim)
+            place_KSGTC[:, :, :, :num_tokens] = new_BGTC.reshape(shape)
+    mixed_BHTC = scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=sizes.head_dim**-0.5, enable_gqa=True
+    )
+    return _after_attention(x_KND, mixed_BHTC.transpose(1, 2), weights, groups, sizes)
+
+
+def token_layer(
+    x_KSD: Tensor,
+    weights: LayerWeights,
+    groups: Sequence[FrozenGroup],
+    kept: KeysValues,
+    places_B: Tensor,
+    cos_B1C: Tensor,
+    sin_B1C: Tensor,
+    sizes: Sizes,
+) -> Tensor:
+    """One block over one token a row, which sees its row's places up to its own."""
+    q_BHC, k_BGC, v_BGC = _heads(x_KSD, weights, groups[0], cos_B1C, sin_B1C, sizes)
+    keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in kept)
+    row_B = torch.arange(places_B.shape[0], device=places_B.device)
+    keys_BGTC[row_B, :, places_B] = k_BGC
+    values_BGTC[row_B, :, places_B] = v_BGC
+    if q_BHC.is_cuda and q_BHC.dtype == torch.bfloat16:
+        mixed = _token_kernel()(q_BHC, keys_BGTC, values_BGTC, places_B)
+    else:
+        mixed = _token_attention(q_BHC, keys_BGTC, values_BGTC, places_B)
+    return _after_attention(x_KSD, mixed, weights, groups, sizes)
+
+
+def _token_attention(
+    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, places_B: Tensor
+) -> Tensor:
+    """The query heads that share a key head stand in for tokens: no key is repeated in memory."""
+    place_T = torch.arange(keys_BGTC.shape[2], device=places_B.device)
+    is_seen_B11T = (place_T <= places_B[:, None])[:, None, None]
+    num_rows, num_key_heads, _, head_dim = keys_BGTC.shape
+    return scaled_dot_product_attention(
+        q_BHC.reshape(num_rows, num_key_heads, -1, head_dim),
+        keys_BGTC,
+        values_BGTC,
+        attn_mask=is_seen_B11T,
+        scale=head_dim**-0.5,
+    )
+
+
+def _token_kernel() -> Callable[..., Tensor]:
+    from trainables.packing.kernels.token_attention import token_attention  # loads Triton
+
+    return token_attention
+
+
+def _heads(
+    x_KND: Tensor,
+    weights: LayerWeights,
+    group: FrozenGroup,
+    cos: Tensor,
+    sin: Tensor,
+    sizes: Sizes,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (K * N, H, C), keys and values (K * N, G, C), rotated to their places."""
+    _, normed = sizes.elementwise.add_norm(
+        x_KND.flatten(0, 1), None, weights.input_norm_D, sizes.norm_eps
+    )
+    qkv_KNE = _adapted(normed.view_as(x_KND), weights.linears[0], group)
+    q_size, kv_size, _ = weights.linears[0].sizes
+    return sizes.elementwise.heads(
+        qkv_KNE.flatten(0, 1), weights.head_norms, cos.flatten(0, 1), sin.flatten(0, 1),
+        (q_size, kv_size, sizes.head_dim), sizes.norm_eps,
+    )  # fmt: skip
+
+
+def _after_attention(
+    x_KND: Tensor,
+    mixed: Tensor,
+    weights: LayerWeights,
+    groups: Sequence[FrozenGroup],
+    sizes: Sizes,
+) -> Tensor:
+    """The block's output projection and feed-forward; mixed is in the order of tokens, heads."""
+    _, o_group, gate_up_group, down_group = groups
+    _, o_linears, gate_up_linears, down_linears = weights.linears
+    mixed_KND = mixed.reshape(x_KND.shape[0], x_KND.shape[1], -1)
+    x, normed = sizes.elementwise.add_norm(
+        x_KND.flatten(0, 1),
+        _adapted(mixed_KND, o_linears, o_group).flatten(0, 1),
+        weights.post_norm_D,
+        sizes.norm_eps,
+    )
+    gate_up_KNO = _adapted(normed.view_as(x_KND), gate_up_linears, gate_up_group)
+    inner = sizes.elementwise.swiglu(gate_up_KNO.flatten(0, 1))
+    inner_KNF = inner.view(*x_KND.shape[:2], -1)
+    return x.view_as(x_KND) + _adapted(inner_KNF, down_linears, down_group)
+
+
+def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tensor:
+    """The outputs (K, N, O) of the modules that share an input, side by side.
+
+    LoRA's products are written first and the base's adds to them, as in training.
+    """
+    rank = group.lora_b_KOR[0].shape[-1]
+    inner_MKNR = torch.split(torch.bmm(x_KND, group.lora_a_KID.mT), rank, dim=-1)
+    y_KNO = x_KND.new_empty(*x_KND.shape[:2], sum(linears.sizes))
+    parts = torch.split(y_KNO, list(linears.sizes), dim=-1)
+    for y, inner_KNR, lora_b_KOR in zip(parts, inner_MKNR, group.lora_b_KOR, strict=True):
+        torch.bmm(inner_KNR, lora_b_KOR.mT, out=y)
+    add_base_product(y_KNO.flatten(0, 1), x_KND.flatten(0, 1), linears)
+    return y_KNO

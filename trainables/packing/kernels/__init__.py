@@ -1,0 +1,1 @@
+"""Triton kernels: how a pack computes on a GPU."""
