@@ -3,7 +3,7 @@ Ray."""
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import num_runs
@@ -44,6 +44,8 @@ class Lanes:
     """Trials of the search."""
     final_concurrency: int
     """Runs of the finals: nothing is learnt from one for another, so all of them, if they fit."""
+    num_cpus: int
+    """Cores, on which the processes of trials start."""
     num_gpus: int
     """GPUs in use; 0 for this machine's CPUs."""
     slots_per_gpu: int
@@ -114,10 +116,12 @@ def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes
     capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked, enough)
     if capacity.num_slots > share:
         capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share, enough)
+    capacity = replace(capacity, num_searching=min(enough, capacity.num_slots))
     num_slots = num_packs * capacity.num_slots
     return Lanes(
         concurrency=min(num_slots, most),
         final_concurrency=min(num_slots, num_final_runs),
+        num_cpus=hardware.num_cpus,
         num_gpus=min(num_gpus, num_packs),
         slots_per_gpu=capacity.num_slots,
         capacity=capacity,
@@ -133,6 +137,7 @@ def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
     return Lanes(
         concurrency=min(at_once, config.num_trials),
         final_concurrency=min(at_once, num_runs(config)),
+        num_cpus=hardware.num_cpus,
         num_gpus=num_gpus,
         slots_per_gpu=slots,
         capacity=None,

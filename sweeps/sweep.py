@@ -15,7 +15,7 @@ from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.cost import gpu_time, outlook
 from sweeps.cost.outlook import Outlook
-from sweeps.cost.simulation import Workload
+from sweeps.cost.workload import Workload
 from sweeps.finals import finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.finalists import Finals

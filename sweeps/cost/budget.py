@@ -9,7 +9,8 @@ from typing import Any
 from sweeps.config import SweepConfig
 from sweeps.cost.durations import spelled
 from sweeps.cost.forecast import Forecast
-from sweeps.cost.simulation import START_S, State, Workload, segment_s, simulate, test_s
+from sweeps.cost.simulation import State, simulate
+from sweeps.cost.workload import Workload, segment_s, start_s, test_s
 from sweeps.finals.finalists import num_runs
 from trainables.errors import SweepAborted
 from trainables.packing.ledger import Ledger
@@ -69,7 +70,8 @@ def check_budget(config: SweepConfig, load: Workload, speed: Speed, left_s: floa
         SweepAborted: the budget is too small; the remedy names one that is not.
     """
     num_live = -(-load.concurrency // load.num_packs)
-    first_s = START_S + segment_s(load, speed, 0, num_live)
+    first_s = start_s(load, load.concurrency) + segment_s(load, speed, 0, num_live)
+    first_s += speed.recording_s(0, load.rungs[0])
     after_s = _after_s(load, speed, num_runs(config, num_trials=1))
     if first_s + after_s <= left_s:
         return

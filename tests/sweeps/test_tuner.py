@@ -124,7 +124,9 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     paths = RunPaths(tmp_path)
     search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
     book = TrialBook(config, paths, METRIC, search, EventLog(paths.events))
-    lanes = Lanes(concurrency=2, final_concurrency=5, num_gpus=1, slots_per_gpu=5, capacity=None)
+    lanes = Lanes(
+        concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
+    )
     searcher = _BookSearcher(book, METRIC, lanes)
     asked = (f"asked{n}" for n in range(99))
 

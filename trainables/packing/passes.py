@@ -26,6 +26,8 @@ class Passes:
         self._is_graphed = is_graphed
         self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._choice = ShapeChoice()
+        self.num_recorded = 0
+        """Graphs, those that were given up again included."""
         self._warm: set[bool] = set()
         self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
         self.losses_K = torch.zeros(len(params_KP), device=self._device)
@@ -80,5 +82,6 @@ class Passes:
             with torch.cuda.graph(graph, pool=self._pool):
                 self._run(inputs, shape)
             self._graphs[shape] = (graph, inputs)
+            self.num_recorded += 1
         self._graphs[shape] = self._graphs.pop(shape)
         return self._graphs[shape]
