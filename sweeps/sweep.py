@@ -1,6 +1,5 @@
 """One sweep from its config to its best adapter: connect -> tune -> results -> test -> best/."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +38,7 @@ from sweeps.tracking import WandbTracker
 from sweeps.verdict import Verdict
 from trainables.checkpoint import prune_to_adapter
 from trainables.config import Metric
+from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Share, read_ledgers
 
 
@@ -64,7 +64,7 @@ def run_sweep(
     events = read_events(paths.events)
     histories = replay(events)
     log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
-    with connect(num_local_cpus=max(os.cpu_count() or 1, 2)) as cluster:
+    with connect(num_local_cpus=max(num_cores(), 2)) as cluster:
         lanes = divide(config, found.model, tuner.hardware(cluster))
         study = open_study(
             config.study_storage or f"sqlite:///{paths.optuna_db}",

@@ -1,5 +1,6 @@
 """python -m tests.sweeps.torture: kills a sweep's processes at random, then checks what it left."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Tortures one sweep, or several at once; returns the process's exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(TortureArgs, words, PROG)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the bundled model is for CPUs, of which all have some
     if args.num_runs > 1:
         return EXIT_FAULTY if any(side_by_side.run_all(args)) else EXIT_DONE
     if args.fill_disk and not disk.has_own_mounts():

@@ -23,14 +23,14 @@ class TortureArgs:
     """SIGKILLs in all, one of each kind at least."""
     num_trials: int = 12
     """Trials that the sweep is asked for at first; more if it ends before all kills are done."""
-    max_steps: int = 27
+    max_steps: int = 12
     """Steps of a trial."""
     finals: tyro.conf.FlagCreatePairsOff[bool] = True
     """Let the best meet in finals, which are killed too."""
     fill_disk: tyro.conf.FlagCreatePairsOff[bool] = False
     """Fill the disk once: RUNS_DIR is then a small tmpfs, mounted for this process alone."""
     runs_dir: Path | None = None
-    """Where the sweep is kept; None is a temporary folder, removed if all is well."""
+    """Where the sweep runs; None is a temporary folder. A faulty sweep is copied from there."""
     num_runs: int = 1
     """Sweeps to torture, with the seeds from seed on."""
     at_once: int = 1

@@ -15,7 +15,8 @@ from sweeps.config import SweepConfig, from_json
 from sweeps.events import TrialHistory, replay_all
 from sweeps.paths import RunPaths
 from trainables.config import TrialConfig, TrialReport
-from trainables.packing.capacity import Capacity
+from trainables.model_facts import read_model_facts
+from trainables.packing.capacity import choose
 from trainables.packing.events import Reported
 
 if TYPE_CHECKING:  # loads torch, which the kills do without
@@ -103,16 +104,8 @@ def _train_again(
     from trainables.packing.host import PackHost  # loads torch
 
     settings = config.settings
-    row_tokens = settings.max_length_tokens
-    eval_tokens = settings.eval_batch_size * (row_tokens + settings.max_new_tokens)
-    capacity = Capacity(
-        num_slots=NUM_SLOTS,
-        max_rank=max(config.space.lora_ranks),
-        max_tokens=settings.micro_batch_size * row_tokens,
-        eval_tokens=NUM_SLOTS * eval_tokens,
-        is_dequantised=False,
-        predicted_gib=0.0,
-    )
+    facts = read_model_facts(config.model)
+    capacity = choose(facts, settings, max(config.space.lora_ranks), None, NUM_SLOTS)
     host = PackHost(settings, capacity, lease_timeout_s=math.inf, decision_wait_s=math.inf)
     leases = [host.join(_trial(config, history, folder)) for history in histories]
     with ThreadPoolExecutor(len(leases) + 1) as pool:

@@ -1,6 +1,7 @@
 """One sweep from its first kill to its verdict."""
 
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -26,16 +27,32 @@ def torture(args: TortureArgs, runs_dir: Path) -> Result:
             num_trials=args.num_trials,
             random=random.Random(args.seed),
         )
-        try:
-            kills.kill_all(sweep)
-        except Fault as fault:
-            return _result(sweep, sweep.seconds, NOTHING_COMPARED, [str(fault)])
-        finally:
-            sweep.end_descendants()
-        ended_s = sweep.seconds
-        sweep.say(f"the sweep has ended after {sweep.num_drivers} drivers")
-        found = checks.faults(sweep.folder, sweep.name, sweep.num_trials)
-        return _result(sweep, ended_s, curves.compare(sweep.folder, sweep.scratch), found)
+        result = _tortured(sweep)
+        if result.faults:
+            sweep.say(f"the sweep and its logs are kept in {_keep(sweep)}")
+        return result
+
+
+def _tortured(sweep: TorturedSweep) -> Result:
+    try:
+        kills.kill_all(sweep)
+    except Fault as fault:
+        return _result(sweep, sweep.seconds, NOTHING_COMPARED, [str(fault)])
+    finally:
+        sweep.end_descendants()
+    ended_s = sweep.seconds
+    sweep.say(f"the sweep has ended after {sweep.num_drivers} drivers")
+    found = checks.faults(sweep.folder, sweep.name, sweep.num_trials)
+    return _result(sweep, ended_s, curves.compare(sweep.folder, sweep.scratch), found)
+
+
+def _keep(sweep: TorturedSweep) -> Path:
+    """A copy of the sweep, of what its drivers said, and of Ray's logs."""
+    kept = Path(tempfile.mkdtemp(prefix=f"torture-seed-{sweep.args.seed}-"))
+    left_out = shutil.ignore_patterns("sockets", "again")
+    for folder in (sweep.folder, sweep.scratch):
+        shutil.copytree(folder, kept / folder.name, symlinks=True, ignore=left_out)
+    return kept
 
 
 def _result(sweep: TorturedSweep, ended_s: float, compared: Compared, faults: list[str]) -> Result:
