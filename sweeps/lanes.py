@@ -2,7 +2,6 @@
 Ray."""
 
 import math
-import os
 from dataclasses import dataclass, replace
 
 from sweeps.config import SweepConfig
@@ -11,7 +10,7 @@ from sweeps.preflight import local_gpus, no_gpu
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts
-from trainables.packing.capacity import Capacity, choose
+from trainables.packing.capacity import Capacity, choose, num_cores
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
@@ -32,7 +31,7 @@ class Hardware:
     def here(cls) -> "Hardware":
         """This machine's, as a local Ray would offer it."""
         gpus_gib = [gib for _, gib in local_gpus()]
-        num_cpus = max(os.cpu_count() or 1, 2)
+        num_cpus = max(num_cores(), 2)
         return cls(num_cpus=num_cpus, num_gpus=len(gpus_gib), gpu_gib=min(gpus_gib, default=None))
 
 

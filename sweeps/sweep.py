@@ -1,6 +1,5 @@
 """One sweep from its config to its best adapter: connect -> tune -> results -> test -> best/."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from sweeps.results import TrialRow
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
 from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
+from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Ledger, Share, read_ledgers
 
 
@@ -67,7 +67,7 @@ def run_sweep(
     events = read_events(paths.events)
     histories = replay(events)
     sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
-    with connect(num_local_cpus=max(os.cpu_count() or 1, 2)) as cluster:
+    with connect(num_local_cpus=max(num_cores(), 2)) as cluster:
         hardware = tuner.hardware(cluster)
         parts = set_up(sweep, identity, hardware, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)

@@ -153,7 +153,9 @@ def check_finals(folder: Path, events: Sequence[dict[str, Any]]) -> None:
     counted = {one for one in met.finalists if known[one].status == "completed"}
     counted |= {run.trial_id for run in met.runs if run.of in met.finalists}
     with (folder / "finals.csv").open() as file:
-        table = {row["trial_id"]: row for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    table = {row["trial_id"]: row for row in rows}
+    assert len(table) == len(rows)
     assert table.keys() == counted
     for history in replay_finals(events):
         assert history.status is not None
