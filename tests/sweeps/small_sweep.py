@@ -149,9 +149,7 @@ def check_finals(folder: Path, events: Sequence[dict[str, Any]]) -> None:
     assert (met is not None) == (folder / "finals.csv").exists()
     if met is None:
         return
-    known = {history.trial_id: history for history in replay_all(events)}
-    counted = {one for one in met.finalists if known[one].status == "completed"}
-    counted |= {run.trial_id for run in met.runs if run.of in met.finalists}
+    counted = {run.trial_id for run in met.runs if run.of in met.finalists}
     with (folder / "finals.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = {row["trial_id"]: row for row in rows}

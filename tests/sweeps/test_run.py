@@ -97,7 +97,7 @@ def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) ->
     assert again["rougeLsum"] == pytest.approx(rouge, abs=small_sweep.ROUGE_TOLERANCE)
 
 
-def test_finals_train_each_finalist_with_two_seeds_and_the_best_mean_wins(
+def test_finals_train_each_finalist_with_two_fresh_seeds_and_the_best_mean_wins(
     finished: Finished,
 ) -> None:
     runs = replay_finals(_events(finished))
@@ -108,7 +108,7 @@ def test_finals_train_each_finalist_with_two_seeds_and_the_best_mean_wins(
     finalists = _verdict(finished)["finalists"]
     assert len(finalists) == 2
     for one in finalists:
-        assert [run["seed"] for run in one["runs"]] == [0, 1]
+        assert [run["seed"] for run in one["runs"]] == [1, 2]
         assert one["mean"] == pytest.approx(sum(run["value"] for run in one["runs"]) / 2)
     assert finalists[0]["mean"] >= finalists[1]["mean"]
     assert sum(one["probability_best"] for one in finalists) == pytest.approx(1.0)
