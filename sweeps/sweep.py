@@ -14,7 +14,7 @@ from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.cost import gpu_time, outlook
 from sweeps.cost.outlook import Outlook
-from sweeps.cost.simulation import Workload
+from sweeps.cost.workload import Workload
 from sweeps.finals import finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.finalists import Finals
@@ -27,6 +27,7 @@ from sweeps.preflight import Preflight
 from sweeps.record import Identity
 from sweeps.results import TrialRow
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
+from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
 from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Ledger, Share, read_ledgers
@@ -92,6 +93,7 @@ def run_sweep(
         # The GPUs are free now.
         outcome = finish.with_bertscore(config, found, paths, sweep.log, outcome)
         confusion = finish.write_best(config, found, paths, searched.trials, outcome, verdict)
+    write_summary(parts.tracker, outcome, verdict, confusion)
     cost = _log_end(sweep, parts.load, searched, ahead, ledgers)
     print(
         summary.describe(config, paths, searched.trials, outcome, ledgers, verdict, confusion),

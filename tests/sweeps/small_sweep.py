@@ -136,7 +136,8 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
         assert trial.params["learning_rate"] == history.params.learning_rate
 
     runs = list((folder / "wandb").glob("offline-run-*"))
-    assert len(runs) == len(replay_all(events))
+    num_summaries = sum("-summary-" in run.name for run in runs)
+    assert num_summaries == 1 and len(runs) == len(replay_all(events)) + num_summaries
     assert all((run / "whole").exists() for run in runs)
     check_finals(folder, events)
     return histories

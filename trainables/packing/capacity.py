@@ -46,6 +46,8 @@ class Capacity:
     """Whether the base is kept in the compute type instead of NF4."""
     predicted_gib: float
     """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
+    num_searching: int | None = None
+    """Slots that a search fills, of num_slots; the others are for its finals. None for all."""
     is_checkpointed: bool = False
     """Whether a pass keeps only the blocks' inputs and computes the rest again going backward."""
 
@@ -56,6 +58,7 @@ def choose(
     max_rank: int,
     memory_gib: float | None,
     num_slots: int | None = None,
+    num_enough: int = ENOUGH_SLOTS,
 ) -> Capacity:
     """The pack for a GPU.
 
@@ -70,6 +73,8 @@ def choose(
         max_rank: the largest LoRA rank of its search space.
         memory_gib: of the GPU; None for a CPU.
         num_slots: the most trials; fewer if they do not fit.
+        num_enough: trials for whose sake a pass may be smaller, or the base stay in NF4, if they
+            are fewer than ENOUGH_SLOTS.
 
     Raises:
         SweepAborted: not even one trial fits.
@@ -78,7 +83,7 @@ def choose(
     if memory_gib is None:
         return _on_cpu(settings, max_rank, limit)
     usable_gib = USABLE_FRAC * memory_gib
-    counts = sorted({min(limit, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
+    counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
     for is_checkpointed, fewest in itertools.product((False, True), counts):
         for least in _least(settings, max_rank, is_checkpointed):
             found = _most_slots(facts, settings, least, limit, usable_gib)

@@ -29,6 +29,8 @@ class Passes:
         self._is_graphed = is_graphed
         self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._choice = ShapeChoice()
+        self.num_recorded = 0
+        """Graphs, those that were given up again included."""
         self._warm: set[bool] = set()
         self._most_tokens = 0
         """Of a recorded pass: one that is no larger needs no more memory."""
@@ -94,6 +96,7 @@ class Passes:
                 self._run(inputs, shape)
             self._most_tokens = max(self._most_tokens, shape.num_tokens)
             self._graphs[shape] = (graph, inputs)
+            self.num_recorded += 1
         return self._graphs[shape]
 
     @contextmanager
