@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sweeps.config import SweepConfig
 from sweeps.finals import finalists
@@ -59,6 +60,7 @@ class TrialBook:
         self._final_runs: dict[str, TrialHistory] = {}
         self._finals: Finals | None = None
         self._is_search_closed = False
+        self._held: list[Callable[[], None]] | None = None
 
     def resume(self, histories: Sequence[TrialHistory]) -> None:
         """Takes over from a driver that died: its trials, its rungs, its unfinished trials.
@@ -119,6 +121,19 @@ class TrialBook:
         self._tell_start(trial_id)
         return self._trials[trial_id]
 
+    def hold(self) -> None:
+        """Until `go`, the starts of trials are kept: their processes start, but none trains yet.
+
+        A driver that is killed meanwhile leaves them in the study, from which `resume` takes them.
+        """
+        self._held = []
+
+    def go(self) -> None:
+        """The trials that were handed out since `hold` start now."""
+        held, self._held = self._held or [], None
+        for start in held:
+            start()
+
     def put_back(self, trial_id: str) -> None:
         """Have a trial run again from its last report, after it lost its process."""
         if trial_id not in self._ended:
@@ -138,6 +153,7 @@ class TrialBook:
             announce: is told the same as soon as the log has it, before the study and the
                 listeners, which take longer.
         """
+        self.go()
         news = [one for one in as_told_by_each(report) if self._is_news(one)]
         faults = {one.trial_id: self._decisions.fault(one) for one in news}
         noted = [one for one in news if not faults[one.trial_id]]
@@ -156,6 +172,7 @@ class TrialBook:
 
     def end(self, trial_id: str, status: Status, reason: str) -> None:
         """Ends a trial; the first end counts."""
+        self.go()
         if trial_id not in self._ended:
             self._write_ends({trial_id: (status, reason)})
             self._tell_ends({trial_id: (status, reason)})
@@ -206,8 +223,17 @@ class TrialBook:
         """Tells that a trial begins, or goes on after a resume, once."""
         if trial_id not in self._started:
             self._started.add(trial_id)
-            for listener in self._listeners:
-                listener.trial_started(self._trials[trial_id], self._number(trial_id))
+            self._now_or_later(partial(self._tell_listeners, trial_id))
+
+    def _tell_listeners(self, trial_id: str) -> None:
+        for listener in self._listeners:
+            listener.trial_started(self._trials[trial_id], self._number(trial_id))
+
+    def _now_or_later(self, start: Callable[[], None]) -> None:
+        if self._held is None:
+            start()
+        else:
+            self._held.append(start)
 
     def _is_final(self, trial_id: str) -> bool:
         return trial_id in self._final_runs
@@ -264,9 +290,8 @@ class TrialBook:
 
     def _begin(self, number: int, params: Hyperparameters) -> str:
         trial_id = f"t{number:04d}"
-        self._log.append(
-            "trial_started", trial_id=trial_id, number=number, params=params_fields(params)
-        )
+        fields = {"trial_id": trial_id, "number": number, "params": params_fields(params)}
+        self._now_or_later(partial(self._log.append, "trial_started", **fields))
         self._numbers[trial_id] = number
         self._enter(trial_id, params, self._config.seed)
         return trial_id

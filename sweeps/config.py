@@ -132,6 +132,11 @@ class SweepConfig(TrainingOptions):
                  "a folder; mount remote storage first")  # fmt: skip
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the search may have to end before all trials have run."""
+        return self.time_budget is not None or self.gpu_hours is not None
+
+    @property
     def time_budget_s(self) -> float | None:
         """time_budget in seconds."""
         return None if self.time_budget is None else seconds_of(self.time_budget)

@@ -62,8 +62,13 @@ def running(
         _wait_for_end(checkpoints)
 
 
-def pace(actors: Sequence[ActorHandle]) -> Pace | None:
-    """The pace of the slowest pack, once the packs have loaded; None where none was measured.
+def ask_pace(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[Pace | None]]:
+    """One answer a pack, once it has loaded."""
+    return [actor.pace.remote() for actor in actors]
+
+
+def pace(asked: Sequence[ray.ObjectRef[Pace | None]], timeout_s: float = PACE_S) -> Pace | None:
+    """The pace of the slowest pack that has answered in time; None where none was measured.
 
     A pack that dies meanwhile tells nothing, and Ray starts it again; nor does one that has no GPU
     yet after PACE_S, as on a cluster that grows.
@@ -72,9 +77,7 @@ def pace(actors: Sequence[ActorHandle]) -> Pace | None:
         SweepAborted: a pack cannot load.
     """
     found: list[Pace] = []
-    asked = [actor.pace.remote() for actor in actors]
-    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=PACE_S) if asked else ([], [])
-    for answer in answered:
+    for answer in _answered(asked, timeout_s):
         try:
             one: Pace | None = ray.get(answer)
         except RayTaskError as raised:
@@ -86,6 +89,20 @@ def pace(actors: Sequence[ActorHandle]) -> Pace | None:
         else:
             found += [one] if one is not None else []
     return slowest(found) if found else None
+
+
+def have_answered(asked: Sequence[ray.ObjectRef[Pace | None]]) -> bool:
+    """Whether nobody has to be waited for."""
+    return len(_answered(asked, 0.0)) == len(asked)
+
+
+def _answered(
+    asked: Sequence[ray.ObjectRef[Pace | None]], timeout_s: float
+) -> list[ray.ObjectRef[Pace | None]]:
+    if not asked:
+        return []
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
+    return list(answered)
 
 
 def decide(actors: Sequence[ActorHandle], step: int, goes_on: Mapping[str, bool]) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
 from sweeps.finish import Outcome
 from sweeps.lanes import Lanes
+from sweeps.opening import Opening
 from sweeps.parts import Events, Parts, Sweep, set_up
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
@@ -31,6 +32,7 @@ from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
 from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Ledger, Share, read_ledgers
+from trainables.packing.pace import Pace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +79,8 @@ def run_sweep(
             probed=outlook.probed(config),
         ) as actors:  # fmt: skip
             try:
-                ahead = _look_ahead(sweep, parts, actors, events, earlier, began_s)
-                _run_trials(sweep, parts, actors, ahead)
+                look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)
+                ahead = _run_trials(sweep, parts, actors, look_ahead)
             finally:
                 parts.tracker.sweep_ended()
                 searched = _searched(sweep, parts.lanes, actors)
@@ -106,15 +108,14 @@ def run_sweep(
 def _look_ahead(
     sweep: Sweep,
     parts: Parts,
-    actors: Sequence[ActorHandle],
     events: Events,
     earlier: Sequence[Ledger],
     began_s: float,
+    pace: Pace | None,
 ) -> Outlook:
     """Says what is expected, before the first trial."""
     ahead = outlook.look_ahead(
-        sweep.config, parts.lanes, parts.load, parts.forecast, packs.pace(actors), events, earlier,
-        began_s,
+        sweep.config, parts.lanes, parts.load, parts.forecast, pace, events, earlier, began_s,
     )  # fmt: skip
     for line in outlook.describe(ahead):
         print(line, flush=True)
@@ -125,13 +126,26 @@ def _look_ahead(
     return ahead
 
 
-def _run_trials(sweep: Sweep, parts: Parts, actors: Sequence[ActorHandle], ahead: Outlook) -> None:
-    """The search and its finals, from where earlier processes left them."""
+def _run_trials(
+    sweep: Sweep,
+    parts: Parts,
+    actors: Sequence[ActorHandle],
+    look_ahead: Callable[[Pace | None], Outlook],
+) -> Outlook:
+    """The search and its finals, from where earlier processes left them; returns the outlook.
+
+    A budget may leave no room for a trial, which is known before the first one's process starts.
+    """
+    opening = Opening(parts.book, actors, look_ahead)
+    if sweep.config.has_budget:
+        opening.outlook()
     with parts.progress:
         parts.book.resume(parts.histories)
+        opening.begin()
         tuner.run_trials(
-            sweep.config, sweep.paths, sweep.metric, parts.book, parts.lanes, actors, ahead.budget
+            sweep.config, sweep.paths, sweep.metric, parts.book, parts.lanes, actors, opening
         )
+        return opening.outlook()
 
 
 def _searched(sweep: Sweep, lanes: Lanes, actors: Sequence[ActorHandle]) -> _Searched:

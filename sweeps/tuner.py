@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,9 @@ from cluster.connect import Cluster
 from sweeps import packs
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
-from sweeps.cost.budget import Budget
 from sweeps.cost.limit import Limit
 from sweeps.lanes import Hardware, Lanes
+from sweeps.opening import Opening
 from sweeps.paths import RunPaths
 from sweeps.preflight import local_gpus
 from trainables import trial as trainable
@@ -56,24 +56,24 @@ def run_trials(
     book: TrialBook,
     lanes: Lanes,
     actors: Sequence[ActorHandle],
-    budget: Budget | None = None,
+    opening: Opening,
 ) -> None:
     """Runs trials until the book has no next one.
 
     Args:
         actors: the sweep's packs; none where trials train alone.
-        budget: says when the search must end; None without a limit.
+        opening: looks after the packs while they load; knows when the search must end.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
-    limit = Limit(book, actors, budget)
+    limit = Limit(book, actors, opening.budget)
     limit.keep()
     if book.num_left == 0:
         return
     _quiet_ray_tune()
-    tuner = _tuner(config, paths, metric, book, lanes, actors, limit)
+    tuner = _tuner(config, paths, metric, book, lanes, actors, limit, opening)
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
@@ -118,6 +118,7 @@ def _tuner(
     lanes: Lanes,
     actors: Sequence[ActorHandle],
     limit: Limit,
+    opening: Opening,
 ) -> tune.Tuner:
     trainable_with_data = tune.with_parameters(
         trainable.run_trial,
@@ -130,7 +131,7 @@ def _tuner(
         tune.with_resources(trainable_with_data, lanes.trial_resources),
         tune_config=TuneConfig(
             search_alg=_BookSearcher(book, metric, lanes),
-            scheduler=_BookScheduler(book, actors, limit),
+            scheduler=_BookScheduler(book, actors, limit, opening.end),
             num_samples=-1,  # until the book has no trial left
             reuse_actors=True,
             trial_name_creator=_trial_id,
@@ -140,7 +141,7 @@ def _tuner(
             name="tune",
             storage_path=str(paths.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[_BookCallback(book, config.max_failures, limit)],
+            callbacks=[_BookCallback(book, config.max_failures, limit, opening.look)],
             verbose=0,
         ),
     )
@@ -193,15 +194,26 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
     The first report of a cohort decides about all of it, and the packs go on at once. The other
     trials of Tune learn it from their own reports, which are on their way: none is waited for, so
     none can hold up the others, whatever becomes of its process.
+
+    Args:
+        before: is called before each result.
     """
 
-    def __init__(self, book: TrialBook, actors: Sequence[ActorHandle], limit: Limit) -> None:
+    def __init__(
+        self,
+        book: TrialBook,
+        actors: Sequence[ActorHandle],
+        limit: Limit,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self._book = book
         self._actors = actors
         self._limit = limit
+        self._before = before
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        self._before()
         if trainable.ABORTED in result:
             raise SweepAborted(*result[trainable.ABORTED])
         if trainable.FAILED in result:
@@ -228,15 +240,26 @@ class _BookCallback(Callback):  # type: ignore[misc]
 
     Tune gives a trial that waits no second chance: one that is handed the process of an ended
     trial, and finds it dead, is over. Such a trial is put back.
+
+    Args:
+        look: is called again and again.
     """
 
-    def __init__(self, book: TrialBook, max_failures: int, limit: Limit) -> None:
+    def __init__(
+        self,
+        book: TrialBook,
+        max_failures: int,
+        limit: Limit,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
         self._book = book
         self._max_failures = max_failures
         self._limit = limit
+        self._look = look
         self._failures: Counter[str] = Counter()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._look()
         if self._limit.is_due:
             self._limit.keep([_trial_id(one) for one in trials if one.status == Trial.RUNNING])
 

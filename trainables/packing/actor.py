@@ -26,6 +26,7 @@ from trainables.packing.events import (
     Reported,
     Stopped,
 )
+from trainables.packing.lean_imports import without_compiler
 from trainables.packing.ledger import Ledger, new_path, write_ledger
 from trainables.packing.pace import Pace
 
@@ -86,6 +87,7 @@ class PackActor:
         self._lease_timeout_s = lease_timeout_s
         self._num_slots = capacity.num_slots
         self._heard_s: dict[int, tuple[str, float]] = {}
+        self._joining = threading.Lock()
         self._fault: Exception | None = None
         self._has_ended = threading.Event()
         threading.Thread(target=self._run, name="pack", daemon=True).start()
@@ -98,19 +100,29 @@ class PackActor:
         """
         self._check()
         self._host.evict(trial_id)
+        return self._num_left_by_others(trial_id)
+
+    def join(self, trial: TrialConfig) -> int | None:
+        """See PackHost.join; None if others hold all slots by now.
+
+        Trials that look for a slot at the same moment are told the same numbers, and all of them
+        would join the same pack while another stands empty.
+        """
+        self._check()
+        with self._joining:
+            if self._num_left_by_others(trial.trial_id) <= 0:
+                return None
+            lease = self._host.join(trial)
+            self._heard_s[lease] = trial.trial_id, time.monotonic()
+        return lease
+
+    def _num_left_by_others(self, trial_id: str) -> int:
         limit_s = time.monotonic() - self._lease_timeout_s
         present = [
             other for other, heard_s in list(self._heard_s.values())
             if other != trial_id and heard_s > limit_s
         ]  # fmt: skip
         return self._num_slots - len(present)
-
-    def join(self, trial: TrialConfig) -> int:
-        """See PackHost.join."""
-        self._check()
-        lease = self._host.join(trial)
-        self._heard_s[lease] = trial.trial_id, time.monotonic()
-        return lease
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:
         """See PackHost.next_event; raises PackFault, or what aborts the sweep, if the loop died."""
@@ -205,13 +217,10 @@ class PackActor:
 
 
 def load_host() -> "type[PackHost]":
-    """PackHost with torch, in a process that compiles nothing.
-
-    Otherwise bitsandbytes, which wraps what a CPU may run in torch.compile, loads inductor at its
-    import: a second.
-    """
+    """PackHost with torch, in a process that compiles nothing."""
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    from trainables.packing.host import PackHost
+    with without_compiler():
+        from trainables.packing.host import PackHost
 
     return PackHost
 
@@ -284,8 +293,7 @@ def _stay(
         faults: of packs, as far as the trial has met them; one that is met again is no new loss.
     """
     try:
-        actor = _freest(actors, trial.trial_id, faults)
-        lease: int = ray.get(actor.join.remote(trial))
+        actor, lease = _joined(trial, actors, faults)
         with _leased(actor, lease):
             while True:
                 poll = actor.next_event.options(concurrency_group="polls")
@@ -307,6 +315,17 @@ def _stay(
         return str(fault)
     except RayActorError as died:
         return _first_line(died)
+
+
+def _joined(
+    trial: TrialConfig, actors: Sequence[ActorHandle], faults: set[str]
+) -> tuple[ActorHandle, int]:
+    """The pack that has let the trial in, and its lease."""
+    while True:
+        actor = _freest(actors, trial.trial_id, faults)
+        lease: int | None = ray.get(actor.join.remote(trial))
+        if lease is not None:
+            return actor, lease
 
 
 def _freest(actors: Sequence[ActorHandle], trial_id: str, faults: set[str]) -> ActorHandle:
