@@ -76,7 +76,10 @@ def look_ahead(
     predicted = None
     if pace is not None:
         forecast.measured(pace)
-        predicted = estimate(load, pace, forecast.state(pace), elapsed_s=elapsed_s)
+        # Without a budget, trials' processes start while the packs load (sweeps/opening.py).
+        head_start_s = 0.0 if config.has_budget else pace.load_s + pace.probe_s
+        state = replace(forecast.state(pace), head_start_s=head_start_s)
+        predicted = estimate(load, pace, state, elapsed_s=elapsed_s)
     used = budgets.spent(events, ledgers, load.num_gpus)
     allowed_s = budgets.allowed_s(config, used, load.num_gpus)
     budget = None

@@ -48,6 +48,8 @@ class State:
     running: Sequence[Running] = ()
     values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Values of the trials that have reached a rung, by rung and trial."""
+    head_start_s: float = 0.0
+    """For how long the processes of the first trials have been starting already."""
     num_steps: float = 0.0
     """Steps that each pack has made: the more, the fewer graphs are left to be recorded."""
     final_runs: Sequence[Running] | None = None
@@ -89,7 +91,7 @@ def simulate(load: Workload, speed: Speed, seed: int, state: State | None = None
         for rung, values in state.values.items():
             asha.decide(rung, values)
         search = _Packs(load, speed, asha, state.num_steps)
-        search_s = search.run(state.running, trials, load.concurrency)
+        search_s = search.run(state.running, trials, load.concurrency, state.head_start_s)
         num_reached = {rung: n + search.num_reached[rung] for rung, n in num_reached.items()}
         runs = [Running(trial_id=f"final {n}", value=0.0) for n in range(load.num_final_runs)]
         finals = _Packs(load, speed, None, search.num_steps)
@@ -148,14 +150,21 @@ class _Packs:
         self._end_s = 0.0
         self.num_reached = dict.fromkeys(load.rungs, 0)
 
-    def run(self, running: Sequence[Running], waiting: Iterable[Running], at_once: int) -> float:
+    def run(
+        self,
+        running: Sequence[Running],
+        waiting: Iterable[Running],
+        at_once: int,
+        head_start_s: float = 0.0,
+    ) -> float:
         """Seconds until all have ended, of whom so many are at work at once."""
         self._queue = [self._trial(one) for one in waiting][::-1]
         for number, one in enumerate(running):
             self._push(0.0, "join", number % len(self._packs), self._trial(one))
         num_new = min(len(self._queue), max(0, at_once - len(running)))
         for number in range(len(running), len(running) + num_new):
-            self._refill(start_s(self._load, num_new), number % len(self._packs))
+            begins_s = max(0.0, start_s(self._load, num_new) - head_start_s)
+            self._refill(begins_s, number % len(self._packs))
         while self._events:
             at_s, _, kind, number, what = heapq.heappop(self._events)
             pack = self._packs[number]

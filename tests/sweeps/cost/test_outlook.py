@@ -11,6 +11,7 @@ from test_gpu_time import PACE
 from sweeps.cost import outlook
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.outlook import Outlook
+from sweeps.cost.workload import start_s
 from sweeps.lanes import Lanes
 from trainables.errors import SweepAborted
 from trainables.packing.capacity import Capacity
@@ -59,9 +60,17 @@ def test_without_a_pace_only_the_budget_is_told() -> None:
 
 def test_what_has_passed_counts_in_the_estimate_and_against_the_budget() -> None:
     now_s = time.monotonic()
-    fresh, late = looked(began_s=now_s), looked(began_s=now_s - 100, time_budget="10m")
+    fresh = looked(began_s=now_s, time_budget="10m")
+    late = looked(began_s=now_s - 100, time_budget="10m")
     assert late.predicted.wall_s == pytest.approx(fresh.predicted.wall_s + 100, abs=1)
     assert late.budget.left_s == pytest.approx(500, abs=1)
+
+
+def test_processes_have_a_head_start_unless_a_budget_is_to_be_checked_first() -> None:
+    now_s = time.monotonic()
+    free, checked = looked(began_s=now_s), looked(began_s=now_s, time_budget="2h")
+    spared_s = checked.predicted.wall_s - free.predicted.wall_s
+    assert spared_s == pytest.approx(min(start_s(LOAD, 4), PACE.load_s + PACE.probe_s), abs=0.5)
 
 
 def test_a_budget_that_ends_the_sweep_early_is_what_is_predicted() -> None:

@@ -56,6 +56,16 @@ def test_processes_start_side_by_side_as_far_as_there_are_cores() -> None:
     assert shares[0] == pytest.approx(8 * shares[1])
 
 
+@pytest.mark.parametrize(("head_start_s", "spared_s"), [(1.0, 1.0), (60.0, None)])
+def test_processes_that_start_while_packs_load_are_waited_for_the_less(
+    head_start_s: float, spared_s: float | None
+) -> None:
+    load = plain(num_trials=4)
+    plainly = simulate(load, Steady(), 0).search_s
+    found = simulate(load, Steady(), 0, State(head_start_s=head_start_s)).search_s
+    assert plainly - found == pytest.approx(spared_s or start_s(load, 4))
+
+
 def test_a_freed_slot_is_filled_again() -> None:
     load = plain(num_trials=3, concurrency=1)
     found = simulate(load, Steady(), seed=0)
