@@ -78,6 +78,13 @@ def test_the_pace_has_what_an_estimate_needs_and_its_time_is_in_the_ledger(
     assert not ledger.shares
 
 
+def test_steps_are_timed_with_as_many_trials_as_a_search_has(settings: TrainingSettings) -> None:
+    capacity = dataclasses.replace(capacity_of(4), num_searching=3)
+    with running(settings, capacity, probed=KINDS) as host:
+        pace = host.pace.result()
+    assert pace is not None and set(pace.steps_s) == {1, 3, 4}
+
+
 def test_a_pack_that_cannot_load_has_no_pace(settings: TrainingSettings, tmp_path: Path) -> None:
     host = PackHost(dataclasses.replace(settings, model=str(tmp_path)), capacity_of(1))
     with ThreadPoolExecutor(1) as pool:
