@@ -100,6 +100,11 @@ class TrialBook:
         final_runs = self._finals.runs if self._finals else ()
         return self._num_search_left + sum(run.trial_id not in self._ended for run in final_runs)
 
+    @property
+    def is_in_finals(self) -> bool:
+        """Whether the search has ended, and the runs of the finals are what is left."""
+        return self._finals is not None
+
     def stop_search(self) -> None:
         """Has no new trial proposed; those that have begun go on, and then the finals follow."""
         self._is_search_closed = True

@@ -64,7 +64,7 @@ class SweepConfig(TrainingOptions):
     num_finalists: int = 4
     """Configurations that meet in the finals."""
     num_final_seeds: int = 3
-    """Seeds of each; the run of the search counts as the first if it was trained to the end."""
+    """Fresh seeds of each; the run of the search was chosen for its value and does not count."""
 
     bertscore: Bertscore = "off"
     """Whether the final answers to validation and test, of the winner and the untuned base, are

@@ -195,10 +195,10 @@ def _winner(
 
 
 def _baseline(finals: Finals, known: Mapping[str, TrialHistory]) -> str | None:
-    """The best start point's first run at the full budget."""
+    """The best start point's first run at the full budget, a fresh one if there is any."""
     if finals.baseline is None:
         return None
-    run_ids = [finals.baseline, *(run.trial_id for run in finals.runs if run.of == finals.baseline)]
+    run_ids = [*(run.trial_id for run in finals.runs if run.of == finals.baseline), finals.baseline]
     return next((one for one in run_ids if known[one].status == "completed"), None)
 
 

@@ -2,15 +2,15 @@
 Ray."""
 
 import math
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.config import SweepConfig
+from sweeps.finals.finalists import num_runs
 from sweeps.preflight import local_gpus, no_gpu
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts
-from trainables.packing.capacity import Capacity, choose
+from trainables.packing.capacity import Capacity, choose, num_cores
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
@@ -31,7 +31,7 @@ class Hardware:
     def here(cls) -> "Hardware":
         """This machine's, as a local Ray would offer it."""
         gpus_gib = [gib for _, gib in local_gpus()]
-        num_cpus = max(os.cpu_count() or 1, 2)
+        num_cpus = max(num_cores(), 2)
         return cls(num_cpus=num_cpus, num_gpus=len(gpus_gib), gpu_gib=min(gpus_gib, default=None))
 
 
@@ -40,10 +40,15 @@ class Lanes:
     """How many trials run at once, and where."""
 
     concurrency: int
+    """Trials of the search."""
+    final_concurrency: int
+    """Runs of the finals: nothing is learnt from one for another, so all of them, if they fit."""
+    num_cpus: int
+    """Cores, on which the processes of trials start."""
     num_gpus: int
     """GPUs in use; 0 for this machine's CPUs."""
     slots_per_gpu: int
-    """Trials of one GPU; without a GPU, of this machine."""
+    """Trials of one GPU, in the search or in the finals; without a GPU, of this machine."""
     capacity: Capacity | None
     """Of each GPU's pack; None where trials train alone."""
 
@@ -83,7 +88,7 @@ def largest_point(config: SweepConfig) -> Hyperparameters:
 
 
 def most_at_once(config: SweepConfig) -> int:
-    """Trials that may run at once, whatever the hardware.
+    """Trials of the search that may run at once, whatever the hardware.
 
     What runs at once is proposed without knowing of each other's results: a third of the trials
     leaves two thirds to learn.
@@ -104,12 +109,18 @@ def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes
     num_packs = min(max(1, num_gpus), most)
     asked = None if config.slots_per_gpu == "auto" else config.slots_per_gpu
     max_rank = max(config.space.lora_ranks)
-    capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked)
-    share = math.ceil(most / num_packs)
+    num_final_runs = num_runs(config)
+    enough = math.ceil(most / num_packs)  # the search is not slowed for the sake of the finals
+    share = math.ceil(max(most, num_final_runs) / num_packs)
+    capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked, enough)
     if capacity.num_slots > share:
-        capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share)
+        capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share, enough)
+    capacity = replace(capacity, num_searching=min(enough, capacity.num_slots))
+    num_slots = num_packs * capacity.num_slots
     return Lanes(
-        concurrency=min(num_packs * capacity.num_slots, most),
+        concurrency=min(num_slots, most),
+        final_concurrency=min(num_slots, num_final_runs),
+        num_cpus=hardware.num_cpus,
         num_gpus=min(num_gpus, num_packs),
         slots_per_gpu=capacity.num_slots,
         capacity=capacity,
@@ -121,9 +132,11 @@ def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
     slots = config.slots_per_gpu
     if slots == "auto":
         slots = _solo_slots(config, model, hardware, num_gpus) if num_gpus else MAX_AUTO_SLOTS
-    at_once = max(1, num_gpus) * slots
+    at_once = min(max(1, num_gpus) * slots, hardware.num_cpus)
     return Lanes(
-        concurrency=min(at_once, hardware.num_cpus, config.num_trials),
+        concurrency=min(at_once, config.num_trials),
+        final_concurrency=min(at_once, num_runs(config)),
+        num_cpus=hardware.num_cpus,
         num_gpus=num_gpus,
         slots_per_gpu=slots,
         capacity=None,

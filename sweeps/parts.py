@@ -8,7 +8,7 @@ from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.cost.estimate import workload
 from sweeps.cost.forecast import Forecast
-from sweeps.cost.simulation import Workload
+from sweeps.cost.workload import Workload
 from sweeps.lanes import Hardware, Lanes, divide
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight

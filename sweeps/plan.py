@@ -96,9 +96,10 @@ def _memory(config: SweepConfig, found: Preflight, lanes: Lanes) -> str:
 
 def _at_once(config: SweepConfig, lanes: Lanes) -> str:
     where = f"GPUs in use: {lanes.num_gpus}" if lanes.num_gpus else "on this machine"
-    told = f"{lanes.concurrency} trials, {where}, {lanes.slots_per_gpu} slots each"
+    finals = f" of the search, {lanes.final_concurrency} of the finals" if config.finals else ""
+    told = f"{lanes.concurrency} trials{finals}, {where}, {lanes.slots_per_gpu} slots each"
     if config.engine == "packed" and config.slots_per_gpu == "auto":
-        return f"{told}; a third of all at most, so that most are proposed with results known"
+        return f"{told}; a search takes a third of all at most, so that it learns from results"
     return told
 
 
@@ -115,7 +116,7 @@ def _finals(config: SweepConfig) -> str:
         return "none: the best trial of the search wins"
     return (
         f"the best {min(config.num_finalists, config.num_trials)} with {config.num_final_seeds} "
-        f"seeds each, about {num_runs(config)} more runs of {config.max_steps} steps; the best "
+        f"fresh seeds each, {num_runs(config)} runs of {config.max_steps} steps at most; the best "
         "mean on validation wins"
     )
 

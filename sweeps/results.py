@@ -79,6 +79,12 @@ def ranked(trials: Sequence[TrialRow]) -> list[TrialRow]:
 def best(trials: Sequence[TrialRow]) -> TrialRow | None:
     """The best of the trials that completed; None if none did.
 
+    A trial that was stopped may show a better score at its lower rung. That is the score of an
+    adapter in the middle of its schedule, perhaps on fewer rows, and the highest of many: it says
+    which configurations are worth more steps, not which adapter is better. So it is never ranked
+    with scores of the last rung. To ask such a trial, train it to the end: finals do, with the
+    places that completed trials leave.
+
     Where a budget has ended the search before any could, the best of the highest rung reached.
     """
     order = ranked(trials)

@@ -1,6 +1,5 @@
 """One sweep from its config to its best adapter: connect -> tune -> results -> test -> best/."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.cost import gpu_time, outlook
 from sweeps.cost.outlook import Outlook
-from sweeps.cost.simulation import Workload
+from sweeps.cost.workload import Workload
 from sweeps.finals import finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.finalists import Finals
@@ -29,7 +28,9 @@ from sweeps.preflight import Preflight
 from sweeps.record import Identity
 from sweeps.results import TrialRow
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
+from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
+from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Ledger, Share, read_ledgers
 from trainables.packing.pace import Pace
 
@@ -68,7 +69,7 @@ def run_sweep(
     events = read_events(paths.events)
     histories = replay(events)
     sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
-    with connect(num_local_cpus=max(os.cpu_count() or 1, 2)) as cluster:
+    with connect(num_local_cpus=max(num_cores(), 2)) as cluster:
         hardware = tuner.hardware(cluster)
         parts = set_up(sweep, identity, hardware, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
@@ -94,6 +95,7 @@ def run_sweep(
         # The GPUs are free now.
         outcome = finish.with_bertscore(config, found, paths, sweep.log, outcome)
         confusion = finish.write_best(config, found, paths, searched.trials, outcome, verdict)
+    write_summary(parts.tracker, outcome, verdict, confusion)
     cost = _log_end(sweep, parts.load, searched, ahead, ledgers)
     print(
         summary.describe(config, paths, searched.trials, outcome, ledgers, verdict, confusion),

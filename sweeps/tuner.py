@@ -135,10 +135,9 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(trainable_with_data, lanes.trial_resources),
         tune_config=TuneConfig(
-            search_alg=_BookSearcher(book, metric),
+            search_alg=_BookSearcher(book, metric, lanes),
             scheduler=_BookScheduler(book, actors, limit, opening.end),
             num_samples=-1,  # until the book has no trial left
-            max_concurrent_trials=lanes.concurrency,
             reuse_actors=True,
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
@@ -154,23 +153,35 @@ def _tuner(
 
 
 class _BookSearcher(Searcher):  # type: ignore[misc]
-    """Hands the book's next trial to Tune."""
+    """Hands the book's next trial to Tune, as long as fewer than may be at once have one.
 
-    def __init__(self, book: TrialBook, metric: Metric) -> None:
+    Tune's own limit of trials at once is one number; here the finals have another than the search.
+    """
+
+    def __init__(self, book: TrialBook, metric: Metric, lanes: Lanes) -> None:
         super().__init__(metric=metric.name, mode=metric.mode)
         self._book = book
+        self._lanes = lanes
+        self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._book.num_left == 0:
+            return str(Searcher.FINISHED)
+        in_finals = self._book.is_in_finals
+        most = self._lanes.final_concurrency if in_finals else self._lanes.concurrency
+        if len(self._live) >= most:
+            return None
         trial = self._book.next_trial()
         if trial is None:  # a trial that runs may still have to be started again
-            return None if self._book.num_left else str(Searcher.FINISHED)
+            return None
+        self._live.add(trial_id)
         seed = trial.settings.seed
         return {"trial_id": trial.trial_id, "seed": seed, **asdict(trial.params)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        pass  # the scheduler and the callback tell the book, with the reason
+        self._live.discard(trial_id)  # the scheduler and the callback tell the book why
 
     def save(self, checkpoint_path: str) -> None:
         pass  # the event log and the study hold everything

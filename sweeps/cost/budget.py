@@ -9,7 +9,9 @@ from typing import Any
 from sweeps.config import SweepConfig
 from sweeps.cost.durations import spelled
 from sweeps.cost.forecast import Forecast
-from sweeps.cost.simulation import START_S, State, Workload, segment_s, simulate, test_s
+from sweeps.cost.simulation import State, simulate
+from sweeps.cost.workload import Workload, segment_s, start_s, test_s
+from sweeps.finals.finalists import num_runs
 from trainables.errors import SweepAborted
 from trainables.packing.ledger import Ledger
 from trainables.packing.pace import Speed
@@ -68,8 +70,9 @@ def check_budget(config: SweepConfig, load: Workload, speed: Speed, left_s: floa
         SweepAborted: the budget is too small; the remedy names one that is not.
     """
     num_live = -(-load.concurrency // load.num_packs)
-    first_s = START_S + segment_s(load, speed, 0, num_live)
-    after_s = _after_s(load, speed, num_runs(config, num_trials=1, num_completed=0))
+    first_s = start_s(load, load.concurrency) + segment_s(load, speed, 0, num_live)
+    first_s += speed.recording_s(0, load.rungs[0])
+    after_s = _after_s(load, speed, num_runs(config, num_trials=1))
     if first_s + after_s <= left_s:
         return
     missing_s = first_s + after_s - left_s
@@ -115,7 +118,7 @@ class Budget:
         speed = self._forecast.speed
         if speed is None:
             return self._ends_s - UNKNOWN_RESERVE_FRAC * self.left_s
-        runs = num_runs(self._config, num_trials, self._forecast.num_completed)
+        runs = num_runs(self._config, num_trials)
         return self._ends_s - (1 + RESERVE_MARGIN_FRAC) * _after_s(self._load, speed, runs)
 
     @property
@@ -141,26 +144,11 @@ class Budget:
         return is_due
 
 
-def num_runs(config: SweepConfig, num_trials: int, num_completed: int) -> int:
-    """The most runs that the finals of a search may train.
-
-    Args:
-        num_trials: that have reported.
-        num_completed: of them, those whose own run counts as their first seed.
-    """
-    if not config.finals:
-        return 0
-    num_finalists = min(config.num_finalists, num_trials)
-    has_baseline = bool(config.start_points) and num_trials > num_finalists
-    num_missing = num_finalists * config.num_final_seeds - min(num_finalists, num_completed)
-    return num_missing + has_baseline
-
-
-def _after_s(load: Workload, speed: Speed, num_runs: int) -> float:
+def _after_s(load: Workload, speed: Speed, num_final_runs: int) -> float:
     """Seconds of the finals and the test."""
     state = State(num_begun=load.num_trials)
-    alone = replace(load, num_final_runs=num_runs)
-    finals_s = simulate(alone, speed, 0, state).finals_s if num_runs else 0.0
+    alone = replace(load, num_final_runs=num_final_runs)
+    finals_s = simulate(alone, speed, 0, state).finals_s if num_final_runs else 0.0
     return finals_s + test_s(load, speed)
 
 

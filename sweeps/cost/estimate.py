@@ -4,7 +4,8 @@ import statistics
 from dataclasses import dataclass
 
 from sweeps.config import SweepConfig
-from sweeps.cost.simulation import State, Workload, simulate
+from sweeps.cost.simulation import State, simulate
+from sweeps.cost.workload import Workload
 from sweeps.finals import finalists
 from sweeps.lanes import Lanes
 from trainables.packing.pace import Speed
@@ -48,8 +49,10 @@ def workload(config: SweepConfig, lanes: Lanes, num_validation: int, num_test: i
         num_packs=lanes.num_packs if is_packed else lanes.concurrency,
         num_gpus=max(1, lanes.num_gpus),
         concurrency=lanes.concurrency,
+        final_concurrency=lanes.final_concurrency,
+        num_cpus=lanes.num_cpus,
         num_final_runs=num_runs,
-        num_tested=2 if num_runs else 1,
+        num_tested=config.num_final_seeds + 1 if num_runs else 1,
         test_rows=num_test,
     )
 

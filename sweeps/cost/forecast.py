@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
+from typing import NamedTuple
 
 from sweeps.cost.estimate import estimate
-from sweeps.cost.simulation import REPORT_S, Running, State, Workload, segment_s
+from sweeps.cost.simulation import Running, State
+from sweeps.cost.workload import Workload, fixed_report_s, segment_s
 from sweeps.tracking.events import Status, TrialHistory
 from trainables.config import Metric, TrialConfig, TrialReport
 from trainables.packing.pace import Speed
@@ -37,9 +39,9 @@ class Scaled:
         """See Speed."""
         return self.factor * self.speed.evaluation_s(num_live, num_rows)
 
-    def recording_s(self) -> float:
+    def recording_s(self, num_before: float, num_steps: float) -> float:
         """See Speed."""
-        return self.factor * self.speed.recording_s()
+        return self.factor * self.speed.recording_s(num_before, num_steps)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Observed:
         """See Speed; it is in the steps."""
         return 0.0
 
-    def recording_s(self) -> float:
+    def recording_s(self, num_before: float, num_steps: float) -> float:
         """See Speed; what was observed includes it."""
         return 0.0
 
@@ -85,8 +87,9 @@ class Forecast:
         self._seen: dict[str, _Seen] = {}
         self._final_ids = {one.trial_id for one in histories if one.final_of is not None}
         self._in_finals: set[str] | None = None
-        self._segments: deque[tuple[float, float, int]] = deque(maxlen=NUM_SEGMENTS)
+        self._segments: deque[_Segment] = deque(maxlen=NUM_SEGMENTS)
         self._made: tuple[float, float | None] | None = None
+        self._num_steps = 0.0
         for history in histories:
             self._seen[history.trial_id] = _of_history(history, metric, now_s())
 
@@ -100,14 +103,16 @@ class Forecast:
         with self._lock:
             seen = self._seen.setdefault(config.trial_id, _Seen())
             seen.status, seen.is_running, seen.mark_s = None, True, self._now_s()
+            seen.num_before = self._num_steps
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
         """A trial stands at a rung: its pace tells that of the others."""
         with self._lock:
             seen = self._seen[config.trial_id]
             num_steps = report.step - seen.step
-            expected_s = self._expected_s(seen.step) if self._measured is not None else 0.0
-            self._segments.append((report.seconds - seen.seconds, expected_s, num_steps))
+            self._segments.append(self._segment(seen, report))
+            self._num_steps += num_steps / max(1, self._num_running)
+            seen.num_before = self._num_steps
             seen.step, seen.seconds, seen.mark_s = report.step, report.seconds, self._now_s()
             seen.values[report.step] = report.metrics.get(self._metric.name, math.nan)
 
@@ -137,13 +142,14 @@ class Forecast:
     def speed(self) -> Speed | None:
         """The measured pace corrected by the reports, or theirs alone; None while none is known."""
         with self._lock:
-            actual_s = sum(seconds for seconds, _, _ in self._segments)
             if self._measured is not None:
-                expected_s = sum(seconds for _, seconds, _ in self._segments)
+                expected_s = sum(one.expected_s for one in self._segments)
+                actual_s = sum(one.paced_s for one in self._segments)
                 factor = actual_s / expected_s if expected_s else 1.0
                 return Scaled(self._measured, min(max(factor, FACTORS[0]), FACTORS[1]))
-            num_steps = sum(steps for _, _, steps in self._segments)
-            return Observed(actual_s / num_steps) if num_steps else None
+            num_steps = sum(one.num_steps for one in self._segments)
+            seconds = sum(one.seconds for one in self._segments)
+            return Observed(seconds / num_steps) if num_steps else None
 
     def left_s(self) -> float | None:
         """Seconds until the sweep has ended, counted down between two forecasts; None while no
@@ -192,11 +198,6 @@ class Forecast:
         """Trials of the search that have made a report."""
         return sum(bool(seen.values) for seen in self._searched().values())
 
-    @property
-    def num_completed(self) -> int:
-        """Trials of the search that were trained to the end."""
-        return sum(seen.status == "completed" for seen in self._searched().values())
-
     def state(self, speed: Speed) -> State:
         """Where the sweep stands now."""
         with self._lock:
@@ -208,14 +209,21 @@ class Forecast:
             }
             runs = None
             if self._in_finals is not None:
-                mine = {name: self._seen[name] for name in self._in_finals}
-                runs = [self._running(name, s, 0.0, speed) for name, s in mine.items() if s.is_left]
+                mine = [(name, s) for name, s in self._seen.items() if name in self._in_finals]
+                mine.sort(key=lambda one: not one[1].is_running)
+                runs = [self._running(name, s, 0.0, speed) for name, s in mine if s.is_left]
             running = [
                 self._running(name, seen, places.get(name, 0.5), speed)
                 for name, seen in searched.items()
                 if seen.is_left
             ]
-            return State(num_begun=len(searched), running=running, values=values, final_runs=runs)
+            return State(
+                num_begun=len(searched),
+                running=running,
+                values=values,
+                final_runs=runs,
+                num_steps=self._num_steps,
+            )
 
     def _running(self, trial_id: str, seen: "_Seen", value: float, speed: Speed) -> Running:
         rung = next((step for step in self._load.rungs if step > seen.step), seen.step)
@@ -236,17 +244,42 @@ class Forecast:
         places = {name: (rank + 0.5) / len(order) for rank, name in enumerate(order)}
         return {name: places.get(name, 0.5) for name in self._seen}
 
-    def _expected_s(self, step: int) -> float:
-        assert self._measured is not None
-        return segment_s(self._load, self._measured, step, self._num_live()) - REPORT_S
+    def _segment(self, seen: "_Seen", report: TrialReport) -> "_Segment":
+        """A trial's way from its last report to this one, beside what the measured pace foretold.
+
+        What does not depend on the pace is left out of both.
+        """
+        num_steps, seconds = report.step - seen.step, report.seconds - seen.seconds
+        if self._measured is None:
+            return _Segment(num_steps, seconds, 0.0, 0.0)
+        num_live = self._num_live()
+        fixed_s = fixed_report_s(num_live)
+        expected_s = segment_s(self._load, self._measured, seen.step, num_live) - fixed_s
+        expected_s += self._measured.recording_s(seen.num_before, num_steps)
+        return _Segment(num_steps, seconds, max(0.0, seconds - fixed_s), expected_s)
+
+    @property
+    def _num_running(self) -> int:
+        return sum(seen.is_running for seen in self._seen.values())
 
     def _num_live(self) -> int:
         """Trials of one pack, as things stand."""
-        num_running = sum(seen.is_running for seen in self._seen.values())
-        return max(1, math.ceil(num_running / max(1, self._load.num_packs)))
+        return max(1, math.ceil(self._num_running / max(1, self._load.num_packs)))
 
     def _searched(self) -> dict[str, "_Seen"]:
         return {name: seen for name, seen in self._seen.items() if name not in self._final_ids}
+
+
+class _Segment(NamedTuple):
+    """A trial's way from one report to the next."""
+
+    num_steps: int
+    seconds: float
+    """Busy ones."""
+    paced_s: float
+    """Of them, those that depend on the pace."""
+    expected_s: float
+    """What the measured pace foretold of these."""
 
 
 @dataclass
@@ -260,6 +293,8 @@ class _Seen:
     mark_s: float = 0.0
     """When it was made, or when the trial began or went on, by the clock."""
     is_running: bool = False
+    num_before: float = 0.0
+    """Steps that a pack had made then."""
     status: Status | None = None
     values: dict[int, float] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from sweeps.cost.durations import spelled
-from sweeps.cost.simulation import Workload
+from sweeps.cost.workload import Workload
 from sweeps.lanes import Lanes
 from sweeps.results import BUDGET_REASON
 from sweeps.tracking.events import TrialHistory

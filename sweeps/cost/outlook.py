@@ -13,7 +13,7 @@ from sweeps.cost.budget import Budget
 from sweeps.cost.durations import spelled
 from sweeps.cost.estimate import Estimate, estimate
 from sweeps.cost.forecast import Forecast
-from sweeps.cost.simulation import Workload
+from sweeps.cost.workload import Workload
 from sweeps.lanes import Lanes
 from trainables.config import Hyperparameters
 from trainables.packing.ledger import Ledger
@@ -99,7 +99,9 @@ def predicted_fields(outlook: Outlook) -> dict[str, Any]:
     """The fields of a "predicted" event, also in sweep.json; {} where nothing is."""
     if outlook.predicted is None or outlook.pace is None:
         return {}
-    pace = asdict(outlook.pace) | {"steps_s": {str(k): s for k, s in outlook.pace.steps_s.items()}}
+    pace = asdict(outlook.pace)
+    for name in ("steps_s", "recordings"):  # JSON has no numbers for keys
+        pace[name] = {str(number): value for number, value in pace[name].items()}
     return asdict(outlook.predicted) | {
         "gpu_hours": outlook.predicted.gpu_hours,
         "memory_gib": outlook.memory_gib,

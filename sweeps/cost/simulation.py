@@ -10,45 +10,22 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sweeps.cost.workload import (
+    PROPOSAL_S,
+    REFILL_S,
+    Workload,
+    report_s,
+    start_s,
+    test_s,
+)
 from sweeps.search.scheduler import Asha
 from trainables.config import Metric
 from trainables.packing.pace import Speed
 
-START_S = 4.0
-"""From the first proposal until its trials are in their slots: Ray starts their processes."""
-REFILL_S = 2.0
-"""From a trial's end until the next one is in its slot: a proposal, and the wait for others."""
-REPORT_S = 0.2
-"""Saving and telling of one round of reports."""
 LEARNT_DRAWS = 3
 """A trial that was proposed with results known is as good as the best of so many random ones: of 64
 trials on SAMSum 25 and 8 reached the upper rungs, where equally good ones would be 16 and 3."""
-CLOSING_S = 4.0
-"""From the final test to the end: tables, W&B's last words, the best adapter."""
-
 _ORDER = Metric(name="place in a random order", mode="max")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What a sweep has to do, and where."""
-
-    num_trials: int
-    rungs: tuple[int, ...]
-    """Optimizer steps at which trials report."""
-    eval_rows: tuple[int, ...]
-    """Validation rows that a report scores, by rung."""
-    reduction_factor: int
-    num_packs: int
-    """Packs that work at once; of solo trials, how many run at once."""
-    num_gpus: float
-    """GPUs that are held; a machine without one counts as one."""
-    concurrency: int
-    """Trials that run at once, over all packs."""
-    num_final_runs: int
-    num_tested: int
-    """Adapters that are tested in the end, beside the untuned base."""
-    test_rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +48,11 @@ class State:
     running: Sequence[Running] = ()
     values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Values of the trials that have reached a rung, by rung and trial."""
+    num_steps: float = 0.0
+    """Steps that each pack has made: the more, the fewer graphs are left to be recorded."""
     final_runs: Sequence[Running] | None = None
-    """Runs of the finals that have not ended; None while the search goes on."""
+    """Runs of the finals that have not ended, those that train first; None while the search goes
+    on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,18 +79,21 @@ def simulate(load: Workload, speed: Speed, seed: int, state: State | None = None
         for number in range(state.num_begun, load.num_trials)
     ]
     num_reached = {rung: len(state.values.get(rung, {})) for rung in load.rungs}
-    finals = _Packs(load, speed, None)
     if state.final_runs is not None:
-        search_s, finals_s = 0.0, finals.run(state.final_runs, ())
+        finals = _Packs(load, speed, None, state.num_steps)
+        at_once = load.final_concurrency
+        search_s = 0.0
+        finals_s = finals.run(state.final_runs[:at_once], state.final_runs[at_once:], at_once)
     else:
         asha = Asha(load.rungs, load.reduction_factor, _ORDER)
         for rung, values in state.values.items():
             asha.decide(rung, values)
-        search = _Packs(load, speed, asha)
-        search_s = search.run(state.running, trials)
+        search = _Packs(load, speed, asha, state.num_steps)
+        search_s = search.run(state.running, trials, load.concurrency)
         num_reached = {rung: n + search.num_reached[rung] for rung, n in num_reached.items()}
         runs = [Running(trial_id=f"final {n}", value=0.0) for n in range(load.num_final_runs)]
-        finals_s = finals.run((), runs)
+        finals = _Packs(load, speed, None, search.num_steps)
+        finals_s = finals.run((), runs, load.final_concurrency)
     return Outcome(
         search_s=search_s, finals_s=finals_s, test_s=test_s(load, speed), num_reached=num_reached
     )
@@ -119,21 +102,6 @@ def simulate(load: Workload, speed: Speed, seed: int, state: State | None = None
 def _value(seed: str, number: int, load: Workload) -> float:
     draws = random.Random(seed)
     return max(draws.random() for _ in range(1 if number < load.concurrency else LEARNT_DRAWS))
-
-
-def test_s(load: Workload, speed: Speed) -> float:
-    """Seconds of the test and of what closes a sweep."""
-    base_s = speed.evaluation_s(1, load.eval_rows[-1])
-    return base_s + speed.evaluation_s(1 + load.num_tested, load.test_rows) + CLOSING_S
-
-
-def segment_s(load: Workload, speed: Speed, step: int, num_live: int) -> float:
-    """Seconds from a rung (or 0) to the next report, of a trial in a pack of so many."""
-    rung, rows = next(
-        (one for one in zip(load.rungs, load.eval_rows, strict=True) if one[0] > step),
-        (step, 0),
-    )
-    return (rung - step) * speed.step_s(num_live) + speed.evaluation_s(num_live, rows) + REPORT_S
 
 
 @dataclass(eq=False)
@@ -151,8 +119,10 @@ class _Pack:
     since_s: float = 0.0
     """Up to when its trials' steps are counted."""
     busy_until_s: float = 0.0
-    counts: set[int] = field(default_factory=set)
-    """Numbers of trials that it has held at once."""
+    num_steps: float = 0.0
+    """Steps that it has made."""
+    step_s: float = 0.0
+    """Of a step up to the next rung, with what is recorded on the way."""
     version: int = 0
     """Of its next rung: one that was planned before somebody joined or left is void."""
 
@@ -162,26 +132,30 @@ class _Packs:
 
     Args:
         asha: decides who goes on; None lets everybody go on.
+        num_steps: that each has made before.
     """
 
-    def __init__(self, load: Workload, speed: Speed, asha: Asha | None) -> None:
+    def __init__(
+        self, load: Workload, speed: Speed, asha: Asha | None, num_steps: float = 0.0
+    ) -> None:
         self._load = load
         self._speed = speed
         self._asha = asha
-        self._packs = [_Pack() for _ in range(max(1, load.num_packs))]
+        self._packs = [_Pack(num_steps=num_steps) for _ in range(max(1, load.num_packs))]
         self._queue: list[_Trial] = []
         self._events: list[tuple[float, int, str, int, object]] = []
         self._num_events = 0
         self._end_s = 0.0
         self.num_reached = dict.fromkeys(load.rungs, 0)
 
-    def run(self, running: Sequence[Running], waiting: Iterable[Running]) -> float:
-        """Seconds until all have ended."""
+    def run(self, running: Sequence[Running], waiting: Iterable[Running], at_once: int) -> float:
+        """Seconds until all have ended, of whom so many are at work at once."""
         self._queue = [self._trial(one) for one in waiting][::-1]
         for number, one in enumerate(running):
             self._push(0.0, "join", number % len(self._packs), self._trial(one))
-        for number in range(len(running), self._load.concurrency):
-            self._refill(START_S, number % len(self._packs))
+        num_new = min(len(self._queue), max(0, at_once - len(running)))
+        for number in range(len(running), len(running) + num_new):
+            self._refill(start_s(self._load, num_new), number % len(self._packs))
         while self._events:
             at_s, _, kind, number, what = heapq.heappop(self._events)
             pack = self._packs[number]
@@ -192,6 +166,11 @@ class _Packs:
             elif kind == "decide":
                 self._decide(at_s, number, what)
         return self._end_s
+
+    @property
+    def num_steps(self) -> float:
+        """Steps that a pack has made, on average."""
+        return sum(pack.num_steps for pack in self._packs) / len(self._packs)
 
     def _join(self, at_s: float, number: int, trial: object) -> None:
         pack = self._packs[number]
@@ -208,10 +187,10 @@ class _Packs:
         pack = self._packs[number]
         self._advance(pack, at_s)
         due = [one for one in pack.live if self._load.rungs[one.rung] - one.step < 1e-6]
-        seconds = REPORT_S
+        seconds = 0.0
         for rung in {one.rung for one in due}:
             num_due = sum(one.rung == rung for one in due)
-            seconds += self._speed.evaluation_s(num_due, self._load.eval_rows[rung])
+            seconds += report_s(self._speed, num_due, self._load.eval_rows[rung])
         pack.busy_until_s = at_s + seconds
         self._push(pack.busy_until_s, "decide", number, due)
 
@@ -220,6 +199,7 @@ class _Packs:
         pack = self._packs[number]
         pack.since_s = at_s
         cohorts = {rung: [one for one in due if one.rung == rung] for rung in {o.rung for o in due}}
+        num_ended = 0
         for rung, cohort in sorted(cohorts.items()):
             step = self._load.rungs[rung]
             self.num_reached[step] += len(cohort)
@@ -231,7 +211,10 @@ class _Packs:
                 if not keeps[trial.trial_id] or trial.rung == len(self._load.rungs):
                     pack.live.remove(trial)
                     self._end_s = max(self._end_s, at_s)
-                    self._refill(at_s + REFILL_S, number)
+                    num_ended += 1
+        num_new = min(num_ended, len(self._queue))
+        for _ in range(num_new):
+            self._refill(at_s + REFILL_S + PROPOSAL_S * num_new, number)
         self._plan(number)
 
     def _refill(self, at_s: float, number: int) -> None:
@@ -243,16 +226,16 @@ class _Packs:
         pack = self._packs[number]
         pack.version += 1
         if pack.live:
-            if len(pack.live) not in pack.counts:
-                pack.counts.add(len(pack.live))
-                pack.since_s += self._speed.recording_s()
-            num_steps = min(self._load.rungs[one.rung] - one.step for one in pack.live)
-            step_s = self._speed.step_s(len(pack.live))
-            self._push(pack.since_s + max(0.0, num_steps) * step_s, "rung", number, pack.version)
+            to_rung = min(self._load.rungs[one.rung] - one.step for one in pack.live)
+            num_steps = max(1e-9, to_rung)
+            recording_s = self._speed.recording_s(pack.num_steps, num_steps)
+            pack.step_s = self._speed.step_s(len(pack.live)) + recording_s / num_steps
+            self._push(pack.since_s + num_steps * pack.step_s, "rung", number, pack.version)
 
     def _advance(self, pack: _Pack, at_s: float) -> None:
         if pack.live and at_s > pack.since_s:
-            num_steps = (at_s - pack.since_s) / self._speed.step_s(len(pack.live))
+            num_steps = (at_s - pack.since_s) / pack.step_s
+            pack.num_steps += num_steps
             for one in pack.live:
                 one.step = min(one.step + num_steps, float(self._load.rungs[one.rung]))
         pack.since_s = max(pack.since_s, at_s)

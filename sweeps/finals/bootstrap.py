@@ -46,17 +46,20 @@ def compare(
     """Compares configurations whose runs were all scored on the same rows.
 
     Resample b draws S rows with replacement, the same for every run (paired: what makes a row hard
-    is common to all), and, for each configuration on its own, as many of its runs as it has, with
+    is common to all), and, for each configuration on its own, R - 1 of its R runs, with
     replacement. With w_bs the times that row s was drawn and v_br those of run r,
 
-        mean_bc = sum_r v_br metric_r(w_b) / R_c.
+        mean_bc = sum_r v_br metric_r(w_b) / (R_c - 1).
 
     The interval is that between the 2.5 and the 97.5 percentile over b of the best
     configuration's mean less the runner-up's, both named by their means on the rows as they are
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; Koehn 2004,
     "Statistical significance tests for machine translation evaluation", section 4, draws the rows
-    in pairs). With few runs the bootstrap shows too little of their spread, (R - 1) / R of its
-    variance, and with one run none: then it speaks of the rows alone.
+    in pairs). As many draws as there are runs would show (R - 1) / R of the variance of their mean,
+    which is much too little of three; R - 1 draws show all of it (Rao and Wu 1988, "Resampling
+    inference with complex survey data", section 2). The tails of so few values stay unknown: where
+    nothing but normal luck of three seeds a side differs, the interval holds the truth 86 times in
+    100 (80 with R draws). One run shows no spread: then it speaks of the rows alone.
 
     Args:
         configurations: C, each with at least one run.
@@ -132,7 +135,7 @@ def _resampled(
     """Means (B, C) on rows and runs that are drawn."""
     drawn_BS = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), num_resamples)
     runs = [
-        generator.multinomial(len(own), np.full(len(own), 1 / len(own)), num_resamples)
+        generator.multinomial(max(1, len(own) - 1), np.full(len(own), 1 / len(own)), num_resamples)
         for own in configurations
     ]
     return _means(configurations, drawn_BS.astype(np.float64), runs)
@@ -148,7 +151,7 @@ def _means(
     for place, own in enumerate(configurations):
         values_BR = np.stack([metric(drawn_BS) for metric in own], axis=1)
         weights_BR = np.ones_like(values_BR) if runs is None else runs[place]
-        columns.append((values_BR * weights_BR).sum(axis=1) / len(own))
+        columns.append((values_BR * weights_BR).sum(axis=1) / weights_BR.sum(axis=1))
     return np.stack(columns, axis=1)
 
 

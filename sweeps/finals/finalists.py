@@ -4,8 +4,11 @@ A search names the luckiest of many single runs. In the finals its best configur
 to the full budget with several seeds each, so that the winner is chosen by a mean and its lead can
 be told from chance. A seed decides the order of the rows, the first weights and the dropout.
 
-The run of the search counts as one of the seeds, for it is paid for. It was chosen for its value,
-so a mean that holds it is a little too good; what test says of the winner is not.
+Only fresh seeds count. The run of the search made its configuration a finalist because its value
+was high, luck included: in a mean it would favour whoever was luckiest, and the interval of the
+lead would speak of values that were chosen (the winner's curse; choosing and estimating on
+different data, as in sample splitting, is free of it). Seeds are fresh, validation's rows are those
+of the search; what test says of the winner was chosen by neither.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,10 +24,10 @@ from trainables.config import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRun:
-    """One training of a finalist that the search has not done."""
+    """One training of a finalist to the full budget, with a seed that the search has not used."""
 
     trial_id: str
-    """E.g. f0007s1: t0007 with the second seed."""
+    """E.g. f0007s1: t0007 with the first fresh seed."""
     of: str
     """The search's trial whose hyperparameters it has."""
     seed: int
@@ -39,15 +42,15 @@ class Finals:
     baseline: str | None
     """The best start point: it is tested beside the winner, at the full budget too."""
     runs: tuple[FinalRun, ...]
-    """Without those that the search has trained to the end with its own seed."""
+    """Of the finalists, and one of the baseline if it is none and the search has not trained it to
+    the end. That the search's run of the baseline was chosen can only flatter the baseline."""
 
 
 def choose(config: SweepConfig, histories: Sequence[TrialHistory], metric: Metric) -> Finals | None:
     """The finals of a search that has ended; None if they are off or nobody can take part.
 
     Finalists are the best trials that completed; if these are too few, the best of those that were
-    stopped take the places that are left. A failed trial takes none. The run of the search is a
-    finalist's first seed.
+    stopped take the places that are left. A failed trial takes none.
     """
     ranked = results.ranked(results.rows(histories, metric))
     if not config.finals or not ranked:
@@ -55,9 +58,9 @@ def choose(config: SweepConfig, histories: Sequence[TrialHistory], metric: Metri
     finalists = ranked[: config.num_finalists]
     baseline = _best_start_point(config, histories, ranked)
     seeds = seeds_of(config)
-    runs = [run for row in finalists for run in _missing(row, seeds)]
-    if baseline is not None and baseline not in finalists:
-        runs += _missing(baseline, seeds[:1])
+    runs = [run for row in finalists for run in _runs(row, seeds)]
+    if baseline is not None and baseline not in finalists and baseline.status != "completed":
+        runs += _runs(baseline, seeds[:1])
     return Finals(
         finalists=tuple(row.trial_id for row in finalists),
         baseline=baseline.trial_id if baseline else None,
@@ -77,23 +80,22 @@ def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metri
 
 
 def seeds_of(config: SweepConfig) -> tuple[int, ...]:
-    """The seeds of a finalist's runs; the first is that of the search."""
-    return tuple((config.seed + place) % 2**32 for place in range(config.num_final_seeds))
+    """The seeds of a finalist's runs: those that follow the sweep's, which the search has used."""
+    return tuple((config.seed + place) % 2**32 for place in range(1, config.num_final_seeds + 1))
 
 
-def num_runs(config: SweepConfig) -> int:
-    """Runs that the finals are expected to train: of finalists that completed in the search, and
-    of a start point that did not."""
+def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
+    """The most runs that the finals train.
+
+    Args:
+        num_trials: that have reported; those that the sweep is asked for if not given.
+    """
     if not config.finals:
         return 0
-    num_finalists = min(config.num_finalists, config.num_trials)
-    has_baseline = _num_start_points(config) > 0
-    return num_finalists * (config.num_final_seeds - 1) + has_baseline
-
-
-def num_steps(config: SweepConfig) -> int:
-    """Optimizer steps of these runs together."""
-    return num_runs(config) * config.max_steps
+    num_trials = config.num_trials if num_trials is None else num_trials
+    num_finalists = min(config.num_finalists, num_trials)
+    has_baseline = _num_start_points(config) > 0 and num_trials > num_finalists
+    return num_finalists * config.num_final_seeds + has_baseline
 
 
 def to_fields(finals: Finals) -> dict[str, Any]:
@@ -113,13 +115,12 @@ def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
     )
 
 
-def _missing(row: TrialRow, seeds: Sequence[int]) -> list[FinalRun]:
-    """A trial's runs with these seeds, without that which completed in the search."""
+def _runs(row: TrialRow, seeds: Sequence[int]) -> list[FinalRun]:
+    """A trial's runs with these seeds."""
     number = row.trial_id.removeprefix("t")
     return [
         FinalRun(trial_id=f"f{number}s{place}", of=row.trial_id, seed=seed)
-        for place, seed in enumerate(seeds)
-        if place > 0 or row.status != "completed"
+        for place, seed in enumerate(seeds, start=1)
     ]
 
 

@@ -39,7 +39,8 @@ class Finalist:
     """The search's trial."""
     params: Hyperparameters
     runs: tuple[Run, ...]
-    """By seed; those that failed say why, and their configuration goes on without them."""
+    """With fresh seeds, in their order; those that failed say why, and their configuration goes on
+    without them. The search's own run is none of them."""
     probability_best: float | None = None
     """See bootstrap.compare; None where it cannot be told."""
 
@@ -175,11 +176,9 @@ def _finalist(
     known: Mapping[str, TrialHistory],
     metric: Metric,
 ) -> Finalist:
-    own = known[trial_id]
-    played = [(own, config.seed)] if own.status == "completed" else []
-    played += [(known[run.trial_id], run.seed) for run in finals.runs if run.of == trial_id]
+    played = [(known[run.trial_id], run.seed) for run in finals.runs if run.of == trial_id]
     runs = tuple(_run(history, seed, config.max_steps, metric) for history, seed in played)
-    return Finalist(trial_id=trial_id, params=own.params, runs=runs)
+    return Finalist(trial_id=trial_id, params=known[trial_id].params, runs=runs)
 
 
 def _run(history: TrialHistory, seed: int, max_steps: int, metric: Metric) -> Run:

@@ -10,7 +10,7 @@ def sentences(verdict: Verdict) -> list[str]:
         return ["no run of the finals reached the end: the best trial of the search stands",
                 *verdict.notes]  # fmt: skip
     name, num = verdict.metric.name, len(winner.completed)
-    seeds = f"{num} seeds" if num > 1 else "one seed"
+    seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
     told = [f"winner of the finals: {winner.trial_id}, {name} {_spread(winner)} over {seeds}"]
     if verdict.lead is not None:
         told.append(_lead(verdict, verdict.finalists[1]))

@@ -47,8 +47,8 @@ class Task:
 class AshaOptions:
     """Settings of a search with early stopping."""
 
-    reduction_factor: int = 4
-    num_rungs: int = 3
+    reduction_factor: int = 3
+    num_rungs: int = 4
 
     def rungs(self, max_steps: int) -> tuple[int, ...]:
         """Steps of the rungs, ascending, as SweepConfig.rungs spaces them."""

@@ -123,6 +123,31 @@ class WandbTracker:
         for future in self._futures:
             future.result()  # raises what is not wandb's error, but ours
 
+    def add_run(self, name: str, write: Callable[[Any], None]) -> None:
+        """One more run in the sweep's group, for what is known only once the sweep has ended.
+
+        It takes as long as wandb does: some seconds at most where a server does not answer.
+
+        Args:
+            name: of the run, unlike any trial's. A run of that name is written anew.
+            write: is given the run, and logs to it.
+        """
+        tried: Mode = "disabled"
+        while self._mode != tried:
+            tried = self._mode
+            self._attempt(self._write_run, name, write)
+
+    def _write_run(self, name: str, write: Callable[[Any], None]) -> None:
+        run_id = self._run_id_format.format(name)
+        self._remove_offline_folders(run_id)
+        run = self._new_run(id=run_id, name=name, job_type=name, config=self._config, tags=[])
+        write(run)
+        run.finish(exit_code=0)
+        if self._mode == "online":
+            _session().raise_if_refused(run)
+        if _session().stop():
+            (Path(run.settings.sync_dir) / WHOLE).touch()
+
     def _submit(self, action: Callable[..., None], *args: object) -> None:
         if self._mode != "disabled":
             self._futures.append(self._worker.submit(action, *args))
@@ -178,25 +203,29 @@ class WandbTracker:
         if trial.run is not None:
             return
         trial.is_open = True
-        self._remove_offline_folders(trial)
-        trial.run = _session().open_run(
+        self._remove_offline_folders(self._run_id(trial))
+        trial.run = self._new_run(
+            id=self._run_id(trial),
+            name=trial.trial_id,
+            job_type="final" if trial.final_of else "trial",
+            config=self._config | trial.own_config,
+            tags=["final"] if trial.final_of else [],
+        )
+        for _, report in sorted(trial.reports.items()):
+            self._log(trial, report)
+
+    def _new_run(self, tags: Sequence[str], **facts: object) -> Any:
+        """A run in the sweep's group, tagged with the recipe."""
+        recipe = [str(self._config["recipe"])[:64]] if "recipe" in self._config else []
+        return _session().open_run(
             self._mode,
             self._folder,
             project=self._project,
             entity=self._entity,
             group=self._group,
-            id=self._run_id(trial),
-            name=trial.trial_id,
-            job_type="final" if trial.final_of else "trial",
-            config=self._config | trial.own_config,
-            tags=self._tags(trial),
+            tags=[*recipe, *tags],
+            **facts,
         )
-        for _, report in sorted(trial.reports.items()):
-            self._log(trial, report)
-
-    def _tags(self, trial: "_Trial") -> list[str]:
-        recipe = [str(self._config["recipe"])[:64]] if "recipe" in self._config else []
-        return [*recipe, *(["final"] if trial.final_of else [])]
 
     def _log(self, trial: "_Trial", report: TrialReport) -> None:
         if report.step < trial.run.starting_step:
@@ -240,8 +269,8 @@ class WandbTracker:
         pattern = f"*run-????????_??????-{self._run_id(trial)}*/{WHOLE}"
         return any((self._folder / "wandb").glob(pattern))
 
-    def _remove_offline_folders(self, trial: "_Trial") -> None:
-        pattern = f"offline-run-????????_??????-{self._run_id(trial)}*"
+    def _remove_offline_folders(self, run_id: str) -> None:
+        pattern = f"offline-run-????????_??????-{run_id}*"
         for path in (self._folder / "wandb").glob(pattern):
             shutil.rmtree(path)
             self._finished_folders = [kept for kept in self._finished_folders if kept != path]

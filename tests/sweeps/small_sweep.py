@@ -136,7 +136,8 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
         assert trial.params["learning_rate"] == history.params.learning_rate
 
     runs = list((folder / "wandb").glob("offline-run-*"))
-    assert len(runs) == len(replay_all(events))
+    num_summaries = sum("-summary-" in run.name for run in runs)
+    assert num_summaries == 1 and len(runs) == len(replay_all(events)) + num_summaries
     assert all((run / "whole").exists() for run in runs)
     check_finals(folder, events)
     return histories
@@ -152,7 +153,9 @@ def check_finals(folder: Path, events: Sequence[dict[str, Any]]) -> None:
     counted = {one for one in met.finalists if known[one].status == "completed"}
     counted |= {run.trial_id for run in met.runs if run.of in met.finalists}
     with (folder / "finals.csv").open() as file:
-        table = {row["trial_id"]: row for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    table = {row["trial_id"]: row for row in rows}
+    assert len(table) == len(rows)
     assert table.keys() == counted
     for history in replay_finals(events):
         assert history.status is not None

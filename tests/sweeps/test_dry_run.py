@@ -42,7 +42,7 @@ def test_plan_is_all_that_is_printed(planned: Ended) -> None:
         r"model .*trainables/tiny/model: qwen3, 2\.\d M parameters, 4 layers, hidden 256, .*",
         r"engine +packed: .*",
         r"memory +not predicted without a GPU",
-        r"at once +4 trials, on this machine, 4 slots each; a third of all at most, .*",
+        r"at once +4 trials of the search, 4 of the finals, on this machine, 4 slots each; .*",
         r"W&B +offline",
         r"writes +.*/runs/mine",
     ],

@@ -44,8 +44,8 @@ def test_plan_says_what_would_run(config: SweepConfig, found: Preflight) -> None
     assert said["space"] == str(config.space).splitlines()
     assert said["rungs"] == ["10, 30, 90 steps; at each but the last the best 1/3 go on"]
     assert said["finals"] == [
-        "the best 2 with 2 seeds each, about 3 more runs of 90 steps; the best mean on validation "
-        "wins"
+        "the best 2 with 2 fresh seeds each, 5 runs of 90 steps at most; the best mean on "
+        "validation wins"
     ]
     without = sections_of(plan.describe(replace(config, finals=False), found))
     assert without["finals"] == ["none: the best trial of the search wins"]

@@ -2,68 +2,222 @@
 
 import json
 import random
+import shutil
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torture
-import torture_checks
 from conftest import Finished
+from hypothesis import given
+from hypothesis import strategies as st
+from torture import checks, curves, kills, side_by_side
+from torture.__main__ import main
+from torture.args import TortureArgs
+from torture.one_sweep import torture
 
+from sweeps.cli import parse
 from sweeps.tracking.events import replay
 from trainables.errors import SweepAborted
 
-SHORT = torture.TortureArgs(seed=5, kills=5, num_trials=8, max_steps=9, finals=False)
+SHORT = TortureArgs(seed=5, kills=5, num_trials=8, max_steps=9, finals=False)
 
 
-def test_five_kills_lose_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert torture.torture(SHORT, tmp_path) == []
-    log = capfd.readouterr().out
-    hits = Counter(line.split("SIGKILL ")[1].split()[0] for line in log.splitlines()
-                   if "SIGKILL" in line)  # fmt: skip
-    assert hits.keys() == {"trial", "pack", "driver"}
-    assert hits.total() == SHORT.kills
+def test_five_kills_lose_nothing(tmp_path: Path) -> None:
+    result = torture(SHORT, tmp_path)
+    assert result.faults == []
+    assert result.num_hits.keys() == {"trial", "pack", "driver"}
+    assert result.num_hits.total() == SHORT.kills
+    assert result.num_drivers > result.num_hits["driver"]
+    assert result.num_reports >= result.num_curves >= SHORT.num_trials
+    assert 0 <= result.largest_loss_difference < 1e-4
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_plan_is_the_seeds_and_hits_each_kind(seed: int) -> None:
-    args = torture.TortureArgs(seed=seed, kills=4, fill_disk=True)
-    hits = torture.plan(args, random.Random(seed))
-    assert hits == torture.plan(args, random.Random(seed))
+    args = TortureArgs(seed=seed, kills=4, fill_disk=True)
+    hits = kills.plan(args, random.Random(seed))
+    assert hits == kills.plan(args, random.Random(seed))
     counts = Counter(hits)
-    assert counts["disk"] == 1 and hits[0] != "disk"
+    assert counts["disk"] == 1 and hits[0] != "disk" and hits[-1] == "driver"
     assert counts.total() - counts["disk"] == args.kills
-    assert all(counts[kind] >= 1 for kind in torture.SHARES)
+    assert all(counts[kind] >= 1 for kind in kills.SHARES)
 
 
-def test_too_few_kills_are_refused() -> None:
-    with pytest.raises(SweepAborted, match="kills is 2; it must be at least 3"):
-        torture.main(["--kills", "2"])
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (["--kills", "2"], "kills is 2; it must be at least 3"),
+        (["--at-once", "0"], "num_runs is 1 and at_once 0; both must be at least 1"),
+        (["--num-runs", "2", "--runs-dir", "x"], "runs_dir holds one sweep"),
+    ],
+)
+def test_what_cannot_be_is_refused(words: list[str], rule: str) -> None:
+    with pytest.raises(SweepAborted, match=rule):
+        main(words)
+
+
+@given(num_cores=st.integers(1, 40), num_places=st.integers(1, 20))
+def test_every_core_is_some_places_and_no_place_lacks_one(num_cores: int, num_places: int) -> None:
+    cores = list(range(100, 100 + num_cores))
+    shares = [side_by_side.share(cores, place, num_places) for place in range(num_places)]
+    assert all(len(set(share)) == len(share) >= min(num_cores, 2) for share in shares)
+    assert {core for share in shares for core in share} == set(cores)
+
+
+def test_run_of_many_has_the_flags_of_all_and_its_own_seed() -> None:
+    args = TortureArgs(
+        seed=3, num_runs=4, at_once=2, fill_disk=True, finals=False, results=Path("r.jsonl")
+    )
+    one = parse(TortureArgs, side_by_side.words_of(args, 5), "torture")
+    assert one == replace(args, seed=5, num_runs=1, at_once=1)
 
 
 def test_another_loss_is_a_fault_of_the_curve(finished: Finished) -> None:
     history = replay(_events(finished.folder))[0]
-    assert torture_checks.curve_faults(history, history.reports) == []
+    assert curves.faults(history, history.reports) == []
     last = history.reports[-1]
     other = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 1.001)]
-    (fault,) = torture_checks.curve_faults(history, other)
+    (fault,) = curves.faults(history, other)
     assert fault.startswith(f"{history.trial_id} at step {last.step}: train_loss")
-    (fault,) = torture_checks.curve_faults(history, history.reports[:-1])
+    (fault,) = curves.faults(history, history.reports[:-1])
     assert fault == f"{history.trial_id} at step {last.step}: a second training has no such report"
 
 
 def test_undisturbed_sweep_has_no_fault(finished: Finished) -> None:
-    found = torture_checks.faults(finished.folder, finished.name, finished.num_trials)
+    found = checks.faults(finished.folder, finished.name, finished.num_trials)
     assert found == []
 
 
 def test_missing_trial_is_a_fault(finished: Finished) -> None:
-    with pytest.raises(AssertionError):
-        torture_checks.check_rows(finished.folder, finished.num_trials + 1)
-    found = torture_checks.faults(finished.folder, finished.name, finished.num_trials + 1)
-    assert [fault.split(",")[0] for fault in found] == ["check_whole", "check_rows"]
+    found = checks.faults(finished.folder, finished.name, finished.num_trials + 1)
+    assert _names(found) == {"check_whole", "check_rows"}
 
 
-def _events(folder: Path) -> list[dict[str, object]]:
+def _drop_row(folder: Path) -> None:
+    path = folder / "trials.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+
+
+def _repeat_row(folder: Path) -> None:
+    path = folder / "trials.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1]]))
+
+
+def _repeat_row_of_finals(folder: Path) -> None:
+    path = folder / "finals.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1]]))
+
+
+def _repeat(kind: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        found = [event for event in _events(folder) if event["kind"] == kind]
+        _write_events(folder, [*_events(folder), found[0]])
+
+    return damage
+
+
+def _drop(kind: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        events = _events(folder)
+        place = next(place for place, event in enumerate(events) if event["kind"] == kind)
+        _write_events(folder, events[:place] + events[place + 1 :])
+
+    return damage
+
+
+def _change_score(folder: Path) -> None:
+    events = _events(folder)
+    report = next(event for event in events if event["kind"] == "report")
+    report["metrics"]["rougeLsum"] += 1.0
+    _write_events(folder, events)
+
+
+def _fail_trial(folder: Path) -> None:
+    events = _events(folder)
+    end = next(event for event in events if event["kind"] == "trial_ended")
+    end["status"], end["reason"] = "failed", "its process ended"
+    _write_events(folder, events)
+
+
+def _run_trial_for_ever(folder: Path) -> None:
+    with sqlite3.connect(folder / "optuna.db") as study:
+        changed = study.execute("UPDATE trials SET state = 'RUNNING' WHERE number = 2")
+        assert changed.rowcount == 1
+
+
+def _forget_value_of_study(folder: Path) -> None:
+    with sqlite3.connect(folder / "optuna.db") as study:
+        changed = study.execute(
+            "DELETE FROM trial_intermediate_values WHERE trial_intermediate_value_id = 1"
+        )
+        assert changed.rowcount == 1
+
+
+def _drop_wandb_run(folder: Path) -> None:
+    shutil.rmtree(next(folder.glob("wandb/offline-run-*")))
+
+
+def _repeat_wandb_run(folder: Path) -> None:
+    first = next(folder.glob("wandb/offline-run-*"))
+    shutil.copytree(first, first.with_name(f"{first.name}-again"))
+
+
+def _leave_wandb_run_unfinished(folder: Path) -> None:
+    next(folder.glob("wandb/offline-run-*/whole")).unlink()
+
+
+def _take_another_adapter(folder: Path) -> None:
+    adapter = folder / "best" / checks.ADAPTER
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize(
+    ("damage", "seen_by"),
+    [
+        (_drop_row, {"check_whole", "check_rows"}),
+        (_repeat_row, {"check_rows"}),
+        (_repeat_row_of_finals, {"check_finals"}),
+        (_repeat("report"), {"check_whole"}),
+        (_repeat("trial_ended"), {"check_whole"}),
+        (_repeat("final_scores"), {"check_best"}),
+        (_drop("report"), {"check_whole", "check_wandb"}),
+        (_drop("trial_ended"), {"check_whole", "check_wandb"}),
+        (_drop("final_scores"), {"check_best"}),
+        (_change_score, {"check_whole", "check_wandb"}),
+        (_fail_trial, {"check_whole", "check_none_failed", "check_wandb"}),
+        (_run_trial_for_ever, {"check_whole", "check_study"}),
+        (_forget_value_of_study, {"check_whole"}),
+        (_drop_wandb_run, {"check_whole", "check_wandb"}),
+        (_repeat_wandb_run, {"check_whole", "offline_runs"}),
+        (_leave_wandb_run_unfinished, {"check_whole"}),
+        (_take_another_adapter, {"check_best"}),
+    ],
+)
+def test_damage_is_seen(
+    finished: Finished, tmp_path: Path, damage: Callable[[Path], None], seen_by: set[str]
+) -> None:
+    folder = tmp_path / finished.name
+    shutil.copytree(finished.folder, folder)
+    damage(folder)
+    assert _names(checks.faults(folder, finished.name, finished.num_trials)) == seen_by
+
+
+def _names(faults: list[str]) -> set[str]:
+    """Of the checks that found these."""
+    return {fault.split(",")[0] for fault in faults}
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def _write_events(folder: Path, events: list[dict[str, Any]]) -> None:
+    lines = [json.dumps(event) + "\n" for event in events]
+    (folder / "events.jsonl").write_text("".join(lines))

@@ -17,10 +17,11 @@ from ray.tune.tune import _setup_signal_catching
 from sweeps import tuner
 from sweeps.book import TrialBook
 from sweeps.cost.limit import Limit
+from sweeps.lanes import Lanes
 from sweeps.paths import RunPaths
 from sweeps.search.study import Search
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay
-from sweeps.tuner import _BookCallback, _BookScheduler
+from sweeps.tuner import _BookCallback, _BookScheduler, _BookSearcher
 from trainables import trial as trainable
 from trainables.config import TrialReport
 from trainables.errors import SweepAborted
@@ -113,6 +114,47 @@ def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None))
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
+
+
+def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:
+    """A trial that has ended is at work until Tune knows it too."""
+    config = make_config(
+        num_trials=3, start_points=(), finals=True, num_finalists=2, num_final_seeds=3
+    )
+    paths = RunPaths(tmp_path)
+    search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
+    book = TrialBook(config, paths, METRIC, search, EventLog(paths.events))
+    lanes = Lanes(
+        concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
+    )
+    searcher = _BookSearcher(book, METRIC, lanes)
+    asked = (f"asked{n}" for n in range(99))
+
+    def begun() -> dict[str, str]:
+        """Ours of the trials that Tune is given when it asks until nothing comes, by Tune's."""
+        found = {}
+        while isinstance(config := searcher.suggest(name := next(asked)), dict):
+            found[name] = config["trial_id"]
+        assert config is None
+        return found
+
+    first, second = begun().items()
+    assert (first[1], second[1]) == ("t0000", "t0001")
+    book.report(make_report("t0000", 9, 1.0))
+    assert begun() == {}
+    searcher.on_trial_complete(first[0])
+    (third,) = begun().items()
+    book.report(make_report("t0001", 9, 2.0))
+    book.report(make_report("t0002", 9, 3.0))
+    assert len(begun()) == 3  # of 6; two of the search have not left Tune yet
+    searcher.on_trial_complete(second[0])
+    searcher.on_trial_complete(third[0])
+    runs = begun()
+    assert len(runs) == 2
+    book.put_back("f0001s2")
+    for name in runs:
+        searcher.on_trial_complete(name, error=True)
+    assert list(begun().values()) == ["f0001s3", "f0001s2"]
 
 
 @pytest.fixture

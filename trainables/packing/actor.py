@@ -208,7 +208,8 @@ class PackActor:
                 f"a pack cannot start: {reason}",
                 "see its traceback in Ray's logs (worker-*.err); --engine solo needs no packs",
             )
-        return PackFault(f"in process {os.getpid()}, {reason}")
+        first_line, *_ = reason.splitlines()
+        return PackFault(f"in process {os.getpid()}, {first_line}")
 
     def _check(self) -> None:
         if self._fault is not None:
@@ -307,11 +308,11 @@ def _stay(
                     raise SweepAborted(event.error, event.fix)
                 elif isinstance(event, Finished | Stopped):
                     return None
-    except PackFault as fault:
-        return str(fault)
-    except RayTaskError as raised:
+    except RayTaskError as raised:  # also a PackFault, whose text is then a whole traceback
         faults.add(str(_fault(raised)))
         return str(_fault(raised))
+    except PackFault as fault:
+        return str(fault)
     except RayActorError as died:
         return _first_line(died)
 

@@ -168,7 +168,7 @@ def tabulate(units: Sequence[Unit], shape: Shape) -> Table:
     parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
     _fill_slots(parts, units)
     _fill_blocks(parts, num_real, shape.num_tokens)
-    _fill_labels(parts, rows, starts, units, shape.num_slots)
+    _fill_labels(parts, rows, starts, units, shape.num_slots, shape.num_tokens)
     return Table(shape, numbers, num_real)
 
 
@@ -251,11 +251,14 @@ def _fill_labels(
     starts: np.ndarray,
     units: Sequence[Unit],
     num_slots: int,
+    num_tokens: int,
 ) -> None:
     counts = [len(row.target_ids) for row in rows]
     num_labels = sum(counts)
     firsts = starts[: len(rows)] + [len(row.prompt_ids) - 1 for row in rows]
     within = np.arange(num_labels) - np.repeat(np.cumsum(counts) - counts, counts)
+    # What fills up points everywhere: a place that many point at sums their gradients one by one.
+    parts["label_places"][:] = np.arange(len(parts["label_places"])) % num_tokens
     parts["label_places"][:num_labels] = np.repeat(firsts, counts) + within
     parts["targets"][:num_labels] = np.concatenate([row.target_ids for row in rows])
     row_slots = [unit.slot for unit in units for _ in unit.rows]

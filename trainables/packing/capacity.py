@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ class Capacity:
     """Whether the base is kept in the compute type instead of NF4."""
     predicted_gib: float
     """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
+    num_searching: int | None = None
+    """Slots that a search fills, of num_slots; the others are for its finals. None for all."""
     is_checkpointed: bool = False
     """Whether a pass keeps only the blocks' inputs and computes the rest again going backward."""
 
@@ -55,6 +58,7 @@ def choose(
     max_rank: int,
     memory_gib: float | None,
     num_slots: int | None = None,
+    num_enough: int = ENOUGH_SLOTS,
 ) -> Capacity:
     """The pack for a GPU.
 
@@ -69,6 +73,8 @@ def choose(
         max_rank: the largest LoRA rank of its search space.
         memory_gib: of the GPU; None for a CPU.
         num_slots: the most trials; fewer if they do not fit.
+        num_enough: trials for whose sake a pass may be smaller, or the base stay in NF4, if they
+            are fewer than ENOUGH_SLOTS.
 
     Raises:
         SweepAborted: not even one trial fits.
@@ -77,7 +83,7 @@ def choose(
     if memory_gib is None:
         return _on_cpu(settings, max_rank, limit)
     usable_gib = USABLE_FRAC * memory_gib
-    counts = sorted({min(limit, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
+    counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
     for is_checkpointed, fewest in itertools.product((False, True), counts):
         for least in _least(settings, max_rank, is_checkpointed):
             found = _most_slots(facts, settings, least, limit, usable_gib)
@@ -92,13 +98,21 @@ def choose(
     )
 
 
+def num_cores() -> int:
+    """Cores that this process may use: under Slurm or taskset fewer than the machine has, and
+    threads beyond them would only wait for each other."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cpu_threads() -> dict[str, str]:
     """Environment of a pack without a GPU: every core is the pack's, since its trials only wait.
 
     Threads that wait for each other sleep: spinning ones take a busy machine's cores from those
     that they wait for.
     """
-    return {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"}
+    return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def _on_cpu(settings: TrainingOptions, max_rank: int, num_slots: int) -> Capacity:

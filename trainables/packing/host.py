@@ -187,6 +187,7 @@ class PackHost:
             admit_wait_s=self._admit_wait_s,
             decision_wait_s=self._decision_wait_s,
             ledger=self._ledger,
+            num_searching=self._capacity.num_searching,
         )
 
     def _measured(

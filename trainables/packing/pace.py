@@ -2,14 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
-
-SHAPES_A_COUNT = 8
-"""Shapes of passes that a number of trials at once brings with it. On SAMSum rows 108 were recorded
-for the 22 numbers of trials that a pack had in turn (shapes.ShapeChoice), and twice as many where
-trials stood at different places."""
 
 
 class Speed(Protocol):
@@ -21,8 +16,8 @@ class Speed(Protocol):
     def evaluation_s(self, num_live: int, num_rows: int) -> float:
         """Seconds in which so many trials are scored on so many rows each."""
 
-    def recording_s(self) -> float:
-        """Seconds that a pack loses when it holds a number of trials for the first time."""
+    def recording_s(self, num_before: float, num_steps: float) -> float:
+        """Seconds that a pack loses to recording in so many steps, after those that it has made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +46,8 @@ class Pace:
     """Rows of all trials that one batch of the evaluation holds."""
     record_s: float = 0.0
     """Seconds that recording a CUDA graph adds to the first pass of a shape."""
+    recordings: Mapping[int, int] = field(default_factory=dict)
+    """Graphs that have been recorded after so many steps of the pack (recordings.py)."""
     probe_s: float
     """What the measurement took, the warm-up that trials are spared included."""
 
@@ -73,9 +70,20 @@ class Pace:
         num_batches = math.ceil(num_rows / rows_at_once)
         return num_batches * self.launch_s + num_live * num_rows * self.row_s
 
-    def recording_s(self) -> float:
+    def recording_s(self, num_before: float, num_steps: float) -> float:
         """See Speed."""
-        return SHAPES_A_COUNT * self.record_s
+        if not self.recordings:
+            return 0.0
+        return self.record_s * (self._recorded(num_before + num_steps) - self._recorded(num_before))
+
+    def _recorded(self, num_steps: float) -> float:
+        """Graphs after so many steps; beyond what is known, as many more a doubling as before."""
+        known = sorted({0: 0, **self.recordings}.items())
+        for (low, few), (high, many) in pairwise(known):
+            if num_steps <= high:
+                return few + (many - few) * (num_steps - low) / (high - low)
+        (_, few), (last, many) = known[-2:]
+        return many + (many - few) * math.log2(num_steps / last)
 
     def _rising(self, num_live: int) -> float:
         """Noise may have made more trials look faster than fewer."""

@@ -3,7 +3,7 @@
 Shapes: K slots.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from trainables.packing.peft_format import (
     read_slot,
     write_slot,
 )
-from trainables.packing.shapes import Rounding
+from trainables.packing.shapes import Rounding, Shape
 from trainables.packing.slot import Slot, StepResult, scaling
 
 LAUNCH_BOUND_FLOP = 1e14
@@ -133,6 +133,15 @@ class Pack:
         self.last_tokens = (sum(table.num_real for table in tables), computed)
         return self._optimize(training)
 
+    def shapes_of(self, slots: Mapping[int, Slot]) -> list[Shape]:
+        """Shapes of the passes in which such slots would make their next step."""
+        return [self._wanted(units) for units in self._groups(slots)]
+
+    @property
+    def num_recorded(self) -> int:
+        """CUDA graphs that were recorded so far."""
+        return self._passes.num_recorded
+
     @contextmanager
     def holding(self, adapters: Sequence[Path | None]) -> Iterator[list[int]]:
         """Slots that hold saved adapters to be scored, not trained; None is the untuned base.
@@ -185,16 +194,20 @@ class Pack:
         """The passes of the next step, or of one ahead of it."""
         key = tuple((place, id(slot), slot.step + ahead) for place, slot in training.items())
         if key != self._prepared[0]:
-            units = [
-                u for k, slot in training.items() for u in slot.units(k, self._max_tokens, ahead)
-            ]
-            groups = grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
-            self._prepared = (key, [self._table(one) for one in groups])
+            tables = [self._table(one) for one in self._groups(training, ahead)]
+            self._prepared = (key, tables)
         return self._prepared[1]
 
+    def _groups(self, slots: Mapping[int, Slot], ahead: int = 0) -> list[list[Unit]]:
+        """What goes through the model together."""
+        units = [u for k, slot in slots.items() for u in slot.units(k, self._max_tokens, ahead)]
+        return grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
+
     def _table(self, units: Sequence[Unit]) -> Table:
-        wanted = shape_of(units, len(self._slots), self._rounding(units))
-        return tabulate(units, self._passes.shape_for(wanted))
+        return tabulate(units, self._passes.shape_for(self._wanted(units)))
+
+    def _wanted(self, units: Sequence[Unit]) -> Shape:
+        return shape_of(units, len(self._slots), self._rounding(units))
 
     def _rounding(self, units: Sequence[Unit]) -> Rounding:
         if not self._is_fast:

@@ -1,5 +1,8 @@
 """Runs passes forward and backward; on a GPU, as CUDA graphs that are recorded once a shape."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -26,8 +29,15 @@ class Passes:
         self._is_graphed = is_graphed
         self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._choice = ShapeChoice()
+        self.num_recorded = 0
+        """Graphs, those that were given up again included."""
         self._warm: set[bool] = set()
+        self._most_tokens = 0
+        """Of a recorded pass: one that is no larger needs no more memory."""
         self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
+        self._stream = torch.cuda.Stream() if is_graphed else None  # type: ignore[no-untyped-call]
+        """Where this pack's graphs are recorded, and no other: cuBLAS has one workspace a stream,
+        which all of them use, and which goes with any one of them (pytorch/pytorch#193402)."""
         self.losses_K = torch.zeros(len(params_KP), device=self._device)
         """Mean loss a label of each slot's step, as far as its passes have run."""
 
@@ -58,8 +68,10 @@ class Passes:
 
     def forget(self) -> None:
         """Give the graphs' memory back, after it ran out."""
-        self._graphs.clear()
         if self._is_graphed:
+            torch.cuda.synchronize()
+            self._graphs.clear()
+            self._most_tokens = 0
             self._pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
 
@@ -72,13 +84,28 @@ class Passes:
 
     def _graph(self, shape: Shape) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         if shape not in self._graphs:
-            if len(self._graphs) == MAX_GRAPHS:  # the one that was used least recently goes
-                del self._graphs[next(iter(self._graphs))]
+            if len(self._graphs) == MAX_GRAPHS:  # they share too much for one to go
+                self.forget()
             size = sum(shape.sizes.values())
             inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            torch.cuda.synchronize()
+            if shape.num_tokens > self._most_tokens:
+                torch.cuda.empty_cache()
+            with self._recording(graph):
                 self._run(inputs, shape)
+            self._most_tokens = max(self._most_tokens, shape.num_tokens)
             self._graphs[shape] = (graph, inputs)
-        self._graphs[shape] = self._graphs.pop(shape)
+            self.num_recorded += 1
         return self._graphs[shape]
+
+    @contextmanager
+    def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        """As torch.cuda.graph, which returns all unused memory to the driver each time: as long as
+        the recording itself."""
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool)
+            try:
+                yield
+            finally:
+                graph.capture_end()

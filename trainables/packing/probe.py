@@ -16,6 +16,7 @@ from trainables.packing.capacity import Capacity
 from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.pace import Pace
 from trainables.packing.pack import Pack
+from trainables.packing.recordings import count_recordings
 from trainables.tasks.base import Row
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def measure_pace(
             pack, rows, scorer_of, settings, capacity, warms_up
         )
         step = mean_step(course, settings.max_steps)
-        steps_s, record_s = _steps(pack, step, capacity.num_slots, warms_up)
+        steps_s, record_s = _steps(pack, step, capacity, warms_up)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -90,6 +91,7 @@ def measure_pace(
         row_s=row_s,
         batch_rows=batch_rows,
         record_s=record_s,
+        recordings=count_recordings(pack.shapes_of, course, trials) if record_s else {},
         probe_s=time.perf_counter() - began_s,
     )
 
@@ -116,16 +118,22 @@ def _trials(
     ]
 
 
-def _steps(pack: Pack, step: int, num_slots: int, warms_up: bool) -> tuple[dict[int, float], float]:
-    """Seconds of a step by the number of trials in it: of all, of one, and of half if time allows.
+def _steps(
+    pack: Pack, step: int, capacity: Capacity, warms_up: bool
+) -> tuple[dict[int, float], float]:
+    """Seconds of a step by the number of trials in it, and of recording a graph.
 
-    Before it is timed, a step is made once, so that kernels are there and graphs recorded. How much
-    longer that takes, at least, is what recording costs.
+    Steps are those of all slots, of one, and, if time allows, of as many as a search has, or else
+    of half. Before one is timed it is made once, so that kernels are there and graphs recorded;
+    what that takes longer is shared among the graphs.
     """
     began_s = time.perf_counter()
-    wanted = sorted({1, max(1, num_slots // 2), num_slots}, reverse=True)
+    num_slots = capacity.num_slots
+    few = capacity.num_searching
+    middle = few if few is not None and few < num_slots else num_slots // 2
+    wanted = sorted({1, max(1, middle), num_slots}, reverse=True)
     found: dict[int, float] = {}
-    first: dict[int, float] = {}
+    extra_s, num_graphs = 0.0, 0
     for num_live in wanted:
         for slot in range(num_live, num_slots):
             if slot not in pack.free_slots():
@@ -133,13 +141,18 @@ def _steps(pack: Pack, step: int, num_slots: int, warms_up: bool) -> tuple[dict[
         is_late = time.perf_counter() - began_s > PROBE_S
         if is_late and found and num_live != 1:
             continue
+        first_s, num_before = 0.0, pack.num_recorded
         if warms_up:
             _lead_to(pack, num_live, step)
-            first[num_live] = _timed(pack.step)
+            num_before = pack.num_recorded
+            first_s = _timed(pack.step)
+        num_new = pack.num_recorded - num_before
         _lead_to(pack, num_live, step)
         found[num_live] = _timed(pack.step)  # reads its losses, so it waits for the GPU
-    extra_s = (first[num_live] - found[num_live] for num_live in first)
-    return found, max(0.0, min(extra_s, default=0.0))
+        if num_new:
+            extra_s += max(0.0, first_s - found[num_live])
+            num_graphs += num_new
+    return found, extra_s / max(1, num_graphs)
 
 
 def _lead_to(pack: Pack, num_live: int, step: int) -> None:

@@ -45,6 +45,8 @@ class Rounds:
         examples: the training rows of every trial.
         leases: whose trials train.
         admit_wait_s: how long a trial waits for others, so that they enter together.
+        num_searching: trials that a search has in the pack: with so many, no other is waited for.
+            None if they are as many as there are slots.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before: it trains on meanwhile, but never two rungs ahead.
         ledger: is told what the loop does.
@@ -60,6 +62,7 @@ class Rounds:
         admit_wait_s: float,
         decision_wait_s: float,
         ledger: LedgerKeeper,
+        num_searching: int | None = None,
     ) -> None:
         self._pack = pack
         self._scorer_at = scorer_at
@@ -68,6 +71,7 @@ class Rounds:
         self._admit_wait_s = admit_wait_s
         self._decision_wait_s = decision_wait_s
         self._ledger = ledger
+        self._num_searching = num_searching
         self._tenants: dict[int, Tenant] = {}
         self._num_usable = len(pack.free_slots())
 
@@ -127,7 +131,8 @@ class Rounds:
         if not free or not waiting:
             return
         waited_s = time.monotonic() - waiting[0].waits_since_s
-        if len(waiting) >= len(free) or waited_s >= self._admit_wait_s:
+        are_all = len(self._tenants) + len(waiting) == self._num_searching
+        if are_all or len(waiting) >= len(free) or waited_s >= self._admit_wait_s:
             self._place(list(zip(free, waiting, strict=False)))
 
     def _place(self, placed: Sequence[tuple[int, Lease]]) -> None:

@@ -17,17 +17,25 @@ from sweeps.cost.budget import (
     Spent,
     allowed_s,
     check_budget,
-    num_runs,
     spent,
 )
 from sweeps.cost.durations import seconds_of, spelled
 from sweeps.cost.forecast import Forecast
-from sweeps.cost.simulation import CLOSING_S, REPORT_S, START_S
+from sweeps.cost.workload import (
+    CLOSING_S,
+    EVALUATION_S,
+    PROPOSAL_S,
+    REFILL_S,
+    REPORT_S,
+    VERDICT_S,
+    start_s,
+)
 from trainables.errors import SweepAborted
 from trainables.packing.ledger import Ledger
 
 LOAD = make_load(num_trials=30, rungs=(10, 30), eval_rows=(0, 0), concurrency=4, test_rows=0)
-AFTER_S = (1 + RESERVE_MARGIN_FRAC) * CLOSING_S
+TEST_S = 2 * EVALUATION_S + CLOSING_S
+AFTER_S = (1 + RESERVE_MARGIN_FRAC) * TEST_S
 """What a budget keeps for the time after a search without finals."""
 
 
@@ -105,8 +113,8 @@ def test_trials_begin_as_long_as_they_can_report_before_what_follows_the_search(
     clock, forecast, budget = make_budget(100.0, Steady(1.0))
     forecast.trial_started(trial(0), 0)
     clock.now_s += 10.0
-    tell_report(forecast, 0, 10, 1.0, seconds=10.0)
-    first_s = 10 * 1.0 + REPORT_S
+    tell_report(forecast, 0, 10, 1.0, seconds=10.0 + REPORT_S + EVALUATION_S)
+    first_s = 10 * 1.0 + REPORT_S + EVALUATION_S
     clock.now_s = 1000 + 100 - AFTER_S - first_s - 0.1
     assert budget.allows_new_trial
     clock.now_s += 0.2
@@ -116,7 +124,7 @@ def test_trials_begin_as_long_as_they_can_report_before_what_follows_the_search(
 def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
     clock, forecast, budget = make_budget(100.0, Steady(1.0))
     forecast.trial_started(trial(0), 0)
-    clock.now_s += 73.0
+    clock.now_s += 75.0
     forecast.trial_started(trial(1), 1)
     now_s, clock.now_s = clock.now_s, 2000.0
     assert budget.late_trials() == []  # nobody has reported: there would be no result
@@ -129,24 +137,18 @@ def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
 
 
 def test_finals_get_the_time_that_they_are_predicted_to_take() -> None:
-    _, forecast, budget = make_budget(1000.0, Steady(1.0, trial_s=0.5), num_final_runs=8)
-    steps_s = 3 * 30 * (1.0 + 4 * 0.5) + 3 * 2 * REPORT_S  # 4 x 3 runs, 4 at once
-    expected_s = START_S + steps_s + 2 * 2.0 + CLOSING_S
+    speed = Steady(1.0, trial_s=0.5)
+    _, _, budget = make_budget(1000.0, speed, num_final_runs=8)
+    rounds_s = 3 * (30 * (1.0 + 4 * 0.5) + 2 * (4 * REPORT_S + EVALUATION_S))
+    refills_s = 2 * (REFILL_S + 4 * PROPOSAL_S)
+    after_s = VERDICT_S + TEST_S
+    expected_s = start_s(LOAD, 4) + rounds_s + refills_s + after_s  # 4 x 3 runs, 4 at once
     assert budget.search_ends_s(4) == pytest.approx(2000 - 1.1 * expected_s)
     assert budget.search_ends_s(1) > budget.search_ends_s(2) > budget.search_ends_s(4)
-    for number in range(4):
-        forecast.trial_started(trial(number), number)
-        forecast.trial_ended(trial(number), "completed", "")
-    assert budget.search_ends_s(4) > 2000 - 1.1 * expected_s + 50
-
-
-def test_finals_train_all_seeds_but_those_that_the_search_has_trained() -> None:
-    config = make_config(finals=True, num_finalists=3, num_final_seeds=2)
-    assert num_runs(config, num_trials=1, num_completed=0) == 2
-    assert num_runs(config, num_trials=3, num_completed=0) == 6
-    assert num_runs(config, num_trials=9, num_completed=0) == 6 + 1  # and a start point
-    assert num_runs(config, num_trials=9, num_completed=5) == 3 + 1
-    assert num_runs(make_config(finals=False), 9, 0) == 0
+    _, _, wide = make_budget(1000.0, speed, num_final_runs=8, final_concurrency=12)
+    round_s = 30 * (1.0 + 12 * 0.5) + 2 * (12 * REPORT_S + EVALUATION_S)
+    at_once_s = start_s(LOAD, 12) + round_s + after_s
+    assert wide.search_ends_s(4) == pytest.approx(2000 - 1.1 * at_once_s)
 
 
 def test_the_first_trial_may_always_begin() -> None:
@@ -187,7 +189,7 @@ def test_the_clock_is_looked_at_once_a_second() -> None:
 
 def test_a_budget_without_room_for_one_trial_is_refused_with_one_that_has() -> None:
     speed = Steady(1.0)
-    needed_s = START_S + 10 + REPORT_S + CLOSING_S
+    needed_s = start_s(LOAD, 4) + 10 + 4 * REPORT_S + EVALUATION_S + TEST_S
     config = make_config(time_budget="10s")
     check_budget(config, LOAD, speed, needed_s + 0.1)
     with pytest.raises(SweepAborted, match="the budget leaves 10 s, but one trial") as raised:

@@ -9,7 +9,7 @@ from invented_load import Steady, make_load
 from invented_sweep import make_config
 
 from sweeps.cost.estimate import estimate, workload
-from sweeps.cost.simulation import REPORT_S, segment_s
+from sweeps.cost.workload import EVALUATION_S, REPORT_S, segment_s
 from sweeps.lanes import Lanes
 from trainables.packing.capacity import Capacity
 
@@ -46,7 +46,14 @@ def test_workload_follows_the_config_and_the_hardware() -> None:
         num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
         predicted_gib=1.0,
     )  # fmt: skip
-    lanes = Lanes(concurrency=8, num_gpus=2, slots_per_gpu=4, capacity=capacity)
+    lanes = Lanes(
+        concurrency=8,
+        final_concurrency=7,
+        num_cpus=32,
+        num_gpus=2,
+        slots_per_gpu=4,
+        capacity=capacity,
+    )
     config = make_config(
         num_trials=20, eval_rows=100, low_rung_eval_rows=30, finals=True, num_finalists=3,
         num_final_seeds=2,
@@ -54,9 +61,10 @@ def test_workload_follows_the_config_and_the_hardware() -> None:
     load = workload(config, lanes, num_validation=60, num_test=70)
     assert load.eval_rows == (30, 30, 60) and load.rungs == (1, 3, 9)
     assert (load.num_packs, load.num_gpus, load.concurrency) == (2, 2, 8)
-    assert load.num_final_runs == 3 * 1 + 1 and load.test_rows == 70
+    assert load.num_final_runs == 3 * 2 + 1 and load.final_concurrency == 7
+    assert (load.num_cpus, load.num_tested, load.test_rows) == (32, 3, 70)
     alone = dataclasses.replace(lanes, capacity=None)
     assert workload(config, alone, 60, 70).num_packs == 8
     assert segment_s(load, Steady(row_s=0.1), 3, 2) == pytest.approx(
-        6 * 1.0 + 2 * 60 * 0.1 + REPORT_S
+        6 * 1.0 + 2 * 60 * 0.1 + 2 * REPORT_S + EVALUATION_S
     )

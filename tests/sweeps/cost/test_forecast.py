@@ -9,12 +9,18 @@ from invented_load import Steady, make_load
 from invented_sweep import METRIC, make_config, make_history, make_report
 
 from sweeps.cost.forecast import FACTORS, Forecast, Observed, Scaled
-from sweeps.cost.simulation import CLOSING_S, REPORT_S, Workload
+from sweeps.cost.workload import CLOSING_S, EVALUATION_S, REPORT_S, Workload, start_s
 from sweeps.paths import RunPaths
 from sweeps.tracking.events import TrialHistory
 from trainables.config import TrialConfig
 
 LOAD = make_load(num_trials=3, rungs=(3, 9), eval_rows=(0, 0), concurrency=3, test_rows=0)
+
+
+ALONE_S = REPORT_S + EVALUATION_S
+"""A report of one trial, and of three."""
+ROUND_S = 3 * REPORT_S + EVALUATION_S
+TEST_S = 2 * EVALUATION_S + CLOSING_S
 
 
 class Clock:
@@ -66,7 +72,7 @@ def test_without_a_pace_nothing_is_foretold_until_a_trial_reports() -> None:
 def test_a_measured_pace_foretells_the_sweep_before_its_first_trial() -> None:
     forecast = make_forecast(Clock(), speed=Steady(2.0))
     left_s = forecast.left_s()
-    assert left_s == pytest.approx(4 + 9 * 2.0 + 2 * REPORT_S + CLOSING_S)
+    assert left_s == pytest.approx(start_s(LOAD, 3) + 9 * 2.0 + ROUND_S + ALONE_S + TEST_S)
 
 
 def test_the_time_left_counts_down_between_two_forecasts() -> None:
@@ -83,7 +89,7 @@ def test_reports_correct_the_measured_pace_within_bounds(actual_s: float, factor
     clock = Clock()
     forecast = make_forecast(clock, speed=Steady(2.0))
     forecast.trial_started(trial(0), 0)
-    tell_report(forecast, 0, 3, 1.0, seconds=actual_s)
+    tell_report(forecast, 0, 3, 1.0, seconds=actual_s + ALONE_S)
     speed = forecast.speed
     assert isinstance(speed, Scaled) and speed.factor == pytest.approx(factor)
     assert speed.step_s(1) == pytest.approx(2.0 * factor)
@@ -94,13 +100,13 @@ def test_a_stopped_trial_takes_its_remaining_steps_off_the_time_left() -> None:
     load = dataclasses.replace(LOAD, num_trials=1)
     forecast = make_forecast(clock, load, speed=Steady(2.0))
     forecast.trial_started(trial(0), 0)
-    tell_report(forecast, 0, 3, 1.0, seconds=6.0)
+    tell_report(forecast, 0, 3, 1.0, seconds=6.0 + ALONE_S)
     clock.now_s += 10.0
     before_s = forecast.left_s()
     forecast.trial_ended(trial(0), "stopped", "place 2 of 2")
     clock.now_s += 10.0
-    assert before_s == pytest.approx(6 * 2.0 - 10.0 + REPORT_S + CLOSING_S)
-    assert forecast.left_s() == pytest.approx(CLOSING_S)
+    assert before_s == pytest.approx(6 * 2.0 - 10.0 + ALONE_S + TEST_S)
+    assert forecast.left_s() == pytest.approx(TEST_S)
 
 
 def test_arrivals_are_those_of_running_trials_at_their_next_rung() -> None:
@@ -109,10 +115,10 @@ def test_arrivals_are_those_of_running_trials_at_their_next_rung() -> None:
     forecast.trial_started(trial(0), 0)
     forecast.trial_started(trial(1), 1)
     clock.now_s += 6.0
-    tell_report(forecast, 0, 3, 1.0, seconds=6.0)
+    tell_report(forecast, 0, 3, 1.0, seconds=6.0 + ALONE_S + REPORT_S)
     forecast.trial_ended(trial(1), "failed", "")
-    assert forecast.arrivals_s() == {"t0000": pytest.approx(1006 + 6 * 2.0 + REPORT_S)}
-    assert forecast.num_reported == 1 and forecast.num_completed == 0
+    assert forecast.arrivals_s() == {"t0000": pytest.approx(1006 + 6 * 2.0 + ALONE_S)}
+    assert forecast.num_reported == 1
 
 
 def test_a_resumed_sweep_is_foretold_from_where_it_stands() -> None:
@@ -123,7 +129,7 @@ def test_a_resumed_sweep_is_foretold_from_where_it_stands() -> None:
     assert state.num_begun == 3
     assert [(one.trial_id, one.step) for one in state.running] == [("t0002", 3.0)]
     assert set(state.values[3]) == {"t0000", "t0001", "t0002"}
-    assert forecast.left_s() == pytest.approx(6 * 2.0 + REPORT_S + CLOSING_S)
+    assert forecast.left_s() == pytest.approx(6 * 2.0 + ALONE_S + TEST_S)
 
 
 def test_places_follow_the_first_rung_and_scores_that_are_no_numbers_stand_in_the_middle() -> None:
@@ -153,7 +159,7 @@ def test_in_the_finals_only_their_runs_are_left() -> None:
     forecast = make_forecast(clock, speed=Steady(2.0))
     for number in range(3):
         forecast.trial_started(trial(number), number)
-        tell_report(forecast, number, 3, 1.0, seconds=6.0)
+        tell_report(forecast, number, 3, 1.0, seconds=6.0 + ALONE_S)
         forecast.trial_ended(trial(number), "stopped", "")
     runs = [
         dataclasses.replace(make_history(n, None), trial_id=f"f{n}", final_of=f"t{n:04d}", seed=1)
@@ -163,6 +169,7 @@ def test_in_the_finals_only_their_runs_are_left() -> None:
     before_s = forecast.left_s()
     forecast.finals_started(runs)
     clock.now_s += 10.0
-    assert before_s == pytest.approx(CLOSING_S)
-    assert forecast.left_s() == pytest.approx(9 * 2.0 + 2 * REPORT_S + CLOSING_S)
+    assert before_s == pytest.approx(TEST_S)
+    reports_s = 2 * (2 * REPORT_S + EVALUATION_S)
+    assert forecast.left_s() == pytest.approx(9 * 2.0 + reports_s + TEST_S)
     assert forecast.is_in_finals and forecast.num_reported == 3

@@ -102,7 +102,9 @@ def test_the_words_say_what_the_claims_rest_on() -> None:
 
 
 def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
-    lanes = Lanes(concurrency=4, num_gpus=2, slots_per_gpu=2, capacity=None)
+    lanes = Lanes(
+        concurrency=4, final_concurrency=4, num_cpus=8, num_gpus=2, slots_per_gpu=2, capacity=None
+    )
     shares = shares_by(lanes, HISTORIES[:2], [])
     assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
     capacity = Capacity(

@@ -66,7 +66,7 @@ def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_p
     assert scene.config.rungs == (5, 10)
     for _ in range(2):
         scene.book.next_trial()
-    scene.clock.now_s = 1000.0 + BUDGET_S - 8.0
+    scene.clock.now_s = 1000.0 + BUDGET_S - 6.0
     assert scene.report("t0000", 5) == {"t0000": False}
     late = ("stopped", BUDGET_REASON)
     assert scene.ends() == {"t0000": late, "t0001": (None, "")}  # it may report any moment
@@ -80,7 +80,7 @@ def test_what_asha_stopped_keeps_its_own_reason(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     for _ in range(3):
         scene.book.next_trial()
-    scene.clock.now_s = 1000.0 + BUDGET_S - 8.0
+    scene.clock.now_s = 1000.0 + BUDGET_S - 6.0
     scene.report("t0000", 5, value=3.0)
     assert scene.report("t0001", 5, value=1.0) == {"t0001": False}
     scene.clock.now_s += 6.0
@@ -99,10 +99,10 @@ def test_the_finals_follow_and_are_left_alone(tmp_path: Path) -> None:
     scene.limit.keep()
     assert scene.ends() == {"t0000": ("stopped", BUDGET_REASON)}
     run = scene.book.next_trial()
-    assert run is not None and run.trial_id == "f0000s0"
+    assert run is not None and run.trial_id == "f0000s1"
     scene.clock.now_s += BUDGET_S
-    assert scene.report("f0000s0", 5) == {"f0000s0": True}
-    assert scene.report("f0000s0", 10) == {"f0000s0": False}  # its last step: completed
+    assert scene.report("f0000s1", 5) == {"f0000s1": True}
+    assert scene.report("f0000s1", 10) == {"f0000s1": False}  # its last step: completed
     assert scene.book.num_left == 1
 
 

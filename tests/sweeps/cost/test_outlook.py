@@ -19,7 +19,9 @@ from trainables.packing.ledger import Ledger
 CAPACITY = Capacity(
     num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True, predicted_gib=12.5
 )
-LANES = Lanes(concurrency=4, num_gpus=1, slots_per_gpu=4, capacity=CAPACITY)
+LANES = Lanes(
+    concurrency=4, final_concurrency=4, num_cpus=8, num_gpus=1, slots_per_gpu=4, capacity=CAPACITY
+)
 LOAD = make_load()
 
 

@@ -76,7 +76,10 @@ def plain_resamples(values: list[list[np.ndarray]], seed: int, number: int) -> l
     """The same draws, every row of every resample picked one by one."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(NUM_ROWS, [1 / NUM_ROWS] * NUM_ROWS, number)
-    picked = [generator.multinomial(len(own), [1 / len(own)] * len(own), number) for own in values]
+    picked = [
+        generator.multinomial(max(1, len(own) - 1), [1 / len(own)] * len(own), number)
+        for own in values
+    ]
     found: list[list[float]] = []
     for b in range(number):
         rows = [s for s in range(NUM_ROWS) for _ in range(drawn[b][s])]
@@ -143,6 +146,15 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert one.interval == pytest.approx((1.0, 1.0))
     assert other.interval is not None and other.interval[0] < -1.0 < 3.0 < other.interval[1]
     assert one.probabilities[0] == 1.0 and 0.6 < other.probabilities[0] < 0.9
+
+
+def test_a_few_seeds_show_the_whole_spread_of_their_mean() -> None:
+    """Resampled means of R values vary as s**2 / R says, with s**2 over R - 1."""
+    shifts = np.array([-3.0, 1.0, 2.0])
+    flat = np.full(NUM_ROWS, 40.0)
+    ones = [[mean_of_rows(flat + shift) for shift in shifts], [mean_of_rows(flat)]]
+    found = bootstrap._resampled(ones, NUM_ROWS, 40_000, np.random.default_rng(0))
+    assert found[:, 0].var() == pytest.approx(shifts.var(ddof=1) / 3, rel=0.03)
 
 
 def test_interval_holds_the_true_lead_about_as_often_as_it_claims() -> None:

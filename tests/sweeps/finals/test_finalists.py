@@ -13,7 +13,7 @@ from invented_sweep import LOSS, METRIC, SPACE, make_config, make_history, make_
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.finals import finalists
-from sweeps.finals.finalists import FinalRun, choose, is_over, last_finals, num_runs, num_steps
+from sweeps.finals.finalists import FinalRun, choose, is_over, last_finals, num_runs
 from sweeps.paths import RunPaths
 from sweeps.search.study import Search
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_finals
@@ -34,25 +34,27 @@ def config_of(**changes: Any) -> SweepConfig:
     return make_config(**{**known, **changes})
 
 
-def test_best_completed_trials_train_again_with_the_seeds_that_the_search_did_not_use() -> None:
+def test_best_completed_trials_train_again_with_seeds_that_the_search_did_not_use() -> None:
     found = choose(config_of(start_points=()), HISTORIES, METRIC)
     assert found is not None and found.finalists == ("t0002", "t0001")
     assert found.runs == (
         FinalRun(trial_id="f0002s1", of="t0002", seed=8),
         FinalRun(trial_id="f0002s2", of="t0002", seed=9),
+        FinalRun(trial_id="f0002s3", of="t0002", seed=10),
         FinalRun(trial_id="f0001s1", of="t0001", seed=8),
         FinalRun(trial_id="f0001s2", of="t0001", seed=9),
+        FinalRun(trial_id="f0001s3", of="t0001", seed=10),
     )
     assert found.baseline is None
 
 
-def test_stopped_trials_fill_up_by_rung_and_train_with_the_searchs_seed_too() -> None:
+def test_stopped_trials_fill_up_by_rung() -> None:
     config = config_of(num_finalists=5, num_final_seeds=1, start_points=())
     found = choose(config, HISTORIES, METRIC)
     assert found is not None
     assert found.finalists == ("t0002", "t0001", "t0003", "t0005", "t0000")
     assert [(run.trial_id, run.seed) for run in found.runs] == [
-        ("f0003s0", 7), ("f0005s0", 7), ("f0000s0", 7)
+        (f"f{number:04d}s1", 8) for number in (2, 1, 3, 5, 0)
     ]  # fmt: skip
 
 
@@ -60,10 +62,15 @@ def test_best_start_point_is_trained_to_the_end_to_be_compared_with() -> None:
     config = config_of(num_final_seeds=2, start_points=(point(2e-4),))
     found = choose(config, HISTORIES, METRIC)
     assert found is not None and found.baseline == "t0000"
-    assert found.runs[-1] == FinalRun(trial_id="f0000s0", of="t0000", seed=7)
-    two = choose(replace(config, start_points=(point(2e-4), point(1e-3))), HISTORIES, METRIC)
-    assert two is not None and two.baseline == "t0001"
-    assert [run.of for run in two.runs] == ["t0002", "t0001"]
+    assert found.runs[-1] == FinalRun(trial_id="f0000s1", of="t0000", seed=8)
+    assert [run.of for run in found.runs] == ["t0002"] * 2 + ["t0001"] * 2 + ["t0000"]
+    two = replace(config, start_points=(point(2e-4), point(1e-3)))
+    among = choose(two, HISTORIES, METRIC)
+    assert among is not None and among.baseline == "t0001"
+    assert [run.of for run in among.runs] == ["t0002"] * 2 + ["t0001"] * 2
+    beside = choose(replace(two, num_finalists=1), HISTORIES, METRIC)
+    assert beside is not None and beside.baseline == "t0001"
+    assert [run.of for run in beside.runs] == ["t0002"] * 2
 
 
 def test_start_points_outside_the_space_are_no_trials_of_the_search() -> None:
@@ -95,26 +102,41 @@ def test_no_finals_where_they_are_off_or_nobody_can_take_part(
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
 @example(2, 3, 2**32 - 1)
-def test_every_finalist_has_every_seed_once(num: int, num_seeds: int, seed: int) -> None:
+def test_every_finalist_has_every_fresh_seed_once(num: int, num_seeds: int, seed: int) -> None:
     config = config_of(num_finalists=num, num_final_seeds=num_seeds, seed=seed, start_points=())
     found = choose(config, HISTORIES, METRIC)
     assert found is not None and len(found.finalists) == num
     assert len({run.trial_id for run in found.runs}) == len(found.runs)
-    done = {(h.trial_id, seed) for h in HISTORIES if h.status == "completed"}
-    trained = [(run.of, run.seed) for run in found.runs]
-    assert not done & set(trained)
     for trial_id in found.finalists:
-        own = {one for name, one in [*done, *trained] if name == trial_id}
-        assert own == {(seed + place) % 2**32 for place in range(num_seeds)}
+        own = [run.seed for run in found.runs if run.of == trial_id]
+        assert own == [(seed + place) % 2**32 for place in range(1, num_seeds + 1)]
 
 
-def test_expected_runs_are_those_of_finalists_that_completed_and_of_a_start_point() -> None:
+def test_most_runs_are_those_of_all_finalists_and_of_a_start_point_that_is_none() -> None:
     config = config_of(num_finalists=4, num_final_seeds=3)
-    assert num_runs(config) == 4 * 2 + 1
-    assert num_steps(config) == 9 * 9
-    assert num_runs(replace(config, start_points=())) == 8
-    assert num_runs(replace(config, num_trials=2)) == 2 * 2 + 1
-    assert num_runs(replace(config, finals=False)) == num_steps(replace(config, finals=False)) == 0
+    assert num_runs(config) == 4 * 3 + 1
+    assert num_runs(replace(config, start_points=())) == 12
+    assert num_runs(replace(config, num_trials=2)) == 2 * 3
+    assert num_runs(config, num_trials=1) == 3 and num_runs(config, num_trials=5) == 13
+    assert num_runs(replace(config, finals=False)) == 0
+
+
+@given(
+    statuses=st.lists(st.sampled_from(["completed", "stopped", "failed"]), min_size=1, max_size=9),
+    num_finalists=st.integers(1, 5),
+    num_start_points=st.integers(0, 2),
+)
+def test_never_more_runs_than_were_foretold(
+    statuses: list[str], num_finalists: int, num_start_points: int
+) -> None:
+    points = tuple(point(1e-4 * (n + 1)) for n in range(num_start_points))
+    config = config_of(num_trials=len(statuses), num_finalists=num_finalists, start_points=points)
+    histories = [
+        make_history(n, status, (9 if status == "completed" else 1, float(n % 4)))
+        for n, status in enumerate(statuses)
+    ]
+    found = choose(config, histories, METRIC)
+    assert found is None or len(found.runs) <= num_runs(config)
 
 
 def book_of(folder: Path, config: SweepConfig, study: optuna.Study) -> TrialBook:
@@ -145,7 +167,7 @@ def study() -> optuna.Study:
     return optuna.create_study(direction="maximize")
 
 
-CONFIG = config_of(num_trials=3, num_final_seeds=2, start_points=())
+CONFIG = config_of(num_trials=3, num_final_seeds=1, start_points=())
 VALUES = {"t0000": 1.0, "t0001": 3.0, "t0002": 2.0, "f0001s1": 5.0, "f0002s1": 4.0}
 
 
@@ -236,7 +258,7 @@ def test_finals_may_be_asked_for_later_and_with_more_seeds(
     finish_all(book_of(tmp_path, without, study), VALUES)
     assert is_over(without, read_events(tmp_path / "events.jsonl"), METRIC)
     assert finish_all(book_of(tmp_path, CONFIG, study), VALUES) == ["f0001s1", "f0002s1"]
-    three = replace(CONFIG, num_final_seeds=3)
+    three = replace(CONFIG, num_final_seeds=2)
     begun = finish_all(book_of(tmp_path, three, study), {"f0001s2": 1.0, "f0002s2": 1.0})
     assert begun == ["f0001s2", "f0002s2"]
     assert len(replay_finals(read_events(tmp_path / "events.jsonl"))) == 4

@@ -25,8 +25,10 @@ from trainables.scored import Scored, write_answers
 from trainables.tasks.base import Row
 
 NUM_ROWS = 20
-VALUES = {"t0000": 30.0, "f0000s1": 34.0, "t0001": 32.0, "f0001s1": 33.0}
-"""t0001 was ahead in the search; the means are 32 and 32.5."""
+VALUES = {"f0000s1": 30.0, "f0000s2": 34.0, "f0001s1": 32.0, "f0001s2": 33.0}
+"""The means are 32 and 32.5."""
+LUCK = {"t0000": 50.0, "t0001": 20.0}
+"""What the search gave, which must not count."""
 
 
 def config_of(**changes: Any) -> SweepConfig:
@@ -59,8 +61,8 @@ def final_run(trial_id: str, of: int, seed: int, status: str = "completed") -> T
     return replace(made, trial_id=trial_id, final_of=f"t{of:04d}", seed=seed, reports=reports)
 
 
-SEARCHED = [make_history(n, "completed", (1, 5.0), (9, VALUES[f"t{n:04d}"])) for n in range(2)]
-RUNS = [final_run("f0000s1", 0, 1), final_run("f0001s1", 1, 1)]
+SEARCHED = [make_history(n, "completed", (1, 5.0), (9, LUCK[f"t{n:04d}"])) for n in range(2)]
+RUNS = [final_run(f"f{of:04d}s{seed}", of, seed) for of in range(2) for seed in (1, 2)]
 
 
 def verdict_of(
@@ -77,26 +79,26 @@ def verdict_of(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A run's folder with every run's answers."""
-    for trial_id, value in VALUES.items():
+    for trial_id, value in (VALUES | LUCK).items():
         keep_answers(RunPaths(tmp_path), trial_id, value)
     return tmp_path
 
 
-def test_winner_has_the_best_mean_and_its_best_seed_is_kept(folder: Path) -> None:
+def test_winner_has_the_best_mean_of_fresh_seeds_and_its_best_one_is_kept(folder: Path) -> None:
     found = verdict_of(folder)
     assert [one.trial_id for one in found.finalists] == ["t0001", "t0000"]
     assert [one.mean for one in found.finalists] == [32.5, 32.0]
     assert found.finalists[1].deviation == pytest.approx(8**0.5)
     assert found.winner is not None and found.winner.trial_id == "t0001"
-    assert found.best_run is not None and found.best_run.trial_id == "f0001s1"
-    assert [run.seed for run in found.winner.runs] == [0, 1]
+    assert found.best_run is not None and found.best_run.trial_id == "f0001s2"
+    assert [run.seed for run in found.winner.runs] == [1, 2]
     assert found.notes == ()
 
 
 def test_certainty_is_that_of_the_paired_bootstrap(folder: Path) -> None:
     found = verdict_of(folder, config_of(seed=0))
     expected = compare(
-        [[mean_of_rows(own_scores(VALUES[name])) for name in (f"t{n}", f"f{n}s1")]
+        [[mean_of_rows(own_scores(VALUES[name])) for name in (f"f{n}s1", f"f{n}s2")]
          for n in ("0001", "0000")],
         "max", NUM_ROWS, seed=0,
     )  # fmt: skip
@@ -107,25 +109,19 @@ def test_certainty_is_that_of_the_paired_bootstrap(folder: Path) -> None:
 
 
 def test_failed_run_is_left_out_and_told(folder: Path) -> None:
-    found = verdict_of(folder, runs=[final_run("f0000s1", 0, 1, "failed"), RUNS[1]])
+    found = verdict_of(folder, runs=[*RUNS[:1], final_run("f0000s2", 0, 2, "failed"), *RUNS[2:]])
     assert [(one.trial_id, one.mean) for one in found.finalists] == [
         ("t0001", 32.5), ("t0000", 30.0)
     ]  # fmt: skip
     assert found.finalists[1].deviation is None
-    assert found.notes == ("f0000s1 (t0000 with seed 1) is missing: failed, out of memory",)
+    assert found.notes == ("f0000s2 (t0000 with seed 2) is missing: failed, out of memory",)
     assert found.interval is not None
 
 
 def test_finalist_without_any_run_comes_last_and_cannot_win(folder: Path) -> None:
-    stopped = [make_history(0, "stopped", (1, 99.0)), SEARCHED[1]]
-    runs = [
-        replace(final_run("f0000s1", 0, 1, "failed"), trial_id=f"f0000s{n}", seed=n)
-        for n in range(2)
-    ]
-    found = choose(config_of(), stopped, METRIC)
-    assert found is not None and found.finalists == ("t0001", "t0000")
-    histories = [*stopped, *runs, RUNS[1]]
-    made = decide(config_of(), RunPaths(folder), found, histories, METRIC)
+    """Not even with the best run of the search."""
+    failed = [final_run(f"f0000s{seed}", 0, seed, "failed") for seed in (1, 2)]
+    made = verdict_of(folder, runs=[*failed, *RUNS[2:]])
     assert [one.trial_id for one in made.finalists] == ["t0001", "t0000"]
     assert made.finalists[1].mean is None and made.finalists[1].probability_best is None
     assert made.interval is None and made.finalists[0].probability_best == 1.0
@@ -141,7 +137,7 @@ def test_without_the_rows_answers_the_means_still_decide(tmp_path: Path) -> None
 
 def test_answers_to_other_rows_are_not_compared(tmp_path: Path) -> None:
     for trial_id, value in VALUES.items():
-        keep_answers(RunPaths(tmp_path), trial_id, value, "other" if trial_id[0] == "f" else "row")
+        keep_answers(RunPaths(tmp_path), trial_id, value, f"of {trial_id[-1]} ")
     found = verdict_of(tmp_path)
     assert found.interval is None and found.notes == (
         "no interval: the runs were scored on different rows",
@@ -151,8 +147,8 @@ def test_answers_to_other_rows_are_not_compared(tmp_path: Path) -> None:
 def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path: Path) -> None:
     metric = Metric(name="macro_f1")
     targets = ["a", "b", "b", "c"] * 5
-    said = {"t0000": ["a", "b", "c", "c"] * 5, "t0001": ["a", "b", "b", "c"] * 5}
-    histories = []
+    said = {"f0000s1": ["a", "b", "c", "c"] * 5, "f0001s1": ["a", "b", "b", "c"] * 5}
+    searched, runs = [make_history(n, "completed", (9, 1.0)) for n in range(2)], []
     for number, (trial_id, answers) in enumerate(said.items()):
         folder = checkpoint_folder(RunPaths(tmp_path).trial(trial_id), 9)
         folder.mkdir(parents=True)
@@ -160,13 +156,14 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
         write_answers(folder, answered, Scored(metrics={}, answers=tuple(answers)))
         value = classification_scores(answers, targets, ["a", "b", "c"])["macro_f1"]
         report = make_report(trial_id, 9, 0.0, macro_f1=value)
-        histories.append(replace(make_history(number, "completed"), reports=[report]))
+        own = make_history(number, "completed")
+        runs.append(replace(own, trial_id=trial_id, final_of=f"t{number:04d}", reports=[report]))
     config = config_of(num_final_seeds=1)
-    found = choose(config, histories, metric)
-    assert found is not None and found.runs == ()
-    made = decide(config, RunPaths(tmp_path), found, histories, metric)
+    found = choose(config, searched, METRIC)
+    assert found is not None
+    made = decide(config, RunPaths(tmp_path), found, [*searched, *runs], metric)
     assert made.winner is not None and made.winner.trial_id == "t0001"
-    assert made.lead == pytest.approx(100.0 - histories[0].reports[0].metrics["macro_f1"])
+    assert made.lead == pytest.approx(100.0 - runs[0].reports[0].metrics["macro_f1"])
     assert made.interval is not None and made.interval[0] > 0
 
 
@@ -177,12 +174,12 @@ def test_files_hold_a_row_a_run_and_the_verdict(folder: Path) -> None:
     with paths.finals_csv.open() as file:
         table_rows = list(csv.DictReader(file))
     assert [(row["trial_id"], row["final_of"], row["seed"]) for row in table_rows] == [
-        ("t0001", "t0001", "0"), ("f0001s1", "t0001", "1"),
-        ("t0000", "t0000", "0"), ("f0000s1", "t0000", "1"),
+        ("f0001s1", "t0001", "1"), ("f0001s2", "t0001", "2"),
+        ("f0000s1", "t0000", "1"), ("f0000s2", "t0000", "2"),
     ]  # fmt: skip
     assert [float(row["value"]) for row in table_rows] == [32.0, 33.0, 30.0, 34.0]
     content = json.loads(paths.finals_json.read_text())
-    assert (content["winner"], content["adapter"]) == ("t0001", "f0001s1")
+    assert (content["winner"], content["adapter"]) == ("t0001", "f0001s2")
     assert content["finalists"][0]["mean"] == 32.5
     assert content["interval"] == list(found.interval or ())
     assert content["metric"] == {"name": "rougeLsum", "mode": "max"}
@@ -202,12 +199,12 @@ def test_trials_csv_shows_the_finalists_means(folder: Path) -> None:
 def test_words_name_winner_lead_interval_probability_and_adapter(folder: Path) -> None:
     found = verdict_of(folder)
     told = "\n".join(sentences(found))
-    assert "winner of the finals: t0001, rougeLsum 32.50 +- 0.71 over 2 seeds" in told
+    assert "winner of the finals: t0001, rougeLsum 32.50 +- 0.71 over 2 fresh seeds" in told
     assert found.interval is not None
     low, high = found.interval
     assert f"it leads t0000 by 0.50 (95% interval {low:.2f} to {high:.2f}; 20 validation" in told
     assert low < 0 and "the lead may be chance" in told
-    assert "best/ holds f0001s1" in told
+    assert "best/ holds f0001s2" in told
     first, second = table(found)
     assert (first["finalist"], first["mean rougeLsum"], first["+-"]) == ("t0001", "32.50", "0.71")
     assert float(first["P(best)"]) + float(second["P(best)"]) == pytest.approx(1.0)
@@ -224,11 +221,11 @@ def test_winner_of_the_finals_is_kept_and_tested_with_its_other_seeds(folder: Pa
     histories = [*SEARCHED, *RUNS]
     winner = find_winner(paths, histories, rows(SEARCHED, METRIC), found, verdict_of(folder))
     assert winner is not None
-    assert (winner.trial_id, winner.run_id, winner.seed) == ("t0001", "f0001s1", 1)
+    assert (winner.trial_id, winner.run_id, winner.seed) == ("t0001", "f0001s2", 2)
     assert winner.validation["rougeLsum"] == 33.0
     assert winner.tested == {
+        "f0001s2": folder / "checkpoints" / "f0001s2" / "checkpoint-9",
         "f0001s1": folder / "checkpoints" / "f0001s1" / "checkpoint-9",
-        "t0001": folder / "checkpoints" / "t0001" / "checkpoint-9",
     }
     assert winner.baseline is None
 
@@ -239,13 +236,29 @@ def test_best_start_point_is_tested_beside_the_winner(folder: Path) -> None:
     histories = [*SEARCHED, *RUNS]
     verdict = verdict_of(folder, config)
     winner = find_winner(RunPaths(folder), histories, rows(SEARCHED, METRIC), found, verdict)
+    assert winner is not None and winner.baseline == "f0000s1"
+    assert list(winner.tested) == ["f0001s2", "f0001s1", "f0000s1"]
+
+
+def test_best_start_point_that_is_no_finalist_is_tested_as_the_search_left_it(
+    folder: Path,
+) -> None:
+    config = config_of(start_points=make_config().start_points[:1])
+    searched = [SEARCHED[0], SEARCHED[1], make_history(2, "completed", (9, 60.0))]
+    found = choose(replace(config, num_finalists=1), searched, METRIC)
+    assert found is not None and found.finalists == ("t0002",) and found.baseline == "t0000"
+    run = replace(RUNS[0], trial_id="f0002s1", final_of="t0002")
+    verdict = decide(config, RunPaths(folder), replace(found, runs=found.runs[:1]),
+                     [*searched, run], METRIC)  # fmt: skip
+    histories = [*searched, run]
+    winner = find_winner(RunPaths(folder), histories, rows(searched, METRIC), found, verdict)
     assert winner is not None and winner.baseline == "t0000"
-    assert list(winner.tested) == ["f0001s1", "t0001", "t0000"]
+    assert list(winner.tested) == ["f0002s1", "t0000"]
 
 
 def test_without_finals_the_best_trial_of_the_search_wins(folder: Path) -> None:
     winner = find_winner(RunPaths(folder), SEARCHED, rows(SEARCHED, METRIC), None, None)
     assert winner is not None
-    assert (winner.trial_id, winner.run_id, winner.seed) == ("t0001", "t0001", None)
-    assert list(winner.tested) == ["t0001"]
+    assert (winner.trial_id, winner.run_id, winner.seed) == ("t0000", "t0000", None)
+    assert list(winner.tested) == ["t0000"]
     assert find_winner(RunPaths(folder), [], [], None, None) is None

@@ -162,7 +162,7 @@ def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
     )  # fmt: skip
     card = render(facts(verdict=verdict))
     assert "as a mean over the seeds with which the best trials were trained again" in card
-    assert "- winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 seeds" in card
+    assert "- winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 fresh seeds" in card
     assert "95% interval -0.25 to 1.50" in card and "the lead may be chance" in card
     assert "best/ holds t0001" in card
     assert "| t0001 | 2 | 41.00 | 0.71 | 0.87 |" in card

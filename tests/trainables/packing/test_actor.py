@@ -20,7 +20,7 @@ from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, Tr
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing import actor, alone
 from trainables.packing.capacity import Capacity
-from trainables.packing.events import LeaseLost
+from trainables.packing.events import Finished, LeaseLost
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
@@ -179,6 +179,50 @@ def test_trial_of_a_pack_that_keeps_dying_fails(start: Start, trial: TrialConfig
     found = ended(following)
     assert [report.step for report in found.reports] == [2]
     assert found.failed is not None and "its pack was lost 1 times" in found.failed
+
+
+class DyingPack:
+    """A pack whose loop has ended: its process says so until it is gone, and starts again."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def _tell(self) -> None:
+        self._told += 1
+        if self._told <= 3:
+            raise actor.PackFault("in process 1, RuntimeError: of the test")
+
+    def num_free(self, trial_id: str) -> int:
+        if self._told:
+            self._tell()
+        return 1
+
+    def join(self, trial: TrialConfig) -> int:
+        return 0
+
+    def next_event(self, lease: int, timeout_s: float) -> Finished:
+        self._tell()
+        return Finished()
+
+    def renew(self, lease: int) -> bool:
+        return True
+
+    def leave(self, lease: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("max_failures", "failed"), [(1, None), (0, "in process 1, Runtime")])
+def test_one_death_of_a_pack_is_one_loss_however_often_it_is_met(
+    trial: TrialConfig, max_failures: int, failed: str | None
+) -> None:
+    pack = ray.remote(num_cpus=0, concurrency_groups={"polls": 1})(DyingPack).remote()
+    found = ended(begin(trial, [pack], max_failures=max_failures))
+    if failed is None:
+        assert found.failed is None
+    else:
+        assert found.failed is not None and failed in found.failed
+        assert "lost 1 times" in found.failed and "Traceback" not in found.failed
+        assert found.failed.count("\n") == 0
 
 
 def test_pack_that_cannot_load_aborts_the_sweep(start: Start, trial: TrialConfig) -> None:

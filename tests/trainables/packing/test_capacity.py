@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,14 @@ from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts, read_model_facts
 from trainables.packing import loss
 from trainables.packing.adapters import Adapters
-from trainables.packing.capacity import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, Capacity, choose
+from trainables.packing.capacity import (
+    BUSY_TOKENS,
+    MOST_TOKENS,
+    USABLE_FRAC,
+    Capacity,
+    choose,
+    cpu_threads,
+)
 from trainables.packing.evaluation import generate
 from trainables.packing.peak_bytes import (
     CHUNK_LABELS,
@@ -242,3 +250,14 @@ def test_choosing_loads_no_torch() -> None:
         text=True, check=True,
     )  # fmt: skip
     assert json.loads(found.stdout) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process fewer cores")
+def test_pack_on_cpus_has_a_thread_for_each_core_that_it_may_use() -> None:
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert cpu_threads()["OMP_NUM_THREADS"] == "1"
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert cpu_threads()["OMP_NUM_THREADS"] == str(len(cores))

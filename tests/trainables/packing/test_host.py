@@ -81,6 +81,18 @@ def running(settings: TrainingSettings, capacity: Capacity, **options: Any) -> I
         loop.result()
 
 
+def test_nobody_is_waited_for_once_all_trials_of_a_search_are_there(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """The other slots are for its finals."""
+    kinds = [Hyperparameters(lora_rank=4, lora_alpha=4, learning_rate=1e-3)] * 2
+    trials = trials_of(settings, tmp_path, kinds)
+    capacity = dataclasses.replace(capacity_of(4), num_searching=2)
+    with running(settings, capacity, admit_wait_s=600.0) as host, ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(functools.partial(events_of, host), trials))
+    assert [len(reports_in(events)) for events in found] == [len(settings.rungs)] * 2
+
+
 def trials_of(
     settings: TrainingSettings, folder: Path, kinds: Sequence[Hyperparameters]
 ) -> list[TrialConfig]:

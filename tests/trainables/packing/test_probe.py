@@ -135,6 +135,15 @@ def test_steps_are_linear_between_what_was_measured_and_never_faster_for_more_tr
     assert seconds == sorted(seconds)
 
 
+def test_recording_costs_what_is_new_and_beyond_what_is_known_as_much_a_doubling() -> None:
+    pace = pace_of(record_s=0.5, recordings={1: 2, 2: 4, 4: 5})
+    assert pace.recording_s(0, 1) == 1.0 and pace.recording_s(0, 4) == 2.5
+    assert pace.recording_s(1, 2) == pytest.approx(0.5 * (4.5 - 2))
+    assert pace.recording_s(0, 8) == pytest.approx(0.5 * 6)
+    assert pace.recording_s(8, 8) == pytest.approx(0.5)
+    assert pace.recording_s(4, 0) == 0.0 and pace_of(record_s=0.5).recording_s(0, 9) == 0.0
+
+
 def test_an_evaluation_costs_its_batches_and_its_rows() -> None:
     assert pace_of().evaluation_s(4, 10) == pytest.approx(3 * 2.0 + 40 * 0.5)
     assert pace_of().evaluation_s(32, 2) == pytest.approx(2 * 2.0 + 64 * 0.5)

@@ -19,14 +19,20 @@ MIN_QUERIES = 16
 def token_attention(
     q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, places_B: Tensor
 ) -> Tensor:
-    """(B, H, C): each row's queries over its places up to places_B, its own included."""
+    """(B, H, C): each row's queries over its places up to places_B, its own included.
+
+    Keys and values have equal strides, with the features of a row's place side by side.
+    """
     num_rows, num_heads, head_dim = q_BHC.shape
-    num_key_heads, num_places = keys_BGTC.shape[1:3]
+    num_key_heads = keys_BGTC.shape[1]
+    assert keys_BGTC.stride() == values_BGTC.stride()
+    assert keys_BGTC.stride()[2:] == (head_dim, 1)
     q_BHC = q_BHC.contiguous()
+    places_B = places_B.contiguous()  # those of slots that share one row are one number, expanded
     mixed_BHC = torch.empty_like(q_BHC)
     shared = num_heads // num_key_heads
     _attend[(num_rows, num_key_heads)](
-        q_BHC, keys_BGTC, values_BGTC, places_B, mixed_BHC, head_dim**-0.5, num_places,
+        q_BHC, keys_BGTC, values_BGTC, places_B, mixed_BHC, head_dim**-0.5,
         keys_BGTC.stride(0), keys_BGTC.stride(1), shared, head_dim,
         BLOCK_Q=max(MIN_QUERIES, triton.next_power_of_2(shared)),
         BLOCK_T=BLOCK_PLACES, BLOCK_C=triton.next_power_of_2(head_dim),
@@ -36,8 +42,8 @@ def token_attention(
 
 @triton.jit
 def _attend(
-    q_ptr, keys_ptr, values_ptr, places_ptr, mixed_ptr, scale, num_places, row_stride,
-    head_stride, shared, head_dim, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
+    q_ptr, keys_ptr, values_ptr, places_ptr, mixed_ptr, scale, row_stride, head_stride,
+    shared, head_dim, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)

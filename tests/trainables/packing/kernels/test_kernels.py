@@ -113,14 +113,16 @@ if torch.cuda.is_available():  # the kernels need a GPU
         torch.testing.assert_close(found[1], found[0])
 
     @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
+    @pytest.mark.parametrize("row_places", [(0, 1, 63, 64, 65, 128, 150, 198, 199), (150,)])
     def test_a_token_attends_to_its_row_as_in_torch(
-        num_heads: tuple[int, int], head_dim: int
+        row_places: tuple[int, ...], num_heads: tuple[int, int], head_dim: int
     ) -> None:
+        """Rows at places of their own, and nine slots that share one row of the batch."""
         rows, places = 9, 200
         q = torch.randn(rows, num_heads[0], head_dim, device="cuda", dtype=torch.bfloat16)
         shape = (rows, num_heads[1], places, head_dim)
         keys, values = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        places_B = torch.tensor([0, 1, 63, 64, 65, 128, 150, 198, 199], device="cuda")
+        places_B = torch.tensor(row_places, device="cuda").expand(rows)
         found = token_attention(q, keys, values, places_B)
         is_seen = torch.arange(places, device="cuda") <= places_B[:, None]
         expected = torch.nn.functional.scaled_dot_product_attention(

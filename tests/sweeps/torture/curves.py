@@ -1,0 +1,142 @@
+"""Every trial of a sweep trained again with nothing killed: the curves must be the same."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import small_sweep
+
+from sweeps import record
+from sweeps.config import SweepConfig, from_json
+from sweeps.paths import RunPaths
+from sweeps.tracking.events import TrialHistory, replay_all
+from trainables.config import TrialConfig, TrialReport
+from trainables.model_facts import read_model_facts
+from trainables.packing.capacity import choose
+from trainables.packing.events import Reported
+
+if TYPE_CHECKING:  # loads torch, which the kills do without
+    from trainables.packing.host import PackHost
+
+NUM_SLOTS = 8
+EVENT_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """How the curves of a sweep's trials differ from undisturbed ones."""
+
+    num_curves: int
+    num_reports: int
+    largest_loss_difference: float
+    """Relative, over training and evaluation losses of all reports."""
+    faults: list[str]
+
+
+def compare(folder: Path, scratch: Path) -> Compared:
+    """Trains every trial again, with nothing killed, up to the last report that it made.
+
+    Which trials come far depends on when they report, and so do later proposals; so another sweep
+    would have other trials, and a curve is compared with that of a training of the same
+    hyperparameters and seed, in one undisturbed pack and without Ray.
+    """
+    config = from_json(record.read(RunPaths(folder))["config"])
+    histories = [h for h in replay_all(small_sweep.events_of(folder)) if h.reports]
+    pairs = list(zip(histories, _train_again(config, histories, scratch), strict=True))
+    return Compared(
+        num_curves=len(histories),
+        num_reports=sum(len(history.reports) for history in histories),
+        largest_loss_difference=max((d for pair in pairs for d in _differences(*pair)), default=0),
+        faults=[fault for pair in pairs for fault in faults(*pair)],
+    )
+
+
+def faults(history: TrialHistory, again: Sequence[TrialReport]) -> list[str]:
+    """Reports that differ from those of a second training."""
+    found: list[str] = []
+    other = {report.step: report for report in again}
+    for report in history.reports:
+        where = f"{history.trial_id} at step {report.step}"
+        if report.step not in other:
+            found.append(f"{where}: a second training has no such report")
+            continue
+        undisturbed = _values(other[report.step])
+        for name, value in _values(report).items():
+            if not _is_same(name, value, undisturbed[name]):
+                found.append(f"{where}: {name} is {value}, undisturbed {undisturbed[name]}")
+    return found
+
+
+def _is_same(name: str, value: float, undisturbed: float) -> bool:
+    if name.startswith("rouge"):
+        return abs(value - undisturbed) <= small_sweep.ROUGE_TOLERANCE
+    return math.isclose(value, undisturbed, rel_tol=small_sweep.LOSS_TOLERANCE)
+
+
+def _differences(history: TrialHistory, again: Sequence[TrialReport]) -> Iterator[float]:
+    """Of the losses of the reports that both trainings have."""
+    other = {report.step: report for report in again}
+    for report in history.reports:
+        if report.step in other:
+            undisturbed = _values(other[report.step])
+            for name in ("train_loss", "eval_loss"):
+                yield abs(_values(report)[name] / undisturbed[name] - 1)
+
+
+def _values(report: TrialReport) -> dict[str, float]:
+    return {
+        "train_loss": report.train_loss,
+        "learning_rate": report.learning_rate,
+        "epoch": report.epoch,
+        "tokens": report.tokens,
+        **{name: report.metrics[name] for name in ("eval_loss", "rougeLsum")},
+    }
+
+
+def _train_again(
+    config: SweepConfig, histories: Sequence[TrialHistory], folder: Path
+) -> list[list[TrialReport]]:
+    """The reports of all, each up to its last of the sweep; all wait for slots of one pack."""
+    from trainables.packing.host import PackHost  # loads torch
+
+    settings = config.settings
+    facts = read_model_facts(config.model)
+    capacity = choose(facts, settings, max(config.space.lora_ranks), None, NUM_SLOTS)
+    host = PackHost(settings, capacity, lease_timeout_s=math.inf, decision_wait_s=math.inf)
+    leases = [host.join(_trial(config, history, folder)) for history in histories]
+    with ThreadPoolExecutor(len(leases) + 1) as pool:
+        loop = pool.submit(host.run, until_empty=True)
+        last_steps = [history.reports[-1].step for history in histories]
+        found = list(pool.map(partial(_listen, host), leases, last_steps))
+        loop.result()
+    return found
+
+
+def _listen(host: "PackHost", lease: int, last_step: int) -> list[TrialReport]:
+    """The reports of a lease; it leaves after its last."""
+    reports: list[TrialReport] = []
+    while True:
+        match host.next_event(lease, EVENT_WAIT_S):
+            case Reported(made):
+                reports.append(made)
+                if made.step >= last_step:
+                    host.leave(lease)
+                    return reports
+            case None:
+                pass
+            case _:
+                return reports
+
+
+def _trial(config: SweepConfig, history: TrialHistory, folder: Path) -> TrialConfig:
+    seed = config.seed if history.seed is None else history.seed
+    return TrialConfig(
+        trial_id=history.trial_id,
+        params=history.params,
+        settings=replace(config.settings, seed=seed),
+        folder=folder / "again" / history.trial_id,
+    )

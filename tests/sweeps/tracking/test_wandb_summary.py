@@ -1,0 +1,119 @@
+"""The sweep's own W&B run, with real wandb: its offline files are read back."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from wandb_files import offline_runs
+
+from sweeps.finals.verdict import Finalist, Run, Verdict
+from sweeps.finish import Outcome, Winner
+from sweeps.tracking.wandb_runs import WHOLE, Mode, WandbTracker
+from sweeps.tracking.wandb_summary import _chart, write_summary
+from trainables.config import Hyperparameters, Metric
+from trainables.metrics.confusion import Confusion
+
+METRIC = Metric(name="accuracy")
+PARAMS = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=2e-4)
+OUTCOME = Outcome(
+    winner=Winner(
+        trial_id="t0003", run_id="f0003s2", params=PARAMS, validation={"accuracy": 62.0},
+        tested={"f0003s2": Path("/x")},
+    ),
+    scores={"test": {"accuracy": 60.5, "macro_f1": 58.0}, "test_base": {"accuracy": 38.0}},
+)  # fmt: skip
+RUN = Run(trial_id="f0003s2", seed=2, status="completed", reason="", value=62.0)
+VERDICT = Verdict(
+    metric=METRIC,
+    finalists=(
+        Finalist(trial_id="t0003", params=PARAMS, runs=(RUN,), probability_best=0.75),
+        Finalist(trial_id="t0001", params=PARAMS, runs=(), probability_best=0.25),
+    ),
+    lead=1.5,
+    interval=(-0.5, 3.5),
+)
+CONFUSION = Confusion(("nötr", "olumlu"), ((48, 35), (29, 88)))
+
+
+@pytest.fixture(autouse=True)
+def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without a login."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    yield
+    wandb.teardown()
+
+
+def ended_tracker(folder: Path, mode: Mode = "offline") -> WandbTracker:
+    tracker = WandbTracker(
+        mode, folder, "my sweep", "id-1", "proj", None, METRIC, {"recipe": "turkish_tweets"}
+    )
+    tracker.sweep_ended()
+    return tracker
+
+
+def test_summary_run_holds_test_scores_finals_and_the_confusion_matrix(tmp_path: Path) -> None:
+    write_summary(ended_tracker(tmp_path), OUTCOME, VERDICT, CONFUSION)
+    (run,) = offline_runs(tmp_path).values()
+    assert (run.record.display_name, run.record.job_type) == ("summary", "summary")
+    assert (run.record.run_group, list(run.record.tags)) == ("my sweep", ["turkish_tweets"])
+    assert run.summary["test/accuracy"] == 60.5 and run.summary["test_base/accuracy"] == 38.0
+    assert (run.summary["winner"], run.summary["adapter"]) == ("t0003", "f0003s2")
+    assert run.summary["finals/mean"] == 62.0 and run.summary["finals/probability_best"] == 0.75
+    assert (run.summary["finals/lead_low"], run.summary["finals/lead_high"]) == (-0.5, 3.5)
+    assert "finals/deviation" not in run.summary and run.exit_code == 0
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    assert (folder / WHOLE).exists()
+    (table,) = folder.glob("files/media/table/*.table.json")
+    told = json.loads(table.read_text())
+    assert told["columns"] == ["Actual", "Predicted", "nPredictions"]
+    assert told["data"] == [
+        ["nötr", "nötr", 48], ["nötr", "olumlu", 35], ["olumlu", "nötr", 29],
+        ["olumlu", "olumlu", 88],
+    ]  # fmt: skip
+
+
+def test_confusion_is_the_chart_that_wandb_makes_of_every_row(tmp_path: Path) -> None:
+    """So W&B draws it: the same columns, cells and name of the chart."""
+    targets = [t for t, row in enumerate(CONFUSION.counts) for n in row for _ in range(n)]
+    said = [p for row in CONFUSION.counts for p, n in enumerate(row) for _ in range(n)]
+    theirs = wandb.plot.confusion_matrix(
+        y_true=targets, preds=said, class_names=list(CONFUSION.labels)
+    )
+    ours = _chart(CONFUSION)
+    assert ours.table.columns == theirs.table.columns and ours.table.data == theirs.table.data
+    assert ours.spec.spec_name == theirs.spec.spec_name and ours.spec.fields == theirs.spec.fields
+
+
+def test_summary_of_texts_has_no_confusion_matrix(tmp_path: Path) -> None:
+    write_summary(ended_tracker(tmp_path), OUTCOME, None, None)
+    run = offline_runs(tmp_path)["summary"]
+    assert run.summary["test/accuracy"] == 60.5 and run.rows == []
+    assert not any(name.startswith("finals/") for name in run.summary)
+
+
+def test_a_sweep_that_is_resumed_after_its_end_keeps_one_summary(tmp_path: Path) -> None:
+    write_summary(ended_tracker(tmp_path), OUTCOME, None, None)
+    write_summary(ended_tracker(tmp_path), OUTCOME, VERDICT, CONFUSION)
+    runs = offline_runs(tmp_path)
+    assert list(runs) == ["summary"] and runs["summary"].summary["finals/lead"] == 1.5
+
+
+def test_disabled_tracking_writes_no_summary(tmp_path: Path) -> None:
+    write_summary(ended_tracker(tmp_path / "run", "disabled"), OUTCOME, VERDICT, CONFUSION)
+    assert not (tmp_path / "run").exists()
+
+
+def test_summary_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = ended_tracker(tmp_path)
+    (tmp_path / "wandb").write_text("a file stands where the folder was")
+    write_summary(tracker, OUTCOME, VERDICT, CONFUSION)
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 1 and "W&B failed" in warned[0].getMessage()
