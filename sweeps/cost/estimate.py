@@ -51,6 +51,7 @@ def workload(config: SweepConfig, lanes: Lanes, num_validation: int, num_test: i
         concurrency=lanes.concurrency,
         final_concurrency=lanes.final_concurrency,
         num_cpus=lanes.num_cpus,
+        has_opening=is_packed and not config.has_budget,
         num_final_runs=num_runs,
         num_tested=config.num_final_seeds + 1 if num_runs else 1,
         test_rows=num_test,

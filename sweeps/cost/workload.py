@@ -13,6 +13,9 @@ START_S = 1.8
 PROCESS_S = 2.0
 """Seconds of a core that a trial's process takes to start: 6, 8 and 22 trials were in their slots
 after 2.5, 2.8 and 4.5 s of 16 cores."""
+PLACED_S = 0.5
+"""From the packs' readiness until trials whose processes wait for it are in their slots: 22 trials
+on an H200."""
 REFILL_S = 0.4
 """From a round's decision until the first of the trials that follow is in its slot."""
 PROPOSAL_S = 0.06
@@ -48,6 +51,8 @@ class Workload:
     """Runs of the finals that run at once, over all packs."""
     num_cpus: int
     """Cores, on which trials' processes start."""
+    has_opening: bool = False
+    """Whether the first ones start while the packs load."""
     num_final_runs: int
     num_tested: int
     """Adapters that are tested in the end, beside the untuned base."""
@@ -62,7 +67,9 @@ def test_s(load: Workload, speed: Speed) -> float:
 
 
 def start_s(load: Workload, num_trials: int) -> float:
-    """Seconds from the proposal of so many trials until they are in their slots."""
+    """Seconds from the packs' readiness until so many first trials are in their slots."""
+    if load.has_opening:
+        return PLACED_S
     return START_S + PROCESS_S * num_trials / load.num_cpus
 
 

@@ -56,6 +56,12 @@ def test_processes_start_side_by_side_as_far_as_there_are_cores() -> None:
     assert shares[0] == pytest.approx(8 * shares[1])
 
 
+def test_processes_that_started_while_packs_loaded_cost_nothing() -> None:
+    load = plain(num_cpus=2)
+    opened = dataclasses.replace(load, has_opening=True)
+    assert start_s(opened, 20) == start_s(opened, 1) < start_s(load, 1)
+
+
 def test_a_freed_slot_is_filled_again() -> None:
     load = plain(num_trials=3, concurrency=1)
     found = simulate(load, Steady(), seed=0)
