@@ -24,6 +24,11 @@ class Cluster:
     num_cpus: int
     num_gpus: int
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine alone, and ends with this process."""
+        return self.address == "local"
+
     def __enter__(self) -> "Cluster":
         return self
 

@@ -37,6 +37,11 @@ from trainables.errors import SweepAborted
 
 def hardware(cluster: Cluster) -> Hardware:
     """What the cluster has; the nodes with GPUs are asked for their memory."""
+    if cluster.is_local:  # a process that could be asked starts in half a second
+        here = [gib for _, gib in local_gpus()] if cluster.num_gpus else []
+        return Hardware(
+            num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=min(here, default=None)
+        )
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     ask = ray.remote(num_cpus=0)(local_gpus)
     asked = [

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -54,14 +55,15 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
         bnb_4bit_compute_dtype=dtype,
     )
     logging.disable_progress_bar()
-    base = AutoModelForCausalLM.from_pretrained(
-        model,
-        quantization_config=quantization,
-        dtype=dtype,
-        device_map={"": device()},
-        attn_implementation="sdpa",
-        trust_remote_code=False,
-    )
+    with patch.object(torch.nn.Linear, "reset_parameters", _leave):
+        base = AutoModelForCausalLM.from_pretrained(
+            model,
+            quantization_config=quantization,
+            dtype=dtype,
+            device_map={"": device()},
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+        )
     base.requires_grad_(False)
     _keep_trainable_on_cpu(base)
     return base
@@ -73,6 +75,13 @@ def autocast(compute_dtype: ComputeDtype) -> Iterator[None]:
     is_enabled = compute_dtype == "bfloat16"
     with torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_enabled):
         yield
+
+
+def _leave(linear: torch.nn.Linear) -> None:
+    """Draws no weights on the meta device: a second for 200 layers, before the real ones are read.
+
+    What a checkpoint does not hold, transformers draws by rules of its own.
+    """
 
 
 def _keep_trainable_on_cpu(base: Any) -> None:

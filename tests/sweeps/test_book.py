@@ -634,3 +634,44 @@ def test_resume_with_another_study_is_refused_before_a_number_is_used_twice(
     ) as caught:
         open_book(tmp_path, make_config(start_points=()), is_resumed=True)
     assert "study storage" in caught.value.fix
+
+
+def test_held_trials_start_in_their_order_when_the_book_goes(tmp_path: Path, fuse: Fuse) -> None:
+    paths, listener = RunPaths(tmp_path), Recorder(RunPaths(tmp_path))
+    book = open_book(tmp_path, CONFIG, listener)
+    book.hold()
+    handed = [book.next_trial(), book.next_trial()]
+    assert [trial.trial_id for trial in handed if trial] == ["t0000", "t0001"]
+    assert [event["kind"] for event in read_events(paths.events)] == ["sweep_started"]
+    assert not listener.told
+    book.go()
+    assert listener.told == [("started", "t0000", 0), ("started", "t0001", 1)]
+    assert [history.trial_id for history in replay(read_events(paths.events))] == ["t0000", "t0001"]
+    assert not listener.behind
+
+
+@pytest.mark.parametrize("news", ["report", "end"])
+def test_news_of_a_held_trial_starts_all_of_them_first(
+    tmp_path: Path, fuse: Fuse, news: str
+) -> None:
+    book = open_book(tmp_path, CONFIG)
+    book.hold()
+    book.next_trial(), book.next_trial()
+    if news == "report":
+        goes_on(book, make_report("t0001", 1, 4.0))
+    else:
+        book.end("t0001", "failed", "its process died")
+    kinds = [event["kind"] for event in read_events(RunPaths(tmp_path).events)]
+    assert kinds[:3] == ["sweep_started", "trial_started", "trial_started"]
+    assert kinds[3] in ("report", "trial_ended")
+
+
+def test_driver_killed_while_it_holds_trials_loses_and_repeats_none(
+    tmp_path: Path, fuse: Fuse
+) -> None:
+    book = open_book(tmp_path, CONFIG)
+    book.hold()
+    book.next_trial(), book.next_trial()
+    again = open_book(tmp_path, CONFIG, is_resumed=True)
+    assert train_all(again, CONFIG, {}) == ["t0000", "t0001", "t0002", "t0003"]
+    check_whole(tmp_path, CONFIG)

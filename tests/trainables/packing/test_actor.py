@@ -339,6 +339,16 @@ def test_new_process_of_a_trial_evicts_it_from_other_packs(
     assert isinstance(ray.get(full.next_event.remote(lease, 0.0)), LeaseLost)
 
 
+def test_full_pack_lets_nobody_in(start: Start, settings: TrainingSettings, tmp_path: Path) -> None:
+    """Trials that look at once are told of the same free slots; others stand in other packs."""
+    pack = start(num_slots=2)
+    trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(4)]
+    leases = ray.get([pack.join.remote(trial) for trial in trials], timeout=LIMIT_S)
+    assert sum(lease is not None for lease in leases) == 2
+    joined = next(trial for trial, lease in zip(trials, leases, strict=True) if lease is not None)
+    assert ray.get(pack.join.remote(joined), timeout=LIMIT_S) is not None
+
+
 def test_trials_wait_for_events_at_once_and_never_before_other_calls(
     start: Start, settings: TrainingSettings, tmp_path: Path
 ) -> None:
