@@ -5,7 +5,6 @@ import fcntl
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 
 import ray
@@ -20,7 +19,6 @@ from trainables.packing.capacity import Capacity
 from trainables.packing.ledger import Ledger, read_ledgers
 from trainables.packing.pace import Pace, slowest
 from trainables.scored import Scored
-from trainables.tasks.base import Splits
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +26,6 @@ ENDING_S = 60.0
 """How long packs that end are waited for."""
 PACE_S = 300.0
 """How long packs are waited for to load and to measure their pace."""
-MAX_CHARS = 50_000_000
-"""Rows with more text than this every pack reads itself: Ray's store is small."""
 LEDGER_S = 5.0
 """How long packs are waited for when they are asked where their time went."""
 
@@ -42,28 +38,19 @@ def running(
     *,
     has_trials: bool,
     probed: Sequence[Hyperparameters] = (),
-    splits: Splits | None = None,
 ) -> Iterator[list[ActorHandle]]:
     """Packs on as many GPUs as lanes say, wherever the cluster has them; none for solo trials.
 
-    None either where no trial is left to run. What the packs' pace is measured with is probed, and
-    splits are the rows that were read already; see PackHost.
+    None either where no trial is left to run. What the packs' pace is measured with is probed; see
+    PackHost.
 
     Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
     the checkpoints' folder or holds the GPUs.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     _wait_for_end(checkpoints)
-    shared = ray.put(splits) if splits is not None and _num_chars(splits) < MAX_CHARS else None
     actors = [
-        start_pack(
-            settings,
-            lanes.capacity,
-            checkpoints,
-            has_gpu=lanes.num_gpus > 0,
-            probed=probed,
-            splits=shared,
-        )
+        start_pack(settings, lanes.capacity, checkpoints, has_gpu=lanes.num_gpus > 0, probed=probed)
         for _ in range(lanes.num_packs if has_trials else 0)
         if lanes.capacity is not None
     ]
@@ -159,11 +146,6 @@ def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
         if asked:
             ray.wait(asked, num_returns=len(asked), timeout=LEDGER_S)
     return read_ledgers(checkpoints)
-
-
-def _num_chars(splits: Splits) -> int:
-    rows = chain(splits.train, splits.validation, splits.test)
-    return sum(len(row.prompt) + len(row.target) for row in rows)
 
 
 def _score(

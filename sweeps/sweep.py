@@ -76,7 +76,7 @@ def run_sweep(
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with packs.running(
             parts.lanes, config.settings, paths.checkpoints, has_trials=has_trials,
-            probed=outlook.probed(config), splits=found.splits,
+            probed=outlook.probed(config),
         ) as actors:  # fmt: skip
             try:
                 look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)

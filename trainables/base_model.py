@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -55,7 +54,7 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
         bnb_4bit_compute_dtype=dtype,
     )
     logging.disable_progress_bar()
-    with patch.object(torch.nn.Linear, "reset_parameters", _leave):
+    with _undrawn():
         base = AutoModelForCausalLM.from_pretrained(
             model,
             quantization_config=quantization,
@@ -77,11 +76,17 @@ def autocast(compute_dtype: ComputeDtype) -> Iterator[None]:
         yield
 
 
-def _leave(linear: torch.nn.Linear) -> None:
-    """Draws no weights on the meta device: a second for 200 layers, before the real ones are read.
-
-    What a checkpoint does not hold, transformers draws by rules of its own.
+@contextmanager
+def _undrawn() -> Iterator[None]:
+    """Linear layers are made without drawing weights: a second for 200 layers, before the real ones
+    are read. What a checkpoint does not hold, transformers draws by rules of its own.
     """
+    draw = torch.nn.Linear.reset_parameters
+    torch.nn.Linear.reset_parameters = lambda linear: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Linear.reset_parameters = draw  # type: ignore[method-assign, assignment]
 
 
 def _keep_trainable_on_cpu(base: Any) -> None:

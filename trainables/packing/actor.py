@@ -34,7 +34,6 @@ from trainables.packing.pace import Pace
 if TYPE_CHECKING:  # loads torch and the tasks, which a trial's process does without
     from trainables.packing.host import PackHost
     from trainables.scored import Scored
-    from trainables.tasks.base import Splits
 
 LEASE_TIMEOUT_S = 30.0
 RENEW_S = 2.0
@@ -68,7 +67,6 @@ class PackActor:
         checkpoints: absolute folder that holds one folder a trial.
         lease_timeout_s: how long a trial may be silent before its slot is given to another.
         probed: see PackHost.
-        splits: see PackHost.
     """
 
     def __init__(
@@ -78,7 +76,6 @@ class PackActor:
         checkpoints: Path,
         lease_timeout_s: float = LEASE_TIMEOUT_S,
         probed: Sequence[Hyperparameters] = (),
-        splits: "Splits | None" = None,
     ) -> None:
         since_s = time.monotonic()  # loading torch is the pack's time too
         host_class = load_host()
@@ -86,9 +83,7 @@ class PackActor:
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         if probed and ray.get_runtime_context().was_current_actor_reconstructed:
             probed = ()  # the sweep knows its pace, and its trials wait
-        self._host = host_class(
-            settings, capacity, lease_timeout_s, probed=probed, since_s=since_s, splits=splits
-        )
+        self._host = host_class(settings, capacity, lease_timeout_s, probed=probed, since_s=since_s)
         self._ledger_path = new_path(checkpoints)
         self._lease_timeout_s = lease_timeout_s
         self._num_slots = capacity.num_slots
@@ -239,7 +234,6 @@ def start_pack(
     has_gpu: bool,
     lease_timeout_s: float = LEASE_TIMEOUT_S,
     probed: Sequence[Hyperparameters] = (),
-    splits: "ray.ObjectRef[Splits] | None" = None,
 ) -> ActorHandle:
     """A pack on any GPU of the cluster that is free, or on a CPU; Ray restarts it when it dies."""
     num_polls = 2 * capacity.num_slots + 8  # what a trial asked before it died waits for POLL_S
@@ -248,7 +242,7 @@ def start_pack(
     return actor_class.options(
         num_cpus=1, num_gpus=1 if has_gpu else 0, max_restarts=-1, max_concurrency=8,
         runtime_env={"env_vars": env_vars},
-    ).remote(settings, capacity, checkpoints, lease_timeout_s, probed, splits)  # fmt: skip
+    ).remote(settings, capacity, checkpoints, lease_timeout_s, probed)  # fmt: skip
 
 
 def train(

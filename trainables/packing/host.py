@@ -47,7 +47,6 @@ class PackHost:
         probed: hyperparameters as the sweep's space has them: what the pack's pace is measured
             with before the first trial enters; none to leave that out.
         since_s: time.monotonic() at which the pack's time begins; now if not given.
-        splits: the task's rows, where somebody has read them; they are read if not given.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class PackHost:
         decision_wait_s: float = 10.0,
         probed: Sequence[Hyperparameters] = (),
         since_s: float | None = None,
-        splits: Splits | None = None,
     ) -> None:
         self._settings = settings
         self._capacity = capacity
@@ -70,7 +68,7 @@ class PackHost:
         self._probed = probed
         self._ledger = LedgerKeeper(_device_name(), since_s)
         self._tests: queue.SimpleQueue[_Test] = queue.SimpleQueue()
-        self._splits = splits
+        self._splits: Splits | None = None
         self._scorer: Callable[..., Scorer] | None = None
         self.has_loaded = False
         """Whether the rows and the base are there."""
@@ -164,11 +162,12 @@ class PackHost:
         """Read the rows and the base once, for all trials."""
         reset_peak()
         settings = self._settings
+        task = TASKS[settings.task](settings.task_options)
         tokenizer = load_tokenizer(settings.model)  # transformers loads its parts in one thread
         with ThreadPoolExecutor(2) as pool:  # what these two import has no module in common
             loading = pool.submit(new_pack, settings, self._capacity)
             metrics = pool.submit(load_metrics)
-            splits = self._splits or TASKS[settings.task](settings.task_options).load(settings.data)
+            splits = task.load(settings.data)
             examples = encode_training_rows(
                 tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
             )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 COMPILER = "torch._dynamo"
 MARKS = ("allow_in_graph", "assume_constant_result", "disable")
@@ -26,13 +25,14 @@ def without_compiler() -> Iterator[None]:
     if COMPILER in sys.modules:
         yield
         return
-    stand_in = _StandIn(COMPILER)
-    with patch.object(torch, "compile", _as_it_is):
-        sys.modules[COMPILER] = vars(torch)["_dynamo"] = stand_in
-        try:
-            yield
-        finally:
-            stand_in.make_way()
+    stand_in, compile_ = _StandIn(COMPILER), torch.compile
+    vars(torch)["compile"] = _as_it_is
+    sys.modules[COMPILER] = vars(torch)["_dynamo"] = stand_in
+    try:
+        yield
+    finally:
+        vars(torch)["compile"] = compile_
+        stand_in.make_way()
 
 
 class _StandIn(ModuleType):

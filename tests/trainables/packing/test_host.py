@@ -36,7 +36,6 @@ from trainables.packing.events import (
 from trainables.packing.host import PackHost
 from trainables.packing.pack import Pack
 from trainables.packing.rounds import NO_ROOM
-from trainables.tasks import TASKS
 
 KINDS = (
     Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=3e-3),
@@ -92,17 +91,6 @@ def test_nobody_is_waited_for_once_all_trials_of_a_search_are_there(
     with running(settings, capacity, admit_wait_s=600.0) as host, ThreadPoolExecutor(2) as pool:
         found = list(pool.map(functools.partial(events_of, host), trials))
     assert [len(reports_in(events)) for events in found] == [len(settings.rungs)] * 2
-
-
-def test_rows_that_were_read_already_are_not_read_again(
-    settings: TrainingSettings, tmp_path: Path
-) -> None:
-    gone = dataclasses.replace(settings, data=str(tmp_path / "gone"))
-    splits = TASKS[settings.task](settings.task_options).load(settings.data)
-    (trial,) = trials_of(gone, tmp_path, KINDS[:1])
-    with running(gone, capacity_of(1), splits=splits) as host:
-        found = events_of(host, trial)
-    assert [report.step for report in reports_in(found)] == list(STEPS)
 
 
 def trials_of(
