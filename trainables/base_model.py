@@ -82,11 +82,11 @@ def _undrawn() -> Iterator[None]:
     are read. What a checkpoint does not hold, transformers draws by rules of its own.
     """
     draw = torch.nn.Linear.reset_parameters
-    torch.nn.Linear.reset_parameters = lambda linear: None  # type: ignore[method-assign]
+    torch.nn.Linear.reset_parameters = lambda linear: None  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        torch.nn.Linear.reset_parameters = draw  # type: ignore[method-assign, assignment]
+        torch.nn.Linear.reset_parameters = draw  # type: ignore[method-assign]
 
 
 def _keep_trainable_on_cpu(base: Any) -> None:
