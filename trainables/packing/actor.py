@@ -27,7 +27,6 @@ from trainables.packing.events import (
     Reported,
     Stopped,
 )
-from trainables.packing.lean_imports import without_compiler
 from trainables.packing.ledger import Ledger, new_path, write_ledger
 from trainables.packing.pace import Pace
 
@@ -218,10 +217,13 @@ class PackActor:
 
 
 def load_host() -> "type[PackHost]":
-    """PackHost with torch, in a process that compiles nothing."""
+    """PackHost with torch, in a process that compiles nothing.
+
+    Otherwise bitsandbytes, which wraps what a CPU may run in torch.compile, loads inductor at its
+    import: a second.
+    """
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    with without_compiler():
-        from trainables.packing.host import PackHost
+    from trainables.packing.host import PackHost
 
     return PackHost
 
