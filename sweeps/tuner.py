@@ -134,13 +134,10 @@ def _tuner(
     )
     return tune.Tuner(
         tune.with_resources(trainable_with_data, lanes.trial_resources),
-        tune_config=TuneConfig(
-            search_alg=_BookSearcher(book, metric, lanes),
-            scheduler=_BookScheduler(book, actors, limit, opening.end),
-            num_samples=-1,  # until the book has no trial left
-            reuse_actors=True,
-            trial_name_creator=_trial_id,
-            trial_dirname_creator=_trial_id,
+        tune_config=_tune_config(
+            _BookSearcher(book, metric, lanes),
+            _BookScheduler(book, actors, limit, opening.end),
+            lanes,
         ),
         run_config=RunConfig(
             name="tune",
@@ -152,10 +149,24 @@ def _tuner(
     )
 
 
+def _tune_config(searcher: Searcher, scheduler: FIFOScheduler, lanes: Lanes) -> TuneConfig:
+    return TuneConfig(
+        search_alg=searcher,
+        scheduler=scheduler,
+        num_samples=-1,  # until the book has no trial left
+        # Without it Tune waits for each trial's process before it asks for the next trial.
+        max_concurrent_trials=max(lanes.concurrency, lanes.final_concurrency),
+        reuse_actors=True,
+        trial_name_creator=_trial_id,
+        trial_dirname_creator=_trial_id,
+    )
+
+
 class _BookSearcher(Searcher):  # type: ignore[misc]
     """Hands the book's next trial to Tune, as long as fewer than may be at once have one.
 
-    Tune's own limit of trials at once is one number; here the finals have another than the search.
+    Tune's own limit of trials at once is the larger of two: the finals have another than the
+    search.
     """
 
     def __init__(self, book: TrialBook, metric: Metric, lanes: Lanes) -> None:

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from scipy import stats  # type: ignore[import-untyped]
+
 from sweeps.config import Engine
 from trainables.config import ComputeDtype, Hyperparameters, TrialReport
 from trainables.packing.compare import AdapterDistance
@@ -20,7 +22,8 @@ METRIC_LIMITS: dict[ComputeDtype, float] = {"float32": 1.0, "bfloat16": 3.0}
 """Largest difference of the metric (0 to 100), if it is more than one row can make: where two
 tokens are nearly as likely, rounding decides how an answer goes on."""
 NUM_DEVIATIONS = 4.0
-"""How far from the mean of the seeds a training may lie, in their standard deviations."""
+"""How far from the mean of many seeds a training may lie, in their standard deviations; from that
+of a few, whose deviation is itself uncertain, as much further as Student's t has it."""
 SEEDS_FLOOR = 0.02
 """Relative distance from the mean of the seeds that always counts as within them."""
 
@@ -158,8 +161,17 @@ def _seed_faults(certificate: Certificate) -> list[str]:
 
 def _seeds_limit(certificate: Certificate, name: str, deviation: float) -> float:
     if name in LOSSES:
-        return max(SEEDS_FLOOR, NUM_DEVIATIONS * _loss_deviation(certificate))
+        return max(SEEDS_FLOOR, _num_deviations(certificate) * _loss_deviation(certificate))
     return max(gap_limit(certificate, name), NUM_DEVIATIONS * deviation)
+
+
+def _num_deviations(certificate: Certificate) -> float:
+    """Half the prediction interval of one more training, in pooled standard deviations, at the
+    level that NUM_DEVIATIONS has of a normal distribution."""
+    num_seeds, num_places = len(certificate.alone), len(_loss_spreads(certificate))
+    freedom = max(1, (num_seeds - 1) * num_places)
+    quantile = float(stats.t.isf(stats.norm.sf(NUM_DEVIATIONS), freedom))
+    return quantile * math.sqrt(1 + 1 / num_seeds)
 
 
 def _loss_deviation(certificate: Certificate) -> float:
@@ -167,9 +179,14 @@ def _loss_deviation(certificate: Certificate) -> float:
 
     A few seeds tell little at one rung; over all of them they tell more.
     """
-    spreads = [s for (_, name), s in certificate.spreads().items() if name in LOSSES]
-    squares = [(deviation / mean) ** 2 for mean, deviation in spreads if mean]
+    squares = [(deviation / mean) ** 2 for mean, deviation in _loss_spreads(certificate)]
     return math.sqrt(statistics.mean(squares)) if squares else 0.0
+
+
+def _loss_spreads(certificate: Certificate) -> list[tuple[float, float]]:
+    """Those of losses that dropout's seed moves: the first step's loss may come before any."""
+    spreads = [s for (_, name), s in certificate.spreads().items() if name in LOSSES]
+    return [(mean, deviation) for mean, deviation in spreads if mean and deviation]
 
 
 def _gap(place: Place, one: float, other: float) -> float:

@@ -111,7 +111,7 @@ def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> Non
 def test_summary_tells_how_the_finals_ended() -> None:
     runs = tuple(
         Run(trial_id=name, seed=seed, status="completed", reason="", value=value)
-        for seed, (name, value) in enumerate([("t0001", 41.5), ("f0001s1", 40.5)])
+        for seed, (name, value) in enumerate([("f0001s1", 41.5), ("f0001s2", 40.5)], 1)
     )
     finalist = Finalist(trial_id="t0001", params=PARAMS, runs=runs, probability_best=0.87)
     other = replace(finalist, trial_id="t0002", runs=runs[1:], probability_best=0.13)
@@ -120,7 +120,7 @@ def test_summary_tells_how_the_finals_ended() -> None:
     )
     trials = rows(HISTORIES, METRIC)
     text = describe(make_config(), PATHS, trials, OUTCOME, verdict=verdict)
-    assert "winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 seeds" in text
+    assert "winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 fresh seeds" in text
     assert "it leads t0002 by 0.50 (95% interval -0.25 to 1.50" in text
     assert "/runs/invented/finals.json" in text
     assert "finals" not in describe(make_config(), PATHS, trials, OUTCOME)

@@ -11,7 +11,9 @@ from typing import Any
 import optuna
 import pytest
 from invented_sweep import METRIC, SPACE, make_config, make_report
+from ray.tune.execution.tune_controller import _get_max_pending_trials
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.tune.tune import _setup_signal_catching
 
 from sweeps import tuner
@@ -21,7 +23,7 @@ from sweeps.lanes import Lanes
 from sweeps.paths import RunPaths
 from sweeps.search.study import Search
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay
-from sweeps.tuner import _BookCallback, _BookScheduler, _BookSearcher
+from sweeps.tuner import _BookCallback, _BookScheduler, _BookSearcher, _tune_config
 from trainables import trial as trainable
 from trainables.config import TrialReport
 from trainables.errors import SweepAborted
@@ -155,6 +157,23 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     for name in runs:
         searcher.on_trial_complete(name, error=True)
     assert list(begun().values()) == ["f0001s3", "f0001s2"]
+
+
+@pytest.mark.parametrize(("concurrency", "final_concurrency"), [(22, 13), (6, 13)])
+def test_as_many_processes_start_side_by_side_as_trials_may_run(
+    sweep: Sweep, concurrency: int, final_concurrency: int
+) -> None:
+    """Tune itself says how many it will start before the first is up."""
+    lanes = Lanes(
+        concurrency=concurrency, final_concurrency=final_concurrency, num_cpus=9, num_gpus=1,
+        slots_per_gpu=22, capacity=None,
+    )  # fmt: skip
+    config = _tune_config(_BookSearcher(sweep.book, METRIC, lanes), sweep.scheduler, lanes)
+    limited = ConcurrencyLimiter(
+        config.search_alg, config.max_concurrent_trials
+    )  # as tune.run does
+    most = max(concurrency, final_concurrency)
+    assert _get_max_pending_trials(SearchGenerator(limited)) == most
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_trials_of_a_whole_sweep_are_what_they_give_alone(
     with_another_seed = max(with_dropout, key=lambda history: history.seed or 0)
     for history in (plain, with_another_seed):
         code, lines, content = certify(folder, history.trial_id, capsys, "--num-seeds", "2")
-        assert code == 0, lines
+        assert code == 0, "\n".join(lines)
         assert content["again"]["reports"][-1]["step"] == history.reports[-1].step
 
 
