@@ -1,6 +1,7 @@
 """Command lines from dataclasses, and one way for every command to end."""
 
 import contextlib
+import errno
 import functools
 import io
 import logging
@@ -18,18 +19,33 @@ EXIT_DONE, EXIT_NO_TRIAL, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Ends the process with main's exit code; a SweepAborted becomes two lines and exit code 2."""
+    """Ends the process with main's exit code; a SweepAborted becomes two lines and exit code 2.
+
+    So does a full disk or quota, whatever was being written.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         code = main()
     except SweepAborted as aborted:
-        for kind, text in (("error", aborted.error), ("fix", aborted.fix)):
-            print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
-        code = EXIT_USER_ERROR
+        code = _told(aborted.error, aborted.fix)
+    except OSError as refused:
+        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" of {refused.filename}" if refused.filename else ""
+        code = _told(
+            f"the disk{place} is full", "free space, then repeat the command with --resume"
+        )
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     sys.stdout.flush()
     sys.exit(code or EXIT_DONE)
+
+
+def _told(error: str, fix: str) -> int:
+    """Says what is wrong and what helps, each on one line; returns the exit code."""
+    for kind, text in (("error", error), ("fix", fix)):
+        print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    return EXIT_USER_ERROR
 
 
 def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None = None) -> Args:

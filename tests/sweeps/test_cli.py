@@ -108,6 +108,17 @@ def test_interrupt_ends_with_130_and_without_a_traceback(
     assert capsys.readouterr() == ("", "")
 
 
+def test_full_disk_is_told_with_its_remedy_whatever_was_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: Path("/dev/full").write_text("a"))
+    assert ended.value.code == 2
+    assert re.fullmatch(r"error: the disk is full\nfix: .* --resume\n", capsys.readouterr().err)
+    with pytest.raises(FileNotFoundError):
+        run_command(lambda: len(Path("/nowhere/at all").read_text()))
+
+
 def test_users_newlines_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int:
         raise SweepAborted("no file a\nfix: rm -rf\r\n b", "look\nthere")
