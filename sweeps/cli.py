@@ -1,7 +1,6 @@
 """Command lines from dataclasses, and one way for every command to end."""
 
 import contextlib
-import errno
 import functools
 import io
 import logging
@@ -11,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
-from trainables.errors import SweepAborted
+from trainables.errors import FULL_DISK, SweepAborted
 
 Args = TypeVar("Args")
 
@@ -29,7 +28,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     except SweepAborted as aborted:
         code = _told(aborted.error, aborted.fix)
     except OSError as refused:
-        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if refused.errno not in FULL_DISK:
             raise
         place = f" of {refused.filename}" if refused.filename else ""
         code = _told(

@@ -5,7 +5,6 @@ once its report stands in it, which is written last and atomically.
 """
 
 import dataclasses
-import errno
 import fcntl
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainables.config import TrialReport
-from trainables.errors import SweepAborted
+from trainables.errors import FULL_DISK, SweepAborted
 
 REPORT_NAME = "report.json"
 ANSWERS_NAME = "answers.jsonl"
@@ -114,7 +113,7 @@ def resumable(folder: Path, max_steps: int, state_names: Sequence[str]) -> Trial
 
 def full_disk(folder: Path, error: Exception) -> SweepAborted | None:
     """What to tell the user if it was a full disk or quota that made a write to folder fail."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    is_full = isinstance(error, OSError) and error.errno in FULL_DISK
     present = next(path for path in (folder, *folder.parents) if path.exists())
     if not is_full and shutil.disk_usage(present).free >= FULL_BYTES:
         return None

@@ -1,5 +1,10 @@
 """The two ways in which work ends early: one trial fails, or the whole sweep aborts."""
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of an OSError that says that a disk, or the user's share of it, is full."""
+
 
 class TrialFailed(Exception):
     """This trial cannot go on (out of memory, non-finite loss); its neighbours can.

@@ -17,7 +17,6 @@ import evaluate
 
 from trainables.metrics.confusion import confusion
 
-OVERALL = ("accuracy", "macro_f1", "mcc")
 PER_CLASS = ("precision", "recall", "f1")
 LETTERS = str.maketrans(
     {"\N{LATIN SMALL LETTER DOTLESS I}": "i", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}

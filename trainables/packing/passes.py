@@ -32,8 +32,6 @@ class Passes:
         self.num_recorded = 0
         """Graphs, those that were given up again included."""
         self._warm: set[bool] = set()
-        self._most_tokens = 0
-        """Of a recorded pass: one that is no larger needs no more memory."""
         self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
         self._stream = torch.cuda.Stream() if is_graphed else None  # type: ignore[no-untyped-call]
         """Where this pack's graphs are recorded, and no other: cuBLAS has one workspace a stream,
@@ -71,7 +69,6 @@ class Passes:
         if self._is_graphed:
             torch.cuda.synchronize()
             self._graphs.clear()
-            self._most_tokens = 0
             self._pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
 
@@ -90,11 +87,10 @@ class Passes:
             inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
             graph = torch.cuda.CUDAGraph()
             torch.cuda.synchronize()
-            if shape.num_tokens > self._most_tokens:
-                torch.cuda.empty_cache()
+            if all(shape.num_tokens > one.num_tokens for one in self._graphs):
+                torch.cuda.empty_cache()  # one that is no larger needs no more memory
             with self._recording(graph):
                 self._run(inputs, shape)
-            self._most_tokens = max(self._most_tokens, shape.num_tokens)
             self._graphs[shape] = (graph, inputs)
             self.num_recorded += 1
         return self._graphs[shape]
