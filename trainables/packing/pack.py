@@ -6,17 +6,20 @@ Shapes: K slots.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainables.base_model import DTYPES
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.examples import Example
+from trainables.memory import is_out_of_memory
 from trainables.packing.adapters import Adapters
 from trainables.packing.batch import Course, Table, Unit, grouped, shape_of, tabulate
 from trainables.packing.model import PackedModel
-from trainables.packing.optimizer import PackedAdamW
+from trainables.packing.optimizer import PackedAdamW, SlotUpdate
 from trainables.packing.passes import Passes
 from trainables.packing.peft_format import (
     SlotState,
@@ -31,6 +34,15 @@ from trainables.packing.slot import Slot, StepResult, scaling
 LAUNCH_BOUND_FLOP = 1e14
 """Passes of fewer products are recorded: a GPU does them sooner than a CPU launches them one by one
 (0.1 s for a decoder of 36 layers). Larger ones would only be filled up for it, and hold memory."""
+
+
+class _Handed(NamedTuple):
+    """A step that the device was given, and whose numbers nobody has read yet."""
+
+    slots: Mapping[int, Slot]
+    updates: Mapping[int, SlotUpdate]
+    numbers_2K: Tensor
+    """Losses and gradients' norms."""
 
 
 class Pack:
@@ -67,8 +79,14 @@ class Pack:
         self._slots: list[Slot | None] = [None] * num_slots
         self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
         self._prepared: tuple[object, list[Table]] = (None, [])
+        self._handed: list[_Handed] = []
         self.last_tokens = (0, 0)
-        """Real tokens and computed places of the last step."""
+        """Real tokens and computed places of the last call of step."""
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether steps are handed to a device that makes them while the next ones are prepared."""
+        return self._is_fast
 
     def free_slots(self) -> list[int]:
         """Slots that a trial may join."""
@@ -98,7 +116,7 @@ class Pack:
         """Write a slot's adapter in PEFT's format, with what is needed to go on exactly."""
         held = self._occupied(slot)
         params = held.trial.params
-        weights, exp_avg, exp_avg_sq = self._views(slot, params)
+        weights, exp_avg, exp_avg_sq = self._copies(slot, params)
         state = SlotState(weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=held.step)
         write_slot(folder, state, params, held.trial.settings.model)
 
@@ -113,25 +131,36 @@ class Pack:
         """Let a slot go on as if it had done so many steps, to measure one that is yet to come."""
         self._occupied(slot).step = step
 
-    def step(self) -> list[StepResult]:
-        """Make one optimizer step of every slot that has one to make, in the order of the slots.
+    def step(self, most: int = 1) -> list[StepResult]:
+        """Make so many optimizer steps of every slot that has them to make.
+
+        All are handed to the device before the first is read: what the CPU prepares for the later
+        ones, such as the recording of a CUDA graph, costs a GPU that is at work no time.
+
+        Returns:
+            A result for each step of each slot, step by step and in the order of the slots; none
+            behind that in which a slot failed. Fewer steps if the memory ran out on the way.
 
         Raises:
-            torch.OutOfMemoryError: see use_less_memory.
+            torch.OutOfMemoryError: in the first step; see use_less_memory.
         """
-        training = {
-            place: slot
-            for place, slot in enumerate(self._slots)
-            if slot is not None and slot.is_training
-        }
-        if not training:
-            return []
-        tables = self._tables(training)
-        for table in tables:
-            self._passes.run(table)
-        computed = sum(table.shape.num_tokens for table in tables)
-        self.last_tokens = (sum(table.num_real for table in tables), computed)
-        return self._optimize(training)
+        num_real = num_computed = 0
+        for _ in range(most):
+            training = self._training()
+            if not training:
+                break
+            try:
+                tables = self._hand_over(training)
+            except RuntimeError as error:
+                self._forget_gradients()
+                if not (self._handed and is_out_of_memory(error)):
+                    raise
+                break  # the next call begins with this step
+            num_real += sum(table.num_real for table in tables)
+            num_computed += sum(table.shape.num_tokens for table in tables)
+        self.last_tokens = (num_real, num_computed)
+        self._prepare()
+        return self._read()
 
     def shapes_of(self, slots: Mapping[int, Slot]) -> list[Shape]:
         """Shapes of the passes in which such slots would make their next step."""
@@ -173,8 +202,7 @@ class Pack:
 
         The steps that were not finished begin again. No trial's numbers change, but for rounding.
         """
-        self.adapters.grads_KP.zero_()
-        self._passes.losses_K.zero_()
+        self._forget_gradients()
         self._passes.forget()
         self._prepared = (None, [])
         longest = max((slot.course.longest for slot in self._slots if slot is not None), default=0)
@@ -190,17 +218,67 @@ class Pack:
             self._drawn[key] = initial_weights(self._config, params, seed)
         return self._drawn[key]
 
-    def _tables(self, training: dict[int, Slot], ahead: int = 0) -> list[Table]:
-        """The passes of the next step, or of one ahead of it."""
-        key = tuple((place, id(slot), slot.step + ahead) for place, slot in training.items())
+    def _training(self) -> dict[int, Slot]:
+        """The slots that have a step to make."""
+        return {
+            place: slot
+            for place, slot in enumerate(self._slots)
+            if slot is not None and slot.is_training
+        }
+
+    def _hand_over(self, training: Mapping[int, Slot]) -> list[Table]:
+        """Give the device the next step of these slots; its passes."""
+        tables = self._tables(training)
+        for table in tables:
+            self._passes.run(table)
+        updates = {place: slot.update() for place, slot in training.items()}
+        every = [updates.get(place) for place in range(len(self._slots))]
+        numbers_2K = self._optimizer.step(every, self._passes.losses_K)
+        self._handed.append(_Handed(training, updates, numbers_2K))
+        for slot in training.values():
+            slot.step += 1
+        return tables
+
+    def _prepare(self) -> None:
+        """Make the next step's passes, while a GPU is still at work on those before."""
+        training = self._training()
+        if not training:
+            return
+        try:
+            for table in self._tables(training):
+                self._passes.prepare(table.shape)
+        except RuntimeError as error:  # told by the step itself, once those before it are read
+            if not is_out_of_memory(error):
+                raise
+
+    def _read(self) -> list[StepResult]:
+        """What the handed steps gave, once the device has made them."""
+        handed, self._handed = self._handed, []
+        if not handed:
+            return []
+        numbers = torch.stack([one.numbers_2K.T for one in handed]).tolist()
+        return [
+            slot.result(place, one.updates[place], *of_step[place])
+            for one, of_step in zip(handed, numbers, strict=True)
+            for place, slot in one.slots.items()
+            if not slot.has_failed
+        ]
+
+    def _forget_gradients(self) -> None:
+        """Of a step that was begun."""
+        self.adapters.grads_KP.zero_()
+        self._passes.losses_K.zero_()
+
+    def _tables(self, training: Mapping[int, Slot]) -> list[Table]:
+        """The passes of the next step."""
+        key = tuple((place, id(slot), slot.step) for place, slot in training.items())
         if key != self._prepared[0]:
-            tables = [self._table(one) for one in self._groups(training, ahead)]
-            self._prepared = (key, tables)
+            self._prepared = (key, [self._table(units) for units in self._groups(training)])
         return self._prepared[1]
 
-    def _groups(self, slots: Mapping[int, Slot], ahead: int = 0) -> list[list[Unit]]:
+    def _groups(self, slots: Mapping[int, Slot]) -> list[list[Unit]]:
         """What goes through the model together."""
-        units = [u for k, slot in slots.items() for u in slot.units(k, self._max_tokens, ahead)]
+        units = [u for k, slot in slots.items() for u in slot.units(k, self._max_tokens)]
         return grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
 
     def _table(self, units: Sequence[Unit]) -> Table:
@@ -214,18 +292,6 @@ class Pack:
             return "exact"
         flop = 4 * self.model.num_weights * sum(unit.num_tokens for unit in units)
         return "recurring" if flop < LAUNCH_BOUND_FLOP else "fine"
-
-    def _optimize(self, training: dict[int, Slot]) -> list[StepResult]:
-        updates = {place: slot.update() for place, slot in training.items()}
-        every = [updates.get(place) for place in range(len(self._slots))]
-        numbers_2K = self._optimizer.step(every, self._passes.losses_K)
-        # A GPU is still at work: the next step's tables are made meanwhile.
-        going_on = {k: slot for k, slot in training.items() if slot.has_step_after_next}
-        self._tables(going_on, ahead=1)
-        numbers = numbers_2K.T.tolist()
-        return [
-            slot.finish(place, updates[place], *numbers[place]) for place, slot in training.items()
-        ]
 
     def _place(
         self, slot: int, trial: TrialConfig, examples: Sequence[Example], state: SlotState
@@ -254,11 +320,12 @@ class Pack:
         for name, value in values.items():
             views[name].copy_(value)
 
-    def _views(self, slot: int, params: Hyperparameters) -> list[dict[str, Tensor]]:
-        """A slot's weights and both moments by PEFT's names."""
+    def _copies(self, slot: int, params: Hyperparameters) -> list[dict[str, Tensor]]:
+        """A slot's weights and both moments by PEFT's names, on the CPU: in three copies, not one
+        for each of some hundred tensors."""
         optimizer = self._optimizer
         return [
-            self.adapters.views(tensor_KP[slot], params.lora_rank, params.target_modules)
+            self.adapters.views(tensor_KP[slot].cpu(), params.lora_rank, params.target_modules)
             for tensor_KP in (
                 self.adapters.params_KP,
                 optimizer.exp_avg_KP,

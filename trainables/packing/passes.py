@@ -1,12 +1,10 @@
 """Runs passes forward and backward; on a GPU, as CUDA graphs that are recorded once a shape."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 from trainables.packing.batch import Table, on_device, read_table
+from trainables.packing.graphs import recorded
 from trainables.packing.model import PackedModel
 from trainables.packing.shapes import Shape, ShapeChoice
 
@@ -34,8 +32,7 @@ class Passes:
         self._warm: set[bool] = set()
         self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
         self._stream = torch.cuda.Stream() if is_graphed else None  # type: ignore[no-untyped-call]
-        """Where this pack's graphs are recorded, and no other: cuBLAS has one workspace a stream,
-        which all of them use, and which goes with any one of them (pytorch/pytorch#193402)."""
+        """Where this pack's passes are recorded, and nothing else."""
         self.losses_K = torch.zeros(len(params_KP), device=self._device)
         """Mean loss a label of each slot's step, as far as its passes have run."""
 
@@ -64,6 +61,15 @@ class Passes:
             inputs.copy_(numbers)
             graph.replay()
 
+    def prepare(self, shape: Shape) -> None:
+        """Record a pass that comes next, if it is to be recorded; the GPU need not be idle.
+
+        Raises:
+            torch.OutOfMemoryError: the pass would raise it too.
+        """
+        if self._is_graphed and shape.recurs and shape.has_dropout in self._warm:
+            self._graph(shape)
+
     def forget(self) -> None:
         """Give the graphs' memory back, after it ran out."""
         if self._is_graphed:
@@ -86,22 +92,11 @@ class Passes:
             size = sum(shape.sizes.values())
             inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
             graph = torch.cuda.CUDAGraph()
-            torch.cuda.synchronize()
             if all(shape.num_tokens > one.num_tokens for one in self._graphs):
                 torch.cuda.empty_cache()  # one that is no larger needs no more memory
-            with self._recording(graph):
+            assert self._stream is not None
+            with recorded(graph, self._stream, self._pool):
                 self._run(inputs, shape)
             self._graphs[shape] = (graph, inputs)
             self.num_recorded += 1
         return self._graphs[shape]
-
-    @contextmanager
-    def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
-        """As torch.cuda.graph, which returns all unused memory to the driver each time: as long as
-        the recording itself."""
-        with torch.cuda.stream(self._stream):
-            graph.capture_begin(pool=self._pool)
-            try:
-                yield
-            finally:
-                graph.capture_end()

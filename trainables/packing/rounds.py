@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
+AHEAD_S, MOST_AHEAD = 0.25, 16
+"""A GPU is given steps for so many seconds at once, and no more than these: the CPU records the
+graphs of later ones meanwhile, and who comes or goes between two reports does not wait long."""
 NO_ROOM = "out of memory with one trial in the pack; lower max_length_tokens"
 
 
@@ -74,9 +78,14 @@ class Rounds:
         self._num_searching = num_searching
         self._tenants: dict[int, Tenant] = {}
         self._num_usable = len(pack.free_slots())
+        self._step_s = AHEAD_S
+        """What a step took of late."""
 
     def run_one(self) -> None:
-        """One step of every trial in the pack, with what comes before and after it."""
+        """Some steps of every trial in the pack, with what comes before and after them.
+
+        A single one, unless they are small ones on a GPU; none goes beyond a trial's next rung.
+        """
         self._ledger.turn_to("admit")
         self._let_go()
         self._admit()
@@ -190,29 +199,37 @@ class Rounds:
         started_s = time.perf_counter()
         results = self._results()
         seconds = time.perf_counter() - started_s
+        numbers = Counter(result.slot for result in results)
+        self._step_s = seconds / max(numbers.values(), default=1)
         self._ledger.count_step(len(results), *self._pack.last_tokens)
         self._ledger.charge(self._step_tokens(results), "trained")
         for result in results:
             tenant = self._tenants[result.slot]
             if result.failed is None:
-                tenant.add(result, seconds)
+                tenant.add(result, seconds / numbers[result.slot])
             else:
                 self._end(tenant.lease, Failed(result.failed))
 
-    def _step_tokens(self, results: Sequence[StepResult]) -> dict[str, int]:
-        """Real tokens of a step by trial; that of a trial that has failed in it counts too."""
-        courses = {result.trial_id: self._tenants[result.slot].course for result in results}
-        return {
-            result.trial_id: courses[result.trial_id].tokens(result.step)
-            - courses[result.trial_id].tokens(result.step - 1)
-            for result in results
-        }
+    def _step_tokens(self, results: Sequence[StepResult]) -> Counter[str]:
+        """Real tokens of steps by trial; that of a trial that has failed in it counts too."""
+        found: Counter[str] = Counter()
+        for result in results:
+            course = self._tenants[result.slot].course
+            found[result.trial_id] += course.tokens(result.step) - course.tokens(result.step - 1)
+        return found
+
+    def _num_ahead(self) -> int:
+        """Steps to make before anybody is looked at again."""
+        if not self._pack.is_queued:
+            return 1
+        until_rung = min(tenant.next_rung - tenant.step for tenant in self._tenants.values())
+        return max(1, min(until_rung, int(AHEAD_S / self._step_s), MOST_AHEAD))
 
     def _results(self) -> list[StepResult]:
-        """One step of the pack, in as many tries as its memory needs."""
+        """A step of the pack or some, in as many tries as its memory needs."""
         while True:
             try:
-                return self._pack.step()
+                return self._pack.step(self._num_ahead())
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

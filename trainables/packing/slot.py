@@ -37,7 +37,7 @@ class Slot:
     trial: TrialConfig
     course: Course
     step: int
-    """Optimizer steps done."""
+    """Optimizer steps done, or handed to the device."""
     has_failed: bool = False
 
     @property
@@ -45,18 +45,13 @@ class Slot:
         """Whether it has a step to make."""
         return not self.has_failed and self.step < self.trial.settings.max_steps
 
-    @property
-    def has_step_after_next(self) -> bool:
-        """Whether its budget goes beyond the next step."""
-        return self.step + 1 < self.trial.settings.max_steps
-
-    def units(self, place: int, max_tokens: int, ahead: int = 0) -> list[Unit]:
-        """The rows of its next step, or of one ahead, in as few units as max_tokens allows.
+    def units(self, place: int, max_tokens: int) -> list[Unit]:
+        """The rows of its next step, in as few units as max_tokens allows.
 
         How they are cut follows from the trial alone, so that its sums round alike beside any
         neighbours.
         """
-        step = self.step + 1 + ahead
+        step = self.step + 1
         rows = self.course.step_rows(step)
         label_weight = 1.0 / sum(len(row.target_ids) for row in rows)
         units: list[Unit] = []
@@ -94,15 +89,16 @@ class Slot:
             max_grad_norm=settings.max_grad_norm,
         )
 
-    def finish(self, number: int, update: SlotUpdate, loss: float, grad_norm: float) -> StepResult:
-        """Count the step as done, or the trial as failed."""
+    def result(self, number: int, update: SlotUpdate, loss: float, grad_norm: float) -> StepResult:
+        """What a step gave; the trial has failed if that is not finite, and it stands before it."""
         faults = [
             f"non-finite {name} at step {update.step}"
             for name, value in (("loss", loss), ("gradient", grad_norm))
             if not math.isfinite(value)
         ]
-        self.has_failed = bool(faults)
-        self.step += not faults
+        if faults:
+            self.has_failed = True
+            self.step = update.step - 1
         return StepResult(
             slot=number,
             trial_id=self.trial.trial_id,

@@ -44,6 +44,12 @@ class Tenant:
         return self.step in self.trial.settings.rungs and self.step > self.reported_step
 
     @property
+    def next_rung(self) -> int:
+        """The step of its next report."""
+        settings = self.trial.settings
+        return min((r for r in settings.rungs if r > self.step), default=settings.max_steps)
+
+    @property
     def is_at_end(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.trial.settings.max_steps

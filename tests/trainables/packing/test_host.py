@@ -322,9 +322,9 @@ def test_trials_that_join_together_start_together(
     def count_steps(pack: Pack) -> None:
         step = pack.step
 
-        def counted() -> Any:
+        def counted(most: int) -> Any:
             sizes.append(num_trials(pack, 4))
-            return step()
+            return step(most)
 
         monkeypatch.setattr(pack, "step", counted)
 
@@ -351,8 +351,8 @@ def note_steps(steps: list[int], monkeypatch: pytest.MonkeyPatch, pack: Pack) ->
     """Have every step that a trial of the pack has made noted."""
     step = pack.step
 
-    def noted() -> Any:
-        results = step()
+    def noted(most: int) -> Any:
+        results = step(most)
         steps.extend(result.step for result in results)
         return results
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -313,3 +314,69 @@ def test_no_order_of_joining_and_leaving_moves_a_trial(
     alone = Pack(base, 1, 16, MAX_TOKENS)
     alone.join(0, trial_of("it", params, settings), examples)
     assert losses(found) == pytest.approx(losses(run_pack(alone)["it"]), rel=1e-6)
+
+
+@budget(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(strides=st.lists(st.integers(1, 7), max_size=6))
+def test_steps_that_are_handed_over_together_are_those_made_one_by_one(
+    base: PreTrainedModel,
+    settings: TrainingSettings,
+    examples: list[Example],
+    params: Hyperparameters,
+    strides: list[int],
+) -> None:
+    short, long = longer(settings, 5), longer(settings, 9, batch_size=6, micro_batch_size=2)
+    trials = [trial_of("short", params, short), trial_of("long", SCALED, long)]
+    one_by_one, together = Pack(base, 2, 16, MAX_TOKENS), Pack(base, 2, 16, MAX_TOKENS)
+    for slot, trial in enumerate(trials):
+        one_by_one.join(slot, trial, examples)
+        together.join(slot, trial, examples)
+    found = [result for most in [*strides, 9] for result in together.step(most)]
+    expected = run_pack(one_by_one)
+    for trial in trials:
+        assert [one for one in found if one.trial_id == trial.trial_id] == expected[trial.trial_id]
+    assert torch.equal(one_by_one.adapters.params_KP, together.adapters.params_KP)
+
+
+def test_steps_behind_a_failed_one_are_not_told(
+    settings: TrainingSettings, examples: list[Example]
+) -> None:
+    settings = longer(settings, 6)
+    hot = dataclasses.replace(PLAIN, learning_rate=1e30)
+    pack = new_pack(settings, 2)
+    for slot, params in enumerate((hot, PLAIN)):
+        pack.join(slot, trial_of(str(slot), params, settings), examples)
+    found = pack.step(6)
+    assert [result.step for result in found if result.trial_id == "0"] == [1, 2, 3]
+    assert [result.step for result in found if result.failed] == [3]
+    assert [result.step for result in found if result.trial_id == "1"] == [1, 2, 3, 4, 5, 6]
+    assert pack.step() == []
+
+
+def test_memory_that_runs_out_in_a_later_step_costs_no_earlier_one(
+    settings: TrainingSettings, examples: list[Example]
+) -> None:
+    settings = longer(settings, 5)
+    pack = new_pack(settings, 2)
+    pack.join(1, trial_of("it", PLAIN, settings), examples)
+    expected = losses(run_pack(pack)["it"])
+    pack.leave(1)
+    pack.join(1, trial_of("it", PLAIN, settings), examples)
+    step = pack._optimizer.step
+    calls: list[int] = []
+
+    def full(*args: Any) -> torch.Tensor:
+        calls.append(len(calls))
+        if len(calls) in (3, 4):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(*args)
+
+    pack._optimizer.step = full  # type: ignore[method-assign]
+    found = pack.step(4)
+    assert [result.step for result in found] == [1, 2]
+    with pytest.raises(torch.OutOfMemoryError):  # the third step again, and no other to be read
+        pack.step(4)
+    pack.use_less_memory()
+    found += pack.step(9)
+    assert [result.step for result in found] == [1, 2, 3, 4, 5]
+    assert losses(found) == pytest.approx(expected, rel=1e-6)
