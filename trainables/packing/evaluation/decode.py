@@ -6,15 +6,20 @@ answer.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.graphs import recorded
 
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""
+SHRINK_FACTOR = 3
+"""How much smaller a batch is made at least: it is another graph, whose recording takes as long as
+20 steps of a small model."""
 
 
 @dataclass
@@ -67,13 +72,14 @@ def _step(batch: Batch) -> None:
 
 
 def _shrink(batch: Batch, num_slots: int, num_rows: int) -> bool:
-    """Halve slots and rows while they hold those that are needed; whether anything was dropped.
+    """Halve slots and rows while they hold those that are needed, if few enough are left to be
+    worth another graph; whether anything was dropped.
 
     Rows stay with their slot. Those that have finished go first; the order of the others stays.
     """
     old_slots, old_rows = batch.is_done_KS.shape
     num_slots, num_rows = _halved(old_slots, num_slots), _halved(old_rows, num_rows)
-    if (num_slots, num_rows) == (old_slots, old_rows):
+    if SHRINK_FACTOR * num_slots * num_rows > old_slots * old_rows:
         return False
     is_over_K = batch.is_done_KS.all(dim=1)
     slots_K = torch.argsort(is_over_K.int(), stable=True)[:num_slots].sort().values
@@ -108,11 +114,17 @@ def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
             _step(batch)
             return
         if calls == 2:
-            with torch.cuda.graph(graph):
+            with recorded(graph, _stream()):
                 _step(batch)
         graph.replay()
 
     return step
+
+
+@cache
+def _stream() -> torch.cuda.Stream:
+    """Where answers' steps are recorded, and nothing else; one graph goes before the next comes."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def is_stop(tokens_KS: Tensor, stops: Tensor) -> Tensor:

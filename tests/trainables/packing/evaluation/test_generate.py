@@ -1,6 +1,8 @@
 """Packed answers and losses, against transformers' generate on stock PEFT, adapter by adapter."""
 
 import dataclasses
+import itertools
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -166,6 +168,7 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
     rows = [row for row in range(12) if row not in full[2:]]
     shapes = recorded_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", check_steps)
+    monkeypatch.setattr(decode, "SHRINK_FACTOR", 2)
     prompts = [case.prompts[row] for row in rows]
     found = case.ask(slots, prompts=prompts, max_tokens_per_batch=len(slots) * 16 * 128)
     expected = [case.answers[SLOTS.index(slot)] for slot in slots]
@@ -175,6 +178,19 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
         assert shapes[-1] == ({3: 2, 5: 5}[len(slots)], 2)
     else:
         assert set(shapes) == {shapes[0]}
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
+    case: Case, monkeypatch: pytest.MonkeyPatch, factor: int
+) -> None:
+    shapes = recorded_shapes(monkeypatch)
+    monkeypatch.setattr(decode, "CHECK_STEPS", 1)
+    monkeypatch.setattr(decode, "SHRINK_FACTOR", factor)
+    assert case.ask((0,)) == [case.answers[SLOTS.index(0)]]
+    sizes = [math.prod(shape) for shape in shapes]
+    assert len(set(sizes)) > 1
+    assert all(new == old or factor * new <= old for old, new in itertools.pairwise(sizes))
 
 
 def recorded_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
