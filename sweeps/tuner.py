@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connect import Cluster
-from sweeps import packs
+from sweeps import packs, processes
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.cost.limit import Limit
@@ -80,8 +80,10 @@ def run_trials(
     _quiet_ray_tune()
     tuner = _tuner(config, paths, metric, book, lanes, actors, limit, opening)
     handler = signal.getsignal(signal.SIGINT)
+    most = max(lanes.concurrency, lanes.final_concurrency)
     try:
-        tuner.fit()
+        with processes.kept(most):
+            tuner.fit()
     except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
         raise _abort_within(wrapped) or wrapped from None
     finally:
