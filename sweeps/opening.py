@@ -16,7 +16,8 @@ class Opening:
     """Holds the book's trials until the packs have told their pace, and what it means is told.
 
     22 trials' processes and proposals took 4.5 s beside an H200 that had loaded and waited. Now
-    they wait in the pack, which lets them in once it has measured its pace.
+    they start once the packs have imported what they need, and wait in the pack, which lets them
+    in once it has measured its pace.
 
     Args:
         actors: the sweep's packs; none where trials train alone.
@@ -30,6 +31,7 @@ class Opening:
         tell: Callable[[Pace | None], Outlook],
     ) -> None:
         self._book = book
+        self._started = packs.ask_started(actors)
         self._asked = packs.ask_pace(actors)
         self._tell = tell
         self._until_s = time.monotonic() + packs.PACE_S
@@ -38,6 +40,7 @@ class Opening:
     def begin(self) -> None:
         """From now on trials are held, unless the outlook is known already."""
         if self._outlook is None:
+            packs.wait(self._started)  # the trials' processes would take the cores from them
             self._book.hold()
 
     def look(self) -> None:

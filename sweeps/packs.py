@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -21,6 +22,7 @@ from trainables.packing.pace import Pace, slowest
 from trainables.scored import Scored
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 ENDING_S = 60.0
 """How long packs that end are waited for."""
@@ -62,6 +64,16 @@ def running(
         _wait_for_end(checkpoints)
 
 
+def ask_started(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[object]]:
+    """One answer a pack, once its process has imported what it needs."""
+    return [actor.__ray_ready__.remote() for actor in actors]
+
+
+def wait(asked: Sequence[ray.ObjectRef[object]]) -> None:
+    """Returns once every pack has answered, or died, or PACE_S are over."""
+    _answered(asked, PACE_S)
+
+
 def ask_pace(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[Pace | None]]:
     """One answer a pack, once it has loaded."""
     return [actor.pace.remote() for actor in actors]
@@ -97,8 +109,8 @@ def have_answered(asked: Sequence[ray.ObjectRef[Pace | None]]) -> bool:
 
 
 def _answered(
-    asked: Sequence[ray.ObjectRef[Pace | None]], timeout_s: float
-) -> list[ray.ObjectRef[Pace | None]]:
+    asked: Sequence[ray.ObjectRef[Answer]], timeout_s: float
+) -> list[ray.ObjectRef[Answer]]:
     if not asked:
         return []
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
