@@ -10,6 +10,7 @@ from sweeps import plan, preflight, record
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig
 from sweeps.find_recipe import named, read_recipe
+from trainables.imports import uncollected
 
 PROG = "python -m sweeps.run"
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in plan.about_rows(found):
         print(line)
     with record.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
-        from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
+        with uncollected():
+            from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
         try:
             return run_sweep(args.config, found, paths, identity, is_resumed=args.resume)

@@ -111,3 +111,14 @@ def test_a_packs_process_does_without_the_reference_engine() -> None:
     assert "bitsandbytes" in loaded
     heavy = {"trl", "wandb", "datasets", "evaluate", "nltk", "torch._inductor.compile_fx"}
     assert not loaded & heavy
+
+
+def test_metrics_do_without_the_package_that_they_could_be_called_through() -> None:
+    """evaluate brings datasets with it: 1.7 s while a pack loads."""
+    code = "from trainables.packing.evaluation.scorer import load_metrics; load_metrics()"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(*sorted(sys.modules))"],
+        cwd=PROJECT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = set(ended.stdout.split())
+    assert "trainables.metrics.rouge" in loaded and not loaded & {"datasets", "evaluate"}

@@ -8,12 +8,8 @@ is 0 where it has no value, which is where all targets or all predictions are on
 
 import math
 import re
-import tempfile
 import unicodedata
 from collections.abc import Sequence
-
-import datasets
-import evaluate
 
 from trainables.metrics.confusion import confusion
 
@@ -22,27 +18,6 @@ LETTERS = str.maketrans(
     {"\N{LATIN SMALL LETTER DOTLESS I}": "i", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 )
 """Letters that no decomposition brings to ASCII."""
-
-
-class Classification(evaluate.Metric):  # type: ignore[misc]
-    """classification_scores as an evaluate.Metric."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = tuple(labels)
-        # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
-        super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
-
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Accuracy, macro F1, Matthews correlation, and each class's scores.",
-            citation="Gorodkin, 2004: Comparing two K-category assignments by a K-category "
-            "correlation coefficient.",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return classification_scores(predictions, references, self.labels)
 
 
 def classification_scores(

@@ -1,4 +1,4 @@
-"""ROUGE as an evaluate.Metric: rouge_score's scores, for every Unicode letter, while a GPU waits.
+"""ROUGE: rouge_score's scores, for every Unicode letter, while a GPU waits.
 
 On ASCII English text with one sentence a line the scores are rouge_score's with its stemmer. What
 is our own: words keep every letter (rouge_score's erases all but a-z, so that Turkish and
@@ -7,14 +7,10 @@ otherwise is ROUGE-L under another name (words.py and sentences.py have the rule
 on the references alone is prepared once for all the adapters that answer the same rows.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-
-import datasets
-import evaluate
 
 from trainables.config import Language
 from trainables.metrics.lcs import f1, lcs_length, lcs_places, masks_of
@@ -24,31 +20,10 @@ from trainables.metrics.words import words_of
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
-class Rouge(evaluate.Metric):  # type: ignore[misc]
-    """ROUGE-1, 2, L and Lsum: mean F1 over the rows, 0 to 100."""
-
-    def __init__(self, language: Language = "english") -> None:
-        self.language = language
-        # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
-        super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
-
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Overlap of words, word pairs and longest common subsequences.",
-            citation="Lin, 2004: ROUGE, a package for automatic evaluation of summaries.",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        rows = rouge_rows(predictions, references, self.language)
-        return {name: sum(row[name] for row in rows) / len(rows) for name in ROUGE_TYPES}
-
-
 def rouge_rows(
     predictions: Sequence[str], references: Sequence[str], language: Language
 ) -> list[dict[str, float]]:
-    """ROUGE F1 of each row, 0 to 100; Rouge is their mean, a bootstrap resamples them.
+    """ROUGE F1 of each row, 0 to 100; a score is their mean, a bootstrap resamples them.
 
     References that were scored lately in this process are not prepared again.
     """

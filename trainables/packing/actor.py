@@ -17,6 +17,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTa
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
+from trainables.imports import uncollected
 from trainables.packing.capacity import Capacity, cpu_threads
 from trainables.packing.events import (
     Aborted,
@@ -223,7 +224,8 @@ def load_host() -> "type[PackHost]":
     import: a second.
     """
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    from trainables.packing.host import PackHost
+    with uncollected():
+        from trainables.packing.host import PackHost
 
     return PackHost
 

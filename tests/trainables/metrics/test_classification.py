@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from trainables.metrics.classification import (
-    Classification,
     classification_scores,
     label_names,
 )
 from trainables.metrics.confusion import confusion
+from trainables.metrics.evaluate_metrics import Classification
 
 LABELS = ("negative", "neutral", "positive", "mixed")
 ROWS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1)

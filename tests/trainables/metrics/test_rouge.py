@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from trainables.metrics import rouge_check
-from trainables.metrics.rouge import ROUGE_TYPES, References, Rouge, rouge_rows
+from trainables.metrics.evaluate_metrics import Rouge
+from trainables.metrics.rouge import ROUGE_TYPES, References, rouge_rows
 from trainables.metrics.sentences import sentences_of
 
 WORDS = st.sampled_from(
