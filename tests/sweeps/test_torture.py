@@ -83,6 +83,11 @@ def test_another_loss_is_a_fault_of_the_curve(finished: Finished) -> None:
     other = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 1.001)]
     (fault,) = curves.faults(history, other)
     assert fault.startswith(f"{history.trial_id} at step {last.step}: train_loss")
+    far = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 1.0022)]
+    beyond = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 0.9995)]
+    assert len(curves.faults(history, other, far)) == 0  # no farther off than they are apart
+    assert len(curves.faults(history, other, other)) == 1
+    assert len(curves.faults(history, far, other, beyond)) == 0
     (fault,) = curves.faults(history, history.reports[:-1])
     assert fault == f"{history.trial_id} at step {last.step}: a second training has no such report"
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # loads torch, which the kills do without
     from trainables.packing.host import PackHost
 
 NUM_SLOTS = 8
+NUM_BESIDE = 3
+"""Trials beside one that is trained in all ways."""
 EVENT_WAIT_S = 60.0
 
 
@@ -34,6 +37,8 @@ class Compared:
     num_reports: int
     largest_loss_difference: float
     """Relative, over training and evaluation losses of all reports."""
+    judged_by_spread: list[str]
+    """Trials that differ from one second training by more than roundings mostly do."""
     faults: list[str]
 
 
@@ -43,38 +48,65 @@ def compare(folder: Path, scratch: Path) -> Compared:
     Which trials come far depends on when they report, and so do later proposals; so another sweep
     would have other trials, and a curve is compared with that of a training of the same
     hyperparameters and seed, in one undisturbed pack and without Ray.
+
+    A trial of a high learning rate lets roundings grow: alone, beside others, and on other numbers
+    of threads, none of them disturbed, its losses differ. One that differs from its second training
+    is trained in all these ways, and is at fault if it lies outside their spread.
     """
     config = from_json(record.read(RunPaths(folder))["config"])
     histories = [h for h in replay_all(small_sweep.events_of(folder)) if h.reports]
-    pairs = list(zip(histories, _train_again(config, histories, scratch), strict=True))
+    scratch /= "again"
+    again = _train_again(config, histories, scratch, NUM_SLOTS)
+    pairs = list(zip(histories, again, strict=True))
+    found, by_spread = [], []
+    for history, other in pairs:
+        if faults(history, other):
+            by_spread.append(history.trial_id)
+            ways = _trained_in_all_ways(config, history, histories, scratch)
+            found += faults(history, other, *ways)
     return Compared(
         num_curves=len(histories),
         num_reports=sum(len(history.reports) for history in histories),
         largest_loss_difference=max((d for pair in pairs for d in _differences(*pair)), default=0),
-        faults=[fault for pair in pairs for fault in faults(*pair)],
+        judged_by_spread=by_spread,
+        faults=found,
     )
 
 
-def faults(history: TrialHistory, again: Sequence[TrialReport]) -> list[str]:
-    """Reports that differ from those of a second training."""
+def faults(
+    history: TrialHistory, again: Sequence[TrialReport], *others: Sequence[TrialReport]
+) -> list[str]:
+    """Reports that differ from those of a second training.
+
+    Args:
+        others: further trainings; a value within the spread of all is no fault.
+    """
     found: list[str] = []
-    other = {report.step: report for report in again}
+    trainings = [{report.step: report for report in one} for one in (again, *others)]
     for report in history.reports:
         where = f"{history.trial_id} at step {report.step}"
-        if report.step not in other:
+        if any(report.step not in training for training in trainings):
             found.append(f"{where}: a second training has no such report")
             continue
-        undisturbed = _values(other[report.step])
+        undisturbed = [_values(training[report.step]) for training in trainings]
         for name, value in _values(report).items():
-            if not _is_same(name, value, undisturbed[name]):
-                found.append(f"{where}: {name} is {value}, undisturbed {undisturbed[name]}")
+            expected = [values[name] for values in undisturbed]
+            if not _is_same(name, value, expected):
+                told = ", ".join(map(str, expected))
+                found.append(f"{where}: {name} is {value}, undisturbed {told}")
     return found
 
 
-def _is_same(name: str, value: float, undisturbed: float) -> bool:
-    if name.startswith("rouge"):
-        return abs(value - undisturbed) <= small_sweep.ROUGE_TOLERANCE
-    return math.isclose(value, undisturbed, rel_tol=small_sweep.LOSS_TOLERANCE)
+def _is_same(name: str, value: float, undisturbed: Sequence[float]) -> bool:
+    """Whether it is one of them, or lies among them: no farther out than they are apart."""
+    tolerance = {"abs_tol": small_sweep.ROUGE_TOLERANCE} if name.startswith("rouge") else {}
+    if any(
+        math.isclose(value, one, rel_tol=small_sweep.LOSS_TOLERANCE, **tolerance)
+        for one in undisturbed
+    ):
+        return True
+    spread = max(undisturbed) - min(undisturbed)
+    return min(undisturbed) - spread <= value <= max(undisturbed) + spread
 
 
 def _differences(history: TrialHistory, again: Sequence[TrialReport]) -> Iterator[float]:
@@ -97,15 +129,35 @@ def _values(report: TrialReport) -> dict[str, float]:
     }
 
 
+def _trained_in_all_ways(
+    config: SweepConfig, trial: TrialHistory, histories: Sequence[TrialHistory], scratch: Path
+) -> Iterator[list[TrialReport]]:
+    """The trial's reports alone and beside others, each with one thread and with all."""
+    import torch
+
+    all_threads = torch.get_num_threads()
+    beside = [other for other in histories if other is not trial][:NUM_BESIDE]
+    try:
+        for number, (others, num_threads) in enumerate(
+            product(([], beside), sorted({1, all_threads}))
+        ):
+            torch.set_num_threads(num_threads)
+            together = [trial, *others]
+            folder = scratch / f"{trial.trial_id}-{number}"
+            yield _train_again(config, together, folder, len(together))[0]
+    finally:
+        torch.set_num_threads(all_threads)
+
+
 def _train_again(
-    config: SweepConfig, histories: Sequence[TrialHistory], folder: Path
+    config: SweepConfig, histories: Sequence[TrialHistory], folder: Path, num_slots: int
 ) -> list[list[TrialReport]]:
     """The reports of all, each up to its last of the sweep; all wait for slots of one pack."""
     from trainables.packing.host import PackHost  # loads torch
 
     settings = config.settings
     facts = read_model_facts(config.model)
-    capacity = choose(facts, settings, max(config.space.lora_ranks), None, NUM_SLOTS)
+    capacity = choose(facts, settings, max(config.space.lora_ranks), None, num_slots)
     host = PackHost(settings, capacity, lease_timeout_s=math.inf, decision_wait_s=math.inf)
     leases = [host.join(_trial(config, history, folder)) for history in histories]
     with ThreadPoolExecutor(len(leases) + 1) as pool:
@@ -138,5 +190,5 @@ def _trial(config: SweepConfig, history: TrialHistory, folder: Path) -> TrialCon
         trial_id=history.trial_id,
         params=history.params,
         settings=replace(config.settings, seed=seed),
-        folder=folder / "again" / history.trial_id,
+        folder=folder / history.trial_id,
     )

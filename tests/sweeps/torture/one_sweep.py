@@ -14,7 +14,9 @@ from torture.curves import Compared
 from torture.result import Result
 from torture.tortured_sweep import Fault, TorturedSweep
 
-NOTHING_COMPARED = Compared(num_curves=0, num_reports=0, largest_loss_difference=0, faults=[])
+NOTHING_COMPARED = Compared(
+    num_curves=0, num_reports=0, largest_loss_difference=0, judged_by_spread=[], faults=[]
+)
 
 
 def torture(args: TortureArgs, runs_dir: Path) -> Result:
@@ -65,6 +67,7 @@ def _result(sweep: TorturedSweep, ended_s: float, compared: Compared, faults: li
         num_curves=compared.num_curves,
         num_reports=compared.num_reports,
         largest_loss_difference=compared.largest_loss_difference,
+        judged_by_spread=compared.judged_by_spread,
         seconds=round(ended_s, 1),
         check_seconds=round(sweep.seconds - ended_s, 1),
         faults=[*faults, *compared.faults],

@@ -37,6 +37,7 @@ class Result:
     num_reports: int
     """Reports of those, each compared."""
     largest_loss_difference: float
+    judged_by_spread: list[str]
     """Relative, of a report's training or evaluation loss to that of the second training."""
     seconds: float
     """Without the second training."""
