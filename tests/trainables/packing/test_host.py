@@ -628,7 +628,7 @@ def test_any_other_error_ends_the_loop_and_frees_the_trials(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_step(pack: Pack) -> None:
-        def broken() -> Any:
+        def broken(most: int) -> Any:
             raise ZeroDivisionError("a fault of ours")
 
         monkeypatch.setattr(pack, "step", broken)
