@@ -12,14 +12,11 @@ microsoft/deberta-xlarge-mnli 40 (English).
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-import evaluate
 import torch
 import transformers
 from torch.nn.functional import normalize
@@ -27,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
 from trainables.errors import SweepAborted
+from trainables.metrics.text_metric import TextMetric
 
 NAMES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 Tokens = tuple[list[int], list[int]]
@@ -57,26 +55,20 @@ class BertScoreSettings:
                 raise SweepAborted(f"BERTScore's {name} is {value}", f"give a {name} of at least 1")
 
 
-class BertScore(evaluate.Metric):  # type: ignore[misc]
+class BertScore(TextMetric):
     """bertscore_precision, bertscore_recall and bertscore_f1: means over the rows, -100 to 100.
 
     Raises:
         SweepAborted: the encoder cannot be loaded or has fewer layers.
     """
 
+    ABOUT = "Greedy matching of contextual embeddings."
+    SOURCE = "Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT."
+
     def __init__(self, settings: BertScoreSettings) -> None:
         self.settings = settings
         self._model, self._tokenizer = _load(settings)
-        # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
-        super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
-
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Greedy matching of contextual embeddings.",
-            citation="Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT.",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+        super().__init__()
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         return self.means(predictions, references)
