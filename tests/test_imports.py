@@ -102,12 +102,7 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
 def test_a_packs_process_does_without_the_reference_engine() -> None:
     """TRL, and W&B through it, take seconds to import, while GPUs wait; so do the metrics, which a
     pack imports while it loads the base, and the compiler."""
-    code = "import sys; from trainables.packing.actor import load_host; load_host()"
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{code}; print(*sorted(sys.modules))"],
-        cwd=PROJECT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    loaded = set(ended.stdout.split())
+    loaded = loaded_by("from trainables.packing.actor import load_host; load_host()")
     assert "bitsandbytes" in loaded
     heavy = {"trl", "wandb", "datasets", "evaluate", "nltk", "torch._inductor.compile_fx"}
     assert not loaded & heavy
@@ -115,10 +110,16 @@ def test_a_packs_process_does_without_the_reference_engine() -> None:
 
 def test_metrics_do_without_the_package_that_they_could_be_called_through() -> None:
     """evaluate brings datasets with it: 1.7 s while a pack loads."""
-    code = "from trainables.packing.evaluation.scorer import load_metrics; load_metrics()"
+    loaded = loaded_by(
+        "from trainables.packing.evaluation.scorer import load_metrics; load_metrics()"
+    )
+    assert "trainables.metrics.rouge" in loaded and not loaded & {"datasets", "evaluate"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that are there when a process has run the code."""
     ended = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; print(*sorted(sys.modules))"],
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    loaded = set(ended.stdout.split())
-    assert "trainables.metrics.rouge" in loaded and not loaded & {"datasets", "evaluate"}
+    return set(ended.stdout.split())
