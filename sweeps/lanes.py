@@ -53,6 +53,11 @@ class Lanes:
     """Of each GPU's pack; None where trials train alone."""
 
     @property
+    def most_at_once(self) -> int:
+        """Trials of the search, or runs of the finals: whichever are more."""
+        return max(self.concurrency, self.final_concurrency)
+
+    @property
     def num_packs(self) -> int:
         """Packs: one a GPU, or one on the CPUs; 0 where trials train alone."""
         return 0 if self.capacity is None else max(1, self.num_gpus)

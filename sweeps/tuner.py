@@ -80,9 +80,8 @@ def run_trials(
     _quiet_ray_tune()
     tuner = _tuner(config, paths, metric, book, lanes, actors, limit, opening)
     handler = signal.getsignal(signal.SIGINT)
-    most = max(lanes.concurrency, lanes.final_concurrency)
     try:
-        with processes.kept(most):
+        with processes.kept(lanes.most_at_once):
             tuner.fit()
     except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
         raise _abort_within(wrapped) or wrapped from None
@@ -157,7 +156,7 @@ def _tune_config(searcher: Searcher, scheduler: FIFOScheduler, lanes: Lanes) -> 
         scheduler=scheduler,
         num_samples=-1,  # until the book has no trial left
         # Without it Tune waits for each trial's process before it asks for the next trial.
-        max_concurrent_trials=max(lanes.concurrency, lanes.final_concurrency),
+        max_concurrent_trials=lanes.most_at_once,
         reuse_actors=True,
         trial_name_creator=_trial_id,
         trial_dirname_creator=_trial_id,

@@ -199,14 +199,14 @@ class Rounds:
         started_s = time.perf_counter()
         results = self._results()
         seconds = time.perf_counter() - started_s
-        numbers = Counter(result.slot for result in results)
-        self._step_s = seconds / max(numbers.values(), default=1)
+        num_steps = Counter(result.slot for result in results)
+        self._step_s = seconds / max(num_steps.values(), default=1)
         self._ledger.count_step(len(results), *self._pack.last_tokens)
         self._ledger.charge(self._step_tokens(results), "trained")
         for result in results:
             tenant = self._tenants[result.slot]
             if result.failed is None:
-                tenant.add(result, seconds / numbers[result.slot])
+                tenant.add(result, seconds / num_steps[result.slot])
             else:
                 self._end(tenant.lease, Failed(result.failed))
 
