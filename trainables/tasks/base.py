@@ -5,6 +5,7 @@ Tasks run before any GPU is used, so nothing here or in a task's file may import
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Protocol
 
 from trainables.config import Kind, Language, Metric, TaskOptions
@@ -87,7 +88,7 @@ class Document:
     keys: frozenset[str] = frozenset()
     """Marks by which two documents are one although their sources differ, e.g. an address."""
 
-    @property
+    @cached_property
     def marks(self) -> frozenset[str]:
         """All by which two documents count as one: the source and the keys."""
         return self.keys | {normalise(self.source)}
