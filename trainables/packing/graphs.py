@@ -18,7 +18,8 @@ def recorded(
     """What is launched meanwhile becomes the graph, and is not run.
 
     torch.cuda.graph waits for the GPU and returns all unused memory to the driver each time: as
-    long as the recording itself. A GPU may be at work while this records.
+    long as the recording itself. A GPU may be at work while this records, and other threads may
+    copy from it.
 
     Args:
         stream: where only graphs are recorded that go together. cuBLAS has one workspace a stream,
@@ -32,7 +33,7 @@ def recorded(
     if free < SPARE_SHARE * whole:
         torch.cuda.empty_cache()
     with torch.cuda.stream(stream):
-        graph.capture_begin(pool=pool)
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             yield
         finally:

@@ -30,6 +30,7 @@ from trainables.packing.peft_format import (
 )
 from trainables.packing.shapes import Rounding, Shape
 from trainables.packing.slot import Slot, StepResult, scaling
+from trainables.packing.writers import Staging
 
 LAUNCH_BOUND_FLOP = 1e14
 """Passes of fewer products are recorded: a GPU does them sooner than a CPU launches them one by one
@@ -112,13 +113,33 @@ class Pack:
         self._place(slot, trial, examples, state)
         return state.step
 
-    def save(self, slot: int, folder: Path) -> None:
-        """Write a slot's adapter in PEFT's format, with what is needed to go on exactly."""
+    def save(self, slot: int, folder: Path, staging: Staging | None = None) -> None:
+        """Write a slot's adapter in PEFT's format, with what is needed to go on exactly.
+
+        Several threads may save, each with a staging of its own, as long as no step is made and
+        nobody joins or leaves the slot.
+
+        Args:
+            staging: the caller's, from new_staging; one for this call if not given.
+        """
         held = self._occupied(slot)
         params = held.trial.params
-        weights, exp_avg, exp_avg_sq = self._copies(slot, params)
+        staging = staging or self.new_staging()
+        weights, exp_avg, exp_avg_sq = (
+            self.adapters.views(row_P, params.lora_rank, params.target_modules)
+            for row_P in staging.on_host(self._rows(slot))
+        )
         state = SlotState(weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=held.step)
         write_slot(folder, state, params, held.trial.settings.model)
+
+    def new_staging(self) -> Staging:
+        """Room on the host for what save writes, for one thread."""
+        return Staging(self._rows(0))
+
+    @property
+    def slot_bytes(self) -> int:
+        """Of what a slot holds."""
+        return sum(row.nbytes for row in self._rows(0))
 
     def leave(self, slot: int) -> None:
         """Free a slot."""
@@ -320,18 +341,11 @@ class Pack:
         for name, value in values.items():
             views[name].copy_(value)
 
-    def _copies(self, slot: int, params: Hyperparameters) -> list[dict[str, Tensor]]:
-        """A slot's weights and both moments by PEFT's names, on the CPU: in three copies, not one
-        for each of some hundred tensors."""
+    def _rows(self, slot: int) -> list[Tensor]:
+        """A slot's weights and both moments, each in one piece."""
         optimizer = self._optimizer
-        return [
-            self.adapters.views(tensor_KP[slot].cpu(), params.lora_rank, params.target_modules)
-            for tensor_KP in (
-                self.adapters.params_KP,
-                optimizer.exp_avg_KP,
-                optimizer.exp_avg_sq_KP,
-            )
-        ]
+        kinds_KP = (self.adapters.params_KP, optimizer.exp_avg_KP, optimizer.exp_avg_sq_KP)
+        return [kind_KP[slot] for kind_KP in kinds_KP]
 
     def _clear(self, slot: int) -> None:
         self.adapters.params_KP[slot].zero_()

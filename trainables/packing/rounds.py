@@ -4,7 +4,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -28,6 +30,7 @@ from trainables.packing.ledger import LedgerKeeper
 from trainables.packing.pack import Pack
 from trainables.packing.slot import StepResult
 from trainables.packing.tenant import Tenant
+from trainables.packing.writers import Writers
 from trainables.scored import Scored, write_answers
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,9 @@ class Rounds:
         self._num_searching = num_searching
         self._tenants: dict[int, Tenant] = {}
         self._num_usable = len(pack.free_slots())
+        self._writers = Writers(pack.slot_bytes, pack.new_staging)
+        self._saving: dict[int, Future[bool]] = {}
+        """By slot: who is saved stays until that is done."""
         self._step_s = AHEAD_S
         """What a step took of late."""
 
@@ -155,7 +161,7 @@ class Rounds:
             def read(slot: int = slot, lease: Lease = lease) -> None:
                 found[slot] = lease, _last_report(lease.trial)
 
-            self._has_written(lease, read)
+            self._is_written(lease, partial(_write, lease, read))
         self._announce(
             [(lease, last) for lease, last in found.values() if last and not lease.was_admitted]
         )
@@ -239,26 +245,31 @@ class Rounds:
                 self._shrink()
 
     def _report(self) -> None:
-        """Save, score and report all trials that stand at a rung."""
+        """Save, score and report all trials that stand at a rung: saved while they are scored."""
         due = [tenant for tenant in self._tenants.values() if tenant.is_at_rung]
         if not due:
             return
         self._ledger.turn_to("decide")
         self._leases.wait_decided([tenant.lease for tenant in due], self._decision_wait_s)
         started_s = time.perf_counter()
-        self._ledger.turn_to("report")
-        saved = [tenant for tenant in due if self._has_saved(tenant)]
-        self._ledger.charge({tenant.trial.trial_id: 1 for tenant in saved}, "saved")
         self._ledger.turn_to("evaluate")
-        scored = self._scores(saved)
+        self._saving = {tenant.slot: self._begin_save(tenant) for tenant in due}
+        scored = self._scores(due)
         self._ledger.turn_to("report")
+        saved = {
+            tenant.trial.trial_id for tenant in due
+            if self._is_written(tenant.lease, self._saving[tenant.slot].result)
+        }  # fmt: skip
+        self._saving = {}
+        self._ledger.charge(dict.fromkeys(saved, 1), "saved")
         seconds = time.perf_counter() - started_s
-        reports = [
-            (tenant, self._report_of(tenant, found, seconds), found) for tenant, found in scored
-        ]
+        completing = [
+            self._begin_completion(tenant, self._report_of(tenant, found, seconds), found)
+            for tenant, found in scored if tenant.trial.trial_id in saved
+        ]  # fmt: skip
         completed = [
-            (tenant, report) for tenant, report, found in reports
-            if self._has_completed(tenant, report, found)
+            (tenant, report) for tenant, report, future in completing
+            if self._is_written(tenant.lease, future.result)
         ]  # fmt: skip
         self._announce([(tenant.lease, report) for tenant, report in completed])
         for tenant, _ in completed:
@@ -280,9 +291,11 @@ class Rounds:
             cohort = tuple(other for other in at_step if other is not report)
             self._leases.post(lease, Reported(replace(report, cohort=cohort)))
 
-    def _has_saved(self, tenant: Tenant) -> bool:
-        return self._has_written(
-            tenant.lease, lambda: self._pack.save(tenant.slot, tenant.checkpoint)
+    def _begin_save(self, tenant: Tenant) -> Future[bool]:
+        """Save the trial in a thread, until when it stays in its slot; whether it has been."""
+        slot, folder = tenant.slot, tenant.checkpoint
+        return self._writers.begin(
+            lambda staging: _write(tenant.lease, lambda: self._pack.save(slot, folder, staging))
         )
 
     def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
@@ -311,27 +324,26 @@ class Rounds:
             if not scorer.use_less_memory():
                 self._shrink()
 
-    def _has_completed(self, tenant: Tenant, report: TrialReport, scored: Scored) -> bool:
-        """Make the checkpoint count; whether it does."""
+    def _begin_completion(
+        self, tenant: Tenant, report: TrialReport, scored: Scored
+    ) -> tuple[Tenant, TrialReport, Future[bool]]:
+        """Make the checkpoint count, in a thread; whether it does."""
+        rows, is_at_end = self._scorer_at(report.step).rows, tenant.is_at_end
 
         def write() -> None:
-            if tenant.is_at_end:
-                write_answers(report.checkpoint, self._scorer_at(report.step).rows, scored)
+            if is_at_end:
+                write_answers(report.checkpoint, rows, scored)
             write_report(report)
             keep_last(tenant.trial.folder)
-            if tenant.is_at_end:
+            if is_at_end:
                 prune_to_adapter(tenant.trial.folder)
 
-        return self._has_written(tenant.lease, write)
+        return tenant, report, self._writers.begin(lambda _: _write(tenant.lease, write))
 
-    def _has_written(self, lease: Lease, write: Callable[[], None]) -> bool:
-        """Write to the trial's folder while it is to be trained; whether it is, and the disk
-        bears it."""
+    def _is_written(self, lease: Lease, written: Callable[[], bool]) -> bool:
+        """Whether the trial is to be trained still, and the disk has borne what was written."""
         try:
-            with lease.folder_lock:
-                if lease.is_live:
-                    write()
-                return lease.is_live
+            return written()
         except WRITE_ERRORS as error:
             aborted = full_disk(lease.trial.folder, error)
             if aborted is None:
@@ -356,9 +368,20 @@ class Rounds:
     def _free(self, lease: Lease) -> None:
         """Empty the trial's slot, if it has one; a trial that has not ended waits for another."""
         if lease.slot is not None:
+            wait([self._saving[lease.slot]] if lease.slot in self._saving else [])
             self._pack.leave(lease.slot)
             del self._tenants[lease.slot]
             lease.slot = None
+
+
+def _write(lease: Lease, write: Callable[[], None]) -> bool:
+    """Write to the folder of a trial, or read what may have to be tidied, while it is to be
+    trained; whether it is. In any thread.
+    """
+    with lease.folder_lock:
+        if lease.is_live:
+            write()
+        return lease.is_live
 
 
 def _last_report(trial: TrialConfig) -> TrialReport | None:

@@ -1,0 +1,72 @@
+"""Threads that save a pack's trials side by side, while the pack scores them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from trainables.packing.capacity import num_cores
+
+Answer = TypeVar("Answer")
+
+MOST_WRITERS = 4
+"""More do not write faster: 16 checkpoints of 44 MB in 1.36 s by one, 0.67 s by 4, 0.63 s by 8."""
+STAGING_BYTES = 4 * 2**30
+"""Of the host's memory, for the numbers that are on their way to the disk."""
+
+
+class Staging:
+    """Room on the host for the numbers of one slot, each kind of them a row; for one thread.
+
+    A GPU copies to page-locked memory at 50 GB/s, to other memory at 1.6 (44 MB, one H200), and
+    on a stream of its own it does so beside what the pack has it do.
+
+    Args:
+        rows: as many, as long and of the type that will be copied.
+    """
+
+    def __init__(self, rows: Sequence[Tensor]) -> None:
+        self._stream = self._held = None
+        if rows[0].is_cuda:
+            self._stream = torch.cuda.Stream(rows[0].device)  # type: ignore[no-untyped-call]
+            self._held = [torch.empty_like(row, device="cpu", pin_memory=True) for row in rows]
+
+    def on_host(self, rows: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The same rows in the host's memory, until the next call.
+
+        Nothing that the device has yet to do may change them.
+        """
+        if self._stream is None or self._held is None:
+            return rows
+        with torch.cuda.stream(self._stream):
+            for held, row in zip(self._held, rows, strict=True):
+                held.copy_(row, non_blocking=True)
+        self._stream.synchronize()
+        return self._held
+
+
+class Writers:
+    """Some threads, each with a staging of its own.
+
+    Args:
+        slot_bytes: of what is saved of a slot: of large ones, fewer are written at once.
+        new_staging: makes a thread's.
+    """
+
+    def __init__(self, slot_bytes: int, new_staging: Callable[[], Staging]) -> None:
+        most = min(MOST_WRITERS, num_cores(), STAGING_BYTES // max(1, slot_bytes))
+        self._new_staging = new_staging
+        self._own = threading.local()
+        self._pool = ThreadPoolExecutor(max(1, most), thread_name_prefix="writer")
+
+    def begin(self, write: Callable[[Staging], Answer]) -> Future[Answer]:
+        """Has one of them write; what it raises, the future does."""
+        return self._pool.submit(self._written, write)
+
+    def _written(self, write: Callable[[Staging], Answer]) -> Answer:
+        if not hasattr(self._own, "staging"):
+            self._own.staging = self._new_staging()
+        return write(self._own.staging)
