@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
+QUIET_S = 0.25
+"""An empty pack that nobody new has come to for so long begins with those that wait."""
 AHEAD_S, MOST_AHEAD = 0.25, 16
 """A GPU is given steps for so many seconds at once, and no more than these: the CPU records the
 graphs of later ones meanwhile, and who comes or goes between two reports does not wait long."""
@@ -51,7 +53,7 @@ class Rounds:
         scorer_at: what scores a report at a step.
         examples: the training rows of every trial.
         leases: whose trials train.
-        admit_wait_s: how long a trial waits for others, so that they enter together.
+        admit_wait_s: how long a trial waits for others at most, so that they enter together.
         num_searching: trials that a search has in the pack: with so many, no other is waited for.
             None if they are as many as there are slots.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
@@ -140,14 +142,17 @@ class Rounds:
                 self._free(tenant.lease)
 
     def _admit(self) -> None:
-        """Fill the free slots together; no trial waits longer than admit_wait_s for others."""
+        """Fill the free slots together; no trial waits longer than admit_wait_s for others, and none
+        does beside an empty pack to which no others come."""
         free = self._pack.free_slots()[: self._num_usable - len(self._tenants)]
         waiting = self._leases.waiting()
         if not free or not waiting:
             return
-        waited_s = time.monotonic() - waiting[0].waits_since_s
+        now_s = time.monotonic()
+        is_late = now_s - waiting[0].waits_since_s >= self._admit_wait_s
+        is_quiet = not self._tenants and now_s - waiting[-1].waits_since_s >= QUIET_S
         are_all = len(self._tenants) + len(waiting) == self._num_searching
-        if are_all or len(waiting) >= len(free) or waited_s >= self._admit_wait_s:
+        if are_all or len(waiting) >= len(free) or is_late or is_quiet:
             self._place(list(zip(free, waiting, strict=False)))
 
     def _place(self, placed: Sequence[tuple[int, Lease]]) -> None:

@@ -61,6 +61,16 @@ def test_nobody_is_waited_for_once_all_trials_of_a_search_are_there(
     assert [len(reports_in(events)) for events in found] == [len(settings.rungs)] * 2
 
 
+def test_an_empty_pack_begins_with_those_that_wait_once_nobody_else_comes(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    trials = trials_of(settings, tmp_path, KINDS[:2])
+    with running(settings, capacity_of(4), admit_wait_s=600.0) as host:
+        found = all_events(host, trials)
+    assert cohorts_in(found, STEPS[0]) == {"t0000 t0001"}
+    assert_all_as_alone(trials, found)
+
+
 def test_many_trials_through_few_slots_each_give_what_they_give_alone(
     settings: TrainingSettings, tmp_path: Path
 ) -> None:
