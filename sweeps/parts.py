@@ -9,7 +9,7 @@ from sweeps.config import SweepConfig
 from sweeps.cost.estimate import workload
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.workload import Workload
-from sweeps.lanes import Hardware, Lanes, divide
+from sweeps.lanes import Lanes
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.record import Identity
@@ -54,15 +54,14 @@ class Parts:
 def set_up(
     sweep: Sweep,
     identity: Identity,
-    hardware: Hardware,
+    lanes: Lanes,
     events: Events,
     histories: list[TrialHistory],
     *,
     is_resumed: bool,
 ) -> Parts:
-    """Divides the hardware, opens the study, and makes the book with all who listen to it."""
+    """Opens the study, and makes the book with all who listen to it."""
     config, metric = sweep.config, sweep.metric
-    lanes = divide(config, sweep.found.model, hardware)
     search = _search(sweep, identity, is_resumed=is_resumed)
     tracker = WandbTracker(
         sweep.found.wandb_mode, sweep.paths.folder, identity.name, identity.sweep_id,

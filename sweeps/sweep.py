@@ -9,7 +9,7 @@ from functools import partial
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
-from sweeps import finish, packs, record, results, summary, tuner
+from sweeps import finish, hardware, packs, record, results, summary
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.cost import gpu_time, outlook
@@ -20,7 +20,7 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
 from sweeps.finish import Outcome
-from sweeps.lanes import Lanes
+from sweeps.lanes import Lanes, divide
 from sweeps.opening import Opening
 from sweeps.parts import Events, Parts, Sweep, set_up
 from sweeps.paths import RunPaths
@@ -30,6 +30,7 @@ from sweeps.results import TrialRow
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
 from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
+from trainables.imports import uncollected
 from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Ledger, Share, read_ledgers
 from trainables.packing.pace import Pace
@@ -70,23 +71,24 @@ def run_sweep(
     histories = replay(events)
     sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with connect(num_local_cpus=max(num_cores(), 2)) as cluster:
-        hardware = tuner.hardware(cluster)
-        parts = set_up(sweep, identity, hardware, events, histories, is_resumed=is_resumed)
+        lanes = divide(config, found.model, hardware.of_cluster(cluster))
         earlier = read_ledgers(paths.checkpoints)
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with packs.running(
-            parts.lanes, config.settings, paths.checkpoints, has_trials=has_trials,
+            lanes, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=outlook.probed(config),
         ) as actors:  # fmt: skip
+            # They take seconds to load, in which all else is made ready.
+            parts = set_up(sweep, identity, lanes, events, histories, is_resumed=is_resumed)
             try:
                 look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)
                 ahead = _run_trials(sweep, parts, actors, look_ahead)
             finally:
                 parts.tracker.sweep_ended()
-                searched = _searched(sweep, parts.lanes, actors)
+                searched = _searched(sweep, lanes, actors)
             met = finalists.last_finals(searched.events) if config.finals else None
             verdict = _verdict(sweep, searched, met)
-            outcome = _tested(sweep, parts.lanes, actors, searched, met, verdict)
+            outcome = _tested(sweep, lanes, actors, searched, met, verdict)
             if outcome is None:
                 print(summary.without_best(searched.trials), file=sys.stderr)
                 return EXIT_NO_TRIAL
@@ -136,6 +138,9 @@ def _run_trials(
 
     A budget may leave no room for a trial, which is known before the first one's process starts.
     """
+    with uncollected():
+        from sweeps import tuner  # loads Ray Tune, beside packs that load too
+
     opening = Opening(parts.book, actors, look_ahead)
     if sweep.config.has_budget:
         opening.outlook()

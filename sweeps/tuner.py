@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.actor import ActorHandle
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
@@ -19,39 +18,17 @@ from ray.tune.experiment import Trial
 from ray.tune.result import DONE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.connect import Cluster
 from sweeps import packs, processes
 from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
 from sweeps.cost.limit import Limit
-from sweeps.lanes import Hardware, Lanes
+from sweeps.lanes import Lanes
 from sweeps.opening import Opening
 from sweeps.paths import RunPaths
-from sweeps.preflight import local_gpus
 from trainables import trial as trainable
 from trainables.config import Metric
 from trainables.errors import SweepAborted
-
-
-def hardware(cluster: Cluster) -> Hardware:
-    """What the cluster has; the nodes with GPUs are asked for their memory."""
-    if cluster.is_local:  # a process that could be asked starts in half a second
-        here = [gib for _, gib in local_gpus()] if cluster.num_gpus else []
-        return Hardware(
-            num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=min(here, default=None)
-        )
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    ask = ray.remote(num_cpus=0)(local_gpus)
-    asked = [
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        for node in nodes
-    ]
-    found = [gib for gpus in ray.get([one.remote() for one in asked]) for _, gib in gpus]
-    return Hardware(
-        num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=min(found, default=None)
-    )
 
 
 def run_trials(

@@ -142,8 +142,8 @@ class Rounds:
                 self._free(tenant.lease)
 
     def _admit(self) -> None:
-        """Fill the free slots together; no trial waits longer than admit_wait_s for others, and none
-        does beside an empty pack to which no others come."""
+        """Fill the free slots together: no trial waits longer than admit_wait_s for others, and in
+        an empty pack none does to which no others come."""
         free = self._pack.free_slots()[: self._num_usable - len(self._tenants)]
         waiting = self._leases.waiting()
         if not free or not waiting:
