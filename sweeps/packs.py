@@ -133,19 +133,42 @@ def final_scores(
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
 ) -> dict[str, Scored]:
-    """See trainables.final.score: by a pack that is up, else in a process of its own."""
-    for actor in actors:
+    """See trainables.final.score: by the packs that are up, else in a process of its own.
+
+    Where all are up, one scores the base and the others share the adapters.
+    """
+    together = [list(actors)] if len(actors) > 1 else []
+    for some in [*together, *([actor] for actor in actors)]:
         try:
-            found: dict[str, Scored] = ray.get(actor.final_scores.remote(adapters))
+            found = ray.get(_begin_tests(some, adapters))
         except RayError as refused:
             logger.warning("a pack could not do the final test: %s", refused)
         else:
-            return found
+            return {name: scored for part in found for name, scored in part.items()}
     for actor in actors:  # they hold the GPUs
         ray.kill(actor)
     task = ray.remote(num_cpus=1, num_gpus=1 if lanes.num_gpus else 0)(_score)
     made: dict[str, Scored] = ray.get(task.remote(settings, adapters, lanes.capacity))
     return made
+
+
+def _begin_tests(
+    actors: Sequence[ActorHandle], adapters: Mapping[str, Path]
+) -> list[ray.ObjectRef[dict[str, Scored]]]:
+    """The final test's parts."""
+    first, *others = actors
+    if not others:
+        return [first.final_scores.remote(adapters, True)]
+    names = list(adapters)
+    shares = [names[place :: len(others)] for place in range(len(others))]
+    return [
+        first.final_scores.remote({}, True),
+        *(
+            actor.final_scores.remote({name: adapters[name] for name in share}, False)
+            for actor, share in zip(others, shares, strict=True)
+            if share
+        ),
+    ]
 
 
 def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:

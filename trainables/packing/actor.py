@@ -148,10 +148,10 @@ class PackActor:
         self._heard_s.pop(lease, None)
         self._host.leave(lease)
 
-    def final_scores(self, adapters: Mapping[str, Path]) -> dict[str, "Scored"]:
+    def final_scores(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, "Scored"]:
         """See PackHost.final_scores; raises what made it fail."""
         self._check()
-        return self._host.final_scores(adapters).result()
+        return self._host.final_scores(adapters, has_base=has_base).result()
 
     def ledger(self) -> Ledger:
         """See PackHost.ledger; it is then on the disk too."""

@@ -117,12 +117,17 @@ class PackHost:
         """
         self._leases.decide(step, goes_on)
 
-    def final_scores(self, adapters: Mapping[str, Path]) -> Future[dict[str, Scored]]:
+    def final_scores(
+        self, adapters: Mapping[str, Path], *, has_base: bool = True
+    ) -> Future[dict[str, Scored]]:
         """See trainables.final.score; done between two steps, in the slots that are then free.
 
         The future fails if the loop ends before, or has no slot free.
+
+        Args:
+            has_base: whether the untuned base is scored too.
         """
-        test = _Test(adapters, Future())
+        test = _Test(adapters, has_base, Future())
         self._tests.put(test)
         if self._leases.is_closed:  # the loop may have looked for the last time
             self._refuse_tests()
@@ -236,16 +241,17 @@ class PackHost:
         assert self._splits is not None and self._scorer is not None
         validation = rung_rows(self._splits.validation, self._settings, self._settings.max_steps)
         all_rows = fixed_slice(self._splits.test, len(self._splits.test))
+        tested: dict[str, Path | None] = {"test_base": None} if test.has_base else {}
+        tested |= test.adapters
         try:
-            (validation_base,) = rounds.final_scores([None], self._scorer(validation))
-            test_base, *tuned = rounds.final_scores(
-                [None, *test.adapters.values()], self._scorer(all_rows)
-            )
+            found = rounds.final_scores(list(tested.values()), self._scorer(all_rows))
+            scores = dict(zip(tested, found, strict=True))
+            if test.has_base:
+                (scores["validation_base"],) = rounds.final_scores([None], self._scorer(validation))
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             test.scores.set_exception(error)
             return
-        base = {"validation_base": validation_base, "test_base": test_base}
-        test.scores.set_result(base | dict(zip(test.adapters, tuned, strict=True)))
+        test.scores.set_result(scores)
 
     def _refuse_tests(self) -> None:
         while True:
@@ -260,6 +266,7 @@ class _Test(NamedTuple):
     """A final test that was asked for."""
 
     adapters: Mapping[str, Path]
+    has_base: bool
     scores: Future[dict[str, Scored]]
 
 

@@ -284,6 +284,8 @@ def test_final_scores_of_a_pack_are_those_of_transformers(
             host.join(other)
         adapters = {"a": last.report.checkpoint, "b": untrained.report.checkpoint}
         found = host.final_scores(adapters).result(60)
+        one = host.final_scores({"a": adapters["a"]}, has_base=False).result(60)
+    assert one == {"a": found["a"]}
     expected = final.score(settings, adapters, capacity=None)
     assert found.keys() == expected.keys() == {"validation_base", "test_base", "a", "b"}
     for name, scores in expected.items():
