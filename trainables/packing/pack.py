@@ -337,9 +337,17 @@ class Pack:
     def _fill(
         self, rows_KP: Tensor, slot: int, params: Hyperparameters, values: dict[str, Tensor]
     ) -> None:
-        views = self.adapters.views(rows_KP[slot], params.lora_rank, params.target_modules)
+        """Give a slot these values, by PEFT's names, in one copy: a GPU takes one for each of some
+        hundred tensors as long as for a large one."""
+        if not values:
+            return
+        row_P = torch.zeros(
+            rows_KP.shape[1], dtype=rows_KP.dtype, pin_memory=rows_KP.device.type == "cuda"
+        )
+        views = self.adapters.views(row_P, params.lora_rank, params.target_modules)
         for name, value in values.items():
             views[name].copy_(value)
+        rows_KP[slot].copy_(row_P)
 
     def _rows(self, slot: int) -> list[Tensor]:
         """A slot's weights and both moments, each in one piece."""
