@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainables.base_model import DTYPES
-from trainables.config import Hyperparameters, TrialConfig
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.examples import Example
 from trainables.memory import is_out_of_memory
 from trainables.packing.adapters import Adapters
@@ -79,6 +79,7 @@ class Pack:
         self._optimizer = PackedAdamW(self.adapters.params_KP, self.adapters.grads_KP, is_fast)
         self._slots: list[Slot | None] = [None] * num_slots
         self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
+        self._courses: dict[tuple[int, TrainingSettings], Course] = {}
         self._prepared: tuple[object, list[Table]] = (None, [])
         self._handed: list[_Handed] = []
         self.last_tokens = (0, 0)
@@ -332,7 +333,15 @@ class Pack:
         self._fill(self._optimizer.exp_avg_KP, slot, params, state.exp_avg)
         self._fill(self._optimizer.exp_avg_sq_KP, slot, params, state.exp_avg_sq)
         self.adapters.set_scaling(slot, scaling(params), params.target_modules)
-        self._slots[slot] = Slot(trial, Course(examples, trial.settings), state.step)
+        course = self._course(examples, trial.settings)
+        self._slots[slot] = Slot(trial, course, state.step)
+
+    def _course(self, examples: Sequence[Example], settings: TrainingSettings) -> Course:
+        """Trials of one seed go the same way; to lay it out takes longer than to enter a slot."""
+        key = (id(examples), settings)  # which the course keeps alive
+        if key not in self._courses:
+            self._courses[key] = Course(examples, settings)
+        return self._courses[key]
 
     def _fill(
         self, rows_KP: Tensor, slot: int, params: Hyperparameters, values: dict[str, Tensor]
