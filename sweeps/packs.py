@@ -28,6 +28,8 @@ ENDING_S = 60.0
 """How long packs that end are waited for."""
 PACE_S = 300.0
 """How long packs are waited for to load and to measure their pace."""
+UP_S = 5.0
+"""How long packs are waited for that are to do the final test."""
 LEDGER_S = 5.0
 """How long packs are waited for when they are asked where their time went."""
 
@@ -133,12 +135,11 @@ def final_scores(
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
 ) -> dict[str, Scored]:
-    """See trainables.final.score: by the packs that are up, else in a process of its own.
-
-    Where all are up, one scores the base and the others share the adapters.
-    """
-    together = [list(actors)] if len(actors) > 1 else []
-    for some in [*together, *([actor] for actor in actors)]:
+    """See trainables.final.score: by the packs that are up together, else by one of them, else in a
+    process of its own."""
+    up = _up(actors)
+    together = [up] if len(up) > 1 else []
+    for some in [*together, *([actor] for actor in up)]:
         try:
             found = ray.get(_begin_tests(some, adapters))
         except RayError as refused:
@@ -155,7 +156,8 @@ def final_scores(
 def _begin_tests(
     actors: Sequence[ActorHandle], adapters: Mapping[str, Path]
 ) -> list[ray.ObjectRef[dict[str, Scored]]]:
-    """The final test's parts."""
+    """The final test's parts: of several packs one scores the base, and the others share the
+    adapters."""
     first, *others = actors
     if not others:
         return [first.final_scores.remote(adapters, True)]
@@ -169,6 +171,19 @@ def _begin_tests(
             if share
         ),
     ]
+
+
+def _up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
+    """The packs that have started, and live."""
+    asked = ask_started(actors)
+    answered = _answered(asked, UP_S)
+    found = []
+    for actor, answer in zip(actors, asked, strict=True):
+        with contextlib.suppress(RayError):
+            if answer in answered:
+                ray.get(answer)
+                found.append(actor)
+    return found
 
 
 def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:

@@ -54,6 +54,7 @@ def workload(config: SweepConfig, lanes: Lanes, num_validation: int, num_test: i
         num_final_runs=num_runs,
         num_tested=config.num_final_seeds + 1 if num_runs else 1,
         test_rows=num_test,
+        num_testing=lanes.num_packs if is_packed else 1,
     )
 
 

@@ -41,7 +41,8 @@ class PackHost:
         settings: of every trial, apart from its seed.
         capacity: sizes of the pack.
         lease_timeout_s: how long a trial may be silent before its slot is freed.
-        admit_wait_s: how long a waiting trial waits for others, so that they enter together.
+        admit_wait_s: how long a trial waits for others at most, so that they enter together; beside
+            an empty pack only as long as others come.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before.
         probed: hyperparameters as the sweep's space has them: what the pack's pace is measured

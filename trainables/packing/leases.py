@@ -46,7 +46,7 @@ class Lease:
     decided_step: int = 0
     """Of the last report after which the trial is known to go on."""
     folder_lock: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the loop writes to the trial's folder."""
+    """Held while the pack writes to the trial's folder."""
 
     @property
     def is_live(self) -> bool:
@@ -221,7 +221,7 @@ class Leases:
     def _end(self, lease: Lease) -> None:
         with self._changed:
             self._drop(lease)
-        with lease.folder_lock:  # what the loop is writing now ends first
+        with lease.folder_lock:  # what is being written now ends first
             pass
 
     def _drop(self, lease: Lease) -> None:

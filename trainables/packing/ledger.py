@@ -14,8 +14,9 @@ from typing import Literal, get_args
 Activity = Literal[
     "load", "probe", "admit", "train", "evaluate", "report", "decide", "test", "idle"
 ]
-"""Reading base and rows; measuring the pace; placing trials in slots; optimizer steps; scoring;
-saving and telling; waiting for trials' decisions; the final test; having no trial."""
+"""Reading base and rows; measuring the pace; placing trials in slots; optimizer steps; scoring,
+and saving meanwhile; what saving takes longer, and telling; waiting for trials' decisions; the
+final test; having no trial."""
 Work = Literal["trained", "scored", "saved"]
 
 FOLDER_NAME = ".ledgers"

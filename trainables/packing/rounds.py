@@ -21,6 +21,7 @@ from trainables.checkpoint import (
     write_report,
 )
 from trainables.config import TrialConfig, TrialReport
+from trainables.errors import SweepAborted
 from trainables.examples import Example
 from trainables.memory import free_memory, is_out_of_memory
 from trainables.packing.evaluation.scorer import Scorer
@@ -37,8 +38,9 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
-QUIET_S = 0.25
-"""An empty pack that nobody new has come to for so long begins with those that wait."""
+QUIET_S = 0.5
+"""An empty pack that nobody new has come to for so long begins with those that wait. Trials look
+for a slot as often (actor.LOOK_S)."""
 AHEAD_S, MOST_AHEAD = 0.25, 16
 """A GPU is given steps for so many seconds at once, and no more than these: the CPU records the
 graphs of later ones meanwhile, and who comes or goes between two reports does not wait long."""
@@ -166,7 +168,7 @@ class Rounds:
             def read(slot: int = slot, lease: Lease = lease) -> None:
                 found[slot] = lease, _last_report(lease.trial)
 
-            self._is_written(lease, partial(_write, lease, read))
+            self._is_borne(lease, partial(_while_live, lease, read))
         self._announce(
             [(lease, last) for lease, last in found.values() if last and not lease.was_admitted]
         )
@@ -256,26 +258,33 @@ class Rounds:
             return
         self._ledger.turn_to("decide")
         self._leases.wait_decided([tenant.lease for tenant in due], self._decision_wait_s)
+        due = [tenant for tenant in due if tenant.lease.is_live]
         started_s = time.perf_counter()
         self._ledger.turn_to("evaluate")
         self._saving = {tenant.slot: self._begin_save(tenant) for tenant in due}
-        scored = self._scores(due)
+        try:
+            scored = self._scores(due)
+        finally:  # no write outlives the loop
+            wait(self._saving.values())
         self._ledger.turn_to("report")
         saved = {
             tenant.trial.trial_id for tenant in due
-            if self._is_written(tenant.lease, self._saving[tenant.slot].result)
+            if self._is_borne(tenant.lease, self._saving[tenant.slot].result)
         }  # fmt: skip
         self._saving = {}
         self._ledger.charge(dict.fromkeys(saved, 1), "saved")
         seconds = time.perf_counter() - started_s
-        completing = [
-            self._begin_completion(tenant, self._report_of(tenant, found, seconds), found)
+        reports = [
+            (tenant, self._report_of(tenant, found, seconds), found)
             for tenant, found in scored if tenant.trial.trial_id in saved
         ]  # fmt: skip
+        completing = [self._begin_completion(*report) for report in reports]
+        wait(completing)
         completed = [
-            (tenant, report) for tenant, report, future in completing
-            if self._is_written(tenant.lease, future.result)
-        ]  # fmt: skip
+            (tenant, report)
+            for (tenant, report, _), future in zip(reports, completing, strict=True)
+            if self._is_borne(tenant.lease, future.result)
+        ]
         self._announce([(tenant.lease, report) for tenant, report in completed])
         for tenant, _ in completed:
             if tenant.is_at_end:
@@ -297,10 +306,12 @@ class Rounds:
             self._leases.post(lease, Reported(replace(report, cohort=cohort)))
 
     def _begin_save(self, tenant: Tenant) -> Future[bool]:
-        """Save the trial in a thread, until when it stays in its slot; whether it has been."""
+        """Save the trial in a thread, until when it stays in its slot; whether it is live."""
         slot, folder = tenant.slot, tenant.checkpoint
         return self._writers.begin(
-            lambda staging: _write(tenant.lease, lambda: self._pack.save(slot, folder, staging))
+            lambda staging: _while_live(
+                tenant.lease, lambda: self._pack.save(slot, folder, staging)
+            )
         )
 
     def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
@@ -331,8 +342,8 @@ class Rounds:
 
     def _begin_completion(
         self, tenant: Tenant, report: TrialReport, scored: Scored
-    ) -> tuple[Tenant, TrialReport, Future[bool]]:
-        """Make the checkpoint count, in a thread; whether it does."""
+    ) -> Future[bool]:
+        """Make the checkpoint count, in a thread; whether the trial is live."""
         rows, is_at_end = self._scorer_at(report.step).rows, tenant.is_at_end
 
         def write() -> None:
@@ -343,18 +354,19 @@ class Rounds:
             if is_at_end:
                 prune_to_adapter(tenant.trial.folder)
 
-        return tenant, report, self._writers.begin(lambda _: _write(tenant.lease, write))
+        return self._writers.begin(lambda _: _while_live(tenant.lease, write))
 
-    def _is_written(self, lease: Lease, written: Callable[[], bool]) -> bool:
-        """Whether the trial is to be trained still, and the disk has borne what was written."""
+    def _is_borne(self, lease: Lease, is_live: Callable[[], bool]) -> bool:
+        """Whether the trial is to be trained still, and the disk has borne what was to be done.
+
+        Args:
+            is_live: gives what _while_live gave, or raises what it raised.
+        """
         try:
-            return written()
-        except WRITE_ERRORS as error:
-            aborted = full_disk(lease.trial.folder, error)
-            if aborted is None:
-                raise
-        self._end(lease, Aborted(aborted.error, aborted.fix))
-        return False
+            return is_live()
+        except SweepAborted as aborted:
+            self._end(lease, Aborted(aborted.error, aborted.fix))
+            return False
 
     def _shrink(self) -> None:
         """Make do with one trial less: the youngest waits for a slot again."""
@@ -373,19 +385,29 @@ class Rounds:
     def _free(self, lease: Lease) -> None:
         """Empty the trial's slot, if it has one; a trial that has not ended waits for another."""
         if lease.slot is not None:
-            wait([self._saving[lease.slot]] if lease.slot in self._saving else [])
+            if lease.slot in self._saving:
+                wait([self._saving[lease.slot]])
             self._pack.leave(lease.slot)
             del self._tenants[lease.slot]
             lease.slot = None
 
 
-def _write(lease: Lease, write: Callable[[], None]) -> bool:
-    """Write to the folder of a trial, or read what may have to be tidied, while it is to be
-    trained; whether it is. In any thread.
+def _while_live(lease: Lease, do: Callable[[], None]) -> bool:
+    """Do something in the folder of a trial that is to be trained still; whether it is. In any
+    thread.
+
+    Raises:
+        SweepAborted: the disk is full.
     """
     with lease.folder_lock:
-        if lease.is_live:
-            write()
+        try:
+            if lease.is_live:
+                do()
+        except WRITE_ERRORS as error:
+            aborted = full_disk(lease.trial.folder, error)
+            if aborted is None:
+                raise
+            raise aborted from error
         return lease.is_live
 
 

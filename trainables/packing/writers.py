@@ -13,16 +13,18 @@ from trainables.packing.capacity import num_cores
 Answer = TypeVar("Answer")
 
 MOST_WRITERS = 4
-"""More do not write faster: 16 checkpoints of 44 MB in 1.36 s by one, 0.67 s by 4, 0.63 s by 8."""
+"""More write hardly faster: 16 checkpoints of 44 MB, flushed to the disk of a machine with an H200
+and 16 cores, in 1.36 s by one, 0.67 s by 4, 0.63 s by 8."""
 STAGING_BYTES = 4 * 2**30
-"""Of the host's memory, for the numbers that are on their way to the disk."""
+"""Of the host's memory, for the numbers that are on their way to the disk; PyTorch rounds each kind
+of them up to a power of two."""
 
 
 class Staging:
     """Room on the host for the numbers of one slot, each kind of them a row; for one thread.
 
-    A GPU copies to page-locked memory at 50 GB/s, to other memory at 1.6 (44 MB, one H200), and
-    on a stream of its own it does so beside what the pack has it do.
+    An H200 copies 44 MB to page-locked memory in 0.9 ms, to other memory in 27, and on a stream of
+    its own it does so beside what the pack has it do.
 
     Args:
         rows: as many, as long and of the type that will be copied.
@@ -32,7 +34,7 @@ class Staging:
         self._stream = self._held = None
         if rows[0].is_cuda:
             self._stream = torch.cuda.Stream(rows[0].device)  # type: ignore[no-untyped-call]
-            self._held = [torch.empty_like(row, device="cpu", pin_memory=True) for row in rows]
+            self._held = [_page_locked(row) for row in rows]
 
     def on_host(self, rows: Sequence[Tensor]) -> Sequence[Tensor]:
         """The same rows in the host's memory, until the next call.
@@ -46,6 +48,14 @@ class Staging:
                 held.copy_(row, non_blocking=True)
         self._stream.synchronize()
         return self._held
+
+
+def _page_locked(row: Tensor) -> Tensor:
+    """Room for a row; where the system locks no more pages, in other memory."""
+    try:
+        return torch.empty_like(row, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return torch.empty_like(row, device="cpu")
 
 
 class Writers:

@@ -65,6 +65,7 @@ def test_workload_follows_the_config_and_the_hardware() -> None:
     assert (load.num_cpus, load.num_tested, load.test_rows) == (32, 3, 70)
     alone = dataclasses.replace(lanes, capacity=None)
     assert workload(config, alone, 60, 70).num_packs == 8
+    assert (load.num_testing, workload(config, alone, 60, 70).num_testing) == (2, 1)
     assert segment_s(load, Steady(row_s=0.1), 3, 2) == pytest.approx(
         6 * 1.0 + 2 * 60 * 0.1 + 2 * REPORT_S + EVALUATION_S
     )

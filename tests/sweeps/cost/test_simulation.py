@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented_load import Steady, make_load
 
-from sweeps.cost import simulation
+from sweeps.cost import simulation, workload
 from sweeps.cost.simulation import Running, State, simulate
 from sweeps.cost.workload import (
     CLOSING_S,
@@ -38,6 +38,15 @@ def test_one_trial_takes_its_steps_its_report_and_the_test() -> None:
     assert found.test_s == pytest.approx(50 * 0.1 + 2 * 100 * 0.1 + 2 * EVALUATION_S + CLOSING_S)
     assert found.finals_s == 0.0
     assert found.num_reached == {90: 1}
+
+
+@pytest.mark.parametrize(("num_testing", "rows"), [(1, 50 + 4 * 100), (2, 3 * 100), (4, 50 + 100)])
+def test_packs_share_the_final_test(num_testing: int, rows: int) -> None:
+    """One scores the base, also on validation, and the others the adapters."""
+    load = make_load(num_tested=3, num_testing=num_testing)
+    parts = 1 if num_testing == 2 else 2
+    expected_s = rows * 0.1 + parts * EVALUATION_S + CLOSING_S
+    assert workload.test_s(load, Steady(row_s=0.1)) == pytest.approx(expected_s)
 
 
 def test_trials_of_a_pack_step_and_are_scored_together() -> None:

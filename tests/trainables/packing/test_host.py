@@ -31,6 +31,7 @@ from small_packs import longer, trial_of
 from trainables import final
 from trainables.checkpoint import last_report
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.events import (
     Finished,
     LeaseLost,
@@ -93,18 +94,8 @@ def test_trials_that_join_together_start_together(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-
-    def count_steps(pack: Pack) -> None:
-        step = pack.step
-
-        def counted(most: int) -> Any:
-            sizes.append(num_trials(pack, 4))
-            return step(most)
-
-        monkeypatch.setattr(pack, "step", counted)
-
     packs: list[Pack] = []
-    change_pack(monkeypatch, count_steps)
+    change_pack(monkeypatch, functools.partial(note_sizes, sizes, monkeypatch))
     change_pack(monkeypatch, packs.append)
     trials = trials_of(settings, tmp_path, KINDS)
     with running(settings, capacity_of(4), admit_wait_s=60.0) as host:
@@ -112,14 +103,36 @@ def test_trials_that_join_together_start_together(
         with ThreadPoolExecutor(4) as pool:
             for trial in trials:
                 pool.submit(events_of, host, trial)
-                time.sleep(0.3)
+                time.sleep(0.1)
     assert sizes == [4] * 6
-    sizes.clear()
-    with running(settings, capacity_of(4), admit_wait_s=0.5) as host:
-        started_s = time.monotonic()
-        all_events(host, trials_of(settings, tmp_path / "few", KINDS[:2]))
-        assert time.monotonic() - started_s >= 0.5
-    assert sizes == [2] * 6
+
+
+def test_who_comes_while_others_train_waits_for_more_to_enter_with(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    change_pack(monkeypatch, functools.partial(note_sizes, sizes, monkeypatch))
+    first, second = trials_of(settings, tmp_path, KINDS[:2])
+    with (
+        running(settings, capacity_of(4), admit_wait_s=600.0) as host,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        following = pool.submit(events_of, host, first)
+        wait_until(lambda: bool(sizes))
+        found = [events_of(host, second), following.result()]
+    assert_all_as_alone([second, first], found)
+    assert sizes == [1] * 12
+
+
+def note_sizes(sizes: list[int], monkeypatch: pytest.MonkeyPatch, pack: Pack) -> None:
+    """Have it noted how many trials make each step."""
+    step = pack.step
+
+    def noted(most: int) -> Any:
+        sizes.append(num_trials(pack, 4))
+        return step(most)
+
+    monkeypatch.setattr(pack, "step", noted)
 
 
 def note_steps(steps: list[int], monkeypatch: pytest.MonkeyPatch, pack: Pack) -> None:
@@ -192,6 +205,14 @@ def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
     """Its process finds its report and its end when it asks; its folder is left alone, though it
     stands at its next rung already."""
     made: list[int] = []
+    num_scored: list[int] = []
+    scores = Scorer.scores
+
+    def counted(scorer: Scorer, model: Any, slots: Sequence[int]) -> Any:
+        num_scored.append(len(slots))
+        return scores(scorer, model, slots)
+
+    monkeypatch.setattr(Scorer, "scores", counted)
     change_pack(monkeypatch, functools.partial(note_steps, made, monkeypatch))
     stopped, other, next_one = trials_of(settings, tmp_path, KINDS[:3])
     with (
@@ -208,6 +229,7 @@ def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
         assert files_in(stopped.folder) == before
     assert_all_as_alone([other, next_one], found)
     assert isinstance(heard[0], Reported) and heard[1:] == [Stopped(), LeaseLost()]
+    assert sum(num_scored) == 1 + 2 * len(STEPS)  # the stopped one's second rung is not scored
 
 
 def test_trial_that_is_stopped_while_it_waits_for_a_slot_gets_none(
@@ -285,7 +307,8 @@ def test_final_scores_of_a_pack_are_those_of_transformers(
         adapters = {"a": last.report.checkpoint, "b": untrained.report.checkpoint}
         found = host.final_scores(adapters).result(60)
         one = host.final_scores({"a": adapters["a"]}, has_base=False).result(60)
-    assert one == {"a": found["a"]}
+    assert one.keys() == {"a"} and one["a"].answers == found["a"].answers
+    assert one["a"].metrics == pytest.approx(found["a"].metrics, rel=1e-5)
     expected = final.score(settings, adapters, capacity=None)
     assert found.keys() == expected.keys() == {"validation_base", "test_base", "a", "b"}
     for name, scores in expected.items():

@@ -126,7 +126,8 @@ def test_of_large_slots_fewer_are_on_their_way_at_once(slot_bytes: int, num_thre
 
     pool = Writers(slot_bytes, new_staging)
     meeting = threading.Barrier(num_threads, timeout=30.0)
-    used = [pool.begin(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_threads)]
+    num_writes = MOST_WRITERS * num_threads
+    used = [pool.begin(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_writes)]
     assert {id(one.result()) for one in used} == {id(one) for one in stagings}
     assert len(stagings) == num_threads
     assert pool.begin(lambda staging: staging).result() in stagings
