@@ -29,6 +29,7 @@ from trainables.packing.events import (
     Stopped,
 )
 from trainables.packing.ledger import Ledger, new_path, write_ledger
+from trainables.packing.moves import Presence, is_to_move
 from trainables.packing.pace import Pace
 
 if TYPE_CHECKING:  # loads torch and the tasks, which a trial's process does without
@@ -42,11 +43,13 @@ POLL_S = 10.0
 ANSWER_S = 2.0
 """How long a pack is waited for when trials look for a slot."""
 LOOK_S = 0.5
-"""Between two looks for a slot."""
+"""Between two looks for a slot; how long a look for an emptier pack takes at most."""
 FAREWELL_S = 2.0
 """From a pack's fault to its process's end: its trials hear the reason."""
 LEDGER_S = 1.0
 """Between two writings of a pack's ledger: what a kill may cost of its figures."""
+MOVED = "it goes on in an emptier pack"
+"""Why a trial has left a pack that was not lost."""
 LOCK_NAME = ".packs.lock"
 """In the checkpoints' folder: locked, and shared, by each pack whose process lives."""
 
@@ -88,6 +91,7 @@ class PackActor:
         self._lease_timeout_s = lease_timeout_s
         self._num_slots = capacity.num_slots
         self._heard_s: dict[int, tuple[str, float]] = {}
+        self._last_came_s = since_s
         self._joining = threading.Lock()
         self._fault: Exception | None = None
         self._has_ended = threading.Event()
@@ -114,16 +118,23 @@ class PackActor:
             if self._num_left_by_others(trial.trial_id) <= 0:
                 return None
             lease = self._host.join(trial)
-            self._heard_s[lease] = trial.trial_id, time.monotonic()
+            self._last_came_s = time.monotonic()
+            self._heard_s[lease] = trial.trial_id, self._last_came_s
         return lease
 
+    def presence(self) -> Presence:
+        """Who waits or trains here."""
+        self._check()
+        return Presence(tuple(self._present()), time.monotonic() - self._last_came_s)
+
     def _num_left_by_others(self, trial_id: str) -> int:
+        return self._num_slots - sum(other != trial_id for other in self._present())
+
+    def _present(self) -> list[str]:
+        """Trials that were heard of in time, the oldest first."""
         limit_s = time.monotonic() - self._lease_timeout_s
-        present = [
-            other for other, heard_s in list(self._heard_s.values())
-            if other != trial_id and heard_s > limit_s
-        ]  # fmt: skip
-        return self._num_slots - len(present)
+        heard = sorted(self._heard_s.items())
+        return [trial_id for _, (trial_id, heard_s) in heard if heard_s > limit_s]
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:
         """See PackHost.next_event; raises PackFault, or what aborts the sweep, if the loop died."""
@@ -257,8 +268,8 @@ def train(
 ) -> None:
     """Train one trial in any of the packs, reporting at every rung.
 
-    A trial whose pack dies joins again, from its last report. report may raise SystemExit; the
-    slot is given back before it leaves this function.
+    A trial whose pack dies, or is much fuller than another, joins again, from its last report.
+    report may raise SystemExit; the slot is given back before it leaves this function.
 
     Args:
         trial: what to train.
@@ -281,7 +292,7 @@ def train(
             report(made)
 
     while (lost := _stay(trial, actors, forward, faults)) is not None:
-        num_lost += 1
+        num_lost += lost != MOVED
         if num_lost > max_failures:
             raise TrialFailed(f"its pack was lost {num_lost} times without a report: {lost}")
 
@@ -292,7 +303,7 @@ def _stay(
     report: Callable[[TrialReport], None],
     faults: set[str],
 ) -> str | None:
-    """Join a pack and forward what it reports; why the lease was lost, or None at the end.
+    """Join a pack and forward what it reports; why the lease was lost, MOVED, or None at the end.
 
     Args:
         faults: of packs, as far as the trial has met them; one that is met again is no new loss.
@@ -305,6 +316,9 @@ def _stay(
                 event: Event | None = ray.get(poll.remote(lease, POLL_S))
                 if isinstance(event, Reported):
                     report(event.report)
+                    is_last = event.report.step >= trial.settings.max_steps
+                    if not is_last and len(actors) > 1 and _is_to_move(trial, actor, actors):
+                        return MOVED
                 elif isinstance(event, LeaseLost):
                     return "the pack had not heard of the trial in time"
                 elif isinstance(event, Failed):
@@ -320,6 +334,18 @@ def _stay(
         return str(fault)
     except RayActorError as died:
         return _first_line(died)
+
+
+def _is_to_move(trial: TrialConfig, own: ActorHandle, actors: Sequence[ActorHandle]) -> bool:
+    """See moves.is_to_move; packs that do not answer at once, or are gone, do not count."""
+    asked = {one.presence.remote(): one for one in actors}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_S)
+    found: dict[ActorHandle, Presence] = {}
+    for answer in answered:
+        with contextlib.suppress(RayTaskError, RayActorError):
+            found[asked[answer]] = ray.get(answer)
+    mine = found.pop(own, None)
+    return mine is not None and is_to_move(trial.trial_id, mine, list(found.values()))
 
 
 def _joined(

@@ -339,6 +339,36 @@ def test_new_process_of_a_trial_evicts_it_from_other_packs(
     assert isinstance(ray.get(full.next_event.remote(lease, 0.0)), LeaseLost)
 
 
+def test_trial_of_a_full_pack_goes_on_in_one_that_stands_empty(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """One of three, once all have left the other pack: half of the difference."""
+    rungs = tuple(range(2, 32, 2))
+    longer = {"max_steps": 30, "rungs": rungs}
+    full, other = start(num_slots=3, **longer), start(num_slots=3, **longer)
+    settings = dataclasses.replace(settings, **longer)
+    trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(3)]
+    guests = [trial_of(f"guest{number}", settings, tmp_path) for number in range(3)]
+    leases = ray.get([other.join.remote(guest) for guest in guests], timeout=LIMIT_S)
+    following = [begin(trial, [full, other], hold_s=0.7) for trial in trials]
+    for trial in trials:
+        wait_for_report(trial, 2)
+    ray.get([other.leave.remote(lease) for lease in leases], timeout=LIMIT_S)
+    found = [ended(one) for one in following]
+    reports: list[TrialReport] = []
+    alone.train(trial_of("alone", settings, tmp_path), reports.append)
+    for one in found:
+        assert [report.step for report in one.reports] == list(rungs)
+        for report, expected in zip(one.reports, reports, strict=True):
+            assert report.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+            assert report.metrics["eval_loss"] == pytest.approx(
+                expected.metrics["eval_loss"], rel=1e-5
+            )
+    shares = [set(ray.get(pack.ledger.remote()).shares) for pack in (full, other)]
+    names = {trial.trial_id for trial in trials}
+    assert shares[0] == names and len(shares[1] & names) == 1
+
+
 def test_full_pack_lets_nobody_in(start: Start, settings: TrainingSettings, tmp_path: Path) -> None:
     """Trials that look at once are told of the same free slots; others stand in other packs."""
     pack = start(num_slots=2)
