@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "cluster": {"cluster"},
 }
 THIRD_PARTY = {"search_spaces": {"optuna"}, "cluster": {"ray"}}
-WITH_RAY = {"trainables/trial.py", "trainables/packing/actor.py"}
+WITH_RAY = {"trainables/trial.py", "trainables/packing/actor.py", "trainables/packing/joining.py"}
 LEFT_UNLOADED = {"torch", "ray", "wandb", "transformers", "trl", "peft", "bitsandbytes"}
 
 

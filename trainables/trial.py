@@ -48,9 +48,9 @@ def run_trial(
     try:
         with held(trial.folder):
             if packs:
-                from trainables.packing import actor  # loads Ray
+                from trainables.packing import joining  # loads Ray
 
-                actor.train(trial, packs, send, max_failures)
+                joining.train(trial, packs, send, max_failures)
             else:
                 from trainables import solo  # loads torch, only in the process that trains
 

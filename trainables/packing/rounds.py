@@ -40,7 +40,7 @@ IDLE_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
 QUIET_S = 0.5
 """An empty pack that nobody new has come to for so long begins with those that wait. Trials look
-for a slot as often (actor.LOOK_S)."""
+for a slot as often (joining.LOOK_S)."""
 AHEAD_S, MOST_AHEAD = 0.25, 16
 """A GPU is given steps for so many seconds at once, and no more than these: the CPU records the
 graphs of later ones meanwhile, and who comes or goes between two reports does not wait long."""

@@ -18,7 +18,7 @@ from ray.actor import ActorHandle
 from cluster.connect import connect
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.packing import actor, alone
+from trainables.packing import actor, alone, joining
 from trainables.packing.capacity import Capacity
 from trainables.packing.events import Finished, LeaseLost
 
@@ -58,7 +58,7 @@ def follow(
 
     failed, aborted = None, None
     try:
-        actor.train(trial, actors, report, max_failures)
+        joining.train(trial, actors, report, max_failures)
     except SystemExit:
         pass
     except TrialFailed as raised:
