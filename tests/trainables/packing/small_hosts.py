@@ -120,6 +120,16 @@ def numbers_alone(params: Hyperparameters, settings: TrainingSettings) -> Number
     return {report.step: (report.train_loss, report.metrics) for report in reports}
 
 
+def trials_known_alone(
+    settings: TrainingSettings, folder: Path, kinds: Sequence[Hyperparameters]
+) -> list[TrialConfig]:
+    """A trial of each kind; what each gives alone is known before a test changes any pack."""
+    trials = trials_of(settings, folder, kinds)
+    for trial in trials:
+        numbers_alone(trial.params, settings)
+    return trials
+
+
 def assert_as_alone(trial: TrialConfig, reports: Sequence[TrialReport]) -> None:
     """Every rung was reported, and whenever it was, with the numbers of a pack of one."""
     expected = numbers_alone(trial.params, trial.settings)

@@ -22,10 +22,10 @@ from small_hosts import (
     cohorts_in,
     events_of,
     num_trials,
-    numbers_alone,
     of_six_steps,
     reports_in,
     running,
+    trials_known_alone,
     trials_of,
     wait_until,
 )
@@ -178,9 +178,7 @@ def test_out_of_memory_in_a_step_moves_no_number(
 
         monkeypatch.setattr(pack.model, "losses", filled)
 
-    expected_trials = trials_of(settings, tmp_path, KINDS[:3])
-    for trial in expected_trials:
-        numbers_alone(trial.params, settings)
+    expected_trials = trials_known_alone(settings, tmp_path, KINDS[:3])
     change_pack(monkeypatch, fill_memory)
     with running(settings, capacity_of(3)) as host:
         found = all_events(host, expected_trials)
@@ -199,9 +197,7 @@ def test_pack_that_is_too_large_shrinks_and_every_trial_still_finishes(
     num_roomy: int,
 ) -> None:
     """At once, or after so many passes: then the trials that wait have reported already."""
-    trials = trials_of(settings, tmp_path, KINDS)
-    for trial in trials:
-        numbers_alone(trial.params, settings)
+    trials = trials_known_alone(settings, tmp_path, KINDS)
     calls: list[int] = []
 
     def fill_memory(pack: Pack) -> None:
@@ -246,9 +242,7 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     most_slots: int,
     most_tokens: int,
 ) -> None:
-    trials = trials_of(settings, tmp_path, KINDS[:3])
-    for trial in trials:
-        numbers_alone(trial.params, settings)
+    trials = trials_known_alone(settings, tmp_path, KINDS[:3])
     score_slots = trainables.packing.evaluation.score.score_slots
     num_full = 0
 

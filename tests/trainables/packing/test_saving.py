@@ -15,10 +15,9 @@ from small_hosts import (
     capacity_of,
     change_pack,
     num_trials,
-    numbers_alone,
     of_six_steps,
     running,
-    trials_of,
+    trials_known_alone,
 )
 
 import trainables.packing.evaluation.score
@@ -45,9 +44,7 @@ def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trials_are_saved_side_by_side_while_they_are_scored(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trials = trials_of(settings, tmp_path, KINDS[:2])
-    for trial in trials:
-        numbers_alone(trial.params, settings)
+    trials = trials_known_alone(settings, tmp_path, KINDS[:2])
     meeting = threading.Barrier(3, timeout=30.0)  # two saves and the scoring of both
     change_pack(monkeypatch, lambda pack: _change_save(monkeypatch, pack, lambda _: meeting.wait()))
     scores = Scorer.scores
@@ -66,9 +63,7 @@ def test_a_trial_keeps_its_slot_until_it_is_saved(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here two of three lose theirs to an evaluation that has room for a pack of one."""
-    trials = trials_of(settings, tmp_path, KINDS[:3])
-    for trial in trials:
-        numbers_alone(trial.params, settings)
+    trials = trials_known_alone(settings, tmp_path, KINDS[:3])
     packs: list[Pack] = []
     being_saved: set[int] = set()
     left: list[bool] = []
