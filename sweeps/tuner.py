@@ -230,10 +230,11 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 class _BookCallback(Callback):  # type: ignore[misc]
-    """Tells the book of trials whose process died more often than allowed.
+    """Tells the book of trials that lost more processes than allowed.
 
-    Tune gives a trial that waits no second chance: one that is handed the process of an ended
-    trial, and finds it dead, is over. Such a trial is put back.
+    Tune counts as a trial's failure, even twice, that it is handed the process of an ended trial
+    and finds it dead: where several processes die at once, the death of its own is the third. Here
+    count the processes in which the trial has started. With no more than allowed it is put back.
 
     Args:
         look: is called again and again.
@@ -250,12 +251,17 @@ class _BookCallback(Callback):  # type: ignore[misc]
         self._max_failures = max_failures
         self._limit = limit
         self._look = look
-        self._failures: Counter[str] = Counter()
+        self._starts: Counter[str] = Counter()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._look()
         if self._limit.is_due:
             self._limit.keep([_trial_id(one) for one in trials if one.status == Trial.RUNNING])
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._starts[_trial_id(trial)] += 1
 
     def on_trial_result(
         self,
@@ -271,10 +277,9 @@ class _BookCallback(Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
+        """Tune has given the trial up, so all processes in which it started are lost."""
         trial_id = _trial_id(trial)
-        has_run = trial.run_metadata.start_time is not None
-        self._failures[trial_id] += trial.num_failures if has_run else 0
-        if self._failures[trial_id] > self._max_failures:
+        if self._starts[trial_id] > self._max_failures:
             self._book.end(trial_id, "failed", _reason(trial))
         else:
             self._book.put_back(trial_id)

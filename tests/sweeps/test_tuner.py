@@ -118,6 +118,18 @@ def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
 
+def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(sweep: Sweep) -> None:
+    """Tune counts three failures of a trial whose process died with one that stood by."""
+    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None))
+    trial = SimpleNamespace(config={"trial_id": "t0000"}, num_failures=3, error_file=None)
+    for num_processes in (1, 2, 3):
+        callback.on_trial_start(0, [], trial)
+        callback.on_trial_error(0, [], trial)
+        assert sweep.histories[0].status == ("failed" if num_processes == 3 else None)
+        again = sweep.book.next_trial()
+        assert (again is not None and again.trial_id == "t0000") == (num_processes < 3)
+
+
 def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:
     """A trial that has ended is at work until Tune knows it too."""
     config = make_config(

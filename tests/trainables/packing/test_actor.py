@@ -6,7 +6,9 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,7 +199,7 @@ class DyingPack:
             self._tell()
         return 1
 
-    def join(self, trial: TrialConfig) -> int:
+    def join(self, trial: TrialConfig, num_free: int) -> int:
         return 0
 
     def next_event(self, lease: int, timeout_s: float) -> Finished:
@@ -377,6 +379,17 @@ def test_full_pack_lets_nobody_in(start: Start, settings: TrainingSettings, tmp_
     assert sum(lease is not None for lease in leases) == 2
     joined = next(trial for trial, lease in zip(trials, leases, strict=True) if lease is not None)
     assert ray.get(pack.join.remote(joined), timeout=LIMIT_S) is not None
+
+
+def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    packs = [start(num_slots=12), start(num_slots=12)]
+    ray.get([pack.presence.remote() for pack in packs], timeout=LIMIT_S)
+    trials = [trial_of(f"f{number:04d}", settings, tmp_path) for number in range(12)]
+    with ThreadPoolExecutor(len(trials)) as pool:
+        joined = list(pool.map(lambda trial: joining._joined(trial, packs, set()), trials))
+    assert Counter(pack for pack, _ in joined) == dict.fromkeys(packs, 6)
 
 
 def test_trials_wait_for_events_at_once_and_never_before_other_calls(
