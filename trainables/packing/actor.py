@@ -94,15 +94,19 @@ class PackActor:
         self._host.evict(trial_id)
         return self._num_left_by_others(trial_id)
 
-    def join(self, trial: TrialConfig) -> int | None:
-        """See PackHost.join; None if others hold all slots by now.
+    def join(self, trial: TrialConfig, num_free: int = 1) -> int | None:
+        """See PackHost.join; None if fewer slots are free by now.
 
-        Trials that look for a slot at the same moment are told the same numbers, and all of them
-        would join the same pack while another stands empty.
+        Trials that look for a slot at the same moment are told the same numbers. They would fill
+        one pack and leave another empty, or, where each takes any of those that are equal, share
+        them as chance has it: 12 runs of finals were 7 on one GPU and 5 on the other.
+
+        Args:
+            num_free: what the pack has told the trial.
         """
         self._check()
         with self._joining:
-            if self._num_left_by_others(trial.trial_id) <= 0:
+            if self._num_left_by_others(trial.trial_id) < max(1, num_free):
                 return None
             lease = self._host.join(trial)
             self._last_came_s = time.monotonic()

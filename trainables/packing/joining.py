@@ -133,19 +133,25 @@ def _has_moved(trial_id: str, lease: int, own: ActorHandle, actors: Sequence[Act
 def _joined(
     trial: TrialConfig, actors: Sequence[ActorHandle], faults: set[str]
 ) -> tuple[ActorHandle, int]:
-    """The pack that has let the trial in, and its lease."""
+    """The pack that has let the trial in, and its lease.
+
+    A pack lets in one of those that look at the same moment; the others look again.
+    """
     while True:
-        actor = _freest(actors, trial.trial_id, faults)
-        lease: int | None = ray.get(actor.join.remote(trial))
+        actor, num_free = _freest(actors, trial.trial_id, faults)
+        lease: int | None = ray.get(actor.join.remote(trial, num_free))
         if lease is not None:
             return actor, lease
 
 
-def _freest(actors: Sequence[ActorHandle], trial_id: str, faults: set[str]) -> ActorHandle:
-    """The pack with most free slots for a trial that none of them trains from now on.
+def _freest(
+    actors: Sequence[ActorHandle], trial_id: str, faults: set[str]
+) -> tuple[ActorHandle, int]:
+    """The pack with most free slots for a trial that none of them trains from now on, and how many
+    these are.
 
-    Waits until one has any, also while packs start. Trials that look at the same moment are told
-    the same numbers, so each takes equal packs in an order of its own.
+    Waits until one has any, also while packs start. Each trial takes equal packs in an order of its
+    own, so that few of those that look at the same moment are refused.
 
     Raises:
         TrialFailed: every pack is gone for good.
@@ -163,7 +169,7 @@ def _freest(actors: Sequence[ActorHandle], trial_id: str, faults: set[str]) -> A
         free = [(number, actor) for number, actor in found if isinstance(number, int)]
         number, actor = max(free, key=lambda one: one[0], default=(0, None))
         if actor is not None and number > 0:
-            return actor
+            return actor, number
         time.sleep(LOOK_S)
 
 
