@@ -45,8 +45,9 @@ class Example:
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Token that ends an answer."""
-    vocabulary = tokenizer.get_vocab()
-    return int(vocabulary.get(END_OF_TURN, tokenizer.eos_token_id))
+    found = tokenizer.convert_tokens_to_ids(END_OF_TURN)  # its whole vocabulary takes 5 ms
+    is_known = found is not None and found != tokenizer.unk_token_id
+    return int(found if is_known else tokenizer.eos_token_id)
 
 
 def prompt_limit(max_length_tokens: int, max_new_tokens: int) -> int:

@@ -1,6 +1,8 @@
 """Rows as tokens."""
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from trainables.examples import (
@@ -82,3 +84,12 @@ def test_prompts_are_those_of_the_chat_template(tokenizer: PreTrainedTokenizerFa
             enable_thinking=False,
         )
         assert ids == tokenizer(rendered)["input_ids"]
+
+
+@pytest.mark.parametrize("unk_token", ["<unk>", None])
+def test_without_turns_a_text_ends_as_its_tokenizer_says(unk_token: str | None) -> None:
+    words = WordLevel({"<unk>": 0, "</s>": 1, "one": 2}, unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), eos_token="</s>", unk_token=unk_token
+    )
+    assert end_of_turn_id(tokenizer) == 1
