@@ -25,7 +25,13 @@ from trainables.config import TrainingSettings
 from trainables.packing import writers
 from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.pack import Pack
-from trainables.packing.writers import MOST_WRITERS, STAGING_BYTES, Staging, Writers
+from trainables.packing.writers import (
+    MOST_WRITERS,
+    STAGING_BYTES,
+    WRITER_BYTES,
+    Staging,
+    Writers,
+)
 
 ROWS = [torch.ones(3)]
 
@@ -44,6 +50,7 @@ def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trials_are_saved_side_by_side_while_they_are_scored(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writers, "WRITER_BYTES", 1)
     trials = trials_known_alone(settings, tmp_path, KINDS[:2])
     meeting = threading.Barrier(3, timeout=30.0)  # two saves and the scoring of both
     change_pack(monkeypatch, lambda pack: _change_save(monkeypatch, pack, lambda _: meeting.wait()))
@@ -110,9 +117,18 @@ def _change_save(
 
 @pytest.mark.parametrize(
     ("slot_bytes", "num_threads"),
-    [(1, MOST_WRITERS), (STAGING_BYTES // 2, 2), (STAGING_BYTES + 1, 1)],
+    [
+        (1, 1),
+        (2 * WRITER_BYTES, 2),
+        (2 * WRITER_BYTES + 1, 3),
+        (8 * WRITER_BYTES, MOST_WRITERS),
+        (STAGING_BYTES // 2, 2),
+        (STAGING_BYTES + 1, 1),
+    ],
 )
-def test_of_large_slots_fewer_are_on_their_way_at_once(slot_bytes: int, num_threads: int) -> None:
+def test_large_slots_are_written_at_once_as_far_as_memory_goes(
+    slot_bytes: int, num_threads: int
+) -> None:
     stagings: list[Staging] = []
 
     def new_staging() -> Staging:
