@@ -18,8 +18,10 @@ from trainables.packing.graphs import recorded
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""
 SHRINK_FACTOR = 3
-"""How much smaller a batch is made at least: it is another graph, whose recording takes as long as
-20 steps of a small model."""
+"""How much smaller a batch is made at least where steps are recorded: it is another graph, whose
+recording takes as long as 20 steps of a small model."""
+SMALL_BATCH = 1024
+"""Answers whose recorded steps would hardly be faster if they were fewer."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
             num_slots, num_rows = needs.tolist()
             if num_slots == 0:
                 return
-            if _shrink(batch, num_slots, num_rows):
+            if _shrink(batch, num_slots, num_rows, is_graphed):
                 step = _stepper(batch, is_graphed)
         step()
 
@@ -71,15 +73,15 @@ def _step(batch: Batch) -> None:
     batch.column_1 += 1
 
 
-def _shrink(batch: Batch, num_slots: int, num_rows: int) -> bool:
-    """Halve slots and rows while they hold those that are needed, if few enough are left to be
-    worth another graph; whether anything was dropped.
+def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bool:
+    """Halve slots and rows while they hold those that are needed, if so few are left that it pays;
+    whether anything was dropped.
 
     Rows stay with their slot. Those that have finished go first; the order of the others stays.
     """
     old_slots, old_rows = batch.is_done_KS.shape
     num_slots, num_rows = _halved(old_slots, num_slots), _halved(old_rows, num_rows)
-    if SHRINK_FACTOR * num_slots * num_rows > old_slots * old_rows:
+    if not _pays(old_slots * old_rows, num_slots * num_rows, is_graphed):
         return False
     is_over_K = batch.is_done_KS.all(dim=1)
     slots_K = torch.argsort(is_over_K.int(), stable=True)[:num_slots].sort().values
@@ -92,6 +94,13 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int) -> bool:
     for number, (keys, values) in enumerate(batch.cache):
         batch.cache[number] = KeysValues(keys[at], values[at])
     return True
+
+
+def _pays(num_old: int, num_new: int, is_graphed: bool) -> bool:
+    """Whether so many answers fewer are worth moving them, and another graph."""
+    if is_graphed:
+        return num_old > SMALL_BATCH and SHRINK_FACTOR * num_new <= num_old
+    return num_new < num_old
 
 
 def _halved(size: int, needed: int) -> int:

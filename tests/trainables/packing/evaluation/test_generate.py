@@ -1,6 +1,7 @@
 """Packed answers and losses, against transformers' generate on stock PEFT, adapter by adapter."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import weakref
@@ -168,7 +169,6 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
     rows = [row for row in range(12) if row not in full[2:]]
     shapes = recorded_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", check_steps)
-    monkeypatch.setattr(decode, "SHRINK_FACTOR", 2)
     prompts = [case.prompts[row] for row in rows]
     found = case.ask(slots, prompts=prompts, max_tokens_per_batch=len(slots) * 16 * 128)
     expected = [case.answers[SLOTS.index(slot)] for slot in slots]
@@ -180,17 +180,23 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
         assert set(shapes) == {shapes[0]}
 
 
-@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize(("factor", "small"), [(2, 1), (3, 1), (2, 4), (2, 16)])
 def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
-    case: Case, monkeypatch: pytest.MonkeyPatch, factor: int
+    case: Case, monkeypatch: pytest.MonkeyPatch, factor: int, small: int
 ) -> None:
+    """As on a GPU, but that the steps are not recorded."""
+    monkeypatch.setattr(
+        decode, "_stepper", lambda batch, is_graphed: functools.partial(decode._step, batch)
+    )
     shapes = recorded_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", 1)
     monkeypatch.setattr(decode, "SHRINK_FACTOR", factor)
-    assert case.ask((0,)) == [case.answers[SLOTS.index(0)]]
+    monkeypatch.setattr(decode, "SMALL_BATCH", small)
+    assert case.ask((0,), is_graphed=True) == [case.answers[SLOTS.index(0)]]
     sizes = [math.prod(shape) for shape in shapes]
-    assert len(set(sizes)) > 1
-    assert all(new == old or factor * new <= old for old, new in itertools.pairwise(sizes))
+    assert (len(set(sizes)) > 1) == (small < 16)
+    for old, new in itertools.pairwise(sizes):
+        assert new == old or (old > small and factor * new <= old)
 
 
 def recorded_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
