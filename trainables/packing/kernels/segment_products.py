@@ -24,6 +24,8 @@ MOST_TOKENS = tl.constexpr(BLOCK_TOKENS)
 HALF = tl.constexpr(KEEP_BITS)
 BUSY_PROGRAMS, MOST_PARTS = 1024, 16
 """Programs that keep a GPU's 132 multiprocessors busy to the end; a sum is cut to have as many."""
+ADD_BLOCK = 1024
+"""Numbers of one slot that one program of _add_parts works on."""
 MIN_RANK = 16
 """The smallest side of a matrix that tensor cores multiply."""
 
@@ -100,13 +102,34 @@ def contract_(
     num_blocks = triton.cdiv(num_features, tile.block_features)
     num_parts = min(MOST_PARTS, max(1, BUSY_PROGRAMS // (num_slots * num_blocks * num_modules)))
     if num_parts > 1:  # parts of a slot's tokens, which are summed in their order
-        sums = grads_KMRF.new_empty(num_parts, *grads_KMRF.shape)
+        sums = _parts_like(grads_KMRF, num_parts)
         _contract_into(sums, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile)
-        grads_KMRF += sums.sum(dim=0)
+        size = grads_KMRF[0].numel()
+        _add_parts[(num_slots, triton.cdiv(size, ADD_BLOCK))](
+            grads_KMRF, sums, segments.bounds_K2, grads_KMRF.stride(0), num_slots * size, size,
+            num_parts, ADD_BLOCK,
+        )  # fmt: skip
     else:
         _contract_into(
             grads_KMRF[None], inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile
         )
+
+
+def _parts_like(grads_KMRF: Tensor, num_parts: int) -> Tensor:
+    """Room for S parts (S, K, M, R, F), of each slot's numbers in the order of grads in memory, in
+    which they have no gaps."""
+    num_slots, num_modules, rank, num_features = grads_KMRF.shape
+    size = num_modules * rank * num_features
+    by_module, by_rank, by_feature = grads_KMRF.stride()[1:]
+    if num_modules == 1:
+        by_module = size
+    assert {by_rank, by_feature} in (
+        {num_features, 1},
+        {1, rank},
+    ) and by_module * num_modules == size
+    room = grads_KMRF.new_empty(num_parts, num_slots, size)
+    strides = (num_slots * size, size, by_module, by_rank, by_feature)
+    return room.as_strided((num_parts, *grads_KMRF.shape), strides)
 
 
 def _contract_into(
@@ -271,9 +294,9 @@ def _contract(
     slot, part = (tl.program_id(0) // NUM_PARTS).to(tl.int64), tl.program_id(0) % NUM_PARTS
     module = tl.program_id(2)
     first, end = tl.load(bounds_ptr + 2 * slot), tl.load(bounds_ptr + 2 * slot + 1)
-    share = tl.cdiv(tl.cdiv(end - first, NUM_PARTS), BLOCK_N) * BLOCK_N
-    first, end = first + part * share, tl.minimum(end, first + (part + 1) * share)
-    if (first < end) | (NUM_PARTS > 1):
+    if first < end:  # then every part is written, be it zero
+        share = tl.cdiv(tl.cdiv(end - first, NUM_PARTS), BLOCK_N) * BLOCK_N
+        first, end = first + part * share, tl.minimum(end, first + (part + 1) * share)
         r = tl.arange(0, BLOCK_R)
         start = tl.program_id(1) * BLOCK_F
         f = start + tl.arange(0, BLOCK_F)
@@ -299,6 +322,24 @@ def _contract(
         if NUM_PARTS == 1:
             acc += tl.load(grads, mask=mask, other=0.0)
         tl.store(grads, acc, mask=mask)
+
+
+@triton.jit
+def _add_parts(
+    grads_ptr, sums_ptr, bounds_ptr, g_stride_k, part_size, size, NUM_PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add the parts of a slot's sums, in their order; a slot without tokens has none."""
+    slot = tl.program_id(0).to(tl.int64)
+    if tl.load(bounds_ptr + 2 * slot) < tl.load(bounds_ptr + 2 * slot + 1):
+        p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        is_there = p < size
+        sums = sums_ptr + slot * size + p
+        total = tl.load(sums, mask=is_there, other=0.0)
+        for part in range(1, NUM_PARTS):
+            total += tl.load(sums + part * tl.cast(part_size, tl.int64), mask=is_there, other=0.0)
+        grads = grads_ptr + slot * g_stride_k + p
+        tl.store(grads, tl.load(grads, mask=is_there, other=0.0) + total, mask=is_there)
 
 
 @triton.jit
