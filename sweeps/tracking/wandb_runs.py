@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from sweeps.tracking.events import Status, TrialHistory, params_fields, report_fields
+from sweeps.tracking.wandb_log import is_intact
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 from trainables.errors import SweepAborted
 
@@ -146,7 +147,7 @@ class WandbTracker:
         if self._mode == "online":
             _session().raise_if_refused(run)
         if _session().stop():
-            (Path(run.settings.sync_dir) / WHOLE).touch()
+            _mark_whole(Path(run.settings.sync_dir))
 
     def _submit(self, action: Callable[..., None], *args: object) -> None:
         if self._mode != "disabled":
@@ -260,7 +261,7 @@ class WandbTracker:
         self._leave_open_runs()
         if _session().stop():
             for folder in self._finished_folders:
-                (folder / WHOLE).touch()
+                _mark_whole(folder)
 
     def _run_id(self, trial: "_Trial") -> str:
         return self._run_id_format.format(trial.trial_id)
@@ -274,6 +275,15 @@ class WandbTracker:
         for path in (self._folder / "wandb").glob(pattern):
             shutil.rmtree(path)
             self._finished_folders = [kept for kept in self._finished_folders if kept != path]
+
+
+def _mark_whole(folder: Path) -> None:
+    """Of a run that is finished, once wandb's process has ended well."""
+    files = [path for path in folder.iterdir() if path.suffix == ".wandb"]
+    if files and all(map(is_intact, files)):
+        (folder / WHOLE).touch()
+    else:
+        _log.warning("W&B's run in %s is damaged; --resume writes it again", folder)
 
 
 @dataclass

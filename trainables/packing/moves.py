@@ -19,17 +19,14 @@ class Presence(NamedTuple):
     """Of the trials that wait or train there, the oldest first."""
     settled_s: float
     """Since the last of them came; since the pack began, if none did."""
-    is_full: bool = False
-    """Whether there are as many as a search has in a pack: new ones may still come."""
 
 
 def is_to_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> bool:
     """Whether a trial that stands at a report shall go on in another pack.
 
     The younger half of those by which its pack has more than the emptiest: all who report at a
-    moment are told the same, and together they do not make the emptier pack the fuller one. From a
-    full pack nobody moves for less than half of the company: new trials will make up for it, and
-    who comes has to be let in.
+    moment are told the same, and together they do not make the emptier pack the fuller one. Nobody
+    moves for less than half of the company, since who comes has to be let in.
 
     Args:
         own: of the trial's pack.
@@ -39,7 +36,6 @@ def is_to_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> bool
         return False
     least = min(others, key=lambda one: len(one.trial_ids))
     num_own, num_least = len(own.trial_ids), len(least.trial_ids)
-    num_needed = 2 * num_least + 2 if own.is_full else num_least + 2
-    if num_own < num_needed or least.settled_s < SETTLED_S:
+    if num_own < 2 * num_least + 2 or least.settled_s < SETTLED_S:
         return False
     return trial_id in own.trial_ids[-((num_own - num_least) // 2) :]

@@ -250,6 +250,51 @@ def test_whole_folders_are_left_alone_at_resume_and_missing_ones_are_written(
     assert len(before) == 2 and before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.parametrize("torn", ["middle", "end", "header", "all"])
+def test_file_that_a_full_disk_has_torn_is_written_again_at_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, torn: str
+) -> None:
+    """wandb's process ends well all the same."""
+    folder = tmp_path / "run"
+    stop = wandb_session.stop
+
+    def stop_and_tear() -> bool:
+        has_ended_well = stop()
+        (file,) = folder.glob("wandb/offline-run-*-t0001-*/*.wandb")
+        content = file.read_bytes()
+        cut = {"middle": len(content) // 2, "end": len(content) - 3, "header": 5, "all": 0}[torn]
+        file.write_bytes(content[:cut] + (content[cut + 5 :] if torn == "middle" else b""))
+        if torn == "all":
+            file.unlink()
+        return has_ended_well
+
+    monkeypatch.setattr(wandb_session, "stop", stop_and_tear)
+    histories = [make_history(make_config(n), (10, 20), status="completed") for n in range(3)]
+    make_tracker(folder, histories=histories).sweep_ended()
+    whole = {path.parent.name for path in folder.glob("wandb/offline-run-*/whole")}
+    assert len(whole) == 2 and not any("t0001" in name for name in whole)
+    assert "is damaged" in caplog.text
+    monkeypatch.setattr(wandb_session, "stop", stop)
+    make_tracker(folder, histories=histories).sweep_ended()
+    runs = offline_runs(folder)
+    assert sorted(runs) == ["t0000", "t0001", "t0002"]
+    assert all(run.steps == [10, 20] for run in runs.values())
+    assert len(list(folder.glob("wandb/offline-run-*/whole"))) == 3
+
+
+def test_long_file_is_intact_over_its_blocks(tmp_path: Path) -> None:
+    config = make_config(0)
+    tracker = make_tracker(tmp_path / "run")
+    tracker.trial_started(config, 0)
+    for step in range(10, 3000, 10):
+        tracker.reported(config, make_report(config, step))
+    tracker.trial_ended(config, "completed", "")
+    tracker.sweep_ended()
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
+    assert file.stat().st_size > 2 * 32 * 1024
+    assert (file.parent / "whole").exists()
+
+
 def test_trial_open_at_the_end_of_the_sweep_is_written_again_at_resume(tmp_path: Path) -> None:
     config = make_config(0)
     tracker = make_tracker(tmp_path / "run")

@@ -9,10 +9,8 @@ from trainables.packing.moves import SETTLED_S, Presence, is_to_move
 SIZES = st.integers(0, 40)
 
 
-def pack_of(
-    size: int, settled_s: float = SETTLED_S, name: str = "t", is_full: bool = False
-) -> Presence:
-    return Presence(tuple(f"{name}{number}" for number in range(size)), settled_s, is_full)
+def pack_of(size: int, settled_s: float = SETTLED_S, name: str = "t") -> Presence:
+    return Presence(tuple(f"{name}{number}" for number in range(size)), settled_s)
 
 
 def movers(own: Presence, others: list[Presence]) -> list[str]:
@@ -20,29 +18,24 @@ def movers(own: Presence, others: list[Presence]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("is_full", "num_own", "num_others", "num_movers"),
-    [
-        (False, 14, [0], 7), (False, 2, [0], 1), (False, 1, [0], 0), (False, 3, [1], 1),
-        (False, 3, [2], 0), (False, 7, [5], 1), (False, 9, [9, 2], 3), (False, 5, [], 0),
-        (True, 14, [0], 7), (True, 2, [0], 1), (True, 3, [1], 0), (True, 4, [1], 1),
-        (True, 11, [5], 0), (True, 12, [5], 3),
-    ],
-)  # fmt: skip
+    ("num_own", "num_others", "num_movers"),
+    [(14, [0], 7), (2, [0], 1), (1, [0], 0), (3, [1], 0), (4, [1], 1), (9, [9, 2], 3), (5, [], 0)],
+)
 def test_half_of_what_one_has_more_moves(
-    is_full: bool, num_own: int, num_others: list[int], num_movers: int
+    num_own: int, num_others: list[int], num_movers: int
 ) -> None:
-    own = pack_of(num_own, is_full=is_full)
+    own = pack_of(num_own)
     found = movers(own, [pack_of(size, name="u") for size in num_others])
     assert found == list(own.trial_ids[num_own - num_movers :])
 
 
-@given(SIZES, st.lists(SIZES, min_size=1, max_size=8), st.booleans())
+@given(SIZES, st.lists(SIZES, min_size=1, max_size=8))
 def test_moves_end_and_leave_the_fuller_pack_no_emptier_than_the_other(
-    num_own: int, num_others: list[int], is_full: bool
+    num_own: int, num_others: list[int]
 ) -> None:
     least = min(num_others)
     num_moves = 0
-    while found := movers(pack_of(num_own, is_full=is_full), [pack_of(least, name="u")]):
+    while found := movers(pack_of(num_own), [pack_of(least, name="u")]):
         num_own, least = num_own - len(found), least + len(found)
         assert num_own >= least
         num_moves += 1
