@@ -121,7 +121,9 @@ def _tuner(
             name="tune",
             storage_path=str(paths.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[_BookCallback(book, config.max_failures, limit, opening.look)],
+            callbacks=[
+                _BookCallback(book, config.max_failures, limit, lanes.most_at_once, opening.look)
+            ],
             verbose=0,
         ),
     )
@@ -234,9 +236,11 @@ class _BookCallback(Callback):  # type: ignore[misc]
 
     Tune counts as a trial's failure, even twice, that it is handed the process of an ended trial
     and finds it dead: where several processes die at once, the death of its own is the third. Here
-    count the processes in which the trial has started. With no more than allowed it is put back.
+    count the processes in which the trial has started. With no more than allowed it is put back,
+    as often as there may be dead processes; where none starts at all, that ends too.
 
     Args:
+        most_at_once: trials with a process.
         look: is called again and again.
     """
 
@@ -245,13 +249,16 @@ class _BookCallback(Callback):  # type: ignore[misc]
         book: TrialBook,
         max_failures: int,
         limit: Limit,
+        most_at_once: int,
         look: Callable[[], None] = lambda: None,
     ) -> None:
         self._book = book
         self._max_failures = max_failures
         self._limit = limit
+        self._most_at_once = most_at_once
         self._look = look
         self._starts: Counter[str] = Counter()
+        self._put_back: Counter[str] = Counter()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._look()
@@ -279,9 +286,11 @@ class _BookCallback(Callback):  # type: ignore[misc]
     ) -> None:
         """Tune has given the trial up, so all processes in which it started are lost."""
         trial_id = _trial_id(trial)
-        if self._starts[trial_id] > self._max_failures:
+        most_put_back = self._max_failures + self._most_at_once
+        if self._starts[trial_id] > self._max_failures or self._put_back[trial_id] >= most_put_back:
             self._book.end(trial_id, "failed", _reason(trial))
         else:
+            self._put_back[trial_id] += 1
             self._book.put_back(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:

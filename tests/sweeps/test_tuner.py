@@ -113,21 +113,28 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = together(1, t0000=1.0, t0001=3.0)[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None))
+    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
 
-def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(sweep: Sweep) -> None:
-    """Tune counts three failures of a trial whose process died with one that stood by."""
-    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None))
-    trial = SimpleNamespace(config={"trial_id": "t0000"}, num_failures=3, error_file=None)
-    for num_processes in (1, 2, 3):
-        callback.on_trial_start(0, [], trial)
+@pytest.mark.parametrize(("num_starts", "num_put_back"), [(1, 2), (0, 5)])
+def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
+    sweep: Sweep, num_starts: int, num_put_back: int
+) -> None:
+    """Tune counts three failures of a trial whose process died with one that stood by.
+
+    A trial that never starts has been handed all that can have died, and fails in the end.
+    """
+    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
+    trial: Any = SimpleNamespace(config={"trial_id": "t0000"}, num_failures=3, error_file=None)
+    for attempt in range(num_put_back + 1):
+        for _ in range(num_starts):
+            callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
-        assert sweep.histories[0].status == ("failed" if num_processes == 3 else None)
         again = sweep.book.next_trial()
-        assert (again is not None and again.trial_id == "t0000") == (num_processes < 3)
+        assert (again is not None and again.trial_id == "t0000") == (attempt < num_put_back)
+    assert sweep.histories[0].status == "failed"
 
 
 def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:
