@@ -148,10 +148,11 @@ def _freest(
     actors: Sequence[ActorHandle], trial_id: str, faults: set[str]
 ) -> tuple[ActorHandle, int]:
     """The pack with most free slots for a trial that none of them trains from now on, and how many
-    these are.
+    it must have still to let the trial in.
 
     Waits until one has any, also while packs start. Each trial takes equal packs in an order of its
-    own, so that few of those that look at the same moment are refused.
+    own, so that few of those that look at the same moment are refused. Where a pack has kept them
+    waiting, what the others have told is old, and any slot will do.
 
     Raises:
         TrialFailed: every pack is gone for good.
@@ -169,7 +170,7 @@ def _freest(
         free = [(number, actor) for number, actor in found if isinstance(number, int)]
         number, actor = max(free, key=lambda one: one[0], default=(0, None))
         if actor is not None and number > 0:
-            return actor, number
+            return actor, number if len(answered) == len(actors) else 1
         time.sleep(LOOK_S)
 
 

@@ -392,6 +392,29 @@ def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
     assert Counter(pack for pack, _ in joined) == dict.fromkeys(packs, 6)
 
 
+class SilentPack:
+    """A pack that does not answer, as one whose GPU the cluster has yet to bring."""
+
+    def num_free(self, trial_id: str) -> int:
+        time.sleep(LIMIT_S)
+        return 1
+
+
+def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    pack = start(num_slots=8)
+    ray.get(pack.presence.remote(), timeout=LIMIT_S)
+    silent = ray.remote(num_cpus=0, max_concurrency=32)(SilentPack).remote()
+    trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(6)]
+    began_s = time.monotonic()
+    with ThreadPoolExecutor(len(trials)) as pool:
+        joined = list(pool.map(lambda trial: joining._joined(trial, [pack, silent], set()), trials))
+    assert time.monotonic() - began_s < 3 * joining.ANSWER_S
+    assert [found for found, _ in joined] == [pack] * len(trials)
+    ray.kill(silent)
+
+
 def test_trials_wait_for_events_at_once_and_never_before_other_calls(
     start: Start, settings: TrainingSettings, tmp_path: Path
 ) -> None:
