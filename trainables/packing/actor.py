@@ -77,7 +77,6 @@ class PackActor:
         self._ledger_path = new_path(checkpoints)
         self._lease_timeout_s = lease_timeout_s
         self._num_slots = capacity.num_slots
-        self._num_searching = capacity.num_searching or capacity.num_slots
         self._heard_s: dict[int, tuple[str, float]] = {}
         self._last_came_s = since_s
         self._joining = threading.Lock()
@@ -117,12 +116,7 @@ class PackActor:
     def presence(self) -> Presence:
         """Who waits or trains here."""
         self._check()
-        present = tuple(self._present())
-        return Presence(
-            trial_ids=present,
-            settled_s=time.monotonic() - self._last_came_s,
-            is_full=len(present) >= self._num_searching,
-        )
+        return Presence(tuple(self._present()), time.monotonic() - self._last_came_s)
 
     def _num_left_by_others(self, trial_id: str) -> int:
         return self._num_slots - sum(other != trial_id for other in self._present())
