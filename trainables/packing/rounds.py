@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from trainables.packing.ledger import LedgerKeeper
 from trainables.packing.pack import Pack
 from trainables.packing.slot import StepResult
 from trainables.packing.tenant import Tenant
-from trainables.packing.writers import Writers
+from trainables.packing.writers import MOST_WRITERS, Writers
 from trainables.scored import Scored, write_answers
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Rounds:
         self._tenants: dict[int, Tenant] = {}
         self._num_usable = len(pack.free_slots())
         self._writers = Writers(pack.slot_bytes, pack.new_staging)
+        self._completers = ThreadPoolExecutor(MOST_WRITERS, thread_name_prefix="completer")
         self._saving: dict[int, Future[bool]] = {}
         """By slot: who is saved stays until that is done."""
         self._step_s = AHEAD_S
@@ -354,7 +355,7 @@ class Rounds:
             if is_at_end:
                 prune_to_adapter(tenant.trial.folder)
 
-        return self._writers.begin(lambda _: _while_live(tenant.lease, write))
+        return self._completers.submit(_while_live, tenant.lease, write)
 
     def _is_borne(self, lease: Lease, is_live: Callable[[], bool]) -> bool:
         """Whether the trial is to be trained still, and the disk has borne what was to be done.

@@ -1,4 +1,4 @@
-"""Threads that save a pack's trials side by side, while the pack scores them."""
+"""Threads that save a pack's trials while the pack scores them."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -180,9 +180,9 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
         assert set(shapes) == {shapes[0]}
 
 
-@pytest.mark.parametrize(("factor", "small"), [(2, 1), (3, 1), (2, 4), (2, 16)])
+@pytest.mark.parametrize(("factor", "small_bytes"), [(2, 0), (3, 0), (2, 2**30)])
 def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
-    case: Case, monkeypatch: pytest.MonkeyPatch, factor: int, small: int
+    case: Case, monkeypatch: pytest.MonkeyPatch, factor: int, small_bytes: int
 ) -> None:
     """As on a GPU, but that the steps are not recorded."""
     monkeypatch.setattr(
@@ -191,12 +191,11 @@ def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
     shapes = recorded_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", 1)
     monkeypatch.setattr(decode, "SHRINK_FACTOR", factor)
-    monkeypatch.setattr(decode, "SMALL_BATCH", small)
+    monkeypatch.setattr(decode, "SMALL_CACHE_BYTES", small_bytes)
     assert case.ask((0,), is_graphed=True) == [case.answers[SLOTS.index(0)]]
     sizes = [math.prod(shape) for shape in shapes]
-    assert (len(set(sizes)) > 1) == (small < 16)
-    for old, new in itertools.pairwise(sizes):
-        assert new == old or (old > small and factor * new <= old)
+    assert (len(set(sizes)) > 1) == (small_bytes == 0)
+    assert all(new == old or factor * new <= old for old, new in itertools.pairwise(sizes))
 
 
 def recorded_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
