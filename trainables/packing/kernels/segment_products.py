@@ -123,10 +123,8 @@ def _parts_like(grads_KMRF: Tensor, num_parts: int) -> Tensor:
     by_module, by_rank, by_feature = grads_KMRF.stride()[1:]
     if num_modules == 1:
         by_module = size
-    assert {by_rank, by_feature} in (
-        {num_features, 1},
-        {1, rank},
-    ) and by_module * num_modules == size
+    has_no_gaps = {by_rank, by_feature} in ({num_features, 1}, {1, rank})
+    assert has_no_gaps and by_module * num_modules == size
     room = grads_KMRF.new_empty(num_parts, num_slots, size)
     strides = (num_slots * size, size, by_module, by_rank, by_feature)
     return room.as_strided((num_parts, *grads_KMRF.shape), strides)
