@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 import small_sweep
+from google.protobuf.message import DecodeError
 from optuna.trial import TrialState
 from wandb_files import offline_runs
 
@@ -79,7 +80,7 @@ def check_best(folder: Path) -> None:
 def _fault_of(check: Callable[[], object]) -> list[str]:
     try:
         check()
-    except (AssertionError, KeyError, OSError, ValueError) as fault:
+    except (AssertionError, KeyError, OSError, ValueError, DecodeError) as fault:
         where = traceback.extract_tb(fault.__traceback__)[-1]
         return [f"{where.name}, {where.line}: {type(fault).__name__} {fault}"]
     return []
