@@ -72,13 +72,13 @@ def run_sweep(
     sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with connect(num_local_cpus=max(num_cores(), 2)) as cluster:
         lanes = divide(config, found.model, hardware.of_cluster(cluster))
+        parts = set_up(sweep, identity, lanes, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with packs.running(
             lanes, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=outlook.probed(config),
         ) as actors:  # fmt: skip
-            parts = set_up(sweep, identity, lanes, events, histories, is_resumed=is_resumed)
             try:
                 look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)
                 ahead = _run_trials(sweep, parts, actors, look_ahead)
