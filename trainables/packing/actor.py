@@ -102,11 +102,11 @@ class PackActor:
         them as chance has it: 12 runs of finals were 7 on one GPU and 5 on the other.
 
         Args:
-            num_free: what the pack has told the trial.
+            num_free: what the pack has told the trial, at least 1.
         """
         self._check()
         with self._joining:
-            if self._num_left_by_others(trial.trial_id) < max(1, num_free):
+            if self._num_left_by_others(trial.trial_id) < num_free:
                 return None
             lease = self._host.join(trial)
             self._last_came_s = time.monotonic()

@@ -1,5 +1,6 @@
 """Threads that save a pack's trials while the pack scores them."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,8 +74,8 @@ class Writers:
     """
 
     def __init__(self, slot_bytes: int, new_staging: Callable[[], Staging]) -> None:
-        wanted = min(MOST_WRITERS, -(-slot_bytes // WRITER_BYTES))
-        most = min(wanted, num_cores(), STAGING_BYTES // max(1, slot_bytes))
+        wanted = math.ceil(slot_bytes / WRITER_BYTES)
+        most = min(wanted, MOST_WRITERS, num_cores(), STAGING_BYTES // max(1, slot_bytes))
         self._new_staging = new_staging
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(max(1, most), thread_name_prefix="writer")
