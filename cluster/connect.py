@@ -3,14 +3,13 @@
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import ray
 
 from cluster.find import running_address
+from cluster.project import PROJECT, python_path
 
-_PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
 _OBJECT_STORE_BYTES = 256 * 2**20  # a sweep passes configs and scores, never tensors
 
@@ -56,9 +55,7 @@ def connect(num_local_cpus: int) -> Cluster:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(_PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    os.environ["PYTHONPATH"] = python_path()
     address = os.environ.get("RAY_ADDRESS") or running_address()
     if address is None or address == "local":
         ray.init(
@@ -72,7 +69,7 @@ def connect(num_local_cpus: int) -> Cluster:
     else:
         ray.init(
             address=address,
-            runtime_env={"py_modules": [str(_PROJECT / name) for name in _PACKAGES]},
+            runtime_env={"py_modules": [str(PROJECT / name) for name in _PACKAGES]},
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

@@ -19,6 +19,12 @@ def running_address() -> str | None:
     return address if answers(address) else None
 
 
+def is_local() -> bool:
+    """Whether a sweep that starts now would start a Ray of its own."""
+    address = os.environ.get("RAY_ADDRESS") or running_address()
+    return address in (None, "local")
+
+
 def temporary_folder() -> Path:
     """Where Ray keeps its sessions' files and sockets."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -169,6 +169,16 @@ class SweepConfig(TrainingOptions):
             rungs=self.rungs,
             seed=self.seed,
         )
+
+
+def absolute(config: SweepConfig) -> SweepConfig:
+    """The config with its folders of models and data as absolute paths."""
+    return replace(
+        config,
+        model=model_source(config.model),
+        data=data_source(config.data),
+        bertscore_encoder=model_source(config.bertscore_encoder),
+    )
 
 
 def model_source(model: str) -> str:

@@ -42,19 +42,30 @@ def running(
     *,
     has_trials: bool,
     probed: Sequence[Hyperparameters] = (),
+    py_executable: str | None = None,
 ) -> Iterator[list[ActorHandle]]:
     """Packs on as many GPUs as lanes say, wherever the cluster has them; none for solo trials.
 
-    None either where no trial is left to run. What the packs' pace is measured with is probed; see
-    PackHost.
+    None either where no trial is left to run.
 
     Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
     the checkpoints' folder or holds the GPUs.
+
+    Args:
+        probed: what the packs' pace is measured with; see PackHost.
+        py_executable: see start_pack.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     _wait_for_end(checkpoints)
     actors = [
-        start_pack(settings, lanes.capacity, checkpoints, has_gpu=lanes.num_gpus > 0, probed=probed)
+        start_pack(
+            settings,
+            lanes.capacity,
+            checkpoints,
+            has_gpu=lanes.num_gpus > 0,
+            probed=probed,
+            py_executable=py_executable,
+        )
         for _ in range(lanes.num_packs if has_trials else 0)
         if lanes.capacity is not None
     ]

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps import preflight
-from sweeps.config import SweepConfig, data_source, from_json, model_source, to_json
+from sweeps.config import SweepConfig, absolute, from_json, to_json
 from sweeps.metric_record import check_metric, metric_record
 from sweeps.paths import RunPaths
 from sweeps.search.study import without_password
@@ -42,16 +42,6 @@ class Identity:
     """Unique among all sweeps."""
     name: str
     """The name that the sweep began with: that of its study and of its group in W&B."""
-
-
-def absolute(config: SweepConfig) -> SweepConfig:
-    """The config with its folders of models and data as absolute paths."""
-    return replace(
-        config,
-        model=model_source(config.model),
-        data=data_source(config.data),
-        bertscore_encoder=model_source(config.bertscore_encoder),
-    )
 
 
 def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:

@@ -55,8 +55,12 @@ def run_sweep(
     identity: Identity,
     *,
     is_resumed: bool,
+    py_executable: str | None,
 ) -> int:
     """Runs the trials and finals that are left, tests the winner, and writes the run's files.
+
+    Args:
+        py_executable: see start_pack.
 
     Returns:
         The process's exit code.
@@ -77,7 +81,7 @@ def run_sweep(
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with packs.running(
             lanes, config.settings, paths.checkpoints, has_trials=has_trials,
-            probed=outlook.probed(config),
+            probed=outlook.probed(config), py_executable=py_executable,
         ) as actors:  # fmt: skip
             try:
                 look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)

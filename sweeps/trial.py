@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import tyro
 
 from search_spaces.lora import POINT_NAMES, hyperparameters
-from sweeps import preflight, record
+from sweeps import preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
-from sweeps.config import Engine, SweepConfig
+from sweeps.config import Engine, SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
 from sweeps.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
@@ -63,7 +63,7 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     config = replace(recipe("--tiny" in flags), tiny=False)
     default = TrialArgs(config=config, params=_first_params(config))
     args = parse(TrialArgs, flags, f"{PROG} {named(argv)}", default)
-    return replace(args, config=record.absolute(args.config))
+    return replace(args, config=absolute(args.config))
 
 
 def _first_params(config: SweepConfig) -> Hyperparameters:

@@ -10,7 +10,7 @@ import pytest
 from commands import world
 
 from sweeps import preflight, record
-from sweeps.config import SweepConfig
+from sweeps.config import SweepConfig, absolute
 from sweeps.metric_record import check_metric, metric_record
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
@@ -29,7 +29,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
     for name, value in world(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return record.absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
+    return absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from commands import Ended, call, start, world
 
+from sweeps.config import absolute
 from sweeps.preflight import check, sweep_command
 from sweeps.recipes import table
-from sweeps.record import absolute, opened, read
+from sweeps.record import opened, read
 from trainables.config import TaskOptions
 
 RECIPE = """

@@ -14,7 +14,7 @@ import pytest
 from commands import call, start, tree, world
 
 from sweeps import preflight, record
-from sweeps.config import SweepConfig, from_json, to_json
+from sweeps.config import SweepConfig, absolute, from_json, to_json
 from sweeps.paths import RunPaths
 from sweeps.preflight import Preflight
 from sweeps.recipes import samsum
@@ -32,7 +32,7 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> SweepConfig:
-    return record.absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
+    return absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
 
 
 @pytest.fixture(scope="module")
@@ -362,9 +362,9 @@ def test_recipe_with_a_fixed_name_resumes_by_it(
 
 def test_absolute_folders_outlive_a_change_of_place(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    config = record.absolute(replace(samsum(True), model="model", data="data"))
+    config = absolute(replace(samsum(True), model="model", data="data"))
     assert (config.model, config.data) == (str(tmp_path / "model"), str(tmp_path / "data"))
-    hub = record.absolute(replace(samsum(True), model="Qwen/Qwen3-0.6B", data=None))
+    hub = absolute(replace(samsum(True), model="Qwen/Qwen3-0.6B", data=None))
     assert (hub.model, hub.data) == ("Qwen/Qwen3-0.6B", None)
 
 

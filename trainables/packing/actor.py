@@ -8,14 +8,14 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.errors import SweepAborted
-from trainables.imports import uncollected
+from trainables.imports import COMPILES_NOTHING, uncollected
 from trainables.packing.capacity import Capacity, cpu_threads
 from trainables.packing.events import (
     Event,
@@ -223,12 +223,17 @@ def load_host() -> "type[PackHost]":
     """PackHost with torch, in a process that compiles nothing.
 
     Otherwise bitsandbytes, which wraps what a CPU may run in torch.compile, loads inductor at its
-    import: a second.
+    import: a second. Little is left to import in a fork of a process with PACK_IMPORTS.
     """
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    os.environ |= COMPILES_NOTHING
     with uncollected():
+        import torch
+
         from trainables.packing.host import PackHost
 
+    num_threads = os.environ.get("OMP_NUM_THREADS", "")
+    if num_threads.isdecimal():  # in a fork, torch has read another value
+        torch.set_num_threads(int(num_threads))
     return PackHost
 
 
@@ -240,12 +245,19 @@ def start_pack(
     has_gpu: bool,
     lease_timeout_s: float = LEASE_TIMEOUT_S,
     probed: Sequence[Hyperparameters] = (),
+    py_executable: str | None = None,
 ) -> ActorHandle:
-    """A pack on any GPU of the cluster that is free, or on a CPU; Ray restarts it when it dies."""
+    """A pack on any GPU of the cluster that is free, or on a CPU; Ray restarts it when it dies.
+
+    Args:
+        py_executable: starts its process, as Ray's runtime environments have it; Python if None.
+    """
     num_polls = 2 * capacity.num_slots + 8  # what a trial asked before it died waits for POLL_S
     actor_class = ray.remote(concurrency_groups={"polls": num_polls})(PackActor)
-    env_vars = {} if has_gpu else cpu_threads()
+    runtime_env: dict[str, Any] = {"env_vars": {} if has_gpu else cpu_threads()}
+    if py_executable is not None:
+        runtime_env["py_executable"] = py_executable
     return actor_class.options(
         num_cpus=1, num_gpus=1 if has_gpu else 0, max_restarts=-1, max_concurrency=8,
-        runtime_env={"env_vars": env_vars},
+        runtime_env=runtime_env,
     ).remote(settings, capacity, checkpoints, lease_timeout_s, probed)  # fmt: skip
