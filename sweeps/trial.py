@@ -16,6 +16,7 @@ from sweeps.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
 from trainables.packing.capacity import cpu_threads
+from trainables.visible_gpu import see_one_gpu
 
 PROG = "python -m sweeps.trial"
 TRIAL_ID = "trial"
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in _threads(args.config.engine).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    see_one_gpu()
     try:
         _trainer(args.config.engine)(trial, _show)
     except TrialFailed as failed:

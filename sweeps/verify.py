@@ -33,6 +33,7 @@ from trainables.packing.compare import (
     train_solo,
 )
 from trainables.tasks import TASKS
+from trainables.visible_gpu import see_one_gpu
 
 PROG = "python -m sweeps.verify"
 EXIT_NOT_EQUAL = 1
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preflight.check(replace(subject.config, wandb="disabled"), is_resumed=True, has_ray=False)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    see_one_gpu()
     for note in other_versions(RunPaths(args.run.absolute())):
         print(note)
     certificate = verify(subject, args.num_seeds)

@@ -6,11 +6,13 @@ import tyro
 
 from trainables.errors import SweepAborted
 from trainables.packing.bench.rows import BenchArgs, run
+from trainables.visible_gpu import see_one_gpu
 
 
 def main() -> None:
     """Measures every row in a process of its own, and writes the file after each."""
     args = tyro.cli(BenchArgs, prog="python -m trainables.packing.bench")
+    see_one_gpu()
     try:
         results = run(args)
     except SweepAborted as refused:
