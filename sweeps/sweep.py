@@ -81,7 +81,8 @@ def run_sweep(
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with packs.running(
             lanes, config.settings, paths.checkpoints, has_trials=has_trials,
-            probed=outlook.probed(config), py_executable=py_executable,
+            probed=outlook.probed(config),
+            py_executable=py_executable if cluster.is_local else None,
         ) as actors:  # fmt: skip
             try:
                 look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)

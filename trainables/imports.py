@@ -13,6 +13,7 @@ PACK_ENV = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 """Environment that PACK_IMPORTS is imported with: no thread is started, no GPU touched. The pack
 has a number of threads of its own, and what is said of them in capacity.cpu_threads."""

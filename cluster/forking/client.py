@@ -5,12 +5,16 @@ Run as `python -S -E client.py SOCKET SCRIPT [ARGS]`, with the standard library 
 
 import json
 import os
+import resource
 import socket
 import sys
+from pathlib import Path
 
 WAIT_S = 30.0
 """How long the server may still import; Ray waits 60 s for a worker."""
 LENGTH_BYTES = 8
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+"""Ray has workers killed before others where memory runs out."""
 
 
 def main() -> None:
@@ -34,7 +38,13 @@ def forked(path: str, command: list[str]) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(WAIT_S)
     connection.connect(path)
-    worker = {"command": command, "env": dict(os.environ), "folder": os.getcwd()}
+    worker = {
+        "command": command,
+        "env": dict(os.environ),
+        "folder": os.getcwd(),
+        "most_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "oom_score": OOM_SCORE.read_text(),
+    }
     text = json.dumps(worker).encode()
     socket.send_fds(connection, [len(text).to_bytes(LENGTH_BYTES, "big")], [0, 1, 2])
     connection.sendall(text)

@@ -5,15 +5,17 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
 import threading
 from typing import Any
 
-from cluster.forking.client import LENGTH_BYTES
+from cluster.forking.client import LENGTH_BYTES, OOM_SCORE
 
 READ_S = 5.0
 """How long a client may take for its question."""
@@ -36,14 +38,16 @@ def _serve(listener: socket.socket) -> str:
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
+            shutil.rmtree(os.path.dirname(listener.getsockname()), ignore_errors=True)
             sys.exit()
         connection, _ = listener.accept()
+        files: list[int] = []
         try:
-            asked, files = _read(connection)
-        except (OSError, ValueError):
-            connection.close()
-            continue
-        if os.fork() == 0:
+            asked = _read(connection, files)
+            is_fork = os.fork() == 0
+        except (OSError, ValueError):  # the client is gone, has not said all, or must be Python
+            is_fork = False
+        if is_fork:
             listener.close()
             return _become(connection, asked, files)
         connection.close()
@@ -51,20 +55,21 @@ def _serve(listener: socket.socket) -> str:
             os.close(file)
 
 
-def _read(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """What a client asks for, and its stdin, stdout and stderr.
+def _read(connection: socket.socket, files: list[int]) -> dict[str, Any]:
+    """What a client asks for; its stdin, stdout and stderr are added to files.
 
     Raises:
         OSError: the client is gone.
         ValueError: it has not said all.
     """
     connection.settimeout(READ_S)
-    head, files, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
+    head, sent, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
+    files += sent
     with connection.makefile("rb") as stream:
         text = stream.read(int.from_bytes(head, "big"))
     connection.settimeout(None)
     asked: dict[str, Any] = json.loads(text)
-    return asked, files
+    return asked
 
 
 def _become(connection: socket.socket, asked: dict[str, Any], files: list[int]) -> str:
@@ -77,6 +82,8 @@ def _become(connection: socket.socket, asked: dict[str, Any], files: list[int]) 
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["folder"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, asked["most_files"])
+    OOM_SCORE.write_text(asked["oom_score"])
     sys.argv = asked["command"]
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
@@ -87,7 +94,8 @@ def _become(connection: socket.socket, asked: dict[str, Any], files: list[int]) 
 
 def _end_with(connection: socket.socket) -> None:
     """Ends this process when its client ends, or has not waited and is Python by now."""
-    connection.recv(1)
+    with contextlib.suppress(OSError):  # it may go without having read
+        connection.recv(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

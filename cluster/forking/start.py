@@ -22,8 +22,8 @@ def forking(module: str, env: Mapping[str, str]) -> Iterator[str | None]:
     """A process that imports a module; yields the py_executable of a Ray runtime environment.
 
     Workers of this machine that are started with it are forked once the module is there. They live
-    without the process; if it is gone, or on another machine, a worker starts as any other. None
-    where the system refuses such a process or its socket.
+    without the process; if it is gone, a worker starts as any other. None where the system refuses
+    such a process or its socket. For Linux.
 
     Args:
         module: what it loads must leave the process with one thread and no GPU touched, and must

@@ -86,15 +86,6 @@ def running(words: bytes) -> set[int]:
     return found
 
 
-def clients() -> set[int]:
-    """What Ray has started, each beside a fork."""
-    return running(b"forking/client.py")
-
-
-def servers() -> set[int]:
-    return running(b"cluster.forking.server")
-
-
 def is_gone(pid: int, within_s: float = 10.0) -> bool:
     until_s = time.monotonic() + within_s
     while time.monotonic() < until_s:
@@ -122,17 +113,19 @@ def test_killed_worker_is_forked_again_and_others_live_on(start: Start) -> None:
 
 
 def test_worker_and_its_client_end_together(start: Start) -> None:
-    before = clients()
-    actor = start()
-    pid = facts_of(actor)["pid"]
-    (client,) = clients() - before
-    assert isinstance(pid, int)
-    os.kill(client, signal.SIGKILL)
-    assert is_gone(pid)
-    other = facts_of(actor)["pid"]
-    (client,) = clients() - before
-    ray.kill(actor)
-    assert isinstance(other, int) and is_gone(other) and is_gone(client)
+    with forking(LOADED, {}) as command:
+        assert command is not None
+        socket = shlex.split(command)[-1].encode()
+        actor = start(command)
+        pid = facts_of(actor)["pid"]
+        (client,) = running(socket)
+        assert isinstance(pid, int)
+        os.kill(client, signal.SIGKILL)
+        assert is_gone(pid)
+        other = facts_of(actor)["pid"]
+        (client,) = running(socket)
+        ray.kill(actor)
+        assert isinstance(other, int) and is_gone(other) and is_gone(client)
 
 
 def test_without_a_server_a_worker_starts_as_any_other(start: Start) -> None:
@@ -147,18 +140,26 @@ def test_server_that_cannot_import_leaves_workers_to_python(start: Start) -> Non
         assert not facts_of(start(command))["has_loaded"]
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_worker_runs_only_while_who_asked_is_there(tmp_path: Path, is_there: bool) -> None:
+@pytest.mark.parametrize("leaves", [None, "after it was told", "before"])
+def test_worker_runs_only_while_who_asked_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leaves: str | None
+) -> None:
     script, made = tmp_path / "script.py", tmp_path / "made"
     script.write_text(f"import time; time.sleep(0.5); open({str(made)!r}, 'w')")
     with forking(LOADED, {}) as command:
         assert command is not None
-        connection = client.forked(shlex.split(command)[-1], [str(script)])
-        if is_there:
-            assert connection.recv(1) == b""  # the worker has ended
-        connection.close()
-        time.sleep(0.0 if is_there else 1.5)
-        assert made.exists() == is_there
+        path = shlex.split(command)[-1]
+        if leaves == "before":
+            monkeypatch.setattr(client, "WAIT_S", 1e-3)
+            with pytest.raises(TimeoutError):
+                client.forked(path, [str(script)])
+        else:
+            connection = client.forked(path, [str(script)])
+            if leaves is None:
+                assert connection.recv(1) == b""  # the worker has ended
+            connection.close()
+        time.sleep(1.5 if leaves else 0.0)
+        assert made.exists() == (leaves is None)
 
 
 def test_where_no_socket_can_be_made_workers_are_left_to_python(
@@ -175,13 +176,17 @@ def test_where_no_socket_can_be_made_workers_are_left_to_python(
 
 def test_server_ends_with_the_process_that_started_it() -> None:
     code = (
-        "import os, signal; from cluster.forking.start import forking\n"
-        f"with forking({LOADED!r}, {{}}):\n"
+        "import os, signal, time; from cluster.forking.start import forking\n"
+        "with forking('wsgiref.util', {}) as command:\n"
+        "    print(command, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
-    before = servers()
-    subprocess.run([sys.executable, "-c", code], check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    folder = Path(shlex.split(ended.stdout)[-1]).parent
     until_s = time.monotonic() + 10.0
-    while servers() - before:
+    while folder.exists() or running(b"wsgiref.util"):
         assert time.monotonic() < until_s
         time.sleep(0.05)

@@ -232,7 +232,7 @@ def load_host() -> "type[PackHost]":
         from trainables.packing.host import PackHost
 
     num_threads = os.environ.get("OMP_NUM_THREADS", "")
-    if num_threads.isdecimal():  # in a fork, torch has read another value
+    if num_threads.isdecimal() and int(num_threads) > 0:  # in a fork, torch has read another value
         torch.set_num_threads(int(num_threads))
     return PackHost
 

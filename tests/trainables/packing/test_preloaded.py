@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 def told_by(code: str) -> list[str]:
     """The words that a process prints which has imported what is preloaded."""
     ended = subprocess.run(
-        [sys.executable, "-c", f"import {PACK_IMPORTS}; import os, sys, threading, torch; {code}"],
+        [sys.executable, "-c", f"import {PACK_IMPORTS}; import os, sys, torch; {code}"],
         cwd=PROJECT, env={**os.environ, **PACK_ENV}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return ended.stdout.split()
@@ -21,8 +21,9 @@ def told_by(code: str) -> list[str]:
 
 def test_process_can_be_forked() -> None:
     code = (
-        "print(threading.active_count(), torch.get_num_threads(), torch.cuda.is_initialized(), "
-        "*(name for name in ('bitsandbytes', 'peft', 'ray') if name in sys.modules))"
+        "print(len(os.listdir('/proc/self/task')), torch.get_num_threads(), "
+        "*(name for name in ('bitsandbytes', 'peft', 'ray') if name in sys.modules), flush=True); "
+        "os.fork() or print(torch.cuda._is_in_bad_fork())"
     )
     assert told_by(code) == ["1", "1", "False"]
 
