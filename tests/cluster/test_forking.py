@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -115,15 +116,15 @@ def test_killed_worker_is_forked_again_and_others_live_on(start: Start) -> None:
 def test_worker_and_its_client_end_together(start: Start) -> None:
     with forking(LOADED, {}) as command:
         assert command is not None
-        socket = shlex.split(command)[-1].encode()
+        words = shlex.split(command)[-1].encode()
         actor = start(command)
         pid = facts_of(actor)["pid"]
-        (client,) = running(socket)
+        (client,) = running(words)
         assert isinstance(pid, int)
         os.kill(client, signal.SIGKILL)
         assert is_gone(pid)
         other = facts_of(actor)["pid"]
-        (client,) = running(socket)
+        (client,) = running(words)
         ray.kill(actor)
         assert isinstance(other, int) and is_gone(other) and is_gone(client)
 
@@ -140,26 +141,29 @@ def test_server_that_cannot_import_leaves_workers_to_python(start: Start) -> Non
         assert not facts_of(start(command))["has_loaded"]
 
 
-@pytest.mark.parametrize("leaves", [None, "after it was told", "before"])
+class Peeking(socket.socket):
+    """Leaves unread what it receives."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        return super().recv(size, flags | socket.MSG_PEEK)
+
+
+@pytest.mark.parametrize("kind", [socket.socket, Peeking])
+@pytest.mark.parametrize("is_there", [True, False])
 def test_worker_runs_only_while_who_asked_is_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leaves: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[socket.socket], is_there: bool
 ) -> None:
     script, made = tmp_path / "script.py", tmp_path / "made"
     script.write_text(f"import time; time.sleep(0.5); open({str(made)!r}, 'w')")
     with forking(LOADED, {}) as command:
         assert command is not None
-        path = shlex.split(command)[-1]
-        if leaves == "before":
-            monkeypatch.setattr(client, "WAIT_S", 1e-3)
-            with pytest.raises(TimeoutError):
-                client.forked(path, [str(script)])
-        else:
-            connection = client.forked(path, [str(script)])
-            if leaves is None:
-                assert connection.recv(1) == b""  # the worker has ended
+        monkeypatch.setattr(client.socket, "socket", kind)
+        connection = client.forked(shlex.split(command)[-1], [str(script)])
+        if not is_there:
             connection.close()
-        time.sleep(1.5 if leaves else 0.0)
-        assert made.exists() == (leaves is None)
+        time.sleep(1.5)
+        connection.close()
+        assert made.exists() == is_there
 
 
 def test_where_no_socket_can_be_made_workers_are_left_to_python(
