@@ -1,5 +1,6 @@
 """Real sweeps that take seconds: started, killed, resumed and read as a user would."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -83,6 +84,17 @@ def trial_processes(driver: int) -> list[psutil.Process]:
     """The processes in which Ray trains trials of this driver's own cluster."""
     children = psutil.Process(driver).children(recursive=True)
     return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
+
+
+def running_trials(driver: int, folder: Path) -> dict[str, psutil.Process]:
+    """The process that trains each trial: it holds the trial's folder; others of Ray's stand by."""
+    found = {}
+    for process in trial_processes(driver):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            opened = [Path(file.path) for file in process.open_files()]
+            locks = [path for path in opened if path.name == ".lock"]
+            found |= {path.parent.name: process for path in locks if folder in path.parents}
+    return found
 
 
 def pack_processes(driver: int) -> list[psutil.Process]:

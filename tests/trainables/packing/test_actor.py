@@ -304,8 +304,8 @@ def test_trials_that_are_scored_together_bring_each_others_reports(
 
 
 def test_slow_decision_keeps_the_lease(start: Start, trial: TrialConfig) -> None:
-    pack = start(lease_timeout_s=3.0)
-    found = ended(begin(trial, [pack], max_failures=0, hold_s=6.0))
+    pack = start(lease_timeout_s=8.0)
+    found = ended(begin(trial, [pack], max_failures=0, hold_s=12.0))
     assert [report.step for report in found.reports] == [2, 4]
     assert found.failed is None
 
