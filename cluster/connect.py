@@ -7,7 +7,7 @@ from types import TracebackType
 
 import ray
 
-from cluster.find import running_address
+from cluster.find import address_to_join
 from cluster.project import PROJECT, python_path
 
 _PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
@@ -56,8 +56,8 @@ def connect(num_local_cpus: int) -> Cluster:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ["PYTHONPATH"] = python_path()
-    address = os.environ.get("RAY_ADDRESS") or running_address()
-    if address is None or address == "local":
+    address = address_to_join()
+    if address is None:
         ray.init(
             address="local",
             num_cpus=num_local_cpus,

@@ -19,10 +19,11 @@ def running_address() -> str | None:
     return address if answers(address) else None
 
 
-def is_local() -> bool:
-    """Whether a sweep that starts now would start a Ray of its own."""
+def address_to_join() -> str | None:
+    """The cluster that a sweep joins: RAY_ADDRESS, or one that runs here; None where it starts its
+    own."""
     address = os.environ.get("RAY_ADDRESS") or running_address()
-    return address in (None, "local")
+    return None if address == "local" else address
 
 
 def temporary_folder() -> Path:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.find import is_local
+from cluster.find import address_to_join
 from cluster.forking.start import forking
 from sweeps.config import SweepConfig
 from trainables.imports import PACK_ENV, PACK_IMPORTS
@@ -16,7 +16,7 @@ def packs(config: SweepConfig) -> Iterator[str | None]:
 
     Only Linux is known to let libraries of this size be used in a fork.
     """
-    if config.engine != "packed" or sys.platform != "linux" or not is_local():
+    if config.engine != "packed" or sys.platform != "linux" or address_to_join() is not None:
         yield None
         return
     with forking(PACK_IMPORTS, PACK_ENV) as py_executable:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cluster.find import answers, has_short_sockets, running_address, temporary_folder
+from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
 from search_spaces.lora import POINT_NAMES
 from sweeps.config import SweepConfig, model_source
 from sweeps.finals import bertscore
@@ -241,7 +241,7 @@ def _check_cluster() -> None:
 
 def _check_gpu(config: SweepConfig, *, has_ray: bool) -> None:
     """Refuses early where no GPU can be; what Ray finds is checked once it runs."""
-    if config.tiny or (has_ray and (os.environ.get("RAY_ADDRESS") or running_address())):
+    if config.tiny or (has_ray and address_to_join() is not None):
         return
     devices = [*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/kfd"), Path("/dev/dxg")]
     has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None

@@ -180,7 +180,7 @@ def test_where_no_socket_can_be_made_workers_are_left_to_python(
 
 def test_server_ends_with_the_process_that_started_it() -> None:
     code = (
-        "import os, signal, time; from cluster.forking.start import forking\n"
+        "import os, signal; from cluster.forking.start import forking\n"
         "with forking('wsgiref.util', {}) as command:\n"
         "    print(command, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"

@@ -301,6 +301,11 @@ def test_trial_runs_here_so_a_cluster_is_no_gpu(monkeypatch: pytest.MonkeyPatch)
         assert "no GPU found" not in call("sweeps.run", "samsum").refusal()[0]
 
 
+def test_a_ray_of_its_own_has_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert "no GPU found" in call("sweeps.run", "samsum").refusal()[0]
+
+
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_cluster_that_does_not_answer_is_named(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
