@@ -4,23 +4,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from trainables.checkpoint import (
-    PACK_STATE_NAMES,
-    WRITE_ERRORS,
-    full_disk,
-    keep_last,
-    prune_to_adapter,
-    resumable,
-    write_report,
-)
-from trainables.config import TrialConfig, TrialReport
+from trainables.config import TrialReport
 from trainables.errors import SweepAborted
 from trainables.examples import Example
 from trainables.memory import free_memory, is_out_of_memory
@@ -29,10 +20,10 @@ from trainables.packing.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.leases import Lease, Leases
 from trainables.packing.ledger import LedgerKeeper
 from trainables.packing.pack import Pack
+from trainables.packing.saving import Saver, last_report, while_live
 from trainables.packing.slot import StepResult
 from trainables.packing.tenant import Tenant
-from trainables.packing.writers import MOST_WRITERS, Writers
-from trainables.scored import Scored, write_answers
+from trainables.scored import Scored
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +76,7 @@ class Rounds:
         self._num_searching = num_searching
         self._tenants: dict[int, Tenant] = {}
         self._num_usable = len(pack.free_slots())
-        self._writers = Writers(pack.slot_bytes, pack.new_staging)
-        self._completers = ThreadPoolExecutor(MOST_WRITERS, thread_name_prefix="completer")
-        self._saving: dict[int, Future[bool]] = {}
-        """By slot: who is saved stays until that is done."""
+        self._saver = Saver(pack)
         self._step_s = AHEAD_S
         """What a step took of late."""
 
@@ -167,9 +155,9 @@ class Rounds:
         for slot, lease in placed:
 
             def read(slot: int = slot, lease: Lease = lease) -> None:
-                found[slot] = lease, _last_report(lease.trial)
+                found[slot] = lease, last_report(lease.trial)
 
-            self._is_borne(lease, partial(_while_live, lease, read))
+            self._is_borne(lease, partial(while_live, lease, read))
         self._announce(
             [(lease, last) for lease, last in found.values() if last and not lease.was_admitted]
         )
@@ -262,24 +250,26 @@ class Rounds:
         due = [tenant for tenant in due if tenant.lease.is_live]
         started_s = time.perf_counter()
         self._ledger.turn_to("evaluate")
-        self._saving = {tenant.slot: self._begin_save(tenant) for tenant in due}
+        saving = self._saver.begin_save(due)
         try:
             scored = self._scores(due)
         finally:  # no write outlives the loop
-            wait(self._saving.values())
+            self._saver.wait_all_saved()
         self._ledger.turn_to("report")
         saved = {
             tenant.trial.trial_id for tenant in due
-            if self._is_borne(tenant.lease, self._saving[tenant.slot].result)
+            if self._is_borne(tenant.lease, saving[tenant.slot].result)
         }  # fmt: skip
-        self._saving = {}
         self._ledger.charge(dict.fromkeys(saved, 1), "saved")
         seconds = time.perf_counter() - started_s
         reports = [
             (tenant, self._report_of(tenant, found, seconds), found)
             for tenant, found in scored if tenant.trial.trial_id in saved
         ]  # fmt: skip
-        completing = [self._begin_completion(*report) for report in reports]
+        completing = [
+            self._saver.begin_completion(tenant, report, self._scorer_at(report.step).rows, found)
+            for tenant, report, found in reports
+        ]
         wait(completing)
         completed = [
             (tenant, report)
@@ -305,15 +295,6 @@ class Rounds:
             at_step = [other for _, other in reports if other.step == report.step]
             cohort = tuple(other for other in at_step if other is not report)
             self._leases.post(lease, Reported(replace(report, cohort=cohort)))
-
-    def _begin_save(self, tenant: Tenant) -> Future[bool]:
-        """Save the trial in a thread, until when it stays in its slot; whether it is live."""
-        slot, folder = tenant.slot, tenant.checkpoint
-        return self._writers.begin(
-            lambda staging: _while_live(
-                tenant.lease, lambda: self._pack.save(slot, folder, staging)
-            )
-        )
 
     def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
         """The scores of those trials that are still in the pack; equal rows go together."""
@@ -341,27 +322,11 @@ class Rounds:
             if not scorer.use_less_memory():
                 self._shrink()
 
-    def _begin_completion(
-        self, tenant: Tenant, report: TrialReport, scored: Scored
-    ) -> Future[bool]:
-        """Make the checkpoint count, in a thread; whether the trial is live."""
-        rows, is_at_end = self._scorer_at(report.step).rows, tenant.is_at_end
-
-        def write() -> None:
-            if is_at_end:
-                write_answers(report.checkpoint, rows, scored)
-            write_report(report)
-            keep_last(tenant.trial.folder)
-            if is_at_end:
-                prune_to_adapter(tenant.trial.folder)
-
-        return self._completers.submit(_while_live, tenant.lease, write)
-
     def _is_borne(self, lease: Lease, is_live: Callable[[], bool]) -> bool:
         """Whether the trial is to be trained still, and the disk has borne what was to be done.
 
         Args:
-            is_live: gives what _while_live gave, or raises what it raised.
+            is_live: gives what while_live gave, or raises what it raised.
         """
         try:
             return is_live()
@@ -386,36 +351,7 @@ class Rounds:
     def _free(self, lease: Lease) -> None:
         """Empty the trial's slot, if it has one; a trial that has not ended waits for another."""
         if lease.slot is not None:
-            if lease.slot in self._saving:
-                wait([self._saving[lease.slot]])
+            self._saver.wait_saved(lease.slot)
             self._pack.leave(lease.slot)
             del self._tenants[lease.slot]
             lease.slot = None
-
-
-def _while_live(lease: Lease, do: Callable[[], None]) -> bool:
-    """Do something in the folder of a trial that is to be trained still; whether it is. In any
-    thread.
-
-    Raises:
-        SweepAborted: the disk is full.
-    """
-    with lease.folder_lock:
-        try:
-            if lease.is_live:
-                do()
-        except WRITE_ERRORS as error:
-            aborted = full_disk(lease.trial.folder, error)
-            if aborted is None:
-                raise
-            raise aborted from error
-        return lease.is_live
-
-
-def _last_report(trial: TrialConfig) -> TrialReport | None:
-    """What the trial goes on from, or None; its folder holds nothing else then."""
-    max_steps = trial.settings.max_steps
-    last = resumable(trial.folder, max_steps, PACK_STATE_NAMES)
-    if last is not None and last.step >= max_steps:
-        prune_to_adapter(trial.folder)
-    return last
