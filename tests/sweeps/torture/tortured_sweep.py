@@ -79,7 +79,6 @@ class TorturedSweep:
         """Starts the next driver; it resumes what the one before left."""
         is_begun = (self.folder / "sweep.json").exists()
         begin = [*small_sweep.WITH_FINALS, "--max-steps", str(self.args.max_steps)]
-        begin += ["--batch-size", "4", "--micro-batch-size", "4"]
         begin += ["--no-estimate", "--seed", str(self.args.seed)]
         begin += ["--max-failures", "1000"]  # nobody gives a trial up: each has to end by itself
         begin += [] if self.args.finals else ["--no-finals"]
