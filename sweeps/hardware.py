@@ -4,8 +4,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connect import Cluster
+from sweeps.gpus import local_gpus, visible_gpus
 from sweeps.lanes import Hardware
-from sweeps.preflight import local_gpus
 
 
 def of_cluster(cluster: Cluster) -> Hardware:
@@ -18,7 +18,7 @@ def of_cluster(cluster: Cluster) -> Hardware:
 
 def _here() -> list[float]:
     """GiB of each GPU; a process that could be asked would start in half a second."""
-    return [gib for _, gib in local_gpus()]
+    return [gpu.gib for gpu in visible_gpus()]
 
 
 def _on_nodes() -> list[float]:
@@ -30,4 +30,4 @@ def _on_nodes() -> list[float]:
         ).remote()
         for node in nodes
     ]
-    return [gib for gpus in ray.get(asked) for _, gib in gpus]
+    return [gpu.gib for gpus in ray.get(asked) for gpu in gpus]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import num_runs
-from sweeps.preflight import local_gpus, no_gpu
+from sweeps.gpus import visible_gpus
+from sweeps.preflight import no_gpu
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.model_facts import ModelFacts
@@ -30,7 +31,7 @@ class Hardware:
     @classmethod
     def here(cls) -> "Hardware":
         """This machine's, as a local Ray would offer it."""
-        gpus_gib = [gib for _, gib in local_gpus()]
+        gpus_gib = [gpu.gib for gpu in visible_gpus()]
         num_cpus = max(num_cores(), 2)
         return cls(num_cpus=num_cpus, num_gpus=len(gpus_gib), gpu_gib=min(gpus_gib, default=None))
 

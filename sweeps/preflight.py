@@ -13,6 +13,7 @@ from cluster.find import address_to_join, answers, has_short_sockets, temporary_
 from search_spaces.lora import POINT_NAMES
 from sweeps.config import SweepConfig, model_source
 from sweeps.finals import bertscore
+from sweeps.gpus import local_gpus
 from sweeps.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_runs import Mode, resolve_mode
@@ -155,23 +156,9 @@ def no_gpu() -> SweepAborted:
 
 def hardware() -> dict[str, object]:
     """Facts about this machine for sweep.json."""
-    gpus = [f"{name}, {gib:.0f} GiB" for name, gib in local_gpus()]
+    gpus = [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in local_gpus()]
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
-
-
-def local_gpus() -> list[tuple[str, float]]:
-    """Name and memory in GiB of each NVIDIA GPU of this machine."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    if not shutil.which(query[0]):
-        return []
-    try:
-        found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10)
-    except subprocess.TimeoutExpired:  # a driver that hangs tells nothing
-        return []
-    lines = found.stdout.strip().splitlines() if found.returncode == 0 else []
-    pairs = [line.rsplit(", ", 1) for line in lines]
-    return [(name, float(mib) / 1024) for name, mib in pairs if mib.isdecimal()]
 
 
 def versions() -> dict[str, str]:
