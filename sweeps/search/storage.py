@@ -37,7 +37,7 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
         raise SweepAborted(
             f"the study storage {shown} cannot be used: {(cause or [type(refused).__name__])[0]}",
             "check the URL, that the server runs, and that its driver is installed "
-            "(PostgreSQL: pip install 'qlora-sweeps[postgresql]')",
+            "(PostgreSQL: pip install '.[postgresql]')",
         ) from None
     if is_taken and not is_resumed:
         raise SweepAborted(

@@ -178,7 +178,7 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
         raise SweepAborted(
             f"the study storage {shown} cannot be used: {_cause(refused)}",
             "check the URL, that the server runs, and that its driver is installed "
-            "(PostgreSQL: pip install 'qlora-sweeps[postgresql]')",
+            "(PostgreSQL: pip install '.[postgresql]')",
         ) from None
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
         study.set_metric_names([metric.name])

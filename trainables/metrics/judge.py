@@ -217,7 +217,7 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
     except OSError as error:
         raise SweepAborted(
             f"the verdicts cannot be written to {path}: {error}",
-            "name another file with --out; the replies are in the cache",
+            "make its folder writable; the replies are in the cache",
         ) from error
 
 

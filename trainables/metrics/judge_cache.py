@@ -30,7 +30,8 @@ class ReplyCache:
             )
         except (OSError, sqlite3.Error) as error:
             raise SweepAborted(
-                f"the cache {path} cannot be used: {error}", "name another file with --cache"
+                f"the cache {path} cannot be used: {error}",
+                "make its folder writable, or work on a copy of it",
             ) from error
 
     def __enter__(self) -> Self:

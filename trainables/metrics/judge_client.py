@@ -14,11 +14,10 @@ from trainables.errors import SweepAborted
 
 try:
     import httpx
-except ModuleNotFoundError as missing:
-    raise SweepAborted(
-        "a judge is asked through httpx, which is not installed",
-        'pip install "qlora-sweeps[judge]"',
-    ) from missing
+except ModuleNotFoundError:
+    HAS_HTTPX = False
+else:
+    HAS_HTTPX = True
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 MAX_DELAY_S = 60.0
@@ -45,7 +44,8 @@ class ChatClient:
             the endpoint names a time (Retry-After). At most a minute.
 
     Raises:
-        SweepAborted: the endpoint is no http(s) URL, or has a login in it.
+        SweepAborted: httpx is not installed, or the endpoint is no http(s) URL, or has a login in
+            it.
     """
 
     def __init__(
@@ -57,6 +57,10 @@ class ChatClient:
         max_attempts: int = 6,
         first_delay_s: float = 1.0,
     ) -> None:
+        if not HAS_HTTPX:
+            raise SweepAborted(
+                "a judge is asked through httpx, which is not installed", "pip install '.[judge]'"
+            )
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SweepAborted(
@@ -110,7 +114,7 @@ class ChatClient:
         """Closes the connections, once no request is under way: a read would wait on for ever."""
         self._http.close()
 
-    def _read(self, response: httpx.Response) -> Reply:
+    def _read(self, response: "httpx.Response") -> Reply:
         try:
             answer = response.json()
             text = answer["choices"][0]["message"].get("content")
@@ -131,13 +135,13 @@ class ChatClient:
         return " ".join(hidden.split())[:MAX_SHOWN_CHARACTERS]
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
+def _retry_after_s(response: "httpx.Response") -> float | None:
     """The wait that the endpoint names in seconds; a date is left to the back-off."""
     text = response.headers.get("retry-after", "")
     return float(text) if text.replace(".", "", 1).isdecimal() else None
 
 
-def _remedy(response: httpx.Response) -> str:
+def _remedy(response: "httpx.Response") -> str:
     if response.status_code in (401, 403):
         return "put a valid key into the environment variable that --api-key-env names"
     if response.status_code == 404:

@@ -265,9 +265,9 @@ def test_the_key_is_sent_and_neither_shown_nor_stored(
 
 def test_a_missing_httpx_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
-    path = judge_client.__file__
+    loaded = runpy.run_path(judge_client.__file__)  # by itself it tells nothing: --help needs none
     with pytest.raises(SweepAborted, match="httpx, which is not installed") as refused:
-        runpy.run_path(path)
+        loaded["ChatClient"]("http://localhost:8000/v1")
     assert "[judge]" in refused.value.fix
 
 
