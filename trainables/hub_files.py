@@ -55,6 +55,26 @@ def hub_has(repo: str, file: str) -> bool:
         raise ConnectionError(str(refused) or type(refused).__name__) from refused
 
 
+def dataset_files(repo: str, revision: str) -> list[str]:
+    """All files of a dataset; if the Hub is away, those in the cache.
+
+    Raises:
+        OSError: the Hub refuses or does not answer in time, or the cache has nothing of it.
+        ValueError: repo is not the name of a repository.
+    """
+    from huggingface_hub import HfApi, snapshot_download  # slow; a local table needs neither
+
+    if not hub_answers():
+        folder = Path(
+            snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True)
+        )
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    try:
+        return HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+    except _http_error() as refused:
+        raise ConnectionError(str(refused) or type(refused).__name__) from refused
+
+
 def is_dataset_id(data: str) -> bool:
     """Whether data names a dataset, OWNER/NAME or OWNER/NAME/SUBSET, and nothing on this disk."""
     is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", data, re.ASCII) is not None

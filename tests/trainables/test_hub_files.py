@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+
+from trainables import hub_files
 
 CODE = """
 import sys
@@ -91,6 +94,18 @@ def test_refusal_of_the_hub_is_told_in_time(
     )
     assert "--model DIR" in told or "--data DIR" in told
     assert seconds < 10
+
+
+def test_a_hub_that_does_not_answer_in_time_is_an_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(*_: object, **__: object) -> None:  # it was asked six times in half a minute
+        raise hub_files._http_error()("timed out")
+
+    monkeypatch.setattr(hub_files, "hub_answers", lambda: True)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", late)
+    with pytest.raises(ConnectionError, match="timed out"):
+        hub_files.dataset_files("owner/name", "main")
 
 
 def test_cache_is_used_without_a_hub(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def open_table(path: Path, sheet: str | None = None) -> Table:
             frame, how = pd.read_parquet(path, dtype_backend="numpy_nullable").astype(object), ""
         else:
             frame, how = _read_xlsx(path, sheet)
-    except (ValueError, OSError, KeyError, BadZipFile) as error:
+    except (ValueError, OSError, KeyError, BadZipFile, csv.Error) as error:
         if isinstance(error, PermissionError):
             raise
         raise SweepAborted(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from trainables.errors import SweepAborted
-from trainables.hub_files import hub_answers, hub_file
+from trainables.hub_files import dataset_files, hub_file
 from trainables.tasks.files import SPLIT_NAMES, Table, first_line, read_table
 
 REVISION = "refs/convert/parquet"
@@ -45,15 +45,7 @@ def read_hub(data: str) -> dict[str, Table]:
 
 def _parquet_files(repo: str) -> list[str]:
     """SUBSET/SPLIT/NUMBER.parquet of all, or of those in the cache if the Hub is away."""
-    from huggingface_hub import HfApi, snapshot_download  # slow; a local table needs neither
-
-    if hub_answers():
-        names = HfApi().list_repo_files(repo, repo_type="dataset", revision=REVISION)
-    else:
-        folder = Path(
-            snapshot_download(repo, repo_type="dataset", revision=REVISION, local_files_only=True)
-        )
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
+    names = dataset_files(repo, REVISION)
     return sorted(name for name in names if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.parquet", name))
 
 

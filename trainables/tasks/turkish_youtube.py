@@ -1,6 +1,7 @@
 """Turkish YouTube: summarise the speech of a video of up to 25 minutes, in Turkish."""
 # ruff: noqa: RUF001 - Turkish has a dotless i
 
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def duration_s(value: object) -> int | None:
     if isinstance(value, time):  # a spreadsheet's cell
         value = value.isoformat()
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value) if value == value else None  # a missing number is NaN
+        return int(value) if math.isfinite(value) else None  # a missing number is NaN
     text = cell_text(value)
     if text.isdecimal():
         return int(text)
@@ -133,7 +134,10 @@ def _document(row: Mapping[Hashable, object]) -> Document:
 
 def _video_id(url: str) -> str:
     """What watch?v=ID and youtu.be/ID have in common; the address itself if it is neither."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as an open bracket
+        return url
     given = parse_qs(parts.query).get("v", [""])[0]
     is_short = (parts.hostname or "").endswith("youtu.be")
     return given or (parts.path.strip("/") if is_short else url)

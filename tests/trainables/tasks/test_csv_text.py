@@ -72,3 +72,9 @@ def test_rows_with_more_fields_than_the_header_are_refused(tmp_path: Path) -> No
     (tmp_path / "wide.csv").write_text("text,label\na,b,c\nd,e,f\n")
     with pytest.raises(SweepAborted, match="more fields than its header"):
         open_table(tmp_path / "wide.csv")
+
+
+def test_a_first_line_longer_than_csv_has_is_told(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("a," + "x" * 200_000 + "\nb,c\n")
+    with pytest.raises(SweepAborted, match=r"cannot read .*long\.csv"):
+        open_table(tmp_path / "long.csv")

@@ -55,6 +55,7 @@ def load(folder: Path, **rows: list[dict[str, object]]) -> Splits:
         ("1:2:3:4", None),
         (None, None),
         (float("nan"), None),
+        (float("inf"), None),
         (True, None),
     ],
 )
@@ -94,6 +95,12 @@ def test_a_copy_of_a_test_video_is_not_trained_on(tmp_path: Path, copy: dict[str
     splits = load(tmp_path, train=train, validation=[video(3)], test=[video(7)])
     assert [row.target for row in splits.train] == ["Özet 1."]
     assert splits.counts["train also in test"] == 1
+
+
+def test_an_address_that_is_none_is_a_video_of_its_own(tmp_path: Path) -> None:
+    rows = [video(number, url=f"https://[bad{number % 2}") for number in range(3)]
+    splits = load(tmp_path, train=rows[:2], validation=[video(3)], test=rows[2:])
+    assert [row.target for row in splits.train] == ["Özet 1."]
 
 
 def test_without_a_train_file_the_others_are_split_anew_and_said(tmp_path: Path) -> None:
