@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from trainables.errors import SweepAborted
 from trainables.tasks.base import Row
 
 IGNORED = -100
@@ -69,6 +70,9 @@ def encode_training_rows(
 
     Targets are never cut: a row whose target is longer than the room set aside for it loses more
     of its prompt, and is left out, with a warning, if its target leaves no room for the prompt.
+
+    Raises:
+        SweepAborted: no row is left.
     """
     limit = prompt_limit(max_length_tokens, max_new_tokens)
     targets = encode_targets(tokenizer, [row.target for row in rows])
@@ -82,6 +86,11 @@ def encode_training_rows(
     if len(examples) < len(rows):
         left_out = len(rows) - len(examples)
         logger.warning("%d rows left out: longer than %d tokens", left_out, max_length_tokens)
+    if not examples:
+        raise SweepAborted(
+            f"no training row fits in {max_length_tokens} tokens with its whole target",
+            f"raise --max-length-tokens: the shortest target alone has {min(map(len, targets))}",
+        )
     return examples
 
 

@@ -5,10 +5,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from trainables.errors import SweepAborted
 from trainables.examples import (
     IGNORED,
     encode_prompts,
     encode_rows,
+    encode_targets,
     encode_training_rows,
     end_of_turn_id,
     prompt_limit,
@@ -67,6 +69,17 @@ def test_targets_are_never_cut(
     assert tokenizer.decode(example.target_ids) == fits.target + "<|im_end|>"
     assert len(example.input_ids) <= 128
     assert "1 rows left out" in caplog.text
+
+
+def test_a_length_that_no_row_fits_in_is_refused_with_the_shortest(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    rows = [Row(id=str(n), prompt="Ann: Hi Bob", target="Bob " * n) for n in (60, 40)]
+    (shortest,) = encode_targets(tokenizer, [rows[1].target])
+    with pytest.raises(SweepAborted, match="no training row fits in 24 tokens") as refused:
+        encode_training_rows(tokenizer, rows, 24, 16)
+    assert "--max-length-tokens" in refused.value.fix
+    assert str(len(shortest)) in refused.value.fix
 
 
 @pytest.mark.parametrize(("length", "answer", "limit"), [(1024, 96, 928), (128, 96, 64)])
