@@ -30,14 +30,15 @@ def check_model_folder(folder: Path) -> None:
 
 
 def tokenizer_files(model: str) -> list[Path]:
-    """The tokenizer's files of a folder, or of a Hub model that was loaded before."""
+    """The tokenizer's files of a folder, or of a Hub model: nodes may have loaded it elsewhere."""
     if Path(model).is_dir():
         found = [Path(model) / name for name in TOKENIZER_FILES]
         return [path for path in found if path.is_file()]
-    from huggingface_hub import try_to_load_from_cache  # slow; a folder needs none
-
-    cached = [try_to_load_from_cache(model, name) for name in TOKENIZER_FILES]
-    return [Path(path) for path in cached if isinstance(path, str)]
+    files = []
+    for name in TOKENIZER_FILES:
+        with contextlib.suppress(OSError):  # it has none of that name
+            files.append(hub_file(model, name))
+    return files
 
 
 def check_thinking(model: str) -> None:
