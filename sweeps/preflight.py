@@ -219,7 +219,12 @@ def _check_cluster() -> None:
             f"the temporary folder {folder} has too long a name for Ray's sockets",
             "name a shorter one: RAY_TMPDIR=/tmp",
         )
-    if re.fullmatch(r"(ray://)?[^/]+:\d+", address) and not answers(address):
+    if address not in ("", "local", "auto") and not re.fullmatch(r"(ray://)?[^/]+:\d+", address):
+        raise SweepAborted(
+            f"RAY_ADDRESS={address} is no address of a Ray cluster",
+            "name its HOST:PORT or ray://HOST:PORT, or unset RAY_ADDRESS to run on this machine",
+        )
+    if ":" in address and not answers(address):
         raise SweepAborted(
             f"the Ray cluster at RAY_ADDRESS={address} does not answer",
             "check the address, or unset RAY_ADDRESS to run on this machine",

@@ -10,6 +10,7 @@ from sweeps import forked
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
+from trainables.errors import SweepAborted
 from trainables.imports import uncollected
 
 PROG = "python -m sweeps.run"
@@ -80,6 +81,11 @@ def _run(args: RunArgs, py_executable: str | None) -> int:
                 args.config, found, paths, identity, is_resumed=args.resume,
                 py_executable=py_executable,
             )  # fmt: skip
+        except SweepAborted as aborted:
+            if not aborted.fix.endswith("with --resume"):
+                raise
+            command = preflight.resume_command(args.config)
+            raise SweepAborted(aborted.error, f"{aborted.fix}: {command}") from aborted
         except KeyboardInterrupt:
             print(f"interrupted; go on with: {preflight.resume_command(args.config)}")
             return EXIT_INTERRUPTED

@@ -8,7 +8,7 @@ from functools import partial
 
 from ray.actor import ActorHandle
 
-from cluster.connect import connect
+from cluster.connect import Cluster, connect
 from sweeps import finish, hardware, packs, record, results, summary
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
@@ -30,10 +30,12 @@ from sweeps.results import TrialRow
 from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
 from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
+from trainables.errors import SweepAborted
 from trainables.imports import uncollected
 from trainables.packing.capacity import num_cores
 from trainables.packing.ledger import Ledger, Share, read_ledgers
 from trainables.packing.pace import Pace
+from trainables.tasks.files import first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ def run_sweep(
     events = read_events(paths.events)
     histories = replay(events)
     sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
-    with connect(num_local_cpus=max(num_cores(), 2)) as cluster:
+    with _connected() as cluster:
         lanes = divide(config, found.model, hardware.of_cluster(cluster))
         parts = set_up(sweep, identity, lanes, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
@@ -109,6 +111,17 @@ def run_sweep(
         sep="\n",
     )
     return EXIT_DONE
+
+
+def _connected() -> Cluster:
+    try:
+        return connect(num_local_cpus=max(num_cores(), 2))
+    except (ConnectionError, RuntimeError, ValueError) as refused:  # as Ray tells, at length
+        raise SweepAborted(
+            f"Ray cannot be connected to: {first_line(refused)}",
+            "check RAY_ADDRESS, and that its nodes have this Ray and this Python; without it, a "
+            "sweep runs on this machine",
+        ) from refused
 
 
 def _look_ahead(

@@ -316,6 +316,16 @@ def test_cluster_that_does_not_answer_is_named(
     assert "RAY_ADDRESS" in fix
 
 
+@pytest.mark.parametrize("address", ["http://10.0.0.1:8265", "10.0.0.1", "ray://10.0.0.1"])
+def test_what_is_no_address_of_ray_is_named(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    told, fix = refused(tmp_path)
+    assert told == f"RAY_ADDRESS={address} is no address of a Ray cluster"
+    assert "HOST:PORT" in fix
+
+
 def test_temporary_folder_too_long_for_rays_sockets_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
