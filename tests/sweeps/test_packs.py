@@ -55,6 +55,7 @@ def start() -> Iterator[Start]:
 
 
 def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, str]:
+    ray.get([actor.asked.remote() for actor in actors])  # they are up
     adapters = {name: Path(name) for name in names}
     found = packs.final_scores(actors, LANES, make_config().settings, adapters)
     assert found.keys() == BASE | {*names}
@@ -67,7 +68,6 @@ def test_one_pack_has_the_base_and_the_others_share_the_adapters(
 ) -> None:
     names = ["a", "b", "c"]
     actors = [start(str(number)) for number in range(num_packs)]
-    ray.get([actor.asked.remote() for actor in actors])  # they are up
     scores_of(actors, names)
     asked = [part for actor in actors for part in ray.get(actor.asked.remote())]
     assert sorted(name for part, _ in asked for name in part) == names
