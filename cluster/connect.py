@@ -52,6 +52,8 @@ def connect(num_local_cpus: int) -> Cluster:
 
     Raises:
         ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+        RuntimeError: it runs another Ray or Python.
+        ValueError: RAY_ADDRESS is no address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")

@@ -9,6 +9,7 @@ from functools import partial
 from ray.actor import ActorHandle
 
 from cluster.connect import Cluster, connect
+from cluster.find import address_to_join
 from sweeps import finish, hardware, packs, record, results, summary
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
@@ -117,6 +118,8 @@ def _connected() -> Cluster:
     try:
         return connect(num_local_cpus=max(num_cores(), 2))
     except (ConnectionError, RuntimeError, ValueError) as refused:  # as Ray tells, at length
+        if address_to_join() is None:
+            raise
         raise SweepAborted(
             f"Ray cannot be connected to: {first_line(refused)}",
             "check RAY_ADDRESS, and that its nodes have this Ray and this Python; without it, a "

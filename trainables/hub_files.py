@@ -2,6 +2,8 @@
 
 import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 REACH_TIMEOUT_S = 3.0
@@ -22,9 +24,10 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
     is_away = not hub_answers()
     kind = "model" if dataset_revision is None else "dataset"
     try:
-        found = hf_hub_download(
-            repo, file, repo_type=kind, revision=dataset_revision, local_files_only=is_away
-        )
+        with _refusals():
+            found = hf_hub_download(
+                repo, file, repo_type=kind, revision=dataset_revision, local_files_only=is_away
+            )
     except LocalEntryNotFoundError as missing:
         if not is_away:
             raise
@@ -32,10 +35,6 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
         raise ConnectionError(
             f"the Hub at {constants.ENDPOINT} {state}, and the cache has no {file}"
         ) from missing
-    except _http_error() as refused:
-        if isinstance(refused, OSError):
-            raise
-        raise ConnectionError(str(refused) or type(refused).__name__) from refused
     return Path(found)
 
 
@@ -49,10 +48,8 @@ def hub_has(repo: str, file: str) -> bool:
 
     if not hub_answers():
         return isinstance(try_to_load_from_cache(repo, file), str)
-    try:
+    with _refusals():
         return HfApi().file_exists(repo, file)
-    except _http_error() as refused:
-        raise ConnectionError(str(refused) or type(refused).__name__) from refused
 
 
 def dataset_files(repo: str, revision: str) -> list[str]:
@@ -68,11 +65,10 @@ def dataset_files(repo: str, revision: str) -> list[str]:
         folder = Path(
             snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True)
         )
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    try:
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        return [path.relative_to(folder).as_posix() for path in paths]
+    with _refusals():
         return HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
-    except _http_error() as refused:
-        raise ConnectionError(str(refused) or type(refused).__name__) from refused
 
 
 def is_dataset_id(data: str) -> bool:
@@ -102,6 +98,17 @@ def _answers(endpoint: str) -> bool:
     except (_http_error(), OSError):
         return False
     return True
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the Hub's HTTP library raises is an OSError outside."""
+    try:
+        yield
+    except _http_error() as refused:
+        if isinstance(refused, OSError):
+            raise
+        raise ConnectionError(str(refused) or type(refused).__name__) from refused
 
 
 def _http_error() -> type[Exception]:

@@ -116,15 +116,15 @@ def test_killed_worker_is_forked_again_and_others_live_on(start: Start) -> None:
 def test_worker_and_its_client_end_together(start: Start) -> None:
     with forking(LOADED, {}) as command:
         assert command is not None
-        words = shlex.split(command)[-1].encode()
+        path = shlex.split(command)[-1].encode()
         actor = start(command)
         pid = facts_of(actor)["pid"]
-        (client,) = running(words)
+        (client,) = running(path)
         assert isinstance(pid, int)
         os.kill(client, signal.SIGKILL)
         assert is_gone(pid)
         other = facts_of(actor)["pid"]
-        (client,) = running(words)
+        (client,) = running(path)
         ray.kill(actor)
         assert isinstance(other, int) and is_gone(other) and is_gone(client)
 

@@ -99,7 +99,7 @@ def test_refusal_of_the_hub_is_told_in_time(
 def test_a_hub_that_does_not_answer_in_time_is_an_error_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def late(*_: object, **__: object) -> None:  # it was asked six times in half a minute
+    def late(*_: object, **__: object) -> None:
         raise hub_files._http_error()("timed out")
 
     monkeypatch.setattr(hub_files, "hub_answers", lambda: True)

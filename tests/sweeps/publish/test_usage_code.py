@@ -40,8 +40,8 @@ def test_prompt_is_made_as_training_makes_it(template: str, prompt: str) -> None
 @given(base_model=st.text(max_size=40), prompt_template=st.text(max_size=40))
 @example(base_model="a'b", prompt_template="{'\"\n")
 def test_no_text_breaks_the_script(base_model: str, prompt_template: str) -> None:
-    ast.parse(script("./" + base_model, prompt_template))
-    ast.parse(script(base_model, prompt_template))
+    assert ast.parse(script("./" + base_model, prompt_template)).body
+    assert ast.parse(script(base_model, prompt_template)).body
 
 
 def test_a_base_of_the_hub_is_named_and_a_folder_is_not() -> None:
