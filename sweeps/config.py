@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from search_spaces.lora import LoraSpace, Point
 from sweeps.cost.durations import seconds_of
 from trainables.config import TaskOptions, TrainingOptions, TrainingSettings
-from trainables.hub_files import is_dataset_id
+from trainables.models.hub_files import is_dataset_id
 
 Bertscore = Literal["off", "auto", "on"]
 Engine = Literal["packed", "solo"]
@@ -28,7 +28,7 @@ class SweepConfig(TrainingOptions):
     recipe: tyro.conf.Suppress[str]
     """The recipe that this config came from, as it was given on the command line."""
     task: tyro.conf.Suppress[str]
-    """Name of the task in trainables.tasks."""
+    """Name of the task in trainables.data.tasks."""
     model: str
     """Hub id or folder of a Qwen causal language model."""
     task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)

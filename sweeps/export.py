@@ -21,7 +21,7 @@ from sweeps.cli import parse, run_command
 from sweeps.publish.hub import NEVER_EXPORTED, aborted, upload
 from sweeps.publish.model_card import CardFacts, render
 from trainables.errors import SweepAborted
-from trainables.model_files import tokenizer_files
+from trainables.models.model_files import tokenizer_files
 
 PROG = "python -m sweeps.export"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

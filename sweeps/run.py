@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from sweeps import forked
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
@@ -30,10 +29,7 @@ class RunArgs:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sweep; returns the process's exit code."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    if args.dry_run:
-        return _run(args, None)
-    with forked.packs(args.config) as py_executable:
-        return _run(args, py_executable)
+    return _run(args)
 
 
 def read_command(argv: Sequence[str]) -> RunArgs:
@@ -47,13 +43,15 @@ def read_command(argv: Sequence[str]) -> RunArgs:
     default = recipe("--tiny" in flags)
     args = _parse(flags, prog, default)
     if args.resume:
-        from sweeps import record  # loads the study's database, which others do without for now
+        from sweeps.checks import (
+            sweep_json,  # loads the study's database, which others do without for now
+        )
 
         is_named = any(flag.split("=")[0] == "--name" for flag in flags)
-        saved = record.saved_config(args.config, is_named=is_named)
+        saved = sweep_json.saved_config(args.config, is_named=is_named)
         args = _parse(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
-        record.check_resumable(saved, args.config)
+        sweep_json.check_resumable(saved, args.config)
     return replace(args, config=absolute(args.config))
 
 
@@ -62,9 +60,10 @@ def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
     return parse(RunArgs, flags, prog, RunArgs(config=replace(default, tiny=False)))
 
 
-def _run(args: RunArgs, py_executable: str | None) -> int:
-    with uncollected():  # a second, beside the process that packs are forked from
-        from sweeps import plan, preflight, record
+def _run(args: RunArgs) -> int:
+    with uncollected():
+        from sweeps.checks import preflight, sweep_json
+        from sweeps.cost import plan
 
     found = preflight.check(args.config, is_resumed=args.resume)
     if args.dry_run:
@@ -72,15 +71,12 @@ def _run(args: RunArgs, py_executable: str | None) -> int:
         return EXIT_DONE
     for line in plan.about_rows(found):
         print(line)
-    with record.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
+    with sweep_json.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
         with uncollected():
             from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
         try:
-            return run_sweep(
-                args.config, found, paths, identity, is_resumed=args.resume,
-                py_executable=py_executable,
-            )  # fmt: skip
+            return run_sweep(args.config, found, paths, identity, is_resumed=args.resume)
         except SweepAborted as aborted:
             if not aborted.fix.endswith("with --resume"):
                 raise

@@ -10,33 +10,36 @@ from ray.actor import ActorHandle
 
 from cluster.connect import Cluster, connect
 from cluster.find import address_to_join
-from sweeps import finish, hardware, packs, record, results, summary
+from sweeps.checks import sweep_json
+from sweeps.checks.preflight import Preflight
+from sweeps.checks.sweep_json import Identity
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
-from sweeps.cost import gpu_time, outlook
+from sweeps.control import pack_pool
+from sweeps.control.context import Events, Parts, Sweep, set_up
+from sweeps.control.startup_gate import Opening
+from sweeps.cost import gpu_time, hardware, outlook
+from sweeps.cost.allocation import Lanes, divide
 from sweeps.cost.outlook import Outlook
 from sweeps.cost.workload import Workload
-from sweeps.finals import finalists
+from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
+from sweeps.finals.final_test import Outcome
 from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
-from sweeps.finish import Outcome
-from sweeps.lanes import Lanes, divide
-from sweeps.opening import Opening
-from sweeps.parts import Events, Parts, Sweep, set_up
-from sweeps.paths import RunPaths
-from sweeps.preflight import Preflight
-from sweeps.record import Identity
-from sweeps.results import TrialRow
-from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_all
+from sweeps.publish import summary
+from sweeps.records import trials_csv
+from sweeps.records.events import EventLog, TrialHistory, read_events, replay, replay_all
+from sweeps.records.paths import RunPaths
+from sweeps.records.trials_csv import TrialRow
 from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
+from trainables.data.files import first_line
 from trainables.errors import SweepAborted
 from trainables.imports import uncollected
-from trainables.packing.capacity import num_cores
-from trainables.packing.ledger import Ledger, Share, read_ledgers
-from trainables.packing.pace import Pace
-from trainables.tasks.files import first_line
+from trainables.packing.service.ledger import Ledger, Share, read_ledgers
+from trainables.packing.sizing.capacity import num_cores
+from trainables.packing.sizing.pace import Pace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +61,8 @@ def run_sweep(
     identity: Identity,
     *,
     is_resumed: bool,
-    py_executable: str | None,
 ) -> int:
     """Runs the trials and finals that are left, tests the winner, and writes the run's files.
-
-    Args:
-        py_executable: see start_pack.
 
     Returns:
         The process's exit code.
@@ -82,10 +81,9 @@ def run_sweep(
         parts = set_up(sweep, identity, lanes, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
         has_trials = not finalists.is_over(config, events, sweep.metric)
-        with packs.running(
+        with pack_pool.running(
             lanes, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=outlook.probed(config),
-            py_executable=py_executable if cluster.is_local else None,
         ) as actors:  # fmt: skip
             try:
                 look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)
@@ -99,11 +97,11 @@ def run_sweep(
             if outcome is None:
                 print(summary.without_best(searched.trials), file=sys.stderr)
                 return EXIT_NO_TRIAL
-            ledgers = packs.ledgers(actors, paths.checkpoints)
+            ledgers = pack_pool.ledgers(actors, paths.checkpoints)
             _log_packs(sweep.log, ledgers, num_known=len(earlier))
         # The GPUs are free now.
-        outcome = finish.with_bertscore(config, found, paths, sweep.log, outcome)
-        confusion = finish.write_best(config, found, paths, searched.trials, outcome, verdict)
+        outcome = final_test.with_bertscore(config, found, paths, sweep.log, outcome)
+        confusion = final_test.write_best(config, found, paths, searched.trials, outcome, verdict)
     write_summary(parts.tracker, outcome, verdict, confusion)
     cost = _log_end(sweep, parts.load, searched, ahead, ledgers)
     print(
@@ -144,7 +142,7 @@ def _look_ahead(
     fields = outlook.predicted_fields(ahead)
     if fields:
         sweep.log.append("predicted", **fields)
-        record.add(sweep.paths, predicted=fields)
+        sweep_json.add(sweep.paths, predicted=fields)
     return ahead
 
 
@@ -159,7 +157,7 @@ def _run_trials(
     A budget may leave no room for a trial, which is known before the first one's process starts.
     """
     with uncollected():
-        from sweeps import tuner  # loads Ray Tune, for which the packs have not waited
+        from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
 
     opening = Opening(parts.book, actors, look_ahead)
     if sweep.config.has_budget:
@@ -167,7 +165,7 @@ def _run_trials(
     with parts.progress:
         parts.book.resume(parts.histories)
         opening.begin()
-        tuner.run_trials(
+        ray_tuner.run_trials(
             sweep.config, sweep.paths, sweep.metric, parts.book, parts.lanes, actors, opening
         )
         return opening.outlook()
@@ -178,10 +176,10 @@ def _searched(sweep: Sweep, lanes: Lanes, actors: Sequence[ActorHandle]) -> _Sea
     events = read_events(sweep.paths.events)
     histories = replay_all(events)
     _prune(sweep.paths, histories)
-    told = packs.ledgers(actors, sweep.paths.checkpoints)
+    told = pack_pool.ledgers(actors, sweep.paths.checkpoints)
     shares = gpu_time.shares_by(lanes, histories, told)
-    trials = results.rows(replay(events), sweep.metric, shares)
-    results.write_csv(trials, sweep.paths.trials_csv)
+    trials = trials_csv.rows(replay(events), sweep.metric, shares)
+    trials_csv.write_csv(trials, sweep.paths.trials_csv)
     return _Searched(events=events, histories=histories, shares=shares, trials=trials)
 
 
@@ -198,8 +196,8 @@ def _verdict(sweep: Sweep, searched: _Searched, met: Finals | None) -> Verdict |
     if met is not None:
         verdict = verdicts.decide(sweep.config, sweep.paths, met, searched.histories, sweep.metric)
         verdicts.write(verdict, sweep.paths, searched.histories, searched.shares)
-        record.add(sweep.paths, finals=verdicts.in_short(verdict))
-    results.write_csv(searched.trials, sweep.paths.trials_csv, verdicts.columns(verdict))
+        sweep_json.add(sweep.paths, finals=verdicts.in_short(verdict))
+    trials_csv.write_csv(searched.trials, sweep.paths.trials_csv, verdicts.columns(verdict))
     return verdict
 
 
@@ -212,11 +210,11 @@ def _tested(
     verdict: Verdict | None,
 ) -> Outcome | None:
     """The one look at test, for the winner; None if no trial came to an end."""
-    winner = finish.find_winner(sweep.paths, searched.histories, searched.trials, met, verdict)
+    winner = final_test.find_winner(sweep.paths, searched.histories, searched.trials, met, verdict)
     if winner is None:
         return None
-    score = partial(packs.final_scores, actors, lanes, sweep.config.settings)
-    return finish.final_scores(sweep.config, sweep.found, sweep.paths, winner, sweep.log, score)
+    score = partial(pack_pool.final_scores, actors, lanes, sweep.config.settings)
+    return final_test.final_scores(sweep.config, sweep.found, sweep.paths, winner, sweep.log, score)
 
 
 def _log_packs(log: EventLog, ledgers: Sequence[Ledger], num_known: int) -> None:

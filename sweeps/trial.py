@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import tyro
 
 from search_spaces.lora import POINT_NAMES, hyperparameters
-from sweeps import preflight
+from sweeps.checks import preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import Engine, SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
-from sweeps.paths import RunPaths
+from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.errors import TrialFailed
-from trainables.packing.capacity import cpu_threads
+from trainables.packing.sizing.capacity import cpu_threads
 from trainables.visible_gpu import see_one_gpu
 
 PROG = "python -m sweeps.trial"
@@ -85,10 +85,10 @@ def _threads(engine: Engine) -> dict[str, str]:
 def _trainer(engine: Engine) -> Callable[[TrialConfig, Callable[[TrialReport], None]], None]:
     """The engine's way to train one trial; loads torch, which early errors do without."""
     if engine == "solo":
-        from trainables import solo
+        from trainables.solo import trainer
 
-        return solo.train
-    from trainables.packing import alone
+        return trainer.train
+    from trainables.packing.service import alone
 
     return alone.train
 

@@ -13,15 +13,16 @@ from typing import Annotated
 import tyro
 from pydantic import ValidationError
 
-from sweeps import preflight, record
 from sweeps.certificate.comparison import Certificate, Retraining, faults
 from sweeps.certificate.text import describe
+from sweeps.checks import preflight, sweep_json
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig, from_json
-from sweeps.paths import RunPaths
-from sweeps.tracking.events import TrialHistory, params_fields, read_events, replay_all
+from sweeps.records.events import TrialHistory, params_fields, read_events, replay_all
+from sweeps.records.paths import RunPaths
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import TrainingSettings, TrialConfig
+from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.compare import (
     WEIGHTS_NAME,
@@ -32,7 +33,6 @@ from trainables.packing.compare import (
     train_packed,
     train_solo,
 )
-from trainables.tasks import TASKS
 from trainables.visible_gpu import see_one_gpu
 
 PROG = "python -m sweeps.verify"
@@ -127,7 +127,7 @@ def find_subject(args: VerifyArgs) -> Subject:
 
 def other_versions(paths: RunPaths) -> list[str]:
     """A line a package that was of another version when the sweep began; numbers may follow it."""
-    saved = record.read(paths).get("versions", {})
+    saved = sweep_json.read(paths).get("versions", {})
     return [
         f"note: {name} is {present} here, and was {saved[name]} in the sweep"
         for name, present in preflight.versions().items()
@@ -220,7 +220,7 @@ def _read_config(paths: RunPaths) -> SweepConfig:
             else "python -m sweeps.run samsum --tiny makes one in runs/",
         )
     try:
-        config = from_json(record.read(paths)["config"])
+        config = from_json(sweep_json.read(paths)["config"])
     except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
         raise SweepAborted(
             f"{paths.sweep_json} cannot be read: {' '.join(str(damaged).split())}",

@@ -17,7 +17,11 @@ MAY_IMPORT = {
     "cluster": {"cluster"},
 }
 THIRD_PARTY = {"search_spaces": {"optuna"}, "cluster": {"ray"}}
-WITH_RAY = {"trainables/trial.py", "trainables/packing/actor.py", "trainables/packing/joining.py"}
+WITH_RAY = {
+    "trainables/trial.py",
+    "trainables/packing/service/actor.py",
+    "trainables/packing/service/client.py",
+}
 LEFT_UNLOADED = {"torch", "ray", "wandb", "transformers", "trl", "peft", "bitsandbytes"}
 
 
@@ -102,7 +106,7 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
 def test_a_packs_process_does_without_the_reference_engine() -> None:
     """TRL, and W&B through it, take seconds to import, while GPUs wait; so do the metrics, which a
     pack imports while it loads the base, and the compiler."""
-    loaded = loaded_by("from trainables.packing.actor import load_host; load_host()")
+    loaded = loaded_by("from trainables.packing.service.actor import load_host; load_host()")
     assert "bitsandbytes" in loaded
     heavy = {"trl", "wandb", "datasets", "evaluate", "nltk", "torch._inductor.compile_fx"}
     assert not loaded & heavy

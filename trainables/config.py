@@ -137,7 +137,7 @@ class TrainingSettings(TrainingOptions):
     """What all trials of a sweep share: task, model, budget and the options above."""
 
     task: str
-    """Name of a task in trainables.tasks, e.g. "samsum"."""
+    """Name of a task in trainables.data.tasks, e.g. "samsum"."""
     task_options: TaskOptions = field(default_factory=TaskOptions)
     """What the task is told about its rows."""
     data: str | None

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from trainables.base_model import load_base, load_tokenizer
 from trainables.config import TrainingSettings
-from trainables.eval_rows import fixed_slice
-from trainables.evaluate import evaluate
-from trainables.memory import free_memory
-from trainables.packing.capacity import Capacity
-from trainables.packing.host import PackHost
-from trainables.scored import Scored
-from trainables.tasks import TASKS
+from trainables.data.eval_rows import fixed_slice
+from trainables.data.tasks import TASKS
+from trainables.metrics.scored import Scored
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.memory import free_memory
+from trainables.packing.service.host import PackHost
+from trainables.packing.sizing.capacity import Capacity
+from trainables.solo.evaluate import evaluate
 
 
 def score(

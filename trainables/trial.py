@@ -48,13 +48,13 @@ def run_trial(
     try:
         with held(trial.folder):
             if packs:
-                from trainables.packing import joining  # loads Ray
+                from trainables.packing.service import client  # loads Ray
 
-                joining.train(trial, packs, send, max_failures)
+                client.train(trial, packs, send, max_failures)
             else:
-                from trainables import solo  # loads torch, only in the process that trains
+                from trainables.solo import trainer  # loads torch, only in the process that trains
 
-                solo.train(trial, send)
+                trainer.train(trial, send)
     except TrialFailed as failed:
         tune.report({FAILED: str(failed)})
     except SweepAborted as aborted:

@@ -13,8 +13,8 @@ from sweeps.cost.simulation import State, simulate
 from sweeps.cost.workload import Workload, segment_s, start_s, test_s
 from sweeps.finals.finalists import num_runs
 from trainables.errors import SweepAborted
-from trainables.packing.ledger import Ledger
-from trainables.packing.pace import Speed
+from trainables.packing.service.ledger import Ledger
+from trainables.packing.sizing.pace import Speed
 
 UNKNOWN_RESERVE_FRAC = 0.5
 """Of the budget that is kept for the finals while no pace is known."""

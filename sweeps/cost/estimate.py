@@ -4,11 +4,11 @@ import statistics
 from dataclasses import dataclass
 
 from sweeps.config import SweepConfig
+from sweeps.cost.allocation import Lanes
 from sweeps.cost.simulation import State, simulate
 from sweeps.cost.workload import Workload
 from sweeps.finals import finalists
-from sweeps.lanes import Lanes
-from trainables.packing.pace import Speed
+from trainables.packing.sizing.pace import Speed
 
 NUM_SEEDS = 32
 PACE_ERROR_FRAC = 0.15

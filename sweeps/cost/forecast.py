@@ -11,9 +11,9 @@ from typing import NamedTuple
 from sweeps.cost.estimate import estimate
 from sweeps.cost.simulation import Running, State
 from sweeps.cost.workload import Workload, fixed_report_s, segment_s
-from sweeps.tracking.events import Status, TrialHistory
+from sweeps.records.events import Status, TrialHistory
 from trainables.config import Metric, TrialConfig, TrialReport
-from trainables.packing.pace import Speed
+from trainables.packing.sizing.pace import Speed
 
 NUM_SEEDS = 8
 """Simulated sweeps of one forecast: it is made every few seconds."""

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from sweeps.cost.allocation import Lanes
 from sweeps.cost.durations import spelled
 from sweeps.cost.workload import Workload
-from sweeps.lanes import Lanes
-from sweeps.results import BUDGET_REASON
-from sweeps.tracking.events import TrialHistory
-from trainables.packing.ledger import Ledger, Share
-from trainables.packing.pace import Pace
+from sweeps.records.events import TrialHistory
+from sweeps.records.trials_csv import BUDGET_REASON
+from trainables.packing.service.ledger import Ledger, Share
+from trainables.packing.sizing.pace import Pace
 
 OVERHEAD = ("load", "probe", "admit", "decide", "test", "idle")
 """Activities of packs that no trial is charged with."""

@@ -9,15 +9,15 @@ from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.cost import budget as budgets
+from sweeps.cost.allocation import Lanes
 from sweeps.cost.budget import Budget
 from sweeps.cost.durations import spelled
 from sweeps.cost.estimate import Estimate, estimate
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.workload import Workload
-from sweeps.lanes import Lanes
 from trainables.config import Hyperparameters
-from trainables.packing.ledger import Ledger
-from trainables.packing.pace import Pace
+from trainables.packing.service.ledger import Ledger
+from trainables.packing.sizing.pace import Pace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def look_ahead(
     predicted = None
     if pace is not None:
         forecast.measured(pace)
-        # Without a budget, trials' processes start while the packs load (sweeps/opening.py).
+        # Without a budget, trials' processes start while the packs load.
         head_start_s = 0.0 if config.has_budget else pace.load_s + pace.probe_s
         state = replace(forecast.state(pace), head_start_s=head_start_s)
         predicted = estimate(load, pace, state, elapsed_s=elapsed_s)

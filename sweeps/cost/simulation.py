@@ -1,6 +1,6 @@
 """A sweep as discrete events: trials join packs, step together, are scored, stopped and replaced.
 
-No torch, no Ray. The simulation knows how fast a pack is (trainables.packing.pace) and what is to
+No torch, no Ray. The simulation knows how fast a pack is and what is to
 be done. What it cannot know is which trials are good: ASHA's decisions follow random values, among
 which those of later trials are higher, for the search learns.
 """
@@ -18,9 +18,9 @@ from sweeps.cost.workload import (
     start_s,
     test_s,
 )
-from sweeps.search.scheduler import Asha
+from sweeps.search.asha import Asha
 from trainables.config import Metric
-from trainables.packing.pace import Speed
+from trainables.packing.sizing.pace import Speed
 
 LEARNT_DRAWS = 8
 """A trial that was proposed with results known is as good as the best of so many random ones: of 64

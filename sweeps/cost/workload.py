@@ -7,7 +7,7 @@ trials and 24 on SAMSum, 16 of turkish_tweets. No torch, no Ray.
 import math
 from dataclasses import dataclass
 
-from trainables.packing.pace import Speed
+from trainables.packing.sizing.pace import Speed
 
 START_S = 1.8
 """From the first proposal until its trials are in their slots, beside what their processes take."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from sweeps.config import SweepConfig, model_source
 from sweeps.finals.predictions import TEST_BASE, VALIDATION_BASE
-from sweeps.paths import RunPaths
-from sweeps.tracking.events import EventLog, read_events
+from sweeps.records.events import EventLog, read_events
+from sweeps.records.paths import RunPaths
 from trainables.config import Kind
 from trainables.errors import SweepAborted
 from trainables.metrics.encoder_files import check_encoder
-from trainables.scored import Answers, read_answers
+from trainables.metrics.scored import Answers, read_answers
 
 Scores = dict[str, dict[str, float]]
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sweeps import results
 from sweeps.config import SweepConfig
-from sweeps.results import TrialRow
-from sweeps.tracking.events import TrialHistory, replay, replay_finals
+from sweeps.records import trials_csv
+from sweeps.records.events import TrialHistory, replay, replay_finals
+from sweeps.records.trials_csv import TrialRow
 from trainables.config import Metric
 
 
@@ -52,7 +52,7 @@ def choose(config: SweepConfig, histories: Sequence[TrialHistory], metric: Metri
     Finalists are the best trials that completed; if these are too few, the best of those that were
     stopped take the places that are left. A failed trial takes none.
     """
-    ranked = results.ranked(results.rows(histories, metric))
+    ranked = trials_csv.ranked(trials_csv.rows(histories, metric))
     if not config.finals or not ranked:
         return None
     finalists = ranked[: config.num_finalists]

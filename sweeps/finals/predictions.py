@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sweeps.paths import RunPaths
+from sweeps.records.paths import RunPaths
 from trainables.config import TrainingSettings
+from trainables.data.eval_rows import fixed_slice, rung_rows
+from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
-from trainables.eval_rows import fixed_slice, rung_rows
 from trainables.metrics.confusion import Confusion, confusion
 from trainables.metrics.confusion_svg import confusion_svg
-from trainables.scored import Answers, Scored, read_answers, write_answers
-from trainables.tasks.base import Row, Splits
+from trainables.metrics.scored import Answers, Scored, read_answers, write_answers
 
 PREDICTIONS_FILE = "test_predictions.jsonl"
 """In best/; it holds rows of the data, so no export takes it along."""

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
-from sweeps import results
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals
-from sweeps.paths import RunPaths
-from sweeps.tracking.events import TrialHistory
+from sweeps.records import trials_csv
+from sweeps.records.events import TrialHistory
+from sweeps.records.paths import RunPaths
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
-from trainables.packing.ledger import Share
-from trainables.scored import Answers, read_answers
+from trainables.metrics.scored import Answers, read_answers
+from trainables.packing.service.ledger import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +136,10 @@ def write(
         run.trial_id: {"final_of": one.trial_id, "seed": run.seed}
         for one in verdict.finalists for run in one.runs
     }  # fmt: skip
-    runs = results.rows([known[trial_id] for trial_id in played], verdict.metric, shares)
-    results.write_csv(runs, paths.finals_csv, played)
+    runs = trials_csv.rows([known[trial_id] for trial_id in played], verdict.metric, shares)
+    trials_csv.write_csv(runs, paths.finals_csv, played)
     text = json.dumps(_as_json(verdict), indent=2, ensure_ascii=False) + "\n"
-    results.write_aside(paths.finals_json, text)
+    trials_csv.write_aside(paths.finals_json, text)
 
 
 def in_short(verdict: Verdict) -> dict[str, object]:

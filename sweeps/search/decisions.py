@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from sweeps.search.scheduler import Asha
-from sweeps.tracking.events import Status
+from sweeps.records.events import Status
+from sweeps.search.asha import Asha
 from trainables.config import Metric, TrialReport
 
 Ends = dict[str, tuple[Status, str]]

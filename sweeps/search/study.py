@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import Sampler
+from sweeps.records.events import Status
 from sweeps.search.report_sampler import ReportSampler
-from sweeps.tracking.events import Status
 from trainables.config import Hyperparameters, Metric
 from trainables.errors import SweepAborted
 
@@ -211,7 +211,7 @@ def num_startup_trials(num_trials: int) -> int:
 
     However many run at once: those that are proposed before the first report are random anyway,
     and the sampler learns from trials that still run. More of them win nothing in searches that are
-    replayed over measured trainings (sweeps.search_quality).
+    replayed over measured trainings (tests.benchmarks.search_quality).
     """
     return max(1, min(10, num_trials // 3))
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cost.durations import clock
-from sweeps.tracking.events import Status, TrialHistory
+from sweeps.records.events import Status, TrialHistory
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 MAX_ROWS = 20

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sweeps.tracking.events import Status, TrialHistory, params_fields, report_fields
+from sweeps.records.events import Status, TrialHistory, params_fields, report_fields
 from sweeps.tracking.wandb_log import is_intact
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 from trainables.errors import SweepAborted

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from sweeps.finals import verdict as verdicts
+from sweeps.finals.final_test import Outcome
 from sweeps.finals.verdict import Verdict
-from sweeps.finish import Outcome
 from sweeps.tracking.wandb_runs import WandbTracker
 from trainables.metrics.confusion import Confusion
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import small_sweep
+
+from tests.sweeps import small_sweep
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import SweepConfig
-from sweeps.tracking.events import TrialHistory
+from sweeps.records.events import TrialHistory
 from trainables.config import Hyperparameters, Metric, TrialReport
 
 METRIC = Metric(name="rougeLsum")

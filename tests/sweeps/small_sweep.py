@@ -18,7 +18,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.finals.finalists import last_finals
-from sweeps.tracking.events import TrialHistory, read_events, replay, replay_all, replay_finals
+from sweeps.records.events import TrialHistory, read_events, replay, replay_all, replay_finals
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_FINALS = (

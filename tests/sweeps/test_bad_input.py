@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import call, start, tree, world
+
+from tests.sweeps.commands import call, start, tree, world
 
 COUNTS = (
     "--num-trials", "--max-steps", "--num-rungs", "--slots-per-gpu", "--gpus", "--batch-size",

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_sweep
 from conftest import Finished
-from small_sweep import count
 
 from sweeps.cost.budget import spent
-from sweeps.results import BUDGET_REASON
-from sweeps.tracking.events import replay_all
-from trainables.packing.ledger import read_ledgers
+from sweeps.records.events import replay_all
+from sweeps.records.trials_csv import BUDGET_REASON
+from tests.sweeps import small_sweep
+from tests.sweeps.small_sweep import count
+from trainables.packing.service.ledger import read_ledgers
 
 EXTRA_S = 25.0
 """What the resumed sweep may take; some of it, on a busy machine all, goes into its start."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import call, start, tree, world
 
 from sweeps.cli import parse, run_command
+from tests.sweeps.commands import call, start, tree, world
 from trainables.errors import SweepAborted
 
 HELPS = [("sweeps.run", "--help"), ("sweeps.run", "samsum", "-h"), ("sweeps.trial", "--help")]

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from invented_sweep import make_config
 
 from search_spaces.lora import LoraSpace
 from sweeps.cli import parse
 from sweeps.config import SweepConfig, from_json, model_source, to_json
 from sweeps.recipes import RECIPES, samsum
 from sweeps.run import RunArgs
+from tests.sweeps.invented_sweep import make_config
 from trainables.config import TrainingOptions
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import PROJECT, TINY, Ended, start, tree
+
+from tests.sweeps.commands import PROJECT, TINY, Ended, start, tree
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-import small_sweep
 from conftest import Finished
-from small_sweep import FLAGS, count
 
-from sweeps.tracking.events import read_events, replay
+from sweeps.records.events import read_events, replay
+from tests.sweeps import small_sweep
+from tests.sweeps.small_sweep import FLAGS, count
 
 NUM_SHORT = 60
 LEAK_S = 30.0

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from example_facts import facts
-from hub_server import OWNER, TOKEN, HubServer
 from huggingface_hub import ModelCard
 
 from sweeps.export import write_best
+from tests.sweeps.example_facts import facts
+from tests.sweeps.hub_server import OWNER, TOKEN, HubServer
 from trainables.tiny import MODEL_DIR
 
 REPO = f"{OWNER}/samsum-adapter"

@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from commands import start
+from tests.sweeps.commands import start
 
 RECIPE = """
 from dataclasses import replace

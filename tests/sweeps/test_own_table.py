@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import Ended, call, start, world
 
+from sweeps.checks.preflight import check, sweep_command
+from sweeps.checks.sweep_json import opened, read
 from sweeps.config import absolute
-from sweeps.preflight import check, sweep_command
 from sweeps.recipes import table
-from sweeps.record import opened, read
+from tests.sweeps.commands import Ended, call, start, world
 from trainables.config import TaskOptions
 
 RECIPE = """

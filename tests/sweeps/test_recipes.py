@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import TINY, call, start, tree, world
 
 from sweeps.find_recipe import find_recipe, read_recipe
 from sweeps.recipes import RECIPES
 from sweeps.trial import read_command
+from tests.sweeps.commands import TINY, call, start, tree, world
 from trainables.errors import SweepAborted
 
 GOOD = """

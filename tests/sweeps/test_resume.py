@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_sweep
 from conftest import Finished
-from small_sweep import count
 
-from sweeps.tracking.events import TrialHistory, replay
-from trainables.packing.ledger import read_ledgers
+from sweeps.records.events import TrialHistory, replay
+from tests.sweeps import small_sweep
+from tests.sweeps.small_sweep import count
+from trainables.packing.service.ledger import read_ledgers
 
 NUM_TRIALS = 5
 Events = list[dict[str, Any]]

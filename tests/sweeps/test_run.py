@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-import small_sweep
 import torch
 from conftest import Finished
 from peft import PeftModel
@@ -18,13 +17,14 @@ from safetensors.torch import load_file
 from sweeps.config import from_json
 from sweeps.finals import predictions
 from sweeps.finals.finalists import last_finals
-from sweeps.search.scheduler import Asha
-from sweeps.tracking.events import replay, replay_all, replay_finals
-from trainables.base_model import load_base, load_tokenizer
+from sweeps.records.events import replay, replay_all, replay_finals
+from sweeps.search.asha import Asha
+from tests.sweeps import small_sweep
 from trainables.config import Metric, TaskOptions
-from trainables.eval_rows import fixed_slice
-from trainables.evaluate import evaluate
-from trainables.tasks import TASKS
+from trainables.data.eval_rows import fixed_slice
+from trainables.data.tasks import TASKS
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.solo.evaluate import evaluate
 
 
 def test_sweep_runs_every_trial_and_all_its_files_agree(finished: Finished) -> None:

@@ -14,13 +14,13 @@ import pytest
 from conftest import Finished
 from hypothesis import given
 from hypothesis import strategies as st
-from torture import checks, curves, kills, side_by_side
-from torture.__main__ import main
-from torture.args import TortureArgs
-from torture.one_sweep import torture
 
 from sweeps.cli import parse
-from sweeps.tracking.events import replay
+from sweeps.records.events import replay
+from tests.benchmarks.torture import checks, curves, kills, side_by_side
+from tests.benchmarks.torture.__main__ import main
+from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.one_sweep import torture
 from trainables.errors import SweepAborted
 
 SHORT = TortureArgs(seed=5, kills=5, num_trials=8, max_steps=9, finals=False)

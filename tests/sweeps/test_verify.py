@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from conftest import Finished
 
-from sweeps import preflight, verify
+from sweeps import verify
+from sweeps.checks import preflight
 from sweeps.cli import run_command
 from sweeps.config import Engine, SweepConfig, to_json
-from sweeps.paths import RunPaths
 from sweeps.recipes import samsum
-from sweeps.tracking.events import EventLog, params_fields, read_events, replay_all, report_fields
+from sweeps.records.events import EventLog, params_fields, read_events, replay_all, report_fields
+from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.packing.compare import WEIGHTS_NAME, reports_until, train_packed, train_solo
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.final import score
-from trainables.packing.capacity import Capacity
-from trainables.solo import train
+from trainables.packing.sizing.capacity import Capacity
+from trainables.solo.trainer import train
 
 CAPACITY = Capacity(
     num_slots=2, max_rank=16, max_tokens=1000, eval_tokens=1000, is_dequantised=False,

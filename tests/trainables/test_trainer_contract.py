@@ -14,8 +14,6 @@ from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from trainables import solo
-from trainables.base_model import load_base
 from trainables.checkpoint import (
     ADAPTER_NAMES,
     PACK_STATE_NAMES,
@@ -25,20 +23,22 @@ from trainables.checkpoint import (
     prune_to_adapter,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.data.eval_rows import fixed_slice
+from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.eval_rows import fixed_slice
-from trainables.evaluate import evaluate
-from trainables.packing import alone
-from trainables.packing.capacity import Capacity
-from trainables.packing.events import Finished, Reported
-from trainables.packing.host import PackHost
-from trainables.scored import read_answers
-from trainables.tasks import TASKS
+from trainables.metrics.scored import read_answers
+from trainables.models.base_model import load_base
+from trainables.packing.service import alone
+from trainables.packing.service.events import Finished, Reported
+from trainables.packing.service.host import PackHost
+from trainables.packing.sizing.capacity import Capacity
+from trainables.solo import trainer
+from trainables.solo.evaluate import evaluate
 
 Train = Callable[[TrialConfig, Callable[[TrialReport], None]], None]
 Numbers = list[tuple[int, float, dict[str, float]]]
 
-TRAINERS: dict[str, Train] = {"solo": solo.train, "packed": alone.train}
+TRAINERS: dict[str, Train] = {"solo": trainer.train, "packed": alone.train}
 STATE_NAMES = {"solo": SOLO_STATE_NAMES, "packed": PACK_STATE_NAMES}
 
 

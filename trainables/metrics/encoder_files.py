@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import SweepAborted
-from trainables.hub_files import hub_file, hub_has
+from trainables.models.hub_files import hub_file, hub_has
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "encoder_layers", "num_layers")

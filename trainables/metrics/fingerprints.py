@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from trainables.config import Metric
-from trainables.tasks.base import Scoring
+from trainables.data.rows import Scoring
 
 _RULES = {
     "summarize": ("rouge.py", "lcs.py", "sentences.py", "words.py"),

@@ -54,16 +54,16 @@ def reports_until(train: Train, trial: TrialConfig, last_step: int) -> list[Tria
 
 def train_packed(trial: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     """Trains in a pack of one; the contract is solo.train's."""
-    from trainables.packing import alone  # loads torch
+    from trainables.packing.service import alone  # loads torch
 
     alone.train(trial, report)
 
 
 def train_solo(trial: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     """Trains by TRL."""
-    from trainables import solo  # loads torch
+    from trainables.solo import trainer  # loads torch
 
-    solo.train(trial, report)
+    trainer.train(trial, report)
 
 
 def solo_with_dropout_seed(seed: int) -> Train:
@@ -106,17 +106,17 @@ def _relative_norm(gap: np.ndarray, reference: np.ndarray) -> float:
 @contextmanager
 def _trainer_seed(seed: int) -> Iterator[None]:
     """Every Trainer that solo makes meanwhile has this seed."""
-    from trainables import solo  # loads torch
+    from trainables.solo import trainer  # loads torch
 
-    arguments = solo.training_arguments
+    arguments = trainer.training_arguments
 
     def seeded(trial: TrialConfig, micro_batch_size: int) -> object:
         made = arguments(trial, micro_batch_size)
         made.seed = seed
         return made
 
-    vars(solo)["training_arguments"] = seeded
+    vars(trainer)["training_arguments"] = seeded
     try:
         yield
     finally:
-        vars(solo)["training_arguments"] = arguments
+        vars(trainer)["training_arguments"] = arguments

@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from invented_load import Steady, make_load
-from invented_sweep import METRIC, make_config, make_history
 from test_forecast import Clock, tell_report, trial
 
-from sweeps import results
 from sweeps.cost.budget import (
     RESERVE_MARGIN_FRAC,
     Budget,
@@ -30,8 +27,11 @@ from sweeps.cost.workload import (
     VERDICT_S,
     start_s,
 )
+from sweeps.records import trials_csv
+from tests.sweeps.invented_load import Steady, make_load
+from tests.sweeps.invented_sweep import METRIC, make_config, make_history
 from trainables.errors import SweepAborted
-from trainables.packing.ledger import Ledger
+from trainables.packing.service.ledger import Ledger
 
 LOAD = make_load(num_trials=30, rungs=(10, 30), eval_rows=(0, 0), concurrency=4, test_rows=0)
 TEST_S = 2 * EVALUATION_S + CLOSING_S
@@ -132,7 +132,7 @@ def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
     clock.now_s += 5.0
     tell_report(forecast, 0, 10, 1.0, seconds=10.0)
     assert budget.late_trials() == ["t0000"]  # 20 more steps, in time but for the test; t0001 has 5
-    forecast.trial_ended(trial(0), "stopped", results.BUDGET_REASON)
+    forecast.trial_ended(trial(0), "stopped", trials_csv.BUDGET_REASON)
     assert budget.late_trials() == []
 
 
@@ -210,13 +210,13 @@ def test_a_budget_without_room_for_one_trial_is_refused_with_one_that_has() -> N
 def test_a_search_that_its_budget_ended_has_a_best_trial_though_none_completed() -> None:
     histories = [
         make_history(0, "stopped", (1, 9.0), reason="place 2 of 3 at step 1"),
-        make_history(1, "stopped", (1, 3.0), (3, 4.0), reason=results.BUDGET_REASON),
+        make_history(1, "stopped", (1, 3.0), (3, 4.0), reason=trials_csv.BUDGET_REASON),
         make_history(2, "failed", (1, 30.0), (3, 40.0), reason="out of memory"),
     ]
-    best = results.best(results.rows(histories, METRIC))
+    best = trials_csv.best(trials_csv.rows(histories, METRIC))
     assert best is not None and best.trial_id == "t0001"
     without = [dataclasses.replace(one, reason="") for one in histories]
-    assert results.best(results.rows(without, METRIC)) is None
+    assert trials_csv.best(trials_csv.rows(without, METRIC)) is None
     completed = make_history(3, "completed", (1, 1.0), (3, 1.0), (9, 1.0))
-    best = results.best(results.rows([*histories, completed], METRIC))
+    best = trials_csv.best(trials_csv.rows([*histories, completed], METRIC))
     assert best is not None and best.trial_id == "t0003"

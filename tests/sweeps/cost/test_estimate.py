@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented_load import Steady, make_load
-from invented_sweep import make_config
 
+from sweeps.cost.allocation import Lanes
 from sweeps.cost.estimate import estimate, workload
 from sweeps.cost.workload import EVALUATION_S, REPORT_S, segment_s
-from sweeps.lanes import Lanes
-from trainables.packing.capacity import Capacity
+from tests.sweeps.invented_load import Steady, make_load
+from tests.sweeps.invented_sweep import make_config
+from trainables.packing.sizing.capacity import Capacity
 
 SPEEDS = st.builds(
     Steady,

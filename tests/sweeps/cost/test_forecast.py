@@ -5,13 +5,13 @@ import math
 from typing import Any
 
 import pytest
-from invented_load import Steady, make_load
-from invented_sweep import METRIC, make_config, make_history, make_report
 
 from sweeps.cost.forecast import FACTORS, Forecast, Observed, Scaled
 from sweeps.cost.workload import CLOSING_S, EVALUATION_S, REPORT_S, Workload, start_s
-from sweeps.paths import RunPaths
-from sweeps.tracking.events import TrialHistory
+from sweeps.records.events import TrialHistory
+from sweeps.records.paths import RunPaths
+from tests.sweeps.invented_load import Steady, make_load
+from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
 from trainables.config import TrialConfig
 
 LOAD = make_load(num_trials=3, rungs=(3, 9), eval_rows=(0, 0), concurrency=3, test_rows=0)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invented_load import make_load
-from invented_sweep import METRIC, make_history
 
-from sweeps import results
+from sweeps.cost.allocation import Lanes
 from sweeps.cost.gpu_time import account, describe, shares_by, shares_of
-from sweeps.lanes import Lanes
-from trainables.packing.capacity import Capacity
-from trainables.packing.ledger import Ledger, Share
-from trainables.packing.pace import Pace
+from sweeps.records import trials_csv
+from tests.sweeps.invented_load import make_load
+from tests.sweeps.invented_sweep import METRIC, make_history
+from trainables.packing.service.ledger import Ledger, Share
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.pace import Pace
 
 LOAD = make_load(rungs=(1, 3, 9), eval_rows=(10, 10, 20))
 PACE = Pace(
@@ -24,7 +24,7 @@ PACE = Pace(
 HISTORIES = [
     make_history(0, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
     make_history(1, "stopped", (1, 0.5), reason="place 2 of 2 at step 1"),
-    make_history(2, "stopped", (1, 0.6), reason=results.BUDGET_REASON),
+    make_history(2, "stopped", (1, 0.6), reason=trials_csv.BUDGET_REASON),
     make_history(3, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
     dataclasses.replace(
         make_history(0, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
@@ -120,7 +120,7 @@ def test_the_table_of_trials_has_each_share_also_of_a_trial_without_a_report(
 ) -> None:
     histories = [*HISTORIES[:1], make_history(4, "failed", reason="non-finite loss at step 1")]
     shares = {"t0000": Share(seconds=1.5, scored_tokens=7), "t0004": Share(seconds=0.25)}
-    results.write_csv(results.rows(histories, METRIC, shares), tmp_path / "trials.csv")
+    trials_csv.write_csv(trials_csv.rows(histories, METRIC, shares), tmp_path / "trials.csv")
     with (tmp_path / "trials.csv").open() as file:
         found = {row["trial_id"]: row for row in csv.DictReader(file)}
     assert (found["t0000"]["gpu_seconds"], found["t0000"]["scored_tokens"]) == ("1.5", "7")

@@ -4,18 +4,18 @@ import time
 from typing import Any
 
 import pytest
-from invented_load import make_load
-from invented_sweep import METRIC, SPACE, make_config
 from test_gpu_time import PACE
 
 from sweeps.cost import outlook
+from sweeps.cost.allocation import Lanes
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.outlook import Outlook
 from sweeps.cost.workload import start_s
-from sweeps.lanes import Lanes
+from tests.sweeps.invented_load import make_load
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
 from trainables.errors import SweepAborted
-from trainables.packing.capacity import Capacity
-from trainables.packing.ledger import Ledger
+from trainables.packing.service.ledger import Ledger
+from trainables.packing.sizing.capacity import Capacity
 
 CAPACITY = Capacity(
     num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True, predicted_gib=12.5

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented_load import Steady, make_load
 
 from sweeps.cost import simulation, workload
 from sweeps.cost.simulation import Running, State, simulate
@@ -21,6 +20,7 @@ from sweeps.cost.workload import (
     Workload,
     start_s,
 )
+from tests.sweeps.invented_load import Steady, make_load
 
 ALONE_S = REPORT_S + EVALUATION_S
 """A report of one trial, whose rows cost nothing."""

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import call, world
 
 from sweeps.config import SweepConfig
 from sweeps.finals import bertscore, predictions
-from sweeps.paths import RunPaths
 from sweeps.recipes import RECIPES, samsum, wikipedia_pt
-from sweeps.tracking.events import EventLog, read_events
+from sweeps.records.events import EventLog, read_events
+from sweeps.records.paths import RunPaths
+from tests.sweeps.commands import call, world
+from trainables.data.eval_rows import fixed_slice
+from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
-from trainables.eval_rows import fixed_slice
-from trainables.scored import Scored, write_answers
-from trainables.tasks.base import Row, Scoring, Splits
+from trainables.metrics.scored import Scored, write_answers
 from trainables.tiny import MODEL_DIR
 
 ROWS = tuple(Row(id=str(n), prompt=f"text {n}", target=f"ann brings {n} cakes") for n in range(4))

@@ -8,15 +8,23 @@ import optuna
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from invented_sweep import LOSS, METRIC, SPACE, make_config, make_history, make_report, point
 
-from sweeps.book import TrialBook
 from sweeps.config import SweepConfig
+from sweeps.control.controller import TrialBook
 from sweeps.finals import finalists
 from sweeps.finals.finalists import FinalRun, choose, is_over, last_finals, num_runs
-from sweeps.paths import RunPaths
+from sweeps.records.events import EventLog, TrialHistory, read_events, replay, replay_finals
+from sweeps.records.paths import RunPaths
 from sweeps.search.study import Search
-from sweeps.tracking.events import EventLog, TrialHistory, read_events, replay, replay_finals
+from tests.sweeps.invented_sweep import (
+    LOSS,
+    METRIC,
+    SPACE,
+    make_config,
+    make_history,
+    make_report,
+    point,
+)
 from trainables.config import TrialReport
 
 HISTORIES = [

@@ -11,13 +11,13 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from sweeps.finals import predictions
-from sweeps.paths import RunPaths
 from sweeps.recipes import samsum, table
+from sweeps.records.paths import RunPaths
 from trainables.config import TrainingSettings
+from trainables.data.eval_rows import fixed_slice
+from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
-from trainables.eval_rows import fixed_slice
-from trainables.scored import Scored
-from trainables.tasks.base import Row, Scoring, Splits
+from trainables.metrics.scored import Scored
 
 TEST = tuple(Row(id=str(n), prompt=f"chat {n}", target=f"sum {n}") for n in range(7))
 VALIDATION = tuple(Row(id=f"v{n}", prompt=f"chat v{n}", target=f"sum v{n}") for n in range(5))

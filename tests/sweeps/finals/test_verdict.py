@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invented_sweep import METRIC, make_config, make_history, make_report
 
 from sweeps.config import SweepConfig
 from sweeps.finals.bootstrap import compare, mean_of_rows
+from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose
 from sweeps.finals.verdict import Verdict, columns, decide, write
 from sweeps.finals.verdict_text import sentences, table
-from sweeps.finish import find_winner
-from sweeps.paths import RunPaths
-from sweeps.results import rows, write_csv
-from sweeps.tracking.events import TrialHistory
+from sweeps.records.events import TrialHistory
+from sweeps.records.paths import RunPaths
+from sweeps.records.trials_csv import rows, write_csv
+from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
+from trainables.data.rows import Row
 from trainables.metrics.classification import classification_scores
-from trainables.scored import Scored, write_answers
-from trainables.tasks.base import Row
+from trainables.metrics.scored import Scored, write_answers
 
 NUM_ROWS = 20
 VALUES = {"f0000s1": 30.0, "f0000s2": 34.0, "f0001s1": 32.0, "f0001s2": 33.0}

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from example_facts import FACTS, facts
 from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeps.finals.verdict import Finalist, Run, Verdict
 from sweeps.publish.model_card import CardFacts, redact, render
+from tests.sweeps.example_facts import FACTS, facts
 from trainables.metrics.confusion import Confusion
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from invented_sweep import METRIC, SPACE, make_config, point
 from optuna.trial import TrialState
 
 from search_spaces.lora import POINT_NAMES, Point
-from sweeps import plan
 from sweeps.config import Sampler
+from sweeps.cost import plan
 from sweeps.search.study import Search, enqueue, open_study
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, point
 from trainables.config import Hyperparameters
 
 WHOLE = point(1e-3, rank=16)

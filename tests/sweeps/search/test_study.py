@@ -19,11 +19,10 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
-from invented_sweep import LOSS, METRIC, SPACE, make_config, point
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.lora import LoraSpace, Point, hyperparameters
-from sweeps import plan
+from sweeps.cost import plan
 from sweeps.search.study import (
     Search,
     catch_up,
@@ -32,6 +31,7 @@ from sweeps.search.study import (
     open_study,
     without_password,
 )
+from tests.sweeps.invented_sweep import LOSS, METRIC, SPACE, make_config, point
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 

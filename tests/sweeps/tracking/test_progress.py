@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.tracking.events import TrialHistory
+from sweeps.records.events import TrialHistory
 from sweeps.tracking.progress import ProgressTable
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 

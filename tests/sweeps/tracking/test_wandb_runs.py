@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import wandb
-from wandb_files import offline_runs, read_run
-from wandb_server import WandbServer
 
+from sweeps.records.events import TrialHistory
 from sweeps.tracking import wandb_runs, wandb_session
-from sweeps.tracking.events import TrialHistory
 from sweeps.tracking.wandb_runs import WandbTracker, resolve_mode
+from tests.sweeps.wandb_files import offline_runs, read_run
+from tests.sweeps.wandb_server import WandbServer
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted
 
@@ -164,7 +164,7 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 KILLED_DRIVER = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = ["tests/sweeps", "tests/sweeps/tracking"]
+sys.path.insert(0, "tests/sweeps/tracking")
 from test_wandb_runs import make_config, make_report, make_tracker
 tracker = make_tracker(Path(sys.argv[1]))
 for number in range(3):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import wandb
-from wandb_files import offline_runs
 
+from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Run, Verdict
-from sweeps.finish import Outcome, Winner
 from sweeps.tracking.wandb_runs import WHOLE, Mode, WandbTracker
 from sweeps.tracking.wandb_summary import _chart, write_summary
+from tests.sweeps.wandb_files import offline_runs
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.confusion import Confusion
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainables.config import Metric
+from trainables.data.rows import Scoring
 from trainables.metrics.fingerprints import digest_of_code, fingerprint
-from trainables.tasks.base import Scoring
 
 ROUGE = Metric(name="rougeLsum")
 TEXTS = Scoring(language="english")

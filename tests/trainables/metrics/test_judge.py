@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge_server import Answer, completion, judge_server
 
+from tests.trainables.metrics.judge_server import Answer, completion, judge_server
 from trainables.errors import SweepAborted
 from trainables.metrics import judge as judging
 from trainables.metrics import judge_client

@@ -1,12 +1,12 @@
 """Training rows and a base, shared by the tests of packs."""
 
 import pytest
-from small_packs import examples_of
 from transformers import PreTrainedModel
 
-from trainables.base_model import load_base
+from tests.trainables.packing.small_packs import examples_of
 from trainables.config import TrainingSettings
-from trainables.examples import Example
+from trainables.data.tokens import Example
+from trainables.models.base_model import load_base
 
 
 @pytest.fixture

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_packs import trial_of
 
-import trainables.packing.host
+import trainables.packing.service.host
+from tests.trainables.packing.small_packs import trial_of
 from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.packing import alone
-from trainables.packing.capacity import Capacity
-from trainables.packing.events import (
+from trainables.packing.compute.pack import Pack
+from trainables.packing.service import alone
+from trainables.packing.service.events import (
     Event,
     Finished,
     Reported,
 )
-from trainables.packing.host import PackHost
-from trainables.packing.pack import Pack
+from trainables.packing.service.host import PackHost
+from trainables.packing.sizing.capacity import Capacity
 
 KINDS = (
     Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=3e-3),
@@ -154,14 +154,14 @@ def assert_all_as_alone(trials: Sequence[TrialConfig], found: Sequence[Sequence[
 
 def change_pack(monkeypatch: pytest.MonkeyPatch, change: Callable[[Pack], None]) -> None:
     """Do something to every pack that a host makes."""
-    make = trainables.packing.host.new_pack
+    make = trainables.packing.service.host.new_pack
 
     def changed(*args: Any) -> Pack:
         pack = make(*args)
         change(pack)
         return pack
 
-    monkeypatch.setattr(trainables.packing.host, "new_pack", changed)
+    monkeypatch.setattr(trainables.packing.service.host, "new_pack", changed)
 
 
 def num_trials(pack: Pack, num_slots: int) -> int:

@@ -13,16 +13,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-import trainables.solo
-from trainables.base_model import load_base, load_tokenizer
+import trainables.solo.trainer
 from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, TrialConfig
-from trainables.examples import Example, encode_training_rows
-from trainables.packing.batch import Pass, Unit, read_table, shape_of, tabulate
-from trainables.packing.masks import Dropout, keep_mask, module_key
-from trainables.packing.pack import Pack
-from trainables.packing.slot import StepResult
-from trainables.rungs import Rungs
-from trainables.tasks import TASKS
+from trainables.data.tasks import TASKS
+from trainables.data.tokens import Example, encode_training_rows
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.packing.compute.masks import Dropout, keep_mask, module_key
+from trainables.packing.compute.pack import Pack
+from trainables.packing.compute.packed_batch import Pass, Unit, read_table, shape_of, tabulate
+from trainables.packing.compute.slot import StepResult
+from trainables.solo.rung_callback import Rungs
 
 MAX_TOKENS = 1000
 Plan = dict[int, Callable[[Pack], object]]
@@ -104,8 +104,10 @@ def run_solo(
             super().on_log(args, state, control, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainables.solo, "Rungs", Recorded)
-        trainables.solo.train(trial_of("solo", params, settings, folder), lambda report: None)
+        patch.setattr(trainables.solo.trainer, "Rungs", Recorded)
+        trainables.solo.trainer.train(
+            trial_of("solo", params, settings, folder), lambda report: None
+        )
     last = folder / f"checkpoint-{settings.max_steps}"
     return logs, load_file(last / "adapter_model.safetensors")
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from small_packs import trial_of
 
-from trainables import solo
+from tests.trainables.packing.small_packs import trial_of
 from trainables.config import Hyperparameters, TrainingSettings, TrialReport
 from trainables.packing.compare import (
     WEIGHTS_NAME,
@@ -19,6 +18,7 @@ from trainables.packing.compare import (
     train_packed,
     train_solo,
 )
+from trainables.solo import trainer
 
 ZERO = np.zeros((2, 2), np.float32)
 
@@ -60,11 +60,11 @@ def test_seed_moves_dropout_and_nothing_else(
 def test_trainer_has_its_own_seed_again_afterwards(
     params: Hyperparameters, settings: TrainingSettings, tmp_path: Path
 ) -> None:
-    arguments = solo.training_arguments
+    arguments = trainer.training_arguments
     trial = trial_of("t", params, settings, tmp_path)
     reports_until(solo_with_dropout_seed(99), trial, 2)
-    assert solo.training_arguments is arguments
-    assert solo.training_arguments(trial, 1).seed == settings.seed
+    assert trainer.training_arguments is arguments
+    assert trainer.training_arguments(trial, 1).seed == settings.seed
 
 
 @pytest.mark.parametrize("train", [train_solo, train_packed])

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainables.examples import Example
+from trainables.data.tokens import Example
+from trainables.packing.compute.loss import CHUNK_LABELS
+from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.evaluation.generate import PROMPT_TOKENS, TOKENS_MULTIPLE, batches, padded
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.packing.loss import CHUNK_LABELS
-from trainables.packing.shapes import round_up
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from trainables.packing.compute.graphs import recorded
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.packing.graphs import recorded
 
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from trainables.evaluate import until_stop
-from trainables.examples import Example
+from trainables.data.tokens import Example
+from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.pass_shapes import round_up
+from trainables.packing.compute.transfer import moved
 from trainables.packing.evaluation.decode import Batch, decode, is_stop
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
-from trainables.packing.model import PackedModel
-from trainables.packing.shapes import round_up
-from trainables.packing.transfer import moved
+from trainables.solo.evaluate import until_stop
 
 TOKENS_MULTIPLE = 64
 """Places of the cache's rows are a multiple of it, for few shapes."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from trainables.packing.elementwise import Elementwise
-from trainables.packing.lora import FrozenLinears, add_base_product
-from trainables.packing.model import LayerWeights
+from trainables.packing.compute.elementwise import Elementwise
+from trainables.packing.compute.lora import FrozenLinears, add_base_product
+from trainables.packing.compute.model import LayerWeights
 
 
 class Sizes(NamedTuple):
@@ -110,7 +110,7 @@ def _token_attention(
 
 
 def _token_kernel() -> Callable[..., Tensor]:
-    from trainables.packing.kernels.token_attention import token_attention  # loads Triton
+    from trainables.packing.compute.kernels.token_attention import token_attention  # loads Triton
 
     return token_attention
 

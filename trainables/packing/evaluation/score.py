@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.classify import label_ids, scores_of_choices
 from trainables.config import TrainingSettings
-from trainables.evaluate import score_answers, stop_ids, with_loss
-from trainables.examples import Example
+from trainables.data.rows import Row, Scoring
+from trainables.data.tokens import Example
+from trainables.metrics.scored import Scored
+from trainables.packing.compute.model import PackedModel
 from trainables.packing.evaluation.classify import log_probs
 from trainables.packing.evaluation.generate import (
     PROMPT_TOKENS,
@@ -22,9 +23,8 @@ from trainables.packing.evaluation.generate import (
 )
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
-from trainables.packing.model import PackedModel
-from trainables.scored import Scored
-from trainables.tasks.base import Row, Scoring
+from trainables.solo.classify import label_ids, scores_of_choices
+from trainables.solo.evaluate import score_answers, stop_ids, with_loss
 
 
 def score_slots(

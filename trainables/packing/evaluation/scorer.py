@@ -6,10 +6,10 @@ from importlib import import_module
 from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
-from trainables.examples import encode_rows, prompt_limit
-from trainables.packing.model import PackedModel
-from trainables.scored import Scored
-from trainables.tasks.base import Row, Scoring
+from trainables.data.rows import Row, Scoring
+from trainables.data.tokens import encode_rows, prompt_limit
+from trainables.metrics.scored import Scored
+from trainables.packing.compute.model import PackedModel
 
 
 def load_metrics() -> None:

@@ -15,7 +15,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from trainables.packing.elementwise import rms_norm
+from trainables.packing.compute.elementwise import rms_norm
+from trainables.packing.compute.lora import LoraGroup
+from trainables.packing.compute.model import PackedModel
 from trainables.packing.evaluation.kv_cache import (
     FrozenGroup,
     KeysValues,
@@ -23,8 +25,6 @@ from trainables.packing.evaluation.kv_cache import (
     prompt_layer,
     token_layer,
 )
-from trainables.packing.lora import LoraGroup
-from trainables.packing.model import PackedModel
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.examples import Example
+from trainables.data.tokens import Example
+from trainables.packing.compute.loss import CHUNK_LABELS
+from trainables.packing.compute.transfer import moved
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.packing.loss import CHUNK_LABELS
-from trainables.packing.transfer import moved
 
 
 def summed_losses(

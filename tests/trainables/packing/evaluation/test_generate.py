@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from peft import PeftModel
-from small_packs import pass_of, trial_of, weights_of
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -25,22 +24,23 @@ from transformers import (
     set_seed,
 )
 
-from trainables import evaluate
-from trainables.base_model import load_base, load_tokenizer
+from tests.trainables.packing.small_packs import pass_of, trial_of, weights_of
 from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
-from trainables.examples import Example, encode_rows
-from trainables.packing.adapters import Adapters
+from trainables.data.rows import Row, Scoring
+from trainables.data.tasks import TASKS
+from trainables.data.tokens import Example, encode_rows
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.packing.compute.adapters import Adapters
+from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.pack import Pack
+from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation import generate as generation
 from trainables.packing.evaluation.generate import READ_MULTIPLE, batches, generate
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.score import eval_losses, score_slots
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.packing.model import PackedModel
-from trainables.packing.pack import Pack
-from trainables.packing.shapes import round_up
-from trainables.tasks import TASKS
-from trainables.tasks.base import Row, Scoring
+from trainables.solo import evaluate
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 SETTINGS = TrainingSettings(

@@ -10,18 +10,18 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from peft import PeftModel
-from small_packs import new_pack, trial_of, weights_of
 
-from trainables import classify, evaluate
-from trainables.base_model import load_base, load_tokenizer
+from tests.trainables.packing.small_packs import new_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.eval_rows import rung_rows
-from trainables.examples import Example, encode_rows
+from trainables.data.eval_rows import rung_rows
+from trainables.data.rows import Row, Scoring
+from trainables.data.tokens import Example, encode_rows
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.classify import log_probs
 from trainables.packing.evaluation.score import score_slots
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.packing.pack import Pack
-from trainables.tasks.base import Row, Scoring
+from trainables.solo import classify, evaluate
 from trainables.tiny import MODEL_DIR
 
 SLOTS = (2, 0)

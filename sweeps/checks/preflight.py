@@ -1,0 +1,242 @@
+"""Everything that can be found wrong before a GPU is used, and what the sweep would do."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
+from cluster.gpus import local_gpus
+from search_spaces.lora import POINT_NAMES
+from sweeps.config import SweepConfig, model_source
+from sweeps.finals import bertscore
+from sweeps.records.paths import RunPaths
+from sweeps.search.storage import check_storage
+from sweeps.tracking.wandb_runs import Mode, resolve_mode
+from trainables.config import TaskOptions
+from trainables.data.rows import Splits, Task
+from trainables.data.tasks import TASKS
+from trainables.errors import SweepAborted
+from trainables.models.hub_files import is_dataset_id
+from trainables.models.model_facts import ModelFacts, read_model_facts
+from trainables.models.model_files import check_model_folder, check_thinking
+
+PACKAGES = ("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "trl", "datasets",
+            "evaluate", "wandb", "rouge-score")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was checked, and found on the way."""
+
+    task: Task
+    splits: Splits
+    model: ModelFacts
+    wandb_mode: Mode
+
+
+def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Preflight:
+    """Checks everything that a sweep needs, cheapest first; loads no torch and starts nothing.
+
+    Args:
+        has_ray: whether Ray runs the trials, so that a cluster's GPUs do.
+
+    Raises:
+        SweepAborted: the first thing that is wrong, with its remedy.
+    """
+    check_run_folder(config, is_resumed=is_resumed)
+    check_recipe(config)
+    task = _task(config)
+    if has_ray:
+        _check_cluster()
+    _check_gpu(config, has_ray=has_ray)
+    wandb_mode = resolve_mode(config.wandb, config.tiny)
+    try:
+        model = read_model_facts(model_source(config.model))
+        if Path(config.model).is_dir():
+            check_model_folder(Path(config.model))
+        _check_engine(config, model)
+        if config.thinking:
+            check_thinking(model_source(config.model))
+        splits = task.load(config.settings.data)
+        bertscore.check(config, splits.scoring.kind)
+    except OSError as refused:
+        raise SweepAborted(
+            f"{refused.filename} cannot be read: {refused.strerror}", "check its permissions"
+        ) from None
+    if has_ray and config.study_storage is not None:
+        check_storage(config.study_storage, config.name, is_resumed=is_resumed)
+    return Preflight(task, splits, model, wandb_mode)
+
+
+def check_recipe(config: SweepConfig) -> None:
+    """What a user's own recipe may get wrong beyond the values of single fields.
+
+    Raises:
+        SweepAborted: an unknown task, or a start point that is not one.
+    """
+    if config.task not in TASKS:
+        raise SweepAborted(
+            f"the recipe's task {config.task!r} is unknown", f"name one of {', '.join(TASKS)}"
+        )
+    for point in config.start_points:
+        if not point or not set(point) <= POINT_NAMES:
+            raise SweepAborted(
+                f"the recipe's start point {point} does not name what a point has",
+                f"give each start point one or more of {', '.join(sorted(POINT_NAMES))}; "
+                "what it leaves out is drawn",
+            )
+
+
+def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
+    """Whether the run's folder can be made, or gone on with.
+
+    Raises:
+        SweepAborted: it exists (a new sweep), is not there (a resumed one), or is not writable.
+    """
+    folder = RunPaths.of(config.runs_dir, config.name).folder
+    if not is_resumed and os.path.lexists(folder):
+        can_resume = os.path.isfile(folder / "sweep.json")
+        raise SweepAborted(
+            f"the run {config.name!r} exists already in {config.runs_dir}",
+            "choose another --name"
+            + (f", or go on with it: {resume_command(config)}" if can_resume else ""),
+        )
+    ancestor = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    if not os.path.isdir(ancestor) or not os.access(ancestor, os.W_OK | os.X_OK):
+        raise SweepAborted(
+            f"the runs folder {config.runs_dir} cannot be written: {ancestor} refuses it",
+            "choose a folder of your own: --runs-dir DIR",
+        )
+
+
+def resume_command(config: SweepConfig) -> str:
+    """The command that goes on with this sweep."""
+    tiny = ["--tiny"] if config.tiny else []
+    runs_dir = [] if config.runs_dir == "runs" else ["--runs-dir", config.runs_dir]
+    words = [config.recipe, *tiny, "--name", config.name, *runs_dir, "--resume"]
+    return f"python -m sweeps.run {shlex.join(words)}"
+
+
+def sweep_command(config: SweepConfig) -> str:
+    """The command that repeats this sweep, for model cards; of its data the last name only."""
+    tiny = " --tiny" if config.tiny else f" --model {config.model}"
+    data = config.data
+    if data is not None and not config.tiny:
+        tiny += f" --data {shlex.quote(data if is_dataset_id(data) else Path(data).name)}"
+    budget = f" --num-trials {config.num_trials} --max-steps {config.max_steps}"
+    told = "" if config.tiny else _told(config.task_options)
+    budget += "" if config.finals else " --no-finals"
+    return f"python -m sweeps.run {config.recipe}{tiny}{told}{budget} --seed {config.seed}"
+
+
+def _told(options: TaskOptions) -> str:
+    """The flags that give a task these options."""
+    words: list[str] = []
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if value != option.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{option.name.replace('_', '-')}", *values]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def no_gpu() -> SweepAborted:
+    """The error for a real run where no GPU can be had."""
+    return SweepAborted(
+        "no GPU found; a real run needs one",
+        "try the bundled small sweep: python -m sweeps.run samsum --tiny; or join a cluster that "
+        "has GPUs: RAY_ADDRESS=HOST:PORT",
+    )
+
+
+def hardware() -> dict[str, object]:
+    """Facts about this machine for sweep.json."""
+    gpus = [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in local_gpus()]
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this project's checkout, "+changes" if files differ; None outside git."""
+    project = Path(__file__).resolve().parents[2]
+    if not (project / ".git").exists() or not shutil.which("git"):
+        return None
+    git = ["git", "-C", str(project)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return None
+    changes = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
+    )
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _task(config: SweepConfig) -> Task:
+    """The task, once its options are good and it is known where its rows come from."""
+    task = TASKS[config.task](config.task_options)
+    if config.data is None and not task.dataset:
+        raise SweepAborted(
+            f"{config.task} has no dataset of its own",
+            "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
+        )
+    return task
+
+
+def _check_engine(config: SweepConfig, model: ModelFacts) -> None:
+    """Whether packs can train the model."""
+    if config.engine == "packed" and model.has_sliding_attention:
+        raise SweepAborted(
+            f"{config.model} has layers with sliding attention, which packs cannot train",
+            "add --engine solo",
+        )
+
+
+def _check_cluster() -> None:
+    """A cluster that RAY_ADDRESS names must answer; a local one needs a place for its sockets.
+
+    "auto" and "local" are Ray's own words.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    folder = temporary_folder()
+    if address in ("", "local") and not has_short_sockets(folder):
+        raise SweepAborted(
+            f"the temporary folder {folder} has too long a name for Ray's sockets",
+            "name a shorter one: RAY_TMPDIR=/tmp",
+        )
+    if address not in ("", "local", "auto") and not re.fullmatch(r"(ray://)?[^/]+:\d+", address):
+        raise SweepAborted(
+            f"RAY_ADDRESS={address} is no address of a Ray cluster",
+            "name its HOST:PORT or ray://HOST:PORT, or unset RAY_ADDRESS to run on this machine",
+        )
+    if ":" in address and not answers(address):
+        raise SweepAborted(
+            f"the Ray cluster at RAY_ADDRESS={address} does not answer",
+            "check the address, or unset RAY_ADDRESS to run on this machine",
+        )
+
+
+def _check_gpu(config: SweepConfig, *, has_ray: bool) -> None:
+    """Refuses early where no GPU can be; what Ray finds is checked once it runs."""
+    if config.tiny or (has_ray and address_to_join() is not None):
+        return
+    devices = [*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/kfd"), Path("/dev/dxg")]
+    has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    if is_hidden or not has_device:
+        raise no_gpu()

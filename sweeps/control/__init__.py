@@ -1,0 +1,1 @@
+"""The loop: the trial controller, its Ray Tune adapter and the pool of packs."""

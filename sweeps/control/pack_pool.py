@@ -1,0 +1,226 @@
+"""The packs of a sweep: Ray actors that live from before its first trial until after its test."""
+
+import contextlib
+import fcntl
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
+
+from sweeps.cost.allocation import Lanes
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.errors import SweepAborted
+from trainables.metrics.scored import Scored
+from trainables.packing.service.actor import LOCK_NAME, start_pack
+from trainables.packing.service.ledger import Ledger, read_ledgers
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.pace import Pace, slowest
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+ENDING_S = 60.0
+"""How long packs that end are waited for."""
+PACE_S = 300.0
+"""How long packs are waited for to load and to measure their pace."""
+UP_S = 5.0
+"""How long packs are waited for that are to do the final test."""
+LEDGER_S = 5.0
+"""How long packs are waited for when they are asked where their time went."""
+
+
+@contextlib.contextmanager
+def running(
+    lanes: Lanes,
+    settings: TrainingSettings,
+    checkpoints: Path,
+    *,
+    has_trials: bool,
+    probed: Sequence[Hyperparameters] = (),
+) -> Iterator[list[ActorHandle]]:
+    """Packs on as many GPUs as lanes say, wherever the cluster has them; none for solo trials.
+
+    None either where no trial is left to run.
+
+    Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
+    the checkpoints' folder or holds the GPUs.
+
+    Args:
+        probed: what the packs' pace is measured with; see PackHost.
+    """
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    _wait_for_end(checkpoints)
+    actors = [
+        start_pack(
+            settings,
+            lanes.capacity,
+            checkpoints,
+            has_gpu=lanes.num_gpus > 0,
+            probed=probed,
+        )
+        for _ in range(lanes.num_packs if has_trials else 0)
+        if lanes.capacity is not None
+    ]
+    try:
+        yield actors
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        _wait_for_end(checkpoints)
+
+
+def ask_started(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[object]]:
+    """One answer a pack, once its process has imported what it needs."""
+    return [actor.__ray_ready__.remote() for actor in actors]
+
+
+def wait(asked: Sequence[ray.ObjectRef[object]]) -> None:
+    """Returns once every pack has answered, or died, or PACE_S are over."""
+    _answered(asked, PACE_S)
+
+
+def ask_pace(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[Pace | None]]:
+    """One answer a pack, once it has loaded."""
+    return [actor.pace.remote() for actor in actors]
+
+
+def pace(asked: Sequence[ray.ObjectRef[Pace | None]], timeout_s: float = PACE_S) -> Pace | None:
+    """The pace of the slowest pack that has answered in time; None where none was measured.
+
+    A pack that dies meanwhile tells nothing, and Ray starts it again; nor does one that has no GPU
+    yet after PACE_S, as on a cluster that grows.
+
+    Raises:
+        SweepAborted: a pack cannot load.
+    """
+    found: list[Pace] = []
+    for answer in _answered(asked, timeout_s):
+        try:
+            one: Pace | None = ray.get(answer)
+        except RayTaskError as raised:
+            if isinstance(raised.cause, SweepAborted):
+                raise raised.cause from None
+            logger.warning("a pack could not measure its pace: %s", raised.cause)
+        except RayError as died:
+            logger.warning("a pack could not measure its pace: %s", died)
+        else:
+            found += [one] if one is not None else []
+    return slowest(found) if found else None
+
+
+def have_answered(asked: Sequence[ray.ObjectRef[Pace | None]]) -> bool:
+    """Whether nobody has to be waited for."""
+    return len(_answered(asked, 0.0)) == len(asked)
+
+
+def _answered(
+    asked: Sequence[ray.ObjectRef[Answer]], timeout_s: float
+) -> list[ray.ObjectRef[Answer]]:
+    if not asked:
+        return []
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
+    return list(answered)
+
+
+def decide(actors: Sequence[ActorHandle], step: int, goes_on: Mapping[str, bool]) -> None:
+    """Tell which trials go on after their reports at a step; returns at once.
+
+    Their processes would say so one by one; a stopped one only when it is handed the next trial,
+    and its slot would train for nothing until then.
+    """
+    for actor in actors:
+        actor.decide.remote(step, goes_on)
+
+
+def final_scores(
+    actors: Sequence[ActorHandle],
+    lanes: Lanes,
+    settings: TrainingSettings,
+    adapters: Mapping[str, Path],
+) -> dict[str, Scored]:
+    """See trainables.final.score: by the packs that are up together, else by one of them, else in a
+    process of its own."""
+    up = _up(actors)
+    together = [up] if len(up) > 1 else []
+    for some in [*together, *([actor] for actor in up)]:
+        try:
+            found = ray.get(_begin_tests(some, adapters))
+        except RayError as refused:
+            logger.warning("a pack could not do the final test: %s", refused)
+        else:
+            return {name: scored for part in found for name, scored in part.items()}
+    for actor in actors:  # they hold the GPUs
+        ray.kill(actor)
+    task = ray.remote(num_cpus=1, num_gpus=1 if lanes.num_gpus else 0)(_score)
+    made: dict[str, Scored] = ray.get(task.remote(settings, adapters, lanes.capacity))
+    return made
+
+
+def _begin_tests(
+    actors: Sequence[ActorHandle], adapters: Mapping[str, Path]
+) -> list[ray.ObjectRef[dict[str, Scored]]]:
+    """The final test's parts: of several packs one scores the base, and the others share the
+    adapters."""
+    first, *others = actors
+    if not others:
+        return [first.final_scores.remote(adapters, True)]
+    names = list(adapters)
+    shares = [names[place :: len(others)] for place in range(len(others))]
+    return [
+        first.final_scores.remote({}, True),
+        *(
+            actor.final_scores.remote({name: adapters[name] for name in share}, False)
+            for actor, share in zip(others, shares, strict=True)
+            if share
+        ),
+    ]
+
+
+def _up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
+    """The packs that have started, and live."""
+    asked = ask_started(actors)
+    answered = _answered(asked, UP_S)
+    found = []
+    for actor, answer in zip(actors, asked, strict=True):
+        with contextlib.suppress(RayError):
+            if answer in answered:
+                ray.get(answer)
+                found.append(actor)
+    return found
+
+
+def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
+    """Where the time of every pack went that ever ran for the sweep, oldest first.
+
+    Those that still answer tell how it is now; of the others counts what they last wrote.
+    """
+    with contextlib.suppress(RayError):
+        asked = [actor.ledger.remote() for actor in actors]
+        if asked:
+            ray.wait(asked, num_returns=len(asked), timeout=LEDGER_S)
+    return read_ledgers(checkpoints)
+
+
+def _score(
+    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
+) -> dict[str, Scored]:
+    from trainables.final import score  # loads torch, only in the worker
+
+    return score(settings, adapters, capacity=capacity)
+
+
+def _wait_for_end(checkpoints: Path) -> None:
+    """Until no pack's process writes there, or ENDING_S have passed."""
+    deadline_s = time.monotonic() + ENDING_S
+    with (checkpoints / LOCK_NAME).open("w") as file:
+        while time.monotonic() < deadline_s:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.1)

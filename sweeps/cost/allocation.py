@@ -1,0 +1,159 @@
+"""How many trials run at once, and what each takes: GPUs, packs and slots. Loads neither torch nor
+Ray."""
+
+import math
+from dataclasses import dataclass, replace
+
+from cluster.gpus import visible_gpus
+from sweeps.checks.preflight import no_gpu
+from sweeps.config import SweepConfig
+from sweeps.finals.finalists import num_runs
+from trainables.config import Hyperparameters
+from trainables.errors import SweepAborted
+from trainables.models.model_facts import ModelFacts
+from trainables.packing.sizing.capacity import Capacity, choose, num_cores
+
+MAX_AUTO_SLOTS = 8
+"""Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
+PACKED_TRIAL_CPUS = 0.01
+"""Cores that Ray reserves for a trial in a pack: it waits for its reports, whatever the cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a cluster, or this machine, has."""
+
+    num_cpus: int
+    num_gpus: int
+    gpu_gib: float | None
+    """Memory of the smallest GPU; None where it is not known, or without a GPU."""
+
+    @classmethod
+    def here(cls) -> "Hardware":
+        """This machine's, as a local Ray would offer it."""
+        gpus_gib = [gpu.gib for gpu in visible_gpus()]
+        num_cpus = max(num_cores(), 2)
+        return cls(num_cpus=num_cpus, num_gpus=len(gpus_gib), gpu_gib=min(gpus_gib, default=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """How many trials run at once, and where."""
+
+    concurrency: int
+    """Trials of the search."""
+    final_concurrency: int
+    """Runs of the finals: nothing is learnt from one for another, so all of them, if they fit."""
+    num_cpus: int
+    """Cores, on which the processes of trials start."""
+    num_gpus: int
+    """GPUs in use; 0 for this machine's CPUs."""
+    slots_per_gpu: int
+    """Trials of one GPU, in the search or in the finals; without a GPU, of this machine."""
+    capacity: Capacity | None
+    """Of each GPU's pack; None where trials train alone."""
+
+    @property
+    def most_at_once(self) -> int:
+        """Trials of the search, or runs of the finals: whichever are more."""
+        return max(self.concurrency, self.final_concurrency)
+
+    @property
+    def num_packs(self) -> int:
+        """Packs: one a GPU, or one on the CPUs; 0 where trials train alone."""
+        return 0 if self.capacity is None else max(1, self.num_gpus)
+
+    @property
+    def trial_resources(self) -> dict[str, float]:
+        """What Ray reserves for one trial."""
+        if self.capacity is not None:
+            return {"CPU": PACKED_TRIAL_CPUS}
+        return {"CPU": 1, "GPU": 1 / self.slots_per_gpu if self.num_gpus else 0.0}
+
+
+def divide(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
+    """Divides the GPUs into slots; a tiny sweep without one, this machine's CPUs.
+
+    Raises:
+        SweepAborted: a real sweep without a GPU, or not even one trial fits.
+    """
+    if hardware.num_gpus == 0 and not config.tiny:
+        raise no_gpu()
+    if config.engine == "packed":
+        return _packed(config, model, hardware)
+    return _solo(config, model, hardware)
+
+
+def largest_point(config: SweepConfig) -> Hyperparameters:
+    """The point of the space that needs the most memory."""
+    return Hyperparameters(
+        lora_rank=max(config.space.lora_ranks),
+        lora_alpha=1.0,
+        learning_rate=config.space.learning_rates[0],
+    )
+
+
+def most_at_once(config: SweepConfig) -> int:
+    """Trials of the search that may run at once, whatever the hardware.
+
+    What runs at once is proposed without knowing of each other's results: a third of the trials
+    leaves two thirds to learn.
+    """
+    if config.slots_per_gpu != "auto":
+        return config.num_trials
+    return min(config.num_trials, max(2, math.ceil(config.num_trials / 3)))
+
+
+def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
+    num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
+    if num_gpus and hardware.gpu_gib is None:
+        raise SweepAborted(
+            "the GPUs' memory is not known: nvidia-smi tells nothing on their nodes",
+            "install nvidia-smi there, or add --engine solo",
+        )
+    most = most_at_once(config)
+    num_packs = min(max(1, num_gpus), most)
+    asked = None if config.slots_per_gpu == "auto" else config.slots_per_gpu
+    max_rank = max(config.space.lora_ranks)
+    num_final_runs = num_runs(config)
+    enough = math.ceil(most / num_packs)  # the search is not slowed for the sake of the finals
+    share = math.ceil(max(most, num_final_runs) / num_packs)
+    capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked, enough)
+    if capacity.num_slots > share:
+        capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share, enough)
+    capacity = replace(capacity, num_searching=min(enough, capacity.num_slots))
+    num_slots = num_packs * capacity.num_slots
+    return Lanes(
+        concurrency=min(num_slots, most),
+        final_concurrency=min(num_slots, num_final_runs),
+        num_cpus=hardware.num_cpus,
+        num_gpus=min(num_gpus, num_packs),
+        slots_per_gpu=capacity.num_slots,
+        capacity=capacity,
+    )
+
+
+def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
+    num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
+    slots = config.slots_per_gpu
+    if slots == "auto":
+        slots = _solo_slots(config, model, hardware, num_gpus) if num_gpus else MAX_AUTO_SLOTS
+    at_once = min(max(1, num_gpus) * slots, hardware.num_cpus)
+    return Lanes(
+        concurrency=min(at_once, config.num_trials),
+        final_concurrency=min(at_once, num_runs(config)),
+        num_cpus=hardware.num_cpus,
+        num_gpus=num_gpus,
+        slots_per_gpu=slots,
+        capacity=None,
+    )
+
+
+def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int) -> int:
+    """Trials that fit on the smallest GPU; 1 where its memory is not known."""
+    if hardware.gpu_gib is None:
+        return 1
+    process_gib = 1.0  # a CUDA context with its libraries, beside what torch allocates
+    trial_gib = model.trial_gib(largest_point(config), config.settings)
+    num_fitting = int(0.9 * hardware.gpu_gib / (trial_gib + process_gib))
+    return max(1, min(MAX_AUTO_SLOTS, hardware.num_cpus // num_gpus - 1, num_fitting))

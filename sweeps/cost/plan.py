@@ -1,0 +1,148 @@
+"""What a sweep would do, in words: the text of --dry-run."""
+
+from dataclasses import fields
+
+from search_spaces.lora import POINT_NAMES, Point, hyperparameters
+from sweeps.checks.preflight import Preflight
+from sweeps.config import Engine, SweepConfig
+from sweeps.cost.allocation import Hardware, Lanes, divide, largest_point
+from sweeps.finals.finalists import num_runs
+from sweeps.records.paths import RunPaths
+from trainables.config import TrainingOptions
+
+_ENGINES: dict[Engine, str] = {
+    "packed": "packed: the trials of a GPU train together over one base",
+    "solo": "solo: each trial trains in a process of its own",
+}
+
+
+def describe(config: SweepConfig, found: Preflight) -> str:
+    """The plan, a paragraph a subject."""
+    rows = {name: len(getattr(found.splits, name)) for name in ("train", "validation", "test")}
+    epochs = config.max_steps * config.batch_size / rows["train"]
+    model = found.model
+    sections = {
+        "sweep": f"{config.name}: {config.num_trials} trials of {config.recipe}, "
+        f"ranked by {found.task.metric.name} ({found.task.metric.mode}) on validation, "
+        f"seed {config.seed}",
+        "space": str(config.space),
+        "start points": "\n".join(_point(p) for p in start_points(config)) or "none",
+        "rungs": f"{', '.join(map(str, config.rungs))} steps; at each but the last the best "
+        f"1/{config.reduction_factor} go on",
+        "finals": _finals(config),
+        "training": f"{config.max_steps} steps of {config.batch_size} rows = {epochs:.2f} epochs",
+        "settings": ", ".join(
+            f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions)
+        ),
+        "rows": "\n".join(
+            [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(found)]
+        ),
+        "scored": f"{_scored_rows(config, rows['validation'])}; all test rows once, at the end"
+        + _bertscore(config, found),
+        "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
+        f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
+        "engine": _ENGINES[config.engine],
+        **_lanes(config, found),
+        "budget": _budget(config),
+        "estimate": "of time and GPU-hours: at the start, before the first trial, from a few steps"
+        if config.estimate and config.engine == "packed"
+        else "of the time left: while it runs, from the trials' reports",
+        "W&B": found.wandb_mode,
+        "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
+    }
+    return "\n".join(_section(title, text) for title, text in sections.items())
+
+
+def about_rows(found: Preflight) -> list[str]:
+    """How the rows were read and which were left out, a line each; [] if that is plain."""
+    kept = ("train", "validation", "test")
+    counts = {k: n for k, n in found.splits.counts.items() if k not in kept and n}
+    left_out = [f"left out: {', '.join(f'{k} {n:,}' for k, n in counts.items())}"] if counts else []
+    return [*found.splits.notes, *left_out]
+
+
+def start_points(config: SweepConfig) -> list[Point]:
+    """The start points that lie inside the space."""
+    return [point for point in config.start_points if config.space.contains(point)]
+
+
+def _lanes(config: SweepConfig, found: Preflight) -> dict[str, str]:
+    """What runs at once and the memory that it takes, if the GPUs are this machine's."""
+    hardware = Hardware.here()
+    if hardware.num_gpus == 0 and not config.tiny:
+        return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
+    lanes = divide(config, found.model, hardware)
+    return {"memory": _memory(config, found, lanes), "at once": _at_once(config, lanes)}
+
+
+def _memory(config: SweepConfig, found: Preflight, lanes: Lanes) -> str:
+    largest = largest_point(config)
+    capacity = lanes.capacity
+    if capacity is None:
+        needed_gib = found.model.trial_gib(largest, config.settings)
+        return (
+            f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
+            f"{config.max_length_tokens} tokens)"
+        )
+    if not lanes.num_gpus:
+        return "not predicted without a GPU"
+    base = config.compute_dtype if capacity.is_dequantised else "NF4"
+    recomputed = ", activations computed again" if capacity.is_checkpointed else ""
+    return (
+        f"about {capacity.predicted_gib:.1f} GiB a GPU at most (rank {capacity.max_rank}, base "
+        f"kept in {base}, passes of {capacity.max_tokens:,} tokens{recomputed})"
+    )
+
+
+def _at_once(config: SweepConfig, lanes: Lanes) -> str:
+    where = f"GPUs in use: {lanes.num_gpus}" if lanes.num_gpus else "on this machine"
+    finals = f" of the search, {lanes.final_concurrency} of the finals" if config.finals else ""
+    told = f"{lanes.concurrency} trials{finals}, {where}, {lanes.slots_per_gpu} slots each"
+    if config.engine == "packed" and config.slots_per_gpu == "auto":
+        return f"{told}; a search takes a third of all at most, so that it learns from results"
+    return told
+
+
+def _budget(config: SweepConfig) -> str:
+    """What ends the search early."""
+    limits = [f"{config.time_budget} of wall time"] if config.time_budget else []
+    limits += [f"{config.gpu_hours:g} GPU-hours"] if config.gpu_hours else []
+    after = "finals and test" if config.finals else "the test"
+    return f"{', '.join(limits)}, {after} included" if limits else "as long as the trials take"
+
+
+def _finals(config: SweepConfig) -> str:
+    if not config.finals:
+        return "none: the best trial of the search wins"
+    return (
+        f"the best {min(config.num_finalists, config.num_trials)} with {config.num_final_seeds} "
+        f"fresh seeds each, {num_runs(config)} runs of {config.max_steps} steps at most; the best "
+        "mean on validation wins"
+    )
+
+
+def _point(point: Point) -> str:
+    is_whole = set(point) == POINT_NAMES
+    named = hyperparameters(point) if is_whole else point
+    text = ", ".join(f"{name} {value}" for name, value in named.items())
+    return text if is_whole else f"{text}, the rest drawn"
+
+
+def _scored_rows(config: SweepConfig, num_validation: int) -> str:
+    last = min(config.eval_rows, num_validation)
+    low = min(config.low_rung_eval_rows or last, last)
+    if low == last or len(config.rungs) == 1:
+        return f"the first {last} validation rows at every rung"
+    return f"the first {low} validation rows at every rung but the last, {last} there"
+
+
+def _bertscore(config: SweepConfig, found: Preflight) -> str:
+    if config.bertscore == "off" or found.splits.scoring.kind == "classify":
+        return ""
+    by = f"block {config.bertscore_layer} of {config.bertscore_encoder}"
+    return f"; BERTScore of the winner by {by}{', if it can be had' * (config.bertscore == 'auto')}"
+
+
+def _section(title: str, text: str) -> str:
+    first, *rest = text.splitlines() or [""]
+    return "\n".join([f"{title:<14}{first}", *(" " * 14 + line for line in rest)])

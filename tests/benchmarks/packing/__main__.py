@@ -1,0 +1,27 @@
+"""python -m tests.benchmarks.packing: packs beside TRL's SFTTrainer, on real row lengths."""
+
+import sys
+
+import tyro
+
+from tests.benchmarks.packing.rows import BenchArgs, run
+from trainables.errors import SweepAborted
+from trainables.visible_gpu import see_one_gpu
+
+
+def main() -> None:
+    """Measures every row in a process of its own, and writes the file after each."""
+    args = tyro.cli(BenchArgs, prog="python -m tests.benchmarks.packing")
+    see_one_gpu()
+    try:
+        results = run(args)
+    except SweepAborted as refused:
+        print(refused, file=sys.stderr)
+        sys.exit(2)
+    for name, reason in results.failures.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    sys.exit(1 if results.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

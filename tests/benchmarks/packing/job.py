@@ -1,0 +1,87 @@
+"""One measurement of the bench: what is trained, and the row that it becomes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.benchmarks.packing.results import Row
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.data.tasks import TASKS
+from trainables.data.tokens import Example, encode_training_rows
+from trainables.models.base_model import load_tokenizer
+from trainables.models.memory import peak_gib
+from trainables.models.model_facts import read_model_facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to measure."""
+
+    settings: TrainingSettings
+    """Three rungs: the first step, the end of the warm-up, and the end."""
+    lora_ranks: tuple[int, ...]
+    """Of the trials, in turn."""
+    ranks: str
+    """Their name in the table."""
+    lora_dropout: float
+    num_trials: int
+    least_s: float
+    """A pack's rounds are repeated until they have taken so long."""
+    started_s: float
+    """time.perf_counter() when the process was asked for; all processes share that clock."""
+
+    @property
+    def num_warm_up_steps(self) -> int:
+        """Steps before the clock starts."""
+        return self.settings.rungs[1]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that are timed."""
+        return self.settings.max_steps - self.num_warm_up_steps
+
+    def trial(self, number: int, folder: Path = Path()) -> TrialConfig:
+        """One of the trials."""
+        rank = self.lora_ranks[number % len(self.lora_ranks)]
+        params = Hyperparameters(
+            lora_rank=rank, lora_alpha=2 * rank, lora_dropout=self.lora_dropout, learning_rate=1e-4
+        )
+        name = f"t{number:04d}"
+        return TrialConfig(trial_id=name, params=params, settings=self.settings, folder=folder)
+
+    def row(self, *, steps: int, tokens: int, seconds: float, **others: Any) -> Row:
+        """The measurement's row."""
+        body_params = read_model_facts(self.settings.model).body_params
+        known = {
+            "num_trials": self.num_trials, "real_frac": None, "predicted_gib": None,
+            "first_round_steps_per_s": None,
+            "peak_gib": peak_gib(), "reserved_gib": _reserved_gib(),
+        }  # fmt: skip
+        return Row(
+            batch_size=self.settings.batch_size,
+            ranks=self.ranks,
+            trial_steps_per_s=steps / seconds,
+            real_tokens_per_s=tokens / seconds,
+            tflops=4 * body_params * tokens / seconds / 1e12,
+            timed_s=seconds,
+            **{**known, **others},
+        )
+
+
+def training_examples(settings: TrainingSettings) -> list[Example]:
+    """The training rows as tokens."""
+    train = TASKS[settings.task](settings.task_options).load(settings.data).train
+    limits = settings.max_length_tokens, settings.max_new_tokens
+    return encode_training_rows(load_tokenizer(settings.model), train, *limits)
+
+
+def synchronize() -> None:
+    """Wait for all that the GPU has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _reserved_gib() -> float:
+    return torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else peak_gib()

@@ -1,0 +1,148 @@
+"""The bench's measurement of a pack, and of the card that it runs on."""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from tests.benchmarks.packing.job import Job, synchronize, training_examples
+from tests.benchmarks.packing.results import Gpu, Row
+from trainables.config import TrainingSettings
+from trainables.data.tokens import Example
+from trainables.models.base_model import device, load_base
+from trainables.models.memory import free_memory
+from trainables.models.model_facts import read_model_facts
+from trainables.packing.compute.pack import Pack
+from trainables.packing.compute.packed_batch import Course
+from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, rounded_up
+from trainables.packing.sizing.capacity import Capacity, choose
+from trainables.packing.sizing.peak_bytes import predict
+
+
+def pack_row(job: Job) -> Row:
+    """A pack at the capacity that is chosen for the card.
+
+    A first round over the same steps makes kernels, on a GPU a second one records what the first
+    left to record; the rounds that follow count.
+    """
+    facts, settings = read_model_facts(job.settings.model), job.settings
+    is_fast = device().type == "cuda"
+    memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_fast else None
+    capacity = choose(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
+    job = replace(job, num_trials=capacity.num_slots)
+    examples = training_examples(settings)
+    course = Course(examples, settings)
+    pack = new_pack(settings, capacity, is_fast)
+    first = _round(job, pack, examples)
+    if is_fast:
+        _round(job, pack, examples)
+    counted = [_round(job, pack, examples)]
+    while sum(each.seconds for each in counted) < job.least_s:
+        counted.append(_round(job, pack, examples))
+    times = len(counted) * capacity.num_slots
+    base = settings.compute_dtype if capacity.is_dequantised else "NF4"
+    return job.row(
+        name="pack",
+        settings=f"base in {base}, passes of {capacity.max_tokens} tokens",
+        steps=times * job.num_steps,
+        tokens=times * (course.tokens(settings.max_steps) - course.tokens(job.num_warm_up_steps)),
+        seconds=sum(each.seconds for each in counted),
+        real_frac=counted[-1].real_frac,
+        predicted_gib=_predicted_gib(job, capacity, course) if is_fast else None,
+        startup_s=first.first_s - job.started_s,
+        first_round_steps_per_s=capacity.num_slots * job.num_steps / first.seconds,
+    )
+
+
+def new_pack(settings: TrainingSettings, capacity: Capacity, is_fast: bool) -> Pack:
+    """A pack over a base that it alone holds, so that dequantised weights replace NF4's."""
+    pack = Pack(
+        load_base(settings.model, settings.compute_dtype),
+        capacity.num_slots,
+        capacity.max_rank,
+        capacity.max_tokens,
+        is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
+        is_fast=is_fast,
+    )
+    free_memory()
+    return pack
+
+
+def measured_gpu() -> Gpu:
+    """The card's name and its matrix ceiling; on a CPU, its."""
+    place = device()
+    size, repeats = (8192, 20) if place.type == "cuda" else (512, 3)
+    a, b = (torch.randn(size, size, device=place, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    synchronize()
+    started_s = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    synchronize()
+    tflops = repeats * 2 * size**3 / (time.perf_counter() - started_s) / 1e12
+    name = torch.cuda.get_device_name() if place.type == "cuda" else "CPU"
+    return Gpu(name=name, torch=torch.__version__, ceiling_tflops=tflops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Round:
+    """One training of all trials."""
+
+    first_s: float
+    """time.perf_counter() after the first step."""
+    seconds: float
+    """Of the steps after the warm-up, which are those that a solo trial is timed over."""
+    real_frac: float
+    """Mean of those steps."""
+
+
+def _round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
+    for slot in range(job.num_trials):
+        pack.join(slot, job.trial(slot), examples)
+    times_s: list[float] = []
+    real_fracs: list[float] = []
+    while pack.step():
+        real, computed = pack.last_tokens
+        real_fracs.append(real / computed)
+        if len(real_fracs) in job.settings.rungs:
+            synchronize()
+            times_s.append(time.perf_counter())
+    for slot in range(job.num_trials):
+        pack.leave(slot)
+    first_s, warm_s, end_s = times_s
+    timed = real_fracs[job.num_warm_up_steps :]
+    return _Round(first_s=first_s, seconds=end_s - warm_s, real_frac=sum(timed) / len(timed))
+
+
+def _predicted_gib(job: Job, capacity: Capacity, course: Course) -> float:
+    """The peak that the largest of the passes should have; nothing is evaluated."""
+    settings = job.settings
+    tokens, labels = largest_pass(course, settings.max_steps, job.num_trials, capacity.max_tokens)
+    return predict(
+        read_model_facts(settings.model),
+        settings,
+        num_slots=capacity.num_slots,
+        max_rank=capacity.max_rank,
+        max_tokens=tokens,
+        eval_tokens=0,
+        is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
+        num_labels=rounded_up(labels, BLOCK_TOKENS),
+    ).total_gib
+
+
+def largest_pass(
+    course: Course, num_steps: int, num_trials: int, max_tokens: int
+) -> tuple[int, int]:
+    """Most tokens of a pass, and most labels, where all trials go the same way in step."""
+    tokens = labels = 0
+    for step in range(1, num_steps + 1):
+        rows = course.step_rows(step)
+        step_tokens = num_trials * sum(len(row.input_ids) for row in rows)
+        step_labels = num_trials * sum(len(row.target_ids) for row in rows)
+        share = min(1.0, max_tokens / step_tokens)
+        tokens = max(tokens, round(share * step_tokens))
+        labels = max(labels, round(share * step_labels))
+    return tokens, labels

@@ -1,0 +1,138 @@
+"""The rows of the bench's table: what each measures, and all of them in turn."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tests.benchmarks.packing.process import in_own_process, random_model
+from tests.benchmarks.packing.results import Gpu, Results, Row, commit, opened
+from trainables.config import ComputeDtype, TrainingSettings
+from trainables.errors import TrialFailed
+
+if TYPE_CHECKING:
+    from tests.benchmarks.packing.job import Job
+
+Measure = Callable[["Job"], Row]
+FAILURES = (TrialFailed, RuntimeError, ValueError, TypeError, AttributeError, LookupError, OSError,
+            ImportError, AssertionError)  # fmt: skip
+"""What a row may end with, other people's fast settings above all; the other rows go on."""
+
+RANKS: Mapping[str, tuple[int, ...]] = {"16": (16,), "8-64": (8, 16, 32, 64)}
+"""Ranks that a pack's trials have in turn, by their name in the table."""
+NUM_SHARING = 8
+"""Solo processes that share the GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchArgs:
+    """Times solo trials and packs on one GPU, over the same rows, and writes a JSON file."""
+
+    model_config: Path
+    """Folder with the config.json of the shape; the weights are random."""
+    tokenizer: Path
+    """Folder of the tokenizer that gives the rows their lengths."""
+    data: Path
+    """Folder with SAMSum's train, validation and test files."""
+    out: Path
+    """JSON file; rows are added to one that has the same GPU, commit and settings."""
+    rows: tuple[Literal["solo", "solo8", "fast", "pack"], ...] = ("solo", "solo8", "fast", "pack")
+    """What to measure: TRL alone, 8 such processes at once, TRL's fastest settings, packs."""
+    slots: tuple[int, ...] = (1, 4, 8, 16, 32)
+    """Trials of a pack; one row of the table each."""
+    batch_sizes: tuple[int, ...] = (2, 8)
+    """Rows in one optimizer step of a trial; one table each."""
+    ranks: tuple[Literal["16", "8-64"], ...] = ("16", "8-64")
+    """Ranks of a pack's trials: all 16, or 8, 16, 32 and 64 in turn. Solo trials have 16."""
+    lora_dropout: float = 0.05
+    """Dropout of every trial."""
+    num_warm_up_steps: int = 20
+    """Steps of a solo trial before its clock starts; a pack warms up over all its steps."""
+    num_steps: int = 60
+    """Steps that are timed."""
+    least_s: float = 5.0
+    """A pack's steps are repeated until they have taken so long."""
+    max_length_tokens: int = 1024
+    """Tokens of the longest row."""
+    compute_dtype: ComputeDtype = "bfloat16"
+    """Type in which NF4 weights are multiplied."""
+
+
+def run(args: BenchArgs) -> Results:
+    """All rows that were asked for; those that fail are named with their reason.
+
+    Raises:
+        SweepAborted: the file has rows of another GPU, commit or other settings.
+    """
+    gpu = in_own_process(_gpu)
+    results = opened(args.out, Results(gpu=gpu, commit=commit(), settings=_settings(args)))
+    with random_model(args.model_config, args.tokenizer) as model:
+        for name, measure, job in _jobs(args, model):
+            try:
+                row = in_own_process(measure, replace(job, started_s=time.perf_counter()))
+            except FAILURES as failure:
+                results.failures[name] = f"{type(failure).__name__}: {failure}"
+            else:
+                results.failures.pop(name, None)
+                results.add(row)
+                print(results.line(row), flush=True)
+            results.write(args.out)
+    return results
+
+
+def _jobs(args: BenchArgs, model: Path) -> Iterator[tuple[str, Measure, "Job"]]:
+    """What to measure and how, with a name for each; solo rows first."""
+    # These load torch, which --help can do without.
+    from tests.benchmarks.packing.pack import pack_row
+    from tests.benchmarks.packing.solo import FAST_SETTINGS, fast_row, shared_row, solo_row
+
+    for batch_size in args.batch_sizes:
+        job = _solo_job(args, model, batch_size)
+        named = f"batch {batch_size}"
+        if "solo" in args.rows:
+            yield f"solo, {named}", solo_row, job
+        if "fast" in args.rows:
+            for how in FAST_SETTINGS:
+                yield f"fast ({how}), {named}", partial(fast_row, how=how), job
+        if "solo8" in args.rows:
+            shared = replace(job, num_trials=NUM_SHARING)
+            yield f"solo8, {named}", shared_row, shared
+        if "pack" in args.rows:
+            for ranks, slots in itertools.product(args.ranks, args.slots):
+                pack = replace(job, num_trials=slots, lora_ranks=RANKS[ranks], ranks=ranks)
+                yield f"pack of {slots}, ranks {ranks}, {named}", pack_row, pack
+
+
+def _solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
+    from tests.benchmarks.packing.job import Job  # loads torch, which --help can do without
+
+    warm = args.num_warm_up_steps
+    settings = TrainingSettings(
+        task="samsum", data=str(args.data), model=str(model), max_steps=warm + args.num_steps,
+        rungs=(1, warm, warm + args.num_steps), batch_size=batch_size, micro_batch_size=batch_size,
+        max_length_tokens=args.max_length_tokens, compute_dtype=args.compute_dtype,
+        eval_rows=2, max_new_tokens=2,
+    )  # fmt: skip
+    return Job(
+        settings=settings, lora_ranks=RANKS["16"], ranks="16", lora_dropout=args.lora_dropout,
+        num_trials=1, least_s=args.least_s, started_s=0.0,
+    )  # fmt: skip
+
+
+def _gpu() -> Gpu:
+    from tests.benchmarks.packing.pack import measured_gpu  # loads torch, in a process of its own
+
+    return measured_gpu()
+
+
+def _settings(args: BenchArgs) -> dict[str, object]:
+    """What all rows of a file share; a folder by its name alone."""
+    left_out = {"out", "rows", "slots", "batch_sizes", "ranks"}
+    return {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in asdict(args).items()
+        if name not in left_out
+    }

@@ -1,0 +1,72 @@
+"""The methods by name: this project's search and those that it is measured against."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from search_spaces.lora import Point
+from sweeps.config import Sampler
+from sweeps.search.study import SamplerMaker, Search, enqueue, num_startup_trials
+from tests.benchmarks.search_quality.methods import (
+    DEFAULT_ASHA,
+    AshaOptions,
+    Method,
+    PlainTpe,
+    ProjectSearch,
+    Task,
+    new_study,
+)
+
+Contender = Callable[[Task], Method]
+
+OURS = "this project"
+NUM_TRIALS = 64
+"""Trials of the sweep that a search stands for, where a default depends on it; a replay itself
+ends with its budget."""
+
+
+def project(
+    task: Task,
+    *,
+    asha: AshaOptions = DEFAULT_ASHA,
+    sampler: Sampler | SamplerMaker = "tpe",
+    startup_trials: int | None = None,
+    first_points: Sequence[Point] = (),
+    is_together: bool = True,
+) -> ProjectSearch:
+    """This project's search; what is not given is its default.
+
+    Args:
+        task: what is searched.
+        asha: rungs, and how many go on.
+        sampler: see sweeps.search.study.Search.
+        startup_trials: random trials first; None is the default for the concurrency.
+        first_points: are tried before any that is drawn.
+        is_together: decide the trials of one pack together; else in the order of their arrival.
+    """
+    if startup_trials is None:
+        startup_trials = num_startup_trials(NUM_TRIALS)
+    study = new_study(task.metric)
+    enqueue(study, first_points, len(first_points))
+    search = Search(study, task.space, task.seed, startup_trials, sampler)
+    return ProjectSearch(task, search, asha, is_together=is_together)
+
+
+def random_asha(task: Task) -> ProjectSearch:
+    """This project's ASHA over random points."""
+    return project(task, sampler="random")
+
+
+def stock_ray(task: Task) -> Method:
+    """OptunaSearch and ASHAScheduler of Ray Tune."""
+    from tests.benchmarks.search_quality.stock_ray import (
+        StockRay,  # loads Ray, which --help can do without
+    )
+
+    return StockRay(task)
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    OURS: project,
+    "OptunaSearch + ASHAScheduler": stock_ray,
+    "random + ASHA": random_asha,
+    "TPE, no stopping": PlainTpe,
+}

@@ -1,0 +1,137 @@
+"""A table as an objective: what a trial of any point would report, and what it would cost."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from statistics import median
+
+from search_spaces.lora import LoraSpace
+from tests.benchmarks.search_quality.grid import Configuration, nearest
+from tests.benchmarks.search_quality.measurements import Run, Table
+from trainables.config import Hyperparameters, Metric
+
+
+class Landscape:
+    """The measured values by configuration, seed and step.
+
+    A point between two learning rates is worth what the nearer one is. Every training-step costs
+    the same, and every evaluation at one step: the medians over all runs, since all train on
+    equal rows and the first ones also paid for kernels that the others found ready.
+
+    Args:
+        table: fully trained configurations.
+        metric: that ranks them.
+    """
+
+    def __init__(self, table: Table, metric: Metric) -> None:
+        self.metric = metric
+        self.rungs = table.rungs
+        self._runs = {one.configuration: one.runs for one in table.trained}
+        self._known = sorted(self._runs)
+        self._nearest: dict[Configuration, Configuration] = {}
+        runs = [run for one in table.trained for run in one.runs]
+        self.step_gpu_s = median(
+            last.train_gpu_s / last.step
+            for last in (run.measurements[-1] for run in runs)
+            if last.failed is None
+        )
+        """GPU-seconds of one training-step of one trial."""
+        self.eval_gpu_s = {
+            step: median(
+                one.eval_gpu_s for run in runs for one in run.measurements if one.step == step
+            )
+            for step in self.rungs
+        }
+        """GPU-seconds of one trial's evaluation, by step."""
+        self._worst = self._find_worst(runs)
+
+    @property
+    def max_steps(self) -> int:
+        """The full budget of a trial."""
+        return self.rungs[-1]
+
+    @property
+    def num_seeds(self) -> int:
+        """Runs of every configuration."""
+        return min(len(runs) for runs in self._runs.values())
+
+    @property
+    def num_configurations(self) -> int:
+        """Configurations in the table."""
+        return len(self._known)
+
+    @cached_property
+    def mean_finals(self) -> Mapping[Configuration, float]:
+        """The value at the full budget of each configuration, its mean over the table's seeds."""
+        return {one: self._mean_final(one) for one in self._known}
+
+    @cached_property
+    def best(self) -> Configuration:
+        """The configuration of the best mean."""
+        sign = 1 if self.metric.mode == "max" else -1
+        return max(self._known, key=lambda one: sign * self.mean_finals[one])
+
+    @cached_property
+    def mean_regret(self) -> float:
+        """Of a configuration drawn at random: what knowing nothing is worth."""
+        return sum(map(self.regret, self._known)) / len(self._known)
+
+    def full_gpu_s(self, rungs: tuple[int, ...]) -> float:
+        """GPU-seconds of training every configuration once, fully, with evaluations at rungs."""
+        return self.num_configurations * self.trial_gpu_s(rungs)
+
+    def trial_gpu_s(self, rungs: tuple[int, ...]) -> float:
+        """GPU-seconds of one full training."""
+        return self.max_steps * self.step_gpu_s + sum(self.eval_gpu_s[step] for step in rungs)
+
+    def place(self, params: Hyperparameters) -> Configuration:
+        """The table's configuration that stands for a proposed point."""
+        wanted = Configuration.of(params)
+        if wanted not in self._nearest:
+            self._nearest[wanted] = nearest(wanted, self._known)
+        return self._nearest[wanted]
+
+    def value(self, configuration: Configuration, run: int, step: int) -> float | None:
+        """What one of its runs measured at a step; None if the run has failed by then."""
+        return self._values[configuration][run].get(step)
+
+    def regret(self, configuration: Configuration) -> float:
+        """How far its mean lies behind the best one's, 0 or more."""
+        return abs(self.mean_finals[self.best] - self.mean_finals[configuration])
+
+    @cached_property
+    def _values(self) -> dict[Configuration, list[dict[int, float]]]:
+        name = self.metric.name
+        return {
+            one: [
+                {m.step: m.metrics[name] for m in run.measurements if m.failed is None}
+                for run in runs
+            ]
+            for one, runs in self._runs.items()
+        }
+
+    def _mean_final(self, configuration: Configuration) -> float:
+        finals = [run.get(self.max_steps, self._worst) for run in self._values[configuration]]
+        return sum(finals) / len(finals)
+
+    def _find_worst(self, runs: list[Run]) -> float:
+        """What a failed run counts as."""
+        worst = min if self.metric.mode == "max" else max
+        return worst(
+            one.metrics[self.metric.name]
+            for run in runs
+            for one in run.measurements
+            if one.failed is None
+        )
+
+    def space(self) -> LoraSpace:
+        """The search space that the table covers."""
+        rates, ranks, alphas, dropouts = (
+            tuple(sorted({getattr(one, name) for one in self._known}))
+            for name in ("learning_rate", "lora_rank", "alpha_over_rank", "lora_dropout")
+        )
+        return LoraSpace(
+            learning_rates=(rates[0], rates[-1]),
+            lora_ranks=ranks,
+            alphas_over_rank=alphas,
+            lora_dropouts=dropouts,
+        )

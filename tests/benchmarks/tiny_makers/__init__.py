@@ -1,0 +1,1 @@
+"""Makers of the bundled model and rows in trainables/tiny."""

@@ -1,0 +1,81 @@
+"""Turkish travel videos for the tiny model: what is said in them, and a summary of one sentence.
+
+    python -m tests.benchmarks.tiny_makers.turkish_videos
+
+writes trainables/tiny/turkish_youtube/{train,validation,test}.jsonl, the files that are committed.
+Every word stands in the lists below with the suffixes that its sentences need. What a summary
+takes from a video it takes word for word, and in letters that the tiny model has seen: a model that
+knows no Turkish can learn that much from a few dozen steps.
+"""
+# ruff: noqa: RUF001 - Turkish has a dotless i
+
+from random import Random
+
+from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows, write_rows
+from trainables.tiny import TURKISH_YOUTUBE_DIR
+
+NAMES = ("Elif", "Deniz", "Mert", "Kerem", "Defne", "Selin", "Emre", "Nehir", "Melis", "Ferit")
+CITIES = ("Ankara'ya", "Bursa'ya", "Mardin'e", "Sinop'a", "Van'a", "Konya'ya", "Edirne'ye",
+          "Antalya'ya", "Kars'a", "Amasya'ya", "Sivas'a", "Rize'ye")  # fmt: skip
+VEHICLES = ("trenle", "bisikletle", "taksiyle", "gemiyle", "kamyonetle")
+COMPANIONS = ("annesiyle", "dedesiyle", "kuzeniyle", "ninesiyle", "teyzesiyle", "ekibiyle")
+VISITS = ("kaleyi gezdi", "eski kenti gezdi", "gemileri seyretti", "deniz fenerini inceledi",
+          "bir sergiyi gezdi", "denize girdi", "evleri resmetti", "bir festivale gitti",
+          "kedileri besledi", "bir konseri dinledi")  # fmt: skip
+MEALS = ("pilav yedi", "simit yedi", "peynir ekmek yedi", "kebap yedi", "incir yedi",
+         "dondurma yedi", "tost yedi")  # fmt: skip
+ENDINGS = ("denizi seyretti", "bir otelde dinlendi", "son treni bekledi", "telefonunu kaybetti",
+           "eski dostunu ziyaret etti", "bir film izledi", "evine geri geldi")  # fmt: skip
+GREETINGS = ("Merhaba arkadaşlar, kanala hoş geldiniz.", "Herkese selam, yine birlikteyiz.",
+             "Selam dostlar, yeni videoya hoş geldiniz.")  # fmt: skip
+ASIDES = ("Hava güneşli ama biraz rüzgârlıydı.", "Sabah yağmur vardı, sonra güneş geldi.",
+          "Hava sıcaktı, herkes su içti.", "Yorumların hepsini okuyorum.",
+          "Videoyu beğenmeyi unutmayın.", "Kamera yeni, görüntü net.",
+          "Bu yolu daha önce hiç görmedik.", "İnsanlar çok iyi davrandı.",
+          "Sokaklar sessiz ve temizdi.", "Yolda kısa bir mola verdik.",
+          "Her şeyi tek tek anlatacağım.")  # fmt: skip
+FAREWELLS = ("Bir sonraki videoda görüşmek üzere.", "İzlediğiniz için teşekkürler, hoşça kalın.",
+             "Kendinize iyi bakın.")  # fmt: skip
+MATTER = ("{name}, {companion} {city} {vehicle} gitti.", "Önce {visit}.", "Sonra {meal}.",
+          "Akşam {ending}.")  # fmt: skip
+SUMMARY = "{name} {city} gitti, {visit} ve {meal}."
+TITLE = "{name} {city} Gidiyor | {number}. Bölüm"
+
+
+def rows(split: str, seed: int = 0) -> list[Row]:
+    """The rows of one split, in the dataset's columns."""
+    return make_rows(split, _draw, lambda *told: _tell(split, *told), ("city", "visit"), seed)
+
+
+def _draw(rng: Random) -> Story:
+    return {
+        "name": rng.choice(NAMES),
+        "city": rng.choice(CITIES),
+        "vehicle": rng.choice(VEHICLES),
+        "companion": rng.choice(COMPANIONS),
+        "visit": rng.choice(VISITS),
+        "meal": rng.choice(MEALS),
+        "ending": rng.choice(ENDINGS),
+    }
+
+
+def _tell(split: str, rng: Random, story: Story, number: int) -> Row:
+    asides = rng.sample(ASIDES, 7)
+    sentences = [rng.choice(GREETINGS), asides.pop(), asides.pop()]
+    for sentence in MATTER:
+        sentences += [sentence.format(**story), asides.pop()]
+    sentences[-1:] = [*asides, rng.choice(FAREWELLS)]
+    return {
+        "id": f"tiny-{split}-{number:04d}",
+        "title": TITLE.format(**story, number=f"{split} {number + 1}"),
+        "category": "travel/vlog",
+        "channel": f"{story['name']} Yollarda",
+        "duration": f"0:{rng.randrange(3, 25):02d}:{rng.randrange(60):02d}",
+        "url": f"https://example.org/watch?v={split}{number:04d}",
+        "text": " ".join(sentences),
+        "summary": SUMMARY.format(**story),
+    }
+
+
+if __name__ == "__main__":
+    write_rows(TURKISH_YOUTUBE_DIR, rows)

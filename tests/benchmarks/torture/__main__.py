@@ -1,0 +1,37 @@
+"""python -m tests.benchmarks.torture: kills a sweep at random, then checks what it left."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from sweeps.cli import EXIT_DONE, parse, run_command
+from tests.benchmarks.torture import disk, side_by_side
+from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.one_sweep import torture
+from tests.benchmarks.torture.result import TABLE_HEAD, append
+
+PROG = "python -m tests.benchmarks.torture"
+EXIT_FAULTY = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Tortures one sweep, or several at once; returns the process's exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parse(TortureArgs, words, PROG)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the bundled model is for CPUs, of which all have some
+    if args.num_runs > 1:
+        return EXIT_FAULTY if any(side_by_side.run_all(args)) else EXIT_DONE
+    if args.fill_disk and not disk.has_own_mounts():
+        return disk.in_own_mounts(words)
+    with disk.runs_dir(args) as runs_dir:
+        result = torture(args, runs_dir)
+    for fault in result.faults:
+        print(f"seed {args.seed}: fault: {fault}")
+    print(f"{TABLE_HEAD}\n{result.row()}", flush=True)
+    if args.results is not None:
+        append(args.results, args, result)
+    return EXIT_FAULTY if result.faults else EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

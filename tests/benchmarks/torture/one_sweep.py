@@ -1,0 +1,73 @@
+"""One sweep from its first kill to its verdict."""
+
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+from sweeps.records.events import replay_finals
+from tests.benchmarks.torture import checks, curves, kills
+from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.curves import Compared
+from tests.benchmarks.torture.result import Result
+from tests.benchmarks.torture.tortured_sweep import Fault, TorturedSweep
+from tests.sweeps import small_sweep
+
+NOTHING_COMPARED = Compared(
+    num_curves=0, num_reports=0, largest_loss_difference=0, judged_by_spread=[], faults=[]
+)
+
+
+def torture(args: TortureArgs, runs_dir: Path) -> Result:
+    """Kills as asked, lets the sweep end, and says what is wrong with what it left."""
+    with tempfile.TemporaryDirectory(prefix="tort-", dir="/tmp", ignore_cleanup_errors=True) as tmp:
+        sweep = TorturedSweep(
+            args=args,
+            runs_dir=runs_dir,
+            scratch=Path(tmp),
+            num_trials=args.num_trials,
+            random=random.Random(args.seed),
+        )
+        result = _tortured(sweep)
+        if result.faults:
+            sweep.say(f"the sweep and its logs are kept in {_keep(sweep)}")
+        return result
+
+
+def _tortured(sweep: TorturedSweep) -> Result:
+    try:
+        kills.kill_all(sweep)
+    except Fault as fault:
+        return _result(sweep, sweep.seconds, NOTHING_COMPARED, [str(fault)])
+    finally:
+        sweep.end_descendants()
+    ended_s = sweep.seconds
+    sweep.say(f"the sweep has ended after {sweep.num_drivers} drivers")
+    found = checks.faults(sweep.folder, sweep.name, sweep.num_trials)
+    return _result(sweep, ended_s, curves.compare(sweep.folder, sweep.scratch), found)
+
+
+def _keep(sweep: TorturedSweep) -> Path:
+    """A copy of the sweep, of what its drivers said, and of Ray's logs."""
+    kept = Path(tempfile.mkdtemp(prefix=f"torture-seed-{sweep.args.seed}-"))
+    left_out = shutil.ignore_patterns("sockets", "again")
+    for folder in (sweep.folder, sweep.scratch):
+        shutil.copytree(folder, kept / folder.name, symlinks=True, ignore=left_out)
+    return kept
+
+
+def _result(sweep: TorturedSweep, ended_s: float, compared: Compared, faults: list[str]) -> Result:
+    return Result(
+        seed=sweep.args.seed,
+        hits=sweep.hits,
+        num_drivers=sweep.num_drivers,
+        num_trials=sweep.num_trials,
+        num_final_runs=len(replay_finals(small_sweep.events_of(sweep.folder))),
+        num_curves=compared.num_curves,
+        num_reports=compared.num_reports,
+        largest_loss_difference=compared.largest_loss_difference,
+        judged_by_spread=compared.judged_by_spread,
+        seconds=round(ended_s, 1),
+        check_seconds=round(sweep.seconds - ended_s, 1),
+        faults=[*faults, *compared.faults],
+    )

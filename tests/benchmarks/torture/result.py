@@ -1,0 +1,94 @@
+"""What a torture came to: a line of JSON, and a row of a table."""
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps.checks import preflight
+from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.tortured_sweep import Hit
+
+TABLE_HEAD = (
+    "| seed | kills (trial, pack, driver) | disk full | drivers | trials | runs of finals "
+    "| curves, reports compared | largest difference of a loss | seconds | verdict |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One tortured sweep."""
+
+    seed: int
+    hits: Sequence[Hit]
+    """Kills and full disks, in order."""
+    num_drivers: int
+    """The first and all that resumed."""
+    num_trials: int
+    """Of the search."""
+    num_final_runs: int
+    num_curves: int
+    """Trials and runs that were trained again."""
+    num_reports: int
+    """Reports of those, each compared."""
+    largest_loss_difference: float
+    judged_by_spread: list[str]
+    """Relative, of a report's training or evaluation loss to that of the second training."""
+    seconds: float
+    """Without the second training."""
+    check_seconds: float
+    """Of the checks and the second training."""
+    faults: Sequence[str]
+
+    @property
+    def verdict(self) -> str:
+        """In two words."""
+        return f"{len(self.faults)} faults" if self.faults else "nothing lost"
+
+    @property
+    def num_hits(self) -> Counter[str]:
+        """By kind."""
+        return Counter(hit.kind for hit in self.hits)
+
+    def row(self) -> str:
+        """Of the table under TABLE_HEAD."""
+        num = self.num_hits
+        kills = num["trial"] + num["pack"] + num["driver"]
+        cells = [
+            self.seed,
+            f"{kills} ({num['trial']}, {num['pack']}, {num['driver']})",
+            num["disk"],
+            self.num_drivers,
+            self.num_trials,
+            self.num_final_runs,
+            f"{self.num_curves}, {self.num_reports}",
+            f"{self.largest_loss_difference:.1e}",
+            f"{self.seconds:.0f} + {self.check_seconds:.0f}",
+            self.verdict,
+        ]
+        return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def append(path: Path, args: TortureArgs, result: Result) -> None:
+    """Adds a line of JSON; several processes may do so at once."""
+    line = json.dumps({**_circumstances(args), **asdict(result), "verdict": result.verdict})
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _circumstances(args: TortureArgs) -> dict[str, Any]:
+    return {
+        "git_commit": preflight.git_commit(),
+        "python": platform.python_version(),
+        "versions": preflight.versions(),
+        "num_cores": len(os.sched_getaffinity(0)),
+        "kills_asked": args.kills,
+        "max_steps": args.max_steps,
+        "finals": args.finals,
+        "fill_disk": args.fill_disk,
+    }

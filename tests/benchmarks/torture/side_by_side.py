@@ -1,0 +1,64 @@
+"""Many tortures at once, each in a process on its own share of the cores."""
+
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
+
+from tests.benchmarks.torture.args import TortureArgs
+from tests.sweeps import small_sweep
+
+LEAST_CORES = 2
+ALONE = ("seed", "num_runs", "at_once", "runs_dir")
+"""Fields that are not handed on."""
+
+
+def run_all(args: TortureArgs) -> list[int]:
+    """The exit codes of the tortures with the seeds from args.seed on."""
+    places: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for place in range(args.at_once):
+        places.put(place)
+
+    def run(seed: int) -> int:
+        place = places.get()
+        try:
+            return _run(args, seed, share(sorted(os.sched_getaffinity(0)), place, args.at_once))
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(args.at_once) as pool:
+        return list(pool.map(run, range(args.seed, args.seed + args.num_runs)))
+
+
+def share(cores: Sequence[int], place: int, num_places: int) -> list[int]:
+    """The cores of one place: as many as each can have twice over, so that none lies idle."""
+    width = min(len(cores), max(LEAST_CORES, -(-2 * len(cores) // num_places)))
+    first = place * len(cores) // num_places
+    return sorted(cores[(first + n) % len(cores)] for n in range(width))
+
+
+def words_of(args: TortureArgs, seed: int) -> list[str]:
+    """The command's flags for one of the runs."""
+    words = ["--seed", str(seed)]
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if field.name not in ALONE and value != field.default:
+            words += _flag(field.name.replace("_", "-"), value)
+    return words
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
+
+
+def _run(args: TortureArgs, seed: int, cores: Sequence[int]) -> int:
+    command = [sys.executable, "-m", "tests.benchmarks.torture", *words_of(args, seed)]
+    process = subprocess.Popen(command, cwd=small_sweep.PROJECT)
+    os.sched_setaffinity(process.pid, cores)
+    return process.wait()

@@ -1,0 +1,189 @@
+"""A sweep that is started again and again, and what was done to it so far."""
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sweeps.cli import EXIT_DONE
+from tests.benchmarks.torture.args import TortureArgs
+from tests.sweeps import small_sweep
+
+STALL_S = 180.0
+"""A sweep that says nothing for so long, on a busy machine, hangs."""
+MORE_TRIALS = 4
+"""Asked for whenever the sweep ends before all kills are done."""
+NEWS = ("trial_started", "report", "trial_ended")
+"""Events that tell of progress."""
+
+
+class Fault(Exception):
+    """The sweep did what no sweep may; the message says what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One thing that was done to the sweep, and how far it was then."""
+
+    kind: str
+    """trial, pack, driver or disk."""
+    at_s: float
+    """Since the torture began."""
+    after: str
+    """Kind of the last event in the log; "" before the first."""
+    num_reports: int
+    num_ended: int
+    """Trials and runs of the finals that had ended."""
+
+
+@dataclass(kw_only=True)
+class TorturedSweep:
+    """A sweep with its present driver."""
+
+    args: TortureArgs
+    runs_dir: Path
+    scratch: Path
+    """Off the disk that fills, with a short name, as Ray's sockets need it: Ray's session and the
+    drivers' output."""
+    num_trials: int
+    random: random.Random
+    driver: subprocess.Popen[bytes] | None = None
+    num_drivers: int = 0
+    hits: list[Hit] = field(default_factory=list)
+    began_s: float = field(default_factory=time.monotonic)
+    name: str = "tortured"
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's."""
+        return self.runs_dir / self.name
+
+    def say(self, text: str) -> None:
+        """A line of the log of kills."""
+        print(f"seed {self.args.seed} {self.seconds:7.1f} s  {text}", flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Since the torture began."""
+        return time.monotonic() - self.began_s
+
+    def start(self) -> None:
+        """Starts the next driver; it resumes what the one before left."""
+        is_begun = (self.folder / "sweep.json").exists()
+        begin = [*small_sweep.WITH_FINALS, "--max-steps", str(self.args.max_steps)]
+        begin += ["--no-estimate", "--seed", str(self.args.seed)]
+        begin += ["--max-failures", "1000"]  # nobody gives a trial up: each has to end by itself
+        begin += [] if self.args.finals else ["--no-finals"]
+        flags = ["--tiny", "--resume"] if is_begun else begin
+        flags += ["--num-trials", str(self.num_trials)]
+        command = [sys.executable, "-m", "sweeps.run", "samsum", "--runs-dir", str(self.runs_dir)]
+        self.num_drivers += 1
+        with self._output_path.open("wb") as output:
+            self.driver = subprocess.Popen(
+                [*command, "--name", self.name, *flags],
+                cwd=small_sweep.PROJECT,
+                env=_world(self.scratch),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def go_on(self) -> None:
+        """Asks for more trials after the sweep came to its end before all kills.
+
+        Raises:
+            Fault: it ended with an error.
+        """
+        self.check_done()
+        self.num_trials += MORE_TRIALS
+        self.say(f"the sweep has ended; it goes on to {self.num_trials} trials")
+        self.start()
+
+    def await_end(self) -> None:
+        """Lets the present driver come to its end.
+
+        Raises:
+            Fault: it hangs, or ends with an error.
+        """
+        known, said_s = -1, time.monotonic()
+        while not self.has_ended:
+            if len(self.events()) != known:
+                known, said_s = len(self.events()), time.monotonic()
+            if time.monotonic() - said_s > STALL_S:
+                raise Fault(f"the sweep hangs: {self.progress()}\n{self.output}")
+            time.sleep(0.1)
+        self.check_done()
+
+    def check_done(self) -> None:
+        """Raises Fault unless the driver has ended well."""
+        code = self.driver.poll() if self.driver else None
+        if code != EXIT_DONE:
+            raise Fault(f"the sweep ended with code {code}:\n{self.output}")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the present driver has."""
+        return self.driver is None or self.driver.poll() is not None
+
+    @property
+    def output(self) -> str:
+        """What the present driver has said."""
+        return self._output_path.read_text(errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        """So far."""
+        return small_sweep.events_of(self.folder)
+
+    def num_news(self) -> int:
+        """Events that tell of progress, so far."""
+        return sum(event["kind"] in NEWS for event in self.events())
+
+    def progress(self) -> str:
+        """How far the sweep is."""
+        counts = Counter(event["kind"] for event in self.events())
+        return ", ".join(f"{counts[kind]} {kind}" for kind in NEWS)
+
+    def hit(self, kind: str) -> Hit:
+        """Notes what is done to the sweep now."""
+        events = self.events()
+        made = Hit(
+            kind=kind,
+            at_s=round(self.seconds, 1),
+            after=events[-1]["kind"] if events else "",
+            num_reports=small_sweep.count(events, "report"),
+            num_ended=small_sweep.count(events, "trial_ended"),
+        )
+        self.hits.append(made)
+        return made
+
+    def end_descendants(self) -> None:
+        """Ends what a fault may have left running: all that has this torture's Ray folder."""
+        if self.driver is not None and self.driver.poll() is None:
+            self.driver.kill()
+            self.driver.wait()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("RAY_TMPDIR") == str(self.scratch):
+                    process.kill()
+
+    @property
+    def _output_path(self) -> Path:
+        return self.scratch / f"driver-{self.num_drivers}.log"
+
+
+def _world(scratch: Path) -> dict[str, str]:
+    """The environment, with a Ray of its own and no cluster to join."""
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return kept | {
+        "RAY_TMPDIR": str(scratch),
+        "WANDB_MODE": "offline",
+        "OMP_NUM_THREADS": "1",
+    }

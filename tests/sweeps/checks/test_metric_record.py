@@ -1,0 +1,109 @@
+"""A resume goes on only where its scores compare with those that the run has."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.checks import preflight, sweep_json
+from sweeps.checks.metric_record import check_metric, metric_record
+from sweeps.checks.preflight import Preflight
+from sweeps.config import SweepConfig, absolute
+from sweeps.recipes import samsum
+from sweeps.records.paths import RunPaths
+from tests.sweeps.commands import world
+from trainables.errors import SweepAborted
+
+STARTED = (
+    '{"time": "t", "kind": "trial_started", "trial_id": "t0000", "number": 0, "params": '
+    '{"lora_rank": 4, "lora_alpha": 8, "learning_rate": 0.001, "lora_dropout": 0.0, '
+    '"use_rslora": false, "target_modules": ["q_proj"]}}\n'
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
+
+
+@pytest.fixture(scope="module")
+def found() -> Preflight:
+    return preflight.check(replace(samsum(True), wandb="disabled"), is_resumed=False)
+
+
+def in_turkish(found: Preflight) -> Preflight:
+    """The same rows, scored by the rules of another language."""
+    scoring = replace(found.splits.scoring, language="turkish")
+    return replace(found, splits=replace(found.splits, scoring=scoring))
+
+
+def begun(config: SweepConfig, found: Preflight, *, has_trials: bool) -> RunPaths:
+    """A run whose process ended."""
+    with sweep_json.opened(config, found, is_resumed=False) as (paths, _):
+        if has_trials:
+            paths.events.write_text(STARTED)
+    return paths
+
+
+def test_resume_with_the_same_metric_goes_on(config: SweepConfig, found: Preflight) -> None:
+    paths = begun(config, found, has_trials=True)
+    before = sweep_json.read(paths)["metric"]
+    with sweep_json.opened(config, found, is_resumed=True):
+        pass
+    assert sweep_json.read(paths)["metric"] == before == metric_record(found)
+
+
+def test_resume_with_another_metric_is_refused_and_changes_nothing(
+    config: SweepConfig, found: Preflight
+) -> None:
+    paths = begun(config, found, has_trials=True)
+    before = paths.sweep_json.read_bytes()
+    refused = pytest.raises(SweepAborted, match="language english -> turkish")
+    with refused as told, sweep_json.opened(config, in_turkish(found), is_resumed=True):
+        pass
+    assert "another --name" in told.value.fix and "--resume" not in told.value.fix
+    assert paths.sweep_json.read_bytes() == before
+
+
+def test_run_without_a_trial_takes_the_metric_as_it_is_now(
+    config: SweepConfig, found: Preflight
+) -> None:
+    paths = begun(config, found, has_trials=False)
+    now = in_turkish(found)
+    with sweep_json.opened(config, now, is_resumed=True):
+        assert sweep_json.read(paths)["metric"] == metric_record(now)
+
+
+def saved(found: Preflight, **changes: Any) -> dict[str, Any]:
+    """The metric in the sweep.json of a run that began under other conditions."""
+    kept: dict[str, Any] = json.loads(json.dumps(metric_record(found)))
+    return kept | changes | {"fingerprint": "0" * 12}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"rules": "0" * 12}, "its code 0{12} -> "), ({"mode": "min"}, "mode min -> max")],
+)
+def test_other_code_or_direction_is_refused(
+    found: Preflight, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SweepAborted, match=told):
+        check_metric(saved(found, **changes), found)
+
+
+def test_other_versions_are_warned_of(found: Preflight, caplog: pytest.LogCaptureFixture) -> None:
+    versions = {**saved(found)["versions"], "nltk": "3.0"}
+    with caplog.at_level(logging.WARNING):
+        check_metric(saved(found, versions=versions), found)
+    assert "nltk 3.0 -> " in caplog.text and "unicode" not in caplog.text
+
+
+def test_run_of_a_version_without_fingerprints_goes_on(found: Preflight) -> None:
+    check_metric({"name": "rougeLsum", "mode": "max"}, found)
+    check_metric({}, found)

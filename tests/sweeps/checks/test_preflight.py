@@ -1,0 +1,396 @@
+"""What preflight finds: folders, models, data, GPU, login, cluster and database, before a start."""
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sweeps.checks import preflight
+from sweeps.config import SweepConfig
+from sweeps.recipes import samsum
+from tests.sweeps.commands import PROJECT, TINY, call, start, tree, world
+from trainables.errors import SweepAborted
+
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
+        monkeypatch.delenv(name)
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(folder: Path, *flags: str) -> tuple[str, str]:
+    """The refusal of a tiny sweep, which left folder as it was."""
+    before = tree(folder)
+    told = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
+    assert tree(folder) == before
+    return told
+
+
+def edit(name: str, **values: object) -> Damage:
+    """Changes values of a model's JSON file; None takes one away."""
+
+    def damage(model: Path) -> None:
+        content = json.loads((model / name).read_text()) | values
+        kept = {key: value for key, value in content.items() if value is not None}
+        (model / name).write_text(json.dumps(kept))
+
+    return damage
+
+
+def write(name: str, content: bytes) -> Damage:
+    return lambda model: (model / name).write_bytes(content)
+
+
+def remove(name: str) -> Damage:
+    return lambda model: (model / name).unlink()
+
+
+def pickle_weights(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def shard(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+def cut_weights(model: Path) -> None:
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+
+
+DAMAGED_MODELS: list[tuple[Damage, str]] = [
+    (edit("config.json", model_type="llama", architectures=["LlamaForCausalLM"]), "llama model"),
+    (edit("config.json", architectures=["Qwen3ForSequenceClassification"]), "not a Qwen causal"),
+    (edit("config.json", architectures=["Qwen3Model"]), "not a Qwen causal"),
+    (edit("config.json", architectures=None), "no architecture"),
+    (edit("config.json", model_type="qwen3_moe"), "qwen3_moe model"),
+    (edit("config.json", model_type="qwen\n3"), "qwen 3 model"),
+    (edit("config.json", hidden_size=None), "has no 'hidden_size'"),
+    (edit("config.json", hidden_size="wide"), "is damaged"),
+    (edit("config.json", hidden_size=[64]), "is damaged"),
+    (edit("config.json", num_attention_heads=0, head_dim=0), "is damaged"),
+    (edit("config.json", quantization_config={"quant_method": "fp8"}), "quantised already (fp8)"),
+    (edit("config.json", quantization_config="fp8"), "is damaged"),
+    (edit("config.json", architectures=7), "is damaged"),
+    (write("config.json", b'{"model_type": "qwen3", '), "is not JSON"),
+    (write("config.json", b"\xff\xfe"), "is not JSON"),
+    (write("config.json", b"[1]"), "is not a model's config"),
+    (write("config.json", b""), "is not JSON"),
+    (remove("config.json"), "has no config.json"),
+    (remove("model.safetensors"), "has no model.safetensors"),
+    (pickle_weights, "has no model.safetensors"),
+    (shard, "has no model-00002-of-00002.safetensors"),
+    (write("model.safetensors.index.json", b"{}"), "names no weights"),
+    (cut_weights, "no whole safetensors file"),
+    (write("model.safetensors", b""), "no whole safetensors file"),
+    (write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git-lfs|whole"),
+    (remove("tokenizer.json"), "has no tokenizer.json"),
+    (write("tokenizer.json", b"{"), "tokenizer.json is not JSON"),
+    (remove("tokenizer_config.json"), "has no tokenizer_config.json"),
+    (remove("chat_template.jinja"), "has no chat template"),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"), DAMAGED_MODELS, ids=[error for _, error in DAMAGED_MODELS]
+)
+def test_model_that_cannot_be_trained_is_told_before_any_trial(
+    damage: Damage, error: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(TINY / "model", model)
+    assert call("sweeps.run", "samsum", "--tiny", "--model", "model", "--dry-run").code == 0
+    damage(model)
+    told, fix = refused(tmp_path, "--model", "model")
+    assert any(part in told for part in error.split("|"))
+    assert any(word in fix for word in ("model", "folder", "download", "safetensors"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"layer_types": None, "use_sliding_window": True, "sliding_window": 64,
+         "max_window_layers": 2},
+        {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+    ],
+)  # fmt: skip
+def test_model_that_packs_cannot_train_offers_the_other_engine(
+    values: dict[str, object], tmp_path: Path
+) -> None:
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    edit("config.json", **values)(tmp_path / "model")
+    told, fix = refused(tmp_path, "--model", "model")
+    assert told == f"{tmp_path}/model has layers with sliding attention, which packs cannot train"
+    assert fix == "add --engine solo"
+    flags = ("samsum", "--tiny", "--model", "model", "--dry-run")
+    assert call("sweeps.run", *flags, "--engine", "solo").code == 0
+
+
+@pytest.mark.parametrize("model", ["nowhere/at/all", "/nowhere", "./nowhere", "~/nowhere", "a b"])
+def test_model_that_is_not_there_is_named(model: str, tmp_path: Path) -> None:
+    told, fix = refused(tmp_path, "--model", model)
+    assert model in told
+    assert "--model DIR" in fix
+
+
+def test_hub_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        flags = ("samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B")
+        ended = start("sweeps.run", *flags, folder=tmp_path, HF_ENDPOINT=endpoint)
+    assert f"the Hub at {endpoint} is unreachable" in ended.refusal()[0]
+
+
+def test_own_data_without_a_hub_is_asked_for(tmp_path: Path) -> None:
+    """A recipe without data, of a model folder: the dataset's turn to be unreachable."""
+    source = (
+        "from dataclasses import replace\nfrom sweeps.recipes import samsum\n"
+        "def recipe(t):\n    return replace(samsum(True), data=None)\n"
+    )
+    (tmp_path / "mine.py").write_text(source)
+    error, fix = start("sweeps.run", "mine.py", "--tiny", folder=tmp_path).refusal()
+    assert "cannot download" in error and "is unreachable" in error
+    assert "--data DIR" in fix
+
+
+def test_offline_switch_is_told_at_once(tmp_path: Path) -> None:
+    flags = ("samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B")
+    ended = start("sweeps.run", *flags, folder=tmp_path, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE" in ended.refusal()[0]
+    assert ended.seconds < 5
+
+
+GOOD_ROW = b'{"id": "1", "dialogue": "Ann: Hi", "summary": "Hi."}\n'
+
+DAMAGED_DATA: list[tuple[str, bytes | None, str]] = [
+    ("train.jsonl", None, "no train split in"),
+    ("test.jsonl", None, "no test split in"),
+    ("train.jsonl", b'{"id": "1", "chat": "Ann: Hi", "summary": "x"}\n', "found id, chat, summary"),
+    ("train.jsonl", b'{"id": "1", "two\\nlines": "Ann"}\n', "found id, two lines"),
+    ("train.jsonl", b"", "each a row"),
+    ("train.jsonl", b'{"id": "1", "dialogue": " ", "summary": "x"}\n', "has no usable row"),
+    ("validation.jsonl", b'{"id": "1", "dialogue": "A", "summary": null}\n', "has no usable row"),
+    ("train.jsonl", GOOD_ROW + b'{"id": "2", "dial', "cannot read"),
+    ("train.jsonl", b"3\n", "each a row"),
+    ("train.jsonl", GOOD_ROW.replace(b"Hi", b"H\xe9"), "cannot read"),
+    ("train.csv", b"id,dialogue,summary\n1,\x81\x8d,x\n", "cannot read"),
+    ("train.csv", b"", "cannot read"),
+    ("train.csv", b"id,dialogue,summary\n1,a,b\n1,2,3,4,5\n", "cannot read"),
+    ("train.parquet", b"PAR1 no", "cannot read"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "error"), DAMAGED_DATA)
+def test_data_that_cannot_be_used_is_told_before_any_trial(
+    name: str, content: bytes | None, error: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(TINY / "samsum", data)
+    (data / name).with_suffix(".jsonl").unlink()
+    if content is not None:
+        (data / name).write_bytes(content)
+    told, _ = refused(tmp_path, "--data", "data")
+    assert error in told
+
+
+@pytest.mark.parametrize("data", ["nowhere", "no\nwhere", "s3://bucket/data"])
+def test_data_folder_that_is_not_there_is_named(data: str, tmp_path: Path) -> None:
+    told, fix = refused(tmp_path, "--data", data)
+    assert "does not exist" in told
+    assert "--data" in fix
+
+
+def run_folder(tmp_path: Path, name: str, *, has_record: bool = True) -> Path:
+    """A run's folder, as a sweep leaves it."""
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    if has_record:
+        (folder / "sweep.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("runs_dir", ["runs", "my runs"])
+def test_taken_name_offers_a_command_that_resumes(runs_dir: str, tmp_path: Path) -> None:
+    run_folder(tmp_path, f"{runs_dir}/mine")
+    told, fix = refused(tmp_path, "--name", "mine", "--runs-dir", runs_dir)
+    assert told == f"the run 'mine' exists already in {runs_dir}"
+    words = shlex.split(fix.partition("go on with it: ")[2])
+    where = [] if runs_dir == "runs" else ["--runs-dir", runs_dir]
+    resume = [
+        "python",
+        "-m",
+        "sweeps.run",
+        "samsum",
+        "--tiny",
+        "--name",
+        "mine",
+        *where,
+        "--resume",
+    ]
+    assert words == resume
+    assert "mine/sweep.json cannot be read" in call(*words[2:]).refusal()[0]
+
+
+def test_taken_name_without_a_record_offers_no_resume(tmp_path: Path) -> None:
+    run_folder(tmp_path, "runs/mine", has_record=False)
+    assert refused(tmp_path, "--name", "mine")[1] == "choose another --name"
+
+
+def test_dangling_link_is_a_taken_name(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(tmp_path / "gone")
+    assert "exists already" in refused(tmp_path, "--name", "mine")[0]
+
+
+@pytest.mark.parametrize("runs_dir", ["file", "file/below/it"])
+def test_runs_folder_below_a_file_is_refused(runs_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    told, fix = refused(tmp_path, "--runs-dir", runs_dir)
+    assert "cannot be written" in told
+    assert "--runs-dir DIR" in fix
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
+def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    """The command itself may not be readable for that user, so a fork asks."""
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            preflight.check_run_folder(_tiny(runs_dir="theirs"), is_resumed=False)
+            os._exit(1)
+        except SweepAborted as told:
+            os._exit(0 if "cannot be written" in told.error else 2)
+        except BaseException:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_resumed_run_needs_no_free_name(tmp_path: Path) -> None:
+    run_folder(tmp_path, "runs/mine")
+    preflight.check_run_folder(_tiny(name="mine"), is_resumed=True)
+
+
+def test_real_run_without_a_gpu_offers_the_tiny_one() -> None:
+    told, fix = call("sweeps.run", "samsum").refusal()
+    assert "no GPU found" in told
+    words = shlex.split(fix.partition(": ")[2].partition(";")[0])
+    assert call(*words[2:], "--dry-run").code == 0
+
+
+def test_trial_runs_here_so_a_cluster_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert "no GPU found" in call("sweeps.trial", "samsum").refusal()[0]
+        assert "no GPU found" not in call("sweeps.run", "samsum").refusal()[0]
+
+
+def test_a_ray_of_its_own_has_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert "no GPU found" in call("sweeps.run", "samsum").refusal()[0]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_cluster_that_does_not_answer_is_named(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:9")
+    told, fix = refused(tmp_path)
+    assert told == f"the Ray cluster at RAY_ADDRESS={scheme}127.0.0.1:9 does not answer"
+    assert "RAY_ADDRESS" in fix
+
+
+@pytest.mark.parametrize("address", ["http://10.0.0.1:8265", "10.0.0.1", "ray://10.0.0.1"])
+def test_what_is_no_address_of_ray_is_named(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    told, fix = refused(tmp_path)
+    assert told == f"RAY_ADDRESS={address} is no address of a Ray cluster"
+    assert "HOST:PORT" in fix
+
+
+def test_temporary_folder_too_long_for_rays_sockets_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 40)
+    told, fix = refused(tmp_path)
+    assert "too long a name for Ray's sockets" in told
+    assert "RAY_TMPDIR=/tmp" in fix
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 20)
+    assert call("sweeps.run", "samsum", "--tiny", "--dry-run").code == 0
+
+
+def test_bad_wandb_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    told, fix = refused(tmp_path)
+    assert "WANDB_MODE is 'nonsense'" in told
+    assert "--wandb" in fix
+
+
+STORAGES = [
+    ("nonsense", "Could not parse"),
+    ("http://x/y", "Can't load plugin"),
+    ("mysql://u:s3cret@x/y", "MySQLdb"),
+    ("postgresql+psycopg://u:s3cret@127.0.0.1:9/x", "refused"),
+    ("postgresql+psycopg://u:s3cret@127.0.0.1:port/x", "port"),
+    ("sqlite:///nowhere/x.db", "cannot be written"),
+    ("sqlite:///folder", "cannot be written"),
+    ("sqlite:///text", "file is not a database"),
+]
+
+
+@pytest.mark.parametrize(("url", "error"), STORAGES)
+def test_study_storage_that_cannot_be_used_is_told_without_its_password(
+    url: str, error: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("no database " * 100)
+    told, fix = refused(tmp_path, "--study-storage", url)
+    assert "the study storage" in told and error in told
+    assert "s3cret" not in told + fix
+
+
+def test_study_of_the_same_name_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/studies.db"
+    optuna.create_study(storage=url, study_name="mine")
+    assert "a study named 'mine'" in refused(tmp_path, "--study-storage", url, "--name", "mine")[0]
+    flags = ("samsum", "--tiny", "--study-storage", url, "--dry-run")
+    assert call("sweeps.run", *flags, "--name", "other").code == 0
+
+
+def test_new_sqlite_storage_is_not_made_by_looking(tmp_path: Path) -> None:
+    flags = ("samsum", "--tiny", "--study-storage", "sqlite:///new.db", "--dry-run")
+    assert call("sweeps.run", *flags).code == 0
+    assert not (tmp_path / "new.db").exists()
+    sqlite3.connect(tmp_path / "new.db").close()
+    assert call("sweeps.run", *flags).code == 0
+
+
+def test_everything_is_found_without_torch_and_ray(tmp_path: Path) -> None:
+    code = (
+        "import sys; from sweeps.run import main; main(['samsum', '--tiny', '--dry-run']); "
+        "sys.exit(bool({'torch', 'ray', 'wandb'} & set(sys.modules)))"
+    )
+    (tmp_path / "probe.py").write_text(code)
+    assert start("probe", folder=tmp_path, PYTHONPATH=f"{PROJECT}:{tmp_path}").code == 0
+
+
+def _tiny(**values: object) -> SweepConfig:
+    return replace(samsum(True), **values)  # type: ignore[arg-type]

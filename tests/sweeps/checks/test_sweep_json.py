@@ -1,0 +1,384 @@
+"""A run's folder: whole from its first moment, held by one process, resumed only as it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.checks import preflight, sweep_json
+from sweeps.checks.preflight import Preflight
+from sweeps.config import SweepConfig, absolute, from_json, to_json
+from sweeps.recipes import samsum
+from sweeps.records.paths import RunPaths
+from tests.sweeps.commands import call, start, tree, world
+from trainables.errors import SweepAborted
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
+        monkeypatch.delenv(name)
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> SweepConfig:
+    return absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
+
+
+@pytest.fixture(scope="module")
+def found() -> Preflight:
+    """What preflight finds of the tiny sweep."""
+    return preflight.check(replace(samsum(True), wandb="disabled"), is_resumed=False)
+
+
+def begin(config: SweepConfig, found: Preflight) -> dict[str, Any]:
+    """Opens a new run and leaves it; returns its record."""
+    with sweep_json.opened(config, found, is_resumed=False) as (paths, identity):
+        content = sweep_json.read(paths)
+    assert (content["sweep_id"], content["name"]) == (identity.sweep_id, identity.name)
+    return content
+
+
+def test_record_says_what_was_asked_on_what(config: SweepConfig, found: Preflight) -> None:
+    content = begin(config, found)
+    assert from_json(content["config"]) == config
+    assert content["config"]["seed"] == config.seed
+    assert content["rows"] == found.splits.counts
+    assert content["rows"]["train"] == len(found.splits.train)
+    assert content["rungs"] == list(config.rungs)
+    assert content["metric"]["name"] == "rougeLsum" and content["metric"]["mode"] == "max"
+    assert len(content["metric"]["fingerprint"]) == 12
+    assert content["versions"].keys() == set(preflight.PACKAGES)
+    assert content["versions"]["torch"] != "not installed"
+    assert {"cpus", "memory_gib", "gpus"} <= content["hardware"].keys()
+    assert content["hardware"]["cpus"] == os.cpu_count()
+    commit = content["git_commit"]
+    assert commit is None or len(commit.removesuffix("+changes")) == 40
+    assert content["created"].startswith("20")
+
+
+def test_two_runs_have_different_ids(config: SweepConfig, found: Preflight) -> None:
+    other = replace(config, name="other")
+    assert begin(config, found)["sweep_id"] != begin(other, found)["sweep_id"]
+
+
+def test_password_of_the_study_storage_is_not_kept(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    url = "postgresql+psycopg://user:s3cret@host:5432/optuna"
+    private = replace(config, study_storage=url)
+    begin(private, found)
+    with sweep_json.opened(private, found, is_resumed=True):
+        pass
+    assert not any(b"s3cret" in (content or b"") for content in tree(tmp_path).values())
+    saved = sweep_json.saved_config(config, is_named=True)
+    with pytest.raises(SweepAborted, match="needs its password") as told:
+        sweep_json.check_resumable(saved, saved)
+    assert "--study-storage postgresql+psycopg://user:PASSWORD@host:5432/optuna" in told.value.fix
+    sweep_json.check_resumable(saved, private)
+
+
+WATCHER = """
+import os, sys
+folder = sys.argv[1]
+print("ready", flush=True)
+seen = 0
+while seen < 30:
+    for name in os.listdir(folder):
+        if name.startswith("."):
+            continue
+        if not os.path.isfile(os.path.join(folder, name, "sweep.json")):
+            sys.exit(f"{name} has no sweep.json")
+    seen = sum(not name.startswith(".") for name in os.listdir(folder))
+"""
+
+
+def test_run_folder_is_never_seen_without_its_record(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", WATCHER, str(tmp_path / "runs")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
+    for number in range(30):
+        sweep_json._create(RunPaths.of(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000})
+    _, complaint = watcher.communicate(timeout=60)
+    assert (watcher.returncode, complaint) == (0, "")
+
+
+def test_folder_that_cannot_be_made_leaves_nothing(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "mine" / "taken").mkdir(parents=True)
+    with pytest.raises(SweepAborted, match="cannot be made"):
+        begin(config, found)
+    assert set(tree(tmp_path)) == {"runs", "runs/mine", "runs/mine/taken"}
+
+
+HOLDER = """
+import sys, time
+from sweeps import record
+from sweeps.records.paths import RunPaths
+with record._locked(RunPaths.of("runs", "mine")):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """Another process that works on the run."""
+    begin(config, found)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], cwd=tmp_path, env=world(tmp_path),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_second_process_is_refused_and_changes_nothing(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    before = tree(tmp_path)
+    flags = ("samsum", "--tiny", "--name", "mine", "--resume")
+    error, fix = start("sweeps.run", *flags, "--num-trials", "13", folder=tmp_path).refusal()
+    assert "another process works on the run" in error
+    assert "wait" in fix
+    assert tree(tmp_path) == before
+
+
+def test_killed_process_leaves_no_lock(
+    holder: subprocess.Popen[str], config: SweepConfig, found: Preflight
+) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with sweep_json.opened(config, found, is_resumed=True) as (paths, _):
+        assert paths.lock.exists()
+
+
+def test_mistake_found_before_the_first_trial_takes_the_new_run_away(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(SweepAborted),
+        sweep_json.opened(config, found, is_resumed=False) as (paths, _),
+    ):
+        paths.events.write_text('{"time": "t", "kind": "sweep_started", "name": "mine"}\n')
+        raise SweepAborted("no GPU found", "get one")
+    assert set(tree(tmp_path)) == {"runs"}
+
+
+STARTED = (
+    '{"time": "t", "kind": "trial_started", "trial_id": "t0000", "number": 0, "params": '
+    '{"lora_rank": 8, "lora_alpha": 8.0, "lora_dropout": 0.0, "learning_rate": 0.001, '
+    '"use_rslora": false, "target_modules": ["q_proj"]}}\n'
+)
+
+
+@pytest.mark.parametrize("events", [STARTED, "damaged\n{}\n"])
+def test_mistake_after_a_trial_began_keeps_the_run(
+    events: str, config: SweepConfig, found: Preflight
+) -> None:
+    with (
+        pytest.raises(SweepAborted),
+        sweep_json.opened(config, found, is_resumed=False) as (paths, _),
+    ):
+        paths.events.write_text(events)
+        raise SweepAborted("the disk is full", "free some")
+    assert paths.events.read_text() == events
+
+
+def test_full_disk_before_the_first_trial_keeps_the_run_that_is_to_be_resumed(
+    config: SweepConfig, found: Preflight
+) -> None:
+    with (
+        pytest.raises(SweepAborted),
+        sweep_json.opened(config, found, is_resumed=False) as (paths, _),
+    ):
+        raise SweepAborted("the disk is full", "repeat the command with --resume")
+    assert paths.sweep_json.is_file()
+
+
+def test_resumed_run_is_kept_whatever_is_wrong(config: SweepConfig, found: Preflight) -> None:
+    begin(config, found)
+    with (
+        pytest.raises(SweepAborted),
+        sweep_json.opened(config, found, is_resumed=True) as (paths, _),
+    ):
+        raise SweepAborted("no GPU found", "get one")
+    assert paths.sweep_json.is_file()
+
+
+def test_saved_config_comes_back_where_the_run_lies_now(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    begin(config, found)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "runs" / "mine").rename(tmp_path / "moved" / "yours")
+    asked = replace(samsum(True), runs_dir="moved", name="yours")
+    assert sweep_json.saved_config(asked, is_named=True) == replace(
+        config, runs_dir="moved", name="yours"
+    )
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "task": "other", "model": "other/model", "data": "/other", "recipe": "other", "tiny": False,
+    "schedule": "cosine", "compute_dtype": "float32", "max_new_tokens": 9, "eval_batch_size": 9,
+    "batch_size": 16, "micro_batch_size": 4, "max_length_tokens": 99, "warmup_frac": 0.5,
+    "weight_decay": 0.5, "max_grad_norm": 0.5, "eval_rows": 9, "seed": 9, "max_steps": 99,
+    "num_rungs": 1, "reduction_factor": 9, "start_points": (),
+    "num_trials": 99, "slots_per_gpu": 9, "gpus": 9, "max_failures": 9, "runs_dir": "other",
+    "name": "other", "wandb": "disabled", "wandb_project": "other", "wandb_entity": "other",
+    "study_storage": "sqlite:///other.db", "engine": "solo", "low_rung_eval_rows": 9,
+    "time_budget": "9h", "gpu_hours": 9.0, "estimate": False,
+    "thinking": True, "bertscore": "on", "bertscore_encoder": "other/encoder", "bertscore_layer": 1,
+    "finals": False, "num_finalists": 9, "num_final_seeds": 9, "sampler": "random",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*OTHER_VALUES, "space", "task_options"])
+def test_resume_may_change_how_it_runs_but_not_what_a_score_means(
+    name: str, config: SweepConfig
+) -> None:
+    nested = {
+        "space": replace(config.space, lora_ranks=(1,)),
+        "task_options": replace(config.task_options, label_names=("0=no",)),
+    }
+    asked = replace(config, **{name: (nested | OTHER_VALUES)[name]})
+    assert asked != config
+    if name in sweep_json.CHANGEABLE:
+        sweep_json.check_resumable(config, asked)
+        return
+    with pytest.raises(SweepAborted) as told:
+        sweep_json.check_resumable(config, asked)
+    flags = {"space": "lora-ranks", "task_options": "label-names"}
+    flag = flags.get(name, name.replace("_", "-"))
+    assert told.value.error.endswith(f"these differ: --{flag}")
+
+
+def test_every_field_is_changed_above() -> None:
+    names = {f.name for f in fields(SweepConfig)}
+    assert names - OTHER_VALUES.keys() == {"space", "task_options"}
+    assert names > sweep_json.CHANGEABLE
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "fix"),
+    [
+        ([], "needs the name", "--name with one of: mine"),
+        (["--name", "none"], "there is no sweep 'none'", "--name with one of: mine"),
+        (["--name", "mine", "--max-steps", "91"], "--max-steps", "leave them out"),
+        (["--name", "mine", "--seed", "1", "--lora-ranks", "8"], "--seed, --lora-ranks", "leave"),
+        (["--name", "mine", "--runs-dir", "other"], "no sweep 'mine' in other", "begin a new"),
+        (["--name", "mine", "--num-trials", "0"], "num_trials", "--help"),
+    ],
+)
+def test_resume_that_cannot_be_leaves_the_run_untouched(
+    flags: list[str], error: str, fix: str, config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    begin(config, found)
+    (tmp_path / "runs" / ".aside.0123").mkdir()
+    (tmp_path / "runs" / ".aside.0123" / "sweep.json").write_text("{}")
+    before = tree(tmp_path)
+    told = call("sweeps.run", "samsum", "--tiny", "--resume", *flags).refusal()
+    assert error in told[0]
+    assert fix in told[1]
+    assert ".aside" not in told[1]
+    assert tree(tmp_path) == before
+
+
+def _without(content: dict[str, Any], *keys: str) -> str:
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lambda c: "", "Expecting value"),
+        (lambda c: json.dumps(c)[:-9], "Unterminated"),
+        (lambda c: "[]", "cannot be read"),
+        (lambda c: "null", "cannot be read"),
+        (lambda c: _without(c, "config"), "it has no 'config'"),
+        (lambda c: _without(c, "sweep_id"), "it has no 'sweep_id'"),
+        (lambda c: _without(c, "config", "model"), "model"),
+        (lambda c: json.dumps(c).replace('"max_steps": 90', '"max_steps": "x"'), "max_steps"),
+        (lambda c: json.dumps(c).replace('"max_steps": 90', '"max_steps": -1'), "max_steps"),
+    ],
+)
+def test_damaged_record_is_told_and_kept(
+    damage: Any, error: str, config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    content = begin(config, found)
+    (tmp_path / "runs" / "mine" / "sweep.json").write_text(damage(content))
+    before = tree(tmp_path)
+    flags = ("samsum", "--tiny", "--resume", "--name", "mine")
+    told, fix = call("sweeps.run", *flags).refusal()
+    assert "sweep.json cannot be read" in told
+    assert error in told
+    assert "begin a new sweep" in fix
+    assert tree(tmp_path) == before
+
+
+def test_run_without_a_record_is_no_sweep(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    flags = ("samsum", "--tiny", "--resume", "--name", "mine")
+    assert call("sweeps.run", *flags).refusal()[0] == "there is no sweep 'mine' in runs"
+
+
+def test_resume_plans_the_saved_sweep(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    begin(replace(config, max_steps=77, num_trials=5), found)
+    before = tree(tmp_path)
+    flags = ("samsum", "--resume", "--name", "mine", "--num-trials", "6", "--dry-run")
+    ended = call("sweeps.run", *flags)
+    assert ended.code == 0, ended.stderr
+    assert "mine: 6 trials" in ended.stdout
+    assert "77 steps of 8 rows" in ended.stdout
+    assert tree(tmp_path) == before
+
+
+def test_recipe_with_a_fixed_name_resumes_by_it(
+    config: SweepConfig, found: Preflight, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom sweeps.recipes import samsum\n"
+        "def recipe(is_tiny):\n    return replace(samsum(is_tiny), name='mine')\n"
+    )
+    begin(config, found)
+    for flags in ([], ["--name", "mine"], ["--name=mine"]):
+        ended = call("sweeps.run", "mine.py", "--tiny", "--resume", *flags, "--dry-run")
+        assert ended.code == 0, ended.stderr
+
+
+def test_absolute_folders_outlive_a_change_of_place(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    config = absolute(replace(samsum(True), model="model", data="data"))
+    assert (config.model, config.data) == (str(tmp_path / "model"), str(tmp_path / "data"))
+    hub = absolute(replace(samsum(True), model="Qwen/Qwen3-0.6B", data=None))
+    assert (hub.model, hub.data) == ("Qwen/Qwen3-0.6B", None)
+
+
+def test_config_survives_json(config: SweepConfig) -> None:
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config

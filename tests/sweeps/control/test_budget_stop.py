@@ -1,0 +1,127 @@
+"""A search at the end of its budget: nobody begins, who comes too late ends, the finals follow."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.config import SweepConfig
+from sweeps.control.budget_stop import Limit
+from sweeps.control.controller import TrialBook
+from sweeps.cost.budget import Budget
+from sweeps.cost.forecast import Forecast
+from sweeps.records.events import EventLog, read_events, replay
+from sweeps.records.paths import RunPaths
+from sweeps.records.trials_csv import BUDGET_REASON
+from sweeps.search.study import Search, open_study
+from tests.sweeps.cost.test_forecast import Clock
+from tests.sweeps.invented_load import Steady, make_load
+from tests.sweeps.invented_sweep import METRIC, make_config, make_report
+
+BUDGET_S = 100.0
+
+
+@dataclasses.dataclass
+class Scene:
+    """A real book under a budget, with a clock of its own."""
+
+    config: SweepConfig
+    paths: RunPaths
+    clock: Clock
+    book: TrialBook
+    limit: Limit
+
+    def report(self, trial_id: str, step: int, value: float = 1.0) -> dict[str, bool]:
+        """A report that came at the pace that was measured."""
+        made = make_report(trial_id, step, value)
+        return self.limit.applied_to(self.book.report(dataclasses.replace(made, seconds=step)))
+
+    def ends(self) -> dict[str, tuple[Any, str]]:
+        """Status and reason of each trial of the search."""
+        found = replay(read_events(self.paths.events))
+        return {one.trial_id: (one.status, one.reason) for one in found}
+
+
+def make_scene(folder: Path, **changes: Any) -> Scene:
+    config = make_config(num_trials=20, reduction_factor=2, num_rungs=2, max_steps=10, **changes)
+    paths = RunPaths.of(str(folder), config.name)
+    clock = Clock()
+    load = make_load(
+        num_trials=20, rungs=config.rungs, eval_rows=(0, 0), test_rows=0,
+        num_final_runs=8 if config.finals else 0,
+    )  # fmt: skip
+    forecast = Forecast(load, METRIC, now_s=clock)
+    forecast.measured(Steady(1.0))
+    log = EventLog(paths.events)
+    study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
+    search = Search(study, config.space, 0, 5)
+    book = TrialBook(config, paths, METRIC, search, log, (forecast,))
+    budget = Budget(config, load, BUDGET_S, forecast, now_s=clock)
+    return Scene(config, paths, clock, book, Limit(book, (), budget))
+
+
+def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    assert scene.config.rungs == (5, 10)
+    for _ in range(2):
+        scene.book.next_trial()
+    scene.clock.now_s = 1000.0 + BUDGET_S - 6.0
+    assert scene.report("t0000", 5) == {"t0000": False}
+    late = ("stopped", BUDGET_REASON)
+    assert scene.ends() == {"t0000": late, "t0001": (None, "")}  # it may report any moment
+    scene.clock.now_s += 6.0
+    scene.limit.keep()
+    assert scene.ends() == {"t0000": late, "t0001": late}
+    assert scene.book.num_left == 0 and scene.book.next_trial() is None
+
+
+def test_what_asha_stopped_keeps_its_own_reason(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    for _ in range(3):
+        scene.book.next_trial()
+    scene.clock.now_s = 1000.0 + BUDGET_S - 6.0
+    scene.report("t0000", 5, value=3.0)
+    assert scene.report("t0001", 5, value=1.0) == {"t0001": False}
+    scene.clock.now_s += 6.0
+    scene.limit.keep()
+    ends = scene.ends()
+    assert ends["t0001"][1].startswith("place 2 of 2")
+    assert ends["t0000"][1] == ends["t0002"][1] == BUDGET_REASON
+
+
+def test_the_finals_follow_and_are_left_alone(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, finals=True, num_finalists=1, num_final_seeds=2)
+    scene.book.next_trial()
+    scene.clock.now_s += 5.0
+    scene.report("t0000", 5)
+    scene.clock.now_s += BUDGET_S
+    scene.limit.keep()
+    assert scene.ends() == {"t0000": ("stopped", BUDGET_REASON)}
+    run = scene.book.next_trial()
+    assert run is not None and run.trial_id == "f0000s1"
+    scene.clock.now_s += BUDGET_S
+    assert scene.report("f0000s1", 5) == {"f0000s1": True}
+    assert scene.report("f0000s1", 10) == {"f0000s1": False}  # its last step: completed
+    assert scene.book.num_left == 1
+
+
+@pytest.mark.parametrize("finals", [True, False])
+def test_while_there_is_time_nobody_is_stopped(tmp_path: Path, finals: bool) -> None:
+    scene = make_scene(tmp_path, finals=finals)
+    for _ in range(4):
+        scene.book.next_trial()
+    scene.limit.keep()
+    scene.clock.now_s += 5.0
+    assert scene.report("t0000", 5) == {"t0000": True}
+    assert scene.book.next_trial() is not None
+
+
+def test_without_a_budget_nothing_is_looked_at(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    limit = Limit(scene.book, (), None)
+    scene.book.next_trial()
+    scene.clock.now_s += 10 * BUDGET_S
+    limit.keep()
+    assert not limit.is_due and limit.applied_to({"t0000": True}) == {"t0000": True}
+    assert scene.book.num_left == 20

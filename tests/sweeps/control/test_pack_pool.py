@@ -1,0 +1,86 @@
+"""The final test is shared by the packs that are up, and done whichever of them are not."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import ray
+from ray.actor import ActorHandle
+
+from cluster.connect import connect
+from sweeps.control import pack_pool
+from sweeps.cost.allocation import Lanes
+from tests.sweeps.invented_sweep import make_config
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+
+LANES = Lanes(
+    concurrency=1, final_concurrency=1, num_cpus=2, num_gpus=0, slots_per_gpu=1, capacity=None
+)
+BASE = {"validation_base", "test_base"}
+Asked = list[tuple[list[str], bool]]
+Start = Callable[..., ActorHandle]
+
+
+class PackStub:
+    """A pack as far as the final test goes: its answers name it and what it was asked."""
+
+    def __init__(self, name: str, dies_of: str | None) -> None:
+        self._name = name
+        self._dies_of = dies_of
+        self._asked: Asked = []
+
+    def final_scores(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, str]:
+        self._asked.append((list(adapters), has_base))
+        if self._dies_of in adapters or (self._dies_of == "base" and has_base):
+            os._exit(1)
+        return {
+            name: f"{name} by {self._name}" for name in (BASE if has_base else set()) | {*adapters}
+        }
+
+    def asked(self) -> Asked:
+        return self._asked
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    with connect(num_local_cpus=2):
+
+        def started(name: str, dies_of: str | None = None) -> ActorHandle:
+            return ray.remote(num_cpus=0)(PackStub).remote(name, dies_of)
+
+        yield started
+
+
+def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, str]:
+    ray.get([actor.asked.remote() for actor in actors])  # they are up
+    adapters = {name: Path(name) for name in names}
+    found = pack_pool.final_scores(actors, LANES, make_config().settings, adapters)
+    assert found.keys() == BASE | {*names}
+    return {name: str(scored) for name, scored in found.items()}
+
+
+@pytest.mark.parametrize("num_packs", [1, 2, 3, 5])
+def test_one_pack_has_the_base_and_the_others_share_the_adapters(
+    start: Start, num_packs: int
+) -> None:
+    names = ["a", "b", "c"]
+    actors = [start(str(number)) for number in range(num_packs)]
+    scores_of(actors, names)
+    asked = [part for actor in actors for part in ray.get(actor.asked.remote())]
+    assert sorted(name for part, _ in asked for name in part) == names
+    assert [has_base for _, has_base in asked] == [True, *[False] * (min(num_packs, 4) - 1)]
+    sizes = [len(part) for part, _ in asked]
+    assert num_packs == 1 or (sizes[0] == 0 and max(sizes[1:]) - min(sizes[1:]) <= 1)
+
+
+@pytest.mark.parametrize(("dead", "dies_of"), [(0, "base"), (1, "a"), (2, "b")])
+def test_what_a_pack_dies_of_another_does_with_all_the_rest(
+    start: Start, dead: int, dies_of: str
+) -> None:
+    actors = [start(str(place), dies_of if place == dead else None) for place in range(3)]
+    found = scores_of(actors, ["a", "b"])
+    (by,) = {scored.split()[-1] for scored in found.values()}
+    assert by != str(dead)

@@ -1,0 +1,228 @@
+"""What Tune is told about a result, and what its end means. No Ray runs here."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from ray.tune.execution.tune_controller import _get_max_pending_trials
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, SearchGenerator
+from ray.tune.tune import _setup_signal_catching
+
+from sweeps.control import ray_tuner
+from sweeps.control.budget_stop import Limit
+from sweeps.control.controller import TrialBook
+from sweeps.control.ray_tuner import _BookCallback, _BookScheduler, _BookSearcher, _tune_config
+from sweeps.cost.allocation import Lanes
+from sweeps.records.events import EventLog, TrialHistory, read_events, replay
+from sweeps.records.paths import RunPaths
+from sweeps.search.study import Search
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_report
+from trainables import trial as trainable
+from trainables.config import TrialReport
+from trainables.errors import SweepAborted
+
+STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
+Told = list[tuple[int, dict[str, bool]]]
+
+
+class Sweep:
+    """A book with three trials, Tune's scheduler over it, and a pack that notes what it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        config = make_config(num_trials=3, start_points=())
+        self.paths = RunPaths(folder)
+        search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
+        self.book = TrialBook(config, self.paths, METRIC, search, EventLog(self.paths.events))
+        while self.book.next_trial() is not None:
+            pass
+        self.told: Told = []
+        self.events_when_told: list[int] = []
+        pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
+        self.scheduler = _BookScheduler(self.book, [pack], Limit(self.book, [pack], None))
+
+    def _note(self, step: int, goes_on: dict[str, bool]) -> None:
+        self.told.append((step, goes_on))
+        self.events_when_told.append(len(read_events(self.paths.events)))
+
+    def result(self, trial_id: str, **result: Any) -> str:
+        """Tune's decision on a result."""
+        trial: Any = SimpleNamespace(config={"trial_id": trial_id})
+        return self.scheduler.on_trial_result(None, trial, {"done": False, **result})
+
+    @property
+    def histories(self) -> list[TrialHistory]:
+        return replay(read_events(self.paths.events))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path)
+
+
+def together(step: int, **values: float) -> list[TrialReport]:
+    """The reports of trials that were scored together."""
+    alone = [make_report(trial_id, step, value) for trial_id, value in values.items()]
+    return [
+        dataclasses.replace(one, cohort=tuple(other for other in alone if other is not one))
+        for one in alone
+    ]
+
+
+def test_packs_hear_of_a_whole_cohort_from_its_first_report(sweep: Sweep) -> None:
+    reports = together(1, t0000=1.0, t0001=3.0, t0002=2.0)
+    found = {r.trial_id: sweep.result(r.trial_id, **{trainable.REPORT: r}) for r in reports}
+    assert found == {"t0000": STOP, "t0001": CONTINUE, "t0002": STOP}
+    assert sweep.told[0] == (1, {"t0000": False, "t0001": True, "t0002": False})
+    assert sweep.events_when_told[0] == len(read_events(sweep.paths.events))
+    assert sweep.told[1:] == [(1, {"t0001": True}), (1, {"t0002": False})]
+
+
+def test_report_without_the_metric_stops_its_trial_as_failed(sweep: Sweep) -> None:
+    report = dataclasses.replace(make_report("t0000", 1, 1.0), metrics={})
+    assert sweep.result("t0000", **{trainable.REPORT: report}) == STOP
+    assert sweep.histories[0].status == "failed"
+    assert sweep.told == [(1, {"t0000": False})]
+
+
+@pytest.mark.parametrize("has_reported", [False, True])
+def test_process_that_ends_before_its_trial_does_fails_it(sweep: Sweep, has_reported: bool) -> None:
+    """Tune then gives the last result again, as done; a result of nothing if there was none."""
+    last: dict[str, Any] = {}
+    if has_reported:
+        last = {trainable.REPORT: make_report("t0000", 1, 1.0)}
+        assert sweep.result("t0000", **last) == CONTINUE
+    assert sweep.result("t0000", **last | {"done": True}) == STOP
+    assert sweep.histories[0].status == "failed"
+    assert sweep.histories[0].reason == "its process ended before its last step"
+
+
+def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None:
+    for step in (1, 3, 9):
+        sweep.result("t0000", **{trainable.REPORT: make_report("t0000", step, 1.0)})
+    assert sweep.result("t0000", done=True) == STOP
+    assert sweep.histories[0].status == "completed"
+
+
+def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
+    report = together(1, t0000=1.0, t0001=3.0)[0]
+    result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
+    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
+    callback.on_trial_result(0, [], SimpleNamespace(), result)
+    assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
+
+
+@pytest.mark.parametrize(("num_starts", "num_put_back"), [(1, 2), (0, 5)])
+def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
+    sweep: Sweep, num_starts: int, num_put_back: int
+) -> None:
+    """Tune counts three failures of a trial whose process died with one that stood by.
+
+    A trial that never starts has been handed all that can have died, and fails in the end.
+    """
+    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
+    trial: Any = SimpleNamespace(config={"trial_id": "t0000"}, num_failures=3, error_file=None)
+    for attempt in range(num_put_back + 1):
+        for _ in range(num_starts):
+            callback.on_trial_start(0, [], trial)
+        callback.on_trial_error(0, [], trial)
+        again = sweep.book.next_trial()
+        assert (again is not None and again.trial_id == "t0000") == (attempt < num_put_back)
+    assert sweep.histories[0].status == "failed"
+
+
+def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:
+    """A trial that has ended is at work until Tune knows it too."""
+    config = make_config(
+        num_trials=3, start_points=(), finals=True, num_finalists=2, num_final_seeds=3
+    )
+    paths = RunPaths(tmp_path)
+    search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
+    book = TrialBook(config, paths, METRIC, search, EventLog(paths.events))
+    lanes = Lanes(
+        concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
+    )
+    searcher = _BookSearcher(book, METRIC, lanes)
+    asked = (f"asked{n}" for n in range(99))
+
+    def begun() -> dict[str, str]:
+        """Ours of the trials that Tune is given when it asks until nothing comes, by Tune's."""
+        found = {}
+        while isinstance(config := searcher.suggest(name := next(asked)), dict):
+            found[name] = config["trial_id"]
+        assert config is None
+        return found
+
+    first, second = begun().items()
+    assert (first[1], second[1]) == ("t0000", "t0001")
+    book.report(make_report("t0000", 9, 1.0))
+    assert begun() == {}
+    searcher.on_trial_complete(first[0])
+    (third,) = begun().items()
+    book.report(make_report("t0001", 9, 2.0))
+    book.report(make_report("t0002", 9, 3.0))
+    assert len(begun()) == 3  # of 6; two of the search have not left Tune yet
+    searcher.on_trial_complete(second[0])
+    searcher.on_trial_complete(third[0])
+    runs = begun()
+    assert len(runs) == 2
+    book.put_back("f0001s2")
+    for name in runs:
+        searcher.on_trial_complete(name, error=True)
+    assert list(begun().values()) == ["f0001s3", "f0001s2"]
+
+
+@pytest.mark.parametrize(("concurrency", "final_concurrency"), [(22, 13), (6, 13)])
+def test_as_many_processes_start_side_by_side_as_trials_may_run(
+    sweep: Sweep, concurrency: int, final_concurrency: int
+) -> None:
+    """Tune itself says how many it will start before the first is up."""
+    lanes = Lanes(
+        concurrency=concurrency, final_concurrency=final_concurrency, num_cpus=9, num_gpus=1,
+        slots_per_gpu=22, capacity=None,
+    )  # fmt: skip
+    config = _tune_config(_BookSearcher(sweep.book, METRIC, lanes), sweep.scheduler, lanes)
+    limited = ConcurrencyLimiter(
+        config.search_alg, config.max_concurrent_trials
+    )  # as tune.run does
+    most = max(concurrency, final_concurrency)
+    assert _get_max_pending_trials(SearchGenerator(limited)) == most
+
+
+@pytest.fixture
+def handler() -> Iterator[Any]:
+    """Our handler of Ctrl-C, and after the test whatever there was before."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGUSR1, before[1])
+
+
+@pytest.mark.parametrize("signals", [[], [signal.SIGINT], [signal.SIGUSR1]])
+def test_interrupt_is_told_from_an_end_that_nobody_wanted(
+    handler: Any, signals: list[signal.Signals]
+) -> None:
+    event = _setup_signal_catching()  # what Tune does before its first trial
+    for number in signals:
+        os.kill(os.getpid(), number)
+    assert event.is_set() == bool(signals)
+    assert ray_tuner.gave_way(handler) == bool(signals)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)  # ours again
+
+
+def test_early_end_is_an_interrupt_only_if_there_was_one() -> None:
+    ray_tuner.check_end(0, was_interrupted=False)
+    ray_tuner.check_end(0, was_interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        ray_tuner.check_end(2, was_interrupted=True)
+    with pytest.raises(SweepAborted, match="2 trials left") as caught:
+        ray_tuner.check_end(2, was_interrupted=False)
+    assert "--resume" in caught.value.fix

@@ -1,0 +1,135 @@
+"""Trials are handed out while packs load, and start once the packs have told their pace."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import ray
+from ray.actor import ActorHandle
+
+from cluster.connect import connect
+from sweeps.control.controller import TrialBook
+from sweeps.control.startup_gate import Opening
+from sweeps.cost.outlook import Outlook
+from sweeps.records.events import EventLog, read_events
+from sweeps.records.paths import RunPaths
+from sweeps.search.study import Search
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
+from trainables.errors import SweepAborted
+from trainables.packing.sizing.pace import Pace
+
+LIMIT_S = 60.0
+Start = Callable[[Path], ActorHandle]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Starts packs that load until a file says what comes of it."""
+
+    class Loading:
+        def __init__(self, file: Path) -> None:
+            self._file = file
+
+        def pace(self) -> Pace | None:
+            while not self._file.exists():
+                time.sleep(0.01)
+            self._file.with_suffix(".told").touch()
+            if self._file.read_text() == "broken":
+                raise SweepAborted("a pack cannot start", "see Ray's logs")
+            return Pace(
+                device="cpu", num_slots=2, load_s=1.0, steps_s={1: float(self._file.read_text())},
+                launch_s=0.0, row_s=0.0, batch_rows=1, probe_s=0.0,
+            )  # fmt: skip
+
+    with connect(num_local_cpus=2):
+        actors: list[ActorHandle] = []
+
+        def started(file: Path) -> ActorHandle:
+            actors.append(ray.remote(num_cpus=0)(Loading).remote(file))
+            return actors[-1]
+
+        yield started
+
+
+class Opened:
+    """An opening over packs that load, and what the sweep is told."""
+
+    def __init__(self, folder: Path, start: Start, num_packs: int) -> None:
+        self.paths = RunPaths(folder)
+        self.files = [folder / f"pack{number}" for number in range(num_packs)]
+        self.told: list[Pace | None] = []
+        log = EventLog(self.paths.events)
+        search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
+        config = make_config(start_points=())
+        self.book = TrialBook(config, self.paths, METRIC, search, log)
+        actors = [start(file) for file in self.files]
+        self.opening = Opening(self.book, actors, self._tell)
+        self.opening.begin()
+
+    def _tell(self, pace: Pace | None) -> Outlook:
+        self.told.append(pace)
+        assert not self.num_started
+        return Outlook(began_s=0.0, pace=pace, predicted=None, memory_gib=0.0, budget=None)
+
+    @property
+    def num_started(self) -> int:
+        events = read_events(self.paths.events) if self.paths.events.exists() else []
+        return sum(event["kind"] == "trial_started" for event in events)
+
+    def answers(self, number: int, pace: str) -> None:
+        """A pack tells its pace, and has told it."""
+        self.files[number].write_text(pace)
+        deadline_s = time.monotonic() + LIMIT_S
+        while not self.files[number].with_suffix(".told").exists():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        time.sleep(0.5)  # the answer is on its way
+
+    def look_until_told(self) -> None:
+        deadline_s = time.monotonic() + LIMIT_S
+        while not self.told and time.monotonic() < deadline_s:
+            self.opening.look()
+
+
+def test_trials_start_when_the_last_pack_has_told_its_pace(tmp_path: Path, start: Start) -> None:
+    opened = Opened(tmp_path, start, num_packs=2)
+    assert opened.book.next_trial() is not None
+    opened.answers(0, "1.0")
+    opened.opening.look()
+    assert not opened.told and opened.num_started == 0
+    opened.files[1].write_text("3.0")
+    opened.look_until_told()
+    assert [pace.steps_s for pace in opened.told if pace] == [{1: 3.0}]
+    assert opened.num_started == 1
+    assert opened.book.next_trial() is not None and opened.num_started == 2
+    assert opened.opening.outlook().pace == opened.told[0] and len(opened.told) == 1
+
+
+def test_opening_that_a_result_ends_does_without_packs_that_still_load(
+    tmp_path: Path, start: Start
+) -> None:
+    opened = Opened(tmp_path, start, num_packs=2)
+    opened.book.next_trial()
+    opened.answers(0, "1.0")
+    opened.opening.end()
+    assert [pace.steps_s for pace in opened.told if pace] == [{1: 1.0}]
+    assert opened.num_started == 1
+
+
+def test_pack_that_cannot_load_ends_the_sweep_before_any_trial(
+    tmp_path: Path, start: Start
+) -> None:
+    opened = Opened(tmp_path, start, num_packs=1)
+    opened.book.next_trial()
+    opened.files[0].write_text("broken")
+    with pytest.raises(SweepAborted, match="a pack cannot start"):
+        opened.look_until_told()
+    assert opened.num_started == 0
+
+
+def test_sweep_without_packs_opens_at_once(tmp_path: Path, start: Start) -> None:
+    opened = Opened(tmp_path, start, num_packs=0)
+    opened.opening.look()
+    assert opened.told == [None]

@@ -1,0 +1,139 @@
+"""How a cluster is divided into lanes: by engine, memory, and what Optuna needs to learn."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.config import SweepConfig
+from sweeps.cost.allocation import Hardware, divide, most_at_once
+from sweeps.recipes import samsum
+from sweeps.search.study import num_startup_trials
+from trainables import tiny
+from trainables.errors import SweepAborted
+from trainables.models.model_facts import read_model_facts
+
+MODEL = read_model_facts(str(tiny.MODEL_DIR))
+CPUS = Hardware(num_cpus=2, num_gpus=0, gpu_gib=None)
+WIDE = {"num_finalists": 4, "num_final_seeds": 3}
+
+
+def gpus(num_gpus: int, gpu_gib: float | None = 80.0) -> Hardware:
+    return Hardware(num_cpus=16 * num_gpus, num_gpus=num_gpus, gpu_gib=gpu_gib)
+
+
+def config_of(**values: Any) -> SweepConfig:
+    return replace(samsum(is_tiny=True), **values)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 300), st.integers(1, 8))
+def test_most_trials_are_proposed_with_results_known(num_trials: int, num_gpus: int) -> None:
+    lanes = divide(config_of(num_trials=num_trials), MODEL, gpus(num_gpus))
+    assert lanes.concurrency <= max(2, -(-num_trials // 3))
+    assert lanes.concurrency >= min(num_trials, 2)
+    assert lanes.num_packs * lanes.slots_per_gpu >= lanes.concurrency
+    assert lanes.num_packs == min(num_gpus, lanes.concurrency)
+    if num_trials >= 5:
+        assert num_startup_trials(num_trials) < num_trials
+
+
+@pytest.mark.parametrize(
+    ("values", "hardware", "num_packs", "slots", "concurrency", "final_concurrency"),
+    [
+        ({"num_trials": 12}, CPUS, 1, 4, 4, 4),
+        ({"num_trials": 64}, gpus(1), 1, 22, 22, 5),
+        ({"num_trials": 64}, gpus(2), 2, 11, 22, 5),
+        ({"num_trials": 64, "gpus": 1}, gpus(2), 1, 22, 22, 5),
+        ({"num_trials": 64, "slots_per_gpu": 8}, gpus(2), 2, 8, 16, 5),
+        ({"num_trials": 12, "slots_per_gpu": 64}, gpus(2), 2, 6, 12, 5),
+        ({"num_trials": 12, **WIDE}, gpus(1), 1, 13, 4, 13),
+        ({"num_trials": 12, **WIDE}, gpus(2), 2, 7, 4, 13),
+        ({"num_trials": 12, "slots_per_gpu": 2, **WIDE}, gpus(2), 2, 2, 4, 4),
+        ({"num_trials": 12, "finals": False, **WIDE}, gpus(1), 1, 4, 4, 0),
+        ({"num_trials": 12, **WIDE}, CPUS, 1, 4, 4, 4),
+        ({"num_trials": 3}, gpus(8), 2, 3, 2, 5),
+        ({"num_trials": 1}, gpus(8), 1, 2, 1, 2),
+    ],
+)
+def test_packs_and_slots(
+    values: dict[str, Any],
+    hardware: Hardware,
+    num_packs: int,
+    slots: int,
+    concurrency: int,
+    final_concurrency: int,
+) -> None:
+    """Slots for all runs of the finals, however few trials the search has at once."""
+    lanes = divide(config_of(**values), MODEL, hardware)
+    assert (lanes.num_packs, lanes.slots_per_gpu) == (num_packs, slots)
+    assert (lanes.concurrency, lanes.final_concurrency) == (concurrency, final_concurrency)
+    assert lanes.capacity is not None and lanes.capacity.num_slots == slots
+    assert lanes.capacity.max_rank == 64
+    assert lanes.num_gpus == (num_packs if hardware.num_gpus else 0)
+
+
+def test_trials_of_packs_fit_on_few_cores() -> None:
+    lanes = divide(config_of(num_trials=300, slots_per_gpu=64), MODEL, gpus(4))
+    assert lanes.concurrency == 256
+    assert lanes.concurrency * lanes.trial_resources["CPU"] < 4
+    assert "GPU" not in lanes.trial_resources
+
+
+@pytest.mark.parametrize(
+    ("values", "hardware", "concurrency", "final_concurrency", "gpu_share"),
+    [
+        ({}, CPUS, 2, 2, 0.0),
+        ({"slots_per_gpu": 4}, gpus(2), 8, 5, 1 / 4),
+        ({"num_trials": 3}, gpus(1), 3, 5, 1 / 8),
+        ({}, gpus(1), 8, 5, 1 / 8),
+        ({}, gpus(1, gpu_gib=2.0), 1, 1, 1.0),
+        ({}, gpus(1, gpu_gib=None), 1, 1, 1.0),
+    ],
+)
+def test_solo_trials_take_a_core_and_a_share_of_a_gpu(
+    values: dict[str, Any],
+    hardware: Hardware,
+    concurrency: int,
+    final_concurrency: int,
+    gpu_share: float,
+) -> None:
+    lanes = divide(config_of(engine="solo", **values), MODEL, hardware)
+    assert (lanes.num_packs, lanes.capacity) == (0, None)
+    assert (lanes.concurrency, lanes.final_concurrency) == (concurrency, final_concurrency)
+    assert lanes.trial_resources == {"CPU": 1, "GPU": pytest.approx(gpu_share)}
+
+
+@pytest.mark.parametrize("gpu_gib", [6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 24.0, 80.0])
+def test_finals_take_what_memory_is_left_but_not_the_searchs_base(gpu_gib: float) -> None:
+    """More slots are planned for with the base and the activations as the search alone has them."""
+    facts = replace(MODEL, num_layers=28, hidden_size=1024, intermediate_size=3072)
+    alone = divide(config_of(num_trials=12, finals=False), facts, gpus(1, gpu_gib)).capacity
+    lanes = divide(config_of(num_trials=12, **WIDE), facts, gpus(1, gpu_gib))
+    wide = lanes.capacity
+    assert alone is not None and wide is not None
+    assert alone.num_slots == lanes.concurrency == 4
+    assert wide.num_slots == lanes.final_concurrency
+    assert (wide.is_dequantised, wide.is_checkpointed) == (
+        alone.is_dequantised, alone.is_checkpointed,
+    )  # fmt: skip
+    assert wide.num_slots == 13 if gpu_gib >= 16 else 4 <= wide.num_slots < 13
+    assert wide.predicted_gib <= 0.92 * gpu_gib
+
+
+def test_explicit_slots_are_not_capped() -> None:
+    assert most_at_once(config_of(num_trials=30, slots_per_gpu=30)) == 30
+
+
+@pytest.mark.parametrize("engine", ["packed", "solo"])
+def test_real_sweep_needs_a_gpu(engine: str) -> None:
+    with pytest.raises(SweepAborted, match="no GPU found"):
+        divide(config_of(tiny=False, engine=engine), MODEL, CPUS)
+
+
+def test_unknown_memory_of_gpus_is_told() -> None:
+    with pytest.raises(SweepAborted, match="nvidia-smi") as told:
+        divide(config_of(), MODEL, gpus(1, gpu_gib=None))
+    assert "--engine solo" in told.value.fix

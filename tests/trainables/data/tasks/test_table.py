@@ -1,0 +1,240 @@
+"""table: one's own rows are read, cleaned, counted, split and asked about, or refused clearly."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from trainables.config import Metric, TaskOptions
+from trainables.data.rows import Scoring, Splits
+from trainables.data.tasks import TASKS
+from trainables.errors import SweepAborted
+
+LABELLED = TaskOptions(input="text", target="mood", kind="classify")
+SUMMED = TaskOptions(input="text", target="sum", kind="summarize")
+
+
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as a JSON Lines file."""
+    pd.DataFrame(list(rows)).to_json(path, orient="records", lines=True)
+    return str(path)
+
+
+def rows(num_rows: int, **more: object) -> list[dict[str, object]]:
+    return [
+        {"text": f"text {i}", "mood": ("good", "bad")[i % 2], "sum": f"sum {i}"} | more
+        for i in range(num_rows)
+    ]
+
+
+def load(data: str, options: TaskOptions) -> Splits:
+    return TASKS["table"](options).load(data)
+
+
+def refusal(data: str | None, options: TaskOptions) -> tuple[str, str]:
+    with pytest.raises(SweepAborted) as told:
+        TASKS["table"](options).load(data)
+    return told.value.error, told.value.fix
+
+
+def test_one_table_becomes_three_splits_of_prompts_and_labels(tmp_path: Path) -> None:
+    splits = load(write(tmp_path / "a.jsonl", rows(100)), LABELLED)
+    assert [len(some) for some in (splits.train, splits.validation, splits.test)] == [60, 20, 20]
+    assert splits.scoring == Scoring(kind="classify", language="english", labels=("bad", "good"))
+    row = splits.train[0]
+    assert row.prompt.startswith(
+        "Classify the following text. Answer with one of: bad, good.\n\nte"
+    )
+    assert row.target in ("bad", "good")
+    assert "a.jsonl: 100 rows" in splits.notes
+    assert "test: bad 10, good 10" in splits.notes
+
+
+def test_summaries_are_asked_for_in_the_language_of_the_targets(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", rows(30))
+    splits = load(data, replace(SUMMED, language="portuguese"))
+    assert splits.scoring == Scoring(kind="summarize", language="portuguese")
+    assert splits.train[0].prompt == "Resuma o texto a seguir.\n\ntext 0"
+    assert splits.train[0].target == "sum 0"
+
+
+def test_bad_rows_are_counted_by_their_reason(tmp_path: Path) -> None:
+    bad = [
+        {"text": " ", "mood": "good"}, {"text": "x"}, {"text": ["x"], "mood": "bad"},
+        {"text": "text 2", "mood": "good"}, {"text": "text  4", "mood": "bad"},
+    ]  # fmt: skip
+    splits = load(write(tmp_path / "a.jsonl", [*rows(100), *bad]), LABELLED)
+    assert {name: n for name, n in splits.counts.items() if n} == {
+        "table blank input": 1, "table no target": 1, "table not text": 1, "table duplicates": 1,
+        "table contradictory": 2, "train": 61, "validation": 19, "test": 19,
+    }  # fmt: skip
+
+
+def test_given_splits_keep_what_a_later_one_lacks(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [*rows(20), *rows(3)])
+    write(tmp_path / "valid.jsonl", rows(30)[18:24])
+    write(tmp_path / "test.jsonl", rows(30)[22:28])
+    splits = load(str(tmp_path), SUMMED)
+    assert {name: n for name, n in splits.counts.items() if n} == {
+        "train also in validation": 2, "validation also in test": 2, "train duplicates": 3,
+        "train": 18, "validation": 4, "test": 6,
+    }  # fmt: skip
+    assert not any("split by content" in note for note in splits.notes)
+
+
+def test_splits_that_lack_are_taken_from_train(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", rows(50))
+    write(tmp_path / "test.jsonl", rows(56)[50:])
+    splits = load(str(tmp_path), LABELLED)
+    assert [len(some) for some in (splits.train, splits.validation, splits.test)] == [40, 10, 6]
+
+
+def test_label_that_train_lacks_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", rows(50))
+    write(tmp_path / "test.jsonl", [{"text": "new", "mood": "angry", "sum": ""}])
+    assert "'angry', which no training row has" in refusal(str(tmp_path), LABELLED)[0]
+
+
+def test_prompt_may_name_any_column_and_decides_what_is_a_copy(tmp_path: Path) -> None:
+    pairs = [row | {"extra note": f"note {i % 2}", "text": f"text {i // 2}"}
+             for i, row in enumerate(rows(60))]  # fmt: skip
+    data = write(tmp_path / "a.jsonl", pairs)
+    splits = load(data, replace(LABELLED, prompt="{text} with {extra note} {{x}}?"))
+    prompts = [[r.prompt for r in s] for s in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, prompts)) == 60
+    assert "text 0 with note 0 {x}?" in [prompt for some in prompts for prompt in some]
+    inputs = [{prompt.partition(" with")[0] for prompt in some} for some in prompts]
+    assert not inputs[0] & inputs[1] and not inputs[0] & inputs[2] and not inputs[1] & inputs[2]
+    assert load(data, replace(LABELLED, kind="summarize", target="sum")).counts[
+        "table duplicates"
+    ] == 30  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error"),
+    [("{text} {nothing}", "no such column: {nothing}"), ("{text", "cannot be read"),
+     ("{mood}", "has no {text}"), ("hello", "has no {text}"), ("{} {text}", "no such column: {}")],
+)  # fmt: skip
+def test_prompt_that_cannot_be_filled_is_refused(prompt: str, error: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", rows(30))
+    assert error in refusal(data, replace(LABELLED, prompt=prompt))[0]
+
+
+def test_braces_and_labels_stand_as_they_are(tmp_path: Path) -> None:
+    odd = [row | {"text": f"{{text}} {i}", "mood": f"{{{row['mood']}}}"}
+           for i, row in enumerate(rows(30))]  # fmt: skip
+    splits = load(write(tmp_path / "a.jsonl", odd), LABELLED)
+    assert splits.scoring.labels == ("{bad}", "{good}")
+    assert splits.train[0].prompt.endswith("one of: {bad}, {good}.\n\n{text} 0")
+
+
+@pytest.mark.parametrize(
+    ("options", "lacking", "fix"),
+    [
+        (TaskOptions(), "--input, --target, --kind", "--input text --target mood --kind classify"),
+        (TaskOptions(input="text", target="sum"), "needs --kind;", "--target sum --kind summarize"),
+        (TaskOptions(input="sum", kind="classify"), "needs --target;", "--input sum --target mood"),
+    ],
+)
+def test_options_that_lack_are_suggested_from_the_columns(
+    options: TaskOptions, lacking: str, fix: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "a.jsonl", [{**row, "text": f"{row['text']} long"} for row in rows(60)])
+    error, told = refusal(data, options)
+    assert lacking in error
+    assert "text (60 different values), mood (2 different values), sum (60" in error
+    assert fix in told
+
+
+def test_unknown_column_names_those_found_and_the_nearest(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", rows(30))
+    error, fix = refusal(data, replace(LABELLED, target="moods"))
+    assert "no column 'moods'; found text (30" in error
+    assert fix == "did you mean mood?"
+    assert refusal(data, replace(LABELLED, input="zzz"))[1].startswith("try --input ")
+    assert "both name 'mood'" in refusal(data, replace(LABELLED, input="mood"))[0]
+
+
+def test_split_that_lacks_a_column_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", rows(30))
+    write(tmp_path / "test.jsonl", [{"text": "x", "label": "good"}])
+    assert "test has no column 'mood'; found text, label" in refusal(str(tmp_path), LABELLED)[0]
+
+
+def test_column_that_no_prompt_can_name_is_refused(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", [{"a.b": f"t {i}", "mood": i % 2} for i in range(30)])
+    assert "no prompt can name the column 'a.b'" in refusal(data, replace(LABELLED, input="a.b"))[0]
+
+
+def test_oversampling_repeats_rare_training_rows_only(tmp_path: Path) -> None:
+    uneven = [row | {"mood": "bad" if i % 5 else "good"} for i, row in enumerate(rows(100))]
+    data = write(tmp_path / "a.jsonl", uneven)
+    plain, balanced = load(data, LABELLED), load(data, replace(LABELLED, balance="oversample"))
+    assert balanced.validation == plain.validation and balanced.test == plain.test
+    assert sum(row.target == "good" for row in balanced.train) * 2 == len(balanced.train) == 96
+    assert "train with repeated rows of rare labels: 96 rows" in balanced.notes
+
+
+@pytest.mark.parametrize(
+    "option", [{"label_names": ("0=a",)}, {"balance": "oversample"}, {"metric": "macro_f1"}]
+)
+def test_options_of_labels_are_refused_for_texts(option: dict[str, object]) -> None:
+    with pytest.raises(SweepAborted, match="has no use for --"):
+        TASKS["table"](replace(SUMMED, **option))  # type: ignore[arg-type]
+
+
+def test_metric_follows_the_kind() -> None:
+    chosen = replace(LABELLED, metric="macro_f1")
+    metrics = [TASKS["table"](options).metric for options in (SUMMED, LABELLED, chosen)]
+    assert metrics == [Metric(name=name) for name in ("rougeLsum", "accuracy", "macro_f1")]
+
+
+def test_data_must_be_named_and_there(tmp_path: Path) -> None:
+    assert "no dataset of its own" in refusal(None, LABELLED)[0]
+    assert "does not exist" in refusal(str(tmp_path / "nowhere.csv"), LABELLED)[0]
+
+
+def test_table_without_a_usable_row_says_what_is_wrong_with_all(tmp_path: Path) -> None:
+    odd = [{"text": {"a": 1}, "mood": "good"}, {"text": "half \ud800", "mood": "bad"}, {"text": ""}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in odd))
+    error, fix = refusal(str(path), LABELLED)
+    assert error.endswith("rows can be used: table not text 2, table blank input 1")
+    assert "--input" in fix
+
+
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    more = [{"text": "half \ud800 of it", "mood": "good"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows(50), *more]))
+    assert load(str(path), LABELLED).counts["table not text"] == 1
+
+
+def test_address_is_told_to_be_downloaded(tmp_path: Path) -> None:
+    data = str(Path("https://example.org/rows.csv").absolute())
+    assert "download it" in refusal(data, LABELLED)[1]
+
+
+def test_column_that_is_there_twice_is_refused_only_if_it_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"text {i},note,{('good', 'bad')[i % 2]},more" for i in range(40)]
+    path.write_text("\n".join(['text,note,"mood",note', *lines]))
+    assert len(load(str(path), LABELLED).train) == 24
+    error, fix = refusal(str(path), replace(LABELLED, input="note"))
+    assert "two columns 'note'" in error and "rename" in fix
+
+
+def test_sheet_is_chosen_by_its_name_and_refused_where_there_is_none(tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "a.xlsx") as book:
+        pd.DataFrame({"read": ["me"]}).to_excel(book, sheet_name="about", index=False)
+        pd.DataFrame(rows(40)).to_excel(book, sheet_name="rows 2024", index=False)
+    named = replace(LABELLED, sheet="rows 2024")
+    splits = load(str(tmp_path / "a.xlsx"), named)
+    assert splits.notes[0] == "a.xlsx: 40 rows, sheet rows 2024"
+    assert "no column 'text'; found read" in refusal(str(tmp_path / "a.xlsx"), LABELLED)[0]
+    assert refusal("owner/name", named)[0] == "the dataset owner/name has no sheets"
+    with pytest.raises(SweepAborted, match="no use for --sheet 'rows 2024'"):
+        TASKS["samsum"](TaskOptions(sheet="rows 2024"))

@@ -1,0 +1,80 @@
+"""CSV files of any encoding and delimiter give the texts that were written."""
+# ruff: noqa: RUF001 - Turkish has a dotless i
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.data.csv_text import DELIMITERS, decode, delimiter_of
+from trainables.data.files import open_table
+from trainables.errors import SweepAborted
+
+TURKISH = "yorum;puan\nIşığı çok güzel, ğüşöç;iyi\n"
+PORTUGUESE = "texto;nota\nnão é ação;má\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "found"),
+    [
+        (TURKISH, "utf-8", "utf-8"),
+        (TURKISH, "utf-8-sig", "utf-8-sig"),
+        (TURKISH, "utf-16", "utf-16"),
+        (TURKISH, "utf-16-le", "utf-16-le"),
+        (TURKISH, "utf-16-be", "utf-16-be"),
+        (TURKISH, "cp1254", "cp1254"),
+        (PORTUGUESE, "cp1252", "cp1252"),
+        (PORTUGUESE, "latin-1", "cp1252"),
+        ("a,b\n1,2\n", "ascii", "utf-8"),
+    ],
+)
+def test_encoding_is_found_and_the_text_is_whole(text: str, written: str, found: str) -> None:
+    assert decode(text.encode(written)) == (text, found)
+
+
+def test_unicode_formats_are_never_taken_for_windows_ones() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        decode("é".encode("latin-1"), is_unicode=True)
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00\ufeff"), max_size=12)
+
+
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=3, max_size=8),
+    delimiter=st.sampled_from(DELIMITERS),
+)
+def test_delimiter_is_the_one_that_was_written(
+    rows: list[tuple[str, str, str]], delimiter: str
+) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+    writer.writerows([("first", "second", "third"), *rows])
+    assert delimiter_of(text.getvalue()) == delimiter
+
+
+def test_delimiter_inside_texts_does_not_mislead() -> None:
+    assert delimiter_of("text;label\na, b, c;x\nd, e, f;y\n") == ";"
+    assert delimiter_of("one column\na; b\n") == ","
+
+
+def test_table_tells_how_it_was_read(tmp_path: Path) -> None:
+    (tmp_path / "yorum.csv").write_bytes(TURKISH.encode("cp1254"))
+    table = open_table(tmp_path / "yorum.csv")
+    assert table.note == "yorum.csv: 1 rows, encoding cp1254, delimiter ;"
+    assert table.frame.to_dict("records") == [{"yorum": "Işığı çok güzel, ğüşöç", "puan": "iyi"}]
+
+
+def test_rows_with_more_fields_than_the_header_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text("text,label\na,b,c\nd,e,f\n")
+    with pytest.raises(SweepAborted, match="more fields than its header"):
+        open_table(tmp_path / "wide.csv")
+
+
+def test_a_first_line_longer_than_csv_has_is_told(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("a," + "x" * 200_000 + "\nb,c\n")
+    with pytest.raises(SweepAborted, match=r"cannot read .*long\.csv"):
+        open_table(tmp_path / "long.csv")

@@ -1,0 +1,156 @@
+"""Sizes told from config.json are those of the real models and of PEFT's adapters."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings
+from trainables.errors import SweepAborted
+from trainables.models.model_facts import read_model_facts
+from trainables.tiny import MODEL_DIR
+
+SHAPES = {
+    "qwen3": {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "vocab_size": 301,
+        "tie_word_embeddings": True,
+    },
+    "qwen3 untied, own head_dim": {
+        "hidden_size": 96,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "head_dim": 8,
+        "vocab_size": 77,
+        "tie_word_embeddings": False,
+    },
+    "Qwen3-0.6B": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "qwen2": {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 301,
+        "tie_word_embeddings": False,
+    },
+    "Qwen2.5-0.5B": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def built(name: str, folder: Path) -> torch.nn.Module:
+    """The real model on the meta device, with its config.json in folder."""
+    is_qwen3 = name.lower().startswith("qwen3")
+    config = (Qwen3Config if is_qwen3 else Qwen2Config)(**SHAPES[name])
+    config.architectures = ["Qwen3ForCausalLM" if is_qwen3 else "Qwen2ForCausalLM"]
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        return (Qwen3ForCausalLM if is_qwen3 else Qwen2ForCausalLM)(config)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_weights_are_those_of_the_real_model_but_norms_and_biases(
+    name: str, tmp_path: Path
+) -> None:
+    """Every weight is counted, save those of norms and the biases of Qwen2's q, k and v."""
+    model = built(name, tmp_path)
+    facts = read_model_facts(str(tmp_path))
+    counted = {name: p.numel() for name, p in model.named_parameters() if "norm" not in name}
+    biases = sum(n for name, n in counted.items() if name.endswith("bias"))
+    assert facts.num_params == sum(counted.values()) - biases
+    kv = 2 * facts.num_kv_heads + facts.num_heads
+    assert biases == (facts.num_layers * kv * facts.head_dim if facts.kind == "qwen2" else 0)
+    body = [n for name, n in counted.items() if name.endswith("proj.weight")]
+    assert facts.body_params == sum(body)
+    left_out = sum(p.numel() for p in model.parameters()) - facts.num_params
+    assert left_out < 0.02 * facts.num_params
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_linear_shapes_are_those_of_the_real_model(name: str, tmp_path: Path) -> None:
+    model = built(name, tmp_path)
+    shapes = read_model_facts(str(tmp_path)).linear_shapes
+    assert tuple(shapes) == LINEAR_LAYERS
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in path:
+            layer = path.rpartition(".")[2]
+            assert (module.in_features, module.out_features) == shapes[layer]
+
+
+@pytest.mark.parametrize("rank", [1, 8, 64])
+@pytest.mark.parametrize("targets", [LINEAR_LAYERS, ("q_proj", "v_proj"), ("down_proj",)])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3 untied, own head_dim", "qwen2"])
+def test_adapter_is_as_large_as_pefts(
+    name: str, targets: tuple[str, ...], rank: int, tmp_path: Path
+) -> None:
+    model = built(name, tmp_path)
+    config = peft.LoraConfig(r=rank, target_modules=list(targets), task_type="CAUSAL_LM")
+    adapter = peft.get_peft_model(model, config)
+    trainable = sum(p.numel() for p in adapter.parameters() if p.requires_grad)
+    params = Hyperparameters(
+        lora_rank=rank, lora_alpha=1.0, learning_rate=1e-3, target_modules=targets
+    )
+    assert trainable > 0
+    assert read_model_facts(str(tmp_path)).lora_params(params) == trainable
+
+
+def test_missing_kv_heads_and_head_dim_are_derived(tmp_path: Path) -> None:
+    built("qwen2", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    for name in ("num_key_value_heads", "head_dim"):
+        content.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    facts = read_model_facts(str(tmp_path))
+    assert (facts.num_kv_heads, facts.head_dim) == (4, 16)
+
+
+def test_memory_rises_with_all_that_takes_it() -> None:
+    facts = read_model_facts(str(MODEL_DIR))
+    params = Hyperparameters(lora_rank=8, lora_alpha=8.0, learning_rate=1e-3)
+    settings = TrainingSettings(task="t", data=None, model="m", max_steps=9, rungs=(9,))
+    least = facts.trial_gib(params, settings)
+    assert least * 2**30 > facts.body_params * 4 / 8
+    assert facts.trial_gib(replace(params, lora_rank=64), settings) > least
+    assert facts.trial_gib(params, replace(settings, max_length_tokens=2048)) > least
+    smaller = replace(settings, batch_size=8, micro_batch_size=2)
+    assert facts.trial_gib(params, smaller) < least
+    one_more = facts.trial_gib(replace(params, lora_rank=9), settings) - least
+    extra = facts.lora_params(replace(params, lora_rank=9)) - facts.lora_params(params)
+    assert one_more * 2**30 == pytest.approx(16 * extra, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "qwen2_vl", None])
+def test_other_kinds_are_refused_by_name(kind: str | None, tmp_path: Path) -> None:
+    content = {"model_type": kind, "architectures": ["XForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(SweepAborted, match=f"is a {kind} model") as told:
+        read_model_facts(str(tmp_path))
+    assert "--model Qwen/Qwen3-0.6B" in told.value.fix

@@ -1,0 +1,430 @@
+"""Packs behind real Ray: trials of other processes train in them, whoever of the two dies."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.actor import ActorHandle
+
+from cluster.connect import connect
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.errors import SweepAborted, TrialFailed
+from trainables.packing.service import actor, alone, client
+from trainables.packing.service.events import Finished, LeaseLost
+from trainables.packing.sizing.capacity import Capacity
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+
+PARAMS = Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=5e-3)
+LIMIT_S = 240.0
+Start = Callable[..., ActorHandle]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a trial's process saw."""
+
+    reports: list[TrialReport]
+    failed: str | None
+    aborted: SweepAborted | None
+    modules: set[str]
+
+
+def follow(
+    trial: TrialConfig,
+    actors: Sequence[ActorHandle],
+    max_failures: int = 2,
+    hold_s: float = 0.0,
+    last_step: int | None = None,
+) -> Followed:
+    """Trains a trial as Tune's process does; every report leaves a file, and may take its time."""
+    reports: list[TrialReport] = []
+
+    def report(made: TrialReport) -> None:
+        reports.append(made)
+        (trial.folder.parent / f"{trial.trial_id}.{made.step}").write_text(str(os.getpid()))
+        time.sleep(hold_s)
+        if made.step == last_step:
+            raise SystemExit(0)
+
+    failed, aborted = None, None
+    try:
+        client.train(trial, actors, report, max_failures)
+    except SystemExit:
+        pass
+    except TrialFailed as raised:
+        failed = str(raised)
+    except SweepAborted as raised:
+        aborted = raised
+    return Followed(reports, failed, aborted, set(sys.modules))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A Ray of these tests' own, with room for two packs."""
+    with connect(num_local_cpus=3):
+        yield
+
+
+@pytest.fixture
+def start(settings: TrainingSettings, tmp_path: Path) -> Iterator[Start]:
+    """Starts packs of the small model, which end with the test."""
+    started = []
+
+    def start_one(num_slots: int = 2, lease_timeout_s: float = 30.0, **changes: Any) -> ActorHandle:
+        capacity = Capacity(
+            num_slots=num_slots, max_rank=4, max_tokens=2048, eval_tokens=8192,
+            is_dequantised=True, predicted_gib=0.0,
+        )  # fmt: skip
+        pack = actor.start_pack(
+            dataclasses.replace(settings, **changes), capacity, tmp_path, has_gpu=False,
+            lease_timeout_s=lease_timeout_s,
+        )  # fmt: skip
+        started.append(pack)
+        return pack
+
+    yield start_one
+    for pack in started:
+        ray.kill(pack)
+
+
+@pytest.fixture
+def trial(settings: TrainingSettings, tmp_path: Path) -> TrialConfig:
+    """Four steps with reports at 2 and 4."""
+    return trial_of("t0000", settings, tmp_path)
+
+
+def trial_of(trial_id: str, settings: TrainingSettings, folder: Path) -> TrialConfig:
+    return TrialConfig(
+        trial_id=trial_id, params=PARAMS, settings=settings, folder=folder / trial_id
+    )
+
+
+def begin(*args: Any, **options: Any) -> Any:
+    """follow() in a process of Ray's; the result to wait for."""
+    return ray.remote(num_cpus=0.01, max_retries=0)(follow).remote(*args, **options)
+
+
+def ended(result: Any) -> Followed:
+    found: Followed = ray.get(result, timeout=LIMIT_S)
+    return found
+
+
+def wait_for_report(trial: TrialConfig, step: int) -> int:
+    """The process in which the trial made its report of the step."""
+    path = trial.folder.parent / f"{trial.trial_id}.{step}"
+    deadline_s = time.monotonic() + LIMIT_S
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def pid_of(pack: ActorHandle) -> int:
+    """The process of a pack; waits until there is one."""
+    pid: int = ray.get(pack.__ray_call__.remote(lambda _: os.getpid()), timeout=LIMIT_S)
+    return pid
+
+
+def numbers(reports: Sequence[TrialReport]) -> list[dict[str, float]]:
+    return [
+        {"step": report.step, "train_loss": report.train_loss, **report.metrics}
+        for report in reports
+    ]
+
+
+def near(reports: Sequence[TrialReport]) -> list[Any]:
+    """Their numbers, but for the rounding of products of another size."""
+    return [pytest.approx(each, rel=1e-7) for each in numbers(reports)]
+
+
+def test_trial_in_a_pack_reports_what_it_reports_alone_and_loads_no_torch(
+    start: Start, trial: TrialConfig, tmp_path: Path
+) -> None:
+    found = ended(begin(trial, [start()]))
+    reports: list[TrialReport] = []
+    alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
+    assert [report.step for report in found.reports] == [2, 4]
+    assert numbers(found.reports) == near(reports)
+    assert "ray" in found.modules and "torch" not in found.modules
+
+
+def test_pack_that_is_killed_costs_no_report(
+    start: Start, trial: TrialConfig, tmp_path: Path
+) -> None:
+    pack = start()
+    following = begin(trial, [pack], hold_s=2.0)
+    wait_for_report(trial, 2)
+    os.kill(pid_of(pack), signal.SIGKILL)
+    found = ended(following)
+    reports: list[TrialReport] = []
+    alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
+    assert numbers(found.reports) == near(reports)
+
+
+def test_trial_of_a_pack_that_keeps_dying_fails(start: Start, trial: TrialConfig) -> None:
+    pack = start()
+    following = begin(trial, [pack], max_failures=0, hold_s=2.0)
+    wait_for_report(trial, 2)
+    os.kill(pid_of(pack), signal.SIGKILL)
+    found = ended(following)
+    assert [report.step for report in found.reports] == [2]
+    assert found.failed is not None and "its pack was lost 1 times" in found.failed
+
+
+class DyingPack:
+    """A pack whose loop has ended: its process says so until it is gone, and starts again."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def _tell(self) -> None:
+        self._told += 1
+        if self._told <= 3:
+            raise actor.PackFault("in process 1, RuntimeError: of the test")
+
+    def num_free(self, trial_id: str) -> int:
+        if self._told:
+            self._tell()
+        return 1
+
+    def join(self, trial: TrialConfig, num_free: int) -> int:
+        return 0
+
+    def next_event(self, lease: int, timeout_s: float) -> Finished:
+        self._tell()
+        return Finished()
+
+    def renew(self, lease: int) -> bool:
+        return True
+
+    def leave(self, lease: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("max_failures", "failed"), [(1, None), (0, "in process 1, Runtime")])
+def test_one_death_of_a_pack_is_one_loss_however_often_it_is_met(
+    trial: TrialConfig, max_failures: int, failed: str | None
+) -> None:
+    pack = ray.remote(num_cpus=0, concurrency_groups={"polls": 1})(DyingPack).remote()
+    found = ended(begin(trial, [pack], max_failures=max_failures))
+    if failed is None:
+        assert found.failed is None
+    else:
+        assert found.failed is not None and failed in found.failed
+        assert "lost 1 times" in found.failed and "Traceback" not in found.failed
+        assert found.failed.count("\n") == 0
+
+
+def test_pack_that_cannot_load_aborts_the_sweep(start: Start, trial: TrialConfig) -> None:
+    settings = dataclasses.replace(trial.settings, model="/no/such/model")
+    pack = start(model="/no/such/model")
+    first = pid_of(pack)
+    found = ended(begin(dataclasses.replace(trial, settings=settings), [pack], max_failures=0))
+    assert found.aborted is not None and "/no/such/model" in found.aborted.error
+    deadline_s = time.monotonic() + LIMIT_S
+    while os.path.exists(f"/proc/{first}"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def test_pack_that_cannot_load_again_fails_the_trial(
+    start: Start, trial: TrialConfig, model_dir: str, tmp_path: Path
+) -> None:
+    """Its base is gone when it is started again; the trial does not wait for ever."""
+    model = tmp_path / "model"
+    shutil.copytree(model_dir, model)
+    endless = {"max_steps": 10**6, "rungs": (2, 10**6), "model": str(model)}
+    settings = dataclasses.replace(trial.settings, **endless)
+    trial = dataclasses.replace(trial, settings=settings)
+    pack = start(**endless)
+    following = begin(trial, [pack], max_failures=2)
+    wait_for_report(trial, 2)
+    first = pid_of(pack)
+    shutil.rmtree(model)
+    os.kill(first, signal.SIGKILL)
+    found = ended(following)
+    assert found.failed is not None and "lost 3 times" in found.failed and "model" in found.failed
+
+
+def test_what_aborts_the_sweep_reaches_the_trial(start: Start, trial: TrialConfig) -> None:
+    settings = dataclasses.replace(trial.settings, data="/no/such/data")
+    pack = start(data="/no/such/data")
+    found = ended(begin(dataclasses.replace(trial, settings=settings), [pack]))
+    assert found.aborted is not None and "/no/such/data" in found.aborted.error
+
+
+def test_stopped_trial_has_given_its_slot_back(start: Start, trial: TrialConfig) -> None:
+    pack = start()
+    assert ray.get(pack.num_free.remote("t0001"), timeout=LIMIT_S) == 2
+    found = ended(begin(trial, [pack], last_step=2))
+    assert [report.step for report in found.reports] == [2]
+    assert ray.get(pack.num_free.remote("t0001")) == 2
+
+
+def test_slot_of_a_stopped_trial_is_free_before_its_process_has_heard(
+    start: Start, trial: TrialConfig
+) -> None:
+    endless = {"max_steps": 10**6, "rungs": (2, 10**6)}
+    longer = dataclasses.replace(trial.settings, **endless)
+    first, other = (trial_of(name, longer, trial.folder.parent) for name in ("t0000", "t0001"))
+    pack = start(num_slots=1, **endless)
+    begin(first, [pack], hold_s=60.0)
+    wait_for_report(first, 2)
+    ray.get(pack.decide.remote(2, {"t0000": False, "t0009": True}), timeout=LIMIT_S)
+    assert ray.get(pack.num_free.remote("t0001")) == 1
+    began_s = time.monotonic()
+    assert [report.step for report in ended(begin(other, [pack], last_step=2)).reports] == [2]
+    assert time.monotonic() - began_s < 30.0
+
+
+def test_trials_that_are_scored_together_bring_each_others_reports(
+    start: Start, trial: TrialConfig
+) -> None:
+    pack = start(num_slots=2)
+    trials = [trial, trial_of("t0001", trial.settings, trial.folder.parent)]
+    found = [ended(one) for one in [begin(each, [pack]) for each in trials]]
+    by_id = [{(r.trial_id, r.step): r for r in one.reports} for one in found]
+    for one, other in (by_id, by_id[::-1]):
+        for report in one.values():
+            assert [(r.trial_id, r.step) for r in report.cohort] == [
+                (name, step) for name, step in other if step == report.step
+            ]
+
+
+def test_slow_decision_keeps_the_lease(start: Start, trial: TrialConfig) -> None:
+    pack = start(lease_timeout_s=8.0)
+    found = ended(begin(trial, [pack], max_failures=0, hold_s=10.0))
+    assert [report.step for report in found.reports] == [2, 4]
+    assert found.failed is None
+
+
+def test_slot_of_a_dead_process_is_free_after_the_timeout(start: Start, trial: TrialConfig) -> None:
+    endless = {"max_steps": 10**6, "rungs": (2, 10**6)}
+    longer = dataclasses.replace(trial.settings, **endless)
+    first, other = (trial_of(name, longer, trial.folder.parent) for name in ("t0000", "t0001"))
+    pack = start(num_slots=1, lease_timeout_s=3.0, **endless)
+    begin(first, [pack], hold_s=60.0)
+    os.kill(wait_for_report(first, 2), signal.SIGKILL)
+    found = ended(begin(other, [pack], last_step=2))
+    assert [report.step for report in found.reports] == [2]
+
+
+def test_new_process_of_a_trial_has_its_slot_at_once(start: Start, trial: TrialConfig) -> None:
+    pack = start(num_slots=1)
+    begin(trial, [pack], hold_s=60.0)
+    os.kill(wait_for_report(trial, 2), signal.SIGKILL)
+    began_s = time.monotonic()
+    found = ended(begin(trial, [pack], last_step=2))
+    assert [report.step for report in found.reports] == [2]
+    assert time.monotonic() - began_s < actor.LEASE_TIMEOUT_S / 2
+
+
+def test_new_process_of_a_trial_evicts_it_from_other_packs(
+    start: Start, trial: TrialConfig
+) -> None:
+    full, empty = start(num_slots=1), start(num_slots=3)
+    lease = ray.get(full.join.remote(trial), timeout=LIMIT_S)
+    ray.get(empty.num_free.remote("t0001"), timeout=LIMIT_S)
+    assert [report.step for report in ended(begin(trial, [full, empty])).reports] == [2, 4]
+    assert isinstance(ray.get(full.next_event.remote(lease, 0.0)), LeaseLost)
+
+
+def test_trial_of_a_full_pack_goes_on_in_one_that_stands_empty(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """One of three, once all have left the other pack: half of the difference."""
+    rungs = tuple(range(2, 32, 2))
+    longer = {"max_steps": 30, "rungs": rungs}
+    full, other = start(num_slots=3, **longer), start(num_slots=3, **longer)
+    settings = dataclasses.replace(settings, **longer)
+    trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(3)]
+    guests = [trial_of(f"guest{number}", settings, tmp_path) for number in range(3)]
+    leases = ray.get([other.join.remote(guest) for guest in guests], timeout=LIMIT_S)
+    following = [begin(trial, [full, other], hold_s=0.7) for trial in trials]
+    for trial in trials:
+        wait_for_report(trial, 2)
+    ray.get([other.leave.remote(lease) for lease in leases], timeout=LIMIT_S)
+    found = [ended(one) for one in following]
+    reports: list[TrialReport] = []
+    alone.train(trial_of("alone", settings, tmp_path), reports.append)
+    for one in found:
+        assert [report.step for report in one.reports] == list(rungs)
+        for report, expected in zip(one.reports, reports, strict=True):
+            assert report.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+            assert report.metrics["eval_loss"] == pytest.approx(
+                expected.metrics["eval_loss"], rel=1e-5
+            )
+    shares = [set(ray.get(pack.ledger.remote()).shares) for pack in (full, other)]
+    names = {trial.trial_id for trial in trials}
+    assert shares[0] == names and len(shares[1] & names) == 1
+
+
+def test_full_pack_lets_nobody_in(start: Start, settings: TrainingSettings, tmp_path: Path) -> None:
+    """Trials that look at once are told of the same free slots; others stand in other packs."""
+    pack = start(num_slots=2)
+    trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(4)]
+    leases = ray.get([pack.join.remote(trial) for trial in trials], timeout=LIMIT_S)
+    assert sum(lease is not None for lease in leases) == 2
+    joined = next(trial for trial, lease in zip(trials, leases, strict=True) if lease is not None)
+    assert ray.get(pack.join.remote(joined), timeout=LIMIT_S) is not None
+
+
+def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    packs = [start(num_slots=12), start(num_slots=12)]
+    ray.get([pack.presence.remote() for pack in packs], timeout=LIMIT_S)
+    trials = [trial_of(f"f{number:04d}", settings, tmp_path) for number in range(12)]
+    with ThreadPoolExecutor(len(trials)) as pool:
+        joined = list(pool.map(lambda trial: client._joined(trial, packs, set()), trials))
+    assert Counter(pack for pack, _ in joined) == dict.fromkeys(packs, 6)
+
+
+class SilentPack:
+    """A pack that does not answer, as one whose GPU the cluster has yet to bring."""
+
+    def num_free(self, trial_id: str) -> int:
+        time.sleep(LIMIT_S)
+        return 1
+
+
+def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    pack = start(num_slots=8)
+    ray.get(pack.presence.remote(), timeout=LIMIT_S)
+    silent = ray.remote(num_cpus=0, max_concurrency=32)(SilentPack).remote()
+    trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(6)]
+    began_s = time.monotonic()
+    with ThreadPoolExecutor(len(trials)) as pool:
+        joined = list(pool.map(lambda trial: client._joined(trial, [pack, silent], set()), trials))
+    assert time.monotonic() - began_s < 3 * client.ANSWER_S
+    assert [found for found, _ in joined] == [pack] * len(trials)
+    ray.kill(silent)
+
+
+def test_trials_wait_for_events_at_once_and_never_before_other_calls(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    longer = dataclasses.replace(settings, max_steps=10**6, rungs=(10**6,))
+    pack = start(num_slots=64, max_steps=10**6, rungs=(10**6,))
+    trials = [trial_of(f"t{number:04d}", longer, tmp_path) for number in range(64)]
+    leases = ray.get([pack.join.remote(trial) for trial in trials], timeout=LIMIT_S)
+    began_s = time.monotonic()
+    poll = pack.next_event.options(concurrency_group="polls")
+    polls = [poll.remote(lease, 10.0) for lease in leases]
+    assert all(ray.get([pack.renew.remote(lease) for lease in leases], timeout=9.0))
+    assert ray.get(polls, timeout=25.0) == [None] * 64
+    assert time.monotonic() - began_s < 25.0

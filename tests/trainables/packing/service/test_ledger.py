@@ -1,0 +1,172 @@
+"""A pack's time by activity and by trial: nothing is lost, nothing is counted twice."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.packing.service import ledger
+from trainables.packing.service.ledger import (
+    Ledger,
+    LedgerKeeper,
+    Share,
+    read_ledgers,
+    write_ledger,
+)
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        return 1e9 + self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(ledger.time, "monotonic", found.monotonic)
+    monkeypatch.setattr(ledger.time, "time", found.time)
+    return found
+
+
+def test_a_step_is_divided_by_the_tokens_of_its_trials(clock: Clock) -> None:
+    keeper = LedgerKeeper("cpu")
+    keeper.turn_to("train")
+    clock.now_s += 8.0
+    keeper.charge({"t0": 300, "t1": 100}, "trained")
+    keeper.turn_to("evaluate")
+    clock.now_s += 4.0
+    keeper.charge({"t1": 50}, "scored")
+    shares = keeper.so_far().shares
+    assert shares["t0"] == Share(seconds=6.0, trained_tokens=300)
+    assert shares["t1"] == Share(seconds=2.0 + 4.0, trained_tokens=100, scored_tokens=50)
+
+
+def test_time_that_belongs_to_no_trial_is_overhead(clock: Clock) -> None:
+    keeper = LedgerKeeper("cpu", since_s=90.0)
+    keeper.turn_to("idle")
+    clock.now_s += 5.0
+    keeper.turn_to("train")
+    clock.now_s += 2.0
+    keeper.charge({"t0": 1}, "trained")
+    keeper.turn_to("decide")
+    clock.now_s += 3.0
+    found = keeper.so_far()
+    assert found.seconds["load"] == 10.0  # since before the keeper was made
+    assert found.wall_s == 20.0
+    assert found.overhead_s == 18.0
+    assert found.started == 1e9 + 90.0
+
+
+def test_looking_at_the_ledger_moves_no_time_between_trials(clock: Clock) -> None:
+    keeper = LedgerKeeper("cpu")
+    keeper.turn_to("train")
+    clock.now_s += 3.0
+    keeper.so_far()
+    clock.now_s += 1.0
+    keeper.charge({"t0": 7}, "trained")
+    assert keeper.seconds_of("t0") == 4.0
+
+
+def test_a_charge_without_trials_leaves_its_time_to_the_overhead(clock: Clock) -> None:
+    keeper = LedgerKeeper("cpu")
+    keeper.turn_to("report")
+    clock.now_s += 3.0
+    keeper.charge({}, "saved")
+    keeper.charge({"t0": 0}, "trained")
+    keeper.turn_to("train")
+    clock.now_s += 1.0
+    keeper.charge({"t0": 1}, "trained")
+    assert keeper.seconds_of("t0") == 1.0
+
+
+ACTS = st.lists(
+    st.tuples(
+        st.floats(0.0, 9.0),
+        st.sampled_from(("turn", "charge", "look")),
+        st.dictionaries(st.sampled_from("abc"), st.integers(0, 500)),
+    ),
+    max_size=30,
+)
+
+
+@given(acts=ACTS)
+def test_shares_and_overhead_sum_to_the_wall_time_whatever_happens(
+    acts: Sequence[tuple[float, str, dict[str, int]]],
+) -> None:
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger.time, "monotonic", clock.monotonic)
+        keeper = LedgerKeeper("cpu")
+        for seconds, act, amounts in acts:
+            clock.now_s += seconds
+            if act == "turn":
+                keeper.turn_to("train")
+            elif act == "charge":
+                keeper.charge(amounts, "trained")
+            else:
+                keeper.so_far()
+        found = keeper.so_far()
+    assert found.wall_s == pytest.approx(clock.now_s - 100.0)
+    charged_s = sum(share.seconds for share in found.shares.values())
+    assert charged_s + found.overhead_s == pytest.approx(found.wall_s)
+    assert found.overhead_s >= -1e-9
+
+
+def made(name: str) -> Ledger:
+    return Ledger(
+        device=name, started=1.5, seconds={"load": 2.0, "train": 3.0},
+        shares={"t0": Share(seconds=1.0, trained_tokens=5)}, trial_steps=4, real_tokens=5,
+        computed_tokens=6, peak_gib=0.5,
+    )  # fmt: skip
+
+
+def test_ledgers_of_all_packs_are_read_back_in_the_order_in_which_they_began(
+    tmp_path: Path,
+) -> None:
+    paths = [ledger.new_path(tmp_path) for _ in range(3)]
+    for path, name in reversed(list(zip(paths, "abc", strict=True))):
+        write_ledger(made(name), path)
+    assert read_ledgers(tmp_path) == [made(name) for name in "abc"]
+
+
+def test_a_ledger_that_cannot_be_read_costs_its_figures_only(tmp_path: Path) -> None:
+    write_ledger(made("a"), ledger.new_path(tmp_path))
+    for text in ('{"device": "b"', "[]", '{"shares": {}, "unknown": 1}'):
+        ledger.new_path(tmp_path).write_text(text)
+    assert [one.device for one in read_ledgers(tmp_path)] == ["a"]
+    assert read_ledgers(tmp_path / "nowhere") == []
+
+
+def test_a_reader_finds_a_whole_ledger_while_it_is_written(tmp_path: Path) -> None:
+    path = ledger.new_path(tmp_path)
+    write_ledger(made("first"), path)
+    has_ended = threading.Event()
+
+    def write() -> None:
+        for number in range(200):
+            long = {f"t{n}": Share(seconds=float(n)) for n in range(number)}
+            write_ledger(dataclasses.replace(made("x"), shares=long), path)
+        has_ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    num_looks = 0
+    while not has_ended.is_set():
+        assert len(read_ledgers(tmp_path)) == 1
+        num_looks += 1
+        time.sleep(0.001)
+    writer.join()
+    assert num_looks > 1

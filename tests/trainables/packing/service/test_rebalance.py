@@ -1,0 +1,50 @@
+"""Who leaves a full pack for an emptier one: never so many that it becomes the fuller one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.packing.service.rebalance import SETTLED_S, Presence, is_to_move
+
+SIZES = st.integers(0, 40)
+
+
+def pack_of(size: int, settled_s: float = SETTLED_S, name: str = "t") -> Presence:
+    return Presence(tuple(f"{name}{number}" for number in range(size)), settled_s)
+
+
+def movers(own: Presence, others: list[Presence]) -> list[str]:
+    return [trial_id for trial_id in own.trial_ids if is_to_move(trial_id, own, others)]
+
+
+@pytest.mark.parametrize(
+    ("num_own", "num_others", "num_movers"),
+    [(14, [0], 7), (2, [0], 1), (1, [0], 0), (3, [1], 0), (4, [1], 1), (9, [9, 2], 3), (5, [], 0)],
+)
+def test_half_of_what_one_has_more_moves(
+    num_own: int, num_others: list[int], num_movers: int
+) -> None:
+    own = pack_of(num_own)
+    found = movers(own, [pack_of(size, name="u") for size in num_others])
+    assert found == list(own.trial_ids[num_own - num_movers :])
+
+
+@given(SIZES, st.lists(SIZES, min_size=1, max_size=8))
+def test_moves_end_and_leave_the_fuller_pack_no_emptier_than_the_other(
+    num_own: int, num_others: list[int]
+) -> None:
+    least = min(num_others)
+    num_moves = 0
+    while found := movers(pack_of(num_own), [pack_of(least, name="u")]):
+        num_own, least = num_own - len(found), least + len(found)
+        assert num_own >= least
+        num_moves += 1
+    assert num_moves <= 1
+
+
+def test_nobody_moves_to_a_pack_that_may_still_be_filling_up() -> None:
+    assert not movers(pack_of(14), [pack_of(0, settled_s=0.9 * SETTLED_S)])
+
+
+def test_a_trial_that_its_pack_does_not_know_stays() -> None:
+    assert not is_to_move("u0", pack_of(14), [pack_of(0)])

@@ -1,0 +1,176 @@
+"""Checkpoints are written by threads while their trials are scored; slots are kept until then."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trainables.packing.evaluation.score
+from tests.trainables.packing.small_hosts import (
+    KINDS,
+    all_events,
+    assert_all_as_alone,
+    capacity_of,
+    change_pack,
+    num_trials,
+    of_six_steps,
+    running,
+    trials_known_alone,
+)
+from trainables.config import TrainingSettings
+from trainables.packing.compute.pack import Pack
+from trainables.packing.evaluation.scorer import Scorer
+from trainables.packing.service import writers
+from trainables.packing.service.writers import (
+    MOST_WRITERS,
+    STAGING_BYTES,
+    WRITER_BYTES,
+    Staging,
+    Writers,
+)
+
+ROWS = [torch.ones(3)]
+
+
+@pytest.fixture
+def settings(settings: TrainingSettings) -> TrainingSettings:
+    return of_six_steps(settings)
+
+
+@pytest.fixture(autouse=True)
+def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than any machine of ours has to have."""
+    monkeypatch.setattr(writers, "num_cores", lambda: 8)
+
+
+def test_trials_are_saved_side_by_side_while_they_are_scored(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "WRITER_BYTES", 1)
+    trials = trials_known_alone(settings, tmp_path, KINDS[:2])
+    meeting = threading.Barrier(3, timeout=30.0)  # two saves and the scoring of both
+    change_pack(monkeypatch, lambda pack: _change_save(monkeypatch, pack, lambda _: meeting.wait()))
+    scores = Scorer.scores
+
+    def met(*args: Any) -> Any:
+        meeting.wait()
+        return scores(*args)
+
+    monkeypatch.setattr(Scorer, "scores", met)
+    with running(settings, capacity_of(2), admit_wait_s=60.0) as host:
+        found = all_events(host, trials)
+    assert_all_as_alone(trials, found)
+
+
+def test_a_trial_keeps_its_slot_until_it_is_saved(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here two of three lose theirs to an evaluation that has room for a pack of one."""
+    trials = trials_known_alone(settings, tmp_path, KINDS[:3])
+    packs: list[Pack] = []
+    being_saved: set[int] = set()
+    left: list[bool] = []
+
+    def slow(slot: int) -> None:
+        being_saved.add(slot)
+        time.sleep(2.0 if len(left) < 2 else 0.0)  # longer than all tries of the first scoring
+        being_saved.remove(slot)
+
+    def watch(pack: Pack) -> None:
+        packs.append(pack)
+        leave = pack.leave
+        _change_save(monkeypatch, pack, slow)
+        monkeypatch.setattr(
+            pack, "leave", lambda slot: (left.append(slot in being_saved), leave(slot))
+        )
+
+    change_pack(monkeypatch, watch)
+    score_slots = trainables.packing.evaluation.score.score_slots
+
+    def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
+        if num_trials(packs[0], 3) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score_slots(model, slots, *args, **sizes)
+
+    monkeypatch.setattr(trainables.packing.evaluation.score, "score_slots", filled)
+    with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
+        found = all_events(host, trials)
+    assert_all_as_alone(trials, found)
+    assert len(left) == 5 and not any(left)
+
+
+def _change_save(
+    monkeypatch: pytest.MonkeyPatch, pack: Pack, before: Callable[[int], object]
+) -> None:
+    save = pack.save
+
+    def changed(slot: int, *args: Any) -> None:
+        before(slot)
+        save(slot, *args)
+
+    monkeypatch.setattr(pack, "save", changed)
+
+
+@pytest.mark.parametrize(
+    ("slot_bytes", "num_threads"),
+    [
+        (1, 1),
+        (2 * WRITER_BYTES, 2),
+        (2 * WRITER_BYTES + 1, 3),
+        (8 * WRITER_BYTES, MOST_WRITERS),
+        (STAGING_BYTES // 2, 2),
+        (STAGING_BYTES + 1, 1),
+    ],
+)
+def test_large_slots_are_written_at_once_as_far_as_memory_goes(
+    slot_bytes: int, num_threads: int
+) -> None:
+    stagings: list[Staging] = []
+
+    def new_staging() -> Staging:
+        stagings.append(Staging(ROWS))
+        return stagings[-1]
+
+    pool = Writers(slot_bytes, new_staging)
+    meeting = threading.Barrier(num_threads, timeout=30.0)
+    num_writes = MOST_WRITERS * num_threads
+    used = [pool.begin(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_writes)]
+    assert {id(one.result()) for one in used} == {id(one) for one in stagings}
+    assert len(stagings) == num_threads
+    assert pool.begin(lambda staging: staging).result() in stagings
+
+
+def test_a_fault_of_a_write_is_its_own(tmp_path: Path) -> None:
+    pool = Writers(1, lambda: Staging(ROWS))
+    broken = pool.begin(lambda _: (tmp_path / "none" / "file").write_text(""))
+    assert isinstance(broken.exception(), FileNotFoundError)
+    assert pool.begin(lambda staging: staging.on_host(ROWS)).result() == ROWS
+
+
+if torch.cuda.is_available():  # page-locked memory and streams need a GPU
+
+    def test_numbers_are_fetched_while_a_graph_is_recorded() -> None:
+        from trainables.packing.compute.graphs import recorded
+
+        rows = list(torch.randn(3, 1 << 20, device="cuda"))
+        torch.cuda.synchronize()
+        pool = Writers(1, lambda: Staging(rows))
+        source, graph = torch.ones(1000, device="cuda"), torch.cuda.CUDAGraph()
+        pool.begin(lambda staging: staging.on_host(rows)).result()
+        fetched = []
+        with recorded(graph, torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            for _ in range(50):
+                made = source * 2
+                one = pool.begin(lambda staging: [row.clone() for row in staging.on_host(rows)])
+                fetched.append(one)
+            fetched[-1].result()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert made.eq(2).all()
+        for one in fetched:
+            for row, held in zip(rows, one.result(), strict=True):
+                assert torch.equal(row.cpu(), held)

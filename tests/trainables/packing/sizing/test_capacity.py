@@ -1,0 +1,263 @@
+"""A pack's memory is predicted from its real parts, and a chosen pack fits its GPU."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from trainables.config import TrainingOptions
+from trainables.errors import SweepAborted
+from trainables.models.base_model import load_base
+from trainables.models.model_facts import ModelFacts, read_model_facts
+from trainables.packing.compute import loss
+from trainables.packing.compute.adapters import Adapters
+from trainables.packing.evaluation import generate
+from trainables.packing.sizing.capacity import (
+    BUSY_TOKENS,
+    MOST_TOKENS,
+    USABLE_FRAC,
+    Capacity,
+    choose,
+    cpu_threads,
+)
+from trainables.packing.sizing.peak_bytes import (
+    CHUNK_LABELS,
+    PROMPT_TOKENS,
+    TOKENS_MULTIPLE,
+    PeakBytes,
+    eval_places,
+    predict,
+)
+from trainables.tiny import MODEL_DIR
+
+QWEN3_06B = ModelFacts(
+    kind="qwen3", num_layers=28, hidden_size=1024, intermediate_size=3072, num_heads=16,
+    num_kv_heads=8, head_dim=128, vocab_size=151936, is_tied=True,
+)  # fmt: skip
+QWEN3_4B = dataclasses.replace(
+    QWEN3_06B, num_layers=36, hidden_size=2560, intermediate_size=9728, num_heads=32
+)
+QWEN3_32B = dataclasses.replace(
+    QWEN3_06B, num_layers=64, hidden_size=5120, intermediate_size=25600, num_heads=64,
+    is_tied=False,
+)  # fmt: skip
+SHAPES = (QWEN3_06B, QWEN3_4B, QWEN3_32B)
+OPTIONS = TrainingOptions()
+H200_GIB = 139.8
+
+
+def parts(
+    facts: ModelFacts,
+    capacity: Capacity,
+    settings: TrainingOptions = OPTIONS,
+    is_nf4_kept: bool = False,
+) -> PeakBytes:
+    return predict(
+        facts,
+        settings,
+        num_slots=capacity.num_slots,
+        max_rank=capacity.max_rank,
+        max_tokens=capacity.max_tokens,
+        eval_tokens=capacity.eval_tokens,
+        is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
+        is_nf4_kept=is_nf4_kept,
+    )
+
+
+def tensor_bytes(model: PreTrainedModel) -> int:
+    """Bytes of a loaded base, NF4's scales included."""
+    tensors = list(model.parameters())
+    states = [p.quant_state for p in tensors if getattr(p, "quant_state", None) is not None]
+    assert states, "nothing is quantised"
+    for state in states:
+        tensors += [state.absmax, state.state2.absmax]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("compute_dtype", ["bfloat16", "float32"])
+def test_base_is_as_large_as_the_loaded_one(compute_dtype: str) -> None:
+    facts = read_model_facts(str(MODEL_DIR))
+    options = dataclasses.replace(OPTIONS, compute_dtype=compute_dtype)
+    one = Capacity(num_slots=1, max_rank=8, max_tokens=1024, eval_tokens=0, is_dequantised=True,
+                   predicted_gib=0.0)  # fmt: skip
+    real = tensor_bytes(load_base(str(MODEL_DIR), options.compute_dtype))
+    with_copy = parts(facts, one, options, is_nf4_kept=True).base
+    copy_only = parts(facts, one, options).base
+    size = getattr(torch, compute_dtype).itemsize
+    assert with_copy - size * facts.body_params == pytest.approx(real, rel=0.01)
+    outside = size * (facts.num_params - facts.body_params)
+    assert copy_only == outside + size * facts.body_params
+    nf4 = parts(facts, dataclasses.replace(one, is_dequantised=False), options).base
+    assert nf4 == pytest.approx(real + facts.body_params * 4 / 64, rel=0.01)
+
+
+def test_adapters_are_as_large_as_the_packs(base: PreTrainedModel) -> None:
+    facts = read_model_facts(base.config.name_or_path)
+    held = Adapters(base.config, 3, 16, base.device)
+    three = Capacity(num_slots=3, max_rank=16, max_tokens=64, eval_tokens=0, is_dequantised=True,
+                     predicted_gib=0.0)  # fmt: skip
+    assert parts(facts, three).adapters == 4 * held.params_KP.numel() * 4
+
+
+def test_sizes_are_those_of_the_code() -> None:
+    assert CHUNK_LABELS == loss.CHUNK_LABELS
+    assert PROMPT_TOKENS == generate.PROMPT_TOKENS
+    assert TOKENS_MULTIPLE == generate.TOKENS_MULTIPLE
+
+
+def test_memory_rises_with_each_size_of_a_pack() -> None:
+    pack = Capacity(num_slots=8, max_rank=16, max_tokens=8192, eval_tokens=200_000,
+                    is_dequantised=False, predicted_gib=0.0)  # fmt: skip
+    least = parts(QWEN3_06B, pack)
+    for changed, grown in {
+        "num_slots": ("adapters", "evaluation"),
+        "max_rank": ("adapters", "activations", "evaluation"),
+        "max_tokens": ("activations", "gradients"),
+        "eval_tokens": ("evaluation",),
+        "is_dequantised": ("base",),
+    }.items():
+        value = getattr(pack, changed)
+        larger = dataclasses.replace(pack, **{changed: True if value is False else 2 * value})
+        found = dataclasses.asdict(parts(QWEN3_06B, larger))
+        rising = {name for name, size in dataclasses.asdict(least).items() if found[name] > size}
+        assert rising == set(grown), changed
+
+
+def test_peak_is_the_larger_of_training_and_evaluation() -> None:
+    pack = Capacity(num_slots=8, max_rank=16, max_tokens=8192, eval_tokens=0,
+                    is_dequantised=True, predicted_gib=0.0)  # fmt: skip
+    training = parts(QWEN3_06B, pack)
+    assert training.evaluation == 0
+    assert training.total_gib == training.reserved_gib
+    both = parts(QWEN3_06B, dataclasses.replace(pack, eval_tokens=3_000_000))
+    assert both.evaluation > both.training
+    assert both.total_gib * 2**30 == both.held + both.evaluation
+    assert both.reserved_gib * 2**30 == both.held + both.training + both.evaluation
+
+
+@given(
+    facts=st.sampled_from(SHAPES),
+    memory_gib=st.floats(8, 200),
+    max_rank=st.sampled_from((8, 64)),
+    batch_size=st.sampled_from((1, 2, 8)),
+    max_length_tokens=st.sampled_from((256, 1000, 12_000)),
+    num_slots=st.none() | st.integers(1, 100),
+)
+def test_chosen_pack_fits_and_holds_the_longest_row(
+    facts: ModelFacts,
+    memory_gib: float,
+    max_rank: int,
+    batch_size: int,
+    max_length_tokens: int,
+    num_slots: int | None,
+) -> None:
+    options = TrainingOptions(
+        batch_size=batch_size, micro_batch_size=1, max_length_tokens=max_length_tokens
+    )
+    try:
+        found = choose(facts, options, max_rank, memory_gib, num_slots)
+    except SweepAborted as refused:
+        assert f"{memory_gib:.1f} GiB" in refused.error
+        return
+    assert parts(facts, found, options).reserved_gib <= USABLE_FRAC * memory_gib
+    assert found.predicted_gib == parts(facts, found, options).total_gib
+    assert 1 <= found.num_slots <= (num_slots or 64)
+    assert found.max_tokens >= max_length_tokens
+    step_tokens = found.num_slots * batch_size * max_length_tokens
+    assert found.max_tokens <= min(step_tokens, max(MOST_TOKENS, max_length_tokens))
+    assert found.eval_tokens >= found.num_slots * eval_places(options)
+    assert found.max_rank == max_rank
+
+
+def test_every_shape_has_a_gpu_that_fits_it() -> None:
+    for facts in SHAPES:
+        assert choose(facts, OPTIONS, 16, 80).num_slots >= 1
+
+
+def test_large_gpu_gets_full_passes_of_many_trials_in_the_compute_type() -> None:
+    found = choose(QWEN3_06B, OPTIONS, 16, H200_GIB)
+    assert (found.num_slots, found.max_tokens, found.is_dequantised) == (64, MOST_TOKENS, True)
+    asked = choose(QWEN3_06B, OPTIONS, 16, H200_GIB, num_slots=100)
+    assert (asked.num_slots, asked.is_dequantised) == (100, True)
+    assert choose(QWEN3_4B, OPTIONS, 16, H200_GIB).max_tokens > BUSY_TOKENS
+
+
+def test_base_stays_in_nf4_where_it_would_take_the_trials_places() -> None:
+    found = choose(QWEN3_4B, OPTIONS, 16, 24)
+    assert not found.is_dequantised
+    assert found.num_slots >= 8
+
+
+def test_passes_shrink_before_the_trials_become_few() -> None:
+    found = choose(QWEN3_4B, OPTIONS, 64, 24)
+    assert found.num_slots >= 4
+    assert found.max_tokens < BUSY_TOKENS
+
+
+def test_more_trials_than_fit_become_as_many_as_fit() -> None:
+    free = choose(QWEN3_4B, OPTIONS, 64, 80)
+    assert choose(QWEN3_4B, OPTIONS, 64, 80, num_slots=64) == free
+    assert free.num_slots < 64
+
+
+def test_gpu_too_small_for_one_trial_is_refused_with_its_need() -> None:
+    with pytest.raises(SweepAborted, match=r"rank 16 .* 1024 tokens needs \d+\.\d GiB") as told:
+        choose(QWEN3_32B, OPTIONS, 16, 16)
+    assert "the GPU has 16.0 GiB" in told.value.error
+    assert "smaller model" in told.value.fix
+
+
+def test_refused_pack_fits_with_the_memory_that_the_refusal_names() -> None:
+    with pytest.raises(SweepAborted) as told:
+        choose(QWEN3_4B, OPTIONS, 16, 4)
+    needed_gib = float(told.value.error.split(" needs ")[1].split()[0])
+    assert choose(QWEN3_4B, OPTIONS, 16, needed_gib + 0.1).num_slots == 1
+
+
+def test_long_rows_on_a_small_gpu_are_trained_with_checkpoints() -> None:
+    long = TrainingOptions(max_length_tokens=9728, max_new_tokens=1536)
+    assert not choose(QWEN3_4B, long, 32, H200_GIB).is_checkpointed
+    found = choose(QWEN3_4B, long, 32, 24)
+    assert found.is_checkpointed
+    assert found.max_tokens >= 9728
+    kept = dataclasses.replace(found, is_checkpointed=False)
+    assert parts(QWEN3_4B, kept, long).total_gib > 24
+
+
+def test_cpu_gets_few_trials_and_small_passes() -> None:
+    found = choose(QWEN3_06B, OPTIONS, 16, None)
+    assert (found.num_slots, found.max_tokens, found.is_dequantised) == (4, BUSY_TOKENS, True)
+    assert found.eval_tokens >= 4 * eval_places(OPTIONS)
+    assert choose(QWEN3_06B, OPTIONS, 16, None, num_slots=9).num_slots == 9
+
+
+def test_choosing_loads_no_torch() -> None:
+    code = (
+        "import json, sys, trainables.packing.sizing.capacity;"
+        "print(json.dumps(sorted({'torch', 'transformers'} & set(sys.modules))))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[4], capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(found.stdout) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process fewer cores")
+def test_pack_on_cpus_has_a_thread_for_each_core_that_it_may_use() -> None:
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert cpu_threads()["OMP_NUM_THREADS"] == "1"
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert cpu_threads()["OMP_NUM_THREADS"] == str(len(cores))

@@ -1,0 +1,111 @@
+"""Greedy answers and the loss of the true targets."""
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from trainables.config import TaskOptions, TrainingSettings
+from trainables.data.rows import Row, Scoring
+from trainables.data.tasks import TASKS
+from trainables.data.tokens import encode_rows
+from trainables.models.base_model import load_base
+from trainables.solo.evaluate import (
+    eval_loss,
+    evaluate,
+    generate,
+    pad_left,
+    score_answers,
+    until_stop,
+)
+
+
+@pytest.fixture(scope="module")
+def base(model_dir: str) -> PreTrainedModel:
+    """The test-sized base in NF4."""
+    return load_base(model_dir, "float32")
+
+
+@pytest.fixture
+def rows(data_dir: str) -> list[Row]:
+    """All validation rows."""
+    return list(TASKS["samsum"](TaskOptions()).load(data_dir).validation)
+
+
+def test_batching_does_not_change_the_answers(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    prompts = [example.prompt_ids for example in encode_rows(tokenizer, rows, 128)]
+    assert len({len(prompt) for prompt in prompts}) > 2
+    alone = generate(base, tokenizer, prompts, 1, 6)
+    together = generate(base, tokenizer, prompts, 5, 6)
+    assert together == alone
+    assert any(alone)
+
+
+def test_answer_is_the_greedy_one(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    prompt = encode_rows(tokenizer, rows[:1], 128)[0].prompt_ids
+    ids = list(prompt)
+    for _ in range(4):
+        ids.append(int(base(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    assert generate(base, tokenizer, [prompt], 1, 4) == [ids[len(prompt) :]]
+
+
+def test_loss_is_the_mean_over_the_labelled_tokens_of_all_rows(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    examples = encode_rows(tokenizer, rows, 128)
+    total = 0.0
+    for example in examples:
+        logits = base(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
+        labels = torch.tensor(example.labels[1:])
+        total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+    mean = total / sum(len(example.target_ids) for example in examples)
+    with torch.no_grad():
+        assert eval_loss(base, examples, 5) == pytest.approx(mean, rel=1e-5)
+
+
+def test_evaluation_repeats_and_draws_no_random_number(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[Row],
+    settings: TrainingSettings,
+) -> None:
+    base.train()
+    before = torch.get_rng_state()
+    first = evaluate(base, tokenizer, rows, Scoring(language="english"), settings)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert base.training
+    assert evaluate(base, tokenizer, rows, Scoring(language="english"), settings) == first
+
+
+def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:
+    answers = [tokenizer(f" {row.target}")["input_ids"] for row in rows]
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
+    assert scores.metrics["rougeLsum"] == pytest.approx(100)
+    assert scores.metrics["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
+
+
+def test_answers_and_their_own_scores_are_kept_row_by_row(
+    tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    said = [rows[0].target, *("nothing of it" for _ in rows[1:])]
+    answers = [tokenizer(f" {text}")["input_ids"] for text in said]
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
+    assert list(scores.answers) == said
+    assert scores.row_scores.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    for name, values in scores.row_scores.items():
+        assert len(values) == len(rows) and values[0] == pytest.approx(100)
+        assert sum(values) / len(values) == scores.metrics[name]
+
+
+def test_padding_is_on_the_left_and_masked() -> None:
+    input_ids, mask = pad_left([[5, 6, 7], [8]], 0)
+    assert input_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_answer_ends_before_its_first_stop() -> None:
+    assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
+    assert until_stop([4, 5], [2, 3]) == [4, 5]

@@ -1,0 +1,1 @@
+"""From files to token batches: tables, splits, prompts, tokens, order."""

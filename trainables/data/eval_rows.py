@@ -1,0 +1,27 @@
+"""Which rows are scored: a fixed order, the same for every trial, seed and file order. No torch."""
+
+import hashlib
+from collections.abc import Sequence
+
+from trainables.config import TrainingSettings
+from trainables.data.rows import Row
+
+
+def rung_rows(rows: Sequence[Row], settings: TrainingSettings, step: int) -> list[Row]:
+    """The validation rows that a report at this step scores."""
+    is_last = step >= settings.max_steps or settings.low_rung_eval_rows is None
+    num_rows = settings.eval_rows if is_last else settings.low_rung_eval_rows
+    return fixed_slice(rows, min(num_rows or settings.eval_rows, settings.eval_rows))
+
+
+def fixed_slice(rows: Sequence[Row], num_rows: int) -> list[Row]:
+    """The first num_rows rows of a fixed order, the same for every seed.
+
+    Files may be sorted, by label or length, so the order is that of a digest of each row. A larger
+    slice holds every smaller one.
+    """
+    return sorted(rows, key=_digest)[:num_rows]
+
+
+def _digest(row: Row) -> str:
+    return hashlib.sha256(f"{row.id}\n{row.prompt}".encode()).hexdigest()

@@ -1,0 +1,269 @@
+"""A table's rows as a task's: columns chosen, bad rows counted, splits made, labels found."""
+# ruff: noqa: RUF001 - Turkish has a dotless i
+
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from trainables.config import Balance, Kind, Language
+from trainables.data import labels as labelling
+from trainables.data.files import Table, read_local
+from trainables.data.hub_tables import read_hub
+from trainables.data.prompts import choose_template
+from trainables.data.rows import Document, Scoring, Splits, drop_duplicates
+from trainables.data.splitting import SPLITS, assemble, separate
+from trainables.data.stratified import hold_out, near_key
+from trainables.errors import SweepAborted
+from trainables.models.hub_files import is_dataset_id
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+QUESTIONS: dict[Language, dict[Kind, str]] = {
+    "english": {
+        "summarize": "Summarize the following text.",
+        "classify": "Classify the following text. Answer with one of: {labels}.",
+    },
+    "turkish": {
+        "summarize": "Aşağıdaki metni özetle.",
+        "classify": "Aşağıdaki metni sınıflandır. Şunlardan biriyle yanıtla: {labels}.",
+    },
+    "portuguese": {
+        "summarize": "Resuma o texto a seguir.",
+        "classify": "Classifique o texto a seguir. Responda com uma destas opções: {labels}.",
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a table becomes rows: its options, with nothing left to guess."""
+
+    input: str
+    target: str
+    kind: Kind
+    prompt: str | None
+    """Template with columns in braces; None is the question with the input below it."""
+    question: str | None = None
+    """What is asked, with {labels}; None is the language's own for the kind."""
+    language: Language
+    label_names: Mapping[str, str]
+    """Label by value of the target; empty keeps the values."""
+    clean_label: Callable[[str], str] = labelling.clean_label
+    """What is done to a value before its name is looked up."""
+    balance: Balance
+
+
+def read_files(task: str, data: str | None, sheet: str | None = None) -> dict[str, Table]:
+    """The data's tables by split; a table that has to be split is called "".
+
+    Args:
+        sheet: of workbooks; None is the first.
+
+    Raises:
+        SweepAborted: no data is named, or it cannot be read.
+    """
+    if data is None:
+        raise SweepAborted(
+            f"{task} has no dataset of its own",
+            "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
+        )
+    if not is_dataset_id(data):
+        return read_local(Path(data), sheet)
+    if sheet is not None:
+        raise SweepAborted(
+            f"the dataset {data} has no sheets", "leave out --sheet, or name an .xlsx file"
+        )
+    return read_hub(data)
+
+
+def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Splits:
+    """Clean the tables' rows, and make the splits that are not there.
+
+    A row that is dropped is counted. One whose content stands in a later split too stays there.
+
+    Raises:
+        SweepAborted: an unknown column, or rows that do not do.
+    """
+    columns = [str(name) for name in next(iter(files.values())).frame.columns]
+    _require_usable(reading, columns)
+    template = _template(reading, columns, ())
+    named = [name for name in columns if f"{{{name}}}" in template]
+    for split, file in files.items():
+        _require((*named, reading.target), split or "table", list(map(str, file.frame.columns)))
+    counts: dict[str, int] = {}
+    documents = {
+        split: _documents(file.frame, split or "table", reading, named, counts)
+        for split, file in files.items()
+    }
+    _require_rows(documents, files, counts)
+    notes = [file.note for file in files.values()]
+    if reading.kind == "classify":
+        documents = _labelled(documents, reading, counts)
+    splits = _divided(documents, reading, counts, notes)
+    labels: tuple[str, ...] = ()
+    if reading.kind == "classify":
+        labels = labelling.find_labels(splits, reading.label_names, reading.target)
+        notes += [f"{s}: {labelling.shares(splits[s], labels)}" for s in SPLITS]
+        if reading.balance == "oversample":
+            splits["train"] = labelling.oversample(splits["train"])
+            notes.append(f"train with repeated rows of rare labels: {len(splits['train']):,} rows")
+    scoring = Scoring(kind=reading.kind, language=reading.language, labels=labels)
+    template = _template(reading, columns, labels)
+    return assemble(task, splits, template, scoring, counts, tuple(notes))
+
+
+def _require_rows(
+    documents: Mapping[str, Sequence[Document]],
+    files: Mapping[str, Table],
+    counts: Mapping[str, int],
+) -> None:
+    """One row at least that can be used; if there is none, what is wrong with all of them."""
+    num_rows = sum(len(file.frame) for file in files.values())
+    if num_rows and not any(documents.values()):
+        told = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
+        raise SweepAborted(
+            f"none of the {num_rows:,} rows can be used: {told}",
+            "name columns of plain text or numbers: --input COLUMN --target COLUMN",
+        )
+
+
+def _divided(
+    documents: Mapping[str, list[Document]],
+    reading: Reading,
+    counts: dict[str, int],
+    notes: list[str],
+) -> dict[str, list[Document]]:
+    """All three splits; those that are not there are taken from train."""
+    missing = [split for split in SPLITS if split not in documents and split != "train"]
+    if "" in documents:
+        given = {"train": drop_duplicates(documents[""], "table", counts)}
+    else:
+        given = separate({s: documents.get(s, []) for s in SPLITS}, counts)
+    made = hold_out(
+        given["train"],
+        missing,
+        key_of=lambda d: near_key(d.columns[reading.input]),
+        stratum_of=lambda d: d.target if reading.kind == "classify" else "",
+    )
+    if missing:
+        notes.append(f"split by content, the same for every seed: {', '.join(made)}")
+    return {**given, **made}
+
+
+def _labelled(
+    documents: Mapping[str, list[Document]], reading: Reading, counts: dict[str, int]
+) -> dict[str, list[Document]]:
+    everything = [d for some in documents.values() for d in some]
+    if reading.label_names:
+        labelling.rename(everything, reading.label_names, reading.target)
+        documents = {
+            split: labelling.rename(some, reading.label_names, reading.target)
+            for split, some in documents.items()
+        }
+    else:
+        labelling.check_number(everything, reading.target)
+    return {
+        split: labelling.drop_contradictory(some, split or "table", counts)
+        for split, some in documents.items()
+    }
+
+
+def _documents(
+    frame: pd.DataFrame,
+    split: str,
+    reading: Reading,
+    named: Sequence[str],
+    counts: dict[str, int],
+) -> list[Document]:
+    """The rows with an input and a target; their source is all that the prompt names."""
+    wanted = list(dict.fromkeys([reading.input, *named, reading.target]))
+    kept: list[Document] = []
+    dropped = dict.fromkeys(("not text", "blank input", "no target"), 0)
+    for place, values in enumerate(frame[wanted].itertuples(index=False, name=None), 1):
+        texts = dict(zip(wanted, map(cell_text, values), strict=True))
+        known = {name: text for name, text in texts.items() if text is not None}
+        if len(known) < len(texts):
+            dropped["not text"] += 1
+        elif not known[reading.input]:
+            dropped["blank input"] += 1
+        elif not known[reading.target]:
+            dropped["no target"] += 1
+        else:
+            kept.append(_document(f"{split}-{place}", known, reading, named))
+    counts.update({f"{split} {reason}": count for reason, count in dropped.items()})
+    return kept
+
+
+def _document(
+    id_: str, texts: Mapping[str, str], reading: Reading, named: Sequence[str]
+) -> Document:
+    target = texts[reading.target]
+    return Document(
+        id=id_,
+        source="\n".join(texts[name] for name in named),
+        target=reading.clean_label(target) if reading.kind == "classify" else target,
+        columns=texts,
+    )
+
+
+def cell_text(value: object) -> str | None:
+    """The cell as text without white space around it; missing is blank, None is no text at all.
+
+    JSON can escape half of a character, which no tokenizer takes.
+    """
+    match value:
+        case str() if not _HALF_CHARACTER.search(value):
+            return value.replace("\r\n", "\n").strip()
+        case str():
+            return None
+        case list() | dict() | bytes() | tuple() | set():
+            return None
+        case float() if math.isfinite(value) and value.is_integer():
+            return str(int(value))
+    if hasattr(value, "__len__"):  # an array of Parquet's
+        return None
+    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
+
+
+def _template(reading: Reading, columns: Sequence[str], labels: Iterable[str]) -> str:
+    """The prompt; before the labels are known, without them."""
+    told = ", ".join(labels).replace("{", "{{").replace("}", "}}")
+    question = reading.question or QUESTIONS[reading.language][reading.kind]
+    own = {"default": f"{question.replace('{labels}', told)}\n\n{{{reading.input}}}"}
+    return choose_template(reading.prompt, own, columns, reading.input)
+
+
+def _require_usable(reading: Reading, columns: Sequence[str]) -> None:
+    """The columns that the options name: there, two, and of names that a prompt can hold."""
+    _require((reading.input, reading.target), "the table", columns)
+    if reading.input == reading.target:
+        raise SweepAborted(
+            f"--input and --target both name {reading.input!r}", "name two different columns"
+        )
+    named = [n for n in columns if n == reading.input or f"{{{n}}}" in (reading.prompt or "")]
+    odd = [name for name in named if set(name) & set(".[]{}:!") or name.isdecimal()]
+    if odd:
+        raise SweepAborted(
+            f"no prompt can name the column {odd[0]!r}",
+            "rename it to letters, digits, spaces and _, not to a number alone",
+        )
+
+
+def _require(names: Sequence[str], place: str, columns: Sequence[str]) -> None:
+    """Every name once among the columns."""
+    for name in names:
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+            raise SweepAborted(
+                f"{place} has no column {name!r}; found {', '.join(columns)}",
+                f"did you mean {shlex.quote(near[0])}?"
+                if near
+                else "name one of those found: --input COLUMN --target COLUMN",
+            )
+        if columns.count(name) > 1:
+            raise SweepAborted(f"{place} has two columns {name!r}", "rename one of them")

@@ -1,0 +1,159 @@
+"""Documents into train, validation and test rows, so that no score is earned by memory."""
+
+import hashlib
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from trainables.data.files import find_file, read_split, read_table, require_columns
+from trainables.data.prompts import fill
+from trainables.data.rows import (
+    Document,
+    Row,
+    Scoring,
+    Splits,
+    drop_duplicates,
+    drop_shared,
+    normalise,
+)
+from trainables.errors import SweepAborted
+
+SPLITS = ("train", "validation", "test")
+ROWS_PER_BLOCK = 10
+"""Rows of similar length of which split_by_content puts one into validation and one into test."""
+
+
+def read_tables(data: Path, columns: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The three splits of a folder; one table, by its file's name, for each file that is not split.
+
+    A file, or a folder without a train split, holds rows that split_by_content has to divide.
+
+    Raises:
+        SweepAborted: the data cannot be read, or lacks a split or a column.
+    """
+    if data.is_file():
+        return {data.name: require_columns(read_table(data), columns, str(data))}
+    found = [split for split in SPLITS if find_file(data, (split,))]
+    unsplit = found and "train" not in found
+    return {split: read_split(data, split, columns) for split in (found if unsplit else SPLITS)}
+
+
+def document(
+    row: Mapping[Hashable, object],
+    *,
+    source: str,
+    columns: Collection[str],
+    keys: Collection[str] = (),
+) -> Document:
+    """A document of a table's row: its target is the column summary.
+
+    A table without a column id names its rows by a digest of their source.
+    """
+    texts = {name: cell_text(row.get(name)) for name in columns}
+    made = Document(
+        id=str(row.get("id", "")),
+        source=texts[source],
+        target=cell_text(row["summary"]),
+        columns=texts,
+        keys=frozenset(keys),
+    )
+    return made if made.id else replace(made, id=_digest(made)[:12])
+
+
+def cell_text(value: object) -> str:
+    """The cell without white space around it; a missing cell is blank."""
+    return value.replace("\r\n", "\n").strip() if isinstance(value, str) else ""
+
+
+def divide(
+    documents: Mapping[str, Sequence[Document]], counts: dict[str, int]
+) -> tuple[dict[str, list[Document]], tuple[str, ...]]:
+    """The documents of read_tables' tables in three splits, and a note if they were split anew."""
+    if set(documents) == set(SPLITS):
+        return separate(documents, counts), ()
+    everything = [d for some in documents.values() for d in some]
+    told = " and ".join(documents)
+    note = f"no train split: the {len(everything):,} rows of {told} were split by their content"
+    return split_by_content(everything, counts), (note,)
+
+
+def separate(
+    documents: Mapping[str, Sequence[Document]], counts: dict[str, int]
+) -> dict[str, list[Document]]:
+    """The splits without what a later one of train, validation, test holds, and counts of it.
+
+    Training rows that repeat one another go too.
+    """
+    validation, test = documents["validation"], documents["test"]
+    others = {"validation": validation, "test": test}
+    train = drop_shared(documents["train"], "train", others, counts)
+    return {
+        "train": drop_duplicates(train, "train", counts),
+        "validation": drop_shared(validation, "validation", {"test": test}, counts),
+        "test": list(test),
+    }
+
+
+def split_by_content(
+    documents: Sequence[Document], counts: dict[str, int]
+) -> dict[str, list[Document]]:
+    """Eight in ten for training, one each for validation and test, alike in length.
+
+    Documents that count as one are kept once. The rest is ordered by length and cut into blocks
+    of about ROWS_PER_BLOCK; within each a digest of the text decides. So neither the order of
+    the rows nor a seed moves a row from one split to another.
+    """
+    ordered = sorted(documents, key=lambda d: (_digest(d), d.source, d.target))
+    kept = drop_duplicates(ordered, "all", counts)
+    # Stable: equal lengths stay in the digests' order.
+    kept.sort(key=lambda d: len(normalise(d.source)))
+    splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    num_blocks = max(1, round(len(kept) / ROWS_PER_BLOCK))
+    for block in range(num_blocks):
+        begin, end = (len(kept) * edge // num_blocks for edge in (block, block + 1))
+        by_digest = sorted(kept[begin:end], key=_digest)
+        splits["test"] += by_digest[:1]
+        splits["validation"] += by_digest[1:2]
+        splits["train"] += by_digest[2:]
+    return splits
+
+
+def assemble(
+    task: str,
+    documents: Mapping[str, Sequence[Document]],
+    template: str,
+    scoring: Scoring,
+    counts: dict[str, int],
+    notes: tuple[str, ...] = (),
+) -> Splits:
+    """The documents as rows of prompt and target, counted.
+
+    Raises:
+        SweepAborted: a split has no row.
+    """
+    for split in SPLITS:
+        counts[split] = len(documents[split])
+        if not documents[split]:
+            raise SweepAborted(
+                f"the {split} split of {task} has no usable row",
+                "give every split rows with a text and a summary that no later split holds",
+            )
+    train, validation, test = (
+        tuple(Row(id=d.id, prompt=fill(template, d.columns), target=d.target) for d in documents[s])
+        for s in SPLITS
+    )
+    return Splits(
+        train=train,
+        validation=validation,
+        test=test,
+        counts=counts,
+        scoring=scoring,
+        prompt_template=template,
+        notes=notes,
+    )
+
+
+def _digest(document: Document) -> str:
+    return hashlib.sha256(normalise(document.source).encode()).hexdigest()

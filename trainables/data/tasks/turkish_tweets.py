@@ -1,0 +1,74 @@
+"""turkish_tweets: whether a Turkish tweet is neutral, negative or positive (three labels)."""
+# ruff: noqa: RUF001 - Turkish has a dotless i
+
+from dataclasses import dataclass
+
+from trainables.config import Metric, TaskOptions
+from trainables.data.labels import clean_label, read_names
+from trainables.data.reading import Reading, read_files, read_splits
+from trainables.data.rows import Splits, refuse_unused
+from trainables.data.stratified import fold
+
+TEXT, LABEL = "Tweets", "Duygu"
+LABEL_NAMES = ("0=nötr", "1=olumsuz", "2=olumlu")
+WORDS = {
+    "0": ("nötr", "notr", "tarafsız", "neutral"),
+    "1": ("olumsuz", "negatif", "negative"),
+    "2": ("olumlu", "pozitif", "positive"),
+}
+"""How else the values are written; case does not matter."""
+QUESTION = "Aşağıdaki tweetin duygusu nedir? Yalnızca şunlardan biriyle yanıtla: {labels}."
+
+
+@dataclass(frozen=True)
+class TurkishTweets:
+    """A table of tweets and sentiments; there is no dataset of this kind under a free licence."""
+
+    options: TaskOptions
+    name: str = "turkish_tweets"
+    dataset: str = ""
+
+    def __post_init__(self) -> None:
+        used = ("input", "target", "sheet", "prompt", "label_names", "balance", "metric")
+        refuse_unused(self.options, self.name, used)
+        _ = self._names
+
+    @property
+    def metric(self) -> Metric:
+        """The accuracy, or what the options say."""
+        return Metric(name=self.options.metric or "accuracy")
+
+    def load(self, data: str | None) -> Splits:
+        """Read, clean and split the tweets of a table with the columns Tweets and Duygu.
+
+        Raises:
+            SweepAborted: no data is named, it cannot be read, or its rows do not do.
+        """
+        names = self._names
+        source = self.options.input or TEXT
+        reading = Reading(
+            input=source,
+            target=self.options.target or LABEL,
+            kind="classify",
+            prompt=self.options.prompt,
+            question=QUESTION,
+            language="turkish",
+            label_names=names,
+            clean_label=lambda text: _value(text, names),
+            balance=self.options.balance,
+        )
+        files = read_files(self.name, data, self.options.sheet)
+        return read_splits(self.name, files, reading)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        return read_names(self.options.label_names or LABEL_NAMES)
+
+
+def _value(text: str, names: dict[str, str]) -> str:
+    """The value that the cell means: a number, or a word for one."""
+    value = clean_label(text)
+    if value in names:
+        return value
+    meant = (number for number, words in WORDS.items() if fold(value) in map(fold, words))
+    return next((number for number in meant if number in names), value)

@@ -1,0 +1,70 @@
+"""What an evaluation gives: the metrics, and each row's answer with its own scores. No torch."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainables.checkpoint import ANSWERS_NAME
+from trainables.data.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One model's scores on some rows."""
+
+    metrics: dict[str, float]
+    """By name, over all rows."""
+    answers: tuple[str, ...]
+    """What the model said to each row: a text, or the label that it chose."""
+    row_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Each row's own value of those metrics that are means over the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The answers of one evaluation as they were kept: enough to score any resample of the rows."""
+
+    ids: tuple[str, ...]
+    """Of the rows, in the order in which they were scored."""
+    targets: tuple[str, ...]
+    answers: tuple[str, ...]
+    row_scores: dict[str, tuple[float, ...]]
+
+
+def write_answers(folder: Path, rows: Sequence[Row], scored: Scored) -> None:
+    """Keep the answers in a checkpoint's folder, a line a row.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    lines = []
+    for place, (row, answer) in enumerate(zip(rows, scored.answers, strict=True)):
+        own = {name: values[place] for name, values in scored.row_scores.items()}
+        line = {"id": row.id, "target": row.target, "answer": answer, "scores": own}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    (folder / ANSWERS_NAME).write_text("".join(lines), encoding="utf-8")
+
+
+def read_answers(folder: Path) -> Answers:
+    """What write_answers kept.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is damaged.
+    """
+    content = (folder / ANSWERS_NAME).read_text(encoding="utf-8")
+    # Not splitlines: answers may hold other line ends, which JSON leaves as they are.
+    lines = [json.loads(line) for line in content.split("\n")[:-1]]
+    try:
+        names = lines[0]["scores"] if lines else ()
+        return Answers(
+            ids=tuple(line["id"] for line in lines),
+            targets=tuple(line["target"] for line in lines),
+            answers=tuple(line["answer"] for line in lines),
+            row_scores={
+                name: tuple(float(line["scores"][name]) for line in lines) for name in names
+            },
+        )
+    except (KeyError, TypeError) as damaged:
+        raise ValueError(f"{folder / ANSWERS_NAME} is damaged: {damaged!r}") from None

@@ -1,0 +1,1 @@
+"""What a model folder tells, and loading it in NF4."""

@@ -1,0 +1,174 @@
+"""What a model's config.json tells before anything is loaded: kind, size, memory. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.errors import SweepAborted
+from trainables.models.hub_files import hub_file
+
+KINDS = ("qwen2", "qwen3")
+"""model_type values whose decoder blocks have the seven linear layers of LINEAR_LAYERS."""
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """The shape of a dense Qwen decoder."""
+
+    kind: str
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    is_tied: bool
+    """Whether the output head shares the embedding's weights."""
+    has_sliding_attention: bool = False
+    """Whether some layers see a window of the last tokens only, which packs do not train."""
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of a block, by name."""
+        hidden, wide = self.hidden_size, self.intermediate_size
+        heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return {
+            "q_proj": (hidden, heads),
+            "k_proj": (hidden, kv),
+            "v_proj": (hidden, kv),
+            "o_proj": (heads, hidden),
+            "gate_proj": (hidden, wide),
+            "up_proj": (hidden, wide),
+            "down_proj": (wide, hidden),
+        }
+
+    @property
+    def body_params(self) -> int:
+        """Weights of the linear layers of all blocks: what NF4 quantises."""
+        return self.num_layers * sum(i * o for i, o in self.linear_shapes.values())
+
+    @property
+    def num_params(self) -> int:
+        """All weights, norms left out."""
+        return self.body_params + self.vocab_size * self.hidden_size * (1 if self.is_tied else 2)
+
+    def lora_params(self, params: Hyperparameters) -> int:
+        """Trainable weights of one adapter."""
+        shapes = [self.linear_shapes[name] for name in params.target_modules]
+        return self.num_layers * params.lora_rank * sum(i + o for i, o in shapes)
+
+    def trial_gib(self, params: Hyperparameters, settings: TrainingSettings) -> float:
+        """Rough peak memory of one solo trial, in GiB; an upper estimate at the longest rows.
+
+        NF4 with double quantisation takes 4.127 bits a weight (arXiv 2305.14314, section 3);
+        an adapter takes 16 bytes a weight in fp32 (weight, gradient, two AdamW moments). The
+        activations kept for the backward pass are counted as 2 bytes x (14 hidden + 5
+        intermediate + 4 attention widths) a token and layer, the logits as 10 bytes (bf16 value,
+        fp32 copy and gradient) a token and word.
+        """
+        tokens = settings.micro_batch_size * settings.max_length_tokens
+        base = self.body_params * 4.127 / 8 + 2 * (self.num_params - self.body_params)
+        adapter = 16 * self.lora_params(params)
+        widths = (
+            14 * self.hidden_size
+            + 5 * self.intermediate_size
+            + 4 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        )
+        activations = 2 * tokens * widths * self.num_layers
+        logits = 10 * tokens * self.vocab_size
+        return (base + adapter + activations + logits) / _GIB
+
+
+def read_model_facts(model: str) -> ModelFacts:
+    """Reads the config.json of a folder or a Hub model.
+
+    Raises:
+        SweepAborted: there is no such model, or it is not a dense Qwen causal language model.
+    """
+    config = _config_json(model)
+    try:
+        _check_kind(model, config)
+        return _facts(config)
+    except KeyError as missing:
+        raise SweepAborted(
+            f"the config.json of {model} has no {missing}", "download the model again"
+        ) from None
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as damaged:
+        raise SweepAborted(
+            f"the config.json of {model} is damaged: {damaged}", "download the model again"
+        ) from None
+
+
+def _check_kind(model: str, config: dict[str, Any]) -> None:
+    kind = str(config.get("model_type"))
+    architectures = config.get("architectures") or []
+    if kind not in KINDS or not any(str(a).endswith("ForCausalLM") for a in architectures):
+        raise SweepAborted(
+            f"{model} is a {kind} model ({', '.join(map(str, architectures)) or 'no architecture'})"
+            ", not a Qwen causal language model",
+            "choose a dense Qwen2, Qwen2.5 or Qwen3 model, e.g. --model Qwen/Qwen3-0.6B",
+        )
+    method = (config.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
+    if method != "bitsandbytes":
+        raise SweepAborted(
+            f"{model} is quantised already ({method}); a sweep quantises to NF4 by itself",
+            "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B",
+        )
+
+
+def _facts(config: dict[str, Any]) -> ModelFacts:
+    heads = int(config["num_attention_heads"])
+    return ModelFacts(
+        kind=str(config["model_type"]),
+        num_layers=int(config["num_hidden_layers"]),
+        hidden_size=int(config["hidden_size"]),
+        intermediate_size=int(config["intermediate_size"]),
+        num_heads=heads,
+        num_kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+        vocab_size=int(config["vocab_size"]),
+        is_tied=bool(config.get("tie_word_embeddings", False)),
+        has_sliding_attention=_has_sliding_attention(config),
+    )
+
+
+def _has_sliding_attention(config: dict[str, Any]) -> bool:
+    """As transformers' Qwen2Config and Qwen3Config fill layer_types where it is not given."""
+    layer_types = config.get("layer_types")
+    if layer_types is not None:
+        return set(layer_types) != {"full_attention"}
+    is_used = bool(config.get("use_sliding_window")) and config.get("sliding_window", 1) is not None
+    return is_used and int(config.get("max_window_layers", 28)) < int(config["num_hidden_layers"])
+
+
+def _config_json(model: str) -> dict[str, Any]:
+    folder = Path(model)
+    path = folder / "config.json" if folder.is_dir() else _downloaded_config(model)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SweepAborted(
+            f"the model folder {model} has no config.json",
+            "give the folder that save_pretrained wrote, or a Hub id such as Qwen/Qwen3-0.6B",
+        ) from None
+    except ValueError as damaged:
+        raise SweepAborted(f"{path} is not JSON: {damaged}", "download the model again") from None
+    if not isinstance(config, dict):
+        raise SweepAborted(f"{path} is not a model's config", "download the model again")
+    return config
+
+
+def _downloaded_config(model: str) -> Path:
+    fix = "check the name and the network, or give a folder: --model DIR"
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise SweepAborted(f"there is no model folder {model}", fix)
+    try:
+        return hub_file(model, "config.json")
+    except (OSError, ValueError) as refused:
+        reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
+        raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None

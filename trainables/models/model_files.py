@@ -1,0 +1,115 @@
+"""Whether a model's folder holds what loading it takes, found without loading it. No torch."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import SweepAborted
+from trainables.models.hub_files import hub_file
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json", "chat_template.jinja",
+)  # fmt: skip
+"""What AutoTokenizer reads of a Qwen model, as far as a model has them."""
+_FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
+_INDEX = "model.safetensors.index.json"
+
+
+def check_model_folder(folder: Path) -> None:
+    """Looks at weights, tokenizer and chat template; reads the weights' headers alone.
+
+    Raises:
+        SweepAborted: a file is missing or damaged; names it.
+    """
+    for path in _weights(folder):
+        _check_weights(path)
+    _check_tokenizer(folder)
+
+
+def tokenizer_files(model: str) -> list[Path]:
+    """The tokenizer's files of a folder, or of a Hub model: nodes may have loaded it elsewhere."""
+    if Path(model).is_dir():
+        found = [Path(model) / name for name in TOKENIZER_FILES]
+        return [path for path in found if path.is_file()]
+    files = []
+    for name in TOKENIZER_FILES:
+        with contextlib.suppress(OSError):  # it has none of that name
+            files.append(hub_file(model, name))
+    return files
+
+
+def check_thinking(model: str) -> None:
+    """Whether the chat template of a folder or Hub model knows of thoughts before answers.
+
+    Raises:
+        SweepAborted: it does not, or the Hub and the cache have neither of its files.
+    """
+    if not any("enable_thinking" in text for text in _templates(model)):
+        raise SweepAborted(
+            f"{model} does not think before it answers: its chat template has no enable_thinking",
+            "leave out --thinking, or choose a Qwen3 model that thinks, e.g. Qwen/Qwen3-0.6B",
+        )
+
+
+def _templates(model: str) -> Iterator[str]:
+    names = ("chat_template.jinja", "tokenizer_config.json")
+    if Path(model).is_dir():
+        found = [Path(model) / name for name in names]
+        yield from (path.read_text(encoding="utf-8") for path in found if path.is_file())
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # a tokenizer has one of them or both
+            yield hub_file(model, name).read_text(encoding="utf-8")
+
+
+def _weights(folder: Path) -> list[Path]:
+    if not (folder / _INDEX).is_file():
+        return [folder / "model.safetensors"]
+    shards = _json(folder / _INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise SweepAborted(f"{folder / _INDEX} names no weights", _FIX)
+    return [folder / str(name) for name in sorted(set(map(str, shards.values())))]
+
+
+def _check_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        pickled = path.with_name("pytorch_model.bin").is_file()
+        fix = "save it as safetensors; pickled weights are not loaded" if pickled else _FIX
+        raise SweepAborted(f"the model folder {path.parent} has no {path.name}", fix)
+    try:
+        with safe_open(path, framework="np"):  # compares the header with the file's length
+            pass
+    except SafetensorError as damaged:
+        raise SweepAborted(
+            f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes): {damaged}",
+            "download it again (after git clone: git lfs pull)",
+        ) from None
+
+
+def _check_tokenizer(folder: Path) -> None:
+    is_split = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if (folder / "tokenizer.json").is_file() or not is_split:
+        _json(folder / "tokenizer.json")
+    config = _json(folder / "tokenizer_config.json")
+    if not config.get("chat_template") and not (folder / "chat_template.jinja").is_file():
+        raise SweepAborted(
+            f"the tokenizer in {folder} has no chat template",
+            "choose a Qwen model that has one, e.g. --model Qwen/Qwen3-0.6B",
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SweepAborted(f"the model folder {path.parent} has no {path.name}", _FIX) from None
+    except ValueError as damaged:
+        raise SweepAborted(f"{path} is not JSON: {damaged}", _FIX) from None
+    if not isinstance(content, dict):
+        raise SweepAborted(f"{path} is not a JSON object", _FIX)
+    return content

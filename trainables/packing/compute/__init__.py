@@ -1,0 +1,1 @@
+"""What a pack computes: model, adapters, kernels, optimizer. No Ray."""

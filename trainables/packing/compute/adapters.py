@@ -1,0 +1,158 @@
+"""Where a pack's adapters are: one row of numbers a slot, and each module's weights as views of it.
+
+One (K, P) tensor makes the optimizer a handful of kernels. Ranks are padded with zeros to the
+pack's largest: the padded rows of A and columns of B get gradients of exactly zero, because each
+is a product with the other.
+
+Shapes: K slots, P LoRA numbers of a slot, D features in, O features out, R rank (padded),
+M modules that share an input.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from trainables.config import LINEAR_LAYERS
+from trainables.packing.compute.lora import LoraGroup
+from trainables.packing.compute.masks import module_key
+
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+"""The linear layers of a block, by the input that they share."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Where one matrix of one module lies in a slot's row of numbers."""
+
+    name: str
+    module: str
+    start: int
+    rows: int
+    columns: int
+    is_lora_a: bool
+
+
+class Adapters:
+    """The LoRA weights of all slots and their gradients.
+
+    Args:
+        config: the model's.
+        num_slots: K.
+        max_rank: the largest rank that a slot can hold.
+        device: where the weights are.
+        dtype: float32, as PEFT keeps adapters; float64 serves to check gradients.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        num_slots: int,
+        max_rank: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.max_rank = max_rank
+        sizes = linear_sizes(config)
+        self._blocks = _layout(sizes, config.num_hidden_layers, max_rank)
+        num_params = self._blocks[-1].start + self._blocks[-1].rows * self._blocks[-1].columns
+        self.params_KP = torch.zeros(num_slots, num_params, device=device, dtype=dtype)
+        self.grads_KP = torch.zeros_like(self.params_KP)
+        self.scaling_K7 = torch.zeros(num_slots, len(LINEAR_LAYERS), device=device, dtype=dtype)
+        starts = {block.name: block.start for block in self._blocks}
+        self.layers = [
+            tuple(self._group(layer, names, starts, sizes) for names in GROUPS)
+            for layer in range(config.num_hidden_layers)
+        ]
+
+    def set_scaling(self, slot: int, scaling: float, modules: Sequence[str]) -> None:
+        """Scale the slot's products of these modules, and switch off all its others."""
+        row = [scaling if name in modules else 0.0 for name in LINEAR_LAYERS]
+        self.scaling_K7[slot] = torch.tensor(row, dtype=self.scaling_K7.dtype)
+
+    def views(self, row_P: Tensor, rank: int, modules: Sequence[str]) -> dict[str, Tensor]:
+        """A slot's row of weights (or of moments) as PEFT's tensors, without the padding."""
+        return {
+            block.name: _trimmed(row_P, block, rank)
+            for block in self._blocks
+            if block.module in modules
+        }
+
+    def _group(
+        self,
+        layer: int,
+        names: tuple[str, ...],
+        starts: dict[str, int],
+        sizes: dict[str, tuple[int, int]],
+    ) -> LoraGroup:
+        num_features = sizes[names[0]][1]
+        first = LINEAR_LAYERS.index(names[0])
+        assert LINEAR_LAYERS[first : first + len(names)] == names
+        start = starts[peft_name(layer, names[0], "A")]
+        starts_b = [starts[peft_name(layer, name, "B")] for name in names]
+        shape_a = (len(names), self.max_rank, num_features)
+        shapes_b = [(sizes[name][0], self.max_rank) for name in names]
+        number = layer * len(LINEAR_LAYERS) + first
+        keys = [module_key(number + place) for place in range(len(names))]
+        weights, grads = self.params_KP, self.grads_KP
+        return LoraGroup(
+            lora_a_KMRD=_view(weights, start, shape_a),
+            lora_b_KOR=tuple(map(_view, [weights] * len(names), starts_b, shapes_b)),
+            grad_a_KMRD=_view(grads, start, shape_a),
+            grad_b_KOR=tuple(map(_view, [grads] * len(names), starts_b, shapes_b)),
+            scaling_KM=self.scaling_K7[:, first : first + len(names)],
+            module_keys_M2=torch.tensor(keys, dtype=torch.int32, device=weights.device),
+        )
+
+
+def linear_sizes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
+    """(features out, features in) of every linear layer of a block."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    q_size = config.num_attention_heads * head_dim
+    kv_size = config.num_key_value_heads * head_dim
+    return {
+        "q_proj": (q_size, hidden),
+        "k_proj": (kv_size, hidden),
+        "v_proj": (kv_size, hidden),
+        "o_proj": (hidden, q_size),
+        "gate_proj": (inner, hidden),
+        "up_proj": (inner, hidden),
+        "down_proj": (hidden, inner),
+    }
+
+
+def peft_name(layer: int, module: str, matrix: str) -> str:
+    """The name of a LoRA matrix in PEFT's files."""
+    part = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+    return f"base_model.model.model.layers.{layer}.{part}.{module}.lora_{matrix}.weight"
+
+
+def _layout(sizes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> list[_Block]:
+    """All blocks of a slot; the A matrices of modules that share an input are neighbours."""
+    blocks: list[_Block] = []
+    start = 0
+    for layer in range(num_layers):
+        for names in GROUPS:
+            for matrix in "AB":
+                for module in names:
+                    out, into = sizes[module]
+                    rows, columns = (rank, into) if matrix == "A" else (out, rank)
+                    name = peft_name(layer, module, matrix)
+                    blocks.append(_Block(name, module, start, rows, columns, matrix == "A"))
+                    start += rows * columns
+    return blocks
+
+
+def _trimmed(row_P: Tensor, block: _Block, rank: int) -> Tensor:
+    whole = row_P[block.start : block.start + block.rows * block.columns]
+    matrix = whole.view(block.rows, block.columns)
+    return matrix[:rank] if block.is_lora_a else matrix[:, :rank]
+
+
+def _view(tensor_KP: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
+    """One matrix of every slot."""
+    end = start + torch.Size(shape).numel()
+    return tensor_KP[:, start:end].view(len(tensor_KP), *shape)

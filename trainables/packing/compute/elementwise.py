@@ -1,0 +1,96 @@
+"""What lies between a decoder's products: norms, rotary positions, the gate. Fused or plain.
+
+The products, the attention and LoRA have kernels of their own and stay outside.
+
+Shapes: N tokens (or rows of tokens), D features, C features of a head, E features of all heads,
+F features between gate and down.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+
+class Norms(NamedTuple):
+    """Weights of the norms over each head."""
+
+    query_C: Tensor
+    key_C: Tensor
+
+
+class Elementwise(NamedTuple):
+    """The functions of this file, plain or fused."""
+
+    add_norm: Callable[..., tuple[Tensor, Tensor]]
+    heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    swiglu: Callable[[Tensor], Tensor]
+
+
+def plain() -> Elementwise:
+    """As they stand below: for a CPU, and for numbers that must be exact."""
+    return Elementwise(add_norm, heads, swiglu)
+
+
+def fused() -> Elementwise:
+    """One kernel each, for a GPU."""
+    # These load Triton, which a CPU has no use for.
+    from trainables.packing.compute.kernels import add_norm as norm_kernels
+    from trainables.packing.compute.kernels import gate
+    from trainables.packing.compute.kernels import heads as head_kernels
+
+    return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
+
+
+def add_norm(
+    x_ND: Tensor, y_ND: Tensor | None, weight_D: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """x + y, and its norm; y is None for nothing."""
+    total_ND = x_ND if y_ND is None else x_ND + y_ND
+    return total_ND, rms_norm(total_ND, weight_D, eps)
+
+
+def heads(
+    qkv_NE: Tensor,
+    norms: Norms | None,
+    cos_NC: Tensor,
+    sin_NC: Tensor,
+    sizes: tuple[int, int, int],
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (N, heads, C), normed and rotated to their places.
+
+    Args:
+        sizes: features of all query heads, of all key heads, and of one head.
+    """
+    q_size, kv_size, head_dim = sizes
+    q, k, v = (
+        part.reshape(len(qkv_NE), -1, head_dim)
+        for part in torch.split(qkv_NE, [q_size, kv_size, kv_size], dim=1)
+    )
+    if norms is not None:
+        q, k = rms_norm(q, norms.query_C, eps), rms_norm(k, norms.key_C, eps)
+    cos_N1C, sin_N1C = cos_NC[:, None], sin_NC[:, None]
+    return rotated(q, cos_N1C, sin_N1C), rotated(k, cos_N1C, sin_N1C), v
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up, of (N, 2 F)."""
+    gate_NF, up_NF = gate_up.chunk(2, dim=1)
+    return silu(gate_NF) * up_NF
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x over its root mean square, times the weight; at least in float32."""
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * normed.to(x.dtype)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (arXiv 2104.09864), with the halves of a head as pairs."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + turned * sin

@@ -1,0 +1,176 @@
+"""The packed linear: one frozen product for all slots, and each slot's own LoRA beside it.
+
+Shapes: K slots, N tokens of a pass, D features in, O features out of all modules that share an
+input, M of them, R rank (padded to the pack's largest).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from bitsandbytes.functional import dequantize_blockwise
+from bitsandbytes.nn import Linear4bit
+from torch import Tensor
+
+from trainables.packing.compute.masks import Dropout
+from trainables.packing.compute.segments import Segments, contract_, expand, reduce
+
+
+class Nf4(NamedTuple):
+    """A quantised weight."""
+
+    weight: Tensor
+    """Packed bytes."""
+    absmax: Tensor
+    """float32 scale of each block."""
+    block_size: int
+    shape_OD: tuple[int, int]
+
+
+class FrozenLinears(NamedTuple):
+    """The base's linear layers that share an input; their outputs lie side by side."""
+
+    weight_OD: Tensor | None
+    """In the compute type; None if the weights stay in NF4."""
+    quantised: tuple[Nf4, ...]
+    bias_O: Tensor | None
+    sizes: tuple[int, ...]
+    """Outputs of each module."""
+
+    @property
+    def num_weights(self) -> int:
+        """O times D."""
+        if self.weight_OD is not None:
+            return self.weight_OD.numel()
+        return sum(math.prod(part.shape_OD) for part in self.quantised)
+
+
+class LoraGroup(NamedTuple):
+    """The adapters of the modules that share an input: q, k, v; o; gate, up; or down."""
+
+    lora_a_KMRD: Tensor
+    lora_b_KOR: tuple[Tensor, ...]
+    """One for each module, O its own outputs."""
+    grad_a_KMRD: Tensor
+    """Where backward passes add up; so are grad_b_KOR."""
+    grad_b_KOR: tuple[Tensor, ...]
+    scaling_KM: Tensor
+    """alpha / rank or alpha / sqrt(rank); 0 where the trial does not adapt the module."""
+    module_keys_M2: Tensor
+
+
+def freeze(modules: Sequence[Any], is_dequantised: bool) -> FrozenLinears:
+    """Layers of the base as tensors.
+
+    Dequantised weights are the numbers that NF4 gives in every product, kept instead of made anew.
+    """
+    sizes = tuple(module.out_features for module in modules)
+    biases = [module.bias for module in modules if module.bias is not None]
+    bias_O = torch.cat([bias.detach() for bias in biases]) if biases else None
+    assert len(biases) in (0, len(modules))
+    if not isinstance(modules[0], Linear4bit):
+        weight_OD = torch.cat([module.weight.detach() for module in modules])
+        return FrozenLinears(weight_OD, (), bias_O, sizes)
+    quantised = tuple(_quantised(module) for module in modules)
+    if not is_dequantised:
+        return FrozenLinears(None, quantised, bias_O, sizes)
+    dtype = modules[0].weight.quant_state.dtype
+    return FrozenLinears(_dequantised(quantised, dtype), (), bias_O, sizes)
+
+
+def packed_linears(
+    x_ND: Tensor,
+    linears: FrozenLinears,
+    group: LoraGroup,
+    segments: Segments,
+    dropout: Dropout | None,
+) -> Tensor:
+    """The outputs (N, O) of the modules that share an input.
+
+    Like PEFT, every module draws its own dropout mask. The adapters' gradients are added to the
+    group's in the backward pass, which needs the gradient of x to be asked for.
+    """
+    y_NO: Tensor = _PackedLinears.apply(  # type: ignore[no-untyped-call]
+        x_ND, linears, group, segments, dropout
+    )
+    return y_NO
+
+
+def add_base_product(y_NO: Tensor, x_ND: Tensor, linears: FrozenLinears) -> None:
+    """Add x times the frozen weights to y, over the tokens of all slots at once.
+
+    The product reads what it is added to while it computes; added after it, that costs twice.
+    """
+    y_NO.addmm_(x_ND, _dense(linears, x_ND.dtype).T)
+    if linears.bias_O is not None:
+        y_NO += linears.bias_O
+
+
+class _PackedLinears(torch.autograd.Function):
+    """Keeps x and the small products; dropout and NF4's weights are made again when needed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_ND: Tensor,
+        linears: FrozenLinears,
+        group: LoraGroup,
+        segments: Segments,
+        dropout: Dropout | None,
+    ) -> Tensor:
+        y_NO = x_ND.new_empty(len(x_ND), sum(linears.sizes))
+        inner_MNR = reduce(x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2)
+        for place, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
+            lora_b, scaling_K = group.lora_b_KOR[place], group.scaling_KM[:, place]
+            expand(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
+        add_base_product(y_NO, x_ND, linears)
+        ctx.save_for_backward(x_ND, inner_MNR)
+        ctx.others = (linears, group, segments, dropout)
+        return y_NO
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (grad_NO,) = grads
+        x_ND, inner_MNR = ctx.saved_tensors
+        linears, group, segments, dropout = ctx.others
+        inner_grads = []
+        for place, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
+            lora_b, scaling_K = group.lora_b_KOR[place].mT[:, None], group.scaling_KM[:, place]
+            grad_b = group.grad_b_KOR[place].mT[:, None]
+            inner_grads.append(reduce(grad_y, lora_b, segments, scaling_K))
+            contract_(grad_b, inner_MNR[place, None], grad_y, segments, scaling_K)
+        grads_MNR = torch.cat(inner_grads)
+        extras = (segments, None, dropout, group.module_keys_M2)
+        contract_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
+        grad_ND = torch.empty_like(x_ND)
+        expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
+        grad_ND.addmm_(grad_NO, _dense(linears, grad_NO.dtype))
+        return grad_ND, None, None, None, None
+
+
+def _dense(linears: FrozenLinears, dtype: torch.dtype) -> Tensor:
+    if linears.weight_OD is not None:
+        return linears.weight_OD
+    return _dequantised(linears.quantised, dtype)
+
+
+def _quantised(module: Any) -> Nf4:
+    state = module.weight.quant_state
+    assert state.quant_type == "nf4"
+    absmax = state.absmax
+    if state.nested:
+        absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    shape = (module.out_features, module.in_features)
+    return Nf4(module.weight.detach(), absmax.float(), state.blocksize, shape)
+
+
+def _dequantised(quantised: Sequence[Nf4], dtype: torch.dtype) -> Tensor:
+    """NF4 bytes as one (O, D)."""
+    made = [
+        torch.ops.bitsandbytes.dequantize_4bit(
+            part.weight, part.absmax, part.block_size, "nf4", list(part.shape_OD), dtype
+        )
+        for part in quantised
+    ]
+    return made[0] if len(made) == 1 else torch.cat(made)

@@ -1,0 +1,169 @@
+"""Qwen2's and Qwen3's decoder over the tokens of all slots, laid end to end.
+
+Shapes: K slots, N tokens of a pass, L labels, D features, C features of a head, E features of all
+heads, F features between gate and down, V vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PretrainedConfig, PreTrainedModel
+
+from trainables.config import LINEAR_LAYERS
+from trainables.packing.compute.adapters import GROUPS, Adapters
+from trainables.packing.compute.attention import attention
+from trainables.packing.compute.elementwise import Norms, fused, plain, rms_norm
+from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
+from trainables.packing.compute.loss import label_losses
+from trainables.packing.compute.packed_batch import Pass
+
+MODEL_TYPES = ("qwen2", "qwen3")
+
+
+class LayerWeights(NamedTuple):
+    """One block of the base."""
+
+    input_norm_D: Tensor
+    post_norm_D: Tensor
+    head_norms: Norms | None
+    """Of queries and keys; Qwen2 has none."""
+    linears: tuple[FrozenLinears, ...]
+    """In the order of GROUPS."""
+
+
+class PackedModel:
+    """The base's weights, and the forward pass of a whole pack.
+
+    Args:
+        base: from load_base.
+        adapters: of the same model.
+        is_dequantised: keep the base in its compute type; 4 times the memory and the same numbers.
+        is_fused: one kernel for each thing between the products; for a GPU.
+        is_checkpointed: keep only the blocks' inputs for the backward pass, and compute the rest of
+            each block again there (arXiv 1604.06174).
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        adapters: Adapters,
+        is_dequantised: bool,
+        is_fused: bool,
+        is_checkpointed: bool = False,
+    ) -> None:
+        require_supported(base.config)
+        self.config = base.config
+        self.adapters = adapters
+        self.embedding_VD = base.get_input_embeddings().weight.detach()
+        self.head_VD = base.get_output_embeddings().weight.detach()
+        self.rotary: Any = base.model.rotary_emb
+        self.norm_D = base.model.norm.weight.detach()
+        self.layers = [_layer_weights(layer, is_dequantised) for layer in base.model.layers]
+        self.num_weights = sum(
+            linears.num_weights for one in self.layers for linears in one.linears
+        )
+        """Of the linear layers of all blocks."""
+        self.elementwise = fused() if is_fused else plain()
+        self._is_checkpointed = is_checkpointed
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute type."""
+        dtype: torch.dtype = self.embedding_VD.dtype
+        return dtype
+
+    @property
+    def head_dim(self) -> int:
+        """C."""
+        return int(self.rotary.inv_freq.shape[0]) * 2
+
+    def embedded(self, batch: Pass) -> Tensor:
+        """The tokens' embeddings (N, D), from which a backward pass begins its way to adapters."""
+        embedded_ND: Tensor = self.embedding_VD[batch.ids_N]
+        return embedded_ND.requires_grad_()
+
+    def hidden(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+        """The last layer's output (N, D), before the last norm."""
+        cos_1NC, sin_1NC = self.rotary(embedded_ND, batch.places_N[None])
+        angles = (cos_1NC[0], sin_1NC[0])
+        x_ND, y_ND = embedded_ND, None
+        for weights, groups in zip(self.layers, self.adapters.layers, strict=True):
+            x_ND, y_ND = self._block(x_ND, y_ND, weights, groups, angles, batch)
+        assert y_ND is not None
+        return x_ND + y_ND
+
+    def losses(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+        """Each slot's loss (K,), summed over its labels; a slot's NaN stays its own."""
+        labelled_LD = self.hidden(embedded_ND, batch)[batch.label_places_L]
+        labelled_LD = rms_norm(labelled_LD, self.norm_D, self.config.rms_norm_eps)
+        losses_L = label_losses(labelled_LD, self.head_VD, batch.targets_L)
+        slots_K1 = torch.arange(len(batch.label_weights_K), device=losses_L.device)[:, None]
+        return torch.where(batch.label_slots_L == slots_K1, losses_L, 0.0).sum(dim=1)
+
+    def logits(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+        """All logits, (N, V)."""
+        hidden_ND = self.hidden(embedded_ND, batch)
+        normed_ND = rms_norm(hidden_ND, self.norm_D, self.config.rms_norm_eps)
+        logits_NV: Tensor = normed_ND @ self.head_VD.T
+        return logits_NV
+
+    def _block(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        if not self._is_checkpointed:
+            return self._layer(*inputs)
+        # Dropout is made of row keys: no generator's state has to be kept.
+        made: tuple[Tensor, Tensor] = checkpoint(
+            self._layer, *inputs, use_reentrant=False, preserve_rng_state=False
+        )
+        return made
+
+    def _layer(
+        self,
+        x_ND: Tensor,
+        y_ND: Tensor | None,
+        weights: LayerWeights,
+        groups: tuple[LoraGroup, ...],
+        angles: tuple[Tensor, Tensor],
+        batch: Pass,
+    ) -> tuple[Tensor, Tensor]:
+        """One block, in the order of operations of transformers' Qwen3DecoderLayer.
+
+        The last sum of a block is left to the norm that follows it: x and y stand for x + y.
+        """
+        ops, eps = self.elementwise, self.config.rms_norm_eps
+        extras = (batch.segments, batch.dropout)
+        x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.input_norm_D, eps)
+        qkv_NE = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)
+        sizes = (*weights.linears[0].sizes[:2], self.head_dim)
+        q, k, v = ops.heads(qkv_NE, weights.head_norms, *angles, sizes, eps)
+        mixed_NE = attention(q, k, v, batch.rows).flatten(1)
+        y_ND = packed_linears(mixed_NE, weights.linears[1], groups[1], *extras)
+        x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.post_norm_D, eps)
+        gate_up = packed_linears(normed_ND, weights.linears[2], groups[2], *extras)
+        return x_ND, packed_linears(ops.swiglu(gate_up), weights.linears[3], groups[3], *extras)
+
+
+def require_supported(config: PretrainedConfig) -> None:
+    """Raise ValueError for a model whose decoder is not the one below."""
+    if config.model_type not in MODEL_TYPES:
+        rule = f"one of {', '.join(MODEL_TYPES)}; train others with the solo engine"
+        raise ValueError(f"the model's type is {config.model_type!r}; a pack needs {rule}")
+    if set(config.layer_types) != {"full_attention"}:
+        raise ValueError("the model has sliding attention; train it with the solo engine")
+    assert config.hidden_act == "silu"
+
+
+def _layer_weights(layer: Any, is_dequantised: bool) -> LayerWeights:
+    attention_layer = layer.self_attn
+    modules = {**dict(attention_layer.named_children()), **dict(layer.mlp.named_children())}
+    norms = None
+    if "q_norm" in modules:
+        norms = Norms(modules["q_norm"].weight.detach(), modules["k_norm"].weight.detach())
+    assert tuple(name for names in GROUPS for name in names) == LINEAR_LAYERS
+    return LayerWeights(
+        layer.input_layernorm.weight.detach(),
+        layer.post_attention_layernorm.weight.detach(),
+        norms,
+        tuple(freeze([modules[name] for name in names], is_dequantised) for names in GROUPS),
+    )

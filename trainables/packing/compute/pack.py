@@ -1,0 +1,377 @@
+"""The pack: trials join, step together over one base, and leave, each as if it were alone.
+
+Shapes: K slots.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.data.tokens import Example
+from trainables.models.base_model import DTYPES
+from trainables.models.memory import is_out_of_memory
+from trainables.packing.compute.adapters import Adapters
+from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
+from trainables.packing.compute.packed_batch import Course, Table, Unit, grouped, shape_of, tabulate
+from trainables.packing.compute.pass_runner import Passes
+from trainables.packing.compute.pass_shapes import Rounding, Shape
+from trainables.packing.compute.peft_format import (
+    SlotState,
+    initial_weights,
+    read_adapter,
+    read_slot,
+    write_slot,
+)
+from trainables.packing.compute.slot import Slot, StepResult, scaling
+from trainables.packing.service.writers import Staging
+
+LAUNCH_BOUND_FLOP = 1e14
+"""Passes of fewer products are recorded: a GPU does them sooner than a CPU launches them one by one
+(0.1 s for a decoder of 36 layers). Larger ones would only be filled up for it, and hold memory."""
+
+
+class _Handed(NamedTuple):
+    """A step that the device was given, and whose numbers nobody has read yet."""
+
+    slots: Mapping[int, Slot]
+    updates: Mapping[int, SlotUpdate]
+    numbers_2K: Tensor
+    """Losses and gradients' norms."""
+
+
+class Pack:
+    """K slots over one frozen base.
+
+    Args:
+        base: from load_base; its type of compute is the pack's.
+        num_slots: K.
+        max_rank: the largest rank that a trial may have.
+        max_tokens: of one pass; a step takes as many passes as it needs. No trial's numbers depend
+            on it, but for rounding.
+        is_dequantised: keep the base's weights in the compute type instead of NF4.
+        is_checkpointed: keep only the blocks' inputs of a pass, and compute the rest again.
+        is_fast: compile and record CUDA graphs; for a GPU.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        num_slots: int,
+        max_rank: int,
+        max_tokens: int,
+        is_dequantised: bool = True,
+        is_checkpointed: bool = False,
+        is_fast: bool = False,
+    ) -> None:
+        self._config = base.config
+        self._max_tokens = max_tokens
+        self._is_fast = is_fast
+        self.adapters = Adapters(base.config, num_slots, max_rank, base.device)
+        self.model = PackedModel(base, self.adapters, is_dequantised, is_fast, is_checkpointed)
+        self._passes = Passes(self.model, is_fast)
+        self._optimizer = PackedAdamW(self.adapters.params_KP, self.adapters.grads_KP, is_fast)
+        self._slots: list[Slot | None] = [None] * num_slots
+        self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
+        self._courses: dict[tuple[int, TrainingSettings], Course] = {}
+        self._prepared: tuple[object, list[Table]] = (None, [])
+        self._handed: list[_Handed] = []
+        self.last_tokens = (0, 0)
+        """Real tokens and computed places of the last call of step."""
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether steps are handed to a device that makes them while the next ones are prepared."""
+        return self._is_fast
+
+    def free_slots(self) -> list[int]:
+        """Slots that a trial may join."""
+        return [place for place, slot in enumerate(self._slots) if slot is None]
+
+    def join(self, slot: int, trial: TrialConfig, examples: Sequence[Example]) -> None:
+        """Start a trial in a free slot.
+
+        Args:
+            slot: the place.
+            trial: what to train.
+            examples: the training rows.
+        """
+        weights = self._initial_weights(trial.params, trial.settings.seed)
+        state = SlotState(weights=weights, exp_avg={}, exp_avg_sq={}, step=0)
+        self._place(slot, trial, examples, state)
+
+    def restore(
+        self, slot: int, trial: TrialConfig, examples: Sequence[Example], folder: Path
+    ) -> int:
+        """Go on with a saved trial in a free slot; the number of steps it has done."""
+        state = read_slot(folder, trial.params)
+        self._place(slot, trial, examples, state)
+        return state.step
+
+    def save(self, slot: int, folder: Path, staging: Staging | None = None) -> None:
+        """Write a slot's adapter in PEFT's format, with what is needed to go on exactly.
+
+        Several threads may save, each with a staging of its own, as long as no step is made and
+        nobody joins or leaves the slot.
+
+        Args:
+            staging: the caller's, from new_staging; one for this call if not given.
+        """
+        held = self._occupied(slot)
+        params = held.trial.params
+        staging = staging or self.new_staging()
+        weights, exp_avg, exp_avg_sq = (
+            self.adapters.views(row_P, params.lora_rank, params.target_modules)
+            for row_P in staging.on_host(self._rows(slot))
+        )
+        state = SlotState(weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=held.step)
+        write_slot(folder, state, params, held.trial.settings.model)
+
+    def new_staging(self) -> Staging:
+        """Room on the host for what save writes, for one thread."""
+        return Staging(self._rows(0))
+
+    @property
+    def slot_bytes(self) -> int:
+        """Of what a slot holds."""
+        return sum(row.nbytes for row in self._rows(0))
+
+    def leave(self, slot: int) -> None:
+        """Free a slot."""
+        self._occupied(slot)
+        self._slots[slot] = None
+        self._prepared = (None, [])
+        self._clear(slot)
+
+    def seek(self, slot: int, step: int) -> None:
+        """Let a slot go on as if it had done so many steps, to measure one that is yet to come."""
+        self._occupied(slot).step = step
+
+    def step(self, most: int = 1) -> list[StepResult]:
+        """Make so many optimizer steps of every slot that has them to make.
+
+        All are handed to the device before the first is read: what the CPU prepares for the later
+        ones, such as the recording of a CUDA graph, costs a GPU that is at work no time.
+
+        Returns:
+            A result for each step of each slot, step by step and in the order of the slots; none
+            behind that in which a slot failed. Fewer steps if the memory ran out on the way.
+
+        Raises:
+            torch.OutOfMemoryError: in the first step; see use_less_memory.
+        """
+        num_real = num_computed = 0
+        for _ in range(most):
+            training = self._training()
+            if not training:
+                break
+            try:
+                tables = self._hand_over(training)
+            except RuntimeError as error:
+                self._forget_gradients()
+                if not (self._handed and is_out_of_memory(error)):
+                    raise
+                break  # the next call begins with this step
+            num_real += sum(table.num_real for table in tables)
+            num_computed += sum(table.shape.num_tokens for table in tables)
+        self.last_tokens = (num_real, num_computed)
+        self._prepare()
+        return self._read()
+
+    def shapes_of(self, slots: Mapping[int, Slot]) -> list[Shape]:
+        """Shapes of the passes in which such slots would make their next step."""
+        return [self._wanted(units) for units in self._groups(slots)]
+
+    @property
+    def num_recorded(self) -> int:
+        """CUDA graphs that were recorded so far."""
+        return self._passes.num_recorded
+
+    @contextmanager
+    def holding(self, adapters: Sequence[Path | None]) -> Iterator[list[int]]:
+        """Slots that hold saved adapters to be scored, not trained; None is the untuned base.
+
+        Raises:
+            ValueError: fewer slots are free than adapters are given.
+        """
+        slots = self.free_slots()[: len(adapters)]
+        if len(slots) < len(adapters):
+            raise ValueError(f"{len(slots)} slots are free; it must be {len(adapters)} at least")
+        try:
+            for slot, folder in zip(slots, adapters, strict=True):
+                self._clear(slot)
+                if folder is not None:
+                    weights, params = read_adapter(folder)
+                    self._fill(self.adapters.params_KP, slot, params, weights)
+                    self.adapters.set_scaling(slot, scaling(params), params.target_modules)
+            yield slots
+        finally:
+            for slot in slots:
+                self._clear(slot)
+
+    def course(self, slot: int) -> Course:
+        """The way of a slot's trial through the rows, which counts its tokens and epochs."""
+        return self._occupied(slot).course
+
+    def use_less_memory(self) -> bool:
+        """Halve the passes after step ran out of memory; False if each holds one row already.
+
+        The steps that were not finished begin again. No trial's numbers change, but for rounding.
+        """
+        self._forget_gradients()
+        self._passes.forget()
+        self._prepared = (None, [])
+        longest = max((slot.course.longest for slot in self._slots if slot is not None), default=0)
+        if self._max_tokens <= longest:
+            return False
+        self._max_tokens = max(longest, self._max_tokens // 2)
+        return True
+
+    def _initial_weights(self, params: Hyperparameters, seed: int) -> dict[str, Tensor]:
+        """PEFT takes seconds to draw a large model's; trials that differ elsewhere share them."""
+        key = (params.lora_rank, params.target_modules, seed)
+        if key not in self._drawn:
+            self._drawn[key] = initial_weights(self._config, params, seed)
+        return self._drawn[key]
+
+    def _training(self) -> dict[int, Slot]:
+        """The slots that have a step to make."""
+        return {
+            place: slot
+            for place, slot in enumerate(self._slots)
+            if slot is not None and slot.is_training
+        }
+
+    def _hand_over(self, training: Mapping[int, Slot]) -> list[Table]:
+        """Give the device the next step of these slots; its passes."""
+        tables = self._tables(training)
+        for table in tables:
+            self._passes.run(table)
+        updates = {place: slot.update() for place, slot in training.items()}
+        every = [updates.get(place) for place in range(len(self._slots))]
+        numbers_2K = self._optimizer.step(every, self._passes.losses_K)
+        self._handed.append(_Handed(training, updates, numbers_2K))
+        for slot in training.values():
+            slot.step += 1
+        return tables
+
+    def _prepare(self) -> None:
+        """Make the next step's passes, while a GPU is still at work on those before."""
+        training = self._training()
+        if not training:
+            return
+        try:
+            for table in self._tables(training):
+                self._passes.prepare(table.shape)
+        except RuntimeError as error:  # told by the step itself, once those before it are read
+            if not is_out_of_memory(error):
+                raise
+
+    def _read(self) -> list[StepResult]:
+        """What the handed steps gave, once the device has made them."""
+        handed, self._handed = self._handed, []
+        if not handed:
+            return []
+        numbers = torch.stack([one.numbers_2K.T for one in handed]).tolist()
+        return [
+            slot.result(place, one.updates[place], *of_step[place])
+            for one, of_step in zip(handed, numbers, strict=True)
+            for place, slot in one.slots.items()
+            if not slot.has_failed
+        ]
+
+    def _forget_gradients(self) -> None:
+        """Of a step that was begun."""
+        self.adapters.grads_KP.zero_()
+        self._passes.losses_K.zero_()
+
+    def _tables(self, training: Mapping[int, Slot]) -> list[Table]:
+        """The passes of the next step."""
+        key = tuple((place, id(slot), slot.step) for place, slot in training.items())
+        if key != self._prepared[0]:
+            self._prepared = (key, [self._table(units) for units in self._groups(training)])
+        return self._prepared[1]
+
+    def _groups(self, slots: Mapping[int, Slot]) -> list[list[Unit]]:
+        """What goes through the model together."""
+        units = [u for k, slot in slots.items() for u in slot.units(k, self._max_tokens)]
+        return grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
+
+    def _table(self, units: Sequence[Unit]) -> Table:
+        return tabulate(units, self._passes.shape_for(self._wanted(units)))
+
+    def _wanted(self, units: Sequence[Unit]) -> Shape:
+        return shape_of(units, len(self._slots), self._rounding(units))
+
+    def _rounding(self, units: Sequence[Unit]) -> Rounding:
+        if not self._is_fast:
+            return "exact"
+        flop = 4 * self.model.num_weights * sum(unit.num_tokens for unit in units)
+        return "recurring" if flop < LAUNCH_BOUND_FLOP else "fine"
+
+    def _place(
+        self, slot: int, trial: TrialConfig, examples: Sequence[Example], state: SlotState
+    ) -> None:
+        params = trial.params
+        if self._slots[slot] is not None:
+            raise ValueError(f"slot {slot} is taken; it must be free")
+        if params.lora_rank > self.adapters.max_rank:
+            rule = f"at most the pack's max_rank ({self.adapters.max_rank})"
+            raise ValueError(f"lora_rank is {params.lora_rank}; it must be {rule}")
+        compute_dtype = trial.settings.compute_dtype
+        if DTYPES[compute_dtype] != self.model.dtype:
+            rule = f"that of the pack's base ({self.model.dtype})"
+            raise ValueError(f"compute_dtype is {compute_dtype!r}; it must be {rule}")
+        self._clear(slot)
+        self._fill(self.adapters.params_KP, slot, params, state.weights)
+        self._fill(self._optimizer.exp_avg_KP, slot, params, state.exp_avg)
+        self._fill(self._optimizer.exp_avg_sq_KP, slot, params, state.exp_avg_sq)
+        self.adapters.set_scaling(slot, scaling(params), params.target_modules)
+        course = self._course(examples, trial.settings)
+        self._slots[slot] = Slot(trial, course, state.step)
+
+    def _course(self, examples: Sequence[Example], settings: TrainingSettings) -> Course:
+        """Trials of one seed go the same way; to lay it out takes longer than to enter a slot."""
+        key = (id(examples), settings)  # which the course keeps alive
+        if key not in self._courses:
+            self._courses[key] = Course(examples, settings)
+        return self._courses[key]
+
+    def _fill(
+        self, rows_KP: Tensor, slot: int, params: Hyperparameters, values: dict[str, Tensor]
+    ) -> None:
+        """Give a slot these values, by PEFT's names, in one copy: a GPU takes one for each of some
+        hundred tensors as long as for a large one."""
+        if not values:
+            return
+        row_P = torch.zeros(
+            rows_KP.shape[1], dtype=rows_KP.dtype, pin_memory=rows_KP.device.type == "cuda"
+        )
+        views = self.adapters.views(row_P, params.lora_rank, params.target_modules)
+        for name, value in values.items():
+            views[name].copy_(value)
+        rows_KP[slot].copy_(row_P)
+
+    def _rows(self, slot: int) -> list[Tensor]:
+        """A slot's weights and both moments, each in one piece."""
+        optimizer = self._optimizer
+        kinds_KP = (self.adapters.params_KP, optimizer.exp_avg_KP, optimizer.exp_avg_sq_KP)
+        return [kind_KP[slot] for kind_KP in kinds_KP]
+
+    def _clear(self, slot: int) -> None:
+        self.adapters.params_KP[slot].zero_()
+        self.adapters.set_scaling(slot, 0.0, ())
+        self._optimizer.clear(slot)
+        self._passes.losses_K[slot] = 0.0
+
+    def _occupied(self, slot: int) -> Slot:
+        held = self._slots[slot]
+        if held is None:
+            raise ValueError(f"slot {slot} is free; it must hold a trial")
+        return held

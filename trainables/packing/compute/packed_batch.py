@@ -1,0 +1,266 @@
+"""From each trial's rows to passes: all slots' rows end to end, with no padding between them.
+
+Shapes: K slots, S rows, N tokens, L labels, B blocks of a pass. All four are rounded up where
+shapes must be few; what fills them up belongs to no slot.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.config import TrainingSettings
+from trainables.data.batches import Batches
+from trainables.data.tokens import Example
+from trainables.packing.compute.attention import Rows
+from trainables.packing.compute.masks import Dropout, row_key, threshold
+from trainables.packing.compute.pass_shapes import (
+    BLOCK_TOKENS,
+    LABEL_SHARES,
+    LEAST_LENGTH,
+    ROWS_MULTIPLE,
+    Rounding,
+    Shape,
+    round_up,
+    rounded_up,
+)
+from trainables.packing.compute.segments import NO_SLOT, Segments
+from trainables.packing.compute.transfer import moved
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one slot that go through the model together."""
+
+    slot: int
+    rows: Sequence[Example]
+    first_row: int
+    """Place of the first of them in the trial's effective batch."""
+    seed: int
+    step: int
+    lora_dropout: float
+    label_weight: float
+    """One over the labels of the whole effective batch."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of its rows."""
+        return sum(len(row.input_ids) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One pass as one row of numbers, so that one copy brings it to the device."""
+
+    shape: Shape
+    numbers: np.ndarray
+    """int32; scales and label_weights are float32 bit by bit."""
+    num_real: int
+    """Tokens that are not there to fill up."""
+
+
+class Pass(NamedTuple):
+    """The tensors of one pass, views of its table."""
+
+    ids_N: Tensor
+    places_N: Tensor
+    """Each token's place in its row."""
+    rows: Rows
+    segments: Segments
+    dropout: Dropout | None
+    label_places_L: Tensor
+    """For each label, the token whose logits predict it."""
+    targets_L: Tensor
+    label_slots_L: Tensor
+    """Each label's slot; K where it is there to fill up."""
+    label_weights_K: Tensor
+
+
+class Course:
+    """A trial's way through the common order, which every trial of a sweep goes from its start."""
+
+    def __init__(self, examples: Sequence[Example], settings: TrainingSettings) -> None:
+        self._batches = Batches(examples, settings)
+        self.longest = max(len(example.input_ids) for example in examples)
+        """Tokens of the longest row."""
+
+    def step_rows(self, step: int) -> list[Example]:
+        """Examples of the step-th optimizer step, counted from 1."""
+        return self._batches.step_rows(step)
+
+    def tokens(self, step: int) -> int:
+        """Real tokens of the first step steps."""
+        return self._batches.tokens(step)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the rows after the first step steps."""
+        return self._batches.epoch(step)
+
+
+def grouped(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
+    """The items in their order, as many together as most allows, one at least."""
+    groups: list[list[Item]] = []
+    room = 0
+    for item, size in zip(items, sizes, strict=True):
+        if size > room:
+            groups.append([])
+            room = most
+        groups[-1].append(item)
+        room -= size
+    return groups
+
+
+def shape_of(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Shape:
+    """The shape of these units' pass.
+
+    Args:
+        units: not empty.
+        num_slots: K.
+        rounding: of its sizes.
+    """
+    rows = [row for unit in units for row in unit.rows]
+    longest_row = max(len(row.input_ids) for row in rows)
+    tokens: dict[int, int] = {}
+    for unit in units:
+        tokens[unit.slot] = tokens.get(unit.slot, 0) + unit.num_tokens
+    num_labels = sum(len(row.target_ids) for row in rows)
+    num_tokens, num_rows = sum(tokens.values()), len(rows)
+    has_dropout = any(unit.lora_dropout for unit in units)
+    if rounding == "exact":
+        longest = (longest_row, max(tokens.values()))
+        return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
+    recurs = rounding == "recurring"
+    rounded = (rounded_up if recurs else round_up)(num_tokens, BLOCK_TOKENS)
+    longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
+    # What fills up the tokens is read as rows too, so that every place holds a finite number.
+    num_rows += -(-(rounded - num_tokens) // longest_row)
+    if recurs:
+        num_rows = rounded_up(num_rows, ROWS_MULTIPLE)
+        shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
+        num_labels = next(count for count in shares if count >= num_labels)
+    return Shape(
+        num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout, recurs
+    )
+
+
+def tabulate(units: Sequence[Unit], shape: Shape) -> Table:
+    """The pass of these units, which are in the order of their slots.
+
+    Args:
+        units: not empty.
+        shape: shape_of them, or one that holds it.
+    """
+    rows = [row for unit in units for row in unit.rows]
+    lengths = np.array([len(row.input_ids) for row in rows])
+    num_real = int(lengths.sum())
+    numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
+    parts = _parts(numbers, shape)
+    parts["ids"][:num_real] = np.concatenate([row.tokens for row in rows])
+    ends = np.minimum(np.cumsum(_with_filling(lengths, shape)), shape.num_tokens)
+    parts["rows"][1:] = ends
+    starts = np.concatenate([[0], ends[:-1]])
+    parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
+    _fill_slots(parts, units)
+    _fill_blocks(parts, num_real, shape.num_tokens)
+    _fill_labels(parts, rows, starts, units, shape.num_slots, shape.num_tokens)
+    return Table(shape, numbers, num_real)
+
+
+def on_device(table: Table, device: torch.device) -> Tensor:
+    """The table's numbers there."""
+    return moved(torch.from_numpy(table.numbers), device)
+
+
+def read_table(numbers: Tensor, shape: Shape) -> Pass:
+    """The tensors of a table that is on the device."""
+    parts = dict(zip(shape.sizes, torch.split(numbers, list(shape.sizes.values())), strict=True))
+    floats = {name: parts[name].view(torch.float32) for name in ("scales", "label_weights")}
+    slots_N = parts["slots"]
+    dropout = Dropout(
+        parts["words"].view(-1, 2), parts["places"], slots_N, parts["thresholds"], floats["scales"],
+        known=None if numbers.is_cuda else {},
+    )  # fmt: skip
+    segments = Segments(
+        parts["bounds"].view(-1, 2), parts["blocks"].view(-1, 3), slots_N, shape.longest_slot
+    )
+    return Pass(
+        ids_N=parts["ids"],
+        places_N=parts["places"],
+        rows=Rows(parts["rows"], shape.longest_row),
+        segments=segments,
+        dropout=dropout if shape.has_dropout else None,
+        label_places_L=parts["label_places"],
+        targets_L=parts["targets"].long(),
+        label_slots_L=parts["label_slots"],
+        label_weights_K=floats["label_weights"],
+    )
+
+
+def _with_filling(lengths: np.ndarray, shape: Shape) -> np.ndarray:
+    """The rows' lengths, and behind them those of the rows that fill up the pass."""
+    filling = np.full(shape.num_rows - len(lengths), shape.longest_row)
+    return np.concatenate([lengths, filling])
+
+
+def _parts(numbers: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
+    ends = np.cumsum(list(shape.sizes.values()))[:-1]
+    return dict(zip(shape.sizes, np.split(numbers, ends), strict=True))
+
+
+def _fill_slots(parts: dict[str, np.ndarray], units: Sequence[Unit]) -> None:
+    """Where each slot's tokens are, and what its dropout is."""
+    bounds, words = parts["bounds"].reshape(-1, 2), parts["words"].reshape(-1, 2)
+    scales, weights = (parts[name].view(np.float32) for name in ("scales", "label_weights"))
+    start = 0
+    for unit in units:
+        end = start + unit.num_tokens
+        slot = unit.slot
+        bounds[slot] = (bounds[slot, 0] if bounds[slot, 1] else start, end)
+        parts["slots"][start:end] = slot
+        parts["thresholds"][slot] = threshold(unit.lora_dropout)
+        scales[slot] = 1.0 / (1.0 - unit.lora_dropout)
+        weights[slot] = unit.label_weight
+        if unit.lora_dropout:
+            keys = [
+                row_key(unit.seed, unit.step, unit.first_row + i) for i in range(len(unit.rows))
+            ]
+            words[start:end] = np.repeat(keys, [len(row.input_ids) for row in unit.rows], axis=0)
+        start = end
+
+
+def _fill_blocks(parts: dict[str, np.ndarray], num_real: int, num_tokens: int) -> None:
+    """Each slot's tokens in blocks, and then what fills up the pass."""
+    found = [(slot, *bounds) for slot, bounds in enumerate(parts["bounds"].reshape(-1, 2).tolist())]
+    blocks = [
+        (slot, begin, min(begin + BLOCK_TOKENS, end))
+        for slot, first, end in [*found, (NO_SLOT, num_real, num_tokens)]
+        for begin in range(first, end, BLOCK_TOKENS)
+    ]
+    parts["blocks"][: 3 * len(blocks)] = np.array(blocks).reshape(-1)
+
+
+def _fill_labels(
+    parts: dict[str, np.ndarray],
+    rows: Sequence[Example],
+    starts: np.ndarray,
+    units: Sequence[Unit],
+    num_slots: int,
+    num_tokens: int,
+) -> None:
+    counts = [len(row.target_ids) for row in rows]
+    num_labels = sum(counts)
+    firsts = starts[: len(rows)] + [len(row.prompt_ids) - 1 for row in rows]
+    within = np.arange(num_labels) - np.repeat(np.cumsum(counts) - counts, counts)
+    # What fills up points everywhere: a place that many point at sums their gradients one by one.
+    parts["label_places"][:] = np.arange(len(parts["label_places"])) % num_tokens
+    parts["label_places"][:num_labels] = np.repeat(firsts, counts) + within
+    parts["targets"][:num_labels] = np.concatenate([row.target_ids for row in rows])
+    row_slots = [unit.slot for unit in units for _ in unit.rows]
+    parts["label_slots"][:] = num_slots
+    parts["label_slots"][:num_labels] = np.repeat(row_slots, counts)

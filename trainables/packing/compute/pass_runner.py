@@ -1,0 +1,102 @@
+"""Runs passes forward and backward; on a GPU, as CUDA graphs that are recorded once a shape."""
+
+import torch
+from torch import Tensor
+
+from trainables.packing.compute.graphs import recorded
+from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.packed_batch import Table, on_device, read_table
+from trainables.packing.compute.pass_shapes import Shape, ShapeChoice
+
+MAX_GRAPHS = 256
+"""Recorded shapes that are kept: each is some ten megabytes of launches."""
+
+
+class Passes:
+    """Adds the losses and gradients of passes up.
+
+    Args:
+        model: of the pack.
+        is_graphed: record each shape that recurs as a CUDA graph; all share one pool of memory.
+    """
+
+    def __init__(self, model: PackedModel, is_graphed: bool) -> None:
+        params_KP = model.adapters.params_KP
+        self._model = model
+        self._device = params_KP.device
+        self._is_graphed = is_graphed
+        self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._choice = ShapeChoice()
+        self.num_recorded = 0
+        """Graphs, those that were given up again included."""
+        self._warm: set[bool] = set()
+        self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
+        self._stream = torch.cuda.Stream() if is_graphed else None  # type: ignore[no-untyped-call]
+        """Where this pack's passes are recorded, and nothing else."""
+        self.losses_K = torch.zeros(len(params_KP), device=self._device)
+        """Mean loss a label of each slot's step, as far as its passes have run."""
+
+    def shape_for(self, wanted: Shape) -> Shape:
+        """The shape to make a pass in: the wanted one, or one that holds it."""
+        if not (self._is_graphed and wanted.recurs):
+            return wanted
+        return self._choice.among(self._graphs, wanted)
+
+    def run(self, table: Table) -> None:
+        """Add one pass; returns before the GPU has done it.
+
+        Raises:
+            torch.OutOfMemoryError: the gradients are then of no use.
+        """
+        numbers = on_device(table, self._device)
+        if not (self._is_graphed and table.shape.recurs):
+            self._run(numbers, table.shape)
+        elif table.shape.has_dropout not in self._warm:  # kernels are made here, not in a graph
+            self._run(numbers, table.shape)
+            self._warm.add(table.shape.has_dropout)
+            del numbers
+            torch.cuda.empty_cache()
+        else:
+            graph, inputs = self._graph(table.shape)
+            inputs.copy_(numbers)
+            graph.replay()
+
+    def prepare(self, shape: Shape) -> None:
+        """Record a pass that comes next, if it is to be recorded; the GPU need not be idle.
+
+        Raises:
+            torch.OutOfMemoryError: the pass would raise it too.
+        """
+        if self._is_graphed and shape.recurs and shape.has_dropout in self._warm:
+            self._graph(shape)
+
+    def forget(self) -> None:
+        """Give the graphs' memory back, after it ran out."""
+        if self._is_graphed:
+            torch.cuda.synchronize()
+            self._graphs.clear()
+            self._pool = torch.cuda.graph_pool_handle()
+            torch.cuda.empty_cache()
+
+    def _run(self, numbers: Tensor, shape: Shape) -> None:
+        batch = read_table(numbers, shape)
+        embedded_ND = self._model.embedded(batch)
+        losses_K = self._model.losses(embedded_ND, batch) * batch.label_weights_K
+        torch.autograd.grad(losses_K.sum(), embedded_ND)
+        self.losses_K += losses_K.detach()
+
+    def _graph(self, shape: Shape) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        if shape not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:  # they share too much for one to go
+                self.forget()
+            size = sum(shape.sizes.values())
+            inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
+            graph = torch.cuda.CUDAGraph()
+            if all(shape.num_tokens > one.num_tokens for one in self._graphs):
+                torch.cuda.empty_cache()  # one that is no larger needs no more memory
+            assert self._stream is not None
+            with recorded(graph, self._stream, self._pool):
+                self._run(inputs, shape)
+            self._graphs[shape] = (graph, inputs)
+            self.num_recorded += 1
+        return self._graphs[shape]

@@ -1,0 +1,140 @@
+"""A slot in PEFT's format: initialised as PEFT initialises, saved as PEFT saves, resumable."""
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from trainables.checkpoint import ASIDE, PACK_STATE_NAMES
+from trainables.config import LINEAR_LAYERS, Hyperparameters
+from trainables.models.lora_settings import lora_config
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotState:
+    """A trial between two optimizer steps; it goes on exactly from here in any slot."""
+
+    weights: dict[str, Tensor]
+    """LoRA matrices by PEFT's names, without padding."""
+    exp_avg: dict[str, Tensor]
+    """AdamW's moments by the same names; empty before the first step."""
+    exp_avg_sq: dict[str, Tensor]
+    step: int
+    """Optimizer steps done."""
+
+
+def initial_weights(
+    config: PretrainedConfig, params: Hyperparameters, seed: int
+) -> dict[str, Tensor]:
+    """The LoRA matrices that solo.new_adapter gives, without a base.
+
+    PEFT itself makes them, on a model of the same structure whose weights take no memory. The
+    process's random state stays as it was.
+    """
+    bare = copy.deepcopy(config)
+    bare.__dict__.pop("quantization_config", None)
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(bare)
+        for layer in skeleton.model.layers:
+            _materialise(layer)
+        torch.default_generator.manual_seed(seed)
+        model = get_peft_model(skeleton, lora_config(params))
+    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+
+
+def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: str) -> None:
+    """Write a slot aside and rename it to folder, replacing what was there."""
+    aside = folder.with_name(folder.name + ASIDE)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    peft_config = lora_config(params)
+    peft_config.base_model_name_or_path = model
+    peft_config.inference_mode = True
+    peft_config.save_pretrained(str(aside))
+    save_file(_on_cpu(state.weights), aside / WEIGHTS_NAME, metadata={"format": "pt"})
+    moments = {f"exp_avg.{name}": value for name, value in state.exp_avg.items()}
+    moments |= {f"exp_avg_sq.{name}": value for name, value in state.exp_avg_sq.items()}
+    save_file(_on_cpu(moments), aside / MOMENTS_NAME)
+    record = {"step": state.step, "params": dataclasses.asdict(params)}
+    (aside / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
+    _flush(aside)
+    if folder.exists():
+        shutil.rmtree(folder)
+    aside.rename(folder)
+
+
+def read_slot(folder: Path, params: Hyperparameters) -> SlotState:
+    """What write_slot wrote.
+
+    Raises:
+        ValueError: the folder is of a trial with other hyperparameters.
+    """
+    record: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(dataclasses.asdict(params)))
+    if record["params"] != wanted:
+        raise ValueError(f"{folder} is of a trial with {record['params']}, not {wanted}")
+    moments = load_file(folder / MOMENTS_NAME)
+    return SlotState(
+        weights=load_file(folder / WEIGHTS_NAME),
+        exp_avg=_under(moments, "exp_avg."),
+        exp_avg_sq=_under(moments, "exp_avg_sq."),
+        step=record["step"],
+    )
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Hyperparameters]:
+    """A finished adapter's weights, and the hyperparameters that its PEFT config tells.
+
+    The learning rate and dropout, which a finished adapter has no use for, are not the trial's.
+    """
+    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    params = Hyperparameters(
+        lora_rank=config["r"],
+        lora_alpha=config["lora_alpha"],
+        learning_rate=1.0,
+        use_rslora=config["use_rslora"],
+        target_modules=tuple(sorted(config["target_modules"])),
+    )
+    return load_file(folder / WEIGHTS_NAME), params
+
+
+def _materialise(layer: Any) -> None:
+    """Give a meta layer's linears weights that PEFT takes for real: one number, expanded."""
+    for parent in (layer.self_attn, layer.mlp):
+        for name, child in parent.named_children():
+            if name in LINEAR_LAYERS:
+                shape = child.weight.shape
+                child.weight = torch.nn.Parameter(torch.zeros(1, 1).expand(shape))
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _flush(folder: Path) -> None:
+    """Have every file on the disk before the rename makes them count."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

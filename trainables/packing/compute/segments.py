@@ -1,0 +1,127 @@
+"""Products of each slot's tokens with the slot's own matrices, without a token of padding.
+
+All slots' tokens lie end to end. The three products below are all that LoRA needs, forward and
+backward; dropout is part of them, so that no dropped copy of an input is ever kept. On a GPU they
+are Triton kernels; elsewhere they pad the slots to equal lengths and multiply.
+
+Shapes: K slots, N tokens of a pass, T tokens of the largest slot, F features, M modules that share
+an input, R rank, B blocks.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.packing.compute.masks import Dropout, drop
+
+NO_SLOT = -1
+
+
+class Segments(NamedTuple):
+    """Which tokens belong to which slot; each slot's tokens are neighbours."""
+
+    bounds_K2: Tensor
+    """int32: each slot's first token, and the one after its last."""
+    blocks_B3: Tensor
+    """int32: a slot, the first of at most BLOCK_TOKENS of its tokens, and the end of them; the slot
+    of tokens that fill up a pass is NO_SLOT."""
+    slots_N: Tensor
+    """int32: each token's slot."""
+    longest: int
+    """T."""
+
+
+def reduce(
+    x_NF: Tensor,
+    weights_KMRF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None = None,
+    dropout: Dropout | None = None,
+    keys_M2: Tensor | None = None,
+) -> Tensor:
+    """scaling * (drop(x) times each of the slot's matrices, transposed): (M, N, R)."""
+    if x_NF.is_cuda:
+        made: Tensor = _kernels().reduce(x_NF, weights_KMRF, segments, scaling_K, dropout, keys_M2)
+        return made
+    inner = []
+    for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
+        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, place), segments)
+        made_NR = _unpadded(torch.bmm(x_KTF, weights_KRF.to(x_NF.dtype).mT), segments)
+        inner.append(_scaled(made_NR, scaling_K, segments))
+    return torch.stack(inner)
+
+
+def expand(
+    y_NF: Tensor,
+    inner_MNR: Tensor,
+    weights_KMRF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None = None,
+    dropout: Dropout | None = None,
+    keys_M2: Tensor | None = None,
+) -> None:
+    """Write drop(scaling * (inner times the slot's matrix)), summed over modules, to y.
+
+    Tokens that belong to no slot get zeros.
+    """
+    if y_NF.is_cuda:
+        _kernels().expand(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
+        return
+    y_NF.zero_()
+    for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
+        inner_KTR = _padded(inner_MNR[place], segments)
+        made_NF = _unpadded(torch.bmm(inner_KTR, weights_KRF.to(inner_KTR.dtype)), segments)
+        y_NF += _dropped(_scaled(made_NF, scaling_K, segments), dropout, keys_M2, place)
+
+
+def contract_(
+    grads_KMRF: Tensor,
+    inner_MNR: Tensor,
+    x_NF: Tensor,
+    segments: Segments,
+    scaling_K: Tensor | None = None,
+    dropout: Dropout | None = None,
+    keys_M2: Tensor | None = None,
+) -> None:
+    """Add scaling * (inner, transposed, times drop(x)), summed over the slot's tokens, in place."""
+    if x_NF.is_cuda:
+        _kernels().contract_(grads_KMRF, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2)
+        return
+    for place, grads_KRF in enumerate(grads_KMRF.unbind(1)):
+        inner_KTR = _padded(inner_MNR[place], segments)
+        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, place), segments)
+        made_KRF = torch.bmm(inner_KTR.mT, x_KTF).to(grads_KRF.dtype)
+        grads_KRF += made_KRF if scaling_K is None else made_KRF * scaling_K[:, None, None]
+
+
+def _kernels() -> Any:
+    # Loads Triton, which a CPU has no use for.
+    from trainables.packing.compute.kernels import segment_products
+
+    return segment_products
+
+
+def _dropped(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, place: int) -> Tensor:
+    return x_NF if dropout is None or keys_M2 is None else drop(x_NF, dropout, keys_M2[place])
+
+
+def _scaled(x_NF: Tensor, scaling_K: Tensor | None, segments: Segments) -> Tensor:
+    if scaling_K is None:
+        return x_NF
+    return (x_NF * scaling_K[segments.slots_N][:, None]).to(x_NF.dtype)
+
+
+def _padded(x_NF: Tensor, segments: Segments) -> Tensor:
+    """(K, T, F), with zeros behind each slot's tokens."""
+    first_K1, end_K1 = torch.split(segments.bounds_K2.long(), 1, dim=1)
+    index_KT = first_K1 + torch.arange(segments.longest, device=x_NF.device)
+    is_real_KT = index_KT < end_K1
+    return torch.where(is_real_KT[:, :, None], x_NF[index_KT.clamp(max=len(x_NF) - 1)], 0.0)
+
+
+def _unpadded(x_KTF: Tensor, segments: Segments) -> Tensor:
+    """(N, F) again."""
+    slots_N = segments.slots_N
+    places_N = torch.arange(len(slots_N), device=slots_N.device) - segments.bounds_K2[slots_N, 0]
+    return x_KTF[slots_N, places_N]

@@ -1,0 +1,116 @@
+"""One trial's place in a pack: what it trains next, and what its last step gave.
+
+Everything here follows from the trial alone; nothing depends on the other slots.
+"""
+
+import math
+from dataclasses import dataclass
+
+from trainables.config import Hyperparameters, TrialConfig
+from trainables.models.lora_settings import warmup_steps
+from trainables.packing.compute.optimizer import SlotUpdate
+from trainables.packing.compute.packed_batch import Course, Unit, grouped
+from trainables.packing.compute.schedule import learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One optimizer step of one slot."""
+
+    slot: int
+    trial_id: str
+    step: int
+    """Optimizer step that was done, counted from 1; not done if failed."""
+    loss: float
+    """Mean loss a labelled token of the effective batch."""
+    grad_norm: float
+    """L2 norm of the gradient before clipping."""
+    learning_rate: float
+    failed: str | None
+    """Why the trial cannot go on; its weights are those before the step."""
+
+
+@dataclass
+class Slot:
+    """A trial in its place."""
+
+    trial: TrialConfig
+    course: Course
+    step: int
+    """Optimizer steps done, or handed to the device."""
+    has_failed: bool = False
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it has a step to make."""
+        return not self.has_failed and self.step < self.trial.settings.max_steps
+
+    def units(self, place: int, max_tokens: int) -> list[Unit]:
+        """The rows of its next step, in as few units as max_tokens allows.
+
+        How they are cut follows from the trial alone, so that its sums round alike beside any
+        neighbours.
+        """
+        step = self.step + 1
+        rows = self.course.step_rows(step)
+        label_weight = 1.0 / sum(len(row.target_ids) for row in rows)
+        units: list[Unit] = []
+        first = 0
+        for part in grouped(rows, [len(row.input_ids) for row in rows], max_tokens):
+            units.append(
+                Unit(
+                    slot=place,
+                    rows=part,
+                    first_row=first,
+                    seed=self.trial.settings.seed,
+                    step=step,
+                    lora_dropout=self.trial.params.lora_dropout,
+                    label_weight=label_weight,
+                )
+            )
+            first += len(part)
+        return units
+
+    def update(self) -> SlotUpdate:
+        """Its next optimizer step."""
+        settings = self.trial.settings
+        step = self.step + 1
+        rate = learning_rate(
+            self.trial.params.learning_rate,
+            settings.schedule,
+            step,
+            warmup_steps(settings),
+            settings.max_steps,
+        )
+        return SlotUpdate(
+            step=step,
+            learning_rate=rate,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+        )
+
+    def result(self, number: int, update: SlotUpdate, loss: float, grad_norm: float) -> StepResult:
+        """What a step gave; the trial has failed if that is not finite, and it stands before it."""
+        faults = [
+            f"non-finite {name} at step {update.step}"
+            for name, value in (("loss", loss), ("gradient", grad_norm))
+            if not math.isfinite(value)
+        ]
+        if faults:
+            self.has_failed = True
+            self.step = update.step - 1
+        return StepResult(
+            slot=number,
+            trial_id=self.trial.trial_id,
+            step=update.step,
+            loss=loss,
+            grad_norm=grad_norm,
+            learning_rate=update.learning_rate,
+            failed=faults[0] if faults else None,
+        )
+
+
+def scaling(params: Hyperparameters) -> float:
+    """PEFT's scaling of a LoRA product; rsLoRA's is arXiv 2312.03732."""
+    root = math.sqrt(params.lora_rank) if params.use_rslora else params.lora_rank
+    return params.lora_alpha / root

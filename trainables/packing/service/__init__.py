@@ -1,0 +1,1 @@
+"""A pack as a Ray actor: its loop, its client, its checkpoints and ledger."""

@@ -1,0 +1,86 @@
+"""One trial as a pack of one, in this process: the packed engine behind solo's contract."""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from trainables.config import TrialConfig, TrialReport
+from trainables.errors import SweepAborted, TrialFailed
+from trainables.models.memory import free_memory
+from trainables.packing.service.events import (
+    Aborted,
+    Failed,
+    Finished,
+    LeaseLost,
+    Reported,
+    Stopped,
+)
+from trainables.packing.service.host import PackHost
+from trainables.packing.sizing.capacity import Capacity
+
+_EVENT_WAIT_S = 60.0
+
+
+def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
+    """Train one trial to its end, reporting at every rung; as solo.train does.
+
+    A trial that has a checkpoint goes on from it: its last report is sent again. report may raise
+    SystemExit to stop the trial.
+
+    Raises:
+        TrialFailed: the loss or gradient is not finite, or a single row does not fit.
+        SweepAborted: the disk is full, or the data cannot be read.
+    """
+    free_memory()
+    try:
+        _train(config, report)
+    finally:
+        free_memory()
+
+
+def _train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
+    # nobody waits for the slot, so the lease never expires, however long a report takes
+    host = PackHost(
+        config.settings,
+        _capacity(config),
+        lease_timeout_s=math.inf,
+        admit_wait_s=0.0,
+        decision_wait_s=math.inf,
+    )
+    lease = host.join(config)
+    with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
+        loop = pool.submit(host.run, until_empty=True)
+        try:
+            _listen(host, lease, report)
+        finally:
+            host.leave(lease)
+            host.close()
+        loop.result()
+
+
+def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -> None:
+    """Pass the trial's reports on until it ends, or until the host does."""
+    while True:
+        match host.next_event(lease, _EVENT_WAIT_S):
+            case Reported(made):
+                report(made)
+            case Failed(reason):
+                raise TrialFailed(reason)
+            case Aborted(error, fix):
+                raise SweepAborted(error, fix)
+            case Finished() | Stopped() | LeaseLost():
+                return
+
+
+def _capacity(config: TrialConfig) -> Capacity:
+    """Room for one trial, with the batches that solo would use."""
+    settings = config.settings
+    row_tokens = settings.max_length_tokens
+    return Capacity(
+        num_slots=1,
+        max_rank=config.params.lora_rank,
+        max_tokens=settings.micro_batch_size * row_tokens,
+        eval_tokens=settings.eval_batch_size * (row_tokens + settings.max_new_tokens),
+        is_dequantised=False,
+        predicted_gib=0.0,
+    )

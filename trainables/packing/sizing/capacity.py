@@ -1,0 +1,224 @@
+"""How many trials a GPU's pack holds, and how large its passes are. Imports no torch."""
+
+import bisect
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.config import TrainingOptions
+from trainables.errors import SweepAborted
+from trainables.models.model_facts import ModelFacts
+from trainables.packing.sizing.peak_bytes import PeakBytes, eval_places, power_of_two, predict
+
+MOST_SLOTS = 64
+"""Trials of one pack unless more are asked for; Optuna learns little from more at once."""
+ENOUGH_SLOTS = 8
+"""Trials for whose sake a pass may be smaller, or the base stay in NF4; else half, or a quarter."""
+BUSY_TOKENS = 8192
+"""Tokens of a pass that keep a GPU busy (measured on an H200 with the 0.6B shape)."""
+MOST_TOKENS = 32768
+"""Tokens of a pass beyond which nothing is gained."""
+USABLE_FRAC = 0.92
+"""Share of a GPU's memory that is planned with: the rest is for CUDA's context and for gaps."""
+CPU_SLOTS = 4
+CPU_EVAL_TOKENS = 1 << 15
+
+_TOKENS_STEP = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """The sizes of one GPU's pack."""
+
+    num_slots: int
+    """Trials that train at once."""
+    max_rank: int
+    """Largest LoRA rank that a slot takes."""
+    max_tokens: int
+    """Training tokens of one pass, over all slots."""
+    eval_tokens: int
+    """Places of the evaluation's key-value cache, over slots and rows."""
+    is_dequantised: bool
+    """Whether the base is kept in the compute type instead of NF4."""
+    predicted_gib: float
+    """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
+    num_searching: int | None = None
+    """Slots that a search fills, of num_slots; the others are for its finals. None for all."""
+    is_checkpointed: bool = False
+    """Whether a pass keeps only the blocks' inputs and computes the rest again going backward."""
+
+
+def choose(
+    facts: ModelFacts,
+    settings: TrainingOptions,
+    max_rank: int,
+    memory_gib: float | None,
+    num_slots: int | None = None,
+    num_enough: int = ENOUGH_SLOTS,
+) -> Capacity:
+    """The pack for a GPU.
+
+    First a pass that keeps the GPU busy, with the base in the compute type if enough trials fit
+    beside it; then as many trials as fit; then larger passes and a larger evaluation, half of
+    what is left each. Only where that leaves too few trials are passes smaller; and only where not
+    even one trial fits are activations computed again instead of kept, at a third more work.
+
+    Args:
+        facts: the model's shape.
+        settings: of the sweep.
+        max_rank: the largest LoRA rank of its search space.
+        memory_gib: of the GPU; None for a CPU.
+        num_slots: the most trials; fewer if they do not fit.
+        num_enough: trials for whose sake a pass may be smaller, or the base stay in NF4, if they
+            are fewer than ENOUGH_SLOTS.
+
+    Raises:
+        SweepAborted: not even one trial fits.
+    """
+    limit = num_slots or (CPU_SLOTS if memory_gib is None else MOST_SLOTS)
+    if memory_gib is None:
+        return _on_cpu(settings, max_rank, limit)
+    usable_gib = USABLE_FRAC * memory_gib
+    counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
+    for is_checkpointed, fewest in itertools.product((False, True), counts):
+        for least in _least(settings, max_rank, is_checkpointed):
+            found = _most_slots(facts, settings, least, limit, usable_gib)
+            if found is not None and found.num_slots >= fewest:
+                return _grown(facts, settings, found, usable_gib)
+    smallest = list(_least(settings, max_rank, is_checkpointed=True))[-1]
+    needed_gib = _parts(facts, settings, smallest).reserved_gib / USABLE_FRAC
+    raise SweepAborted(
+        f"one trial of rank {max_rank} with rows of {settings.max_length_tokens} tokens needs "
+        f"{needed_gib:.1f} GiB; the GPU has {memory_gib:.1f} GiB",
+        "choose a smaller model, or lower max_length_tokens or the largest rank",
+    )
+
+
+def num_cores() -> int:
+    """Cores that this process may use: under Slurm or taskset fewer than the machine has, and
+    threads beyond them would only wait for each other."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_threads() -> dict[str, str]:
+    """Environment of a pack without a GPU: every core is the pack's, since its trials only wait.
+
+    Threads that wait for each other sleep: spinning ones take a busy machine's cores from those
+    that they wait for.
+    """
+    return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def _on_cpu(settings: TrainingOptions, max_rank: int, num_slots: int) -> Capacity:
+    return Capacity(
+        num_slots=num_slots,
+        max_rank=max_rank,
+        max_tokens=max(BUSY_TOKENS, settings.max_length_tokens),
+        eval_tokens=max(CPU_EVAL_TOKENS, num_slots * eval_places(settings)),
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
+
+
+def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> Iterator[Capacity]:
+    """Packs of one trial, the most wanted first; the last needs least."""
+    longest = settings.max_length_tokens
+    max_tokens = max(BUSY_TOKENS, longest)
+    while True:
+        for is_dequantised in (True, False):
+            yield Capacity(
+                num_slots=1,
+                max_rank=max_rank,
+                max_tokens=max_tokens,
+                eval_tokens=eval_places(settings),
+                is_dequantised=is_dequantised,
+                predicted_gib=0.0,
+                is_checkpointed=is_checkpointed,
+            )
+        if max_tokens == longest:
+            return
+        max_tokens = max(max_tokens // 2, longest)
+
+
+def _most_slots(
+    facts: ModelFacts,
+    settings: TrainingOptions,
+    least: Capacity,
+    limit: int,
+    usable_gib: float,
+) -> Capacity | None:
+    """As many trials as fit; no pass is larger than a step of all of them."""
+
+    def of(num_slots: int) -> Capacity:
+        return dataclasses.replace(
+            least,
+            num_slots=num_slots,
+            max_tokens=min(least.max_tokens, _step_tokens(settings, num_slots)),
+            eval_tokens=num_slots * least.eval_tokens,
+        )
+
+    def is_too_large(num_slots: int) -> bool:
+        return _parts(facts, settings, of(num_slots)).reserved_gib > usable_gib
+
+    most = bisect.bisect_left(range(1, limit + 1), True, key=is_too_large)
+    return of(most) if most else None
+
+
+def _grown(
+    facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, usable_gib: float
+) -> Capacity:
+    """With what is left of the memory used, and the peak that follows."""
+
+    def needed_gib(**sizes: Any) -> float:
+        changed = dataclasses.replace(capacity, **sizes)
+        return _parts(facts, settings, changed).reserved_gib
+
+    half_gib = (usable_gib + needed_gib()) / 2
+    most = min(MOST_TOKENS, _step_tokens(settings, capacity.num_slots))
+    max_tokens = _largest(
+        capacity.max_tokens, most, lambda tokens: needed_gib(max_tokens=tokens) <= half_gib
+    )
+    capacity = dataclasses.replace(capacity, max_tokens=max_tokens)
+    most = capacity.eval_tokens * power_of_two(settings.eval_rows)
+    eval_tokens = _largest(
+        capacity.eval_tokens, most, lambda tokens: needed_gib(eval_tokens=tokens) <= usable_gib
+    )
+    capacity = dataclasses.replace(capacity, eval_tokens=eval_tokens)
+    predicted_gib = _parts(facts, settings, capacity).total_gib
+    return dataclasses.replace(capacity, predicted_gib=predicted_gib)
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest size that fits, in whole steps above low, which is known to."""
+    first, last = 0, max(0, high - low) // _TOKENS_STEP
+    while first < last:
+        middle = (first + last + 1) // 2
+        if fits(low + middle * _TOKENS_STEP):
+            first = middle
+        else:
+            last = middle - 1
+    return low + first * _TOKENS_STEP
+
+
+def _step_tokens(settings: TrainingOptions, num_slots: int) -> int:
+    """The most tokens that one step of all trials can have."""
+    return num_slots * settings.batch_size * settings.max_length_tokens
+
+
+def _parts(facts: ModelFacts, settings: TrainingOptions, capacity: Capacity) -> PeakBytes:
+    return predict(
+        facts,
+        settings,
+        num_slots=capacity.num_slots,
+        max_rank=capacity.max_rank,
+        max_tokens=capacity.max_tokens,
+        eval_tokens=capacity.eval_tokens,
+        is_dequantised=capacity.is_dequantised,
+        is_checkpointed=capacity.is_checkpointed,
+    )

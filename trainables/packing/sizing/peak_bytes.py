@@ -1,0 +1,217 @@
+"""The memory of a pack by what takes it, before any is used. Imports no torch.
+
+Widths are counted in elements a token: q and kv are the widths of the queries and of the keys,
+hidden and wide those of a block's state and of its feed-forward.
+"""
+
+from dataclasses import dataclass
+
+from trainables.config import TrainingOptions
+from trainables.models.model_facts import ModelFacts
+from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, rounded_up
+
+NF4_BITS = 4.127
+"""Of a weight, with its doubly quantised scale (arXiv 2305.14314, section 3)."""
+ABSMAX_BITS = 0.5
+"""Of a weight: the float32 scale of each 64, which lora.freeze makes of a base kept in NF4."""
+ADAPTER_BYTES = 16
+"""Of a LoRA weight: itself, its gradient and AdamW's two moments in float32."""
+SAVED_HIDDEN = 4
+"""Kept for the backward pass (model._layer): a block's input and middle, and their norms."""
+SAVED_Q = 3
+"""Kept: queries before and after they are rotated, and what attention gives."""
+SAVED_KV = 3
+"""Kept: keys before and after they are rotated; values, which stay where they were made."""
+SAVED_WIDE = 3
+"""Kept: gate, up, and the product of silu(gate) and up."""
+SAVED_INNER = 7
+"""Kept: the inner product of each LoRA module, as wide as the largest rank."""
+SAVED_INPUTS = 2
+"""Kept by a block whose pass is checkpointed: the two parts of its input."""
+SAVED_HEAD_BYTES = 4
+"""Kept a head: attention's log-sum-exp."""
+GRADIENT_WIDE = 3
+"""Held a moment in the backward pass: the gradients of gate and up, and of their product."""
+GRADIENT_HIDDEN = 4
+"""Held a moment in the backward pass: gradients of a block's state on its two ways."""
+LOGIT_BYTES = 10
+"""Of a labelled position and word: the logit in bf16 and in float32, and its log-probability."""
+CHUNK_LABELS = 2048
+"""Positions whose logits are held together (loss.CHUNK_LABELS)."""
+PROMPT_TOKENS = 1 << 16
+"""Places that evaluation reads together (generate.PROMPT_TOKENS)."""
+TOKENS_MULTIPLE = 64
+"""Evaluated rows are padded to a multiple of it (generate.TOKENS_MULTIPLE)."""
+DEQUANTISED_WIDE = 4
+"""Held a moment where the base stays in NF4: gate and up, each alone and then as one matrix."""
+READ_Q = 7
+"""Held while prompts are read, in the attention: queries and their float32 norm."""
+READ_WIDE = 5
+"""Held while prompts are read, in the feed-forward: gate and up of the base, their adapted sums,
+and a LoRA product."""
+READ_HIDDEN = 3
+"""Held while prompts are read: a block's input, middle and norm."""
+COPIED_ADAPTERS = 1.5
+"""Evaluation's adapters in the compute type, and the smaller copy as slots finish."""
+WORKSPACE_BYTES = 96 << 20
+"""cuBLAS's workspaces (32 MiB a stream on Hopper) and small tables."""
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakBytes:
+    """A pack's memory by what takes it, in bytes."""
+
+    base: int
+    adapters: int
+    """Weights, gradients and moments of all slots."""
+    activations: int
+    """Kept for the backward pass by the largest training pass."""
+    gradients: int
+    """Held a moment in the backward pass."""
+    logits: int
+    """Held while the head is trained through."""
+    evaluation: int
+    """Cache, adapters' copies, and what reading prompts holds."""
+    workspace: int
+
+    @property
+    def held(self) -> int:
+        """What training and evaluation both need."""
+        return self.base + self.adapters + self.workspace
+
+    @property
+    def training(self) -> int:
+        """What training needs beside it."""
+        return self.activations + max(self.gradients, self.logits)
+
+    @property
+    def total_gib(self) -> float:
+        """The peak of torch.cuda.max_memory_allocated."""
+        return (self.held + max(self.training, self.evaluation)) / _GIB
+
+    @property
+    def reserved_gib(self) -> float:
+        """What the allocator holds: CUDA graphs keep training's places from evaluation."""
+        return (self.held + self.training + self.evaluation) / _GIB
+
+
+def predict(
+    facts: ModelFacts,
+    settings: TrainingOptions,
+    *,
+    num_slots: int,
+    max_rank: int,
+    max_tokens: int,
+    eval_tokens: int,
+    is_dequantised: bool,
+    is_checkpointed: bool = False,
+    num_labels: int | None = None,
+    is_nf4_kept: bool = False,
+) -> PeakBytes:
+    """The memory of a pack whose passes are as large as they may be.
+
+    Args:
+        facts: the model's shape.
+        settings: of the sweep.
+        num_slots: trials.
+        max_rank: room of each slot.
+        max_tokens: of the largest training pass, over all slots.
+        eval_tokens: places of the evaluation's cache; 0 leaves evaluation out.
+        is_dequantised: whether the base is kept in the compute type.
+        is_checkpointed: whether one block's activations at a time are made again.
+        num_labels: labelled tokens of the largest pass; None for as many as there can be.
+        is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
+    """
+    size = 4 if settings.compute_dtype == "float32" else 2
+    lora_params = num_slots * _adapter_params(facts, max_rank)
+    labels = min(CHUNK_LABELS, max_tokens if num_labels is None else num_labels)
+    widest = size * facts.hidden_size * facts.intermediate_size
+    anew = 0 if is_dequantised else DEQUANTISED_WIDE * widest
+    places = rounded_up(max_tokens, BLOCK_TOKENS)
+    gradient = GRADIENT_WIDE * facts.intermediate_size + GRADIENT_HIDDEN * facts.hidden_size
+    evaluation = _evaluation(facts, settings, num_slots, eval_tokens, size, anew)
+    copies = round(COPIED_ADAPTERS * size * lora_params) if eval_tokens else 0
+    return PeakBytes(
+        base=_base(facts, size, is_dequantised, is_nf4_kept),
+        adapters=ADAPTER_BYTES * lora_params,
+        activations=places * _kept_bytes(facts, max_rank, size, is_checkpointed),
+        gradients=places * size * gradient + anew,
+        logits=labels * facts.vocab_size * LOGIT_BYTES,
+        evaluation=evaluation + copies,
+        workspace=WORKSPACE_BYTES,
+    )
+
+
+def _adapter_params(facts: ModelFacts, max_rank: int) -> int:
+    """LoRA weights of one slot, which has room for all seven modules."""
+    widths = sum(into + out for into, out in facts.linear_shapes.values())
+    return facts.num_layers * max_rank * widths
+
+
+def _base(facts: ModelFacts, size: int, is_dequantised: bool, is_nf4_kept: bool) -> int:
+    outside = size * (facts.num_params - facts.body_params)
+    if not is_dequantised:
+        return outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
+    nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
+    return outside + size * facts.body_params + round(nf4)
+
+
+def _kept_bytes(facts: ModelFacts, max_rank: int, size: int, is_checkpointed: bool) -> int:
+    """What a pass keeps of a token for its backward pass."""
+    of_block = _saved_bytes(facts, max_rank, size)
+    if is_checkpointed:
+        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + of_block
+    return facts.num_layers * of_block
+
+
+def _saved_bytes(facts: ModelFacts, max_rank: int, size: int) -> int:
+    """What one block keeps of a token for its backward pass."""
+    q, kv = (facts.linear_shapes[name][1] for name in ("q_proj", "k_proj"))
+    elements = (
+        SAVED_HIDDEN * facts.hidden_size
+        + SAVED_Q * q
+        + SAVED_KV * kv
+        + SAVED_WIDE * facts.intermediate_size
+        + SAVED_INNER * max_rank
+    )
+    return size * elements + SAVED_HEAD_BYTES * facts.num_heads
+
+
+def _evaluation(
+    facts: ModelFacts,
+    settings: TrainingOptions,
+    num_slots: int,
+    eval_tokens: int,
+    size: int,
+    anew: int,
+) -> int:
+    """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
+    if not eval_tokens:
+        return 0
+    q, kv = (facts.linear_shapes[name][1] for name in ("q_proj", "k_proj"))
+    row = num_slots * eval_places(settings)
+    places = max(eval_tokens, row)
+    attention = READ_Q * q + 2 * kv + 2 * facts.hidden_size
+    feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
+    reading = min(places, max(PROMPT_TOKENS, row)) * size * max(attention, feed_forward) + anew
+    labels = min(CHUNK_LABELS, places) * facts.vocab_size * LOGIT_BYTES
+    shortest = _rounded_up(settings.max_new_tokens)
+    num_rows = min(num_slots * power_of_two(settings.eval_rows), places // shortest)
+    decoding = num_rows * facts.vocab_size * size
+    cache = places * facts.num_layers * 2 * kv * size
+    return cache + max(reading, labels, decoding)
+
+
+def eval_places(settings: TrainingOptions) -> int:
+    """The longest row of the cache: a prompt that fills the row, and an answer."""
+    return _rounded_up(settings.max_length_tokens + settings.max_new_tokens)
+
+
+def _rounded_up(tokens: int) -> int:
+    return -(-tokens // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
+
+
+def power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()

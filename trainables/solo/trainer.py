@@ -1,0 +1,161 @@
+"""One trial alone: TRL's SFTTrainer on stock PEFT over an NF4 base; what a pack must equal."""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from peft import PeftModel, get_peft_model
+from transformers import PreTrainedModel, PrinterCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from trainables.checkpoint import (
+    SOLO_STATE_NAMES,
+    delete_incomplete,
+    last_report,
+    prune_to_adapter,
+    resumable,
+)
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.data.batches import Batches
+from trainables.data.eval_rows import rung_rows
+from trainables.data.tasks import TASKS
+from trainables.data.tokens import encode_training_rows
+from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.lora_settings import lora_config, warmup_steps
+from trainables.models.memory import reset_peak, with_less_memory
+from trainables.solo.evaluate import evaluate
+from trainables.solo.rung_callback import Rungs
+
+
+def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
+    """Train one trial to its end, reporting at every rung.
+
+    A trial that has a checkpoint goes on from it: its last report is sent again, and the losses
+    that follow are those of an undisturbed run. It starts anew if prune_to_adapter has taken the
+    state that it would need. report may raise SystemExit to stop the trial.
+    When the GPU runs out of memory the micro-batch is halved and training goes on from the last
+    checkpoint; the effective batch stays.
+
+    Raises:
+        TrialFailed: the loss or gradient is not finite, or a single row does not fit.
+    """
+    found = resumable(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
+    if found is not None:
+        report(found)
+    with_less_memory(
+        lambda micro_batch_size: _attempt(config, micro_batch_size, report),
+        config.settings.micro_batch_size,
+    )
+    prune_to_adapter(config.folder)
+
+
+def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> PeftModel:
+    """The base with a fresh float32 adapter; its weights depend on seed and params alone."""
+    set_seed(seed)
+    return get_peft_model(base, lora_config(params))
+
+
+def _attempt(
+    config: TrialConfig, micro_batch_size: int, report: Callable[[TrialReport], None]
+) -> None:
+    """Train from the last checkpoint, or from the start, to the end."""
+    started_s = time.perf_counter()
+    delete_incomplete(config.folder)
+    found = last_report(config.folder)
+    settings = config.settings
+    if found is not None and found.step >= settings.max_steps:
+        return
+    reset_peak()
+    task = TASKS[settings.task](settings.task_options)
+    splits = task.load(settings.data)
+    tokenizer = load_tokenizer(settings.model)
+    batches = Batches(
+        encode_training_rows(
+            tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
+        ),
+        settings,
+    )
+    rows = partial(rung_rows, splits.validation, settings)
+    base = load_base(settings.model, settings.compute_dtype)
+    model = new_adapter(base, config.params, settings.seed)
+    rungs = Rungs(
+        config=config,
+        batches=batches,
+        eval_rows=rows,
+        evaluate=lambda step: evaluate(
+            model,
+            tokenizer,
+            rows(step),
+            splits.scoring,
+            _with_smaller_evaluation(settings, micro_batch_size),
+        ),
+        report=report,
+        seconds=found.seconds if found else 0.0,
+        started_s=started_s,
+    )
+    with _float32_kept(model):
+        trainer = SFTTrainer(
+            model=model,
+            args=training_arguments(config, micro_batch_size),
+            train_dataset=batches.dataset(),
+            processing_class=tokenizer,
+            callbacks=[rungs],
+        )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(found.checkpoint) if found else None)
+
+
+def _with_smaller_evaluation(settings: TrainingSettings, micro_batch_size: int) -> TrainingSettings:
+    """Shrink the evaluation's batch as the micro-batch was: either may have filled the memory."""
+    shrunk = settings.eval_batch_size * micro_batch_size // settings.micro_batch_size
+    return dataclasses.replace(settings, eval_batch_size=max(1, shrunk))
+
+
+def training_arguments(config: TrialConfig, micro_batch_size: int) -> SFTConfig:
+    """TRL's arguments of a trial."""
+    settings = config.settings
+    # gradient_checkpointing has a new name in transformers 5.23, which 5.17 does not know
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
+    return SFTConfig(
+        output_dir=str(config.folder),
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=micro_batch_size,
+        gradient_accumulation_steps=settings.batch_size // micro_batch_size,
+        learning_rate=config.params.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=warmup_steps(settings),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch",
+        bf16=settings.compute_dtype == "bfloat16",
+        use_cpu=device().type == "cpu",
+        gradient_checkpointing=False,
+        seed=settings.seed,
+        train_sampling_strategy="sequential",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        dataloader_pin_memory=device().type == "cuda",
+        save_strategy="no",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+@contextmanager
+def _float32_kept(model: PeftModel) -> Iterator[None]:
+    """Hide the adapter from SFTTrainer, which rounds trainable weights over NF4 to bfloat16.
+
+    AdamW's small updates vanish in bfloat16 weights, and PEFT itself keeps float32.
+    """
+    adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in adapter:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in adapter:
+        parameter.requires_grad_(True)
