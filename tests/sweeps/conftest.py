@@ -3,26 +3,13 @@
 import fcntl
 import json
 import os
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.sweeps import small_sweep
+from tests.sweeps.small_sweep import Finished
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A sweep that ended by itself."""
-
-    runs_dir: Path
-    name: str
-    folder: Path
-    num_trials: int
-    code: int
-    output: str
 
 
 @pytest.fixture(scope="session")

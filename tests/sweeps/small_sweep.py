@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,18 @@ LOSS_TOLERANCE = 1e-4
 """Relative, between two runs of a trial in float32."""
 ROUGE_TOLERANCE = 1.0
 """A sum that rounds otherwise may turn one token of one answer."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sweep that ended by itself."""
+
+    runs_dir: Path
+    name: str
+    folder: Path
+    num_trials: int
+    code: int
+    output: str
 
 
 def start(runs_dir: Path, name: str, *flags: str) -> subprocess.Popen[str]:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished
 
 from sweeps.cost.budget import spent
 from sweeps.records.events import replay_all
 from sweeps.records.trials_csv import BUDGET_REASON
 from tests.sweeps import small_sweep
-from tests.sweeps.small_sweep import count
+from tests.sweeps.small_sweep import Finished, count
 from trainables.packing.service.ledger import read_ledgers
 
 EXTRA_S = 25.0

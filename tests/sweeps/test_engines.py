@@ -5,11 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Finished
 
 from sweeps.records.events import read_events, replay
 from tests.sweeps import small_sweep
-from tests.sweeps.small_sweep import FLAGS, count
+from tests.sweeps.small_sweep import FLAGS, Finished, count
 
 NUM_SHORT = 60
 LEAK_S = 30.0

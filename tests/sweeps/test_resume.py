@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished
 
 from sweeps.records.events import TrialHistory, replay
 from tests.sweeps import small_sweep
-from tests.sweeps.small_sweep import count
+from tests.sweeps.small_sweep import Finished, count
 from trainables.packing.service.ledger import read_ledgers
 
 NUM_TRIALS = 5

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Finished
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -20,6 +19,7 @@ from sweeps.finals.finalists import last_finals
 from sweeps.records.events import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
 from tests.sweeps import small_sweep
+from tests.sweeps.small_sweep import Finished
 from trainables.config import Metric, TaskOptions
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.tasks import TASKS

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from tests.benchmarks.torture import checks, curves, kills, side_by_side
 from tests.benchmarks.torture.__main__ import main
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.one_sweep import torture
+from tests.sweeps.small_sweep import Finished
 from trainables.errors import SweepAborted
 
 SHORT = TortureArgs(seed=5, kills=5, num_trials=8, max_steps=9, finals=False)

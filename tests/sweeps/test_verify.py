@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished
 
 from sweeps import verify
 from sweeps.checks import preflight
@@ -18,6 +17,7 @@ from sweeps.config import Engine, SweepConfig, to_json
 from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, read_events, replay_all, report_fields
 from sweeps.records.paths import RunPaths
+from tests.sweeps.small_sweep import Finished
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.packing.compare import WEIGHTS_NAME, reports_until, train_packed, train_solo
 
