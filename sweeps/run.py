@@ -10,7 +10,7 @@ from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
 from trainables.errors import SweepAborted
-from trainables.imports import uncollected
+from trainables.imports import gc_disabled
 
 PROG = "python -m sweeps.run"
 
@@ -61,7 +61,7 @@ def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
 
 
 def _run(args: RunArgs) -> int:
-    with uncollected():
+    with gc_disabled():
         from sweeps.checks import preflight, sweep_json
         from sweeps.cost import plan
 
@@ -72,7 +72,7 @@ def _run(args: RunArgs) -> int:
     for line in plan.about_rows(found):
         print(line)
     with sweep_json.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
-        with uncollected():
+        with gc_disabled():
             from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
         try:

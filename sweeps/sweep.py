@@ -17,9 +17,9 @@ from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.context import Events, Parts, Sweep, set_up
-from sweeps.control.startup_gate import Opening
+from sweeps.control.startup_gate import StartupGate
 from sweeps.cost import gpu_time, hardware, outlook
-from sweeps.cost.allocation import Lanes, divide
+from sweeps.cost.allocation import Allocation, allocate_slots
 from sweeps.cost.outlook import Outlook
 from sweeps.cost.workload import Workload
 from sweeps.finals import final_test, finalists
@@ -36,7 +36,7 @@ from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
-from trainables.imports import uncollected
+from trainables.imports import gc_disabled
 from trainables.packing.service.ledger import Ledger, Share, read_ledgers
 from trainables.packing.sizing.capacity import num_cores
 from trainables.packing.sizing.pace import Pace
@@ -77,12 +77,12 @@ def run_sweep(
     histories = replay(events)
     sweep.log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with _connected() as cluster:
-        lanes = divide(config, found.model, hardware.of_cluster(cluster))
-        parts = set_up(sweep, identity, lanes, events, histories, is_resumed=is_resumed)
+        allocation = allocate_slots(config, found.model, hardware.of_cluster(cluster))
+        parts = set_up(sweep, identity, allocation, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with pack_pool.running(
-            lanes, config.settings, paths.checkpoints, has_trials=has_trials,
+            allocation, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=outlook.probed(config),
         ) as actors:  # fmt: skip
             try:
@@ -90,17 +90,17 @@ def run_sweep(
                 ahead = _run_trials(sweep, parts, actors, look_ahead)
             finally:
                 parts.tracker.sweep_ended()
-                searched = _searched(sweep, lanes, actors)
+                searched = _searched(sweep, allocation, actors)
             met = finalists.last_finals(searched.events) if config.finals else None
             verdict = _verdict(sweep, searched, met)
-            outcome = _tested(sweep, lanes, actors, searched, met, verdict)
+            outcome = _tested(sweep, allocation, actors, searched, met, verdict)
             if outcome is None:
                 print(summary.without_best(searched.trials), file=sys.stderr)
                 return EXIT_NO_TRIAL
             ledgers = pack_pool.ledgers(actors, paths.checkpoints)
             _log_packs(sweep.log, ledgers, num_known=len(earlier))
         # The GPUs are free now.
-        outcome = final_test.with_bertscore(config, found, paths, sweep.log, outcome)
+        outcome = final_test.add_bertscore(config, found, paths, sweep.log, outcome)
         confusion = final_test.write_best(config, found, paths, searched.trials, outcome, verdict)
     write_summary(parts.tracker, outcome, verdict, confusion)
     cost = _log_end(sweep, parts.load, searched, ahead, ledgers)
@@ -135,7 +135,7 @@ def _look_ahead(
 ) -> Outlook:
     """Says what is expected, before the first trial."""
     ahead = outlook.look_ahead(
-        sweep.config, parts.lanes, parts.load, parts.forecast, pace, events, earlier, began_s,
+        sweep.config, parts.allocation, parts.load, parts.forecast, pace, events, earlier, began_s,
     )  # fmt: skip
     for line in outlook.describe(ahead):
         print(line, flush=True)
@@ -156,28 +156,28 @@ def _run_trials(
 
     A budget may leave no room for a trial, which is known before the first one's process starts.
     """
-    with uncollected():
+    with gc_disabled():
         from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
 
-    opening = Opening(parts.book, actors, look_ahead)
+    opening = StartupGate(parts.book, actors, look_ahead)
     if sweep.config.has_budget:
         opening.outlook()
     with parts.progress:
         parts.book.resume(parts.histories)
         opening.begin()
         ray_tuner.run_trials(
-            sweep.config, sweep.paths, sweep.metric, parts.book, parts.lanes, actors, opening
+            sweep.config, sweep.paths, sweep.metric, parts.book, parts.allocation, actors, opening
         )
         return opening.outlook()
 
 
-def _searched(sweep: Sweep, lanes: Lanes, actors: Sequence[ActorHandle]) -> _Searched:
+def _searched(sweep: Sweep, allocation: Allocation, actors: Sequence[ActorHandle]) -> _Searched:
     """Reads the log, and writes trials.csv; also of a sweep that was interrupted."""
     events = read_events(sweep.paths.events)
     histories = replay_all(events)
     _prune(sweep.paths, histories)
     told = pack_pool.ledgers(actors, sweep.paths.checkpoints)
-    shares = gpu_time.shares_by(lanes, histories, told)
+    shares = gpu_time.shares_by(allocation, histories, told)
     trials = trials_csv.rows(replay(events), sweep.metric, shares)
     trials_csv.write_csv(trials, sweep.paths.trials_csv)
     return _Searched(events=events, histories=histories, shares=shares, trials=trials)
@@ -203,7 +203,7 @@ def _verdict(sweep: Sweep, searched: _Searched, met: Finals | None) -> Verdict |
 
 def _tested(
     sweep: Sweep,
-    lanes: Lanes,
+    allocation: Allocation,
     actors: Sequence[ActorHandle],
     searched: _Searched,
     met: Finals | None,
@@ -213,7 +213,7 @@ def _tested(
     winner = final_test.find_winner(sweep.paths, searched.histories, searched.trials, met, verdict)
     if winner is None:
         return None
-    score = partial(pack_pool.final_scores, actors, lanes, sweep.config.settings)
+    score = partial(pack_pool.final_scores, actors, allocation, sweep.config.settings)
     return final_test.final_scores(sweep.config, sweep.found, sweep.paths, winner, sweep.log, score)
 
 

@@ -39,7 +39,7 @@ FULL_BYTES = 2**20
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps a trial's folder to this process; waits for an earlier one that is still ending.
 
     After a driver dies, the processes of its trials may live for some seconds more.

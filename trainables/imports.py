@@ -9,7 +9,7 @@ COMPILES_NOTHING = {"TORCHDYNAMO_DISABLE": "1"}
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Imports meanwhile are not interrupted by the collection of cyclic garbage, nor looked through
     by later ones: what modules are made of stays.
 

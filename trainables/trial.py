@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint import WRITE_ERRORS, full_disk, held
+from trainables.checkpoint import WRITE_ERRORS, full_disk, lock_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 
@@ -46,7 +46,7 @@ def run_trial(
         folder=checkpoints / trial_id,
     )
     try:
-        with held(trial.folder):
+        with lock_folder(trial.folder):
             if packs:
                 from trainables.packing.service import client  # loads Ray
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ray.actor import ActorHandle
 
 from sweeps.control import pack_pool
-from sweeps.control.controller import TrialBook
+from sweeps.control.controller import TrialController
 from sweeps.cost.budget import Budget
 from sweeps.records.trials_csv import BUDGET_REASON
 
@@ -20,7 +20,7 @@ class Limit:
     """
 
     def __init__(
-        self, book: TrialBook, actors: Sequence[ActorHandle], budget: Budget | None
+        self, book: TrialController, actors: Sequence[ActorHandle], budget: Budget | None
     ) -> None:
         self._book = book
         self._actors = actors

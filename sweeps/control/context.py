@@ -1,4 +1,4 @@
-"""The parts of a sweep on the cluster that was found: lanes, study, book, and who is told."""
+"""The parts of a sweep on the cluster that was found: allocation, study, book, and who is told."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from sweeps.checks.preflight import Preflight
 from sweeps.checks.sweep_json import Identity
 from sweeps.config import SweepConfig
-from sweeps.control.controller import TrialBook
+from sweeps.control.controller import TrialController
 from sweeps.cost import plan
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import workload
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.workload import Workload
@@ -41,20 +41,20 @@ class Sweep:
 class Parts:
     """What runs the trials, and who is told of them, on the cluster that was found."""
 
-    lanes: Lanes
+    allocation: Allocation
     load: Workload
     histories: list[TrialHistory]
     """Trials of the search that earlier processes ran."""
     tracker: WandbTracker
     forecast: Forecast
     progress: ProgressTable
-    book: TrialBook
+    book: TrialController
 
 
 def set_up(
     sweep: Sweep,
     identity: Identity,
-    lanes: Lanes,
+    allocation: Allocation,
     events: Events,
     histories: list[TrialHistory],
     *,
@@ -69,15 +69,15 @@ def set_up(
         replay_all(events),
     )  # fmt: skip
     splits = sweep.found.splits
-    load = workload(config, lanes, len(splits.validation), len(splits.test))
+    load = workload(config, allocation, len(splits.validation), len(splits.test))
     forecast = Forecast(load, metric, replay_all(events))
     progress = ProgressTable(
         metric, config.num_trials, config.max_steps, histories, forecast.left_s
     )
     listeners = (tracker, forecast, progress)
-    book = TrialBook(config, sweep.paths, metric, search, sweep.log, listeners)
+    book = TrialController(config, sweep.paths, metric, search, sweep.log, listeners)
     return Parts(
-        lanes=lanes, load=load, histories=histories, tracker=tracker, forecast=forecast,
+        allocation=allocation, load=load, histories=histories, tracker=tracker, forecast=forecast,
         progress=progress, book=book,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from sweeps.search.study import Search, catch_up
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 
-class TrialBook:
+class TrialController:
     """Keeps every trial's story in one order: event log, Optuna, ASHA, listeners.
 
     Once the search has ended it hands out the runs of the finals. Those are trials like others,

@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.metrics.scored import Scored
@@ -36,14 +36,14 @@ LEDGER_S = 5.0
 
 @contextlib.contextmanager
 def running(
-    lanes: Lanes,
+    allocation: Allocation,
     settings: TrainingSettings,
     checkpoints: Path,
     *,
     has_trials: bool,
     probed: Sequence[Hyperparameters] = (),
 ) -> Iterator[list[ActorHandle]]:
-    """Packs on as many GPUs as lanes say, wherever the cluster has them; none for solo trials.
+    """Packs on as many GPUs as allocation say, wherever the cluster has them; none for solo trials.
 
     None either where no trial is left to run.
 
@@ -58,13 +58,13 @@ def running(
     actors = [
         start_pack(
             settings,
-            lanes.capacity,
+            allocation.capacity,
             checkpoints,
-            has_gpu=lanes.num_gpus > 0,
+            has_gpu=allocation.num_gpus > 0,
             probed=probed,
         )
-        for _ in range(lanes.num_packs if has_trials else 0)
-        if lanes.capacity is not None
+        for _ in range(allocation.num_packs if has_trials else 0)
+        if allocation.capacity is not None
     ]
     try:
         yield actors
@@ -139,11 +139,11 @@ def decide(actors: Sequence[ActorHandle], step: int, goes_on: Mapping[str, bool]
 
 def final_scores(
     actors: Sequence[ActorHandle],
-    lanes: Lanes,
+    allocation: Allocation,
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
 ) -> dict[str, Scored]:
-    """See trainables.final.score: by the packs that are up together, else by one of them, else in a
+    """As trainables.final_test.score: by the packs that are up, else by one of them, else in a
     process of its own."""
     up = _up(actors)
     together = [up] if len(up) > 1 else []
@@ -156,8 +156,8 @@ def final_scores(
             return {name: scored for part in found for name, scored in part.items()}
     for actor in actors:  # they hold the GPUs
         ray.kill(actor)
-    task = ray.remote(num_cpus=1, num_gpus=1 if lanes.num_gpus else 0)(_score)
-    made: dict[str, Scored] = ray.get(task.remote(settings, adapters, lanes.capacity))
+    task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
+    made: dict[str, Scored] = ray.get(task.remote(settings, adapters, allocation.capacity))
     return made
 
 
@@ -209,7 +209,7 @@ def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
 def _score(
     settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
 ) -> dict[str, Scored]:
-    from trainables.final import score  # loads torch, only in the worker
+    from trainables.final_test import score  # loads torch, only in the worker
 
     return score(settings, adapters, capacity=capacity)
 

@@ -22,9 +22,9 @@ from ray.tune.search import Searcher
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.budget_stop import Limit
-from sweeps.control.controller import TrialBook
-from sweeps.control.startup_gate import Opening
-from sweeps.cost.allocation import Lanes
+from sweeps.control.controller import TrialController
+from sweeps.control.startup_gate import StartupGate
+from sweeps.cost.allocation import Allocation
 from sweeps.records.paths import RunPaths
 from trainables import trial as trainable
 from trainables.config import Metric
@@ -35,10 +35,10 @@ def run_trials(
     config: SweepConfig,
     paths: RunPaths,
     metric: Metric,
-    book: TrialBook,
-    lanes: Lanes,
+    book: TrialController,
+    allocation: Allocation,
     actors: Sequence[ActorHandle],
-    opening: Opening,
+    opening: StartupGate,
 ) -> None:
     """Runs trials until the book has no next one.
 
@@ -55,7 +55,7 @@ def run_trials(
     if book.num_left == 0:
         return
     _quiet_ray_tune()
-    tuner = _tuner(config, paths, metric, book, lanes, actors, limit, opening)
+    tuner = _tuner(config, paths, metric, book, allocation, actors, limit, opening)
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
@@ -96,11 +96,11 @@ def _tuner(
     config: SweepConfig,
     paths: RunPaths,
     metric: Metric,
-    book: TrialBook,
-    lanes: Lanes,
+    book: TrialController,
+    allocation: Allocation,
     actors: Sequence[ActorHandle],
     limit: Limit,
-    opening: Opening,
+    opening: StartupGate,
 ) -> tune.Tuner:
     trainable_with_data = tune.with_parameters(
         trainable.run_trial,
@@ -110,48 +110,52 @@ def _tuner(
         max_failures=config.max_failures,
     )
     return tune.Tuner(
-        tune.with_resources(trainable_with_data, lanes.trial_resources),
+        tune.with_resources(trainable_with_data, allocation.trial_resources),
         tune_config=_tune_config(
-            _BookSearcher(book, metric, lanes),
-            _BookScheduler(book, actors, limit, opening.end),
-            lanes,
+            _ControllerSearcher(book, metric, allocation),
+            _ControllerScheduler(book, actors, limit, opening.end),
+            allocation,
         ),
         run_config=RunConfig(
             name="tune",
             storage_path=str(paths.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
             callbacks=[
-                _BookCallback(book, config.max_failures, limit, lanes.most_at_once, opening.look)
+                _ControllerCallback(
+                    book, config.max_failures, limit, allocation.most_at_once, opening.look
+                )
             ],
             verbose=0,
         ),
     )
 
 
-def _tune_config(searcher: Searcher, scheduler: FIFOScheduler, lanes: Lanes) -> TuneConfig:
+def _tune_config(
+    searcher: Searcher, scheduler: FIFOScheduler, allocation: Allocation
+) -> TuneConfig:
     return TuneConfig(
         search_alg=searcher,
         scheduler=scheduler,
         num_samples=-1,  # until the book has no trial left
         # Without it Tune waits for each trial's process before it asks for the next trial.
-        max_concurrent_trials=lanes.most_at_once,
+        max_concurrent_trials=allocation.most_at_once,
         reuse_actors=True,
         trial_name_creator=_trial_id,
         trial_dirname_creator=_trial_id,
     )
 
 
-class _BookSearcher(Searcher):  # type: ignore[misc]
+class _ControllerSearcher(Searcher):  # type: ignore[misc]
     """Hands the book's next trial to Tune, as long as fewer than may be at once have one.
 
     Tune's own limit of trials at once is the larger of two: the finals have another than the
     search.
     """
 
-    def __init__(self, book: TrialBook, metric: Metric, lanes: Lanes) -> None:
+    def __init__(self, book: TrialController, metric: Metric, allocation: Allocation) -> None:
         super().__init__(metric=metric.name, mode=metric.mode)
         self._book = book
-        self._lanes = lanes
+        self._lanes = allocation
         self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -183,7 +187,7 @@ class _BookSearcher(Searcher):  # type: ignore[misc]
         return {}  # Tune pickles its searcher; a restored one would be a second book
 
 
-class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
+class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
     """Asks the book who goes on after a report, and tells the packs.
 
     The first report of a cohort decides about all of it, and the packs go on at once. The other
@@ -196,7 +200,7 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(
         self,
-        book: TrialBook,
+        book: TrialController,
         actors: Sequence[ActorHandle],
         limit: Limit,
         before: Callable[[], None] = lambda: None,
@@ -230,7 +234,7 @@ class _BookScheduler(FIFOScheduler):  # type: ignore[misc]
         return {}
 
 
-class _BookCallback(Callback):  # type: ignore[misc]
+class _ControllerCallback(Callback):  # type: ignore[misc]
     """Tells the book of trials that lost more processes than allowed.
 
     Tune counts as a trial's failure, even twice, that it is handed the process of an ended trial
@@ -245,7 +249,7 @@ class _BookCallback(Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        book: TrialBook,
+        book: TrialController,
         max_failures: int,
         limit: Limit,
         most_at_once: int,

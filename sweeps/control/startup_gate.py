@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from ray.actor import ActorHandle
 
 from sweeps.control import pack_pool
-from sweeps.control.controller import TrialBook
+from sweeps.control.controller import TrialController
 from sweeps.cost.budget import Budget
 from sweeps.cost.outlook import Outlook
 from trainables.packing.sizing.pace import Pace
 
 
-class Opening:
+class StartupGate:
     """Holds the book's trials until the packs have told their pace, and what it means is told.
 
     22 trials' processes and proposals took 4.5 s beside an H200 that had loaded and waited. Now
@@ -26,7 +26,7 @@ class Opening:
 
     def __init__(
         self,
-        book: TrialBook,
+        book: TrialController,
         actors: Sequence[ActorHandle],
         tell: Callable[[Pace | None], Outlook],
     ) -> None:

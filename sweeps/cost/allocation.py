@@ -37,7 +37,7 @@ class Hardware:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lanes:
+class Allocation:
     """How many trials run at once, and where."""
 
     concurrency: int
@@ -71,7 +71,7 @@ class Lanes:
         return {"CPU": 1, "GPU": 1 / self.slots_per_gpu if self.num_gpus else 0.0}
 
 
-def divide(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
+def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
     """Divides the GPUs into slots; a tiny sweep without one, this machine's CPUs.
 
     Raises:
@@ -104,7 +104,7 @@ def most_at_once(config: SweepConfig) -> int:
     return min(config.num_trials, max(2, math.ceil(config.num_trials / 3)))
 
 
-def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
+def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     if num_gpus and hardware.gpu_gib is None:
         raise SweepAborted(
@@ -123,7 +123,7 @@ def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes
         capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share, enough)
     capacity = replace(capacity, num_searching=min(enough, capacity.num_slots))
     num_slots = num_packs * capacity.num_slots
-    return Lanes(
+    return Allocation(
         concurrency=min(num_slots, most),
         final_concurrency=min(num_slots, num_final_runs),
         num_cpus=hardware.num_cpus,
@@ -133,13 +133,13 @@ def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes
     )
 
 
-def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Lanes:
+def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     slots = config.slots_per_gpu
     if slots == "auto":
         slots = _solo_slots(config, model, hardware, num_gpus) if num_gpus else MAX_AUTO_SLOTS
     at_once = min(max(1, num_gpus) * slots, hardware.num_cpus)
-    return Lanes(
+    return Allocation(
         concurrency=min(at_once, config.num_trials),
         final_concurrency=min(at_once, num_runs(config)),
         num_cpus=hardware.num_cpus,

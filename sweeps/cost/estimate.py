@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.simulation import State, simulate
 from sweeps.cost.workload import Workload
 from sweeps.finals import finalists
@@ -35,26 +35,28 @@ class Estimate:
         return self.wall_s * self.num_gpus / 3600
 
 
-def workload(config: SweepConfig, lanes: Lanes, num_validation: int, num_test: int) -> Workload:
+def workload(
+    config: SweepConfig, allocation: Allocation, num_validation: int, num_test: int
+) -> Workload:
     """What this sweep has to do."""
     last = min(config.eval_rows, num_validation)
     low = min(config.low_rung_eval_rows or last, last)
     num_runs = finalists.num_runs(config)
-    is_packed = lanes.capacity is not None
+    is_packed = allocation.capacity is not None
     return Workload(
         num_trials=config.num_trials,
         rungs=config.rungs,
         eval_rows=(low,) * (len(config.rungs) - 1) + (last,),
         reduction_factor=config.reduction_factor,
-        num_packs=lanes.num_packs if is_packed else lanes.concurrency,
-        num_gpus=max(1, lanes.num_gpus),
-        concurrency=lanes.concurrency,
-        final_concurrency=lanes.final_concurrency,
-        num_cpus=lanes.num_cpus,
+        num_packs=allocation.num_packs if is_packed else allocation.concurrency,
+        num_gpus=max(1, allocation.num_gpus),
+        concurrency=allocation.concurrency,
+        final_concurrency=allocation.final_concurrency,
+        num_cpus=allocation.num_cpus,
         num_final_runs=num_runs,
         num_tested=config.num_final_seeds + 1 if num_runs else 1,
         test_rows=num_test,
-        num_testing=lanes.num_packs if is_packed else 1,
+        num_testing=allocation.num_packs if is_packed else 1,
     )
 
 

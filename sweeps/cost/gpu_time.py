@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.durations import spelled
 from sweeps.cost.workload import Workload
 from sweeps.records.events import TrialHistory
@@ -59,15 +59,15 @@ def shares_of(ledgers: Sequence[Ledger]) -> dict[str, Share]:
 
 
 def shares_by(
-    lanes: Lanes, histories: Sequence[TrialHistory], ledgers: Sequence[Ledger]
+    allocation: Allocation, histories: Sequence[TrialHistory], ledgers: Sequence[Ledger]
 ) -> dict[str, Share]:
     """What each trial took of the GPUs: as the packs' ledgers tell.
 
     Of trials that train alone, busy seconds divided by the trials that share a GPU.
     """
-    if lanes.capacity is not None:
+    if allocation.capacity is not None:
         return shares_of(ledgers)
-    slots_per_gpu = lanes.slots_per_gpu
+    slots_per_gpu = allocation.slots_per_gpu
     return {
         history.trial_id: Share(
             seconds=history.reports[-1].seconds / slots_per_gpu,

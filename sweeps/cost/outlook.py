@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.cost import budget as budgets
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.budget import Budget
 from sweeps.cost.durations import spelled
 from sweeps.cost.estimate import Estimate, estimate
@@ -54,7 +54,7 @@ def probed(config: SweepConfig) -> list[Hyperparameters]:
 
 def look_ahead(
     config: SweepConfig,
-    lanes: Lanes,
+    allocation: Allocation,
     load: Workload,
     forecast: Forecast,
     pace: Pace | None,
@@ -93,7 +93,7 @@ def look_ahead(
         began_s=began_s,
         pace=pace,
         predicted=predicted,
-        memory_gib=lanes.capacity.predicted_gib if lanes.capacity else 0.0,
+        memory_gib=allocation.capacity.predicted_gib if allocation.capacity else 0.0,
         budget=budget,
     )
 

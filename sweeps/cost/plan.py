@@ -5,7 +5,7 @@ from dataclasses import fields
 from search_spaces.lora import POINT_NAMES, Point, hyperparameters
 from sweeps.checks.preflight import Preflight
 from sweeps.config import Engine, SweepConfig
-from sweeps.cost.allocation import Hardware, Lanes, divide, largest_point
+from sweeps.cost.allocation import Allocation, Hardware, allocate_slots, largest_point
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
@@ -71,20 +71,20 @@ def _lanes(config: SweepConfig, found: Preflight) -> dict[str, str]:
     hardware = Hardware.here()
     if hardware.num_gpus == 0 and not config.tiny:
         return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
-    lanes = divide(config, found.model, hardware)
-    return {"memory": _memory(config, found, lanes), "at once": _at_once(config, lanes)}
+    allocation = allocate_slots(config, found.model, hardware)
+    return {"memory": _memory(config, found, allocation), "at once": _at_once(config, allocation)}
 
 
-def _memory(config: SweepConfig, found: Preflight, lanes: Lanes) -> str:
+def _memory(config: SweepConfig, found: Preflight, allocation: Allocation) -> str:
     largest = largest_point(config)
-    capacity = lanes.capacity
+    capacity = allocation.capacity
     if capacity is None:
         needed_gib = found.model.trial_gib(largest, config.settings)
         return (
             f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
             f"{config.max_length_tokens} tokens)"
         )
-    if not lanes.num_gpus:
+    if not allocation.num_gpus:
         return "not predicted without a GPU"
     base = config.compute_dtype if capacity.is_dequantised else "NF4"
     recomputed = ", activations computed again" if capacity.is_checkpointed else ""
@@ -94,10 +94,14 @@ def _memory(config: SweepConfig, found: Preflight, lanes: Lanes) -> str:
     )
 
 
-def _at_once(config: SweepConfig, lanes: Lanes) -> str:
-    where = f"GPUs in use: {lanes.num_gpus}" if lanes.num_gpus else "on this machine"
-    finals = f" of the search, {lanes.final_concurrency} of the finals" if config.finals else ""
-    told = f"{lanes.concurrency} trials{finals}, {where}, {lanes.slots_per_gpu} slots each"
+def _at_once(config: SweepConfig, allocation: Allocation) -> str:
+    where = f"GPUs in use: {allocation.num_gpus}" if allocation.num_gpus else "on this machine"
+    finals = (
+        f" of the search, {allocation.final_concurrency} of the finals" if config.finals else ""
+    )
+    told = (
+        f"{allocation.concurrency} trials{finals}, {where}, {allocation.slots_per_gpu} slots each"
+    )
     if config.engine == "packed" and config.slots_per_gpu == "auto":
         return f"{told}; a search takes a third of all at most, so that it learns from results"
     return told

@@ -99,7 +99,7 @@ def final_scores(
     Test is looked at once for each winner: a resumed sweep takes what the log holds.
 
     Args:
-        score: see trainables.final.score.
+        score: see trainables.final_test.score.
     """
     for event in read_events(paths.events):
         if event["kind"] == "final_scores" and event["trial_id"] == winner.run_id:
@@ -119,7 +119,7 @@ def final_scores(
     return Outcome(winner=winner, scores=scores, runs=runs)
 
 
-def with_bertscore(
+def add_bertscore(
     config: SweepConfig, found: Preflight, paths: RunPaths, log: EventLog, outcome: Outcome
 ) -> Outcome:
     """The outcome with BERTScore among the scores, if that was asked for and can be had."""

@@ -22,7 +22,7 @@ PREDICTIONS_FILE = "test_predictions.jsonl"
 """In best/; it holds rows of the data, so no export takes it along."""
 CONFUSION_CSV, CONFUSION_SVG = "confusion.csv", "confusion.svg"
 VALIDATION_BASE, TEST_BASE = "validation_base", "test_base"
-"""Keys of the untuned base's scores; see trainables.final.score."""
+"""Keys of the untuned base's scores; see trainables.final_test.score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def keep(
     Args:
         splits: the rows, in any order.
         settings: of every trial.
-        scores: by the name of what was scored, as trainables.final.score gives them.
+        scores: by the name of what was scored, as trainables.final_test.score gives them.
 
     Raises:
         SweepAborted: the disk is full or gone.

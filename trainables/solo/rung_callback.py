@@ -15,7 +15,7 @@ from trainables.metrics.scored import Scored, write_answers
 from trainables.models.memory import peak_gib
 
 
-class Rungs(TrainerCallback):  # type: ignore[misc]
+class RungReportCallback(TrainerCallback):  # type: ignore[misc]
     """Watches every step of Trainer and reports at the rungs.
 
     Args:

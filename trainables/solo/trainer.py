@@ -27,7 +27,7 @@ from trainables.models.base_model import device, load_base, load_tokenizer
 from trainables.models.lora_settings import lora_config, warmup_steps
 from trainables.models.memory import reset_peak, with_less_memory
 from trainables.solo.evaluate import evaluate
-from trainables.solo.rung_callback import Rungs
+from trainables.solo.rung_callback import RungReportCallback
 
 
 def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
@@ -81,7 +81,7 @@ def _attempt(
     rows = partial(rung_rows, splits.validation, settings)
     base = load_base(settings.model, settings.compute_dtype)
     model = new_adapter(base, config.params, settings.seed)
-    rungs = Rungs(
+    rungs = RungReportCallback(
         config=config,
         batches=batches,
         eval_rows=rows,

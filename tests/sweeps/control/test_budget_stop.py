@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.config import SweepConfig
 from sweeps.control.budget_stop import Limit
-from sweeps.control.controller import TrialBook
+from sweeps.control.controller import TrialController
 from sweeps.cost.budget import Budget
 from sweeps.cost.forecast import Forecast
 from sweeps.records.events import EventLog, read_events, replay
@@ -29,7 +29,7 @@ class Scene:
     config: SweepConfig
     paths: RunPaths
     clock: Clock
-    book: TrialBook
+    book: TrialController
     limit: Limit
 
     def report(self, trial_id: str, step: int, value: float = 1.0) -> dict[str, bool]:
@@ -56,7 +56,7 @@ def make_scene(folder: Path, **changes: Any) -> Scene:
     log = EventLog(paths.events)
     study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
     search = Search(study, config.space, 0, 5)
-    book = TrialBook(config, paths, METRIC, search, log, (forecast,))
+    book = TrialController(config, paths, METRIC, search, log, (forecast,))
     budget = Budget(config, load, BUDGET_S, forecast, now_s=clock)
     return Scene(config, paths, clock, book, Limit(book, (), budget))
 

@@ -19,7 +19,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepConfig
-from sweeps.control.controller import TrialBook
+from sweeps.control.controller import TrialController
 from sweeps.cost import plan
 from sweeps.finals import finalists
 from sweeps.records.events import (
@@ -161,7 +161,7 @@ def study_trials(paths: RunPaths) -> list[FrozenTrial]:
 
 def open_book(
     folder: Path, config: SweepConfig, *listeners: Any, is_resumed: bool = False
-) -> TrialBook:
+) -> TrialController:
     """What sweeps.sweep does before the first trial, over the files in folder."""
     paths = RunPaths(folder)
     log = EventLog(paths.events)
@@ -171,17 +171,17 @@ def open_book(
     study = open_study(url, config.name, METRIC, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     search = Search(study, config.space, config.seed, num_startup_trials=3)
-    book = TrialBook(config, paths, METRIC, search, log, listeners)
+    book = TrialController(config, paths, METRIC, search, log, listeners)
     book.resume(histories)
     return book
 
 
-def goes_on(book: TrialBook, report: TrialReport) -> bool:
+def goes_on(book: TrialController, report: TrialReport) -> bool:
     """Whether the trial of a report that comes alone goes on."""
     return book.report(report)[report.trial_id]
 
 
-def train_all(book: TrialBook, config: SweepConfig, disk: dict[str, int]) -> list[str]:
+def train_all(book: TrialController, config: SweepConfig, disk: dict[str, int]) -> list[str]:
     """Trains two trials at once, which report together where they stand at the same step; returns
     ids in the order of begin.
 
@@ -415,11 +415,11 @@ def test_whichever_of_a_cohort_reports_decides_it_alike_for_all(
     }  # fmt: skip
 
 
-def book_in_memory(folder: Path, config: SweepConfig) -> tuple[TrialBook, Path]:
+def book_in_memory(folder: Path, config: SweepConfig) -> tuple[TrialController, Path]:
     """A book whose trials have all begun, and the path of its log."""
     paths = RunPaths(folder)
     search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=1000)
-    book = TrialBook(config, paths, METRIC, search, EventLog(paths.events))
+    book = TrialController(config, paths, METRIC, search, EventLog(paths.events))
     while book.next_trial() is not None:
         pass
     return book, paths.events

@@ -11,12 +11,12 @@ from ray.actor import ActorHandle
 
 from cluster.connect import connect
 from sweeps.control import pack_pool
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from tests.sweeps.invented_sweep import make_config
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
-LANES = Lanes(
+LANES = Allocation(
     concurrency=1, final_concurrency=1, num_cpus=2, num_gpus=0, slots_per_gpu=1, capacity=None
 )
 BASE = {"validation_base", "test_base"}

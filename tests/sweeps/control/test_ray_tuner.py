@@ -17,9 +17,14 @@ from ray.tune.tune import _setup_signal_catching
 
 from sweeps.control import ray_tuner
 from sweeps.control.budget_stop import Limit
-from sweeps.control.controller import TrialBook
-from sweeps.control.ray_tuner import _BookCallback, _BookScheduler, _BookSearcher, _tune_config
-from sweeps.cost.allocation import Lanes
+from sweeps.control.controller import TrialController
+from sweeps.control.ray_tuner import (
+    _ControllerCallback,
+    _ControllerScheduler,
+    _ControllerSearcher,
+    _tune_config,
+)
+from sweeps.cost.allocation import Allocation
 from sweeps.records.events import EventLog, TrialHistory, read_events, replay
 from sweeps.records.paths import RunPaths
 from sweeps.search.study import Search
@@ -39,13 +44,13 @@ class Sweep:
         config = make_config(num_trials=3, start_points=())
         self.paths = RunPaths(folder)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
-        self.book = TrialBook(config, self.paths, METRIC, search, EventLog(self.paths.events))
+        self.book = TrialController(config, self.paths, METRIC, search, EventLog(self.paths.events))
         while self.book.next_trial() is not None:
             pass
         self.told: Told = []
         self.events_when_told: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
-        self.scheduler = _BookScheduler(self.book, [pack], Limit(self.book, [pack], None))
+        self.scheduler = _ControllerScheduler(self.book, [pack], Limit(self.book, [pack], None))
 
     def _note(self, step: int, goes_on: dict[str, bool]) -> None:
         self.told.append((step, goes_on))
@@ -113,7 +118,7 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = together(1, t0000=1.0, t0001=3.0)[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
+    callback = _ControllerCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
@@ -126,7 +131,7 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
 
     A trial that never starts has been handed all that can have died, and fails in the end.
     """
-    callback = _BookCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
+    callback = _ControllerCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
     trial: Any = SimpleNamespace(config={"trial_id": "t0000"}, num_failures=3, error_file=None)
     for attempt in range(num_put_back + 1):
         for _ in range(num_starts):
@@ -144,11 +149,11 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     )
     paths = RunPaths(tmp_path)
     search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
-    book = TrialBook(config, paths, METRIC, search, EventLog(paths.events))
-    lanes = Lanes(
+    book = TrialController(config, paths, METRIC, search, EventLog(paths.events))
+    allocation = Allocation(
         concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
     )
-    searcher = _BookSearcher(book, METRIC, lanes)
+    searcher = _ControllerSearcher(book, METRIC, allocation)
     asked = (f"asked{n}" for n in range(99))
 
     def begun() -> dict[str, str]:
@@ -183,11 +188,13 @@ def test_as_many_processes_start_side_by_side_as_trials_may_run(
     sweep: Sweep, concurrency: int, final_concurrency: int
 ) -> None:
     """Tune itself says how many it will start before the first is up."""
-    lanes = Lanes(
+    allocation = Allocation(
         concurrency=concurrency, final_concurrency=final_concurrency, num_cpus=9, num_gpus=1,
         slots_per_gpu=22, capacity=None,
     )  # fmt: skip
-    config = _tune_config(_BookSearcher(sweep.book, METRIC, lanes), sweep.scheduler, lanes)
+    config = _tune_config(
+        _ControllerSearcher(sweep.book, METRIC, allocation), sweep.scheduler, allocation
+    )
     limited = ConcurrencyLimiter(
         config.search_alg, config.max_concurrent_trials
     )  # as tune.run does

@@ -10,8 +10,8 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
-from sweeps.control.controller import TrialBook
-from sweeps.control.startup_gate import Opening
+from sweeps.control.controller import TrialController
+from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.outlook import Outlook
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
@@ -63,9 +63,9 @@ class Opened:
         log = EventLog(self.paths.events)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
         config = make_config(start_points=())
-        self.book = TrialBook(config, self.paths, METRIC, search, log)
+        self.book = TrialController(config, self.paths, METRIC, search, log)
         actors = [start(file) for file in self.files]
-        self.opening = Opening(self.book, actors, self._tell)
+        self.opening = StartupGate(self.book, actors, self._tell)
         self.opening.begin()
 
     def _tell(self, pace: Pace | None) -> Outlook:

@@ -1,4 +1,4 @@
-"""How a cluster is divided into lanes: by engine, memory, and what Optuna needs to learn."""
+"""How a cluster is divided into allocation: by engine, memory, and what Optuna needs to learn."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import Hardware, divide, most_at_once
+from sweeps.cost.allocation import Hardware, allocate_slots, most_at_once
 from sweeps.recipes import samsum
 from sweeps.search.study import num_startup_trials
 from trainables import tiny
@@ -31,11 +31,11 @@ def config_of(**values: Any) -> SweepConfig:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 8))
 def test_most_trials_are_proposed_with_results_known(num_trials: int, num_gpus: int) -> None:
-    lanes = divide(config_of(num_trials=num_trials), MODEL, gpus(num_gpus))
-    assert lanes.concurrency <= max(2, -(-num_trials // 3))
-    assert lanes.concurrency >= min(num_trials, 2)
-    assert lanes.num_packs * lanes.slots_per_gpu >= lanes.concurrency
-    assert lanes.num_packs == min(num_gpus, lanes.concurrency)
+    allocation = allocate_slots(config_of(num_trials=num_trials), MODEL, gpus(num_gpus))
+    assert allocation.concurrency <= max(2, -(-num_trials // 3))
+    assert allocation.concurrency >= min(num_trials, 2)
+    assert allocation.num_packs * allocation.slots_per_gpu >= allocation.concurrency
+    assert allocation.num_packs == min(num_gpus, allocation.concurrency)
     if num_trials >= 5:
         assert num_startup_trials(num_trials) < num_trials
 
@@ -67,19 +67,22 @@ def test_packs_and_slots(
     final_concurrency: int,
 ) -> None:
     """Slots for all runs of the finals, however few trials the search has at once."""
-    lanes = divide(config_of(**values), MODEL, hardware)
-    assert (lanes.num_packs, lanes.slots_per_gpu) == (num_packs, slots)
-    assert (lanes.concurrency, lanes.final_concurrency) == (concurrency, final_concurrency)
-    assert lanes.capacity is not None and lanes.capacity.num_slots == slots
-    assert lanes.capacity.max_rank == 64
-    assert lanes.num_gpus == (num_packs if hardware.num_gpus else 0)
+    allocation = allocate_slots(config_of(**values), MODEL, hardware)
+    assert (allocation.num_packs, allocation.slots_per_gpu) == (num_packs, slots)
+    assert (allocation.concurrency, allocation.final_concurrency) == (
+        concurrency,
+        final_concurrency,
+    )
+    assert allocation.capacity is not None and allocation.capacity.num_slots == slots
+    assert allocation.capacity.max_rank == 64
+    assert allocation.num_gpus == (num_packs if hardware.num_gpus else 0)
 
 
 def test_trials_of_packs_fit_on_few_cores() -> None:
-    lanes = divide(config_of(num_trials=300, slots_per_gpu=64), MODEL, gpus(4))
-    assert lanes.concurrency == 256
-    assert lanes.concurrency * lanes.trial_resources["CPU"] < 4
-    assert "GPU" not in lanes.trial_resources
+    allocation = allocate_slots(config_of(num_trials=300, slots_per_gpu=64), MODEL, gpus(4))
+    assert allocation.concurrency == 256
+    assert allocation.concurrency * allocation.trial_resources["CPU"] < 4
+    assert "GPU" not in allocation.trial_resources
 
 
 @pytest.mark.parametrize(
@@ -100,22 +103,25 @@ def test_solo_trials_take_a_core_and_a_share_of_a_gpu(
     final_concurrency: int,
     gpu_share: float,
 ) -> None:
-    lanes = divide(config_of(engine="solo", **values), MODEL, hardware)
-    assert (lanes.num_packs, lanes.capacity) == (0, None)
-    assert (lanes.concurrency, lanes.final_concurrency) == (concurrency, final_concurrency)
-    assert lanes.trial_resources == {"CPU": 1, "GPU": pytest.approx(gpu_share)}
+    allocation = allocate_slots(config_of(engine="solo", **values), MODEL, hardware)
+    assert (allocation.num_packs, allocation.capacity) == (0, None)
+    assert (allocation.concurrency, allocation.final_concurrency) == (
+        concurrency,
+        final_concurrency,
+    )
+    assert allocation.trial_resources == {"CPU": 1, "GPU": pytest.approx(gpu_share)}
 
 
 @pytest.mark.parametrize("gpu_gib", [6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 24.0, 80.0])
 def test_finals_take_what_memory_is_left_but_not_the_searchs_base(gpu_gib: float) -> None:
     """More slots are planned for with the base and the activations as the search alone has them."""
     facts = replace(MODEL, num_layers=28, hidden_size=1024, intermediate_size=3072)
-    alone = divide(config_of(num_trials=12, finals=False), facts, gpus(1, gpu_gib)).capacity
-    lanes = divide(config_of(num_trials=12, **WIDE), facts, gpus(1, gpu_gib))
-    wide = lanes.capacity
+    alone = allocate_slots(config_of(num_trials=12, finals=False), facts, gpus(1, gpu_gib)).capacity
+    allocation = allocate_slots(config_of(num_trials=12, **WIDE), facts, gpus(1, gpu_gib))
+    wide = allocation.capacity
     assert alone is not None and wide is not None
-    assert alone.num_slots == lanes.concurrency == 4
-    assert wide.num_slots == lanes.final_concurrency
+    assert alone.num_slots == allocation.concurrency == 4
+    assert wide.num_slots == allocation.final_concurrency
     assert (wide.is_dequantised, wide.is_checkpointed) == (
         alone.is_dequantised, alone.is_checkpointed,
     )  # fmt: skip
@@ -130,10 +136,10 @@ def test_explicit_slots_are_not_capped() -> None:
 @pytest.mark.parametrize("engine", ["packed", "solo"])
 def test_real_sweep_needs_a_gpu(engine: str) -> None:
     with pytest.raises(SweepAborted, match="no GPU found"):
-        divide(config_of(tiny=False, engine=engine), MODEL, CPUS)
+        allocate_slots(config_of(tiny=False, engine=engine), MODEL, CPUS)
 
 
 def test_unknown_memory_of_gpus_is_told() -> None:
     with pytest.raises(SweepAborted, match="nvidia-smi") as told:
-        divide(config_of(), MODEL, gpus(1, gpu_gib=None))
+        allocate_slots(config_of(), MODEL, gpus(1, gpu_gib=None))
     assert "--engine solo" in told.value.fix

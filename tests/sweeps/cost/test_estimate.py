@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import estimate, workload
 from sweeps.cost.workload import EVALUATION_S, REPORT_S, segment_s
 from tests.sweeps.invented_load import Steady, make_load
@@ -46,7 +46,7 @@ def test_workload_follows_the_config_and_the_hardware() -> None:
         num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
         predicted_gib=1.0,
     )  # fmt: skip
-    lanes = Lanes(
+    allocation = Allocation(
         concurrency=8,
         final_concurrency=7,
         num_cpus=32,
@@ -58,12 +58,12 @@ def test_workload_follows_the_config_and_the_hardware() -> None:
         num_trials=20, eval_rows=100, low_rung_eval_rows=30, finals=True, num_finalists=3,
         num_final_seeds=2,
     )  # fmt: skip
-    load = workload(config, lanes, num_validation=60, num_test=70)
+    load = workload(config, allocation, num_validation=60, num_test=70)
     assert load.eval_rows == (30, 30, 60) and load.rungs == (1, 3, 9)
     assert (load.num_packs, load.num_gpus, load.concurrency) == (2, 2, 8)
     assert load.num_final_runs == 3 * 2 + 1 and load.final_concurrency == 7
     assert (load.num_cpus, load.num_tested, load.test_rows) == (32, 3, 70)
-    alone = dataclasses.replace(lanes, capacity=None)
+    alone = dataclasses.replace(allocation, capacity=None)
     assert workload(config, alone, 60, 70).num_packs == 8
     assert (load.num_testing, workload(config, alone, 60, 70).num_testing) == (2, 1)
     assert segment_s(load, Steady(row_s=0.1), 3, 2) == pytest.approx(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.gpu_time import account, describe, shares_by, shares_of
 from sweeps.records import trials_csv
 from tests.sweeps.invented_load import make_load
@@ -102,16 +102,16 @@ def test_the_words_say_what_the_claims_rest_on() -> None:
 
 
 def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
-    lanes = Lanes(
+    allocation = Allocation(
         concurrency=4, final_concurrency=4, num_cpus=8, num_gpus=2, slots_per_gpu=2, capacity=None
     )
-    shares = shares_by(lanes, HISTORIES[:2], [])
+    shares = shares_by(allocation, HISTORIES[:2], [])
     assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
     capacity = Capacity(
         num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
         predicted_gib=1.0,
     )  # fmt: skip
-    packed = dataclasses.replace(lanes, capacity=capacity)
+    packed = dataclasses.replace(allocation, capacity=capacity)
     assert shares_by(packed, HISTORIES[:2], LEDGERS) == shares_of(LEDGERS)
 
 

@@ -7,7 +7,7 @@ import pytest
 from test_gpu_time import PACE
 
 from sweeps.cost import outlook
-from sweeps.cost.allocation import Lanes
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.outlook import Outlook
 from sweeps.cost.workload import start_s
@@ -20,7 +20,7 @@ from trainables.packing.sizing.capacity import Capacity
 CAPACITY = Capacity(
     num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True, predicted_gib=12.5
 )
-LANES = Lanes(
+LANES = Allocation(
     concurrency=4, final_concurrency=4, num_cpus=8, num_gpus=1, slots_per_gpu=4, capacity=CAPACITY
 )
 LOAD = make_load()

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
-from sweeps.control.controller import TrialBook
+from sweeps.control.controller import TrialController
 from sweeps.finals import finalists
 from sweeps.finals.finalists import FinalRun, choose, is_over, last_finals, num_runs
 from sweeps.records.events import EventLog, TrialHistory, read_events, replay, replay_finals
@@ -147,17 +147,17 @@ def test_never_more_runs_than_were_foretold(
     assert found is None or len(found.runs) <= num_runs(config)
 
 
-def book_of(folder: Path, config: SweepConfig, study: optuna.Study) -> TrialBook:
+def book_of(folder: Path, config: SweepConfig, study: optuna.Study) -> TrialController:
     """The book of a sweep in folder, new or resumed."""
     paths = RunPaths(folder)
     log = EventLog(paths.events)
     search = Search(study, SPACE, config.seed, num_startup_trials=1000)
-    book = TrialBook(config, paths, METRIC, search, log)
+    book = TrialController(config, paths, METRIC, search, log)
     book.resume(replay(read_events(paths.events)))
     return book
 
 
-def finish_all(book: TrialBook, values: dict[str, float], step: int = 9) -> list[str]:
+def finish_all(book: TrialController, values: dict[str, float], step: int = 9) -> list[str]:
     """Trains one trial after the other; those without a value fail. Ids in order."""
     begun = []
     while (trial := book.next_trial()) is not None:

@@ -22,7 +22,7 @@ from trainables.packing.compute.masks import Dropout, keep_mask, module_key
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import Pass, Unit, read_table, shape_of, tabulate
 from trainables.packing.compute.slot import StepResult
-from trainables.solo.rung_callback import Rungs
+from trainables.solo.rung_callback import RungReportCallback
 
 MAX_TOKENS = 1000
 Plan = dict[int, Callable[[Pack], object]]
@@ -97,14 +97,14 @@ def run_solo(
     """TRL's logs of every step, and the final weights."""
     logs: list[dict[str, float]] = []
 
-    class Recorded(Rungs):
+    class Recorded(RungReportCallback):
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if "loss" in kwargs["logs"]:
                 logs.append(dict(kwargs["logs"]))
             super().on_log(args, state, control, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainables.solo.trainer, "Rungs", Recorded)
+        patch.setattr(trainables.solo.trainer, "RungReportCallback", Recorded)
         trainables.solo.trainer.train(
             trial_of("solo", params, settings, folder), lambda report: None
         )

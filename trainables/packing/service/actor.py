@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.errors import SweepAborted
-from trainables.imports import COMPILES_NOTHING, uncollected
+from trainables.imports import COMPILES_NOTHING, gc_disabled
 from trainables.packing.service.events import (
     Event,
     LeaseLost,
@@ -226,7 +226,7 @@ def load_host() -> "type[PackHost]":
     import: a second.
     """
     os.environ |= COMPILES_NOTHING
-    with uncollected():
+    with gc_disabled():
         from trainables.packing.service.host import PackHost
 
     return PackHost

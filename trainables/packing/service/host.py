@@ -28,7 +28,7 @@ from trainables.packing.evaluation.scorer import Scorer, load_metrics
 from trainables.packing.service.events import Event
 from trainables.packing.service.leases import Leases
 from trainables.packing.service.ledger import Ledger, LedgerKeeper
-from trainables.packing.service.loop import Rounds
+from trainables.packing.service.loop import PackLoop
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.pace import Pace
 from trainables.packing.sizing.probe import measure_pace
@@ -121,7 +121,7 @@ class PackHost:
     def final_scores(
         self, adapters: Mapping[str, Path], *, has_base: bool = True
     ) -> Future[dict[str, Scored]]:
-        """See trainables.final.score; done between two steps, in the slots that are then free.
+        """See trainables.final_test.score; done between two steps, in the slots that are then free.
 
         The future fails if the loop ends before, or has no slot free.
 
@@ -156,7 +156,7 @@ class PackHost:
             self.has_loaded = True
             while not self._leases.is_closed and not (until_empty and self._leases.is_done):
                 self._test(rounds)
-                rounds.run_one()
+                rounds.run_round()
         finally:
             self.close()
             self._ledger.end()
@@ -164,7 +164,7 @@ class PackHost:
                 self.pace.set_exception(RuntimeError("the pack has ended"))
             self._refuse_tests()
 
-    def _start(self) -> Rounds:
+    def _start(self) -> PackLoop:
         """Read the rows and the base once, for all trials."""
         reset_peak()
         settings = self._settings
@@ -185,7 +185,7 @@ class PackHost:
         first_rows = rung_rows(splits.validation, settings, settings.rungs[0])
         before = last if len(first_rows) == len(last.rows) else self._scorer(first_rows)
         self.pace.set_result(self._measured(pack, examples, first_rows))
-        return Rounds(
+        return PackLoop(
             pack,
             lambda step: last if step >= settings.max_steps else before,
             examples,
@@ -233,7 +233,7 @@ class PackHost:
             is_graphed=device().type == "cuda",
         )
 
-    def _test(self, rounds: Rounds) -> None:
+    def _test(self, rounds: PackLoop) -> None:
         """Do one test, if one is asked for; its fault is its caller's."""
         try:
             test = self._tests.get_nowait()

@@ -38,7 +38,7 @@ graphs of later ones meanwhile, and who comes or goes between two reports does n
 NO_ROOM = "out of memory with one trial in the pack; lower max_length_tokens"
 
 
-class Rounds:
+class PackLoop:
     """A pack with the trials in it. Used by one thread.
 
     Args:
@@ -80,7 +80,7 @@ class Rounds:
         self._step_s = AHEAD_S
         """What a step took of late."""
 
-    def run_one(self) -> None:
+    def run_round(self) -> None:
         """Some steps of every trial in the pack, with what comes before and after them.
 
         A single one, unless they are small ones on a GPU; none goes beyond a trial's next rung.

@@ -28,7 +28,7 @@ from tests.trainables.packing.small_hosts import (
     wait_until,
 )
 from tests.trainables.packing.small_packs import longer, trial_of
-from trainables import final
+from trainables import final_test
 from trainables.checkpoint import last_report
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.packing.compute.pack import Pack
@@ -309,7 +309,7 @@ def test_final_scores_of_a_pack_are_those_of_transformers(
         one = host.final_scores({"a": adapters["a"]}, has_base=False).result(60)
     assert one.keys() == {"a"} and one["a"].answers == found["a"].answers
     assert one["a"].metrics == pytest.approx(found["a"].metrics, rel=1e-5)
-    expected = final.score(settings, adapters, capacity=None)
+    expected = final_test.score(settings, adapters, capacity=None)
     assert found.keys() == expected.keys() == {"validation_base", "test_base", "a", "b"}
     for name, scores in expected.items():
         assert found[name].metrics == pytest.approx(scores.metrics, rel=1e-5)

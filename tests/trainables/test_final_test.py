@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.final import score
+from trainables.final_test import score
 from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.trainer import train
 
