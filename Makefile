@@ -1,4 +1,6 @@
-# make samsum: the bundled sweep. make test: all tests. Both set up .venv first, if it is not there.
+# make samsum: the bundled sweep. make test: ruff, mypy and all tests.
+# make fast: the tests that start neither Ray nor a whole sweep. make test-gpu: those that need a GPU.
+# Each sets up .venv first, if it is not there.
 PYTHON ?= python3
 # The exact version comes first, so that an index with CPU builds gives one where there is no GPU.
 TORCH ?= torch==2.13.0
@@ -6,13 +8,19 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(TORCH)
 
-.PHONY: samsum test check setup clean
+.PHONY: samsum test fast test-gpu check setup clean
 
 samsum: setup
 	$(BIN)/python -m sweeps.run samsum --tiny
 
 test: setup check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not sweep"
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 check: setup
 	$(BIN)/ruff check .

@@ -4,7 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.sweeps.commands import start
+
+pytestmark = pytest.mark.sweep
 
 RECIPE = """
 from dataclasses import replace

@@ -426,7 +426,6 @@ def test_batches_hold_every_row_once_within_the_limit(
         assert padded == 1 or num_slots * padded * num_places <= limit
 
 
-if torch.cuda.is_available():  # CUDA graphs need a GPU
-
-    def test_recorded_steps_give_the_same_answers(case: Case) -> None:
-        assert case.ask(is_graphed=True) == case.ask()
+@pytest.mark.gpu
+def test_recorded_steps_give_the_same_answers(case: Case) -> None:
+    assert case.ask(is_graphed=True) == case.ask()

@@ -22,6 +22,8 @@ from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import Pass, Unit, read_table, shape_of, tabulate
 
+pytestmark = pytest.mark.gpu
+
 SLOTS, MODULES, RANK, FEATURES = 4, 2, 24, 160
 ROWS = [Example(list(range(1, length)), [1, 2]) for length in (70, 200, 33, 5)]
 UNITS = [
@@ -36,159 +38,164 @@ def pass_on(device: str) -> Pass:
     return read_table(torch.from_numpy(table.numbers).to(device), table.shape)
 
 
-if torch.cuda.is_available():  # the kernels need a GPU
-    from trainables.packing.compute.kernels.token_attention import token_attention
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize("is_dropping", [False, True])
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_kernels_give_the_padded_products(
+    dtype: torch.dtype, near: float, is_dropping: bool, is_transposed: bool
+) -> None:
+    torch.manual_seed(0)
+    cpu, gpu = pass_on("cpu"), pass_on("cuda")
+    num_tokens, num_real = len(cpu.ids_N), int(cpu.segments.bounds_K2.max())
+    keys_M2 = torch.tensor([[123456789, -987654321], [5, 6]], dtype=torch.int32)
+    scaling_K = torch.rand(SLOTS, 7)[:, 3]
+    x_NF = torch.randn(num_tokens, FEATURES).to(dtype)
+    y_NF = torch.randn(num_tokens, 2 * FEATURES).to(dtype)
+    inner_MNR = torch.randn(MODULES, num_tokens, RANK).to(dtype)
+    weights = torch.randn(SLOTS, MODULES, RANK, FEATURES)
+    if is_transposed:
+        weights = weights.mT.contiguous().mT
+    found = []
+    for batch, device, exact in ((cpu, "cpu", torch.float32), (gpu, "cuda", dtype)):
+        dropout = batch.dropout if is_dropping else None
+        extras = (scaling_K.to(device), dropout, keys_M2.to(device))
+        x, inner = x_NF.to(device, exact), inner_MNR.to(device, exact)
+        y, grads = y_NF.to(device, exact, copy=True), torch.ones_like(weights, device=device)
+        own = torch.empty_like(weights, device=device).copy_(weights)
+        reduced = segments.reduce(x, own, batch.segments, *extras)
+        segments.expand(y[:, FEATURES:], inner, own, batch.segments, *extras)
+        segments.contract_(grads, inner, x, batch.segments, *extras)
+        made = (reduced[:, :num_real], y[:num_real], grads)
+        found.append([tensor.float().cpu() for tensor in made])
+    for expected, one in zip(*found, strict=True):
+        assert float((one - expected).norm() / expected.norm()) < near
 
-    @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
-    @pytest.mark.parametrize("is_dropping", [False, True])
-    @pytest.mark.parametrize("is_transposed", [False, True])
-    def test_kernels_give_the_padded_products(
-        dtype: torch.dtype, near: float, is_dropping: bool, is_transposed: bool
-    ) -> None:
-        torch.manual_seed(0)
-        cpu, gpu = pass_on("cpu"), pass_on("cuda")
-        num_tokens, num_real = len(cpu.ids_N), int(cpu.segments.bounds_K2.max())
-        keys_M2 = torch.tensor([[123456789, -987654321], [5, 6]], dtype=torch.int32)
-        scaling_K = torch.rand(SLOTS, 7)[:, 3]
-        x_NF = torch.randn(num_tokens, FEATURES).to(dtype)
-        y_NF = torch.randn(num_tokens, 2 * FEATURES).to(dtype)
-        inner_MNR = torch.randn(MODULES, num_tokens, RANK).to(dtype)
-        weights = torch.randn(SLOTS, MODULES, RANK, FEATURES)
-        if is_transposed:
-            weights = weights.mT.contiguous().mT
-        found = []
-        for batch, device, exact in ((cpu, "cpu", torch.float32), (gpu, "cuda", dtype)):
-            dropout = batch.dropout if is_dropping else None
-            extras = (scaling_K.to(device), dropout, keys_M2.to(device))
-            x, inner = x_NF.to(device, exact), inner_MNR.to(device, exact)
-            y, grads = y_NF.to(device, exact, copy=True), torch.ones_like(weights, device=device)
-            own = torch.empty_like(weights, device=device).copy_(weights)
-            reduced = segments.reduce(x, own, batch.segments, *extras)
-            segments.expand(y[:, FEATURES:], inner, own, batch.segments, *extras)
-            segments.contract_(grads, inner, x, batch.segments, *extras)
-            made = (reduced[:, :num_real], y[:num_real], grads)
-            found.append([tensor.float().cpu() for tensor in made])
-        for expected, one in zip(*found, strict=True):
-            assert float((one - expected).norm() / expected.norm()) < near
 
-    @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
-    @pytest.mark.parametrize("num_features", [64, 1000, 2560])
-    @pytest.mark.parametrize("has_other", [False, True])
-    def test_sum_and_norm_are_those_of_torch(
-        dtype: torch.dtype, near: float, num_features: int, has_other: bool
-    ) -> None:
-        """The gradient adds what came past the norm; sums round alike to the bit."""
-        x, y, *weights = torch.randn(4, 33, num_features, device="cuda", dtype=dtype).unbind()
-        inputs = [one.requires_grad_() for one in (x, y)][: 1 + has_other]
-        norm_D = torch.rand(num_features, device="cuda", dtype=dtype)
-        found = []
-        for add_norm in (elementwise.add_norm, elementwise.fused().add_norm):
-            made = add_norm(x, y if has_other else None, norm_D, 1e-6)
-            total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
-            found.append([*made, *torch.autograd.grad(total, inputs)])
-        assert torch.equal(found[1][0], found[0][0])
-        for expected, one in zip(*found, strict=True):
-            error = (one - expected).detach().float().norm() / expected.detach().float().norm()
-            assert float(error) < near
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize("num_features", [64, 1000, 2560])
+@pytest.mark.parametrize("has_other", [False, True])
+def test_sum_and_norm_are_those_of_torch(
+    dtype: torch.dtype, near: float, num_features: int, has_other: bool
+) -> None:
+    """The gradient adds what came past the norm; sums round alike to the bit."""
+    x, y, *weights = torch.randn(4, 33, num_features, device="cuda", dtype=dtype).unbind()
+    inputs = [one.requires_grad_() for one in (x, y)][: 1 + has_other]
+    norm_D = torch.rand(num_features, device="cuda", dtype=dtype)
+    found = []
+    for add_norm in (elementwise.add_norm, elementwise.fused().add_norm):
+        made = add_norm(x, y if has_other else None, norm_D, 1e-6)
+        total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
+        found.append([*made, *torch.autograd.grad(total, inputs)])
+    assert torch.equal(found[1][0], found[0][0])
+    for expected, one in zip(*found, strict=True):
+        error = (one - expected).detach().float().norm() / expected.detach().float().norm()
+        assert float(error) < near
 
-    def test_gate_is_that_of_torch() -> None:
-        gate_up = torch.randn(33, 2 * 1500, device="cuda", requires_grad=True)
-        weights = torch.randn(33, 1500, device="cuda")
-        found = [
-            (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
-            for made in (elementwise.swiglu(gate_up), elementwise.fused().swiglu(gate_up))
+
+def test_gate_is_that_of_torch() -> None:
+    gate_up = torch.randn(33, 2 * 1500, device="cuda", requires_grad=True)
+    weights = torch.randn(33, 1500, device="cuda")
+    found = [
+        (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
+        for made in (elementwise.swiglu(gate_up), elementwise.fused().swiglu(gate_up))
+    ]
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
+@pytest.mark.parametrize("has_norm", [False, True])
+def test_heads_are_those_of_torch(
+    num_heads: tuple[int, int], head_dim: int, has_norm: bool
+) -> None:
+    sizes = (num_heads[0] * head_dim, num_heads[1] * head_dim, head_dim)
+    wide = 5 + sizes[0] + 2 * sizes[1]
+    qkv = torch.randn(33, wide, device="cuda", requires_grad=True)
+    angles = torch.rand(2, 33, head_dim, device="cuda").sub(0.5).unbind()
+    norms = elementwise.Norms(*torch.rand(2, head_dim, device="cuda")) if has_norm else None
+    weights = [torch.randn(33, n, head_dim, device="cuda") for n in (*num_heads, num_heads[1])]
+    found = []
+    for heads in (elementwise.heads, elementwise.fused().heads):
+        made = heads(qkv[:, 5:], norms, *angles, sizes, 1e-6)
+        total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
+        found.append([*made, *torch.autograd.grad(total, qkv)])
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
+@pytest.mark.parametrize("row_places", [(0, 1, 63, 64, 65, 128, 150, 198, 199), (150,)])
+def test_a_token_attends_to_its_row_as_in_torch(
+    row_places: tuple[int, ...], num_heads: tuple[int, int], head_dim: int
+) -> None:
+    """Rows at places of their own, and nine slots that share one row of the batch."""
+    from trainables.packing.compute.kernels.token_attention import token_attention  # needs Triton
+
+    rows, places = 9, 200
+    q = torch.randn(rows, num_heads[0], head_dim, device="cuda", dtype=torch.bfloat16)
+    shape = (rows, num_heads[1], places, head_dim)
+    keys, values = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    places_B = torch.tensor(row_places, device="cuda").expand(rows)
+    found = token_attention(q, keys, values, places_B)
+    is_seen = torch.arange(places, device="cuda") <= places_B[:, None]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q[:, :, None].float(), keys.float(), values.float(),
+        attn_mask=is_seen[:, None, None], enable_gqa=True,
+    )  # fmt: skip
+    error = (found.float() - expected[:, :, 0]).norm() / expected.norm()
+    assert float(error) < 5e-3
+
+
+def test_fused_update_is_that_of_torch() -> None:
+    """Of the slots that are due: one gathers its gradient, one is not finite in round 2."""
+    rates, decays, norms = (1e-1, 3e-3, 1e-2, 1e-3), (0.0, 0.3, 0.1, 0.0), (1.0, 0.2, 1e9, 1.0)
+    params = torch.randn(4, 3000, device="cuda")
+    ours, grads = params.clone(), torch.zeros_like(params)
+    packed = PackedAdamW(ours, grads, is_fused=True)
+    theirs = [torch.nn.Parameter(row.clone()) for row in params]
+    optimizers = [
+        torch.optim.AdamW([row], lr=rate, weight_decay=decay, foreach=False)
+        for row, rate, decay in zip(theirs, rates, decays, strict=True)
+    ]
+    for step in (1, 2, 3):
+        grads[:3] = torch.randn(3, 3000, device="cuda")
+        grads[3] += 1.0
+        losses = torch.zeros(4, device="cuda")
+        losses[2] = torch.inf if step == 2 else 0.0
+        for row, grad, norm, optimizer in zip(
+            theirs[: 2 if step == 2 else 3], grads, norms, optimizers, strict=False
+        ):
+            row.grad = grad.clone()
+            torch.nn.utils.clip_grad_norm_([row], norm)
+            optimizer.step()
+        updates = [
+            SlotUpdate(step=step, learning_rate=rate, weight_decay=decay, max_grad_norm=norm)
+            for rate, decay, norm in zip(rates, decays, norms, strict=True)
         ]
-        torch.testing.assert_close(found[1], found[0])
+        if step == 3:
+            updates[2] = dataclasses.replace(updates[2], step=2)
+        packed.step([*updates[:3], None], losses)
+    assert (grads[:3] == 0).all() and (grads[3] == 3).all()
+    assert torch.equal(ours[3], params[3]) and not packed.exp_avg_sq_KP[3].any()
+    expected = torch.stack([row.detach() for row in theirs])
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
 
-    @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
-    @pytest.mark.parametrize("has_norm", [False, True])
-    def test_heads_are_those_of_torch(
-        num_heads: tuple[int, int], head_dim: int, has_norm: bool
-    ) -> None:
-        sizes = (num_heads[0] * head_dim, num_heads[1] * head_dim, head_dim)
-        wide = 5 + sizes[0] + 2 * sizes[1]
-        qkv = torch.randn(33, wide, device="cuda", requires_grad=True)
-        angles = torch.rand(2, 33, head_dim, device="cuda").sub(0.5).unbind()
-        norms = elementwise.Norms(*torch.rand(2, head_dim, device="cuda")) if has_norm else None
-        weights = [torch.randn(33, n, head_dim, device="cuda") for n in (*num_heads, num_heads[1])]
-        found = []
-        for heads in (elementwise.heads, elementwise.fused().heads):
-            made = heads(qkv[:, 5:], norms, *angles, sizes, 1e-6)
-            total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
-            found.append([*made, *torch.autograd.grad(total, qkv)])
-        torch.testing.assert_close(found[1], found[0])
 
-    @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
-    @pytest.mark.parametrize("row_places", [(0, 1, 63, 64, 65, 128, 150, 198, 199), (150,)])
-    def test_a_token_attends_to_its_row_as_in_torch(
-        row_places: tuple[int, ...], num_heads: tuple[int, int], head_dim: int
-    ) -> None:
-        """Rows at places of their own, and nine slots that share one row of the batch."""
-        rows, places = 9, 200
-        q = torch.randn(rows, num_heads[0], head_dim, device="cuda", dtype=torch.bfloat16)
-        shape = (rows, num_heads[1], places, head_dim)
-        keys, values = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        places_B = torch.tensor(row_places, device="cuda").expand(rows)
-        found = token_attention(q, keys, values, places_B)
-        is_seen = torch.arange(places, device="cuda") <= places_B[:, None]
-        expected = torch.nn.functional.scaled_dot_product_attention(
-            q[:, :, None].float(), keys.float(), values.float(),
-            attn_mask=is_seen[:, None, None], enable_gqa=True,
-        )  # fmt: skip
-        error = (found.float() - expected[:, :, 0]).norm() / expected.norm()
-        assert float(error) < 5e-3
-
-    def test_fused_update_is_that_of_torch() -> None:
-        """Of the slots that are due: one gathers its gradient, one is not finite in round 2."""
-        rates, decays, norms = (1e-1, 3e-3, 1e-2, 1e-3), (0.0, 0.3, 0.1, 0.0), (1.0, 0.2, 1e9, 1.0)
-        params = torch.randn(4, 3000, device="cuda")
-        ours, grads = params.clone(), torch.zeros_like(params)
-        packed = PackedAdamW(ours, grads, is_fused=True)
-        theirs = [torch.nn.Parameter(row.clone()) for row in params]
-        optimizers = [
-            torch.optim.AdamW([row], lr=rate, weight_decay=decay, foreach=False)
-            for row, rate, decay in zip(theirs, rates, decays, strict=True)
-        ]
-        for step in (1, 2, 3):
-            grads[:3] = torch.randn(3, 3000, device="cuda")
-            grads[3] += 1.0
-            losses = torch.zeros(4, device="cuda")
-            losses[2] = torch.inf if step == 2 else 0.0
-            for row, grad, norm, optimizer in zip(
-                theirs[: 2 if step == 2 else 3], grads, norms, optimizers, strict=False
-            ):
-                row.grad = grad.clone()
-                torch.nn.utils.clip_grad_norm_([row], norm)
-                optimizer.step()
-            updates = [
-                SlotUpdate(step=step, learning_rate=rate, weight_decay=decay, max_grad_norm=norm)
-                for rate, decay, norm in zip(rates, decays, norms, strict=True)
-            ]
-            if step == 3:
-                updates[2] = dataclasses.replace(updates[2], step=2)
-            packed.step([*updates[:3], None], losses)
-        assert (grads[:3] == 0).all() and (grads[3] == 3).all()
-        assert torch.equal(ours[3], params[3]) and not packed.exp_avg_sq_KP[3].any()
-        expected = torch.stack([row.detach() for row in theirs])
-        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
-
-    def test_fast_pack_follows_a_plain_one(
-        settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
-    ) -> None:
-        """In bfloat16, with a join, a departure and passes that vary; no compiler takes part."""
-        torch._dynamo.utils.counters.clear()
-        settings = longer(settings, 12, compute_dtype="bfloat16", batch_size=8)
-        found = []
-        for is_fast in (False, True):
-            base = load_base(settings.model, settings.compute_dtype)
-            pack = Pack(base, 3, 16, 700, is_fast=is_fast)
-            for slot in (0, 2):
-                pack.join(slot, trial_of(f"t{slot}", params, settings), examples)
-            plan = {
-                4: lambda pack: pack.join(1, trial_of("late", params, settings), examples),
-                7: lambda pack: pack.leave(0),
-            }
-            results = run_pack(pack, plan)
-            found.append([loss for name in ("t2", "late") for loss in losses(results[name])])
-        assert largest_relative(list(zip(*found, strict=True))) < 2e-2
-        assert not torch._dynamo.utils.counters["frames"]
+def test_fast_pack_follows_a_plain_one(
+    settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
+) -> None:
+    """In bfloat16, with a join, a departure and passes that vary; no compiler takes part."""
+    torch._dynamo.utils.counters.clear()
+    settings = longer(settings, 12, compute_dtype="bfloat16", batch_size=8)
+    found = []
+    for is_fast in (False, True):
+        base = load_base(settings.model, settings.compute_dtype)
+        pack = Pack(base, 3, 16, 700, is_fast=is_fast)
+        for slot in (0, 2):
+            pack.join(slot, trial_of(f"t{slot}", params, settings), examples)
+        plan = {
+            4: lambda pack: pack.join(1, trial_of("late", params, settings), examples),
+            7: lambda pack: pack.leave(0),
+        }
+        results = run_pack(pack, plan)
+        found.append([loss for name in ("t2", "late") for loss in losses(results[name])])
+    assert largest_relative(list(zip(*found, strict=True))) < 2e-2
+    assert not torch._dynamo.utils.counters["frames"]
