@@ -223,12 +223,12 @@ def read_table(path: Path) -> Table:
     except OSError as refused:
         raise SweepAborted(
             f"{path} cannot be read: {refused.strerror}",
-            "python -m tests.benchmarks.search_quality.table makes a table",
+            "python -m tests.benchmarks.search_quality table makes a table",
         ) from None
     except ValidationError as damaged:
         raise SweepAborted(
             f"{path} is no table: {damaged.errors()[0]['msg']}",
-            "python -m tests.benchmarks.search_quality.table makes one",
+            "python -m tests.benchmarks.search_quality table makes one",
         ) from None
     if not table.trained:
         raise SweepAborted(

@@ -1,11 +1,10 @@
-"""python -m tests.benchmarks.search_quality.replay TABLE: whole searches over a table, no GPU."""
+"""python -m tests.benchmarks.search_quality replay TABLE: whole searches over a table, no GPU."""
 
 import itertools
 import json
 import math
 import multiprocessing
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +17,7 @@ import numpy as np
 import optuna
 import tyro
 
-from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.cli import EXIT_DONE, parse
 from tests.benchmarks.packing.results import commit
 from tests.benchmarks.search_quality.comparison import Comparison, curves_of
 from tests.benchmarks.search_quality.contenders import CONTENDERS, OURS
@@ -32,7 +31,7 @@ from tests.benchmarks.search_quality.variants import VARIANTS
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 
-PROG = "python -m tests.benchmarks.search_quality.replay"
+PROG = "python -m tests.benchmarks.search_quality replay"
 METHODS = {**CONTENDERS, **VARIANTS}
 BUDGET_STEP_FRAC = 0.01
 """Between two budgets at which the regret is read."""
@@ -46,7 +45,7 @@ class ReplayArgs:
     """
 
     table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TABLE")]
-    """JSON file that python -m tests.benchmarks.search_quality.table wrote."""
+    """JSON file that python -m tests.benchmarks.search_quality table wrote."""
     out: Path
     """JSON file for the figures."""
     metric: str = "rougeLsum"
@@ -217,7 +216,3 @@ def _budget_fracs(args: ReplayArgs) -> list[float]:
 def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(sys.argv[1:]))

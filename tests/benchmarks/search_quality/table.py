@@ -1,9 +1,8 @@
-"""python -m tests.benchmarks.search_quality.table: trains a grid of the LoRA space in packs."""
+"""python -m tests.benchmarks.search_quality table: trains a grid of the LoRA space in packs."""
 
 import json
 import math
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from search_spaces.samsum import SPACE, TINY_SPACE
-from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.cli import EXIT_DONE, parse
 from sweeps.config import data_source, model_source
 from sweeps.recipes import samsum
 from tests.benchmarks.packing.results import commit
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
         Trainer,  # loads torch, which --help can do without
     )
 
-PROG = "python -m tests.benchmarks.search_quality.table"
+PROG = "python -m tests.benchmarks.search_quality table"
 LOWEST_STEPS_FRAC = 1 / 81
 """Share of the budget below which no rung is worth its evaluation: warm-up alone takes 1/20."""
 
@@ -218,7 +217,3 @@ def _origin(settings: TrainingSettings, gpu: str) -> Origin:
     values["data"] = None if settings.data is None else Path(settings.data).name
     del values["seed"]
     return Origin(settings=json.loads(json.dumps(values)), gpu=gpu, torch=version("torch"))
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(sys.argv[1:]))

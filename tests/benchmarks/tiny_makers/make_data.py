@@ -1,13 +1,9 @@
 """SAMSum-shaped rows for the tiny model, from this project's own seeded grammar.
 
-    python -m tests.benchmarks.tiny_makers.make_data
-
-writes trainables/tiny/samsum/{train,validation,test}.jsonl, the files that are committed. A row's
-split follows from who talks and from the facts of its summary, so that neither a pair of names
-nor a set of facts of the validation and test rows occurs in the training rows.
+A row's split follows from who talks and from the facts of its summary, so that neither a pair of
+names nor a set of facts of the validation and test rows occurs in the training rows.
 """
 
-import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +20,7 @@ from tests.benchmarks.tiny_makers.grammar import (
     spoken,
 )
 from tests.benchmarks.tiny_makers.plans import PLANS
-from tests.benchmarks.tiny_makers.small_talk import ASIDES, FAREWELLS, GREETINGS
-from trainables.tiny import SAMSUM_DIR
+from tests.benchmarks.tiny_makers.words import ASIDES, FAREWELLS, GREETINGS
 
 SCENARIOS = PLANS + FAVOURS
 NUM_ROWS = {"train": 1280, "validation": 192, "test": 192}
@@ -41,15 +36,11 @@ class Row:
     summary: str
 
 
-def main() -> None:
-    """Write the three files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="seed of every draw")
-    parser.add_argument("--out", type=Path, default=SAMSUM_DIR, help="folder of the jsonl files")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, seed: int) -> None:
+    """Writes train.jsonl, validation.jsonl and test.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
     for split in NUM_ROWS:
-        (args.out / f"{split}.jsonl").write_text(jsonl(make_rows(split, args.seed)), "utf-8")
+        (folder / f"{split}.jsonl").write_text(jsonl(make_rows(split, seed)), "utf-8")
 
 
 def jsonl(rows: list[Row]) -> str:
@@ -92,10 +83,6 @@ def draw_dialogue(rng: Random, story: Story, aside_frac: float = 0.6) -> str:
     )
     matter = draw_lines(rng, story)
     if rng.random() < aside_frac:
-        place = rng.choice((0, len(story.scenario.opening.lines), len(matter)))
-        matter[place:place] = chatter
+        index = rng.choice((0, len(story.scenario.opening.lines), len(matter)))
+        matter[index:index] = chatter
     return "\n".join((*before, *matter, *after))
-
-
-if __name__ == "__main__":
-    main()

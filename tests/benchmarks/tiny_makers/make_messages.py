@@ -1,13 +1,9 @@
 """Short English messages with one of three labels, for the tiny model to classify.
 
-    python -m tests.benchmarks.tiny_makers.make_messages
-
-writes trainables/tiny/messages/messages.csv, the file that is committed: request, invitation or
-cancellation, from the word lists of the dialogues. A few messages come twice or with two labels, as
-in real data, so that a sweep has something to leave out.
+The labels are request, invitation and cancellation; the words are those of the dialogues. A few
+messages come twice or with two labels, as in real data, so that a sweep has something to leave out.
 """
 
-import argparse
 import csv
 import io
 from pathlib import Path
@@ -15,7 +11,6 @@ from random import Random
 
 from tests.benchmarks.tiny_makers.grammar import draw_words, sentence
 from tests.benchmarks.tiny_makers.words import NAMES
-from trainables.tiny import MESSAGES_DIR
 
 TEMPLATES = {
     "request": (
@@ -46,16 +41,10 @@ NUM_REPEATED = 8
 NUM_CONTRADICTED = 4
 
 
-def main() -> None:
-    """Write the file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="seed of every draw")
-    parser.add_argument("--out", type=Path, default=MESSAGES_DIR, help="folder of messages.csv")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "messages.csv").write_text(
-        csv_text(("message", "intent"), make_rows(args.seed)), "utf-8"
-    )
+def write(folder: Path, seed: int) -> None:
+    """Writes messages.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "messages.csv").write_text(csv_text(("message", "intent"), make_rows(seed)), "utf-8")
 
 
 def csv_text(columns: tuple[str, str], rows: list[tuple[str, str]]) -> str:
@@ -97,7 +86,3 @@ def _message(rng: Random, template: str) -> str:
     text = rng.choice(OPENINGS) + template
     people = dict(zip("ab", rng.sample(NAMES, 2), strict=True))
     return sentence(rng, text, people | draw_words(rng, [text]))
-
-
-if __name__ == "__main__":
-    main()

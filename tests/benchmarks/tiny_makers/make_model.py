@@ -1,10 +1,9 @@
 """Pretrain the bundled tiny Qwen3 model and its tokenizer on the tiny corpus.
 
-    python -m tests.benchmarks.tiny_makers.make_model
-
-writes trainables/tiny/model/. The committed weights are that command's: 3,000 steps of 192 rows of
-512 tokens, from 124M tokens of corpus, in 104 s on one NVIDIA H200 with 16 CPU cores (torch 2.11,
-transformers 5.17). Another GPU or version gives the same corpus and slightly different weights.
+The weights in trainables/tiny/model/ were made by `python -m tests.benchmarks.tiny_makers model`:
+3,000 steps of 192 rows of 512 tokens, from 124M tokens of corpus, in 104 s on one NVIDIA H200 with
+16 CPU cores (torch 2.11, transformers 5.17). Another GPU or version gives the same corpus and
+slightly different weights.
 The chat template, an input of this script, is Qwen3's own (Apache-2.0). Hidden sizes are multiples
 of 64, NF4's block, so that no quantisation block straddles two rows.
 """
@@ -13,7 +12,7 @@ import argparse
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,9 +39,9 @@ _QWEN_SPLIT = (
 Tokens = NDArray[np.uint16]
 
 
-def main() -> None:
-    """Tokenizer, corpus, training, files."""
-    args = _parse_args()
+def main(argv: Sequence[str], prog: str) -> None:
+    """Trains a tokenizer, makes the corpus, pretrains the model and writes its files."""
+    args = _parse_args(argv, prog)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     begun = time.monotonic()
     tokenizer = train_tokenizer(args.seed)
@@ -168,8 +167,8 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights")
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder of the model")
@@ -178,8 +177,4 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-rows", type=int, default=192, help="rows of a step")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="AdamW's peak")
     parser.add_argument("--workers", type=int, default=16, help="processes that make the corpus")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()
+    return parser.parse_args(argv)

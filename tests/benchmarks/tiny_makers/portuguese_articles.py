@@ -1,37 +1,78 @@
 """Portuguese articles on invented buildings for the tiny model, each with a one-sentence summary.
 
-    python -m tests.benchmarks.tiny_makers.portuguese_articles
-
-writes trainables/tiny/wikipedia_pt/{train,validation,test}.jsonl, the files that are committed.
 What a summary takes from an article it takes word for word: a model that knows no Portuguese can
 learn that much from a few dozen steps.
 """
 
 from random import Random
 
-from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows, write_rows
-from trainables.tiny import WIKIPEDIA_PT_DIR
+from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows
 
 BUILDINGS = {
-    "Museu": "o", "Farol": "o", "Teatro": "o", "Mercado": "o", "Hospital": "o", "Arquivo": "o",
-    "Biblioteca": "a", "Escola": "a", "Capela": "a", "Torre": "a",
-}  # fmt: skip
+    "Museu": "o",
+    "Farol": "o",
+    "Teatro": "o",
+    "Mercado": "o",
+    "Hospital": "o",
+    "Arquivo": "o",
+    "Biblioteca": "a",
+    "Escola": "a",
+    "Capela": "a",
+    "Torre": "a",
+}
 """Each with its article, which is also the ending of its participle."""
-TOWNS = ("Serra Azul", "Porto Claro", "Monte Sereno", "Campo do Meio", "Vila das Pedras",
-         "Ribeira Alta", "Lagoa Mansa", "Praia do Sal", "Vale Verde", "Morro Branco",
-         "Ilha das Aves", "Ponte Velha")  # fmt: skip
-FOUNDERS = ("pelos moradores", "pela prefeitura", "por pescadores", "por comerciantes",
-            "por uma professora", "por um padre", "pelos soldados")  # fmt: skip
+TOWNS = (
+    "Serra Azul",
+    "Porto Claro",
+    "Monte Sereno",
+    "Campo do Meio",
+    "Vila das Pedras",
+    "Ribeira Alta",
+    "Lagoa Mansa",
+    "Praia do Sal",
+    "Vale Verde",
+    "Morro Branco",
+    "Ilha das Aves",
+    "Ponte Velha",
+)
+FOUNDERS = (
+    "pelos moradores",
+    "pela prefeitura",
+    "por pescadores",
+    "por comerciantes",
+    "por uma professora",
+    "por um padre",
+    "pelos soldados",
+)
 MISHAPS = ("uma enchente", "uma tempestade", "um grande roubo", "um ataque", "um vendaval")
-USES = ("uma escola", "um cinema", "uma feira de livros", "um restaurante", "um coral",
-        "um clube de xadrez", "uma oficina", "um hotel", "um jardim de plantas")  # fmt: skip
-ASIDES = ("As paredes são de pedra clara.", "A entrada fica na frente da praça.",
-          "Um pequeno jardim fica ao lado.", "O terreno era de uma antiga fazenda.",
-          "Muitos viajantes escreveram sobre o lugar.", "O telhado foi trocado duas vezes.",
-          "A cidade cresceu muito naquele tempo.", "O relógio ainda funciona.",
-          "As janelas foram pintadas de azul.", "A visita é gratuita aos domingos.")  # fmt: skip
-PARAGRAPHS = ("{The} {place} foi feit{o} em {year} {founder}.", "Sofreu {mishap} em {later}.",
-              "Hoje abriga {use}.")  # fmt: skip
+USES = (
+    "uma escola",
+    "um cinema",
+    "uma feira de livros",
+    "um restaurante",
+    "um coral",
+    "um clube de xadrez",
+    "uma oficina",
+    "um hotel",
+    "um jardim de plantas",
+)
+ASIDES = (
+    "As paredes são de pedra clara.",
+    "A entrada fica na frente da praça.",
+    "Um pequeno jardim fica ao lado.",
+    "O terreno era de uma antiga fazenda.",
+    "Muitos viajantes escreveram sobre o lugar.",
+    "O telhado foi trocado duas vezes.",
+    "A cidade cresceu muito naquele tempo.",
+    "O relógio ainda funciona.",
+    "As janelas foram pintadas de azul.",
+    "A visita é gratuita aos domingos.",
+)
+PARAGRAPHS = (
+    "{The} {place} foi feit{o} em {year} {founder}.",
+    "Sofreu {mishap} em {later}.",
+    "Hoje abriga {use}.",
+)
 SUMMARY = "{The} {place} foi feit{o} em {year} e hoje abriga {use}."
 
 
@@ -68,7 +109,3 @@ def _tell(split: str, rng: Random, story: Story, number: int) -> Row:
         "text": "\n\n".join(paragraphs),
         "summary": SUMMARY.format(**story),
     }
-
-
-if __name__ == "__main__":
-    write_rows(WIKIPEDIA_PT_DIR, rows)

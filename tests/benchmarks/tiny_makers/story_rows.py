@@ -14,9 +14,12 @@ Story = Mapping[str, str]
 
 
 def make_rows(
-    split: str, draw: Callable[[Random], Story], tell: Callable[[Random, Story, int], Row],
-    facts: tuple[str, ...], seed: int = 0,
-) -> list[Row]:  # fmt: skip
+    split: str,
+    draw: Callable[[Random], Story],
+    tell: Callable[[Random, Story, int], Row],
+    facts: tuple[str, ...],
+    seed: int = 0,
+) -> list[Row]:
     """The rows of one split; the same seed gives the same rows.
 
     Args:
@@ -36,11 +39,11 @@ def make_rows(
     return rows
 
 
-def write_rows(folder: Path, rows_of: Callable[[str], list[Row]]) -> None:
-    """The splits as JSON Lines files in the folder."""
+def write_rows(folder: Path, seed: int, rows: Callable[[str, int], list[Row]]) -> None:
+    """Writes the splits as JSON Lines files into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in NUM_ROWS:
-        (folder / f"{split}.jsonl").write_text(jsonl(rows_of(split)), "utf-8")
+        (folder / f"{split}.jsonl").write_text(jsonl(rows(split, seed)), "utf-8")
 
 
 def jsonl(rows: list[Row]) -> str:

@@ -1,8 +1,5 @@
 """Turkish travel videos for the tiny model: what is said in them, and a summary of one sentence.
 
-    python -m tests.benchmarks.tiny_makers.turkish_videos
-
-writes trainables/tiny/turkish_youtube/{train,validation,test}.jsonl, the files that are committed.
 Every word stands in the lists below with the suffixes that its sentences need. What a summary
 takes from a video it takes word for word, and in letters that the tiny model has seen: a model that
 knows no Turkish can learn that much from a few dozen steps.
@@ -11,33 +8,84 @@ knows no Turkish can learn that much from a few dozen steps.
 
 from random import Random
 
-from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows, write_rows
-from trainables.tiny import TURKISH_YOUTUBE_DIR
+from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows
 
 NAMES = ("Elif", "Deniz", "Mert", "Kerem", "Defne", "Selin", "Emre", "Nehir", "Melis", "Ferit")
-CITIES = ("Ankara'ya", "Bursa'ya", "Mardin'e", "Sinop'a", "Van'a", "Konya'ya", "Edirne'ye",
-          "Antalya'ya", "Kars'a", "Amasya'ya", "Sivas'a", "Rize'ye")  # fmt: skip
+CITIES = (
+    "Ankara'ya",
+    "Bursa'ya",
+    "Mardin'e",
+    "Sinop'a",
+    "Van'a",
+    "Konya'ya",
+    "Edirne'ye",
+    "Antalya'ya",
+    "Kars'a",
+    "Amasya'ya",
+    "Sivas'a",
+    "Rize'ye",
+)
 VEHICLES = ("trenle", "bisikletle", "taksiyle", "gemiyle", "kamyonetle")
 COMPANIONS = ("annesiyle", "dedesiyle", "kuzeniyle", "ninesiyle", "teyzesiyle", "ekibiyle")
-VISITS = ("kaleyi gezdi", "eski kenti gezdi", "gemileri seyretti", "deniz fenerini inceledi",
-          "bir sergiyi gezdi", "denize girdi", "evleri resmetti", "bir festivale gitti",
-          "kedileri besledi", "bir konseri dinledi")  # fmt: skip
-MEALS = ("pilav yedi", "simit yedi", "peynir ekmek yedi", "kebap yedi", "incir yedi",
-         "dondurma yedi", "tost yedi")  # fmt: skip
-ENDINGS = ("denizi seyretti", "bir otelde dinlendi", "son treni bekledi", "telefonunu kaybetti",
-           "eski dostunu ziyaret etti", "bir film izledi", "evine geri geldi")  # fmt: skip
-GREETINGS = ("Merhaba arkadaşlar, kanala hoş geldiniz.", "Herkese selam, yine birlikteyiz.",
-             "Selam dostlar, yeni videoya hoş geldiniz.")  # fmt: skip
-ASIDES = ("Hava güneşli ama biraz rüzgârlıydı.", "Sabah yağmur vardı, sonra güneş geldi.",
-          "Hava sıcaktı, herkes su içti.", "Yorumların hepsini okuyorum.",
-          "Videoyu beğenmeyi unutmayın.", "Kamera yeni, görüntü net.",
-          "Bu yolu daha önce hiç görmedik.", "İnsanlar çok iyi davrandı.",
-          "Sokaklar sessiz ve temizdi.", "Yolda kısa bir mola verdik.",
-          "Her şeyi tek tek anlatacağım.")  # fmt: skip
-FAREWELLS = ("Bir sonraki videoda görüşmek üzere.", "İzlediğiniz için teşekkürler, hoşça kalın.",
-             "Kendinize iyi bakın.")  # fmt: skip
-MATTER = ("{name}, {companion} {city} {vehicle} gitti.", "Önce {visit}.", "Sonra {meal}.",
-          "Akşam {ending}.")  # fmt: skip
+VISITS = (
+    "kaleyi gezdi",
+    "eski kenti gezdi",
+    "gemileri seyretti",
+    "deniz fenerini inceledi",
+    "bir sergiyi gezdi",
+    "denize girdi",
+    "evleri resmetti",
+    "bir festivale gitti",
+    "kedileri besledi",
+    "bir konseri dinledi",
+)
+MEALS = (
+    "pilav yedi",
+    "simit yedi",
+    "peynir ekmek yedi",
+    "kebap yedi",
+    "incir yedi",
+    "dondurma yedi",
+    "tost yedi",
+)
+ENDINGS = (
+    "denizi seyretti",
+    "bir otelde dinlendi",
+    "son treni bekledi",
+    "telefonunu kaybetti",
+    "eski dostunu ziyaret etti",
+    "bir film izledi",
+    "evine geri geldi",
+)
+GREETINGS = (
+    "Merhaba arkadaşlar, kanala hoş geldiniz.",
+    "Herkese selam, yine birlikteyiz.",
+    "Selam dostlar, yeni videoya hoş geldiniz.",
+)
+ASIDES = (
+    "Hava güneşli ama biraz rüzgârlıydı.",
+    "Sabah yağmur vardı, sonra güneş geldi.",
+    "Hava sıcaktı, herkes su içti.",
+    "Yorumların hepsini okuyorum.",
+    "Videoyu beğenmeyi unutmayın.",
+    "Kamera yeni, görüntü net.",
+    "Bu yolu daha önce hiç görmedik.",
+    "İnsanlar çok iyi davrandı.",
+    "Sokaklar sessiz ve temizdi.",
+    "Yolda kısa bir mola verdik.",
+    "Her şeyi tek tek anlatacağım.",
+)
+FAREWELLS = (
+    "Bir sonraki videoda görüşmek üzere.",
+    "İzlediğiniz için teşekkürler, hoşça kalın.",
+    "Kendinize iyi bakın.",
+)
+MATTER = (
+    "{name}, {companion} {city} {vehicle} gitti.",
+    "Önce {visit}.",
+    "Sonra {meal}.",
+    "Akşam {ending}.",
+)
 SUMMARY = "{name} {city} gitti, {visit} ve {meal}."
 TITLE = "{name} {city} Gidiyor | {number}. Bölüm"
 
@@ -75,7 +123,3 @@ def _tell(split: str, rng: Random, story: Story, number: int) -> Row:
         "text": " ".join(sentences),
         "summary": SUMMARY.format(**story),
     }
-
-
-if __name__ == "__main__":
-    write_rows(TURKISH_YOUTUBE_DIR, rows)

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_forecast import Clock, tell_report, trial
 
 from sweeps.cost.budget import (
     RESERVE_MARGIN_FRAC,
@@ -28,6 +27,7 @@ from sweeps.cost.workload import (
     start_s,
 )
 from sweeps.records import trials_csv
+from tests.sweeps.cost.test_forecast import Clock, tell_report, trial
 from tests.sweeps.invented_load import Steady, make_load
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history
 from trainables.errors import SweepAborted

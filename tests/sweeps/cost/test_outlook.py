@@ -4,13 +4,13 @@ import time
 from typing import Any
 
 import pytest
-from test_gpu_time import PACE
 
 from sweeps.cost import outlook
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.outlook import Outlook
 from sweeps.cost.workload import start_s
+from tests.sweeps.cost.test_gpu_time import PACE
 from tests.sweeps.invented_load import make_load
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
 from trainables.errors import SweepAborted

@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.search_quality.replay, on a table that nothing was trained for."""
+"""python -m tests.benchmarks.search_quality replay, on a table that nothing was trained for."""
 
 import json
 import xml.etree.ElementTree as ElementTree

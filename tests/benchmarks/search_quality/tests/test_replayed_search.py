@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import pytest
-from test_landscape import with_failure
 
 from sweeps.recipes import samsum
 from tests.benchmarks.search_quality.contenders import CONTENDERS, OURS
@@ -11,6 +10,7 @@ from tests.benchmarks.search_quality.landscape import Landscape
 from tests.benchmarks.search_quality.methods import DEFAULT_ASHA, Best, Task
 from tests.benchmarks.search_quality.simulation import Moment, Simulation, regrets_at
 from tests.benchmarks.search_quality.tests.synthetic_table import STEP_GPU_S, synthetic_table
+from tests.benchmarks.search_quality.tests.test_landscape import with_failure
 from trainables.config import Hyperparameters, Metric
 
 METRIC = Metric(name="rougeLsum")

@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.search_quality.table, on the bundled model and rows."""
+"""python -m tests.benchmarks.search_quality table, on the bundled model and rows."""
 
 from pathlib import Path
 

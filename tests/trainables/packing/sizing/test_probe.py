@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_host import capacity_of, events_of, reports_in, running
 
+from tests.trainables.packing.service.test_host import capacity_of, events_of, reports_in, running
 from tests.trainables.packing.small_packs import longer, trial_of
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.packing.compute.pack import Pack

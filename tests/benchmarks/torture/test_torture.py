@@ -26,6 +26,7 @@ from trainables.errors import SweepAborted
 SHORT = TortureArgs(seed=5, kills=5, num_trials=8, max_steps=9, finals=False)
 
 
+@pytest.mark.sweep
 def test_five_kills_lose_nothing(tmp_path: Path) -> None:
     result = torture(SHORT, tmp_path)
     assert result.faults == []

@@ -1,0 +1,33 @@
+"""Every benchmark is a command that runs from a clean checkout and tells its flags."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMMANDS = (
+    "packing",
+    "search_quality",
+    "search_quality table",
+    "search_quality replay",
+    "tiny_makers",
+    "tiny_makers model",
+    "torture",
+)
+
+
+def test_every_folder_is_a_command() -> None:
+    folders = {path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")}
+    assert folders == {command.split()[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_told(command: str) -> None:
+    words = ["-m", f"tests.benchmarks.{command.split()[0]}", *command.split()[1:], "--help"]
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"usage: python -m tests.benchmarks.{command}" in ended.stdout

@@ -1,0 +1,54 @@
+"""python -m tests.benchmarks.tiny_makers NAME: makes the bundled rows or the bundled model again.
+
+Without --out it writes into trainables/tiny/, over the files that are committed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.benchmarks.tiny_makers import (
+    make_data,
+    make_messages,
+    make_tweets,
+    portuguese_articles,
+    turkish_videos,
+)
+from tests.benchmarks.tiny_makers.story_rows import write_rows
+from trainables import tiny
+
+PROG = "python -m tests.benchmarks.tiny_makers"
+ROWS: dict[str, tuple[Path, Callable[[Path, int], None]]] = {
+    "samsum": (tiny.SAMSUM_DIR, make_data.write),
+    "messages": (tiny.MESSAGES_DIR, make_messages.write),
+    "turkish_tweets": (tiny.TURKISH_TWEETS_DIR, make_tweets.write),
+    "turkish_youtube": (
+        tiny.TURKISH_YOUTUBE_DIR,
+        lambda folder, seed: write_rows(folder, seed, turkish_videos.rows),
+    ),
+    "wikipedia_pt": (
+        tiny.WIKIPEDIA_PT_DIR,
+        lambda folder, seed: write_rows(folder, seed, portuguese_articles.rows),
+    ),
+}
+"""The committed folder of each set of rows, and what writes them."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Makes rows; `model`, which loads torch, has flags of its own."""
+    if argv[:1] == ["model"]:
+        from tests.benchmarks.tiny_makers import make_model
+
+        return make_model.main(argv[1:], f"{PROG} model")
+    parser = argparse.ArgumentParser(PROG, description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", choices=[*ROWS, "model"], help="what to make")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every draw")
+    parser.add_argument("--out", type=Path, help="folder of the files; default: the committed one")
+    args = parser.parse_args(argv)
+    folder, write = ROWS[args.name]
+    write(args.out or folder, args.seed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
