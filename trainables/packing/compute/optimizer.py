@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.packing.compute.transfer import moved
+from trainables.packing.compute.transfer import copy_to_device
 
 BETA1, BETA2 = 0.9, 0.999
 EPS = 1e-8
@@ -81,7 +81,7 @@ class PackedAdamW:
         """(7, K), in the order in which adamw_ reads it; powers are taken in float64 first."""
         rows = [_row(update) for update in updates]
         table_K7 = torch.tensor(rows, dtype=self._params_KP.dtype)
-        return moved(table_K7.T.contiguous(), self._params_KP.device)
+        return copy_to_device(table_K7.T.contiguous(), self._params_KP.device)
 
 
 def _kernel() -> Callable[..., None]:

@@ -29,7 +29,7 @@ from trainables.packing.compute.pass_shapes import (
     rounded_up,
 )
 from trainables.packing.compute.segments import NO_SLOT, Segments
-from trainables.packing.compute.transfer import moved
+from trainables.packing.compute.transfer import copy_to_device
 
 Item = TypeVar("Item")
 
@@ -174,7 +174,7 @@ def tabulate(units: Sequence[Unit], shape: Shape) -> Table:
 
 def on_device(table: Table, device: torch.device) -> Tensor:
     """The table's numbers there."""
-    return moved(torch.from_numpy(table.numbers), device)
+    return copy_to_device(torch.from_numpy(table.numbers), device)
 
 
 def read_table(numbers: Tensor, shape: Shape) -> Pass:

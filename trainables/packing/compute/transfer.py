@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device.
 
     A copy from pageable memory would first wait for every kernel in the queue.

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables.data.tokens import Example
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pass_shapes import round_up
-from trainables.packing.compute.transfer import moved
+from trainables.packing.compute.transfer import copy_to_device
 from trainables.packing.evaluation.decode import Batch, decode, is_stop
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
@@ -134,7 +134,7 @@ def _read_rows(
         rotation=decoder.rotation(num_places),
         stops=stops,
         tokens_KS=tokens_KS,
-        places_KS=moved(lengths_S, decoder.device).repeat(decoder.num_slots, 1),
+        places_KS=copy_to_device(lengths_S, decoder.device).repeat(decoder.num_slots, 1),
         is_done_KS=is_stop(tokens_KS, stops) | is_filler_S,
         home_KS=home_KS,
         answers_AL=answers_AL,
@@ -150,7 +150,7 @@ def padded(
     width = round_up(max(len(row.input_ids) for row in examples), multiple)
     ids_ST = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in examples])
     lengths_S = torch.tensor([len(row.prompt_ids) for row in examples])
-    return moved(ids_ST, device), moved(lengths_S, device)
+    return copy_to_device(ids_ST, device), copy_to_device(lengths_S, device)
 
 
 def _read(

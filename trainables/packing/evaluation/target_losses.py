@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from trainables.data.tokens import Example
 from trainables.packing.compute.loss import CHUNK_LABELS
-from trainables.packing.compute.transfer import moved
+from trainables.packing.compute.transfer import copy_to_device
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 
 
@@ -38,8 +38,8 @@ def summed_losses(
     targets = [token for example in examples for token in example.target_ids]
     share = max(1, CHUNK_LABELS // decoder.num_slots)
     chunks = zip(
-        torch.split(moved(torch.tensor(places), decoder.device), share),
-        torch.split(moved(torch.tensor(targets), decoder.device), share),
+        torch.split(copy_to_device(torch.tensor(places), decoder.device), share),
+        torch.split(copy_to_device(torch.tensor(targets), decoder.device), share),
         strict=True,
     )
     for at_L, targets_L in chunks:
