@@ -14,7 +14,12 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 
 from trainables.packing.compute.masks import Dropout
-from trainables.packing.compute.segments import Segments, contract_, expand, reduce
+from trainables.packing.compute.segments import (
+    Segments,
+    lora_expand,
+    lora_shrink,
+    lora_weight_grad_,
+)
 
 
 class Nf4(NamedTuple):
@@ -120,10 +125,12 @@ class _PackedLinears(torch.autograd.Function):
         dropout: Dropout | None,
     ) -> Tensor:
         y_NO = x_ND.new_empty(len(x_ND), sum(linears.sizes))
-        inner_MNR = reduce(x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2)
+        inner_MNR = lora_shrink(
+            x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2
+        )
         for place, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[place], group.scaling_KM[:, place]
-            expand(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
+            lora_expand(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
         add_base_product(y_NO, x_ND, linears)
         ctx.save_for_backward(x_ND, inner_MNR)
         ctx.others = (linears, group, segments, dropout)
@@ -138,13 +145,13 @@ class _PackedLinears(torch.autograd.Function):
         for place, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[place].mT[:, None], group.scaling_KM[:, place]
             grad_b = group.grad_b_KOR[place].mT[:, None]
-            inner_grads.append(reduce(grad_y, lora_b, segments, scaling_K))
-            contract_(grad_b, inner_MNR[place, None], grad_y, segments, scaling_K)
+            inner_grads.append(lora_shrink(grad_y, lora_b, segments, scaling_K))
+            lora_weight_grad_(grad_b, inner_MNR[place, None], grad_y, segments, scaling_K)
         grads_MNR = torch.cat(inner_grads)
         extras = (segments, None, dropout, group.module_keys_M2)
-        contract_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
+        lora_weight_grad_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
         grad_ND = torch.empty_like(x_ND)
-        expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
+        lora_expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
         grad_ND.addmm_(grad_NO, _dense(linears, grad_NO.dtype))
         return grad_ND, None, None, None, None
 

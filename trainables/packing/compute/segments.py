@@ -32,7 +32,7 @@ class Segments(NamedTuple):
     """T."""
 
 
-def reduce(
+def lora_shrink(
     x_NF: Tensor,
     weights_KMRF: Tensor,
     segments: Segments,
@@ -42,7 +42,9 @@ def reduce(
 ) -> Tensor:
     """scaling * (drop(x) times each of the slot's matrices, transposed): (M, N, R)."""
     if x_NF.is_cuda:
-        made: Tensor = _kernels().reduce(x_NF, weights_KMRF, segments, scaling_K, dropout, keys_M2)
+        made: Tensor = _kernels().lora_shrink(
+            x_NF, weights_KMRF, segments, scaling_K, dropout, keys_M2
+        )
         return made
     inner = []
     for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
@@ -52,7 +54,7 @@ def reduce(
     return torch.stack(inner)
 
 
-def expand(
+def lora_expand(
     y_NF: Tensor,
     inner_MNR: Tensor,
     weights_KMRF: Tensor,
@@ -66,7 +68,7 @@ def expand(
     Tokens that belong to no slot get zeros.
     """
     if y_NF.is_cuda:
-        _kernels().expand(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
+        _kernels().lora_expand(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
         return
     y_NF.zero_()
     for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
@@ -75,7 +77,7 @@ def expand(
         y_NF += _dropped(_scaled(made_NF, scaling_K, segments), dropout, keys_M2, place)
 
 
-def contract_(
+def lora_weight_grad_(
     grads_KMRF: Tensor,
     inner_MNR: Tensor,
     x_NF: Tensor,
@@ -86,7 +88,9 @@ def contract_(
 ) -> None:
     """Add scaling * (inner, transposed, times drop(x)), summed over the slot's tokens, in place."""
     if x_NF.is_cuda:
-        _kernels().contract_(grads_KMRF, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2)
+        _kernels().lora_weight_grad_(
+            grads_KMRF, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2
+        )
         return
     for place, grads_KRF in enumerate(grads_KMRF.unbind(1)):
         inner_KTR = _padded(inner_MNR[place], segments)

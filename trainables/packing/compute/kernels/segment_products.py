@@ -39,13 +39,13 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-REDUCE, REDUCE_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
+SHRINK, SHRINK_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
 EXPAND, EXPAND_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
-CONTRACT, CONTRACT_DROPPING = Tile(32, 64, 4, 3), Tile(64, 64, 4, 3)
+WEIGHT_GRAD, WEIGHT_GRAD_DROPPING = Tile(32, 64, 4, 3), Tile(64, 64, 4, 3)
 """The fastest of eight each on an H200, at ranks 16 and 64 and 1024 to 9728 features."""
 
 
-def reduce(
+def lora_shrink(
     x_NF: Tensor,
     weights_KMRF: Tensor,
     segments: Segments,
@@ -53,11 +53,11 @@ def reduce(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> Tensor:
-    """As segments.reduce."""
+    """As segments.lora_shrink."""
     _, num_modules, rank, num_features = weights_KMRF.shape
     inner_MNR = x_NF.new_empty(num_modules, len(x_NF), rank)
-    tile = REDUCE if dropout is None else REDUCE_DROPPING
-    _reduce[(_num_programs(segments, tile), num_modules)](
+    tile = SHRINK if dropout is None else SHRINK_DROPPING
+    _shrink[(_num_programs(segments, tile), num_modules)](
         x_NF, weights_KMRF, inner_MNR, segments.blocks_B3,
         *_extras(segments, scaling_K, dropout, keys_M2),
         num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
@@ -66,7 +66,7 @@ def reduce(
     return inner_MNR
 
 
-def expand(
+def lora_expand(
     y_NF: Tensor,
     inner_MNR: Tensor,
     weights_KMRF: Tensor,
@@ -75,7 +75,7 @@ def expand(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> None:
-    """As segments.expand."""
+    """As segments.lora_expand."""
     _, num_modules, rank, num_features = weights_KMRF.shape
     tile = EXPAND if dropout is None else EXPAND_DROPPING
     grid = (_num_programs(segments, tile), triton.cdiv(num_features, tile.block_features))
@@ -87,7 +87,7 @@ def expand(
     )  # fmt: skip
 
 
-def contract_(
+def lora_weight_grad_(
     grads_KMRF: Tensor,
     inner_MNR: Tensor,
     x_NF: Tensor,
@@ -96,21 +96,21 @@ def contract_(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> None:
-    """As segments.contract_."""
+    """As segments.lora_weight_grad_."""
     num_slots, num_modules, _, num_features = grads_KMRF.shape
-    tile = CONTRACT if dropout is None else CONTRACT_DROPPING
+    tile = WEIGHT_GRAD if dropout is None else WEIGHT_GRAD_DROPPING
     num_blocks = triton.cdiv(num_features, tile.block_features)
     num_parts = min(MOST_PARTS, max(1, BUSY_PROGRAMS // (num_slots * num_blocks * num_modules)))
     if num_parts > 1:  # parts of a slot's tokens, which are summed in their order
         sums = _parts_like(grads_KMRF, num_parts)
-        _contract_into(sums, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile)
+        _weight_grad_parts(sums, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile)
         size = grads_KMRF[0].numel()
         _add_parts[(num_slots, triton.cdiv(size, ADD_BLOCK))](
             grads_KMRF, sums, segments.bounds_K2, grads_KMRF.stride(0), num_slots * size, size,
             num_parts, ADD_BLOCK,
         )  # fmt: skip
     else:
-        _contract_into(
+        _weight_grad_parts(
             grads_KMRF[None], inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile
         )
 
@@ -130,7 +130,7 @@ def _parts_like(grads_KMRF: Tensor, num_parts: int) -> Tensor:
     return room.as_strided((num_parts, *grads_KMRF.shape), strides)
 
 
-def _contract_into(
+def _weight_grad_parts(
     sums_SKMRF: Tensor,
     inner_MNR: Tensor,
     x_NF: Tensor,
@@ -143,7 +143,7 @@ def _contract_into(
     """Write S parts of the sum over each slot's tokens, or add to it if it is one."""
     num_parts, num_slots, num_modules, rank, num_features = sums_SKMRF.shape
     num_blocks = triton.cdiv(num_features, tile.block_features)
-    _contract[(num_slots * num_parts, num_blocks, num_modules)](
+    _weight_grad[(num_slots * num_parts, num_blocks, num_modules)](
         sums_SKMRF, inner_MNR, x_NF, segments.bounds_K2,
         *_extras(segments, scaling_K, dropout, keys_M2),
         num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *sums_SKMRF.stride(),
@@ -184,7 +184,7 @@ def _options(
 
 
 @triton.jit
-def _reduce(
+def _shrink(
     x_ptr, w_ptr, out_ptr, blocks_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
     scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, w_stride_k, w_stride_m,
     w_stride_r, w_stride_f,
@@ -204,11 +204,11 @@ def _reduce(
         if threshold > 0:
             row, word, other = _row_words(n, n < end, num_features, words_ptr, places_ptr,
                                           keys_ptr + 2 * module)  # fmt: skip
-            acc = _reduced(x_tile, w_tile, n < end, r < rank, row, word, other, threshold,
+            acc = _shrink_tile(x_tile, w_tile, n < end, r < rank, row, word, other, threshold,
                            num_features, w_stride_f, True, PRECISION, BLOCK_N, BLOCK_F,
                            BLOCK_R)  # fmt: skip
         else:
-            acc = _reduced(x_tile, w_tile, n < end, r < rank, n, n, n, threshold, num_features,
+            acc = _shrink_tile(x_tile, w_tile, n < end, r < rank, n, n, n, threshold, num_features,
                            w_stride_f, False, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
         out = out_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :]
         mask = (n < end)[:, None] & (r < rank)[None, :]
@@ -216,7 +216,7 @@ def _reduce(
 
 
 @triton.jit
-def _reduced(
+def _shrink_tile(
     x_tile, w_tile, is_token, is_rank, row, word, other, threshold, num_features, w_stride_f,
     IS_DROPPING: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
@@ -281,7 +281,7 @@ def _expand(
 
 
 @triton.jit
-def _contract(
+def _weight_grad(
     grads_ptr, inner_ptr, x_ptr, bounds_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
     scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, g_stride_s, g_stride_k,
     g_stride_m, g_stride_r, g_stride_f,
@@ -303,11 +303,11 @@ def _contract(
         key_ptr = keys_ptr + 2 * module
         threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
         if threshold > 0:
-            acc = _contracted(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
+            acc = _weight_grad_tile(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
                               start, threshold, num_features, words_ptr, places_ptr, key_ptr,
                               True, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
         else:
-            acc = _contracted(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
+            acc = _weight_grad_tile(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
                               start, threshold, num_features, words_ptr, places_ptr, key_ptr,
                               False, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
         acc *= _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
@@ -341,7 +341,7 @@ def _add_parts(
 
 
 @triton.jit
-def _contracted(
+def _weight_grad_tile(
     inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride, start, threshold,
     num_features, words_ptr, places_ptr, key_ptr, IS_DROPPING: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
