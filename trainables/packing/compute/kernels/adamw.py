@@ -36,9 +36,19 @@ def adamw_(
 
 @triton.jit
 def _update(
-    params_ptr, grads_ptr, exp_avg_ptr, exp_avg_sq_ptr, is_due_ptr, steps_ptr, table_ptr, norms_ptr,
-    num_params, norm_eps, eps, BLOCK: tl.constexpr,
-):  # fmt: skip
+    params_ptr,
+    grads_ptr,
+    exp_avg_ptr,
+    exp_avg_sq_ptr,
+    is_due_ptr,
+    steps_ptr,
+    table_ptr,
+    norms_ptr,
+    num_params,
+    norm_eps,
+    eps,
+    BLOCK: tl.constexpr,
+):
     slot, num_slots = tl.program_id(1), tl.num_programs(1)
     if tl.load(is_due_ptr + slot):
         p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

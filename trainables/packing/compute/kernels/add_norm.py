@@ -39,9 +39,16 @@ class _AddNorm(torch.autograd.Function):
         total_ND = x_ND if y_ND is None else torch.empty_like(x_ND)
         normed_ND = torch.empty_like(x_ND)
         _forward[(len(x_ND),)](
-            total_ND, normed_ND, x_ND, x_ND if y_ND is None else y_ND.contiguous(), weight_D,
-            x_ND.shape[1], eps, HAS_OTHER=y_ND is not None, **_options(x_ND),
-        )  # fmt: skip
+            total_ND,
+            normed_ND,
+            x_ND,
+            x_ND if y_ND is None else y_ND.contiguous(),
+            weight_D,
+            x_ND.shape[1],
+            eps,
+            HAS_OTHER=y_ND is not None,
+            **_options(x_ND),
+        )
         ctx.save_for_backward(total_ND, weight_D)
         ctx.others = (y_ND is not None, eps)
         return total_ND, normed_ND
@@ -53,9 +60,15 @@ class _AddNorm(torch.autograd.Function):
         grad_total_ND, grad_normed_ND = (grad.contiguous() for grad in grads)
         made_ND = torch.empty_like(total_ND)
         _backward[(len(total_ND),)](
-            made_ND, grad_total_ND, grad_normed_ND, total_ND, weight_D,
-            total_ND.shape[1], eps, **_options(total_ND),
-        )  # fmt: skip
+            made_ND,
+            grad_total_ND,
+            grad_normed_ND,
+            total_ND,
+            weight_D,
+            total_ND.shape[1],
+            eps,
+            **_options(total_ND),
+        )
         return made_ND, made_ND if has_other else None, None, None
 
 
@@ -67,9 +80,16 @@ def _options(x_ND: Tensor) -> dict[str, int]:
 
 @triton.jit
 def _forward(
-    total_ptr, normed_ptr, x_ptr, y_ptr, weight_ptr, num_features, eps,
-    HAS_OTHER: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    total_ptr,
+    normed_ptr,
+    x_ptr,
+    y_ptr,
+    weight_ptr,
+    num_features,
+    eps,
+    HAS_OTHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     kind = normed_ptr.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * num_features
     d = tl.arange(0, BLOCK)
@@ -86,9 +106,15 @@ def _forward(
 
 @triton.jit
 def _backward(
-    made_ptr, grad_total_ptr, grad_normed_ptr, total_ptr, weight_ptr, num_features, eps,
+    made_ptr,
+    grad_total_ptr,
+    grad_normed_ptr,
+    total_ptr,
+    weight_ptr,
+    num_features,
+    eps,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     row = tl.program_id(0).to(tl.int64) * num_features
     d = tl.arange(0, BLOCK)
     mask = d < num_features

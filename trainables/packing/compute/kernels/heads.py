@@ -82,17 +82,37 @@ def _args(
 ) -> tuple[Any, ...]:
     _, num_heads, head_dim = x_NHC.shape
     return (
-        x_NHC, x_NHC.stride(0), x_NHC if weight_C is None else weight_C, cos_NC, sin_NC,
-        cos_NC.stride(0), eps, num_heads, head_dim // 2, weight_C is not None,
-        triton.next_power_of_2(num_heads), triton.next_power_of_2(head_dim // 2),
-    )  # fmt: skip
+        x_NHC,
+        x_NHC.stride(0),
+        x_NHC if weight_C is None else weight_C,
+        cos_NC,
+        sin_NC,
+        cos_NC.stride(0),
+        eps,
+        num_heads,
+        head_dim // 2,
+        weight_C is not None,
+        triton.next_power_of_2(num_heads),
+        triton.next_power_of_2(head_dim // 2),
+    )
 
 
 @triton.jit
 def _forward(
-    y_ptr, x_ptr, x_stride, weight_ptr, cos_ptr, sin_ptr, angle_stride, eps, num_heads, half,
-    HAS_NORM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+    y_ptr,
+    x_ptr,
+    x_stride,
+    weight_ptr,
+    cos_ptr,
+    sin_ptr,
+    angle_stride,
+    eps,
+    num_heads,
+    half,
+    HAS_NORM: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     token = tl.program_id(0).to(tl.int64)
     place, mask, c, is_feature = _places(num_heads, half, BLOCK_H, BLOCK_C)
     low, high = _halves(x_ptr + token * x_stride + place, mask, half)
@@ -112,9 +132,22 @@ def _forward(
 
 @triton.jit
 def _backward(
-    dx_ptr, dx_stride, grad_ptr, x_ptr, x_stride, weight_ptr, cos_ptr, sin_ptr, angle_stride, eps,
-    num_heads, half, HAS_NORM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+    dx_ptr,
+    dx_stride,
+    grad_ptr,
+    x_ptr,
+    x_stride,
+    weight_ptr,
+    cos_ptr,
+    sin_ptr,
+    angle_stride,
+    eps,
+    num_heads,
+    half,
+    HAS_NORM: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     token = tl.program_id(0).to(tl.int64)
     place, mask, c, is_feature = _places(num_heads, half, BLOCK_H, BLOCK_C)
     g_low, g_high = _halves(grad_ptr + token * num_heads * 2 * half + place, mask, half)

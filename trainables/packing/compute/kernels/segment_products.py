@@ -58,11 +58,18 @@ def lora_shrink(
     inner_MNR = x_NF.new_empty(num_modules, len(x_NF), rank)
     tile = SHRINK if dropout is None else SHRINK_DROPPING
     _shrink[(_num_programs(segments, tile), num_modules)](
-        x_NF, weights_KMRF, inner_MNR, segments.blocks_B3,
+        x_NF,
+        weights_KMRF,
+        inner_MNR,
+        segments.blocks_B3,
         *_extras(segments, scaling_K, dropout, keys_M2),
-        num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
+        num_features,
+        rank,
+        x_NF.stride(0),
+        inner_MNR.stride(0),
+        *weights_KMRF.stride(),
         **_options(x_NF, rank, scaling_K, dropout, tile),
-    )  # fmt: skip
+    )
     return inner_MNR
 
 
@@ -80,11 +87,19 @@ def lora_expand(
     tile = EXPAND if dropout is None else EXPAND_DROPPING
     grid = (_num_programs(segments, tile), triton.cdiv(num_features, tile.block_features))
     _expand[grid](
-        y_NF, inner_MNR, weights_KMRF, segments.blocks_B3,
+        y_NF,
+        inner_MNR,
+        weights_KMRF,
+        segments.blocks_B3,
         *_extras(segments, scaling_K, dropout, keys_M2),
-        num_features, rank, y_NF.stride(0), inner_MNR.stride(0), *weights_KMRF.stride(),
-        **_options(y_NF, rank, scaling_K, dropout, tile), NUM_MODULES=num_modules,
-    )  # fmt: skip
+        num_features,
+        rank,
+        y_NF.stride(0),
+        inner_MNR.stride(0),
+        *weights_KMRF.stride(),
+        **_options(y_NF, rank, scaling_K, dropout, tile),
+        NUM_MODULES=num_modules,
+    )
 
 
 def lora_weight_grad_(
@@ -106,9 +121,15 @@ def lora_weight_grad_(
         _weight_grad_parts(sums, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile)
         size = grads_KMRF[0].numel()
         _add_parts[(num_slots, triton.cdiv(size, ADD_BLOCK))](
-            grads_KMRF, sums, segments.bounds_K2, grads_KMRF.stride(0), num_slots * size, size,
-            num_parts, ADD_BLOCK,
-        )  # fmt: skip
+            grads_KMRF,
+            sums,
+            segments.bounds_K2,
+            grads_KMRF.stride(0),
+            num_slots * size,
+            size,
+            num_parts,
+            ADD_BLOCK,
+        )
     else:
         _weight_grad_parts(
             grads_KMRF[None], inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile
@@ -144,11 +165,19 @@ def _weight_grad_parts(
     num_parts, num_slots, num_modules, rank, num_features = sums_SKMRF.shape
     num_blocks = triton.cdiv(num_features, tile.block_features)
     _weight_grad[(num_slots * num_parts, num_blocks, num_modules)](
-        sums_SKMRF, inner_MNR, x_NF, segments.bounds_K2,
+        sums_SKMRF,
+        inner_MNR,
+        x_NF,
+        segments.bounds_K2,
         *_extras(segments, scaling_K, dropout, keys_M2),
-        num_features, rank, x_NF.stride(0), inner_MNR.stride(0), *sums_SKMRF.stride(),
-        **_options(x_NF, rank, scaling_K, dropout, tile), NUM_PARTS=num_parts,
-    )  # fmt: skip
+        num_features,
+        rank,
+        x_NF.stride(0),
+        inner_MNR.stride(0),
+        *sums_SKMRF.stride(),
+        **_options(x_NF, rank, scaling_K, dropout, tile),
+        NUM_PARTS=num_parts,
+    )
 
 
 def _num_programs(segments: Segments, tile: Tile) -> int:
@@ -163,8 +192,14 @@ def _extras(
     scaling = (blocks if scaling_K is None else scaling_K,)
     if dropout is None or keys_M2 is None:
         return (*scaling, blocks, blocks, blocks, blocks, blocks)
-    return (*scaling, dropout.words_N2, dropout.places_N, dropout.thresholds_K, dropout.scales_K,
-            keys_M2)  # fmt: skip
+    return (
+        *scaling,
+        dropout.words_N2,
+        dropout.places_N,
+        dropout.thresholds_K,
+        dropout.scales_K,
+        keys_M2,
+    )
 
 
 def _options(
@@ -185,12 +220,32 @@ def _options(
 
 @triton.jit
 def _shrink(
-    x_ptr, w_ptr, out_ptr, blocks_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
-    scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, w_stride_k, w_stride_m,
-    w_stride_r, w_stride_f,
-    scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    w_ptr,
+    out_ptr,
+    blocks_ptr,
+    scaling_ptr,
+    words_ptr,
+    places_ptr,
+    thresholds_ptr,
+    scales_ptr,
+    keys_ptr,
+    num_features,
+    rank,
+    x_stride,
+    inner_stride,
+    w_stride_k,
+    w_stride_m,
+    w_stride_r,
+    w_stride_f,
+    scaling_stride,
+    HAS_SCALING: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
     module = tl.program_id(1)
     slot, first, end = _block(blocks_ptr, BLOCK_N)
     if (first < end) & (slot >= 0):
@@ -199,17 +254,48 @@ def _shrink(
         x_tile = x_ptr + n.to(tl.int64)[:, None] * x_stride
         w_tile = w_ptr + slot * w_stride_k + module * w_stride_m + r[None, :] * w_stride_r
         threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
-        factor = _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
-                         HAS_DROPOUT)  # fmt: skip
+        factor = _factor(
+            scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
+        )
         if threshold > 0:
-            row, word, other = _row_words(n, n < end, num_features, words_ptr, places_ptr,
-                                          keys_ptr + 2 * module)  # fmt: skip
-            acc = _shrink_tile(x_tile, w_tile, n < end, r < rank, row, word, other, threshold,
-                           num_features, w_stride_f, True, PRECISION, BLOCK_N, BLOCK_F,
-                           BLOCK_R)  # fmt: skip
+            row, word, other = _row_words(
+                n, n < end, num_features, words_ptr, places_ptr, keys_ptr + 2 * module
+            )
+            acc = _shrink_tile(
+                x_tile,
+                w_tile,
+                n < end,
+                r < rank,
+                row,
+                word,
+                other,
+                threshold,
+                num_features,
+                w_stride_f,
+                True,
+                PRECISION,
+                BLOCK_N,
+                BLOCK_F,
+                BLOCK_R,
+            )
         else:
-            acc = _shrink_tile(x_tile, w_tile, n < end, r < rank, n, n, n, threshold, num_features,
-                           w_stride_f, False, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
+            acc = _shrink_tile(
+                x_tile,
+                w_tile,
+                n < end,
+                r < rank,
+                n,
+                n,
+                n,
+                threshold,
+                num_features,
+                w_stride_f,
+                False,
+                PRECISION,
+                BLOCK_N,
+                BLOCK_F,
+                BLOCK_R,
+            )
         out = out_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :]
         mask = (n < end)[:, None] & (r < rank)[None, :]
         tl.store(out, (acc * factor).to(out_ptr.dtype.element_ty), mask=mask)
@@ -217,10 +303,22 @@ def _shrink(
 
 @triton.jit
 def _shrink_tile(
-    x_tile, w_tile, is_token, is_rank, row, word, other, threshold, num_features, w_stride_f,
-    IS_DROPPING: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
+    x_tile,
+    w_tile,
+    is_token,
+    is_rank,
+    row,
+    word,
+    other,
+    threshold,
+    num_features,
+    w_stride_f,
+    IS_DROPPING: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
     """Tokens of one slot times one of its matrices."""
     acc = tl.zeros((BLOCK_N, BLOCK_R), dtype=tl.float32)
     for start in range(0, num_features, BLOCK_F):
@@ -231,21 +329,42 @@ def _shrink_tile(
             x = _masked(x, row, word, other, start, threshold, BLOCK_F)
         w = tl.load(
             w_tile + f[:, None].to(tl.int64) * w_stride_f,
-            mask=is_feature[:, None] & is_rank[None, :], other=0.0,
-        )  # fmt: skip
+            mask=is_feature[:, None] & is_rank[None, :],
+            other=0.0,
+        )
         acc += tl.dot(x, w.to(x.dtype), input_precision=PRECISION)
     return acc
 
 
 @triton.jit
 def _expand(
-    y_ptr, inner_ptr, w_ptr, blocks_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
-    scales_ptr, keys_ptr, num_features, rank, y_stride, inner_stride, w_stride_k, w_stride_m,
-    w_stride_r, w_stride_f,
-    scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+    y_ptr,
+    inner_ptr,
+    w_ptr,
+    blocks_ptr,
+    scaling_ptr,
+    words_ptr,
+    places_ptr,
+    thresholds_ptr,
+    scales_ptr,
+    keys_ptr,
+    num_features,
+    rank,
+    y_stride,
+    inner_stride,
+    w_stride_k,
+    w_stride_m,
+    w_stride_r,
+    w_stride_f,
+    scaling_stride,
+    HAS_SCALING: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     NUM_MODULES: tl.constexpr,
-):  # fmt: skip
+):
     slot, first, end = _block(blocks_ptr, BLOCK_N)
     if first < end:
         n = first + tl.arange(0, BLOCK_N)
@@ -256,22 +375,29 @@ def _expand(
         total = tl.zeros((BLOCK_N, BLOCK_F), dtype=tl.float32)
         if slot >= 0:
             threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
-            factor = _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
-                             HAS_DROPOUT)  # fmt: skip
+            factor = _factor(
+                scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
+            )
             for module in tl.static_range(NUM_MODULES):
                 inner = tl.load(
                     inner_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :],
-                    mask=is_token[:, None] & is_rank[None, :], other=0.0,
-                )  # fmt: skip
+                    mask=is_token[:, None] & is_rank[None, :],
+                    other=0.0,
+                )
                 w = tl.load(
-                    w_ptr + slot * w_stride_k + module * w_stride_m + r[:, None] * w_stride_r
+                    w_ptr
+                    + slot * w_stride_k
+                    + module * w_stride_m
+                    + r[:, None] * w_stride_r
                     + f[None, :].to(tl.int64) * w_stride_f,
-                    mask=is_rank[:, None] & is_feature[None, :], other=0.0,
-                )  # fmt: skip
+                    mask=is_rank[:, None] & is_feature[None, :],
+                    other=0.0,
+                )
                 made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
                 if threshold > 0:
-                    row, word, other = _row_words(n, is_token, num_features, words_ptr, places_ptr,
-                                                  keys_ptr + 2 * module)  # fmt: skip
+                    row, word, other = _row_words(
+                        n, is_token, num_features, words_ptr, places_ptr, keys_ptr + 2 * module
+                    )
                     made = _masked(made, row, word, other, start, threshold, BLOCK_F)
                 total += made
             total *= factor
@@ -282,13 +408,34 @@ def _expand(
 
 @triton.jit
 def _weight_grad(
-    grads_ptr, inner_ptr, x_ptr, bounds_ptr, scaling_ptr, words_ptr, places_ptr, thresholds_ptr,
-    scales_ptr, keys_ptr, num_features, rank, x_stride, inner_stride, g_stride_s, g_stride_k,
-    g_stride_m, g_stride_r, g_stride_f,
-    scaling_stride, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
+    grads_ptr,
+    inner_ptr,
+    x_ptr,
+    bounds_ptr,
+    scaling_ptr,
+    words_ptr,
+    places_ptr,
+    thresholds_ptr,
+    scales_ptr,
+    keys_ptr,
+    num_features,
+    rank,
+    x_stride,
+    inner_stride,
+    g_stride_s,
+    g_stride_k,
+    g_stride_m,
+    g_stride_r,
+    g_stride_f,
+    scaling_stride,
+    HAS_SCALING: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     NUM_PARTS: tl.constexpr,
-):  # fmt: skip
+):
     slot, part = (tl.program_id(0) // NUM_PARTS).to(tl.int64), tl.program_id(0) % NUM_PARTS
     module = tl.program_id(2)
     first, end = tl.load(bounds_ptr + 2 * slot), tl.load(bounds_ptr + 2 * slot + 1)
@@ -303,19 +450,62 @@ def _weight_grad(
         key_ptr = keys_ptr + 2 * module
         threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
         if threshold > 0:
-            acc = _weight_grad_tile(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
-                              start, threshold, num_features, words_ptr, places_ptr, key_ptr,
-                              True, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
+            acc = _weight_grad_tile(
+                inner_tile,
+                x_ptr,
+                first,
+                end,
+                f,
+                is_rank,
+                is_feature,
+                rank,
+                x_stride,
+                start,
+                threshold,
+                num_features,
+                words_ptr,
+                places_ptr,
+                key_ptr,
+                True,
+                PRECISION,
+                BLOCK_N,
+                BLOCK_F,
+                BLOCK_R,
+            )
         else:
-            acc = _weight_grad_tile(inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride,
-                              start, threshold, num_features, words_ptr, places_ptr, key_ptr,
-                              False, PRECISION, BLOCK_N, BLOCK_F, BLOCK_R)  # fmt: skip
-        acc *= _factor(scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING,
-                       HAS_DROPOUT)  # fmt: skip
+            acc = _weight_grad_tile(
+                inner_tile,
+                x_ptr,
+                first,
+                end,
+                f,
+                is_rank,
+                is_feature,
+                rank,
+                x_stride,
+                start,
+                threshold,
+                num_features,
+                words_ptr,
+                places_ptr,
+                key_ptr,
+                False,
+                PRECISION,
+                BLOCK_N,
+                BLOCK_F,
+                BLOCK_R,
+            )
+        acc *= _factor(
+            scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
+        )
         grads = (
-            grads_ptr + part * g_stride_s + slot * g_stride_k + module * g_stride_m
-            + r[:, None] * g_stride_r + f[None, :].to(tl.int64) * g_stride_f
-        )  # fmt: skip
+            grads_ptr
+            + part * g_stride_s
+            + slot * g_stride_k
+            + module * g_stride_m
+            + r[:, None] * g_stride_r
+            + f[None, :].to(tl.int64) * g_stride_f
+        )
         mask = is_rank[:, None] & is_feature[None, :]
         if NUM_PARTS == 1:
             acc += tl.load(grads, mask=mask, other=0.0)
@@ -324,9 +514,15 @@ def _weight_grad(
 
 @triton.jit
 def _add_parts(
-    grads_ptr, sums_ptr, bounds_ptr, g_stride_k, part_size, size, NUM_PARTS: tl.constexpr,
+    grads_ptr,
+    sums_ptr,
+    bounds_ptr,
+    g_stride_k,
+    part_size,
+    size,
+    NUM_PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     """Add the parts of a slot's sums, in their order; a slot without tokens has none."""
     slot = tl.program_id(0).to(tl.int64)
     if tl.load(bounds_ptr + 2 * slot) < tl.load(bounds_ptr + 2 * slot + 1):
@@ -342,10 +538,27 @@ def _add_parts(
 
 @triton.jit
 def _weight_grad_tile(
-    inner_tile, x_ptr, first, end, f, is_rank, is_feature, rank, x_stride, start, threshold,
-    num_features, words_ptr, places_ptr, key_ptr, IS_DROPPING: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
+    inner_tile,
+    x_ptr,
+    first,
+    end,
+    f,
+    is_rank,
+    is_feature,
+    rank,
+    x_stride,
+    start,
+    threshold,
+    num_features,
+    words_ptr,
+    places_ptr,
+    key_ptr,
+    IS_DROPPING: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
     """The small products of one slot, transposed, times its inputs."""
     acc = tl.zeros((BLOCK_R, BLOCK_F), dtype=tl.float32)
     for begin in range(first, end, BLOCK_N):
@@ -357,8 +570,9 @@ def _weight_grad_tile(
         )
         x = tl.load(
             x_ptr + rows[:, None] * x_stride + f[None, :],
-            mask=is_token[:, None] & is_feature[None, :], other=0.0,
-        )  # fmt: skip
+            mask=is_token[:, None] & is_feature[None, :],
+            other=0.0,
+        )
         if IS_DROPPING:
             row, word, other = _row_words(n, is_token, num_features, words_ptr, places_ptr, key_ptr)
             x = _masked(x, row, word, other, start, threshold, BLOCK_F)

@@ -32,20 +32,39 @@ def token_attention(
     mixed_BHC = torch.empty_like(q_BHC)
     shared = num_heads // num_key_heads
     _attend[(num_rows, num_key_heads)](
-        q_BHC, keys_BGTC, values_BGTC, places_B, mixed_BHC, head_dim**-0.5,
-        keys_BGTC.stride(0), keys_BGTC.stride(1), shared, head_dim,
+        q_BHC,
+        keys_BGTC,
+        values_BGTC,
+        places_B,
+        mixed_BHC,
+        head_dim**-0.5,
+        keys_BGTC.stride(0),
+        keys_BGTC.stride(1),
+        shared,
+        head_dim,
         BLOCK_Q=max(MIN_QUERIES, triton.next_power_of_2(shared)),
-        BLOCK_T=BLOCK_PLACES, BLOCK_C=triton.next_power_of_2(head_dim),
-    )  # fmt: skip
+        BLOCK_T=BLOCK_PLACES,
+        BLOCK_C=triton.next_power_of_2(head_dim),
+    )
     return mixed_BHC
 
 
 @triton.jit
 def _attend(
-    q_ptr, keys_ptr, values_ptr, places_ptr, mixed_ptr, scale, row_stride, head_stride,
-    shared, head_dim, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
+    q_ptr,
+    keys_ptr,
+    values_ptr,
+    places_ptr,
+    mixed_ptr,
+    scale,
+    row_stride,
+    head_stride,
+    shared,
+    head_dim,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
-):  # fmt: skip
+):
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     end = tl.load(places_ptr + row).to(tl.int32) + 1
     number = tl.arange(0, BLOCK_Q)
