@@ -19,6 +19,8 @@ class Batches:
         lengths = [len(example.input_ids) for example in examples]
         num_rows = settings.max_steps * settings.batch_size
         self.order = training_order(lengths, settings.batch_size, num_rows, settings.seed)
+        self.longest = max(lengths)
+        """Tokens of the longest row."""
         self._examples = examples
         self._batch_size = settings.batch_size
         self._tokens = [0, *accumulate(lengths[row] for row in self.order)]

@@ -8,12 +8,12 @@ import torch
 from tests.benchmarks.packing.job import Job, synchronize, training_examples
 from tests.benchmarks.packing.results import Gpu, Row
 from trainables.config import TrainingSettings
+from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.models.base_model import device, load_base
 from trainables.models.memory import free_memory
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Course
 from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, rounded_up
 from trainables.packing.sizing.capacity import Capacity, choose
 from trainables.packing.sizing.peak_bytes import predict
@@ -31,7 +31,7 @@ def pack_row(job: Job) -> Row:
     capacity = choose(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
     job = replace(job, num_trials=capacity.num_slots)
     examples = training_examples(settings)
-    course = Course(examples, settings)
+    batches = Batches(examples, settings)
     pack = new_pack(settings, capacity, is_fast)
     first = _round(job, pack, examples)
     if is_fast:
@@ -45,10 +45,10 @@ def pack_row(job: Job) -> Row:
         name="pack",
         settings=f"base in {base}, passes of {capacity.max_tokens} tokens",
         steps=times * job.num_steps,
-        tokens=times * (course.tokens(settings.max_steps) - course.tokens(job.num_warm_up_steps)),
+        tokens=times * (batches.tokens(settings.max_steps) - batches.tokens(job.num_warm_up_steps)),
         seconds=sum(each.seconds for each in counted),
         real_frac=counted[-1].real_frac,
-        predicted_gib=_predicted_gib(job, capacity, course) if is_fast else None,
+        predicted_gib=_predicted_gib(job, capacity, batches) if is_fast else None,
         startup_s=first.first_s - job.started_s,
         first_round_steps_per_s=capacity.num_slots * job.num_steps / first.seconds,
     )
@@ -116,10 +116,10 @@ def _round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
     return _Round(first_s=first_s, seconds=end_s - warm_s, real_frac=sum(timed) / len(timed))
 
 
-def _predicted_gib(job: Job, capacity: Capacity, course: Course) -> float:
+def _predicted_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
     """The peak that the largest of the passes should have; nothing is evaluated."""
     settings = job.settings
-    tokens, labels = largest_pass(course, settings.max_steps, job.num_trials, capacity.max_tokens)
+    tokens, labels = largest_pass(batches, settings.max_steps, job.num_trials, capacity.max_tokens)
     return predict(
         read_model_facts(settings.model),
         settings,
@@ -134,12 +134,12 @@ def _predicted_gib(job: Job, capacity: Capacity, course: Course) -> float:
 
 
 def largest_pass(
-    course: Course, num_steps: int, num_trials: int, max_tokens: int
+    batches: Batches, num_steps: int, num_trials: int, max_tokens: int
 ) -> tuple[int, int]:
     """Most tokens of a pass, and most labels, where all trials go the same way in step."""
     tokens = labels = 0
     for step in range(1, num_steps + 1):
-        rows = course.step_rows(step)
+        rows = batches.step_rows(step)
         step_tokens = num_trials * sum(len(row.input_ids) for row in rows)
         step_labels = num_trials * sum(len(row.target_ids) for row in rows)
         share = min(1.0, max_tokens / step_tokens)

@@ -22,11 +22,11 @@ from tests.benchmarks.packing.results import (
 )
 from tests.benchmarks.packing.rows import BenchArgs, run
 from trainables.config import TrainingSettings
+from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.errors import SweepAborted
 from trainables.models.memory import peak_gib
 from trainables.models.model_facts import read_model_facts
-from trainables.packing.compute.packed_batch import Course
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 SOLO_ROW = Row(
@@ -61,8 +61,8 @@ def job_of(settings: TrainingSettings, num_trials: int) -> Job:
 
 def timed_tokens(examples: list[Example], settings: TrainingSettings) -> int:
     """Of one trial's third and fourth step."""
-    course = Course(examples, settings)
-    return course.tokens(4) - course.tokens(2)
+    batches = Batches(examples, settings)
+    return batches.tokens(4) - batches.tokens(2)
 
 
 def test_rows_are_compared_with_solo_at_their_batch_size() -> None:
@@ -132,13 +132,13 @@ def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None
 def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
-    course = Course(examples, settings)
-    steps = [course.step_rows(step) for step in range(1, 5)]
+    batches = Batches(examples, settings)
+    steps = [batches.step_rows(step) for step in range(1, 5)]
     tokens = [sum(len(row.input_ids) for row in rows) for rows in steps]
     labels = [sum(len(row.target_ids) for row in rows) for rows in steps]
     assert len(set(tokens)) > 1
-    assert largest_pass(course, 4, 3, 10**6) == (3 * max(tokens), 3 * max(labels))
-    most, most_labels = largest_pass(course, 4, 3, 2 * min(tokens))
+    assert largest_pass(batches, 4, 3, 10**6) == (3 * max(tokens), 3 * max(labels))
+    most, most_labels = largest_pass(batches, 4, 3, 2 * min(tokens))
     assert most == 2 * min(tokens)
     assert max(labels) <= most_labels < 3 * max(labels)
 

@@ -20,7 +20,13 @@ from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.masks import Dropout, keep_mask, module_key
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Pass, Unit, read_table, shape_of, tabulate
+from trainables.packing.compute.packed_batch import (
+    MicroBatch,
+    PackedInputs,
+    pack_batch,
+    shape_of,
+    unpack_inputs,
+)
 from trainables.packing.compute.slot import StepResult
 from trainables.solo.rung_callback import RungReportCallback
 
@@ -58,16 +64,16 @@ def new_pack(
 
 def pass_of(
     rows: Sequence[Sequence[Example]], rates: Sequence[float] | None = None, step: int = 1
-) -> Pass:
+) -> PackedInputs:
     """Each slot's rows as a pass; a slot's number is its seed."""
     rates = rates or [0.0] * len(rows)
-    units = [
-        Unit(slot, own, 0, slot, step, rate, 1.0)
+    micro_batches = [
+        MicroBatch(slot, own, 0, slot, step, rate, 1.0)
         for slot, (own, rate) in enumerate(zip(rows, rates, strict=True))
         if own
     ]
-    table = tabulate(units, shape_of(units, len(rows), "exact"))
-    return read_table(torch.from_numpy(table.numbers), table.shape)
+    packed = pack_batch(micro_batches, shape_of(micro_batches, len(rows), "exact"))
+    return unpack_inputs(torch.from_numpy(packed.numbers), packed.shape)
 
 
 def run_pack(pack: Pack, plan: Plan | None = None) -> dict[str, list[StepResult]]:

@@ -17,7 +17,7 @@ from trainables.packing.compute.attention import attention
 from trainables.packing.compute.elementwise import Norms, fused, plain, rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
 from trainables.packing.compute.loss import label_losses
-from trainables.packing.compute.packed_batch import Pass
+from trainables.packing.compute.packed_batch import PackedInputs
 
 MODEL_TYPES = ("qwen2", "qwen3")
 
@@ -79,32 +79,32 @@ class PackedModel:
         """C."""
         return int(self.rotary.inv_freq.shape[0]) * 2
 
-    def embedded(self, batch: Pass) -> Tensor:
+    def embedded(self, inputs: PackedInputs) -> Tensor:
         """The tokens' embeddings (N, D), from which a backward pass begins its way to adapters."""
-        embedded_ND: Tensor = self.embedding_VD[batch.ids_N]
+        embedded_ND: Tensor = self.embedding_VD[inputs.ids_N]
         return embedded_ND.requires_grad_()
 
-    def hidden(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+    def hidden(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """The last layer's output (N, D), before the last norm."""
-        cos_1NC, sin_1NC = self.rotary(embedded_ND, batch.places_N[None])
+        cos_1NC, sin_1NC = self.rotary(embedded_ND, inputs.places_N[None])
         angles = (cos_1NC[0], sin_1NC[0])
         x_ND, y_ND = embedded_ND, None
         for weights, groups in zip(self.layers, self.adapters.layers, strict=True):
-            x_ND, y_ND = self._block(x_ND, y_ND, weights, groups, angles, batch)
+            x_ND, y_ND = self._block(x_ND, y_ND, weights, groups, angles, inputs)
         assert y_ND is not None
         return x_ND + y_ND
 
-    def losses(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+    def losses(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """Each slot's loss (K,), summed over its labels; a slot's NaN stays its own."""
-        labelled_LD = self.hidden(embedded_ND, batch)[batch.label_places_L]
+        labelled_LD = self.hidden(embedded_ND, inputs)[inputs.label_places_L]
         labelled_LD = rms_norm(labelled_LD, self.norm_D, self.config.rms_norm_eps)
-        losses_L = label_losses(labelled_LD, self.head_VD, batch.targets_L)
-        slots_K1 = torch.arange(len(batch.label_weights_K), device=losses_L.device)[:, None]
-        return torch.where(batch.label_slots_L == slots_K1, losses_L, 0.0).sum(dim=1)
+        losses_L = label_losses(labelled_LD, self.head_VD, inputs.targets_L)
+        slots_K1 = torch.arange(len(inputs.label_weights_K), device=losses_L.device)[:, None]
+        return torch.where(inputs.label_slots_L == slots_K1, losses_L, 0.0).sum(dim=1)
 
-    def logits(self, embedded_ND: Tensor, batch: Pass) -> Tensor:
+    def logits(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """All logits, (N, V)."""
-        hidden_ND = self.hidden(embedded_ND, batch)
+        hidden_ND = self.hidden(embedded_ND, inputs)
         normed_ND = rms_norm(hidden_ND, self.norm_D, self.config.rms_norm_eps)
         logits_NV: Tensor = normed_ND @ self.head_VD.T
         return logits_NV
@@ -125,19 +125,19 @@ class PackedModel:
         weights: LayerWeights,
         groups: tuple[LoraGroup, ...],
         angles: tuple[Tensor, Tensor],
-        batch: Pass,
+        inputs: PackedInputs,
     ) -> tuple[Tensor, Tensor]:
         """One block, in the order of operations of transformers' Qwen3DecoderLayer.
 
         The last sum of a block is left to the norm that follows it: x and y stand for x + y.
         """
         ops, eps = self.elementwise, self.config.rms_norm_eps
-        extras = (batch.segments, batch.dropout)
+        extras = (inputs.segments, inputs.dropout)
         x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.input_norm_D, eps)
         qkv_NE = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)
         sizes = (*weights.linears[0].sizes[:2], self.head_dim)
         q, k, v = ops.heads(qkv_NE, weights.head_norms, *angles, sizes, eps)
-        mixed_NE = attention(q, k, v, batch.rows).flatten(1)
+        mixed_NE = attention(q, k, v, inputs.rows).flatten(1)
         y_ND = packed_linears(mixed_NE, weights.linears[1], groups[1], *extras)
         x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.post_norm_D, eps)
         gate_up = packed_linears(normed_ND, weights.linears[2], groups[2], *extras)

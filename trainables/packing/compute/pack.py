@@ -13,14 +13,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.models.base_model import DTYPES
 from trainables.models.memory import is_out_of_memory
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
-from trainables.packing.compute.packed_batch import Course, Table, Unit, grouped, shape_of, tabulate
-from trainables.packing.compute.pass_runner import Passes
+from trainables.packing.compute.packed_batch import (
+    MicroBatch,
+    PackedBatch,
+    pack_batch,
+    shape_of,
+    split_by_size,
+)
+from trainables.packing.compute.pass_runner import PassRunner
 from trainables.packing.compute.pass_shapes import Rounding, Shape
 from trainables.packing.compute.peft_format import (
     SlotState,
@@ -75,12 +82,12 @@ class Pack:
         self._is_fast = is_fast
         self.adapters = Adapters(base.config, num_slots, max_rank, base.device)
         self.model = PackedModel(base, self.adapters, is_dequantised, is_fast, is_checkpointed)
-        self._passes = Passes(self.model, is_fast)
+        self._passes = PassRunner(self.model, is_fast)
         self._optimizer = PackedAdamW(self.adapters.params_KP, self.adapters.grads_KP, is_fast)
         self._slots: list[Slot | None] = [None] * num_slots
         self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
-        self._courses: dict[tuple[int, TrainingSettings], Course] = {}
-        self._prepared: tuple[object, list[Table]] = (None, [])
+        self._batches_by_settings: dict[tuple[int, TrainingSettings], Batches] = {}
+        self._prepared: tuple[object, list[PackedBatch]] = (None, [])
         self._handed: list[_Handed] = []
         self.last_tokens = (0, 0)
         """Real tokens and computed places of the last call of step."""
@@ -172,21 +179,21 @@ class Pack:
             if not training:
                 break
             try:
-                tables = self._hand_over(training)
+                packed_batches = self._hand_over(training)
             except RuntimeError as error:
                 self._forget_gradients()
                 if not (self._handed and is_out_of_memory(error)):
                     raise
                 break  # the next call begins with this step
-            num_real += sum(table.num_real for table in tables)
-            num_computed += sum(table.shape.num_tokens for table in tables)
+            num_real += sum(packed.num_real for packed in packed_batches)
+            num_computed += sum(packed.shape.num_tokens for packed in packed_batches)
         self.last_tokens = (num_real, num_computed)
         self._prepare()
         return self._read()
 
     def shapes_of(self, slots: Mapping[int, Slot]) -> list[Shape]:
         """Shapes of the passes in which such slots would make their next step."""
-        return [self._wanted(units) for units in self._groups(slots)]
+        return [self._wanted(group) for group in self._groups(slots)]
 
     @property
     def num_recorded(self) -> int:
@@ -215,9 +222,9 @@ class Pack:
             for slot in slots:
                 self._clear(slot)
 
-    def course(self, slot: int) -> Course:
-        """The way of a slot's trial through the rows, which counts its tokens and epochs."""
-        return self._occupied(slot).course
+    def batches(self, slot: int) -> Batches:
+        """The training rows of a slot's trial, step by step, with their tokens and epochs."""
+        return self._occupied(slot).batches
 
     def use_less_memory(self) -> bool:
         """Halve the passes after step ran out of memory; False if each holds one row already.
@@ -227,7 +234,7 @@ class Pack:
         self._forget_gradients()
         self._passes.forget()
         self._prepared = (None, [])
-        longest = max((slot.course.longest for slot in self._slots if slot is not None), default=0)
+        longest = max((slot.batches.longest for slot in self._slots if slot is not None), default=0)
         if self._max_tokens <= longest:
             return False
         self._max_tokens = max(longest, self._max_tokens // 2)
@@ -248,18 +255,18 @@ class Pack:
             if slot is not None and slot.is_training
         }
 
-    def _hand_over(self, training: Mapping[int, Slot]) -> list[Table]:
+    def _hand_over(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """Give the device the next step of these slots; its passes."""
-        tables = self._tables(training)
-        for table in tables:
-            self._passes.run(table)
+        packed_batches = self._packed_batches(training)
+        for packed in packed_batches:
+            self._passes.run(packed)
         updates = {place: slot.update() for place, slot in training.items()}
         every = [updates.get(place) for place in range(len(self._slots))]
         numbers_2K = self._optimizer.step(every, self._passes.losses_K)
         self._handed.append(_Handed(training, updates, numbers_2K))
         for slot in training.values():
             slot.step += 1
-        return tables
+        return packed_batches
 
     def _prepare(self) -> None:
         """Make the next step's passes, while a GPU is still at work on those before."""
@@ -267,8 +274,8 @@ class Pack:
         if not training:
             return
         try:
-            for table in self._tables(training):
-                self._passes.prepare(table.shape)
+            for packed in self._packed_batches(training):
+                self._passes.prepare(packed.shape)
         except RuntimeError as error:  # told by the step itself, once those before it are read
             if not is_out_of_memory(error):
                 raise
@@ -291,28 +298,33 @@ class Pack:
         self.adapters.grads_KP.zero_()
         self._passes.losses_K.zero_()
 
-    def _tables(self, training: Mapping[int, Slot]) -> list[Table]:
+    def _packed_batches(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """The passes of the next step."""
         key = tuple((place, id(slot), slot.step) for place, slot in training.items())
         if key != self._prepared[0]:
-            self._prepared = (key, [self._table(units) for units in self._groups(training)])
+            self._prepared = (key, [self._pack(group) for group in self._groups(training)])
         return self._prepared[1]
 
-    def _groups(self, slots: Mapping[int, Slot]) -> list[list[Unit]]:
+    def _groups(self, slots: Mapping[int, Slot]) -> list[list[MicroBatch]]:
         """What goes through the model together."""
-        units = [u for k, slot in slots.items() for u in slot.units(k, self._max_tokens)]
-        return grouped(units, [unit.num_tokens for unit in units], self._max_tokens)
+        most = self._max_tokens
+        micro_batches = [part for k, slot in slots.items() for part in slot.micro_batches(k, most)]
+        return split_by_size(micro_batches, [part.num_tokens for part in micro_batches], most)
 
-    def _table(self, units: Sequence[Unit]) -> Table:
-        return tabulate(units, self._passes.shape_for(self._wanted(units)))
+    def _pack(self, micro_batches: Sequence[MicroBatch]) -> PackedBatch:
+        return pack_batch(micro_batches, self._passes.shape_for(self._wanted(micro_batches)))
 
-    def _wanted(self, units: Sequence[Unit]) -> Shape:
-        return shape_of(units, len(self._slots), self._rounding(units))
+    def _wanted(self, micro_batches: Sequence[MicroBatch]) -> Shape:
+        return shape_of(micro_batches, len(self._slots), self._rounding(micro_batches))
 
-    def _rounding(self, units: Sequence[Unit]) -> Rounding:
+    def _rounding(self, micro_batches: Sequence[MicroBatch]) -> Rounding:
         if not self._is_fast:
             return "exact"
-        flop = 4 * self.model.num_weights * sum(unit.num_tokens for unit in units)
+        flop = (
+            4
+            * self.model.num_weights
+            * sum(micro_batch.num_tokens for micro_batch in micro_batches)
+        )
         return "recurring" if flop < LAUNCH_BOUND_FLOP else "fine"
 
     def _place(
@@ -333,15 +345,18 @@ class Pack:
         self._fill(self._optimizer.exp_avg_KP, slot, params, state.exp_avg)
         self._fill(self._optimizer.exp_avg_sq_KP, slot, params, state.exp_avg_sq)
         self.adapters.set_scaling(slot, scaling(params), params.target_modules)
-        course = self._course(examples, trial.settings)
-        self._slots[slot] = Slot(trial, course, state.step)
+        batches = self._batches(examples, trial.settings)
+        self._slots[slot] = Slot(trial, batches, state.step)
 
-    def _course(self, examples: Sequence[Example], settings: TrainingSettings) -> Course:
-        """Trials of one seed go the same way; to lay it out takes longer than to enter a slot."""
-        key = (id(examples), settings)  # which the course keeps alive
-        if key not in self._courses:
-            self._courses[key] = Course(examples, settings)
-        return self._courses[key]
+    def _batches(self, examples: Sequence[Example], settings: TrainingSettings) -> Batches:
+        """Trials of one sweep share their batches; to order the rows takes longer than to join."""
+        key = (
+            id(examples),
+            settings,
+        )  # the batches keep the examples alive, so the id stays theirs
+        if key not in self._batches_by_settings:
+            self._batches_by_settings[key] = Batches(examples, settings)
+        return self._batches_by_settings[key]
 
     def _fill(
         self, rows_KP: Tensor, slot: int, params: Hyperparameters, values: dict[str, Tensor]

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import TrainingSettings
-from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.packing.compute.attention import Rows
 from trainables.packing.compute.masks import Dropout, row_key, threshold
@@ -29,13 +27,12 @@ from trainables.packing.compute.pass_shapes import (
     rounded_up,
 )
 from trainables.packing.compute.segments import NO_SLOT, Segments
-from trainables.packing.compute.transfer import copy_to_device
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Unit:
+class MicroBatch:
     """Rows of one slot that go through the model together."""
 
     slot: int
@@ -55,7 +52,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Table:
+class PackedBatch:
     """One pass as one row of numbers, so that one copy brings it to the device."""
 
     shape: Shape
@@ -65,8 +62,8 @@ class Table:
     """Tokens that are not there to fill up."""
 
 
-class Pass(NamedTuple):
-    """The tensors of one pass, views of its table."""
+class PackedInputs(NamedTuple):
+    """The tensors of one pass, views of its numbers."""
 
     ids_N: Tensor
     places_N: Tensor
@@ -82,28 +79,7 @@ class Pass(NamedTuple):
     label_weights_K: Tensor
 
 
-class Course:
-    """A trial's way through the common order, which every trial of a sweep goes from its start."""
-
-    def __init__(self, examples: Sequence[Example], settings: TrainingSettings) -> None:
-        self._batches = Batches(examples, settings)
-        self.longest = max(len(example.input_ids) for example in examples)
-        """Tokens of the longest row."""
-
-    def step_rows(self, step: int) -> list[Example]:
-        """Examples of the step-th optimizer step, counted from 1."""
-        return self._batches.step_rows(step)
-
-    def tokens(self, step: int) -> int:
-        """Real tokens of the first step steps."""
-        return self._batches.tokens(step)
-
-    def epoch(self, step: int) -> float:
-        """Passes over the rows after the first step steps."""
-        return self._batches.epoch(step)
-
-
-def grouped(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
+def split_by_size(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
     """The items in their order, as many together as most allows, one at least."""
     groups: list[list[Item]] = []
     room = 0
@@ -116,22 +92,22 @@ def grouped(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list
     return groups
 
 
-def shape_of(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Shape:
-    """The shape of these units' pass.
+def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Rounding) -> Shape:
+    """The shape of these micro-batches' pass.
 
     Args:
-        units: not empty.
+        micro_batches: not empty.
         num_slots: K.
         rounding: of its sizes.
     """
-    rows = [row for unit in units for row in unit.rows]
+    rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
     longest_row = max(len(row.input_ids) for row in rows)
     tokens: dict[int, int] = {}
-    for unit in units:
-        tokens[unit.slot] = tokens.get(unit.slot, 0) + unit.num_tokens
+    for micro_batch in micro_batches:
+        tokens[micro_batch.slot] = tokens.get(micro_batch.slot, 0) + micro_batch.num_tokens
     num_labels = sum(len(row.target_ids) for row in rows)
     num_tokens, num_rows = sum(tokens.values()), len(rows)
-    has_dropout = any(unit.lora_dropout for unit in units)
+    has_dropout = any(micro_batch.lora_dropout for micro_batch in micro_batches)
     if rounding == "exact":
         longest = (longest_row, max(tokens.values()))
         return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
@@ -149,14 +125,14 @@ def shape_of(units: Sequence[Unit], num_slots: int, rounding: Rounding) -> Shape
     )
 
 
-def tabulate(units: Sequence[Unit], shape: Shape) -> Table:
-    """The pass of these units, which are in the order of their slots.
+def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch:
+    """The pass of these micro-batches, which are in the order of their slots.
 
     Args:
-        units: not empty.
+        micro_batches: not empty.
         shape: shape_of them, or one that holds it.
     """
-    rows = [row for unit in units for row in unit.rows]
+    rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
     lengths = np.array([len(row.input_ids) for row in rows])
     num_real = int(lengths.sum())
     numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
@@ -166,19 +142,14 @@ def tabulate(units: Sequence[Unit], shape: Shape) -> Table:
     parts["rows"][1:] = ends
     starts = np.concatenate([[0], ends[:-1]])
     parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
-    _fill_slots(parts, units)
+    _fill_slots(parts, micro_batches)
     _fill_blocks(parts, num_real, shape.num_tokens)
-    _fill_labels(parts, rows, starts, units, shape.num_slots, shape.num_tokens)
-    return Table(shape, numbers, num_real)
+    _fill_labels(parts, rows, starts, micro_batches, shape.num_slots, shape.num_tokens)
+    return PackedBatch(shape, numbers, num_real)
 
 
-def on_device(table: Table, device: torch.device) -> Tensor:
-    """The table's numbers there."""
-    return copy_to_device(torch.from_numpy(table.numbers), device)
-
-
-def read_table(numbers: Tensor, shape: Shape) -> Pass:
-    """The tensors of a table that is on the device."""
+def unpack_inputs(numbers: Tensor, shape: Shape) -> PackedInputs:
+    """The tensors of a pass whose numbers are on the device."""
     parts = dict(zip(shape.sizes, torch.split(numbers, list(shape.sizes.values())), strict=True))
     floats = {name: parts[name].view(torch.float32) for name in ("scales", "label_weights")}
     slots_N = parts["slots"]
@@ -189,7 +160,7 @@ def read_table(numbers: Tensor, shape: Shape) -> Pass:
     segments = Segments(
         parts["bounds"].view(-1, 2), parts["blocks"].view(-1, 3), slots_N, shape.longest_slot
     )
-    return Pass(
+    return PackedInputs(
         ids_N=parts["ids"],
         places_N=parts["places"],
         rows=Rows(parts["rows"], shape.longest_row),
@@ -213,24 +184,27 @@ def _parts(numbers: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
     return dict(zip(shape.sizes, np.split(numbers, ends), strict=True))
 
 
-def _fill_slots(parts: dict[str, np.ndarray], units: Sequence[Unit]) -> None:
+def _fill_slots(parts: dict[str, np.ndarray], micro_batches: Sequence[MicroBatch]) -> None:
     """Where each slot's tokens are, and what its dropout is."""
     bounds, words = parts["bounds"].reshape(-1, 2), parts["words"].reshape(-1, 2)
     scales, weights = (parts[name].view(np.float32) for name in ("scales", "label_weights"))
     start = 0
-    for unit in units:
-        end = start + unit.num_tokens
-        slot = unit.slot
+    for micro_batch in micro_batches:
+        end = start + micro_batch.num_tokens
+        slot = micro_batch.slot
         bounds[slot] = (bounds[slot, 0] if bounds[slot, 1] else start, end)
         parts["slots"][start:end] = slot
-        parts["thresholds"][slot] = threshold(unit.lora_dropout)
-        scales[slot] = 1.0 / (1.0 - unit.lora_dropout)
-        weights[slot] = unit.label_weight
-        if unit.lora_dropout:
+        parts["thresholds"][slot] = threshold(micro_batch.lora_dropout)
+        scales[slot] = 1.0 / (1.0 - micro_batch.lora_dropout)
+        weights[slot] = micro_batch.label_weight
+        if micro_batch.lora_dropout:
             keys = [
-                row_key(unit.seed, unit.step, unit.first_row + i) for i in range(len(unit.rows))
+                row_key(micro_batch.seed, micro_batch.step, micro_batch.first_row + i)
+                for i in range(len(micro_batch.rows))
             ]
-            words[start:end] = np.repeat(keys, [len(row.input_ids) for row in unit.rows], axis=0)
+            words[start:end] = np.repeat(
+                keys, [len(row.input_ids) for row in micro_batch.rows], axis=0
+            )
         start = end
 
 
@@ -249,7 +223,7 @@ def _fill_labels(
     parts: dict[str, np.ndarray],
     rows: Sequence[Example],
     starts: np.ndarray,
-    units: Sequence[Unit],
+    micro_batches: Sequence[MicroBatch],
     num_slots: int,
     num_tokens: int,
 ) -> None:
@@ -261,6 +235,6 @@ def _fill_labels(
     parts["label_places"][:] = np.arange(len(parts["label_places"])) % num_tokens
     parts["label_places"][:num_labels] = np.repeat(firsts, counts) + within
     parts["targets"][:num_labels] = np.concatenate([row.target_ids for row in rows])
-    row_slots = [unit.slot for unit in units for _ in unit.rows]
+    row_slots = [micro_batch.slot for micro_batch in micro_batches for _ in micro_batch.rows]
     parts["label_slots"][:] = num_slots
     parts["label_slots"][:num_labels] = np.repeat(row_slots, counts)

@@ -5,14 +5,15 @@ from torch import Tensor
 
 from trainables.packing.compute.graphs import recorded
 from trainables.packing.compute.model import PackedModel
-from trainables.packing.compute.packed_batch import Table, on_device, read_table
+from trainables.packing.compute.packed_batch import PackedBatch, unpack_inputs
 from trainables.packing.compute.pass_shapes import Shape, ShapeChoice
+from trainables.packing.compute.transfer import copy_to_device
 
 MAX_GRAPHS = 256
 """Recorded shapes that are kept: each is some ten megabytes of launches."""
 
 
-class Passes:
+class PassRunner:
     """Adds the losses and gradients of passes up.
 
     Args:
@@ -42,23 +43,23 @@ class Passes:
             return wanted
         return self._choice.among(self._graphs, wanted)
 
-    def run(self, table: Table) -> None:
+    def run(self, packed: PackedBatch) -> None:
         """Add one pass; returns before the GPU has done it.
 
         Raises:
             torch.OutOfMemoryError: the gradients are then of no use.
         """
-        numbers = on_device(table, self._device)
-        if not (self._is_graphed and table.shape.recurs):
-            self._run(numbers, table.shape)
-        elif table.shape.has_dropout not in self._warm:  # kernels are made here, not in a graph
-            self._run(numbers, table.shape)
-            self._warm.add(table.shape.has_dropout)
+        numbers = copy_to_device(torch.from_numpy(packed.numbers), self._device)
+        if not (self._is_graphed and packed.shape.recurs):
+            self._run(numbers, packed.shape)
+        elif packed.shape.has_dropout not in self._warm:  # kernels are made here, not in a graph
+            self._run(numbers, packed.shape)
+            self._warm.add(packed.shape.has_dropout)
             del numbers
             torch.cuda.empty_cache()
         else:
-            graph, inputs = self._graph(table.shape)
-            inputs.copy_(numbers)
+            graph, graph_numbers = self._graph(packed.shape)
+            graph_numbers.copy_(numbers)
             graph.replay()
 
     def prepare(self, shape: Shape) -> None:
@@ -79,9 +80,9 @@ class Passes:
             torch.cuda.empty_cache()
 
     def _run(self, numbers: Tensor, shape: Shape) -> None:
-        batch = read_table(numbers, shape)
-        embedded_ND = self._model.embedded(batch)
-        losses_K = self._model.losses(embedded_ND, batch) * batch.label_weights_K
+        inputs = unpack_inputs(numbers, shape)
+        embedded_ND = self._model.embedded(inputs)
+        losses_K = self._model.losses(embedded_ND, inputs) * inputs.label_weights_K
         torch.autograd.grad(losses_K.sum(), embedded_ND)
         self.losses_K += losses_K.detach()
 
@@ -90,13 +91,13 @@ class Passes:
             if len(self._graphs) == MAX_GRAPHS:  # they share too much for one to go
                 self.forget()
             size = sum(shape.sizes.values())
-            inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
+            numbers = torch.zeros(size, dtype=torch.int32, device=self._device)
             graph = torch.cuda.CUDAGraph()
             if all(shape.num_tokens > one.num_tokens for one in self._graphs):
                 torch.cuda.empty_cache()  # one that is no larger needs no more memory
             assert self._stream is not None
             with recorded(graph, self._stream, self._pool):
-                self._run(inputs, shape)
-            self._graphs[shape] = (graph, inputs)
+                self._run(numbers, shape)
+            self._graphs[shape] = (graph, numbers)
             self.num_recorded += 1
         return self._graphs[shape]

@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 
 from trainables.config import Hyperparameters, TrialConfig
+from trainables.data.batches import Batches
 from trainables.models.lora_settings import warmup_steps
 from trainables.packing.compute.optimizer import SlotUpdate
-from trainables.packing.compute.packed_batch import Course, Unit, grouped
+from trainables.packing.compute.packed_batch import MicroBatch, split_by_size
 from trainables.packing.compute.schedule import learning_rate
 
 
@@ -35,7 +36,7 @@ class Slot:
     """A trial in its place."""
 
     trial: TrialConfig
-    course: Course
+    batches: Batches
     step: int
     """Optimizer steps done, or handed to the device."""
     has_failed: bool = False
@@ -45,20 +46,20 @@ class Slot:
         """Whether it has a step to make."""
         return not self.has_failed and self.step < self.trial.settings.max_steps
 
-    def units(self, place: int, max_tokens: int) -> list[Unit]:
-        """The rows of its next step, in as few units as max_tokens allows.
+    def micro_batches(self, place: int, max_tokens: int) -> list[MicroBatch]:
+        """The rows of its next step, in as few micro-batches as max_tokens allows.
 
         How they are cut follows from the trial alone, so that its sums round alike beside any
         neighbours.
         """
         step = self.step + 1
-        rows = self.course.step_rows(step)
+        rows = self.batches.step_rows(step)
         label_weight = 1.0 / sum(len(row.target_ids) for row in rows)
-        units: list[Unit] = []
+        micro_batches: list[MicroBatch] = []
         first = 0
-        for part in grouped(rows, [len(row.input_ids) for row in rows], max_tokens):
-            units.append(
-                Unit(
+        for part in split_by_size(rows, [len(row.input_ids) for row in rows], max_tokens):
+            micro_batches.append(
+                MicroBatch(
                     slot=place,
                     rows=part,
                     first_row=first,
@@ -69,7 +70,7 @@ class Slot:
                 )
             )
             first += len(part)
-        return units
+        return micro_batches
 
     def update(self) -> SlotUpdate:
         """Its next optimizer step."""

@@ -177,7 +177,7 @@ class PackLoop:
         self._tenants[slot] = Tenant(
             lease=lease,
             slot=slot,
-            course=self._pack.course(slot),
+            batches=self._pack.batches(slot),
             step=step,
             reported_step=step,
             seconds=last.seconds if last else 0.0,
@@ -216,8 +216,8 @@ class PackLoop:
         """Real tokens of steps by trial; that of a trial that has failed in it counts too."""
         found: Counter[str] = Counter()
         for result in results:
-            course = self._tenants[result.slot].course
-            found[result.trial_id] += course.tokens(result.step) - course.tokens(result.step - 1)
+            batches = self._tenants[result.slot].batches
+            found[result.trial_id] += batches.tokens(result.step) - batches.tokens(result.step - 1)
         return found
 
     def _num_ahead(self) -> int:

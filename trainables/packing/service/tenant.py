@@ -6,8 +6,8 @@ from pathlib import Path
 
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import TrialConfig, TrialReport
+from trainables.data.batches import Batches
 from trainables.models.memory import peak_gib
-from trainables.packing.compute.packed_batch import Course
 from trainables.packing.compute.slot import StepResult
 from trainables.packing.service.leases import Lease
 
@@ -18,7 +18,7 @@ class Tenant:
 
     lease: Lease
     slot: int
-    course: Course
+    batches: Batches
     step: int
     """Optimizer steps done."""
     reported_step: int
@@ -79,15 +79,15 @@ class Tenant:
             charged_s: what the pack has charged the trial with so far.
         """
         self.seconds += self.training_s + evaluation_s
-        tokens = self.course.tokens(self.step)
-        new_tokens = tokens - self.course.tokens(self.reported_step)
+        tokens = self.batches.tokens(self.step)
+        new_tokens = tokens - self.batches.tokens(self.reported_step)
         made = TrialReport(
             trial_id=self.trial.trial_id,
             step=self.step,
             metrics=metrics,
             train_loss=math.fsum(self.losses) / len(self.losses),
             learning_rate=self.learning_rate,
-            epoch=self.course.epoch(self.step),
+            epoch=self.batches.epoch(self.step),
             tokens=tokens,
             tokens_per_s=new_tokens / self.training_s,
             seconds=self.seconds,

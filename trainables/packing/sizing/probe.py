@@ -9,11 +9,11 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.data.batches import Batches
 from trainables.data.rows import Row
 from trainables.data.tokens import Example
 from trainables.models.memory import free_memory, is_out_of_memory
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Course
 from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.pace import Pace
@@ -62,7 +62,7 @@ def measure_pace(
         warms_up: do everything once before it is timed, as a GPU needs it.
     """
     began_s = time.perf_counter()
-    course = Course(examples, settings)
+    batches = Batches(examples, settings)
     trials = _trials(kinds, settings, capacity.num_slots)
     try:
         for slot, trial in enumerate(trials):
@@ -70,7 +70,7 @@ def measure_pace(
         launch_s, row_s, batch_rows = _evaluation(
             pack, rows, scorer_of, settings, capacity, warms_up
         )
-        step = mean_step(course, settings.max_steps)
+        step = mean_step(batches, settings.max_steps)
         steps_s, record_s = _steps(pack, step, capacity, warms_up)
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -91,21 +91,21 @@ def measure_pace(
         row_s=row_s,
         batch_rows=batch_rows,
         record_s=record_s,
-        recordings=count_recordings(pack.shapes_of, course, trials) if record_s else {},
+        recordings=count_recordings(pack.shapes_of, batches, trials) if record_s else {},
         probe_s=time.perf_counter() - began_s,
     )
 
 
-def mean_step(course: Course, max_steps: int) -> int:
+def mean_step(batches: Batches, max_steps: int) -> int:
     """The step, counted from 1, whose tokens are nearest to the mean of all steps.
 
     Neither the first nor the last, if there are others: a step is as fast as it is in the midst of
     training if the one before has prepared it, and it prepares another.
     """
-    mean = course.tokens(max_steps) / max_steps
+    mean = batches.tokens(max_steps) / max_steps
     return min(
         range(2, max_steps) if max_steps > 2 else range(1, max_steps + 1),
-        key=lambda step: abs(course.tokens(step) - course.tokens(step - 1) - mean),
+        key=lambda step: abs(batches.tokens(step) - batches.tokens(step - 1) - mean),
     )
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from trainables.config import TrialConfig
-from trainables.packing.compute.packed_batch import Course
+from trainables.data.batches import Batches
 from trainables.packing.compute.pass_shapes import Shape, ShapeChoice
 from trainables.packing.compute.slot import Slot
 
@@ -22,7 +22,7 @@ ShapesOf = Callable[[Mapping[int, Slot]], list[Shape]]
 
 
 def count_recordings(
-    shapes_of: ShapesOf, course: Course, trials: Sequence[TrialConfig]
+    shapes_of: ShapesOf, batches: Batches, trials: Sequence[TrialConfig]
 ) -> dict[int, int]:
     """Graphs that are there after so many steps, by steps: powers of two.
 
@@ -34,23 +34,25 @@ def count_recordings(
     choice = ShapeChoice()
     recorded: set[Shape] = set()
     found: dict[int, int] = {}
-    live = {place: Slot(trial, course, 0) for place, trial in enumerate(trials)}
+    live = {place: Slot(trial, batches, 0) for place, trial in enumerate(trials)}
     for done in range(1, COUNTED_STEPS + 1):
         recorded.update(choice.among(recorded, one) for one in shapes_of(live) if one.recurs)
         if done.bit_count() == 1:
             found[done] = len(recorded)
         if done % HOLD_STEPS == 0:
-            live = _redrawn(draw, course, trials)
+            live = _redrawn(draw, batches, trials)
         else:
             for slot in live.values():
                 slot.step = (slot.step + 1) % slot.trial.settings.max_steps
     return found
 
 
-def _redrawn(draw: random.Random, course: Course, trials: Sequence[TrialConfig]) -> dict[int, Slot]:
+def _redrawn(
+    draw: random.Random, batches: Batches, trials: Sequence[TrialConfig]
+) -> dict[int, Slot]:
     """Some of the trials, each somewhere on its way."""
     num_live = draw.randint(1, len(trials))
     return {
-        place: Slot(trial, course, draw.randrange(trial.settings.max_steps))
+        place: Slot(trial, batches, draw.randrange(trial.settings.max_steps))
         for place, trial in enumerate(trials[:num_live])
     }

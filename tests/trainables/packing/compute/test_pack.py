@@ -27,7 +27,7 @@ from tests.trainables.packing.small_packs import (
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Pass
+from trainables.packing.compute.packed_batch import PackedInputs
 
 PLAIN = Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=3e-3)
 SCALED = Hyperparameters(
@@ -137,7 +137,7 @@ def count_passes(pack: Pack) -> list[int]:
     calls: list[int] = []
     whole = pack.model.losses
 
-    def counted(embedded_ND: torch.Tensor, batch: Pass) -> torch.Tensor:
+    def counted(embedded_ND: torch.Tensor, batch: PackedInputs) -> torch.Tensor:
         calls.append(len(embedded_ND))
         return whole(embedded_ND, batch)
 
@@ -158,7 +158,7 @@ def test_less_memory_changes_no_number(
     whole = pack.model.losses
     limit = 500
 
-    def fill_memory(embedded_ND: torch.Tensor, batch: Pass) -> torch.Tensor:
+    def fill_memory(embedded_ND: torch.Tensor, batch: PackedInputs) -> torch.Tensor:
         if len(embedded_ND) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(embedded_ND, batch)

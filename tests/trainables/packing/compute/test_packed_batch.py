@@ -12,13 +12,12 @@ from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.packing.compute.masks import row_key
 from trainables.packing.compute.packed_batch import (
-    Course,
-    Pass,
-    Unit,
-    grouped,
-    read_table,
+    MicroBatch,
+    PackedInputs,
+    pack_batch,
     shape_of,
-    tabulate,
+    split_by_size,
+    unpack_inputs,
 )
 from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, STEPS_AN_OCTAVE, Rounding
 
@@ -27,13 +26,15 @@ some_rows = st.lists(st.builds(Example, ids, ids), min_size=1, max_size=3)
 some_groups = st.lists(some_rows | st.none(), min_size=1, max_size=4).filter(any)
 
 
-def unit_of(slot: int, rows: list[Example], rate: float = 0.25, first_row: int = 0) -> Unit:
-    return Unit(slot, rows, first_row, 7, 3, rate, 0.5)
+def micro_batch_of(
+    slot: int, rows: list[Example], rate: float = 0.25, first_row: int = 0
+) -> MicroBatch:
+    return MicroBatch(slot, rows, first_row, 7, 3, rate, 0.5)
 
 
-def pass_of(units: list[Unit], num_slots: int, rounding: Rounding) -> Pass:
-    table = tabulate(units, shape_of(units, num_slots, rounding))
-    return read_table(torch.from_numpy(table.numbers), table.shape)
+def pass_of(micro_batches: list[MicroBatch], num_slots: int, rounding: Rounding) -> PackedInputs:
+    packed = pack_batch(micro_batches, shape_of(micro_batches, num_slots, rounding))
+    return unpack_inputs(torch.from_numpy(packed.numbers), packed.shape)
 
 
 @budget(max_examples=40, deadline=None)
@@ -41,8 +42,8 @@ def pass_of(units: list[Unit], num_slots: int, rounding: Rounding) -> Pass:
 def test_every_token_and_label_is_in_its_place(
     groups: list[list[Example] | None], rounding: Rounding
 ) -> None:
-    units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    batch = pass_of(units, len(groups), rounding)
+    micro_batches = [micro_batch_of(slot, rows) for slot, rows in enumerate(groups) if rows]
+    batch = pass_of(micro_batches, len(groups), rounding)
     found_labels = labels_by_slot(batch, len(groups))
     row_number = token = 0
     for slot, rows in enumerate(groups):
@@ -61,7 +62,7 @@ def test_every_token_and_label_is_in_its_place(
             row_number, token = row_number + 1, stop
 
 
-def labels_by_slot(batch: Pass, num_slots: int) -> list[list[int]]:
+def labels_by_slot(batch: PackedInputs, num_slots: int) -> list[list[int]]:
     """The labels; the token after a label's place must be the label."""
     found: list[list[int]] = [[] for _ in range(num_slots + 1)]
     parts = (batch.label_places_L, batch.targets_L, batch.label_slots_L)
@@ -76,11 +77,11 @@ def labels_by_slot(batch: Pass, num_slots: int) -> list[list[int]]:
 def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
     groups: list[list[Example] | None],
 ) -> None:
-    units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    table = tabulate(units, shape_of(units, len(groups), "recurring"))
-    batch = read_table(torch.from_numpy(table.numbers), table.shape)
-    num_real = sum(unit.num_tokens for unit in units)
-    assert table.num_real == num_real
+    micro_batches = [micro_batch_of(slot, rows) for slot, rows in enumerate(groups) if rows]
+    packed = pack_batch(micro_batches, shape_of(micro_batches, len(groups), "recurring"))
+    batch = unpack_inputs(torch.from_numpy(packed.numbers), packed.shape)
+    num_real = sum(micro_batch.num_tokens for micro_batch in micro_batches)
+    assert packed.num_real == num_real
     assert len(batch.ids_N) - num_real < max(BLOCK_TOKENS, num_real / STEPS_AN_OCTAVE + 1)
     assert int(batch.rows.bounds_S1[-1]) == len(batch.ids_N)
     lengths = np.diff(batch.rows.bounds_S1.numpy())
@@ -93,8 +94,8 @@ def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
 def test_blocks_cover_every_slot_once_and_no_other_token(
     groups: list[list[Example] | None], rounding: Rounding
 ) -> None:
-    units = [unit_of(slot, rows) for slot, rows in enumerate(groups) if rows]
-    batch = pass_of(units, len(groups), rounding)
+    micro_batches = [micro_batch_of(slot, rows) for slot, rows in enumerate(groups) if rows]
+    batch = pass_of(micro_batches, len(groups), rounding)
     owners = torch.full((len(batch.ids_N),), -1)
     for slot, first, end in batch.segments.blocks_B3.tolist():
         assert 0 <= end - first <= BLOCK_TOKENS
@@ -109,21 +110,21 @@ def test_blocks_cover_every_slot_once_and_no_other_token(
 def test_passes_of_a_task_have_few_shapes(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
-    course = Course(examples, longer(settings, 60))
+    batches = Batches(examples, longer(settings, 60))
     shapes = set()
     for step in range(1, 41):
-        rows = [course.step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
-        units = [unit_of(slot, own) for slot, own in enumerate(rows)]
-        shapes.add(tabulate(units, shape_of(units, 8, "recurring")).shape)
+        rows = [batches.step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
+        micro_batches = [micro_batch_of(slot, own) for slot, own in enumerate(rows)]
+        shapes.add(pack_batch(micro_batches, shape_of(micro_batches, 8, "recurring")).shape)
     assert len(shapes) < 8
 
 
 def test_dropout_words_count_rows_across_units() -> None:
-    batch = pass_of([unit_of(0, [Example([1], [2])], first_row=4)], 1, "exact")
+    batch = pass_of([micro_batch_of(0, [Example([1], [2])], first_row=4)], 1, "exact")
     assert batch.dropout is not None
     assert batch.dropout.words_N2.tolist() == [list(row_key(7, 3, 4))] * 2
     assert batch.label_weights_K.tolist() == [0.5]
-    assert pass_of([unit_of(0, [Example([1], [2])], rate=0.0)], 1, "exact").dropout is None
+    assert pass_of([micro_batch_of(0, [Example([1], [2])], rate=0.0)], 1, "exact").dropout is None
 
 
 @budget(max_examples=40, deadline=None)
@@ -131,7 +132,7 @@ def test_dropout_words_count_rows_across_units() -> None:
 def test_groups_hold_the_items_in_order_and_no_more_than_fits(
     lengths: list[int], most: int
 ) -> None:
-    made = grouped(list(enumerate(lengths)), lengths, most)
+    made = split_by_size(list(enumerate(lengths)), lengths, most)
     assert [item for together in made for item in together] == list(enumerate(lengths))
     sizes = [sum(size for _, size in together) for together in made]
     assert all(len(one) == 1 or size <= most for one, size in zip(made, sizes, strict=True))
@@ -141,12 +142,12 @@ def test_groups_hold_the_items_in_order_and_no_more_than_fits(
 
 def test_course_is_the_common_order(settings: TrainingSettings, examples: list[Example]) -> None:
     whole = Batches(examples, longer(settings, 30))
-    course = Course(examples, settings)
-    rows = [course.step_rows(step) for step in range(1, 5)]
+    batches = Batches(examples, settings)
+    rows = [batches.step_rows(step) for step in range(1, 5)]
     assert rows == [whole.step_rows(step) for step in range(1, 5)]
-    assert course.tokens(2) == sum(len(row.input_ids) for step in rows[:2] for row in step)
-    assert course.epoch(2) == 2 * settings.batch_size / len(examples)
-    assert course.longest == max(len(example.input_ids) for example in examples)
+    assert batches.tokens(2) == sum(len(row.input_ids) for step in rows[:2] for row in step)
+    assert batches.epoch(2) == 2 * settings.batch_size / len(examples)
+    assert batches.longest == max(len(example.input_ids) for example in examples)
 
 
 @given(some_groups, some_groups)
@@ -155,23 +156,26 @@ def test_a_shape_that_holds_another_has_room_for_its_rows(
 ) -> None:
     num_slots = max(len(groups), len(others))
     first, second = (
-        [unit_of(slot, rows) for slot, rows in enumerate(some) if rows] for some in (groups, others)
+        [micro_batch_of(slot, rows) for slot, rows in enumerate(some) if rows]
+        for some in (groups, others)
     )
-    wanted, other = (shape_of(units, num_slots, "recurring") for units in (first, second))
+    wanted, other = (
+        shape_of(micro_batches, num_slots, "recurring") for micro_batches in (first, second)
+    )
     assert wanted.holds(wanted)
     if not other.holds(wanted):
         return
-    exact = tabulate(first, wanted)
-    table = tabulate(first, other)
+    exact = pack_batch(first, wanted)
+    packed = pack_batch(first, other)
     numbers, expected = (
-        read_table(torch.from_numpy(one.numbers), one.shape) for one in (table, exact)
+        unpack_inputs(torch.from_numpy(one.numbers), one.shape) for one in (packed, exact)
     )
-    num_real = table.num_real
+    num_real = packed.num_real
     assert num_real == exact.num_real
     assert numbers.rows.bounds_S1[-1] == other.num_tokens
     for name in ("ids_N", "places_N"):
         assert torch.equal(getattr(numbers, name)[:num_real], getattr(expected, name)[:num_real])
-    num_labels = sum(len(row.target_ids) for unit in first for row in unit.rows)
+    num_labels = sum(len(row.target_ids) for micro_batch in first for row in micro_batch.rows)
     for name in ("label_places_L", "targets_L", "label_slots_L"):
         found = getattr(numbers, name)
         assert torch.equal(found[:num_labels], getattr(expected, name)[:num_labels])

@@ -17,7 +17,7 @@ from trainables.packing.compute.lora import (
     packed_linears,
 )
 from trainables.packing.compute.masks import keep_mask, module_key
-from trainables.packing.compute.packed_batch import Pass
+from trainables.packing.compute.packed_batch import PackedInputs
 
 SLOTS, FEATURES, RANK = 4, 6, 5
 OUTS = (7, 3)
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
     x_ND: Tensor
     linears: FrozenLinears
     group: LoraGroup
-    batch: Pass
+    batch: PackedInputs
 
 
 @pytest.fixture

@@ -31,7 +31,13 @@ from trainables.packing.compute.elementwise import rms_norm
 from trainables.packing.compute.masks import Dropout
 from trainables.packing.compute.model import PackedModel, require_supported
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Pass, Unit, read_table, shape_of, tabulate
+from trainables.packing.compute.packed_batch import (
+    MicroBatch,
+    PackedInputs,
+    pack_batch,
+    shape_of,
+    unpack_inputs,
+)
 
 SIZES = {
     "vocab_size": 50,
@@ -75,7 +81,7 @@ def example(num_tokens: int, vocabulary: int = 50) -> Example:
     return Example(torch.randint(0, vocabulary, (num_tokens,)).tolist(), [])
 
 
-def bounds(batch: Pass) -> list[tuple[int, int]]:
+def bounds(batch: PackedInputs) -> list[tuple[int, int]]:
     """First token of each row, and the one after its last."""
     ends = batch.rows.bounds_S1.tolist()
     return list(itertools.pairwise(ends))
@@ -135,13 +141,16 @@ def test_what_fills_up_a_pass_changes_nothing(
     adapters.params_KP.normal_(std=0.02)
     adapters.scaling_K7.fill_(1.0)
     packed = PackedModel(base, adapters, True, False)
-    units = [Unit(0, examples[:3], 0, 7, 1, 0.3, 1.0), Unit(2, examples[3:5], 0, 7, 1, 0.0, 1.0)]
+    micro_batches = [
+        MicroBatch(0, examples[:3], 0, 7, 1, 0.3, 1.0),
+        MicroBatch(2, examples[3:5], 0, 7, 1, 0.0, 1.0),
+    ]
     found = []
     for rounding in ("exact", "recurring", "fine"):
-        table = tabulate(units, shape_of(units, 3, rounding))
-        batch = read_table(torch.from_numpy(table.numbers), table.shape)
-        embedded_ND = packed.embedded(batch)
-        losses_K = packed.losses(embedded_ND, batch)
+        batch = pack_batch(micro_batches, shape_of(micro_batches, 3, rounding))
+        inputs = unpack_inputs(torch.from_numpy(batch.numbers), batch.shape)
+        embedded_ND = packed.embedded(inputs)
+        losses_K = packed.losses(embedded_ND, inputs)
         torch.autograd.grad(losses_K.sum(), embedded_ND)
         found.append((losses_K.detach(), adapters.grads_KP.clone()))
         adapters.grads_KP.zero_()
@@ -162,12 +171,12 @@ def trained_pack(
     return pack
 
 
-def batch_of(examples: list[Example], rate: float) -> Pass:
+def batch_of(examples: list[Example], rate: float) -> PackedInputs:
     """Four rows for two slots that have their own masks."""
     return pass_of([examples[:4], examples[:4]], [0.5, rate])
 
 
-def own_dropout(batch: Pass, slot: int) -> tuple[Tensor, Dropout]:
+def own_dropout(batch: PackedInputs, slot: int) -> tuple[Tensor, Dropout]:
     """A slot's tokens (rows, longest) padded on the right, and the masks of all these places."""
     assert batch.dropout is not None
     first, end = batch.segments.bounds_K2[slot].tolist()

@@ -6,8 +6,8 @@ import pytest
 
 from tests.trainables.packing.small_packs import trial_of
 from trainables.config import Hyperparameters, TrainingSettings
+from trainables.data.batches import Batches
 from trainables.data.tokens import Example
-from trainables.packing.compute.packed_batch import Course
 from trainables.packing.compute.slot import StepResult
 from trainables.packing.service.leases import Lease
 from trainables.packing.service.tenant import Tenant
@@ -21,11 +21,11 @@ def test_each_report_counts_from_the_last(
     settings: TrainingSettings, params: Hyperparameters, examples: list[Example]
 ) -> None:
     trial = trial_of("it", params, settings)
-    course = Course(examples, settings)
+    batches = Batches(examples, settings)
     tenant = Tenant(
         lease=Lease(1, trial, heard_s=0.0, waits_since_s=0.0),
         slot=1,
-        course=course,
+        batches=batches,
         step=0,
         reported_step=0,
         seconds=100.0,
@@ -40,10 +40,10 @@ def test_each_report_counts_from_the_last(
             assert report.train_loss == step - 0.5
             assert report.learning_rate == step / 1000
             trained_s = 10.0 * (step + step - 1)
-            new_tokens = course.tokens(step) - course.tokens(step - 2)
+            new_tokens = batches.tokens(step) - batches.tokens(step - 2)
             assert report.tokens_per_s == pytest.approx(new_tokens / trained_s)
-            assert report.tokens == course.tokens(step)
-            assert report.epoch == course.epoch(step)
+            assert report.tokens == batches.tokens(step)
+            assert report.epoch == batches.epoch(step)
             assert report.eval_rows == 7
             assert report.seconds == {2: 135.0, 4: 210.0}[step]
             assert report.checkpoint == trial.folder / f"checkpoint-{step}"

@@ -12,8 +12,8 @@ import torch
 from tests.trainables.packing.service.test_host import capacity_of, events_of, reports_in, running
 from tests.trainables.packing.small_packs import longer, trial_of
 from trainables.config import Hyperparameters, TrainingSettings
+from trainables.data.batches import Batches
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Course
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.pace import Pace
 from trainables.packing.sizing.probe import mean_step
@@ -99,10 +99,10 @@ def test_the_measured_step_is_of_mean_length(
     settings: TrainingSettings, examples: Sequence[object]
 ) -> None:
     settings = longer(settings, 20)
-    course = Course(examples, settings)  # type: ignore[arg-type]
-    tokens = [course.tokens(step) - course.tokens(step - 1) for step in range(1, 21)]
+    batches = Batches(examples, settings)  # type: ignore[arg-type]
+    tokens = [batches.tokens(step) - batches.tokens(step - 1) for step in range(1, 21)]
     mean = sum(tokens) / len(tokens)
-    chosen = tokens[mean_step(course, 20) - 1]
+    chosen = tokens[mean_step(batches, 20) - 1]
     assert abs(chosen - mean) == min(abs(one - mean) for one in tokens[1:-1])
     assert len(set(tokens)) > 1
 

@@ -6,8 +6,9 @@ import pytest
 
 from tests.trainables.packing.small_packs import longer, trial_of
 from trainables.config import Hyperparameters, TrainingSettings
+from trainables.data.batches import Batches
 from trainables.data.tokens import Example
-from trainables.packing.compute.packed_batch import Course, grouped, shape_of
+from trainables.packing.compute.packed_batch import shape_of, split_by_size
 from trainables.packing.compute.pass_shapes import Shape, ShapeChoice
 from trainables.packing.compute.slot import Slot
 from trainables.packing.sizing.recordings import COUNTED_STEPS, HOLD_STEPS, count_recordings
@@ -24,21 +25,27 @@ def settings(settings: TrainingSettings) -> TrainingSettings:
 
 def shapes_of(slots: dict[int, Slot]) -> list[Shape]:
     """What a pack of three slots wants that records every pass."""
-    units = [unit for place, slot in slots.items() for unit in slot.units(place, MOST_TOKENS)]
-    groups = grouped(units, [unit.num_tokens for unit in units], MOST_TOKENS)
-    return [shape_of(units, 3, "recurring") for units in groups]
+    micro_batches = [
+        micro_batch
+        for place, slot in slots.items()
+        for micro_batch in slot.micro_batches(place, MOST_TOKENS)
+    ]
+    groups = split_by_size(
+        micro_batches, [micro_batch.num_tokens for micro_batch in micro_batches], MOST_TOKENS
+    )
+    return [shape_of(micro_batches, 3, "recurring") for micro_batches in groups]
 
 
 def test_first_steps_are_those_of_trials_that_begin_together(
     settings: TrainingSettings, examples: list[Example], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     trials = [trial_of(f"t{n}", KIND, settings, tmp_path_factory.mktemp("t")) for n in range(3)]
-    course = Course(examples, settings)
-    found = count_recordings(shapes_of, course, trials)  # type: ignore[arg-type]
+    batches = Batches(examples, settings)
+    found = count_recordings(shapes_of, batches, trials)  # type: ignore[arg-type]
     choice, expected = ShapeChoice(), {}
     recorded: set[Shape] = set()
     for step in range(HOLD_STEPS):
-        slots = {place: Slot(trial, course, step) for place, trial in enumerate(trials)}
+        slots = {place: Slot(trial, batches, step) for place, trial in enumerate(trials)}
         recorded |= {choice.among(recorded, shape) for shape in shapes_of(slots)}
         expected[step + 1] = len(recorded)
     assert {steps: found[steps] for steps in (1, 2, 4, 8, 16, 32)} == {
@@ -51,12 +58,12 @@ def test_trials_that_come_and_go_bring_more_shapes_but_ever_fewer(
     settings: TrainingSettings, examples: list[Example], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     trials = [trial_of(f"t{n}", KIND, settings, tmp_path_factory.mktemp("t")) for n in range(3)]
-    course = Course(examples, settings)
-    found = count_recordings(shapes_of, course, trials)  # type: ignore[arg-type]
+    batches = Batches(examples, settings)
+    found = count_recordings(shapes_of, batches, trials)  # type: ignore[arg-type]
     assert max(found) == COUNTED_STEPS and list(found.values()) == sorted(found.values())
     assert found[512] > found[32]
     assert (found[512] - found[256]) / 256 < found[32] / 32
-    assert count_recordings(shapes_of, course, trials) == found  # type: ignore[arg-type]
+    assert count_recordings(shapes_of, batches, trials) == found  # type: ignore[arg-type]
 
 
 def test_passes_that_are_not_recorded_count_for_nothing(
@@ -67,5 +74,5 @@ def test_passes_that_are_not_recorded_count_for_nothing(
     def exact(slots: dict[int, Slot]) -> list[Shape]:
         return [shape._replace(recurs=False) for shape in shapes_of(slots)]
 
-    found = count_recordings(exact, Course(examples, settings), [trial])  # type: ignore[arg-type]
+    found = count_recordings(exact, Batches(examples, settings), [trial])  # type: ignore[arg-type]
     assert set(found.values()) == {0}

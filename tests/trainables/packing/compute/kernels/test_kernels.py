@@ -20,22 +20,28 @@ from trainables.models.base_model import load_base
 from trainables.packing.compute import elementwise, segments
 from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.packed_batch import Pass, Unit, read_table, shape_of, tabulate
+from trainables.packing.compute.packed_batch import (
+    MicroBatch,
+    PackedInputs,
+    pack_batch,
+    shape_of,
+    unpack_inputs,
+)
 
 pytestmark = pytest.mark.gpu
 
 SLOTS, MODULES, RANK, FEATURES = 4, 2, 24, 160
 ROWS = [Example(list(range(1, length)), [1, 2]) for length in (70, 200, 33, 5)]
-UNITS = [
-    Unit(0, ROWS[:2], 0, 7, 3, 0.3, 1.0),
-    Unit(2, ROWS[2:3], 0, 8, 3, 0.0, 1.0),
-    Unit(3, ROWS[3:], 2, 9, 3, 0.5, 1.0),
+MICRO_BATCHES = [
+    MicroBatch(0, ROWS[:2], 0, 7, 3, 0.3, 1.0),
+    MicroBatch(2, ROWS[2:3], 0, 8, 3, 0.0, 1.0),
+    MicroBatch(3, ROWS[3:], 2, 9, 3, 0.5, 1.0),
 ]
 
 
-def pass_on(device: str) -> Pass:
-    table = tabulate(UNITS, shape_of(UNITS, SLOTS, "recurring"))
-    return read_table(torch.from_numpy(table.numbers).to(device), table.shape)
+def pass_on(device: str) -> PackedInputs:
+    packed = pack_batch(MICRO_BATCHES, shape_of(MICRO_BATCHES, SLOTS, "recurring"))
+    return unpack_inputs(torch.from_numpy(packed.numbers).to(device), packed.shape)
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
