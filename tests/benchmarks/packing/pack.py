@@ -22,8 +22,8 @@ from trainables.packing.sizing.peak_bytes import predict
 def pack_row(job: Job) -> Row:
     """A pack at the capacity that is chosen for the card.
 
-    A first round over the same steps makes kernels, on a GPU a second one records what the first
-    left to record; the rounds that follow count.
+    A first round over the same steps makes kernels, on a GPU a second one captures what the first
+    left to capture; the rounds that follow count.
     """
     facts, settings = read_model_facts(job.settings.model), job.settings
     is_fast = device().type == "cuda"

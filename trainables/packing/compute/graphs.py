@@ -1,4 +1,4 @@
-"""Recording of CUDA graphs, many a minute."""
+"""Capture of CUDA graphs, many a minute."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,21 +8,21 @@ import torch
 
 SPARE_SHARE = 1 / 8
 """Of the GPU's memory: with less of it free, what PyTorch holds unused is returned to the driver
-before a recording, which cannot take any of it."""
+before a capture, which cannot take any of it."""
 
 
 @contextmanager
-def recorded(
+def capture_graph(
     graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any = None
 ) -> Iterator[None]:
     """What is launched meanwhile becomes the graph, and is not run.
 
     torch.cuda.graph waits for the GPU and returns all unused memory to the driver each time: as
-    long as the recording itself. A GPU may be at work while this records, and other threads may
+    long as the capture itself. A GPU may be at work while this captures, and other threads may
     copy from it.
 
     Args:
-        stream: where only graphs are recorded that go together. cuBLAS has one workspace a stream,
+        stream: where only graphs are captured that go together. cuBLAS has one workspace a stream,
             which all of them use, and which goes with any one of them (pytorch/pytorch#193402).
         pool: a graph_pool_handle, for graphs that never run side by side; None for one of its own.
 

@@ -40,7 +40,7 @@ from trainables.packing.compute.slot import Slot, StepResult, scaling
 from trainables.packing.service.writers import Staging
 
 LAUNCH_BOUND_FLOP = 1e14
-"""Passes of fewer products are recorded: a GPU does them sooner than a CPU launches them one by one
+"""Passes of fewer products are captured: a GPU does them sooner than a CPU launches them one by one
 (0.1 s for a decoder of 36 layers). Larger ones would only be filled up for it, and hold memory."""
 
 
@@ -64,7 +64,7 @@ class Pack:
             on it, but for rounding.
         is_dequantised: keep the base's weights in the compute type instead of NF4.
         is_checkpointed: keep only the blocks' inputs of a pass, and compute the rest again.
-        is_fast: compile and record CUDA graphs; for a GPU.
+        is_fast: compile and capture CUDA graphs; for a GPU.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Pack:
         """Make so many optimizer steps of every slot that has them to make.
 
         All are handed to the device before the first is read: what the CPU prepares for the later
-        ones, such as the recording of a CUDA graph, costs a GPU that is at work no time.
+        ones, such as the capture of a CUDA graph, costs a GPU that is at work no time.
 
         Returns:
             A result for each step of each slot, step by step and in the order of the slots; none
@@ -196,9 +196,9 @@ class Pack:
         return [self._wanted(group) for group in self._groups(slots)]
 
     @property
-    def num_recorded(self) -> int:
-        """CUDA graphs that were recorded so far."""
-        return self._passes.num_recorded
+    def num_captured(self) -> int:
+        """CUDA graphs that were captured so far."""
+        return self._passes.num_captured
 
     @contextmanager
     def holding(self, adapters: Sequence[Path | None]) -> Iterator[list[int]]:

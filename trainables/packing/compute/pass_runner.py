@@ -1,16 +1,16 @@
-"""Runs passes forward and backward; on a GPU, as CUDA graphs that are recorded once a shape."""
+"""Runs passes forward and backward; on a GPU, as CUDA graphs that are captured once a shape."""
 
 import torch
 from torch import Tensor
 
-from trainables.packing.compute.graphs import recorded
+from trainables.packing.compute.graphs import capture_graph
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.packed_batch import PackedBatch, unpack_inputs
 from trainables.packing.compute.pass_shapes import Shape, ShapeChoice
 from trainables.packing.compute.transfer import copy_to_device
 
 MAX_GRAPHS = 256
-"""Recorded shapes that are kept: each is some ten megabytes of launches."""
+"""Captured shapes that are kept: each is some ten megabytes of launches."""
 
 
 class PassRunner:
@@ -18,7 +18,7 @@ class PassRunner:
 
     Args:
         model: of the pack.
-        is_graphed: record each shape that recurs as a CUDA graph; all share one pool of memory.
+        is_graphed: capture each shape that recurs as a CUDA graph; all share one pool of memory.
     """
 
     def __init__(self, model: PackedModel, is_graphed: bool) -> None:
@@ -28,12 +28,12 @@ class PassRunner:
         self._is_graphed = is_graphed
         self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._choice = ShapeChoice()
-        self.num_recorded = 0
+        self.num_captured = 0
         """Graphs, those that were given up again included."""
         self._warm: set[bool] = set()
         self._pool = torch.cuda.graph_pool_handle() if is_graphed else None
         self._stream = torch.cuda.Stream() if is_graphed else None  # type: ignore[no-untyped-call]
-        """Where this pack's passes are recorded, and nothing else."""
+        """Where this pack's passes are captured, and nothing else."""
         self.losses_K = torch.zeros(len(params_KP), device=self._device)
         """Mean loss a label of each slot's step, as far as its passes have run."""
 
@@ -63,7 +63,7 @@ class PassRunner:
             graph.replay()
 
     def prepare(self, shape: Shape) -> None:
-        """Record a pass that comes next, if it is to be recorded; the GPU need not be idle.
+        """Capture a pass that comes next, if it is to be captured; the GPU need not be idle.
 
         Raises:
             torch.OutOfMemoryError: the pass would raise it too.
@@ -96,8 +96,8 @@ class PassRunner:
             if all(shape.num_tokens > one.num_tokens for one in self._graphs):
                 torch.cuda.empty_cache()  # one that is no larger needs no more memory
             assert self._stream is not None
-            with recorded(graph, self._stream, self._pool):
+            with capture_graph(graph, self._stream, self._pool):
                 self._run(numbers, shape)
             self._graphs[shape] = (graph, numbers)
-            self.num_recorded += 1
+            self.num_captured += 1
         return self._graphs[shape]

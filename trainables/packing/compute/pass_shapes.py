@@ -1,4 +1,4 @@
-"""Sizes of a pass, few enough to be recorded as CUDA graphs, and the choice among recorded ones.
+"""Sizes of a pass, few enough to be captured as CUDA graphs, and the choice among captured ones.
 
 Imports neither torch nor Ray.
 """
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 BLOCK_TOKENS = 64
 """The kernels take a slot's tokens in blocks of so many; passes grow by it at least."""
 Rounding = Literal["exact", "recurring", "fine"]
-"""Sizes of a pass: as they are; rounded up so that few shapes recur, which can be recorded; or
+"""Sizes of a pass: as they are; rounded up so that few shapes recur, which can be captured; or
 rounded up to what the kernels like."""
 
 STEPS_AN_OCTAVE = 8
@@ -21,11 +21,11 @@ LABEL_SHARES = (1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 ROWS_MULTIPLE, LEAST_LENGTH = 8, 256
 """What attention computes for nothing grows with both: a row more costs as much as 128 tokens."""
 MOST_TOKENS, MOST_ROWS, MOST_LABELS = 1.25, 1.5, 2.0
-"""How much larger a pass may be made to have a shape that was recorded before."""
+"""How much larger a pass may be made to have a shape that was captured before."""
 PATIENCE = 8
-"""Passes of one shape that are filled up to a larger one which is recorded. Recording takes as long
+"""Passes of one shape that are filled up to a larger one which is captured. Capturing takes as long
 as dozens of passes of a small model, and as trials come and go most shapes are met a few times: of
-a sweep's 396 on SAMSum rows 108 are recorded, for 3% more tokens."""
+a sweep's 396 on SAMSum rows 108 are captured, for 3% more tokens."""
 
 
 class Shape(NamedTuple):
@@ -66,17 +66,17 @@ class Shape(NamedTuple):
 
 
 class ShapeChoice:
-    """Chooses recorded shapes for passes, and says when a new one is worth its recording."""
+    """Chooses captured shapes for passes, and says when a new one is worth its capture."""
 
     def __init__(self) -> None:
         self._num_wanted: Counter[Shape] = Counter()
 
-    def among(self, recorded: Collection[Shape], wanted: Shape) -> Shape:
-        """The wanted shape, or the smallest recorded one that holds it, PATIENCE times."""
-        if wanted in recorded:
+    def among(self, captured: Collection[Shape], wanted: Shape) -> Shape:
+        """The wanted shape, or the smallest captured one that holds it, PATIENCE times."""
+        if wanted in captured:
             return wanted
         self._num_wanted[wanted] += 1
-        larger = [shape for shape in recorded if shape.holds(wanted)]
+        larger = [shape for shape in captured if shape.holds(wanted)]
         if not larger or self._num_wanted[wanted] > PATIENCE:
             return wanted
         return min(larger)

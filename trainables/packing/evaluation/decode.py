@@ -11,17 +11,17 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from trainables.packing.compute.graphs import recorded
+from trainables.packing.compute.graphs import capture_graph
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""
 SHRINK_FACTOR = 3
-"""How much smaller a batch is made at least where steps are recorded: it is another graph, whose
-recording takes as long as 20 steps of a small model."""
+"""How much smaller a batch is made at least where steps are captured: it is another graph, whose
+capture takes as long as 20 steps of a small model."""
 SMALL_CACHE_BYTES = 2 * 2**30
-"""Of keys and values whose batch is not made smaller where steps are recorded: reading all of them
+"""Of keys and values whose batch is not made smaller where steps are captured: reading all of them
 takes an H200 0.4 ms at 4.8 TB/s, so that 64 steps without them gain no more than another graph of a
 small model costs; and a step reads only the places that are written."""
 
@@ -113,7 +113,7 @@ def _halved(size: int, needed: int) -> int:
 
 
 def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
-    """The step, or its CUDA graph: run once to warm up, then recorded, then replayed."""
+    """The step, or its CUDA graph: run once to warm up, then captured, then replayed."""
     if not is_graphed:
         return lambda: _step(batch)
     calls = 0
@@ -126,7 +126,7 @@ def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
             _step(batch)
             return
         if calls == 2:
-            with recorded(graph, _stream()):
+            with capture_graph(graph, _stream()):
                 _step(batch)
         graph.replay()
 
@@ -135,7 +135,7 @@ def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
 
 @cache
 def _stream() -> torch.cuda.Stream:
-    """Where answers' steps are recorded, and nothing else; one graph goes before the next comes."""
+    """Where answers' steps are captured, and nothing else; one graph goes before the next comes."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 

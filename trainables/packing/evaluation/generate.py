@@ -49,7 +49,7 @@ def generate(
         max_new_tokens: longest answer.
         max_tokens_per_batch: places of the cache, over all slots and rows; a batch has one row a
             slot at least, even where that is more.
-        is_graphed: record the step as a CUDA graph for every shape and replay it.
+        is_graphed: capture the step as a CUDA graph for every shape and replay it.
     """
     if not slots:
         return []

@@ -26,7 +26,7 @@ class Scorer:
         scoring: of their answers.
         settings: of the sweep.
         max_tokens: places of the key-value cache, over all slots and rows.
-        is_graphed: record decoding as CUDA graphs.
+        is_graphed: capture decoding as CUDA graphs.
     """
 
     def __init__(

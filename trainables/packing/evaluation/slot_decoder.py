@@ -1,6 +1,6 @@
 """The base with the present adapters of some slots: reads prompts, then decodes token by token.
 
-Every tensor of a step keeps its shape and its place in memory, so that the step can be recorded as
+Every tensor of a step keeps its shape and its place in memory, so that the step can be captured as
 a CUDA graph.
 
 Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or places of a row, N = S * T,

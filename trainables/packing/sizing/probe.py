@@ -141,12 +141,12 @@ def _steps(
         is_late = time.perf_counter() - began_s > PROBE_S
         if is_late and found and num_live != 1:
             continue
-        first_s, num_before = 0.0, pack.num_recorded
+        first_s, num_before = 0.0, pack.num_captured
         if warms_up:
             _lead_to(pack, num_live, step)
-            num_before = pack.num_recorded
+            num_before = pack.num_captured
             first_s = _timed(pack.step)
-        num_new = pack.num_recorded - num_before
+        num_new = pack.num_captured - num_before
         _lead_to(pack, num_live, step)
         found[num_live] = _timed(pack.step)  # reads its losses, so it waits for the GPU
         if num_new:

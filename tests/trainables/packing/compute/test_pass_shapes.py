@@ -1,4 +1,4 @@
-"""Sizes of passes, and the choice among those that are recorded."""
+"""Sizes of passes, and the choice among those that are captured."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,18 +25,18 @@ def test_places_of_a_pass_hold_its_tokens_and_few_more(num_tokens: int) -> None:
 
 
 def test_a_little_larger_recorded_shape_serves_until_the_wanted_one_pays() -> None:
-    choice, recorded = ShapeChoice(), [shape(1216, 16), shape(1152, 16), shape(4096, 16)]
+    choice, captured = ShapeChoice(), [shape(1216, 16), shape(1152, 16), shape(4096, 16)]
     wanted = shape(1024)
-    assert [choice.among(recorded, wanted) for _ in range(PATIENCE)] == [recorded[1]] * PATIENCE
-    assert choice.among(recorded, wanted) == wanted
-    assert choice.among([*recorded, wanted], wanted) == wanted
+    assert [choice.among(captured, wanted) for _ in range(PATIENCE)] == [captured[1]] * PATIENCE
+    assert choice.among(captured, wanted) == wanted
+    assert choice.among([*captured, wanted], wanted) == wanted
 
 
 def test_each_shape_has_patience_of_its_own() -> None:
-    choice, recorded = ShapeChoice(), [shape(1152, 16)]
+    choice, captured = ShapeChoice(), [shape(1152, 16)]
     for _ in range(PATIENCE + 1):
-        choice.among(recorded, shape(1024))
-    assert choice.among(recorded, shape(1088)) == recorded[0]
+        choice.among(captured, shape(1024))
+    assert choice.among(captured, shape(1088)) == captured[0]
 
 
 def test_a_shape_with_less_room_or_much_more_does_not_serve() -> None:
