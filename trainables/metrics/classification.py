@@ -35,7 +35,7 @@ def classification_scores(
         raise ValueError("no rows: a score needs at least one prediction and its target")
     occurring = [sum(row) for row in table]
     predicted = [sum(column) for column in zip(*table, strict=True)]
-    right = [table[place][place] for place in range(len(labels))]
+    right = [table[index][index] for index in range(len(labels))]
     f1 = [
         _percent(2 * hits, seen + chosen)
         for hits, seen, chosen in zip(right, occurring, predicted, strict=True)
@@ -46,10 +46,10 @@ def classification_scores(
         "macro_f1": sum(present) / len(present),
         "mcc": _matthews(right, occurring, predicted),
     }
-    for place, name in enumerate(label_names(labels).values()):
-        scores[f"precision_{name}"] = _percent(right[place], predicted[place])
-        scores[f"recall_{name}"] = _percent(right[place], occurring[place])
-        scores[f"f1_{name}"] = f1[place]
+    for index, name in enumerate(label_names(labels).values()):
+        scores[f"precision_{name}"] = _percent(right[index], predicted[index])
+        scores[f"recall_{name}"] = _percent(right[index], occurring[index])
+        scores[f"f1_{name}"] = f1[index]
     return scores
 
 
@@ -57,16 +57,16 @@ def label_names(labels: Sequence[str]) -> dict[str, str]:
     """Names of the labels within keys: ASCII letters, digits and _, told apart in any case.
 
     W&B takes no other characters in a metric's name, and a CSV header needs no quotes. A label
-    without a letter or digit of ASCII, or whose name is taken, gets its place among the labels.
+    without a letter or digit of ASCII, or whose name is taken, gets its number among the labels.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         plain = unicodedata.normalize("NFKD", label.translate(LETTERS))
         ascii_text = plain.encode("ascii", "ignore").decode()
-        name = re.sub(r"[^A-Za-z0-9]+", "_", ascii_text).strip("_") or f"class_{place}"
+        name = re.sub(r"[^A-Za-z0-9]+", "_", ascii_text).strip("_") or f"class_{index}"
         while name.lower() in taken:
-            name += f"_{place}"
+            name += f"_{index}"
         taken.add(name.lower())
         names[label] = name
     return names

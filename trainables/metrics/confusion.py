@@ -31,15 +31,15 @@ def confusion(
     Raises:
         ValueError: unlike numbers of rows, a label named twice, or a text that is no label.
     """
-    places = {label: place for place, label in enumerate(labels)}
-    if not places or len(places) < len(labels):
+    index_of = {label: index for index, label in enumerate(labels)}
+    if not index_of or len(index_of) < len(labels):
         raise ValueError(f"labels {list(labels)}: name each class once, and at least one")
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
-    unknown = sorted({*predictions, *targets} - places.keys())
+    unknown = sorted({*predictions, *targets} - index_of.keys())
     if unknown:
         raise ValueError(f"{unknown[0]!r} is none of the labels {list(labels)}: add it to them")
     table = [[0] * len(labels) for _ in labels]
     for prediction, target in zip(predictions, targets, strict=True):
-        table[places[target]][places[prediction]] += 1
+        table[index_of[target]][index_of[prediction]] += 1
     return Confusion(tuple(labels), tuple(map(tuple, table)))

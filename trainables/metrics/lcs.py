@@ -1,6 +1,6 @@
 """Longest common subsequences of words by bit vectors: a few operations on integers a word.
 
-A column of the dynamic programme over (reference, candidate) grows by 0 or 1 from place to place,
+A column of the dynamic programme over (reference, candidate) grows by 0 or 1 from word to word,
 so one integer of a bit a reference word holds it (Hyyrö 2004, "Bit-parallel LCS-length computation
 revisited"): bit i is 0 where the column grows at word i. The bits belong to the reference, because
 one set of references is scored against the answers of many adapters.
@@ -9,14 +9,14 @@ one set of references is scored against the answers of many adapters.
 from collections.abc import Mapping, Sequence
 
 Masks = Mapping[str, int]
-"""The places of each word of a reference, as bits."""
+"""The positions of each word of a reference, as bits."""
 
 
 def masks_of(reference: Sequence[str]) -> dict[str, int]:
-    """The places of each word, as bits."""
+    """The positions of each word, as bits."""
     masks: dict[str, int] = {}
-    for place, word in enumerate(reference):
-        masks[word] = masks.get(word, 0) | 1 << place
+    for index, word in enumerate(reference):
+        masks[word] = masks.get(word, 0) | 1 << index
     return masks
 
 
@@ -31,12 +31,12 @@ def lcs_length(masks: Masks, num_reference: int, candidate: Sequence[str]) -> in
     return num_reference - column.bit_count()
 
 
-def lcs_places(masks: Masks, num_reference: int, candidate: Sequence[str]) -> int:
-    """Places in the reference, as bits, of one longest common subsequence.
+def lcs_positions(masks: Masks, num_reference: int, candidate: Sequence[str]) -> int:
+    """Positions in the reference, as bits, of one longest common subsequence.
 
     Of several it is the one that rouge_score's lcs_ind backtracks to: from the last words on, along
     the first of these that holds: both words are equal; the reference's word is not needed; the
-    candidate's is not. A column's zero bits are the places where the reference's word is needed,
+    candidate's is not. A column's zero bits are the positions where the reference's word is needed,
     so that one integer tells how far to go back.
     """
     every = (1 << num_reference) - 1
@@ -47,17 +47,17 @@ def lcs_places(masks: Masks, num_reference: int, candidate: Sequence[str]) -> in
         if common:
             column = (column + common | column - common) & every
         columns.append((mask, every ^ column))
-    places, left = 0, every
+    positions, left = 0, every
     for mask, needed in reversed(columns):
         stop = ((mask | needed) & left).bit_length()
         if not stop:
             break
         if mask >> stop - 1 & 1:
-            places |= 1 << stop - 1
+            positions |= 1 << stop - 1
             left = (1 << stop - 1) - 1
         else:
             left = (1 << stop) - 1
-    return places
+    return positions
 
 
 def f1(hits: int, num_reference: int, num_candidate: int) -> float:

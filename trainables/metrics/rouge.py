@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from trainables.config import Language
-from trainables.metrics.lcs import f1, lcs_length, lcs_places, masks_of
+from trainables.metrics.lcs import f1, lcs_length, lcs_positions, masks_of
 from trainables.metrics.sentences import sentences_of
 from trainables.metrics.words import words_of
 
@@ -81,14 +81,14 @@ class _Reference:
         A word counts at most as often as the candidate has it: rouge_score's _summary_level_lcs,
         after ROUGE 1.5.5.
         """
-        places: Counter[str] = Counter()
+        found_in_reference: Counter[str] = Counter()
         for masks, num_words in self.sentences:
             union = 0
             for part in candidate:
-                union |= lcs_places(masks, num_words, part)
+                union |= lcs_positions(masks, num_words, part)
             for word in masks.keys() & counts.keys() if union else ():
-                places[word] += (union & masks[word]).bit_count()
-        return sum(min(n, counts[word]) for word, n in places.items())
+                found_in_reference[word] += (union & masks[word]).bit_count()
+        return sum(min(n, counts[word]) for word, n in found_in_reference.items())
 
 
 @lru_cache(maxsize=4)

@@ -39,8 +39,8 @@ def write_answers(folder: Path, rows: Sequence[Row], scored: Scored) -> None:
         OSError: the disk is full or gone.
     """
     lines = []
-    for place, (row, answer) in enumerate(zip(rows, scored.answers, strict=True)):
-        own = {name: values[place] for name, values in scored.row_scores.items()}
+    for index, (row, answer) in enumerate(zip(rows, scored.answers, strict=True)):
+        own = {name: values[index] for name, values in scored.row_scores.items()}
         line = {"id": row.id, "target": row.target, "answer": answer, "scores": own}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     (folder / ANSWERS_NAME).write_text("".join(lines), encoding="utf-8")

@@ -38,12 +38,12 @@ def scores_of_choices(
     """
     chosen = log_probs_SL.nan_to_num(-math.inf).argmax(dim=1).tolist()
     targets = [scoring.labels.index(row.target) for row in rows]
-    answers = tuple(scoring.labels[place] for place in chosen)
+    answers = tuple(scoring.labels[index] for index in chosen)
     scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
     loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
     right = zip(chosen, targets, strict=True)
     return Scored(
-        metrics={**scores, "eval_loss": loss / sum(len(labels[place]) for place in targets)},
+        metrics={**scores, "eval_loss": loss / sum(len(labels[index]) for index in targets)},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * (one == other) for one, other in right)},
     )
@@ -66,9 +66,9 @@ def log_probs(
     found = torch.empty(len(prompts), len(labels), dtype=torch.float64)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for begin in range(0, len(order), batch_size):
-        places = order[begin : begin + batch_size]
+        indices = order[begin : begin + batch_size]
         for column, label in enumerate(labels):
-            found[places, column] = _batch(causal, [prompts[i] for i in places], label)
+            found[indices, column] = _batch(causal, [prompts[i] for i in indices], label)
     return found
 
 
@@ -85,8 +85,8 @@ def _batch(causal: PreTrainedModel, prompts: Sequence[list[int]], label: list[in
         input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False
     ).last_hidden_state
     ends = torch.tensor([[len(prompt)] for prompt in prompts], device=device)
-    places = ends - 1 + torch.arange(len(label), device=device)  # (rows, label tokens)
-    at_labels = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
+    positions = ends - 1 + torch.arange(len(label), device=device)  # (rows, label tokens)
+    at_labels = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[2]))
     logits = causal.get_output_embeddings()(at_labels).float()
     targets = torch.tensor(label, device=device).expand(len(prompts), -1)
     losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")

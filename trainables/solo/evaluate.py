@@ -129,7 +129,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
     """The tokens before the first stop."""
-    end = next((place for place, token in enumerate(ids) if token in stops), len(ids))
+    end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
     return ids[:end]
 
 
@@ -162,12 +162,12 @@ def _summed_loss(causal: PreTrainedModel, examples: Sequence[Example]) -> tuple[
     mask = torch.tensor([[1] * (width - gap) + [0] * gap for gap in gaps])
     labels = torch.tensor([e.labels + [IGNORED] * gap for e, gap in pairs])[:, 1:]
     is_labelled = labels != IGNORED
-    place = causal.device
+    device = causal.device
     hidden = causal.base_model(
-        input_ids=input_ids.to(place), attention_mask=mask.to(place), use_cache=False
+        input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False
     ).last_hidden_state[:, :-1]
-    logits = causal.get_output_embeddings()(hidden[is_labelled.to(place)])  # (labels, vocabulary)
-    loss = cross_entropy(logits.float(), labels[is_labelled].to(place), reduction="sum")
+    logits = causal.get_output_embeddings()(hidden[is_labelled.to(device)])  # (labels, vocabulary)
+    loss = cross_entropy(logits.float(), labels[is_labelled].to(device), reduction="sum")
     return loss.item(), int(is_labelled.sum())
 
 

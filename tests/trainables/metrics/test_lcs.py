@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from trainables.metrics.lcs import lcs_length, lcs_places, masks_of
+from trainables.metrics.lcs import lcs_length, lcs_positions, masks_of
 
 WORDS = st.lists(st.sampled_from("abcdefg"), max_size=24)
 
 
 @given(WORDS, WORDS)
 def test_places_are_those_of_rouge_score(reference: list[str], candidate: list[str]) -> None:
-    places = lcs_places(masks_of(reference), len(reference), candidate)
+    places = lcs_positions(masks_of(reference), len(reference), candidate)
     found = [place for place in range(len(reference)) if places >> place & 1]
     assert found == rouge_scorer.lcs_ind(reference, candidate)
 

@@ -95,7 +95,7 @@ class Adapters:
         shape_a = (len(names), self.max_rank, num_features)
         shapes_b = [(sizes[name][0], self.max_rank) for name in names]
         number = layer * len(LINEAR_LAYERS) + first
-        keys = [module_key(number + place) for place in range(len(names))]
+        keys = [module_key(number + index) for index in range(len(names))]
         weights, grads = self.params_KP, self.grads_KP
         return LoraGroup(
             lora_a_KMRD=_view(weights, start, shape_a),

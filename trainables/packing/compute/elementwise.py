@@ -60,7 +60,7 @@ def heads(
     sizes: tuple[int, int, int],
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (N, heads, C), normed and rotated to their places.
+    """Queries, keys and values (N, heads, C), normed and rotated to their positions.
 
     Args:
         sizes: features of all query heads, of all key heads, and of one head.

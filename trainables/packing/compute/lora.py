@@ -128,9 +128,9 @@ class _PackedLinears(torch.autograd.Function):
         inner_MNR = lora_shrink(
             x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2
         )
-        for place, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
-            lora_b, scaling_K = group.lora_b_KOR[place], group.scaling_KM[:, place]
-            lora_expand(y, inner_MNR[place, None], lora_b.mT[:, None], segments, scaling_K)
+        for module, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
+            lora_b, scaling_K = group.lora_b_KOR[module], group.scaling_KM[:, module]
+            lora_expand(y, inner_MNR[module, None], lora_b.mT[:, None], segments, scaling_K)
         add_base_product(y_NO, x_ND, linears)
         ctx.save_for_backward(x_ND, inner_MNR)
         ctx.others = (linears, group, segments, dropout)
@@ -142,11 +142,11 @@ class _PackedLinears(torch.autograd.Function):
         x_ND, inner_MNR = ctx.saved_tensors
         linears, group, segments, dropout = ctx.others
         inner_grads = []
-        for place, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
-            lora_b, scaling_K = group.lora_b_KOR[place].mT[:, None], group.scaling_KM[:, place]
-            grad_b = group.grad_b_KOR[place].mT[:, None]
+        for module, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
+            lora_b, scaling_K = group.lora_b_KOR[module].mT[:, None], group.scaling_KM[:, module]
+            grad_b = group.grad_b_KOR[module].mT[:, None]
             inner_grads.append(lora_shrink(grad_y, lora_b, segments, scaling_K))
-            lora_weight_grad_(grad_b, inner_MNR[place, None], grad_y, segments, scaling_K)
+            lora_weight_grad_(grad_b, inner_MNR[module, None], grad_y, segments, scaling_K)
         grads_MNR = torch.cat(inner_grads)
         extras = (segments, None, dropout, group.module_keys_M2)
         lora_weight_grad_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)

@@ -1,4 +1,4 @@
-"""Dropout masks that are a function of their place alone, so no neighbour can move them.
+"""Dropout masks that are a function of their position alone, so no neighbour can move them.
 
 A mask bit is a hash of the trial's seed, the optimizer step, the row in the effective batch, the
 module, the token's position and the feature. It holds no state: a trial that is resumed, moved to
@@ -27,8 +27,8 @@ class Dropout(NamedTuple):
 
     words_N2: Tensor
     """int32: the two words of each token's row, from row_key."""
-    places_N: Tensor
-    """int32: each token's place in its row."""
+    position_ids_N: Tensor
+    """int32: each token's position in its row."""
     slots_N: Tensor
     """int32: each token's slot."""
     thresholds_K: Tensor
@@ -75,20 +75,22 @@ def keep_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tens
     """Which inputs (N, D) of a module are kept; all of a slot whose rate is zero."""
     words_N21 = (dropout.words_N2 ^ module_key_2)[:, :, None]
     features_D = torch.arange(num_features, dtype=torch.int32, device=words_N21.device)
-    places_NP = dropout.places_N[:, None] * num_features + features_D[: (num_features + 1) // 2]
-    bits_NP = _hash(places_NP, _mix(words_N21[:, 0]), _mix(words_N21[:, 1]))
+    counters_NP = (
+        dropout.position_ids_N[:, None] * num_features + features_D[: (num_features + 1) // 2]
+    )
+    bits_NP = _hash(counters_NP, _mix(words_N21[:, 0]), _mix(words_N21[:, 1]))
     halves_NP2 = torch.stack((bits_NP & ((1 << KEEP_BITS) - 1), _shifted(bits_NP, KEEP_BITS)), -1)
     thresholds_N1 = dropout.thresholds_K[dropout.slots_N][:, None]
     return halves_NP2.flatten(1)[:, :num_features] >= thresholds_N1
 
 
-def _hash(place: Tensor, word: Tensor, other: Tensor) -> Tensor:
-    """Mix a place with both words, one before and one between the mixer's rounds.
+def _hash(counter: Tensor, word: Tensor, other: Tensor) -> Tensor:
+    """Mix a counter with both words, one before and one between the mixer's rounds.
 
     With one word alone, two streams would be permutations of each other.
     """
     (shift, factor), (other_shift, other_factor) = ROUNDS
-    x = place ^ word
+    x = counter ^ word
     x = (x ^ _shifted(x, shift)) * _signed(factor) + other
     x = (x ^ _shifted(x, other_shift)) * _signed(other_factor)
     return x ^ _shifted(x, LAST_SHIFT)

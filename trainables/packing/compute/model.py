@@ -86,7 +86,7 @@ class PackedModel:
 
     def hidden(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """The last layer's output (N, D), before the last norm."""
-        cos_1NC, sin_1NC = self.rotary(embedded_ND, inputs.places_N[None])
+        cos_1NC, sin_1NC = self.rotary(embedded_ND, inputs.position_ids_N[None])
         angles = (cos_1NC[0], sin_1NC[0])
         x_ND, y_ND = embedded_ND, None
         for weights, groups in zip(self.layers, self.adapters.layers, strict=True):
@@ -96,7 +96,7 @@ class PackedModel:
 
     def losses(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """Each slot's loss (K,), summed over its labels; a slot's NaN stays its own."""
-        labelled_LD = self.hidden(embedded_ND, inputs)[inputs.label_places_L]
+        labelled_LD = self.hidden(embedded_ND, inputs)[inputs.label_index_L]
         labelled_LD = rms_norm(labelled_LD, self.norm_D, self.config.rms_norm_eps)
         losses_L = label_losses(labelled_LD, self.head_VD, inputs.targets_L)
         slots_K1 = torch.arange(len(inputs.label_weights_K), device=losses_L.device)[:, None]

@@ -90,7 +90,7 @@ class Pack:
         self._prepared: tuple[object, list[PackedBatch]] = (None, [])
         self._handed: list[_Handed] = []
         self.last_tokens = (0, 0)
-        """Real tokens and computed places of the last call of step."""
+        """Real tokens and computed tokens of the last call of step."""
 
     @property
     def is_queued(self) -> bool:
@@ -99,26 +99,26 @@ class Pack:
 
     def free_slots(self) -> list[int]:
         """Slots that a trial may join."""
-        return [place for place, slot in enumerate(self._slots) if slot is None]
+        return [index for index, slot in enumerate(self._slots) if slot is None]
 
     def join(self, slot: int, trial: TrialConfig, examples: Sequence[Example]) -> None:
         """Start a trial in a free slot.
 
         Args:
-            slot: the place.
+            slot: a free one.
             trial: what to train.
             examples: the training rows.
         """
         weights = self._initial_weights(trial.params, trial.settings.seed)
         state = SlotState(weights=weights, exp_avg={}, exp_avg_sq={}, step=0)
-        self._place(slot, trial, examples, state)
+        self._occupy(slot, trial, examples, state)
 
     def restore(
         self, slot: int, trial: TrialConfig, examples: Sequence[Example], folder: Path
     ) -> int:
         """Go on with a saved trial in a free slot; the number of steps it has done."""
         state = read_slot(folder, trial.params)
-        self._place(slot, trial, examples, state)
+        self._occupy(slot, trial, examples, state)
         return state.step
 
     def save(self, slot: int, folder: Path, staging: Staging | None = None) -> None:
@@ -250,8 +250,8 @@ class Pack:
     def _training(self) -> dict[int, Slot]:
         """The slots that have a step to make."""
         return {
-            place: slot
-            for place, slot in enumerate(self._slots)
+            index: slot
+            for index, slot in enumerate(self._slots)
             if slot is not None and slot.is_training
         }
 
@@ -260,8 +260,8 @@ class Pack:
         packed_batches = self._packed_batches(training)
         for packed in packed_batches:
             self._passes.run(packed)
-        updates = {place: slot.update() for place, slot in training.items()}
-        every = [updates.get(place) for place in range(len(self._slots))]
+        updates = {index: slot.update() for index, slot in training.items()}
+        every = [updates.get(index) for index in range(len(self._slots))]
         numbers_2K = self._optimizer.step(every, self._passes.losses_K)
         self._handed.append(_Handed(training, updates, numbers_2K))
         for slot in training.values():
@@ -287,9 +287,9 @@ class Pack:
             return []
         numbers = torch.stack([one.numbers_2K.T for one in handed]).tolist()
         return [
-            slot.result(place, one.updates[place], *of_step[place])
+            slot.result(index, one.updates[index], *of_step[index])
             for one, of_step in zip(handed, numbers, strict=True)
-            for place, slot in one.slots.items()
+            for index, slot in one.slots.items()
             if not slot.has_failed
         ]
 
@@ -300,7 +300,7 @@ class Pack:
 
     def _packed_batches(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """The passes of the next step."""
-        key = tuple((place, id(slot), slot.step) for place, slot in training.items())
+        key = tuple((index, id(slot), slot.step) for index, slot in training.items())
         if key != self._prepared[0]:
             self._prepared = (key, [self._pack(group) for group in self._groups(training)])
         return self._prepared[1]
@@ -327,7 +327,7 @@ class Pack:
         )
         return "recurring" if flop < LAUNCH_BOUND_FLOP else "fine"
 
-    def _place(
+    def _occupy(
         self, slot: int, trial: TrialConfig, examples: Sequence[Example], state: SlotState
     ) -> None:
         params = trial.params

@@ -38,7 +38,7 @@ class MicroBatch:
     slot: int
     rows: Sequence[Example]
     first_row: int
-    """Place of the first of them in the trial's effective batch."""
+    """Index of the first of them in the trial's effective batch."""
     seed: int
     step: int
     lora_dropout: float
@@ -66,12 +66,12 @@ class PackedInputs(NamedTuple):
     """The tensors of one pass, views of its numbers."""
 
     ids_N: Tensor
-    places_N: Tensor
-    """Each token's place in its row."""
+    position_ids_N: Tensor
+    """Each token's position in its row."""
     rows: Rows
     segments: Segments
     dropout: Dropout | None
-    label_places_L: Tensor
+    label_index_L: Tensor
     """For each label, the token whose logits predict it."""
     targets_L: Tensor
     label_slots_L: Tensor
@@ -114,7 +114,7 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
     recurs = rounding == "recurring"
     rounded = (rounded_up if recurs else round_up)(num_tokens, BLOCK_TOKENS)
     longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
-    # What fills up the tokens is read as rows too, so that every place holds a finite number.
+    # What fills up the tokens is read as rows too, so that every token holds a finite number.
     num_rows += -(-(rounded - num_tokens) // longest_row)
     if recurs:
         num_rows = rounded_up(num_rows, ROWS_MULTIPLE)
@@ -141,7 +141,9 @@ def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch
     ends = np.minimum(np.cumsum(_with_filling(lengths, shape)), shape.num_tokens)
     parts["rows"][1:] = ends
     starts = np.concatenate([[0], ends[:-1]])
-    parts["places"][:] = np.arange(shape.num_tokens) - np.repeat(starts, np.diff(ends, prepend=0))
+    parts["position_ids"][:] = np.arange(shape.num_tokens) - np.repeat(
+        starts, np.diff(ends, prepend=0)
+    )
     _fill_slots(parts, micro_batches)
     _fill_blocks(parts, num_real, shape.num_tokens)
     _fill_labels(parts, rows, starts, micro_batches, shape.num_slots, shape.num_tokens)
@@ -154,19 +156,23 @@ def unpack_inputs(numbers: Tensor, shape: Shape) -> PackedInputs:
     floats = {name: parts[name].view(torch.float32) for name in ("scales", "label_weights")}
     slots_N = parts["slots"]
     dropout = Dropout(
-        parts["words"].view(-1, 2), parts["places"], slots_N, parts["thresholds"], floats["scales"],
+        words_N2=parts["words"].view(-1, 2),
+        position_ids_N=parts["position_ids"],
+        slots_N=slots_N,
+        thresholds_K=parts["thresholds"],
+        scales_K=floats["scales"],
         known=None if numbers.is_cuda else {},
-    )  # fmt: skip
+    )
     segments = Segments(
         parts["bounds"].view(-1, 2), parts["blocks"].view(-1, 3), slots_N, shape.longest_slot
     )
     return PackedInputs(
         ids_N=parts["ids"],
-        places_N=parts["places"],
+        position_ids_N=parts["position_ids"],
         rows=Rows(parts["rows"], shape.longest_row),
         segments=segments,
         dropout=dropout if shape.has_dropout else None,
-        label_places_L=parts["label_places"],
+        label_index_L=parts["label_index"],
         targets_L=parts["targets"].long(),
         label_slots_L=parts["label_slots"],
         label_weights_K=floats["label_weights"],
@@ -231,9 +237,9 @@ def _fill_labels(
     num_labels = sum(counts)
     firsts = starts[: len(rows)] + [len(row.prompt_ids) - 1 for row in rows]
     within = np.arange(num_labels) - np.repeat(np.cumsum(counts) - counts, counts)
-    # What fills up points everywhere: a place that many point at sums their gradients one by one.
-    parts["label_places"][:] = np.arange(len(parts["label_places"])) % num_tokens
-    parts["label_places"][:num_labels] = np.repeat(firsts, counts) + within
+    # What fills up points everywhere: a token that many point at sums their gradients one by one.
+    parts["label_index"][:] = np.arange(len(parts["label_index"])) % num_tokens
+    parts["label_index"][:num_labels] = np.repeat(firsts, counts) + within
     parts["targets"][:num_labels] = np.concatenate([row.target_ids for row in rows])
     row_slots = [micro_batch.slot for micro_batch in micro_batches for _ in micro_batch.rows]
     parts["label_slots"][:] = num_slots

@@ -46,9 +46,9 @@ class Shape(NamedTuple):
         num_blocks = self.num_tokens // BLOCK_TOKENS + self.num_slots + 1
         tokens, slots, labels = self.num_tokens, self.num_slots, self.num_labels
         return {
-            "ids": tokens, "places": tokens, "slots": tokens, "words": 2 * tokens,
+            "ids": tokens, "position_ids": tokens, "slots": tokens, "words": 2 * tokens,
             "rows": self.num_rows + 1, "bounds": 2 * slots, "blocks": 3 * num_blocks,
-            "label_places": labels, "targets": labels, "label_slots": labels,
+            "label_index": labels, "targets": labels, "label_slots": labels,
             "thresholds": slots, "scales": slots, "label_weights": slots,
         }  # fmt: skip
 

@@ -47,8 +47,8 @@ def lora_shrink(
         )
         return made
     inner = []
-    for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
-        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, place), segments)
+    for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
+        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, module), segments)
         made_NR = _unpadded(torch.bmm(x_KTF, weights_KRF.to(x_NF.dtype).mT), segments)
         inner.append(_scaled(made_NR, scaling_K, segments))
     return torch.stack(inner)
@@ -71,10 +71,10 @@ def lora_expand(
         _kernels().lora_expand(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
         return
     y_NF.zero_()
-    for place, weights_KRF in enumerate(weights_KMRF.unbind(1)):
-        inner_KTR = _padded(inner_MNR[place], segments)
+    for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
+        inner_KTR = _padded(inner_MNR[module], segments)
         made_NF = _unpadded(torch.bmm(inner_KTR, weights_KRF.to(inner_KTR.dtype)), segments)
-        y_NF += _dropped(_scaled(made_NF, scaling_K, segments), dropout, keys_M2, place)
+        y_NF += _dropped(_scaled(made_NF, scaling_K, segments), dropout, keys_M2, module)
 
 
 def lora_weight_grad_(
@@ -92,9 +92,9 @@ def lora_weight_grad_(
             grads_KMRF, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2
         )
         return
-    for place, grads_KRF in enumerate(grads_KMRF.unbind(1)):
-        inner_KTR = _padded(inner_MNR[place], segments)
-        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, place), segments)
+    for module, grads_KRF in enumerate(grads_KMRF.unbind(1)):
+        inner_KTR = _padded(inner_MNR[module], segments)
+        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, module), segments)
         made_KRF = torch.bmm(inner_KTR.mT, x_KTF).to(grads_KRF.dtype)
         grads_KRF += made_KRF if scaling_K is None else made_KRF * scaling_K[:, None, None]
 
@@ -106,8 +106,8 @@ def _kernels() -> Any:
     return segment_products
 
 
-def _dropped(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, place: int) -> Tensor:
-    return x_NF if dropout is None or keys_M2 is None else drop(x_NF, dropout, keys_M2[place])
+def _dropped(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, module: int) -> Tensor:
+    return x_NF if dropout is None or keys_M2 is None else drop(x_NF, dropout, keys_M2[module])
 
 
 def _scaled(x_NF: Tensor, scaling_K: Tensor | None, segments: Segments) -> Tensor:
@@ -127,5 +127,5 @@ def _padded(x_NF: Tensor, segments: Segments) -> Tensor:
 def _unpadded(x_KTF: Tensor, segments: Segments) -> Tensor:
     """(N, F) again."""
     slots_N = segments.slots_N
-    places_N = torch.arange(len(slots_N), device=slots_N.device) - segments.bounds_K2[slots_N, 0]
-    return x_KTF[slots_N, places_N]
+    offsets_N = torch.arange(len(slots_N), device=slots_N.device) - segments.bounds_K2[slots_N, 0]
+    return x_KTF[slots_N, offsets_N]

@@ -1,4 +1,4 @@
-"""One trial's place in a pack: what it trains next, and what its last step gave.
+"""One trial in its slot of a pack: what it trains next, and what its last step gave.
 
 Everything here follows from the trial alone; nothing depends on the other slots.
 """
@@ -33,7 +33,7 @@ class StepResult:
 
 @dataclass
 class Slot:
-    """A trial in its place."""
+    """A trial in its slot."""
 
     trial: TrialConfig
     batches: Batches
@@ -46,7 +46,7 @@ class Slot:
         """Whether it has a step to make."""
         return not self.has_failed and self.step < self.trial.settings.max_steps
 
-    def micro_batches(self, place: int, max_tokens: int) -> list[MicroBatch]:
+    def micro_batches(self, index: int, max_tokens: int) -> list[MicroBatch]:
         """The rows of its next step, in as few micro-batches as max_tokens allows.
 
         How they are cut follows from the trial alone, so that its sums round alike beside any
@@ -60,7 +60,7 @@ class Slot:
         for part in split_by_size(rows, [len(row.input_ids) for row in rows], max_tokens):
             micro_batches.append(
                 MicroBatch(
-                    slot=place,
+                    slot=index,
                     rows=part,
                     first_row=first,
                     seed=self.trial.settings.seed,

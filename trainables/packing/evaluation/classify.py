@@ -29,15 +29,15 @@ def log_probs(
         decoder: the slots to ask.
         prompts: as tokens.
         labels: each with its end of turn.
-        max_tokens_per_batch: places of the cache, over all slots and rows.
+        max_tokens_per_batch: positions of the cache, over all slots and rows.
     """
     found = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
     longest = max(map(len, labels))
     lengths = [len(prompt) + longest for prompt in prompts]
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
-    for places in batches(lengths, decoder.num_slots, limit):
-        examples = [Example(prompts[i], []) for i in places]
-        found[:, places] = _batch(decoder, examples, labels, longest).cpu()
+    for indices in batches(lengths, decoder.num_slots, limit):
+        examples = [Example(prompts[i], []) for i in indices]
+        found[:, indices] = _batch(decoder, examples, labels, longest).cpu()
     return found
 
 
@@ -47,12 +47,12 @@ def _batch(
     """The same (K, S, L) of rows that are read together."""
     num_rows = len(examples)
     ids_ST, lengths_S = padded(examples, decoder.device)
-    num_places = round_up(ids_ST.shape[1] + longest, TOKENS_MULTIPLE)
-    cache = decoder.new_cache(num_rows, num_places)
+    num_positions = round_up(ids_ST.shape[1] + longest, TOKENS_MULTIPLE)
+    cache = decoder.new_cache(num_rows, num_positions)
     x_KND = decoder.read(ids_ST, cache)
     rows_S = torch.arange(num_rows, device=decoder.device) * ids_ST.shape[1]
     last_KSD = x_KND[:, rows_S + lengths_S - 1]
-    rotation = decoder.rotation(num_places)
+    rotation = decoder.rotation(num_positions)
     found = [_label(decoder, last_KSD, lengths_S, cache, rotation, label) for label in labels]
     return torch.stack(found, dim=2)
 
@@ -67,17 +67,17 @@ def _label(
 ) -> Tensor:
     """Log-probability (K, S) of one label; its keys stand where those of the one before stood.
 
-    A token sees the places up to its own, so what is left of a longer label is never seen.
+    A token sees the positions up to its own, so what is left of a longer label is never seen.
     """
     shape_KS = last_KSD.shape[:2]
     total_KS = torch.zeros(shape_KS, dtype=torch.float64, device=decoder.device)
     x_KSD = last_KSD
-    for place, token in enumerate(label):
+    for index, token in enumerate(label):
         total_KS += _token_log_probs(decoder, x_KSD, token)
-        if place + 1 < len(label):
+        if index + 1 < len(label):
             tokens_KS = torch.full(shape_KS, token, dtype=torch.int64, device=decoder.device)
-            places_KS = (lengths_S + place).expand(shape_KS)
-            x_KSD = decoder.step(tokens_KS, places_KS, cache, rotation)
+            positions_KS = (lengths_S + index).expand(shape_KS)
+            x_KSD = decoder.step(tokens_KS, positions_KS, cache, rotation)
     return total_KS
 
 

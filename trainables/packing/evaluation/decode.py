@@ -1,7 +1,7 @@
 """From the first token of every answer to whole answers: steps, and rows that leave.
 
-Shapes: K slots, S rows of a slot, T places of a row, A = K * S answers of a batch, L tokens of an
-answer.
+Shapes: K slots, S rows of a slot, T positions of a row, A = K * S answers of a batch, L tokens of
+an answer.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ capture takes as long as 20 steps of a small model."""
 SMALL_CACHE_BYTES = 2 * 2**30
 """Of keys and values whose batch is not made smaller where steps are captured: reading all of them
 takes an H200 0.4 ms at 4.8 TB/s, so that 64 steps without them gain no more than another graph of a
-small model costs; and a step reads only the places that are written."""
+small model costs; and a step reads only the positions that are written."""
 
 
 @dataclass
@@ -36,11 +36,11 @@ class Batch:
     stops: Tensor
     tokens_KS: Tensor
     """Last token of each row, whose keys are not in the cache yet."""
-    places_KS: Tensor
+    positions_KS: Tensor
     """Where that token stands in its row."""
     is_done_KS: Tensor
     home_KS: Tensor
-    """Each row's place in answers_AL, which rows keep when they move."""
+    """Each row's index in answers_AL, which rows keep when they move."""
     answers_AL: Tensor
     """Of all rows that the batch ever had; only tokens up to the first stop count."""
     column_1: Tensor
@@ -66,12 +66,12 @@ def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
 
 def _step(batch: Batch) -> None:
     """One more token for every row, without waiting for the device."""
-    x_KSD = batch.decoder.step(batch.tokens_KS, batch.places_KS, batch.cache, batch.rotation)
+    x_KSD = batch.decoder.step(batch.tokens_KS, batch.positions_KS, batch.cache, batch.rotation)
     tokens_KS = batch.decoder.logits(x_KSD).argmax(dim=-1)
     batch.answers_AL[batch.home_KS, batch.column_1] = tokens_KS
     batch.is_done_KS |= is_stop(tokens_KS, batch.stops)
     batch.tokens_KS.copy_(tokens_KS)
-    batch.places_KS += 1
+    batch.positions_KS += 1
     batch.column_1 += 1
 
 
@@ -92,7 +92,7 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     at = (slots_K[:, None], order_KS[:, :num_rows])
     if num_slots < old_slots:
         batch.decoder = batch.decoder.only(slots_K)
-    for name in ("tokens_KS", "places_KS", "is_done_KS", "home_KS"):
+    for name in ("tokens_KS", "positions_KS", "is_done_KS", "home_KS"):
         setattr(batch, name, getattr(batch, name)[at])
     for number, (keys, values) in enumerate(batch.cache):
         batch.cache[number] = KeysValues(keys[at], values[at])

@@ -20,11 +20,11 @@ from trainables.packing.evaluation.target_losses import summed_losses
 from trainables.solo.evaluate import until_stop
 
 TOKENS_MULTIPLE = 64
-"""Places of the cache's rows are a multiple of it, for few shapes."""
+"""Positions of the cache's rows are a multiple of it, for few shapes."""
 READ_MULTIPLE = 8
 """Rows that are read together are padded to a multiple of it, for aligned loads."""
 PROMPT_TOKENS = 1 << 16
-"""Places that are computed together while rows are read, whatever the cache can hold: as many as in
+"""Tokens that are computed together while rows are read, whatever the cache can hold: as many as in
 a training step of 16 slots, 8 rows and 512 tokens."""
 
 
@@ -47,7 +47,7 @@ def generate(
         prompts: not empty, each at least one token.
         stop_ids: tokens that end an answer.
         max_new_tokens: longest answer.
-        max_tokens_per_batch: places of the cache, over all slots and rows; a batch has one row a
+        max_tokens_per_batch: positions of the cache, over all slots and rows; a batch has one row a
             slot at least, even where that is more.
         is_graphed: capture the step as a CUDA graph for every shape and replay it.
     """
@@ -80,34 +80,34 @@ def answers_and_losses(
     """
     answers: list[list[list[int]]] = [[[] for _ in examples] for _ in range(decoder.num_slots)]
     losses_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
-    lengths = [_num_places(example, max_new_tokens) for example in examples]
-    for places in batches(lengths, decoder.num_slots, max_tokens_per_batch):
-        batch = _read_rows(decoder, [examples[i] for i in places], stop_ids, max_new_tokens)
+    lengths = [_num_positions(example, max_new_tokens) for example in examples]
+    for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch):
+        batch = _read_rows(decoder, [examples[i] for i in indices], stop_ids, max_new_tokens)
         losses_K += batch.losses_K
         decode(batch, max_new_tokens, is_graphed)
         rows = batch.answers_AL.view(decoder.num_slots, -1, max_new_tokens).tolist()
         del batch  # its cache must go before the next one comes
         for found, row in zip(answers, rows, strict=True):
-            for index, ids in zip(places, row, strict=False):
+            for index, ids in zip(indices, row, strict=False):
                 found[index] = until_stop(ids, stop_ids)
     return answers, losses_K
 
 
 def batches(lengths: Sequence[int], num_slots: int, max_tokens: int) -> Iterator[list[int]]:
-    """Places of rows of similar length, the longest first so that memory fails early.
+    """Indices of rows of similar length, the longest first so that memory fails early.
 
     Every batch but the last has a power of two of rows, for few shapes.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while order:
-        num_places = round_up(lengths[order[0]], TOKENS_MULTIPLE)
-        room = max(1, max_tokens // (num_slots * num_places))
+        num_positions = round_up(lengths[order[0]], TOKENS_MULTIPLE)
+        room = max(1, max_tokens // (num_slots * num_positions))
         num_rows = 1 << (room.bit_length() - 1)
         yield order[:num_rows]
         order = order[num_rows:]
 
 
-def _num_places(example: Example, max_new_tokens: int) -> int:
+def _num_positions(example: Example, max_new_tokens: int) -> int:
     """Room for the prompt and the longer of answer and target."""
     return len(example.prompt_ids) + max(max_new_tokens, len(example.target_ids))
 
@@ -117,9 +117,9 @@ def _read_rows(
 ) -> Batch:
     """A batch with the first token of every answer; rows that fill up its shape are done."""
     num_rows = 1 << (len(examples) - 1).bit_length()
-    longest = max(_num_places(example, max_new_tokens) for example in examples)
-    num_places = round_up(longest, TOKENS_MULTIPLE)
-    cache = decoder.new_cache(num_rows, num_places)
+    longest = max(_num_positions(example, max_new_tokens) for example in examples)
+    num_positions = round_up(longest, TOKENS_MULTIPLE)
+    cache = decoder.new_cache(num_rows, num_positions)
     tokens_KS, losses_K = _read(decoder, examples, cache)
     lengths_S = torch.ones(num_rows, dtype=torch.int64)
     lengths_S[: len(examples)] = torch.tensor([len(row.prompt_ids) for row in examples])
@@ -131,10 +131,10 @@ def _read_rows(
     return Batch(
         decoder=decoder,
         cache=cache,
-        rotation=decoder.rotation(num_places),
+        rotation=decoder.rotation(num_positions),
         stops=stops,
         tokens_KS=tokens_KS,
-        places_KS=copy_to_device(lengths_S, decoder.device).repeat(decoder.num_slots, 1),
+        positions_KS=copy_to_device(lengths_S, decoder.device).repeat(decoder.num_slots, 1),
         is_done_KS=is_stop(tokens_KS, stops) | is_filler_S,
         home_KS=home_KS,
         answers_AL=answers_AL,

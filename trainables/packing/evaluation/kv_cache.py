@@ -1,11 +1,11 @@
 """One block with kept keys and values: over whole prompts, and over one token a row.
 
-Prompts are padded on the right and a row's answer goes on at its own next place, so a prompt is
+Prompts are padded on the right and a row's answer goes on at its own next position, so a prompt is
 read under the causal mask alone, as in training.
 
-Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or places of a row, N tokens of
-a slot, D features in, O features out, H query heads, G key heads, C features of a head, M modules
-that share an input, R rank.
+Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or positions of a row, N tokens
+of a slot, D features in, O features out, H query heads, G key heads, C features of a head,
+M modules that share an input, R rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,16 +54,16 @@ def prompt_layer(
     sin_BTC: Tensor,
     sizes: Sizes,
 ) -> Tensor:
-    """One block over whole rows; their keys and values become the first places of kept."""
+    """One block over whole rows; their keys and values become the first positions of kept."""
     q, k, v = (
         part.view(*cos_BTC.shape[:2], -1, sizes.head_dim).transpose(1, 2)
         for part in _heads(x_KND, weights, groups[0], cos_BTC, sin_BTC, sizes)
     )
     if kept is not None:
         num_tokens = k.shape[2]
-        for place_KSGTC, new_BGTC in zip(kept, (k, v), strict=True):
-            shape = (*place_KSGTC.shape[:3], num_tokens, sizes.head_dim)
-            place_KSGTC[:, :, :, :num_tokens] = new_BGTC.reshape(shape)
+        for cached_KSGTC, new_BGTC in zip(kept, (k, v), strict=True):
+            shape = (*cached_KSGTC.shape[:3], num_tokens, sizes.head_dim)
+            cached_KSGTC[:, :, :, :num_tokens] = new_BGTC.reshape(shape)
     mixed_BHTC = scaled_dot_product_attention(
         q, k, v, is_causal=True, scale=sizes.head_dim**-0.5, enable_gqa=True
     )
@@ -75,30 +75,30 @@ def token_layer(
     weights: LayerWeights,
     groups: Sequence[FrozenGroup],
     kept: KeysValues,
-    places_B: Tensor,
+    positions_B: Tensor,
     cos_B1C: Tensor,
     sin_B1C: Tensor,
     sizes: Sizes,
 ) -> Tensor:
-    """One block over one token a row, which sees its row's places up to its own."""
+    """One block over one token a row, which sees its row's positions up to its own."""
     q_BHC, k_BGC, v_BGC = _heads(x_KSD, weights, groups[0], cos_B1C, sin_B1C, sizes)
     keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in kept)
-    row_B = torch.arange(places_B.shape[0], device=places_B.device)
-    keys_BGTC[row_B, :, places_B] = k_BGC
-    values_BGTC[row_B, :, places_B] = v_BGC
+    row_B = torch.arange(positions_B.shape[0], device=positions_B.device)
+    keys_BGTC[row_B, :, positions_B] = k_BGC
+    values_BGTC[row_B, :, positions_B] = v_BGC
     if q_BHC.is_cuda and q_BHC.dtype == torch.bfloat16:
-        mixed = _token_kernel()(q_BHC, keys_BGTC, values_BGTC, places_B)
+        mixed = _token_kernel()(q_BHC, keys_BGTC, values_BGTC, positions_B)
     else:
-        mixed = _token_attention(q_BHC, keys_BGTC, values_BGTC, places_B)
+        mixed = _token_attention(q_BHC, keys_BGTC, values_BGTC, positions_B)
     return _after_attention(x_KSD, mixed, weights, groups, sizes)
 
 
 def _token_attention(
-    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, places_B: Tensor
+    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, positions_B: Tensor
 ) -> Tensor:
     """The query heads that share a key head stand in for tokens: no key is repeated in memory."""
-    place_T = torch.arange(keys_BGTC.shape[2], device=places_B.device)
-    is_seen_B11T = (place_T <= places_B[:, None])[:, None, None]
+    position_T = torch.arange(keys_BGTC.shape[2], device=positions_B.device)
+    is_seen_B11T = (position_T <= positions_B[:, None])[:, None, None]
     num_rows, num_key_heads, _, head_dim = keys_BGTC.shape
     return scaled_dot_product_attention(
         q_BHC.reshape(num_rows, num_key_heads, -1, head_dim),
@@ -123,7 +123,7 @@ def _heads(
     sin: Tensor,
     sizes: Sizes,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (K * N, H, C), keys and values (K * N, G, C), rotated to their places."""
+    """Queries (K * N, H, C), keys and values (K * N, G, C), rotated to their positions."""
     _, normed = sizes.elementwise.add_norm(
         x_KND.flatten(0, 1), None, weights.input_norm_D, sizes.norm_eps
     )

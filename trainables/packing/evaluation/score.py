@@ -90,8 +90,8 @@ def eval_losses(
     totals_K = torch.zeros(len(slots), dtype=torch.float64, device=decoder.device)
     lengths = [len(example.input_ids) for example in examples]
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
-    for places in batches(lengths, len(slots), limit):
-        batch = [examples[i] for i in places]
+    for indices in batches(lengths, len(slots), limit):
+        batch = [examples[i] for i in indices]
         ids_ST, _ = padded(batch, decoder.device)
         totals_K += summed_losses(decoder, decoder.read(ids_ST), batch, ids_ST.shape[1])
     return _means(totals_K, examples)

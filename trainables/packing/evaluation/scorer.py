@@ -25,7 +25,7 @@ class Scorer:
         rows: validation rows.
         scoring: of their answers.
         settings: of the sweep.
-        max_tokens: places of the key-value cache, over all slots and rows.
+        max_tokens: positions of the key-value cache, over all slots and rows.
         is_graphed: capture decoding as CUDA graphs.
     """
 

@@ -3,7 +3,7 @@
 Every tensor of a step keeps its shape and its place in memory, so that the step can be captured as
 a CUDA graph.
 
-Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or places of a row, N = S * T,
+Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or positions of a row, N = S * T,
 D features, C features of a head, V vocabulary.
 """
 
@@ -57,25 +57,25 @@ class SlotDecoder:
         return device
 
     def only(self, index_K: Tensor) -> Self:
-        """The same decoder for some of its slots, by their place in K."""
+        """The same decoder for some of its slots, by their index in K."""
         layers = tuple(
             tuple(FrozenGroup(a[index_K], tuple(b[index_K] for b in bs)) for a, bs in groups)
             for groups in self.layers
         )
         return dataclasses.replace(self, layers=layers)
 
-    def new_cache(self, num_rows: int, num_places: int) -> list[KeysValues]:
+    def new_cache(self, num_rows: int, num_positions: int) -> list[KeysValues]:
         """Zeros for every layer; what a mask hides is still multiplied, so it must be finite."""
         head_dim = self.rotation(1)[0].shape[-1]
         num_heads = self.model.config.num_key_value_heads
-        shape = (self.num_slots, num_rows, num_heads, num_places, head_dim)
+        shape = (self.num_slots, num_rows, num_heads, num_positions, head_dim)
         like = self.model.embedding_VD
         return [KeysValues(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
 
-    def rotation(self, num_places: int) -> tuple[Tensor, Tensor]:
-        """The rotary cosines and sines (T, C) of the first places."""
-        places_1T = torch.arange(num_places, device=self.device)[None]
-        cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, places_1T)
+    def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        """The rotary cosines and sines (T, C) of the first positions."""
+        position_ids_1T = torch.arange(num_positions, device=self.device)[None]
+        cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, position_ids_1T)
         return cos_1TC[0], sin_1TC[0]
 
     def read(self, input_ids_ST: Tensor, cache: Sequence[KeysValues] | None = None) -> Tensor:
@@ -83,7 +83,7 @@ class SlotDecoder:
 
         Args:
             input_ids_ST: rows padded on the right.
-            cache: at least as many places as tokens; None keeps nothing.
+            cache: at least as many positions as tokens; None keeps nothing.
         """
         num_rows, num_tokens = input_ids_ST.shape
         x_KND: Tensor = self.model.embedding_VD[input_ids_ST.flatten().expand(self.num_slots, -1)]
@@ -98,17 +98,17 @@ class SlotDecoder:
     def step(
         self,
         tokens_KS: Tensor,
-        places_KS: Tensor,
+        positions_KS: Tensor,
         cache: Sequence[KeysValues],
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """The last layer's output (K, S, D) over one token a row, which it keeps at its place."""
+        """The last layer's output (K, S, D) over one token a row, whose keys go to the cache."""
         x_KSD: Tensor = self.model.embedding_VD[tokens_KS]
-        places_B = places_KS.flatten()
-        cos_B1C, sin_B1C = (table_TC[places_B][:, None] for table_TC in rotation)
+        positions_B = positions_KS.flatten()
+        cos_B1C, sin_B1C = (table_TC[positions_B][:, None] for table_TC in rotation)
         sizes = self._sizes(tokens_KS.shape[1], cos_B1C)
         for weights, groups, kept in zip(self.model.layers, self.layers, cache, strict=True):
-            x_KSD = token_layer(x_KSD, weights, groups, kept, places_B, cos_B1C, sin_B1C, sizes)
+            x_KSD = token_layer(x_KSD, weights, groups, kept, positions_B, cos_B1C, sin_B1C, sizes)
         return x_KSD
 
     def logits(self, x: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ class SlotDecoder:
 def _frozen(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:
     scaling_KM = group.scaling_KM[index_K]
     lora_b = [
-        (lora_b_KOR[index_K] * scaling_KM[:, place, None, None]).to(dtype)
-        for place, lora_b_KOR in enumerate(group.lora_b_KOR)
+        (lora_b_KOR[index_K] * scaling_KM[:, module, None, None]).to(dtype)
+        for module, lora_b_KOR in enumerate(group.lora_b_KOR)
     ]
     lora_a_KID = group.lora_a_KMRD[index_K].flatten(1, 2).to(dtype)
     return FrozenGroup(lora_a_KID, tuple(lora_b))

@@ -28,17 +28,17 @@ def summed_losses(
     """
     totals_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
     firsts = [row * width + len(e.prompt_ids) - 1 for row, e in enumerate(examples)]
-    places = [
+    index = [
         first + label
         for first, example in zip(firsts, examples, strict=True)
         for label in range(len(example.target_ids))
     ]
-    if not places:
+    if not index:
         return totals_K
     targets = [token for example in examples for token in example.target_ids]
     share = max(1, CHUNK_LABELS // decoder.num_slots)
     chunks = zip(
-        torch.split(copy_to_device(torch.tensor(places), decoder.device), share),
+        torch.split(copy_to_device(torch.tensor(index), decoder.device), share),
         torch.split(copy_to_device(torch.tensor(targets), decoder.device), share),
         strict=True,
     )

@@ -12,7 +12,7 @@ from typing import Any
 from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
-from trainables.packing.sizing.peak_bytes import PeakBytes, eval_places, power_of_two, predict
+from trainables.packing.sizing.peak_bytes import PeakBytes, eval_positions, power_of_two, predict
 
 MOST_SLOTS = 64
 """Trials of one pack unless more are asked for; Optuna learns little from more at once."""
@@ -120,7 +120,7 @@ def _on_cpu(settings: TrainingOptions, max_rank: int, num_slots: int) -> Capacit
         num_slots=num_slots,
         max_rank=max_rank,
         max_tokens=max(BUSY_TOKENS, settings.max_length_tokens),
-        eval_tokens=max(CPU_EVAL_TOKENS, num_slots * eval_places(settings)),
+        eval_tokens=max(CPU_EVAL_TOKENS, num_slots * eval_positions(settings)),
         is_dequantised=True,
         predicted_gib=0.0,
     )
@@ -136,7 +136,7 @@ def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> I
                 num_slots=1,
                 max_rank=max_rank,
                 max_tokens=max_tokens,
-                eval_tokens=eval_places(settings),
+                eval_tokens=eval_positions(settings),
                 is_dequantised=is_dequantised,
                 predicted_gib=0.0,
                 is_checkpointed=is_checkpointed,

@@ -93,7 +93,7 @@ class PeakBytes:
 
     @property
     def reserved_gib(self) -> float:
-        """What the allocator holds: CUDA graphs keep training's places from evaluation."""
+        """What the allocator holds: CUDA graphs keep training's memory from evaluation."""
         return (self.held + self.training + self.evaluation) / _GIB
 
 
@@ -118,7 +118,7 @@ def predict(
         num_slots: trials.
         max_rank: room of each slot.
         max_tokens: of the largest training pass, over all slots.
-        eval_tokens: places of the evaluation's cache; 0 leaves evaluation out.
+        eval_tokens: positions of the evaluation's cache; 0 leaves evaluation out.
         is_dequantised: whether the base is kept in the compute type.
         is_checkpointed: whether one block's activations at a time are made again.
         num_labels: labelled tokens of the largest pass; None for as many as there can be.
@@ -129,15 +129,15 @@ def predict(
     labels = min(CHUNK_LABELS, max_tokens if num_labels is None else num_labels)
     widest = size * facts.hidden_size * facts.intermediate_size
     anew = 0 if is_dequantised else DEQUANTISED_WIDE * widest
-    places = rounded_up(max_tokens, BLOCK_TOKENS)
+    tokens = rounded_up(max_tokens, BLOCK_TOKENS)
     gradient = GRADIENT_WIDE * facts.intermediate_size + GRADIENT_HIDDEN * facts.hidden_size
     evaluation = _evaluation(facts, settings, num_slots, eval_tokens, size, anew)
     copies = round(COPIED_ADAPTERS * size * lora_params) if eval_tokens else 0
     return PeakBytes(
         base=_base(facts, size, is_dequantised, is_nf4_kept),
         adapters=ADAPTER_BYTES * lora_params,
-        activations=places * _kept_bytes(facts, max_rank, size, is_checkpointed),
-        gradients=places * size * gradient + anew,
+        activations=tokens * _kept_bytes(facts, max_rank, size, is_checkpointed),
+        gradients=tokens * size * gradient + anew,
         logits=labels * facts.vocab_size * LOGIT_BYTES,
         evaluation=evaluation + copies,
         workspace=WORKSPACE_BYTES,
@@ -191,20 +191,20 @@ def _evaluation(
     if not eval_tokens:
         return 0
     q, kv = (facts.linear_shapes[name][1] for name in ("q_proj", "k_proj"))
-    row = num_slots * eval_places(settings)
-    places = max(eval_tokens, row)
+    row = num_slots * eval_positions(settings)
+    positions = max(eval_tokens, row)
     attention = READ_Q * q + 2 * kv + 2 * facts.hidden_size
     feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
-    reading = min(places, max(PROMPT_TOKENS, row)) * size * max(attention, feed_forward) + anew
-    labels = min(CHUNK_LABELS, places) * facts.vocab_size * LOGIT_BYTES
+    reading = min(positions, max(PROMPT_TOKENS, row)) * size * max(attention, feed_forward) + anew
+    labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
     shortest = _rounded_up(settings.max_new_tokens)
-    num_rows = min(num_slots * power_of_two(settings.eval_rows), places // shortest)
+    num_rows = min(num_slots * power_of_two(settings.eval_rows), positions // shortest)
     decoding = num_rows * facts.vocab_size * size
-    cache = places * facts.num_layers * 2 * kv * size
+    cache = positions * facts.num_layers * 2 * kv * size
     return cache + max(reading, labels, decoding)
 
 
-def eval_places(settings: TrainingOptions) -> int:
+def eval_positions(settings: TrainingOptions) -> int:
     """The longest row of the cache: a prompt that fills the row, and an answer."""
     return _rounded_up(settings.max_length_tokens + settings.max_new_tokens)
 

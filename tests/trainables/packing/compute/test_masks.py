@@ -31,7 +31,7 @@ def dropout_of(
     count = len(words)
     return Dropout(
         words_N2=torch.tensor(words, dtype=torch.int32).repeat_interleave(num_tokens, dim=0),
-        places_N=torch.arange(num_tokens, dtype=torch.int32).repeat(count),
+        position_ids_N=torch.arange(num_tokens, dtype=torch.int32).repeat(count),
         slots_N=torch.arange(count, dtype=torch.int32).repeat_interleave(num_tokens),
         thresholds_K=torch.tensor([threshold(rate) for rate in rates], dtype=torch.int32),
         scales_K=torch.tensor([1 / (1 - rate) for rate in rates]),

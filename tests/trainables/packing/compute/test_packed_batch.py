@@ -53,7 +53,7 @@ def test_every_token_and_label_is_in_its_place(
         for place, row in enumerate(rows or []):
             start, stop = batch.rows.bounds_S1[row_number : row_number + 2].tolist()
             assert start == token and batch.ids_N[start:stop].tolist() == row.input_ids
-            assert batch.places_N[start:stop].tolist() == list(range(stop - start))
+            assert batch.position_ids_N[start:stop].tolist() == list(range(stop - start))
             assert batch.segments.slots_N[start:stop].eq(slot).all()
             assert batch.dropout is not None
             words = {tuple(pair) for pair in batch.dropout.words_N2[start:stop].tolist()}
@@ -65,7 +65,7 @@ def test_every_token_and_label_is_in_its_place(
 def labels_by_slot(batch: PackedInputs, num_slots: int) -> list[list[int]]:
     """The labels; the token after a label's place must be the label."""
     found: list[list[int]] = [[] for _ in range(num_slots + 1)]
-    parts = (batch.label_places_L, batch.targets_L, batch.label_slots_L)
+    parts = (batch.label_index_L, batch.targets_L, batch.label_slots_L)
     for place, target, slot in zip(*(part.tolist() for part in parts), strict=True):
         assert slot == num_slots or int(batch.ids_N[place + 1]) == target
         found[slot].append(target)
@@ -173,10 +173,10 @@ def test_a_shape_that_holds_another_has_room_for_its_rows(
     num_real = packed.num_real
     assert num_real == exact.num_real
     assert numbers.rows.bounds_S1[-1] == other.num_tokens
-    for name in ("ids_N", "places_N"):
+    for name in ("ids_N", "position_ids_N"):
         assert torch.equal(getattr(numbers, name)[:num_real], getattr(expected, name)[:num_real])
     num_labels = sum(len(row.target_ids) for micro_batch in first for row in micro_batch.rows)
-    for name in ("label_places_L", "targets_L", "label_slots_L"):
+    for name in ("label_index_L", "targets_L", "label_slots_L"):
         found = getattr(numbers, name)
         assert torch.equal(found[:num_labels], getattr(expected, name)[:num_labels])
     assert (numbers.label_slots_L[num_labels:] == num_slots).all()

@@ -234,9 +234,9 @@ def test_a_cache_is_gone_before_the_next_one_is_made(
     made: list[weakref.ref[torch.Tensor]] = []
     new_cache = SlotDecoder.new_cache
 
-    def counted(decoder: SlotDecoder, num_rows: int, num_places: int) -> list[KeysValues]:
+    def counted(decoder: SlotDecoder, num_rows: int, num_positions: int) -> list[KeysValues]:
         assert [one for one in made if one() is not None] == []
-        cache = new_cache(decoder, num_rows, num_places)
+        cache = new_cache(decoder, num_rows, num_positions)
         made.extend(weakref.ref(tensor) for kept in cache for tensor in kept)
         return cache
 
@@ -422,8 +422,8 @@ def test_batches_hold_every_row_once_within_the_limit(
     for number, batch in enumerate(found):
         padded = 1 << (len(batch) - 1).bit_length()
         assert padded == len(batch) or number == len(found) - 1
-        num_places = -(-lengths[batch[0]] // 64) * 64
-        assert padded == 1 or num_slots * padded * num_places <= limit
+        num_positions = -(-lengths[batch[0]] // 64) * 64
+        assert padded == 1 or num_slots * padded * num_positions <= limit
 
 
 @pytest.mark.gpu

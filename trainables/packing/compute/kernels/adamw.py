@@ -53,22 +53,22 @@ def _update(
     if tl.load(is_due_ptr + slot):
         p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         mask = p < num_params
-        place = slot.to(tl.int64) * num_params + p
+        offset = slot.to(tl.int64) * num_params + p
         if tl.load(steps_ptr + slot):
             row = table_ptr + slot
             max_norm, decay = tl.load(row + num_slots), tl.load(row + 2 * num_slots)
             root_correction, step_size = tl.load(row + 3 * num_slots), tl.load(row + 4 * num_slots)
             weight, weight_sq = tl.load(row + 5 * num_slots), tl.load(row + 6 * num_slots)
             clip = tl.minimum(tl.div_rn(max_norm, tl.load(norms_ptr + slot) + norm_eps), 1.0)
-            grad = tl.load(grads_ptr + place, mask=mask, other=0.0) * clip
-            exp_avg = tl.load(exp_avg_ptr + place, mask=mask, other=0.0)
-            exp_avg_sq = tl.load(exp_avg_sq_ptr + place, mask=mask, other=0.0)
-            param = tl.load(params_ptr + place, mask=mask, other=0.0) * (1.0 - decay)
+            grad = tl.load(grads_ptr + offset, mask=mask, other=0.0) * clip
+            exp_avg = tl.load(exp_avg_ptr + offset, mask=mask, other=0.0)
+            exp_avg_sq = tl.load(exp_avg_sq_ptr + offset, mask=mask, other=0.0)
+            param = tl.load(params_ptr + offset, mask=mask, other=0.0) * (1.0 - decay)
             exp_avg += weight * (grad - exp_avg)
             exp_avg_sq = exp_avg_sq * (1.0 - weight_sq) + grad * (grad * weight_sq)
             denominator = tl.div_rn(tl.sqrt_rn(exp_avg_sq), root_correction) + eps
             param -= step_size * tl.div_rn(exp_avg, denominator)
-            tl.store(params_ptr + place, param, mask=mask)
-            tl.store(exp_avg_ptr + place, exp_avg, mask=mask)
-            tl.store(exp_avg_sq_ptr + place, exp_avg_sq, mask=mask)
-        tl.store(grads_ptr + place, tl.zeros((BLOCK,), tl.float32), mask=mask)
+            tl.store(params_ptr + offset, param, mask=mask)
+            tl.store(exp_avg_ptr + offset, exp_avg, mask=mask)
+            tl.store(exp_avg_sq_ptr + offset, exp_avg_sq, mask=mask)
+        tl.store(grads_ptr + offset, tl.zeros((BLOCK,), tl.float32), mask=mask)

@@ -58,13 +58,13 @@ class _Heads(torch.autograd.Function):
         made_NE = torch.empty_like(qkv_NE)
         into = _split(made_NE, sizes)
         parts = _split(qkv_NE, sizes)
-        for place, weight_C in enumerate(norms or (None, None)):
-            grad_NHC, dx_NHC = grads[place].contiguous(), into[place]
+        for index, weight_C in enumerate(norms or (None, None)):
+            grad_NHC, dx_NHC = grads[index].contiguous(), into[index]
             _backward[(len(qkv_NE),)](
                 dx_NHC,
                 dx_NHC.stride(0),
                 grad_NHC,
-                *_args(parts[place], weight_C, cos_NC, sin_NC, eps),
+                *_args(parts[index], weight_C, cos_NC, sin_NC, eps),
             )
         into[2].copy_(grads[2])
         return made_NE, None, None, None, None, None
@@ -114,8 +114,8 @@ def _forward(
     BLOCK_C: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
-    place, mask, c, is_feature = _places(num_heads, half, BLOCK_H, BLOCK_C)
-    low, high = _halves(x_ptr + token * x_stride + place, mask, half)
+    offset, mask, c, is_feature = _head_offsets(num_heads, half, BLOCK_H, BLOCK_C)
+    low, high = _halves(x_ptr + token * x_stride + offset, mask, half)
     if HAS_NORM:
         scale = _scale(low, high, half, eps)
         w_low, w_high = _halves(weight_ptr + c, is_feature, half)
@@ -123,7 +123,7 @@ def _forward(
     cos_low, cos_high = _halves(cos_ptr + token * angle_stride + c, is_feature, half)
     sin_low, sin_high = _halves(sin_ptr + token * angle_stride + c, is_feature, half)
     kind = y_ptr.dtype.element_ty
-    y = y_ptr + token * num_heads * 2 * half + place
+    y = y_ptr + token * num_heads * 2 * half + offset
     turned = low * cos_low[None, :] - high * sin_low[None, :]
     tl.store(y, turned.to(kind), mask=mask)
     turned = high * cos_high[None, :] + low * sin_high[None, :]
@@ -149,27 +149,27 @@ def _backward(
     BLOCK_C: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
-    place, mask, c, is_feature = _places(num_heads, half, BLOCK_H, BLOCK_C)
-    g_low, g_high = _halves(grad_ptr + token * num_heads * 2 * half + place, mask, half)
+    offset, mask, c, is_feature = _head_offsets(num_heads, half, BLOCK_H, BLOCK_C)
+    g_low, g_high = _halves(grad_ptr + token * num_heads * 2 * half + offset, mask, half)
     cos_low, cos_high = _halves(cos_ptr + token * angle_stride + c, is_feature, half)
     sin_low, sin_high = _halves(sin_ptr + token * angle_stride + c, is_feature, half)
     d_low = g_low * cos_low[None, :] + g_high * sin_high[None, :]
     d_high = g_high * cos_high[None, :] - g_low * sin_low[None, :]
     if HAS_NORM:  # of x * scale * weight, where scale depends on x
-        low, high = _halves(x_ptr + token * x_stride + place, mask, half)
+        low, high = _halves(x_ptr + token * x_stride + offset, mask, half)
         scale = _scale(low, high, half, eps)
         w_low, w_high = _halves(weight_ptr + c, is_feature, half)
         d_low, d_high = d_low * w_low[None, :], d_high * w_high[None, :]
         shared = tl.sum(d_low * low + d_high * high, axis=1)[:, None] * scale * scale / (2 * half)
         d_low, d_high = scale * (d_low - low * shared), scale * (d_high - high * shared)
     kind = dx_ptr.dtype.element_ty
-    dx = dx_ptr + token * dx_stride + place
+    dx = dx_ptr + token * dx_stride + offset
     tl.store(dx, d_low.to(kind), mask=mask)
     tl.store(dx + half, d_high.to(kind), mask=mask)
 
 
 @triton.jit
-def _places(num_heads, half, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr):
+def _head_offsets(num_heads, half, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr):
     """Where the first half of each head of a token lies."""
     head = tl.arange(0, BLOCK_H)
     c = tl.arange(0, BLOCK_C)

@@ -195,7 +195,7 @@ def _extras(
     return (
         *scaling,
         dropout.words_N2,
-        dropout.places_N,
+        dropout.position_ids_N,
         dropout.thresholds_K,
         dropout.scales_K,
         keys_M2,
@@ -226,7 +226,7 @@ def _shrink(
     blocks_ptr,
     scaling_ptr,
     words_ptr,
-    places_ptr,
+    positions_ptr,
     thresholds_ptr,
     scales_ptr,
     keys_ptr,
@@ -259,7 +259,7 @@ def _shrink(
         )
         if threshold > 0:
             row, word, other = _row_words(
-                n, n < end, num_features, words_ptr, places_ptr, keys_ptr + 2 * module
+                n, n < end, num_features, words_ptr, positions_ptr, keys_ptr + 2 * module
             )
             acc = _shrink_tile(
                 x_tile,
@@ -344,7 +344,7 @@ def _expand(
     blocks_ptr,
     scaling_ptr,
     words_ptr,
-    places_ptr,
+    positions_ptr,
     thresholds_ptr,
     scales_ptr,
     keys_ptr,
@@ -396,7 +396,7 @@ def _expand(
                 made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
                 if threshold > 0:
                     row, word, other = _row_words(
-                        n, is_token, num_features, words_ptr, places_ptr, keys_ptr + 2 * module
+                        n, is_token, num_features, words_ptr, positions_ptr, keys_ptr + 2 * module
                     )
                     made = _masked(made, row, word, other, start, threshold, BLOCK_F)
                 total += made
@@ -414,7 +414,7 @@ def _weight_grad(
     bounds_ptr,
     scaling_ptr,
     words_ptr,
-    places_ptr,
+    positions_ptr,
     thresholds_ptr,
     scales_ptr,
     keys_ptr,
@@ -464,7 +464,7 @@ def _weight_grad(
                 threshold,
                 num_features,
                 words_ptr,
-                places_ptr,
+                positions_ptr,
                 key_ptr,
                 True,
                 PRECISION,
@@ -487,7 +487,7 @@ def _weight_grad(
                 threshold,
                 num_features,
                 words_ptr,
-                places_ptr,
+                positions_ptr,
                 key_ptr,
                 False,
                 PRECISION,
@@ -551,7 +551,7 @@ def _weight_grad_tile(
     threshold,
     num_features,
     words_ptr,
-    places_ptr,
+    positions_ptr,
     key_ptr,
     IS_DROPPING: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -574,7 +574,9 @@ def _weight_grad_tile(
             other=0.0,
         )
         if IS_DROPPING:
-            row, word, other = _row_words(n, is_token, num_features, words_ptr, places_ptr, key_ptr)
+            row, word, other = _row_words(
+                n, is_token, num_features, words_ptr, positions_ptr, key_ptr
+            )
             x = _masked(x, row, word, other, start, threshold, BLOCK_F)
         acc += tl.dot(inner, x, input_precision=PRECISION)
     return acc
@@ -601,9 +603,9 @@ def _factor(scaling_ptr, scale_ptr, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.c
 
 
 @triton.jit
-def _row_words(n, is_token, num_features, words_ptr, places_ptr, key_ptr):
-    """What masks._hash takes of each token: the first of its places, and both words."""
-    row = tl.load(places_ptr + n, mask=is_token, other=0) * num_features
+def _row_words(n, is_token, num_features, words_ptr, positions_ptr, key_ptr):
+    """What masks._hash takes of each token: the first of its counters, and both words."""
+    row = tl.load(positions_ptr + n, mask=is_token, other=0) * num_features
     words = words_ptr + 2 * n
     word = _mixed(tl.load(words, mask=is_token, other=0) ^ tl.load(key_ptr))
     other = _mixed(tl.load(words + 1, mask=is_token, other=0) ^ tl.load(key_ptr + 1))

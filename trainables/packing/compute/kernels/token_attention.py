@@ -3,7 +3,7 @@
 A row's keys are read once for all query heads that share them, and only as far as the row goes:
 torch's attention reads the padding behind it too.
 
-Shapes: B rows, H query heads, G key heads, T places of a row, C features of a head.
+Shapes: B rows, H query heads, G key heads, T positions of a row, C features of a head.
 """
 
 import torch
@@ -11,31 +11,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_PLACES = 64
+BLOCK_POSITIONS = 64
 MIN_QUERIES = 16
 """The smallest side of a matrix that tensor cores multiply."""
 
 
 def token_attention(
-    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, places_B: Tensor
+    q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, positions_B: Tensor
 ) -> Tensor:
-    """(B, H, C): each row's queries over its places up to places_B, its own included.
+    """(B, H, C): each row's queries over its positions up to positions_B, its own included.
 
-    Keys and values have equal strides, with the features of a row's place side by side.
+    Keys and values have equal strides, with the features of a position side by side.
     """
     num_rows, num_heads, head_dim = q_BHC.shape
     num_key_heads = keys_BGTC.shape[1]
     assert keys_BGTC.stride() == values_BGTC.stride()
     assert keys_BGTC.stride()[2:] == (head_dim, 1)
     q_BHC = q_BHC.contiguous()
-    places_B = places_B.contiguous()  # those of slots that share one row are one number, expanded
+    # Slots that share one row of the batch have one number, expanded.
+    positions_B = positions_B.contiguous()
     mixed_BHC = torch.empty_like(q_BHC)
     shared = num_heads // num_key_heads
     _attend[(num_rows, num_key_heads)](
         q_BHC,
         keys_BGTC,
         values_BGTC,
-        places_B,
+        positions_B,
         mixed_BHC,
         head_dim**-0.5,
         keys_BGTC.stride(0),
@@ -43,7 +44,7 @@ def token_attention(
         shared,
         head_dim,
         BLOCK_Q=max(MIN_QUERIES, triton.next_power_of_2(shared)),
-        BLOCK_T=BLOCK_PLACES,
+        BLOCK_T=BLOCK_POSITIONS,
         BLOCK_C=triton.next_power_of_2(head_dim),
     )
     return mixed_BHC
@@ -54,7 +55,7 @@ def _attend(
     q_ptr,
     keys_ptr,
     values_ptr,
-    places_ptr,
+    positions_ptr,
     mixed_ptr,
     scale,
     row_stride,
@@ -66,14 +67,14 @@ def _attend(
     BLOCK_C: tl.constexpr,
 ):
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    end = tl.load(places_ptr + row).to(tl.int32) + 1
+    end = tl.load(positions_ptr + row).to(tl.int32) + 1
     number = tl.arange(0, BLOCK_Q)
     c = tl.arange(0, BLOCK_C)
     is_feature = c < head_dim
     first = (row * tl.num_programs(1) + head) * shared
-    place_q = (first + number)[:, None] * head_dim + c[None, :]
+    offset_q = (first + number)[:, None] * head_dim + c[None, :]
     mask_q = (number < shared)[:, None] & is_feature[None, :]
-    q = tl.load(q_ptr + place_q, mask=mask_q, other=0.0)
+    q = tl.load(q_ptr + offset_q, mask=mask_q, other=0.0)
     base = row * row_stride + head * head_stride
     best = tl.full((BLOCK_Q,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_Q,), dtype=tl.float32)
@@ -81,17 +82,17 @@ def _attend(
     for start in range(0, end, BLOCK_T):
         t = start + tl.arange(0, BLOCK_T)
         is_seen = t < end
-        place = base + t[:, None] * head_dim + c[None, :]
+        offset = base + t[:, None] * head_dim + c[None, :]
         mask = is_seen[:, None] & is_feature[None, :]
-        keys = tl.load(keys_ptr + place, mask=mask, other=0.0)
+        keys = tl.load(keys_ptr + offset, mask=mask, other=0.0)
         scores = tl.dot(q, tl.trans(keys)) * scale
         scores = tl.where(is_seen[None, :], scores, -float("inf"))
         new_best = tl.maximum(best, tl.max(scores, axis=1))
         shares = tl.exp(scores - new_best[:, None])
         fading = tl.exp(best - new_best)
         total = total * fading + tl.sum(shares, axis=1)
-        values = tl.load(values_ptr + place, mask=mask, other=0.0)
+        values = tl.load(values_ptr + offset, mask=mask, other=0.0)
         acc = acc * fading[:, None] + tl.dot(shares.to(values.dtype), values)
         best = new_best
     mixed = acc / total[:, None]
-    tl.store(mixed_ptr + place_q, mixed.to(mixed_ptr.dtype.element_ty), mask=mask_q)
+    tl.store(mixed_ptr + offset_q, mixed.to(mixed_ptr.dtype.element_ty), mask=mask_q)
