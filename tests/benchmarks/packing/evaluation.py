@@ -154,7 +154,7 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
 
 
 def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack", int]:
-    """Adapters of random weights in all slots, also saved; and the places of the cache."""
+    """Adapters of random weights in all slots, also saved; and the positions of the cache."""
     import torch
 
     from tests.benchmarks.packing.job import training_examples

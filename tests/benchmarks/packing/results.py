@@ -44,7 +44,7 @@ class Row:
     timed_s: float
     """Seconds that were timed, without warm-up."""
     real_frac: float | None
-    """Real tokens over computed places; None where it is not known."""
+    """Real tokens over computed tokens; None where it is not known."""
     predicted_gib: float | None
     """Peak memory that was predicted before; None for what predicts nothing."""
     peak_gib: float

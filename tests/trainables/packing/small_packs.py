@@ -145,7 +145,7 @@ class GivenMask(torch.nn.Module):
         self.key = torch.tensor(module_key(number), dtype=torch.int32)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x with the masks of its rows and places."""
+        """x with the masks of its rows and positions."""
         kept = keep_mask(x.shape[2], self.dropout, self.key)
         return (x * kept.view(x.shape) * self.dropout.scales_K).to(x.dtype)
 

@@ -66,7 +66,7 @@ def test_masks_of_trials_steps_rows_and_modules_are_independent() -> None:
 
 
 @pytest.mark.parametrize("shift", [1, FEATURES, FEATURES + 1])
-def test_neighbouring_places_of_a_mask_are_independent(shift: int) -> None:
+def test_neighbouring_positions_of_a_mask_are_independent(shift: int) -> None:
     flat = torch.stack([mask(*place).flatten() for place in PLACES]).double()
     pair = torch.stack([flat[:, shift:].flatten(), flat[:, :-shift].flatten()])
     assert abs(torch.corrcoef(pair)[0, 1].item()) < 5 / pair.shape[1] ** 0.5

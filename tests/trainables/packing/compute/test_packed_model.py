@@ -177,7 +177,7 @@ def batch_of(examples: list[Example], rate: float) -> PackedInputs:
 
 
 def own_dropout(batch: PackedInputs, slot: int) -> tuple[Tensor, Dropout]:
-    """A slot's tokens (rows, longest) padded on the right, and the masks of all these places."""
+    """A slot's tokens (rows, longest) padded on the right, and the masks of all these positions."""
     assert batch.dropout is not None
     first, end = batch.segments.bounds_K2[slot].tolist()
     own = [(a, b) for a, b in bounds(batch) if first <= a and b <= end]

@@ -19,12 +19,12 @@ def shape(num_tokens: int, num_rows: int = 8, num_labels: int = 64, longest: int
 
 
 @given(st.integers(1, 100_000))
-def test_places_of_a_pass_hold_its_tokens_and_few_more(num_tokens: int) -> None:
-    places = rounded_up(num_tokens, BLOCK_TOKENS)
-    assert num_tokens <= places <= num_tokens * (1 + 1 / STEPS_AN_OCTAVE) + BLOCK_TOKENS
+def test_a_pass_holds_its_tokens_and_few_more(num_tokens: int) -> None:
+    padded_tokens = rounded_up(num_tokens, BLOCK_TOKENS)
+    assert num_tokens <= padded_tokens <= num_tokens * (1 + 1 / STEPS_AN_OCTAVE) + BLOCK_TOKENS
 
 
-def test_a_little_larger_recorded_shape_serves_until_the_wanted_one_pays() -> None:
+def test_a_little_larger_captured_shape_serves_until_the_wanted_one_pays() -> None:
     choice, captured = ShapeChoice(), [shape(1216, 16), shape(1152, 16), shape(4096, 16)]
     wanted = shape(1024)
     assert [choice.among(captured, wanted) for _ in range(PATIENCE)] == [captured[1]] * PATIENCE

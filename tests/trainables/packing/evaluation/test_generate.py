@@ -167,7 +167,7 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
     """
     full = [row for row, ids in enumerate(case.answers[2]) if len(ids) == SETTINGS.max_new_tokens]
     rows = [row for row in range(12) if row not in full[2:]]
-    shapes = recorded_shapes(monkeypatch)
+    shapes = watched_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", check_steps)
     prompts = [case.prompts[row] for row in rows]
     found = case.ask(slots, prompts=prompts, max_tokens_per_batch=len(slots) * 16 * 128)
@@ -184,11 +184,11 @@ def test_finished_rows_and_slots_leave_without_changing_the_others(
 def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
     case: Case, monkeypatch: pytest.MonkeyPatch, factor: int, small_bytes: int
 ) -> None:
-    """As on a GPU, but that the steps are not recorded."""
+    """As on a GPU, but that the steps are not captured."""
     monkeypatch.setattr(
         decode, "_stepper", lambda batch, is_graphed: functools.partial(decode._step, batch)
     )
-    shapes = recorded_shapes(monkeypatch)
+    shapes = watched_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", 1)
     monkeypatch.setattr(decode, "SHRINK_FACTOR", factor)
     monkeypatch.setattr(decode, "SMALL_CACHE_BYTES", small_bytes)
@@ -198,23 +198,23 @@ def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
     assert all(new == old or factor * new <= old for old, new in itertools.pairwise(sizes))
 
 
-def recorded_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def watched_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of all decoding steps to come."""
     shapes: list[tuple[int, ...]] = []
     step: Callable[..., torch.Tensor] = SlotDecoder.step
 
-    def recorded(self: SlotDecoder, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def watched_step(self: SlotDecoder, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
         shapes.append(tuple(tokens.shape))
         return step(self, tokens, *rest)
 
-    monkeypatch.setattr(SlotDecoder, "step", recorded)
+    monkeypatch.setattr(SlotDecoder, "step", watched_step)
     return shapes
 
 
 def test_decoding_ends_when_all_rows_have_finished(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes = recorded_shapes(monkeypatch)
+    shapes = watched_shapes(monkeypatch)
     ends = [max(map(len, answers)) for answers in zip(*case.answers, strict=True)]
     row, longest = next((row, end) for row, end in enumerate(ends) if 8 < end < 20)
     case.ask(prompts=[case.prompts[row]], max_new_tokens=200)
@@ -427,5 +427,5 @@ def test_batches_hold_every_row_once_within_the_limit(
 
 
 @pytest.mark.gpu
-def test_recorded_steps_give_the_same_answers(case: Case) -> None:
+def test_captured_steps_give_the_same_answers(case: Case) -> None:
     assert case.ask(is_graphed=True) == case.ask()

@@ -22,7 +22,7 @@ from tests.trainables.packing.small_hosts import (
     trials_known_alone,
 )
 from trainables.config import TrainingSettings
-from trainables.packing.compute.graphs import recorded
+from trainables.packing.compute.graphs import capture_graph
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.scorer import Scorer
 from trainables.packing.service import writers
@@ -153,14 +153,14 @@ def test_a_fault_of_a_write_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_numbers_are_fetched_while_a_graph_is_recorded() -> None:
+def test_numbers_are_fetched_while_a_graph_is_captured() -> None:
     rows = list(torch.randn(3, 1 << 20, device="cuda"))
     torch.cuda.synchronize()
     pool = Writers(1, lambda: Staging(rows))
     source, graph = torch.ones(1000, device="cuda"), torch.cuda.CUDAGraph()
     pool.begin(lambda staging: staging.on_host(rows)).result()
     fetched = []
-    with recorded(graph, torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+    with capture_graph(graph, torch.cuda.Stream()):  # type: ignore[no-untyped-call]
         for _ in range(50):
             made = source * 2
             one = pool.begin(lambda staging: [row.clone() for row in staging.on_host(rows)])

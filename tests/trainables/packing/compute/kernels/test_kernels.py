@@ -68,10 +68,10 @@ def test_kernels_give_the_padded_products(
         x, inner = x_NF.to(device, exact), inner_MNR.to(device, exact)
         y, grads = y_NF.to(device, exact, copy=True), torch.ones_like(weights, device=device)
         own = torch.empty_like(weights, device=device).copy_(weights)
-        reduced = segments.reduce(x, own, batch.segments, *extras)
-        segments.expand(y[:, FEATURES:], inner, own, batch.segments, *extras)
-        segments.contract_(grads, inner, x, batch.segments, *extras)
-        made = (reduced[:, :num_real], y[:num_real], grads)
+        shrunk = segments.lora_shrink(x, own, batch.segments, *extras)
+        segments.lora_expand(y[:, FEATURES:], inner, own, batch.segments, *extras)
+        segments.lora_weight_grad_(grads, inner, x, batch.segments, *extras)
+        made = (shrunk[:, :num_real], y[:num_real], grads)
         found.append([tensor.float().cpu() for tensor in made])
     for expected, one in zip(*found, strict=True):
         assert float((one - expected).norm() / expected.norm()) < near
@@ -128,20 +128,20 @@ def test_heads_are_those_of_torch(
 
 
 @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
-@pytest.mark.parametrize("row_places", [(0, 1, 63, 64, 65, 128, 150, 198, 199), (150,)])
+@pytest.mark.parametrize("row_positions", [(0, 1, 63, 64, 65, 128, 150, 198, 199), (150,)])
 def test_a_token_attends_to_its_row_as_in_torch(
-    row_places: tuple[int, ...], num_heads: tuple[int, int], head_dim: int
+    row_positions: tuple[int, ...], num_heads: tuple[int, int], head_dim: int
 ) -> None:
-    """Rows at places of their own, and nine slots that share one row of the batch."""
+    """Rows at positions of their own, and nine slots that share one row of the batch."""
     from trainables.packing.compute.kernels.token_attention import token_attention  # needs Triton
 
-    rows, places = 9, 200
+    rows, positions = 9, 200
     q = torch.randn(rows, num_heads[0], head_dim, device="cuda", dtype=torch.bfloat16)
-    shape = (rows, num_heads[1], places, head_dim)
+    shape = (rows, num_heads[1], positions, head_dim)
     keys, values = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    places_B = torch.tensor(row_places, device="cuda").expand(rows)
-    found = token_attention(q, keys, values, places_B)
-    is_seen = torch.arange(places, device="cuda") <= places_B[:, None]
+    positions_B = torch.tensor(row_positions, device="cuda").expand(rows)
+    found = token_attention(q, keys, values, positions_B)
+    is_seen = torch.arange(positions, device="cuda") <= positions_B[:, None]
     expected = torch.nn.functional.scaled_dot_product_attention(
         q[:, :, None].float(), keys.float(), values.float(),
         attn_mask=is_seen[:, None, None], enable_gqa=True,
