@@ -115,7 +115,7 @@ def test_a_packs_process_does_without_the_reference_engine() -> None:
 def test_metrics_do_without_the_package_that_they_could_be_called_through() -> None:
     """evaluate brings datasets with it: 1.7 s while a pack loads."""
     loaded = loaded_by(
-        "from trainables.packing.evaluation.scorer import load_metrics; load_metrics()"
+        "from trainables.packing.evaluation.evaluator import load_metrics; load_metrics()"
     )
     assert "trainables.metrics.rouge" in loaded and not loaded & {"datasets", "evaluate"}
 

@@ -21,7 +21,7 @@ from trainables.errors import FULL_DISK, SweepAborted
 
 REPORT_NAME = "report.json"
 ANSWERS_NAME = "answers.jsonl"
-"""What the trial said to each validation row at its last rung; see trainables.metrics.scored."""
+"""What the trial said to each validation row at its last rung; see metrics.eval_result."""
 NUM_KEPT = 2
 """Complete checkpoints that a running trial keeps; the older one serves if the last is damaged."""
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME, ANSWERS_NAME)

@@ -9,7 +9,7 @@ from peft import PeftModel
 from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.tasks import TASKS
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.memory import free_memory
 from trainables.packing.service.host import PackHost
@@ -19,7 +19,7 @@ from trainables.solo.evaluate import evaluate
 
 def score(
     settings: TrainingSettings, adapters: Mapping[str, Path], *, capacity: Capacity | None
-) -> dict[str, Scored]:
+) -> dict[str, EvalResult]:
     """Scores by what was scored: "validation_base", "test_base" and each adapter's name.
 
     The first is the untuned base on the rows of the trials' reports, the others are the base and
@@ -38,7 +38,9 @@ def score(
         free_memory()
 
 
-def _by_transformers(settings: TrainingSettings, adapters: Mapping[str, Path]) -> dict[str, Scored]:
+def _by_transformers(
+    settings: TrainingSettings, adapters: Mapping[str, Path]
+) -> dict[str, EvalResult]:
     task = TASKS[settings.task](settings.task_options)
     splits = task.load(settings.data)
     validation = fixed_slice(splits.validation, settings.eval_rows)
@@ -58,7 +60,7 @@ def _by_transformers(settings: TrainingSettings, adapters: Mapping[str, Path]) -
 
 def _by_pack(
     settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity
-) -> dict[str, Scored]:
+) -> dict[str, EvalResult]:
     """A pack that no trial joins."""
     host = PackHost(settings, capacity)
     with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:

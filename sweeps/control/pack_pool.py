@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from sweeps.cost.allocation import Allocation
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import SweepAborted
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 from trainables.packing.service.actor import LOCK_NAME, start_pack
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import Capacity
@@ -142,7 +142,7 @@ def final_scores(
     allocation: Allocation,
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
-) -> dict[str, Scored]:
+) -> dict[str, EvalResult]:
     """As trainables.final_test.score: by the packs that are up, else by one of them, else in a
     process of its own."""
     up = _up(actors)
@@ -157,13 +157,13 @@ def final_scores(
     for actor in actors:  # they hold the GPUs
         ray.kill(actor)
     task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
-    made: dict[str, Scored] = ray.get(task.remote(settings, adapters, allocation.capacity))
+    made: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
     return made
 
 
 def _begin_tests(
     actors: Sequence[ActorHandle], adapters: Mapping[str, Path]
-) -> list[ray.ObjectRef[dict[str, Scored]]]:
+) -> list[ray.ObjectRef[dict[str, EvalResult]]]:
     """The final test's parts: of several packs one scores the base, and the others share the
     adapters."""
     first, *others = actors
@@ -208,7 +208,7 @@ def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
 
 def _score(
     settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
-) -> dict[str, Scored]:
+) -> dict[str, EvalResult]:
     from trainables.final_test import score  # loads torch, only in the worker
 
     return score(settings, adapters, capacity=capacity)

@@ -15,7 +15,7 @@ from sweeps.records.paths import RunPaths
 from trainables.config import Kind
 from trainables.errors import SweepAborted
 from trainables.metrics.encoder_files import check_encoder
-from trainables.metrics.scored import Answers, read_answers
+from trainables.metrics.eval_result import SavedAnswers, read_answers
 
 Scores = dict[str, dict[str, float]]
 
@@ -81,7 +81,7 @@ def _merged(scores: Scores, found: Scores) -> Scores:
     return {split: metrics | found.get(split, {}) for split, metrics in scores.items()}
 
 
-def _answers(paths: RunPaths, run_id: str, adapter: Path) -> dict[str, Answers]:
+def _answers(paths: RunPaths, run_id: str, adapter: Path) -> dict[str, SavedAnswers]:
     folders = {
         "validation": adapter,
         "validation_base": paths.answers / VALIDATION_BASE,
@@ -91,7 +91,7 @@ def _answers(paths: RunPaths, run_id: str, adapter: Path) -> dict[str, Answers]:
     return {split: read_answers(folder) for split, folder in folders.items()}
 
 
-def _scored(config: SweepConfig, answers: Mapping[str, Answers]) -> tuple[Scores, str]:
+def _scored(config: SweepConfig, answers: Mapping[str, SavedAnswers]) -> tuple[Scores, str]:
     """BERTScore by split, and its fingerprint; on a GPU of this machine if it has room."""
     # Loads torch and transformers: the driver does without them otherwise.
     import torch

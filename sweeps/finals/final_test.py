@@ -20,7 +20,7 @@ from sweeps.records.trials_csv import TrialRow
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters
 from trainables.metrics.confusion import Confusion
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 
 Scores = dict[str, dict[str, float]]
 """Metrics by name, by split: validation, validation_base, test, test_base."""
@@ -92,7 +92,7 @@ def final_scores(
     paths: RunPaths,
     winner: Winner,
     log: EventLog,
-    score: Callable[[Mapping[str, Path]], dict[str, Scored]],
+    score: Callable[[Mapping[str, Path]], dict[str, EvalResult]],
 ) -> Outcome:
     """Scores the winner's adapters, the baseline and the untuned base on test.
 

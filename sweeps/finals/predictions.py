@@ -16,7 +16,7 @@ from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
 from trainables.metrics.confusion import Confusion, confusion
 from trainables.metrics.confusion_svg import confusion_svg
-from trainables.metrics.scored import Answers, Scored, read_answers, write_answers
+from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers, write_answers
 
 PREDICTIONS_FILE = "test_predictions.jsonl"
 """In best/; it holds rows of the data, so no export takes it along."""
@@ -40,7 +40,7 @@ class Prediction:
 
 
 def keep(
-    paths: RunPaths, splits: Splits, settings: TrainingSettings, scores: Mapping[str, Scored]
+    paths: RunPaths, splits: Splits, settings: TrainingSettings, scores: Mapping[str, EvalResult]
 ) -> None:
     """Writes what each model said, a folder a model.
 
@@ -142,5 +142,5 @@ def read(best: Path) -> list[Prediction]:
         ) from None
 
 
-def _scores(answers: Answers, place: int) -> dict[str, float]:
+def _scores(answers: SavedAnswers, place: int) -> dict[str, float]:
     return {name: values[place] for name, values in answers.row_scores.items()}

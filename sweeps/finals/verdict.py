@@ -14,7 +14,7 @@ from sweeps.records.events import TrialHistory
 from sweeps.records.paths import RunPaths
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
-from trainables.metrics.scored import Answers, read_answers
+from trainables.metrics.eval_result import SavedAnswers, read_answers
 from trainables.packing.service.ledger import Share
 
 
@@ -223,7 +223,7 @@ def _with_bootstrap(config: SweepConfig, paths: RunPaths, plain: Verdict) -> Ver
     )  # fmt: skip
 
 
-def _num_rows(said: Sequence[Sequence[Answers]]) -> int:
+def _num_rows(said: Sequence[Sequence[SavedAnswers]]) -> int:
     """Of the rows that all runs have answered.
 
     Raises:
@@ -235,7 +235,7 @@ def _num_rows(said: Sequence[Sequence[Answers]]) -> int:
     return len(rows.pop())
 
 
-def _run_metric(answers: Answers, metric: Metric) -> bootstrap.RunMetric:
+def _run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetric:
     if metric.name in answers.row_scores:
         return bootstrap.mean_of_rows(answers.row_scores[metric.name])
     if metric.name == "macro_f1":

@@ -26,7 +26,7 @@ from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, Tr
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.metrics.scored import read_answers
+from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_base
 from trainables.packing.service import alone
 from trainables.packing.service.events import Finished, Reported

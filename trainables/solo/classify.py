@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import Example, encode_targets
 from trainables.metrics.classification import classification_scores
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 
 
 def label_ids(tokenizer: PreTrainedTokenizerBase, scoring: Scoring) -> list[list[int]]:
@@ -26,7 +26,7 @@ def label_ids(tokenizer: PreTrainedTokenizerBase, scoring: Scoring) -> list[list
 
 def scores_of_choices(
     log_probs_SL: Tensor, rows: Sequence[Row], labels: Sequence[list[int]], scoring: Scoring
-) -> Scored:
+) -> EvalResult:
     """The metrics of metrics/classification.py, and eval_loss; ties go to the first label.
 
     Args:
@@ -42,7 +42,7 @@ def scores_of_choices(
     scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
     loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
     right = zip(chosen, targets, strict=True)
-    return Scored(
+    return EvalResult(
         metrics={**scores, "eval_loss": loss / sum(len(labels[index]) for index in targets)},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * (one == other) for one, other in right)},

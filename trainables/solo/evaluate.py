@@ -12,8 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import IGNORED, Example, encode_rows, end_of_turn_id, prompt_limit
+from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
-from trainables.metrics.scored import Scored
 from trainables.models.base_model import autocast
 from trainables.solo import classify
 
@@ -27,7 +27,7 @@ def evaluate(
     rows: Sequence[Row],
     scoring: Scoring,
     settings: TrainingSettings,
-) -> Scored:
+) -> EvalResult:
     """The scores of the rows: of summaries rouge1, rouge2, rougeL, rougeLsum (0 to 100),
     eval_loss and gen_len_tokens; of labels those of classify.scores_of_choices.
 
@@ -55,7 +55,7 @@ def evaluate(
     return with_loss(scored, loss)
 
 
-def with_loss(scored: Scored, loss: float) -> Scored:
+def with_loss(scored: EvalResult, loss: float) -> EvalResult:
     """The same with eval_loss among its metrics."""
     return dataclasses.replace(scored, metrics={**scored.metrics, "eval_loss": loss})
 
@@ -67,7 +67,7 @@ def score_answers(
     scoring: Scoring,
     *,
     thinking: bool,
-) -> Scored:
+) -> EvalResult:
     """ROUGE and mean length of generated tokens; every trainer's answers are scored here.
 
     A model that thinks answers after its thought; one that has not come to its end says nothing.
@@ -81,7 +81,7 @@ def score_answers(
     if thinking:
         metrics["unfinished_frac"] = sum(ids is None for ids in said) / len(said)
     metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
-    return Scored(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
+    return EvalResult(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
 
 
 def _after_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:

@@ -11,7 +11,7 @@ from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.rows import Row
 from trainables.errors import TrialFailed
-from trainables.metrics.scored import Scored, write_answers
+from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.models.memory import peak_gib
 
 
@@ -32,7 +32,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         self,
         config: TrialConfig,
         batches: Batches,
-        evaluate: Callable[[int], Scored],
+        evaluate: Callable[[int], EvalResult],
         eval_rows: Callable[[int], Sequence[Row]],
         report: Callable[[TrialReport], None],
         seconds: float,

@@ -191,7 +191,7 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
 
     from trainables.models.base_model import device, load_tokenizer
     from trainables.models.memory import free_memory, peak_gib, reset_peak
-    from trainables.packing.evaluation.scorer import Scorer
+    from trainables.packing.evaluation.evaluator import PackEvaluator
     from trainables.solo.evaluate import score_answers
 
     tokenizer = load_tokenizer(settings.model)
@@ -199,15 +199,15 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
     reset_peak()
     started_s = time.perf_counter()
     is_graphed = device().type == "cuda"
-    scorer = Scorer(tokenizer, rows, scoring, settings, eval_tokens, is_graphed)
+    evaluator = PackEvaluator(tokenizer, rows, scoring, settings, eval_tokens, is_graphed)
     tokenised_s = time.perf_counter()
     while True:
         try:
-            found = scorer.scores(pack.model, range(args.num_adapters))
+            found = evaluator.evaluate(pack.model, range(args.num_adapters))
             break
         except torch.OutOfMemoryError:
             free_memory()
-            if not scorer.use_less_memory():
+            if not evaluator.use_less_memory():
                 raise
     scored_s = time.perf_counter()
     said = [[1] * args.max_new_tokens for _ in rows]

@@ -14,7 +14,7 @@ from trainables.data.eval_rows import rung_rows
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_tokenizer
-from trainables.packing.evaluation.scorer import Scorer
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.host import new_pack
 from trainables.packing.sizing.capacity import Capacity
 
@@ -53,7 +53,7 @@ class _Cohort:
 
 
 class Trainer:
-    """One pack, its rows and its scorers.
+    """One pack, its rows and its evaluators.
 
     Args:
         settings: of every training, but for the seed.
@@ -70,13 +70,13 @@ class Trainer:
             tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
         )
         self._pack = new_pack(settings, capacity)
-        by_rows: dict[int, Scorer] = {}
-        self._scorers: dict[int, Scorer] = {}
+        by_rows: dict[int, PackEvaluator] = {}
+        self._evaluators: dict[int, PackEvaluator] = {}
         for step in settings.rungs:
             rows = rung_rows(splits.validation, settings, step)
-            self._scorers[step] = by_rows.setdefault(
+            self._evaluators[step] = by_rows.setdefault(
                 len(rows),
-                Scorer(
+                PackEvaluator(
                     tokenizer,
                     rows,
                     splits.scoring,
@@ -106,7 +106,7 @@ class Trainer:
                 if time.perf_counter() > deadline_s:
                     return False
                 self._step(cohort)
-                if cohort.step in self._scorers:
+                if cohort.step in self._evaluators:
                     self._measure(cohort)
             return True
         finally:
@@ -141,15 +141,15 @@ class Trainer:
 
     def _measure(self, cohort: _Cohort) -> None:
         living = cohort.living
-        scorer = self._scorers[cohort.step]
+        evaluator = self._evaluators[cohort.step]
         started_s = time.perf_counter()
-        found = scorer.scores(self._pack.model, [member.slot for member in living])
+        found = evaluator.evaluate(self._pack.model, [member.slot for member in living])
         share_s = (time.perf_counter() - started_s) / max(1, len(living))
         for member, scored in zip(living, found, strict=True):
             measured = Measurement(
                 step=cohort.step,
                 metrics={name: round(value, 5) for name, value in scored.metrics.items()},
-                eval_rows=len(scorer.rows),
+                eval_rows=len(evaluator.rows),
                 eval_gpu_s=round(share_s, 5),
             )
             self._tell(cohort, member, measured)

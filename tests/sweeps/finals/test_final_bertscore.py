@@ -18,7 +18,7 @@ from tests.sweeps.commands import call, world
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
-from trainables.metrics.scored import Scored, write_answers
+from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.tiny import MODEL_DIR
 
 ROWS = tuple(Row(id=str(n), prompt=f"text {n}", target=f"ann brings {n} cakes") for n in range(4))
@@ -44,7 +44,7 @@ def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoints" / "t0001"
     folder.mkdir(parents=True)
     said = tuple(row.target if n % 2 else "no" for n, row in enumerate(ROWS))
-    write_answers(folder, ROWS, Scored(metrics={}, answers=said))
+    write_answers(folder, ROWS, EvalResult(metrics={}, answers=said))
     return folder
 
 
@@ -59,7 +59,7 @@ def paths(tmp_path: Path, config: SweepConfig) -> RunPaths:
     }
     predictions.keep(
         found, SPLITS, config.settings,
-        {name: Scored(metrics={}, answers=said) for name, said in answers.items()},
+        {name: EvalResult(metrics={}, answers=said) for name, said in answers.items()},
     )  # fmt: skip
     return found
 

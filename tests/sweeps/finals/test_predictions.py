@@ -17,7 +17,7 @@ from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 
 TEST = tuple(Row(id=str(n), prompt=f"chat {n}", target=f"sum {n}") for n in range(7))
 VALIDATION = tuple(Row(id=f"v{n}", prompt=f"chat v{n}", target=f"sum v{n}") for n in range(5))
@@ -36,9 +36,9 @@ def settings() -> TrainingSettings:
     return replace(samsum(True), eval_rows=3).settings
 
 
-def scored(answers: Sequence[str], metric: str = "rouge1") -> Scored:
+def scored(answers: Sequence[str], metric: str = "rouge1") -> EvalResult:
     values = tuple(float(place) for place in range(len(answers)))
-    return Scored(metrics={metric: 1.0}, answers=tuple(answers), row_scores={metric: values})
+    return EvalResult(metrics={metric: 1.0}, answers=tuple(answers), row_scores={metric: values})
 
 
 def kept(

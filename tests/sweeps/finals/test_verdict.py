@@ -22,7 +22,7 @@ from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
 from trainables.data.rows import Row
 from trainables.metrics.classification import classification_scores
-from trainables.metrics.scored import Scored, write_answers
+from trainables.metrics.eval_result import EvalResult, write_answers
 
 NUM_ROWS = 20
 VALUES = {"f0000s1": 30.0, "f0000s2": 34.0, "f0001s1": 32.0, "f0001s2": 33.0}
@@ -47,7 +47,7 @@ def keep_answers(paths: RunPaths, trial_id: str, value: float, rows_named: str =
     folder = checkpoint_folder(paths.trial(trial_id), 9)
     folder.mkdir(parents=True)
     answered = [Row(id=f"{rows_named}{n}", prompt="?", target="a") for n in range(NUM_ROWS)]
-    scored = Scored(
+    scored = EvalResult(
         metrics={}, answers=("b",) * NUM_ROWS, row_scores={METRIC.name: own_scores(value)}
     )
     write_answers(folder, answered, scored)
@@ -153,7 +153,7 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
         folder = checkpoint_folder(RunPaths(tmp_path).trial(trial_id), 9)
         folder.mkdir(parents=True)
         answered = [Row(id=str(n), prompt="?", target=one) for n, one in enumerate(targets)]
-        write_answers(folder, answered, Scored(metrics={}, answers=tuple(answers)))
+        write_answers(folder, answered, EvalResult(metrics={}, answers=tuple(answers)))
         value = classification_scores(answers, targets, ["a", "b", "c"])["macro_f1"]
         report = make_report(trial_id, 9, 0.0, macro_f1=value)
         own = make_history(number, "completed")

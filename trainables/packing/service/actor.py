@@ -27,7 +27,7 @@ from trainables.packing.sizing.capacity import Capacity, cpu_threads
 from trainables.packing.sizing.pace import Pace
 
 if TYPE_CHECKING:  # loads torch and the tasks, which a trial's process does without
-    from trainables.metrics.scored import Scored
+    from trainables.metrics.eval_result import EvalResult
     from trainables.packing.service.host import PackHost
 
 LEASE_TIMEOUT_S = 30.0
@@ -150,7 +150,7 @@ class PackActor:
         self._heard_s.pop(lease, None)
         self._host.leave(lease)
 
-    def final_scores(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, "Scored"]:
+    def final_scores(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, "EvalResult"]:
         """See PackHost.final_scores; raises what made it fail."""
         self._check()
         return self._host.final_scores(adapters, has_base=has_base).result()

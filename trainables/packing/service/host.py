@@ -20,11 +20,11 @@ from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_training_rows
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import device, load_base, load_tokenizer
 from trainables.models.memory import free_memory, peak_gib, reset_peak
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.scorer import Scorer, load_metrics
+from trainables.packing.evaluation.evaluator import PackEvaluator, load_metrics
 from trainables.packing.service.events import Event
 from trainables.packing.service.leases import Leases
 from trainables.packing.service.ledger import Ledger, LedgerKeeper
@@ -70,7 +70,7 @@ class PackHost:
         self._ledger = LedgerKeeper(_device_name(), since_s)
         self._tests: queue.SimpleQueue[_Test] = queue.SimpleQueue()
         self._splits: Splits | None = None
-        self._scorer: Callable[..., Scorer] | None = None
+        self._evaluator: Callable[..., PackEvaluator] | None = None
         self.has_loaded = False
         """Whether the rows and the base are there."""
         self.pace: Future[Pace | None] = Future()
@@ -120,7 +120,7 @@ class PackHost:
 
     def final_scores(
         self, adapters: Mapping[str, Path], *, has_base: bool = True
-    ) -> Future[dict[str, Scored]]:
+    ) -> Future[dict[str, EvalResult]]:
         """See trainables.final_test.score; done between two steps, in the slots that are then free.
 
         The future fails if the loop ends before, or has no slot free.
@@ -180,10 +180,10 @@ class PackHost:
             pack = loading.result()
             metrics.result()
         self._splits = splits
-        self._scorer = partial(self._scorer_of, tokenizer, splits.scoring)
-        last = self._scorer(rung_rows(splits.validation, settings, settings.max_steps))
+        self._evaluator = partial(self._evaluator_of, tokenizer, splits.scoring)
+        last = self._evaluator(rung_rows(splits.validation, settings, settings.max_steps))
         first_rows = rung_rows(splits.validation, settings, settings.rungs[0])
-        before = last if len(first_rows) == len(last.rows) else self._scorer(first_rows)
+        before = last if len(first_rows) == len(last.rows) else self._evaluator(first_rows)
         self.pace.set_result(self._measured(pack, examples, first_rows))
         return PackLoop(
             pack,
@@ -201,14 +201,14 @@ class PackHost:
     ) -> Pace | None:
         if not self._probed:
             return None
-        assert self._scorer is not None
+        assert self._evaluator is not None
         load_s = self._ledger.so_far().wall_s
         self._ledger.turn_to("probe")
         return measure_pace(
             pack,
             examples,
             rows,
-            self._scorer,
+            self._evaluator,
             self._settings,
             self._capacity,
             self._probed,
@@ -217,14 +217,14 @@ class PackHost:
             warms_up=device().type == "cuda",
         )
 
-    def _scorer_of(
+    def _evaluator_of(
         self,
         tokenizer: PreTrainedTokenizerBase,
         scoring: Scoring,
         rows: Sequence[Row],
         settings: TrainingSettings | None = None,
-    ) -> Scorer:
-        return Scorer(
+    ) -> PackEvaluator:
+        return PackEvaluator(
             tokenizer,
             rows,
             scoring,
@@ -239,16 +239,18 @@ class PackHost:
             test = self._tests.get_nowait()
         except queue.Empty:
             return
-        assert self._splits is not None and self._scorer is not None
+        assert self._splits is not None and self._evaluator is not None
         validation = rung_rows(self._splits.validation, self._settings, self._settings.max_steps)
         all_rows = fixed_slice(self._splits.test, len(self._splits.test))
         tested: dict[str, Path | None] = {"test_base": None} if test.has_base else {}
         tested |= test.adapters
         try:
-            found = rounds.final_scores(list(tested.values()), self._scorer(all_rows))
+            found = rounds.final_scores(list(tested.values()), self._evaluator(all_rows))
             scores = dict(zip(tested, found, strict=True))
             if test.has_base:
-                (scores["validation_base"],) = rounds.final_scores([None], self._scorer(validation))
+                (scores["validation_base"],) = rounds.final_scores(
+                    [None], self._evaluator(validation)
+                )
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             test.scores.set_exception(error)
             return
@@ -268,7 +270,7 @@ class _Test(NamedTuple):
 
     adapters: Mapping[str, Path]
     has_base: bool
-    scores: Future[dict[str, Scored]]
+    scores: Future[dict[str, EvalResult]]
 
 
 def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:

@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from trainables.config import TrialReport
 from trainables.data.tokens import Example
 from trainables.errors import SweepAborted
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import free_memory, is_out_of_memory
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.slot import StepResult
-from trainables.packing.evaluation.scorer import Scorer
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.service.leases import Lease, Leases
 from trainables.packing.service.ledger import LedgerKeeper
@@ -43,7 +43,7 @@ class PackLoop:
 
     Args:
         pack: empty.
-        scorer_at: what scores a report at a step.
+        evaluator_at: what scores a report at a step.
         examples: the training rows of every trial.
         leases: whose trials train.
         admit_wait_s: how long a trial waits for others at most, so that they enter together.
@@ -57,7 +57,7 @@ class PackLoop:
     def __init__(
         self,
         pack: Pack,
-        scorer_at: Callable[[int], Scorer],
+        evaluator_at: Callable[[int], PackEvaluator],
         examples: Sequence[Example],
         leases: Leases,
         *,
@@ -67,7 +67,7 @@ class PackLoop:
         num_searching: int | None = None,
     ) -> None:
         self._pack = pack
-        self._scorer_at = scorer_at
+        self._evaluator_at = evaluator_at
         self._examples = examples
         self._leases = leases
         self._admit_wait_s = admit_wait_s
@@ -96,7 +96,9 @@ class PackLoop:
         self._step()
         self._report()
 
-    def final_scores(self, adapters: Sequence[Path | None], scorer: Scorer) -> list[Scored]:
+    def final_scores(
+        self, adapters: Sequence[Path | None], evaluator: PackEvaluator
+    ) -> list[EvalResult]:
         """The scores of saved adapters, None for the untuned base, in the slots that are free.
 
         Raises:
@@ -107,22 +109,22 @@ class PackLoop:
         share = len(self._pack.free_slots())
         if share == 0:
             raise RuntimeError("no slot of the pack is free")
-        found: list[Scored] = []
+        found: list[EvalResult] = []
         for first in range(0, len(adapters), share):
             with self._pack.holding(adapters[first : first + share]) as slots:
-                found += self._tested(slots, scorer)
+                found += self._tested(slots, evaluator)
         return found
 
-    def _tested(self, slots: Sequence[int], scorer: Scorer) -> list[Scored]:
+    def _tested(self, slots: Sequence[int], evaluator: PackEvaluator) -> list[EvalResult]:
         while True:
             try:
-                return scorer.scores(self._pack.model, slots)
+                return evaluator.evaluate(self._pack.model, slots)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 logger.warning("out of memory in the test: %s", error)
             free_memory()
-            if not scorer.use_less_memory():
+            if not evaluator.use_less_memory():
                 raise RuntimeError(NO_ROOM)
 
     def _let_go(self) -> None:
@@ -267,7 +269,9 @@ class PackLoop:
             for tenant, found in scored if tenant.trial.trial_id in saved
         ]  # fmt: skip
         completing = [
-            self._saver.begin_completion(tenant, report, self._scorer_at(report.step).rows, found)
+            self._saver.begin_completion(
+                tenant, report, self._evaluator_at(report.step).rows, found
+            )
             for tenant, report, found in reports
         ]
         wait(completing)
@@ -281,7 +285,7 @@ class PackLoop:
             if tenant.is_at_end:
                 self._end(tenant.lease, Finished())
 
-    def _report_of(self, tenant: Tenant, scored: Scored, seconds: float) -> TrialReport:
+    def _report_of(self, tenant: Tenant, scored: EvalResult, seconds: float) -> TrialReport:
         charged_s = self._ledger.seconds_of(tenant.trial.trial_id)
         return tenant.report(scored.metrics, len(scored.answers), seconds, charged_s)
 
@@ -296,22 +300,26 @@ class PackLoop:
             cohort = tuple(other for other in at_step if other is not report)
             self._leases.post(lease, Reported(replace(report, cohort=cohort)))
 
-    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
+    def _scores(self, tenants: Sequence[Tenant]) -> list[tuple[Tenant, EvalResult]]:
         """The scores of those trials that are still in the pack; equal rows go together."""
-        groups: dict[Scorer, list[Tenant]] = {}
+        groups: dict[PackEvaluator, list[Tenant]] = {}
         for tenant in tenants:
-            groups.setdefault(self._scorer_at(tenant.step), []).append(tenant)
-        return [pair for scorer, group in groups.items() for pair in self._scored(scorer, group)]
+            groups.setdefault(self._evaluator_at(tenant.step), []).append(tenant)
+        return [
+            pair for evaluator, group in groups.items() for pair in self._scored(evaluator, group)
+        ]
 
-    def _scored(self, scorer: Scorer, tenants: Sequence[Tenant]) -> list[tuple[Tenant, Scored]]:
+    def _scored(
+        self, evaluator: PackEvaluator, tenants: Sequence[Tenant]
+    ) -> list[tuple[Tenant, EvalResult]]:
         """The same of one group, in as many tries as needed."""
         while True:
             held = [tenant for tenant in tenants if tenant.lease.slot is not None]
             slots = [tenant.slot for tenant in held]
             try:
-                found = scorer.scores(self._pack.model, slots)
+                found = evaluator.evaluate(self._pack.model, slots)
                 self._ledger.charge(
-                    {tenant.trial.trial_id: scorer.num_tokens for tenant in held}, "scored"
+                    {tenant.trial.trial_id: evaluator.num_tokens for tenant in held}, "scored"
                 )
                 return list(zip(held, found, strict=True))
             except RuntimeError as error:
@@ -319,7 +327,7 @@ class PackLoop:
                     raise
                 logger.warning("out of memory in an evaluation: %s", error)
             free_memory()
-            if not scorer.use_less_memory():
+            if not evaluator.use_less_memory():
                 self._shrink()
 
     def _is_borne(self, lease: Lease, is_live: Callable[[], bool]) -> bool:

@@ -14,7 +14,7 @@ from trainables.checkpoint import (
 )
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.rows import Row
-from trainables.metrics.scored import Scored, write_answers
+from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.packing.compute.pack import Pack
 from trainables.packing.service.leases import Lease
 from trainables.packing.service.tenant import Tenant
@@ -54,7 +54,7 @@ class Saver:
         wait(self._saving.values())
 
     def begin_completion(
-        self, tenant: Tenant, report: TrialReport, rows: Sequence[Row], scored: Scored
+        self, tenant: Tenant, report: TrialReport, rows: Sequence[Row], scored: EvalResult
     ) -> Future[bool]:
         """Make the checkpoint of a report count; at the trial's end, with the answers to rows."""
         is_at_end = tenant.is_at_end

@@ -14,14 +14,14 @@ from trainables.data.rows import Row
 from trainables.data.tokens import Example
 from trainables.models.memory import free_memory, is_out_of_memory
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.scorer import Scorer
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.pace import Pace
 from trainables.packing.sizing.recordings import count_recordings
 
 logger = logging.getLogger(__name__)
 
-ScorerOf = Callable[[Sequence[Row], TrainingSettings], Scorer]
+EvaluatorOf = Callable[[Sequence[Row], TrainingSettings], PackEvaluator]
 
 PROBE_S = 4.0
 """Once so much has been spent on timed steps, what is left out is interpolated."""
@@ -38,7 +38,7 @@ def measure_pace(
     pack: Pack,
     examples: Sequence[Example],
     rows: Sequence[Row],
-    scorer_of: ScorerOf,
+    evaluator_of: EvaluatorOf,
     settings: TrainingSettings,
     capacity: Capacity,
     kinds: Sequence[Hyperparameters],
@@ -56,7 +56,7 @@ def measure_pace(
     Args:
         examples: the training rows.
         rows: validation rows of a report.
-        scorer_of: what scores rows with given settings.
+        evaluator_of: what scores rows with given settings.
         kinds: ranks and dropouts as the sweep's space has them, in turn for the slots.
         load_s: what loading took.
         warms_up: do everything once before it is timed, as a GPU needs it.
@@ -68,7 +68,7 @@ def measure_pace(
         for slot, trial in enumerate(trials):
             pack.join(slot, trial, examples)
         launch_s, row_s, batch_rows = _evaluation(
-            pack, rows, scorer_of, settings, capacity, warms_up
+            pack, rows, evaluator_of, settings, capacity, warms_up
         )
         step = mean_step(batches, settings.max_steps)
         steps_s, record_s = _steps(pack, step, capacity, warms_up)
@@ -166,7 +166,7 @@ def _lead_to(pack: Pack, num_live: int, step: int) -> None:
 def _evaluation(
     pack: Pack,
     rows: Sequence[Row],
-    scorer_of: ScorerOf,
+    evaluator_of: EvaluatorOf,
     settings: TrainingSettings,
     capacity: Capacity,
     warms_up: bool,
@@ -175,14 +175,14 @@ def _evaluation(
 
     Answers are counted as long as targets are: an untuned base talks on, trained adapters do not.
     """
-    whole = scorer_of(rows[:EVAL_ROWS], settings)
+    whole = evaluator_of(rows[:EVAL_ROWS], settings)
     fitting = EVAL_PLACES // (capacity.num_slots * whole.row_tokens)
     rows = rows[: max(1, min(EVAL_ROWS, fitting))]
     few_rows = rows[: max(1, len(rows) // 4)]
     num_tokens = min(settings.max_new_tokens, whole.target_tokens)
     slots = range(capacity.num_slots)
-    many_s = _answers_s(pack, slots, rows, scorer_of, settings, num_tokens, warms_up)
-    few_s = _answers_s(pack, slots[:1], few_rows, scorer_of, settings, num_tokens, warms_up)
+    many_s = _answers_s(pack, slots, rows, evaluator_of, settings, num_tokens, warms_up)
+    few_s = _answers_s(pack, slots[:1], few_rows, evaluator_of, settings, num_tokens, warms_up)
     more_rows = capacity.num_slots * len(rows) - len(few_rows)
     row_s = max(0.0, many_s - few_s) / max(1, more_rows)
     return (
@@ -196,7 +196,7 @@ def _answers_s(
     pack: Pack,
     slots: Sequence[int],
     rows: Sequence[Row],
-    scorer_of: ScorerOf,
+    evaluator_of: EvaluatorOf,
     settings: TrainingSettings,
     num_tokens: int,
     warms_up: bool,
@@ -205,10 +205,10 @@ def _answers_s(
     seconds = []
     lengths = sorted({1, min(num_tokens, EVAL_TOKENS)})
     for length in lengths:
-        scorer = scorer_of(rows, replace(settings, max_new_tokens=length))
+        evaluator = evaluator_of(rows, replace(settings, max_new_tokens=length))
         if warms_up:
-            scorer.scores(pack.model, slots)
-        seconds.append(_timed(partial(scorer.scores, pack.model, slots)))
+            evaluator.evaluate(pack.model, slots)
+        seconds.append(_timed(partial(evaluator.evaluate, pack.model, slots)))
     if len(lengths) == 1:
         return seconds[0]
     token_s = max(0.0, seconds[1] - seconds[0]) / (lengths[1] - lengths[0])

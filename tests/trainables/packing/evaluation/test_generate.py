@@ -36,9 +36,9 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation import generate as generation
+from trainables.packing.evaluation.evaluate_slots import eval_losses, evaluate_slots
 from trainables.packing.evaluation.generate import READ_MULTIPLE, batches, generate
 from trainables.packing.evaluation.kv_cache import KeysValues
-from trainables.packing.evaluation.score import eval_losses, score_slots
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.solo import evaluate
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
@@ -307,7 +307,7 @@ def test_scores_are_those_of_a_solo_evaluation(
     pack = random_pack(case.examples, tmp_path, is_dequantised=is_dequantised)
     losses = set()
     before = torch.get_rng_state()
-    found = score_slots(
+    found = evaluate_slots(
         pack.model,
         SLOTS,
         case.tokenizer,

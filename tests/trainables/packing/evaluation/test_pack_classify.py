@@ -19,7 +19,7 @@ from trainables.data.tokens import Example, encode_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.classify import log_probs
-from trainables.packing.evaluation.score import score_slots
+from trainables.packing.evaluation.evaluate_slots import evaluate_slots
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.solo import classify, evaluate
 from trainables.tiny import MODEL_DIR
@@ -123,7 +123,7 @@ def test_slots_are_scored_as_transformers_scores_each(
     settings = settings_of(model_dir, data_dir)
     tokenizer = load_tokenizer(model_dir)
     examples = encode_rows(tokenizer, ROWS, evaluate.prompt_limit(128, 8))
-    found = score_slots(
+    found = evaluate_slots(
         case.pack.model, SLOTS, tokenizer, ROWS, examples, SCORING, settings,
         max_tokens_per_batch=500,
     )  # fmt: skip

@@ -32,7 +32,7 @@ from trainables import final_test
 from trainables.checkpoint import last_report
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.scorer import Scorer
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import (
     Finished,
     LeaseLost,
@@ -206,13 +206,13 @@ def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
     stands at its next rung already."""
     made: list[int] = []
     num_scored: list[int] = []
-    scores = Scorer.scores
+    evaluate = PackEvaluator.evaluate
 
-    def counted(scorer: Scorer, model: Any, slots: Sequence[int]) -> Any:
+    def counted(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
         num_scored.append(len(slots))
-        return scores(scorer, model, slots)
+        return evaluate(evaluator, model, slots)
 
-    monkeypatch.setattr(Scorer, "scores", counted)
+    monkeypatch.setattr(PackEvaluator, "evaluate", counted)
     change_pack(monkeypatch, functools.partial(note_steps, made, monkeypatch))
     stopped, other, next_one = trials_of(settings, tmp_path, KINDS[:3])
     with (

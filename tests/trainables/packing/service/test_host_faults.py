@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-import trainables.packing.evaluation.score
+import trainables.packing.evaluation.evaluate_slots
 import trainables.packing.service.host
 from tests.trainables.packing.small_hosts import (
     KINDS,
@@ -243,7 +243,7 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     most_tokens: int,
 ) -> None:
     trials = trials_known_alone(settings, tmp_path, KINDS[:3])
-    score_slots = trainables.packing.evaluation.score.score_slots
+    evaluate_slots = trainables.packing.evaluation.evaluate_slots.evaluate_slots
     num_full = 0
 
     def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
@@ -251,9 +251,9 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
         if len(slots) > most_slots or sizes["max_tokens_per_batch"] > most_tokens:
             num_full += 1
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return score_slots(model, slots, *args, **sizes)
+        return evaluate_slots(model, slots, *args, **sizes)
 
-    monkeypatch.setattr(trainables.packing.evaluation.score, "score_slots", filled)
+    monkeypatch.setattr(trainables.packing.evaluation.evaluate_slots, "evaluate_slots", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
         found = all_events(host, trials)
     assert num_full >= 4
@@ -266,7 +266,7 @@ def test_evaluation_that_fits_no_single_row_fails_the_trials(
     def full(*args: Any, **sizes: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainables.packing.evaluation.score, "score_slots", full)
+    monkeypatch.setattr(trainables.packing.evaluation.evaluate_slots, "evaluate_slots", full)
     with running(settings, capacity_of(3)) as host:
         found = all_events(host, trials_of(settings, tmp_path, KINDS[:3]))
     assert found == [[Failed(NO_ROOM)]] * 3

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-import trainables.packing.evaluation.score
+import trainables.packing.evaluation.evaluate_slots
 from tests.trainables.packing.small_hosts import (
     KINDS,
     all_events,
@@ -24,7 +24,7 @@ from tests.trainables.packing.small_hosts import (
 from trainables.config import TrainingSettings
 from trainables.packing.compute.graphs import capture_graph
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.scorer import Scorer
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service import writers
 from trainables.packing.service.writers import (
     MOST_WRITERS,
@@ -55,13 +55,13 @@ def test_trials_are_saved_side_by_side_while_they_are_scored(
     trials = trials_known_alone(settings, tmp_path, KINDS[:2])
     meeting = threading.Barrier(3, timeout=30.0)  # two saves and the scoring of both
     change_pack(monkeypatch, lambda pack: _change_save(monkeypatch, pack, lambda _: meeting.wait()))
-    scores = Scorer.scores
+    evaluate = PackEvaluator.evaluate
 
     def met(*args: Any) -> Any:
         meeting.wait()
-        return scores(*args)
+        return evaluate(*args)
 
-    monkeypatch.setattr(Scorer, "scores", met)
+    monkeypatch.setattr(PackEvaluator, "evaluate", met)
     with running(settings, capacity_of(2), admit_wait_s=60.0) as host:
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)
@@ -90,14 +90,14 @@ def test_a_trial_keeps_its_slot_until_it_is_saved(
         )
 
     change_pack(monkeypatch, watch)
-    score_slots = trainables.packing.evaluation.score.score_slots
+    evaluate_slots = trainables.packing.evaluation.evaluate_slots.evaluate_slots
 
     def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
         if num_trials(packs[0], 3) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return score_slots(model, slots, *args, **sizes)
+        return evaluate_slots(model, slots, *args, **sizes)
 
-    monkeypatch.setattr(trainables.packing.evaluation.score, "score_slots", filled)
+    monkeypatch.setattr(trainables.packing.evaluation.evaluate_slots, "evaluate_slots", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)

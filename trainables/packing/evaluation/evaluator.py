@@ -8,17 +8,17 @@ from transformers import PreTrainedTokenizerBase
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows, prompt_limit
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 from trainables.packing.compute.model import PackedModel
 
 
 def load_metrics() -> None:
-    """Import what Scorer.scores would import at its first call: a second of evaluate and NLTK."""
-    import_module("trainables.packing.evaluation.score")
+    """Import what the first evaluation would import: a second of NLTK."""
+    import_module("trainables.packing.evaluation.evaluate_slots")
 
 
-class Scorer:
-    """What score_slots needs beside the slots.
+class PackEvaluator:
+    """What evaluate_slots needs beside the slots.
 
     Args:
         tokenizer: the model's.
@@ -71,14 +71,14 @@ class Scorer:
         """The rows that are scored."""
         return self._rows
 
-    def scores(self, model: PackedModel, slots: Sequence[int]) -> list[Scored]:
+    def evaluate(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
         """The scores of each slot: all slots in one batch, unless not even one row of each fits."""
-        from trainables.packing.evaluation.score import score_slots  # see load_metrics
+        from trainables.packing.evaluation.evaluate_slots import evaluate_slots  # see load_metrics
 
         share = max(1, self._max_tokens // self._row_tokens)
         found = []
         for first in range(0, len(slots), share):
-            found += score_slots(
+            found += evaluate_slots(
                 model,
                 slots[first : first + share],
                 self._tokenizer,

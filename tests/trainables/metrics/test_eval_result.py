@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trainables.checkpoint import ANSWERS_NAME
 from trainables.data.rows import Row
-from trainables.metrics.scored import Scored, read_answers, write_answers
+from trainables.metrics.eval_result import EvalResult, read_answers, write_answers
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
@@ -23,7 +23,7 @@ def test_answers_come_back_as_they_were(
     answers = tuple(answer for _, _, answer, _ in told)
     values = tuple(value for *_, value in told)
     row_scores = {"rouge1": values, "rougeL": values[::-1]}
-    write_answers(folder, rows, Scored(metrics={}, answers=answers, row_scores=row_scores))
+    write_answers(folder, rows, EvalResult(metrics={}, answers=answers, row_scores=row_scores))
     found = read_answers(folder)
     assert found.ids == tuple(row.id for row in rows)
     assert found.targets == tuple(row.target for row in rows)
@@ -33,7 +33,7 @@ def test_answers_come_back_as_they_were(
 
 def test_answers_of_other_rows_than_were_asked_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="argument 2 is longer"):
-        write_answers(tmp_path, [], Scored(metrics={}, answers=("a",)))
+        write_answers(tmp_path, [], EvalResult(metrics={}, answers=("a",)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import Example
-from trainables.metrics.scored import Scored
+from trainables.metrics.eval_result import EvalResult
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.evaluation.classify import log_probs
 from trainables.packing.evaluation.generate import (
@@ -27,7 +27,7 @@ from trainables.solo.classify import label_ids, scores_of_choices
 from trainables.solo.evaluate import score_answers, stop_ids, with_loss
 
 
-def score_slots(
+def evaluate_slots(
     model: PackedModel,
     slots: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
@@ -38,7 +38,7 @@ def score_slots(
     *,
     max_tokens_per_batch: int,
     is_graphed: bool = False,
-) -> list[Scored]:
+) -> list[EvalResult]:
     """What evaluate.evaluate gives for each slot; all slots must share the settings.
 
     The targets are read with the prompts, so their losses cost no pass of their own.
@@ -82,7 +82,7 @@ def eval_losses(
 ) -> list[float]:
     """Each slot's mean loss a labelled token over all the examples, teacher-forced.
 
-    Where answers are wanted too, score_slots gives both for one reading of the prompts.
+    Where answers are wanted too, evaluate_slots gives both for one reading of the prompts.
     """
     if not slots:
         return []

@@ -10,7 +10,7 @@ from trainables.data.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class EvalResult:
     """One model's scores on some rows."""
 
     metrics: dict[str, float]
@@ -22,7 +22,7 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class SavedAnswers:
     """The answers of one evaluation as they were kept: enough to score any resample of the rows."""
 
     ids: tuple[str, ...]
@@ -32,7 +32,7 @@ class Answers:
     row_scores: dict[str, tuple[float, ...]]
 
 
-def write_answers(folder: Path, rows: Sequence[Row], scored: Scored) -> None:
+def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None:
     """Keep the answers in a checkpoint's folder, a line a row.
 
     Raises:
@@ -46,7 +46,7 @@ def write_answers(folder: Path, rows: Sequence[Row], scored: Scored) -> None:
     (folder / ANSWERS_NAME).write_text("".join(lines), encoding="utf-8")
 
 
-def read_answers(folder: Path) -> Answers:
+def read_answers(folder: Path) -> SavedAnswers:
     """What write_answers kept.
 
     Raises:
@@ -58,7 +58,7 @@ def read_answers(folder: Path) -> Answers:
     lines = [json.loads(line) for line in content.split("\n")[:-1]]
     try:
         names = lines[0]["scores"] if lines else ()
-        return Answers(
+        return SavedAnswers(
             ids=tuple(line["id"] for line in lines),
             targets=tuple(line["target"] for line in lines),
             answers=tuple(line["answer"] for line in lines),
