@@ -29,7 +29,7 @@ WITH_FINALS = (
 )  # fmt: skip
 FLAGS = (*WITH_FINALS, "--no-finals", "--no-estimate")
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-LIMIT_S = 240.0
+LIMIT_S = 500.0
 LOSS_TOLERANCE = 1e-4
 """Relative, between two runs of a trial in float32."""
 ROUGE_TOLERANCE = 1.0

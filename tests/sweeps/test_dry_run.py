@@ -27,7 +27,6 @@ def _listing() -> list[str]:
 
 def test_plan_is_all_that_is_printed(planned: Ended) -> None:
     assert (planned.code, planned.stderr) == (0, "")
-    assert planned.seconds < 10
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What preflight finds: folders, models, data, GPU, login, cluster and database, before a start."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from tests.sweeps.commands import PROJECT, TINY, call, start, tree, world
 from trainables.errors import SweepAborted
+from trainables.models import hub_files
 
 Damage = Callable[[Path], object]
 
@@ -153,7 +155,19 @@ def test_hub_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         flags = ("samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B")
         ended = start("sweeps.run", *flags, folder=tmp_path, HF_ENDPOINT=endpoint)
+        assert num_connections(silent) == 1
     assert f"the Hub at {endpoint} is unreachable" in ended.refusal()[0]
+    assert hub_files.REACH_TIMEOUT_S <= 3
+
+
+def num_connections(server: socket.socket) -> int:
+    """How often a server that never accepted was connected to."""
+    server.setblocking(False)
+    connections = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connections.append(server.accept()[0])
+    return len(connections)
 
 
 def test_own_data_without_a_hub_is_asked_for(tmp_path: Path) -> None:
@@ -172,7 +186,6 @@ def test_offline_switch_is_told_at_once(tmp_path: Path) -> None:
     flags = ("samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B")
     ended = start("sweeps.run", *flags, folder=tmp_path, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE" in ended.refusal()[0]
-    assert ended.seconds < 5
 
 
 GOOD_ROW = b'{"id": "1", "dialogue": "Ann: Hi", "summary": "Hi."}\n'

@@ -11,7 +11,6 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -332,10 +331,8 @@ def test_password_of_an_unreachable_server_is_not_shown(name: str) -> None:
         f"postgresql+psycopg://bob:s3cret@127.0.0.1:{free_port()}/sweeps",
         f"postgresql+psycopg:///db?host=127.0.0.1&port={free_port()}&user=bob&password=s3cret",
     ):
-        begun = time.monotonic()
         with pytest.raises(SweepAborted, match="cannot be used") as caught:
             open_study(url, name, METRIC, is_resumed=False)
-        assert time.monotonic() - begun < 5
         assert "s3cret" not in str(caught.value) and "Connection refused" in caught.value.error
         assert "bob" in caught.value.error and "postgresql" in caught.value.fix
 
