@@ -1,5 +1,6 @@
 # make samsum: the bundled sweep. make test: ruff, mypy and all tests.
-# make fast: the tests that start neither Ray nor a whole sweep. make test-gpu: those that need a GPU.
+# make fast: the tests that start neither Ray nor a sweep and take seconds, in under two minutes.
+# make test-gpu: the tests that need a GPU.
 # Each sets up .venv first, if it is not there.
 PYTHON ?= python3
 # The exact version comes first, so that an index with CPU builds gives one where there is no GPU.
@@ -17,7 +18,7 @@ test: setup check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not sweep"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not sweep and not slow"
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

@@ -112,6 +112,7 @@ def test_a_packs_process_does_without_the_reference_engine() -> None:
     assert not loaded & heavy
 
 
+@pytest.mark.slow
 def test_metrics_do_without_the_package_that_they_could_be_called_through() -> None:
     """evaluate brings datasets with it: 1.7 s while a pack loads."""
     loaded = loaded_by(

@@ -24,6 +24,7 @@ def test_every_folder_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.slow
 def test_help_is_told(command: str) -> None:
     words = ["-m", f"tests.benchmarks.{command.split()[0]}", *command.split()[1:], "--help"]
     ended = subprocess.run(

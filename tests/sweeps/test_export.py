@@ -123,6 +123,7 @@ def test_best_left_aside_by_a_stopped_process_comes_back(run: Path) -> None:
     assert contents(best) == before
 
 
+@pytest.mark.slow
 def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
     card = ModelCard.load(run / "best" / "README.md")
     code = re.search(r"^```python\n(.*?)^```$", card.text, re.M | re.S)

@@ -109,6 +109,7 @@ def test_own_recipe_hides_no_module_of_its_name(tmp_path: Path) -> None:
     assert not str(sys.modules["random"].__file__).startswith(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_own_recipe_trains_one_trial_and_needs_no_start_points(tmp_path: Path) -> None:
     source = GOOD.replace("eval_rows=7", "eval_rows=2, max_steps=2, num_rungs=1, start_points=()")
     (tmp_path / "mine.py").write_text(source)

@@ -70,6 +70,7 @@ def test_trial_with_dropout_lies_among_the_seeds_and_is_trained_no_further_than_
     assert one != other
 
 
+@pytest.mark.slow
 def test_solo_trial_is_compared_with_a_pack_of_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

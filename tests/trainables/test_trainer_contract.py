@@ -209,6 +209,7 @@ def num_weights() -> int:
     )
 
 
+@pytest.mark.slow
 def test_trial_does_not_depend_on_what_its_process_did_before(
     engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
 ) -> None:

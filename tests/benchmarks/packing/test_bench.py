@@ -178,6 +178,7 @@ def test_solo_rows_count_the_timed_steps(
     assert row.startup_s > 0
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_gpu_add_up(settings: TrainingSettings) -> None:
     row = solo.shared_row(job_of(settings, 2))
     assert (row.name, row.num_trials) == ("2 solo processes", 2)
@@ -195,6 +196,7 @@ def test_process_that_fails_keeps_no_other_waiting(
     assert barrier.broken
 
 
+@pytest.mark.slow
 def test_command_writes_its_rows_without_where_things_lay(tmp_path: Path) -> None:
     args = BenchArgs(
         model_config=MODEL_DIR, tokenizer=MODEL_DIR, data=SAMSUM_DIR, out=tmp_path / "out.json",

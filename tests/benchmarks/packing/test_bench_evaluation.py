@@ -10,6 +10,7 @@ from tests.benchmarks.packing import evaluation
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 
+@pytest.mark.slow
 def test_both_sides_answer_all_rows_of_all_adapters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

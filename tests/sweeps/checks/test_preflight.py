@@ -155,7 +155,7 @@ def test_hub_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         flags = ("samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B")
         ended = start("sweeps.run", *flags, folder=tmp_path, HF_ENDPOINT=endpoint)
-        assert num_connections(silent) == 1
+        assert 1 <= num_connections(silent) <= 2  # one may be huggingface_hub's own
     assert f"the Hub at {endpoint} is unreachable" in ended.refusal()[0]
     assert hub_files.REACH_TIMEOUT_S <= 3
 

@@ -129,9 +129,9 @@ def test_folder_that_cannot_be_made_leaves_nothing(
 
 HOLDER = """
 import sys, time
-from sweeps import record
+from sweeps.checks import sweep_json
 from sweeps.records.paths import RunPaths
-with record._locked(RunPaths.of("runs", "mine")):
+with sweep_json._locked(RunPaths.of("runs", "mine")):
     print("held", flush=True)
     time.sleep(60)
 """

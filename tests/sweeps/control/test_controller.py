@@ -313,6 +313,7 @@ CONFIG = make_config(num_trials=4)
 WITH_FINALS = make_config(num_trials=4, finals=True, num_finalists=2, num_final_seeds=2)
 
 
+@pytest.mark.slow
 def test_kill_before_any_write_loses_and_repeats_nothing(tmp_path: Path, fuse: Fuse) -> None:
     left: list[tuple[Path, dict[str, int]]] = []
     disk: dict[str, int] = {}
