@@ -24,6 +24,7 @@ from trainables.checkpoint import checkpoint_folder
 from trainables.config import TrainingSettings, TrialConfig
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
+from trainables.files import write_atomic
 from trainables.packing.compare import (
     WEIGHTS_NAME,
     Train,
@@ -198,10 +199,8 @@ def write(path: Path, certificate: Certificate) -> None:
         **asdict(certificate),
         "params": params_fields(certificate.params),
     }
-    aside = path.with_name(f".{path.name}.aside")
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-    aside.write_text(text + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    write_atomic(path, text + "\n")
 
 
 def _train(asked: Retraining) -> Train:

@@ -7,7 +7,6 @@ once its report stands in it, which is written last and atomically.
 import dataclasses
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 
 from trainables.config import TrialReport
 from trainables.errors import FULL_DISK, SweepAborted
+from trainables.files import write_atomic
 
 REPORT_NAME = "report.json"
 ANSWERS_NAME = "answers.jsonl"
@@ -57,15 +57,9 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
 
 def write_report(report: TrialReport) -> None:
     """Mark the report's checkpoint as complete."""
-    path = report.checkpoint / REPORT_NAME
-    temporary = path.with_suffix(".tmp")
     fields = {**dataclasses.asdict(report), "checkpoint": report.checkpoint.name}
     del fields["cohort"]
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(fields, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(report.checkpoint / REPORT_NAME, json.dumps(fields))
 
 
 def read_report(checkpoint: Path) -> TrialReport:

@@ -21,6 +21,7 @@ from sweeps.records.events import read_events, replay
 from sweeps.records.paths import RunPaths
 from sweeps.search.study import without_password
 from trainables.errors import SweepAborted
+from trainables.files import write_atomic
 
 CHANGEABLE = frozenset(
     {"num_trials", "finals", "num_finalists", "num_final_seeds", "bertscore", "bertscore_encoder",
@@ -173,13 +174,13 @@ def _without_secrets(config: SweepConfig) -> dict[str, object]:
 
 
 def _create(paths: RunPaths, record: dict[str, object]) -> None:
-    aside = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
+    tmp = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        aside.mkdir(parents=True)
-        _write(aside / paths.sweep_json.name, record)
-        os.rename(aside, paths.folder)
+        tmp.mkdir(parents=True)
+        _write(tmp / paths.sweep_json.name, record)
+        os.rename(tmp, paths.folder)
     except OSError as refused:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(tmp, ignore_errors=True)
         raise SweepAborted(
             f"the run folder {paths.folder} cannot be made: {refused.strerror}",
             "choose another --runs-dir or --name",
@@ -187,9 +188,7 @@ def _create(paths: RunPaths, record: dict[str, object]) -> None:
 
 
 def _write(path: Path, record: dict[str, object]) -> None:
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    write_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _has_trials(paths: RunPaths) -> bool:

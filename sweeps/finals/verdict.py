@@ -11,7 +11,7 @@ from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals
 from sweeps.records import trials_csv
 from sweeps.records.events import TrialHistory
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, write_file
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.eval_result import SavedAnswers, read_answers
@@ -123,7 +123,7 @@ def write(
     histories: Sequence[TrialHistory],
     shares: Mapping[str, Share] = MappingProxyType({}),
 ) -> None:
-    """Writes finals.json and finals.csv aside and renames them.
+    """Writes finals.json and finals.csv atomically.
 
     Args:
         shares: of the GPUs' time, by trial.
@@ -139,7 +139,7 @@ def write(
     runs = trials_csv.rows([known[trial_id] for trial_id in played], verdict.metric, shares)
     trials_csv.write_csv(runs, paths.finals_csv, played)
     text = json.dumps(_as_json(verdict), indent=2, ensure_ascii=False) + "\n"
-    trials_csv.write_aside(paths.finals_json, text)
+    write_file(paths.finals_json, text)
 
 
 def in_short(verdict: Verdict) -> dict[str, object]:

@@ -4,10 +4,7 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
-import contextlib
-import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.errors import SweepAborted
+from trainables.files import DamagedLine, JsonLines, read_json_lines
 
 Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
@@ -64,43 +62,26 @@ class TrialHistory:
 
 
 class EventLog:
-    """Appends events to a file, one line each, and has each on disk before it returns.
-
-    A kill at any moment leaves at most one torn last line (one without a newline): nobody was
-    told of that event, so opening the log again cuts it off.
-    """
+    """Appends events to a file, and has each on disk before it returns."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        content = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        whole_bytes = content.rfind(b"\n") + 1
-        if whole_bytes < len(content):
-            os.ftruncate(self._file, whole_bytes)
+        self._lines = JsonLines(path)
 
     def append(self, kind: Kind, **fields: object) -> None:
-        """Write one event. Raises SweepAborted if the disk is full or gone."""
+        """Writes one event. Raises SweepAborted if the disk is full or gone."""
         event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind}
-        line = json.dumps(_strict({**event, **fields}), ensure_ascii=False, allow_nan=False)
-        size_bytes = os.fstat(self._file).st_size
         try:
-            _write_all(self._file, line.encode() + b"\n")
-            os.fsync(self._file)
+            self._lines.append({**event, **_to_strict_json(fields)})
         except OSError as error:
-            self._cut(size_bytes)
             raise SweepAborted(
                 f"cannot write {self._path}: {error.strerror}; the events before are kept",
                 "free some space there, then repeat the command with --resume",
             ) from error
 
     def close(self) -> None:
-        """Give the file back; events are on disk already."""
-        os.close(self._file)
-
-    def _cut(self, size_bytes: int) -> None:
-        with contextlib.suppress(OSError):  # else read_events takes the half line for a torn one
-            os.ftruncate(self._file, size_bytes)
+        """Closes the file; its events are on disk already."""
+        self._lines.close()
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -109,8 +90,19 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     Raises:
         SweepAborted: a line that is not the last is damaged; the message names it.
     """
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    try:
+        events = read_json_lines(path)
+    except DamagedLine as damaged:
+        raise SweepAborted(str(damaged), _name_repair(path, damaged.number)) from damaged
+    for number, event in enumerate(events, start=1):
+        if not isinstance(event, dict) or "kind" not in event:
+            error = f"line {number} of {path} is not an event: {str(event)[:80]}"
+            raise SweepAborted(error, _name_repair(path, number))
+    return events
+
+
+def _name_repair(path: Path, number: int) -> str:
+    return f"restore {path} from a copy, or remove line {number} and repeat the command"
 
 
 def replay(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
@@ -192,28 +184,12 @@ def params_from_event(event: dict[str, Any]) -> Hyperparameters:
     return Hyperparameters(**params | {"target_modules": tuple(params["target_modules"])})
 
 
-def _strict(value: object) -> object:
+def _to_strict_json(value: Any) -> Any:
     """Value as strict JSON can hold it: NaN and infinities as strings that float() reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(float(value))
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: _to_strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [_to_strict_json(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _write_all(file: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(file, content) :]
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    fix = f"restore {path} from a copy, or remove line {number} and repeat the command"
-    try:
-        event = json.loads(line)
-    except ValueError as error:
-        raise SweepAborted(f"line {number} of {path} is damaged: {error}", fix) from error
-    if not isinstance(event, dict) or "kind" not in event:
-        raise SweepAborted(f"line {number} of {path} is not an event: {line[:80]!r}", fix)
-    return event

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.errors import SweepAborted
+from trainables.files import write_atomic
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -68,3 +71,18 @@ class RunPaths:
     def trial(self, trial_id: str) -> Path:
         """Where one trial keeps its checkpoints."""
         return self.checkpoints / trial_id
+
+
+def write_file(path: Path, content: str) -> None:
+    """Writes a file of the run atomically.
+
+    Raises:
+        SweepAborted: the disk is full or gone; an older file stays.
+    """
+    try:
+        write_atomic(path, content)
+    except OSError as refused:
+        raise SweepAborted(
+            f"{path} cannot be written: {refused.strerror}",
+            "free space there, then repeat the command with --resume",
+        ) from None

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sweeps.records.events import TrialHistory
+from sweeps.records.paths import write_file
 from trainables.config import Metric, TrialReport
-from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Share
 
 BUDGET_REASON = "time budget"
@@ -103,7 +102,7 @@ def write_csv(
     path: Path,
     more: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> None:
-    """Writes trials.csv aside and renames it.
+    """Writes trials.csv atomically.
 
     Args:
         more: further cells of a trial, by its id and by column; they stand at the end.
@@ -119,24 +118,7 @@ def write_csv(
     table = csv.DictWriter(text, header, restval="")
     table.writeheader()
     table.writerows({**_cells(row), **more.get(row.trial_id, {})} for row in trials)
-    write_aside(path, text.getvalue())
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Writes a file of the run aside and renames it, so that no reader meets half of it.
-
-    Raises:
-        SweepAborted: the disk is full or gone; an older file stays.
-    """
-    aside = path.with_name(f".{path.name}.aside")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as refused:
-        raise SweepAborted(
-            f"{path} cannot be written: {refused.strerror}",
-            "free space there, then repeat the command with --resume",
-        ) from None
+    write_file(path, text.getvalue())
 
 
 def _cells(row: TrialRow) -> dict[str, object]:

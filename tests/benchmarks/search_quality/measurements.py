@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tests.benchmarks.search_quality.grid import Configuration
 from trainables.errors import SweepAborted
+from trainables.files import DamagedLine, JsonLines, read_json_lines, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +99,15 @@ class Log:
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self._path = path
+        self._file: JsonLines | None = None
         self._origin = origin
         self._runs: dict[tuple[Configuration, int], dict[int, Measurement]] = {}
         self._calls: list[tuple[str, str | None]] = []
-        for line in self._lines():
+        try:
+            lines = read_json_lines(path) if path.exists() else []
+        except DamagedLine as damaged:
+            raise SweepAborted(str(damaged), "give another --out") from None
+        for line in lines:
             self._take(line)
 
     def begin(self, command: str, commit: str | None) -> None:
@@ -142,22 +148,6 @@ class Log:
             return None
         return Run(seed=seed, measurements=tuple(found[step] for step in sorted(found)))
 
-    def _lines(self) -> Iterable[Mapping[str, Any]]:
-        """Those that are whole: a process that was killed may have cut its last one."""
-        if not self._path.exists():
-            return
-        lines = self._path.read_bytes().split(b"\n")
-        if lines[-1]:
-            with self._path.open("r+b") as file:
-                file.truncate(self._path.stat().st_size - len(lines[-1]))
-        for number, line in enumerate(lines[:-1], start=1):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise SweepAborted(
-                    f"line {number} of {self._path} is damaged", "give another --out"
-                ) from None
-
     def _take(self, line: Mapping[str, Any]) -> None:
         if "origin" in line:
             difference = next(_differences(line["origin"], asdict(self._origin)), None)
@@ -174,10 +164,9 @@ class Log:
             self._runs.setdefault(key, {})[measurement.step] = measurement
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        as_text = json.dumps(line)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(as_text + "\n")
-        self._take(json.loads(as_text))
+        self._file = self._file or JsonLines(self._path)
+        self._file.append(line)
+        self._take(json.loads(json.dumps(line)))
 
 
 def command_of(prog: str, argv: Sequence[str]) -> str:
@@ -207,9 +196,7 @@ def write_table(path: Path, table: Table) -> None:
     }
     rows = ",\n".join(json.dumps(asdict(one)) for one in table.trained)
     text = json.dumps(head, indent=1)[:-2] + f',\n "trained": [\n{rows}\n ]\n}}\n'
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_atomic(path, text)
 
 
 def read_table(path: Path) -> Table:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import threading
 import time
 import uuid
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
+
+from trainables.files import write_atomic
 
 Activity = Literal[
     "load", "probe", "admit", "train", "evaluate", "report", "decide", "test", "idle"
@@ -178,9 +179,7 @@ def write_ledger(ledger: Ledger, path: Path) -> None:
     Raises:
         OSError: the disk is full or gone; the older file stays.
     """
-    aside = path.with_suffix(f".{threading.get_ident()}.aside")
-    aside.write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-    os.replace(aside, path)
+    write_atomic(path, json.dumps(asdict(ledger)))
 
 
 def read_ledgers(checkpoints: Path) -> list[Ledger]:

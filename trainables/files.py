@@ -1,0 +1,96 @@
+"""Files that survive kills and full disks: atomic replacement, and append-only JSON Lines."""
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class DamagedLine(ValueError):
+    """A line of a JSON Lines file that is whole and holds no JSON.
+
+    Args:
+        number: of the line, from 1.
+        reason: why it cannot be parsed.
+    """
+
+    def __init__(self, path: Path, number: int, reason: str) -> None:
+        super().__init__(f"line {number} of {path} is damaged: {reason}")
+        self.number = number
+
+
+class JsonLines:
+    """Appends objects to a file, one a line, and has each on disk before it returns.
+
+    A kill leaves at most one torn last line, which has no newline. Nobody was told that it was
+    written, so opening the file again cuts it off, and reading it skips it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        content = os.pread(self._file, os.fstat(self._file).st_size, 0)
+        whole_bytes = content.rfind(b"\n") + 1
+        if whole_bytes < len(content):
+            os.ftruncate(self._file, whole_bytes)
+
+    def append(self, record: Mapping[str, object]) -> None:
+        """Writes one object.
+
+        Raises:
+            OSError: the disk is full or gone; what was written of the line is taken back.
+            ValueError: a number is not finite, which strict JSON cannot hold.
+        """
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        size_bytes = os.fstat(self._file).st_size
+        try:
+            while line:  # a write may take less than it is given
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):  # else the half line is a torn one to readers
+                os.ftruncate(self._file, size_bytes)
+            raise
+
+    def close(self) -> None:
+        """Closes the file; its lines are on disk already."""
+        os.close(self._file)
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """What stands in each line, without a torn last one.
+
+    Only a newline ends a line: texts may hold other line ends of Unicode.
+
+    Raises:
+        DamagedLine: a line that ends is not JSON.
+    """
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise DamagedLine(path, number, str(error)) from error
+    return records
+
+
+def write_atomic(path: Path, content: str) -> None:
+    """Writes a text file beside path and renames it, so that no reader meets half of it.
+
+    Raises:
+        OSError: the disk is full or gone; an older file stays.
+    """
+    tmp = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with tmp.open("w", encoding="utf-8", newline="") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            tmp.unlink()
+        raise
