@@ -4,13 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.metrics.judge_prompts import (
-    Case,
-    graded_messages,
-    pairwise_messages,
-    read_choice,
-    read_grade,
-)
+from trainables.metrics.judge_prompts import Case, pairwise_messages, read_choice
 
 CASE = Case(task="Summarise.", source="S", reference=None, criteria="Be brief.")
 
@@ -38,26 +32,9 @@ def test_a_choice_is_read_from_its_line_alone(reply: str, choice: str | None) ->
     assert read_choice(reply) == choice
 
 
-@pytest.mark.parametrize(
-    ("reply", "grade"),
-    [
-        ("SCORE: 4", 4),
-        ("Good.\n**Score: 5/5**", 5),
-        ("SCORE: 6", None),
-        ("SCORE: 45", None),
-        ("SCORE: 3\nSCORE: 4", None),
-        ("4", None),
-        ("SCORE: 4.5", None),
-    ],
-)
-def test_a_grade_is_read_from_its_line_alone(reply: str, grade: int | None) -> None:
-    assert read_grade(reply) == grade
-
-
 @given(st.text(max_size=80))
 def test_any_reply_is_read_or_left(reply: str) -> None:
     assert read_choice(reply) in {"1", "2", "TIE", None}
-    assert read_grade(reply) in {1, 2, 3, 4, 5, None}
 
 
 def test_texts_stand_between_marks_that_they_cannot_hold() -> None:
@@ -81,5 +58,5 @@ def test_only_the_places_of_the_answers_differ_between_the_orders() -> None:
 
 def test_reference_is_shown_if_there_is_one() -> None:
     with_reference = Case(task="T", source="S", reference="R", criteria="C")
-    assert "GOOD ANSWER]\nR\n" in graded_messages(with_reference, "A")[1]["content"]
-    assert "GOOD ANSWER" not in graded_messages(CASE, "A")[1]["content"]
+    assert "GOOD ANSWER]\nR\n" in pairwise_messages(with_reference, "A", "B")[1]["content"]
+    assert "GOOD ANSWER" not in pairwise_messages(CASE, "A", "B")[1]["content"]
