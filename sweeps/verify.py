@@ -21,11 +21,7 @@ from sweeps.config import Engine, SweepConfig, from_json
 from sweeps.records.events import TrialHistory, params_fields, read_events, replay_all
 from sweeps.records.paths import RunPaths
 from trainables.checkpoint import checkpoint_folder
-from trainables.config import TrainingSettings, TrialConfig
-from trainables.data.tasks import TASKS
-from trainables.errors import SweepAborted, TrialFailed
-from trainables.files import write_atomic
-from trainables.packing.compare import (
+from trainables.compare_engines import (
     WEIGHTS_NAME,
     Train,
     adapter_distance,
@@ -34,6 +30,10 @@ from trainables.packing.compare import (
     train_packed,
     train_solo,
 )
+from trainables.config import TrainingSettings, TrialConfig
+from trainables.data.tasks import TASKS
+from trainables.errors import SweepAborted, TrialFailed
+from trainables.files import write_atomic
 from trainables.visible_gpu import see_one_gpu
 
 PROG = "python -m sweeps.verify"

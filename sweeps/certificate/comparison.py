@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from scipy import stats  # type: ignore[import-untyped]
 
 from sweeps.config import Engine
+from trainables.compare_engines import AdapterDistance
 from trainables.config import ComputeDtype, Hyperparameters, TrialReport
-from trainables.packing.compare import AdapterDistance
 
 Place = tuple[int, str]
 """A step at which the trial reported, and the name of a number: a loss, or the metric."""

@@ -19,7 +19,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trials_csv import TrialRow
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 from trainables.metrics.eval_result import EvalResult
 
 Scores = dict[str, dict[str, float]]

@@ -14,7 +14,7 @@ from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
-from trainables.metrics.confusion import Confusion, confusion
+from trainables.metrics.classification import Confusion, confusion
 from trainables.metrics.confusion_svg import confusion_svg
 from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers, write_answers
 

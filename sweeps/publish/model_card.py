@@ -14,7 +14,7 @@ from sweeps.finals.verdict import Verdict
 from sweeps.finals.verdict_text import sentences, table
 from sweeps.publish.usage_code import is_hub_id, usage_code
 from trainables.config import Hyperparameters, Metric, TrainingSettings
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 
 PIPELINE_TAG = "text-generation"
 NUM_TOP_TRIALS = 10

@@ -18,7 +18,7 @@ from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths
 from sweeps.records.trials_csv import TrialRow
 from sweeps.search.study import without_password
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 from trainables.packing.service.ledger import Ledger
 
 NUM_ROWS = 10

@@ -8,7 +8,7 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.verdict import Verdict
 from sweeps.tracking.wandb_runs import WandbTracker
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 
 NAME = "summary"
 """Of the run, and what its id holds in the place of a trial's."""

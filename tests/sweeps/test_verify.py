@@ -18,8 +18,8 @@ from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, read_events, replay_all, report_fields
 from sweeps.records.paths import RunPaths
 from tests.sweeps.small_sweep import Finished
+from trainables.compare_engines import WEIGHTS_NAME, reports_until, train_packed, train_solo
 from trainables.config import Hyperparameters, TrialConfig
-from trainables.packing.compare import WEIGHTS_NAME, reports_until, train_packed, train_solo
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=5e-3)

@@ -1,4 +1,4 @@
-"""Accuracy, F1 and Matthews correlation of chosen labels.
+"""Accuracy, F1, Matthews correlation and confusion of chosen labels. Loads nothing heavy.
 
 The numbers are scikit-learn's with zero_division=0, so that none is ever NaN: a class that is
 never predicted has precision 0, one that never occurs has recall 0, and either has F1 0. macro_f1
@@ -6,12 +6,13 @@ is the mean over the classes that occur in the targets or the predictions; the M
 is 0 where it has no value, which is where all targets or all predictions are one class.
 """
 
+import csv
+import io
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
-
-from trainables.metrics.confusion import confusion
+from dataclasses import dataclass
 
 PER_CLASS = ("precision", "recall", "f1")
 LETTERS = str.maketrans(
@@ -70,6 +71,45 @@ def label_names(labels: Sequence[str]) -> dict[str, str]:
         taken.add(name.lower())
         names[label] = name
     return names
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts by target (rows) and prediction (columns), in the order of the labels."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    def as_csv(self) -> str:
+        """A header with the predictions' labels, then a line a target."""
+        text = io.StringIO()
+        table = csv.writer(text)
+        table.writerow(["target", *(f"predicted {label}" for label in self.labels)])
+        for label, row in zip(self.labels, self.counts, strict=True):
+            table.writerow([label, *row])
+        return text.getvalue()
+
+
+def confusion(
+    predictions: Sequence[str], targets: Sequence[str], labels: Sequence[str]
+) -> Confusion:
+    """How often each target got each prediction.
+
+    Raises:
+        ValueError: unlike numbers of rows, a label named twice, or a text that is no label.
+    """
+    index_of = {label: index for index, label in enumerate(labels)}
+    if not index_of or len(index_of) < len(labels):
+        raise ValueError(f"labels {list(labels)}: name each class once, and at least one")
+    if len(predictions) != len(targets):
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    unknown = sorted({*predictions, *targets} - index_of.keys())
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is none of the labels {list(labels)}: add it to them")
+    table = [[0] * len(labels) for _ in labels]
+    for prediction, target in zip(predictions, targets, strict=True):
+        table[index_of[target]][index_of[prediction]] += 1
+    return Confusion(tuple(labels), tuple(map(tuple, table)))
 
 
 def _percent(part: int, whole: int) -> float:

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 
 CELL, GAP, FONT = 64, 8, 12
 """Pixels: a cell's side, the room between words and cells, the size of the letters."""

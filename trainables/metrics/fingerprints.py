@@ -17,7 +17,7 @@ from trainables.data.rows import Scoring
 
 _RULES = {
     "summarize": ("rouge.py", "lcs.py", "sentences.py", "words.py"),
-    "classify": ("classification.py", "confusion.py"),
+    "classify": ("classification.py",),
 }
 """Files of this folder whose code is the metric."""
 

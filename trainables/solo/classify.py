@@ -5,51 +5,17 @@ of turn after them, not divided by their number. So it is the probability that g
 at, and a label that begins another one competes fairly.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import Example, encode_targets
-from trainables.metrics.classification import classification_scores
-from trainables.metrics.eval_result import EvalResult
+from trainables.data.tokens import Example
 
 
-def label_ids(tokenizer: PreTrainedTokenizerBase, scoring: Scoring) -> list[list[int]]:
-    """Tokens of each label, with the end of turn."""
-    return encode_targets(tokenizer, scoring.labels)
-
-
-def scores_of_choices(
-    log_probs_SL: Tensor, rows: Sequence[Row], labels: Sequence[list[int]], scoring: Scoring
-) -> EvalResult:
-    """The metrics of metrics/classification.py, and eval_loss; ties go to the first label.
-
-    Args:
-        log_probs_SL: float64, of each row and label; NaN is no choice, so a model that gives it
-            has a loss of NaN.
-        rows: S; each target is one of the labels.
-        labels: from label_ids.
-        scoring: names the labels.
-    """
-    chosen = log_probs_SL.nan_to_num(-math.inf).argmax(dim=1).tolist()
-    targets = [scoring.labels.index(row.target) for row in rows]
-    answers = tuple(scoring.labels[index] for index in chosen)
-    scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
-    loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
-    right = zip(chosen, targets, strict=True)
-    return EvalResult(
-        metrics={**scores, "eval_loss": loss / sum(len(labels[index]) for index in targets)},
-        answers=answers,
-        row_scores={"accuracy": tuple(100.0 * (one == other) for one, other in right)},
-    )
-
-
-def log_probs(
+def label_log_probs(
     causal: PreTrainedModel,
     prompts: Sequence[list[int]],
     labels: Sequence[list[int]],
@@ -60,7 +26,7 @@ def log_probs(
     Args:
         causal: the language model, its adapter switched on.
         prompts: S, as tokens.
-        labels: L, from label_ids.
+        labels: L, as encode_targets gives them.
         batch_size: prompts that are read together, once for each label.
     """
     found = torch.empty(len(prompts), len(labels), dtype=torch.float64)

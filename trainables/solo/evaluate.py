@@ -1,6 +1,5 @@
 """Score a model on rows: greedy answers and ROUGE, or the likeliest label; and the true loss."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +10,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import IGNORED, Example, encode_rows, end_of_turn_id, prompt_limit
+from trainables.data.tokens import IGNORED, Example, encode_rows, encode_targets, prompt_limit
 from trainables.metrics.eval_result import EvalResult
-from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+from trainables.metrics.score_answers import score_answers, score_labels, stop_ids, until_stop
 from trainables.models.base_model import autocast
-from trainables.solo import classify
-
-END_OF_THOUGHT = "</think>"
-"""One token of every tokenizer whose model can think."""
+from trainables.solo.classify import label_log_probs
 
 
 def evaluate(
@@ -29,7 +25,7 @@ def evaluate(
     settings: TrainingSettings,
 ) -> EvalResult:
     """The scores of the rows: of summaries rouge1, rouge2, rougeL, rougeLsum (0 to 100),
-    eval_loss and gen_len_tokens; of labels those of classify.scores_of_choices.
+    eval_loss and gen_len_tokens; of labels those of score_labels.
 
     It draws no random number and leaves the model's mode as it was, so training goes on as if
     nothing had happened.
@@ -38,10 +34,12 @@ def evaluate(
     examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
     prompts = [example.prompt_ids for example in examples]
     if scoring.kind == "classify":
-        labels = classify.label_ids(tokenizer, scoring)
+        label_ids = encode_targets(tokenizer, scoring.labels)
         with inference(model), autocast(settings.compute_dtype):
-            found = classify.log_probs(_causal(model), prompts, labels, settings.eval_batch_size)
-        return classify.scores_of_choices(found, rows, labels, scoring)
+            log_probs_SL = label_log_probs(
+                _causal(model), prompts, label_ids, settings.eval_batch_size
+            )
+        return score_labels(log_probs_SL, rows, label_ids, scoring)
     with inference(model), autocast(settings.compute_dtype):
         loss = eval_loss(model, examples, settings.eval_batch_size)
         answers = generate(
@@ -51,43 +49,9 @@ def evaluate(
             settings.eval_batch_size,
             settings.max_new_tokens,
         )
-    scored = score_answers(tokenizer, answers, rows, scoring, thinking=settings.thinking)
-    return with_loss(scored, loss)
-
-
-def with_loss(scored: EvalResult, loss: float) -> EvalResult:
-    """The same with eval_loss among its metrics."""
-    return dataclasses.replace(scored, metrics={**scored.metrics, "eval_loss": loss})
-
-
-def score_answers(
-    tokenizer: PreTrainedTokenizerBase,
-    answers: Sequence[Sequence[int]],
-    rows: Sequence[Row],
-    scoring: Scoring,
-    *,
-    thinking: bool,
-) -> EvalResult:
-    """ROUGE and mean length of generated tokens; every trainer's answers are scored here.
-
-    A model that thinks answers after its thought; one that has not come to its end says nothing.
-    The share of such rows is unfinished_frac.
-    """
-    said = [_after_thought(tokenizer, ids) if thinking else ids for ids in answers]
-    texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in said]
-    found = rouge_rows(texts, [row.target for row in rows], scoring.language)
-    row_scores = {name: tuple(row[name] for row in found) for name in ROUGE_TYPES}
-    metrics = {name: sum(values) / len(values) for name, values in row_scores.items()}
-    if thinking:
-        metrics["unfinished_frac"] = sum(ids is None for ids in said) / len(said)
-    metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
-    return EvalResult(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
-
-
-def _after_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:
-    """The answer's tokens behind the thought; None if that has no end."""
-    end = tokenizer.get_vocab()[END_OF_THOUGHT]
-    return list(ids)[list(ids).index(end) + 1 :] if end in ids else None
+    return score_answers(
+        tokenizer, answers, rows, scoring, thinking=settings.thinking, eval_loss=loss
+    )
 
 
 def generate(
@@ -120,17 +84,6 @@ def generate(
         for index, ids in zip(indices, output[:, input_ids.shape[1] :].tolist(), strict=True):
             answers[index] = until_stop(ids, stops)
     return answers
-
-
-def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
-    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id})
-
-
-def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
-    """The tokens before the first stop."""
-    end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
-    return ids[:end]
 
 
 def pad_left(rows: Sequence[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

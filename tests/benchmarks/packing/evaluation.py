@@ -121,9 +121,10 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
     """Stock PEFT over NF4, after a few rows to warm up."""
     from peft import PeftModel
 
+    from trainables.metrics.score_answers import score_answers
     from trainables.models.base_model import autocast, load_base, load_tokenizer
     from trainables.models.memory import peak_gib, reset_peak
-    from trainables.solo.evaluate import generate, inference, score_answers
+    from trainables.solo.evaluate import generate, inference
 
     tokenizer = load_tokenizer(settings.model)
     base = load_base(settings.model, settings.compute_dtype)
@@ -189,10 +190,10 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
     """As a sweep scores its slots: a cache that does not fit is halved."""
     import torch
 
+    from trainables.metrics.score_answers import score_answers
     from trainables.models.base_model import device, load_tokenizer
     from trainables.models.memory import free_memory, peak_gib, reset_peak
     from trainables.packing.evaluation.evaluator import PackEvaluator
-    from trainables.solo.evaluate import score_answers
 
     tokenizer = load_tokenizer(settings.model)
     rows, scoring = _rows(args, settings)

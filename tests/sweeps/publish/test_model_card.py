@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sweeps.finals.verdict import Finalist, Run, Verdict
 from sweeps.publish.model_card import CardFacts, redact, render
 from tests.sweeps.example_facts import FACTS, facts
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 
 
 def metadata(card_facts: CardFacts) -> dict:

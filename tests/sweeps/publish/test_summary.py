@@ -9,7 +9,7 @@ from sweeps.publish.summary import describe, without_best
 from sweeps.records.paths import RunPaths
 from sweeps.records.trials_csv import rows
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 
 SCORES = {
     "validation": {"rougeLsum": 41.5, "eval_loss": 1.25},

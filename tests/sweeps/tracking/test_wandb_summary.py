@@ -14,7 +14,7 @@ from sweeps.tracking.wandb_runs import WHOLE, Mode, WandbTracker
 from sweeps.tracking.wandb_summary import _chart, write_summary
 from tests.sweeps.wandb_files import offline_runs
 from trainables.config import Hyperparameters, Metric
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 
 METRIC = Metric(name="accuracy")
 PARAMS = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=2e-4)

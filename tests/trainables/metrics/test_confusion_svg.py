@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.metrics.confusion import Confusion
+from trainables.metrics.classification import Confusion
 from trainables.metrics.confusion_svg import confusion_svg
 
 SVG = "{http://www.w3.org/2000/svg}"

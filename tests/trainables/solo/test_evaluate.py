@@ -9,14 +9,7 @@ from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
-from trainables.solo.evaluate import (
-    eval_loss,
-    evaluate,
-    generate,
-    pad_left,
-    score_answers,
-    until_stop,
-)
+from trainables.solo.evaluate import eval_loss, evaluate, generate, pad_left
 
 
 @pytest.fixture(scope="module")
@@ -80,32 +73,7 @@ def test_evaluation_repeats_and_draws_no_random_number(
     assert evaluate(base, tokenizer, rows, Scoring(language="english"), settings) == first
 
 
-def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:
-    answers = [tokenizer(f" {row.target}")["input_ids"] for row in rows]
-    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
-    assert scores.metrics["rougeLsum"] == pytest.approx(100)
-    assert scores.metrics["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
-
-
-def test_answers_and_their_own_scores_are_kept_row_by_row(
-    tokenizer: PreTrainedTokenizerFast, rows: list[Row]
-) -> None:
-    said = [rows[0].target, *("nothing of it" for _ in rows[1:])]
-    answers = [tokenizer(f" {text}")["input_ids"] for text in said]
-    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
-    assert list(scores.answers) == said
-    assert scores.row_scores.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
-    for name, values in scores.row_scores.items():
-        assert len(values) == len(rows) and values[0] == pytest.approx(100)
-        assert sum(values) / len(values) == scores.metrics[name]
-
-
 def test_padding_is_on_the_left_and_masked() -> None:
     input_ids, mask = pad_left([[5, 6, 7], [8]], 0)
     assert input_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-
-
-def test_answer_ends_before_its_first_stop() -> None:
-    assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
-    assert until_stop([4, 5], [2, 3]) == [4, 5]

@@ -17,13 +17,13 @@ from trainables.packing.evaluation.slot_decoder import SlotDecoder
 
 
 @torch.no_grad()
-def log_probs(
+def label_log_probs(
     decoder: SlotDecoder,
     prompts: Sequence[list[int]],
     labels: Sequence[list[int]],
     max_tokens_per_batch: int,
 ) -> Tensor:
-    """float64 log-probability (K, rows, L) of each label after each prompt; see classify.log_probs.
+    """float64 log-probability (K, rows, L) of each label after each prompt.
 
     Args:
         decoder: the slots to ask.

@@ -1,4 +1,4 @@
-"""Score slots on the same rows as evaluate.evaluate scores one model.
+"""Evaluate a pack's slots on the rows on which solo.evaluate evaluates one model.
 
 Shapes: K slots, S rows of a slot, T tokens of a row.
 """
@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import Example
+from trainables.data.tokens import Example, encode_targets
 from trainables.metrics.eval_result import EvalResult
+from trainables.metrics.score_answers import score_answers, score_labels, stop_ids
 from trainables.packing.compute.model import PackedModel
-from trainables.packing.evaluation.classify import log_probs
+from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.generate import (
     PROMPT_TOKENS,
     answers_and_losses,
@@ -23,8 +24,6 @@ from trainables.packing.evaluation.generate import (
 )
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
-from trainables.solo.classify import label_ids, scores_of_choices
-from trainables.solo.evaluate import score_answers, stop_ids, with_loss
 
 
 def evaluate_slots(
@@ -39,13 +38,13 @@ def evaluate_slots(
     max_tokens_per_batch: int,
     is_graphed: bool = False,
 ) -> list[EvalResult]:
-    """What evaluate.evaluate gives for each slot; all slots must share the settings.
+    """What solo.evaluate.evaluate gives, for each slot; all slots must share the settings.
 
     The targets are read with the prompts, so their losses cost no pass of their own.
 
     Args:
         rows: what is asked.
-        examples: the rows as examples.encode_rows gives them.
+        examples: the rows as tokens.encode_rows gives them.
 
     The others are those of generate.
     """
@@ -53,10 +52,10 @@ def evaluate_slots(
         return []
     decoder = SlotDecoder.of(model, slots)
     if scoring.kind == "classify":
-        labels = label_ids(tokenizer, scoring)
+        label_ids = encode_targets(tokenizer, scoring.labels)
         prompts = [example.prompt_ids for example in examples]
-        found_KSL = log_probs(decoder, prompts, labels, max_tokens_per_batch)
-        return [scores_of_choices(found_SL, rows, labels, scoring) for found_SL in found_KSL]
+        log_probs_KSL = label_log_probs(decoder, prompts, label_ids, max_tokens_per_batch)
+        return [score_labels(log_probs, rows, label_ids, scoring) for log_probs in log_probs_KSL]
     answers, losses_K = answers_and_losses(
         decoder,
         examples,
@@ -67,8 +66,8 @@ def evaluate_slots(
     )
     losses = _means(losses_K, examples)
     return [
-        with_loss(score_answers(tokenizer, each, rows, scoring, thinking=settings.thinking), loss)
-        for each, loss in zip(answers, losses, strict=True)
+        score_answers(tokenizer, ids, rows, scoring, thinking=settings.thinking, eval_loss=loss)
+        for ids, loss in zip(answers, losses, strict=True)
     ]
 
 

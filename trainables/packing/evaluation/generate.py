@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
+from trainables.metrics.score_answers import until_stop
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.compute.transfer import copy_to_device
@@ -17,7 +18,6 @@ from trainables.packing.evaluation.decode import Batch, decode, is_stop
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
-from trainables.solo.evaluate import until_stop
 
 TOKENS_MULTIPLE = 64
 """Positions of the cache's rows are a multiple of it, for few shapes."""

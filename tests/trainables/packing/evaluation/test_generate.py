@@ -29,6 +29,7 @@ from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_rows
+from trainables.metrics.score_answers import stop_ids
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.model import PackedModel
@@ -94,7 +95,7 @@ class Case:
     def ask(self, slots: Sequence[int] = SLOTS, **options: Any) -> list[list[list[int]]]:
         """Packed answers."""
         chosen = {"max_new_tokens": SETTINGS.max_new_tokens, "max_tokens_per_batch": 4000}
-        stops = evaluate.stop_ids(self.tokenizer)
+        stops = stop_ids(self.tokenizer)
         prompts = options.pop("prompts", self.prompts)
         return generate(self.pack.model, slots, prompts, stop_ids=stops, **(chosen | options))
 

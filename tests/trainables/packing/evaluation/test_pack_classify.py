@@ -1,8 +1,6 @@
 """Likelihoods of labels: packed against transformers on stock PEFT, and against plain sums."""
 
 import dataclasses
-import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,14 +13,13 @@ from tests.trainables.packing.small_packs import new_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.eval_rows import rung_rows
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import Example, encode_rows
+from trainables.data.tokens import Example, encode_rows, prompt_limit
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.classify import log_probs
+from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.evaluate_slots import evaluate_slots
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.solo import classify, evaluate
-from trainables.tiny import MODEL_DIR
 
 SLOTS = (2, 0)
 KINDS = {
@@ -104,7 +101,7 @@ def test_packed_log_probs_are_those_of_each_label_alone(
     """Labels of different lengths, one the beginning of another."""
     labels = [[*stem, 1], [*stem, 7, 1], *others]
     decoder = SlotDecoder.of(case.pack.model, SLOTS)
-    found = log_probs(decoder, prompts, labels, max_tokens)
+    found = label_log_probs(decoder, prompts, labels, max_tokens)
     for place, slot in enumerate(SLOTS):
         case.peft.set_adapter(str(slot))
         expected = torch.tensor(
@@ -112,7 +109,7 @@ def test_packed_log_probs_are_those_of_each_label_alone(
             dtype=torch.float64,
         )
         with torch.no_grad():
-            by_rows = classify.log_probs(case.peft.get_base_model(), prompts, labels, 2)
+            by_rows = classify.label_log_probs(case.peft.get_base_model(), prompts, labels, 2)
         torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(by_rows, expected, rtol=1e-4, atol=1e-4)
 
@@ -122,7 +119,7 @@ def test_slots_are_scored_as_transformers_scores_each(
 ) -> None:
     settings = settings_of(model_dir, data_dir)
     tokenizer = load_tokenizer(model_dir)
-    examples = encode_rows(tokenizer, ROWS, evaluate.prompt_limit(128, 8))
+    examples = encode_rows(tokenizer, ROWS, prompt_limit(128, 8))
     found = evaluate_slots(
         case.pack.model, SLOTS, tokenizer, ROWS, examples, SCORING, settings,
         max_tokens_per_batch=500,
@@ -135,39 +132,6 @@ def test_slots_are_scored_as_transformers_scores_each(
         assert scores.metrics == pytest.approx(expected.metrics, rel=1e-4)
         assert scores.answers == expected.answers
         assert scores.row_scores == expected.row_scores
-
-
-def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
-    labels = [[1], [2, 3]]
-    scoring = Scoring(kind="classify", labels=("a", "b"))
-    rows = [Row(id=str(n), prompt="?", target=target) for n, target in enumerate("abba")]
-    table = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.0], [-5.0, -4.0]]).double()
-    scores = classify.scores_of_choices(table, rows, labels, scoring)
-    assert scores.metrics["accuracy"] == 50.0
-    assert scores.metrics["eval_loss"] == pytest.approx((1 + 1 + 2 + 5) / 6)
-    assert scores.answers == ("a", "b", "a", "b")
-    assert scores.row_scores == {"accuracy": (100.0, 100.0, 0.0, 0.0)}
-
-
-def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none(tmp_path: Path) -> None:
-    rows = [Row(id="0", prompt="?", target="a")]
-    table = torch.tensor([[float("nan"), -1.0]]).double()
-    scoring = Scoring(kind="classify", labels=("a", "b"))
-    scores = classify.scores_of_choices(table, rows, [[1], [2]], scoring)
-    assert math.isnan(scores.metrics["eval_loss"])
-
-
-def test_an_answer_after_a_thought_is_scored_without_it() -> None:
-    tokenizer = load_tokenizer(str(MODEL_DIR))
-    rows = [Row(id=str(n), prompt="?", target="the answer") for n in range(2)]
-    texts = ("I wonder </think> the answer", "the answer, I think")
-    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    plain = evaluate.score_answers(tokenizer, answers, rows, Scoring(), thinking=False)
-    assert "unfinished_frac" not in plain.metrics
-    scores = evaluate.score_answers(tokenizer, answers, rows, Scoring(), thinking=True)
-    assert scores.metrics["rouge1"] == 50.0
-    assert scores.metrics["unfinished_frac"] == 0.5
-    assert scores.answers == ("the answer", "")
 
 
 def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, data_dir: str) -> None:

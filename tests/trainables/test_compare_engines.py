@@ -8,8 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.trainables.packing.small_packs import trial_of
-from trainables.config import Hyperparameters, TrainingSettings, TrialReport
-from trainables.packing.compare import (
+from trainables.compare_engines import (
     WEIGHTS_NAME,
     Train,
     adapter_distance,
@@ -18,6 +17,7 @@ from trainables.packing.compare import (
     train_packed,
     train_solo,
 )
+from trainables.config import Hyperparameters, TrainingSettings, TrialReport
 from trainables.solo import trainer
 
 ZERO = np.zeros((2, 2), np.float32)

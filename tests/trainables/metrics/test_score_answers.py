@@ -1,0 +1,78 @@
+"""What is said of a model's answers and choices, the same for both engines."""
+
+import math
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from trainables.config import TaskOptions
+from trainables.data.rows import Row, Scoring
+from trainables.data.tasks import TASKS
+from trainables.metrics.score_answers import score_answers, score_labels, until_stop
+from trainables.models.base_model import load_tokenizer
+from trainables.tiny import MODEL_DIR
+
+
+@pytest.fixture
+def rows(data_dir: str) -> list[Row]:
+    """All validation rows."""
+    return list(TASKS["samsum"](TaskOptions()).load(data_dir).validation)
+
+
+def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:
+    answers = [tokenizer(f" {row.target}")["input_ids"] for row in rows]
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
+    assert scores.metrics["rougeLsum"] == pytest.approx(100)
+    assert scores.metrics["gen_len_tokens"] == sum(map(len, answers)) / len(answers)
+
+
+def test_answers_and_their_own_scores_are_kept_row_by_row(
+    tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    said = [rows[0].target, *("nothing of it" for _ in rows[1:])]
+    answers = [tokenizer(f" {text}")["input_ids"] for text in said]
+    scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
+    assert list(scores.answers) == said
+    assert scores.row_scores.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    for name, values in scores.row_scores.items():
+        assert len(values) == len(rows) and values[0] == pytest.approx(100)
+        assert sum(values) / len(values) == scores.metrics[name]
+
+
+def test_an_answer_after_a_thought_is_scored_without_it() -> None:
+    tokenizer = load_tokenizer(str(MODEL_DIR))
+    rows = [Row(id=str(n), prompt="?", target="the answer") for n in range(2)]
+    texts = ("I wonder </think> the answer", "the answer, I think")
+    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    plain = score_answers(tokenizer, answers, rows, Scoring(), thinking=False)
+    assert "unfinished_frac" not in plain.metrics
+    scores = score_answers(tokenizer, answers, rows, Scoring(), thinking=True)
+    assert scores.metrics["rouge1"] == 50.0
+    assert scores.metrics["unfinished_frac"] == 0.5
+    assert scores.answers == ("the answer", "")
+
+
+def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
+    labels = [[1], [2, 3]]
+    scoring = Scoring(kind="classify", labels=("a", "b"))
+    rows = [Row(id=str(n), prompt="?", target=target) for n, target in enumerate("abba")]
+    table = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.0], [-5.0, -4.0]]).double()
+    scores = score_labels(table, rows, labels, scoring)
+    assert scores.metrics["accuracy"] == 50.0
+    assert scores.metrics["eval_loss"] == pytest.approx((1 + 1 + 2 + 5) / 6)
+    assert scores.answers == ("a", "b", "a", "b")
+    assert scores.row_scores == {"accuracy": (100.0, 100.0, 0.0, 0.0)}
+
+
+def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none() -> None:
+    rows = [Row(id="0", prompt="?", target="a")]
+    table = torch.tensor([[float("nan"), -1.0]]).double()
+    scoring = Scoring(kind="classify", labels=("a", "b"))
+    scores = score_labels(table, rows, [[1], [2]], scoring)
+    assert math.isnan(scores.metrics["eval_loss"])
+
+
+def test_answer_ends_before_its_first_stop() -> None:
+    assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
+    assert until_stop([4, 5], [2, 3]) == [4, 5]

@@ -1,0 +1,101 @@
+"""From a model's answers to its scores: the part of an evaluation that both engines share.
+
+The engines differ in how they get answers, losses and likelihoods out of a model; what is said of
+them is computed here, so that a pack's numbers and a solo trial's are the same function's.
+
+Shapes: S rows, L labels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from trainables.data.rows import Row, Scoring
+from trainables.data.tokens import end_of_turn_id
+from trainables.metrics.classification import classification_scores
+from trainables.metrics.eval_result import EvalResult
+from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+
+END_OF_THOUGHT = "</think>"
+"""One token of every tokenizer whose model can think."""
+
+
+def score_answers(
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    scoring: Scoring,
+    *,
+    thinking: bool,
+    eval_loss: float | None = None,
+) -> EvalResult:
+    """ROUGE (0 to 100), gen_len_tokens, and eval_loss where it is given.
+
+    A model that thinks answers after its thought; one that has not come to its end says nothing.
+    The share of such rows is unfinished_frac.
+
+    Args:
+        tokenizer: the model's.
+        answers: tokens up to the stop, as generated, by row.
+        rows: what was asked.
+        scoring: names the language.
+        thinking: whether an answer begins with a thought.
+        eval_loss: mean loss of the targets.
+    """
+    answer_ids = [_drop_thought(tokenizer, ids) if thinking else ids for ids in answers]
+    texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in answer_ids]
+    rouge = rouge_rows(texts, [row.target for row in rows], scoring.language)
+    row_scores = {name: tuple(row[name] for row in rouge) for name in ROUGE_TYPES}
+    metrics = {name: sum(values) / len(values) for name, values in row_scores.items()}
+    if thinking:
+        metrics["unfinished_frac"] = sum(ids is None for ids in answer_ids) / len(answer_ids)
+    metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
+    if eval_loss is not None:
+        metrics["eval_loss"] = eval_loss
+    return EvalResult(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
+
+
+def score_labels(
+    log_probs_SL: Tensor, rows: Sequence[Row], label_ids: Sequence[list[int]], scoring: Scoring
+) -> EvalResult:
+    """The metrics of metrics/classification.py, and eval_loss; ties go to the first label.
+
+    Args:
+        log_probs_SL: float64, of each row and label; NaN is no choice, so a model that gives it
+            has a loss of NaN.
+        rows: S; each target is one of the labels.
+        label_ids: tokens of each label with its end of turn, as encode_targets gives them.
+        scoring: names the labels.
+    """
+    chosen = log_probs_SL.nan_to_num(-math.inf).argmax(dim=1).tolist()
+    targets = [scoring.labels.index(row.target) for row in rows]
+    answers = tuple(scoring.labels[label] for label in chosen)
+    scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
+    loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
+    num_tokens = sum(len(label_ids[label]) for label in targets)
+    is_right = [label == target for label, target in zip(chosen, targets, strict=True)]
+    return EvalResult(
+        metrics={**scores, "eval_loss": loss / num_tokens},
+        answers=answers,
+        row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
+    )
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
+    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id})
+
+
+def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
+    """The tokens before the first stop."""
+    end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
+    return ids[:end]
+
+
+def _drop_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:
+    """The answer's tokens behind the thought; None if the thought has no end."""
+    end = tokenizer.get_vocab()[END_OF_THOUGHT]
+    return list(ids)[list(ids).index(end) + 1 :] if end in ids else None
