@@ -29,8 +29,9 @@ from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
 from sweeps.publish import summary
 from sweeps.records import trials_csv
-from sweeps.records.events import EventLog, TrialHistory, read_events, replay, replay_all
+from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import TrialRow
 from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
@@ -47,7 +48,7 @@ class _Searched:
     """What the log holds when the search and its finals have ended."""
 
     events: Events
-    histories: list[TrialHistory]
+    histories: list[TrialRecord]
     """Trials and runs of the finals."""
     shares: Mapping[str, Share]
     """Of the GPUs' time, by trial."""
@@ -183,7 +184,7 @@ def _searched(sweep: Sweep, allocation: Allocation, actors: Sequence[ActorHandle
     return _Searched(events=events, histories=histories, shares=shares, trials=trials)
 
 
-def _prune(paths: RunPaths, histories: Sequence[TrialHistory]) -> None:
+def _prune(paths: RunPaths, histories: Sequence[TrialRecord]) -> None:
     """Leaves the adapters of trials that have ended; their optimizers serve nobody."""
     for history in histories:
         if history.status is not None:

@@ -18,8 +18,9 @@ from sweeps.certificate.text import describe
 from sweeps.checks import preflight, sweep_json
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig, from_json
-from sweeps.records.events import TrialHistory, params_fields, read_events, replay_all
+from sweeps.records.events import params_fields, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import (
     WEIGHTS_NAME,
@@ -68,7 +69,7 @@ class Subject:
     """The trial that is verified."""
 
     config: SweepConfig
-    history: TrialHistory
+    history: TrialRecord
     adapter: Path | None
     """PEFT folder of its last report; None to leave it out."""
 
@@ -228,7 +229,7 @@ def _read_config(paths: RunPaths) -> SweepConfig:
     return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
 
 
-def _find_trial(paths: RunPaths, trial_id: str) -> TrialHistory:
+def _find_trial(paths: RunPaths, trial_id: str) -> TrialRecord:
     histories = replay_all(read_events(paths.events)) if paths.events.is_file() else []
     for history in histories:
         if history.trial_id == trial_id:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from sweeps.checks import preflight
 from sweeps.checks.metric_record import check_metric, metric_record
 from sweeps.config import SweepConfig, absolute, from_json, to_json
-from sweeps.records.events import read_events, replay
+from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import replay
 from sweeps.search.study import without_password
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic

@@ -12,8 +12,9 @@ from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import workload
 from sweeps.cost.forecast import Forecast
 from sweeps.cost.workload import Workload
-from sweeps.records.events import EventLog, TrialHistory, replay_all
+from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay_all
 from sweeps.search.study import Search, enqueue, num_startup_trials, open_study
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.wandb_runs import WandbTracker
@@ -43,7 +44,7 @@ class Parts:
 
     allocation: Allocation
     load: Workload
-    histories: list[TrialHistory]
+    histories: list[TrialRecord]
     """Trials of the search that earlier processes ran."""
     tracker: WandbTracker
     forecast: Forecast
@@ -56,7 +57,7 @@ def set_up(
     identity: Identity,
     allocation: Allocation,
     events: Events,
-    histories: list[TrialHistory],
+    histories: list[TrialRecord],
     *,
     is_resumed: bool,
 ) -> Parts:

@@ -4,25 +4,36 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from sweeps.config import SweepConfig
 from sweeps.finals import finalists
 from sweeps.finals.finalists import Finals
-from sweeps.records.events import (
-    EventLog,
-    Listener,
-    Status,
-    TrialHistory,
-    params_fields,
-    read_events,
-    replay,
-    replay_finals,
-    report_fields,
-)
+from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.decisions import Decisions, Ends, as_told_by_each
 from sweeps.search.study import Search, catch_up
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
+
+
+class Listener(Protocol):
+    """What the tuner tells while a sweep runs, in the driver process."""
+
+    def trial_started(self, config: TrialConfig, number: int) -> None:
+        """Trial number (from 0) begins, or goes on after a resume."""
+
+    def reported(self, config: TrialConfig, report: TrialReport) -> None:
+        """A report; each (trial, step) is told once."""
+
+    def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
+        """The trial is over; reason is empty where there is nothing to say."""
+
+    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
+        """The search has ended, and these runs follow; trials to whoever is told of them."""
+
+    def sweep_ended(self) -> None:
+        """No call follows."""
 
 
 class TrialController:
@@ -57,12 +68,12 @@ class TrialController:
         self._started: set[str] = set()
         self._ended: set[str] = set()
         self._waiting: deque[str] = deque()
-        self._final_runs: dict[str, TrialHistory] = {}
+        self._final_runs: dict[str, TrialRecord] = {}
         self._finals: Finals | None = None
         self._is_search_closed = False
         self._held: list[Callable[[], None]] | None = None
 
-    def resume(self, histories: Sequence[TrialHistory]) -> None:
+    def resume(self, histories: Sequence[TrialRecord]) -> None:
         """Takes over from a driver that died: its trials, its rungs, its unfinished trials.
 
         A trial that stands at a rung is decided again, with all that is known there by now. It
@@ -279,7 +290,7 @@ class TrialController:
             listener.finals_started(list(self._final_runs.values()))
         self._decide_again()
 
-    def _enter_final(self, history: TrialHistory, seed: int) -> None:
+    def _enter_final(self, history: TrialRecord, seed: int) -> None:
         trial_id = history.trial_id
         self._enter(trial_id, history.params, seed)
         self._values[trial_id] = {r.step: r.metrics[self._metric.name] for r in history.reports}

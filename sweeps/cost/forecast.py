@@ -11,7 +11,8 @@ from typing import NamedTuple
 from sweeps.cost.estimate import estimate
 from sweeps.cost.simulation import Running, State
 from sweeps.cost.workload import Workload, fixed_report_s, segment_s
-from sweeps.records.events import Status, TrialHistory
+from sweeps.records.events import Status
+from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric, TrialConfig, TrialReport
 from trainables.packing.sizing.pace import Speed
 
@@ -76,7 +77,7 @@ class Forecast:
         self,
         load: Workload,
         metric: Metric,
-        histories: Sequence[TrialHistory] = (),
+        histories: Sequence[TrialRecord] = (),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
@@ -122,7 +123,7 @@ class Forecast:
             seen = self._seen.setdefault(config.trial_id, _Seen())
             seen.status, seen.is_running = status, False
 
-    def finals_started(self, runs: Sequence[TrialHistory]) -> None:
+    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """From now on only these runs count."""
         with self._lock:
             self._in_finals = {run.trial_id for run in runs}
@@ -304,7 +305,7 @@ class _Seen:
         return self.status is None
 
 
-def _of_history(history: TrialHistory, metric: Metric, now_s: float) -> _Seen:
+def _of_history(history: TrialRecord, metric: Metric, now_s: float) -> _Seen:
     last = history.reports[-1] if history.reports else None
     return _Seen(
         step=last.step if last else 0,

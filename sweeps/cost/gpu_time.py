@@ -7,7 +7,7 @@ from statistics import fmean
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.durations import spelled
 from sweeps.cost.workload import Workload
-from sweeps.records.events import TrialHistory
+from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import BUDGET_REASON
 from trainables.packing.service.ledger import Ledger, Share
 from trainables.packing.sizing.pace import Pace
@@ -59,7 +59,7 @@ def shares_of(ledgers: Sequence[Ledger]) -> dict[str, Share]:
 
 
 def shares_by(
-    allocation: Allocation, histories: Sequence[TrialHistory], ledgers: Sequence[Ledger]
+    allocation: Allocation, histories: Sequence[TrialRecord], ledgers: Sequence[Ledger]
 ) -> dict[str, Share]:
     """What each trial took of the GPUs: as the packs' ledgers tell.
 
@@ -79,7 +79,7 @@ def shares_by(
 
 
 def account(
-    histories: Sequence[TrialHistory],
+    histories: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
     shares: Mapping[str, Share],
     load: Workload,
@@ -159,11 +159,11 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:.3g} GPU-hours"
 
 
-def _seconds(shares: Mapping[str, Share], history: TrialHistory) -> float:
+def _seconds(shares: Mapping[str, Share], history: TrialRecord) -> float:
     return shares.get(history.trial_id, Share()).seconds
 
 
-def _alone_s(history: TrialHistory, load: Workload, pace: Pace) -> float:
+def _alone_s(history: TrialRecord, load: Workload, pace: Pace) -> float:
     """A trial's steps and evaluations in a pack of one."""
     step = history.reports[-1].step if history.reports else 0
     rungs = zip(load.rungs, load.eval_rows, strict=True)

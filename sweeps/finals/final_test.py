@@ -14,8 +14,9 @@ from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.model_card import CardFacts
 from sweeps.records import trials_csv
-from sweeps.records.events import EventLog, TrialHistory, read_events
+from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import TrialRow
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters
@@ -64,7 +65,7 @@ class Outcome:
 
 def find_winner(
     paths: RunPaths,
-    histories: Sequence[TrialHistory],
+    histories: Sequence[TrialRecord],
     trials: Sequence[TrialRow],
     finals: Finals | None,
     verdict: Verdict | None,
@@ -176,7 +177,7 @@ def write_best(
 
 def _winner(
     paths: RunPaths,
-    known: Mapping[str, TrialHistory],
+    known: Mapping[str, TrialRecord],
     trial_id: str,
     run_ids: Sequence[str],
     baseline: str | None = None,
@@ -195,7 +196,7 @@ def _winner(
     )
 
 
-def _baseline(finals: Finals, known: Mapping[str, TrialHistory]) -> str | None:
+def _baseline(finals: Finals, known: Mapping[str, TrialRecord]) -> str | None:
     """The best start point's first run at the full budget, a fresh one if there is any."""
     if finals.baseline is None:
         return None
@@ -203,7 +204,7 @@ def _baseline(finals: Finals, known: Mapping[str, TrialHistory]) -> str | None:
     return next((one for one in run_ids if known[one].status == "completed"), None)
 
 
-def _adapter(paths: RunPaths, history: TrialHistory) -> Path:
+def _adapter(paths: RunPaths, history: TrialRecord) -> Path:
     """The run's last checkpoint, also in a folder of the sweep that was moved."""
     return checkpoint_folder(paths.trial(history.trial_id), history.reports[-1].step)
 

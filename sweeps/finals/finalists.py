@@ -17,7 +17,7 @@ from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.records import trials_csv
-from sweeps.records.events import TrialHistory, replay, replay_finals
+from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.records.trials_csv import TrialRow
 from trainables.config import Metric
 
@@ -46,7 +46,7 @@ class Finals:
     the end. That the search's run of the baseline was chosen can only flatter the baseline."""
 
 
-def choose(config: SweepConfig, histories: Sequence[TrialHistory], metric: Metric) -> Finals | None:
+def choose(config: SweepConfig, histories: Sequence[TrialRecord], metric: Metric) -> Finals | None:
     """The finals of a search that has ended; None if they are off or nobody can take part.
 
     Finalists are the best trials that completed; if these are too few, the best of those that were
@@ -125,7 +125,7 @@ def _runs(row: TrialRow, seeds: Sequence[int]) -> list[FinalRun]:
 
 
 def _best_start_point(
-    config: SweepConfig, histories: Sequence[TrialHistory], ranked: Sequence[TrialRow]
+    config: SweepConfig, histories: Sequence[TrialRecord], ranked: Sequence[TrialRow]
 ) -> TrialRow | None:
     """The first trials of a search are its start points."""
     first = {h.trial_id for h in histories if h.number < _num_start_points(config)}

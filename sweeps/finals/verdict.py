@@ -10,8 +10,8 @@ from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals
 from sweeps.records import trials_csv
-from sweeps.records.events import TrialHistory
 from sweeps.records.paths import RunPaths, write_file
+from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.eval_result import SavedAnswers, read_answers
@@ -96,7 +96,7 @@ def decide(
     config: SweepConfig,
     paths: RunPaths,
     finals: Finals,
-    histories: Sequence[TrialHistory],
+    histories: Sequence[TrialRecord],
     metric: Metric,
 ) -> Verdict:
     """Names the winner by the mean over seeds, and resamples rows and seeds to tell how sure it is.
@@ -120,7 +120,7 @@ def decide(
 def write(
     verdict: Verdict,
     paths: RunPaths,
-    histories: Sequence[TrialHistory],
+    histories: Sequence[TrialRecord],
     shares: Mapping[str, Share] = MappingProxyType({}),
 ) -> None:
     """Writes finals.json and finals.csv atomically.
@@ -173,7 +173,7 @@ def _finalist(
     config: SweepConfig,
     trial_id: str,
     finals: Finals,
-    known: Mapping[str, TrialHistory],
+    known: Mapping[str, TrialRecord],
     metric: Metric,
 ) -> Finalist:
     played = [(known[run.trial_id], run.seed) for run in finals.runs if run.of == trial_id]
@@ -181,7 +181,7 @@ def _finalist(
     return Finalist(trial_id=trial_id, params=known[trial_id].params, runs=runs)
 
 
-def _run(history: TrialHistory, seed: int, max_steps: int, metric: Metric) -> Run:
+def _run(history: TrialRecord, seed: int, max_steps: int, metric: Metric) -> Run:
     values = [r.metrics[metric.name] for r in history.reports if r.step == max_steps]
     is_completed = history.status == "completed"
     return Run(

@@ -5,13 +5,12 @@ listeners (W&B, terminal table) are told the same facts.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from trainables.config import Hyperparameters, TrialConfig, TrialReport
+from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 
@@ -21,44 +20,6 @@ Kind = Literal[
     "final_scores", "bertscore", "pack_ended", "predicted",
     "sweep_ended",
 ]  # fmt: skip
-
-
-class Listener(Protocol):
-    """What the tuner tells while a sweep runs, in the driver process."""
-
-    def trial_started(self, config: TrialConfig, number: int) -> None:
-        """Trial number (from 0) begins, or goes on after a resume."""
-
-    def reported(self, config: TrialConfig, report: TrialReport) -> None:
-        """A report; each (trial, step) is told once."""
-
-    def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
-        """The trial is over; reason is empty where there is nothing to say."""
-
-    def finals_started(self, runs: "Sequence[TrialHistory]") -> None:
-        """The search has ended, and these runs follow; trials to whoever is told of them."""
-
-    def sweep_ended(self) -> None:
-        """No call follows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialHistory:
-    """All that the log knows of one trial."""
-
-    trial_id: str
-    number: int
-    """Place in the order of proposal, from 0."""
-    params: Hyperparameters
-    reports: list[TrialReport] = field(default_factory=list)
-    """By step, without duplicates."""
-    status: Status | None = None
-    """None while the trial runs, or was running when the driver died."""
-    reason: str = ""
-    final_of: str | None = None
-    """The search's trial that is trained again in the finals; None of a trial of the search."""
-    seed: int | None = None
-    """Of a run of the finals; None is the sweep's."""
 
 
 class EventLog:
@@ -103,50 +64,6 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def _name_repair(path: Path, number: int) -> str:
     return f"restore {path} from a copy, or remove line {number} and repeat the command"
-
-
-def replay(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
-    """The trials of the search that the events tell of, by number.
-
-    A step that is told twice counts as told first: that is what the search decided on. A trial
-    that starts again after its end is running again.
-    """
-    return [history for history in replay_all(events) if history.final_of is None]
-
-
-def replay_finals(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
-    """The runs of the finals that the events tell of, by number of their trial and seed."""
-    return [history for history in replay_all(events) if history.final_of is not None]
-
-
-def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialHistory]:
-    """The trials of the search by number, each before its runs of the finals."""
-    trials: dict[str, dict[str, Any]] = {}
-    reports: dict[str, dict[int, TrialReport]] = {}
-    for event in events:
-        if event["kind"] == "trial_started":
-            trials[event["trial_id"]] = {
-                "trial_id": event["trial_id"],
-                "number": event["number"],
-                "params": params_from_event(event),
-            }
-            reports.setdefault(event["trial_id"], {})
-        elif event["kind"] == "finals_started":
-            for run in event["runs"]:
-                known = {**trials[run["of"]], "status": None, "reason": ""}
-                known |= {"trial_id": run["trial_id"], "final_of": run["of"], "seed": run["seed"]}
-                trials.setdefault(run["trial_id"], known)
-                reports.setdefault(run["trial_id"], {})
-        elif event["kind"] == "report":
-            report = report_from_event(event)
-            reports[report.trial_id].setdefault(report.step, report)
-        elif event["kind"] == "trial_ended":
-            trials[event["trial_id"]] |= {"status": event["status"], "reason": event["reason"]}
-    histories = [
-        TrialHistory(**trial, reports=[report for _, report in sorted(reports[trial_id].items())])
-        for trial_id, trial in trials.items()
-    ]
-    return sorted(histories, key=lambda one: (one.number, one.final_of is not None, one.seed or 0))
 
 
 def report_fields(report: TrialReport) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeps.records.events import TrialHistory
 from sweeps.records.paths import write_file
+from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric, TrialReport
 from trainables.packing.service.ledger import Share
 
@@ -45,7 +45,7 @@ class TrialRow:
 
 
 def rows(
-    histories: Iterable[TrialHistory],
+    histories: Iterable[TrialRecord],
     metric: Metric,
     shares: Mapping[str, Share] = MappingProxyType({}),
 ) -> list[TrialRow]:

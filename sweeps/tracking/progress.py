@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cost.durations import clock
-from sweeps.records.events import Status, TrialHistory
+from sweeps.records.events import Status
+from sweeps.records.trial_record import TrialRecord
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 MAX_ROWS = 20
@@ -43,7 +44,7 @@ class ProgressTable:
         metric: Metric,
         num_trials: int,
         max_steps: int,
-        histories: Sequence[TrialHistory] = (),
+        histories: Sequence[TrialRecord] = (),
         left_s: Callable[[], float | None] = lambda: None,
         console: Console | None = None,
     ) -> None:
@@ -101,7 +102,7 @@ class ProgressTable:
             # Without the lock: printing waits for rich's lock, whose holder may wait for ours.
             self._console.print(Text(line, style=_STYLES["failed"]))
 
-    def finals_started(self, runs: Sequence[TrialHistory]) -> None:
+    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """Show the runs of the finals too."""
         with self._lock:
             for run in runs:
@@ -218,7 +219,7 @@ class _Row:
         self.scores[report.step] = report.metrics.get(metric.name, math.nan)
 
 
-def _from_history(history: TrialHistory, metric: Metric) -> _Row:
+def _from_history(history: TrialRecord, metric: Metric) -> _Row:
     row = _Row(history.trial_id, history.params, history.status or "waiting")
     row.reason = _one_line(history.reason)
     for report in history.reports:

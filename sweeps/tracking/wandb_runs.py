@@ -18,7 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sweeps.records.events import Status, TrialHistory, params_fields, report_fields
+from sweeps.records.events import Status, params_fields, report_fields
+from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.wandb_log import is_intact
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 from trainables.errors import SweepAborted
@@ -82,7 +83,7 @@ class WandbTracker:
         entity: str | None,
         metric: Metric,
         shared_config: dict[str, object],
-        histories: Sequence[TrialHistory] = (),
+        histories: Sequence[TrialRecord] = (),
     ) -> None:
         self._mode = mode
         self._folder = folder
@@ -112,7 +113,7 @@ class WandbTracker:
         """Finish the trial's run with its status."""
         self._submit(self._end, config.trial_id, status, reason)
 
-    def finals_started(self, runs: Sequence[TrialHistory]) -> None:
+    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """Know which of the trials that follow are runs of the finals."""
         for run in runs:
             self._submit(self._expect, _from_history(run))
@@ -310,7 +311,7 @@ class _Trial:
         return own | ({"final_of": self.final_of, "seed": self.seed} if self.final_of else {})
 
 
-def _from_history(history: TrialHistory) -> _Trial:
+def _from_history(history: TrialRecord) -> _Trial:
     reports = {report.step: report for report in history.reports}
     return _Trial(
         history.trial_id, history.number, history.params, reports, history.status, history.reason,

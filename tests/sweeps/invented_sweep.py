@@ -5,7 +5,7 @@ from typing import Any
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import SweepConfig
-from sweeps.records.events import TrialHistory
+from sweeps.records.trial_record import TrialRecord
 from trainables.config import Hyperparameters, Metric, TrialReport
 
 METRIC = Metric(name="rougeLsum")
@@ -50,10 +50,10 @@ def make_report(trial_id: str, step: int, value: float, **metrics: float) -> Tri
     )  # fmt: skip
 
 
-def make_history(number: int, status: Any, *scores: tuple[int, float], **more: Any) -> TrialHistory:
+def make_history(number: int, status: Any, *scores: tuple[int, float], **more: Any) -> TrialRecord:
     """A trial that reported these (step, value) pairs."""
     trial_id = f"t{number:04d}"
     reports = [make_report(trial_id, step, value) for step, value in scores]
-    return TrialHistory(
+    return TrialRecord(
         trial_id=trial_id, number=number, params=PARAMS, reports=reports, status=status, **more
     )

@@ -19,7 +19,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.finals.finalists import last_finals
-from sweeps.records.events import TrialHistory, read_events, replay, replay_all, replay_finals
+from sweeps.records.events import read_events
+from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_FINALS = (
@@ -128,7 +129,7 @@ def count(events: Sequence[dict[str, Any]], kind: str) -> int:
     return sum(event["kind"] == kind for event in events)
 
 
-def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialHistory]:
+def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialRecord]:
     """Asserts that log, table, study and W&B tell the same story of every trial that was asked.
 
     The study knows nothing of the finals' runs; all else does.
@@ -190,7 +191,7 @@ def check_finals(folder: Path, events: Sequence[dict[str, Any]]) -> None:
 
 
 def check_same_curves(
-    one: Sequence[TrialHistory], other: Sequence[TrialHistory], trial_ids: Sequence[str]
+    one: Sequence[TrialRecord], other: Sequence[TrialRecord], trial_ids: Sequence[str]
 ) -> None:
     """Asserts that trials have the same losses and scores at every step that both have made.
 
@@ -210,7 +211,7 @@ def check_same_curves(
         assert abs(rouge - other_rouge) <= ROUGE_TOLERANCE, (trial_id, step)
 
 
-def curves(histories: Sequence[TrialHistory]) -> dict[str, dict[int, tuple[float, ...]]]:
+def curves(histories: Sequence[TrialRecord]) -> dict[str, dict[int, tuple[float, ...]]]:
     """Training loss, evaluation loss and score of every report, by trial and step."""
     return {
         h.trial_id: {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.cost.budget import spent
-from sweeps.records.events import replay_all
+from sweeps.records.trial_record import replay_all
 from sweeps.records.trials_csv import BUDGET_REASON
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import Finished, count

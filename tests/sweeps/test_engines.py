@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.records.events import read_events, replay
+from sweeps.records.events import read_events
+from sweeps.records.trial_record import replay
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import FLAGS, Finished, count
 

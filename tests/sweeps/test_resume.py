@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.records.events import TrialHistory, replay
+from sweeps.records.trial_record import TrialRecord, replay
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import Finished, count
 from trainables.packing.service.ledger import read_ledgers
@@ -126,7 +126,7 @@ def _kill_a_running_trial(folder: Path, process: subprocess.Popen[str]) -> str:
         time.sleep(0.02)
 
 
-def _check_same_curves(finished: Finished, histories: list[TrialHistory]) -> None:
+def _check_same_curves(finished: Finished, histories: list[TrialRecord]) -> None:
     """As in the undisturbed sweep; the start points are those that any sweep tries."""
     undisturbed = small_sweep.replay(small_sweep.events_of(finished.folder))
     small_sweep.check_same_curves(histories, undisturbed, ("t0000", "t0001"))

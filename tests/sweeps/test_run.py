@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sweeps.config import from_json
 from sweeps.finals import predictions
 from sweeps.finals.finalists import last_finals
-from sweeps.records.events import replay, replay_all, replay_finals
+from sweeps.records.trial_record import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import Finished

@@ -15,8 +15,9 @@ from sweeps.checks import preflight
 from sweeps.cli import run_command
 from sweeps.config import Engine, SweepConfig, to_json
 from sweeps.recipes import samsum
-from sweeps.records.events import EventLog, params_fields, read_events, replay_all, report_fields
+from sweeps.records.events import EventLog, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import replay_all
 from tests.sweeps.small_sweep import Finished
 from trainables.compare_engines import WEIGHTS_NAME, reports_until, train_packed, train_solo
 from trainables.config import Hyperparameters, TrialConfig

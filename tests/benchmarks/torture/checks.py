@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from optuna.trial import TrialState
 
-from sweeps.records.events import replay_all
+from sweeps.records.trial_record import replay_all
 from tests.sweeps import small_sweep
 from tests.sweeps.wandb_files import offline_runs
 from trainables.checkpoint import checkpoint_folder

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from sweeps.checks import sweep_json
 from sweeps.config import SweepConfig, from_json
-from sweeps.records.events import TrialHistory, replay_all
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay_all
 from tests.sweeps import small_sweep
 from trainables.config import TrialConfig, TrialReport
 from trainables.models.model_facts import read_model_facts
@@ -73,7 +73,7 @@ def compare(folder: Path, scratch: Path) -> Compared:
 
 
 def faults(
-    history: TrialHistory, again: Sequence[TrialReport], *others: Sequence[TrialReport]
+    history: TrialRecord, again: Sequence[TrialReport], *others: Sequence[TrialReport]
 ) -> list[str]:
     """Reports that differ from those of a second training.
 
@@ -108,7 +108,7 @@ def _is_same(name: str, value: float, undisturbed: Sequence[float]) -> bool:
     return min(undisturbed) - spread <= value <= max(undisturbed) + spread
 
 
-def _differences(history: TrialHistory, again: Sequence[TrialReport]) -> Iterator[float]:
+def _differences(history: TrialRecord, again: Sequence[TrialReport]) -> Iterator[float]:
     """Of the losses of the reports that both trainings have."""
     other = {report.step: report for report in again}
     for report in history.reports:
@@ -129,7 +129,7 @@ def _values(report: TrialReport) -> dict[str, float]:
 
 
 def _trained_in_all_ways(
-    config: SweepConfig, trial: TrialHistory, histories: Sequence[TrialHistory], scratch: Path
+    config: SweepConfig, trial: TrialRecord, histories: Sequence[TrialRecord], scratch: Path
 ) -> Iterator[list[TrialReport]]:
     """The trial's reports alone and beside others, each with one thread and with all."""
     import torch
@@ -149,7 +149,7 @@ def _trained_in_all_ways(
 
 
 def _train_again(
-    config: SweepConfig, histories: Sequence[TrialHistory], folder: Path, num_slots: int
+    config: SweepConfig, histories: Sequence[TrialRecord], folder: Path, num_slots: int
 ) -> list[list[TrialReport]]:
     """The reports of all, each up to its last of the sweep; all wait for slots of one pack."""
     from trainables.packing.service.host import PackHost  # loads torch
@@ -183,7 +183,7 @@ def _listen(host: "PackHost", lease: int, last_step: int) -> list[TrialReport]:
                 return reports
 
 
-def _trial(config: SweepConfig, history: TrialHistory, folder: Path) -> TrialConfig:
+def _trial(config: SweepConfig, history: TrialRecord, folder: Path) -> TrialConfig:
     seed = config.seed if history.seed is None else history.seed
     return TrialConfig(
         trial_id=history.trial_id,

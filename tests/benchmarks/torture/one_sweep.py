@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sweeps.records.events import replay_finals
+from sweeps.records.trial_record import replay_finals
 from tests.benchmarks.torture import checks, curves, kills
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.curves import Compared

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.cli import parse
-from sweeps.records.events import replay
+from sweeps.records.trial_record import replay
 from tests.benchmarks.torture import checks, curves, kills, side_by_side
 from tests.benchmarks.torture.__main__ import main
 from tests.benchmarks.torture.args import TortureArgs

@@ -11,8 +11,9 @@ from sweeps.control.budget_stop import Limit
 from sweeps.control.controller import TrialController
 from sweeps.cost.budget import Budget
 from sweeps.cost.forecast import Forecast
-from sweeps.records.events import EventLog, read_events, replay
+from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import replay
 from sweeps.records.trials_csv import BUDGET_REASON
 from sweeps.search.study import Search, open_study
 from tests.sweeps.cost.test_forecast import Clock

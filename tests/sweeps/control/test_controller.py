@@ -22,16 +22,9 @@ from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.cost import plan
 from sweeps.finals import finalists
-from sweeps.records.events import (
-    EventLog,
-    TrialHistory,
-    read_events,
-    replay,
-    replay_all,
-    replay_finals,
-    report_fields,
-)
+from sweeps.records.events import EventLog, read_events, report_fields
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.records.trials_csv import rows
 from sweeps.search.asha import Asha
 from sweeps.search.study import Search, enqueue, open_study
@@ -130,7 +123,7 @@ class Recorder:
     def trial_ended(self, config: TrialConfig, status: str, reason: str) -> None:
         self._tell("ended", config.trial_id, status, reason)
 
-    def finals_started(self, runs: Sequence[TrialHistory]) -> None:
+    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         self.told.append(("finals", *(run.trial_id for run in runs)))
 
     def sweep_ended(self) -> None:

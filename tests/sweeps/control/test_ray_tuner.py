@@ -25,8 +25,9 @@ from sweeps.control.ray_tuner import (
     _tune_config,
 )
 from sweeps.cost.allocation import Allocation
-from sweeps.records.events import EventLog, TrialHistory, read_events, replay
+from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_report
 from trainables import trial as trainable
@@ -62,7 +63,7 @@ class Sweep:
         return self.scheduler.on_trial_result(None, trial, {"done": False, **result})
 
     @property
-    def histories(self) -> list[TrialHistory]:
+    def histories(self) -> list[TrialRecord]:
         return replay(read_events(self.paths.events))
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from sweeps.cost.forecast import FACTORS, Forecast, Observed, Scaled
 from sweeps.cost.workload import CLOSING_S, EVALUATION_S, REPORT_S, Workload, start_s
-from sweeps.records.events import TrialHistory
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
 from tests.sweeps.invented_load import Steady, make_load
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
 from trainables.config import TrialConfig
@@ -34,7 +34,7 @@ class Clock:
 
 
 def make_forecast(
-    clock: Clock, load: Workload = LOAD, *histories: TrialHistory, speed: Any = None
+    clock: Clock, load: Workload = LOAD, *histories: TrialRecord, speed: Any = None
 ) -> Forecast:
     found = Forecast(load, METRIC, histories, now_s=clock)
     if speed is not None:

@@ -13,8 +13,9 @@ from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.finals import finalists
 from sweeps.finals.finalists import FinalRun, choose, is_over, last_finals, num_runs
-from sweeps.records.events import EventLog, TrialHistory, read_events, replay, replay_finals
+from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import (
     LOSS,
@@ -103,7 +104,7 @@ def test_less_may_be_better() -> None:
     ],
 )
 def test_no_finals_where_they_are_off_or_nobody_can_take_part(
-    config: SweepConfig, histories: list[TrialHistory]
+    config: SweepConfig, histories: list[TrialRecord]
 ) -> None:
     assert choose(config, histories, METRIC) is None
 

@@ -14,8 +14,8 @@ from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose
 from sweeps.finals.verdict import Verdict, columns, decide, write
 from sweeps.finals.verdict_text import sentences, table
-from sweeps.records.events import TrialHistory
 from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import rows, write_csv
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
 from trainables.checkpoint import checkpoint_folder
@@ -53,7 +53,7 @@ def keep_answers(paths: RunPaths, trial_id: str, value: float, rows_named: str =
     write_answers(folder, answered, scored)
 
 
-def final_run(trial_id: str, of: int, seed: int, status: str = "completed") -> TrialHistory:
+def final_run(trial_id: str, of: int, seed: int, status: str = "completed") -> TrialRecord:
     """A run of the finals with its value, or without if it failed."""
     reason = "" if status == "completed" else "out of memory"
     made = make_history(of, status, reason=reason)
@@ -66,7 +66,7 @@ RUNS = [final_run(f"f{of:04d}s{seed}", of, seed) for of in range(2) for seed in 
 
 
 def verdict_of(
-    folder: Path, config: SweepConfig | None = None, runs: list[TrialHistory] | None = None
+    folder: Path, config: SweepConfig | None = None, runs: list[TrialRecord] | None = None
 ) -> Verdict:
     """The verdict on SEARCHED and its final runs."""
     config = config or config_of()

@@ -22,12 +22,10 @@ from sweeps.records.events import (
     params_fields,
     params_from_event,
     read_events,
-    replay,
-    replay_all,
-    replay_finals,
     report_fields,
     report_from_event,
 )
+from sweeps.records.trial_record import replay, replay_all, replay_finals
 from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
 

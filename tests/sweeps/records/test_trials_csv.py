@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.records.events import TrialHistory
+from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import TrialRow, best, count_by_status, ranked, rows, write_csv
 from tests.sweeps.invented_sweep import LOSS, METRIC, make_history, make_report
 from trainables.config import Metric
@@ -20,7 +20,7 @@ SCORES = st.floats(-100, 100)
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> list[TrialHistory]:
+def stories(draw: st.DrawFn) -> list[TrialRecord]:
     """Trials with any status that reached any of the rungs 10, 30 and 90."""
     made = []
     for number in range(draw(st.integers(0, 12))):
@@ -39,7 +39,7 @@ def read_csv(trials: list[TrialRow], folder: Path) -> list[dict[str, str]]:
 
 @given(stories(), st.sampled_from(["max", "min"]))
 def test_higher_rung_ranks_first_and_then_the_better_score(
-    histories: list[TrialHistory], mode: str
+    histories: list[TrialRecord], mode: str
 ) -> None:
     metric = Metric(name=METRIC.name, mode=mode)  # type: ignore[arg-type]
     order = ranked(rows(histories, metric))
@@ -52,14 +52,14 @@ def test_higher_rung_ranks_first_and_then_the_better_score(
 
 @given(stories())
 def test_ranked_holds_exactly_the_trials_that_reported_and_did_not_fail(
-    histories: list[TrialHistory],
+    histories: list[TrialRecord],
 ) -> None:
     expected = {h.trial_id for h in histories if h.reports and h.status != "failed"}
     assert {row.trial_id for row in ranked(rows(histories, METRIC))} == expected
 
 
 @given(stories(), st.sampled_from(["max", "min"]))
-def test_best_is_the_best_of_the_completed(histories: list[TrialHistory], mode: str) -> None:
+def test_best_is_the_best_of_the_completed(histories: list[TrialRecord], mode: str) -> None:
     metric = Metric(name=METRIC.name, mode=mode)  # type: ignore[arg-type]
     found = best(rows(histories, metric))
     values = [h.reports[-1].metrics[METRIC.name] for h in histories if h.status == "completed"]
@@ -154,6 +154,6 @@ def test_scores_that_only_some_trials_have_keep_their_column(tmp_path: Path) -> 
 
 
 @given(stories())
-def test_counts_add_up_to_all_trials(histories: list[TrialHistory]) -> None:
+def test_counts_add_up_to_all_trials(histories: list[TrialRecord]) -> None:
     counts = count_by_status(rows(histories, METRIC))
     assert sum(counts.values()) == len(histories) and 0 not in counts.values()

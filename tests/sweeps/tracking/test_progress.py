@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.records.events import TrialHistory
+from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.progress import ProgressTable
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 
@@ -73,7 +73,7 @@ def test_table_shows_every_fact_of_a_trial_and_of_the_sweep() -> None:
 def test_runs_of_the_finals_are_trials_too() -> None:
     progress, out = make_progress(is_terminal=False, num_trials=1)
     run_trial(progress, 0, {40: 30.0}, status="completed")
-    known = TrialHistory(trial_id="f0000s1", number=0, params=make_config(0).params)
+    known = TrialRecord(trial_id="f0000s1", number=0, params=make_config(0).params)
     progress.finals_started([replace(known, final_of="t0000", seed=1)])
     assert "finals started: 1 runs to train | 1/2 done" in out.getvalue()
     config = replace(make_config(0), trial_id="f0000s1")
@@ -132,7 +132,7 @@ def test_finals_of_a_search_that_ended_early_are_counted_with_its_trials_only() 
     run_trial(progress, 1, {10: 1.0}, status="stopped")
     params = make_config(0).params
     runs = [
-        TrialHistory(trial_id=f"f0000s{n}", number=0, params=params, final_of="t0000", seed=n)
+        TrialRecord(trial_id=f"f0000s{n}", number=0, params=params, final_of="t0000", seed=n)
         for n in (1, 2)
     ]
     progress.finals_started(runs)
@@ -141,11 +141,11 @@ def test_finals_of_a_search_that_ended_early_are_counted_with_its_trials_only() 
 
 def test_resume_shows_what_was_done_before() -> None:
     histories = [
-        TrialHistory(
+        TrialRecord(
             trial_id="t0000", number=0, params=make_config(0).params, status="failed",
             reason="loss is nan", reports=[make_report(0, 10, 20.0)],
         ),
-        TrialHistory(
+        TrialRecord(
             trial_id="t0001", number=1, params=make_config(1).params,
             reports=[make_report(1, 10, 25.0), make_report(1, 20, 24.0)],
         ),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import wandb
 
-from sweeps.records.events import TrialHistory
+from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking import wandb_runs, wandb_session
 from sweeps.tracking.wandb_runs import WandbTracker, resolve_mode
 from tests.sweeps.wandb_files import offline_runs, read_run
@@ -58,10 +58,10 @@ def make_report(config: TrialConfig, step: int, score: float | None = None) -> T
     )  # fmt: skip
 
 
-def make_history(config: TrialConfig, steps: tuple[int, ...], **end: Any) -> TrialHistory:
+def make_history(config: TrialConfig, steps: tuple[int, ...], **end: Any) -> TrialRecord:
     reports = [make_report(config, step) for step in steps]
     number = int(config.trial_id[1:])
-    return TrialHistory(
+    return TrialRecord(
         trial_id=config.trial_id, number=number, params=config.params, reports=reports, **end
     )
 
