@@ -72,6 +72,63 @@ def test_trainables_import_ray_at_the_seam_only() -> None:
     assert "trainables/trial.py" in users and users <= WITH_RAY
 
 
+def imports_between_files() -> dict[str, set[str]]:
+    """The modules of the packages, and which of the others each imports, anywhere in the file."""
+    modules = {
+        ".".join(path.relative_to(PROJECT).with_suffix("").parts): path
+        for package in PACKAGES
+        for path in files_of(package)
+        if path.name != "__init__.py"
+    }
+    found: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names} & modules.keys()
+            elif isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[module] |= {str(node.module), *names} & modules.keys()
+    assert sum(map(len, found.values())) > len(found)
+    return found
+
+
+def test_no_file_imports_itself_over_others_even_late() -> None:
+    """An import inside a function counts: it hides a cycle, it does not undo it."""
+    imports = imports_between_files()
+    left = dict(imports)
+    while leaves := [module for module, others in left.items() if not others & left.keys()]:
+        for module in leaves:
+            del left[module]
+    while tops := [module for module in left if not any(module in left[other] for other in left)]:
+        for module in tops:
+            del left[module]
+    assert not left, "a cycle: " + ", ".join(
+        f"{module} -> {sorted(others & left.keys())}" for module, others in left.items()
+    )
+
+
+def test_packs_import_nothing_of_the_solo_engine() -> None:
+    imports = imports_between_files()
+    packing = {module: imports[module] for module in imports if ".packing." in module}
+    users = {
+        module
+        for module, others in packing.items()
+        if any(other.startswith("trainables.solo") for other in others)
+    }
+    assert packing and not users
+
+
+def test_no_folder_has_more_than_sixteen_files() -> None:
+    folders = {path.parent for package in PACKAGES for path in files_of(package)}
+    crowded = {
+        folder.relative_to(PROJECT).as_posix(): count
+        for folder in folders
+        if (count := len(list(folder.glob("*.py")))) > 16
+    }
+    assert len(folders) > 10 and not crowded
+
+
 def test_vocabulary_needs_the_standard_library_only() -> None:
     for name in ("config.py", "errors.py"):
         assert imported(PROJECT / "trainables" / name) <= sys.stdlib_module_names

@@ -9,7 +9,7 @@ from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 
-KINDS = ("qwen2", "qwen3")
+MODEL_TYPES = ("qwen2", "qwen3")
 """model_type values whose decoder blocks have the seven linear layers of LINEAR_LAYERS."""
 
 _GIB = 2**30
@@ -107,7 +107,7 @@ def read_model_facts(model: str) -> ModelFacts:
 def _check_kind(model: str, config: dict[str, Any]) -> None:
     kind = str(config.get("model_type"))
     architectures = config.get("architectures") or []
-    if kind not in KINDS or not any(str(a).endswith("ForCausalLM") for a in architectures):
+    if kind not in MODEL_TYPES or not any(str(a).endswith("ForCausalLM") for a in architectures):
         raise SweepAborted(
             f"{model} is a {kind} model ({', '.join(map(str, architectures)) or 'no architecture'})"
             ", not a Qwen causal language model",

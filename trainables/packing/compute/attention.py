@@ -4,20 +4,11 @@ Shapes: S rows, N tokens of a pass, T tokens of the longest row, H query heads, 
 features of a head.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-
-class Rows(NamedTuple):
-    """Where the rows of a pass begin and end."""
-
-    bounds_S1: Tensor
-    """int32, one more than rows: each row's first token, and the end of the last."""
-    longest: int
-    """T, or more."""
+from trainables.packing.compute.packed_batch import Rows
 
 
 def attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor:

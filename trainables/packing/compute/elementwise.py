@@ -6,7 +6,6 @@ Shapes: N tokens (or rows of tokens), D features, C features of a head, E featur
 F features between gate and down.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,29 +18,6 @@ class Norms(NamedTuple):
 
     query_C: Tensor
     key_C: Tensor
-
-
-class Elementwise(NamedTuple):
-    """The functions of this file, plain or fused."""
-
-    add_norm: Callable[..., tuple[Tensor, Tensor]]
-    heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    swiglu: Callable[[Tensor], Tensor]
-
-
-def plain() -> Elementwise:
-    """As they stand below: for a CPU, and for numbers that must be exact."""
-    return Elementwise(add_norm, heads, swiglu)
-
-
-def fused() -> Elementwise:
-    """One kernel each, for a GPU."""
-    # These load Triton, which a CPU has no use for.
-    from trainables.packing.compute.kernels import add_norm as norm_kernels
-    from trainables.packing.compute.kernels import gate
-    from trainables.packing.compute.kernels import heads as head_kernels
-
-    return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
 
 
 def add_norm(

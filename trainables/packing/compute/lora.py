@@ -14,8 +14,8 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 
 from trainables.packing.compute.masks import Dropout
+from trainables.packing.compute.packed_batch import Segments
 from trainables.packing.compute.segments import (
-    Segments,
     lora_expand,
     lora_shrink,
     lora_weight_grad_,

@@ -4,6 +4,7 @@ Shapes: K slots, N tokens of a pass, L labels, D features, C features of a head,
 heads, F features between gate and down, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +13,39 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainables.config import LINEAR_LAYERS
+from trainables.data.tokens import IGNORED
+from trainables.models.model_facts import MODEL_TYPES
+from trainables.packing.compute import elementwise
 from trainables.packing.compute.adapters import GROUPS, Adapters
 from trainables.packing.compute.attention import attention
-from trainables.packing.compute.elementwise import Norms, fused, plain, rms_norm
+from trainables.packing.compute.elementwise import Norms, rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
-from trainables.packing.compute.loss import label_losses
 from trainables.packing.compute.packed_batch import PackedInputs
 
-MODEL_TYPES = ("qwen2", "qwen3")
+CHUNK_LABELS = 2048
+"""Positions whose logits are held together: 2048 * 151936 float32 logits are 1.2 GiB."""
+
+
+class Elementwise(NamedTuple):
+    """What lies between a block's products, plain or fused."""
+
+    add_norm: Callable[..., tuple[Tensor, Tensor]]
+    heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    swiglu: Callable[[Tensor], Tensor]
+
+
+PLAIN = Elementwise(elementwise.add_norm, elementwise.heads, elementwise.swiglu)
+"""For a CPU, and for numbers that must be exact."""
+
+
+def load_fused() -> Elementwise:
+    """One kernel each, for a GPU."""
+    # These load Triton, which a CPU has no use for.
+    from trainables.packing.compute.kernels import add_norm as norm_kernels
+    from trainables.packing.compute.kernels import gate
+    from trainables.packing.compute.kernels import heads as head_kernels
+
+    return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
 
 
 class LayerWeights(NamedTuple):
@@ -65,7 +91,7 @@ class PackedModel:
             linears.num_weights for one in self.layers for linears in one.linears
         )
         """Of the linear layers of all blocks."""
-        self.elementwise = fused() if is_fused else plain()
+        self.elementwise = load_fused() if is_fused else PLAIN
         self._is_checkpointed = is_checkpointed
 
     @property
@@ -166,4 +192,48 @@ def _layer_weights(layer: Any, is_dequantised: bool) -> LayerWeights:
         layer.post_attention_layernorm.weight.detach(),
         norms,
         tuple(freeze([modules[name] for name in names], is_dequantised) for names in GROUPS),
+    )
+
+
+def label_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """Negative log-likelihood of each target, and 0 where it is IGNORED."""
+    losses_N: Tensor = _LabelLosses.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, head_VD, targets_N
+    )
+    return losses_N
+
+
+class _LabelLosses(torch.autograd.Function):
+    """Makes the gradient of a chunk beside its loss, while its logits are there.
+
+    The head is frozen, so the gradient of the hidden states is all that is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
+        chunks = (torch.split(tensor, CHUNK_LABELS) for tensor in (hidden_ND, targets_N))
+        made = [_chunk(hidden, head_VD, targets) for hidden, targets in zip(*chunks, strict=True)]
+        ctx.save_for_backward(torch.cat([grad for _, grad in made]))
+        return torch.cat([losses for losses, _ in made])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad_ND,) = ctx.saved_tensors
+        return (grad_ND * grads[0][:, None]).to(grad_ND.dtype), None, None
+
+
+def _chunk(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each target, and its gradient in the hidden states."""
+    is_label_N = targets_N != IGNORED
+    index_N1 = targets_N.clamp(min=0)[:, None]
+    logits_NV = hidden_ND @ head_VD.T
+    exact = torch.promote_types(logits_NV.dtype, torch.float32)
+    log_probs_NV = logits_NV.to(exact).log_softmax(dim=-1)
+    losses_N = -log_probs_NV.gather(1, index_N1)[:, 0]
+    minus_one = torch.full_like(index_N1, -1, dtype=exact)
+    slope_NV = log_probs_NV.exp_().scatter_add_(1, index_N1, minus_one)
+    grad_ND = slope_NV.to(hidden_ND.dtype) @ head_VD
+    return (
+        torch.where(is_label_N, losses_N, 0.0),
+        torch.where(is_label_N[:, None], grad_ND, 0.0),
     )

@@ -67,6 +67,8 @@ class PackedAdamW:
             steps_K,
             table_7K,
             norms_K,
+            NORM_EPS,
+            EPS,
         )
         numbers_2K = torch.stack([losses_K, norms_K])
         losses_K.masked_fill_(is_due_K, 0.0)
@@ -108,6 +110,8 @@ def adamw_(
     steps_K: Tensor,
     table_7K: Tensor,
     norms_K: Tensor,
+    norm_eps: float,
+    eps: float,
 ) -> None:
     """The update of torch.optim.adamw in its order of operations, with rates 0 where no step is.
 
@@ -118,11 +122,11 @@ def adamw_(
     held_7K = torch.where(steps_K, table_7K, 0.0)
     _, max_norm_K1, decay_K1, _, step_size_K1, weight_K1, weight_sq_K1 = held_7K[:, :, None]
     root_correction_K1 = table_7K[3][:, None]
-    clip_K1 = (max_norm_K1 / (norms_K[:, None] + NORM_EPS)).clamp(max=1.0)
+    clip_K1 = (max_norm_K1 / (norms_K[:, None] + norm_eps)).clamp(max=1.0)
     clipped_KP = torch.where(steps_K[:, None], grads_KP * clip_K1, 0.0)
     params_KP.mul_(1.0 - decay_K1)
     exp_avg_KP.lerp_(clipped_KP, weight_K1)
     exp_avg_sq_KP.mul_(1.0 - weight_sq_K1).addcmul_(clipped_KP, clipped_KP * weight_sq_K1)
-    denominator_KP = (exp_avg_sq_KP.sqrt() / root_correction_K1).add_(EPS)
+    denominator_KP = (exp_avg_sq_KP.sqrt() / root_correction_K1).add_(eps)
     params_KP.addcmul_(exp_avg_KP / denominator_KP, -step_size_K1)
     grads_KP.masked_fill_(is_due_K[:, None], 0.0)

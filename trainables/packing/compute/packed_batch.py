@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
-from trainables.packing.compute.attention import Rows
 from trainables.packing.compute.masks import Dropout, row_key, threshold
 from trainables.packing.compute.pass_shapes import (
     BLOCK_TOKENS,
@@ -26,8 +25,9 @@ from trainables.packing.compute.pass_shapes import (
     round_up,
     rounded_up,
 )
-from trainables.packing.compute.segments import NO_SLOT, Segments
 
+NO_SLOT = -1
+"""Stands for the slot of tokens that fill up a pass."""
 Item = TypeVar("Item")
 
 
@@ -60,6 +60,29 @@ class PackedBatch:
     """int32; scales and label_weights are float32 bit by bit."""
     num_real: int
     """Tokens that are not there to fill up."""
+
+
+class Rows(NamedTuple):
+    """Where the rows of a pass begin and end."""
+
+    bounds_S1: Tensor
+    """int32, one more than rows: each row's first token, and the end of the last."""
+    longest: int
+    """T, or more."""
+
+
+class Segments(NamedTuple):
+    """Which tokens belong to which slot; each slot's tokens are neighbours."""
+
+    bounds_K2: Tensor
+    """int32: each slot's first token, and the one after its last."""
+    blocks_B3: Tensor
+    """int32: a slot, the first of at most BLOCK_TOKENS of its tokens, and the end of them; the slot
+    of tokens that fill up a pass is NO_SLOT."""
+    slots_N: Tensor
+    """int32: each token's slot."""
+    longest: int
+    """T."""
 
 
 class PackedInputs(NamedTuple):

@@ -8,28 +8,13 @@ Shapes: K slots, N tokens of a pass, T tokens of the largest slot, F features, M
 an input, R rank, B blocks.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables.packing.compute.masks import Dropout, drop
-
-NO_SLOT = -1
-
-
-class Segments(NamedTuple):
-    """Which tokens belong to which slot; each slot's tokens are neighbours."""
-
-    bounds_K2: Tensor
-    """int32: each slot's first token, and the one after its last."""
-    blocks_B3: Tensor
-    """int32: a slot, the first of at most BLOCK_TOKENS of its tokens, and the end of them; the slot
-    of tokens that fill up a pass is NO_SLOT."""
-    slots_N: Tensor
-    """int32: each token's slot."""
-    longest: int
-    """T."""
+from trainables.packing.compute.packed_batch import Segments
 
 
 def lora_shrink(

@@ -6,12 +6,11 @@ Everything here follows from the trial alone; nothing depends on the other slots
 import math
 from dataclasses import dataclass
 
-from trainables.config import Hyperparameters, TrialConfig
+from trainables.config import Hyperparameters, Schedule, TrialConfig
 from trainables.data.batches import Batches
 from trainables.models.lora_settings import warmup_steps
 from trainables.packing.compute.optimizer import SlotUpdate
 from trainables.packing.compute.packed_batch import MicroBatch, split_by_size
-from trainables.packing.compute.schedule import learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +114,21 @@ def scaling(params: Hyperparameters) -> float:
     """PEFT's scaling of a LoRA product; rsLoRA's is arXiv 2312.03732."""
     root = math.sqrt(params.lora_rank) if params.use_rslora else params.lora_rank
     return params.lora_alpha / root
+
+
+def learning_rate(
+    peak: float, schedule: Schedule, step: int, warmup_steps: int, max_steps: int
+) -> float:
+    """The rate of the step-th optimizer step, counted from 1.
+
+    transformers.optimization: get_linear_schedule_with_warmup, get_cosine_schedule_with_warmup;
+    the first step uses their factor at 0.
+    """
+    done = step - 1
+    if done < warmup_steps:
+        return peak * (done / max(1, warmup_steps))
+    decay_steps = max(1, max_steps - warmup_steps)
+    if schedule == "linear":
+        return peak * max(0.0, (max_steps - done) / decay_steps)
+    progress = (done - warmup_steps) / decay_steps
+    return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

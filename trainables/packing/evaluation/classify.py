@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
-from trainables.packing.compute.loss import CHUNK_LABELS
+from trainables.packing.compute.model import CHUNK_LABELS
 from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.evaluation.generate import PROMPT_TOKENS, TOKENS_MULTIPLE, batches, padded
 from trainables.packing.evaluation.kv_cache import KeysValues

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from trainables.packing.compute.graphs import capture_graph
+from trainables.packing.compute.pass_runner import capture_graph
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 

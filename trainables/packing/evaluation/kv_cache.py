@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from trainables.packing.compute.elementwise import Elementwise
 from trainables.packing.compute.lora import FrozenLinears, add_base_product
-from trainables.packing.compute.model import LayerWeights
+from trainables.packing.compute.model import Elementwise, LayerWeights
 
 
 class Sizes(NamedTuple):

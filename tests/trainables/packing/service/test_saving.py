@@ -22,8 +22,8 @@ from tests.trainables.packing.small_hosts import (
     trials_known_alone,
 )
 from trainables.config import TrainingSettings
-from trainables.packing.compute.graphs import capture_graph
 from trainables.packing.compute.pack import Pack
+from trainables.packing.compute.pass_runner import capture_graph
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service import writers
 from trainables.packing.service.writers import (

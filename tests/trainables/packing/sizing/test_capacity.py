@@ -17,7 +17,7 @@ from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.packing.compute import loss
+from trainables.packing.compute import model
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.evaluation import generate
 from trainables.packing.sizing.capacity import (
@@ -109,7 +109,7 @@ def test_adapters_are_as_large_as_the_packs(base: PreTrainedModel) -> None:
 
 
 def test_sizes_are_those_of_the_code() -> None:
-    assert CHUNK_LABELS == loss.CHUNK_LABELS
+    assert CHUNK_LABELS == model.CHUNK_LABELS
     assert PROMPT_TOKENS == generate.PROMPT_TOKENS
     assert TOKENS_MULTIPLE == generate.TOKENS_MULTIPLE
 

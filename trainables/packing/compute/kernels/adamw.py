@@ -9,8 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainables.packing.compute.optimizer import EPS, NORM_EPS
-
 BLOCK = 1024
 """Numbers of one slot that one program works on."""
 
@@ -24,13 +22,15 @@ def adamw_(
     steps_K: Tensor,
     table_7K: Tensor,
     norms_K: Tensor,
+    norm_eps: float,
+    eps: float,
 ) -> None:
     """As optimizer.adamw_, with square roots and quotients rounded as IEEE 754 has it."""
     num_slots, num_params = params_KP.shape
     tensors = (params_KP, grads_KP, exp_avg_KP, exp_avg_sq_KP)
     assert all(tensor.is_contiguous() for tensor in (*tensors, table_7K))
     _update[(triton.cdiv(num_params, BLOCK), num_slots)](
-        *tensors, is_due_K, steps_K, table_7K, norms_K, num_params, NORM_EPS, EPS, BLOCK
+        *tensors, is_due_K, steps_K, table_7K, norms_K, num_params, norm_eps, eps, BLOCK
     )
 
 

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from trainables.packing.compute.masks import KEEP_BITS, LAST_SHIFT, ROUNDS, Dropout
+from trainables.packing.compute.packed_batch import Segments
 from trainables.packing.compute.pass_shapes import BLOCK_TOKENS
-from trainables.packing.compute.segments import Segments
 
 SHIFT_1, FACTOR_1 = tl.constexpr(ROUNDS[0][0]), tl.constexpr(ROUNDS[0][1])
 SHIFT_2, FACTOR_2 = tl.constexpr(ROUNDS[1][0]), tl.constexpr(ROUNDS[1][1])

@@ -18,6 +18,7 @@ from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.models.base_model import load_base
 from trainables.packing.compute import elementwise, segments
+from trainables.packing.compute.model import load_fused
 from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import (
@@ -88,7 +89,7 @@ def test_sum_and_norm_are_those_of_torch(
     inputs = [one.requires_grad_() for one in (x, y)][: 1 + has_other]
     norm_D = torch.rand(num_features, device="cuda", dtype=dtype)
     found = []
-    for add_norm in (elementwise.add_norm, elementwise.fused().add_norm):
+    for add_norm in (elementwise.add_norm, load_fused().add_norm):
         made = add_norm(x, y if has_other else None, norm_D, 1e-6)
         total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
         found.append([*made, *torch.autograd.grad(total, inputs)])
@@ -103,7 +104,7 @@ def test_gate_is_that_of_torch() -> None:
     weights = torch.randn(33, 1500, device="cuda")
     found = [
         (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
-        for made in (elementwise.swiglu(gate_up), elementwise.fused().swiglu(gate_up))
+        for made in (elementwise.swiglu(gate_up), load_fused().swiglu(gate_up))
     ]
     torch.testing.assert_close(found[1], found[0])
 
@@ -120,7 +121,7 @@ def test_heads_are_those_of_torch(
     norms = elementwise.Norms(*torch.rand(2, head_dim, device="cuda")) if has_norm else None
     weights = [torch.randn(33, n, head_dim, device="cuda") for n in (*num_heads, num_heads[1])]
     found = []
-    for heads in (elementwise.heads, elementwise.fused().heads):
+    for heads in (elementwise.heads, load_fused().heads):
         made = heads(qkv[:, 5:], norms, *angles, sizes, 1e-6)
         total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
         found.append([*made, *torch.autograd.grad(total, qkv)])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import get_scheduler
 
 from trainables.config import Schedule
-from trainables.packing.compute.schedule import learning_rate
+from trainables.packing.compute.slot import learning_rate
 
 
 @budget(max_examples=40, deadline=None)

@@ -5,15 +5,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from trainables.data.tokens import IGNORED
-from trainables.packing.compute import loss
-from trainables.packing.compute.loss import label_losses
+from trainables.packing.compute import model
+from trainables.packing.compute.model import label_losses
 
 
 @pytest.mark.parametrize("chunk_labels", [3, 100])
 def test_losses_and_gradients_are_those_of_whole_logits(
     monkeypatch: pytest.MonkeyPatch, chunk_labels: int
 ) -> None:
-    monkeypatch.setattr(loss, "CHUNK_LABELS", chunk_labels)
+    monkeypatch.setattr(model, "CHUNK_LABELS", chunk_labels)
     torch.manual_seed(0)
     hidden = torch.randn(11, 8, requires_grad=True)
     head = torch.randn(20, 8)
