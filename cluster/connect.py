@@ -3,13 +3,14 @@
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import ray
 
 from cluster.find import address_to_join
-from cluster.project import PROJECT, python_path
 
+_PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
 _OBJECT_STORE_BYTES = 256 * 2**20  # a sweep passes configs and scores, never tensors
 
@@ -57,7 +58,8 @@ def connect(num_local_cpus: int) -> Cluster:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ["PYTHONPATH"] = python_path()
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *inherited])
     address = address_to_join()
     if address is None:
         ray.init(
@@ -71,13 +73,13 @@ def connect(num_local_cpus: int) -> Cluster:
     else:
         ray.init(
             address=address,
-            runtime_env={"py_modules": [str(PROJECT / name) for name in _PACKAGES]},
+            runtime_env={"py_modules": [str(_PROJECT / name) for name in _PACKAGES]},
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    found = ray.cluster_resources()
+    resources = ray.cluster_resources()
     return Cluster(
         address=address or "local",
-        num_cpus=int(found.get("CPU", 0)),
-        num_gpus=int(found.get("GPU", 0)),
+        num_cpus=int(resources.get("CPU", 0)),
+        num_gpus=int(resources.get("GPU", 0)),
     )

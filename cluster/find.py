@@ -20,8 +20,7 @@ def running_address() -> str | None:
 
 
 def address_to_join() -> str | None:
-    """The cluster that a sweep joins: RAY_ADDRESS, or one that runs here; None where it starts its
-    own."""
+    """The cluster that a sweep joins: RAY_ADDRESS, or one that runs here; None starts a new one."""
     address = os.environ.get("RAY_ADDRESS") or running_address()
     return None if address == "local" else address
 

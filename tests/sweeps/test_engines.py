@@ -11,7 +11,7 @@ from sweeps.records.trial_record import replay
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import FLAGS, Finished, count
 
-NUM_SHORT = 60
+NUM_SHORT = 32
 LEAK_S = 30.0
 """A slot that was not given back is free again after so long (actor.LEASE_TIMEOUT_S)."""
 

@@ -280,13 +280,11 @@ def test_slot_of_a_stopped_trial_is_free_before_its_process_has_heard(
     longer = dataclasses.replace(trial.settings, **endless)
     first, other = (trial_of(name, longer, trial.folder.parent) for name in ("t0000", "t0001"))
     pack = start(num_slots=1, **endless)
-    begin(first, [pack], hold_s=60.0)
+    begin(first, [pack], hold_s=2 * LIMIT_S)
     wait_for_report(first, 2)
     ray.get(pack.decide.remote(2, {"t0000": False, "t0009": True}), timeout=LIMIT_S)
     assert ray.get(pack.num_free.remote("t0001")) == 1
-    began_s = time.monotonic()
     assert [report.step for report in ended(begin(other, [pack], last_step=2)).reports] == [2]
-    assert time.monotonic() - began_s < 30.0
 
 
 def test_trials_that_are_scored_together_bring_each_others_reports(
@@ -322,13 +320,11 @@ def test_slot_of_a_dead_process_is_free_after_the_timeout(start: Start, trial: T
 
 
 def test_new_process_of_a_trial_has_its_slot_at_once(start: Start, trial: TrialConfig) -> None:
-    pack = start(num_slots=1)
+    pack = start(num_slots=1, lease_timeout_s=2 * LIMIT_S)
     begin(trial, [pack], hold_s=60.0)
     os.kill(wait_for_report(trial, 2), signal.SIGKILL)
-    began_s = time.monotonic()
     found = ended(begin(trial, [pack], last_step=2))
     assert [report.step for report in found.reports] == [2]
-    assert time.monotonic() - began_s < actor.LEASE_TIMEOUT_S / 2
 
 
 def test_new_process_of_a_trial_evicts_it_from_other_packs(
