@@ -4,8 +4,10 @@ import contextlib
 import functools
 import io
 import logging
+import runpy
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -38,6 +40,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = EXIT_INTERRUPTED
     sys.stdout.flush()
     sys.exit(code or EXIT_DONE)
+
+
+def run_script() -> None:
+    """An installed script named sweeps-NAME runs python -m sweeps.NAME."""
+    command = Path(sys.argv[0]).stem.removeprefix("sweeps-")
+    runpy.run_module(f"sweeps.{command}", run_name="__main__", alter_sys=True)
 
 
 def _told(error: str, fix: str) -> int:

@@ -5,13 +5,14 @@ import pty
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sweeps.cli import parse, run_command
-from tests.sweeps.commands import HANG_S, call, start, tree, world
+from tests.sweeps.commands import HANG_S, PROJECT, call, start, tree, world
 from trainables.errors import SweepAborted
 
 HELPS = [("sweeps.run", "--help"), ("sweeps.run", "samsum", "-h"), ("sweeps.trial", "--help")]
@@ -143,3 +144,23 @@ def _flags(text: str) -> dict[str, str]:
 def _words(part: str) -> str:
     """A flag's text without its values' names, which stand before a wide gap or a line's end."""
     return " ".join(re.sub(r"^ *(?:[A-Z{\[][^\n]*?)?(?:  +|\n)", "", part, count=1).split())
+
+
+def test_every_installed_script_is_the_command_of_its_name(tmp_path: Path) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert len(project["scripts"]) >= 5
+    for script, target in project["scripts"].items():
+        module, _, function = target.partition(":")
+        code = f"from {module} import {function}; {function}()"
+        path = tmp_path / script
+        path.write_text(code)
+        ended = subprocess.run(
+            [sys.executable, str(path), "--help"],
+            cwd=tmp_path,
+            env=world(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(f"usage: python -m {script.replace('-', '.', 1)} ")
