@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.cost.durations import seconds_of
-from trainables.config import TaskOptions, TrainingOptions, TrainingSettings
+from sweeps.records.paths import RunPaths
+from trainables.config import TaskOptions, TrainingOptions, TrainingSettings, require
 from trainables.models.hub_files import is_dataset_id
 
 Bertscore = Literal["off", "auto", "on"]
@@ -111,24 +112,24 @@ class SweepConfig(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         is_slots = self.slots_per_gpu == "auto" or self.slots_per_gpu >= 1
-        _require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
-        _require(self.bertscore_layer >= 1, "bertscore_layer", self.bertscore_layer, "at least 1")
-        _require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
+        require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
+        require(self.bertscore_layer >= 1, "bertscore_layer", self.bertscore_layer, "at least 1")
+        require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
                  "at least 2")  # fmt: skip
-        _require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
-        _require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
-        _require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
+        require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
+        require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
         is_hours = self.gpu_hours is None or 0 < self.gpu_hours < math.inf
-        _require(is_hours, "gpu_hours", self.gpu_hours, "above 0")
-        _require(self.time_budget is None or self._has_time, "time_budget", self.time_budget,
+        require(is_hours, "gpu_hours", self.gpu_hours, "above 0")
+        require(self.time_budget is None or self._has_time, "time_budget", self.time_budget,
                  "a time above 0, e.g. 2h, 45m, 1h30m or 90s")  # fmt: skip
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
-        _require(is_name, "name", self.name,
+        require(is_name, "name", self.name,
                  "letters, digits, '.', '_' and '-', 100 at most")  # fmt: skip
-        _require("://" not in self.runs_dir, "runs_dir", self.runs_dir,
+        require("://" not in self.runs_dir, "runs_dir", self.runs_dir,
                  "a folder; mount remote storage first")  # fmt: skip
 
     @property
@@ -161,9 +162,7 @@ class SweepConfig(TrainingOptions):
         options = {f.name: getattr(self, f.name) for f in fields(TrainingOptions)}
         return TrainingSettings(
             **options,
-            task=self.task,
-            task_options=self.task_options,
-            data=data_source(self.data),
+            rows_dir=RunPaths.of(self.runs_dir, self.name).rows,
             model=model_source(self.model),
             max_steps=self.max_steps,
             rungs=self.rungs,
@@ -204,8 +203,3 @@ def from_json(values: dict[str, object]) -> SweepConfig:
         pydantic.ValidationError: a field is missing or has a value of another type.
     """
     return TypeAdapter(SweepConfig).validate_python(values)
-
-
-def _require(holds: bool, name: str, value: object, rule: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value!r}; it must be {rule}")

@@ -62,10 +62,12 @@ def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
 
 def _run(args: RunArgs) -> int:
     with gc_disabled():
-        from sweeps.checks import preflight, sweep_json
+        from sweeps.checks import preflight, resume, sweep_json
         from sweeps.cost import plan
 
     found = preflight.check(args.config, is_resumed=args.resume)
+    if args.resume:
+        resume.check_unchanged(args.config, found)
     if args.dry_run:
         print(plan.describe(args.config, found))
         return EXIT_DONE

@@ -14,6 +14,7 @@ from sweeps.config import Engine, SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
 from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
+from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
 from trainables.packing.sizing.capacity import cpu_threads
 from trainables.visible_gpu import see_one_gpu
@@ -37,8 +38,11 @@ class TrialArgs:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains the trial and prints its reports; returns the process's exit code."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    preflight.check(replace(args.config, wandb="disabled"), is_resumed=False, has_ray=False)
-    folder = RunPaths.of(args.config.runs_dir, args.config.name).trial(TRIAL_ID)
+    config = replace(args.config, wandb="disabled")
+    checked = preflight.check(config, is_resumed=False, has_ray=False)
+    paths = RunPaths.of(config.runs_dir, config.name)
+    write_rows(paths.rows, checked.splits)
+    folder = paths.trial(TRIAL_ID)
     trial = TrialConfig(
         trial_id=TRIAL_ID, params=args.params, settings=args.config.settings, folder=folder
     )

@@ -1,7 +1,7 @@
 """TrialConfig and TrialReport: the words that every package shares. Standard library only."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -48,14 +48,14 @@ class Hyperparameters:
     """Names of the linear layers that get an adapter."""
 
     def __post_init__(self) -> None:
-        _require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "at least 1")
-        _require(_is_positive(self.lora_alpha), "lora_alpha", self.lora_alpha, "above 0")
-        _require(0.0 <= self.lora_dropout < 1.0, "lora_dropout", self.lora_dropout, "in [0, 1)")
-        _require(_is_positive(self.learning_rate), "learning_rate", self.learning_rate, "above 0")
+        require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "at least 1")
+        require(_is_positive(self.lora_alpha), "lora_alpha", self.lora_alpha, "above 0")
+        require(0.0 <= self.lora_dropout < 1.0, "lora_dropout", self.lora_dropout, "in [0, 1)")
+        require(_is_positive(self.learning_rate), "learning_rate", self.learning_rate, "above 0")
         unknown = sorted(set(self.target_modules) - set(LINEAR_LAYERS))
         is_known = bool(self.target_modules) and not unknown
         rule = f"one or more of {', '.join(LINEAR_LAYERS)}"
-        _require(is_known, "target_modules", self.target_modules, rule)
+        require(is_known, "target_modules", self.target_modules, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +93,18 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "micro_batch_size", "eval_rows", "eval_batch_size",
                      "max_new_tokens"):  # fmt: skip
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         low = self.low_rung_eval_rows
-        _require(low is None or low >= 1, "low_rung_eval_rows", low, "at least 1")
+        require(low is None or low >= 1, "low_rung_eval_rows", low, "at least 1")
         rule = f"a divisor of batch_size ({self.batch_size})"
         divides = self.batch_size % self.micro_batch_size == 0
-        _require(divides, "micro_batch_size", self.micro_batch_size, rule)
-        _require(self.max_length_tokens >= 16, "max_length_tokens", self.max_length_tokens,
+        require(divides, "micro_batch_size", self.micro_batch_size, rule)
+        require(self.max_length_tokens >= 16, "max_length_tokens", self.max_length_tokens,
                  "at least 16")  # fmt: skip
-        _require(0.0 <= self.warmup_frac < 1.0, "warmup_frac", self.warmup_frac, "in [0, 1)")
+        require(0.0 <= self.warmup_frac < 1.0, "warmup_frac", self.warmup_frac, "in [0, 1)")
         is_decay = math.isfinite(self.weight_decay) and self.weight_decay >= 0.0
-        _require(is_decay, "weight_decay", self.weight_decay, "0 or more")
-        _require(_is_positive(self.max_grad_norm), "max_grad_norm", self.max_grad_norm, "above 0")
+        require(is_decay, "weight_decay", self.weight_decay, "0 or more")
+        require(_is_positive(self.max_grad_norm), "max_grad_norm", self.max_grad_norm, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +134,10 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(TrainingOptions):
-    """What all trials of a sweep share: task, model, budget and the options above."""
+    """What all trials of a sweep share: rows, model, budget and the options above."""
 
-    task: str
-    """Name of a task in trainables.data.tasks, e.g. "samsum"."""
-    task_options: TaskOptions = field(default_factory=TaskOptions)
-    """What the task is told about its rows."""
-    data: str | None
-    """Folder or file with the task's rows; None loads the task's pinned Hub dataset."""
+    rows_dir: Path
+    """Folder of the prepared rows, which trainables.data.prepared_rows reads."""
     model: str
     """Hub id or folder of a Qwen causal language model."""
     max_steps: int
@@ -153,12 +149,12 @@ class TrainingSettings(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.max_steps >= 1, "max_steps", self.max_steps, "at least 1")
+        require(self.max_steps >= 1, "max_steps", self.max_steps, "at least 1")
         is_rising = all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False))
         is_whole = bool(self.rungs) and is_rising and self.rungs[-1] == self.max_steps
         rule = f"ascending steps that end with max_steps ({self.max_steps})"
-        _require(is_whole, "rungs", self.rungs, rule)
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        require(is_whole, "rungs", self.rungs, rule)
+        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +210,11 @@ def _is_positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
 
 
-def _require(holds: bool, name: str, value: object, rule: str) -> None:
+def require(holds: bool, name: str, value: object, rule: str) -> None:
+    """Refuses the value of a field, in the words of all configs.
+
+    Raises:
+        ValueError: it does not hold.
+    """
     if not holds:
         raise ValueError(f"{name} is {value!r}; it must be {rule}")

@@ -8,7 +8,7 @@ from peft import PeftModel
 
 from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.memory import free_memory
@@ -41,8 +41,7 @@ def score(
 def _by_transformers(
     settings: TrainingSettings, adapters: Mapping[str, Path]
 ) -> dict[str, EvalResult]:
-    task = TASKS[settings.task](settings.task_options)
-    splits = task.load(settings.data)
+    splits = read_rows(settings.rows_dir)
     validation = fixed_slice(splits.validation, settings.eval_rows)
     test = fixed_slice(splits.test, len(splits.test))
     tokenizer = load_tokenizer(settings.model)

@@ -12,12 +12,13 @@ from pathlib import Path
 from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
 from cluster.gpus import local_gpus
 from search_spaces.lora import POINT_NAMES
-from sweeps.config import SweepConfig, model_source
+from sweeps.config import SweepConfig, data_source, model_source
 from sweeps.finals import bertscore
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_runs import Mode, resolve_mode
 from trainables.config import TaskOptions
+from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
@@ -31,10 +32,11 @@ PACKAGES = ("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "t
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was checked, and found on the way."""
+    """What was checked, and read on the way."""
 
     task: Task
     splits: Splits
+    """The task's rows; those of a resumed run are its own copy."""
     model: ModelFacts
     wandb_mode: Mode
 
@@ -62,7 +64,10 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         _check_engine(config, model)
         if config.thinking:
             check_thinking(model_source(config.model))
-        splits = task.load(config.settings.data)
+        if is_resumed:
+            splits = read_rows(config.settings.rows_dir)
+        else:
+            splits = task.load(data_source(config.data))
         bertscore.check(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(

@@ -15,12 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps.checks import preflight
+from sweeps.checks.digests import model_record, rows_record
 from sweeps.checks.metric_record import check_metric, metric_record
 from sweeps.config import SweepConfig, absolute, from_json, to_json
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay
 from sweeps.search.study import without_password
+from trainables.data.prepared_rows import write_rows
+from trainables.data.rows import Splits
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 
@@ -50,7 +53,7 @@ def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     """The config of the run to resume, at the place where it lies now.
 
     Raises:
-        SweepAborted: no name was given, or there is no such run.
+        SweepAborted: no name was given, there is no such run, or it is another recipe's.
     """
     paths = RunPaths.of(asked.runs_dir, asked.name)
     found = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
@@ -63,7 +66,7 @@ def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     try:
         content = read(paths)
         config = from_json(content["config"])
-        _ = content["sweep_id"], content["name"]
+        _ = content["sweep_id"], content["name"], content["digests"]["rows"]
     except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
         has_key = not isinstance(damaged, KeyError)
         reason = " ".join(str(damaged).split()) if has_key else f"it has no {damaged}"
@@ -71,7 +74,14 @@ def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             f"{paths.sweep_json} cannot be read: {reason}",
             "resume with the version of this project that wrote it, or begin a new sweep",
         ) from None
-    return replace(config, runs_dir=asked.runs_dir, name=asked.name)
+    config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
+    # a recipe file may have been moved since, so that its name alone counts
+    if Path(config.recipe).name != Path(asked.recipe).name:
+        raise SweepAborted(
+            f"the sweep {asked.name!r} is of the recipe {config.recipe}, not of {asked.recipe}",
+            preflight.resume_command(config),
+        )
+    return config
 
 
 def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
@@ -109,9 +119,9 @@ def opened(
 ) -> Iterator[tuple[RunPaths, Identity]]:
     """Holds the run's folder while the sweep runs; gives its paths and who it is.
 
-    A new run's folder appears with its sweep.json inside, so that every run can be resumed. What
-    is found wrong before the first trial begins, say that the cluster has no GPU, takes it away,
-    unless the remedy is to resume it.
+    A new run's folder appears with its sweep.json and its rows inside, so that every run can be
+    resumed. What is found wrong before the first trial begins, say that the cluster has no GPU,
+    takes it away, unless the remedy is to resume it.
 
     Raises:
         SweepAborted: another process works on this run, its scores would not compare with those
@@ -126,7 +136,7 @@ def opened(
             record["metric"] = metric_record(found)
     else:
         record = _first_record(config, found)
-        _create(paths, record)
+        _create(paths, record, found.splits)
     with _locked(paths):
         _write(paths.sweep_json, record)
         try:
@@ -157,6 +167,10 @@ def _first_record(config: SweepConfig, found: preflight.Preflight) -> dict[str, 
         "metric": metric_record(found),
         "rungs": list(config.rungs),
         "rows": found.splits.counts,
+        "digests": {
+            "rows": rows_record(found.splits),
+            "model": model_record(config.model),
+        },
         "read": list(found.splits.notes),
         "prompt": found.splits.prompt_template,
         "labels": list(found.splits.scoring.labels),
@@ -174,10 +188,10 @@ def _without_secrets(config: SweepConfig) -> dict[str, object]:
     return to_json(replace(config, study_storage=url and without_password(url)))
 
 
-def _create(paths: RunPaths, record: dict[str, object]) -> None:
+def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
     tmp = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        tmp.mkdir(parents=True)
+        write_rows(tmp / paths.rows.name, splits)
         _write(tmp / paths.sweep_json.name, record)
         os.rename(tmp, paths.folder)
     except OSError as refused:

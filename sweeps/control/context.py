@@ -94,5 +94,8 @@ def _search(sweep: Sweep, identity: Identity, *, is_resumed: bool) -> Search:
 
 
 def _shared_config(config: SweepConfig) -> dict[str, object]:
-    shared = asdict(config.settings) | {"recipe": config.recipe, "engine": config.engine}
-    return shared | {"space": asdict(config.space)}
+    shared = asdict(config.settings)
+    del shared["rows_dir"]  # a folder of this machine
+    of_sweep = ("recipe", "engine", "task", "data")
+    shared |= {name: getattr(config, name) for name in of_sweep}
+    return shared | {"task_options": asdict(config.task_options), "space": asdict(config.space)}

@@ -24,6 +24,11 @@ class RunPaths:
         return self.folder / "sweep.json"
 
     @property
+    def rows(self) -> Path:
+        """The prepared rows, which all that train and score read."""
+        return self.folder / "rows"
+
+    @property
     def events(self) -> Path:
         """Append-only log: one line a report or status change."""
         return self.folder / "events.jsonl"

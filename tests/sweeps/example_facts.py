@@ -1,14 +1,14 @@
 """CardFacts of an invented sweep, for the tests of the card and of the export."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sweeps.publish.model_card import CardFacts
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 
 SETTINGS = TrainingSettings(
-    task="samsum",
-    data=None,
+    rows_dir=Path("/run/rows"),
     model="Qwen/Qwen3-0.6B",
     max_steps=90,
     rungs=(10, 30, 90),

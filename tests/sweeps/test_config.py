@@ -166,13 +166,13 @@ def test_settings_hold_every_option_and_absolute_folders(
     monkeypatch.chdir(tmp_path)
     options: dict[str, Any] = {"batch_size": 4, "micro_batch_size": 2, "schedule": "cosine",
                                "eval_rows": 7, "max_new_tokens": 5}  # fmt: skip
-    config = make_config(model="models/qwen", data="rows", seed=3, **options)
+    config = make_config(model="models/qwen", runs_dir="runs", name="n", seed=3, **options)
     settings = config.settings
     for field in fields(TrainingOptions):
         assert getattr(settings, field.name) == getattr(config, field.name)
-    assert (settings.model, settings.data) == (f"{tmp_path}/models/qwen", f"{tmp_path}/rows")
+    assert settings.model == f"{tmp_path}/models/qwen"
+    assert settings.rows_dir == tmp_path / "runs" / "n" / "rows"
     assert (settings.rungs, settings.max_steps, settings.seed) == ((1, 3, 9), 9, 3)
-    assert make_config().settings.data is None
     assert model_source("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
 
 

@@ -20,9 +20,9 @@ from sweeps.records.trial_record import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import Finished
-from trainables.config import Metric, TaskOptions
+from trainables.config import Metric
 from trainables.data.eval_rows import fixed_slice
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.solo.evaluate import evaluate
 
@@ -80,7 +80,7 @@ def test_start_points_are_tried_first(finished: Finished) -> None:
 def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) -> None:
     config = from_json(json.loads((finished.folder / "sweep.json").read_text())["config"])
     settings = config.settings
-    splits = TASKS["samsum"](TaskOptions()).load(settings.data)
+    splits = read_rows(settings.rows_dir)
     rows = fixed_slice(splits.validation, settings.eval_rows)
     torch.set_num_threads(1)
     base = load_base(settings.model, settings.compute_dtype)
@@ -195,6 +195,8 @@ def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None
     assert scores[:num_reports] == pytest.approx(
         [r.metrics["rougeLsum"] for r in history.reports], abs=small_sweep.ROUGE_TOLERANCE
     )
+    alone = finished.runs_dir / "alone"
+    assert read_rows(alone / "rows") == read_rows(finished.folder / "rows")
 
 
 def test_resuming_a_finished_sweep_runs_nothing_also_in_a_renamed_folder(

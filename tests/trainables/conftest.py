@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
+from tests.trainables.prepared import prepare_rows
 from trainables.config import Hyperparameters, TrainingSettings
 
 NAMES = ("Ann", "Bob", "Cem", "Duda")
@@ -66,20 +67,19 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTok
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder with train, validation and test CSV files of 40, 12 and 6 rows."""
+def rows_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared rows of train, validation and test CSV files of 40, 12 and 6 rows."""
     folder = tmp_path_factory.mktemp("data")
     for seed, (split, num_rows) in enumerate({"train": 40, "validation": 12, "test": 6}.items()):
         write_split(folder / f"{split}.csv", _rows(seed, num_rows))
-    return str(folder)
+    return prepare_rows(folder, folder)
 
 
 @pytest.fixture
-def settings(model_dir: str, data_dir: str) -> TrainingSettings:
+def settings(model_dir: str, rows_dir: Path) -> TrainingSettings:
     """Four steps of four rows, with reports at 2 and 4."""
     return TrainingSettings(
-        task="samsum",
-        data=data_dir,
+        rows_dir=rows_dir,
         model=model_dir,
         max_steps=4,
         rungs=(2, 4),

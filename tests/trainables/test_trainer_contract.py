@@ -24,7 +24,7 @@ from trainables.checkpoint import (
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.eval_rows import fixed_slice
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_base
@@ -115,8 +115,7 @@ def test_peft_loads_the_adapter_and_gives_the_reported_scores(
     last = run(engine, settings, params, tmp_path)[-1]
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(last.checkpoint))
-    task = TASKS[settings.task](settings.task_options)
-    splits = task.load(settings.data)
+    splits = read_rows(settings.rows_dir)
     rows = fixed_slice(splits.validation, settings.eval_rows)
     scores = evaluate(model, tokenizer, rows, splits.scoring, settings)
     assert last.metrics == pytest.approx(scores.metrics, rel=1e-5)
@@ -246,10 +245,10 @@ def test_trial_of_one_step_reports_once(
     assert report.step == 1 and math.isfinite(report.train_loss)
 
 
-def test_missing_data_aborts_the_sweep(
+def test_missing_rows_abort_the_sweep(
     engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
 ) -> None:
-    settings = dataclasses.replace(settings, data=str(tmp_path / "nowhere"))
+    settings = dataclasses.replace(settings, rows_dir=tmp_path / "nowhere")
     with pytest.raises(SweepAborted, match="nowhere"):
         run(engine, settings, params, tmp_path)
 

@@ -24,7 +24,7 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         SweepAborted: a file is missing or damaged; names it.
     """
-    for path in _weights(folder):
+    for path in weight_files(folder):
         _check_weights(path)
     _check_tokenizer(folder)
 
@@ -65,7 +65,12 @@ def _templates(model: str) -> Iterator[str]:
             yield hub_file(model, name).read_text(encoding="utf-8")
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model's folder, whether they are there or not.
+
+    Raises:
+        SweepAborted: the index of several files is damaged.
+    """
     if not (folder / _INDEX).is_file():
         return [folder / "model.safetensors"]
     shards = _json(folder / _INDEX).get("weight_map")

@@ -21,7 +21,7 @@ from trainables.checkpoint import (
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.eval_rows import rung_rows
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_base, load_tokenizer
 from trainables.models.lora_settings import lora_config, warmup_steps
@@ -69,8 +69,7 @@ def _attempt(
     if found is not None and found.step >= settings.max_steps:
         return
     reset_peak()
-    task = TASKS[settings.task](settings.task_options)
-    splits = task.load(settings.data)
+    splits = read_rows(settings.rows_dir)
     tokenizer = load_tokenizer(settings.model)
     batches = Batches(
         encode_training_rows(

@@ -16,9 +16,10 @@ import tyro
 
 from tests.benchmarks.packing.process import in_own_process, random_model
 from tests.benchmarks.packing.results import commit
-from trainables.config import Hyperparameters, TaskOptions, TrainingSettings, TrialConfig
+from tests.trainables.prepared import prepare_rows
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
-from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 
 if TYPE_CHECKING:  # load torch, which --help can do without
@@ -223,14 +224,14 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
 
 def _settings(args: Args, model: Path) -> TrainingSettings:
     return TrainingSettings(
-        task="samsum", data=str(args.data), model=str(model), max_steps=1, rungs=(1,),
+        rows_dir=prepare_rows(model, args.data), model=str(model), max_steps=1, rungs=(1,),
         eval_rows=args.num_rows, max_new_tokens=args.max_new_tokens,
         eval_batch_size=args.solo_batch_size, compute_dtype=args.compute_dtype,
     )  # fmt: skip
 
 
 def _rows(args: Args, settings: TrainingSettings) -> tuple[list[Row], Scoring]:
-    splits = TASKS[settings.task](TaskOptions()).load(settings.data)
+    splits = read_rows(settings.rows_dir)
     rows = [*splits.validation, *splits.test, *splits.train]
     return rows[: args.num_rows], splits.scoring
 

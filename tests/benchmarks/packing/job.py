@@ -8,7 +8,7 @@ import torch
 
 from tests.benchmarks.packing.results import Row
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_tokenizer
 from trainables.models.memory import peak_gib
@@ -72,7 +72,7 @@ class Job:
 
 def training_examples(settings: TrainingSettings) -> list[Example]:
     """The training rows as tokens."""
-    train = TASKS[settings.task](settings.task_options).load(settings.data).train
+    train = read_rows(settings.rows_dir).train
     limits = settings.max_length_tokens, settings.max_new_tokens
     return encode_training_rows(load_tokenizer(settings.model), train, *limits)
 

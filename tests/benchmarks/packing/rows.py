@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tests.benchmarks.packing.process import in_own_process, random_model
 from tests.benchmarks.packing.results import Gpu, Results, Row, commit, opened
+from tests.trainables.prepared import prepare_rows
 from trainables.config import ComputeDtype, TrainingSettings
 from trainables.errors import TrialFailed
 
@@ -111,7 +112,7 @@ def _solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
 
     warm = args.num_warm_up_steps
     settings = TrainingSettings(
-        task="samsum", data=str(args.data), model=str(model), max_steps=warm + args.num_steps,
+        rows_dir=prepare_rows(model, args.data), model=str(model), max_steps=warm + args.num_steps,
         rungs=(1, warm, warm + args.num_steps), batch_size=batch_size, micro_batch_size=batch_size,
         max_length_tokens=args.max_length_tokens, compute_dtype=args.compute_dtype,
         eval_rows=2, max_new_tokens=2,

@@ -191,8 +191,8 @@ def test_process_that_fails_keeps_no_other_waiting(
 ) -> None:
     barrier = threading.Barrier(2)
     monkeypatch.setattr(solo, "_barrier", barrier)
-    with pytest.raises(SweepAborted, match="/none does not exist"):
-        solo._solo_with_others(job_of(replace(settings, data="/none"), 2))
+    with pytest.raises(SweepAborted, match="/none"):
+        solo._solo_with_others(job_of(replace(settings, rows_dir=Path("/none")), 2))
     assert barrier.broken
 
 

@@ -19,7 +19,8 @@ from sweeps.recipes import samsum
 from tests.benchmarks.packing.results import commit
 from tests.benchmarks.search_quality.grid import Configuration, Grid, log_levels
 from tests.benchmarks.search_quality.measurements import Log, Origin, command_of, write_table
-from trainables.config import TrainingSettings
+from trainables.config import TaskOptions, TrainingSettings
+from trainables.data.rows import Splits
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
@@ -95,10 +96,10 @@ def main(argv: Sequence[str]) -> int:
         settings, grid = settings_of(args), grid_of(args)
     except ValueError as refused:
         raise SweepAborted(str(refused), f"{PROG} --help") from None
-    _check(args, settings)
+    splits = _checked_rows(args, settings)
     from tests.benchmarks.search_quality import training  # loads torch, which --help can do without
 
-    log = Log(args.out.with_suffix(".log.jsonl"), _origin(settings, training.gpu_name()))
+    log = Log(args.out.with_suffix(".log.jsonl"), _origin(args, settings, training.gpu_name()))
     log.begin(command_of(PROG, argv), commit())
     capacity = choose(
         read_model_facts(settings.model),
@@ -110,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
     wanted = [(one, seed) for one in _ordered(grid) for seed in range(args.seeds)]
     missing = [(one, seed) for one, seed in wanted if not log.has(one, seed, settings.max_steps)]
     if missing:
-        trainer = training.Trainer(settings, capacity, log.add)
+        trainer = training.Trainer(settings, splits, capacity, log.add)
         print(f"{len(missing)} of {len(wanted)} trainings, {trainer.cohort_size} at once")
         for line in _train(trainer, missing, started_s, args.limit_s):
             print(line, flush=True)
@@ -150,7 +151,6 @@ def settings_of(args: TableArgs) -> TrainingSettings:
     settings = replace(
         recipe.settings,
         model=model_source(args.model or recipe.model),
-        data=data_source(args.data or recipe.data),
         **rows,
     )
     if args.tiny:
@@ -193,8 +193,12 @@ def _ordered(grid: Grid) -> list[Configuration]:
     return sorted(configurations, key=lambda one: not low <= one.learning_rate <= high)
 
 
-def _check(args: TableArgs, settings: TrainingSettings) -> None:
-    """What can be wrong before a GPU is used.
+def _data(args: TableArgs) -> str | None:
+    return data_source(args.data or samsum(args.tiny).data)
+
+
+def _checked_rows(args: TableArgs, settings: TrainingSettings) -> Splits:
+    """The rows, once all is checked that can be wrong before a GPU is used.
 
     Raises:
         SweepAborted: the model or the data is not there, or the table cannot be written.
@@ -202,7 +206,7 @@ def _check(args: TableArgs, settings: TrainingSettings) -> None:
     read_model_facts(settings.model)
     if Path(settings.model).is_dir():
         check_model_folder(Path(settings.model))
-    TASKS[settings.task](settings.task_options).load(settings.data)
+    splits = TASKS["samsum"](TaskOptions()).load(_data(args))
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.with_suffix(".log.jsonl").open("a").close()
@@ -210,10 +214,12 @@ def _check(args: TableArgs, settings: TrainingSettings) -> None:
         raise SweepAborted(
             f"{args.out} cannot be written: {refused.strerror}", "give another --out"
         ) from None
+    return splits
 
 
-def _origin(settings: TrainingSettings, gpu: str) -> Origin:
-    values = asdict(settings) | {"model": Path(settings.model).name}
-    values["data"] = None if settings.data is None else Path(settings.data).name
-    del values["seed"]
+def _origin(args: TableArgs, settings: TrainingSettings, gpu: str) -> Origin:
+    data = _data(args)
+    values = asdict(settings) | {"task": "samsum", "model": Path(settings.model).name}
+    values["data"] = None if data is None else Path(data).name
+    del values["seed"], values["rows_dir"]
     return Origin(settings=json.loads(json.dumps(values)), gpu=gpu, torch=version("torch"))

@@ -11,7 +11,7 @@ from tests.benchmarks.search_quality.grid import Configuration
 from tests.benchmarks.search_quality.measurements import Measurement
 from trainables.config import TrainingSettings, TrialConfig
 from trainables.data.eval_rows import rung_rows
-from trainables.data.tasks import TASKS
+from trainables.data.rows import Splits
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_tokenizer
 from trainables.packing.evaluation.evaluator import PackEvaluator
@@ -57,15 +57,17 @@ class Trainer:
 
     Args:
         settings: of every training, but for the seed.
+        splits: the rows of all.
         capacity: sizes of the pack.
         take: is told every measurement as soon as it is made.
     """
 
-    def __init__(self, settings: TrainingSettings, capacity: Capacity, take: Take) -> None:
+    def __init__(
+        self, settings: TrainingSettings, splits: Splits, capacity: Capacity, take: Take
+    ) -> None:
         self._settings = settings
         self._take = take
         tokenizer = load_tokenizer(settings.model)
-        splits = TASKS[settings.task](settings.task_options).load(settings.data)
         self._examples = encode_training_rows(
             tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
         )

@@ -97,13 +97,14 @@ while seen < 30:
     for name in os.listdir(folder):
         if name.startswith("."):
             continue
-        if not os.path.isfile(os.path.join(folder, name, "sweep.json")):
-            sys.exit(f"{name} has no sweep.json")
+        for file in ("sweep.json", "rows/train.parquet", "rows/splits.json"):
+            if not os.path.isfile(os.path.join(folder, name, file)):
+                sys.exit(f"{name} has no {file}")
     seen = sum(not name.startswith(".") for name in os.listdir(folder))
 """
 
 
-def test_run_folder_is_never_seen_without_its_record(
+def test_run_folder_is_never_seen_without_its_record_and_rows(
     config: SweepConfig, found: Preflight, tmp_path: Path
 ) -> None:
     (tmp_path / "runs").mkdir()
@@ -112,8 +113,11 @@ def test_run_folder_is_never_seen_without_its_record(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
+    few = replace(found.splits, train=found.splits.train[:9])
     for number in range(30):
-        sweep_json._create(RunPaths.of(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000})
+        sweep_json._create(
+            RunPaths.of(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000}, few
+        )
     _, complaint = watcher.communicate(timeout=60)
     assert (watcher.returncode, complaint) == (0, "")
 
@@ -366,7 +370,7 @@ def test_recipe_with_a_fixed_name_resumes_by_it(
         "from dataclasses import replace\nfrom sweeps.recipes import samsum\n"
         "def recipe(is_tiny):\n    return replace(samsum(is_tiny), name='mine')\n"
     )
-    begin(config, found)
+    begin(replace(config, recipe="mine.py"), found)
     for flags in ([], ["--name", "mine"], ["--name=mine"]):
         ended = call("sweeps.run", "mine.py", "--tiny", "--resume", *flags, "--dry-run")
         assert ended.code == 0, ended.stderr

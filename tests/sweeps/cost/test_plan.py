@@ -22,9 +22,7 @@ def config() -> SweepConfig:
 @pytest.fixture(scope="module")
 def found(config: SweepConfig) -> Preflight:
     task = TASKS[config.task](config.task_options)
-    return Preflight(
-        task, task.load(config.settings.data), read_model_facts(config.model), "offline"
-    )
+    return Preflight(task, task.load(config.data), read_model_facts(config.model), "offline")
 
 
 def sections_of(text: str) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from sweeps.tracking.progress import ProgressTable
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 
 METRIC = Metric(name="rougeLsum")
-SETTINGS = TrainingSettings(task="samsum", data=None, model="m", max_steps=40, rungs=(10, 20, 40))
+SETTINGS = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=40, rungs=(10, 20, 40))
 
 
 def make_config(number: int) -> TrialConfig:

@@ -25,7 +25,7 @@ from trainables.errors import SweepAborted
 
 METRIC = Metric(name="rougeLsum")
 SHARED = {"recipe": "samsum", "task": "samsum", "model": "Qwen/Qwen3-0.6B", "batch_size": 8}
-SETTINGS = TrainingSettings(task="samsum", data=None, model="m", max_steps=40, rungs=(10, 20, 40))
+SETTINGS = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=40, rungs=(10, 20, 40))
 
 
 @pytest.fixture(autouse=True)

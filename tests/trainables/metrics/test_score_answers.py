@@ -1,23 +1,23 @@
 """What is said of a model's answers and choices, the same for both engines."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from trainables.config import TaskOptions
+from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
-from trainables.data.tasks import TASKS
 from trainables.metrics.score_answers import score_answers, score_labels, until_stop
 from trainables.models.base_model import load_tokenizer
 from trainables.tiny import MODEL_DIR
 
 
 @pytest.fixture
-def rows(data_dir: str) -> list[Row]:
+def rows(rows_dir: Path) -> list[Row]:
     """All validation rows."""
-    return list(TASKS["samsum"](TaskOptions()).load(data_dir).validation)
+    return list(read_rows(rows_dir).validation)
 
 
 def test_answers_are_scored_as_text(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> None:

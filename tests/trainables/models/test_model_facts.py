@@ -135,7 +135,7 @@ def test_missing_kv_heads_and_head_dim_are_derived(tmp_path: Path) -> None:
 def test_memory_rises_with_all_that_takes_it() -> None:
     facts = read_model_facts(str(MODEL_DIR))
     params = Hyperparameters(lora_rank=8, lora_alpha=8.0, learning_rate=1e-3)
-    settings = TrainingSettings(task="t", data=None, model="m", max_steps=9, rungs=(9,))
+    settings = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=9, rungs=(9,))
     least = facts.trial_gib(params, settings)
     assert least * 2**30 > facts.body_params * 4 / 8
     assert facts.trial_gib(replace(params, lora_rank=64), settings) > least

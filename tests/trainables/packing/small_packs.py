@@ -15,7 +15,7 @@ from torch import Tensor
 
 import trainables.solo.trainer
 from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, TrialConfig
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.masks import Dropout, keep_mask, module_key
@@ -36,7 +36,7 @@ Plan = dict[int, Callable[[Pack], object]]
 
 def examples_of(settings: TrainingSettings) -> list[Example]:
     """The training rows as solo encodes them."""
-    rows = TASKS[settings.task](settings.task_options).load(settings.data).train
+    rows = read_rows(settings.rows_dir).train
     tokenizer = load_tokenizer(settings.model)
     limits = settings.max_length_tokens, settings.max_new_tokens
     return encode_training_rows(tokenizer, rows, *limits)

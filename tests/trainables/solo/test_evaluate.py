@@ -1,12 +1,14 @@
 """Greedy answers and the loss of the true targets."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from trainables.config import TaskOptions, TrainingSettings
+from trainables.config import TrainingSettings
+from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
-from trainables.data.tasks import TASKS
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
 from trainables.solo.evaluate import eval_loss, evaluate, generate, pad_left
@@ -19,9 +21,9 @@ def base(model_dir: str) -> PreTrainedModel:
 
 
 @pytest.fixture
-def rows(data_dir: str) -> list[Row]:
+def rows(rows_dir: Path) -> list[Row]:
     """All validation rows."""
-    return list(TASKS["samsum"](TaskOptions()).load(data_dir).validation)
+    return list(read_rows(rows_dir).validation)
 
 
 def test_batching_does_not_change_the_answers(

@@ -10,13 +10,12 @@ from transformers import PreTrainedTokenizerFast
 
 from trainables.config import (
     Hyperparameters,
-    TaskOptions,
     TrainingSettings,
     TrialConfig,
     TrialReport,
 )
 from trainables.data.batches import Batches
-from trainables.data.tasks import TASKS
+from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import load_base
 from trainables.solo.trainer import new_adapter, train
@@ -66,7 +65,7 @@ def plain_losses(
     settings: TrainingSettings, params: Hyperparameters, tokenizer: PreTrainedTokenizerFast
 ) -> list[float]:
     """The loss of each step, from a loop of torch and PEFT alone, one row at a time."""
-    rows = TASKS["samsum"](TaskOptions()).load(settings.data).train
+    rows = read_rows(settings.rows_dir).train
     examples = encode_training_rows(tokenizer, rows, 192, 8)
     batches = Batches(examples, settings)
     base = load_base(settings.model, "float32")

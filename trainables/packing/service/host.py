@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.data.eval_rows import fixed_slice, rung_rows
+from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring, Splits
-from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import device, load_base, load_tokenizer
@@ -168,12 +168,11 @@ class PackHost:
         """Read the rows and the base once, for all trials."""
         reset_peak()
         settings = self._settings
-        task = TASKS[settings.task](settings.task_options)
         tokenizer = load_tokenizer(settings.model)  # transformers loads its parts in one thread
         with ThreadPoolExecutor(2) as pool:  # what these two import has no module in common
             loading = pool.submit(new_pack, settings, self._capacity)
             metrics = pool.submit(load_metrics)
-            splits = task.load(settings.data)
+            splits = read_rows(settings.rows_dir)
             examples = encode_training_rows(
                 tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
             )

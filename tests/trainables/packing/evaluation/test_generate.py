@@ -45,8 +45,7 @@ from trainables.solo import evaluate
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 SETTINGS = TrainingSettings(
-    task="samsum",
-    data=str(SAMSUM_DIR),
+    rows_dir=Path("/none"),
     model=str(MODEL_DIR),
     max_steps=1,
     rungs=(1,),
@@ -104,7 +103,7 @@ class Case:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("adapters")
     tokenizer = load_tokenizer(SETTINGS.model)
-    rows = list(TASKS["samsum"](TaskOptions()).load(SETTINGS.data).validation)[:12]
+    rows = list(TASKS["samsum"](TaskOptions()).load(str(SAMSUM_DIR)).validation)[:12]
     examples = encode_rows(tokenizer, rows, 200)
     pack = random_pack(examples, folder)
     base = load_base(SETTINGS.model, "float32")

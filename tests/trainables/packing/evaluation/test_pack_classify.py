@@ -1,6 +1,7 @@
 """Likelihoods of labels: packed against transformers on stock PEFT, and against plain sums."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,9 +44,9 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case(model_dir: str, data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(model_dir: str, rows_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("adapters")
-    settings = settings_of(model_dir, data_dir)
+    settings = settings_of(model_dir, rows_dir)
     examples = encode_rows(load_tokenizer(model_dir), ROWS, 100)
     pack = new_pack(settings, 3)
     torch.manual_seed(5)
@@ -60,9 +61,9 @@ def case(model_dir: str, data_dir: str, tmp_path_factory: pytest.TempPathFactory
     return Case(pack, peft)
 
 
-def settings_of(model_dir: str, data_dir: str) -> TrainingSettings:
+def settings_of(model_dir: str, rows_dir: Path) -> TrainingSettings:
     return TrainingSettings(
-        task="samsum", data=data_dir, model=model_dir, max_steps=1, rungs=(1,),
+        rows_dir=rows_dir, model=model_dir, max_steps=1, rungs=(1,),
         max_length_tokens=128, eval_batch_size=3, max_new_tokens=8, compute_dtype="float32",
     )  # fmt: skip
 
@@ -115,9 +116,9 @@ def test_packed_log_probs_are_those_of_each_label_alone(
 
 
 def test_slots_are_scored_as_transformers_scores_each(
-    case: Case, model_dir: str, data_dir: str
+    case: Case, model_dir: str, rows_dir: Path
 ) -> None:
-    settings = settings_of(model_dir, data_dir)
+    settings = settings_of(model_dir, rows_dir)
     tokenizer = load_tokenizer(model_dir)
     examples = encode_rows(tokenizer, ROWS, prompt_limit(128, 8))
     found = evaluate_slots(
@@ -134,9 +135,9 @@ def test_slots_are_scored_as_transformers_scores_each(
         assert scores.row_scores == expected.row_scores
 
 
-def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, data_dir: str) -> None:
+def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, rows_dir: Path) -> None:
     settings = dataclasses.replace(
-        settings_of(model_dir, data_dir), max_steps=9, rungs=(3, 9), eval_rows=6
+        settings_of(model_dir, rows_dir), max_steps=9, rungs=(3, 9), eval_rows=6
     )
     assert rung_rows(ROWS, settings, 3) == rung_rows(ROWS, settings, 9)
     settings = dataclasses.replace(settings, low_rung_eval_rows=2)

@@ -259,10 +259,10 @@ def test_pack_that_cannot_load_again_fails_the_trial(
 
 
 def test_what_aborts_the_sweep_reaches_the_trial(start: Start, trial: TrialConfig) -> None:
-    settings = dataclasses.replace(trial.settings, data="/no/such/data")
-    pack = start(data="/no/such/data")
+    settings = dataclasses.replace(trial.settings, rows_dir=Path("/no/such/rows"))
+    pack = start(rows_dir=Path("/no/such/rows"))
     found = ended(begin(dataclasses.replace(trial, settings=settings), [pack]))
-    assert found.aborted is not None and "/no/such/data" in found.aborted.error
+    assert found.aborted is not None and "/no/such/rows" in found.aborted.error
 
 
 def test_stopped_trial_has_given_its_slot_back(start: Start, trial: TrialConfig) -> None:

@@ -1,0 +1,151 @@
+"""A resume is refused where rows or model have changed, and goes on where they are only gone."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeps.checks import preflight, sweep_json
+from sweeps.config import SweepConfig, absolute
+from sweeps.recipes import table
+from tests.sweeps.commands import call, tree, world
+from trainables.config import TaskOptions
+from trainables.tiny import MODEL_DIR
+
+FLAGS = ("table", "--tiny", "--runs-dir", "runs", "--name", "r1", "--resume", "--dry-run")
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
+        monkeypatch.delenv(name)
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> SweepConfig:
+    """A run of own rows on an own model, which has begun."""
+    write_data(range(120))
+    shutil.copytree(MODEL_DIR, "model")
+    config = absolute(
+        replace(
+            table(True), data="m.csv", model="model", name="r1", wandb="disabled",
+            task_options=TaskOptions(input="text", target="mood", kind="classify"),
+        )
+    )  # fmt: skip
+    checked = preflight.check(config, is_resumed=False)
+    with sweep_json.opened(config, checked, is_resumed=False):
+        pass
+    return config
+
+
+def write_data(numbers: range, moods: tuple[str, ...] = ("good", "bad")) -> None:
+    lines = [f"This is the text number {n},{moods[n % len(moods)]}" for n in numbers]
+    Path("m.csv").write_text("\n".join(["text,mood", *lines]) + "\n")
+
+
+def refusal(folder: Path) -> tuple[str, str]:
+    """The resume's error and fix, once it has changed nothing."""
+    before = tree(folder)
+    told = call("sweeps.run", *FLAGS).refusal()
+    assert tree(folder) == before
+    return told
+
+
+def check_resumes(num_rows: int = 120) -> None:
+    ended = call("sweeps.run", *FLAGS)
+    assert ended.code == 0, ended.stderr
+    assert f"m.csv: {num_rows} rows" in ended.stdout
+
+
+def test_unchanged_run_is_resumed(config: SweepConfig) -> None:
+    check_resumes()
+    Path("m.csv").write_text(Path("m.csv").read_text().replace("\n", "\r\n"))
+    check_resumes()  # other bytes, the same rows
+
+
+def test_fewer_rows_are_refused_with_their_numbers(config: SweepConfig, tmp_path: Path) -> None:
+    write_data(range(60))
+    error, fix = refusal(tmp_path)
+    assert "m.csv does not give the rows that this sweep began with" in error
+    assert "train (80 rows before, 36 now)" in error
+    assert "validation (20 rows before, 12 now)" in error
+    assert "put it back" in fix and str(tmp_path / "runs" / "r1" / "rows") in fix
+    assert "another --name" in fix
+
+
+def test_as_many_rows_of_other_labels_are_refused(config: SweepConfig, tmp_path: Path) -> None:
+    write_data(range(120), moods=("bad", "good"))
+    error, _ = refusal(tmp_path)
+    assert "train (80 rows before, 80 now)" in error
+
+
+def test_data_that_can_no_longer_be_read_is_refused_with_its_reason(
+    config: SweepConfig, tmp_path: Path
+) -> None:
+    Path("m.csv").write_text("words,mood\na,b\n")
+    error, fix = refusal(tmp_path)
+    assert "m.csv does not give the rows" in error and "no column 'text'" in error
+    assert "put it back" in fix
+
+
+def test_data_that_is_gone_is_no_matter(config: SweepConfig) -> None:
+    Path("m.csv").unlink()
+    check_resumes()
+
+
+def test_rows_of_the_run_that_were_changed_are_refused(config: SweepConfig, tmp_path: Path) -> None:
+    rows = tmp_path / "runs" / "r1" / "rows"
+    shutil.copy(rows / "test.parquet", rows / "validation.parquet")
+    error, fix = refusal(tmp_path)
+    assert "validation (20 rows before, 20 now)" in error and "train" not in error
+    assert str(rows) in error and "as the sweep wrote it" in fix
+    shutil.rmtree(rows)
+    assert str(rows) in refusal(tmp_path)[0]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_changed_model_is_refused_with_its_file(
+    name: str, config: SweepConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "model" / name
+    if name == "model.safetensors":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "changed"}))
+    error, fix = refusal(tmp_path)
+    assert f"the model {tmp_path / 'model'} is not what it was" in error
+    assert error.endswith(f"other contents: {name}")
+    assert "put its files back" in fix
+
+
+def test_files_beside_the_model_are_no_matter(config: SweepConfig, tmp_path: Path) -> None:
+    (tmp_path / "model" / "README.md").write_text("changed")
+    (tmp_path / "model" / "adapter_model.safetensors").write_text("changed")
+    check_resumes()
+
+
+def test_resume_by_another_recipe_is_refused(config: SweepConfig, tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    error, fix = call("sweeps.run", "samsum", *FLAGS[1:]).refusal()
+    assert error == "the sweep 'r1' is of the recipe table, not of samsum"
+    assert fix == "python -m sweeps.run table --tiny --name r1 --resume"
+    assert tree(tmp_path) == before
+
+
+def test_record_has_the_digests_of_rows_and_model(config: SweepConfig, tmp_path: Path) -> None:
+    content = json.loads((tmp_path / "runs" / "r1" / "sweep.json").read_text())
+    rows = content["digests"]["rows"]
+    assert {name: facts["num"] for name, facts in rows.items()} == {
+        "train": 80, "validation": 20, "test": 20,
+    }  # fmt: skip
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(
+        content["digests"]["model"]
+    )
