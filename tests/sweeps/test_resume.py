@@ -22,7 +22,6 @@ INTERRUPTED = "after the third report"
 """The moment at which the user presses Ctrl-C; at all others the driver is killed."""
 MOMENTS: dict[str, Callable[[Events], bool]] = {
     "as soon as the log begins": lambda events: len(events) >= 1,
-    "when the first trial is proposed": lambda events: count(events, "trial_started") >= 1,
     INTERRUPTED: lambda events: count(events, "report") >= 3,
     "when the last trial has ended": lambda events: count(events, "trial_ended") >= NUM_TRIALS,
     "when a run of the finals reports": lambda events: any(
