@@ -12,6 +12,7 @@ from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity, choose, num_cores
+from trainables.packing.sizing.memory_model import predict_solo_gib
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
@@ -154,6 +155,6 @@ def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_
     if hardware.gpu_gib is None:
         return 1
     process_gib = 1.0  # a CUDA context with its libraries, beside what torch allocates
-    trial_gib = model.trial_gib(largest_point(config), config.settings)
+    trial_gib = predict_solo_gib(model, largest_point(config), config.settings)
     num_fitting = int(0.9 * hardware.gpu_gib / (trial_gib + process_gib))
     return max(1, min(MAX_AUTO_SLOTS, hardware.num_cpus // num_gpus - 1, num_fitting))

@@ -9,6 +9,7 @@ from sweeps.cost.allocation import Allocation, Hardware, allocate_slots, largest
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
+from trainables.packing.sizing.memory_model import predict_solo_gib
 
 _ENGINES: dict[Engine, str] = {
     "packed": "packed: the trials of a GPU train together over one base",
@@ -79,7 +80,7 @@ def _memory(config: SweepConfig, found: Preflight, allocation: Allocation) -> st
     largest = largest_point(config)
     capacity = allocation.capacity
     if capacity is None:
-        needed_gib = found.model.trial_gib(largest, config.settings)
+        needed_gib = predict_solo_gib(found.model, largest, config.settings)
         return (
             f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
             f"{config.max_length_tokens} tokens)"

@@ -1,18 +1,17 @@
-"""What a model's config.json tells before anything is loaded: kind, size, memory. No torch."""
+"""What a model's config.json tells before anything is loaded: type, shapes, sizes. No torch."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.config import Hyperparameters, TrainingSettings
+from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 
 MODEL_TYPES = ("qwen2", "qwen3")
 """model_type values whose decoder blocks have the seven linear layers of LINEAR_LAYERS."""
-
-_GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +33,23 @@ class ModelFacts:
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of each linear layer of a block, by name."""
+        """(features out, features in) of each linear layer of a block, as its weight has them."""
         hidden, wide = self.hidden_size, self.intermediate_size
-        heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return {
-            "q_proj": (hidden, heads),
-            "k_proj": (hidden, kv),
-            "v_proj": (hidden, kv),
-            "o_proj": (heads, hidden),
-            "gate_proj": (hidden, wide),
-            "up_proj": (hidden, wide),
-            "down_proj": (wide, hidden),
+            "q_proj": (q, hidden),
+            "k_proj": (kv, hidden),
+            "v_proj": (kv, hidden),
+            "o_proj": (hidden, q),
+            "gate_proj": (wide, hidden),
+            "up_proj": (wide, hidden),
+            "down_proj": (hidden, wide),
         }
 
     @property
     def body_params(self) -> int:
         """Weights of the linear layers of all blocks: what NF4 quantises."""
-        return self.num_layers * sum(i * o for i, o in self.linear_shapes.values())
+        return self.num_layers * sum(out * into for out, into in self.linear_shapes.values())
 
     @property
     def num_params(self) -> int:
@@ -60,28 +59,7 @@ class ModelFacts:
     def lora_params(self, params: Hyperparameters) -> int:
         """Trainable weights of one adapter."""
         shapes = [self.linear_shapes[name] for name in params.target_modules]
-        return self.num_layers * params.lora_rank * sum(i + o for i, o in shapes)
-
-    def trial_gib(self, params: Hyperparameters, settings: TrainingSettings) -> float:
-        """Rough peak memory of one solo trial, in GiB; an upper estimate at the longest rows.
-
-        NF4 with double quantisation takes 4.127 bits a weight (arXiv 2305.14314, section 3);
-        an adapter takes 16 bytes a weight in fp32 (weight, gradient, two AdamW moments). The
-        activations kept for the backward pass are counted as 2 bytes x (14 hidden + 5
-        intermediate + 4 attention widths) a token and layer, the logits as 10 bytes (bf16 value,
-        fp32 copy and gradient) a token and word.
-        """
-        tokens = settings.micro_batch_size * settings.max_length_tokens
-        base = self.body_params * 4.127 / 8 + 2 * (self.num_params - self.body_params)
-        adapter = 16 * self.lora_params(params)
-        widths = (
-            14 * self.hidden_size
-            + 5 * self.intermediate_size
-            + 4 * (self.num_heads + self.num_kv_heads) * self.head_dim
-        )
-        activations = 2 * tokens * widths * self.num_layers
-        logits = 10 * tokens * self.vocab_size
-        return (base + adapter + activations + logits) / _GIB
+        return self.num_layers * params.lora_rank * sum(out + into for out, into in shapes)
 
 
 def read_model_facts(model: str) -> ModelFacts:
@@ -93,7 +71,7 @@ def read_model_facts(model: str) -> ModelFacts:
     config = _config_json(model)
     try:
         _check_kind(model, config)
-        return _facts(config)
+        return facts_of(config)
     except KeyError as missing:
         raise SweepAborted(
             f"the config.json of {model} has no {missing}", "download the model again"
@@ -121,7 +99,8 @@ def _check_kind(model: str, config: dict[str, Any]) -> None:
         )
 
 
-def _facts(config: dict[str, Any]) -> ModelFacts:
+def facts_of(config: Mapping[str, Any]) -> ModelFacts:
+    """The facts of a config.json, or of what a transformers config's to_dict gives."""
     heads = int(config["num_attention_heads"])
     return ModelFacts(
         kind=str(config["model_type"]),
@@ -137,7 +116,7 @@ def _facts(config: dict[str, Any]) -> ModelFacts:
     )
 
 
-def _has_sliding_attention(config: dict[str, Any]) -> bool:
+def _has_sliding_attention(config: Mapping[str, Any]) -> bool:
     """As transformers' Qwen2Config and Qwen3Config fill layer_types where it is not given."""
     layer_types = config.get("layer_types")
     if layer_types is not None:

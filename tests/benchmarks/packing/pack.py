@@ -14,9 +14,9 @@ from trainables.models.base_model import device, load_base
 from trainables.models.memory import free_memory
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, rounded_up
+from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, round_up_to_bucket
 from trainables.packing.sizing.capacity import Capacity, choose
-from trainables.packing.sizing.peak_bytes import predict
+from trainables.packing.sizing.memory_model import predict_pack
 
 
 def pack_row(job: Job) -> Row:
@@ -120,7 +120,7 @@ def _predicted_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
     """The peak that the largest of the passes should have; nothing is evaluated."""
     settings = job.settings
     tokens, labels = largest_pass(batches, settings.max_steps, job.num_trials, capacity.max_tokens)
-    return predict(
+    return predict_pack(
         read_model_facts(settings.model),
         settings,
         num_slots=capacity.num_slots,
@@ -129,7 +129,7 @@ def _predicted_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
         eval_tokens=0,
         is_dequantised=capacity.is_dequantised,
         is_checkpointed=capacity.is_checkpointed,
-        num_labels=rounded_up(labels, BLOCK_TOKENS),
+        num_labels=round_up_to_bucket(labels, BLOCK_TOKENS),
     ).total_gib
 
 

@@ -12,6 +12,7 @@ from sweeps.cost.allocation import largest_point
 from sweeps.recipes import samsum
 from trainables.data.tasks import TASKS
 from trainables.models.model_facts import read_model_facts
+from trainables.packing.sizing.memory_model import predict_solo_gib
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_memory_is_that_of_the_largest_rank(config: SweepConfig, found: Prefligh
     largest = largest_point(config)
     assert largest.lora_rank == max(config.space.lora_ranks) == 64
     said = sections_of(plan.describe(config, found))["memory"][0]
-    assert f"{found.model.trial_gib(largest, config.settings):.1f} GiB" in said
+    assert f"{predict_solo_gib(found.model, largest, config.settings):.1f} GiB" in said
     assert "rank 64" in said
 
 

@@ -1,7 +1,6 @@
 """Sizes told from config.json are those of the real models and of PEFT's adapters."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -9,10 +8,9 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings
+from trainables.config import LINEAR_LAYERS, Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
-from trainables.tiny import MODEL_DIR
 
 SHAPES = {
     "qwen3": {
@@ -102,7 +100,7 @@ def test_linear_shapes_are_those_of_the_real_model(name: str, tmp_path: Path) ->
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and "lm_head" not in path:
             layer = path.rpartition(".")[2]
-            assert (module.in_features, module.out_features) == shapes[layer]
+            assert tuple(module.weight.shape) == shapes[layer]
 
 
 @pytest.mark.parametrize("rank", [1, 8, 64])
@@ -130,21 +128,6 @@ def test_missing_kv_heads_and_head_dim_are_derived(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(content))
     facts = read_model_facts(str(tmp_path))
     assert (facts.num_kv_heads, facts.head_dim) == (4, 16)
-
-
-def test_memory_rises_with_all_that_takes_it() -> None:
-    facts = read_model_facts(str(MODEL_DIR))
-    params = Hyperparameters(lora_rank=8, lora_alpha=8.0, learning_rate=1e-3)
-    settings = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=9, rungs=(9,))
-    least = facts.trial_gib(params, settings)
-    assert least * 2**30 > facts.body_params * 4 / 8
-    assert facts.trial_gib(replace(params, lora_rank=64), settings) > least
-    assert facts.trial_gib(params, replace(settings, max_length_tokens=2048)) > least
-    smaller = replace(settings, batch_size=8, micro_batch_size=2)
-    assert facts.trial_gib(params, smaller) < least
-    one_more = facts.trial_gib(replace(params, lora_rank=9), settings) - least
-    extra = facts.lora_params(replace(params, lora_rank=9)) - facts.lora_params(params)
-    assert one_more * 2**30 == pytest.approx(16 * extra, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "qwen2_vl", None])

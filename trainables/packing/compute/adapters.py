@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from trainables.config import LINEAR_LAYERS
+from trainables.models.model_facts import facts_of
 from trainables.packing.compute.lora import LoraGroup
 from trainables.packing.compute.masks import module_key
 
@@ -55,15 +56,15 @@ class Adapters:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.max_rank = max_rank
-        sizes = linear_sizes(config)
-        self._blocks = _layout(sizes, config.num_hidden_layers, max_rank)
+        shapes = facts_of(config.to_dict()).linear_shapes
+        self._blocks = _layout(shapes, config.num_hidden_layers, max_rank)
         num_params = self._blocks[-1].start + self._blocks[-1].rows * self._blocks[-1].columns
         self.params_KP = torch.zeros(num_slots, num_params, device=device, dtype=dtype)
         self.grads_KP = torch.zeros_like(self.params_KP)
         self.scaling_K7 = torch.zeros(num_slots, len(LINEAR_LAYERS), device=device, dtype=dtype)
         starts = {block.name: block.start for block in self._blocks}
         self.layers = [
-            tuple(self._group(layer, names, starts, sizes) for names in GROUPS)
+            tuple(self._group(layer, names, starts, shapes) for names in GROUPS)
             for layer in range(config.num_hidden_layers)
         ]
 
@@ -85,15 +86,15 @@ class Adapters:
         layer: int,
         names: tuple[str, ...],
         starts: dict[str, int],
-        sizes: dict[str, tuple[int, int]],
+        shapes: dict[str, tuple[int, int]],
     ) -> LoraGroup:
-        num_features = sizes[names[0]][1]
+        num_features = shapes[names[0]][1]
         first = LINEAR_LAYERS.index(names[0])
         assert LINEAR_LAYERS[first : first + len(names)] == names
         start = starts[peft_name(layer, names[0], "A")]
         starts_b = [starts[peft_name(layer, name, "B")] for name in names]
         shape_a = (len(names), self.max_rank, num_features)
-        shapes_b = [(sizes[name][0], self.max_rank) for name in names]
+        shapes_b = [(shapes[name][0], self.max_rank) for name in names]
         number = layer * len(LINEAR_LAYERS) + first
         keys = [module_key(number + index) for index in range(len(names))]
         weights, grads = self.params_KP, self.grads_KP
@@ -107,30 +108,13 @@ class Adapters:
         )
 
 
-def linear_sizes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
-    """(features out, features in) of every linear layer of a block."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    q_size = config.num_attention_heads * head_dim
-    kv_size = config.num_key_value_heads * head_dim
-    return {
-        "q_proj": (q_size, hidden),
-        "k_proj": (kv_size, hidden),
-        "v_proj": (kv_size, hidden),
-        "o_proj": (hidden, q_size),
-        "gate_proj": (inner, hidden),
-        "up_proj": (inner, hidden),
-        "down_proj": (hidden, inner),
-    }
-
-
 def peft_name(layer: int, module: str, matrix: str) -> str:
     """The name of a LoRA matrix in PEFT's files."""
     part = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "self_attn"
     return f"base_model.model.model.layers.{layer}.{part}.{module}.lora_{matrix}.weight"
 
 
-def _layout(sizes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> list[_Block]:
+def _layout(shapes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> list[_Block]:
     """All blocks of a slot; the A matrices of modules that share an input are neighbours."""
     blocks: list[_Block] = []
     start = 0
@@ -138,7 +122,7 @@ def _layout(sizes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> li
         for names in GROUPS:
             for matrix in "AB":
                 for module in names:
-                    out, into = sizes[module]
+                    out, into = shapes[module]
                     rows, columns = (rank, into) if matrix == "A" else (out, rank)
                     name = peft_name(layer, module, matrix)
                     blocks.append(_Block(name, module, start, rows, columns, matrix == "A"))

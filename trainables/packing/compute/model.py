@@ -21,9 +21,7 @@ from trainables.packing.compute.attention import attention
 from trainables.packing.compute.elementwise import Norms, rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
 from trainables.packing.compute.packed_batch import PackedInputs
-
-CHUNK_LABELS = 2048
-"""Positions whose logits are held together: 2048 * 151936 float32 logits are 1.2 GiB."""
+from trainables.packing.compute.pass_shapes import CHUNK_LABELS
 
 
 class Elementwise(NamedTuple):

@@ -23,7 +23,7 @@ from trainables.packing.compute.pass_shapes import (
     Rounding,
     Shape,
     round_up,
-    rounded_up,
+    round_up_to_bucket,
 )
 
 NO_SLOT = -1
@@ -135,12 +135,12 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
         longest = (longest_row, max(tokens.values()))
         return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
     recurs = rounding == "recurring"
-    rounded = (rounded_up if recurs else round_up)(num_tokens, BLOCK_TOKENS)
+    rounded = (round_up_to_bucket if recurs else round_up)(num_tokens, BLOCK_TOKENS)
     longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
     # What fills up the tokens is read as rows too, so that every token holds a finite number.
     num_rows += -(-(rounded - num_tokens) // longest_row)
     if recurs:
-        num_rows = rounded_up(num_rows, ROWS_MULTIPLE)
+        num_rows = round_up_to_bucket(num_rows, ROWS_MULTIPLE)
         shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
         num_labels = next(count for count in shares if count >= num_labels)
     return Shape(

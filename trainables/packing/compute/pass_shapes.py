@@ -22,6 +22,13 @@ ROWS_MULTIPLE, LEAST_LENGTH = 8, 256
 """What attention computes for nothing grows with both: a row more costs as much as 128 tokens."""
 MOST_TOKENS, MOST_ROWS, MOST_LABELS = 1.25, 1.5, 2.0
 """How much larger a pass may be made to have a shape that was captured before."""
+CHUNK_LABELS = 2048
+"""Positions whose logits are held together: 2048 * 151936 float32 logits are 1.2 GiB."""
+PROMPT_TOKENS = 1 << 16
+"""Tokens that are computed together while prompts are read, whatever the cache can hold: as many as
+in a training step of 16 slots, 8 rows and 512 tokens."""
+TOKENS_MULTIPLE = 64
+"""Positions of the cache's rows are a multiple of it, for few shapes."""
 PATIENCE = 8
 """Passes of one shape that are filled up to a larger one which is captured. Capturing takes as long
 as dozens of passes of a small model, and as trials come and go most shapes are met a few times: of
@@ -87,7 +94,7 @@ def round_up(count: int, multiple: int) -> int:
     return max(1, -(-count // multiple)) * multiple
 
 
-def rounded_up(count: int, least_step: int) -> int:
+def round_up_to_bucket(count: int, least_step: int) -> int:
     """One of a few sizes, STEPS_AN_OCTAVE of them between two powers of two."""
     step = max(least_step, (1 << (count.bit_length() - 1)) // STEPS_AN_OCTAVE)
     return round_up(count, step)

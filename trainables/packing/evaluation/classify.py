@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
-from trainables.packing.compute.model import CHUNK_LABELS
-from trainables.packing.compute.pass_shapes import round_up
-from trainables.packing.evaluation.generate import PROMPT_TOKENS, TOKENS_MULTIPLE, batches, padded
+from trainables.packing.compute.pass_shapes import (
+    CHUNK_LABELS,
+    PROMPT_TOKENS,
+    TOKENS_MULTIPLE,
+    round_up,
+)
+from trainables.packing.evaluation.generate import batches, padded
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 

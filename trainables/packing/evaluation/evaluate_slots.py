@@ -15,13 +15,9 @@ from trainables.data.tokens import Example, encode_targets
 from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.score_answers import score_answers, score_labels, stop_ids
 from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.pass_shapes import PROMPT_TOKENS
 from trainables.packing.evaluation.classify import label_log_probs
-from trainables.packing.evaluation.generate import (
-    PROMPT_TOKENS,
-    answers_and_losses,
-    batches,
-    padded,
-)
+from trainables.packing.evaluation.generate import answers_and_losses, batches, padded
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
 

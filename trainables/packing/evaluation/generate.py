@@ -12,20 +12,15 @@ from torch import Tensor
 from trainables.data.tokens import Example
 from trainables.metrics.score_answers import until_stop
 from trainables.packing.compute.model import PackedModel
-from trainables.packing.compute.pass_shapes import round_up
+from trainables.packing.compute.pass_shapes import PROMPT_TOKENS, TOKENS_MULTIPLE, round_up
 from trainables.packing.compute.transfer import copy_to_device
 from trainables.packing.evaluation.decode import Batch, decode, is_stop
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
 
-TOKENS_MULTIPLE = 64
-"""Positions of the cache's rows are a multiple of it, for few shapes."""
 READ_MULTIPLE = 8
 """Rows that are read together are padded to a multiple of it, for aligned loads."""
-PROMPT_TOKENS = 1 << 16
-"""Tokens that are computed together while rows are read, whatever the cache can hold: as many as in
-a training step of 16 slots, 8 rows and 512 tokens."""
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trainables.data.tokens import Example
-from trainables.packing.compute.model import CHUNK_LABELS
+from trainables.packing.compute.pass_shapes import CHUNK_LABELS
 from trainables.packing.compute.transfer import copy_to_device
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 

@@ -12,7 +12,12 @@ from typing import Any
 from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
-from trainables.packing.sizing.peak_bytes import PeakBytes, eval_positions, power_of_two, predict
+from trainables.packing.sizing.memory_model import (
+    PeakBytes,
+    eval_positions,
+    power_of_two,
+    predict_pack,
+)
 
 MOST_SLOTS = 64
 """Trials of one pack unless more are asked for; Optuna learns little from more at once."""
@@ -212,7 +217,7 @@ def _step_tokens(settings: TrainingOptions, num_slots: int) -> int:
 
 
 def _parts(facts: ModelFacts, settings: TrainingOptions, capacity: Capacity) -> PeakBytes:
-    return predict(
+    return predict_pack(
         facts,
         settings,
         num_slots=capacity.num_slots,

@@ -10,7 +10,7 @@ from trainables.packing.compute.pass_shapes import (
     STEPS_AN_OCTAVE,
     Shape,
     ShapeChoice,
-    rounded_up,
+    round_up_to_bucket,
 )
 
 
@@ -20,7 +20,7 @@ def shape(num_tokens: int, num_rows: int = 8, num_labels: int = 64, longest: int
 
 @given(st.integers(1, 100_000))
 def test_a_pass_holds_its_tokens_and_few_more(num_tokens: int) -> None:
-    padded_tokens = rounded_up(num_tokens, BLOCK_TOKENS)
+    padded_tokens = round_up_to_bucket(num_tokens, BLOCK_TOKENS)
     assert num_tokens <= padded_tokens <= num_tokens * (1 + 1 / STEPS_AN_OCTAVE) + BLOCK_TOKENS
 
 

@@ -13,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from trainables.config import TrainingOptions
+from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.packing.compute import model
 from trainables.packing.compute.adapters import Adapters
-from trainables.packing.evaluation import generate
 from trainables.packing.sizing.capacity import (
     BUSY_TOKENS,
     MOST_TOKENS,
@@ -28,13 +26,11 @@ from trainables.packing.sizing.capacity import (
     choose,
     cpu_threads,
 )
-from trainables.packing.sizing.peak_bytes import (
-    CHUNK_LABELS,
-    PROMPT_TOKENS,
-    TOKENS_MULTIPLE,
+from trainables.packing.sizing.memory_model import (
     PeakBytes,
     eval_positions,
-    predict,
+    predict_pack,
+    predict_solo_gib,
 )
 from trainables.tiny import MODEL_DIR
 
@@ -60,7 +56,7 @@ def parts(
     settings: TrainingOptions = OPTIONS,
     is_nf4_kept: bool = False,
 ) -> PeakBytes:
-    return predict(
+    return predict_pack(
         facts,
         settings,
         num_slots=capacity.num_slots,
@@ -106,12 +102,6 @@ def test_adapters_are_as_large_as_the_packs(base: PreTrainedModel) -> None:
     three = Capacity(num_slots=3, max_rank=16, max_tokens=64, eval_tokens=0, is_dequantised=True,
                      predicted_gib=0.0)  # fmt: skip
     assert parts(facts, three).adapters == 4 * held.params_KP.numel() * 4
-
-
-def test_sizes_are_those_of_the_code() -> None:
-    assert CHUNK_LABELS == model.CHUNK_LABELS
-    assert PROMPT_TOKENS == generate.PROMPT_TOKENS
-    assert TOKENS_MULTIPLE == generate.TOKENS_MULTIPLE
 
 
 def test_memory_rises_with_each_size_of_a_pack() -> None:
@@ -261,3 +251,21 @@ def test_pack_on_cpus_has_a_thread_for_each_core_that_it_may_use() -> None:
     finally:
         os.sched_setaffinity(0, cores)
     assert cpu_threads()["OMP_NUM_THREADS"] == str(len(cores))
+
+
+def test_memory_of_a_solo_trial_rises_with_all_that_takes_it() -> None:
+    facts = read_model_facts(str(MODEL_DIR))
+    params = Hyperparameters(lora_rank=8, lora_alpha=8.0, learning_rate=1e-3)
+    settings = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=9, rungs=(9,))
+    least = predict_solo_gib(facts, params, settings)
+    assert least * 2**30 > facts.body_params * 4 / 8
+    assert predict_solo_gib(facts, dataclasses.replace(params, lora_rank=64), settings) > least
+    assert (
+        predict_solo_gib(facts, params, dataclasses.replace(settings, max_length_tokens=2048))
+        > least
+    )
+    smaller = dataclasses.replace(settings, batch_size=8, micro_batch_size=2)
+    assert predict_solo_gib(facts, params, smaller) < least
+    one_more = predict_solo_gib(facts, dataclasses.replace(params, lora_rank=9), settings) - least
+    extra = facts.lora_params(dataclasses.replace(params, lora_rank=9)) - facts.lora_params(params)
+    assert one_more * 2**30 == pytest.approx(16 * extra, rel=1e-3)
