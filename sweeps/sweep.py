@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 
 from ray.actor import ActorHandle
@@ -24,35 +24,22 @@ from sweeps.cost.outlook import Outlook
 from sweeps.cost.workload import Workload
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
-from sweeps.finals.final_test import Outcome
 from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
 from sweeps.publish import summary
-from sweeps.records import trials_csv
+from sweeps.publish.best_folder import write_best
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
-from sweeps.records.trials_csv import TrialRow
+from sweeps.records.trials_csv import write_csv
 from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
 from trainables.imports import gc_disabled
-from trainables.packing.service.ledger import Ledger, Share, read_ledgers
+from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import num_cores
 from trainables.packing.sizing.pace import Pace
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Searched:
-    """What the log holds when the search and its finals have ended."""
-
-    events: Events
-    histories: list[TrialRecord]
-    """Trials and runs of the finals."""
-    shares: Mapping[str, Share]
-    """Of the GPUs' time, by trial."""
-    trials: list[TrialRow]
 
 
 def run_sweep(
@@ -91,22 +78,26 @@ def run_sweep(
                 ahead = _run_trials(sweep, parts, actors, look_ahead)
             finally:
                 parts.tracker.sweep_ended()
-                searched = _searched(sweep, allocation, actors)
-            met = finalists.last_finals(searched.events) if config.finals else None
-            verdict = _verdict(sweep, searched, met)
-            outcome = _tested(sweep, allocation, actors, searched, met, verdict)
-            if outcome is None:
-                print(summary.without_best(searched.trials), file=sys.stderr)
+                records = _collect_records(sweep, allocation, actors)
+                trials = _select_search(records)
+                write_csv(trials, sweep.metric, paths.trials_csv)
+            finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
+            verdict = _decide_finals(sweep, finals, records)
+            winner = final_test.find_winner(paths, records, sweep.metric, finals, verdict)
+            if winner is None:
+                print(summary.without_best(trials), file=sys.stderr)
                 return EXIT_NO_TRIAL
+            score = partial(pack_pool.final_scores, actors, allocation, config.settings)
+            outcome = final_test.score_on_test(config, found, paths, winner, sweep.log, score)
             ledgers = pack_pool.ledgers(actors, paths.checkpoints)
             _log_packs(sweep.log, ledgers, num_known=len(earlier))
         # The GPUs are free now.
         outcome = final_test.add_bertscore(config, found, paths, sweep.log, outcome)
-        confusion = final_test.write_best(config, found, paths, searched.trials, outcome, verdict)
+        confusion = write_best(config, found, paths, trials, outcome, verdict)
     write_summary(parts.tracker, outcome, verdict, confusion)
-    cost = _log_end(sweep, parts.load, searched, ahead, ledgers)
+    cost = _log_end(sweep, parts.load, records, ahead, ledgers)
     print(
-        summary.describe(config, paths, searched.trials, outcome, ledgers, verdict, confusion),
+        summary.describe(config, paths, trials, sweep.metric, outcome, ledgers, verdict, confusion),
         *cost,
         sep="\n",
     )
@@ -172,50 +163,39 @@ def _run_trials(
         return opening.outlook()
 
 
-def _searched(sweep: Sweep, allocation: Allocation, actors: Sequence[ActorHandle]) -> _Searched:
-    """Reads the log, and writes trials.csv; also of a sweep that was interrupted."""
-    events = read_events(sweep.paths.events)
-    histories = replay_all(events)
-    _prune(sweep.paths, histories)
-    told = pack_pool.ledgers(actors, sweep.paths.checkpoints)
-    shares = gpu_time.shares_by(allocation, histories, told)
-    trials = trials_csv.rows(replay(events), sweep.metric, shares)
-    trials_csv.write_csv(trials, sweep.paths.trials_csv)
-    return _Searched(events=events, histories=histories, shares=shares, trials=trials)
+def _collect_records(
+    sweep: Sweep, allocation: Allocation, actors: Sequence[ActorHandle]
+) -> list[TrialRecord]:
+    """All trials and runs of the finals, each with its share of the GPUs' time.
+
+    Optimizer states of ended trials serve nobody from here on, so they are deleted.
+    """
+    records = replay_all(read_events(sweep.paths.events))
+    for record in records:
+        if record.status is not None:
+            prune_to_adapter(sweep.paths.trial(record.trial_id))
+    ledgers = pack_pool.ledgers(actors, sweep.paths.checkpoints)
+    shares = gpu_time.shares_by(allocation, records, ledgers)
+    return [replace(record, share=shares.get(record.trial_id)) for record in records]
 
 
-def _prune(paths: RunPaths, histories: Sequence[TrialRecord]) -> None:
-    """Leaves the adapters of trials that have ended; their optimizers serve nobody."""
-    for history in histories:
-        if history.status is not None:
-            prune_to_adapter(paths.trial(history.trial_id))
-
-
-def _verdict(sweep: Sweep, searched: _Searched, met: Finals | None) -> Verdict | None:
+def _decide_finals(
+    sweep: Sweep, finals: Finals | None, records: Sequence[TrialRecord]
+) -> Verdict | None:
     """What the finals came to, also as files and in trials.csv; None without finals."""
     verdict = None
-    if met is not None:
-        verdict = verdicts.decide(sweep.config, sweep.paths, met, searched.histories, sweep.metric)
-        verdicts.write(verdict, sweep.paths, searched.histories, searched.shares)
-        sweep_json.add(sweep.paths, finals=verdicts.in_short(verdict))
-    trials_csv.write_csv(searched.trials, sweep.paths.trials_csv, verdicts.columns(verdict))
+    if finals is not None:
+        verdict = verdicts.decide(sweep.config, sweep.paths, finals, records, sweep.metric)
+        verdicts.write(verdict, sweep.paths)
+        sweep_json.add(sweep.paths, finals=verdicts.summarize(verdict))
+    columns = verdicts.make_columns(verdict)
+    write_csv(_select_search(records), sweep.metric, sweep.paths.trials_csv, columns)
     return verdict
 
 
-def _tested(
-    sweep: Sweep,
-    allocation: Allocation,
-    actors: Sequence[ActorHandle],
-    searched: _Searched,
-    met: Finals | None,
-    verdict: Verdict | None,
-) -> Outcome | None:
-    """The one look at test, for the winner; None if no trial came to an end."""
-    winner = final_test.find_winner(sweep.paths, searched.histories, searched.trials, met, verdict)
-    if winner is None:
-        return None
-    score = partial(pack_pool.final_scores, actors, allocation, sweep.config.settings)
-    return final_test.final_scores(sweep.config, sweep.found, sweep.paths, winner, sweep.log, score)
+def _select_search(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The search's trials, without the runs of the finals."""
+    return [record for record in records if record.final_of is None]
 
 
 def _log_packs(log: EventLog, ledgers: Sequence[Ledger], num_known: int) -> None:
@@ -226,10 +206,15 @@ def _log_packs(log: EventLog, ledgers: Sequence[Ledger], num_known: int) -> None
 
 
 def _log_end(
-    sweep: Sweep, load: Workload, searched: _Searched, ahead: Outlook, ledgers: Sequence[Ledger]
+    sweep: Sweep,
+    load: Workload,
+    records: Sequence[TrialRecord],
+    ahead: Outlook,
+    ledgers: Sequence[Ledger],
 ) -> list[str]:
     """Logs what the sweep took, beside what was predicted; the same in words."""
-    spent = gpu_time.account(searched.histories, ledgers, searched.shares, load, ahead.pace)
+    shares = {record.trial_id: record.share for record in records if record.share is not None}
+    spent = gpu_time.account(records, ledgers, shares, load, ahead.pace)
     actual = outlook.actual_fields(ahead, ledgers)
     sweep.log.append(
         "sweep_ended",

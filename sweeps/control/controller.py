@@ -275,7 +275,7 @@ class TrialController:
         if self._finals is not None or self._num_search_left > 0:
             return
         events = read_events(self._paths.events)
-        found = finalists.choose(self._config, replay(events), self._metric)
+        found = finalists.choose_finals(self._config, replay(events), self._metric)
         if found is None:
             return
         if found != finalists.last_finals(events):

@@ -1,26 +1,20 @@
-"""The end of a sweep: the winner is tested once, and best/ is written."""
+"""The one look at test: which adapters are scored, and what they reach."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from sweeps.checks import preflight
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
-from sweeps.export import write_best as write_best_folder
 from sweeps.finals import bertscore, predictions
 from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
-from sweeps.publish.model_card import CardFacts
-from sweeps.records import trials_csv
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import TrialRow
+from sweeps.records.trials_csv import find_best
 from trainables.checkpoint import checkpoint_folder
-from trainables.config import Hyperparameters
-from trainables.metrics.classification import Confusion
+from trainables.config import Metric
 from trainables.metrics.eval_result import EvalResult
 
 Scores = dict[str, dict[str, float]]
@@ -29,22 +23,20 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Winner:
-    """The configuration that won, and the one of its runs whose adapter is kept."""
+    """The run whose adapter goes into best/, and what is tested beside it."""
 
-    trial_id: str
-    """The search's trial."""
-    run_id: str
-    """The run in best/: trial_id itself, or a run of the finals."""
-    params: Hyperparameters
-    seed: int | None = None
-    """Of the run in best/; None is the sweep's."""
-    validation: dict[str, float]
-    """Metrics of the run at its last report."""
+    run: TrialRecord
+    """The best run of the winning configuration: a trial of the search, or a run of the finals."""
     tested: dict[str, Path]
-    """Adapters that test is looked at with, by run: the kept one, the winner's other seeds, and the
+    """Adapters that are scored on test, by run: the kept one, the winner's other seeds, and the
     baseline's."""
     baseline: str | None = None
     """The best start point's run at the full budget, if it is there."""
+
+    @property
+    def trial_id(self) -> str:
+        """The search's trial that has the winning configuration."""
+        return self.run.final_of or self.run.trial_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +52,13 @@ class Outcome:
     @property
     def own_runs(self) -> list[dict[str, float]]:
         """Metrics on test of the winner's runs, the kept one among them."""
-        return [one for name, one in self.runs.items() if name != self.winner.baseline]
+        return [scores for run_id, scores in self.runs.items() if run_id != self.winner.baseline]
 
 
 def find_winner(
     paths: RunPaths,
-    histories: Sequence[TrialRecord],
-    trials: Sequence[TrialRow],
+    records: Sequence[TrialRecord],
+    metric: Metric,
     finals: Finals | None,
     verdict: Verdict | None,
 ) -> Winner | None:
@@ -74,22 +66,29 @@ def find_winner(
     came to an end.
 
     Args:
-        histories: of the search's trials and of the finals' runs.
-        trials: rows of the search's trials.
+        records: of the search's trials and of the finals' runs.
     """
-    known = {history.trial_id: history for history in histories}
     if finals is None or verdict is None or verdict.winner is None or verdict.best_run is None:
-        best = trials_csv.best(trials)
-        return None if best is None else _winner(paths, known, best.trial_id, (best.trial_id,))
-    run_ids = [run.trial_id for run in verdict.winner.completed]
-    kept = verdict.best_run.trial_id
-    ordered = (kept, *(run_id for run_id in run_ids if run_id != kept))
-    return _winner(paths, known, verdict.winner.trial_id, ordered, _baseline(finals, known))
+        best = find_best([record for record in records if record.final_of is None], metric)
+        if best is None:
+            return None
+        return Winner(run=best, tested={best.trial_id: _find_adapter(paths, best)})
+    by_id = {record.trial_id: record for record in records}
+    best_run = verdict.best_run
+    others = [run for run in verdict.winner.completed if run.trial_id != best_run.trial_id]
+    own = [best_run, *others]
+    baseline = _find_baseline(finals, by_id)
+    is_other = baseline is not None and baseline not in own
+    return Winner(
+        run=best_run,
+        tested={run.trial_id: _find_adapter(paths, run) for run in (*own, baseline) if run},
+        baseline=baseline.trial_id if baseline and is_other else None,
+    )
 
 
-def final_scores(
+def score_on_test(
     config: SweepConfig,
-    found: Preflight,
+    preflight: Preflight,
     paths: RunPaths,
     winner: Winner,
     log: EventLog,
@@ -102,115 +101,48 @@ def final_scores(
     Args:
         score: see trainables.final_test.score.
     """
+    run_id = winner.run.trial_id
     for event in read_events(paths.events):
-        if event["kind"] == "final_scores" and event["trial_id"] == winner.run_id:
-            held: Scores = event.get("runs", {winner.run_id: event["scores"]["test"]})
-            if winner.tested.keys() <= held.keys():
-                return Outcome(
-                    winner=winner,
-                    scores=event["scores"],
-                    runs={run_id: held[run_id] for run_id in winner.tested},
-                )
-    scored = score(winner.tested)
-    predictions.keep(paths, found.splits, config.settings, scored)
-    metrics = {name: one.metrics for name, one in scored.items()}
-    runs = {run_id: metrics.pop(run_id) for run_id in winner.tested}
-    scores = {**metrics, "test": runs[winner.run_id], "validation": winner.validation}
-    log.append("final_scores", trial_id=winner.run_id, scores=scores, runs=runs)
+        if event["kind"] == "final_scores" and event["trial_id"] == run_id:
+            logged: Scores = event.get("runs", {run_id: event["scores"]["test"]})
+            if winner.tested.keys() <= logged.keys():
+                runs = {tested_id: logged[tested_id] for tested_id in winner.tested}
+                return Outcome(winner=winner, scores=event["scores"], runs=runs)
+    results = score(winner.tested)
+    predictions.keep(paths, preflight.splits, config.settings, results)
+    metrics = {name: result.metrics for name, result in results.items()}
+    runs = {tested_id: metrics.pop(tested_id) for tested_id in winner.tested}
+    validation = dict(winner.run.reports[-1].metrics)
+    scores = {**metrics, "test": runs[run_id], "validation": validation}
+    log.append("final_scores", trial_id=run_id, scores=scores, runs=runs)
     return Outcome(winner=winner, scores=scores, runs=runs)
 
 
 def add_bertscore(
-    config: SweepConfig, found: Preflight, paths: RunPaths, log: EventLog, outcome: Outcome
+    config: SweepConfig, preflight: Preflight, paths: RunPaths, log: EventLog, outcome: Outcome
 ) -> Outcome:
     """The outcome with BERTScore among the scores, if that was asked for and can be had."""
-    run_id = outcome.winner.run_id
+    run_id = outcome.winner.run.trial_id
     scores = bertscore.added(
-        config, paths, log, run_id, outcome.winner.tested[run_id], outcome.scores,
-        kind=found.splits.scoring.kind,
-    )  # fmt: skip
+        config,
+        paths,
+        log,
+        run_id,
+        outcome.winner.tested[run_id],
+        outcome.scores,
+        kind=preflight.splits.scoring.kind,
+    )
     return replace(outcome, scores=scores)
 
 
-def write_best(
-    config: SweepConfig,
-    found: Preflight,
-    paths: RunPaths,
-    trials: Sequence[TrialRow],
-    outcome: Outcome,
-    verdict: Verdict | None = None,
-) -> Confusion | None:
-    """Writes the winner's adapter with its tokenizer, model card and what it said to test.
-
-    Returns:
-        Which labels it took for which; None of texts.
-    """
-    winner = outcome.winner
-    said = predictions.predictions(paths, found.splits.test, winner.run_id)
-    confusion = predictions.confusion_of(said, found.splits)
-    rows = {name: len(getattr(found.splits, name)) for name in ("train", "validation", "test")}
-    facts = CardFacts(
-        base_model=config.model,
-        dataset=config.data or found.task.dataset,
-        dataset_rows=rows,
-        dropped_rows={k: n for k, n in found.splits.counts.items() if k not in rows and n},
-        prompt_template=found.splits.prompt_template,
-        task=config.task,
-        params=winner.params,
-        settings=replace(config.settings, seed=config.seed if winner.seed is None else winner.seed),
-        metric=found.task.metric,
-        scores=outcome.scores,
-        verdict=verdict,
-        confusion=confusion,
-        sweep_name=config.name,
-        trial_id=winner.run_id,
-        num_trials_by_status=trials_csv.count_by_status(trials),
-        top_trials=[_card_row(row) for row in trials_csv.ranked(trials)[:10]],
-        versions=preflight.versions(),
-        command=preflight.sweep_command(config),
-    )
-    adapter = winner.tested[winner.run_id]
-    more_files = predictions.files_of(said, confusion)
-    write_best_folder(paths.best, adapter, facts, config.model, more_files)
-    return confusion
-
-
-def _winner(
-    paths: RunPaths,
-    known: Mapping[str, TrialRecord],
-    trial_id: str,
-    run_ids: Sequence[str],
-    baseline: str | None = None,
-) -> Winner:
-    """The winner whose runs these are, the kept one first."""
-    kept = known[run_ids[0]]
-    tested = [*run_ids, *([baseline] if baseline else [])]
-    return Winner(
-        trial_id=trial_id,
-        run_id=kept.trial_id,
-        params=kept.params,
-        seed=kept.seed,
-        validation=dict(kept.reports[-1].metrics),
-        tested={run_id: _adapter(paths, known[run_id]) for run_id in dict.fromkeys(tested)},
-        baseline=baseline if baseline not in run_ids else None,
-    )
-
-
-def _baseline(finals: Finals, known: Mapping[str, TrialRecord]) -> str | None:
+def _find_baseline(finals: Finals, by_id: Mapping[str, TrialRecord]) -> TrialRecord | None:
     """The best start point's first run at the full budget, a fresh one if there is any."""
     if finals.baseline is None:
         return None
     run_ids = [*(run.trial_id for run in finals.runs if run.of == finals.baseline), finals.baseline]
-    return next((one for one in run_ids if known[one].status == "completed"), None)
+    return next((by_id[name] for name in run_ids if by_id[name].status == "completed"), None)
 
 
-def _adapter(paths: RunPaths, history: TrialRecord) -> Path:
+def _find_adapter(paths: RunPaths, run: TrialRecord) -> Path:
     """The run's last checkpoint, also in a folder of the sweep that was moved."""
-    return checkpoint_folder(paths.trial(history.trial_id), history.reports[-1].step)
-
-
-def _card_row(row: TrialRow) -> dict[str, Any]:
-    assert row.last is not None
-    value = round(row.last.metrics[row.metric.name], 2)
-    return {"trial": row.trial_id, "status": row.status, **row.params, "steps": row.steps,
-            row.metric.name: value}  # fmt: skip
+    return checkpoint_folder(paths.trial(run.trial_id), run.num_steps)

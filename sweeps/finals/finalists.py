@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweeps.config import SweepConfig
-from sweeps.records import trials_csv
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
-from sweeps.records.trials_csv import TrialRow
+from sweeps.records.trials_csv import rank
 from trainables.config import Metric
 
 
@@ -46,23 +45,29 @@ class Finals:
     the end. That the search's run of the baseline was chosen can only flatter the baseline."""
 
 
-def choose(config: SweepConfig, histories: Sequence[TrialRecord], metric: Metric) -> Finals | None:
+def choose_finals(
+    config: SweepConfig, trials: Sequence[TrialRecord], metric: Metric
+) -> Finals | None:
     """The finals of a search that has ended; None if they are off or nobody can take part.
 
     Finalists are the best trials that completed; if these are too few, the best of those that were
-    stopped take the places that are left. A failed trial takes none.
+    stopped take the slots that are left. A failed trial takes none.
+
+    Args:
+        trials: all trials of the search. Its first ones are its start points.
     """
-    ranked = trials_csv.ranked(trials_csv.rows(histories, metric))
+    ranked = rank(trials, metric)
     if not config.finals or not ranked:
         return None
     finalists = ranked[: config.num_finalists]
-    baseline = _best_start_point(config, histories, ranked)
-    seeds = seeds_of(config)
-    runs = [run for row in finalists for run in _runs(row, seeds)]
+    start_points = [trial for trial in ranked if trial.number < _count_start_points(config)]
+    baseline = start_points[0] if start_points else None
+    seeds = make_seeds(config)
+    runs = [run for trial in finalists for run in _plan_runs(trial, seeds)]
     if baseline is not None and baseline not in finalists and baseline.status != "completed":
-        runs += _runs(baseline, seeds[:1])
+        runs += _plan_runs(baseline, seeds[:1])
     return Finals(
-        finalists=tuple(row.trial_id for row in finalists),
+        finalists=tuple(trial.trial_id for trial in finalists),
         baseline=baseline.trial_id if baseline else None,
         runs=tuple(runs),
     )
@@ -70,18 +75,18 @@ def choose(config: SweepConfig, histories: Sequence[TrialRecord], metric: Metric
 
 def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metric) -> bool:
     """Whether search and finals have ended as they were asked for, by what the log tells."""
-    histories = replay(events)
-    num_ended = sum(history.status is not None for history in histories)
-    if num_ended < max(config.num_trials, len(histories)):
+    trials = replay(events)
+    num_ended = sum(trial.status is not None for trial in trials)
+    if num_ended < max(config.num_trials, len(trials)):
         return False
-    asked = choose(config, histories, metric)
-    ended = {one.trial_id for one in replay_finals(events) if one.status is not None}
-    return asked is None or ended >= {run.trial_id for run in asked.runs}
+    finals = choose_finals(config, trials, metric)
+    ended = {run.trial_id for run in replay_finals(events) if run.status is not None}
+    return finals is None or ended >= {run.trial_id for run in finals.runs}
 
 
-def seeds_of(config: SweepConfig) -> tuple[int, ...]:
+def make_seeds(config: SweepConfig) -> tuple[int, ...]:
     """The seeds of a finalist's runs: those that follow the sweep's, which the search has used."""
-    return tuple((config.seed + place) % 2**32 for place in range(1, config.num_final_seeds + 1))
+    return tuple((config.seed + offset) % 2**32 for offset in range(1, config.num_final_seeds + 1))
 
 
 def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
@@ -94,7 +99,7 @@ def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
         return 0
     num_trials = config.num_trials if num_trials is None else num_trials
     num_finalists = min(config.num_finalists, num_trials)
-    has_baseline = _num_start_points(config) > 0 and num_trials > num_finalists
+    has_baseline = _count_start_points(config) > 0 and num_trials > num_finalists
     return num_finalists * config.num_final_seeds + has_baseline
 
 
@@ -105,32 +110,23 @@ def to_fields(finals: Finals) -> dict[str, Any]:
 
 def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
     """The finals that the log tells of last: a sweep that was given more trials has new ones."""
-    found = [event for event in events if event["kind"] == "finals_started"]
-    if not found:
+    started = [event for event in events if event["kind"] == "finals_started"]
+    if not started:
         return None
     return Finals(
-        finalists=tuple(found[-1]["finalists"]),
-        baseline=found[-1]["baseline"],
-        runs=tuple(FinalRun(**run) for run in found[-1]["runs"]),
+        finalists=tuple(started[-1]["finalists"]),
+        baseline=started[-1]["baseline"],
+        runs=tuple(FinalRun(**run) for run in started[-1]["runs"]),
     )
 
 
-def _runs(row: TrialRow, seeds: Sequence[int]) -> list[FinalRun]:
+def _plan_runs(trial: TrialRecord, seeds: Sequence[int]) -> list[FinalRun]:
     """A trial's runs with these seeds."""
-    number = row.trial_id.removeprefix("t")
     return [
-        FinalRun(trial_id=f"f{number}s{place}", of=row.trial_id, seed=seed)
-        for place, seed in enumerate(seeds, start=1)
+        FinalRun(trial_id=f"f{trial.number:04d}s{ordinal}", of=trial.trial_id, seed=seed)
+        for ordinal, seed in enumerate(seeds, start=1)
     ]
 
 
-def _best_start_point(
-    config: SweepConfig, histories: Sequence[TrialRecord], ranked: Sequence[TrialRow]
-) -> TrialRow | None:
-    """The first trials of a search are its start points."""
-    first = {h.trial_id for h in histories if h.number < _num_start_points(config)}
-    return next((row for row in ranked if row.trial_id in first), None)
-
-
-def _num_start_points(config: SweepConfig) -> int:
+def _count_start_points(config: SweepConfig) -> int:
     return sum(config.space.contains(point) for point in config.start_points)

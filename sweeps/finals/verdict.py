@@ -2,9 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
@@ -15,20 +14,6 @@ from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.eval_result import SavedAnswers, read_answers
-from trainables.packing.service.ledger import Share
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training of a finalist to the full budget."""
-
-    trial_id: str
-    seed: int
-    status: str
-    """completed or failed; running in a sweep that was interrupted."""
-    reason: str
-    value: float | None
-    """The metric on validation at the last rung; None if it did not come so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,28 +23,32 @@ class Finalist:
     trial_id: str
     """The search's trial."""
     params: Hyperparameters
-    runs: tuple[Run, ...]
+    metric: Metric
+    runs: tuple[TrialRecord, ...]
     """With fresh seeds, in their order; those that failed say why, and their configuration goes on
     without them. The search's own run is none of them."""
     probability_best: float | None = None
     """See bootstrap.compare; None where it cannot be told."""
 
     @property
-    def completed(self) -> list[Run]:
-        """The runs that count."""
-        return [run for run in self.runs if run.value is not None]
+    def completed(self) -> list[TrialRecord]:
+        """The runs that count: those that were trained to the full budget."""
+        return [run for run in self.runs if run.status == "completed"]
+
+    @property
+    def values(self) -> list[float]:
+        """The metric on validation at the last rung, of the runs that count."""
+        return [run.reports[-1].metrics[self.metric.name] for run in self.completed]
 
     @property
     def mean(self) -> float | None:
-        """Of the runs that count."""
-        values = [run.value for run in self.runs if run.value is not None]
-        return statistics.fmean(values) if values else None
+        """Mean of the values; None if there are none."""
+        return statistics.fmean(self.values) if self.values else None
 
     @property
     def deviation(self) -> float | None:
         """Standard deviation over the seeds (n - 1); None of fewer than two runs."""
-        values = [run.value for run in self.runs if run.value is not None]
-        return statistics.stdev(values) if len(values) > 1 else None
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,65 +73,64 @@ class Verdict:
         return self.finalists[0] if self.finalists and self.finalists[0].completed else None
 
     @property
-    def best_run(self) -> Run | None:
+    def best_run(self) -> TrialRecord | None:
         """The best of the winner's runs on validation; its adapter is the one to keep."""
         if self.winner is None:
             return None
-        sign = 1.0 if self.metric.mode == "max" else -1.0
-        return max(self.winner.completed, key=lambda run: sign * (run.value or 0.0))
+        choose = max if self.metric.mode == "max" else min
+        best_value = choose(self.winner.values)
+        return self.winner.completed[self.winner.values.index(best_value)]
 
 
 def decide(
     config: SweepConfig,
     paths: RunPaths,
     finals: Finals,
-    histories: Sequence[TrialRecord],
+    records: Sequence[TrialRecord],
     metric: Metric,
 ) -> Verdict:
     """Names the winner by the mean over seeds, and resamples rows and seeds to tell how sure it is.
 
     Args:
-        histories: of the search's trials and of the finals' runs.
+        records: of the search's trials and of the finals' runs.
     """
-    known = {history.trial_id: history for history in histories}
-    met = [_finalist(config, trial_id, finals, known, metric) for trial_id in finals.finalists]
+    by_id = {record.trial_id: record for record in records}
+    finalists = [
+        Finalist(
+            trial_id=trial_id,
+            params=by_id[trial_id].params,
+            metric=metric,
+            runs=tuple(by_id[run.trial_id] for run in finals.runs if run.of == trial_id),
+        )
+        for trial_id in finals.finalists
+    ]
     sign = -1.0 if metric.mode == "max" else 1.0
-    ordered = sorted(met, key=lambda one: (one.mean is None, sign * (one.mean or 0.0)))
+    finalists.sort(key=lambda finalist: (finalist.mean is None, sign * (finalist.mean or 0.0)))
     notes = [
-        f"{run.trial_id} ({one.trial_id} with seed {run.seed}) is missing: {run.status}, "
-        f"{run.reason or 'no reason given'}"
-        for one in ordered for run in one.runs if run.value is None
-    ]  # fmt: skip
-    plain = Verdict(metric=metric, finalists=tuple(ordered), notes=tuple(notes))
-    return _with_bootstrap(config, paths, plain)
+        f"{run.trial_id} ({finalist.trial_id} with seed {run.seed}) is missing: "
+        f"{run.status or 'running'}, {run.reason or 'no reason given'}"
+        for finalist in finalists
+        for run in finalist.runs
+        if run.status != "completed"
+    ]
+    without_interval = Verdict(metric=metric, finalists=tuple(finalists), notes=tuple(notes))
+    return _add_bootstrap(config, paths, without_interval)
 
 
-def write(
-    verdict: Verdict,
-    paths: RunPaths,
-    histories: Sequence[TrialRecord],
-    shares: Mapping[str, Share] = MappingProxyType({}),
-) -> None:
+def write(verdict: Verdict, paths: RunPaths) -> None:
     """Writes finals.json and finals.csv atomically.
-
-    Args:
-        shares: of the GPUs' time, by trial.
 
     Raises:
         SweepAborted: the disk is full or gone.
     """
-    known = {history.trial_id: history for history in histories}
-    played = {
-        run.trial_id: {"final_of": one.trial_id, "seed": run.seed}
-        for one in verdict.finalists for run in one.runs
-    }  # fmt: skip
-    runs = trials_csv.rows([known[trial_id] for trial_id in played], verdict.metric, shares)
-    trials_csv.write_csv(runs, paths.finals_csv, played)
-    text = json.dumps(_as_json(verdict), indent=2, ensure_ascii=False) + "\n"
+    runs = [run for finalist in verdict.finalists for run in finalist.runs]
+    origins = {run.trial_id: {"final_of": run.final_of, "seed": run.seed} for run in runs}
+    trials_csv.write_csv(runs, verdict.metric, paths.finals_csv, origins)
+    text = json.dumps(_to_json(verdict), indent=2, ensure_ascii=False) + "\n"
     write_file(paths.finals_json, text)
 
 
-def in_short(verdict: Verdict) -> dict[str, object]:
+def summarize(verdict: Verdict) -> dict[str, object]:
     """What sweep.json says of the finals."""
     winner, best_run = verdict.winner, verdict.best_run
     return {
@@ -156,86 +144,68 @@ def in_short(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def columns(verdict: Verdict | None) -> dict[str, dict[str, object]]:
+def make_columns(verdict: Verdict | None) -> dict[str, dict[str, object]]:
     """What trials.csv says of each finalist beyond its own search run."""
     return {
-        one.trial_id: {
-            "final_runs": len(one.completed),
-            "final_mean": one.mean,
-            "final_deviation": one.deviation,
-            "probability_best": one.probability_best,
+        finalist.trial_id: {
+            "final_runs": len(finalist.completed),
+            "final_mean": finalist.mean,
+            "final_deviation": finalist.deviation,
+            "probability_best": finalist.probability_best,
         }
-        for one in (verdict.finalists if verdict else ())
+        for finalist in (verdict.finalists if verdict else ())
     }
 
 
-def _finalist(
-    config: SweepConfig,
-    trial_id: str,
-    finals: Finals,
-    known: Mapping[str, TrialRecord],
-    metric: Metric,
-) -> Finalist:
-    played = [(known[run.trial_id], run.seed) for run in finals.runs if run.of == trial_id]
-    runs = tuple(_run(history, seed, config.max_steps, metric) for history, seed in played)
-    return Finalist(trial_id=trial_id, params=known[trial_id].params, runs=runs)
-
-
-def _run(history: TrialRecord, seed: int, max_steps: int, metric: Metric) -> Run:
-    values = [r.metrics[metric.name] for r in history.reports if r.step == max_steps]
-    is_completed = history.status == "completed"
-    return Run(
-        trial_id=history.trial_id,
-        seed=seed,
-        status=history.status or "running",
-        reason=history.reason,
-        value=values[0] if values and is_completed else None,
+def _add_bootstrap(config: SweepConfig, paths: RunPaths, verdict: Verdict) -> Verdict:
+    """The verdict with what resampling tells; without the rows' scores it stays as it is."""
+    present = [finalist for finalist in verdict.finalists if finalist.completed]
+    if not present:
+        return verdict
+    try:
+        answers = [
+            [
+                read_answers(checkpoint_folder(paths.trial(run.trial_id), config.max_steps))
+                for run in finalist.completed
+            ]
+            for finalist in present
+        ]
+        num_rows = _count_common_rows(answers)
+        comparison = bootstrap.compare(
+            [[_make_run_metric(run, verdict.metric) for run in runs] for runs in answers],
+            verdict.metric.mode,
+            num_rows,
+            seed=config.seed,
+        )
+    except (OSError, ValueError) as missing:
+        return replace(verdict, notes=(*verdict.notes, f"no interval: {missing}"))
+    likely = [
+        replace(finalist, probability_best=probability)
+        for finalist, probability in zip(present, comparison.probabilities, strict=True)
+    ]
+    absent = verdict.finalists[len(present) :]
+    return replace(
+        verdict,
+        finalists=(*likely, *absent),
+        lead=comparison.lead,
+        interval=comparison.interval,
+        num_rows=num_rows,
     )
 
 
-def _with_bootstrap(config: SweepConfig, paths: RunPaths, plain: Verdict) -> Verdict:
-    """The verdict with what resampling tells; without the rows' scores it stays as it is."""
-    present = [one for one in plain.finalists if one.completed]
-    if not present:
-        return plain
-    folders = [
-        [checkpoint_folder(paths.trial(run.trial_id), config.max_steps) for run in one.completed]
-        for one in present
-    ]
-    try:
-        said = [[read_answers(folder) for folder in own] for own in folders]
-        num_rows = _num_rows(said)
-        found = bootstrap.compare(
-            [[_run_metric(answers, plain.metric) for answers in own] for own in said],
-            plain.metric.mode, num_rows, seed=config.seed,
-        )  # fmt: skip
-    except (OSError, ValueError) as missing:
-        notes = (*plain.notes, f"no interval: {missing}")
-        return Verdict(metric=plain.metric, finalists=plain.finalists, notes=notes)
-    absent = plain.finalists[len(present) :]
-    likely = [
-        Finalist(trial_id=one.trial_id, params=one.params, runs=one.runs, probability_best=chance)
-        for one, chance in zip(present, found.probabilities, strict=True)
-    ]
-    return Verdict(
-        metric=plain.metric, finalists=(*likely, *absent), lead=found.lead,
-        interval=found.interval, num_rows=num_rows, notes=plain.notes,
-    )  # fmt: skip
-
-
-def _num_rows(said: Sequence[Sequence[SavedAnswers]]) -> int:
-    """Of the rows that all runs have answered.
+def _count_common_rows(answers: Sequence[Sequence[SavedAnswers]]) -> int:
+    """How many rows all runs have answered.
 
     Raises:
         ValueError: they were not scored on the same rows.
     """
-    rows = {answers.ids for own in said for answers in own}
-    if len(rows) != 1:
+    row_ids = {run.ids for runs in answers for run in runs}
+    if len(row_ids) != 1:
         raise ValueError("the runs were scored on different rows")
-    return len(rows.pop())
+    return len(row_ids.pop())
 
 
-def _run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetric:
+def _make_run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetric:
     if metric.name in answers.row_scores:
         return bootstrap.mean_of_rows(answers.row_scores[metric.name])
     if metric.name == "macro_f1":
@@ -243,13 +213,33 @@ def _run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetric:
     raise ValueError(f"{metric.name} cannot be told of resampled rows")
 
 
-def _as_json(verdict: Verdict) -> dict[str, object]:
-    finalists = [
-        asdict(one) | {"mean": one.mean, "deviation": one.deviation} for one in verdict.finalists
+def _to_json(verdict: Verdict) -> dict[str, object]:
+    return {
+        **summarize(verdict),
+        "metric": asdict(verdict.metric),
+        "finalists": [_to_json_finalist(finalist) for finalist in verdict.finalists],
+        "num_rows": verdict.num_rows,
+        "notes": verdict.notes,
+        "num_resamples": bootstrap.NUM_RESAMPLES,
+    }
+
+
+def _to_json_finalist(finalist: Finalist) -> dict[str, object]:
+    runs = [
+        {
+            "trial_id": run.trial_id,
+            "seed": run.seed,
+            "status": run.status or "running",
+            "reason": run.reason,
+            "value": run.value(finalist.metric) if run.status == "completed" else None,
+        }
+        for run in finalist.runs
     ]
     return {
-        **in_short(verdict),
-        **asdict(verdict),
-        "num_resamples": bootstrap.NUM_RESAMPLES,
-        "finalists": finalists,
+        "trial_id": finalist.trial_id,
+        "params": asdict(finalist.params),
+        "runs": runs,
+        "probability_best": finalist.probability_best,
+        "mean": finalist.mean,
+        "deviation": finalist.deviation,
     }

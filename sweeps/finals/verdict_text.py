@@ -16,7 +16,7 @@ def sentences(verdict: Verdict) -> list[str]:
         told.append(_lead(verdict, verdict.finalists[1]))
     told.append(
         f"best/ holds {best_run.trial_id}, the best of the winner's seeds on validation "
-        f"({name} {best_run.value:.2f}, seed {best_run.seed})"
+        f"({name} {best_run.value(verdict.metric):.2f}, seed {best_run.seed})"
     )
     return [*told, *(f"note: {note}" for note in verdict.notes)]
 

@@ -16,8 +16,9 @@ from sweeps.finals.verdict_text import sentences
 from sweeps.finals.verdict_text import table as finals_rows
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths
-from sweeps.records.trials_csv import TrialRow
+from sweeps.records.trial_record import TrialRecord
 from sweeps.search.study import without_password
+from trainables.config import Metric
 from trainables.metrics.classification import Confusion
 from trainables.packing.service.ledger import Ledger
 
@@ -32,7 +33,8 @@ LEFT_TO_THE_CARD = (*(f"{name}_" for name in PER_CLASS), "bertscore_precision", 
 def describe(
     config: SweepConfig,
     paths: RunPaths,
-    trials: Sequence[TrialRow],
+    trials: Sequence[TrialRecord],
+    metric: Metric,
     outcome: Outcome,
     ledgers: Sequence[Ledger] = (),
     verdict: Verdict | None = None,
@@ -40,13 +42,14 @@ def describe(
 ) -> str:
     """The best trials, the winner beside the untuned base, and where everything lies."""
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
+    params = [f"{name} {value}" for name, value in trials_csv.shown_params(best).items()]
     counts = trials_csv.count_by_status(trials)
     storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
     said = paths.best / PREDICTIONS_FILE
     lines = [
-        _rendered(_trials_table(trials)),
+        _rendered(_trials_table(trials, metric)),
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
-        f"best: {best.trial_id} ({', '.join(f'{k} {v}' for k, v in best.params.items())})",
+        f"best: {best.trial_id} ({', '.join(params)})",
         *_finals(verdict),
         _rendered(_scores_table(outcome)),
         *(_rendered(table) for table in _label_tables(outcome.scores["test"])),
@@ -62,7 +65,7 @@ def describe(
     return "\n".join(lines)
 
 
-def without_best(trials: Sequence[TrialRow]) -> str:
+def without_best(trials: Sequence[TrialRecord]) -> str:
     """What to say when no trial completed: the reasons, most frequent first."""
     reasons: dict[str, int] = {}
     for row in trials:
@@ -85,14 +88,18 @@ def _pack_line(ledger: Ledger) -> str:
     return f"{line}; {ledger.real_tokens / ledger.computed_tokens:.1%} of its tokens were real"
 
 
-def _trials_table(trials: Sequence[TrialRow]) -> Table:
-    shown = trials_csv.ranked(trials)[:NUM_ROWS]
+def _trials_table(trials: Sequence[TrialRecord], metric: Metric) -> Table:
+    shown = trials_csv.rank(trials, metric)[:NUM_ROWS]
     table = Table(title=f"best {len(shown)} of {len(trials)} trials")
-    for name in ("trial", "status", "steps", shown[0].metric.name, *trials_csv.PARAMS):
+    for name in ("trial", "status", "steps", metric.name, *trials_csv.PARAMS):
         table.add_column(name)
-    for row in shown:
-        params = [f"{v:.2e}" if k == "learning_rate" else str(v) for k, v in row.params.items()]
-        table.add_row(row.trial_id, row.status, str(row.steps), f"{row.value:.2f}", *params)
+    for trial in shown:
+        params = [
+            f"{value:.2e}" if name == "learning_rate" else str(value)
+            for name, value in trials_csv.shown_params(trial).items()
+        ]
+        cells = [trial.trial_id, trial.status or "running", str(trial.num_steps)]
+        table.add_row(*cells, f"{trial.value(metric):.2f}", *params)
     return table
 
 

@@ -5,26 +5,47 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.records.events import Status, params_from_event, report_from_event
-from trainables.config import Hyperparameters, TrialReport
+from trainables.config import Hyperparameters, Metric, TrialReport
+from trainables.packing.service.ledger import Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """All that the log knows of one trial."""
+    """A trial of the search, or a run of the finals, as far as the log knows it."""
 
     trial_id: str
     number: int
-    """Place in the order of proposal, from 0."""
+    """Position in the order of proposal, from 0; a run of the finals has that of its trial."""
     params: Hyperparameters
     reports: list[TrialReport] = field(default_factory=list)
-    """By step, without duplicates."""
+    """By step, without duplicates: one for each rung that the trial has reached."""
     status: Status | None = None
     """None while the trial runs, or was running when the driver died."""
     reason: str = ""
     final_of: str | None = None
-    """The search's trial that is trained again in the finals; None of a trial of the search."""
+    """The search's trial that is trained again in the finals; None for a trial of the search."""
     seed: int | None = None
-    """Of a run of the finals; None is the sweep's."""
+    """Seed of a run of the finals; None is the sweep's."""
+    share: Share | None = None
+    """What the trial took of the GPUs' time; None where the packs' ledgers do not tell."""
+
+    @property
+    def last(self) -> TrialReport | None:
+        """The report at the highest rung that the trial has reached; None before the first."""
+        return self.reports[-1] if self.reports else None
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps at the last report."""
+        return self.last.step if self.last else 0
+
+    def value(self, metric: Metric) -> float | None:
+        """The metric at the last report; None before the first."""
+        return self.last.metrics[metric.name] if self.last else None
+
+    def values(self, metric: Metric) -> dict[int, float]:
+        """The metric by step."""
+        return {report.step: report.metrics[metric.name] for report in self.reports}
 
 
 def replay(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
@@ -33,12 +54,12 @@ def replay(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
     A step that is told twice counts as told first: that is what the search decided on. A trial
     that starts again after its end is running again.
     """
-    return [history for history in replay_all(events) if history.final_of is None]
+    return [record for record in replay_all(events) if record.final_of is None]
 
 
 def replay_finals(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
     """The runs of the finals that the events tell of, by number of their trial and seed."""
-    return [history for history in replay_all(events) if history.final_of is not None]
+    return [record for record in replay_all(events) if record.final_of is not None]
 
 
 def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
@@ -64,8 +85,8 @@ def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
             reports[report.trial_id].setdefault(report.step, report)
         elif event["kind"] == "trial_ended":
             trials[event["trial_id"]] |= {"status": event["status"], "reason": event["reason"]}
-    histories = [
+    records = [
         TrialRecord(**trial, reports=[report for _, report in sorted(reports[trial_id].items())])
         for trial_id, trial in trials.items()
     ]
-    return sorted(histories, key=lambda one: (one.number, one.final_of is not None, one.seed or 0))
+    return sorted(records, key=lambda r: (r.number, r.final_of is not None, r.seed or 0))

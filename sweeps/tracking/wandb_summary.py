@@ -35,14 +35,14 @@ def summary_values(outcome: Outcome, verdict: Verdict | None) -> dict[str, objec
         for split, metrics in outcome.scores.items()
         for name, value in metrics.items()
     }
-    winner = {"winner": outcome.winner.trial_id, "adapter": outcome.winner.run_id}
+    winner = {"winner": outcome.winner.trial_id, "adapter": outcome.winner.run.trial_id}
     finals = {} if verdict is None else {f"finals/{k}": v for k, v in _finals(verdict).items()}
     return scores | winner | finals
 
 
 def _finals(verdict: Verdict) -> dict[str, object]:
     """The verdict in numbers, as far as there are any."""
-    told = verdicts.in_short(verdict)
+    told = verdicts.summarize(verdict)
     names = ("mean", "deviation", "probability_best", "lead")
     found = {name: told[name] for name in names if told[name] is not None}
     if verdict.interval is not None:

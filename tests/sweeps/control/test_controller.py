@@ -25,7 +25,6 @@ from sweeps.finals import finalists
 from sweeps.records.events import EventLog, read_events, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
-from sweeps.records.trials_csv import rows
 from sweeps.search.asha import Asha
 from sweeps.search.study import Search, enqueue, open_study
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_report
@@ -262,9 +261,7 @@ def check_whole(folder: Path, config: SweepConfig) -> None:
     points = [trial.params for trial in trials[: len(config.start_points)]]
     assert points == [dict(point) for point in config.start_points]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
-    table = rows(histories, METRIC)
-    assert [row.status for row in table] == [h.status for h in histories]
-    assert [row.value for row in table] == [
+    assert [history.value(METRIC) for history in histories] == [
         t.intermediate_values.get(max(t.intermediate_values, default=0)) for t in trials
     ]
     decided_again = "place 2 of 3 at step 1"  # by a driver that knows the fourth trial's value
@@ -278,7 +275,7 @@ def check_finals(events: Sequence[dict[str, Any]], config: SweepConfig) -> None:
     if not config.finals:
         assert not runs
         return
-    asked = finalists.choose(config, replay(events), METRIC)
+    asked = finalists.choose_finals(config, replay(events), METRIC)
     assert asked is not None and asked == finalists.last_finals(events)
     assert [event["kind"] for event in events].count("finals_started") == 1
     assert sorted(h.trial_id for h in runs) == sorted(run.trial_id for run in asked.runs)

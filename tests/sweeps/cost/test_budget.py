@@ -213,10 +213,10 @@ def test_a_search_that_its_budget_ended_has_a_best_trial_though_none_completed()
         make_history(1, "stopped", (1, 3.0), (3, 4.0), reason=trials_csv.BUDGET_REASON),
         make_history(2, "failed", (1, 30.0), (3, 40.0), reason="out of memory"),
     ]
-    best = trials_csv.best(trials_csv.rows(histories, METRIC))
+    best = trials_csv.find_best(histories, METRIC)
     assert best is not None and best.trial_id == "t0001"
     without = [dataclasses.replace(one, reason="") for one in histories]
-    assert trials_csv.best(trials_csv.rows(without, METRIC)) is None
+    assert trials_csv.find_best(without, METRIC) is None
     completed = make_history(3, "completed", (1, 1.0), (3, 1.0), (9, 1.0))
-    best = trials_csv.best(trials_csv.rows([*histories, completed], METRIC))
+    best = trials_csv.find_best([*histories, completed], METRIC)
     assert best is not None and best.trial_id == "t0003"

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ def test_the_table_of_trials_has_each_share_also_of_a_trial_without_a_report(
 ) -> None:
     histories = [*HISTORIES[:1], make_history(4, "failed", reason="non-finite loss at step 1")]
     shares = {"t0000": Share(seconds=1.5, scored_tokens=7), "t0004": Share(seconds=0.25)}
-    trials_csv.write_csv(trials_csv.rows(histories, METRIC, shares), tmp_path / "trials.csv")
+    trials = [replace(h, share=shares.get(h.trial_id)) for h in histories]
+    trials_csv.write_csv(trials, METRIC, tmp_path / "trials.csv")
     with (tmp_path / "trials.csv").open() as file:
         found = {row["trial_id"]: row for row in csv.DictReader(file)}
     assert (found["t0000"]["gpu_seconds"], found["t0000"]["scored_tokens"]) == ("1.5", "7")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.finals import finalists
-from sweeps.finals.finalists import FinalRun, choose, is_over, last_finals, num_runs
+from sweeps.finals.finalists import FinalRun, choose_finals, is_over, last_finals, num_runs
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
@@ -44,7 +44,7 @@ def config_of(**changes: Any) -> SweepConfig:
 
 
 def test_best_completed_trials_train_again_with_seeds_that_the_search_did_not_use() -> None:
-    found = choose(config_of(start_points=()), HISTORIES, METRIC)
+    found = choose_finals(config_of(start_points=()), HISTORIES, METRIC)
     assert found is not None and found.finalists == ("t0002", "t0001")
     assert found.runs == (
         FinalRun(trial_id="f0002s1", of="t0002", seed=8),
@@ -59,7 +59,7 @@ def test_best_completed_trials_train_again_with_seeds_that_the_search_did_not_us
 
 def test_stopped_trials_fill_up_by_rung() -> None:
     config = config_of(num_finalists=5, num_final_seeds=1, start_points=())
-    found = choose(config, HISTORIES, METRIC)
+    found = choose_finals(config, HISTORIES, METRIC)
     assert found is not None
     assert found.finalists == ("t0002", "t0001", "t0003", "t0005", "t0000")
     assert [(run.trial_id, run.seed) for run in found.runs] == [
@@ -69,21 +69,21 @@ def test_stopped_trials_fill_up_by_rung() -> None:
 
 def test_best_start_point_is_trained_to_the_end_to_be_compared_with() -> None:
     config = config_of(num_final_seeds=2, start_points=(point(2e-4),))
-    found = choose(config, HISTORIES, METRIC)
+    found = choose_finals(config, HISTORIES, METRIC)
     assert found is not None and found.baseline == "t0000"
     assert found.runs[-1] == FinalRun(trial_id="f0000s1", of="t0000", seed=8)
     assert [run.of for run in found.runs] == ["t0002"] * 2 + ["t0001"] * 2 + ["t0000"]
     two = replace(config, start_points=(point(2e-4), point(1e-3)))
-    among = choose(two, HISTORIES, METRIC)
+    among = choose_finals(two, HISTORIES, METRIC)
     assert among is not None and among.baseline == "t0001"
     assert [run.of for run in among.runs] == ["t0002"] * 2 + ["t0001"] * 2
-    beside = choose(replace(two, num_finalists=1), HISTORIES, METRIC)
+    beside = choose_finals(replace(two, num_finalists=1), HISTORIES, METRIC)
     assert beside is not None and beside.baseline == "t0001"
     assert [run.of for run in beside.runs] == ["t0002"] * 2
 
 
 def test_start_points_outside_the_space_are_no_trials_of_the_search() -> None:
-    found = choose(config_of(start_points=(point(0.5),)), HISTORIES, METRIC)
+    found = choose_finals(config_of(start_points=(point(0.5),)), HISTORIES, METRIC)
     assert found is not None and found.baseline is None
 
 
@@ -91,7 +91,7 @@ def test_less_may_be_better() -> None:
     histories = [make_history(n, "completed") for n in range(2)]
     for number, history in enumerate(histories):
         history.reports.append(make_report(history.trial_id, 9, 1.0, eval_loss=1.0 + number))
-    found = choose(config_of(num_finalists=1, start_points=()), histories, LOSS)
+    found = choose_finals(config_of(num_finalists=1, start_points=()), histories, LOSS)
     assert found is not None and found.finalists == ("t0000",)
 
 
@@ -106,14 +106,14 @@ def test_less_may_be_better() -> None:
 def test_no_finals_where_they_are_off_or_nobody_can_take_part(
     config: SweepConfig, histories: list[TrialRecord]
 ) -> None:
-    assert choose(config, histories, METRIC) is None
+    assert choose_finals(config, histories, METRIC) is None
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
 @example(2, 3, 2**32 - 1)
 def test_every_finalist_has_every_fresh_seed_once(num: int, num_seeds: int, seed: int) -> None:
     config = config_of(num_finalists=num, num_final_seeds=num_seeds, seed=seed, start_points=())
-    found = choose(config, HISTORIES, METRIC)
+    found = choose_finals(config, HISTORIES, METRIC)
     assert found is not None and len(found.finalists) == num
     assert len({run.trial_id for run in found.runs}) == len(found.runs)
     for trial_id in found.finalists:
@@ -144,7 +144,7 @@ def test_never_more_runs_than_were_foretold(
         make_history(n, status, (9 if status == "completed" else 1, float(n % 4)))
         for n, status in enumerate(statuses)
     ]
-    found = choose(config, histories, METRIC)
+    found = choose_finals(config, histories, METRIC)
     assert found is None or len(found.runs) <= num_runs(config)
 
 
@@ -299,7 +299,7 @@ def test_search_of_which_all_trials_failed_has_no_finals(
 
 def test_log_gives_the_finals_back_as_they_were_chosen(tmp_path: Path) -> None:
     config = config_of(num_finalists=3)
-    found = choose(config, HISTORIES, METRIC)
+    found = choose_finals(config, HISTORIES, METRIC)
     assert found is not None and found.baseline is not None
     log = EventLog(tmp_path / "events.jsonl")
     log.append("finals_started", **finalists.to_fields(found))

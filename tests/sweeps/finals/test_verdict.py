@@ -11,12 +11,12 @@ import pytest
 from sweeps.config import SweepConfig
 from sweeps.finals.bootstrap import compare, mean_of_rows
 from sweeps.finals.final_test import find_winner
-from sweeps.finals.finalists import choose
-from sweeps.finals.verdict import Verdict, columns, decide, write
+from sweeps.finals.finalists import choose_finals
+from sweeps.finals.verdict import Verdict, decide, make_columns, write
 from sweeps.finals.verdict_text import sentences, table
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import rows, write_csv
+from sweeps.records.trials_csv import write_csv
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
@@ -70,7 +70,7 @@ def verdict_of(
 ) -> Verdict:
     """The verdict on SEARCHED and its final runs."""
     config = config or config_of()
-    found = choose(config, SEARCHED, METRIC)
+    found = choose_finals(config, SEARCHED, METRIC)
     assert found is not None
     histories = [*SEARCHED, *(RUNS if runs is None else runs)]
     return decide(config, RunPaths(folder), found, histories, METRIC)
@@ -159,7 +159,7 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
         own = make_history(number, "completed")
         runs.append(replace(own, trial_id=trial_id, final_of=f"t{number:04d}", reports=[report]))
     config = config_of(num_final_seeds=1)
-    found = choose(config, searched, METRIC)
+    found = choose_finals(config, searched, METRIC)
     assert found is not None
     made = decide(config, RunPaths(tmp_path), found, [*searched, *runs], metric)
     assert made.winner is not None and made.winner.trial_id == "t0001"
@@ -170,7 +170,7 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
 def test_files_hold_a_row_a_run_and_the_verdict(folder: Path) -> None:
     found = verdict_of(folder)
     paths = RunPaths(folder)
-    write(found, paths, [*SEARCHED, *RUNS])
+    write(found, paths)
     with paths.finals_csv.open() as file:
         table_rows = list(csv.DictReader(file))
     assert [(row["trial_id"], row["final_of"], row["seed"]) for row in table_rows] == [
@@ -188,12 +188,12 @@ def test_files_hold_a_row_a_run_and_the_verdict(folder: Path) -> None:
 def test_trials_csv_shows_the_finalists_means(folder: Path) -> None:
     found = verdict_of(folder)
     searched = [*SEARCHED, make_history(2, "stopped", (1, 2.0))]
-    write_csv(rows(searched, METRIC), folder / "trials.csv", columns(found))
+    write_csv(searched, METRIC, folder / "trials.csv", make_columns(found))
     with (folder / "trials.csv").open() as file:
         first, second, third = csv.DictReader(file)
     assert (first["final_mean"], second["final_mean"], third["final_mean"]) == ("32.0", "32.5", "")
     assert second["final_runs"] == "2" and float(second["probability_best"]) > 0.5
-    assert columns(None) == {}
+    assert make_columns(None) == {}
 
 
 def test_words_name_winner_lead_interval_probability_and_adapter(folder: Path) -> None:
@@ -217,12 +217,12 @@ def test_lead_beyond_chance_is_not_called_chance(folder: Path) -> None:
 
 def test_winner_of_the_finals_is_kept_and_tested_with_its_other_seeds(folder: Path) -> None:
     paths = RunPaths(folder)
-    found = choose(config_of(), SEARCHED, METRIC)
+    found = choose_finals(config_of(), SEARCHED, METRIC)
     histories = [*SEARCHED, *RUNS]
-    winner = find_winner(paths, histories, rows(SEARCHED, METRIC), found, verdict_of(folder))
+    winner = find_winner(paths, histories, METRIC, found, verdict_of(folder))
     assert winner is not None
-    assert (winner.trial_id, winner.run_id, winner.seed) == ("t0001", "f0001s2", 2)
-    assert winner.validation["rougeLsum"] == 33.0
+    assert (winner.trial_id, winner.run.trial_id, winner.run.seed) == ("t0001", "f0001s2", 2)
+    assert winner.run.value(METRIC) == 33.0
     assert winner.tested == {
         "f0001s2": folder / "checkpoints" / "f0001s2" / "checkpoint-9",
         "f0001s1": folder / "checkpoints" / "f0001s1" / "checkpoint-9",
@@ -232,10 +232,10 @@ def test_winner_of_the_finals_is_kept_and_tested_with_its_other_seeds(folder: Pa
 
 def test_best_start_point_is_tested_beside_the_winner(folder: Path) -> None:
     config = config_of(start_points=make_config().start_points[:1])
-    found = choose(config, SEARCHED, METRIC)
+    found = choose_finals(config, SEARCHED, METRIC)
     histories = [*SEARCHED, *RUNS]
     verdict = verdict_of(folder, config)
-    winner = find_winner(RunPaths(folder), histories, rows(SEARCHED, METRIC), found, verdict)
+    winner = find_winner(RunPaths(folder), histories, METRIC, found, verdict)
     assert winner is not None and winner.baseline == "f0000s1"
     assert list(winner.tested) == ["f0001s2", "f0001s1", "f0000s1"]
 
@@ -245,20 +245,20 @@ def test_best_start_point_that_is_no_finalist_is_tested_as_the_search_left_it(
 ) -> None:
     config = config_of(start_points=make_config().start_points[:1])
     searched = [SEARCHED[0], SEARCHED[1], make_history(2, "completed", (9, 60.0))]
-    found = choose(replace(config, num_finalists=1), searched, METRIC)
+    found = choose_finals(replace(config, num_finalists=1), searched, METRIC)
     assert found is not None and found.finalists == ("t0002",) and found.baseline == "t0000"
     run = replace(RUNS[0], trial_id="f0002s1", final_of="t0002")
     verdict = decide(config, RunPaths(folder), replace(found, runs=found.runs[:1]),
                      [*searched, run], METRIC)  # fmt: skip
     histories = [*searched, run]
-    winner = find_winner(RunPaths(folder), histories, rows(searched, METRIC), found, verdict)
+    winner = find_winner(RunPaths(folder), histories, METRIC, found, verdict)
     assert winner is not None and winner.baseline == "t0000"
     assert list(winner.tested) == ["f0002s1", "t0000"]
 
 
 def test_without_finals_the_best_trial_of_the_search_wins(folder: Path) -> None:
-    winner = find_winner(RunPaths(folder), SEARCHED, rows(SEARCHED, METRIC), None, None)
+    winner = find_winner(RunPaths(folder), SEARCHED, METRIC, None, None)
     assert winner is not None
-    assert (winner.trial_id, winner.run_id, winner.seed) == ("t0000", "t0000", None)
+    assert (winner.trial_id, winner.run.trial_id, winner.run.seed) == ("t0000", "t0000", None)
     assert list(winner.tested) == ["t0000"]
-    assert find_winner(RunPaths(folder), [], [], None, None) is None
+    assert find_winner(RunPaths(folder), [], METRIC, None, None) is None

@@ -9,9 +9,10 @@ from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sweeps.finals.verdict import Finalist, Run, Verdict
+from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.model_card import CardFacts, redact, render
 from tests.sweeps.example_facts import FACTS, facts
+from tests.sweeps.invented_sweep import make_final_run
 from trainables.metrics.classification import Confusion
 
 
@@ -151,10 +152,12 @@ def test_confusion_matrix_of_many_labels_stays_in_its_file() -> None:
 
 def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
     runs = tuple(
-        Run(trial_id=name, seed=seed, status="completed", reason="", value=value)
-        for seed, (name, value) in enumerate([("t0001", 41.5), ("f0001s1", 40.5)])
+        make_final_run(name, seed, value)
+        for seed, (name, value) in enumerate([("f0001s1", 41.5), ("f0001s2", 40.5)])
     )
-    first = Finalist(trial_id="t0001", params=FACTS.params, runs=runs, probability_best=0.87)
+    first = Finalist(
+        trial_id="t0001", params=FACTS.params, metric=FACTS.metric, runs=runs, probability_best=0.87
+    )
     second = replace(first, trial_id="t0002", runs=runs[1:], probability_best=0.13)
     verdict = Verdict(
         metric=FACTS.metric, finalists=(first, second), lead=0.5, interval=(-0.25, 1.5),
@@ -164,7 +167,7 @@ def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
     assert "as a mean over the seeds with which the best trials were trained again" in card
     assert "- winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 fresh seeds" in card
     assert "95% interval -0.25 to 1.50" in card and "the lead may be chance" in card
-    assert "best/ holds t0001" in card
+    assert "best/ holds f0001s1" in card
     assert "| t0001 | 2 | 41.00 | 0.71 | 0.87 |" in card
     assert "<b>" not in card
     assert "finals" not in render(FACTS)

@@ -4,11 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.finals.final_test import Outcome, Scores, Winner
-from sweeps.finals.verdict import Finalist, Run, Verdict
+from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.summary import describe, without_best
 from sweeps.records.paths import RunPaths
-from sweeps.records.trials_csv import rows
-from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
+from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
 from trainables.metrics.classification import Confusion
 
 SCORES = {
@@ -28,7 +27,7 @@ PATHS = RunPaths(Path("/runs/invented"))
 
 def outcome_of(scores: Scores) -> Outcome:
     """What the look at test gave for the best of HISTORIES."""
-    winner = Winner(trial_id="t0001", run_id="t0001", params=PARAMS, validation={}, tested={})
+    winner = Winner(run=HISTORIES[1], tested={})
     return Outcome(winner=winner, scores=scores, runs={"t0001": scores["test"]})
 
 
@@ -36,7 +35,7 @@ OUTCOME = outcome_of(SCORES)
 
 
 def test_summary_ranks_the_trials_and_names_the_best() -> None:
-    text = describe(make_config(), PATHS, rows(HISTORIES, METRIC), OUTCOME)
+    text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
     ids = [word for line in text.splitlines() for word in line.split() if word.startswith("t000")]
     assert ids == ["t0001", "t0002", "t0000", "t0001"]
     assert "4 trials: 2 completed, 1 failed, 1 stopped" in text
@@ -44,7 +43,7 @@ def test_summary_ranks_the_trials_and_names_the_best() -> None:
 
 
 def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> None:
-    lines = describe(make_config(), PATHS, rows(HISTORIES, METRIC), OUTCOME).splitlines()
+    lines = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME).splitlines()
     for title, value in (
         ("validation, untuned base", "25.25"), ("validation, best trial", "41.50"),
         ("test, untuned base", "24.12"), ("test, best trial", "40.75"),
@@ -54,7 +53,7 @@ def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> Non
 
 
 def test_summary_says_where_everything_lies() -> None:
-    text = describe(make_config(), PATHS, rows(HISTORIES, METRIC), OUTCOME)
+    text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
     for part in (
         "/runs/invented/best", "/runs/invented/trials.csv",
         "optuna-dashboard sqlite:////runs/invented/optuna.db",
@@ -65,14 +64,14 @@ def test_summary_says_where_everything_lies() -> None:
 
 def test_summary_does_not_show_the_password_of_the_study_storage() -> None:
     config = make_config(study_storage="postgresql+psycopg://bob:s3cret@db.host/sweeps")
-    text = describe(config, PATHS, rows(HISTORIES, METRIC), OUTCOME)
+    text = describe(config, PATHS, HISTORIES, METRIC, OUTCOME)
     assert "s3cret" not in text and "db.host/sweeps" in text
 
 
 def test_without_a_completed_trial_the_reasons_are_counted() -> None:
     reasons = ["out of memory", "loss is nan at step 4", "out of memory"]
     histories = [make_history(n, "failed", reason=r) for n, r in enumerate(reasons)]
-    assert without_best(rows(histories, METRIC)).splitlines() == [
+    assert without_best(histories).splitlines() == [
         "error: no trial completed",
         "  2 failed: out of memory",
         "  1 failed: loss is nan at step 4",
@@ -82,12 +81,12 @@ def test_without_a_completed_trial_the_reasons_are_counted() -> None:
 def test_summary_shows_the_scores_of_each_label_apart() -> None:
     by_label = {"precision_good": 90.0, "recall_good": 80.0, "f1_good": 84.71}
     scores = {split: {"accuracy": 75.5, **by_label} for split in SCORES}
-    text = describe(make_config(), PATHS, rows(HISTORIES, METRIC), outcome_of(scores))
+    text = describe(make_config(), PATHS, HISTORIES, METRIC, outcome_of(scores))
     (header,) = [line for line in text.splitlines() if "scored on" in line]
     assert "accuracy" in header and "precision" not in header
     (row,) = [line for line in text.splitlines() if " good " in line]
     assert [word for word in row.split() if word[0].isdigit()] == ["90.00", "80.00", "84.71"]
-    assert "by label" not in describe(make_config(), PATHS, rows(HISTORIES, METRIC), OUTCOME)
+    assert "by label" not in describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
 
 
 def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> None:
@@ -96,9 +95,9 @@ def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> Non
         "t0001": {"rougeLsum": 38.75, "rouge1": 45.0},
         "t0000": {"rougeLsum": 33.25, "rouge1": 40.0},
     }
-    winner = replace(OUTCOME.winner, run_id="f0001s1", baseline="t0000")
+    winner = replace(OUTCOME.winner, run=make_final_run("f0001s1", 1, 41.5), baseline="t0000")
     tests = Outcome(winner=winner, scores=SCORES, runs=runs)
-    lines = describe(make_config(), PATHS, rows(HISTORIES, METRIC), tests).splitlines()
+    lines = describe(make_config(), PATHS, HISTORIES, METRIC, tests).splitlines()
     for title, value in (
         ("test, best trial", "40.75"), ("test, mean of its 2 seeds", "39.75"),
         ("test, best start point (t0000)", "33.25"),
@@ -109,29 +108,29 @@ def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> Non
 
 def test_summary_tells_how_the_finals_ended() -> None:
     runs = tuple(
-        Run(trial_id=name, seed=seed, status="completed", reason="", value=value)
+        make_final_run(name, seed, value)
         for seed, (name, value) in enumerate([("f0001s1", 41.5), ("f0001s2", 40.5)], 1)
     )
-    finalist = Finalist(trial_id="t0001", params=PARAMS, runs=runs, probability_best=0.87)
+    finalist = Finalist(
+        trial_id="t0001", params=PARAMS, metric=METRIC, runs=runs, probability_best=0.87
+    )
     other = replace(finalist, trial_id="t0002", runs=runs[1:], probability_best=0.13)
     verdict = Verdict(
         metric=METRIC, finalists=(finalist, other), lead=0.5, interval=(-0.25, 1.5), num_rows=818
     )
-    trials = rows(HISTORIES, METRIC)
-    text = describe(make_config(), PATHS, trials, OUTCOME, verdict=verdict)
+    text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME, verdict=verdict)
     assert "winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 fresh seeds" in text
     assert "it leads t0002 by 0.50 (95% interval -0.25 to 1.50" in text
     assert "/runs/invented/finals.json" in text
-    assert "finals" not in describe(make_config(), PATHS, trials, OUTCOME)
+    assert "finals" not in describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
 
 
 def test_summary_shows_which_labels_are_taken_for_which() -> None:
     table = Confusion(("[bold]yes", "no"), ((51, 2), (3, 44)))
-    trials = rows(HISTORIES, METRIC)
-    lines = describe(make_config(), PATHS, trials, OUTCOME, confusion=table).splitlines()
+    lines = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME, confusion=table).splitlines()
     (row,) = [line for line in lines if "51" in line and "│" in line]
     assert row.split()[1:6:2] == ["[bold]yes", "51", "2"]
     many = tuple(f"label {n}" for n in range(9))
     large = Confusion(many, ((0,) * 9,) * 9)
-    text = describe(make_config(), PATHS, trials, OUTCOME, confusion=large)
+    text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME, confusion=large)
     assert "9 labels" in text and "confusion.csv" in text and "label 7" not in text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import TrialRow, best, count_by_status, ranked, rows, write_csv
+from sweeps.records.trials_csv import count_by_status, find_best, rank, write_csv
 from tests.sweeps.invented_sweep import LOSS, METRIC, make_history, make_report
 from trainables.config import Metric
 from trainables.packing.service.ledger import Share
@@ -31,8 +31,8 @@ def stories(draw: st.DrawFn) -> list[TrialRecord]:
     return made
 
 
-def read_csv(trials: list[TrialRow], folder: Path) -> list[dict[str, str]]:
-    write_csv(trials, folder / "trials.csv")
+def read_csv(trials: list[TrialRecord], folder: Path) -> list[dict[str, str]]:
+    write_csv(trials, METRIC, folder / "trials.csv")
     with (folder / "trials.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -42,12 +42,13 @@ def test_higher_rung_ranks_first_and_then_the_better_score(
     histories: list[TrialRecord], mode: str
 ) -> None:
     metric = Metric(name=METRIC.name, mode=mode)  # type: ignore[arg-type]
-    order = ranked(rows(histories, metric))
+    order = rank(histories, metric)
     for above, below in itertools.pairwise(order):
-        assert above.steps >= below.steps
-        if above.steps == below.steps:
-            assert above.value is not None and below.value is not None
-            assert not metric.is_better(below.value, above.value)
+        assert above.num_steps >= below.num_steps
+        if above.num_steps == below.num_steps:
+            worse, better = below.value(metric), above.value(metric)
+            assert worse is not None and better is not None
+            assert not metric.is_better(worse, better)
 
 
 @given(stories())
@@ -55,19 +56,19 @@ def test_ranked_holds_exactly_the_trials_that_reported_and_did_not_fail(
     histories: list[TrialRecord],
 ) -> None:
     expected = {h.trial_id for h in histories if h.reports and h.status != "failed"}
-    assert {row.trial_id for row in ranked(rows(histories, METRIC))} == expected
+    assert {row.trial_id for row in rank(histories, METRIC)} == expected
 
 
 @given(stories(), st.sampled_from(["max", "min"]))
 def test_best_is_the_best_of_the_completed(histories: list[TrialRecord], mode: str) -> None:
     metric = Metric(name=METRIC.name, mode=mode)  # type: ignore[arg-type]
-    found = best(rows(histories, metric))
+    found = find_best(histories, metric)
     values = [h.reports[-1].metrics[METRIC.name] for h in histories if h.status == "completed"]
     if not values:
         assert found is None
         return
     assert found is not None and found.status == "completed"
-    assert found.value == (max if mode == "max" else min)(values)
+    assert found.value(metric) == (max if mode == "max" else min)(values)
 
 
 @pytest.mark.parametrize(("metric", "winner"), [(METRIC, "t0001"), (LOSS, "t0000")])
@@ -76,7 +77,7 @@ def test_best_knows_the_direction(metric: Metric, winner: str) -> None:
     for number, history in enumerate(histories):
         report = make_report(history.trial_id, 90, 30.0 + number, eval_loss=1.0 + number)
         history.reports.append(report)
-    found = best(rows(histories, metric))
+    found = find_best(histories, metric)
     assert found is not None and found.trial_id == winner
 
 
@@ -86,14 +87,14 @@ def test_failed_trial_is_never_best_though_it_scored_highest() -> None:
         make_history(1, "completed", (90, 1.0)),
         make_history(2, "stopped", (10, 98.0)),
     ]
-    found = best(rows(histories, METRIC))
+    found = find_best(histories, METRIC)
     assert found is not None and found.trial_id == "t0001"
-    assert best(rows([histories[0], histories[2]], METRIC)) is None
+    assert find_best([histories[0], histories[2]], METRIC) is None
 
 
 def test_csv_has_the_columns_that_users_were_promised(tmp_path: Path) -> None:
-    shares = {"t0000": Share(seconds=180.0)}
-    (row,) = read_csv(rows([make_history(0, "completed", (90, 41.5))], METRIC, shares), tmp_path)
+    trial = make_history(0, "completed", (90, 41.5), share=Share(seconds=180.0))
+    (row,) = read_csv([trial], tmp_path)
     names = list(row)
     promised = ["trial_id", "status", "reason", "lora_rank", "lora_alpha", "lora_dropout",
                 "learning_rate", "steps", "metric", "value", "gpu_seconds", "tokens",
@@ -117,7 +118,7 @@ def test_csv_has_a_row_for_every_trial(tmp_path: Path) -> None:
         make_history(3, None, (10, 0.7)),
         make_history(4, None),
     ]
-    read = read_csv(rows(histories, METRIC), tmp_path)
+    read = read_csv(histories, tmp_path)
     assert [row["trial_id"] for row in read] == [f"t{n:04d}" for n in range(5)]
     assert [row["status"] for row in read] == [
         "completed", "stopped", "failed", "running", "running"
@@ -130,13 +131,13 @@ def test_csv_has_a_row_for_every_trial(tmp_path: Path) -> None:
 @given(reason=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_reason_survives_the_csv(reason: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     history = replace(make_history(0, "failed", (10, 1.0)), reason=reason)
-    (row,) = read_csv(rows([history], METRIC), tmp_path_factory.mktemp("csv"))
+    (row,) = read_csv([history], tmp_path_factory.mktemp("csv"))
     assert row["reason"] == reason and row["value"] == "1.0"
 
 
 def test_commas_quotes_and_newlines_stay_in_their_cell(tmp_path: Path) -> None:
     reason = 'CUDA error: "out of memory",\ntried 2 GiB,\r\n"1" free\t\x00'
-    (row,) = read_csv(rows([make_history(0, "failed", reason=reason)], METRIC), tmp_path)
+    (row,) = read_csv([make_history(0, "failed", reason=reason)], tmp_path)
     assert row["reason"] == reason and row["lora_rank"] == "8"
 
 
@@ -148,12 +149,12 @@ def test_no_trial_gives_a_csv_with_a_header_only(tmp_path: Path) -> None:
 def test_scores_that_only_some_trials_have_keep_their_column(tmp_path: Path) -> None:
     histories = [make_history(0, "completed", (90, 1.0)), make_history(1, "completed")]
     histories[1].reports.append(make_report("t0001", 90, 2.0, eval_loss=1.25))
-    read = read_csv(rows(histories, METRIC), tmp_path)
+    read = read_csv(histories, tmp_path)
     assert [row["eval_loss"] for row in read] == ["", "1.25"]
     assert [row["rougeLsum"] for row in read] == ["1.0", "2.0"]
 
 
 @given(stories())
 def test_counts_add_up_to_all_trials(histories: list[TrialRecord]) -> None:
-    counts = count_by_status(rows(histories, METRIC))
+    counts = count_by_status(histories)
     assert sum(counts.values()) == len(histories) and 0 not in counts.values()

@@ -9,28 +9,28 @@ import pytest
 import wandb
 
 from sweeps.finals.final_test import Outcome, Winner
-from sweeps.finals.verdict import Finalist, Run, Verdict
+from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.tracking.wandb_runs import WHOLE, Mode, WandbTracker
 from sweeps.tracking.wandb_summary import _chart, write_summary
+from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.wandb_files import offline_runs
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.classification import Confusion
 
 METRIC = Metric(name="accuracy")
 PARAMS = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=2e-4)
+RUN = make_final_run("f0003s2", 2, 0.0, accuracy=62.0)
 OUTCOME = Outcome(
-    winner=Winner(
-        trial_id="t0003", run_id="f0003s2", params=PARAMS, validation={"accuracy": 62.0},
-        tested={"f0003s2": Path("/x")},
-    ),
+    winner=Winner(run=RUN, tested={"f0003s2": Path("/x")}),
     scores={"test": {"accuracy": 60.5, "macro_f1": 58.0}, "test_base": {"accuracy": 38.0}},
 )  # fmt: skip
-RUN = Run(trial_id="f0003s2", seed=2, status="completed", reason="", value=62.0)
 VERDICT = Verdict(
     metric=METRIC,
     finalists=(
-        Finalist(trial_id="t0003", params=PARAMS, runs=(RUN,), probability_best=0.75),
-        Finalist(trial_id="t0001", params=PARAMS, runs=(), probability_best=0.25),
+        Finalist(
+            trial_id="t0003", params=PARAMS, metric=METRIC, runs=(RUN,), probability_best=0.75
+        ),
+        Finalist(trial_id="t0001", params=PARAMS, metric=METRIC, runs=(), probability_best=0.25),
     ),
     lead=1.5,
     interval=(-0.5, 3.5),
