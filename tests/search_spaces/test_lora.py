@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import samsum
 from search_spaces.lora import POINT_NAMES, LoraSpace, Point, hyperparameters
+from search_spaces.presets import SAMSUM, SAMSUM_TINY
 from trainables.config import Hyperparameters
 
 SPACES = (
     LoraSpace(),
-    samsum.SPACE,
-    samsum.TINY_SPACE,
+    SAMSUM.space,
+    SAMSUM_TINY.space,
     LoraSpace(learning_rates=(2e-4, 2e-4), lora_ranks=(8,), alphas_over_rank=(1.0,),
               lora_dropouts=(0.0,)),
 )  # fmt: skip
@@ -73,13 +73,13 @@ def test_point_with_one_value_outside_is_outside(name: str, value: float) -> Non
 
 
 def test_point_that_names_something_else_is_none() -> None:
-    assert set(samsum.START_POINTS[0]) == POINT_NAMES
+    assert set(SAMSUM.start_points[0]) == POINT_NAMES
     with pytest.raises(KeyError, match="rank"):
         LoraSpace().contains({"rank": 8})
 
 
 def test_bounds_belong_to_the_space() -> None:
-    edge: Point = dict(samsum.START_POINTS[1])
+    edge: Point = dict(SAMSUM.start_points[1])
     for rate in LoraSpace().learning_rates:
         assert LoraSpace().contains(edge | {"learning_rate": rate})
 
@@ -112,7 +112,7 @@ def test_bad_bounds_are_refused_with_the_value_and_the_rule(
 
 @pytest.mark.parametrize(
     ("space", "points"),
-    [(samsum.SPACE, samsum.START_POINTS), (samsum.TINY_SPACE, samsum.TINY_START_POINTS)],
+    [(SAMSUM.space, SAMSUM.start_points), (SAMSUM_TINY.space, SAMSUM_TINY.start_points)],
 )
 def test_start_points_of_samsum_lie_inside_its_space(
     space: LoraSpace, points: tuple[Point, ...]

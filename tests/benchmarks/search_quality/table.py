@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from search_spaces.samsum import SPACE, TINY_SPACE
+from search_spaces.presets import SAMSUM, SAMSUM_TINY
 from sweeps.cli import EXIT_DONE, parse
 from sweeps.config import data_source, model_source
 from sweeps.recipes import samsum
@@ -169,7 +169,7 @@ def standard_rungs(max_steps: int) -> tuple[int, ...]:
 def grid_of(args: TableArgs) -> Grid:
     """The grid that was asked for, out of the default space."""
     if args.tiny:
-        space = TINY_SPACE
+        space = SAMSUM_TINY.space
         return Grid(
             learning_rates=log_levels(space.learning_rates, 2),
             lora_ranks=space.lora_ranks[:2],
@@ -177,9 +177,9 @@ def grid_of(args: TableArgs) -> Grid:
             lora_dropouts=(0.0,),
         )
     return Grid(
-        learning_rates=log_levels(args.learning_rates or SPACE.learning_rates, args.levels),
-        lora_ranks=args.lora_ranks or SPACE.lora_ranks,
-        alphas_over_rank=args.alphas_over_rank or SPACE.alphas_over_rank,
+        learning_rates=log_levels(args.learning_rates or SAMSUM.space.learning_rates, args.levels),
+        lora_ranks=args.lora_ranks or SAMSUM.space.lora_ranks,
+        alphas_over_rank=args.alphas_over_rank or SAMSUM.space.alphas_over_rank,
         lora_dropouts=args.lora_dropouts,
     )
 
@@ -189,7 +189,7 @@ def _ordered(grid: Grid) -> list[Configuration]:
     rates outside the default space come last."""
     configurations = grid.configurations()
     random.Random(0).shuffle(configurations)
-    low, high = SPACE.learning_rates
+    low, high = SAMSUM.space.learning_rates
     return sorted(configurations, key=lambda one: not low <= one.learning_rate <= high)
 
 

@@ -8,7 +8,7 @@ import optuna
 from scipy.stats import qmc  # type: ignore[import-untyped]
 
 from search_spaces.lora import Point
-from search_spaces.samsum import START_POINTS
+from search_spaces.presets import SAMSUM
 from sweeps.search.report_sampler import ReportSampler
 from sweeps.search.study import SamplerMaker
 from tests.benchmarks.search_quality.contenders import NUM_TRIALS, OURS, Contender, project
@@ -53,7 +53,7 @@ def sobol_startup(task: Task) -> Method:
 
 def with_start_points(task: Task) -> Method:
     """The recipe's known-good settings first."""
-    return project(task, first_points=[p for p in START_POINTS if task.space.contains(p)])
+    return project(task, first_points=[p for p in SAMSUM.start_points if task.space.contains(p)])
 
 
 def with_rates(task: Task, low_share: float, high_share: float) -> Method:
