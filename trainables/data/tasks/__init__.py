@@ -8,7 +8,7 @@ from trainables.data.tasks.samsum import Samsum
 from trainables.data.tasks.table import Table
 from trainables.data.tasks.turkish_tweets import TurkishTweets
 from trainables.data.tasks.turkish_youtube import TurkishYoutube
-from trainables.data.tasks.wikipedia_pt.task import WikipediaPt
+from trainables.data.tasks.wikipedia_pt import WikipediaPt
 
 TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "samsum": Samsum,

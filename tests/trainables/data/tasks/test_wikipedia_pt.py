@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainables.config import TaskOptions
-from trainables.data.tasks.wikipedia_pt.task import WikipediaPt
+from trainables.data.tasks.wikipedia_pt import WikipediaPt
 from trainables.errors import SweepAborted
 
 ROWS = [{"text": f"O artigo número {n}. " + "palavra " * n, "summary": f"Resumo {n}."}
@@ -42,5 +42,5 @@ def test_folder_keeps_its_splits(tmp_path: Path) -> None:
 def test_without_data_the_builder_is_named() -> None:
     with pytest.raises(SweepAborted) as told:
         WikipediaPt(TaskOptions()).load(None)
-    assert "python -m trainables.data.tasks.wikipedia_pt build" in told.value.fix
+    assert "python -m tests.benchmarks.wikipedia_pt_builder" in told.value.fix
     assert "--data" in told.value.fix

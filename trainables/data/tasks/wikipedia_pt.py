@@ -15,17 +15,17 @@ COLUMNS = ("text", "summary")
 PROMPTS = {"chat": "Resuma o texto a seguir em português, em poucas frases.\n\n{text}"}
 METRIC = Metric(name="rougeLsum", mode="max")
 SCORING = Scoring(kind="summarize", language="portuguese")
-BUILD = "python -m trainables.data.tasks.wikipedia_pt build --out DIR --writer MODEL"
+BUILD = "python -m tests.benchmarks.wikipedia_pt_builder --out DIR --endpoint URL --writer MODEL"
 
 
 @dataclass(frozen=True)
 class WikipediaPt:
-    """Articles with summaries that a larger model wrote; build makes them, no dataset has them."""
+    """Articles with summaries that a larger model wrote; no public dataset has them."""
 
     options: TaskOptions
     name: str = "wikipedia_pt"
     metric: Metric = METRIC
-    dataset: str = "rows that python -m trainables.data.tasks.wikipedia_pt build made"
+    dataset: str = "rows that tests/benchmarks/wikipedia_pt_builder.py made"
 
     def __post_init__(self) -> None:
         refuse_unused(self.options, self.name, ("prompt",))
@@ -51,7 +51,7 @@ class WikipediaPt:
         if data is None:
             raise SweepAborted(
                 "wikipedia_pt has no dataset on the Hub",
-                f"build one with {BUILD} and pass --data DIR, or a file with text and summary",
+                f"pass --data DIR, or a file with text and summary; a checkout has {BUILD}",
             )
         counts: dict[str, int] = {}
         tables = read_tables(Path(data), COLUMNS)

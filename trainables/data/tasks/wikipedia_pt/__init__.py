@@ -1,1 +1,0 @@
-"""Portuguese Wikipedia: the task, and the command that builds its rows."""
