@@ -348,7 +348,7 @@ def test_ledger_sums_to_the_wall_time_of_the_loop(
         }
     wall_s = time.monotonic() - started_s
     ledger = host.ledger()
-    assert sum(ledger.seconds.values()) == pytest.approx(wall_s, rel=0.02)
+    assert sum(ledger.seconds.values()) == pytest.approx(wall_s, rel=0.1)
     assert all(ledger.seconds[name] > 0 for name in ("load", "train", "evaluate", "report", "idle"))
     assert all(share.seconds > 0 for share in ledger.shares.values())
     pure = sum(ledger.seconds[name] for name in ("load", "admit", "decide", "idle"))
