@@ -14,11 +14,23 @@ from trainables.packing.compute.packed_batch import Rows
 def attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor:
     """(N, H, C); key heads serve groups of query heads."""
     if q_NHC.is_cuda and q_NHC.dtype in (torch.bfloat16, torch.float16):
-        # What torch.nn.attention.varlen calls; its own signature changed from torch 2.11 to 2.13.
+        # The operator under torch.nn.attention.varlen.varlen_attn. The public function's signature
+        # changed from torch 2.11 to 2.13 (2.13 refuses grouped key heads without enable_gqa); what
+        # the operator takes did not. test_attention.py fails when that changes.
+        dropout_p, is_causal, return_debug_mask = 0.0, True, False
         mixed: Tensor = torch.ops.aten._flash_attention_forward(
-            q_NHC, k_NGC, v_NGC, rows.bounds_S1, rows.bounds_S1, rows.longest, rows.longest,
-            0.0, True, False, scale=q_NHC.shape[-1] ** -0.5,
-        )[0]  # fmt: skip
+            q_NHC,
+            k_NGC,
+            v_NGC,
+            rows.bounds_S1,
+            rows.bounds_S1,
+            rows.longest,
+            rows.longest,
+            dropout_p,
+            is_causal,
+            return_debug_mask,
+            scale=q_NHC.shape[-1] ** -0.5,
+        )[0]
         return mixed
     return _padded_attention(q_NHC, k_NGC, v_NGC, rows)
 

@@ -1,5 +1,7 @@
 """The packed linear: one frozen product for all slots, and each slot's own LoRA beside it.
 
+For each module of a group, as in PEFT (arXiv 2106.09685): y = W x + b + scaling * B A dropout(x).
+
 Shapes: K slots, N tokens of a pass, D features in, O features out of all modules that share an
 input, M of them, R rank (padded to the pack's largest).
 """
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from bitsandbytes.functional import dequantize_blockwise
+from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 
@@ -27,10 +29,8 @@ class Nf4(NamedTuple):
 
     weight: Tensor
     """Packed bytes."""
-    absmax: Tensor
-    """float32 scale of each block."""
-    block_size: int
-    shape_OD: tuple[int, int]
+    state: QuantState
+    """With the scales of its blocks in float32, not quantised again."""
 
 
 class FrozenLinears(NamedTuple):
@@ -48,7 +48,7 @@ class FrozenLinears(NamedTuple):
         """O times D."""
         if self.weight_OD is not None:
             return self.weight_OD.numel()
-        return sum(math.prod(part.shape_OD) for part in self.quantised)
+        return sum(math.prod(part.state.shape) for part in self.quantised)
 
 
 class LoraGroup(NamedTuple):
@@ -77,11 +77,10 @@ def freeze(modules: Sequence[Any], is_dequantised: bool) -> FrozenLinears:
     if not isinstance(modules[0], Linear4bit):
         weight_OD = torch.cat([module.weight.detach() for module in modules])
         return FrozenLinears(weight_OD, (), bias_O, sizes)
-    quantised = tuple(_quantised(module) for module in modules)
+    quantised = tuple(_nf4(module) for module in modules)
     if not is_dequantised:
         return FrozenLinears(None, quantised, bias_O, sizes)
-    dtype = modules[0].weight.quant_state.dtype
-    return FrozenLinears(_dequantised(quantised, dtype), (), bias_O, sizes)
+    return FrozenLinears(_dequantise(quantised), (), bias_O, sizes)
 
 
 def packed_linears(
@@ -107,7 +106,7 @@ def add_base_product(y_NO: Tensor, x_ND: Tensor, linears: FrozenLinears) -> None
 
     The product reads what it is added to while it computes; added after it, that costs twice.
     """
-    y_NO.addmm_(x_ND, _dense(linears, x_ND.dtype).T)
+    y_NO.addmm_(x_ND, _dense(linears).T)
     if linears.bias_O is not None:
         y_NO += linears.bias_O
 
@@ -124,6 +123,8 @@ class _PackedLinears(torch.autograd.Function):
         segments: Segments,
         dropout: Dropout | None,
     ) -> Tensor:
+        # The modules' outputs lie side by side in y, and each expand writes its own columns: y
+        # needs no clearing, and the base's one product for all modules and slots is added last.
         y_NO = x_ND.new_empty(len(x_ND), sum(linears.sizes))
         inner_MNR = lora_shrink(
             x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2
@@ -141,43 +142,49 @@ class _PackedLinears(torch.autograd.Function):
         (grad_NO,) = grads
         x_ND, inner_MNR = ctx.saved_tensors
         linears, group, segments, dropout = ctx.others
+        # Module by module: B's gradient, and the gradient of the inner product A drop(x).
         inner_grads = []
         for module, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[module].mT[:, None], group.scaling_KM[:, module]
             grad_b = group.grad_b_KOR[module].mT[:, None]
             inner_grads.append(lora_shrink(grad_y, lora_b, segments, scaling_K))
             lora_weight_grad_(grad_b, inner_MNR[module, None], grad_y, segments, scaling_K)
+        # All modules at once, which share x: A's gradients, then x's, in which the same masks are
+        # made again from their keys. The base is frozen, so W gives a gradient of x alone.
         grads_MNR = torch.cat(inner_grads)
         extras = (segments, None, dropout, group.module_keys_M2)
         lora_weight_grad_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
         grad_ND = torch.empty_like(x_ND)
         lora_expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
-        grad_ND.addmm_(grad_NO, _dense(linears, grad_NO.dtype))
+        grad_ND.addmm_(grad_NO, _dense(linears))
         return grad_ND, None, None, None, None
 
 
-def _dense(linears: FrozenLinears, dtype: torch.dtype) -> Tensor:
+def _dense(linears: FrozenLinears) -> Tensor:
     if linears.weight_OD is not None:
         return linears.weight_OD
-    return _dequantised(linears.quantised, dtype)
+    return _dequantise(linears.quantised)
 
 
-def _quantised(module: Any) -> Nf4:
+def _nf4(module: Any) -> Nf4:
     state = module.weight.quant_state
     assert state.quant_type == "nf4"
+    # Double quantisation (arXiv 2305.14314, section 3) is undone once: the scales themselves are
+    # 8-bit numbers with a scale for each 256, plus a mean.
     absmax = state.absmax
     if state.nested:
         absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
-    shape = (module.out_features, module.in_features)
-    return Nf4(module.weight.detach(), absmax.float(), state.blocksize, shape)
+    flat_state = QuantState(
+        absmax=absmax.float(),
+        shape=torch.Size((module.out_features, module.in_features)),
+        blocksize=state.blocksize,
+        quant_type="nf4",
+        dtype=state.dtype,
+    )
+    return Nf4(module.weight.detach(), flat_state)
 
 
-def _dequantised(quantised: Sequence[Nf4], dtype: torch.dtype) -> Tensor:
-    """NF4 bytes as one (O, D)."""
-    made = [
-        torch.ops.bitsandbytes.dequantize_4bit(
-            part.weight, part.absmax, part.block_size, "nf4", list(part.shape_OD), dtype
-        )
-        for part in quantised
-    ]
-    return made[0] if len(made) == 1 else torch.cat(made)
+def _dequantise(quantised: Sequence[Nf4]) -> Tensor:
+    """NF4 bytes as one (O, D), in the type in which the base computes."""
+    weights = [dequantize_4bit(part.weight, part.state) for part in quantised]
+    return weights[0] if len(weights) == 1 else torch.cat(weights)

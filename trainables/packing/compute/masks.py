@@ -73,12 +73,16 @@ def _known_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Te
 
 def keep_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tensor:
     """Which inputs (N, D) of a module are kept; all of a slot whose rate is zero."""
+    # The stream of one row and one module: its two words, mixed so that neighbouring rows and
+    # modules have nothing in common. Along the stream a counter numbers pairs of features, position
+    # by position; steps of num_features instead of num_pairs leave numbers out, which is harmless.
     words_N21 = (dropout.words_N2 ^ module_key_2)[:, :, None]
     features_D = torch.arange(num_features, dtype=torch.int32, device=words_N21.device)
     counters_NP = (
         dropout.position_ids_N[:, None] * num_features + features_D[: (num_features + 1) // 2]
     )
     bits_NP = _hash(counters_NP, _mix(words_N21[:, 0]), _mix(words_N21[:, 1]))
+    # Low half of the hash for the even feature, high half for the odd one.
     halves_NP2 = torch.stack((bits_NP & ((1 << KEEP_BITS) - 1), _shifted(bits_NP, KEEP_BITS)), -1)
     thresholds_N1 = dropout.thresholds_K[dropout.slots_N][:, None]
     return halves_NP2.flatten(1)[:, :num_features] >= thresholds_N1
@@ -97,6 +101,7 @@ def _hash(counter: Tensor, word: Tensor, other: Tensor) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
+    """lowbias32, in int32 arithmetic that wraps around."""
     for shift, factor in ROUNDS:
         x = (x ^ _shifted(x, shift)) * _signed(factor)
     return x ^ _shifted(x, LAST_SHIFT)

@@ -131,10 +131,11 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
     num_labels = sum(len(row.target_ids) for row in rows)
     num_tokens, num_rows = sum(tokens.values()), len(rows)
     has_dropout = any(micro_batch.lora_dropout for micro_batch in micro_batches)
-    if rounding == "exact":
+    if rounding == "exact":  # nothing fills up
         longest = (longest_row, max(tokens.values()))
         return Shape(num_slots, num_tokens, num_rows, num_labels, *longest, has_dropout, False)
     recurs = rounding == "recurring"
+    # CUDA graphs need equal shapes, so every size is rounded up to one of few.
     rounded = (round_up_to_bucket if recurs else round_up)(num_tokens, BLOCK_TOKENS)
     longest_row = max(LEAST_LENGTH, 1 << (longest_row - 1).bit_length())
     # What fills up the tokens is read as rows too, so that every token holds a finite number.
@@ -155,6 +156,8 @@ def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch
         micro_batches: not empty.
         shape: shape_of them, or one that holds it.
     """
+    # One flat int32 array holds every part of the pass, so that one copy brings all to the device
+    # and a captured graph has one input. parts are views of it, filled in place.
     rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
     lengths = np.array([len(row.input_ids) for row in rows])
     num_real = int(lengths.sum())
@@ -162,7 +165,7 @@ def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch
     parts = _parts(numbers, shape)
     parts["ids"][:num_real] = np.concatenate([row.tokens for row in rows])
     ends = np.minimum(np.cumsum(_with_filling(lengths, shape)), shape.num_tokens)
-    parts["rows"][1:] = ends
+    parts["rows"][1:] = ends  # rows[0] stays 0: cu_seqlens of a varlen attention
     starts = np.concatenate([[0], ends[:-1]])
     parts["position_ids"][:] = np.arange(shape.num_tokens) - np.repeat(
         starts, np.diff(ends, prepend=0)
@@ -221,11 +224,14 @@ def _fill_slots(parts: dict[str, np.ndarray], micro_batches: Sequence[MicroBatch
     for micro_batch in micro_batches:
         end = start + micro_batch.num_tokens
         slot = micro_batch.slot
+        # A slot may have several micro-batches in a pass; they are neighbours, so its bounds grow.
         bounds[slot] = (bounds[slot, 0] if bounds[slot, 1] else start, end)
         parts["slots"][start:end] = slot
         parts["thresholds"][slot] = threshold(micro_batch.lora_dropout)
         scales[slot] = 1.0 / (1.0 - micro_batch.lora_dropout)
         weights[slot] = micro_batch.label_weight
+        # The row's number in the effective batch makes the key, not its place in the pass, so that
+        # a trial drops the same however its batch is cut.
         if micro_batch.lora_dropout:
             keys = [
                 row_key(micro_batch.seed, micro_batch.step, micro_batch.first_row + i)
@@ -239,10 +245,13 @@ def _fill_slots(parts: dict[str, np.ndarray], micro_batches: Sequence[MicroBatch
 
 def _fill_blocks(parts: dict[str, np.ndarray], num_real: int, num_tokens: int) -> None:
     """Each slot's tokens in blocks, and then what fills up the pass."""
-    found = [(slot, *bounds) for slot, bounds in enumerate(parts["bounds"].reshape(-1, 2).tolist())]
+    # A program of a kernel reads one block, so it meets one slot only. A slot's last block may be
+    # short; the list's end stays (0, 0, 0), which is empty.
+    bounds_K2 = parts["bounds"].reshape(-1, 2).tolist()
+    ranges = [(slot, *bounds) for slot, bounds in enumerate(bounds_K2)]
     blocks = [
         (slot, begin, min(begin + BLOCK_TOKENS, end))
-        for slot, first, end in [*found, (NO_SLOT, num_real, num_tokens)]
+        for slot, first, end in [*ranges, (NO_SLOT, num_real, num_tokens)]
         for begin in range(first, end, BLOCK_TOKENS)
     ]
     parts["blocks"][: 3 * len(blocks)] = np.array(blocks).reshape(-1)
@@ -256,6 +265,8 @@ def _fill_labels(
     num_slots: int,
     num_tokens: int,
 ) -> None:
+    # The logits at token i predict token i + 1, so a row's targets are predicted from its last
+    # prompt token on: first of the row + prompt length - 1, and so on, one label a token.
     counts = [len(row.target_ids) for row in rows]
     num_labels = sum(counts)
     firsts = starts[: len(rows)] + [len(row.prompt_ids) - 1 for row in rows]

@@ -1,8 +1,17 @@
 """Products of each slot's tokens with the slot's own matrices, without a token of padding.
 
-All slots' tokens lie end to end. The three products below are all that LoRA needs, forward and
-backward; dropout is part of them, so that no dropped copy of an input is ever kept. On a GPU they
-are Triton kernels; elsewhere they pad the slots to equal lengths and multiply.
+All slots' tokens lie end to end. The three products below are all that LoRA needs (names as in
+Punica, arXiv 2310.18547, and vLLM). For y = W x + scaling * B A drop(x), with the gradient g of y:
+
+    forward     shrink   inner = A drop(x)                    (N, F) to (N, R)
+                expand   y = scaling * B inner                (N, R) to (N, F)
+    backward    shrink   g_inner = scaling * B^T g            (N, F) to (N, R)
+                weight   grad_B += scaling * g inner^T        summed over each slot's tokens
+                weight   grad_A += g_inner drop(x)^T
+                expand   grad_x = drop(A^T g_inner)           the same mask as forward
+
+Dropout is part of the products, so that no dropped copy of an input is ever kept. On a GPU they are
+Triton kernels; elsewhere they pad the slots to equal lengths and multiply.
 
 Shapes: K slots, N tokens of a pass, T tokens of the largest slot, F features, M modules that share
 an input, R rank, B blocks.
@@ -103,6 +112,8 @@ def _scaled(x_NF: Tensor, scaling_K: Tensor | None, segments: Segments) -> Tenso
 
 def _padded(x_NF: Tensor, segments: Segments) -> Tensor:
     """(K, T, F), with zeros behind each slot's tokens."""
+    # index[k, t] is the t-th token of slot k, were it as long as the longest. What lies behind its
+    # end belongs to its neighbour, or to nobody, and is replaced by zeros.
     first_K1, end_K1 = torch.split(segments.bounds_K2.long(), 1, dim=1)
     index_KT = first_K1 + torch.arange(segments.longest, device=x_NF.device)
     is_real_KT = index_KT < end_K1

@@ -53,6 +53,8 @@ def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
     """Fill the answers, making the batch smaller as its rows finish."""
     step = _stepper(batch, is_graphed)
     for num_done in range(max_new_tokens - 1):
+        # Every eighth step the host waits for the device once, to learn how many slots still answer
+        # and how many rows the fullest of them has.
         if num_done % CHECK_STEPS == 0:
             is_open_KS = ~batch.is_done_KS
             needs = torch.stack((is_open_KS.any(dim=1).sum(), is_open_KS.sum(dim=1).max()))
@@ -66,6 +68,8 @@ def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
 
 def _step(batch: Batch) -> None:
     """One more token for every row, without waiting for the device."""
+    # All writes are in place, and the column is a tensor: a captured graph replays the same
+    # addresses. Rows that are done go on answering to nobody; until_stop cuts what they say.
     x_KSD = batch.decoder.step(batch.tokens_KS, batch.positions_KS, batch.cache, batch.rotation)
     tokens_KS = batch.decoder.logits(x_KSD).argmax(dim=-1)
     batch.answers_AL[batch.home_KS, batch.column_1] = tokens_KS
@@ -86,6 +90,8 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     cache_bytes = sum(one.nbytes for kept in batch.cache for one in kept)
     if not _pays(old_slots * old_rows, num_slots * num_rows, cache_bytes, is_graphed):
         return False
+    # Slots that still answer first, in their order; then, in each, rows that still answer first.
+    # argsort is stable, so what is left keeps its order.
     is_over_K = batch.is_done_KS.all(dim=1)
     slots_K = torch.argsort(is_over_K.int(), stable=True)[:num_slots].sort().values
     order_KS = torch.argsort(batch.is_done_KS[slots_K].int(), dim=1, stable=True)
@@ -116,6 +122,8 @@ def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
     """The step, or its CUDA graph: run once to warm up, then captured, then replayed."""
     if not is_graphed:
         return lambda: _step(batch)
+    # The first call compiles and tunes kernels, which must not happen during a capture. The second
+    # captures, which runs nothing, hence the replay behind it; all later ones replay.
     calls = 0
     graph = torch.cuda.CUDAGraph()
 

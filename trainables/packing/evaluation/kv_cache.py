@@ -58,6 +58,9 @@ def prompt_layer(
         part.view(*cos_BTC.shape[:2], -1, sizes.head_dim).transpose(1, 2)
         for part in _heads(x_KND, weights, groups[0], cos_BTC, sin_BTC, sizes)
     )
+    # Every slot reads the same rows, so the batch is K * S rows of T tokens. Right padding needs no
+    # mask: under the causal mask no real token sees what comes after it, and what padding computes
+    # is overwritten in the cache by the answer, position by position, before it is ever seen.
     if kept is not None:
         num_tokens = k.shape[2]
         for cached_KSGTC, new_BGTC in zip(kept, (k, v), strict=True):
@@ -82,6 +85,8 @@ def token_layer(
     """One block over one token a row, which sees its row's positions up to its own."""
     q_BHC, k_BGC, v_BGC = _heads(x_KSD, weights, groups[0], cos_B1C, sin_B1C, sizes)
     keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in kept)
+    # Rows stand at positions of their own, so keys are written by index, in place: a CUDA graph of
+    # the step needs the cache to stay where it is.
     row_B = torch.arange(positions_B.shape[0], device=positions_B.device)
     keys_BGTC[row_B, :, positions_B] = k_BGC
     values_BGTC[row_B, :, positions_B] = v_BGC
@@ -95,7 +100,10 @@ def token_layer(
 def _token_attention(
     q_BHC: Tensor, keys_BGTC: Tensor, values_BGTC: Tensor, positions_B: Tensor
 ) -> Tensor:
-    """The query heads that share a key head stand in for tokens: no key is repeated in memory."""
+    """Attention of one token a row, in plain torch.
+
+    The query heads that share a key head stand in for tokens: no key is repeated in memory.
+    """
     position_T = torch.arange(keys_BGTC.shape[2], device=positions_B.device)
     is_seen_B11T = (position_T <= positions_B[:, None])[:, None, None]
     num_rows, num_key_heads, _, head_dim = keys_BGTC.shape
@@ -162,6 +170,8 @@ def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tenso
 
     LoRA's products are written first and the base's adds to them, as in training.
     """
+    # One product gives the inner numbers of all modules that share x; each slot multiplies its own
+    # tokens by its own matrices (bmm), because here all slots have equally many.
     rank = group.lora_b_KOR[0].shape[-1]
     inner_MKNR = torch.split(torch.bmm(x_KND, group.lora_a_KID.mT), rank, dim=-1)
     y_KNO = x_KND.new_empty(*x_KND.shape[:2], sum(linears.sizes))

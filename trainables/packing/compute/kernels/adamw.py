@@ -49,12 +49,17 @@ def _update(
     eps,
     BLOCK: tl.constexpr,
 ):
+    """One block of one slot's numbers: weight, gradient and both moments, read and written once."""
     slot, num_slots = tl.program_id(1), tl.num_programs(1)
+    # A slot that makes no step in this call ends here: its gradient is zero and stays so.
     if tl.load(is_due_ptr + slot):
         p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         mask = p < num_params
         offset = slot.to(tl.int64) * num_params + p
+        # A due slot whose loss or gradient is not finite keeps its weights and moments, but its
+        # gradient is cleared below like the others', so that the next trial starts clean.
         if tl.load(steps_ptr + slot):
+            # Column `slot` of table_7K; its rows are written by optimizer._row.
             row = table_ptr + slot
             max_norm, decay = tl.load(row + num_slots), tl.load(row + 2 * num_slots)
             root_correction, step_size = tl.load(row + 3 * num_slots), tl.load(row + 4 * num_slots)
@@ -64,6 +69,8 @@ def _update(
             exp_avg = tl.load(exp_avg_ptr + offset, mask=mask, other=0.0)
             exp_avg_sq = tl.load(exp_avg_sq_ptr + offset, mask=mask, other=0.0)
             param = tl.load(params_ptr + offset, mask=mask, other=0.0) * (1.0 - decay)
+            # In the order of torch.optim.adamw, where every step rounds: lerp for the first moment,
+            # mul then addcmul for the second, the bias corrections in the table.
             exp_avg += weight * (grad - exp_avg)
             exp_avg_sq = exp_avg_sq * (1.0 - weight_sq) + grad * (grad * weight_sq)
             denominator = tl.div_rn(tl.sqrt_rn(exp_avg_sq), root_correction) + eps

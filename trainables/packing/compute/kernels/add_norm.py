@@ -90,6 +90,7 @@ def _forward(
     HAS_OTHER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """One token: total = x + y, and normed = weight * total / rms(total)."""
     kind = normed_ptr.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * num_features
     d = tl.arange(0, BLOCK)
@@ -98,7 +99,10 @@ def _forward(
     if HAS_OTHER:
         total += tl.load(y_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
         tl.store(total_ptr + row + d, total.to(kind), mask=mask)
+        # The norm is that of the rounded sum: unfused, it would read the sum back from memory, and
+        # the backward pass does.
         total = total.to(kind).to(tl.float32)
+    # Rounded before the weight, as transformers' Qwen3RMSNorm does.
     normed = (total * _scale(total, num_features, eps)).to(kind).to(tl.float32)
     weight = tl.load(weight_ptr + d, mask=mask, other=0.0).to(tl.float32)
     tl.store(normed_ptr + row + d, (normed * weight).to(kind), mask=mask)
@@ -115,6 +119,7 @@ def _backward(
     eps,
     BLOCK: tl.constexpr,
 ):
+    """One token: the gradient of the sum, by both of its uses."""
     row = tl.program_id(0).to(tl.int64) * num_features
     d = tl.arange(0, BLOCK)
     mask = d < num_features
@@ -122,7 +127,8 @@ def _backward(
     weight = tl.load(weight_ptr + d, mask=mask, other=0.0).to(tl.float32)
     grad = tl.load(grad_normed_ptr + row + d, mask=mask, other=0.0).to(tl.float32) * weight
     through = tl.load(grad_total_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
-    # Of total * scale, where scale depends on total.
+    # With s = rsqrt(mean(t^2) + eps) and g the gradient of t * s: ds/dt_j = -s^3 t_j / D, so that
+    # dL/dt = s * (g - t * s^2 * sum(g * t) / D). The residual's own gradient is added to it.
     scale = _scale(total, num_features, eps)
     shared = tl.sum(grad * total, axis=0) * scale * scale / num_features
     made = through + scale * (grad - total * shared)

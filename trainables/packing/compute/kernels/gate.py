@@ -47,6 +47,7 @@ def _grid(x_NF: Tensor) -> tuple[int, int]:
 
 @triton.jit
 def _forward(gate_up_ptr, made_ptr, num_features, BLOCK: tl.constexpr):
+    """Part of one token; gate and up are the halves of its row."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = f < num_features
@@ -59,6 +60,7 @@ def _forward(gate_up_ptr, made_ptr, num_features, BLOCK: tl.constexpr):
 
 @triton.jit
 def _backward(gate_up_ptr, grad_ptr, made_ptr, num_features, BLOCK: tl.constexpr):
+    """Part of one token: one program writes both halves, which share their inputs."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = f < num_features
@@ -67,6 +69,7 @@ def _backward(gate_up_ptr, grad_ptr, made_ptr, num_features, BLOCK: tl.constexpr
     up = tl.load(gate_up_ptr + offset + num_features, mask=mask, other=0.0).to(tl.float32)
     grad = tl.load(grad_ptr + row * num_features + f, mask=mask, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(gate)
+    # silu(g) = g * sigmoid(g); silu'(g) = sigmoid(g) * (1 + g * (1 - sigmoid(g))).
     grad_gate = grad * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
     grad_up = grad * gate * sigmoid
     kind = made_ptr.dtype.element_ty

@@ -113,8 +113,14 @@ def _forward(
     BLOCK_H: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
+    """All heads of one kind of one token.
+
+    low and high are the halves of each head, which rotary position embedding turns as pairs (arXiv
+    2104.09864, in the layout of transformers' rotate_half).
+    """
     token = tl.program_id(0).to(tl.int64)
     offset, mask, c, is_feature = _head_offsets(num_heads, half, BLOCK_H, BLOCK_C)
+    # x is a view of the fused q, k, v: its tokens are x_stride apart.
     low, high = _halves(x_ptr + token * x_stride + offset, mask, half)
     if HAS_NORM:
         scale = _scale(low, high, half, eps)
@@ -124,6 +130,7 @@ def _forward(
     sin_low, sin_high = _halves(sin_ptr + token * angle_stride + c, is_feature, half)
     kind = y_ptr.dtype.element_ty
     y = y_ptr + token * num_heads * 2 * half + offset
+    # (low, high) * cos + (-high, low) * sin, one half after the other.
     turned = low * cos_low[None, :] - high * sin_low[None, :]
     tl.store(y, turned.to(kind), mask=mask)
     turned = high * cos_high[None, :] + low * sin_high[None, :]
@@ -148,14 +155,17 @@ def _backward(
     BLOCK_H: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
+    """The gradient of one token's heads: turned back, then through the norm."""
     token = tl.program_id(0).to(tl.int64)
     offset, mask, c, is_feature = _head_offsets(num_heads, half, BLOCK_H, BLOCK_C)
     g_low, g_high = _halves(grad_ptr + token * num_heads * 2 * half + offset, mask, half)
     cos_low, cos_high = _halves(cos_ptr + token * angle_stride + c, is_feature, half)
     sin_low, sin_high = _halves(sin_ptr + token * angle_stride + c, is_feature, half)
+    # The transpose of the rotation above.
     d_low = g_low * cos_low[None, :] + g_high * sin_high[None, :]
     d_high = g_high * cos_high[None, :] - g_low * sin_low[None, :]
-    if HAS_NORM:  # of x * scale * weight, where scale depends on x
+    if HAS_NORM:
+        # x * scale * weight, where scale depends on x: as in add_norm._backward, head by head.
         low, high = _halves(x_ptr + token * x_stride + offset, mask, half)
         scale = _scale(low, high, half, eps)
         w_low, w_high = _halves(weight_ptr + c, is_feature, half)
@@ -180,6 +190,7 @@ def _head_offsets(num_heads, half, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr)
 
 @triton.jit
 def _halves(ptr, mask, half):
+    """Both halves of a head, in float32."""
     low = tl.load(ptr, mask=mask, other=0.0).to(tl.float32)
     high = tl.load(ptr + half, mask=mask, other=0.0).to(tl.float32)
     return low, high

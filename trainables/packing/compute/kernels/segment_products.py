@@ -1,9 +1,14 @@
 """The products of segments.py as Triton kernels: one pass over the inputs, dropout made on the way.
 
-A program works on tokens of one slot alone. Nothing is summed atomically, so the numbers of a slot
-do not depend on its neighbours and repeat exactly.
+The scheme is that of multi-LoRA serving (Punica, arXiv 2310.18547, and vLLM's lora_shrink and
+lora_expand), with the gradient of the weights and dropout added. A program works on tokens of one
+slot alone: the host cuts each slot's tokens into blocks (packed_batch), so no program has to search
+for its slot and none meets two. Nothing is summed atomically, so the numbers of a slot do not
+depend on its neighbours and repeat exactly. A library's grouped GEMM would have to be given a
+dropped copy of x for each module, which is what is saved here.
 
-Shapes: as in segments.py.
+Shapes, in tensors' names: K slots, N tokens of a pass, F features, M modules that share an input,
+R rank, B blocks, S parts of a sum. In kernels: n tokens, f features, r ranks of one program's tile.
 """
 
 from typing import Any, NamedTuple
@@ -21,6 +26,7 @@ SHIFT_1, FACTOR_1 = tl.constexpr(ROUNDS[0][0]), tl.constexpr(ROUNDS[0][1])
 SHIFT_2, FACTOR_2 = tl.constexpr(ROUNDS[1][0]), tl.constexpr(ROUNDS[1][1])
 SHIFT_3 = tl.constexpr(LAST_SHIFT)
 MOST_TOKENS = tl.constexpr(BLOCK_TOKENS)
+"""Tokens of a block of the pass; a kernel whose tile has fewer shares a block among programs."""
 HALF = tl.constexpr(KEEP_BITS)
 BUSY_PROGRAMS, MOST_PARTS = 1024, 16
 """Programs that keep a GPU's 132 multiprocessors busy to the end; a sum is cut to have as many."""
@@ -42,7 +48,8 @@ class Tile(NamedTuple):
 SHRINK, SHRINK_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
 EXPAND, EXPAND_DROPPING = Tile(64, 128, 4, 3), Tile(64, 64, 4, 3)
 WEIGHT_GRAD, WEIGHT_GRAD_DROPPING = Tile(32, 64, 4, 3), Tile(64, 64, 4, 3)
-"""The fastest of eight each on an H200, at ranks 16 and 64 and 1024 to 9728 features."""
+"""The fastest of eight tiles each on an H200 (torch 2.11, 2026-11-29), at ranks 16 and 64 and 1024
+to 9728 features. Masks take registers, hence the smaller tiles of the dropping ones."""
 
 
 def lora_shrink(
@@ -115,8 +122,11 @@ def lora_weight_grad_(
     num_slots, num_modules, _, num_features = grads_KMRF.shape
     tile = WEIGHT_GRAD if dropout is None else WEIGHT_GRAD_DROPPING
     num_blocks = triton.cdiv(num_features, tile.block_features)
+    # One program a tile of the gradient would leave most of a GPU idle where slots and modules are
+    # few: the sum over a slot's tokens is then cut into parts ("split-K"). Each part is written to
+    # its own room and _add_parts sums them in their order, so that the rounding is always the same.
     num_parts = min(MOST_PARTS, max(1, BUSY_PROGRAMS // (num_slots * num_blocks * num_modules)))
-    if num_parts > 1:  # parts of a slot's tokens, which are summed in their order
+    if num_parts > 1:
         sums = _parts_like(grads_KMRF, num_parts)
         _weight_grad_parts(sums, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2, tile)
         size = grads_KMRF[0].numel()
@@ -141,8 +151,10 @@ def _parts_like(grads_KMRF: Tensor, num_parts: int) -> Tensor:
     which they have no gaps."""
     num_slots, num_modules, rank, num_features = grads_KMRF.shape
     size = num_modules * rank * num_features
+    # The gradients of A are (R, F) in memory, those of B (F, R) seen transposed. With the strides
+    # of grads the parts lie like them, so that _add_parts can walk both as flat arrays.
     by_module, by_rank, by_feature = grads_KMRF.stride()[1:]
-    if num_modules == 1:
+    if num_modules == 1:  # the stride of a dimension of one is arbitrary
         by_module = size
     has_no_gaps = {by_rank, by_feature} in ({num_features, 1}, {1, rank})
     assert has_no_gaps and by_module * num_modules == size
@@ -246,17 +258,23 @@ def _shrink(
     BLOCK_F: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
+    """scaling * (drop(x) A^T) of one block of tokens and one module; all ranks fit in one tile."""
     module = tl.program_id(1)
     slot, first, end = _block(blocks_ptr, BLOCK_N)
+    # Blocks that fill up the list are empty; tokens that fill up the pass have no slot, and their
+    # inner products are never read.
     if (first < end) & (slot >= 0):
         n = first + tl.arange(0, BLOCK_N)
         r = tl.arange(0, BLOCK_R)
+        # int64, because tokens times features may pass 2^31.
         x_tile = x_ptr + n.to(tl.int64)[:, None] * x_stride
         w_tile = w_ptr + slot * w_stride_k + module * w_stride_m + r[None, :] * w_stride_r
         threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
         factor = _factor(
             scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
         )
+        # Slots with and without dropout share a pass. The loop is compiled twice and chosen once a
+        # program, so that a slot without dropout makes no hashes; n stands in for unread words.
         if threshold > 0:
             row, word, other = _row_words(
                 n, n < end, num_features, words_ptr, positions_ptr, keys_ptr + 2 * module
@@ -298,6 +316,7 @@ def _shrink(
             )
         out = out_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :]
         mask = (n < end)[:, None] & (r < rank)[None, :]
+        # Scaled once at the end: dropout's 1 / (1 - p) and alpha / rank are the same for all terms.
         tl.store(out, (acc * factor).to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -319,7 +338,9 @@ def _shrink_tile(
     BLOCK_F: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """Tokens of one slot times one of its matrices."""
+    """(BLOCK_N, BLOCK_R): tokens of one slot times one of its matrices, summed over features."""
+    # Sums in float32. The adapters are float32 in memory and rounded to x's type for the product,
+    # as autocast does for PEFT.
     acc = tl.zeros((BLOCK_N, BLOCK_R), dtype=tl.float32)
     for start in range(0, num_features, BLOCK_F):
         f = start + tl.arange(0, BLOCK_F)
@@ -365,7 +386,10 @@ def _expand(
     BLOCK_R: tl.constexpr,
     NUM_MODULES: tl.constexpr,
 ):
+    """drop(scaling * (inner A)), summed over modules, of one block of tokens and of features."""
     slot, first, end = _block(blocks_ptr, BLOCK_N)
+    # Unlike in _shrink, tokens without a slot are written too, as zeros: y is not cleared before,
+    # and the base's product is added to it.
     if first < end:
         n = first + tl.arange(0, BLOCK_N)
         r = tl.arange(0, BLOCK_R)
@@ -378,6 +402,9 @@ def _expand(
             factor = _factor(
                 scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
             )
+            # In the forward pass there is one module and no dropout. In the backward pass q, k and
+            # v (or gate and up) share an input, so their gradients add up here, each with the mask
+            # that its own module drew.
             for module in tl.static_range(NUM_MODULES):
                 inner = tl.load(
                     inner_ptr + module * inner_stride + n.to(tl.int64)[:, None] * rank + r[None, :],
@@ -436,10 +463,14 @@ def _weight_grad(
     BLOCK_R: tl.constexpr,
     NUM_PARTS: tl.constexpr,
 ):
+    """scaling * (inner^T drop(x)) of one slot, part of its tokens, module and block of features."""
     slot, part = (tl.program_id(0) // NUM_PARTS).to(tl.int64), tl.program_id(0) % NUM_PARTS
     module = tl.program_id(2)
     first, end = tl.load(bounds_ptr + 2 * slot), tl.load(bounds_ptr + 2 * slot + 1)
-    if first < end:  # then every part is written, be it zero
+    # A slot that trains writes every part, be it zero, because _add_parts reads all of them; a slot
+    # without tokens in this pass keeps the gradient of the passes before.
+    if first < end:
+        # Equal shares in whole blocks, so that a part's bounds depend on the slot's tokens alone.
         share = tl.cdiv(tl.cdiv(end - first, NUM_PARTS), BLOCK_N) * BLOCK_N
         first, end = first + part * share, tl.minimum(end, first + (part + 1) * share)
         r = tl.arange(0, BLOCK_R)
@@ -507,7 +538,7 @@ def _weight_grad(
             + f[None, :].to(tl.int64) * g_stride_f
         )
         mask = is_rank[:, None] & is_feature[None, :]
-        if NUM_PARTS == 1:
+        if NUM_PARTS == 1:  # grads itself, to which the pass is added
             acc += tl.load(grads, mask=mask, other=0.0)
         tl.store(grads, acc, mask=mask)
 
@@ -559,12 +590,13 @@ def _weight_grad_tile(
     BLOCK_F: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """The small products of one slot, transposed, times its inputs."""
+    """(BLOCK_R, BLOCK_F): inner products of a slot's tokens, transposed, times their inputs."""
     acc = tl.zeros((BLOCK_R, BLOCK_F), dtype=tl.float32)
     for begin in range(first, end, BLOCK_N):
         n = begin + tl.arange(0, BLOCK_N)
         is_token = n < end
         rows = n.to(tl.int64)
+        # Loaded as (r, n): transposing while loading is free, tl.trans would shuffle registers.
         inner = tl.load(
             inner_tile + rows[None, :] * rank, mask=is_token[None, :] & is_rank[:, None], other=0.0
         )
@@ -584,7 +616,7 @@ def _weight_grad_tile(
 
 @triton.jit
 def _threshold(thresholds_ptr, slot, HAS_DROPOUT: tl.constexpr):
-    """Of the slot's dropout; 0 if it drops nothing, which then costs nothing."""
+    """The slot's dropout threshold; 0 if it drops nothing, and then no mask is made."""
     threshold = tl.cast(0, tl.int32)
     if HAS_DROPOUT:
         threshold = tl.load(thresholds_ptr + slot)
@@ -615,18 +647,23 @@ def _row_words(n, is_token, num_features, words_ptr, positions_ptr, key_ptr):
 @triton.jit
 def _masked(x, row, word, other, start, threshold, BLOCK_F: tl.constexpr):
     """A tile from feature start without what masks.keep_mask drops; it is not scaled yet."""
+    # One hash a pair of neighbouring features: its counter is position * num_features + pair,
+    # hashed as masks._hash does it. uint32 wraps around as torch's int32 does.
     pair = start // 2 + tl.arange(0, BLOCK_F // 2)
     bits = (row[:, None] + pair[None, :]).to(tl.uint32, bitcast=True) ^ word[:, None]
     bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1 + other[:, None]
     bits = (bits ^ (bits >> SHIFT_2)) * FACTOR_2
     bits = bits ^ (bits >> SHIFT_3)
-    # The low half decides about the even feature; both are compared as high halves.
+    # The low 16 bits decide about the even feature, the high 16 about the odd one. Both are
+    # compared in the high half; what stands below it cannot change a comparison with
+    # threshold << 16.
     is_kept = tl.interleave(bits << HALF, bits) >= (threshold.to(tl.uint32) << HALF)
     return tl.where(is_kept, x, 0.0).to(x.dtype)
 
 
 @triton.jit
 def _mixed(x):
+    """masks._mix: lowbias32 of a word."""
     bits = x.to(tl.uint32, bitcast=True)
     bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1
     bits = (bits ^ (bits >> SHIFT_2)) * FACTOR_2
@@ -636,6 +673,8 @@ def _mixed(x):
 @triton.jit
 def _block(blocks_ptr, BLOCK_N: tl.constexpr):
     """The slot and tokens of a program: its share of one block of the pass."""
+    # The host's blocks have MOST_TOKENS tokens; a kernel with smaller tiles runs several programs
+    # on each. The last ones of a short block start behind its end and have nothing to do.
     shares: tl.constexpr = MOST_TOKENS // BLOCK_N
     block = blocks_ptr + 3 * (tl.program_id(0) // shares)
     first = tl.load(block + 1) + tl.program_id(0) % shares * BLOCK_N

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK_POSITIONS = 64
+"""Positions whose keys are held at a time."""
 MIN_QUERIES = 16
 """The smallest side of a matrix that tensor cores multiply."""
 
@@ -66,8 +67,12 @@ def _attend(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
+    """One row and one key head: all query heads that share it, as the rows of one matrix."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    # The new token's own key is in the cache already, hence + 1.
     end = tl.load(positions_ptr + row).to(tl.int32) + 1
+    # Grouped-query attention: `shared` neighbouring query heads belong to one key head. BLOCK_Q is
+    # 16 at least, the least that tensor cores take; what is added is masked.
     number = tl.arange(0, BLOCK_Q)
     c = tl.arange(0, BLOCK_C)
     is_feature = c < head_dim
@@ -76,6 +81,9 @@ def _attend(
     mask_q = (number < shared)[:, None] & is_feature[None, :]
     q = tl.load(q_ptr + offset_q, mask=mask_q, other=0.0)
     base = row * row_stride + head * head_stride
+    # Online softmax (arXiv 2205.14135, algorithm 1): the largest score so far, the sum of
+    # exp(score - best), and the mix of values with the same weights. When best grows, what was
+    # summed fades by exp(old - new).
     best = tl.full((BLOCK_Q,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_Q,), dtype=tl.float32)
     acc = tl.zeros((BLOCK_Q, BLOCK_C), dtype=tl.float32)
@@ -88,6 +96,7 @@ def _attend(
         scores = tl.dot(q, tl.trans(keys)) * scale
         scores = tl.where(is_seen[None, :], scores, -float("inf"))
         new_best = tl.maximum(best, tl.max(scores, axis=1))
+        # Weights in float32; rounded to the values' type for the product only.
         shares = tl.exp(scores - new_best[:, None])
         fading = tl.exp(best - new_best)
         total = total * fading + tl.sum(shares, axis=1)
