@@ -1,9 +1,13 @@
 """Read tables from a file, a folder or the Hub, whatever their type, with clear errors."""
 
 import csv
+import difflib
 import io
 import json
-from collections.abc import Sequence
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -22,6 +26,7 @@ SPLIT_NAMES = {
     "test": ("test",),
 }
 """Names that a split's file may have in a folder."""
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Table:
     note: str
 
 
-def read_split(folder: Path, split: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read the file called split, of any type, in the folder.
+def read_split(folder: Path, split: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The table of the file called split, of any type, in the folder.
 
     Raises:
         SweepAborted: the folder, file or a column is missing, or the file cannot be read.
@@ -45,28 +50,48 @@ def read_split(folder: Path, split: str, columns: tuple[str, ...]) -> pd.DataFra
         )
     path = find_file(folder, (split,))
     if path is not None:
-        return require_columns(read_table(path), columns, str(path))
-    found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        return _read_columns(path, columns, str(path))
+    names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
     raise SweepAborted(
-        f"no {split} split in {folder}; found {found}",
+        f"no {split} split in {folder}; found {names}",
         f"add one of {', '.join(split + suffix for suffix in SUFFIXES)}",
     )
 
 
-def download_split(repo: str, revision: str, file: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read one Parquet file of a Hub dataset, from the local cache if it is there.
+def read_tables(data: Path, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The three splits of a folder; one table, by its file's name, for each file that is not split.
+
+    A file, or a folder without a train split, holds rows that splitting.divide has to split.
 
     Raises:
-        SweepAborted: the Hub cannot be reached or does not have the file.
+        SweepAborted: the data cannot be read, or lacks a split or a column.
     """
-    try:
-        path = hub_file(repo, file, dataset_revision=revision)
-    except OSError as error:
-        raise SweepAborted(
-            f"cannot download {file} of {repo}@{revision}: {first_line(error)}",
-            "check the network, or pass --data DIR with train, validation and test files",
-        ) from error
-    return require_columns(read_table(path), columns, f"{repo}@{revision}/{file}")
+    if data.is_file():
+        return {data.name: _read_columns(data, columns, str(data))}
+    splits = [split for split in SPLIT_NAMES if find_file(data, (split,))]
+    if not splits or "train" in splits:
+        splits = list(SPLIT_NAMES)  # of which each must be there
+    return {split: read_split(data, split, columns) for split in splits}
+
+
+def download_splits(repo: str, revision: str, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The three splits of a Hub dataset of one Parquet file each, or those in the local cache.
+
+    Raises:
+        SweepAborted: the Hub cannot be reached or does not have the files.
+    """
+    tables = {}
+    for split in SPLIT_NAMES:
+        file = f"default/{split}/0000.parquet"
+        try:
+            path = hub_file(repo, file, dataset_revision=revision)
+        except OSError as error:
+            raise SweepAborted(
+                f"cannot download {file} of {repo}@{revision}: {first_line(error)}",
+                "check the network, or pass --data DIR with train, validation and test files",
+            ) from error
+        tables[split] = _read_columns(path, columns, f"{repo}@{revision}/{file}")
+    return tables
 
 
 def read_local(path: Path, sheet: str | None = None) -> dict[str, Table]:
@@ -100,11 +125,6 @@ def find_file(folder: Path, names: Sequence[str]) -> Path | None:
     """The folder's file of one of the names and of a known type."""
     paths = (folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """The rows of open_table alone."""
-    return open_table(path).frame
 
 
 def open_table(path: Path, sheet: str | None = None) -> Table:
@@ -144,25 +164,70 @@ def open_table(path: Path, sheet: str | None = None) -> Table:
     return Table(frame, f"{path.name}: {len(frame):,} rows{how and ', ' + how}")
 
 
-def require_columns(table: pd.DataFrame, columns: tuple[str, ...], source: str) -> pd.DataFrame:
-    """The table, once it has every column.
+def require_columns(
+    columns: Sequence[str],
+    names: Iterable[str],
+    source: str,
+    *,
+    shown: str = "",
+    fix: str = "",
+    has_choice: bool = True,
+) -> None:
+    """Refuses a table that has not each name once among its columns.
+
+    Args:
+        source: what the columns are of, for the message.
+        shown: the columns in words; their names if it is empty.
+        fix: what helps where no column has a similar name.
+        has_choice: whether the user chooses the names, so that a similar one is the remedy.
 
     Raises:
-        SweepAborted: a column is missing.
+        SweepAborted: columns are missing, or of two of a name.
     """
-    missing = [column for column in columns if column not in table.columns]
+    names = tuple(names)
+    missing = [name for name in names if name not in columns]
     if missing:
-        found = ", ".join(map(str, table.columns)) or "none"
+        near = difflib.get_close_matches(missing[0], columns, n=1, cutoff=0.6) if has_choice else []
         raise SweepAborted(
-            f"{source} has no column {', '.join(missing)}; found {found}",
-            f"name its columns {', '.join(columns)}",
+            f"{source} has no column {', '.join(map(repr, missing))}; found "
+            f"{shown or ', '.join(columns) or 'none'}",
+            f"did you mean {shlex.quote(near[0])}?" if near else fix,
         )
-    return table
+    double = next((name for name in names if columns.count(name) > 1), None)
+    if double is not None:
+        raise SweepAborted(f"{source} has two columns {double!r}", "rename one of them")
+
+
+def cell_text(value: object) -> str | None:
+    """The cell as text without white space around it; missing is blank, None is no text at all.
+
+    JSON can escape half of a character, which no tokenizer takes.
+    """
+    match value:
+        case str() if not _HALF_CHARACTER.search(value):
+            return value.replace("\r\n", "\n").strip()
+        case str():
+            return None
+        case list() | dict() | bytes() | tuple() | set():
+            return None
+        case float() if math.isfinite(value) and value.is_integer():
+            return str(int(value))
+    if hasattr(value, "__len__"):  # an array of Parquet's
+        return None
+    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
 
 
 def first_line(error: Exception) -> str:
     """An error's message, without what a library adds below it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _read_columns(path: Path, columns: Sequence[str], source: str) -> pd.DataFrame:
+    """The file's table, once it has the columns that a task's dataset has."""
+    frame = open_table(path).frame
+    fix = f"name its columns {', '.join(columns)}"
+    require_columns(list(map(str, frame.columns)), columns, source, fix=fix, has_choice=False)
+    return frame
 
 
 def _lone_file(folder: Path) -> Path:

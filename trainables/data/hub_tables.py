@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainables.data.files import SPLIT_NAMES, Table, first_line, read_table
+from trainables.data.files import SPLIT_NAMES, Table, first_line, open_table
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import dataset_files, hub_file
 
@@ -63,7 +63,7 @@ def _of_subset(files: list[str], repo: str, subset: str | None = None) -> list[s
 
 def _joined(repo: str, parts: list[str]) -> Table:
     paths = [hub_file(repo, part, dataset_revision=REVISION) for part in parts]
-    frame = pd.concat([read_table(path) for path in paths], ignore_index=True)
+    frame = pd.concat([open_table(path).frame for path in paths], ignore_index=True)
     for column, names in _class_names(paths[0]).items():
         frame[column] = frame[column].map(dict(enumerate(names)))  # -1 is the Hub's missing label
     return Table(frame, f"{parts[0].rpartition('/')[0]} of {repo}: {len(frame):,} rows")

@@ -1,10 +1,6 @@
 """A table's rows as a task's: columns chosen, bad rows counted, splits made, labels found."""
 # ruff: noqa: RUF001 - Turkish has a dotless i
 
-import difflib
-import math
-import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +9,7 @@ import pandas as pd
 
 from trainables.config import Balance, Kind, Language
 from trainables.data import labels as labelling
-from trainables.data.files import Table, read_local
+from trainables.data.files import Table, cell_text, read_local, require_columns
 from trainables.data.hub_tables import read_hub
 from trainables.data.prompts import choose_template
 from trainables.data.rows import Document, Scoring, Splits, drop_duplicates
@@ -22,7 +18,7 @@ from trainables.data.stratified import hold_out, near_key
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import is_dataset_id
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+NAME_COLUMNS = "name one of those found: --input COLUMN --target COLUMN"
 QUESTIONS: dict[Language, dict[Kind, str]] = {
     "english": {
         "summarize": "Summarize the following text.",
@@ -94,7 +90,9 @@ def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Spli
     template = _template(reading, columns, ())
     named = [name for name in columns if f"{{{name}}}" in template]
     for split, file in files.items():
-        _require((*named, reading.target), split or "table", list(map(str, file.frame.columns)))
+        present = list(map(str, file.frame.columns))
+        wanted = (*named, reading.target)
+        require_columns(present, wanted, split or "table", fix=NAME_COLUMNS)
     counts: dict[str, int] = {}
     documents = {
         split: _documents(file.frame, split or "table", reading, named, counts)
@@ -211,25 +209,6 @@ def _document(
     )
 
 
-def cell_text(value: object) -> str | None:
-    """The cell as text without white space around it; missing is blank, None is no text at all.
-
-    JSON can escape half of a character, which no tokenizer takes.
-    """
-    match value:
-        case str() if not _HALF_CHARACTER.search(value):
-            return value.replace("\r\n", "\n").strip()
-        case str():
-            return None
-        case list() | dict() | bytes() | tuple() | set():
-            return None
-        case float() if math.isfinite(value) and value.is_integer():
-            return str(int(value))
-    if hasattr(value, "__len__"):  # an array of Parquet's
-        return None
-    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
-
-
 def _template(reading: Reading, columns: Sequence[str], labels: Iterable[str]) -> str:
     """The prompt; before the labels are known, without them."""
     told = ", ".join(labels).replace("{", "{{").replace("}", "}}")
@@ -240,7 +219,7 @@ def _template(reading: Reading, columns: Sequence[str], labels: Iterable[str]) -
 
 def _require_usable(reading: Reading, columns: Sequence[str]) -> None:
     """The columns that the options name: there, two, and of names that a prompt can hold."""
-    _require((reading.input, reading.target), "the table", columns)
+    require_columns(columns, (reading.input, reading.target), "the table", fix=NAME_COLUMNS)
     if reading.input == reading.target:
         raise SweepAborted(
             f"--input and --target both name {reading.input!r}", "name two different columns"
@@ -252,18 +231,3 @@ def _require_usable(reading: Reading, columns: Sequence[str]) -> None:
             f"no prompt can name the column {odd[0]!r}",
             "rename it to letters, digits, spaces and _, not to a number alone",
         )
-
-
-def _require(names: Sequence[str], place: str, columns: Sequence[str]) -> None:
-    """Every name once among the columns."""
-    for name in names:
-        if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-            raise SweepAborted(
-                f"{place} has no column {name!r}; found {', '.join(columns)}",
-                f"did you mean {shlex.quote(near[0])}?"
-                if near
-                else "name one of those found: --input COLUMN --target COLUMN",
-            )
-        if columns.count(name) > 1:
-            raise SweepAborted(f"{place} has two columns {name!r}", "rename one of them")

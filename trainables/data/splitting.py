@@ -3,11 +3,8 @@
 import hashlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import pandas as pd
-
-from trainables.data.files import find_file, read_split, read_table, require_columns
+from trainables.data.files import cell_text
 from trainables.data.prompts import fill
 from trainables.data.rows import (
     Document,
@@ -25,21 +22,6 @@ ROWS_PER_BLOCK = 10
 """Rows of similar length of which split_by_content puts one into validation and one into test."""
 
 
-def read_tables(data: Path, columns: tuple[str, ...]) -> dict[str, pd.DataFrame]:
-    """The three splits of a folder; one table, by its file's name, for each file that is not split.
-
-    A file, or a folder without a train split, holds rows that split_by_content has to divide.
-
-    Raises:
-        SweepAborted: the data cannot be read, or lacks a split or a column.
-    """
-    if data.is_file():
-        return {data.name: require_columns(read_table(data), columns, str(data))}
-    found = [split for split in SPLITS if find_file(data, (split,))]
-    unsplit = found and "train" not in found
-    return {split: read_split(data, split, columns) for split in (found if unsplit else SPLITS)}
-
-
 def document(
     row: Mapping[Hashable, object],
     *,
@@ -51,26 +33,21 @@ def document(
 
     A table without a column id names its rows by a digest of their source.
     """
-    texts = {name: cell_text(row.get(name)) for name in columns}
+    texts = {name: cell_text(row.get(name)) or "" for name in columns}
     made = Document(
         id=str(row.get("id", "")),
         source=texts[source],
-        target=cell_text(row["summary"]),
+        target=cell_text(row["summary"]) or "",
         columns=texts,
         keys=frozenset(keys),
     )
     return made if made.id else replace(made, id=_digest(made)[:12])
 
 
-def cell_text(value: object) -> str:
-    """The cell without white space around it; a missing cell is blank."""
-    return value.replace("\r\n", "\n").strip() if isinstance(value, str) else ""
-
-
 def divide(
     documents: Mapping[str, Sequence[Document]], counts: dict[str, int]
 ) -> tuple[dict[str, list[Document]], tuple[str, ...]]:
-    """The documents of read_tables' tables in three splits, and a note if they were split anew."""
+    """The documents of files.read_tables in three splits, and a note if they were split anew."""
     if set(documents) == set(SPLITS):
         return separate(documents, counts), ()
     everything = [d for some in documents.values() for d in some]

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainables.data.rows import Document
-from trainables.data.splitting import SPLITS, divide, split_by_content
+from trainables.data.splitting import SPLITS, divide, document, split_by_content
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=9).filter(str.strip), min_size=3, max_size=80)
 
@@ -53,6 +53,12 @@ def test_small_tables_fill_every_split(num_rows: int) -> None:
     splits = split_by_content(documents_of([f"text {n}" for n in range(num_rows)]), {})
     assert all(splits.values())
     assert len(splits["train"]) >= num_rows - 2 * max(1, round(num_rows / 10))
+
+
+@pytest.mark.parametrize("value", ["half a character: \ud83d", None, float("nan"), ["a"]])
+def test_cell_without_text_is_blank(value: object) -> None:
+    made = document({"text": value, "summary": value}, source="text", columns=("text",))
+    assert (made.source, made.target) == ("", "")
 
 
 def test_documents_of_one_mark_count_as_one() -> None:

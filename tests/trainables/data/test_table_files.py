@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from trainables.data.files import open_table, read_local
-from trainables.data.reading import cell_text
+from trainables.data.files import cell_text, open_table, read_local
 from trainables.errors import SweepAborted
 
 ROWS = [{"text": "NA", "label": "1"}, {"text": 'a "b", c\nd', "label": "0"}]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from trainables.config import TaskOptions
 from trainables.data.rows import Task
 from trainables.data.tasks.samsum import Samsum
-from trainables.data.tasks.table import Table
+from trainables.data.tasks.table import TableTask
 from trainables.data.tasks.turkish_tweets import TurkishTweets
 from trainables.data.tasks.turkish_youtube import TurkishYoutube
 from trainables.data.tasks.wikipedia_pt import WikipediaPt
@@ -15,5 +15,5 @@ TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "turkish_youtube": TurkishYoutube,
     "wikipedia_pt": WikipediaPt,
     "turkish_tweets": TurkishTweets,
-    "table": Table,
+    "table": TableTask,
 }

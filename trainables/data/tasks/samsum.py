@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from trainables.config import Metric, TaskOptions
-from trainables.data.files import download_split, read_split
+from trainables.data.files import download_splits, read_split
 from trainables.data.prompts import choose_template
 from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_unused
 from trainables.data.splitting import SPLITS, assemble, document, separate
@@ -58,20 +58,18 @@ class Samsum:
             SweepAborted: the data cannot be read or lacks a split, a column or rows.
         """
         counts: dict[str, int] = {}
-        documents = {split: _documents(data, split, counts) for split in SPLITS}
+        if data is None:
+            tables = download_splits(REPO, REVISION, COLUMNS)
+        else:
+            tables = {split: read_split(Path(data), split, COLUMNS) for split in SPLITS}
+        documents = {split: _documents(table, split, counts) for split, table in tables.items()}
         kept = separate(documents, counts)
         return assemble(self.name, kept, self.prompt_template, SCORING, counts)
 
 
-def _documents(data: str | None, split: str, counts: dict[str, int]) -> list[Document]:
+def _documents(table: pd.DataFrame, split: str, counts: dict[str, int]) -> list[Document]:
     documents = [
         document(row, source="dialogue", columns=("dialogue",))
-        for row in _table(data, split)[list(COLUMNS)].to_dict("records")
+        for row in table[list(COLUMNS)].to_dict("records")
     ]
     return drop_blank(documents, split, counts)
-
-
-def _table(data: str | None, split: str) -> pd.DataFrame:
-    if data is None:
-        return download_split(REPO, REVISION, f"default/{split}/0000.parquet", COLUMNS)
-    return read_split(Path(data), split, COLUMNS)

@@ -1,14 +1,13 @@
 """table: your own rows from a file, a folder or the Hub, to summarise or to classify; no code."""
 
-import difflib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from trainables.config import Metric, TaskOptions
-from trainables.data.files import Table as File
+from trainables.data.files import Table, cell_text, require_columns
 from trainables.data.labels import read_names
-from trainables.data.reading import Reading, cell_text, read_files, read_splits
+from trainables.data.reading import Reading, read_files, read_splits
 from trainables.data.rows import Splits, refuse_unused
 from trainables.errors import SweepAborted
 
@@ -17,7 +16,7 @@ MAX_SUGGESTED_LABELS = 20
 
 
 @dataclass(frozen=True)
-class Table:
+class TableTask:
     """Any table with a column to read and a column to answer."""
 
     options: TaskOptions
@@ -62,7 +61,7 @@ class Table:
         return read_splits(self.name, files, reading)
 
 
-def _columns(files: Mapping[str, File]) -> dict[str, list[str]]:
+def _columns(files: Mapping[str, Table]) -> dict[str, list[str]]:
     """The texts of each column, blank ones left out."""
     frame = next(iter(files.values())).frame
     texts = {str(name): map(cell_text, frame.iloc[:, i]) for i, name in enumerate(frame.columns)}
@@ -71,14 +70,13 @@ def _columns(files: Mapping[str, File]) -> dict[str, list[str]]:
 
 def _check_known(options: TaskOptions, columns: Mapping[str, list[str]]) -> None:
     """The columns that the options name are there."""
-    unknown = [n for n in (options.input, options.target) if n is not None and n not in columns]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], columns, n=1, cutoff=0.6)
-        fix = f"did you mean {shlex.quote(near[0])}?" if near else ""
-        raise SweepAborted(
-            f"the table has no column {unknown[0]!r}; found {_described(columns)}",
-            fix or _suggestion(TaskOptions(), columns),
-        )
+    require_columns(
+        list(columns),
+        [name for name in (options.input, options.target) if name is not None],
+        "the table",
+        shown=_described(columns),
+        fix=_suggestion(TaskOptions(), columns),
+    )
 
 
 def _missing(options: TaskOptions, columns: Mapping[str, list[str]]) -> SweepAborted:

@@ -12,17 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 
 from trainables.config import Metric, TaskOptions
-from trainables.data.files import download_split
+from trainables.data.files import cell_text, download_splits, read_tables
 from trainables.data.prompts import choose_template
 from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_unused
-from trainables.data.splitting import (
-    SPLITS,
-    assemble,
-    cell_text,
-    divide,
-    document,
-    read_tables,
-)
+from trainables.data.splitting import assemble, divide, document
 from trainables.data.stratified import near_key
 
 REPO = "emirunlu26/turkish-youtube-text-summarization"
@@ -77,7 +70,11 @@ class TurkishYoutube:
             SweepAborted: the data cannot be read or lacks a split, a column or rows.
         """
         counts: dict[str, int] = {}
-        tables = _download() if data is None else read_tables(Path(data), COLUMNS)
+        tables = (
+            download_splits(REPO, REVISION, COLUMNS)
+            if data is None
+            else read_tables(Path(data), COLUMNS)
+        )
         documents = {split: _documents(table, split, counts) for split, table in tables.items()}
         kept, notes = divide(documents, counts)
         return assemble(self.name, kept, self.prompt_template, SCORING, counts, notes)
@@ -89,7 +86,7 @@ def duration_s(value: object) -> int | None:
         value = value.isoformat()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value) if math.isfinite(value) else None  # a missing number is NaN
-    text = cell_text(value)
+    text = cell_text(value) or ""
     if text.isdecimal():
         return int(text)
     match = _CLOCK.fullmatch(text) or _ISO.fullmatch(text)
@@ -97,11 +94,6 @@ def duration_s(value: object) -> int | None:
         return None
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
-
-
-def _download() -> dict[str, pd.DataFrame]:
-    files = {split: f"default/{split}/0000.parquet" for split in SPLITS}
-    return {split: download_split(REPO, REVISION, file, COLUMNS) for split, file in files.items()}
 
 
 def _documents(table: pd.DataFrame, split: str, counts: dict[str, int]) -> list[Document]:
@@ -124,9 +116,9 @@ def _of_length(
 def _document(row: Mapping[Hashable, object]) -> Document:
     """The row's own id is its place in its split's file, so it says nothing about the video."""
     keys = {
-        "video": _video_id(cell_text(row["url"])),
-        "title": near_key(cell_text(row["title"])),
-        "text": near_key(cell_text(row["text"])),
+        "video": _video_id(cell_text(row["url"]) or ""),
+        "title": near_key(cell_text(row["title"]) or ""),
+        "text": near_key(cell_text(row["text"]) or ""),
     }
     marks = [f"{name} {value}" for name, value in keys.items() if value]
     return document(row, source="text", columns=PROMPT_COLUMNS, keys=marks)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from trainables.config import Metric, TaskOptions
+from trainables.data.files import read_tables
 from trainables.data.prompts import choose_template
 from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_unused
-from trainables.data.splitting import assemble, divide, document, read_tables
+from trainables.data.splitting import assemble, divide, document
 from trainables.errors import SweepAborted
 
 COLUMNS = ("text", "summary")

@@ -108,7 +108,7 @@ def test_missing_split_names_the_files_found(folder: Path) -> None:
 
 def test_missing_column_names_those_found(folder: Path) -> None:
     pd.DataFrame({"id": ["1"], "text": ["Ann: Hi"]}).to_csv(folder / "test.csv", index=False)
-    with pytest.raises(SweepAborted, match=r"no column dialogue, summary; found id, text"):
+    with pytest.raises(SweepAborted, match=r"no column 'dialogue', 'summary'; found id, text"):
         load(folder)
 
 

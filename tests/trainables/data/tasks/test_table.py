@@ -234,7 +234,7 @@ def test_sheet_is_chosen_by_its_name_and_refused_where_there_is_none(tmp_path: P
     named = replace(LABELLED, sheet="rows 2024")
     splits = load(str(tmp_path / "a.xlsx"), named)
     assert splits.notes[0] == "a.xlsx: 40 rows, sheet rows 2024"
-    assert "no column 'text'; found read" in refusal(str(tmp_path / "a.xlsx"), LABELLED)[0]
+    assert "no column 'text', 'mood'; found read" in refusal(str(tmp_path / "a.xlsx"), LABELLED)[0]
     assert refusal("owner/name", named)[0] == "the dataset owner/name has no sheets"
     with pytest.raises(SweepAborted, match="no use for --sheet 'rows 2024'"):
         TASKS["samsum"](TaskOptions(sheet="rows 2024"))
