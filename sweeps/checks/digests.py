@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 from sweeps.config import model_source
-from trainables.data.prepared_rows import SPLIT_NAMES, digest_rows
-from trainables.data.rows import Splits
+from trainables.data.prepared_rows import digest_rows
+from trainables.data.rows import SPLITS, Splits
 from trainables.models.hub_files import hub_file
 from trainables.models.model_files import tokenizer_files, weight_files
 
@@ -15,7 +15,7 @@ _SAMPLE_BYTES = 4096
 
 def rows_record(splits: Splits) -> dict[str, dict[str, object]]:
     """The number and the digest of each split's rows, for sweep.json."""
-    rows = {name: getattr(splits, name) for name in SPLIT_NAMES}
+    rows = {name: getattr(splits, name) for name in SPLITS}
     return {name: {"num": len(rows[name]), "sha256": digest_rows(rows[name])} for name in rows}
 
 

@@ -10,8 +10,7 @@ from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig, data_source
 from sweeps.records.paths import RunPaths
 from trainables.data.files import first_line
-from trainables.data.prepared_rows import SPLIT_NAMES
-from trainables.data.rows import Splits
+from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
 
 
@@ -71,6 +70,6 @@ def _changed_splits(began: Mapping[str, Mapping[str, Any]], splits: Splits) -> s
     now = rows_record(splits)
     return ", ".join(
         f"{name} ({began[name]['num']:,} rows before, {now[name]['num']:,} now)"
-        for name in SPLIT_NAMES
+        for name in SPLITS
         if began[name]["sha256"] != now[name]["sha256"]
     )

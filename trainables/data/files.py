@@ -20,7 +20,7 @@ from trainables.models.hub_files import hub_file
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx")
 """File types of a table, in the order in which they are looked for."""
-SPLIT_NAMES = {
+SPLIT_FILE_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
@@ -68,9 +68,9 @@ def read_tables(data: Path, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
     """
     if data.is_file():
         return {data.name: _read_columns(data, columns, str(data))}
-    splits = [split for split in SPLIT_NAMES if find_file(data, (split,))]
+    splits = [split for split in SPLIT_FILE_NAMES if find_file(data, (split,))]
     if not splits or "train" in splits:
-        splits = list(SPLIT_NAMES)  # of which each must be there
+        splits = list(SPLIT_FILE_NAMES)  # of which each must be there
     return {split: read_split(data, split, columns) for split in splits}
 
 
@@ -81,7 +81,7 @@ def download_splits(repo: str, revision: str, columns: Sequence[str]) -> dict[st
         SweepAborted: the Hub cannot be reached or does not have the files.
     """
     tables = {}
-    for split in SPLIT_NAMES:
+    for split in SPLIT_FILE_NAMES:
         file = f"default/{split}/0000.parquet"
         try:
             path = hub_file(repo, file, dataset_revision=revision)
@@ -109,7 +109,7 @@ def read_local(path: Path, sheet: str | None = None) -> dict[str, Table]:
         is_address = any(part in ("http:", "https:") for part in path.parts)
         fix = "download it first, then name the file" if is_address else "check the path"
         raise SweepAborted(f"--data {path} does not exist", fix)
-    found = {split: find_file(path, names) for split, names in SPLIT_NAMES.items()}
+    found = {split: find_file(path, names) for split, names in SPLIT_FILE_NAMES.items()}
     files = {split: file for split, file in found.items() if file is not None}
     if not files:
         return {"": open_table(_lone_file(path), sheet)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainables.data.files import SPLIT_NAMES, Table, first_line, open_table
+from trainables.data.files import SPLIT_FILE_NAMES, Table, first_line, open_table
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import dataset_files, hub_file
 
@@ -26,7 +26,7 @@ def read_hub(data: str) -> dict[str, Table]:
         files = _of_subset(_parquet_files(repo), repo, *subset)
         found = {
             split: [f for f in files if f.split("/")[1] in names]
-            for split, names in SPLIT_NAMES.items()
+            for split, names in SPLIT_FILE_NAMES.items()
         }
         if not found["train"]:
             names = ", ".join(sorted({file.split("/")[1] for file in files}))

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from pyarrow import ArrowException, Table, parquet
 
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.rows import SPLITS, Row, Scoring, Splits
 from trainables.errors import SweepAborted
 
-SPLIT_NAMES = ("train", "validation", "test")
 FACTS_NAME = "splits.json"
 """What is true of all rows: how they are scored, counted and prompted."""
 _COLUMNS = ("id", "prompt", "target")
@@ -30,7 +29,7 @@ def write_rows(folder: Path, splits: Splits) -> None:
     tmp = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     tmp.mkdir(parents=True)
     try:
-        for name in SPLIT_NAMES:
+        for name in SPLITS:
             rows: tuple[Row, ...] = getattr(splits, name)
             columns = {column: [getattr(row, column) for row in rows] for column in _COLUMNS}
             parquet.write_table(Table.from_pydict(columns), tmp / f"{name}.parquet")
@@ -64,7 +63,7 @@ def read_rows(folder: Path) -> Splits:
                     folder / f"{name}.parquet", columns=list(_COLUMNS)
                 ).to_pylist()
             )
-            for name in SPLIT_NAMES
+            for name in SPLITS
         }
         return Splits(
             **rows,

@@ -8,12 +8,20 @@ from pathlib import Path
 import pandas as pd
 
 from trainables.config import Balance, Kind, Language
-from trainables.data import labels as labelling
 from trainables.data.files import Table, cell_text, read_local, require_columns
 from trainables.data.hub_tables import read_hub
+from trainables.data.labels import (
+    check_number,
+    clean_label,
+    drop_contradictory,
+    find_labels,
+    oversample,
+    rename,
+    shares,
+)
 from trainables.data.prompts import choose_template
-from trainables.data.rows import Document, Scoring, Splits, drop_duplicates
-from trainables.data.splitting import SPLITS, assemble, separate
+from trainables.data.rows import SPLITS, Document, Scoring, Splits, drop_duplicates
+from trainables.data.splitting import assemble, separate
 from trainables.data.stratified import hold_out, near_key
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import is_dataset_id
@@ -36,7 +44,7 @@ QUESTIONS: dict[Language, dict[Kind, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class TableSpec:
     """How a table becomes rows: its options, with nothing left to guess."""
 
     input: str
@@ -49,12 +57,12 @@ class Reading:
     language: Language
     label_names: Mapping[str, str]
     """Label by value of the target; empty keeps the values."""
-    clean_label: Callable[[str], str] = labelling.clean_label
+    clean_label: Callable[[str], str] = clean_label
     """What is done to a value before its name is looked up."""
     balance: Balance
 
 
-def read_files(task: str, data: str | None, sheet: str | None = None) -> dict[str, Table]:
+def read_data(task: str, data: str | None, sheet: str | None = None) -> dict[str, Table]:
     """The data's tables by split; a table that has to be split is called "".
 
     Args:
@@ -77,7 +85,7 @@ def read_files(task: str, data: str | None, sheet: str | None = None) -> dict[st
     return read_hub(data)
 
 
-def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Splits:
+def read_splits(task: str, files: Mapping[str, Table], spec: TableSpec) -> Splits:
     """Clean the tables' rows, and make the splits that are not there.
 
     A row that is dropped is counted. One whose content stands in a later split too stays there.
@@ -86,32 +94,32 @@ def read_splits(task: str, files: Mapping[str, Table], reading: Reading) -> Spli
         SweepAborted: an unknown column, or rows that do not do.
     """
     columns = [str(name) for name in next(iter(files.values())).frame.columns]
-    _require_usable(reading, columns)
-    template = _template(reading, columns, ())
+    _require_usable(spec, columns)
+    template = _template(spec, columns, ())
     named = [name for name in columns if f"{{{name}}}" in template]
     for split, file in files.items():
         present = list(map(str, file.frame.columns))
-        wanted = (*named, reading.target)
+        wanted = (*named, spec.target)
         require_columns(present, wanted, split or "table", fix=NAME_COLUMNS)
     counts: dict[str, int] = {}
     documents = {
-        split: _documents(file.frame, split or "table", reading, named, counts)
+        split: _read_documents(file.frame, split or "table", spec, named, counts)
         for split, file in files.items()
     }
     _require_rows(documents, files, counts)
     notes = [file.note for file in files.values()]
-    if reading.kind == "classify":
-        documents = _labelled(documents, reading, counts)
-    splits = _divided(documents, reading, counts, notes)
+    if spec.kind == "classify":
+        documents = _name_labels(documents, spec, counts)
+    splits = _fill_splits(documents, spec, counts, notes)
     labels: tuple[str, ...] = ()
-    if reading.kind == "classify":
-        labels = labelling.find_labels(splits, reading.label_names, reading.target)
-        notes += [f"{s}: {labelling.shares(splits[s], labels)}" for s in SPLITS]
-        if reading.balance == "oversample":
-            splits["train"] = labelling.oversample(splits["train"])
+    if spec.kind == "classify":
+        labels = find_labels(splits, spec.label_names, spec.target)
+        notes += [f"{s}: {shares(splits[s], labels)}" for s in SPLITS]
+        if spec.balance == "oversample":
+            splits["train"] = oversample(splits["train"])
             notes.append(f"train with repeated rows of rare labels: {len(splits['train']):,} rows")
-    scoring = Scoring(kind=reading.kind, language=reading.language, labels=labels)
-    template = _template(reading, columns, labels)
+    scoring = Scoring(kind=spec.kind, language=spec.language, labels=labels)
+    template = _template(spec, columns, labels)
     return assemble(task, splits, template, scoring, counts, tuple(notes))
 
 
@@ -123,16 +131,16 @@ def _require_rows(
     """One row at least that can be used; if there is none, what is wrong with all of them."""
     num_rows = sum(len(file.frame) for file in files.values())
     if num_rows and not any(documents.values()):
-        told = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
         raise SweepAborted(
-            f"none of the {num_rows:,} rows can be used: {told}",
+            f"none of the {num_rows:,} rows can be used: {reasons}",
             "name columns of plain text or numbers: --input COLUMN --target COLUMN",
         )
 
 
-def _divided(
+def _fill_splits(
     documents: Mapping[str, list[Document]],
-    reading: Reading,
+    spec: TableSpec,
     counts: dict[str, int],
     notes: list[str],
 ) -> dict[str, list[Document]]:
@@ -145,86 +153,85 @@ def _divided(
     made = hold_out(
         given["train"],
         missing,
-        key_of=lambda d: near_key(d.columns[reading.input]),
-        stratum_of=lambda d: d.target if reading.kind == "classify" else "",
+        key_of=lambda d: near_key(d.columns[spec.input]),
+        stratum_of=lambda d: d.target if spec.kind == "classify" else "",
     )
     if missing:
         notes.append(f"split by content, the same for every seed: {', '.join(made)}")
     return {**given, **made}
 
 
-def _labelled(
-    documents: Mapping[str, list[Document]], reading: Reading, counts: dict[str, int]
+def _name_labels(
+    documents: Mapping[str, list[Document]], spec: TableSpec, counts: dict[str, int]
 ) -> dict[str, list[Document]]:
     everything = [d for some in documents.values() for d in some]
-    if reading.label_names:
-        labelling.rename(everything, reading.label_names, reading.target)
+    if spec.label_names:
+        rename(everything, spec.label_names, spec.target)
         documents = {
-            split: labelling.rename(some, reading.label_names, reading.target)
-            for split, some in documents.items()
+            split: rename(some, spec.label_names, spec.target) for split, some in documents.items()
         }
     else:
-        labelling.check_number(everything, reading.target)
+        check_number(everything, spec.target)
     return {
-        split: labelling.drop_contradictory(some, split or "table", counts)
+        split: drop_contradictory(some, split or "table", counts)
         for split, some in documents.items()
     }
 
 
-def _documents(
+def _read_documents(
     frame: pd.DataFrame,
     split: str,
-    reading: Reading,
+    spec: TableSpec,
     named: Sequence[str],
     counts: dict[str, int],
 ) -> list[Document]:
     """The rows with an input and a target; their source is all that the prompt names."""
-    wanted = list(dict.fromkeys([reading.input, *named, reading.target]))
+    wanted = list(dict.fromkeys([spec.input, *named, spec.target]))
     kept: list[Document] = []
     dropped = dict.fromkeys(("not text", "blank input", "no target"), 0)
-    for place, values in enumerate(frame[wanted].itertuples(index=False, name=None), 1):
+    for number, values in enumerate(frame[wanted].itertuples(index=False, name=None), 1):
         texts = dict(zip(wanted, map(cell_text, values), strict=True))
         known = {name: text for name, text in texts.items() if text is not None}
         if len(known) < len(texts):
             dropped["not text"] += 1
-        elif not known[reading.input]:
+        elif not known[spec.input]:
             dropped["blank input"] += 1
-        elif not known[reading.target]:
+        elif not known[spec.target]:
             dropped["no target"] += 1
         else:
-            kept.append(_document(f"{split}-{place}", known, reading, named))
+            kept.append(_make_document(f"{split}-{number}", known, spec, named))
     counts.update({f"{split} {reason}": count for reason, count in dropped.items()})
     return kept
 
 
-def _document(
-    id_: str, texts: Mapping[str, str], reading: Reading, named: Sequence[str]
+def _make_document(
+    id_: str, texts: Mapping[str, str], spec: TableSpec, named: Sequence[str]
 ) -> Document:
-    target = texts[reading.target]
+    target = texts[spec.target]
     return Document(
         id=id_,
         source="\n".join(texts[name] for name in named),
-        target=reading.clean_label(target) if reading.kind == "classify" else target,
+        target=spec.clean_label(target) if spec.kind == "classify" else target,
         columns=texts,
     )
 
 
-def _template(reading: Reading, columns: Sequence[str], labels: Iterable[str]) -> str:
+def _template(spec: TableSpec, columns: Sequence[str], labels: Iterable[str]) -> str:
     """The prompt; before the labels are known, without them."""
-    told = ", ".join(labels).replace("{", "{{").replace("}", "}}")
-    question = reading.question or QUESTIONS[reading.language][reading.kind]
-    own = {"default": f"{question.replace('{labels}', told)}\n\n{{{reading.input}}}"}
-    return choose_template(reading.prompt, own, columns, reading.input)
+    names = ", ".join(labels).replace("{", "{{").replace("}", "}}")
+    question = spec.question or QUESTIONS[spec.language][spec.kind]
+    own = {"default": f"{question.replace('{labels}', names)}\n\n{{{spec.input}}}"}
+    return choose_template(spec.prompt, own, columns, spec.input)
 
 
-def _require_usable(reading: Reading, columns: Sequence[str]) -> None:
+def _require_usable(spec: TableSpec, columns: Sequence[str]) -> None:
     """The columns that the options name: there, two, and of names that a prompt can hold."""
-    require_columns(columns, (reading.input, reading.target), "the table", fix=NAME_COLUMNS)
-    if reading.input == reading.target:
+    require_columns(columns, (spec.input, spec.target), "the table", fix=NAME_COLUMNS)
+    if spec.input == spec.target:
         raise SweepAborted(
-            f"--input and --target both name {reading.input!r}", "name two different columns"
+            f"--input and --target both name {spec.input!r}", "name two different columns"
         )
-    named = [n for n in columns if n == reading.input or f"{{{n}}}" in (reading.prompt or "")]
+    named = [n for n in columns if n == spec.input or f"{{{n}}}" in (spec.prompt or "")]
     odd = [name for name in named if set(name) & set(".[]{}:!") or name.isdecimal()]
     if odd:
         raise SweepAborted(

@@ -11,6 +11,8 @@ from typing import Protocol
 from trainables.config import Kind, Language, Metric, TaskOptions
 from trainables.errors import SweepAborted
 
+SPLITS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:

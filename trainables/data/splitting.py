@@ -7,6 +7,7 @@ from dataclasses import replace
 from trainables.data.files import cell_text
 from trainables.data.prompts import fill
 from trainables.data.rows import (
+    SPLITS,
     Document,
     Row,
     Scoring,
@@ -17,7 +18,6 @@ from trainables.data.rows import (
 )
 from trainables.errors import SweepAborted
 
-SPLITS = ("train", "validation", "test")
 ROWS_PER_BLOCK = 10
 """Rows of similar length of which split_by_content puts one into validation and one into test."""
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trainables.data.rows import Document
-from trainables.data.splitting import SPLITS, divide, document, split_by_content
+from trainables.data.rows import SPLITS, Document
+from trainables.data.splitting import divide, document, split_by_content
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=9).filter(str.strip), min_size=3, max_size=80)
 

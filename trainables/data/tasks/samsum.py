@@ -8,8 +8,8 @@ import pandas as pd
 from trainables.config import Metric, TaskOptions
 from trainables.data.files import download_splits, read_split
 from trainables.data.prompts import choose_template
-from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_unused
-from trainables.data.splitting import SPLITS, assemble, document, separate
+from trainables.data.rows import SPLITS, Document, Scoring, Splits, drop_blank, refuse_unused
+from trainables.data.splitting import assemble, document, separate
 
 REPO = "knkarthick/samsum"
 """Mirror of SAMSum on the Hub; the original, Samsung/samsum, is gone."""

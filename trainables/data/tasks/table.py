@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from trainables.config import Metric, TaskOptions
 from trainables.data.files import Table, cell_text, require_columns
 from trainables.data.labels import read_names
-from trainables.data.reading import Reading, read_files, read_splits
+from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
 from trainables.errors import SweepAborted
 
@@ -43,13 +43,13 @@ class TableTask:
         Raises:
             SweepAborted: options are missing, the data cannot be read, or its rows do not do.
         """
-        files = read_files(self.name, data, self.options.sheet)
+        files = read_data(self.name, data, self.options.sheet)
         options = self.options
         columns = _columns(files)
         _check_known(options, columns)
         if options.input is None or options.target is None or options.kind is None:
             raise _missing(options, columns)
-        reading = Reading(
+        spec = TableSpec(
             input=options.input,
             target=options.target,
             kind=options.kind,
@@ -58,7 +58,7 @@ class TableTask:
             label_names=read_names(options.label_names or ()),
             balance=options.balance,
         )
-        return read_splits(self.name, files, reading)
+        return read_splits(self.name, files, spec)
 
 
 def _columns(files: Mapping[str, Table]) -> dict[str, list[str]]:

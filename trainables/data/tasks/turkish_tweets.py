@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from trainables.config import Metric, TaskOptions
 from trainables.data.labels import clean_label, read_names
-from trainables.data.reading import Reading, read_files, read_splits
+from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
 from trainables.data.stratified import fold
 
@@ -46,7 +46,7 @@ class TurkishTweets:
         """
         names = self._names
         source = self.options.input or TEXT
-        reading = Reading(
+        spec = TableSpec(
             input=source,
             target=self.options.target or LABEL,
             kind="classify",
@@ -57,8 +57,8 @@ class TurkishTweets:
             clean_label=lambda text: _value(text, names),
             balance=self.options.balance,
         )
-        files = read_files(self.name, data, self.options.sheet)
-        return read_splits(self.name, files, reading)
+        files = read_data(self.name, data, self.options.sheet)
+        return read_splits(self.name, files, spec)
 
     @property
     def _names(self) -> dict[str, str]:
