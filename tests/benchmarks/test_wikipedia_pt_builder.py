@@ -23,7 +23,7 @@ from tests.benchmarks.wikipedia_pt_builder import (
     main,
     read_articles,
 )
-from tests.sweeps.judge_server import Answer, completion, judge_server
+from tests.sweeps.servers.judge_server import Answer, completion, judge_server
 from trainables.config import TaskOptions
 from trainables.data.tasks.wikipedia_pt import WikipediaPt
 from trainables.tiny import MODEL_DIR

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 
 from sweeps.export import write_best
 from tests.sweeps.example_facts import facts
-from tests.sweeps.hub_server import OWNER, TOKEN, HubServer
+from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
 from trainables.tiny import MODEL_DIR
 
 REPO = f"{OWNER}/samsum-adapter"

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from sweeps.records.trial_record import replay_all
 from tests.sweeps import small_sweep
-from tests.sweeps.wandb_files import offline_runs
+from tests.sweeps.servers.wandb_files import offline_runs
 from trainables.checkpoint import checkpoint_folder
 
 ADAPTER = "adapter_model.safetensors"

@@ -18,8 +18,8 @@ import wandb
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking import wandb_runs, wandb_session
 from sweeps.tracking.wandb_runs import WandbTracker, resolve_mode
-from tests.sweeps.wandb_files import offline_runs, read_run
-from tests.sweeps.wandb_server import WandbServer
+from tests.sweeps.servers.wandb_files import offline_runs, read_run
+from tests.sweeps.servers.wandb_server import WandbServer
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted
 

@@ -13,7 +13,7 @@ from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.tracking.wandb_runs import WHOLE, Mode, WandbTracker
 from sweeps.tracking.wandb_summary import _chart, write_summary
 from tests.sweeps.invented_sweep import make_final_run
-from tests.sweeps.wandb_files import offline_runs
+from tests.sweeps.servers.wandb_files import offline_runs
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.classification import Confusion
 
