@@ -10,7 +10,7 @@ from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
 from trainables.errors import SweepAborted
-from trainables.imports import gc_disabled
+from trainables.process import gc_disabled
 
 PROG = "python -m sweeps.run"
 

@@ -36,10 +36,10 @@ from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
-from trainables.imports import gc_disabled
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import num_cores
 from trainables.packing.sizing.pace import Pace
+from trainables.process import gc_disabled
 
 
 def run_sweep(

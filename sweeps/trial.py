@@ -17,7 +17,7 @@ from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
 from trainables.packing.sizing.capacity import cpu_threads
-from trainables.visible_gpu import see_one_gpu
+from trainables.process import see_one_gpu
 
 PROG = "python -m sweeps.trial"
 TRIAL_ID = "trial"

@@ -35,7 +35,7 @@ from trainables.config import TrainingSettings, TrialConfig
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.files import write_atomic
-from trainables.visible_gpu import see_one_gpu
+from trainables.process import see_one_gpu
 
 PROG = "python -m sweeps.verify"
 EXIT_NOT_EQUAL = 1

@@ -163,13 +163,21 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
 def test_a_packs_process_does_without_the_reference_engine() -> None:
     """TRL, and W&B through it, take seconds to import, while GPUs wait; so do the metrics, which a
     pack imports while it loads the base, and the compiler."""
-    loaded = loaded_by("from trainables.packing.service.actor import load_host; load_host()")
+    loaded = loaded_by(
+        "import os; from trainables.process import COMPILES_NOTHING; "
+        "os.environ.update(COMPILES_NOTHING); import trainables.packing.service.loading"
+    )
     assert "bitsandbytes" in loaded
     heavy = {"trl", "wandb", "datasets", "evaluate", "nltk", "torch._inductor.compile_fx"}
     assert not loaded & heavy
 
 
 @pytest.mark.slow
+def test_who_starts_a_pack_or_trains_in_one_loads_no_torch() -> None:
+    loaded = loaded_by("from trainables.packing.service import actor, client")
+    assert "ray" in loaded and not loaded & {"torch", "transformers"}
+
+
 def test_metrics_do_without_the_package_that_they_could_be_called_through() -> None:
     """evaluate brings datasets with it: 1.7 s while a pack loads."""
     loaded = loaded_by(

@@ -65,7 +65,7 @@ def _by_pack(
     with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
         loop = pool.submit(host.run)
         try:
-            return host.final_scores(adapters).result()
+            return host.final_scores(adapters)
         finally:
             host.close()
             loop.result()

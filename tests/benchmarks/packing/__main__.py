@@ -6,7 +6,7 @@ import tyro
 
 from tests.benchmarks.packing.rows import BenchArgs, run
 from trainables.errors import SweepAborted
-from trainables.visible_gpu import see_one_gpu
+from trainables.process import see_one_gpu
 
 
 def main() -> None:

@@ -162,7 +162,7 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
     from tests.benchmarks.packing.job import training_examples
     from trainables.models.base_model import device
     from trainables.models.model_facts import read_model_facts
-    from trainables.packing.service.host import new_pack
+    from trainables.packing.service.loading import new_pack
     from trainables.packing.sizing.capacity import choose
 
     is_gpu = device().type == "cuda"

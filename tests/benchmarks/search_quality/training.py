@@ -15,7 +15,7 @@ from trainables.data.rows import Splits
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_tokenizer
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service.host import new_pack
+from trainables.packing.service.loading import new_pack
 from trainables.packing.sizing.capacity import Capacity
 
 Take = Callable[[Configuration, int, Measurement], None]

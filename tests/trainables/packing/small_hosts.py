@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import trainables.packing.service.host
+import trainables.packing.service.loading
 from tests.trainables.packing.small_packs import trial_of
 from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
@@ -154,14 +154,14 @@ def assert_all_as_alone(trials: Sequence[TrialConfig], found: Sequence[Sequence[
 
 def change_pack(monkeypatch: pytest.MonkeyPatch, change: Callable[[Pack], None]) -> None:
     """Do something to every pack that a host makes."""
-    make = trainables.packing.service.host.new_pack
+    make = trainables.packing.service.loading.new_pack
 
     def changed(*args: Any) -> Pack:
         pack = make(*args)
         change(pack)
         return pack
 
-    monkeypatch.setattr(trainables.packing.service.host, "new_pack", changed)
+    monkeypatch.setattr(trainables.packing.service.loading, "new_pack", changed)
 
 
 def num_trials(pack: Pack, num_slots: int) -> int:

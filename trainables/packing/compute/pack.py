@@ -37,7 +37,7 @@ from trainables.packing.compute.peft_format import (
     write_slot,
 )
 from trainables.packing.compute.slot import Slot, StepResult, scaling
-from trainables.packing.service.writers import Staging
+from trainables.packing.compute.transfer import Staging
 
 LAUNCH_BOUND_FLOP = 1e14
 """Passes of fewer products are captured: a GPU does them sooner than a CPU launches them one by one

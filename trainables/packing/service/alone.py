@@ -1,5 +1,6 @@
 """One trial as a pack of one, in this process: the packed engine behind solo's contract."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from trainables.packing.service.events import (
     Failed,
     Finished,
     LeaseLost,
+    PackFault,
     Reported,
     Stopped,
 )
@@ -51,7 +53,8 @@ def _train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
         loop = pool.submit(host.run, until_empty=True)
         try:
-            _listen(host, lease, report)
+            with contextlib.suppress(PackFault):  # the loop's result raises what lies behind it
+                _listen(host, lease, report)
         finally:
             host.leave(lease)
             host.close()
@@ -62,8 +65,8 @@ def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -
     """Pass the trial's reports on until it ends, or until the host does."""
     while True:
         match host.next_event(lease, _EVENT_WAIT_S):
-            case Reported(made):
-                report(made)
+            case Reported(trial_report):
+                report(trial_report)
             case Failed(reason):
                 raise TrialFailed(reason)
             case Aborted(error, fix):

@@ -13,32 +13,34 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTa
 
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.packing.service.actor import PackFault
 from trainables.packing.service.events import (
     Aborted,
     Event,
     Failed,
     Finished,
     LeaseLost,
+    PackFault,
+    PackLost,
     Reported,
     Stopped,
 )
-from trainables.packing.service.rebalance import Presence, is_to_move
+from trainables.packing.service.rebalance import Presence, should_move
 
-RENEW_S = 2.0
-POLL_S = 10.0
+RENEW_INTERVAL_S = 2.0
+EVENT_WAIT_S = 10.0
 """How long one question for the next event waits for it."""
-ANSWER_S = 2.0
+ANSWER_WAIT_S = 2.0
 """How long a pack is waited for when trials look for a slot."""
-LOOK_S = 0.5
+POLL_INTERVAL_S = 0.5
 """Between two looks for a slot; how long a look for an emptier pack takes at most."""
-MOVED = "it goes on in an emptier pack"
-"""Why a trial has left a pack that was not lost."""
+
+Faults = set[tuple[object, ...]]
+"""args of the packs' faults that a trial has met."""
 
 
 def train(
     trial: TrialConfig,
-    actors: Sequence[ActorHandle],
+    packs: Sequence[ActorHandle],
     report: Callable[[TrialReport], None],
     max_failures: int,
 ) -> None:
@@ -47,9 +49,11 @@ def train(
     A trial whose pack dies, or is much fuller than another, joins again, from its last report.
     report may raise SystemExit; the slot is given back before it leaves this function.
 
+    This is the only place that counts a trial's lost packs; Ray Tune counts the lost processes.
+
     Args:
         trial: what to train.
-        actors: PackActors of its sweep.
+        packs: PackActors of its sweep.
         report: blocks until the sweep has decided.
         max_failures: times that a pack may be lost between two reports.
 
@@ -58,166 +62,167 @@ def train(
         SweepAborted: nothing can go on.
     """
     last_step = num_lost = 0
-    faults: set[str] = set()
+    met: Faults = set()
 
     def forward(made: TrialReport) -> None:
-        """A report that was decided already says only where the trial goes on."""
+        """A report that was decided already says only where the trial resumes."""
         nonlocal last_step, num_lost
         if made.step > last_step:
             last_step, num_lost = made.step, 0
             report(made)
 
-    while (lost := _stay(trial, actors, forward, faults)) is not None:
-        num_lost += lost != MOVED
-        if num_lost > max_failures:
-            raise TrialFailed(f"its pack was lost {num_lost} times without a report: {lost}")
+    has_ended = False
+    while not has_ended:
+        try:
+            pack, lease = _join(trial, packs, met)
+            with _hold_lease(pack, lease):
+                has_ended = _follow(trial, pack, lease, packs, forward)
+        except (PackLost, RayActorError) as lost:
+            num_lost += 1
+            if isinstance(lost, PackFault):
+                met.add(lost.args)
+            if num_lost > max_failures:
+                reason = f"its pack was lost {num_lost} times without a report"
+                raise TrialFailed(f"{reason}: {_first_line(lost)}") from None
 
 
-def _stay(
+def _follow(
     trial: TrialConfig,
-    actors: Sequence[ActorHandle],
-    report: Callable[[TrialReport], None],
-    faults: set[str],
-) -> str | None:
-    """Join a pack and forward what it reports; why the lease was lost, MOVED, or None at the end.
+    pack: ActorHandle,
+    lease: int,
+    packs: Sequence[ActorHandle],
+    forward: Callable[[TrialReport], None],
+) -> bool:
+    """Forward what the pack reports until the trial has ended; False if it shall move instead.
 
-    Args:
-        faults: of packs, as far as the trial has met them; one that is met again is no new loss.
+    Raises:
+        PackLost: the pack has ended, or has given the slot to another.
     """
-    try:
-        actor, lease = _joined(trial, actors, faults)
-        with _leased(actor, lease):
-            while True:
-                poll = actor.next_event.options(concurrency_group="polls")
-                event: Event | None = ray.get(poll.remote(lease, POLL_S))
-                if isinstance(event, Reported):
-                    report(event.report)
-                    is_last = event.report.step >= trial.settings.max_steps
-                    if not is_last and _has_moved(trial.trial_id, lease, actor, actors):
-                        return MOVED
-                elif isinstance(event, LeaseLost):
-                    return "the pack had not heard of the trial in time"
-                elif isinstance(event, Failed):
-                    raise TrialFailed(event.reason)
-                elif isinstance(event, Aborted):
-                    raise SweepAborted(event.error, event.fix)
-                elif isinstance(event, Finished | Stopped):
-                    return None
-    except RayTaskError as raised:  # also a PackFault, whose text is then a whole traceback
-        faults.add(str(_fault(raised)))
-        return str(_fault(raised))
-    except PackFault as fault:
-        return str(fault)
-    except RayActorError as died:
-        return _first_line(died)
+    next_event = pack.next_event.options(concurrency_group="polls")
+    while True:
+        event: Event | None = _get(next_event.remote(lease, EVENT_WAIT_S))
+        match event:
+            case Reported(report):
+                forward(report)
+                is_last = report.step >= trial.settings.max_steps
+                if not is_last and _should_move(trial.trial_id, pack, packs):
+                    return False
+            case Failed(reason):
+                raise TrialFailed(reason)
+            case Aborted(error, fix):
+                raise SweepAborted(error, fix)
+            case LeaseLost():
+                raise PackLost("the pack had not heard of the trial in time")
+            case Finished() | Stopped():
+                return True
 
 
-def _has_moved(trial_id: str, lease: int, own: ActorHandle, actors: Sequence[ActorHandle]) -> bool:
-    """Whether the trial has left its pack for an emptier one, as moves.is_to_move says; packs that
-    do not answer at once, or are gone, do not count."""
-    if len(actors) < 2:
+def _should_move(trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle]) -> bool:
+    """See rebalance.should_move; packs that do not answer at once, or are gone, do not count."""
+    if len(packs) < 2:
         return False
-    asked = {one.presence.remote(): one for one in actors}
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_S)
-    found: dict[ActorHandle, Presence] = {}
+    asked = {pack.presence.remote(): pack for pack in packs}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=POLL_INTERVAL_S)
+    presence: dict[ActorHandle, Presence] = {}
     for answer in answered:
         with contextlib.suppress(RayTaskError, RayActorError):
-            found[asked[answer]] = ray.get(answer)
-    mine = found.pop(own, None)
-    if mine is None or not is_to_move(trial_id, mine, list(found.values())):
-        return False
-    ray.get(own.leave.remote(lease))  # what is being written for the trial ends first
-    return True
+            presence[asked[answer]] = ray.get(answer)
+    mine = presence.pop(own, None)
+    return mine is not None and should_move(trial_id, mine, list(presence.values()))
 
 
-def _joined(
-    trial: TrialConfig, actors: Sequence[ActorHandle], faults: set[str]
-) -> tuple[ActorHandle, int]:
+def _join(trial: TrialConfig, packs: Sequence[ActorHandle], met: Faults) -> tuple[ActorHandle, int]:
     """The pack that has let the trial in, and its lease.
 
     A pack lets in one of those that look at the same moment; the others look again.
-    """
-    while True:
-        actor, num_free = _freest(actors, trial.trial_id, faults)
-        lease: int | None = ray.get(actor.join.remote(trial, num_free))
-        if lease is not None:
-            return actor, lease
-
-
-def _freest(
-    actors: Sequence[ActorHandle], trial_id: str, faults: set[str]
-) -> tuple[ActorHandle, int]:
-    """The pack with most free slots for a trial that none of them trains from now on, and how many
-    it must have still to let the trial in.
-
-    Waits until one has any, also while packs start. Each trial takes equal packs in an order of its
-    own, so that few of those that look at the same moment are refused. Where a pack has kept them
-    waiting, what the others have told is old, and any slot will do.
 
     Raises:
         TrialFailed: every pack is gone for good.
-        PackFault: a pack that ends; the trial had not met the fault before.
+        PackFault: of a pack that ends; the trial had not met it before.
     """
-    turn = zlib.crc32(trial_id.encode()) % len(actors)
-    actors = [*actors[turn:], *actors[:turn]]
+    # Each trial takes equal packs in an order of its own, so that few of those that look at the
+    # same moment are refused.
+    first = zlib.crc32(trial.trial_id.encode()) % len(packs)
+    packs = [*packs[first:], *packs[:first]]
+    # A process of the trial that died may have left a lease in any of the packs, which would go on
+    # writing to the trial's folder.
+    evictions = [pack.evict.remote(trial.trial_id) for pack in packs]
     while True:
-        asked = {actor.num_free.remote(trial_id): actor for actor in actors}
-        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
-        found = [(_num_free(ref, faults), asked[ref]) for ref in answered]
-        gone = [why for why, _ in found if isinstance(why, str)]
-        if len(gone) == len(actors):
-            raise TrialFailed(f"no pack is left: {gone[0]}")
-        free = [(number, actor) for number, actor in found if isinstance(number, int)]
-        number, actor = max(free, key=lambda one: one[0], default=(0, None))
-        if actor is not None and number > 0:
-            return actor, number if len(answered) == len(actors) else 1
-        time.sleep(LOOK_S)
+        pack, num_free = _find_freest(trial.trial_id, packs, evictions, met)
+        if pack is None:
+            time.sleep(POLL_INTERVAL_S)
+            continue
+        lease: int | None = _get(pack.try_join.remote(trial, num_free))
+        if lease is not None:
+            return pack, lease
 
 
-def _num_free(answer: Any, faults: set[str]) -> int | str:
-    """The free slots of a pack, 0 while it starts again, or why it is gone for good."""
-    try:
-        number: int = ray.get(answer)
-    except ActorDiedError as gone:
-        return _first_line(gone)
-    except RayActorError:
-        return 0
-    except RayTaskError as raised:
-        fault = _fault(raised)
-        if str(fault) not in faults:
-            faults.add(str(fault))
-            raise fault from None
-        return 0
-    return number
+def _find_freest(
+    trial_id: str, packs: Sequence[ActorHandle], evictions: Sequence[Any], met: Faults
+) -> tuple[ActorHandle | None, int]:
+    """The pack with most free slots, and how many it must have still to let the trial in; None if
+    none of those that answer has any, also while packs start.
+
+    Where a pack has kept the trial waiting, what the others have told is old, and any slot will do.
+    """
+    asked = [pack.num_free.remote(trial_id) for pack in packs]
+    waited = [*asked, *evictions]
+    answered, missing = ray.wait(waited, num_returns=len(waited), timeout=ANSWER_WAIT_S)
+    num_free: dict[ActorHandle, int] = {}
+    gone: list[ActorDiedError] = []
+    for pack, answer, eviction in zip(packs, asked, evictions, strict=True):
+        if answer not in answered or eviction not in answered:
+            continue
+        try:
+            num_free[pack] = _get(answer)
+        except ActorDiedError as died:  # for good
+            gone.append(died)
+        except RayActorError:  # Ray starts it again
+            pass
+        except PackFault as fault:
+            if fault.args not in met:
+                raise
+    if len(gone) == len(packs):
+        raise TrialFailed(f"no pack is left: {_first_line(gone[0])}")
+    freest = max(num_free, key=lambda pack: num_free[pack], default=None)
+    if freest is None or num_free[freest] <= 0:
+        return None, 0
+    return freest, 1 if missing else num_free[freest]
 
 
 @contextlib.contextmanager
-def _leased(actor: ActorHandle, lease: int) -> Iterator[None]:
+def _hold_lease(pack: ActorHandle, lease: int) -> Iterator[None]:
     """Keeps the lease however long a report takes, and gives it back."""
     is_over = threading.Event()
-    threading.Thread(target=_renew, args=(actor, lease, is_over), daemon=True).start()
+    threading.Thread(target=_renew, args=(pack, lease, is_over), daemon=True).start()
+    timeout_s: float | None = ANSWER_WAIT_S
     try:
         yield
+        timeout_s = None  # a trial that moves waits until nothing is written for it any more
     finally:
         is_over.set()
         with contextlib.suppress(RayActorError, GetTimeoutError):
-            ray.get(actor.leave.remote(lease), timeout=ANSWER_S)
+            ray.get(pack.leave.remote(lease), timeout=timeout_s)
 
 
-def _renew(actor: ActorHandle, lease: int, is_over: threading.Event) -> None:
+def _renew(pack: ActorHandle, lease: int, is_over: threading.Event) -> None:
     """Until the lease is over or lost; who waits for the next event is told why."""
     with contextlib.suppress(RayActorError):
-        while not is_over.wait(RENEW_S) and ray.get(actor.renew.remote(lease)):
+        while not is_over.wait(RENEW_INTERVAL_S) and ray.get(pack.renew.remote(lease)):
             pass
 
 
-def _fault(raised: RayTaskError) -> PackFault:
-    """The fault that a pack's method raised; anything else is not ours to handle."""
-    if isinstance(raised.cause, SweepAborted):
-        raise raised.cause from None
-    if isinstance(raised.cause, PackFault):
-        return raised.cause
-    raise raised
+def _get(answer: Any) -> Any:
+    """What a pack answers, or the PackFault or SweepAborted that it raised.
+
+    Ray raises an error of a class of its own, whose text is a whole traceback.
+    """
+    try:
+        return ray.get(answer)
+    except RayTaskError as raised:
+        if isinstance(raised.cause, SweepAborted | PackFault):
+            raise raised.cause from None
+        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,5 @@
-"""What a pack tells a trial. Standard library only, because trials load no torch."""
+"""What passes from a pack to a trial: events, and exceptions. Standard library only, because the
+processes of trials load no torch."""
 
 from dataclasses import dataclass
 
@@ -45,3 +46,26 @@ class LeaseLost:
 Event = Reported | Failed | Aborted | Finished | Stopped | LeaseLost
 LAST_EVENTS = (Failed, Aborted, Finished, Stopped)
 """After one of these there is nothing to wait for."""
+
+
+class PackLost(Exception):
+    """The trial has lost its slot and can go on in any pack, from its last report."""
+
+
+class PackFault(PackLost):
+    """The loop of a pack has ended, and its process is about to.
+
+    Two of equal args are the same fault, met twice.
+
+    Args:
+        pid: the pack's process.
+        reason: one line.
+    """
+
+    def __init__(self, pid: int, reason: str) -> None:
+        super().__init__(pid, reason)
+        self.pid = pid
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"in process {self.pid}, {self.reason}"

@@ -1,7 +1,7 @@
 """When a trial leaves its pack for an emptier one, so that no GPU stands idle beside a full one.
 
 Packs fill up evenly as long as new trials come. Towards the end of a search none do, and chance
-decides whose trials go on: of two packs with 64 trials, one trained 14 while the other had none
+decides whose trials continue: of two packs with 64 trials, one trained 14 while the other had none
 (192 trials of an 18M-parameter model on two H200s). Standard library only.
 """
 
@@ -16,26 +16,27 @@ class Presence(NamedTuple):
     """Who is in a pack."""
 
     trial_ids: tuple[str, ...]
-    """Of the trials that wait or train there, the oldest first."""
+    """Trials that wait or train there, the oldest first."""
     settled_s: float
     """Since the last of them came; since the pack began, if none did."""
 
 
-def is_to_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> bool:
-    """Whether a trial that stands at a report shall go on in another pack.
+def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> bool:
+    """Whether a trial that stands at a report shall continue in another pack.
 
     The younger half of those by which its pack has more than the emptiest: all who report at a
     moment are told the same, and together they do not make the emptier pack the fuller one. Nobody
     moves for less than half of the company, since who comes has to be let in.
 
     Args:
-        own: of the trial's pack.
-        others: of those packs that answer.
+        trial_id: who asks.
+        own: the trial's pack.
+        others: those packs that answer.
     """
     if not others:
         return False
-    least = min(others, key=lambda one: len(one.trial_ids))
-    num_own, num_least = len(own.trial_ids), len(least.trial_ids)
-    if num_own < 2 * num_least + 2 or least.settled_s < SETTLED_S:
+    emptiest = min(others, key=lambda presence: len(presence.trial_ids))
+    num_own, num_there = len(own.trial_ids), len(emptiest.trial_ids)
+    if num_own < 2 * num_there + 2 or emptiest.settled_s < SETTLED_S:
         return False
-    return trial_id in own.trial_ids[-((num_own - num_least) // 2) :]
+    return trial_id in own.trial_ids[-((num_own - num_there) // 2) :]

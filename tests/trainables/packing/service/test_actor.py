@@ -21,7 +21,7 @@ from cluster.connect import connect
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.service import actor, alone, client
-from trainables.packing.service.events import Finished, LeaseLost
+from trainables.packing.service.events import Finished, LeaseLost, PackFault
 from trainables.packing.sizing.capacity import Capacity
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
@@ -192,14 +192,17 @@ class DyingPack:
     def _tell(self) -> None:
         self._told += 1
         if self._told <= 3:
-            raise actor.PackFault("in process 1, RuntimeError: of the test")
+            raise PackFault(1, "RuntimeError: of the test")
 
     def num_free(self, trial_id: str) -> int:
         if self._told:
             self._tell()
         return 1
 
-    def join(self, trial: TrialConfig, num_free: int) -> int:
+    def evict(self, trial_id: str) -> None:
+        pass
+
+    def try_join(self, trial: TrialConfig, num_free: int) -> int:
         return 0
 
     def next_event(self, lease: int, timeout_s: float) -> Finished:
@@ -371,10 +374,10 @@ def test_full_pack_lets_nobody_in(start: Start, settings: TrainingSettings, tmp_
     """Trials that look at once are told of the same free slots; others stand in other packs."""
     pack = start(num_slots=2)
     trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(4)]
-    leases = ray.get([pack.join.remote(trial) for trial in trials], timeout=LIMIT_S)
+    leases = ray.get([pack.try_join.remote(trial, 1) for trial in trials], timeout=LIMIT_S)
     assert sum(lease is not None for lease in leases) == 2
     joined = next(trial for trial, lease in zip(trials, leases, strict=True) if lease is not None)
-    assert ray.get(pack.join.remote(joined), timeout=LIMIT_S) is not None
+    assert ray.get(pack.try_join.remote(joined, 1), timeout=LIMIT_S) is not None
 
 
 def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
@@ -384,7 +387,7 @@ def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
     ray.get([pack.presence.remote() for pack in packs], timeout=LIMIT_S)
     trials = [trial_of(f"f{number:04d}", settings, tmp_path) for number in range(12)]
     with ThreadPoolExecutor(len(trials)) as pool:
-        joined = list(pool.map(lambda trial: client._joined(trial, packs, set()), trials))
+        joined = list(pool.map(lambda trial: client._join(trial, packs, set()), trials))
     assert Counter(pack for pack, _ in joined) == dict.fromkeys(packs, 6)
 
 
@@ -395,6 +398,9 @@ class SilentPack:
         time.sleep(10 * LIMIT_S)  # a trial that waited for it would run into pytest's limit
         return 1
 
+    def evict(self, trial_id: str) -> None:
+        time.sleep(10 * LIMIT_S)
+
 
 def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(
     start: Start, settings: TrainingSettings, tmp_path: Path
@@ -404,7 +410,7 @@ def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(
     silent = ray.remote(num_cpus=0, max_concurrency=32)(SilentPack).remote()
     trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(6)]
     with ThreadPoolExecutor(len(trials)) as pool:
-        joined = list(pool.map(lambda trial: client._joined(trial, [pack, silent], set()), trials))
+        joined = list(pool.map(lambda trial: client._join(trial, [pack, silent], set()), trials))
     assert [found for found, _ in joined] == [pack] * len(trials)
     ray.kill(silent)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.packing.service.rebalance import SETTLED_S, Presence, is_to_move
+from trainables.packing.service.rebalance import SETTLED_S, Presence, should_move
 
 SIZES = st.integers(0, 40)
 
@@ -14,7 +14,7 @@ def pack_of(size: int, settled_s: float = SETTLED_S, name: str = "t") -> Presenc
 
 
 def movers(own: Presence, others: list[Presence]) -> list[str]:
-    return [trial_id for trial_id in own.trial_ids if is_to_move(trial_id, own, others)]
+    return [trial_id for trial_id in own.trial_ids if should_move(trial_id, own, others)]
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_nobody_moves_to_a_pack_that_may_still_be_filling_up() -> None:
 
 
 def test_a_trial_that_its_pack_does_not_know_stays() -> None:
-    assert not is_to_move("u0", pack_of(14), [pack_of(0)])
+    assert not should_move("u0", pack_of(14), [pack_of(0)])

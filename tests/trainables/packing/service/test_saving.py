@@ -24,13 +24,13 @@ from tests.trainables.packing.small_hosts import (
 from trainables.config import TrainingSettings
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_runner import capture_graph
+from trainables.packing.compute.transfer import Staging
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service import writers
-from trainables.packing.service.writers import (
-    MOST_WRITERS,
+from trainables.packing.service import saving
+from trainables.packing.service.saving import (
+    BYTES_PER_WRITER,
+    MAX_WRITERS,
     STAGING_BYTES,
-    WRITER_BYTES,
-    Staging,
     Writers,
 )
 
@@ -45,13 +45,13 @@ def settings(settings: TrainingSettings) -> TrainingSettings:
 @pytest.fixture(autouse=True)
 def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than any machine of ours has to have."""
-    monkeypatch.setattr(writers, "num_cores", lambda: 8)
+    monkeypatch.setattr(saving, "num_cores", lambda: 8)
 
 
 def test_trials_are_saved_side_by_side_while_they_are_scored(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "WRITER_BYTES", 1)
+    monkeypatch.setattr(saving, "BYTES_PER_WRITER", 1)
     trials = trials_known_alone(settings, tmp_path, KINDS[:2])
     meeting = threading.Barrier(3, timeout=30.0)  # two saves and the scoring of both
     change_pack(monkeypatch, lambda pack: _change_save(monkeypatch, pack, lambda _: meeting.wait()))
@@ -120,9 +120,9 @@ def _change_save(
     ("slot_bytes", "num_threads"),
     [
         (1, 1),
-        (2 * WRITER_BYTES, 2),
-        (2 * WRITER_BYTES + 1, 3),
-        (8 * WRITER_BYTES, MOST_WRITERS),
+        (2 * BYTES_PER_WRITER, 2),
+        (2 * BYTES_PER_WRITER + 1, 3),
+        (8 * BYTES_PER_WRITER, MAX_WRITERS),
         (STAGING_BYTES // 2, 2),
         (STAGING_BYTES + 1, 1),
     ],
@@ -138,7 +138,7 @@ def test_large_slots_are_written_at_once_as_far_as_memory_goes(
 
     pool = Writers(slot_bytes, new_staging)
     meeting = threading.Barrier(num_threads, timeout=30.0)
-    num_writes = MOST_WRITERS * num_threads
+    num_writes = MAX_WRITERS * num_threads
     used = [pool.begin(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_writes)]
     assert {id(one.result()) for one in used} == {id(one) for one in stagings}
     assert len(stagings) == num_threads

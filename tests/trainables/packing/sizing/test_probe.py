@@ -14,6 +14,7 @@ from tests.trainables.packing.small_packs import longer, trial_of
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.batches import Batches
 from trainables.packing.compute.pack import Pack
+from trainables.packing.service.events import PackFault
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.pace import Pace
 from trainables.packing.sizing.probe import mean_step
@@ -38,7 +39,7 @@ def trained(
     options = {"probed": probed, "admit_wait_s": 60.0}
     with running(settings, capacity_of(2), **options) as host, ThreadPoolExecutor(2) as pool:
         found = list(pool.map(functools.partial(events_of, host), trials))
-        pace = host.pace.result()
+        pace = host.pace()
     numbers = {
         trial.trial_id: [(report.train_loss, report.metrics) for report in reports_in(events)]
         for trial, events in zip(trials, found, strict=True)
@@ -67,7 +68,7 @@ def test_the_pace_has_what_an_estimate_needs_and_its_time_is_in_the_ledger(
     settings: TrainingSettings, tmp_path: Path
 ) -> None:
     with running(settings, capacity_of(4), probed=KINDS) as host:
-        pace = host.pace.result(60)
+        pace = host.pace()
         assert pace is not None
         ledger = host.ledger()
     assert sorted(pace.steps_s) == [1, 2, 4]
@@ -81,7 +82,7 @@ def test_the_pace_has_what_an_estimate_needs_and_its_time_is_in_the_ledger(
 def test_steps_are_timed_with_as_many_trials_as_a_search_has(settings: TrainingSettings) -> None:
     capacity = dataclasses.replace(capacity_of(4), num_searching=3)
     with running(settings, capacity, probed=KINDS) as host:
-        pace = host.pace.result()
+        pace = host.pace()
     assert pace is not None and set(pace.steps_s) == {1, 3, 4}
 
 
@@ -89,8 +90,8 @@ def test_a_pack_that_cannot_load_has_no_pace(settings: TrainingSettings, tmp_pat
     host = PackHost(dataclasses.replace(settings, model=str(tmp_path)), capacity_of(1))
     with ThreadPoolExecutor(1) as pool:
         loop = pool.submit(host.run)
-        with pytest.raises(RuntimeError, match="the pack has ended"):
-            host.pace.result(60)
+        with pytest.raises(PackFault, match="ValueError"):
+            host.pace()
         with pytest.raises(ValueError):
             loop.result()
 

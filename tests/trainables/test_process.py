@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trainables.visible_gpu import see_one_gpu
+from trainables.process import see_one_gpu
 
 
 @pytest.mark.parametrize(

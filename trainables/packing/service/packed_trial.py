@@ -1,0 +1,162 @@
+"""A trial in a pack: its claim on a slot, what it is yet to be told, and its progress. No torch."""
+
+import math
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.checkpoint import checkpoint_folder
+from trainables.config import TrialConfig, TrialReport
+from trainables.packing.service.events import Event
+
+if TYPE_CHECKING:  # loads torch, which a registry of trials does without
+    from trainables.data.batches import Batches
+    from trainables.packing.compute.slot import StepResult
+
+
+@dataclass(eq=False)
+class PackedTrial:
+    """A trial that waits for a slot of a pack, or trains in one."""
+
+    config: TrialConfig
+    lease: int
+    """Number of its claim; leases rise in order of arrival."""
+
+    # The rest up to folder_lock is the registry's, and guarded by its lock.
+    heard_s: float
+    """When the trial's process was last heard of (time.monotonic)."""
+    waits_since_s: float
+    is_open: bool = True
+    """Not left, evicted, replaced or expired."""
+    has_ended: bool = False
+    """Its last event has happened."""
+    events: deque[Event] = field(default_factory=deque)
+    """What its process has yet to take."""
+    num_listeners: int = 0
+    """Calls that wait for its next event."""
+    taken_step: int = 0
+    """Step of the last report that its process has taken."""
+    decided_step: int = 0
+    """Step of the last report after which the trial is known to continue."""
+    folder_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the pack reads or writes the trial's folder."""
+
+    # What follows is the loop's; no other thread reads or writes it.
+    slot: int | None = None
+    was_admitted: bool = False
+    batches: "Batches" = field(init=False)
+    """Its way through the rows, once it has a slot."""
+    step: int = 0
+    """Optimizer steps done."""
+    reported_step: int = 0
+    """Step of the last report."""
+    seconds: float = 0.0
+    """Busy seconds up to the last report, over all attempts."""
+    earlier_gpu_s: float = 0.0
+    """Share of the GPU's time up to the last report, less what this pack had charged by then."""
+    training_s: float = 0.0
+    """Seconds of the steps since the last report."""
+    losses: list[float] = field(default_factory=list)
+    """Losses of the steps since the last report."""
+    learning_rate: float = 0.0
+
+    @property
+    def trial_id(self) -> str:
+        return self.config.trial_id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the trial is still to be trained: it has neither gone nor ended."""
+        return self.is_open and not self.has_ended
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the trial continues after all its reports, or is gone or stopped."""
+        return not self.is_live or self.decided_step >= self.reported_step
+
+    @property
+    def is_at_rung(self) -> bool:
+        """Whether a report is due."""
+        return self.step in self.config.settings.rungs and self.step > self.reported_step
+
+    @property
+    def next_rung(self) -> int:
+        """The step of its next report."""
+        settings = self.config.settings
+        return min((r for r in settings.rungs if r > self.step), default=settings.max_steps)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.config.settings.max_steps
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the present step is saved."""
+        return checkpoint_folder(self.config.folder, self.step)
+
+    def enter(
+        self, slot: int, batches: "Batches", last: TrialReport | None, charged_s: float
+    ) -> None:
+        """Begin in a slot, at step 0 or where the last report was made.
+
+        Args:
+            charged_s: what the pack has charged the trial with so far.
+        """
+        self.slot = slot
+        self.batches = batches
+        self.step = self.reported_step = last.step if last else 0
+        self.seconds = last.seconds if last else 0.0
+        self.earlier_gpu_s = (last.gpu_seconds if last else 0.0) - charged_s
+        self.training_s = 0.0
+        self.losses = []
+
+    def add_step(self, result: "StepResult", seconds: float) -> None:
+        """Count a step that took the pack so many seconds."""
+        self.step = result.step
+        self.training_s += seconds
+        self.losses.append(result.loss)
+        self.learning_rate = result.learning_rate
+
+    def make_report(
+        self,
+        metrics: dict[str, float],
+        num_eval_rows: int,
+        *,
+        evaluation_s: float,
+        charged_s: float,
+        peak_gib: float,
+    ) -> TrialReport:
+        """The report of the present step, from which the next one's figures begin anew.
+
+        Args:
+            metrics: of the present step.
+            num_eval_rows: rows that they are of.
+            evaluation_s: what scoring and saving took.
+            charged_s: what the pack has charged the trial with so far.
+            peak_gib: the pack's highest memory.
+        """
+        self.seconds += self.training_s + evaluation_s
+        tokens = self.batches.tokens(self.step)
+        new_tokens = tokens - self.batches.tokens(self.reported_step)
+        report = TrialReport(
+            trial_id=self.trial_id,
+            step=self.step,
+            metrics=metrics,
+            train_loss=math.fsum(self.losses) / len(self.losses),
+            learning_rate=self.learning_rate,
+            epoch=self.batches.epoch(self.step),
+            tokens=tokens,
+            tokens_per_s=new_tokens / self.training_s,
+            seconds=self.seconds,
+            peak_gib=peak_gib,
+            checkpoint=self.checkpoint,
+            eval_rows=num_eval_rows,
+            gpu_seconds=self.earlier_gpu_s + charged_s,
+        )
+        self.reported_step = self.step
+        self.training_s = 0.0
+        self.losses = []
+        return report

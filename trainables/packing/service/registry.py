@@ -1,0 +1,228 @@
+"""The trials of a pack, each with a lease on a slot of it. Thread-safe; no torch.
+
+The pack's loop and the trials' processes meet here only. A process that is not heard of for some
+time loses its lease, so that a slot never stays with a dead one. This is the only place that knows
+who is alive.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+
+from trainables.config import TrialConfig
+from trainables.packing.service.events import LAST_EVENTS, Event, LeaseLost, Reported, Stopped
+from trainables.packing.service.packed_trial import PackedTrial
+from trainables.packing.service.rebalance import Presence
+
+logger = logging.getLogger(__name__)
+
+_SILENCE_CHECK_S = 0.5
+"""Between two looks for silent trials, while decisions are waited for."""
+
+
+class TrialRegistry:
+    """All trials that wait for a slot of a pack or train in one.
+
+    Args:
+        num_slots: slots of the pack; more trials than that may wait.
+        lease_timeout_s: how long a trial may be silent.
+    """
+
+    def __init__(self, num_slots: int, lease_timeout_s: float) -> None:
+        self._num_slots = num_slots
+        self._timeout_s = lease_timeout_s
+        self._changed = threading.Condition()
+        self._open: dict[int, PackedTrial] = {}
+        self._last_lease = 0
+        self._last_joined_s = time.monotonic()
+        self._is_closed = False
+
+    def join(self, config: TrialConfig) -> int:
+        """A new lease for a trial; the older one of the same trial is lost."""
+        with self._changed:
+            for older in self._of(config.trial_id):
+                self._drop(older)
+            self._last_lease += 1
+            now_s = self._last_joined_s = time.monotonic()
+            self._open[self._last_lease] = PackedTrial(
+                config, self._last_lease, heard_s=now_s, waits_since_s=now_s
+            )
+            self._changed.notify_all()
+            return self._last_lease
+
+    def try_join(self, config: TrialConfig, num_free: int) -> int | None:
+        """As join; None if fewer slots than num_free are left by now.
+
+        Trials that look for a slot at the same moment are told the same numbers. They would fill
+        one pack and leave another empty, or, where each takes any of those that are equal, share
+        them as chance has it: 12 runs of finals were 7 on one GPU and 5 on the other.
+        """
+        with self._changed:
+            if self.num_free(config.trial_id) < num_free:
+                return None
+            return self.join(config)
+
+    def num_free(self, trial_id: str) -> int:
+        """Slots that other living trials leave; below 0 if more of them wait than fit."""
+        with self._changed:
+            present = self._present()
+            return self._num_slots - sum(trial.trial_id != trial_id for trial in present)
+
+    def presence(self) -> Presence:
+        """Who waits or trains here."""
+        with self._changed:
+            trial_ids = tuple(trial.trial_id for trial in self._present())
+            return Presence(trial_ids, time.monotonic() - self._last_joined_s)
+
+    def next_event(self, lease: int, timeout_s: float) -> Event | None:
+        """The trial's next event, None if there is none in time; asking renews the lease.
+
+        Asking also says that the trial continues after the reports that it has taken.
+        """
+        with self._changed:
+            trial = self._open.get(lease)
+            if trial is None:
+                return LeaseLost()
+            trial.decided_step = max(trial.decided_step, trial.taken_step)
+            trial.num_listeners += 1
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: trial.events or not trial.is_open or self._is_closed, timeout_s
+            )
+            trial.num_listeners -= 1
+            trial.heard_s = time.monotonic()
+            return self._take(trial)
+
+    def renew(self, lease: int) -> bool:
+        """Say that the trial is alive; whether its lease still holds."""
+        with self._changed:
+            trial = self._open.get(lease)
+            if trial is not None:
+                trial.heard_s = time.monotonic()
+            return trial is not None and not self._is_closed
+
+    def leave(self, lease: int) -> None:
+        """End a lease, if it is there; from then on the trial's folder is its caller's."""
+        with self._changed:
+            trial = self._open.get(lease)
+        if trial is not None:
+            self._end(trial)
+
+    def evict(self, trial_id: str) -> None:
+        """End the lease of a trial, if it has one; as leave."""
+        with self._changed:
+            trials = self._of(trial_id)
+        for trial in trials:
+            self._end(trial)
+
+    def decide(self, step: int, should_continue: Mapping[str, bool]) -> None:
+        """Say which trials continue after their reports at a step, and end those that do not.
+
+        The trials' own processes say so too, each when it has heard it; what is decided about
+        many at once would wait for the slowest of them.
+        """
+        with self._changed:
+            for trial in self._open.values():
+                decision = should_continue.get(trial.trial_id)
+                if decision is True:
+                    trial.decided_step = max(trial.decided_step, step)
+                elif decision is False:
+                    self.post(trial, Stopped())
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wake everyone up; events that have happened can still be taken."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close was called."""
+        return self._is_closed
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no trial waits or trains."""
+        with self._changed:
+            return all(trial.has_ended for trial in self._open.values())
+
+    def waiting(self) -> list[PackedTrial]:
+        """Trials without a slot, in order of arrival."""
+        with self._changed:
+            trials = self._open.values()
+            return [trial for trial in trials if trial.slot is None and not trial.has_ended]
+
+    def drop_silent(self) -> None:
+        """End the leases of trials that were not heard of in time."""
+        with self._changed:
+            for trial in list(self._open.values()):
+                if self._is_silent(trial):
+                    self._drop(trial)
+
+    def post(self, trial: PackedTrial, event: Event) -> None:
+        """Tell a trial what happened; after its end nothing more does."""
+        with self._changed:
+            if trial.has_ended:
+                return
+            trial.events.append(event)
+            trial.has_ended = isinstance(event, LAST_EVENTS)
+            if isinstance(event, Reported):
+                trial.reported_step = event.report.step
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until something changes."""
+        with self._changed:
+            if not self._is_closed:
+                self._changed.wait(timeout_s)
+
+    def wait_decided(self, trials: Iterable[PackedTrial], timeout_s: float) -> None:
+        """Until these trials are known to continue after their reports, or are gone."""
+        trials = list(trials)
+        deadline_s = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._is_closed and not all(trial.is_decided for trial in trials):
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    late = [trial.trial_id for trial in trials if not trial.is_decided]
+                    logger.warning("no decision after %g s: %s", timeout_s, ", ".join(late))
+                    return
+                self._changed.wait(min(left_s, _SILENCE_CHECK_S))
+                self.drop_silent()
+
+    def _present(self) -> list[PackedTrial]:
+        """Trials that wait or train and whose processes live, in order of arrival."""
+        trials = self._open.values()
+        return [trial for trial in trials if not trial.has_ended and not self._is_silent(trial)]
+
+    def _is_silent(self, trial: PackedTrial) -> bool:
+        is_late = trial.heard_s < time.monotonic() - self._timeout_s
+        return trial.num_listeners == 0 and is_late
+
+    def _take(self, trial: PackedTrial) -> Event | None:
+        if not trial.is_open:
+            return LeaseLost()
+        if not trial.events:
+            return LeaseLost() if self._is_closed else None
+        event = trial.events.popleft()
+        if isinstance(event, Reported):
+            trial.taken_step = event.report.step
+        if isinstance(event, LAST_EVENTS):
+            self._drop(trial)
+        return event
+
+    def _of(self, trial_id: str) -> list[PackedTrial]:
+        return [trial for trial in self._open.values() if trial.trial_id == trial_id]
+
+    def _end(self, trial: PackedTrial) -> None:
+        with self._changed:
+            self._drop(trial)
+        with trial.folder_lock:  # what is being written now ends first
+            pass
+
+    def _drop(self, trial: PackedTrial) -> None:
+        trial.is_open = False
+        self._open.pop(trial.lease, None)
+        self._changed.notify_all()
