@@ -43,15 +43,13 @@ def read_command(argv: Sequence[str]) -> RunArgs:
     default = recipe("--tiny" in flags)
     args = _parse(flags, prog, default)
     if args.resume:
-        from sweeps.checks import (
-            sweep_json,  # loads the study's database, which others do without for now
-        )
+        from sweeps.checks import resume  # loads the study's database, which others do without
 
         is_named = any(flag.split("=")[0] == "--name" for flag in flags)
-        saved = sweep_json.saved_config(args.config, is_named=is_named)
+        saved = resume.saved_config(args.config, is_named=is_named)
         args = _parse(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
-        sweep_json.check_resumable(saved, args.config)
+        resume.check_resumable(saved, args.config)
     return replace(args, config=absolute(args.config))
 
 
@@ -62,30 +60,33 @@ def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
 
 def _run(args: RunArgs) -> int:
     with gc_disabled():
-        from sweeps.checks import preflight, resume, sweep_json
+        from sweeps.checks.commands import resume_command
+        from sweeps.checks.preflight import check
+        from sweeps.checks.resume import check_unchanged
+        from sweeps.checks.run_folder import open_run
         from sweeps.cost import plan
 
-    found = preflight.check(args.config, is_resumed=args.resume)
+    preflight = check(args.config, is_resumed=args.resume)
     if args.resume:
-        resume.check_unchanged(args.config, found)
+        check_unchanged(args.config, preflight)
     if args.dry_run:
-        print(plan.describe(args.config, found))
+        print(plan.describe(args.config, preflight))
         return EXIT_DONE
-    for line in plan.about_rows(found):
+    for line in plan.about_rows(preflight):
         print(line)
-    with sweep_json.opened(args.config, found, is_resumed=args.resume) as (paths, identity):
+    with open_run(args.config, preflight, is_resumed=args.resume) as (paths, identity):
         with gc_disabled():
             from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
         try:
-            return run_sweep(args.config, found, paths, identity, is_resumed=args.resume)
+            return run_sweep(args.config, preflight, paths, identity, is_resumed=args.resume)
         except SweepAborted as aborted:
             if not aborted.fix.endswith("with --resume"):
                 raise
-            command = preflight.resume_command(args.config)
+            command = resume_command(args.config)
             raise SweepAborted(aborted.error, f"{aborted.fix}: {command}") from aborted
         except KeyboardInterrupt:
-            print(f"interrupted; go on with: {preflight.resume_command(args.config)}")
+            print(f"interrupted; go on with: {resume_command(args.config)}")
             return EXIT_INTERRUPTED
 
 

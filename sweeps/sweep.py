@@ -12,7 +12,7 @@ from cluster.connect import Cluster, connect
 from cluster.find import address_to_join
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
-from sweeps.checks.sweep_json import Identity
+from sweeps.checks.run_folder import Identity
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool

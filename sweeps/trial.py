@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import tyro
 
 from search_spaces.lora import POINT_NAMES, hyperparameters
-from sweeps.checks import preflight
+from sweeps.checks.preflight import check, check_recipe
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import Engine, SweepConfig, absolute
 from sweeps.find_recipe import named, read_recipe
@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains the trial and prints its reports; returns the process's exit code."""
     args = read_command(sys.argv[1:] if argv is None else argv)
     config = replace(args.config, wandb="disabled")
-    checked = preflight.check(config, is_resumed=False, has_ray=False)
+    preflight = check(config, is_resumed=False, has_ray=False)
     paths = RunPaths.of(config.runs_dir, config.name)
-    write_rows(paths.rows, checked.splits)
+    write_rows(paths.rows, preflight.splits)
     folder = paths.trial(TRIAL_ID)
     trial = TrialConfig(
         trial_id=TRIAL_ID, params=args.params, settings=args.config.settings, folder=folder
@@ -74,7 +74,7 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
 
 def _first_params(config: SweepConfig) -> Hyperparameters:
     """The last start point that is whole; without one, the common plain setting."""
-    preflight.check_recipe(config)
+    check_recipe(config)
     whole = [point for point in config.start_points if set(point) == POINT_NAMES]
     if not whole:
         return Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)

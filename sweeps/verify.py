@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from sweeps.certificate.comparison import Certificate, Retraining, faults
 from sweeps.certificate.text import describe
-from sweeps.checks import preflight, sweep_json
+from sweeps.checks import sweep_json
+from sweeps.checks.environment import git_commit, hardware, versions
+from sweeps.checks.preflight import check
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig, from_json
 from sweeps.records.events import params_fields, read_events
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the certificate, writes it beside the run, and returns the process's exit code."""
     args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
     subject = find_subject(args)
-    preflight.check(replace(subject.config, wandb="disabled"), is_resumed=True, has_ray=False)
+    check(replace(subject.config, wandb="disabled"), is_resumed=True, has_ray=False)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     see_one_gpu()
@@ -132,7 +134,7 @@ def other_versions(paths: RunPaths) -> list[str]:
     saved = sweep_json.read(paths).get("versions", {})
     return [
         f"note: {name} is {present} here, and was {saved[name]} in the sweep"
-        for name, present in preflight.versions().items()
+        for name, present in versions().items()
         if saved.get(name, present) != present
     ]
 
@@ -194,9 +196,9 @@ def write(path: Path, certificate: Certificate) -> None:
             {"step": step, "name": name, "mean": mean, "deviation": deviation}
             for (step, name), (mean, deviation) in certificate.spreads().items()
         ],
-        "versions": preflight.versions(),
-        "git_commit": preflight.git_commit(),
-        "hardware": preflight.hardware(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "hardware": hardware(),
         **asdict(certificate),
         "params": params_fields(certificate.params),
     }

@@ -2,32 +2,24 @@
 
 import os
 import re
-import shlex
 import shutil
-import subprocess
-from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
-from cluster.gpus import local_gpus
 from search_spaces.lora import POINT_NAMES
+from sweeps.checks.commands import resume_command
 from sweeps.config import SweepConfig, data_source, model_source
 from sweeps.finals import bertscore
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_runs import Mode, resolve_mode
-from trainables.config import TaskOptions
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import is_dataset_id
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.model_files import check_model_folder, check_thinking
-
-PACKAGES = ("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "trl", "datasets",
-            "evaluate", "wandb", "rouge-score")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,37 +111,6 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
         )
 
 
-def resume_command(config: SweepConfig) -> str:
-    """The command that goes on with this sweep."""
-    tiny = ["--tiny"] if config.tiny else []
-    runs_dir = [] if config.runs_dir == "runs" else ["--runs-dir", config.runs_dir]
-    words = [config.recipe, *tiny, "--name", config.name, *runs_dir, "--resume"]
-    return f"python -m sweeps.run {shlex.join(words)}"
-
-
-def sweep_command(config: SweepConfig) -> str:
-    """The command that repeats this sweep, for model cards; of its data the last name only."""
-    tiny = " --tiny" if config.tiny else f" --model {config.model}"
-    data = config.data
-    if data is not None and not config.tiny:
-        tiny += f" --data {shlex.quote(data if is_dataset_id(data) else Path(data).name)}"
-    budget = f" --num-trials {config.num_trials} --max-steps {config.max_steps}"
-    told = "" if config.tiny else _told(config.task_options)
-    budget += "" if config.finals else " --no-finals"
-    return f"python -m sweeps.run {config.recipe}{tiny}{told}{budget} --seed {config.seed}"
-
-
-def _told(options: TaskOptions) -> str:
-    """The flags that give a task these options."""
-    words: list[str] = []
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if value != option.default:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{option.name.replace('_', '-')}", *values]
-    return "".join(f" {shlex.quote(word)}" for word in words)
-
-
 def no_gpu() -> SweepAborted:
     """The error for a real run where no GPU can be had."""
     return SweepAborted(
@@ -157,39 +118,6 @@ def no_gpu() -> SweepAborted:
         "try the bundled small sweep: python -m sweeps.run samsum --tiny; or join a cluster that "
         "has GPUs: RAY_ADDRESS=HOST:PORT",
     )
-
-
-def hardware() -> dict[str, object]:
-    """Facts about this machine for sweep.json."""
-    gpus = [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in local_gpus()]
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of this project's checkout, "+changes" if files differ; None outside git."""
-    project = Path(__file__).resolve().parents[2]
-    if not (project / ".git").exists() or not shutil.which("git"):
-        return None
-    git = ["git", "-C", str(project)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
-        return None
-    changes = subprocess.run(
-        [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
-    )
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
 def _task(config: SweepConfig) -> Task:

@@ -1,17 +1,119 @@
 """Whether a sweep can be resumed: only as it began, or its trials would not compare."""
 
+import logging
+import os
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sweeps.checks import sweep_json
+from sweeps.checks.commands import resume_command
 from sweeps.checks.digests import model_record, rows_record
 from sweeps.checks.preflight import Preflight
-from sweeps.config import SweepConfig, data_source
+from sweeps.checks.sweep_json import metric_record
+from sweeps.config import SweepConfig, absolute, data_source, from_json
 from sweeps.records.paths import RunPaths
 from trainables.data.files import first_line
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
+
+CHANGEABLE = frozenset(
+    {
+        "num_trials",
+        "finals",
+        "num_finalists",
+        "num_final_seeds",
+        "bertscore",
+        "bertscore_encoder",
+        "bertscore_layer",
+        "slots_per_gpu",
+        "gpus",
+        "time_budget",
+        "gpu_hours",
+        "estimate",
+        "max_failures",
+        "runs_dir",
+        "name",
+        "wandb",
+        "wandb_project",
+        "wandb_entity",
+        "study_storage",
+    }
+)
+"""Fields that a resume may change without making its trials incomparable."""
+
+_HIDDEN_PASSWORD = ":***@"
+"""What without_password leaves of a password."""
+
+_log = logging.getLogger(__name__)
+
+
+def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
+    """The config of the run to resume, at the place where it lies now.
+
+    Raises:
+        SweepAborted: no name was given, there is no such run, or it is another recipe's.
+    """
+    paths = RunPaths.of(asked.runs_dir, asked.name)
+    names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
+    runs = f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep"
+    is_there = os.path.isfile(paths.sweep_json)
+    if not is_named and not is_there:  # a recipe may give a fixed name
+        raise SweepAborted("--resume needs the name of the sweep", runs)
+    if not is_there:
+        raise SweepAborted(f"there is no sweep {asked.name!r} in {asked.runs_dir}", runs)
+    try:
+        content = sweep_json.read(paths)
+        config = from_json(content["config"])
+        _ = content["sweep_id"], content["name"], content["digests"]["rows"]
+    except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
+        has_key = not isinstance(damaged, KeyError)
+        reason = " ".join(str(damaged).split()) if has_key else f"it has no {damaged}"
+        raise SweepAborted(
+            f"{paths.sweep_json} cannot be read: {reason}",
+            "resume with the version of this project that wrote it, or begin a new sweep",
+        ) from None
+    config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
+    # a recipe file may have been moved since, so that its name alone counts
+    if Path(config.recipe).name != Path(asked.recipe).name:
+        raise SweepAborted(
+            f"the sweep {asked.name!r} is of the recipe {config.recipe}, not of {asked.recipe}",
+            resume_command(config),
+        )
+    return config
+
+
+def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
+    """Refuses a resume that would mix trials of two different sweeps.
+
+    Raises:
+        SweepAborted: a field differs that decides what a trial's score means, or the password
+            of the study storage was not given again.
+    """
+    asked = absolute(asked)
+    changed = _differing(saved, asked, CHANGEABLE | {"space", "task_options"})
+    changed += _differing(saved.space, asked.space)
+    changed += _differing(saved.task_options, asked.task_options)
+    if changed:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise SweepAborted(
+            f"a resumed sweep keeps its settings, but these differ: {flags}",
+            "leave them out, or begin a new sweep with another --name",
+        )
+    url = asked.study_storage
+    if url and _HIDDEN_PASSWORD in url:
+        raise SweepAborted(
+            "the study storage needs its password, which sweep.json does not keep",
+            f"give it again: --study-storage {url.replace(_HIDDEN_PASSWORD, ':PASSWORD@')}",
+        )
+
+
+def _differing(one: Any, other: Any, left_out: frozenset[str] = frozenset()) -> list[str]:
+    names = [f.name for f in fields(one) if f.name not in left_out]
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
@@ -73,3 +175,40 @@ def _changed_splits(began: Mapping[str, Mapping[str, Any]], splits: Splits) -> s
         for name in SPLITS
         if began[name]["sha256"] != now[name]["sha256"]
     )
+
+
+def check_metric(saved: Mapping[str, Any], preflight: Preflight) -> None:
+    """Refuses a resume whose new scores would not compare with those that are there.
+
+    Other versions of a library or of Unicode's tables are only warned of: they may move a few
+    rows' scores, and a machine that is updated in the middle of a sweep has them for good.
+
+    Args:
+        saved: the metric in sweep.json; a run of an older version has no fingerprint to compare.
+
+    Raises:
+        SweepAborted: the metric, its direction, its settings or its code changed.
+    """
+    now = metric_record(preflight)
+    if saved.get("fingerprint", now["fingerprint"]) == now["fingerprint"]:
+        return
+    changed = [name for name in now if name != "fingerprint" and saved.get(name) != now[name]]
+    changes = ", ".join(f"{_word(name)} {_shown(saved.get(name), now[name])}" for name in changed)
+    if changed != ["versions"]:
+        raise SweepAborted(
+            f"the metric {now['name']} is not what it was when this sweep began: {changes}",
+            "resume with the data and the version of this project that it began with "
+            "(git_commit in sweep.json), or begin a new sweep with another --name",
+        )
+    _log.warning("scores from now on may differ slightly from those before: %s", changes)
+
+
+def _word(name: str) -> str:
+    return "its code" if name == "rules" else name
+
+
+def _shown(before: object, now: object) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
+    return f"{before} -> {now}"

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweeps.checks.preflight import Preflight
-from sweeps.checks.sweep_json import Identity
+from sweeps.checks.run_folder import Identity
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.cost import plan

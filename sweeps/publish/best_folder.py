@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sweeps.checks import preflight as checks
+from sweeps.checks.commands import sweep_command
+from sweeps.checks.environment import versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.export import write_best as write_best_folder
@@ -59,8 +60,8 @@ def write_best(
         trial_id=run.trial_id,
         num_trials_by_status=count_by_status(trials),
         top_trials=[_make_card_row(t, metric) for t in rank(trials, metric)[:MAX_CARD_TRIALS]],
-        versions=checks.versions(),
-        command=checks.sweep_command(config),
+        versions=versions(),
+        command=sweep_command(config),
     )
     adapter = outcome.winner.tested[run.trial_id]
     more_files = predictions.files_of(answered, confusion)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeps.checks.preflight import check, sweep_command
-from sweeps.checks.sweep_json import opened, read
+from sweeps.checks.commands import sweep_command
+from sweeps.checks.preflight import check
+from sweeps.checks.run_folder import open_run
+from sweeps.checks.sweep_json import read
 from sweeps.config import absolute
 from sweeps.recipes import table
 from tests.sweeps.commands import Ended, call, start, world
@@ -160,7 +162,7 @@ def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> N
         table(is_tiny=True), data="numbers.xlsx", wandb="disabled", name="mine",
         task_options=TaskOptions(input="text", target="class", kind="classify"),
     )  # fmt: skip
-    with opened(config, check(config, is_resumed=False), is_resumed=False) as (paths, _):
+    with open_run(config, check(config, is_resumed=False), is_resumed=False) as (paths, _):
         content = read(paths)
     assert content["labels"] == ["0", "1", "2"]
     assert content["prompt"].endswith("one of: 0, 1, 2.\n\n{text}")

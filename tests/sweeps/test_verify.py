@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sweeps import verify
-from sweeps.checks import preflight
+from sweeps.checks.environment import versions
 from sweeps.cli import run_command
 from sweeps.config import Engine, SweepConfig, to_json
 from sweeps.recipes import samsum
@@ -99,7 +99,7 @@ def test_false_record_and_foreign_adapter_are_found(
 
 
 def test_other_versions_are_noted(run: Path) -> None:
-    saved = {**preflight.versions(), "torch": "1.0"}
+    saved = {**versions(), "torch": "1.0"}
     record = json.loads((run / "sweep.json").read_text()) | {"versions": saved}
     (run / "sweep.json").write_text(json.dumps(record))
     (note,) = verify.other_versions(RunPaths(run))

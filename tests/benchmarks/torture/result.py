@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.checks import preflight
+from sweeps.checks.environment import git_commit, versions
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.tortured_sweep import Hit
 
@@ -83,9 +83,9 @@ def append(path: Path, args: TortureArgs, result: Result) -> None:
 
 def _circumstances(args: TortureArgs) -> dict[str, Any]:
     return {
-        "git_commit": preflight.git_commit(),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
-        "versions": preflight.versions(),
+        "versions": versions(),
         "num_cores": len(os.sched_getaffinity(0)),
         "kills_asked": args.kills,
         "max_steps": args.max_steps,

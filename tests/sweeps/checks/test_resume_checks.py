@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.checks import preflight, sweep_json
+from sweeps.checks.preflight import check
+from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig, absolute
 from sweeps.recipes import table
 from tests.sweeps.commands import call, tree, world
@@ -38,8 +39,7 @@ def config(tmp_path: Path) -> SweepConfig:
             task_options=TaskOptions(input="text", target="mood", kind="classify"),
         )
     )  # fmt: skip
-    checked = preflight.check(config, is_resumed=False)
-    with sweep_json.opened(config, checked, is_resumed=False):
+    with open_run(config, check(config, is_resumed=False), is_resumed=False):
         pass
     return config
 

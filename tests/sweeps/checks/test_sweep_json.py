@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.checks import preflight, sweep_json
-from sweeps.checks.preflight import Preflight
+from sweeps.checks import resume, run_folder, sweep_json
+from sweeps.checks.environment import PACKAGES
+from sweeps.checks.preflight import Preflight, check
+from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig, absolute, from_json, to_json
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
@@ -36,29 +38,29 @@ def config(tmp_path: Path) -> SweepConfig:
 
 
 @pytest.fixture(scope="module")
-def found() -> Preflight:
+def preflight() -> Preflight:
     """What preflight finds of the tiny sweep."""
-    return preflight.check(replace(samsum(True), wandb="disabled"), is_resumed=False)
+    return check(replace(samsum(True), wandb="disabled"), is_resumed=False)
 
 
-def begin(config: SweepConfig, found: Preflight) -> dict[str, Any]:
+def begin(config: SweepConfig, preflight: Preflight) -> dict[str, Any]:
     """Opens a new run and leaves it; returns its record."""
-    with sweep_json.opened(config, found, is_resumed=False) as (paths, identity):
+    with open_run(config, preflight, is_resumed=False) as (paths, identity):
         content = sweep_json.read(paths)
     assert (content["sweep_id"], content["name"]) == (identity.sweep_id, identity.name)
     return content
 
 
-def test_record_says_what_was_asked_on_what(config: SweepConfig, found: Preflight) -> None:
-    content = begin(config, found)
+def test_record_says_what_was_asked_on_what(config: SweepConfig, preflight: Preflight) -> None:
+    content = begin(config, preflight)
     assert from_json(content["config"]) == config
     assert content["config"]["seed"] == config.seed
-    assert content["rows"] == found.splits.counts
-    assert content["rows"]["train"] == len(found.splits.train)
+    assert content["rows"] == preflight.splits.counts
+    assert content["rows"]["train"] == len(preflight.splits.train)
     assert content["rungs"] == list(config.rungs)
     assert content["metric"]["name"] == "rougeLsum" and content["metric"]["mode"] == "max"
     assert len(content["metric"]["fingerprint"]) == 12
-    assert content["versions"].keys() == set(preflight.PACKAGES)
+    assert content["versions"].keys() == set(PACKAGES)
     assert content["versions"]["torch"] != "not installed"
     assert {"cpus", "memory_gib", "gpus"} <= content["hardware"].keys()
     assert content["hardware"]["cpus"] == os.cpu_count()
@@ -67,25 +69,25 @@ def test_record_says_what_was_asked_on_what(config: SweepConfig, found: Prefligh
     assert content["created"].startswith("20")
 
 
-def test_two_runs_have_different_ids(config: SweepConfig, found: Preflight) -> None:
+def test_two_runs_have_different_ids(config: SweepConfig, preflight: Preflight) -> None:
     other = replace(config, name="other")
-    assert begin(config, found)["sweep_id"] != begin(other, found)["sweep_id"]
+    assert begin(config, preflight)["sweep_id"] != begin(other, preflight)["sweep_id"]
 
 
 def test_password_of_the_study_storage_is_not_kept(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
     url = "postgresql+psycopg://user:s3cret@host:5432/optuna"
     private = replace(config, study_storage=url)
-    begin(private, found)
-    with sweep_json.opened(private, found, is_resumed=True):
+    begin(private, preflight)
+    with open_run(private, preflight, is_resumed=True):
         pass
     assert not any(b"s3cret" in (content or b"") for content in tree(tmp_path).values())
-    saved = sweep_json.saved_config(config, is_named=True)
+    saved = resume.saved_config(config, is_named=True)
     with pytest.raises(SweepAborted, match="needs its password") as told:
-        sweep_json.check_resumable(saved, saved)
+        resume.check_resumable(saved, saved)
     assert "--study-storage postgresql+psycopg://user:PASSWORD@host:5432/optuna" in told.value.fix
-    sweep_json.check_resumable(saved, private)
+    resume.check_resumable(saved, private)
 
 
 WATCHER = """
@@ -105,7 +107,7 @@ while seen < 30:
 
 
 def test_run_folder_is_never_seen_without_its_record_and_rows(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
     (tmp_path / "runs").mkdir()
     watcher = subprocess.Popen(
@@ -113,9 +115,9 @@ def test_run_folder_is_never_seen_without_its_record_and_rows(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
-    few = replace(found.splits, train=found.splits.train[:9])
+    few = replace(preflight.splits, train=preflight.splits.train[:9])
     for number in range(30):
-        sweep_json._create(
+        run_folder._create(
             RunPaths.of(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000}, few
         )
     _, complaint = watcher.communicate(timeout=60)
@@ -123,19 +125,19 @@ def test_run_folder_is_never_seen_without_its_record_and_rows(
 
 
 def test_folder_that_cannot_be_made_leaves_nothing(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
     (tmp_path / "runs" / "mine" / "taken").mkdir(parents=True)
     with pytest.raises(SweepAborted, match="cannot be made"):
-        begin(config, found)
+        begin(config, preflight)
     assert set(tree(tmp_path)) == {"runs", "runs/mine", "runs/mine/taken"}
 
 
 HOLDER = """
 import sys, time
-from sweeps.checks import sweep_json
+from sweeps.checks import run_folder
 from sweeps.records.paths import RunPaths
-with sweep_json._locked(RunPaths.of("runs", "mine")):
+with run_folder._lock(RunPaths.of("runs", "mine")):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -143,10 +145,10 @@ with sweep_json._locked(RunPaths.of("runs", "mine")):
 
 @pytest.fixture
 def holder(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> Iterator[subprocess.Popen[str]]:
     """Another process that works on the run."""
-    begin(config, found)
+    begin(config, preflight)
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER], cwd=tmp_path, env=world(tmp_path),
         stdout=subprocess.PIPE, text=True,
@@ -169,20 +171,20 @@ def test_second_process_is_refused_and_changes_nothing(
 
 
 def test_killed_process_leaves_no_lock(
-    holder: subprocess.Popen[str], config: SweepConfig, found: Preflight
+    holder: subprocess.Popen[str], config: SweepConfig, preflight: Preflight
 ) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with sweep_json.opened(config, found, is_resumed=True) as (paths, _):
+    with open_run(config, preflight, is_resumed=True) as (paths, _):
         assert paths.lock.exists()
 
 
 def test_mistake_found_before_the_first_trial_takes_the_new_run_away(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
     with (
         pytest.raises(SweepAborted),
-        sweep_json.opened(config, found, is_resumed=False) as (paths, _),
+        open_run(config, preflight, is_resumed=False) as (paths, _),
     ):
         paths.events.write_text('{"time": "t", "kind": "sweep_started", "name": "mine"}\n')
         raise SweepAborted("no GPU found", "get one")
@@ -198,11 +200,11 @@ STARTED = (
 
 @pytest.mark.parametrize("events", [STARTED, "damaged\n{}\n"])
 def test_mistake_after_a_trial_began_keeps_the_run(
-    events: str, config: SweepConfig, found: Preflight
+    events: str, config: SweepConfig, preflight: Preflight
 ) -> None:
     with (
         pytest.raises(SweepAborted),
-        sweep_json.opened(config, found, is_resumed=False) as (paths, _),
+        open_run(config, preflight, is_resumed=False) as (paths, _),
     ):
         paths.events.write_text(events)
         raise SweepAborted("the disk is full", "free some")
@@ -210,34 +212,34 @@ def test_mistake_after_a_trial_began_keeps_the_run(
 
 
 def test_full_disk_before_the_first_trial_keeps_the_run_that_is_to_be_resumed(
-    config: SweepConfig, found: Preflight
+    config: SweepConfig, preflight: Preflight
 ) -> None:
     with (
         pytest.raises(SweepAborted),
-        sweep_json.opened(config, found, is_resumed=False) as (paths, _),
+        open_run(config, preflight, is_resumed=False) as (paths, _),
     ):
         raise SweepAborted("the disk is full", "repeat the command with --resume")
     assert paths.sweep_json.is_file()
 
 
-def test_resumed_run_is_kept_whatever_is_wrong(config: SweepConfig, found: Preflight) -> None:
-    begin(config, found)
+def test_resumed_run_is_kept_whatever_is_wrong(config: SweepConfig, preflight: Preflight) -> None:
+    begin(config, preflight)
     with (
         pytest.raises(SweepAborted),
-        sweep_json.opened(config, found, is_resumed=True) as (paths, _),
+        open_run(config, preflight, is_resumed=True) as (paths, _),
     ):
         raise SweepAborted("no GPU found", "get one")
     assert paths.sweep_json.is_file()
 
 
 def test_saved_config_comes_back_where_the_run_lies_now(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
-    begin(config, found)
+    begin(config, preflight)
     (tmp_path / "moved").mkdir()
     (tmp_path / "runs" / "mine").rename(tmp_path / "moved" / "yours")
     asked = replace(samsum(True), runs_dir="moved", name="yours")
-    assert sweep_json.saved_config(asked, is_named=True) == replace(
+    assert resume.saved_config(asked, is_named=True) == replace(
         config, runs_dir="moved", name="yours"
     )
 
@@ -267,11 +269,11 @@ def test_resume_may_change_how_it_runs_but_not_what_a_score_means(
     }
     asked = replace(config, **{name: (nested | OTHER_VALUES)[name]})
     assert asked != config
-    if name in sweep_json.CHANGEABLE:
-        sweep_json.check_resumable(config, asked)
+    if name in resume.CHANGEABLE:
+        resume.check_resumable(config, asked)
         return
     with pytest.raises(SweepAborted) as told:
-        sweep_json.check_resumable(config, asked)
+        resume.check_resumable(config, asked)
     flags = {"space": "lora-ranks", "task_options": "label-names"}
     flag = flags.get(name, name.replace("_", "-"))
     assert told.value.error.endswith(f"these differ: --{flag}")
@@ -280,7 +282,7 @@ def test_resume_may_change_how_it_runs_but_not_what_a_score_means(
 def test_every_field_is_changed_above() -> None:
     names = {f.name for f in fields(SweepConfig)}
     assert names - OTHER_VALUES.keys() == {"space", "task_options"}
-    assert names > sweep_json.CHANGEABLE
+    assert names > resume.CHANGEABLE
 
 
 @pytest.mark.parametrize(
@@ -295,9 +297,14 @@ def test_every_field_is_changed_above() -> None:
     ],
 )
 def test_resume_that_cannot_be_leaves_the_run_untouched(
-    flags: list[str], error: str, fix: str, config: SweepConfig, found: Preflight, tmp_path: Path
+    flags: list[str],
+    error: str,
+    fix: str,
+    config: SweepConfig,
+    preflight: Preflight,
+    tmp_path: Path,
 ) -> None:
-    begin(config, found)
+    begin(config, preflight)
     (tmp_path / "runs" / ".aside.0123").mkdir()
     (tmp_path / "runs" / ".aside.0123" / "sweep.json").write_text("{}")
     before = tree(tmp_path)
@@ -331,9 +338,9 @@ def _without(content: dict[str, Any], *keys: str) -> str:
     ],
 )
 def test_damaged_record_is_told_and_kept(
-    damage: Any, error: str, config: SweepConfig, found: Preflight, tmp_path: Path
+    damage: Any, error: str, config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
-    content = begin(config, found)
+    content = begin(config, preflight)
     (tmp_path / "runs" / "mine" / "sweep.json").write_text(damage(content))
     before = tree(tmp_path)
     flags = ("samsum", "--tiny", "--resume", "--name", "mine")
@@ -351,9 +358,9 @@ def test_run_without_a_record_is_no_sweep(tmp_path: Path) -> None:
 
 
 def test_resume_plans_the_saved_sweep(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
-    begin(replace(config, max_steps=77, num_trials=5), found)
+    begin(replace(config, max_steps=77, num_trials=5), preflight)
     before = tree(tmp_path)
     flags = ("samsum", "--resume", "--name", "mine", "--num-trials", "6", "--dry-run")
     ended = call("sweeps.run", *flags)
@@ -364,13 +371,13 @@ def test_resume_plans_the_saved_sweep(
 
 
 def test_recipe_with_a_fixed_name_resumes_by_it(
-    config: SweepConfig, found: Preflight, tmp_path: Path
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "from dataclasses import replace\nfrom sweeps.recipes import samsum\n"
         "def recipe(is_tiny):\n    return replace(samsum(is_tiny), name='mine')\n"
     )
-    begin(replace(config, recipe="mine.py"), found)
+    begin(replace(config, recipe="mine.py"), preflight)
     for flags in ([], ["--name", "mine"], ["--name=mine"]):
         ended = call("sweeps.run", "mine.py", "--tiny", "--resume", *flags, "--dry-run")
         assert ended.code == 0, ended.stderr

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.checks import preflight, sweep_json
-from sweeps.checks.metric_record import check_metric, metric_record
-from sweeps.checks.preflight import Preflight
+from sweeps.checks import sweep_json
+from sweeps.checks.preflight import Preflight, check
+from sweeps.checks.resume import check_metric
+from sweeps.checks.run_folder import open_run
+from sweeps.checks.sweep_json import metric_record
 from sweeps.config import SweepConfig, absolute
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
@@ -33,56 +35,56 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
 
 
 @pytest.fixture(scope="module")
-def found() -> Preflight:
-    return preflight.check(replace(samsum(True), wandb="disabled"), is_resumed=False)
+def preflight() -> Preflight:
+    return check(replace(samsum(True), wandb="disabled"), is_resumed=False)
 
 
-def in_turkish(found: Preflight) -> Preflight:
+def in_turkish(preflight: Preflight) -> Preflight:
     """The same rows, scored by the rules of another language."""
-    scoring = replace(found.splits.scoring, language="turkish")
-    return replace(found, splits=replace(found.splits, scoring=scoring))
+    scoring = replace(preflight.splits.scoring, language="turkish")
+    return replace(preflight, splits=replace(preflight.splits, scoring=scoring))
 
 
-def begun(config: SweepConfig, found: Preflight, *, has_trials: bool) -> RunPaths:
+def begun(config: SweepConfig, preflight: Preflight, *, has_trials: bool) -> RunPaths:
     """A run whose process ended."""
-    with sweep_json.opened(config, found, is_resumed=False) as (paths, _):
+    with open_run(config, preflight, is_resumed=False) as (paths, _):
         if has_trials:
             paths.events.write_text(STARTED)
     return paths
 
 
-def test_resume_with_the_same_metric_goes_on(config: SweepConfig, found: Preflight) -> None:
-    paths = begun(config, found, has_trials=True)
+def test_resume_with_the_same_metric_goes_on(config: SweepConfig, preflight: Preflight) -> None:
+    paths = begun(config, preflight, has_trials=True)
     before = sweep_json.read(paths)["metric"]
-    with sweep_json.opened(config, found, is_resumed=True):
+    with open_run(config, preflight, is_resumed=True):
         pass
-    assert sweep_json.read(paths)["metric"] == before == metric_record(found)
+    assert sweep_json.read(paths)["metric"] == before == metric_record(preflight)
 
 
 def test_resume_with_another_metric_is_refused_and_changes_nothing(
-    config: SweepConfig, found: Preflight
+    config: SweepConfig, preflight: Preflight
 ) -> None:
-    paths = begun(config, found, has_trials=True)
+    paths = begun(config, preflight, has_trials=True)
     before = paths.sweep_json.read_bytes()
     refused = pytest.raises(SweepAborted, match="language english -> turkish")
-    with refused as told, sweep_json.opened(config, in_turkish(found), is_resumed=True):
+    with refused as told, open_run(config, in_turkish(preflight), is_resumed=True):
         pass
     assert "another --name" in told.value.fix and "--resume" not in told.value.fix
     assert paths.sweep_json.read_bytes() == before
 
 
 def test_run_without_a_trial_takes_the_metric_as_it_is_now(
-    config: SweepConfig, found: Preflight
+    config: SweepConfig, preflight: Preflight
 ) -> None:
-    paths = begun(config, found, has_trials=False)
-    now = in_turkish(found)
-    with sweep_json.opened(config, now, is_resumed=True):
+    paths = begun(config, preflight, has_trials=False)
+    now = in_turkish(preflight)
+    with open_run(config, now, is_resumed=True):
         assert sweep_json.read(paths)["metric"] == metric_record(now)
 
 
-def saved(found: Preflight, **changes: Any) -> dict[str, Any]:
+def saved(preflight: Preflight, **changes: Any) -> dict[str, Any]:
     """The metric in the sweep.json of a run that began under other conditions."""
-    kept: dict[str, Any] = json.loads(json.dumps(metric_record(found)))
+    kept: dict[str, Any] = json.loads(json.dumps(metric_record(preflight)))
     return kept | changes | {"fingerprint": "0" * 12}
 
 
@@ -91,19 +93,21 @@ def saved(found: Preflight, **changes: Any) -> dict[str, Any]:
     [({"rules": "0" * 12}, "its code 0{12} -> "), ({"mode": "min"}, "mode min -> max")],
 )
 def test_other_code_or_direction_is_refused(
-    found: Preflight, changes: dict[str, Any], told: str
+    preflight: Preflight, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(SweepAborted, match=told):
-        check_metric(saved(found, **changes), found)
+        check_metric(saved(preflight, **changes), preflight)
 
 
-def test_other_versions_are_warned_of(found: Preflight, caplog: pytest.LogCaptureFixture) -> None:
-    versions = {**saved(found)["versions"], "nltk": "3.0"}
+def test_other_versions_are_warned_of(
+    preflight: Preflight, caplog: pytest.LogCaptureFixture
+) -> None:
+    versions = {**saved(preflight)["versions"], "nltk": "3.0"}
     with caplog.at_level(logging.WARNING):
-        check_metric(saved(found, versions=versions), found)
+        check_metric(saved(preflight, versions=versions), preflight)
     assert "nltk 3.0 -> " in caplog.text and "unicode" not in caplog.text
 
 
-def test_run_of_a_version_without_fingerprints_goes_on(found: Preflight) -> None:
-    check_metric({"name": "rougeLsum", "mode": "max"}, found)
-    check_metric({}, found)
+def test_run_of_a_version_without_fingerprints_goes_on(preflight: Preflight) -> None:
+    check_metric({"name": "rougeLsum", "mode": "max"}, preflight)
+    check_metric({}, preflight)

@@ -1,0 +1,57 @@
+"""What a sweep runs on, for sweep.json: packages, this project's commit, and this machine."""
+
+import os
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from cluster.gpus import local_gpus
+
+PACKAGES = (
+    "torch",
+    "ray",
+    "optuna",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "trl",
+    "datasets",
+    "evaluate",
+    "wandb",
+    "rouge-score",
+)
+"""Packages whose versions decide a result."""
+
+
+def hardware() -> dict[str, object]:
+    """Facts about this machine for sweep.json."""
+    gpus = [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in local_gpus()]
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the PACKAGES."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            installed[name] = "not installed"
+    return installed
+
+
+def git_commit() -> str | None:
+    """The commit of this project's checkout, "+changes" if files differ; None outside git."""
+    project = Path(__file__).resolve().parents[2]
+    if not (project / ".git").exists() or not shutil.which("git"):
+        return None
+    git = ["git", "-C", str(project)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return None
+    changes = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
+    )
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,0 +1,100 @@
+"""The run's folder: whole from its first moment, and held by one process."""
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sweeps.checks import sweep_json
+from sweeps.checks.preflight import Preflight
+from sweeps.checks.resume import check_metric
+from sweeps.checks.sweep_json import metric_record
+from sweeps.config import SweepConfig
+from sweeps.records.events import read_events
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import replay
+from trainables.data.prepared_rows import write_rows
+from trainables.data.rows import Splits
+from trainables.errors import SweepAborted
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What stays the same when a run's folder is moved or renamed."""
+
+    sweep_id: str
+    """Unique among all sweeps."""
+    name: str
+    """The name that the sweep began with: that of its study and of its group in W&B."""
+
+
+@contextmanager
+def open_run(
+    config: SweepConfig, preflight: Preflight, *, is_resumed: bool
+) -> Iterator[tuple[RunPaths, Identity]]:
+    """Holds the run's folder while the sweep runs; gives its paths and who it is.
+
+    A new run's folder appears with its sweep.json and its rows inside, so that every run can be
+    resumed. What is found wrong before the first trial begins, say that the cluster has no GPU,
+    takes it away, unless the remedy is to resume it.
+
+    Raises:
+        SweepAborted: another process works on this run, its scores would not compare with those
+            that it has, or the folder cannot be made.
+    """
+    paths = RunPaths.of(config.runs_dir, config.name)
+    if is_resumed:
+        record = sweep_json.read(paths) | {"config": sweep_json.config_record(config)}
+        if _has_trials(paths):
+            check_metric(record.get("metric", {}), preflight)
+        else:
+            record["metric"] = metric_record(preflight)
+    else:
+        record = sweep_json.first_record(config, preflight)
+        _create(paths, record, preflight.splits)
+    with _lock(paths):
+        sweep_json.write(paths.sweep_json, record)
+        try:
+            yield paths, Identity(str(record["sweep_id"]), str(record["name"]))
+        except SweepAborted as aborted:
+            if not is_resumed and "--resume" not in aborted.fix and not _has_trials(paths):
+                shutil.rmtree(paths.folder, ignore_errors=True)
+            raise
+
+
+def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
+    tmp = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write_rows(tmp / paths.rows.name, splits)
+        sweep_json.write(tmp / paths.sweep_json.name, record)
+        os.rename(tmp, paths.folder)
+    except OSError as refused:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise SweepAborted(
+            f"the run folder {paths.folder} cannot be made: {refused.strerror}",
+            "choose another --runs-dir or --name",
+        ) from None
+
+
+def _has_trials(paths: RunPaths) -> bool:
+    """Whether any trial began; what cannot be read may hold one."""
+    try:
+        return paths.events.exists() and bool(replay(read_events(paths.events)))
+    except (OSError, SweepAborted):
+        return True
+
+
+@contextmanager
+def _lock(paths: RunPaths) -> Iterator[None]:
+    with paths.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweepAborted(
+                f"another process works on the run {paths.folder}",
+                "wait for it to end, or stop it first",
+            ) from None
+        yield
