@@ -15,12 +15,11 @@ from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion, confusion
-from trainables.metrics.confusion_svg import confusion_svg
 from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers, write_answers
 
 PREDICTIONS_FILE = "test_predictions.jsonl"
 """In best/; it holds rows of the data, so no export takes it along."""
-CONFUSION_CSV, CONFUSION_SVG = "confusion.csv", "confusion.svg"
+CONFUSION_CSV = "confusion.csv"
 VALIDATION_BASE, TEST_BASE = "validation_base", "test_base"
 """Keys of the untuned base's scores; see trainables.final_test.score."""
 
@@ -115,7 +114,7 @@ def files_of(found: Sequence[Prediction], table: Confusion | None) -> dict[str, 
             json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found
         )
     if table is not None:
-        files |= {CONFUSION_CSV: table.as_csv(), CONFUSION_SVG: confusion_svg(table) + "\n"}
+        files[CONFUSION_CSV] = table.as_csv()
     return files
 
 

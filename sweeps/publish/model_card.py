@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from sweeps.finals.predictions import CONFUSION_CSV, CONFUSION_SVG
+from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
 from sweeps.finals.verdict_text import sentences, table
 from sweeps.publish.usage_code import is_hub_id, usage_code
@@ -155,7 +155,7 @@ def _confusion(table: Confusion | None) -> list[str]:
         return []
     title = "## Confusion matrix\n\nOn test, targets in rows and predictions in columns"
     if len(table.labels) > MAX_SHOWN_LABELS:
-        return [f"{title}: {CONFUSION_CSV}, {CONFUSION_SVG}."]
+        return [f"{title}: {CONFUSION_CSV}."]
     rows = [(label, *row) for label, row in zip(table.labels, table.counts, strict=True)]
     return [f"{title}.\n\n" + _table(("target", *table.labels), rows)]
 
