@@ -218,9 +218,13 @@ def test_pack_that_is_too_large_shrinks_and_every_trial_still_finishes(
     assert_all_as_alone(trials, found)
 
 
+@pytest.mark.parametrize("is_queued", [False, True])
 def test_trial_that_does_not_fit_alone_fails_with_its_remedy(
-    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_queued: bool
 ) -> None:
+    """Also on a device that is handed several steps at once: none is left to count."""
+    monkeypatch.setattr(Pack, "is_queued", is_queued)
+
     def fill_memory(pack: Pack) -> None:
         def full(*args: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
