@@ -11,7 +11,7 @@ import tyro
 from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
-from sweeps.cost.durations import seconds_of
+from sweeps.cost.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables.config import TaskOptions, TrainingOptions, TrainingSettings, require
 from trainables.models.hub_files import is_dataset_id
@@ -140,7 +140,7 @@ class SweepConfig(TrainingOptions):
     @property
     def time_budget_s(self) -> float | None:
         """time_budget in seconds."""
-        return None if self.time_budget is None else seconds_of(self.time_budget)
+        return None if self.time_budget is None else parse_duration(self.time_budget)
 
     @property
     def _has_time(self) -> bool:

@@ -18,10 +18,11 @@ from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.context import Events, Parts, Sweep, set_up
 from sweeps.control.startup_gate import StartupGate
-from sweeps.cost import gpu_time, hardware, outlook
+from sweeps.cost import gpu_time, hardware
 from sweeps.cost.allocation import Allocation, allocate_slots
-from sweeps.cost.outlook import Outlook
-from sweeps.cost.workload import Workload
+from sweeps.cost.budget import Budget, predict
+from sweeps.cost.durations import format_duration
+from sweeps.cost.estimate import CostModel, Estimate, actual_fields, probe_params
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.finalists import Finals
@@ -38,7 +39,7 @@ from trainables.data.files import first_line
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import num_cores
-from trainables.packing.sizing.pace import Pace
+from trainables.packing.sizing.throughput import Throughput
 from trainables.process import gc_disabled
 
 
@@ -71,11 +72,11 @@ def run_sweep(
         has_trials = not finalists.is_over(config, events, sweep.metric)
         with pack_pool.running(
             allocation, config.settings, paths.checkpoints, has_trials=has_trials,
-            probed=outlook.probed(config),
+            probed=probe_params(config),
         ) as actors:  # fmt: skip
             try:
-                look_ahead = partial(_look_ahead, sweep, parts, events, earlier, began_s)
-                ahead = _run_trials(sweep, parts, actors, look_ahead)
+                tell = partial(_tell_estimate, sweep, parts, events, earlier, began_s)
+                estimate = _run_trials(sweep, parts, actors, tell)
             finally:
                 parts.tracker.sweep_ended()
                 records = _collect_records(sweep, allocation, actors)
@@ -95,7 +96,8 @@ def run_sweep(
         outcome = final_test.add_bertscore(config, found, paths, sweep.log, outcome)
         confusion = write_best(config, found, paths, trials, outcome, verdict)
     write_summary(parts.tracker, outcome, verdict, confusion)
-    cost = _log_end(sweep, parts.load, records, ahead, ledgers)
+    wall_s = time.monotonic() - began_s
+    cost = _log_end(sweep, parts.cost_model, records, estimate, ledgers, wall_s)
     print(
         summary.describe(config, paths, trials, sweep.metric, outcome, ledgers, verdict, confusion),
         *cost,
@@ -117,50 +119,50 @@ def _connected() -> Cluster:
         ) from refused
 
 
-def _look_ahead(
+def _tell_estimate(
     sweep: Sweep,
     parts: Parts,
     events: Events,
     earlier: Sequence[Ledger],
     began_s: float,
-    pace: Pace | None,
-) -> Outlook:
+    throughput: Throughput | None,
+) -> tuple[Estimate | None, Budget | None]:
     """Says what is expected, before the first trial."""
-    ahead = outlook.look_ahead(
-        sweep.config, parts.allocation, parts.load, parts.forecast, pace, events, earlier, began_s,
-    )  # fmt: skip
-    for line in outlook.describe(ahead):
-        print(line, flush=True)
-    fields = outlook.predicted_fields(ahead)
-    if fields:
-        sweep.log.append("predicted", **fields)
-        sweep_json.add(sweep.paths, predicted=fields)
-    return ahead
+    elapsed_s = time.monotonic() - began_s
+    estimate, budget = predict(sweep.config, parts.eta, throughput, events, earlier, elapsed_s)
+    if estimate is not None:
+        print(*estimate.describe(), sep="\n", flush=True)
+        sweep.log.append("predicted", **estimate.fields())
+        sweep_json.add(sweep.paths, predicted=estimate.fields())
+    if budget is not None:
+        print(f"budget: {format_duration(max(0.0, budget.left_s))} are left", flush=True)
+    return estimate, budget
 
 
 def _run_trials(
     sweep: Sweep,
     parts: Parts,
     actors: Sequence[ActorHandle],
-    look_ahead: Callable[[Pace | None], Outlook],
-) -> Outlook:
-    """The search and its finals, from where earlier processes left them; returns the outlook.
+    tell_estimate: Callable[[Throughput | None], tuple[Estimate | None, Budget | None]],
+) -> Estimate | None:
+    """The search and its finals, from where earlier processes left them; returns what was told.
 
     A budget may leave no room for a trial, which is known before the first one's process starts.
     """
     with gc_disabled():
         from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
 
-    opening = StartupGate(parts.book, actors, look_ahead)
+    gate = StartupGate(parts.book, actors, tell_estimate)
     if sweep.config.has_budget:
-        opening.outlook()
+        gate.open(pack_pool.LOAD_TIMEOUT_S)
     with parts.progress:
         parts.book.resume(parts.histories)
-        opening.begin()
+        gate.close()
         ray_tuner.run_trials(
-            sweep.config, sweep.paths, sweep.metric, parts.book, parts.allocation, actors, opening
+            sweep.config, sweep.paths, sweep.metric, parts.book, parts.allocation, actors, gate
         )
-        return opening.outlook()
+        gate.open(pack_pool.LOAD_TIMEOUT_S)
+    return gate.estimate
 
 
 def _collect_records(
@@ -207,19 +209,22 @@ def _log_packs(log: EventLog, ledgers: Sequence[Ledger], num_known: int) -> None
 
 def _log_end(
     sweep: Sweep,
-    load: Workload,
+    cost_model: CostModel,
     records: Sequence[TrialRecord],
-    ahead: Outlook,
+    estimate: Estimate | None,
     ledgers: Sequence[Ledger],
+    wall_s: float,
 ) -> list[str]:
     """Logs what the sweep took, beside what was predicted; the same in words."""
     shares = {record.trial_id: record.share for record in records if record.share is not None}
-    spent = gpu_time.account(records, ledgers, shares, load, ahead.pace)
-    actual = outlook.actual_fields(ahead, ledgers)
+    throughput = estimate.throughput if estimate else None
+    spent = gpu_time.account(records, ledgers, shares, cost_model, throughput)
+    actual = actual_fields(wall_s, cost_model.num_gpus, ledgers)
     sweep.log.append(
         "sweep_ended",
-        predicted=outlook.predicted_fields(ahead),
+        predicted=estimate.fields() if estimate else {},
         actual=actual,
         gpu_time=asdict(spent),
     )
-    return [*gpu_time.describe(spent), *outlook.compared(ahead, actual)]
+    compared = [estimate.compare(actual)] if estimate else []
+    return [*gpu_time.describe(spent), *compared]

@@ -30,7 +30,7 @@ class Limit:
     @property
     def is_due(self) -> bool:
         """Whether it is time to look at the clock again."""
-        return self._budget is not None and self._budget.look()
+        return self._budget is not None and self._budget.is_check_due()
 
     def keep(self, running: Sequence[str] = ()) -> None:
         """Looks at the clock.

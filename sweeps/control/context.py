@@ -9,9 +9,8 @@ from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.cost import plan
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.estimate import workload
-from sweeps.cost.forecast import Forecast
-from sweeps.cost.workload import Workload
+from sweeps.cost.estimate import CostModel
+from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
@@ -43,11 +42,11 @@ class Parts:
     """What runs the trials, and who is told of them, on the cluster that was found."""
 
     allocation: Allocation
-    load: Workload
+    cost_model: CostModel
     histories: list[TrialRecord]
     """Trials of the search that earlier processes ran."""
     tracker: WandbTracker
-    forecast: Forecast
+    eta: Eta
     progress: ProgressTable
     book: TrialController
 
@@ -70,17 +69,20 @@ def set_up(
         replay_all(events),
     )  # fmt: skip
     splits = sweep.found.splits
-    load = workload(config, allocation, len(splits.validation), len(splits.test))
-    forecast = Forecast(load, metric, replay_all(events))
-    progress = ProgressTable(
-        metric, config.num_trials, config.max_steps, histories, forecast.left_s
-    )
-    listeners = (tracker, forecast, progress)
+    cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
+    eta = Eta(cost_model, replay_all(events))
+    progress = ProgressTable(metric, config.num_trials, config.max_steps, histories, eta.left_s)
+    listeners = (tracker, eta, progress)
     book = TrialController(config, sweep.paths, metric, search, sweep.log, listeners)
     return Parts(
-        allocation=allocation, load=load, histories=histories, tracker=tracker, forecast=forecast,
-        progress=progress, book=book,
-    )  # fmt: skip
+        allocation=allocation,
+        cost_model=cost_model,
+        histories=histories,
+        tracker=tracker,
+        eta=eta,
+        progress=progress,
+        book=book,
+    )
 
 
 def _search(sweep: Sweep, identity: Identity, *, is_resumed: bool) -> Search:

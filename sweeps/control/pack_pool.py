@@ -19,15 +19,15 @@ from trainables.metrics.eval_result import EvalResult
 from trainables.packing.service.actor import LOCK_NAME, start_pack
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.pace import Pace, slowest
+from trainables.packing.sizing.throughput import Throughput, slowest
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 ENDING_S = 60.0
 """How long packs that end are waited for."""
-PACE_S = 300.0
-"""How long packs are waited for to load and to measure their pace."""
+LOAD_TIMEOUT_S = 300.0
+"""How long packs are waited for to load and to measure their throughput."""
 UP_S = 5.0
 """How long packs are waited for that are to do the final test."""
 LEDGER_S = 5.0
@@ -51,7 +51,7 @@ def running(
     the checkpoints' folder or holds the GPUs.
 
     Args:
-        probed: what the packs' pace is measured with; see PackHost.
+        probed: what the packs' throughput is measured with; see PackHost.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     _wait_for_end(checkpoints)
@@ -80,40 +80,42 @@ def ask_started(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[object]]:
 
 
 def wait(asked: Sequence[ray.ObjectRef[object]]) -> None:
-    """Returns once every pack has answered, or died, or PACE_S are over."""
-    _answered(asked, PACE_S)
+    """Returns once every pack has answered, or died, or LOAD_TIMEOUT_S are over."""
+    _answered(asked, LOAD_TIMEOUT_S)
 
 
-def ask_pace(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[Pace | None]]:
+def ask_throughput(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[Throughput | None]]:
     """One answer a pack, once it has loaded."""
-    return [actor.pace.remote() for actor in actors]
+    return [actor.throughput.remote() for actor in actors]
 
 
-def pace(asked: Sequence[ray.ObjectRef[Pace | None]], timeout_s: float = PACE_S) -> Pace | None:
-    """The pace of the slowest pack that has answered in time; None where none was measured.
+def slowest_throughput(
+    asked: Sequence[ray.ObjectRef[Throughput | None]], timeout_s: float = LOAD_TIMEOUT_S
+) -> Throughput | None:
+    """The throughput of the slowest pack that has answered in time; None where none was measured.
 
     A pack that dies meanwhile tells nothing, and Ray starts it again; nor does one that has no GPU
-    yet after PACE_S, as on a cluster that grows.
+    yet after LOAD_TIMEOUT_S, as on a cluster that grows.
 
     Raises:
         SweepAborted: a pack cannot load.
     """
-    found: list[Pace] = []
+    found: list[Throughput] = []
     for answer in _answered(asked, timeout_s):
         try:
-            one: Pace | None = ray.get(answer)
+            one: Throughput | None = ray.get(answer)
         except RayTaskError as raised:
             if isinstance(raised.cause, SweepAborted):
                 raise raised.cause from None
-            logger.warning("a pack could not measure its pace: %s", raised.cause)
+            logger.warning("a pack could not measure its throughput: %s", raised.cause)
         except RayError as died:
-            logger.warning("a pack could not measure its pace: %s", died)
+            logger.warning("a pack could not measure its throughput: %s", died)
         else:
             found += [one] if one is not None else []
     return slowest(found) if found else None
 
 
-def have_answered(asked: Sequence[ray.ObjectRef[Pace | None]]) -> bool:
+def have_answered(asked: Sequence[ray.ObjectRef[Throughput | None]]) -> bool:
     """Whether nobody has to be waited for."""
     return len(_answered(asked, 0.0)) == len(asked)
 

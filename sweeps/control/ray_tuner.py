@@ -38,24 +38,24 @@ def run_trials(
     book: TrialController,
     allocation: Allocation,
     actors: Sequence[ActorHandle],
-    opening: StartupGate,
+    gate: StartupGate,
 ) -> None:
     """Runs trials until the book has no next one.
 
     Args:
         actors: the sweep's packs; none where trials train alone.
-        opening: looks after the packs while they load; knows when the search must end.
+        gate: looks after the packs while they load; knows when the search must end.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
-    limit = Limit(book, actors, opening.budget)
+    limit = Limit(book, actors, gate.budget)
     limit.keep()
     if book.num_left == 0:
         return
     _quiet_ray_tune()
-    tuner = _tuner(config, paths, metric, book, allocation, actors, limit, opening)
+    tuner = _tuner(config, paths, metric, book, allocation, actors, limit, gate)
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
@@ -100,7 +100,7 @@ def _tuner(
     allocation: Allocation,
     actors: Sequence[ActorHandle],
     limit: Limit,
-    opening: StartupGate,
+    gate: StartupGate,
 ) -> tune.Tuner:
     trainable_with_data = tune.with_parameters(
         trainable.run_trial,
@@ -113,7 +113,7 @@ def _tuner(
         tune.with_resources(trainable_with_data, allocation.trial_resources),
         tune_config=_tune_config(
             _ControllerSearcher(book, metric, allocation),
-            _ControllerScheduler(book, actors, limit, opening.end),
+            _ControllerScheduler(book, actors, limit, gate.open),
             allocation,
         ),
         run_config=RunConfig(
@@ -122,7 +122,7 @@ def _tuner(
             failure_config=FailureConfig(max_failures=config.max_failures),
             callbacks=[
                 _ControllerCallback(
-                    book, config.max_failures, limit, allocation.most_at_once, opening.look
+                    book, config.max_failures, limit, allocation.most_at_once, gate.poll
                 )
             ],
             verbose=0,

@@ -2,7 +2,7 @@
 Ray."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cluster.gpus import visible_gpus
 from sweeps.checks.preflight import no_gpu
@@ -122,7 +122,6 @@ def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Alloc
     capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked, enough)
     if capacity.num_slots > share:
         capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share, enough)
-    capacity = replace(capacity, num_searching=min(enough, capacity.num_slots))
     num_slots = num_packs * capacity.num_slots
     return Allocation(
         concurrency=min(num_slots, most),

@@ -2,26 +2,25 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sweeps.config import SweepConfig
-from sweeps.cost.durations import spelled
-from sweeps.cost.forecast import Forecast
-from sweeps.cost.simulation import State, simulate
-from sweeps.cost.workload import Workload, segment_s, start_s, test_s
+from sweeps.cost.durations import format_duration
+from sweeps.cost.estimate import STEPS_PER_CAPTURE, CostModel, Estimate
+from sweeps.cost.eta import Eta
 from sweeps.finals.finalists import num_runs
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger
-from trainables.packing.sizing.pace import Speed
+from trainables.packing.sizing.throughput import Throughput
 
 UNKNOWN_RESERVE_FRAC = 0.5
-"""Of the budget that is kept for the finals while no pace is known."""
+"""Of the budget that is kept for the finals while no throughput is known."""
 RESERVE_MARGIN_FRAC = 0.1
 """By which what comes after the search may take longer than predicted."""
-LOOK_S = 1.0
-"""Between two looks at the clock."""
+CHECK_INTERVAL_S = 1.0
+"""Between two checks of the clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +41,10 @@ def spent(events: Iterable[dict[str, Any]], ledgers: Sequence[Ledger], num_gpus:
     first = last = None
     for event in events:
         at = datetime.fromisoformat(event["time"])
-        if event["kind"] in ("sweep_started", "sweep_resumed"):
-            wall_s += (last - first).total_seconds() if first and last else 0.0
-            first = at
+        if first is None or last is None or event["kind"] in ("sweep_started", "sweep_resumed"):
+            first = last = at
+        wall_s += (at - last).total_seconds()
         last = at
-    wall_s += (last - first).total_seconds() if first and last else 0.0
     gpu_s = sum(ledger.wall_s for ledger in ledgers) if ledgers else wall_s * num_gpus
     return Spent(wall_s=wall_s, gpu_s=gpu_s)
 
@@ -61,7 +59,9 @@ def allowed_s(config: SweepConfig, used: Spent, num_gpus: float) -> float | None
     return min(limits, default=None)
 
 
-def check_budget(config: SweepConfig, load: Workload, speed: Speed, left_s: float) -> None:
+def check_budget(
+    config: SweepConfig, model: CostModel, throughput: Throughput, left_s: float
+) -> None:
     """Refuses a budget in which not even one trial can make a report and be trained to its end.
 
     It makes the report beside those that begin with it.
@@ -69,20 +69,65 @@ def check_budget(config: SweepConfig, load: Workload, speed: Speed, left_s: floa
     Raises:
         SweepAborted: the budget is too small; the remedy names one that is not.
     """
-    num_live = -(-load.concurrency // load.num_packs)
-    first_s = start_s(load, load.concurrency) + segment_s(load, speed, 0, num_live)
-    first_s += speed.recording_s(0, load.rungs[0])
-    after_s = _after_s(load, speed, num_runs(config, num_trials=1))
-    if first_s + after_s <= left_s:
-        return
+    num_live = -(-model.concurrency // model.num_packs)
+    first_s = model.start_s(model.concurrency) + model.segment_s(throughput, 0, num_live)
+    first_s += throughput.capture_s * model.rungs[0] / STEPS_PER_CAPTURE
+    after_s = model.finals_s(throughput, num_runs(config, num_trials=1))
+    after_s += model.test_s(throughput)
     missing_s = first_s + after_s - left_s
+    if missing_s <= 0:
+        return
     what = "finals and test" if config.finals else "the test"
     raise SweepAborted(
-        f"the budget leaves {spelled(max(0.0, left_s))}, but one trial needs about "
-        f"{spelled(first_s)} to its first report, and {what} about {spelled(after_s)} after it",
-        f"raise {_raised(config, load, missing_s)}, or lower --max-steps"
+        f"the budget leaves {format_duration(max(0.0, left_s))}, but one trial needs about "
+        f"{format_duration(first_s)} to its first report, and {what} about "
+        f"{format_duration(after_s)} after it",
+        f"raise {_sufficient_flag(config, model, missing_s)}, or lower --max-steps"
         + (", or leave the finals out: --no-finals" if config.finals else ""),
     )
+
+
+def predict(
+    config: SweepConfig,
+    eta: Eta,
+    throughput: Throughput | None,
+    events: Sequence[dict[str, Any]],
+    ledgers: Sequence[Ledger],
+    elapsed_s: float,
+) -> "tuple[Estimate | None, Budget | None]":
+    """What is expected of this process, once its packs have loaded: an estimate if the throughput
+    was measured, and the budget if there is one.
+
+    Args:
+        events: of the sweep's earlier processes.
+        ledgers: of their packs.
+        elapsed_s: what this process has taken so far.
+
+    Raises:
+        SweepAborted: a new sweep has a budget that not even one trial fits into.
+    """
+    model = eta.model
+    estimate = None
+    if throughput is not None:
+        # Without a budget, trials' processes start while the packs load.
+        head_start_s = 0.0 if config.has_budget else throughput.load_s + throughput.probe_s
+        estimate = model.estimate(
+            throughput,
+            elapsed_s=elapsed_s,
+            head_start_s=head_start_s,
+            search_left=eta.search_left,
+            finals_left=eta.finals_left,
+        )
+        eta.set_throughput(throughput, estimate.wall_s - elapsed_s)
+    most_s = allowed_s(config, spent(events, ledgers, model.num_gpus), model.num_gpus)
+    if most_s is None:
+        return estimate, None
+    has_trials = any(event["kind"] == "trial_started" for event in events)
+    if throughput is not None and not has_trials:
+        check_budget(config, model, throughput, most_s - elapsed_s)
+    if estimate is not None:
+        estimate = estimate.within(max(elapsed_s, most_s))
+    return estimate, Budget(config, eta, most_s - elapsed_s)
 
 
 class Budget:
@@ -100,64 +145,53 @@ class Budget:
     def __init__(
         self,
         config: SweepConfig,
-        load: Workload,
+        eta: Eta,
         left_s: float,
-        forecast: Forecast,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._load = load
+        self._eta = eta
         self.left_s = left_s
-        self._forecast = forecast
         self._now_s = now_s
         self._ends_s = now_s() + left_s
-        self._looked_s = -float("inf")
+        self._checked_s = -float("inf")
 
     def search_ends_s(self, num_trials: int) -> float:
         """By the clock: when a search of so many trials shall have ended."""
-        speed = self._forecast.speed
-        if speed is None:
+        after_s = self._eta.after_search_s(num_runs(self._config, num_trials))
+        if after_s is None:
             return self._ends_s - UNKNOWN_RESERVE_FRAC * self.left_s
-        runs = num_runs(self._config, num_trials)
-        return self._ends_s - (1 + RESERVE_MARGIN_FRAC) * _after_s(self._load, speed, runs)
+        return self._ends_s - (1 + RESERVE_MARGIN_FRAC) * after_s
 
     @property
     def allows_new_trial(self) -> bool:
         """Whether a trial that began now could make a report in time."""
-        num_begun = self._forecast.num_begun
-        needed_s = self._forecast.first_report_s() or 0.0
-        return not num_begun or self._now_s() + needed_s < self.search_ends_s(num_begun + 1)
+        num_begun = self._eta.num_begun
+        reports_s = self._now_s() + self._eta.first_report_s()
+        return num_begun == 0 or reports_s < self.search_ends_s(num_begun + 1)
 
     def late_trials(self) -> list[str]:
         """Trials of the search that run, and whose next report comes too late."""
-        if self._forecast.num_reported == 0:
+        if self._eta.num_reported == 0:
             return []
-        ends_s = self.search_ends_s(self._forecast.num_reported)
-        return [name for name, at_s in self._forecast.arrivals_s().items() if at_s > ends_s]
+        ends_s = self.search_ends_s(self._eta.num_reported)
+        return [name for name, at_s in self._eta.next_reports_s().items() if at_s > ends_s]
 
-    def look(self) -> bool:
-        """Whether it is time to look at the clock again."""
+    def is_check_due(self) -> bool:
+        """Whether the last True is CHECK_INTERVAL_S ago."""
         now_s = self._now_s()
-        is_due = now_s - self._looked_s >= LOOK_S
+        is_due = now_s - self._checked_s >= CHECK_INTERVAL_S
         if is_due:
-            self._looked_s = now_s
+            self._checked_s = now_s
         return is_due
 
 
-def _after_s(load: Workload, speed: Speed, num_final_runs: int) -> float:
-    """Seconds of the finals and the test."""
-    state = State(num_begun=load.num_trials)
-    alone = replace(load, num_final_runs=num_final_runs)
-    finals_s = simulate(alone, speed, 0, state).finals_s if num_final_runs else 0.0
-    return finals_s + test_s(load, speed)
-
-
-def _raised(config: SweepConfig, load: Workload, missing_s: float) -> str:
+def _sufficient_flag(config: SweepConfig, model: CostModel, missing_s: float) -> str:
     """The flag with a value that is enough."""
     margin_s = missing_s * 1.1 + 5
     if config.time_budget_s is not None and config.gpu_hours is None:
         return f"--time-budget to {round(config.time_budget_s + margin_s)}s at least"
     if config.gpu_hours is not None and config.time_budget_s is None:
-        hours = config.gpu_hours + margin_s * load.num_gpus / 3600
+        hours = config.gpu_hours + margin_s * model.num_gpus / 3600
         return f"--gpu-hours to {hours:.3g} at least"
-    return f"--time-budget and --gpu-hours by {spelled(margin_s)} of wall time"
+    return f"--time-budget and --gpu-hours by {format_duration(margin_s)} of wall time"

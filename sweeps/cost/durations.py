@@ -8,7 +8,7 @@ UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _PART = r"(\d+(?:\.\d+)?)([dhms])"
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a span such as 2h, 1h30m, 45m or 90s.
 
     Raises:
@@ -20,7 +20,7 @@ def seconds_of(text: str) -> float:
     return sum(float(number) * UNITS_S[unit] for number, unit in re.findall(_PART, compact))
 
 
-def spelled(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """E.g. 48 s, 12 min, 1 h 05 min, 2 d 3 h: as exact as anybody reads it."""
     if seconds < 119.5:
         return f"{seconds:.0f} s"
@@ -34,6 +34,6 @@ def spelled(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """E.g. 1:02:03, for a display that counts."""
     return str(timedelta(seconds=round(seconds)))

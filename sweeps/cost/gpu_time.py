@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.durations import spelled
-from sweeps.cost.workload import Workload
+from sweeps.cost.durations import format_duration
+from sweeps.cost.estimate import CostModel
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import BUDGET_REASON
 from trainables.packing.service.ledger import Ledger, Share
-from trainables.packing.sizing.pace import Pace
+from trainables.packing.sizing.throughput import Throughput
 
 OVERHEAD = ("load", "probe", "admit", "decide", "test", "idle")
 """Activities of packs that no trial is charged with."""
@@ -82,16 +82,16 @@ def account(
     histories: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
     shares: Mapping[str, Share],
-    load: Workload,
-    pace: Pace | None,
+    cost_model: CostModel,
+    throughput: Throughput | None,
 ) -> GpuTime:
     """Adds up a sweep.
 
     Args:
         histories: trials and runs of the finals.
         shares: of all of these.
-        load: what there was to do.
-        pace: as measured before the first trial.
+        cost_model: knows the rungs and the rows of each.
+        throughput: as measured before the first trial.
     """
     seconds = {history.trial_id: _seconds(shares, history) for history in histories}
     final_ids = {history.trial_id for history in histories if history.final_of is not None}
@@ -121,7 +121,9 @@ def account(
         saved_by_asha_s=(
             None if full_trial_s is None else full_trial_s * len(stopped_s) - sum(stopped_s)
         ),
-        alone_s=None if pace is None else sum(_alone_s(one, load, pace) for one in histories),
+        alone_s=None
+        if throughput is None
+        else sum(_alone_s(one, cost_model, throughput) for one in histories),
     )
 
 
@@ -142,7 +144,7 @@ def describe(spent: GpuTime) -> list[str]:
     if spent.saved_by_asha_s is not None and spent.full_trial_s is not None:
         lines.append(
             f"saved by ASHA: {hours(spent.saved_by_asha_s)}, against training every stopped trial "
-            f"to its end at the completed ones' mean of {spelled(spent.full_trial_s)}"
+            f"to its end at the completed ones' mean of {format_duration(spent.full_trial_s)}"
         )
     if spent.saved_by_packing_s is not None and spent.alone_s is not None:
         lines.append(
@@ -163,9 +165,9 @@ def _seconds(shares: Mapping[str, Share], history: TrialRecord) -> float:
     return shares.get(history.trial_id, Share()).seconds
 
 
-def _alone_s(history: TrialRecord, load: Workload, pace: Pace) -> float:
+def _alone_s(history: TrialRecord, cost_model: CostModel, throughput: Throughput) -> float:
     """A trial's steps and evaluations in a pack of one."""
     step = history.reports[-1].step if history.reports else 0
-    rungs = zip(load.rungs, load.eval_rows, strict=True)
-    scored_s = sum(pace.evaluation_s(1, rows) for rung, rows in rungs if rung <= step)
-    return step * pace.step_s(1) + scored_s
+    rungs = zip(cost_model.rungs, cost_model.eval_rows, strict=True)
+    scored_s = sum(throughput.evaluation_s(1, rows) for rung, rows in rungs if rung <= step)
+    return step * throughput.step_s(1) + scored_s

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cost.durations import clock
+from sweeps.cost.durations import format_clock
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
@@ -137,8 +137,8 @@ class ProgressTable:
             f"{num_done}/{self._num_trials} done, {statuses.count('running')} running, "
             f"{statuses.count('failed')} failed",
             f"best {self._metric.name} {self._best_so_far()}",
-            f"elapsed {clock(time.monotonic() - self._began_s)}, "
-            f"left {UNKNOWN if left_s is None else clock(left_s)}",
+            f"elapsed {format_clock(time.monotonic() - self._began_s)}, "
+            f"left {UNKNOWN if left_s is None else format_clock(left_s)}",
         ]
 
     def _best_so_far(self) -> str:

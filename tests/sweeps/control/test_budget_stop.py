@@ -10,15 +10,14 @@ from sweeps.config import SweepConfig
 from sweeps.control.budget_stop import Limit
 from sweeps.control.controller import TrialController
 from sweeps.cost.budget import Budget
-from sweeps.cost.forecast import Forecast
+from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay
 from sweeps.records.trials_csv import BUDGET_REASON
 from sweeps.search.study import Search, open_study
-from tests.sweeps.cost.test_forecast import Clock
-from tests.sweeps.invented_load import Steady, make_load
 from tests.sweeps.invented_sweep import METRIC, make_config, make_report
+from tests.sweeps.small_costs import Clock, make_model, make_throughput
 
 BUDGET_S = 100.0
 
@@ -48,17 +47,20 @@ def make_scene(folder: Path, **changes: Any) -> Scene:
     config = make_config(num_trials=20, reduction_factor=2, num_rungs=2, max_steps=10, **changes)
     paths = RunPaths.of(str(folder), config.name)
     clock = Clock()
-    load = make_load(
-        num_trials=20, rungs=config.rungs, eval_rows=(0, 0), test_rows=0,
+    model = make_model(
+        num_trials=20,
+        rungs=config.rungs,
+        eval_rows=(0, 0),
+        test_rows=0,
         num_final_runs=8 if config.finals else 0,
-    )  # fmt: skip
-    forecast = Forecast(load, METRIC, now_s=clock)
-    forecast.measured(Steady(1.0))
+    )
+    eta = Eta(model, now_s=clock)
+    eta.set_throughput(make_throughput(), left_s=77.0)
     log = EventLog(paths.events)
     study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
     search = Search(study, config.space, 0, 5)
-    book = TrialController(config, paths, METRIC, search, log, (forecast,))
-    budget = Budget(config, load, BUDGET_S, forecast, now_s=clock)
+    book = TrialController(config, paths, METRIC, search, log, (eta,))
+    budget = Budget(config, eta, BUDGET_S, now_s=clock)
     return Scene(config, paths, clock, book, Limit(book, (), budget))
 
 

@@ -1,4 +1,4 @@
-"""Trials are handed out while packs load, and start once the packs have told their pace."""
+"""Trials are handed out while packs load, and start once the packs' throughput is known."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +12,15 @@ from ray.actor import ActorHandle
 from cluster.connect import connect
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
-from sweeps.cost.outlook import Outlook
+from sweeps.cost.budget import Budget
+from sweeps.cost.estimate import Estimate
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
+from tests.sweeps.small_costs import make_model, make_throughput
 from trainables.errors import SweepAborted
-from trainables.packing.sizing.pace import Pace
+from trainables.packing.sizing.throughput import Throughput
 
 LIMIT_S = 60.0
 Start = Callable[[Path], ActorHandle]
@@ -32,16 +34,13 @@ def start() -> Iterator[Start]:
         def __init__(self, file: Path) -> None:
             self._file = file
 
-        def pace(self) -> Pace | None:
+        def throughput(self) -> Throughput | None:
             while not self._file.exists():
                 time.sleep(0.01)
             self._file.with_suffix(".told").touch()
             if self._file.read_text() == "broken":
                 raise SweepAborted("a pack cannot start", "see Ray's logs")
-            return Pace(
-                device="cpu", num_slots=2, load_s=1.0, steps_s={1: float(self._file.read_text())},
-                launch_s=0.0, row_s=0.0, batch_rows=1, probe_s=0.0,
-            )  # fmt: skip
+            return make_throughput(step_fixed_s=float(self._file.read_text()))
 
     with connect(num_local_cpus=2):
         actors: list[ActorHandle] = []
@@ -59,19 +58,19 @@ class Opened:
     def __init__(self, folder: Path, start: Start, num_packs: int) -> None:
         self.paths = RunPaths(folder)
         self.files = [folder / f"pack{number}" for number in range(num_packs)]
-        self.told: list[Pace | None] = []
+        self.told: list[Throughput | None] = []
         log = EventLog(self.paths.events)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
         config = make_config(start_points=())
         self.book = TrialController(config, self.paths, METRIC, search, log)
         actors = [start(file) for file in self.files]
-        self.opening = StartupGate(self.book, actors, self._tell)
-        self.opening.begin()
+        self.gate = StartupGate(self.book, actors, self._tell)
+        self.gate.close()
 
-    def _tell(self, pace: Pace | None) -> Outlook:
-        self.told.append(pace)
+    def _tell(self, throughput: Throughput | None) -> tuple[Estimate | None, Budget | None]:
+        self.told.append(throughput)
         assert not self.num_started
-        return Outlook(began_s=0.0, pace=pace, predicted=None, memory_gib=0.0, budget=None)
+        return make_model().estimate(throughput) if throughput else None, None
 
     @property
     def num_started(self) -> int:
@@ -79,7 +78,7 @@ class Opened:
         return sum(event["kind"] == "trial_started" for event in events)
 
     def answers(self, number: int, pace: str) -> None:
-        """A pack tells its pace, and has told it."""
+        """A pack tells its throughput, and has told it."""
         self.files[number].write_text(pace)
         deadline_s = time.monotonic() + LIMIT_S
         while not self.files[number].with_suffix(".told").exists():
@@ -90,21 +89,23 @@ class Opened:
     def look_until_told(self) -> None:
         deadline_s = time.monotonic() + LIMIT_S
         while not self.told and time.monotonic() < deadline_s:
-            self.opening.look()
+            self.gate.poll()
 
 
-def test_trials_start_when_the_last_pack_has_told_its_pace(tmp_path: Path, start: Start) -> None:
+def test_trials_start_when_the_last_pack_has_been_measured(tmp_path: Path, start: Start) -> None:
     opened = Opened(tmp_path, start, num_packs=2)
     assert opened.book.next_trial() is not None
     opened.answers(0, "1.0")
-    opened.opening.look()
+    opened.gate.poll()
     assert not opened.told and opened.num_started == 0
     opened.files[1].write_text("3.0")
     opened.look_until_told()
-    assert [pace.steps_s for pace in opened.told if pace] == [{1: 3.0}]
+    assert [one.step_fixed_s for one in opened.told if one] == [3.0]
     assert opened.num_started == 1
     assert opened.book.next_trial() is not None and opened.num_started == 2
-    assert opened.opening.outlook().pace == opened.told[0] and len(opened.told) == 1
+    opened.gate.open()
+    assert opened.gate.estimate is not None and len(opened.told) == 1
+    assert opened.gate.estimate.throughput == opened.told[0]
 
 
 def test_opening_that_a_result_ends_does_without_packs_that_still_load(
@@ -113,8 +114,8 @@ def test_opening_that_a_result_ends_does_without_packs_that_still_load(
     opened = Opened(tmp_path, start, num_packs=2)
     opened.book.next_trial()
     opened.answers(0, "1.0")
-    opened.opening.end()
-    assert [pace.steps_s for pace in opened.told if pace] == [{1: 1.0}]
+    opened.gate.open()
+    assert [one.step_fixed_s for one in opened.told if one] == [1.0]
     assert opened.num_started == 1
 
 
@@ -131,5 +132,5 @@ def test_pack_that_cannot_load_ends_the_sweep_before_any_trial(
 
 def test_sweep_without_packs_opens_at_once(tmp_path: Path, start: Start) -> None:
     opened = Opened(tmp_path, start, num_packs=0)
-    opened.opening.look()
+    opened.gate.poll()
     assert opened.told == [None]

@@ -1,71 +1,207 @@
-"""The estimate: what it is made of, and the band around it."""
+"""The estimate: what it is made of, the band around it, and what was measured beside it."""
 
 import dataclasses
+import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.estimate import estimate, workload
-from sweeps.cost.workload import EVALUATION_S, REPORT_S, segment_s
-from tests.sweeps.invented_load import Steady, make_load
-from tests.sweeps.invented_sweep import make_config
+from sweeps.cost.estimate import (
+    CLOSING_S,
+    REPORT_S,
+    ROUND_S,
+    CostModel,
+    actual_fields,
+    probe_params,
+    report_s,
+)
+from sweeps.search.asha import Asha
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
+from tests.sweeps.small_costs import make_model, make_throughput
+from trainables.packing.service.ledger import Ledger
 from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.throughput import Throughput
 
-SPEEDS = st.builds(
-    Steady,
-    fixed_s=st.floats(0.01, 1.0),
-    trial_s=st.floats(0.0, 1.0),
+CAPACITY = Capacity(
+    num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True, predicted_gib=12.5
+)
+THROUGHPUTS = st.builds(
+    make_throughput,
+    step_fixed_s=st.floats(0.01, 1.0),
+    step_trial_s=st.floats(0.0, 1.0),
+    capture_s=st.floats(0.0, 0.2),
+    batch_fixed_s=st.floats(0.0, 1.0),
     row_s=st.floats(0.0, 0.1),
 )
 
 
-@settings(max_examples=20, deadline=None)
-@given(speed=SPEEDS, num_trials=st.integers(4, 30))
-def test_twice_the_trials_take_longer_under_asha_too(speed: Steady, num_trials: int) -> None:
-    few, more = make_load(num_trials=num_trials), make_load(num_trials=2 * num_trials)
-    assert estimate(more, speed, num_seeds=8).wall_s > estimate(few, speed, num_seeds=8).wall_s
+@settings(max_examples=50, deadline=None)
+@given(throughput=THROUGHPUTS, num_trials=st.integers(4, 60), num_packs=st.integers(1, 4))
+def test_more_trials_take_longer_and_more_packs_do_not(
+    throughput: Throughput, num_trials: int, num_packs: int
+) -> None:
+    few = make_model(num_trials=num_trials)
+    many = make_model(num_trials=2 * num_trials)
+    assert many.search_s(throughput) > few.search_s(throughput)
+    spread = make_model(num_trials=num_trials, num_packs=num_packs, concurrency=4 * num_packs)
+    if spread.concurrency <= num_trials:
+        assert spread.search_s(throughput) <= few.search_s(throughput) + 1e-9
 
 
-def test_the_band_holds_the_mean_and_grows_with_what_is_elapsed() -> None:
-    found = estimate(make_load(num_trials=40), Steady(trial_s=0.1, row_s=0.01))
-    assert found.wall_low_s < found.wall_s < found.wall_high_s
-    later = estimate(make_load(num_trials=40), Steady(trial_s=0.1, row_s=0.01), elapsed_s=50.0)
-    assert later.wall_s == pytest.approx(found.wall_s + 50)
-    assert later.wall_low_s == pytest.approx(found.wall_low_s + 50)
+def test_trials_that_begin_together_take_as_long_as_one_that_reaches_the_end() -> None:
+    model = make_model(num_trials=4, eval_rows=(0, 0, 0))
+    reports_s = sum(report_s(make_throughput(), n, 0) for n in (4.0, 4 * 1.4 / 3, 1.0))
+    assert model.search_s(make_throughput()) == pytest.approx(90 * 1.0 + reports_s)
+
+
+def test_a_search_without_halving_trains_every_trial_to_the_end() -> None:
+    model = make_model(num_trials=8, rungs=(90,), eval_rows=(0,))
+    assert model.steps_from(0) == 90
+    per_trial = make_throughput(step_fixed_s=0.0, step_trial_s=1.0)
+    rest_s = model.search_s(make_throughput(step_fixed_s=0.0))
+    assert model.search_s(per_trial) - rest_s == pytest.approx(8 * 90)
+
+
+def test_a_trial_is_expected_to_make_fewer_steps_the_less_it_has_passed() -> None:
+    model = make_model(reduction_factor=7)  # a fifth goes on
+    assert model.steps_from(0) == pytest.approx(10 + 20 / 5 + 60 / 25)
+    assert model.steps_from(10) == pytest.approx(20 + 60 / 5)
+    assert model.steps_from(90) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_about_as_many_trials_reach_a_rung_as_in_a_search_that_learns(seed: int) -> None:
+    """Later trials are the best of eight random ones, as on SAMSum; cohorts come of eight."""
+    draw = random.Random(seed)
+    rungs = (1, 3, 9, 27)
+    asha = Asha(rungs, 3, METRIC)
+    values = [max(draw.random() for _ in range(1 if n < 22 else 8)) for n in range(64)]
+    reached = dict.fromkeys(rungs, 0)
+    for first in range(0, 64, 8):
+        cohort = {f"t{n}": values[n] for n in range(first, first + 8)}
+        for rung in rungs:
+            reached[rung] += len(cohort)
+            decided = asha.decide(rung, cohort) if cohort else {}
+            cohort = {name: value for name, value in cohort.items() if decided[name]}
+    steps = sum(reached[r] * (r - before) for before, r in zip((0, *rungs), rungs, strict=False))
+    expected = make_model(num_trials=64, rungs=rungs, eval_rows=(0,) * 4)
+    assert expected.steps_from(0) * 64 == pytest.approx(steps, rel=0.35)
+
+
+def test_the_band_holds_the_estimate_and_what_has_passed_counts_in_all_of_it() -> None:
+    throughput = make_throughput(step_trial_s=0.1, row_s=0.01)
+    fresh = make_model().estimate(throughput)
+    later = make_model().estimate(throughput, elapsed_s=50.0)
+    assert fresh.wall_low_s < fresh.wall_s < fresh.wall_high_s
+    for name in ("wall_s", "wall_low_s", "wall_high_s"):
+        assert getattr(later, name) == pytest.approx(getattr(fresh, name) + 50)
     assert later.gpu_hours == pytest.approx(later.wall_s / 3600)
 
 
-def test_an_estimate_is_the_same_every_time() -> None:
-    assert estimate(make_load(), Steady()) == estimate(make_load(), Steady())
+def test_processes_that_have_started_already_are_not_waited_for_again() -> None:
+    model, throughput = make_model(), make_throughput()
+    spared_s = model.estimate(throughput).wall_s
+    spared_s -= model.estimate(throughput, head_start_s=1000.0).wall_s
+    assert spared_s == pytest.approx(model.start_s(4))
 
 
-def test_workload_follows_the_config_and_the_hardware() -> None:
-    capacity = Capacity(
-        num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
-        predicted_gib=1.0,
-    )  # fmt: skip
+def test_what_earlier_processes_have_done_is_left_out() -> None:
+    model, throughput = make_model(num_final_runs=4), make_throughput()
+    assert model.estimate(throughput, search_left=0.0, finals_left=0.0).wall_s == pytest.approx(
+        model.test_s(throughput)
+    )
+    finals_s = model.finals_s(throughput, 4)
+    assert model.estimate(throughput, search_left=0.0).finals_s == pytest.approx(
+        finals_s + model.test_s(throughput)
+    )
+
+
+def test_finals_take_a_full_training_a_wave() -> None:
+    throughput = make_throughput(step_trial_s=0.5)
+    model = make_model(eval_rows=(0, 0, 0), final_concurrency=4)
+    one_s, two_s = (model.finals_s(throughput, runs) for runs in (4, 8))
+    assert one_s == pytest.approx(
+        model.start_s(4) + 90 * (1 + 4 * 0.5) + 3 * (ROUND_S + 4 * REPORT_S)
+    )
+    assert 1.9 * one_s < two_s + model.start_s(4) < 2.1 * one_s
+    assert model.finals_s(throughput, 0) == 0.0
+
+
+def test_several_packs_share_the_test_and_one_of_them_has_the_base() -> None:
+    throughput = make_throughput(row_s=0.1)
+    alone = make_model(num_tested=3).test_s(throughput)
+    assert alone == pytest.approx(CLOSING_S + 2 * ROUND_S + 0.1 * (50 + 4 * 100))
+    shared = make_model(num_tested=3, num_packs=4).test_s(throughput)
+    assert shared == pytest.approx(CLOSING_S + 2 * ROUND_S + 0.1 * (50 + 100))
+
+
+def test_the_model_follows_the_config_and_the_hardware() -> None:
     allocation = Allocation(
         concurrency=8,
         final_concurrency=7,
         num_cpus=32,
         num_gpus=2,
         slots_per_gpu=4,
-        capacity=capacity,
+        capacity=CAPACITY,
     )
     config = make_config(
-        num_trials=20, eval_rows=100, low_rung_eval_rows=30, finals=True, num_finalists=3,
+        num_trials=20,
+        eval_rows=100,
+        low_rung_eval_rows=30,
+        finals=True,
+        num_finalists=3,
         num_final_seeds=2,
-    )  # fmt: skip
-    load = workload(config, allocation, num_validation=60, num_test=70)
-    assert load.eval_rows == (30, 30, 60) and load.rungs == (1, 3, 9)
-    assert (load.num_packs, load.num_gpus, load.concurrency) == (2, 2, 8)
-    assert load.num_final_runs == 3 * 2 + 1 and load.final_concurrency == 7
-    assert (load.num_cpus, load.num_tested, load.test_rows) == (32, 3, 70)
-    alone = dataclasses.replace(allocation, capacity=None)
-    assert workload(config, alone, 60, 70).num_packs == 8
-    assert (load.num_testing, workload(config, alone, 60, 70).num_testing) == (2, 1)
-    assert segment_s(load, Steady(row_s=0.1), 3, 2) == pytest.approx(
-        6 * 1.0 + 2 * 60 * 0.1 + 2 * REPORT_S + EVALUATION_S
     )
+    model = CostModel.of_sweep(config, allocation, num_validation=60, num_test=70)
+    assert model.eval_rows == (30, 30, 60) and model.rungs == (1, 3, 9)
+    assert (model.num_packs, model.num_gpus, model.concurrency) == (2, 2, 8)
+    assert model.num_final_runs == 3 * 2 + 1 and model.final_concurrency == 7
+    assert (model.num_cpus, model.num_tested, model.test_rows) == (32, 3, 70)
+    assert model.memory_gib == 12.5
+    alone = dataclasses.replace(allocation, capacity=None)
+    assert CostModel.of_sweep(config, alone, 60, 70).num_packs == 8
+    throughput = make_throughput(row_s=0.1)
+    assert model.segment_s(throughput, 3, 2) == pytest.approx(
+        6 * 1.0 + 2 * 60 * 0.1 + 2 * REPORT_S + ROUND_S
+    )
+
+
+def test_the_throughput_is_measured_with_every_rank_and_dropout_of_the_space() -> None:
+    params = probe_params(make_config())
+    pairs = {(one.lora_rank, one.lora_dropout) for one in params}
+    assert pairs == {(r, d) for r in SPACE.lora_ranks for d in SPACE.lora_dropouts}
+    assert [one.lora_rank for one in params[:3]] == list(SPACE.lora_ranks)
+    assert probe_params(make_config(estimate=False)) == []
+
+
+def test_the_estimate_tells_time_gpu_hours_throughput_and_memory() -> None:
+    throughput = make_throughput(step_fixed_s=0.4, step_trial_s=0.1)
+    lines = make_model(memory_gib=12.5).estimate(throughput).describe()
+    assert lines[0].startswith("estimate: about ") and "GPU-hours" in lines[0]
+    assert "a step takes 500 ms with 1 trial, 800 ms with 4" in lines[1]
+    assert lines[2] == "memory: 12.5 GiB a GPU at most, 4 slots"
+    assert len(make_model().estimate(throughput).describe()) == 2
+
+
+def test_predicted_and_actual_stand_side_by_side() -> None:
+    estimate = make_model(memory_gib=12.5).estimate(make_throughput())
+    ledger = Ledger(
+        device="cpu",
+        started=0.0,
+        seconds={},
+        trial_steps=0,
+        real_tokens=0,
+        computed_tokens=0,
+        peak_gib=12.25,
+    )
+    actual: dict[str, Any] = actual_fields(60.0, 2.0, [ledger])
+    assert actual["gpu_hours"] == pytest.approx(120 / 3600)
+    line = estimate.compare(actual)
+    assert line.startswith("time: 60 s, predicted ")
+    assert "peak 12.2 GiB of 12.5 planned at most" in line
+    fields = estimate.fields()
+    assert fields["memory_gib"] == 12.5 and fields["throughput"]["step_fixed_s"] == 1.0
+    assert fields["gpu_hours"] == estimate.gpu_hours

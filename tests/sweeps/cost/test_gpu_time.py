@@ -11,17 +11,15 @@ import pytest
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.gpu_time import account, describe, shares_by, shares_of
 from sweeps.records import trials_csv
-from tests.sweeps.invented_load import make_load
 from tests.sweeps.invented_sweep import METRIC, make_history
+from tests.sweeps.small_costs import make_model, make_throughput
 from trainables.packing.service.ledger import Ledger, Share
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.pace import Pace
 
-LOAD = make_load(rungs=(1, 3, 9), eval_rows=(10, 10, 20))
-PACE = Pace(
-    device="cpu", num_slots=4, load_s=1.0, steps_s={1: 0.5, 4: 0.8}, launch_s=1.0, row_s=0.1,
-    batch_rows=100, probe_s=1.0,
-)  # fmt: skip
+MODEL = make_model(rungs=(1, 3, 9), eval_rows=(10, 10, 20))
+THROUGHPUT = make_throughput(
+    step_fixed_s=0.4, step_trial_s=0.1, batch_fixed_s=1.0, row_s=0.1, batch_rows=100
+)
 HISTORIES = [
     make_history(0, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
     make_history(1, "stopped", (1, 0.5), reason="place 2 of 2 at step 1"),
@@ -52,9 +50,11 @@ LEDGERS = [
 
 
 def accounted(**changes: Any) -> Any:
-    known: dict[str, Any] = {"ledgers": LEDGERS, "pace": PACE}
+    known: dict[str, Any] = {"ledgers": LEDGERS, "throughput": THROUGHPUT}
     known |= changes
-    return account(HISTORIES, known["ledgers"], shares_of(known["ledgers"]), LOAD, known["pace"])
+    return account(
+        HISTORIES, known["ledgers"], shares_of(known["ledgers"]), MODEL, known["throughput"]
+    )
 
 
 def test_a_trial_that_two_packs_trained_is_charged_by_both() -> None:
@@ -83,11 +83,11 @@ def test_packing_is_set_against_the_same_work_in_packs_of_one() -> None:
     first_s = 1 * 0.5 + (1.0 + 1.0)
     assert found.alone_s == pytest.approx(3 * whole_s + 2 * first_s)
     assert found.saved_by_packing_s == pytest.approx(found.alone_s - 32)
-    assert accounted(pace=None).saved_by_packing_s is None
+    assert accounted(throughput=None).saved_by_packing_s is None
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    found = account(HISTORIES[1:2], [], {}, LOAD, None)
+    found = account(HISTORIES[1:2], [], {}, MODEL, None)
     assert found.full_trial_s is None and found.saved_by_asha_s is None
     assert describe(found) == []
 
@@ -98,8 +98,8 @@ def test_the_words_say_what_the_claims_rest_on() -> None:
     assert "against training every stopped trial to its end at the completed ones' mean" in lines[1]
     assert "in packs of one (estimated from a few steps before the first trial)" in lines[2]
     assert lines[2].startswith("saved by packing: ")
-    fast = dataclasses.replace(PACE, steps_s={1: 0.01, 4: 0.01})
-    assert describe(accounted(pace=fast))[2].startswith("lost by packing: ")
+    fast = make_throughput(step_fixed_s=0.01)
+    assert describe(accounted(throughput=fast))[2].startswith("lost by packing: ")
 
 
 def test_trials_that_train_alone_share_their_gpu_evenly() -> None:

@@ -191,10 +191,6 @@ class Pack:
         self._prepare()
         return self._read()
 
-    def shapes_of(self, slots: Mapping[int, Slot]) -> list[Shape]:
-        """Shapes of the passes in which such slots would make their next step."""
-        return [self._wanted(group) for group in self._groups(slots)]
-
     @property
     def num_captured(self) -> int:
         """CUDA graphs that were captured so far."""

@@ -56,7 +56,9 @@ class PackActor(PackHost):
             settings,
             capacity,
             lease_timeout_s,
-            probed=() if is_restarted else probed,  # the sweep knows its pace, and its trials wait
+            probed=()
+            if is_restarted
+            else probed,  # the sweep knows its throughput, and its trials wait
             is_start_fatal=not is_restarted,
         )
         self._ledger_path = new_path(checkpoints)

@@ -20,7 +20,7 @@ from trainables.packing.service.ledger import Ledger, LedgerKeeper
 from trainables.packing.service.rebalance import Presence
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.pace import Pace
+from trainables.packing.sizing.throughput import Throughput
 from trainables.process import gc_disabled
 
 if TYPE_CHECKING:  # loads torch
@@ -45,8 +45,8 @@ class PackHost:
             an empty pack only as long as others come.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before.
-        probed: hyperparameters as the sweep's space has them: what the pack's pace is measured
-            with before the first trial enters; none to leave that out.
+        probed: hyperparameters as the sweep's space has them, with which the throughput is
+            measured before the first trial enters; none to leave that out.
         is_start_fatal: an error before the base is there aborts the sweep.
     """
 
@@ -74,7 +74,7 @@ class PackHost:
         self._registry = TrialRegistry(capacity.num_slots, lease_timeout_s)
         self._ledger = LedgerKeeper(device_name(), since_s)
         self._tests: queue.SimpleQueue[_FinalTest] = queue.SimpleQueue()
-        self._pace: Future[Pace | None] = Future()
+        self._throughput: Future[Throughput | None] = Future()
         self._has_loaded = False
         self._fault: Exception | None = None
         """Why the loop has ended, if an error ended it."""
@@ -155,13 +155,13 @@ class PackHost:
             self._refuse_tests()
         return test.scores.result()
 
-    def pace(self) -> Pace | None:
+    def throughput(self) -> Throughput | None:
         """How fast the pack is, once its base is there; None where that is not measured.
 
         Raises:
             RuntimeError: the loop has ended before.
         """
-        return self._pace.result()
+        return self._throughput.result()
 
     def ledger(self) -> Ledger:
         """Where the loop's time went so far."""
@@ -192,7 +192,7 @@ class PackHost:
                 admit_wait_s=self._admit_wait_s,
                 decision_wait_s=self._decision_wait_s,
             )
-            self._pace.set_result(loaded.measure_pace(self._probed, self._ledger))
+            self._throughput.set_result(loaded.measure_throughput(self._probed, self._ledger))
             self._has_loaded = True
             while not self._registry.is_closed and not (until_empty and self._registry.is_done):
                 self._run_final_test(loaded, loop)
@@ -203,8 +203,8 @@ class PackHost:
         finally:
             self.close()
             self._ledger.end()
-            if not self._pace.done():
-                self._pace.set_exception(self._fault or RuntimeError("the pack has ended"))
+            if not self._throughput.done():
+                self._throughput.set_exception(self._fault or RuntimeError("the pack has ended"))
             self._refuse_tests()
 
     def _run_final_test(self, loaded: "LoadedPack", loop: "PackLoop") -> None:

@@ -15,7 +15,7 @@ from trainables.files import write_atomic
 Activity = Literal[
     "load", "probe", "admit", "train", "evaluate", "report", "decide", "test", "idle"
 ]
-"""Reading base and rows; measuring the pace; placing trials in slots; optimizer steps; scoring,
+"""Reading base and rows; the probe; placing trials in slots; optimizer steps; scoring,
 and saving meanwhile; what saving takes longer, and telling; waiting for trials' decisions; the
 final test; having no trial."""
 Work = Literal["trained", "scored", "saved"]

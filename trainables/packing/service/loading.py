@@ -23,8 +23,8 @@ from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.service.loop import PackLoop
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.pace import Pace
-from trainables.packing.sizing.probe import measure_pace
+from trainables.packing.sizing.probe import measure_throughput
+from trainables.packing.sizing.throughput import Throughput
 
 
 class LoadedPack(NamedTuple):
@@ -39,13 +39,15 @@ class LoadedPack(NamedTuple):
     settings: TrainingSettings
     capacity: Capacity
 
-    def measure_pace(self, probed: Sequence[Hyperparameters], ledger: LedgerKeeper) -> Pace | None:
+    def measure_throughput(
+        self, probed: Sequence[Hyperparameters], ledger: LedgerKeeper
+    ) -> Throughput | None:
         """How fast trials of such hyperparameters would train; None if there are none."""
         if not probed:
             return None
         load_s = ledger.so_far().wall_s
         ledger.turn_to("probe")
-        return measure_pace(
+        return measure_throughput(
             self.pack,
             self.examples,
             rung_rows(self.splits.validation, self.settings, self.settings.rungs[0]),
@@ -79,7 +81,6 @@ class LoadedPack(NamedTuple):
             admit_wait_s=admit_wait_s,
             decision_wait_s=decision_wait_s,
             ledger=ledger,
-            num_searching=self.capacity.num_searching,
         )
 
     def run_final_test(

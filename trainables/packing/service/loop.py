@@ -52,8 +52,6 @@ class PackLoop:
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before: it trains on meanwhile, but never two rungs ahead.
         ledger: is told what the loop does.
-        num_searching: trials that a search has in the pack: with so many, no other is waited for.
-            None if they are as many as there are slots.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class PackLoop:
         admit_wait_s: float,
         decision_wait_s: float,
         ledger: LedgerKeeper,
-        num_searching: int | None = None,
     ) -> None:
         self._pack = pack
         self._evaluator_at = evaluator_at
@@ -75,7 +72,6 @@ class PackLoop:
         self._admit_wait_s = admit_wait_s
         self._decision_wait_s = decision_wait_s
         self._ledger = ledger
-        self._num_searching = num_searching
         self._trials: dict[int, PackedTrial] = {}
         """By slot."""
         self._num_usable = len(pack.free_slots())
@@ -146,8 +142,7 @@ class PackLoop:
         now_s = time.monotonic()
         is_late = now_s - waiting[0].waits_since_s >= self._admit_wait_s
         is_settled = not self._trials and now_s - waiting[-1].waits_since_s >= SETTLE_S
-        are_all = len(self._trials) + len(waiting) == self._num_searching
-        if are_all or len(waiting) >= len(free) or is_late or is_settled:
+        if len(waiting) >= len(free) or is_late or is_settled:
             self._enter(list(zip(waiting, free, strict=False)))
 
     def _enter(self, entering: Sequence[tuple[PackedTrial, int]]) -> None:

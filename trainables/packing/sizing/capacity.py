@@ -51,8 +51,6 @@ class Capacity:
     """Whether the base is kept in the compute type instead of NF4."""
     predicted_gib: float
     """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
-    num_searching: int | None = None
-    """Slots that a search fills, of num_slots; the others are for its finals. None for all."""
     is_checkpointed: bool = False
     """Whether a pass keeps only the blocks' inputs and computes the rest again going backward."""
 

@@ -30,7 +30,7 @@ from tests.trainables.packing.small_hosts import (
 from tests.trainables.packing.small_packs import longer, trial_of
 from trainables import final_test
 from trainables.checkpoint import last_report
-from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.config import TrainingSettings, TrialConfig
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import (
@@ -48,18 +48,6 @@ TINY_RATE = dataclasses.replace(KINDS[0], learning_rate=1e-9)
 def settings(settings: TrainingSettings) -> TrainingSettings:
     """Six steps with three reports."""
     return of_six_steps(settings)
-
-
-def test_nobody_is_waited_for_once_all_trials_of_a_search_are_there(
-    settings: TrainingSettings, tmp_path: Path
-) -> None:
-    """The other slots are for its finals."""
-    kinds = [Hyperparameters(lora_rank=4, lora_alpha=4, learning_rate=1e-3)] * 2
-    trials = trials_of(settings, tmp_path, kinds)
-    capacity = dataclasses.replace(capacity_of(4), num_searching=2)
-    with running(settings, capacity, admit_wait_s=600.0) as host, ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(functools.partial(events_of, host), trials))
-    assert [len(reports_in(events)) for events in found] == [len(settings.rungs)] * 2
 
 
 def test_an_empty_pack_begins_with_those_that_wait_once_nobody_else_comes(

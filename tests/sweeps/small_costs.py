@@ -1,0 +1,73 @@
+"""A throughput, what there is to do, and a clock, for the tests of estimates and budgets."""
+
+import dataclasses
+from typing import Any
+
+from sweeps.cost.estimate import CostModel
+from sweeps.cost.eta import Eta
+from sweeps.records.paths import RunPaths
+from tests.sweeps.invented_sweep import make_config, make_history, make_report
+from trainables.config import TrialConfig
+from trainables.packing.sizing.throughput import Throughput
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make_throughput(**changes: Any) -> Throughput:
+    """A step takes a second, and an evaluation nothing."""
+    known: dict[str, Any] = {
+        "device": "cpu",
+        "num_slots": 4,
+        "load_s": 1.0,
+        "step_fixed_s": 1.0,
+        "step_trial_s": 0.0,
+        "batch_fixed_s": 0.0,
+        "row_s": 0.0,
+        "batch_rows": 1000,
+        "probe_s": 1.0,
+    }
+    return Throughput(**known | changes)
+
+
+def make_model(**changes: Any) -> CostModel:
+    """Twelve trials of three rungs, four at once in one pack, without finals."""
+    known: dict[str, Any] = {
+        "num_trials": 12,
+        "rungs": (10, 30, 90),
+        "eval_rows": (20, 20, 50),
+        "reduction_factor": 3,
+        "num_packs": 1,
+        "num_gpus": 1,
+        "concurrency": 4,
+        "final_concurrency": 4,
+        "num_cpus": 16,
+        "num_final_runs": 0,
+        "num_tested": 1,
+        "test_rows": 100,
+    }
+    return CostModel(**known | changes)
+
+
+def make_trial(number: int) -> TrialConfig:
+    """The trial of the search with this number."""
+    trial_id = f"t{number:04d}"
+    return TrialConfig(
+        trial_id=trial_id,
+        params=make_history(number, None).params,
+        settings=make_config().settings,
+        folder=RunPaths.of("/runs", "x").trial(trial_id),
+    )
+
+
+def tell_report(eta: Eta, number: int, step: int, seconds: float) -> None:
+    """A report of a trial that has been busy for so long."""
+    report = make_report(f"t{number:04d}", step, 1.0)
+    eta.reported(make_trial(number), dataclasses.replace(report, seconds=seconds))
