@@ -116,21 +116,27 @@ class SweepConfig(TrainingOptions):
         is_slots = self.slots_per_gpu == "auto" or self.slots_per_gpu >= 1
         require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
         require(self.bertscore_layer >= 1, "bertscore_layer", self.bertscore_layer, "at least 1")
-        require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor,
-                 "at least 2")  # fmt: skip
+        require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor, "at least 2")
         require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
         require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
         is_hours = self.gpu_hours is None or 0 < self.gpu_hours < math.inf
         require(is_hours, "gpu_hours", self.gpu_hours, "above 0")
-        require(self.time_budget is None or self._has_time, "time_budget", self.time_budget,
-                 "a time above 0, e.g. 2h, 45m, 1h30m or 90s")  # fmt: skip
+        require(
+            self.time_budget is None or self._has_time,
+            "time_budget",
+            self.time_budget,
+            "a time above 0, e.g. 2h, 45m, 1h30m or 90s",
+        )
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
-        require(is_name, "name", self.name,
-                 "letters, digits, '.', '_' and '-', 100 at most")  # fmt: skip
-        require("://" not in self.runs_dir, "runs_dir", self.runs_dir,
-                 "a folder; mount remote storage first")  # fmt: skip
+        require(is_name, "name", self.name, "letters, digits, '.', '_' and '-', 100 at most")
+        require(
+            "://" not in self.runs_dir,
+            "runs_dir",
+            self.runs_dir,
+            "a folder; mount remote storage first",
+        )
 
     @property
     def has_budget(self) -> bool:

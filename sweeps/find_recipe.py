@@ -90,8 +90,8 @@ def _blamed_on(path: Path) -> Iterator[None]:
     except SweepAborted:
         raise
     except (Exception, SystemExit) as raised:
-        lines = [f.lineno for f in traceback.extract_tb(raised.__traceback__)
-                 if f.filename == str(path.absolute())]  # fmt: skip
+        frames = traceback.extract_tb(raised.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
         line = raised.lineno if isinstance(raised, SyntaxError) else (lines or [1])[-1]
         raise SweepAborted(
             f"{path} raised {type(raised).__name__}: {raised}", f"look at line {line} of {path}"

@@ -91,16 +91,17 @@ class TrainingOptions:
     """Type in which NF4 weights are multiplied."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_batch_size", "eval_rows", "eval_batch_size",
-                     "max_new_tokens"):  # fmt: skip
+        counts = ("batch_size", "micro_batch_size", "eval_rows", "eval_batch_size")
+        for name in (*counts, "max_new_tokens"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         low = self.low_rung_eval_rows
         require(low is None or low >= 1, "low_rung_eval_rows", low, "at least 1")
         rule = f"a divisor of batch_size ({self.batch_size})"
         divides = self.batch_size % self.micro_batch_size == 0
         require(divides, "micro_batch_size", self.micro_batch_size, rule)
-        require(self.max_length_tokens >= 16, "max_length_tokens", self.max_length_tokens,
-                 "at least 16")  # fmt: skip
+        require(
+            self.max_length_tokens >= 16, "max_length_tokens", self.max_length_tokens, "at least 16"
+        )
         require(0.0 <= self.warmup_frac < 1.0, "warmup_frac", self.warmup_frac, "in [0, 1)")
         is_decay = math.isfinite(self.weight_decay) and self.weight_decay >= 0.0
         require(is_decay, "weight_decay", self.weight_decay, "0 or more")
@@ -123,7 +124,8 @@ class TaskOptions:
     """User message with column names in braces, e.g. "Summarize: {text}", or the name of one of the
     task's own prompts; None is the task's first."""
     language: Language | None = None
-    """Of the targets; ROUGE lower-cases and stems by it. None is the task's own, else English."""
+    """Language of the targets, by which ROUGE lower-cases and stems; None is the task's own, else
+    English."""
     label_names: tuple[str, ...] | None = None
     """Classification: what the labels are called in the answer, as VALUE=NAME, e.g. "0=neutral"."""
     balance: Balance = "none"
@@ -183,7 +185,7 @@ class TrialReport:
     train_loss: float
     """Mean loss a labelled token, over the optimizer steps since the last report."""
     learning_rate: float
-    """Of the last step."""
+    """Learning rate of the last step."""
     epoch: float
     """Passes over the training rows done."""
     tokens: int

@@ -38,7 +38,7 @@ def _digest_file(path: Path) -> str:
 
 
 def _digest_samples(path: Path) -> str:
-    """Of the size, and of _NUM_SAMPLES pieces from the first byte (the header) to the last."""
+    """Covers the size, and pieces from the first byte, where the header is, to the last."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     last = max(0, size - _SAMPLE_BYTES)

@@ -111,9 +111,9 @@ def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
         )
 
 
-def _differing(one: Any, other: Any, left_out: frozenset[str] = frozenset()) -> list[str]:
-    names = [f.name for f in fields(one) if f.name not in left_out]
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+def _differing(saved: Any, asked: Any, left_out: frozenset[str] = frozenset()) -> list[str]:
+    names = [f.name for f in fields(saved) if f.name not in left_out]
+    return [name for name in names if getattr(saved, name) != getattr(asked, name)]
 
 
 def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
@@ -157,8 +157,8 @@ def _check_data(
     try:
         changed = _changed_splits(began, preflight.task.load(source))
     except (SweepAborted, OSError) as refused:
-        told = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
-        changed = told if is_here else ""
+        reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
+        changed = reason if is_here else ""
     if changed:
         raise SweepAborted(
             f"the data {name} does not give the rows that this sweep began with: {changed}",

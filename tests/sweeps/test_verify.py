@@ -19,8 +19,10 @@ from sweeps.records.events import EventLog, params_fields, read_events, report_f
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay_all
 from tests.sweeps.small_sweep import Finished
+from tests.trainables.prepared import prepare_rows
 from trainables.compare_engines import WEIGHTS_NAME, reports_until, train_packed, train_solo
 from trainables.config import Hyperparameters, TrialConfig
+from trainables.tiny import SAMSUM_DIR
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=5e-3)
@@ -208,7 +210,9 @@ def make_run(engine: Engine, folder: Path) -> Path:
     config = replace(
         samsum(is_tiny=True), engine=engine, max_steps=4, num_rungs=2, reduction_factor=2,
         eval_rows=4, eval_batch_size=4, max_new_tokens=4, compute_dtype="float32",
+        runs_dir=str(folder.parent), name=folder.name,
     )  # fmt: skip
+    prepare_rows(folder, SAMSUM_DIR)
     log = EventLog(folder / "events.jsonl")
     for number, trial_id in enumerate(TRIALS):
         _train(config, folder, log, number, trial_id)

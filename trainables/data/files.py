@@ -109,8 +109,11 @@ def read_local(path: Path, sheet: str | None = None) -> dict[str, Table]:
         is_address = any(part in ("http:", "https:") for part in path.parts)
         fix = "download it first, then name the file" if is_address else "check the path"
         raise SweepAborted(f"--data {path} does not exist", fix)
-    found = {split: find_file(path, names) for split, names in SPLIT_FILE_NAMES.items()}
-    files = {split: file for split, file in found.items() if file is not None}
+    files = {
+        split: file
+        for split, names in SPLIT_FILE_NAMES.items()
+        if (file := find_file(path, names)) is not None
+    }
     if not files:
         return {"": open_table(_lone_file(path), sheet)}
     if "train" not in files:
@@ -255,10 +258,10 @@ def _read_csv(content: bytes) -> tuple[pd.DataFrame, str]:
 def _header(text: str, delimiter: str, columns: list[str]) -> list[str]:
     """The names as they stand there; pandas calls a second "text" "text.1", as if nothing was."""
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    found = next((line for line in lines if any(line)), [])
-    if len(found) != len(columns):
+    header = next((line for line in lines if any(line)), [])
+    if len(header) != len(columns):
         return columns
-    return [name.strip() or column for name, column in zip(found, columns, strict=True)]
+    return [name.strip() or column for name, column in zip(header, columns, strict=True)]
 
 
 def _read_json(content: bytes) -> tuple[pd.DataFrame, str]:

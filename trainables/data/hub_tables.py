@@ -23,18 +23,18 @@ def read_hub(data: str) -> dict[str, Table]:
     owner, name, *subset = data.split("/")
     repo = f"{owner}/{name}"
     try:
-        files = _of_subset(_parquet_files(repo), repo, *subset)
-        found = {
+        files = _select_subset(_list_parquet_files(repo), repo, *subset)
+        parts = {
             split: [f for f in files if f.split("/")[1] in names]
             for split, names in SPLIT_FILE_NAMES.items()
         }
-        if not found["train"]:
+        if not parts["train"]:
             names = ", ".join(sorted({file.split("/")[1] for file in files}))
             raise SweepAborted(
                 f"{data} has no train split; found {names}",
                 "download it, and pass --data DIR with a file called train",
             )
-        return {split: _joined(repo, parts) for split, parts in found.items() if parts}
+        return {split: _join(repo, paths) for split, paths in parts.items() if paths}
     except (OSError, ValueError) as error:
         raise SweepAborted(
             f"--data {data} is no file or folder here, and cannot be read from the Hub: "
@@ -43,13 +43,13 @@ def read_hub(data: str) -> dict[str, Table]:
         ) from error
 
 
-def _parquet_files(repo: str) -> list[str]:
+def _list_parquet_files(repo: str) -> list[str]:
     """SUBSET/SPLIT/NUMBER.parquet of all, or of those in the cache if the Hub is away."""
     names = dataset_files(repo, REVISION)
     return sorted(name for name in names if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.parquet", name))
 
 
-def _of_subset(files: list[str], repo: str, subset: str | None = None) -> list[str]:
+def _select_subset(files: list[str], repo: str, subset: str | None = None) -> list[str]:
     subsets = sorted({file.split("/")[0] for file in files})
     if subset is None:
         subset = "default" if "default" in subsets or len(subsets) != 1 else subsets[0]
@@ -61,7 +61,7 @@ def _of_subset(files: list[str], repo: str, subset: str | None = None) -> list[s
     return [file for file in files if file.startswith(f"{subset}/")]
 
 
-def _joined(repo: str, parts: list[str]) -> Table:
+def _join(repo: str, parts: list[str]) -> Table:
     paths = [hub_file(repo, part, dataset_revision=REVISION) for part in parts]
     frame = pd.concat([open_table(path).frame for path in paths], ignore_index=True)
     for column, names in _class_names(paths[0]).items():
@@ -74,8 +74,8 @@ def _class_names(path: Path) -> dict[str, list[str]]:
     from pyarrow import parquet  # slow; a local table may need none
 
     metadata = parquet.read_schema(path).metadata or {}
-    kept = json.loads(metadata.get(b"huggingface", b"{}"))
-    features = kept.get("info", {}).get("features", {})
+    info = json.loads(metadata.get(b"huggingface", b"{}"))
+    features = info.get("info", {}).get("features", {})
     return {
         column: feature["names"]
         for column, feature in features.items()

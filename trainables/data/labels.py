@@ -82,7 +82,7 @@ def check_number(documents: Sequence[Document], column: str) -> None:
     by_folded: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         by_folded[label.casefold()].append(label)
-    alike = next((found for found in by_folded.values() if len(found) > 1), None)
+    alike = next((same for same in by_folded.values() if len(same) > 1), None)
     if alike:
         pairs = " ".join(f"'{value}={alike[0]}'" for value in alike)
         raise SweepAborted(
@@ -99,11 +99,11 @@ def find_labels(
     Raises:
         SweepAborted: a single label, or one of another split that train lacks.
     """
-    found = {d.target for d in splits["train"]}
-    ordered = dict.fromkeys([*names.values(), *sorted(found, key=_sorting)])
-    labels = tuple(label for label in ordered if label in found)
+    trained = {d.target for d in splits["train"]}
+    ordered = dict.fromkeys([*names.values(), *sorted(trained, key=_sorting)])
+    labels = tuple(label for label in ordered if label in trained)
     for split in ("validation", "test"):
-        lacking = sorted({d.target for d in splits[split]} - found, key=_sorting)
+        lacking = sorted({d.target for d in splits[split]} - trained, key=_sorting)
         if lacking:
             raise SweepAborted(
                 f"the {split} split has the label {lacking[0]!r}, which no training row has",
@@ -111,11 +111,13 @@ def find_labels(
                 "so that every label is in train",
             )
     if len(labels) < 2:
-        raise SweepAborted(
-            f"the column {column} holds one label only, {labels[0]!r}; a classifier chooses among "
-            "two or more" if labels else f"no training row has a label in the column {column}",
-            "name the column of the labels: --target",
-        )  # fmt: skip
+        error = f"no training row has a label in the column {column}"
+        if labels:
+            error = (
+                f"the column {column} holds one label only, {labels[0]!r}; a classifier chooses "
+                "among two or more"
+            )
+        raise SweepAborted(error, "name the column of the labels: --target")
     return labels
 
 

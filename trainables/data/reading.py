@@ -187,7 +187,7 @@ def _read_documents(
 ) -> list[Document]:
     """The rows with an input and a target; their source is all that the prompt names."""
     wanted = list(dict.fromkeys([spec.input, *named, spec.target]))
-    kept: list[Document] = []
+    documents: list[Document] = []
     dropped = dict.fromkeys(("not text", "blank input", "no target"), 0)
     for number, values in enumerate(frame[wanted].itertuples(index=False, name=None), 1):
         texts = dict(zip(wanted, map(cell_text, values), strict=True))
@@ -199,9 +199,9 @@ def _read_documents(
         elif not known[spec.target]:
             dropped["no target"] += 1
         else:
-            kept.append(_make_document(f"{split}-{number}", known, spec, named))
+            documents.append(_make_document(f"{split}-{number}", known, spec, named))
     counts.update({f"{split} {reason}": count for reason, count in dropped.items()})
-    return kept
+    return documents
 
 
 def _make_document(

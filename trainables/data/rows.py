@@ -21,7 +21,7 @@ class Scoring:
     kind: Kind = "summarize"
     """Summaries are generated and compared; labels are chosen by their likelihood."""
     language: Language = "english"
-    """Of the targets; ROUGE lower-cases and stems by it."""
+    """Language of the targets; ROUGE lower-cases and stems by it."""
     labels: tuple[str, ...] = ()
     """The answers among which a classifier chooses, in a fixed order."""
 
@@ -108,10 +108,10 @@ def refuse_unused(options: TaskOptions, task: str, used: Collection[str]) -> Non
         if f.name not in used and getattr(options, f.name) != f.default
     }
     if unused:
-        told = ", ".join(f"{_flag(name)} {value!r}" for name, value in unused.items())
+        given = ", ".join(f"{_flag(name)} {value!r}" for name, value in unused.items())
         taken = ", ".join(_flag(f.name) for f in fields(options) if f.name in used) or "none"
         raise SweepAborted(
-            f"the task {task} has no use for {told}",
+            f"the task {task} has no use for {given}",
             f"leave out {', '.join(map(_flag, unused))}; of these options {task} takes {taken}",
         )
 

@@ -51,8 +51,8 @@ def divide(
     if set(documents) == set(SPLITS):
         return separate(documents, counts), ()
     everything = [d for some in documents.values() for d in some]
-    told = " and ".join(documents)
-    note = f"no train split: the {len(everything):,} rows of {told} were split by their content"
+    names = " and ".join(documents)
+    note = f"no train split: the {len(everything):,} rows of {names} were split by their content"
     return split_by_content(everything, counts), (note,)
 
 

@@ -10,9 +10,14 @@ from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
-    "special_tokens_map.json", "chat_template.jinja",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 """What AutoTokenizer reads of a Qwen model, as far as a model has them."""
 _FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
 _INDEX = "model.safetensors.index.json"

@@ -53,6 +53,7 @@ def compare(folder: Path, scratch: Path) -> Compared:
     is trained in all these ways, and is at fault if it lies outside their spread.
     """
     config = from_json(sweep_json.read(RunPaths(folder))["config"])
+    config = replace(config, runs_dir=str(folder.parent), name=folder.name)
     histories = [h for h in replay_all(small_sweep.events_of(folder)) if h.reports]
     scratch /= "again"
     again = _train_again(config, histories, scratch, NUM_SLOTS)
