@@ -1,4 +1,4 @@
-"""A trial's checkpoints on disk: which are complete, which can be gone on from, which may go.
+"""A trial's checkpoints on disk: which are complete, which can be resumed from, which may go.
 
 A trial's folder holds checkpoint-STEP folders. Each is written file by file, so it counts only
 once its report stands in it, which is written last and atomically.
@@ -27,11 +27,11 @@ NUM_KEPT = 2
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors", REPORT_NAME, ANSWERS_NAME)
 """What prune_to_adapter leaves."""
 SOLO_STATE_NAMES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
-"""What Trainer needs beside the adapter to go on exactly."""
+"""What Trainer needs beside the adapter to resume exactly."""
 PACK_STATE_NAMES = ("optimizer.safetensors", "pack_state.json")
-"""What a pack needs beside the adapter to go on exactly."""
-ASIDE = ".writing"
-"""Ends the name of a checkpoint that is written aside, to be renamed once it is whole."""
+"""What a pack needs beside the adapter to resume exactly."""
+TMP_SUFFIX = ".writing"
+"""Ends the name of a checkpoint that is being written, to be renamed once it is whole."""
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What a failed write raises, by its writer."""
 FULL_BYTES = 2**20
@@ -63,31 +63,33 @@ def write_report(report: TrialReport) -> None:
 
 
 def read_report(checkpoint: Path) -> TrialReport:
-    """The report of a complete checkpoint, with the place where the checkpoint is now."""
+    """The report of a complete checkpoint, with the folder where the checkpoint is now."""
     fields: dict[str, Any] = json.loads((checkpoint / REPORT_NAME).read_text(encoding="utf-8"))
     return TrialReport(**{**fields, "checkpoint": checkpoint})
 
 
-def complete_checkpoints(folder: Path) -> list[Path]:
+def list_complete_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints of a trial's folder, by step."""
     return [path for path in _checkpoints(folder) if (path / REPORT_NAME).is_file()]
 
 
-def last_report(folder: Path) -> TrialReport | None:
+def read_last_report(folder: Path) -> TrialReport | None:
     """The report of the last complete checkpoint, or None if there is none."""
-    complete = complete_checkpoints(folder)
+    complete = list_complete_checkpoints(folder)
     return read_report(complete[-1]) if complete else None
 
 
 def has_training_state(checkpoint: Path, state_names: Sequence[str]) -> bool:
-    """Whether training can go on from it exactly; not after prune_to_adapter."""
+    """Whether training can resume from it exactly; not after prune_to_adapter."""
     return all((checkpoint / name).is_file() for name in state_names)
 
 
-def resumable(folder: Path, max_steps: int, state_names: Sequence[str]) -> TrialReport | None:
-    """The report to go on from, or None for a trial that starts anew, whose folder is emptied.
+def find_resumable_report(
+    folder: Path, max_steps: int, state_names: Sequence[str]
+) -> TrialReport | None:
+    """The report to resume from, or None for a trial that starts anew, whose folder is emptied.
 
-    A trial that has made all its steps needs no state to go on from.
+    A trial that has made all its steps needs no state to resume from.
 
     Args:
         folder: the trial's; made if it is not there.
@@ -96,16 +98,16 @@ def resumable(folder: Path, max_steps: int, state_names: Sequence[str]) -> Trial
     """
     folder.mkdir(parents=True, exist_ok=True)
     delete_incomplete(folder)
-    found = last_report(folder)
-    if found is not None and (
-        found.step >= max_steps or has_training_state(found.checkpoint, state_names)
+    last = read_last_report(folder)
+    if last is not None and (
+        last.step >= max_steps or has_training_state(last.checkpoint, state_names)
     ):
-        return found
+        return last
     delete_all(folder)
     return None
 
 
-def full_disk(folder: Path, error: Exception) -> SweepAborted | None:
+def explain_full_disk(folder: Path, error: Exception) -> SweepAborted | None:
     """What to tell the user if it was a full disk or quota that made a write to folder fail."""
     is_full = isinstance(error, OSError) and error.errno in FULL_DISK
     present = next(path for path in (folder, *folder.parents) if path.exists())
@@ -119,7 +121,7 @@ def full_disk(folder: Path, error: Exception) -> SweepAborted | None:
 
 def delete_incomplete(folder: Path) -> None:
     """Delete the checkpoints that were being written when an attempt died."""
-    _delete_all_but(complete_checkpoints(folder), folder)
+    _delete_all_but(list_complete_checkpoints(folder), folder)
 
 
 def delete_all(folder: Path) -> None:
@@ -129,7 +131,7 @@ def delete_all(folder: Path) -> None:
 
 def keep_last(folder: Path) -> None:
     """Delete all complete checkpoints but the last NUM_KEPT."""
-    for path in complete_checkpoints(folder)[:-NUM_KEPT]:
+    for path in list_complete_checkpoints(folder)[:-NUM_KEPT]:
         shutil.rmtree(path)
 
 
@@ -139,23 +141,24 @@ def prune_to_adapter(folder: Path) -> None:
     Optimizer state is twice the adapter's size and of no use once the trial has ended. May be
     called again.
     """
-    last = complete_checkpoints(folder)[-1:]
+    last = list_complete_checkpoints(folder)[-1:]
     _delete_all_but(last, folder)
     for file in (file for path in last for file in path.iterdir()):
         if file.name not in ADAPTER_NAMES:
             file.unlink()
 
 
-def _delete_all_but(kept: Sequence[Path], folder: Path) -> None:
-    """Delete all other checkpoints, and what was being written aside."""
-    aside = folder.glob(f"checkpoint-*{ASIDE}")
-    for path in {*_checkpoints(folder), *aside} - set(kept):
+def _delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
+    """Delete all other checkpoints, and those that were being written."""
+    unfinished = folder.glob(f"checkpoint-*{TMP_SUFFIX}")
+    for path in {*_checkpoints(folder), *unfinished} - set(remaining):
         shutil.rmtree(path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*") if _step(path) is not None]
-    return sorted(found, key=lambda path: _step(path) or 0)
+    """Complete or not, by step."""
+    by_step = {_step(path): path for path in folder.glob("checkpoint-*")}
+    return [by_step[step] for step in sorted(step for step in by_step if step is not None)]
 
 
 def _step(path: Path) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint import WRITE_ERRORS, full_disk, lock_folder
+from trainables.checkpoint import WRITE_ERRORS, explain_full_disk, lock_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 
@@ -60,7 +60,7 @@ def run_trial(
     except SweepAborted as aborted:
         tune.report({ABORTED: (aborted.error, aborted.fix)})
     except WRITE_ERRORS as error:
-        full = full_disk(trial.folder, error)
+        full = explain_full_disk(trial.folder, error)
         if full is None:
             raise
         tune.report({ABORTED: (full.error, full.fix)})

@@ -8,19 +8,19 @@ import pytest
 
 import trainables.checkpoint
 from trainables.checkpoint import (
-    ASIDE,
     PACK_STATE_NAMES,
     SOLO_STATE_NAMES,
+    TMP_SUFFIX,
     checkpoint_folder,
-    complete_checkpoints,
     delete_all,
     delete_incomplete,
-    full_disk,
+    explain_full_disk,
+    find_resumable_report,
     has_training_state,
     keep_last,
-    last_report,
+    list_complete_checkpoints,
     prune_to_adapter,
-    resumable,
+    read_last_report,
     write_report,
 )
 from trainables.config import TrialReport
@@ -71,27 +71,27 @@ def names(folder: Path) -> list[str]:
 
 def test_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     report = make_report(tmp_path, 4)
-    assert last_report(tmp_path) is None
+    assert read_last_report(tmp_path) is None
     write_report(report)
-    assert last_report(tmp_path) == report
+    assert read_last_report(tmp_path) == report
 
 
 def test_report_is_written_without_its_cohort(tmp_path: Path) -> None:
     report, other = make_report(tmp_path / "t0", 4), make_report(tmp_path / "t1", 4)
     write_report(dataclasses.replace(report, cohort=(other,)))
-    assert last_report(tmp_path / "t0") == report
+    assert read_last_report(tmp_path / "t0") == report
 
 
 def test_report_names_the_place_where_the_checkpoint_is_now(tmp_path: Path) -> None:
     write_report(make_report(tmp_path / "old", 4))
     (tmp_path / "old").rename(tmp_path / "new")
-    found = last_report(tmp_path / "new")
+    found = read_last_report(tmp_path / "new")
     assert found is not None
     assert found.checkpoint == tmp_path / "new" / "checkpoint-4"
 
 
 def test_complete_checkpoints_are_in_order_of_steps(folder: Path) -> None:
-    assert [path.name for path in complete_checkpoints(folder)] == [
+    assert [path.name for path in list_complete_checkpoints(folder)] == [
         "checkpoint-2",
         "checkpoint-9",
         "checkpoint-10",
@@ -99,7 +99,7 @@ def test_complete_checkpoints_are_in_order_of_steps(folder: Path) -> None:
 
 
 def test_incomplete_checkpoints_are_deleted(folder: Path) -> None:
-    (folder / f"checkpoint-12{ASIDE}").mkdir()
+    (folder / f"checkpoint-12{TMP_SUFFIX}").mkdir()
     delete_incomplete(folder)
     assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
 
@@ -141,22 +141,22 @@ def test_pruning_a_folder_without_a_complete_checkpoint_leaves_none(tmp_path: Pa
 def test_trial_goes_on_from_its_last_complete_checkpoint(
     folder: Path, state_names: tuple[str, ...]
 ) -> None:
-    assert resumable(folder, 20, state_names) == last_report(folder)
+    assert find_resumable_report(folder, 20, state_names) == read_last_report(folder)
     assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
     (checkpoint_folder(folder, 10) / state_names[0]).unlink()
-    assert resumable(folder, 10, state_names) == last_report(folder) is not None
-    assert resumable(folder, 20, state_names) is None
+    assert find_resumable_report(folder, 10, state_names) == read_last_report(folder) is not None
+    assert find_resumable_report(folder, 20, state_names) is None
     assert names(folder) == []
 
 
 def test_trial_without_a_folder_starts_anew_in_one(tmp_path: Path) -> None:
-    assert resumable(tmp_path / "checkpoints" / "t0001", 20, SOLO_STATE_NAMES) is None
+    assert find_resumable_report(tmp_path / "checkpoints" / "t0001", 20, SOLO_STATE_NAMES) is None
     assert (tmp_path / "checkpoints" / "t0001").is_dir()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_names_its_remedy(tmp_path: Path, number: int) -> None:
-    aborted = full_disk(tmp_path / "t0001", OSError(number, "no room"))
+    aborted = explain_full_disk(tmp_path / "t0001", OSError(number, "no room"))
     assert aborted is not None
     assert str(tmp_path) in aborted.error and "--resume" in aborted.fix
 
@@ -165,9 +165,9 @@ def test_any_failed_write_to_a_full_disk_is_taken_for_its_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainables.checkpoint, "FULL_BYTES", 2**80)
-    assert full_disk(tmp_path / "t0001", RuntimeError("a writer's own words")) is not None
+    assert explain_full_disk(tmp_path / "t0001", RuntimeError("a writer's own words")) is not None
 
 
 def test_other_faults_are_no_full_disk(tmp_path: Path) -> None:
     for error in (OSError(errno.EACCES, "no permission"), RuntimeError("a fault of ours")):
-        assert full_disk(tmp_path / "not there", error) is None
+        assert explain_full_disk(tmp_path / "not there", error) is None

@@ -18,9 +18,9 @@ from trainables.checkpoint import (
     ADAPTER_NAMES,
     PACK_STATE_NAMES,
     SOLO_STATE_NAMES,
-    complete_checkpoints,
-    last_report,
+    list_complete_checkpoints,
     prune_to_adapter,
+    read_last_report,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.eval_rows import fixed_slice
@@ -101,7 +101,7 @@ def test_trial_reports_at_its_rungs_and_leaves_its_adapter(
     training_s = [n / made.tokens_per_s for n, made in zip(trained, reports, strict=True)]
     assert 0 < sum(training_s) < reports[1].seconds
     assert reports[1].peak_gib > 0
-    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-4"]
+    assert [path.name for path in list_complete_checkpoints(tmp_path)] == ["checkpoint-4"]
     assert sorted(path.name for path in reports[1].checkpoint.iterdir()) == sorted(ADAPTER_NAMES)
 
 
@@ -136,7 +136,7 @@ def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one
     whole = run(engine, settings, params, tmp_path / "whole")
     with pytest.raises(SystemExit):
         run(engine, settings, params, tmp_path / "cut", stop_at(2))
-    sent = last_report(tmp_path / "cut")
+    sent = read_last_report(tmp_path / "cut")
     (tmp_path / "cut" / "checkpoint-3").mkdir()
     resumed = run(engine, settings, params, tmp_path / "cut")
     assert numbers(resumed) == numbers(whole)
@@ -158,7 +158,7 @@ def test_stopped_trial_keeps_the_state_to_go_on_from(
     settings = dataclasses.replace(settings, rungs=(1, 2, 3, 4))
     with pytest.raises(SystemExit):
         run(engine, settings, params, tmp_path, stop_at(3))
-    kept = complete_checkpoints(tmp_path)
+    kept = list_complete_checkpoints(tmp_path)
     assert [path.name for path in kept] == ["checkpoint-2", "checkpoint-3"]
     assert all((path / name).is_file() for path in kept for name in STATE_NAMES[engine])
 

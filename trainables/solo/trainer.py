@@ -14,9 +14,9 @@ from trl import SFTConfig, SFTTrainer
 from trainables.checkpoint import (
     SOLO_STATE_NAMES,
     delete_incomplete,
-    last_report,
+    find_resumable_report,
     prune_to_adapter,
-    resumable,
+    read_last_report,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.batches import Batches
@@ -42,7 +42,7 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     Raises:
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
     """
-    found = resumable(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
+    found = find_resumable_report(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
     if found is not None:
         report(found)
     with_less_memory(
@@ -64,7 +64,7 @@ def _attempt(
     """Train from the last checkpoint, or from the start, to the end."""
     started_s = time.perf_counter()
     delete_incomplete(config.folder)
-    found = last_report(config.folder)
+    found = read_last_report(config.folder)
     settings = config.settings
     if found is not None and found.step >= settings.max_steps:
         return

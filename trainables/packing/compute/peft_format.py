@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from trainables.checkpoint import ASIDE, PACK_STATE_NAMES
+from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import LINEAR_LAYERS, Hyperparameters
 from trainables.models.lora_settings import lora_config
 
@@ -57,24 +57,24 @@ def initial_weights(
 
 
 def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: str) -> None:
-    """Write a slot aside and rename it to folder, replacing what was there."""
-    aside = folder.with_name(folder.name + ASIDE)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    """Write a slot beside folder and rename it to that, replacing what was there."""
+    tmp = folder.with_name(folder.name + TMP_SUFFIX)
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
     peft_config = lora_config(params)
     peft_config.base_model_name_or_path = model
     peft_config.inference_mode = True
-    peft_config.save_pretrained(str(aside))
-    save_file(_on_cpu(state.weights), aside / WEIGHTS_NAME, metadata={"format": "pt"})
+    peft_config.save_pretrained(str(tmp))
+    save_file(_on_cpu(state.weights), tmp / WEIGHTS_NAME, metadata={"format": "pt"})
     moments = {f"exp_avg.{name}": value for name, value in state.exp_avg.items()}
     moments |= {f"exp_avg_sq.{name}": value for name, value in state.exp_avg_sq.items()}
-    save_file(_on_cpu(moments), aside / MOMENTS_NAME)
+    save_file(_on_cpu(moments), tmp / MOMENTS_NAME)
     record = {"step": state.step, "params": dataclasses.asdict(params)}
-    (aside / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
-    _flush(aside)
+    (tmp / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
+    _flush(tmp)
     if folder.exists():
         shutil.rmtree(folder)
-    aside.rename(folder)
+    tmp.rename(folder)
 
 
 def read_slot(folder: Path, params: Hyperparameters) -> SlotState:

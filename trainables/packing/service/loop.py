@@ -24,7 +24,7 @@ from trainables.packing.service.events import Aborted, Event, Failed, Finished, 
 from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
-from trainables.packing.service.saving import Saver, read_last_report, run_if_live
+from trainables.packing.service.saving import Saver, prepare_resume, run_if_live
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -154,7 +154,7 @@ class PackLoop:
         for trial, _ in entering:
 
             def read(trial: PackedTrial = trial) -> None:
-                last_reports[trial] = read_last_report(trial.config)
+                last_reports[trial] = prepare_resume(trial.config)
 
             self._wrote_ok(trial, partial(run_if_live, trial, read))
         # A trial that lost its slot to a lack of memory has been told its last report already.

@@ -9,10 +9,10 @@ from typing import TypeVar
 from trainables.checkpoint import (
     PACK_STATE_NAMES,
     WRITE_ERRORS,
-    full_disk,
+    explain_full_disk,
+    find_resumable_report,
     keep_last,
     prune_to_adapter,
-    resumable,
     write_report,
 )
 from trainables.config import TrialConfig, TrialReport
@@ -132,17 +132,17 @@ def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
             if trial.is_live:
                 do()
         except WRITE_ERRORS as error:
-            aborted = full_disk(trial.config.folder, error)
+            aborted = explain_full_disk(trial.config.folder, error)
             if aborted is None:
                 raise
             raise aborted from error
         return trial.is_live
 
 
-def read_last_report(trial: TrialConfig) -> TrialReport | None:
+def prepare_resume(trial: TrialConfig) -> TrialReport | None:
     """What the trial resumes from, or None; its folder holds nothing else then."""
     max_steps = trial.settings.max_steps
-    last = resumable(trial.folder, max_steps, PACK_STATE_NAMES)
+    last = find_resumable_report(trial.folder, max_steps, PACK_STATE_NAMES)
     if last is not None and last.step >= max_steps:
         prune_to_adapter(trial.folder)
     return last

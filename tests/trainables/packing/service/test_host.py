@@ -29,7 +29,7 @@ from tests.trainables.packing.small_hosts import (
 )
 from tests.trainables.packing.small_packs import longer, trial_of
 from trainables import final_test
-from trainables.checkpoint import last_report
+from trainables.checkpoint import read_last_report
 from trainables.config import TrainingSettings, TrialConfig
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.evaluator import PackEvaluator
@@ -147,7 +147,7 @@ def test_pack_trains_on_while_a_trial_decides_but_not_past_its_next_rung(
         wait_until(lambda: steps == [1, 2, 3, 4])
         time.sleep(0.5)
         assert steps == [1, 2, 3, 4]
-        seen = last_report(trial.folder)
+        seen = read_last_report(trial.folder)
         assert seen is not None and seen.step == 2
         assert isinstance(host.next_event(lease, 60.0), Reported)
 
@@ -183,7 +183,7 @@ def test_pack_goes_on_once_the_sweep_has_decided_whoever_of_its_trials_has_heard
 
 def stands_at(trials: Sequence[TrialConfig], step: int) -> bool:
     """Whether this is the last report of each."""
-    last = [last_report(trial.folder) for trial in trials]
+    last = [read_last_report(trial.folder) for trial in trials]
     return all(report is not None and report.step == step for report in last)
 
 
