@@ -2,31 +2,23 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from trainables.checkpoint import WRITE_ERRORS, explain_full_disk, lock_folder
-from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 
+TRIAL = "trial"
+"""Key of the TrialConfig in the config that Tune hands to a trial."""
 REPORT, FAILED, ABORTED = "trial_report", "trial_failed", "sweep_aborted"
 """Keys of a Tune result: a TrialReport, why the trial failed, or why the sweep cannot go on."""
 
 
-def run_trial(
-    config: dict[str, Any],
-    settings: TrainingSettings,
-    checkpoints: Path,
-    packs: Sequence[Any],
-    max_failures: int,
-) -> None:
-    """Trains the trial that config describes, in a pack or alone.
+def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -> None:
+    """Trains one trial, in a pack or alone.
 
     Args:
-        config: trial_id, seed and the fields of Hyperparameters, as Ray Tune shows them.
-        settings: shared by the sweep's trials, apart from the seed.
-        checkpoints: absolute folder that holds one folder a trial.
+        config: of Ray Tune: the TrialConfig under TRIAL.
         packs: handles of the sweep's packs; none to train alone in this process.
         max_failures: times that a pack may be lost between two reports.
     """
@@ -37,14 +29,7 @@ def run_trial(
         """Blocks until the sweep has decided; a stopped trial leaves through SystemExit."""
         tune.report({REPORT: report, "step": report.step, **report.metrics})
 
-    trial_id = config["trial_id"]
-    params = {name: value for name, value in config.items() if name not in ("trial_id", "seed")}
-    trial = TrialConfig(
-        trial_id=trial_id,
-        params=Hyperparameters(**params),
-        settings=replace(settings, seed=config["seed"]),
-        folder=checkpoints / trial_id,
-    )
+    trial: TrialConfig = config[TRIAL]
     try:
         with lock_folder(trial.folder):
             if packs:

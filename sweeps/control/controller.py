@@ -1,18 +1,17 @@
-"""The book of trials: who is next, who goes on, who has ended; the log first, then all others."""
+"""The trial controller: each change of a trial goes to the log first, then to all others."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from sweeps.config import SweepConfig
-from sweeps.finals import finalists
-from sweeps.finals.finalists import Finals
+from sweeps.finals.finalists import Finals, choose_finals, last_finals, to_fields
 from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
-from sweeps.search.decisions import Decisions, Ends, as_told_by_each
+from sweeps.search.decisions import Decisions, Ends, list_cohort
 from sweeps.search.study import Search, catch_up
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
@@ -36,14 +35,38 @@ class Listener(Protocol):
         """No call follows."""
 
 
+@dataclass(kw_only=True, eq=False)
+class _Trial:
+    """A trial of the search, or a run of the finals, in this process."""
+
+    config: TrialConfig
+    number: int
+    """Position in the order of proposal; a run of the finals has that of its configuration."""
+    is_final: bool = False
+    """Optuna and ASHA are told nothing of a run of the finals, so nobody stops it."""
+    values: dict[int, float] = field(default_factory=dict)
+    """The metric by step, as far as the log has it."""
+    status: Status | None = None
+    """None until the log says that the trial has ended."""
+    is_announced: bool = False
+    """Whether the listeners know that it has started."""
+
+    @property
+    def trial_id(self) -> str:
+        return self.config.trial_id
+
+    @property
+    def last_step(self) -> int:
+        return max(self.values, default=0)
+
+
 class TrialController:
-    """Keeps every trial's story in one order: event log, Optuna, ASHA, listeners.
+    """Runs every trial's state machine: proposed, started, reported at each rung, ended.
 
-    Once the search has ended it hands out the runs of the finals. Those are trials like others,
-    but Optuna and ASHA are told nothing of them, and so nobody stops them.
-
-    Whatever is in the log has happened; a driver that is killed between the log and the rest
+    Whatever is in the log has happened. A driver that is killed between the log and the rest
     leaves a log from which `resume` brings the rest up to date.
+
+    Once the search has ended, the controller hands out the runs of the finals.
     """
 
     def __init__(
@@ -62,45 +85,33 @@ class TrialController:
         self._log = log
         self._listeners = listeners
         self._decisions = Decisions(config.rungs, config.reduction_factor, metric)
-        self._trials: dict[str, TrialConfig] = {}
-        self._numbers: dict[str, int] = {}
-        self._values: dict[str, dict[int, float]] = {}
-        self._started: set[str] = set()
-        self._ended: set[str] = set()
-        self._waiting: deque[str] = deque()
-        self._final_runs: dict[str, TrialRecord] = {}
+        self._trials: dict[str, _Trial] = {}
+        self._waiting: deque[_Trial] = deque()
         self._finals: Finals | None = None
         self._is_search_closed = False
-        self._held: list[Callable[[], None]] | None = None
+        self._held_starts: list[Callable[[], None]] | None = None
 
-    def resume(self, histories: Sequence[TrialRecord]) -> None:
+    def resume(self, records: Sequence[TrialRecord]) -> None:
         """Takes over from a driver that died: its trials, its rungs, its unfinished trials.
 
         A trial that stands at a rung is decided again, with all that is known there by now. It
         would go on from there, so it loses nothing that was not lost already.
 
         Args:
-            histories: of the search's trials.
+            records: of the search's trials.
         """
-        for history in histories:
-            self._search.require(history.number)
-            self._numbers[history.trial_id] = history.number
-            self._enter(history.trial_id, history.params, self._config.seed)
-            values = {r.step: r.metrics[self._metric.name] for r in history.reports}
-            self._values[history.trial_id] = values
-            for step, value in values.items():
-                self._decisions.record(history.trial_id, step, value)
+        for record in records:
+            self._search.require(record.number)
         running = set(self._search.running())
-        for history in histories:
-            if history.number in running:
-                self._search.adopt(history.number)
-                values = self._values[history.trial_id]
-                catch_up(self._search, history.number, values, history.status, history.reason)
-            if history.status is None:
-                self._waiting.append(history.trial_id)
-            else:
-                self._ended.add(history.trial_id)
-        for number in sorted(running - set(self._numbers.values())):
+        for record in records:
+            trial = self._add_recorded(record)
+            for step, value in trial.values.items():
+                self._decisions.record(trial.trial_id, step, value)
+            if trial.number in running:
+                self._search.adopt(trial.number)
+                catch_up(self._search, trial.number, trial.values, trial.status, record.reason)
+        # Optuna was asked for these, and the driver died before the log had them.
+        for number in sorted(running - {record.number for record in records}):
             self._waiting.append(self._begin(number, self._search.adopt(number)))
         self._decide_again()
         self._start_finals_if_due()
@@ -108,8 +119,7 @@ class TrialController:
     @property
     def num_left(self) -> int:
         """Trials and runs of the finals that have not ended yet, also those not proposed yet."""
-        final_runs = self._finals.runs if self._finals else ()
-        return self._num_search_left + sum(run.trial_id not in self._ended for run in final_runs)
+        return self._num_to_propose + sum(trial.status is None for trial in self._trials.values())
 
     @property
     def is_in_finals(self) -> bool:
@@ -124,146 +134,145 @@ class TrialController:
     def next_trial(self) -> TrialConfig | None:
         """The next trial to run: unfinished ones of an earlier process first; None at the end."""
         if self._waiting:
-            trial_id = self._waiting.popleft()
+            trial = self._waiting.popleft()
         elif self._num_to_propose > 0:
-            trial_id = self._begin(*self._search.propose())
+            trial = self._begin(*self._search.propose())
         else:
             return None
-        self._tell_start(trial_id)
-        return self._trials[trial_id]
+        self._notify_start(trial)
+        return trial.config
 
     def hold(self) -> None:
         """Until `go`, the starts of trials are kept: their processes start, but none trains yet.
 
         A driver that is killed meanwhile leaves them in the study, from which `resume` takes them.
         """
-        self._held = []
+        self._held_starts = []
 
     def go(self) -> None:
         """The trials that were handed out since `hold` start now."""
-        held, self._held = self._held or [], None
-        for start in held:
+        starts, self._held_starts = self._held_starts or [], None
+        for start in starts:
             start()
 
     def put_back(self, trial_id: str) -> None:
-        """Have a trial run again from its last report, after it lost its process."""
-        if trial_id not in self._ended:
-            self._waiting.append(trial_id)
+        """Has a trial run again from its last report, after it lost its process."""
+        trial = self._trials[trial_id]
+        if trial.status is None:
+            self._waiting.append(trial)
 
     def report(
-        self, report: TrialReport, announce: Callable[[dict[str, bool]], None] = lambda _: None
+        self,
+        report: TrialReport,
+        tell_packs: Callable[[dict[str, bool]], None] = lambda should_continue: None,
     ) -> dict[str, bool]:
-        """Takes a report, with its cohort's; returns who goes on, of all that it is news of.
+        """Takes a report with its cohort's; returns by trial whether it should continue.
 
-        All are noted before any is decided, so it does not matter which of a cohort comes first:
-        the others find their decision made. It stands as long as this process lives: a trial that
-        sends its last report again goes on as before, and nobody is told of it twice. A report
-        without a finite score, or at a step that is no rung, ends its trial as failed.
+        All are written down before any is decided, so it does not matter which of a cohort comes
+        first: the others find their decision made. It stands as long as this process lives. A
+        trial that sends its last report again gets the same answer, and nobody is told twice. A
+        report without a finite score, or at a step that is no rung, ends its trial as failed.
 
         Args:
-            announce: is told the same as soon as the log has it, before the study and the
-                listeners, which take longer.
+            tell_packs: takes what is returned as soon as the log has it, because slots wait for
+                it; the study and the listeners take longer.
         """
         self.go()
-        news = [one for one in as_told_by_each(report) if self._is_news(one)]
-        faults = {one.trial_id: self._decisions.fault(one) for one in news}
-        noted = [one for one in news if not faults[one.trial_id]]
-        for one in noted:
-            self._log.append("report", **report_fields(one))
-            self._values[one.trial_id][one.step] = one.metrics[self._metric.name]
-        ends: Ends = {trial_id: ("failed", fault) for trial_id, fault in faults.items() if fault}
-        ends |= self._ends(report.step, [one.trial_id for one in noted])
+        step = report.step
+        new = [r for r in list_cohort(report) if self._is_new(r)]
+        faults = {r.trial_id: self._decisions.find_fault(r) for r in new}
+        valid = [r for r in new if not faults[r.trial_id]]
+        # 1. The log has every report of the cohort.
+        for r in valid:
+            self._log.append("report", **report_fields(r))
+            self._trials[r.trial_id].values[step] = r.metrics[self._metric.name]
+        # 2. ASHA decides them together, and the log has who ends.
+        ends: Ends = {name: ("failed", fault) for name, fault in faults.items() if fault}
+        ends |= self._decide(step, [self._trials[r.trial_id] for r in valid])
         self._write_ends(ends)
-        goes_on = {one.trial_id: one.trial_id not in self._ended for one in (*news, report)}
-        announce(goes_on)
-        for one in noted:
-            self._tell_report(one)
-        self._tell_ends(ends)
-        return goes_on
+        # 3. The packs give the slots of those that stop to others.
+        should_continue = {r.trial_id: self._is_running(r.trial_id) for r in (*new, report)}
+        tell_packs(should_continue)
+        # 4. Optuna and the listeners learn the reports, and then the ends.
+        for r in valid:
+            self._notify_report(r)
+        self._notify_ends(ends)
+        # 5. The last end of the search calls for the finals.
+        self._start_finals_if_due()
+        return should_continue
 
     def end(self, trial_id: str, status: Status, reason: str) -> None:
         """Ends a trial; the first end counts."""
         self.go()
-        if trial_id not in self._ended:
-            self._write_ends({trial_id: (status, reason)})
-            self._tell_ends({trial_id: (status, reason)})
+        if self._is_running(trial_id):
+            ends: Ends = {trial_id: (status, reason)}
+            self._write_ends(ends)
+            self._notify_ends(ends)
+            self._start_finals_if_due()
 
-    def _is_news(self, report: TrialReport) -> bool:
-        values = self._values[report.trial_id]
-        return report.trial_id not in self._ended and report.step > max(values, default=0)
+    def _is_new(self, report: TrialReport) -> bool:
+        trial = self._trials[report.trial_id]
+        return trial.status is None and report.step > trial.last_step
 
-    def _ends(self, step: int, cohort: Iterable[str]) -> Ends:
-        """Those of a cohort whose reports are written down that do not go on after the step."""
-        values = {trial_id: self._values[trial_id][step] for trial_id in cohort}
-        return self._decisions.ends(step, values, self._final_runs)
+    def _is_running(self, trial_id: str) -> bool:
+        return self._trials[trial_id].status is None
+
+    def _decide(self, step: int, trials: Sequence[_Trial]) -> Ends:
+        """How those trials end that do not go on after a step that the log has for all of them."""
+        values = {trial.trial_id: trial.values[step] for trial in trials}
+        unranked = [trial.trial_id for trial in trials if trial.is_final]
+        return self._decisions.decide(step, values, unranked)
 
     def _decide_again(self) -> None:
         """Decides all trials whose last report is that of an earlier process."""
         for step in self._config.rungs:
-            cohort = [one for one in self._waiting if max(self._values[one], default=0) == step]
-            ends = self._ends(step, cohort)
+            ends = self._decide(step, [t for t in self._waiting if t.last_step == step])
             self._write_ends(ends)
             for trial_id in ends:
-                self._tell_start(trial_id)
-            self._tell_ends(ends)
+                self._notify_start(self._trials[trial_id])
+            self._notify_ends(ends)
 
     def _write_ends(self, ends: Ends) -> None:
         for trial_id, (status, reason) in ends.items():
             self._log.append("trial_ended", trial_id=trial_id, status=status, reason=reason)
-            self._ended.add(trial_id)
-            if trial_id in self._waiting:
-                self._waiting.remove(trial_id)
+            trial = self._trials[trial_id]
+            trial.status = status
+            if trial in self._waiting:
+                self._waiting.remove(trial)
 
-    def _tell_ends(self, ends: Ends) -> None:
-        for trial_id, (status, reason) in ends.items():
-            values = self._values[trial_id]
-            if not self._is_final(trial_id):
-                catch_up(self._search, self._numbers[trial_id], values, status, reason)
+    def _notify_start(self, trial: _Trial) -> None:
+        """Tells the listeners that a trial begins, or goes on after a resume, once."""
+        if not trial.is_announced:
+            trial.is_announced = True
             for listener in self._listeners:
-                listener.trial_ended(self._trials[trial_id], status, reason)
-        self._start_finals_if_due()
+                self._run_or_hold(partial(listener.trial_started, trial.config, trial.number))
 
-    def _tell_report(self, report: TrialReport) -> None:
-        trial_id, value = report.trial_id, report.metrics[self._metric.name]
-        if not self._is_final(trial_id):
-            self._search.report(self._numbers[trial_id], report.step, value)
+    def _notify_report(self, report: TrialReport) -> None:
+        trial = self._trials[report.trial_id]
+        if not trial.is_final:
+            self._search.report(trial.number, report.step, trial.values[report.step])
         for listener in self._listeners:
-            listener.reported(self._trials[trial_id], report)
+            listener.reported(trial.config, report)
 
-    def _tell_start(self, trial_id: str) -> None:
-        """Tells that a trial begins, or goes on after a resume, once."""
-        if trial_id not in self._started:
-            self._started.add(trial_id)
-            self._now_or_later(partial(self._tell_listeners, trial_id))
+    def _notify_ends(self, ends: Ends) -> None:
+        for trial_id, (status, reason) in ends.items():
+            trial = self._trials[trial_id]
+            if not trial.is_final:
+                catch_up(self._search, trial.number, trial.values, status, reason)
+            for listener in self._listeners:
+                listener.trial_ended(trial.config, status, reason)
 
-    def _tell_listeners(self, trial_id: str) -> None:
-        for listener in self._listeners:
-            listener.trial_started(self._trials[trial_id], self._number(trial_id))
-
-    def _now_or_later(self, start: Callable[[], None]) -> None:
-        if self._held is None:
+    def _run_or_hold(self, start: Callable[[], None]) -> None:
+        if self._held_starts is None:
             start()
         else:
-            self._held.append(start)
-
-    def _is_final(self, trial_id: str) -> bool:
-        return trial_id in self._final_runs
-
-    def _number(self, trial_id: str) -> int:
-        """Place in the order of proposal; of a run of the finals, that of its configuration."""
-        if self._is_final(trial_id):
-            return self._final_runs[trial_id].number
-        return self._numbers[trial_id]
+            self._held_starts.append(start)
 
     @property
     def _num_to_propose(self) -> int:
         """Trials that the search has yet to propose."""
-        return 0 if self._is_search_closed else max(0, self._config.num_trials - len(self._numbers))
-
-    @property
-    def _num_search_left(self) -> int:
-        num_ended = sum(trial_id in self._ended for trial_id in self._numbers)
-        return self._num_to_propose + len(self._numbers) - num_ended
+        num_begun = sum(not trial.is_final for trial in self._trials.values())
+        return 0 if self._is_search_closed else max(0, self._config.num_trials - num_begun)
 
     def _start_finals_if_due(self) -> None:
         """Once the search has ended: who meets in the finals is written down, and their runs wait.
@@ -272,46 +281,51 @@ class TrialController:
         comes to the same finals. More trials, or other settings of the finals, make new ones, in
         which what was trained before counts.
         """
-        if self._finals is not None or self._num_search_left > 0:
+        if self._finals is not None or self.num_left > 0:
             return
         events = read_events(self._paths.events)
-        found = finalists.choose_finals(self._config, replay(events), self._metric)
-        if found is None:
+        finals = choose_finals(self._config, replay(events), self._metric)
+        if finals is None:
             return
-        if found != finalists.last_finals(events):
-            self._log.append("finals_started", **finalists.to_fields(found))
+        if finals != last_finals(events):
+            self._log.append("finals_started", **to_fields(finals))
             events = read_events(self._paths.events)
-        self._finals = found
-        known = {history.trial_id: history for history in replay_finals(events)}
-        self._final_runs = {run.trial_id: known[run.trial_id] for run in found.runs}
-        for run in found.runs:
-            self._enter_final(self._final_runs[run.trial_id], run.seed)
+        self._finals = finals
+        by_id = {record.trial_id: record for record in replay_finals(events)}
+        records = [by_id[run.trial_id] for run in finals.runs]
+        for record in records:
+            self._add_recorded(record)
         for listener in self._listeners:
-            listener.finals_started(list(self._final_runs.values()))
+            listener.finals_started(records)
         self._decide_again()
 
-    def _enter_final(self, history: TrialRecord, seed: int) -> None:
-        trial_id = history.trial_id
-        self._enter(trial_id, history.params, seed)
-        self._values[trial_id] = {r.step: r.metrics[self._metric.name] for r in history.reports}
-        if history.status is None:
-            self._waiting.append(trial_id)
-        else:
-            self._ended.add(trial_id)
-
-    def _begin(self, number: int, params: Hyperparameters) -> str:
+    def _begin(self, number: int, params: Hyperparameters) -> _Trial:
+        """Adds a trial that the search has proposed, and writes that it starts."""
         trial_id = f"t{number:04d}"
         fields = {"trial_id": trial_id, "number": number, "params": params_fields(params)}
-        self._now_or_later(partial(self._log.append, "trial_started", **fields))
-        self._numbers[trial_id] = number
-        self._enter(trial_id, params, self._config.seed)
-        return trial_id
+        self._run_or_hold(partial(self._log.append, "trial_started", **fields))
+        return self._add(TrialRecord(trial_id=trial_id, number=number, params=params))
 
-    def _enter(self, trial_id: str, params: Hyperparameters, seed: int) -> None:
-        self._trials[trial_id] = TrialConfig(
-            trial_id=trial_id,
-            params=params,
-            settings=replace(self._config.settings, seed=seed),
-            folder=self._paths.trial(trial_id),
+    def _add_recorded(self, record: TrialRecord) -> _Trial:
+        """Adds what an earlier process has written down; it waits if it has not ended."""
+        trial = self._add(record)
+        if trial.status is None:
+            self._waiting.append(trial)
+        return trial
+
+    def _add(self, record: TrialRecord) -> _Trial:
+        seed = self._config.seed if record.seed is None else record.seed
+        trial = _Trial(
+            config=TrialConfig(
+                trial_id=record.trial_id,
+                params=record.params,
+                settings=replace(self._config.settings, seed=seed),
+                folder=self._paths.trial(record.trial_id),
+            ),
+            number=record.number,
+            is_final=record.final_of is not None,
+            values=record.values(self._metric),
+            status=record.status,
         )
-        self._values[trial_id] = {}
+        self._trials[trial.trial_id] = trial
+        return trial

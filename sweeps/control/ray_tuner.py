@@ -5,7 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,12 @@ def run_trials(
     config: SweepConfig,
     paths: RunPaths,
     metric: Metric,
-    book: TrialController,
+    controller: TrialController,
     allocation: Allocation,
     actors: Sequence[ActorHandle],
     gate: StartupGate,
 ) -> None:
-    """Runs trials until the book has no next one.
+    """Runs trials until the controller has no next one.
 
     Args:
         actors: the sweep's packs; none where trials train alone.
@@ -50,25 +50,48 @@ def run_trials(
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
-    limit = Limit(book, actors, gate.budget)
+    limit = Limit(controller, actors, gate.budget)
     limit.keep()
-    if book.num_left == 0:
+    if controller.num_left == 0:
         return
     _quiet_ray_tune()
-    tuner = _tuner(config, paths, metric, book, allocation, actors, limit, gate)
+    run_one_trial = tune.with_parameters(
+        trainable.run_trial, packs=actors, max_failures=config.max_failures
+    )
+    callback = _ControllerCallback(
+        controller, config.max_failures, allocation.most_at_once, limit, gate.poll
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(run_one_trial, allocation.trial_resources),
+        tune_config=_make_tune_config(
+            _ControllerSearcher(controller, metric, allocation),
+            _ControllerScheduler(controller, actors, limit, gate.open),
+            allocation,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str(paths.folder),
+            # Tune gives up a trial at its first failure; _ControllerCallback counts and retries.
+            failure_config=FailureConfig(max_failures=0),
+            callbacks=[callback],
+            verbose=0,
+        ),
+    )
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
     except TuneError as wrapped:  # Tune wraps what its searcher, scheduler or callbacks raise
-        raise _abort_within(wrapped) or wrapped from None
+        raise _find_abort(wrapped) or wrapped from None
     finally:
-        was_interrupted = gave_way(handler)
-    check_end(book.num_left, was_interrupted=was_interrupted)
+        interrupted = was_interrupted(handler)
+    raise_if_incomplete(controller.num_left, was_interrupted=interrupted)
 
 
-def gave_way(handler: Any) -> bool:
-    """Whether Tune's handler of Ctrl-C was called: it then gives way to the one before it, so that
-    a second Ctrl-C ends all. It never does otherwise, not even once Tune has ended; here it does.
+def was_interrupted(handler: Any) -> bool:
+    """Whether Ctrl-C was pressed; the handler from before Tune is then in its place again.
+
+    Tune's handler of Ctrl-C, once called, restores the one before it, so that a second Ctrl-C ends
+    all. It never does otherwise, not even once Tune has ended; here it does.
     """
     if signal.getsignal(signal.SIGINT) is handler:
         return True
@@ -76,7 +99,7 @@ def gave_way(handler: Any) -> bool:
     return False
 
 
-def check_end(num_left: int, *, was_interrupted: bool) -> None:
+def raise_if_incomplete(num_left: int, *, was_interrupted: bool) -> None:
     """Tells an end that was asked for from one that nobody wanted, if trials are left.
 
     Raises:
@@ -92,51 +115,13 @@ def check_end(num_left: int, *, was_interrupted: bool) -> None:
         )
 
 
-def _tuner(
-    config: SweepConfig,
-    paths: RunPaths,
-    metric: Metric,
-    book: TrialController,
-    allocation: Allocation,
-    actors: Sequence[ActorHandle],
-    limit: Limit,
-    gate: StartupGate,
-) -> tune.Tuner:
-    trainable_with_data = tune.with_parameters(
-        trainable.run_trial,
-        settings=config.settings,
-        checkpoints=paths.checkpoints,
-        packs=actors,
-        max_failures=config.max_failures,
-    )
-    return tune.Tuner(
-        tune.with_resources(trainable_with_data, allocation.trial_resources),
-        tune_config=_tune_config(
-            _ControllerSearcher(book, metric, allocation),
-            _ControllerScheduler(book, actors, limit, gate.open),
-            allocation,
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str(paths.folder),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[
-                _ControllerCallback(
-                    book, config.max_failures, limit, allocation.most_at_once, gate.poll
-                )
-            ],
-            verbose=0,
-        ),
-    )
-
-
-def _tune_config(
+def _make_tune_config(
     searcher: Searcher, scheduler: FIFOScheduler, allocation: Allocation
 ) -> TuneConfig:
     return TuneConfig(
         search_alg=searcher,
         scheduler=scheduler,
-        num_samples=-1,  # until the book has no trial left
+        num_samples=-1,  # until the controller has no trial left
         # Without it Tune waits for each trial's process before it asks for the next trial.
         max_concurrent_trials=allocation.most_at_once,
         reuse_actors=True,
@@ -146,36 +131,35 @@ def _tune_config(
 
 
 class _ControllerSearcher(Searcher):  # type: ignore[misc]
-    """Hands the book's next trial to Tune, as long as fewer than may be at once have one.
+    """Hands the controller's next trial to Tune, as long as fewer than may be at once have one.
 
     Tune's own limit of trials at once is the larger of two: the finals have another than the
     search.
     """
 
-    def __init__(self, book: TrialController, metric: Metric, allocation: Allocation) -> None:
+    def __init__(self, controller: TrialController, metric: Metric, allocation: Allocation) -> None:
         super().__init__(metric=metric.name, mode=metric.mode)
-        self._book = book
-        self._lanes = allocation
+        self._controller = controller
+        self._allocation = allocation
         self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._book.num_left == 0:
+        if self._controller.num_left == 0:
             return str(Searcher.FINISHED)
-        in_finals = self._book.is_in_finals
-        most = self._lanes.final_concurrency if in_finals else self._lanes.concurrency
+        in_finals, allocation = self._controller.is_in_finals, self._allocation
+        most = allocation.final_concurrency if in_finals else allocation.concurrency
         if len(self._live) >= most:
             return None
-        trial = self._book.next_trial()
+        trial = self._controller.next_trial()
         if trial is None:  # a trial that runs may still have to be started again
             return None
         self._live.add(trial_id)
-        seed = trial.settings.seed
-        return {"trial_id": trial.trial_id, "seed": seed, **asdict(trial.params)}
+        return {trainable.TRIAL: trial}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._live.discard(trial_id)  # the scheduler and the callback tell the book why
+        self._live.discard(trial_id)  # the scheduler and the callback tell the controller why
 
     def save(self, checkpoint_path: str) -> None:
         pass  # the event log and the study hold everything
@@ -184,94 +168,100 @@ class _ControllerSearcher(Searcher):  # type: ignore[misc]
         pass
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its searcher; a restored one would be a second book
+        return {}  # Tune pickles its searcher; a restored one would be a second controller
 
 
 class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Asks the book who goes on after a report, and tells the packs.
+    """Has the controller decide each report, and tells the packs.
 
     The first report of a cohort decides about all of it, and the packs go on at once. The other
     trials of Tune learn it from their own reports, which are on their way: none is waited for, so
     none can hold up the others, whatever becomes of its process.
 
     Args:
-        before: is called before each result.
+        before_result: is called before each result.
     """
 
     def __init__(
         self,
-        book: TrialController,
+        controller: TrialController,
         actors: Sequence[ActorHandle],
         limit: Limit,
-        before: Callable[[], None] = lambda: None,
+        before_result: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
-        self._book = book
+        self._controller = controller
         self._actors = actors
         self._limit = limit
-        self._before = before
+        self._before_result = before_result
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        self._before()
+        self._before_result()
         if trainable.ABORTED in result:
             raise SweepAborted(*result[trainable.ABORTED])
         if trainable.FAILED in result:
-            self._book.end(_trial_id(trial), "failed", result[trainable.FAILED])
+            self._controller.end(_trial_id(trial), "failed", result[trainable.FAILED])
             return str(TrialScheduler.STOP)
         report = result.get(trainable.REPORT)
         if report is None or result[DONE]:
-            self._book.end(_trial_id(trial), "failed", "its process ended before its last step")
+            reason = "its process ended before its last step"
+            self._controller.end(_trial_id(trial), "failed", reason)
             return str(TrialScheduler.STOP)
-        announce = partial(pack_pool.decide, self._actors, report.step)
-        decided = self._book.report(report, announce)
-        goes_on = self._limit.applied_to(decided)
-        if goes_on != decided:
-            announce(goes_on)
-        keeps = goes_on[report.trial_id]
-        return str(TrialScheduler.CONTINUE if keeps else TrialScheduler.STOP)
+        tell_packs = partial(pack_pool.decide, self._actors, report.step)
+        decided = self._controller.report(report, tell_packs)
+        should_continue = self._limit.applied_to(decided)
+        if should_continue != decided:
+            tell_packs(should_continue)
+        if should_continue[report.trial_id]:
+            return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class _ControllerCallback(Callback):  # type: ignore[misc]
-    """Tells the book of trials that lost more processes than allowed.
+    """Has a trial that lost its process run again, until it has lost too many.
 
-    Tune counts as a trial's failure, even twice, that it is handed the process of an ended trial
-    and finds it dead: where several processes die at once, the death of its own is the third. Here
-    count the processes in which the trial has started. With no more than allowed it is put back,
-    as often as there may be dead processes; where none starts at all, that ends too.
+    This is the only count of lost processes: each process in which the trial had started counts
+    once, and one that was dead before the trial could start in it does not count. Tune keeps the
+    processes of ended trials for others, and may hand several dead ones to a trial in a row; a
+    trial that gets more of them than there can be fails, because then no process can start.
 
     Args:
-        most_at_once: trials with a process.
-        look: is called again and again.
+        max_failures: processes that a trial may lose.
+        max_dead_starts: processes in a row that it may be handed dead.
+        on_step: is called again and again.
     """
 
     def __init__(
         self,
-        book: TrialController,
+        controller: TrialController,
         max_failures: int,
+        max_dead_starts: int,
         limit: Limit,
-        most_at_once: int,
-        look: Callable[[], None] = lambda: None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._book = book
+        self._controller = controller
         self._max_failures = max_failures
+        self._max_dead_starts = max_dead_starts
         self._limit = limit
-        self._most_at_once = most_at_once
-        self._look = look
-        self._starts: Counter[str] = Counter()
-        self._put_back: Counter[str] = Counter()
+        self._on_step = on_step
+        self._has_started: set[str] = set()
+        self._num_lost: Counter[str] = Counter()
+        self._num_dead_starts: Counter[str] = Counter()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self._look()
+        self._on_step()
         if self._limit.is_due:
-            self._limit.keep([_trial_id(one) for one in trials if one.status == Trial.RUNNING])
+            running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
+            self._limit.keep(running)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._starts[_trial_id(trial)] += 1
+        self._has_started.add(_trial_id(trial))
+        self._num_dead_starts[_trial_id(trial)] = 0
 
     def on_trial_result(
         self,
@@ -287,20 +277,26 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Tune has given the trial up, so all processes in which it started are lost."""
+        """Counts a lost process; the trial goes on from its last report in another, or fails."""
         trial_id = _trial_id(trial)
-        most_put_back = self._max_failures + self._most_at_once
-        if self._starts[trial_id] > self._max_failures or self._put_back[trial_id] >= most_put_back:
-            self._book.end(trial_id, "failed", _reason(trial))
+        if trial_id in self._has_started:
+            self._has_started.remove(trial_id)
+            self._num_lost[trial_id] += 1
         else:
-            self._put_back[trial_id] += 1
-            self._book.put_back(trial_id)
+            self._num_dead_starts[trial_id] += 1
+        if (
+            self._num_lost[trial_id] > self._max_failures
+            or self._num_dead_starts[trial_id] > self._max_dead_starts
+        ):
+            self._controller.end(trial_id, "failed", _read_reason(trial))
+        else:
+            self._controller.put_back(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-def _reason(trial: Trial) -> str:
+def _read_reason(trial: Trial) -> str:
     """One line that says why a trial's process failed, more often than it may.
 
     Tune keeps a text a failure: a worker's traceback, whose last line names the error, or what
@@ -313,7 +309,7 @@ def _reason(trial: Trial) -> str:
     return lines[-1 if has_traceback else 0].strip()[:500]
 
 
-def _abort_within(error: BaseException | None) -> SweepAborted | None:
+def _find_abort(error: BaseException | None) -> SweepAborted | None:
     """The SweepAborted that an error was raised from."""
     while error is not None and not isinstance(error, SweepAborted):
         error = error.__cause__ or error.__context__
@@ -321,7 +317,7 @@ def _abort_within(error: BaseException | None) -> SweepAborted | None:
 
 
 def _trial_id(trial: Trial) -> str:
-    return str(trial.config["trial_id"])
+    return str(trial.config[trainable.TRIAL].trial_id)
 
 
 def _quiet_ray_tune() -> None:

@@ -1,4 +1,4 @@
-"""ASHA: which trials go on at a rung (arXiv 1810.05934, the variant that stops)."""
+"""ASHA: which trials continue at a rung (arXiv 1810.05934, the variant that stops)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,17 +8,17 @@ from trainables.config import Metric
 class Asha:
     """Compares trials with all others that have reached the same rung.
 
-    A trial goes on when it is among the best 1 / reduction_factor of the trials that have
+    A trial continues when it is among the best 1 / reduction_factor of the trials that have
     reached the rung, itself included, and at least the best one always does. Values of
     different rungs are never compared. Equal values share their fate: where they stand at the
-    border all of them go on, because nothing that was measured tells them apart, and a choice by
+    border all of them continue, because nothing that was measured tells them apart, and a choice by
     number would stop what is as good as what it keeps.
 
     Trials that were scored together are a cohort. All of a cohort are recorded before any is
     decided, so its decisions are a function of values, not of the order in which its trials
     report. What does depend on time, and has to where nobody waits: which other cohorts have
     reached the rung before. Early ones are compared with few and later ones with many, a trial
-    that trains alone is a cohort of one, and who once went on is not called back.
+    that trains alone is a cohort of one, and a trial that has continued is not called back.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: int, metric: Metric) -> None:
@@ -28,35 +28,35 @@ class Asha:
         self._values: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
 
     def decide(self, step: int, cohort: Mapping[str, float]) -> dict[str, bool]:
-        """Records the values of trials that were scored together; then, by trial, who goes on.
+        """Records the values of a cohort; then, by trial, whether it should continue.
 
         Raises:
             KeyError: step is not a rung.
         """
         for trial_id, value in cohort.items():
             self.record(trial_id, step, value)
-        return {trial_id: self.keeps(trial_id, step) for trial_id in cohort}
+        return {trial_id: self.should_continue(trial_id, step) for trial_id in cohort}
 
     def record(self, trial_id: str, step: int, value: float) -> None:
-        """Notes a trial's value at a rung; a later value for the same rung replaces it.
+        """Takes a trial's value at a rung; a later value for the same rung replaces it.
 
         Raises:
             KeyError: step is not a rung.
         """
         self._values[step][trial_id] = value
 
-    def keeps(self, trial_id: str, step: int) -> bool:
-        """Whether a trial whose value at this rung is recorded goes on, as things stand."""
+    def should_continue(self, trial_id: str, step: int) -> bool:
+        """Whether a trial whose value at this rung is recorded continues, as things stand."""
         if step == self._last_rung:
             return True
         quota = max(1, len(self._values[step]) // self._reduction_factor)
-        return self._num_better(trial_id, step) < quota
+        return self._count_better(trial_id, step) < quota
 
-    def standing(self, trial_id: str, step: int) -> str:
-        """The trial's place at a rung in words, e.g. "place 3 of 5 at step 30"."""
-        place = self._num_better(trial_id, step) + 1
-        return f"place {place} of {len(self._values[step])} at step {step}"
+    def describe_rank(self, trial_id: str, step: int) -> str:
+        """The trial's rank at a rung in words, e.g. "place 3 of 5 at step 30"."""
+        rank = self._count_better(trial_id, step) + 1
+        return f"place {rank} of {len(self._values[step])} at step {step}"
 
-    def _num_better(self, trial_id: str, step: int) -> int:
+    def _count_better(self, trial_id: str, step: int) -> int:
         values = self._values[step]
         return sum(self._metric.is_better(v, values[trial_id]) for v in values.values())

@@ -1,4 +1,4 @@
-"""What reports mean for their trials: which go on, and how and why the others end."""
+"""What reports mean for their trials: which continue, and how and why the others end."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,7 @@ from sweeps.search.asha import Asha
 from trainables.config import Metric, TrialReport
 
 Ends = dict[str, tuple[Status, str]]
-"""How trials have ended, and why."""
+"""How trials end, and why, by trial."""
 
 
 class Decisions:
@@ -27,10 +27,10 @@ class Decisions:
         self._asha = Asha(rungs, reduction_factor, metric)
 
     def record(self, trial_id: str, step: int, value: float) -> None:
-        """Notes a value that was decided on before."""
+        """Takes a value that an earlier process decided on."""
         self._asha.record(trial_id, step, value)
 
-    def fault(self, report: TrialReport) -> str:
+    def find_fault(self, report: TrialReport) -> str:
         """Why a report is worth nothing, or ""."""
         name, step = self._metric.name, report.step
         if step not in self._rungs:
@@ -40,26 +40,31 @@ class Decisions:
         value = report.metrics[name]
         return "" if math.isfinite(value) else f"{name} is {value} at step {step}"
 
-    def ends(self, step: int, cohort: Mapping[str, float], unranked: Collection[str]) -> Ends:
-        """Those of a cohort that do not go on after the step.
+    def decide(self, step: int, values: Mapping[str, float], unranked: Collection[str]) -> Ends:
+        """How those trials end that do not continue after the step.
 
         Args:
             step: a rung.
-            cohort: values by trial.
+            values: of the trials of one cohort.
             unranked: those of them that ASHA is told nothing of, because nobody stops them.
         """
         if step == self._rungs[-1]:
-            return dict.fromkeys(cohort, ("completed", ""))
-        ranked = {one: value for one, value in cohort.items() if one not in unranked}
-        goes_on = self._asha.decide(step, ranked)
-        stopped = (trial_id for trial_id, keeps in goes_on.items() if not keeps)
-        return {one: ("stopped", self._asha.standing(one, step)) for one in stopped}
+            return dict.fromkeys(values, ("completed", ""))
+        ranked = {name: value for name, value in values.items() if name not in unranked}
+        should_continue = self._asha.decide(step, ranked)
+        return {
+            name: ("stopped", self._asha.describe_rank(name, step))
+            for name in ranked
+            if not should_continue[name]
+        }
 
 
-def as_told_by_each(report: TrialReport) -> list[TrialReport]:
-    """The reports of a cohort, by trial, each as if it had been the one to bring the others."""
-    members = sorted((report, *report.cohort), key=lambda one: one.trial_id)
-    alone = [replace(one, cohort=()) for one in members]
-    return [
-        replace(one, cohort=tuple(other for other in alone if other is not one)) for one in alone
-    ]
+def list_cohort(report: TrialReport) -> list[TrialReport]:
+    """The reports of all trials that were scored together, by trial.
+
+    The trial whose report arrives brings the others in it. Here each report has the others, as if
+    its own trial had been the one to bring them.
+    """
+    members = sorted((report, *report.cohort), key=lambda member: member.trial_id)
+    alone = [replace(member, cohort=()) for member in members]
+    return [replace(r, cohort=tuple(other for other in alone if other is not r)) for r in alone]

@@ -22,7 +22,7 @@ from sweeps.control.ray_tuner import (
     _ControllerCallback,
     _ControllerScheduler,
     _ControllerSearcher,
-    _tune_config,
+    _make_tune_config,
 )
 from sweeps.cost.allocation import Allocation
 from sweeps.records.events import EventLog, read_events
@@ -59,12 +59,18 @@ class Sweep:
 
     def result(self, trial_id: str, **result: Any) -> str:
         """Tune's decision on a result."""
-        trial: Any = SimpleNamespace(config={"trial_id": trial_id})
+        trial = as_tune_has_it(trial_id)
         return self.scheduler.on_trial_result(None, trial, {"done": False, **result})
 
     @property
     def histories(self) -> list[TrialRecord]:
         return replay(read_events(self.paths.events))
+
+
+def as_tune_has_it(trial_id: str) -> Any:
+    """What of Tune's trial is looked at."""
+    config = SimpleNamespace(trial_id=trial_id)
+    return SimpleNamespace(config={trainable.TRIAL: config}, error_file=None)
 
 
 @pytest.fixture
@@ -119,21 +125,18 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = together(1, t0000=1.0, t0001=3.0)[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _ControllerCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
+    callback = _ControllerCallback(sweep.book, 2, 3, Limit(sweep.book, [], None))
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
 
-@pytest.mark.parametrize(("num_starts", "num_put_back"), [(1, 2), (0, 5)])
+@pytest.mark.parametrize(("num_starts", "num_put_back"), [(1, 2), (0, 3)])
 def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
     sweep: Sweep, num_starts: int, num_put_back: int
 ) -> None:
-    """Tune counts three failures of a trial whose process died with one that stood by.
-
-    A trial that never starts has been handed all that can have died, and fails in the end.
-    """
-    callback = _ControllerCallback(sweep.book, 2, Limit(sweep.book, [], None), most_at_once=3)
-    trial: Any = SimpleNamespace(config={"trial_id": "t0000"}, num_failures=3, error_file=None)
+    """A trial that never starts has been handed all that can have died, and fails in the end."""
+    callback = _ControllerCallback(sweep.book, 2, 3, Limit(sweep.book, [], None))
+    trial = as_tune_has_it("t0000")
     for attempt in range(num_put_back + 1):
         for _ in range(num_starts):
             callback.on_trial_start(0, [], trial)
@@ -161,7 +164,7 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
         """Ours of the trials that Tune is given when it asks until nothing comes, by Tune's."""
         found = {}
         while isinstance(config := searcher.suggest(name := next(asked)), dict):
-            found[name] = config["trial_id"]
+            found[name] = config[trainable.TRIAL].trial_id
         assert config is None
         return found
 
@@ -193,7 +196,7 @@ def test_as_many_processes_start_side_by_side_as_trials_may_run(
         concurrency=concurrency, final_concurrency=final_concurrency, num_cpus=9, num_gpus=1,
         slots_per_gpu=22, capacity=None,
     )  # fmt: skip
-    config = _tune_config(
+    config = _make_tune_config(
         _ControllerSearcher(sweep.book, METRIC, allocation), sweep.scheduler, allocation
     )
     limited = ConcurrencyLimiter(
@@ -221,16 +224,16 @@ def test_interrupt_is_told_from_an_end_that_nobody_wanted(
     for number in signals:
         os.kill(os.getpid(), number)
     assert event.is_set() == bool(signals)
-    assert ray_tuner.gave_way(handler) == bool(signals)
+    assert ray_tuner.was_interrupted(handler) == bool(signals)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)  # ours again
 
 
 def test_early_end_is_an_interrupt_only_if_there_was_one() -> None:
-    ray_tuner.check_end(0, was_interrupted=False)
-    ray_tuner.check_end(0, was_interrupted=True)
+    ray_tuner.raise_if_incomplete(0, was_interrupted=False)
+    ray_tuner.raise_if_incomplete(0, was_interrupted=True)
     with pytest.raises(KeyboardInterrupt):
-        ray_tuner.check_end(2, was_interrupted=True)
+        ray_tuner.raise_if_incomplete(2, was_interrupted=True)
     with pytest.raises(SweepAborted, match="2 trials left") as caught:
-        ray_tuner.check_end(2, was_interrupted=False)
+        ray_tuner.raise_if_incomplete(2, was_interrupted=False)
     assert "--resume" in caught.value.fix

@@ -21,14 +21,14 @@ def recorded(values: list[float], factor: int, metric: Metric = MAX, step: int =
 
 
 def kept(asha: Asha, count: int, step: int = 10) -> list[bool]:
-    return [asha.keeps(f"t{number}", step) for number in range(count)]
+    return [asha.should_continue(f"t{number}", step) for number in range(count)]
 
 
 @given(VALUES, FACTORS, st.sampled_from([MAX, MIN]), st.sampled_from([10, 30]))
 def test_best_always_goes_on(values: list[float], factor: int, metric: Metric, step: int) -> None:
     asha = recorded(values, factor, metric, step)
     best = (max if metric.mode == "max" else min)(values)
-    assert asha.keeps(f"t{values.index(best)}", step)
+    assert asha.should_continue(f"t{values.index(best)}", step)
 
 
 @given(VALUES, FACTORS)
@@ -37,7 +37,7 @@ def test_each_newcomer_that_is_the_best_so_far_goes_on(values: list[float], fact
     for number, value in enumerate(values):
         asha.record(f"t{number}", 10, value)
         if value == max(values[: number + 1]):
-            assert asha.keeps(f"t{number}", 10)
+            assert asha.should_continue(f"t{number}", 10)
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=30, unique=True), FACTORS)
@@ -134,7 +134,7 @@ def test_later_value_of_the_same_trial_replaces_the_first() -> None:
     asha = recorded([5.0, 1.0, 2.0], 2)
     asha.record("t0", 10, 0.0)
     assert kept(asha, 3) == [False, False, True]
-    assert asha.standing("t0", 10) == "place 3 of 3 at step 10"
+    assert asha.describe_rank("t0", 10) == "place 3 of 3 at step 10"
 
 
 @pytest.mark.parametrize("step", [0, 11, 91])
@@ -146,7 +146,7 @@ def test_step_that_is_no_rung_is_refused(step: int) -> None:
 @given(VALUES, st.sampled_from([MAX, MIN]))
 def test_standing_counts_the_strictly_better_ones(values: list[float], metric: Metric) -> None:
     asha = recorded(values, 3, metric)
-    places = [int(asha.standing(f"t{n}", 10).split()[1]) for n in range(len(values))]
+    places = [int(asha.describe_rank(f"t{n}", 10).split()[1]) for n in range(len(values))]
     for value, place in zip(values, places, strict=True):
         assert place == 1 + sum(metric.is_better(other, value) for other in values)
-    assert asha.standing("t0", 10).endswith(f"of {len(values)} at step 10")
+    assert asha.describe_rank("t0", 10).endswith(f"of {len(values)} at step 10")
