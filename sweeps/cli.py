@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
-from trainables.errors import FULL_DISK, SweepAborted
+from trainables.errors import FULL_DISK, RESUME, SweepAborted
 
 Args = TypeVar("Args")
 
@@ -33,9 +33,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         if refused.errno not in FULL_DISK:
             raise
         place = f" of {refused.filename}" if refused.filename else ""
-        code = _told(
-            f"the disk{place} is full", "free space, then repeat the command with --resume"
-        )
+        code = _told(f"the disk{place} is full", f"free space, {RESUME}")
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     sys.stdout.flush()

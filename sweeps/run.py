@@ -81,7 +81,7 @@ def _run(args: RunArgs) -> int:
         try:
             return run_sweep(args.config, preflight, paths, identity, is_resumed=args.resume)
         except SweepAborted as aborted:
-            if not aborted.fix.endswith("with --resume"):
+            if not aborted.is_resumable:
                 raise
             command = resume_command(args.config)
             raise SweepAborted(aborted.error, f"{aborted.fix}: {command}") from aborted

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainables.config import TrialReport
-from trainables.errors import FULL_DISK, SweepAborted
+from trainables.errors import FULL_DISK, RESUME, SweepAborted
 from trainables.files import write_atomic
 
 REPORT_NAME = "report.json"
@@ -115,7 +115,7 @@ def explain_full_disk(folder: Path, error: Exception) -> SweepAborted | None:
         return None
     return SweepAborted(
         f"the disk of {folder.parent} is full",
-        "free space there, then repeat the command with --resume",
+        f"free space there, {RESUME}",
     )
 
 

@@ -4,6 +4,8 @@ import errno
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of an OSError that says that a disk, or the user's share of it, is full."""
+RESUME = "then repeat the command with --resume"
+"""How a remedy ends after which the run goes on. It is text, so it passes between processes."""
 
 
 class TrialFailed(Exception):
@@ -25,6 +27,11 @@ class SweepAborted(Exception):
         super().__init__(error, fix)
         self.error = error
         self.fix = fix
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the run goes on once the user has done what fix says; else it begins anew."""
+        return self.fix.endswith(RESUME)
 
     def __str__(self) -> str:
         return f"error: {self.error}\nfix: {self.fix}"

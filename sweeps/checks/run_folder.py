@@ -60,7 +60,7 @@ def open_run(
         try:
             yield paths, Identity(str(record["sweep_id"]), str(record["name"]))
         except SweepAborted as aborted:
-            if not is_resumed and "--resume" not in aborted.fix and not _has_trials(paths):
+            if not (is_resumed or aborted.is_resumable or _has_trials(paths)):
                 shutil.rmtree(paths.folder, ignore_errors=True)
             raise
 

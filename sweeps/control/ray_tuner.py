@@ -28,7 +28,7 @@ from sweeps.cost.allocation import Allocation
 from sweeps.records.paths import RunPaths
 from trainables import trial as trainable
 from trainables.config import Metric
-from trainables.errors import SweepAborted
+from trainables.errors import RESUME, SweepAborted
 
 
 def run_trials(
@@ -111,7 +111,7 @@ def raise_if_incomplete(num_left: int, *, was_interrupted: bool) -> None:
     if num_left:
         raise SweepAborted(
             f"Ray Tune ended by itself with {num_left} trials left to run",
-            "see Ray's logs for the reason, then repeat the command with --resume",
+            f"see Ray's logs for the reason, {RESUME}",
         )
 
 

@@ -16,7 +16,7 @@ from sweeps.config import Sampler
 from sweeps.records.events import Status
 from sweeps.search.report_sampler import ReportSampler
 from trainables.config import Hyperparameters, Metric
-from trainables.errors import SweepAborted
+from trainables.errors import RESUME, SweepAborted
 
 SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
 """Makes the sampler of one draw from its seed."""
@@ -36,7 +36,7 @@ def _storage_needed() -> Iterator[None]:
     except _STORAGE_ERRORS as refused:
         raise SweepAborted(
             f"the study storage failed: {_cause(refused)}",
-            "once it answers again, repeat the command with --resume",
+            f"wait until it answers again, {RESUME}",
         ) from refused
 
 
