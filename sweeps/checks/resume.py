@@ -46,7 +46,7 @@ CHANGEABLE = frozenset(
 """Fields that a resume may change without making its trials incomparable."""
 
 _HIDDEN_PASSWORD = ":***@"
-"""What without_password leaves of a password."""
+"""What hide_password leaves of a password."""
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sweeps.checks.environment import git_commit, hardware, versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig, to_json
 from sweeps.records.paths import RunPaths
-from sweeps.search.study import without_password
+from sweeps.search.study import hide_password
 from trainables.files import write_atomic
 from trainables.metrics.fingerprints import fingerprint
 
@@ -48,7 +48,7 @@ def metric_record(preflight: Preflight) -> dict[str, object]:
 def config_record(config: SweepConfig) -> dict[str, object]:
     """The config's JSON; a run's folder may be shared, so the database's password stays out."""
     url = config.study_storage
-    return to_json(replace(config, study_storage=url and without_password(url)))
+    return to_json(replace(config, study_storage=url and hide_password(url)))
 
 
 def read(paths: RunPaths) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sweeps.records.events import EventLog, Status, params_fields, read_events, 
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.decisions import Decisions, Ends, list_cohort
-from sweeps.search.study import Search, catch_up
+from sweeps.search.study import Search
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 
@@ -109,7 +109,7 @@ class TrialController:
                 self._decisions.record(trial.trial_id, step, value)
             if trial.number in running:
                 self._search.adopt(trial.number)
-                catch_up(self._search, trial.number, trial.values, trial.status, record.reason)
+                self._search.catch_up(trial.number, trial.values, trial.status, record.reason)
         # Optuna was asked for these, and the driver died before the log had them.
         for number in sorted(running - {record.number for record in records}):
             self._waiting.append(self._begin(number, self._search.adopt(number)))
@@ -258,7 +258,7 @@ class TrialController:
         for trial_id, (status, reason) in ends.items():
             trial = self._trials[trial_id]
             if not trial.is_final:
-                catch_up(self._search, trial.number, trial.values, status, reason)
+                self._search.catch_up(trial.number, trial.values, status, reason)
             for listener in self._listeners:
                 listener.trial_ended(trial.config, status, reason)
 

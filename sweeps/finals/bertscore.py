@@ -50,7 +50,7 @@ def added(
     """The scores with BERTScore among them, or as they are with one warning why not.
 
     Args:
-        run_id: of the tuned adapter, as predictions.keep was told.
+        run_id: of the tuned adapter, as predictions.save was told.
         adapter: its checkpoint, with its answers to validation.
         scores: metrics by name, by split.
         kind: of the task's targets; labels have no BERTScore.

@@ -28,7 +28,7 @@ class Comparison:
     probabilities: tuple[float, ...]
     """Share of the resamples in which each has the best mean; equal ones share it."""
     best: int
-    """Place of the best mean, the first of equal ones."""
+    """Index of the best mean, the first of equal ones."""
     lead: float | None
     """How much better its mean is than the runner-up's, 0 or more; None if it is alone."""
     interval: tuple[float, float] | None
@@ -77,10 +77,10 @@ def compare(
             "least 1 of each"
         )
     sign = 1.0 if mode == "max" else -1.0
-    means_C = _means(configurations, np.ones((1, num_rows)))[0]
+    means_C = _compute_means(configurations, np.ones((1, num_rows)))[0]
     generator = np.random.default_rng(seed)
     blocks = [
-        _resampled(configurations, num_rows, min(BLOCK, num_resamples - first), generator)
+        _resample(configurations, num_rows, min(BLOCK, num_resamples - first), generator)
         for first in range(0, num_resamples, BLOCK)
     ]
     resampled_BC = np.concatenate(blocks)
@@ -94,7 +94,7 @@ def compare(
         interval = float(low), float(high)
     return Comparison(
         means=tuple(means_C.tolist()),
-        probabilities=tuple(_shares_of_best(sign * resampled_BC).tolist()),
+        probabilities=tuple(_count_best(sign * resampled_BC).tolist()),
         best=int(order[0]),
         lead=lead,
         interval=interval,
@@ -113,8 +113,12 @@ def macro_f1(answers: Sequence[str], targets: Sequence[str]) -> RunMetric:
     The mean is over the labels that the resample holds, as a target or as an answer.
     """
     labels = sorted({*answers, *targets})
-    answers_SL = np.array([[one == label for label in labels] for one in answers], dtype=float)
-    targets_SL = np.array([[one == label for label in labels] for one in targets], dtype=float)
+    answers_SL = np.array(
+        [[answer == label for label in labels] for answer in answers], dtype=float
+    )
+    targets_SL = np.array(
+        [[target == label for label in labels] for target in targets], dtype=float
+    )
     hits_SL, both_SL = answers_SL * targets_SL, answers_SL + targets_SL
 
     def metric(drawn_BS: Floats) -> Floats:
@@ -126,7 +130,7 @@ def macro_f1(answers: Sequence[str], targets: Sequence[str]) -> RunMetric:
     return metric
 
 
-def _resampled(
+def _resample(
     configurations: Sequence[Sequence[RunMetric]],
     num_rows: int,
     num_resamples: int,
@@ -138,24 +142,24 @@ def _resampled(
         generator.multinomial(max(1, len(own) - 1), np.full(len(own), 1 / len(own)), num_resamples)
         for own in configurations
     ]
-    return _means(configurations, drawn_BS.astype(np.float64), runs)
+    return _compute_means(configurations, drawn_BS.astype(np.float64), runs)
 
 
-def _means(
+def _compute_means(
     configurations: Sequence[Sequence[RunMetric]],
     drawn_BS: Floats,
     runs: Sequence[NDArray[np.int64]] | None = None,
 ) -> Floats:
     """Means (B, C) over runs; each counts as often as runs (B, R) of each configuration say."""
     columns = []
-    for place, own in enumerate(configurations):
+    for index, own in enumerate(configurations):
         values_BR = np.stack([metric(drawn_BS) for metric in own], axis=1)
-        weights_BR = np.ones_like(values_BR) if runs is None else runs[place]
+        weights_BR = np.ones_like(values_BR) if runs is None else runs[index]
         columns.append((values_BR * weights_BR).sum(axis=1) / weights_BR.sum(axis=1))
     return np.stack(columns, axis=1)
 
 
-def _shares_of_best(gains_BC: Floats) -> Floats:
+def _count_best(gains_BC: Floats) -> Floats:
     """Share of the rows in which each column is the largest (C,)."""
     is_best_BC = gains_BC == gains_BC.max(axis=1, keepdims=True)
     shares: Floats = (is_best_BC / is_best_BC.sum(axis=1, keepdims=True)).mean(axis=0)

@@ -109,7 +109,7 @@ def score_on_test(
                 runs = {tested_id: logged[tested_id] for tested_id in winner.tested}
                 return Outcome(winner=winner, scores=event["scores"], runs=runs)
     results = score(winner.tested)
-    predictions.keep(paths, preflight.splits, config.settings, results)
+    predictions.save(paths, preflight.splits, config.settings, results)
     metrics = {name: result.metrics for name, result in results.items()}
     runs = {tested_id: metrics.pop(tested_id) for tested_id in winner.tested}
     validation = dict(winner.run.reports[-1].metrics)

@@ -1,6 +1,6 @@
 """What the tuned model and the untuned base said to each test row, as files of the run.
 
-They are kept before the log says that test was looked at, so a sweep whose process ends in between
+They are saved before the log says that test was looked at, so a sweep whose process ends in between
 has them at its resume. What a model wrote is only ever data here: a string in JSON.
 """
 
@@ -38,7 +38,7 @@ class Prediction:
     base_scores: dict[str, float]
 
 
-def keep(
+def save(
     paths: RunPaths, splits: Splits, settings: TrainingSettings, scores: Mapping[str, EvalResult]
 ) -> None:
     """Writes what each model said, a folder a model.
@@ -65,7 +65,7 @@ def keep(
         ) from None
 
 
-def predictions(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
+def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
     """Each test row with its answers, in the order in which rows are scored.
 
     [] where none were kept, as in a run of an older version, or where they are damaged or of
@@ -73,7 +73,7 @@ def predictions(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Predict
 
     Args:
         rows: the test split, in any order.
-        name: of the tuned adapter, as keep was told.
+        name: of the tuned adapter, as save was told.
     """
     try:
         tuned, base = (read_answers(paths.answers / folder) for folder in (name, TEST_BASE))
@@ -88,30 +88,32 @@ def predictions(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Predict
             id=row.id,
             prompt=row.prompt,
             target=row.target,
-            prediction=tuned.answers[place],
-            base_prediction=base.answers[place],
-            scores=_scores(tuned, place),
-            base_scores=_scores(base, place),
+            prediction=tuned.answers[index],
+            base_prediction=base.answers[index],
+            scores=_select_scores(tuned, index),
+            base_scores=_select_scores(base, index),
         )
-        for place, row in enumerate(ordered)
+        for index, row in enumerate(ordered)
     ]
 
 
-def confusion_of(found: Sequence[Prediction], splits: Splits) -> Confusion | None:
+def count_confusions(predictions: Sequence[Prediction], splits: Splits) -> Confusion | None:
     """The winner's confusion matrix on test; None of texts, or without predictions."""
-    if splits.scoring.kind != "classify" or not found:
+    if splits.scoring.kind != "classify" or not predictions:
         return None
     return confusion(
-        [one.prediction for one in found], [one.target for one in found], splits.scoring.labels
+        [row.prediction for row in predictions],
+        [row.target for row in predictions],
+        splits.scoring.labels,
     )
 
 
-def files_of(found: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
+def make_files(predictions: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
     """Names and contents of the files for best/."""
     files = {}
-    if found:
+    if predictions:
         files[PREDICTIONS_FILE] = "".join(
-            json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found
+            json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in predictions
         )
     if table is not None:
         files[CONFUSION_CSV] = table.as_csv()
@@ -141,5 +143,5 @@ def read(best: Path) -> list[Prediction]:
         ) from None
 
 
-def _scores(answers: SavedAnswers, place: int) -> dict[str, float]:
-    return {name: values[place] for name, values in answers.row_scores.items()}
+def _select_scores(answers: SavedAnswers, index: int) -> dict[str, float]:
+    return {name: values[index] for name, values in answers.row_scores.items()}

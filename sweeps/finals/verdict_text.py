@@ -3,43 +3,46 @@
 from sweeps.finals.verdict import Finalist, Verdict
 
 
-def sentences(verdict: Verdict) -> list[str]:
+def write_sentences(verdict: Verdict) -> list[str]:
     """The winner, its lead and how sure that is, which adapter is kept, and what went amiss."""
     winner, best_run = verdict.winner, verdict.best_run
     if winner is None or best_run is None:
-        return ["no run of the finals reached the end: the best trial of the search stands",
-                *verdict.notes]  # fmt: skip
+        return [
+            "no run of the finals reached the end: the best trial of the search stands",
+            *verdict.notes,
+        ]
     name, num = verdict.metric.name, len(winner.completed)
     seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
-    told = [f"winner of the finals: {winner.trial_id}, {name} {_spread(winner)} over {seeds}"]
+    spread = f"{name} {_format_spread(winner)} over {seeds}"
+    lines = [f"winner of the finals: {winner.trial_id}, {spread}"]
     if verdict.lead is not None:
-        told.append(_lead(verdict, verdict.finalists[1]))
-    told.append(
+        lines.append(_describe_lead(verdict, verdict.finalists[1]))
+    lines.append(
         f"best/ holds {best_run.trial_id}, the best of the winner's seeds on validation "
         f"({name} {best_run.value(verdict.metric):.2f}, seed {best_run.seed})"
     )
-    return [*told, *(f"note: {note}" for note in verdict.notes)]
+    return [*lines, *(f"note: {note}" for note in verdict.notes)]
 
 
-def table(verdict: Verdict) -> list[dict[str, str]]:
+def make_table(verdict: Verdict) -> list[dict[str, str]]:
     """A row a finalist, best first."""
     return [
         {
-            "finalist": one.trial_id,
-            "seeds": str(len(one.completed)),
-            f"mean {verdict.metric.name}": _number(one.mean),
-            "+-": _number(one.deviation),
-            "P(best)": "" if one.probability_best is None else f"{one.probability_best:.2f}",
-            "lora_rank": str(one.params.lora_rank),
-            "lora_alpha": f"{one.params.lora_alpha:g}",
-            "lora_dropout": f"{one.params.lora_dropout:g}",
-            "learning_rate": f"{one.params.learning_rate:.2e}",
+            "finalist": finalist.trial_id,
+            "seeds": str(len(finalist.completed)),
+            f"mean {verdict.metric.name}": _format(finalist.mean),
+            "+-": _format(finalist.deviation),
+            "P(best)": _format(finalist.probability_best),
+            "lora_rank": str(finalist.params.lora_rank),
+            "lora_alpha": f"{finalist.params.lora_alpha:g}",
+            "lora_dropout": f"{finalist.params.lora_dropout:g}",
+            "learning_rate": f"{finalist.params.learning_rate:.2e}",
         }
-        for one in verdict.finalists
+        for finalist in verdict.finalists
     ]
 
 
-def _lead(verdict: Verdict, second: Finalist) -> str:
+def _describe_lead(verdict: Verdict, second: Finalist) -> str:
     line = f"it leads {second.trial_id} by {verdict.lead:.2f}"
     if verdict.interval is None:
         return line
@@ -54,9 +57,10 @@ def _lead(verdict: Verdict, second: Finalist) -> str:
     return line if low > 0 else f"{line}: the lead may be chance"
 
 
-def _spread(one: Finalist) -> str:
-    return _number(one.mean) + (f" +- {one.deviation:.2f}" if one.deviation is not None else "")
+def _format_spread(finalist: Finalist) -> str:
+    deviation = "" if finalist.deviation is None else f" +- {finalist.deviation:.2f}"
+    return f"{_format(finalist.mean)}{deviation}"
 
 
-def _number(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"

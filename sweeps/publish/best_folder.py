@@ -40,8 +40,8 @@ def write_best(
         Which labels the winner took for which; None of texts.
     """
     run, metric, splits = outcome.winner.run, preflight.task.metric, preflight.splits
-    answered = predictions.predictions(paths, splits.test, run.trial_id)
-    confusion = predictions.confusion_of(answered, splits)
+    answered = predictions.load(paths, splits.test, run.trial_id)
+    confusion = predictions.count_confusions(answered, splits)
     rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     facts = CardFacts(
         base_model=config.model,
@@ -64,7 +64,7 @@ def write_best(
         command=sweep_command(config),
     )
     adapter = outcome.winner.tested[run.trial_id]
-    more_files = predictions.files_of(answered, confusion)
+    more_files = predictions.make_files(answered, confusion)
     write_best_folder(paths.best, adapter, facts, config.model, more_files)
     return confusion
 

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
-from sweeps.finals.verdict_text import sentences, table
+from sweeps.finals.verdict_text import make_table, write_sentences
 from sweeps.publish.usage_code import is_hub_id, usage_code
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 from trainables.metrics.classification import Confusion
@@ -197,8 +197,8 @@ def _finals(verdict: Verdict | None) -> list[str]:
     """How the finals ended, and their table."""
     if verdict is None:
         return []
-    rows = table(verdict)
-    told = "\n".join(f"- {_text(line)}" for line in sentences(verdict))
+    rows = make_table(verdict)
+    told = "\n".join(f"- {_text(line)}" for line in write_sentences(verdict))
     return [told, _table(tuple(rows[0]), [tuple(row.values()) for row in rows])]
 
 

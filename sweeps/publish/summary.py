@@ -12,12 +12,12 @@ from sweeps.config import SweepConfig
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.predictions import CONFUSION_CSV, PREDICTIONS_FILE
 from sweeps.finals.verdict import Verdict
-from sweeps.finals.verdict_text import sentences
-from sweeps.finals.verdict_text import table as finals_rows
+from sweeps.finals.verdict_text import make_table as make_finals_table
+from sweeps.finals.verdict_text import write_sentences
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.search.study import without_password
+from sweeps.search.study import hide_password
 from trainables.config import Metric
 from trainables.metrics.classification import Confusion
 from trainables.packing.service.ledger import Ledger
@@ -59,7 +59,7 @@ def describe(
         f"trials:  {paths.trials_csv}",
         *([f"answers: {said}"] if said.is_file() else []),
         *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
-        f"study:   optuna-dashboard {without_password(storage)}",
+        f"study:   optuna-dashboard {hide_password(storage)}",
         f"publish: python -m sweeps.export {paths.folder} --to hub:USER/NAME",
     ]
     return "\n".join(lines)
@@ -107,13 +107,13 @@ def _finals(verdict: Verdict | None) -> list[str]:
     """The finalists, the winner and how sure it is."""
     if verdict is None:
         return []
-    rows = finals_rows(verdict)
+    rows = make_finals_table(verdict)
     table = Table(title="finals: means over seeds, on validation")
     for name in rows[0]:
         table.add_column(name)
     for row in rows:
         table.add_row(*row.values())
-    return [_rendered(table), *sentences(verdict)]
+    return [_rendered(table), *write_sentences(verdict)]
 
 
 def _scores_table(outcome: Outcome) -> Table:

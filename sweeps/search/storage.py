@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sweeps.search.study import without_password
+from sweeps.search.study import hide_password
 from trainables.errors import SweepAborted
 
 TIMEOUT_S = 5
@@ -20,7 +20,7 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
     from sqlalchemy import create_engine, exc, inspect, make_url, text  # only for a storage's URL
     from sqlalchemy.pool import NullPool
 
-    shown = without_password(url)
+    shown = hide_password(url)
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and not _has_file(parsed.database or ""):

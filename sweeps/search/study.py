@@ -30,12 +30,12 @@ _STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
 
 
 @contextmanager
-def _storage_needed() -> Iterator[None]:
+def _abort_without_storage() -> Iterator[None]:
     try:
         yield
     except _STORAGE_ERRORS as refused:
         raise SweepAborted(
-            f"the study storage failed: {_cause(refused)}",
+            f"the study storage failed: {_first_line_of(refused)}",
             f"wait until it answers again, {RESUME}",
         ) from refused
 
@@ -66,15 +66,15 @@ class Search:
         self._study = study
         self._space = space
         self._seed = seed
-        self._sampler_of: SamplerMaker = (
-            partial(sampler_of, sampler, num_startup_trials=num_startup_trials)
+        self._make_sampler: SamplerMaker = (
+            partial(make_sampler, sampler, num_startup_trials=num_startup_trials)
             if isinstance(sampler, str)
             else sampler
         )
         self._trials: dict[int, optuna.Trial] = {}
         self._steps: dict[int, set[int]] = {}
 
-    @_storage_needed()
+    @_abort_without_storage()
     def propose(self) -> tuple[int, Hyperparameters]:
         """The next trial's number and its point: start points first, then drawn ones."""
         states = (TrialState.RUNNING, *_STATES.values())
@@ -82,18 +82,21 @@ class Search:
         trial = self._study.ask()
         return trial.number, self._suggest(trial)
 
-    @_storage_needed()
+    @_abort_without_storage()
     def adopt(self, number: int) -> Hyperparameters:
         """Goes on with a trial that an earlier process left running; a half-drawn point is drawn.
 
         Raises:
             SweepAborted: the study has no such trial, so it is not this sweep's.
         """
-        frozen = self._frozen(number)
+        frozen = self._find(number)
         self._seed_sampler(number)
+        # Optuna only makes a Trial in ask() and has no public way to go on with one that another
+        # process began. Its id is a private field, so pyproject.toml bounds Optuna's version, and
+        # test_half_drawn_trials_of_a_killed_process_are_completed fails if the field changes.
         return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
 
-    @_storage_needed()
+    @_abort_without_storage()
     def running(self) -> list[int]:
         """Numbers of the trials that have begun and not ended, ascending."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -105,21 +108,21 @@ class Search:
         Raises:
             SweepAborted: it does not, so it is not the study that the sweep began with.
         """
-        self._frozen(number)
+        self._find(number)
 
-    @_storage_needed()
+    @_abort_without_storage()
     def report(self, number: int, step: int, value: float) -> None:
         """Records the value that a trial reached at a step; the same step twice counts once."""
         if number not in self._steps:  # one question a trial, not one a report
-            self._steps[number] = set(self._frozen(number).intermediate_values)
+            self._steps[number] = set(self._find(number).intermediate_values)
         if step not in self._steps[number]:
             self._trials[number].report(value, step)
             self._steps[number].add(step)
 
-    @_storage_needed()
+    @_abort_without_storage()
     def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
         """Ends a trial; a trial that has ended already stays as it is."""
-        if self._frozen(number).state.is_finished():
+        if self._find(number).state.is_finished():
             return
         if reason:
             self._trials[number].set_user_attr("reason", reason)
@@ -130,6 +133,16 @@ class Search:
             skip_if_finished=True,
         )
 
+    def catch_up(
+        self, number: int, values: Mapping[int, float], status: Status | None, reason: str
+    ) -> None:
+        """Tells the study what the event log knows of a trial, and the study may not."""
+        for step, value in sorted(values.items()):
+            self.report(number, step, value)
+        if status is not None:
+            last = values[max(values)] if values else None
+            self.finish(number, status, last, reason)
+
     def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
         self._trials[trial.number] = trial
         params = Hyperparameters(**self._space.suggest(trial))  # type: ignore[arg-type]
@@ -138,9 +151,9 @@ class Search:
 
     def _seed_sampler(self, number: int) -> None:
         (seed,) = np.random.SeedSequence([self._seed, number]).generate_state(1)
-        self._study.sampler = self._sampler_of(int(seed))
+        self._study.sampler = self._make_sampler(int(seed))
 
-    def _frozen(self, number: int) -> FrozenTrial:
+    def _find(self, number: int) -> FrozenTrial:
         trials = self._study.get_trials(deepcopy=False)
         if number >= len(trials):
             raise SweepAborted(
@@ -161,7 +174,7 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
         SweepAborted: the storage cannot be reached, or holds a study of this name already.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = without_password(storage)
+    shown = hide_password(storage)
     try:
         study = optuna.create_study(
             storage=storage,
@@ -176,7 +189,7 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
         ) from None
     except (*_STORAGE_ERRORS, ImportError, ValueError, OSError) as refused:
         raise SweepAborted(
-            f"the study storage {shown} cannot be used: {_cause(refused)}",
+            f"the study storage {shown} cannot be used: {_first_line_of(refused)}",
             "check the URL, that the server runs, and that its driver is installed "
             "(PostgreSQL: pip install '.[postgresql]')",
         ) from None
@@ -185,7 +198,7 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
     return study
 
 
-def sampler_of(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:
+def make_sampler(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:
     """The sampler of one draw. Whatever Optuna's defaults become, everything that matters is said.
 
     "tpe" and "gp" learn from every report, also of trials that were stopped or still run. "tpe"
@@ -225,18 +238,7 @@ def enqueue(study: optuna.Study, points: Sequence[Point], num_trials: int) -> No
         study.enqueue_trial(dict(point), skip_if_exists=True)
 
 
-def catch_up(
-    search: Search, number: int, values: Mapping[int, float], status: Status | None, reason: str
-) -> None:
-    """Tells the study what the event log knows of an adopted trial and the study may not."""
-    for step, value in sorted(values.items()):
-        search.report(number, step, value)
-    if status is not None:
-        last = values[max(values)] if values else None
-        search.finish(number, status, last, reason)
-
-
-def without_password(url: str) -> str:
+def hide_password(url: str) -> str:
     """The storage URL as it may be shown."""
     try:
         return make_url(url).difference_update_query(["password"]).render_as_string()
@@ -244,6 +246,6 @@ def without_password(url: str) -> str:
         return url.rpartition("@")[2].partition("?")[0]
 
 
-def _cause(refused: Exception) -> str:
+def _first_line_of(refused: Exception) -> str:
     text = str(refused.__cause__ or refused).splitlines()
     return text[0] if text else type(refused).__name__

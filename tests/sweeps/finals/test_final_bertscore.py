@@ -57,7 +57,7 @@ def paths(tmp_path: Path, config: SweepConfig) -> RunPaths:
         "test_base": ("",) * 4,
         "t0001": tuple(row.target for row in fixed_slice(ROWS, len(ROWS))),
     }
-    predictions.keep(
+    predictions.save(
         found, SPLITS, config.settings,
         {name: EvalResult(metrics={}, answers=said) for name, said in answers.items()},
     )  # fmt: skip

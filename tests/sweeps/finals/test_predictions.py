@@ -48,7 +48,7 @@ def kept(
     paths = RunPaths(folder)
     validation = ["", "", ""]
     found = {"validation_base": validation, "test_base": base, "t0003": tuned}
-    predictions.keep(
+    predictions.save(
         paths, splits_of(TEST), settings, {name: scored(said) for name, said in found.items()}
     )
     return paths
@@ -61,7 +61,7 @@ def test_each_row_has_its_own_answers_and_scores(
     assert order != list(TEST)
     tuned, base = ([f"{who} {row.id}" for row in order] for who in ("tuned", "base"))
     paths = kept(tmp_path, settings, tuned, base)
-    found = predictions.predictions(paths, TEST, "t0003")
+    found = predictions.load(paths, TEST, "t0003")
     assert sorted(one.id for one in found) == sorted(row.id for row in TEST)
     for place, one in enumerate(found):
         assert (one.prompt, one.target) == (f"chat {one.id}", f"sum {one.id}")
@@ -77,22 +77,24 @@ def test_what_a_model_wrote_comes_back_as_it_was_whatever_it_is(
     said[0] = HOSTILE
     best = tmp_path_factory.mktemp("best")
     paths = kept(best, replace(samsum(True), eval_rows=3).settings, said, said[::-1])
-    rows = predictions.predictions(paths, TEST, "t0003")
+    rows = predictions.load(paths, TEST, "t0003")
     assert [one.prediction for one in rows] == said
     assert [one.base_prediction for one in rows] == said[::-1]
     (best / predictions.PREDICTIONS_FILE).write_text(
-        predictions.files_of(rows, None)[predictions.PREDICTIONS_FILE], encoding="utf-8", newline=""
+        predictions.make_files(rows, None)[predictions.PREDICTIONS_FILE],
+        encoding="utf-8",
+        newline="",
     )
     assert predictions.read(best) == rows
 
 
 def test_answers_of_other_rows_are_not_taken(settings: TrainingSettings, tmp_path: Path) -> None:
     paths = kept(tmp_path, settings, ["a"] * 7, ["b"] * 7)
-    assert predictions.predictions(paths, TEST, "t0004") == []
-    assert predictions.predictions(paths, TEST[:6], "t0003") == []
+    assert predictions.load(paths, TEST, "t0004") == []
+    assert predictions.load(paths, TEST[:6], "t0003") == []
     renamed = [*TEST[:6], replace(TEST[6], id="new")]
-    assert predictions.predictions(paths, renamed, "t0003") == []
-    assert len(predictions.predictions(paths, TEST, "t0003")) == 7
+    assert predictions.load(paths, renamed, "t0003") == []
+    assert len(predictions.load(paths, TEST, "t0003")) == 7
 
 
 def test_confusion_matrix_is_of_the_tuned_model_in_the_order_of_the_labels(
@@ -105,12 +107,12 @@ def test_confusion_matrix_is_of_the_tuned_model_in_the_order_of_the_labels(
     splits = splits_of(rows, Scoring(kind="classify", labels=labels))
     tuned = [row.target if row.id != "4" else "maybe" for row in order]
     found = {"test_base": scored(["no"] * 7), "t0003": scored(tuned)}
-    predictions.keep(paths, splits, table(True).settings, found)
-    said = predictions.predictions(paths, rows, "t0003")
-    matrix = predictions.confusion_of(said, splits)
+    predictions.save(paths, splits, table(True).settings, found)
+    said = predictions.load(paths, rows, "t0003")
+    matrix = predictions.count_confusions(said, splits)
     assert matrix is not None and matrix.labels == labels
     assert matrix.counts == ((3, 0, 1), (0, 3, 0), (0, 0, 0))
-    files = predictions.files_of(said, matrix)
+    files = predictions.make_files(said, matrix)
     assert set(files) == {"test_predictions.jsonl", "confusion.csv"}
     assert "yes,3,0,1" in files["confusion.csv"]
 
@@ -119,12 +121,12 @@ def test_texts_have_no_confusion_matrix_and_no_answers_no_file(
     settings: TrainingSettings, tmp_path: Path
 ) -> None:
     paths = kept(tmp_path, settings, ["a"] * 7, ["b"] * 7)
-    found = predictions.predictions(paths, TEST, "t0003")
-    assert predictions.confusion_of(found, splits_of(TEST)) is None
-    assert set(predictions.files_of(found, None)) == {"test_predictions.jsonl"}
+    found = predictions.load(paths, TEST, "t0003")
+    assert predictions.count_confusions(found, splits_of(TEST)) is None
+    assert set(predictions.make_files(found, None)) == {"test_predictions.jsonl"}
     labelled = splits_of(TEST, Scoring(kind="classify", labels=("a",)))
-    assert predictions.confusion_of([], labelled) is None
-    assert predictions.files_of([], None) == {}
+    assert predictions.count_confusions([], labelled) is None
+    assert predictions.make_files([], None) == {}
 
 
 def test_full_disk_is_told(settings: TrainingSettings, tmp_path: Path) -> None:
@@ -145,8 +147,8 @@ def test_missing_or_damaged_file_is_told(tmp_path: Path, content: str | None) ->
 
 def test_file_is_one_json_object_a_row(settings: TrainingSettings, tmp_path: Path) -> None:
     paths = kept(tmp_path, settings, [HOSTILE] * 7, ["b"] * 7)
-    found = predictions.predictions(paths, TEST, "t0003")
-    text = predictions.files_of(found, None)[predictions.PREDICTIONS_FILE]
+    found = predictions.load(paths, TEST, "t0003")
+    text = predictions.make_files(found, None)[predictions.PREDICTIONS_FILE]
     lines = text.split("\n")
     assert len(lines) == 8 and lines[-1] == ""
     for line in lines[:-1]:

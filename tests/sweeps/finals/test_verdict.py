@@ -13,7 +13,7 @@ from sweeps.finals.bootstrap import compare, mean_of_rows
 from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose_finals
 from sweeps.finals.verdict import Verdict, decide, make_columns, write
-from sweeps.finals.verdict_text import sentences, table
+from sweeps.finals.verdict_text import make_table, write_sentences
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import write_csv
@@ -198,21 +198,21 @@ def test_trials_csv_shows_the_finalists_means(folder: Path) -> None:
 
 def test_words_name_winner_lead_interval_probability_and_adapter(folder: Path) -> None:
     found = verdict_of(folder)
-    told = "\n".join(sentences(found))
+    told = "\n".join(write_sentences(found))
     assert "winner of the finals: t0001, rougeLsum 32.50 +- 0.71 over 2 fresh seeds" in told
     assert found.interval is not None
     low, high = found.interval
     assert f"it leads t0000 by 0.50 (95% interval {low:.2f} to {high:.2f}; 20 validation" in told
     assert low < 0 and "the lead may be chance" in told
     assert "best/ holds f0001s2" in told
-    first, second = table(found)
+    first, second = make_table(found)
     assert (first["finalist"], first["mean rougeLsum"], first["+-"]) == ("t0001", "32.50", "0.71")
     assert float(first["P(best)"]) + float(second["P(best)"]) == pytest.approx(1.0)
 
 
 def test_lead_beyond_chance_is_not_called_chance(folder: Path) -> None:
     found = replace(verdict_of(folder), interval=(0.2, 0.9))
-    assert "chance" not in "\n".join(sentences(found))
+    assert "chance" not in "\n".join(write_sentences(found))
 
 
 def test_winner_of_the_finals_is_kept_and_tested_with_its_other_seeds(folder: Path) -> None:

@@ -24,11 +24,10 @@ from search_spaces.lora import LoraSpace, Point, hyperparameters
 from sweeps.cost import plan
 from sweeps.search.study import (
     Search,
-    catch_up,
     enqueue,
+    hide_password,
     num_startup_trials,
     open_study,
-    without_password,
 )
 from tests.sweeps.invented_sweep import LOSS, METRIC, SPACE, make_config, point
 from trainables.config import Hyperparameters
@@ -236,7 +235,7 @@ def test_catching_up_twice_changes_nothing(storage: str, name: str) -> None:
         for number in search.running():
             search.adopt(number)
         for number, values, status, reason in stories:
-            catch_up(search, number, values, status, reason)
+            search.catch_up(number, values, status, reason)
         seen.append(trials_of(storage, name))
     assert seen[0] == seen[1]
     assert [t.state.name for t in seen[0]] == ["PRUNED", "FAIL", "RUNNING"]
@@ -367,7 +366,7 @@ def test_file_that_is_no_database_aborts(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+    assert hide_password(url) == shown
 
 
 @pytest.mark.parametrize(("num_trials", "expected"), [(100, 10), (32, 10), (12, 4), (1, 1)])
