@@ -15,12 +15,15 @@ COMMANDS = (
     "tiny_makers",
     "tiny_makers model",
     "torture",
+    "wikipedia_pt_builder",
 )
 
 
-def test_every_folder_is_a_command() -> None:
-    folders = {path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")}
-    assert folders == {command.split()[0] for command in COMMANDS}
+def test_every_folder_and_script_is_a_command() -> None:
+    here = Path(__file__).parent
+    names = {path.parent.name for path in here.glob("*/__init__.py")}
+    names |= {path.stem for path in here.glob("*.py") if not path.name.startswith("test_")}
+    assert names == {command.split()[0] for command in COMMANDS}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

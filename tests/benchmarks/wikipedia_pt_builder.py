@@ -98,7 +98,7 @@ class Build:
 def main(argv: Sequence[str] | None = None) -> int:
     """Builds the rows and prints what was counted; returns the process's exit code."""
     try:
-        args = tyro.cli(Build, args=argv)
+        args = tyro.cli(Build, prog="python -m tests.benchmarks.wikipedia_pt_builder", args=argv)
         for name, number in build(args).items():
             print(f"{name}: {number:,}")
     except SweepAborted as refused:

@@ -25,10 +25,10 @@ def test_solo_sweep_is_whole_and_has_the_curves_of_the_packed_one(
     finished: Finished, tmp_path: Path
 ) -> None:
     code, output = small_sweep.run(
-        tmp_path, "solo", *FLAGS, "--num-trials", "3", "--engine", "solo"
+        tmp_path, "solo", *FLAGS, "--num-trials", "2", "--engine", "solo"
     )
     assert code == 0, output
-    histories = small_sweep.check_whole(tmp_path / "solo", "solo", 3)
+    histories = small_sweep.check_whole(tmp_path / "solo", "solo", 2)
     packed = replay(small_sweep.events_of(finished.folder))
     without_dropout = [
         one.trial_id
@@ -39,7 +39,9 @@ def test_solo_sweep_is_whole_and_has_the_curves_of_the_packed_one(
     small_sweep.check_same_curves(histories, packed, without_dropout)
 
 
-def test_many_short_trials_give_every_slot_back(tmp_path: Path) -> None:
+def test_many_short_trials_give_every_slot_back_and_the_best_is_tested_although_the_pack_died(
+    tmp_path: Path,
+) -> None:
     flags = (*FLAGS, "--max-steps", "1", "--num-rungs", "1", "--num-trials", str(NUM_SHORT))
     process = small_sweep.start(tmp_path, "short", *flags, "--slots-per-gpu", "4")
     folder = tmp_path / "short"
@@ -47,11 +49,14 @@ def test_many_short_trials_give_every_slot_back(tmp_path: Path) -> None:
     began_s = time.monotonic()
     small_sweep.wait_for(folder, lambda events: count(events, "trial_ended") >= NUM_SHORT, process)
     took_s = time.monotonic() - began_s
+    (pack,) = small_sweep.pack_processes(process.pid)
+    pack.kill()
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
     small_sweep.check_whole(folder, "short", NUM_SHORT)
     num_rounds = (NUM_SHORT - count(events, "report")) / 4
     assert took_s < num_rounds * LEAK_S / 2
+    assert count(read_events(folder / "events.jsonl"), "final_scores") == 1
 
 
 def test_a_stopped_trial_leaves_its_pack_which_tests_the_best_one_in_the_end(
@@ -72,25 +77,14 @@ def test_a_stopped_trial_leaves_its_pack_which_tests_the_best_one_in_the_end(
     assert "pack on cpu: " in output
 
 
-def test_best_trial_is_tested_although_its_pack_died(tmp_path: Path) -> None:
-    process = small_sweep.start(tmp_path, "dies", *FLAGS, "--num-trials", "2")
-    folder = tmp_path / "dies"
-    small_sweep.wait_for(folder, lambda events: count(events, "report") >= 1, process)
-    (pack,) = small_sweep.pack_processes(process.pid)
-    small_sweep.wait_for(folder, lambda events: count(events, "trial_ended") >= 2, process)
-    pack.kill()
-    output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
-    assert process.returncode == 0, output
-    assert count(read_events(folder / "events.jsonl"), "final_scores") == 1
-
-
-@pytest.mark.parametrize("engine", ["packed", "solo"])
+@pytest.mark.parametrize(("engine", "num_trials"), [("packed", 2), ("solo", 1)])
 def test_trials_that_fail_before_their_first_report_keep_their_reason(
-    engine: str, tmp_path: Path
+    engine: str, num_trials: int, tmp_path: Path
 ) -> None:
-    flags = (*FLAGS, "--num-rungs", "1", "--learning-rates", "1e30", "1e31", "--num-trials", "2")
-    code, output = small_sweep.run(tmp_path, "failing", *flags, "--engine", engine)
+    flags = (*FLAGS, "--num-rungs", "1", "--learning-rates", "1e30", "1e31")
+    flags += ("--engine", engine, "--num-trials", str(num_trials))
+    code, output = small_sweep.run(tmp_path, "failing", *flags)
     assert code == 1, output
     histories = replay(small_sweep.events_of(tmp_path / "failing"))
-    assert [history.status for history in histories] == ["failed", "failed"]
+    assert [history.status for history in histories] == ["failed"] * num_trials
     assert all("non-finite" in history.reason for history in histories), output
