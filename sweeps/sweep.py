@@ -70,7 +70,7 @@ def run_sweep(
         parts = set_up(sweep, identity, allocation, events, histories, is_resumed=is_resumed)
         earlier = read_ledgers(paths.checkpoints)
         has_trials = not finalists.is_over(config, events, sweep.metric)
-        with pack_pool.running(
+        with pack_pool.run_packs(
             allocation, config.settings, paths.checkpoints, has_trials=has_trials,
             probed=probe_params(config),
         ) as actors:  # fmt: skip

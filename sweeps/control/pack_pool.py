@@ -24,18 +24,18 @@ from trainables.packing.sizing.throughput import Throughput, slowest
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
-ENDING_S = 60.0
+SHUTDOWN_TIMEOUT_S = 60.0
 """How long packs that end are waited for."""
 LOAD_TIMEOUT_S = 300.0
 """How long packs are waited for to load and to measure their throughput."""
-UP_S = 5.0
+UP_TIMEOUT_S = 5.0
 """How long packs are waited for that are to do the final test."""
-LEDGER_S = 5.0
+LEDGER_TIMEOUT_S = 5.0
 """How long packs are waited for when they are asked where their time went."""
 
 
 @contextlib.contextmanager
-def running(
+def run_packs(
     allocation: Allocation,
     settings: TrainingSettings,
     checkpoints: Path,
@@ -43,9 +43,9 @@ def running(
     has_trials: bool,
     probed: Sequence[Hyperparameters] = (),
 ) -> Iterator[list[ActorHandle]]:
-    """Packs on as many GPUs as allocation say, wherever the cluster has them; none for solo trials.
+    """Packs on as many GPUs as the allocation says, wherever the cluster has them.
 
-    None either where no trial is left to run.
+    None for solo trials, and none where no trial is left to run.
 
     Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
     the checkpoints' folder or holds the GPUs.
@@ -129,14 +129,14 @@ def _answered(
     return list(answered)
 
 
-def decide(actors: Sequence[ActorHandle], step: int, goes_on: Mapping[str, bool]) -> None:
-    """Tell which trials go on after their reports at a step; returns at once.
+def decide(actors: Sequence[ActorHandle], step: int, should_continue: Mapping[str, bool]) -> None:
+    """Tell which trials continue after their reports at a step; returns at once.
 
     Their processes would say so one by one; a stopped one only when it is handed the next trial,
     and its slot would train for nothing until then.
     """
     for actor in actors:
-        actor.decide.remote(step, goes_on)
+        actor.decide.remote(step, should_continue)
 
 
 def final_scores(
@@ -145,34 +145,36 @@ def final_scores(
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
 ) -> dict[str, EvalResult]:
-    """As trainables.final_test.score: by the packs that are up, else by one of them, else in a
-    process of its own."""
-    up = _up(actors)
+    """Scores as of trainables.final_test.score, by the packs that are up.
+
+    Where those together cannot, one of them does it, else a process of its own.
+    """
+    up = _find_up(actors)
     together = [up] if len(up) > 1 else []
-    for some in [*together, *([actor] for actor in up)]:
+    for testers in [*together, *([actor] for actor in up)]:
         try:
-            found = ray.get(_begin_tests(some, adapters))
+            parts = ray.get(_begin_tests(testers, adapters))
         except RayError as refused:
             logger.warning("a pack could not do the final test: %s", refused)
         else:
-            return {name: scored for part in found for name, scored in part.items()}
+            return {name: result for part in parts for name, result in part.items()}
     for actor in actors:  # they hold the GPUs
         ray.kill(actor)
     task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
-    made: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
-    return made
+    results: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
+    return results
 
 
 def _begin_tests(
-    actors: Sequence[ActorHandle], adapters: Mapping[str, Path]
+    testers: Sequence[ActorHandle], adapters: Mapping[str, Path]
 ) -> list[ray.ObjectRef[dict[str, EvalResult]]]:
     """The final test's parts: of several packs one scores the base, and the others share the
     adapters."""
-    first, *others = actors
+    first, *others = testers
     if not others:
         return [first.final_scores.remote(adapters, True)]
     names = list(adapters)
-    shares = [names[place :: len(others)] for place in range(len(others))]
+    shares = [names[index :: len(others)] for index in range(len(others))]
     return [
         first.final_scores.remote({}, True),
         *(
@@ -183,17 +185,17 @@ def _begin_tests(
     ]
 
 
-def _up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
+def _find_up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
     """The packs that have started, and live."""
     asked = ask_started(actors)
-    answered = _answered(asked, UP_S)
-    found = []
+    answered = _answered(asked, UP_TIMEOUT_S)
+    up = []
     for actor, answer in zip(actors, asked, strict=True):
         with contextlib.suppress(RayError):
             if answer in answered:
                 ray.get(answer)
-                found.append(actor)
-    return found
+                up.append(actor)
+    return up
 
 
 def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
@@ -204,7 +206,7 @@ def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
     with contextlib.suppress(RayError):
         asked = [actor.ledger.remote() for actor in actors]
         if asked:
-            ray.wait(asked, num_returns=len(asked), timeout=LEDGER_S)
+            ray.wait(asked, num_returns=len(asked), timeout=LEDGER_TIMEOUT_S)
     return read_ledgers(checkpoints)
 
 
@@ -217,8 +219,8 @@ def _score(
 
 
 def _wait_for_end(checkpoints: Path) -> None:
-    """Until no pack's process writes there, or ENDING_S have passed."""
-    deadline_s = time.monotonic() + ENDING_S
+    """Until no pack's process writes there, or SHUTDOWN_TIMEOUT_S have passed."""
+    deadline_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
     with (checkpoints / LOCK_NAME).open("w") as file:
         while time.monotonic() < deadline_s:
             try:
