@@ -1,7 +1,7 @@
 """A trial trained again by either engine, and how far its adapter lies from the first one."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,25 +59,16 @@ def train_packed(trial: TrialConfig, report: Callable[[TrialReport], None]) -> N
     alone.train(trial, report)
 
 
-def train_solo(trial: TrialConfig, report: Callable[[TrialReport], None]) -> None:
+def train_solo(
+    trial: TrialConfig,
+    report: Callable[[TrialReport], None],
+    *,
+    dropout_seed: int | None = None,
+) -> None:
     """Trains by TRL."""
     from trainables.solo import trainer  # loads torch
 
-    trainer.train(trial, report)
-
-
-def solo_with_dropout_seed(seed: int) -> Train:
-    """Training by TRL in which dropout has another seed; row order and first weights stay.
-
-    Those two come from settings.seed. Trainer seeds torch's generator once more when it is made,
-    with its arguments' seed, and after that dropout alone draws from it.
-    """
-
-    def train(trial: TrialConfig, report: Callable[[TrialReport], None]) -> None:
-        with _trainer_seed(seed):
-            train_solo(trial, report)
-
-    return train
+    trainer.train(trial, report, dropout_seed=dropout_seed)
 
 
 def adapter_distance(one: Path, other: Path) -> AdapterDistance:
@@ -101,22 +92,3 @@ def _relative_norm(gap: np.ndarray, reference: np.ndarray) -> float:
     """Zero for equal matrices, also where the reference is zero, as lora_B is at the start."""
     size = float(np.linalg.norm(gap))
     return size and float(np.divide(size, np.linalg.norm(reference.astype(np.float64))))
-
-
-@contextmanager
-def _trainer_seed(seed: int) -> Iterator[None]:
-    """Every Trainer that solo makes meanwhile has this seed."""
-    from trainables.solo import trainer  # loads torch
-
-    arguments = trainer.training_arguments
-
-    def seeded(trial: TrialConfig, micro_batch_size: int) -> object:
-        made = arguments(trial, micro_batch_size)
-        made.seed = seed
-        return made
-
-    vars(trainer)["training_arguments"] = seeded
-    try:
-        yield
-    finally:
-        vars(trainer)["training_arguments"] = arguments

@@ -1,6 +1,7 @@
 """A trial trained again is the trial, only dropout follows its seed, and distances are exact."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,10 @@ from trainables.compare_engines import (
     Train,
     adapter_distance,
     reports_until,
-    solo_with_dropout_seed,
     train_packed,
     train_solo,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialReport
-from trainables.solo import trainer
 
 ZERO = np.zeros((2, 2), np.float32)
 
@@ -44,27 +43,19 @@ def test_seed_moves_dropout_and_nothing_else(
 ) -> None:
     without = dataclasses.replace(params, lora_dropout=0.0)
     own, other = settings.seed, settings.seed + 1
-    found = {
+    reports = {
         (name, seed): reports_until(
-            solo_with_dropout_seed(seed), trial_of("t", p, settings, tmp_path / f"{name}{seed}"), 4
+            partial(train_solo, dropout_seed=seed),
+            trial_of("t", p, settings, tmp_path / f"{name}{seed}"),
+            4,
         )
         for name, p in (("dropout", params), ("none", without))
         for seed in (own, other)
     }
     plain = reports_until(train_solo, trial_of("t", params, settings, tmp_path / "plain"), 4)
-    assert losses(found["none", own]) == losses(found["none", other])
-    assert losses(found["dropout", own]) == losses(plain)
-    assert losses(found["dropout", other]) != losses(plain)
-
-
-def test_trainer_has_its_own_seed_again_afterwards(
-    params: Hyperparameters, settings: TrainingSettings, tmp_path: Path
-) -> None:
-    arguments = trainer.training_arguments
-    trial = trial_of("t", params, settings, tmp_path)
-    reports_until(solo_with_dropout_seed(99), trial, 2)
-    assert trainer.training_arguments is arguments
-    assert trainer.training_arguments(trial, 1).seed == settings.seed
+    assert losses(reports["none", own]) == losses(reports["none", other])
+    assert losses(reports["dropout", own]) == losses(plain)
+    assert losses(reports["dropout", other]) != losses(plain)
 
 
 @pytest.mark.parametrize("train", [train_solo, train_packed])

@@ -30,7 +30,12 @@ from trainables.solo.evaluate import evaluate
 from trainables.solo.rung_callback import RungReportCallback
 
 
-def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
+def train(
+    config: TrialConfig,
+    report: Callable[[TrialReport], None],
+    *,
+    dropout_seed: int | None = None,
+) -> None:
     """Train one trial to its end, reporting at every rung.
 
     A trial that has a checkpoint goes on from it: its last report is sent again, and the losses
@@ -39,6 +44,9 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     When the GPU runs out of memory the micro-batch is halved and training goes on from the last
     checkpoint; the effective batch stays.
 
+    Args:
+        dropout_seed: another seed for dropout alone; row order and first weights stay.
+
     Raises:
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
     """
@@ -46,7 +54,7 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     if found is not None:
         report(found)
     with_less_memory(
-        lambda micro_batch_size: _attempt(config, micro_batch_size, report),
+        lambda micro_batch_size: _attempt(config, micro_batch_size, report, dropout_seed),
         config.settings.micro_batch_size,
     )
     prune_to_adapter(config.folder)
@@ -59,7 +67,10 @@ def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> Pe
 
 
 def _attempt(
-    config: TrialConfig, micro_batch_size: int, report: Callable[[TrialReport], None]
+    config: TrialConfig,
+    micro_batch_size: int,
+    report: Callable[[TrialReport], None],
+    dropout_seed: int | None,
 ) -> None:
     """Train from the last checkpoint, or from the start, to the end."""
     started_s = time.perf_counter()
@@ -98,7 +109,7 @@ def _attempt(
     with _float32_kept(model):
         trainer = SFTTrainer(
             model=model,
-            args=training_arguments(config, micro_batch_size),
+            args=training_arguments(config, micro_batch_size, dropout_seed),
             train_dataset=batches.dataset(),
             processing_class=tokenizer,
             callbacks=[rungs],
@@ -113,7 +124,9 @@ def _with_smaller_evaluation(settings: TrainingSettings, micro_batch_size: int) 
     return dataclasses.replace(settings, eval_batch_size=max(1, shrunk))
 
 
-def training_arguments(config: TrialConfig, micro_batch_size: int) -> SFTConfig:
+def training_arguments(
+    config: TrialConfig, micro_batch_size: int, dropout_seed: int | None = None
+) -> SFTConfig:
     """TRL's arguments of a trial."""
     settings = config.settings
     # gradient_checkpointing has a new name in transformers 5.23, which 5.17 does not know
@@ -132,7 +145,9 @@ def training_arguments(config: TrialConfig, micro_batch_size: int) -> SFTConfig:
         bf16=settings.compute_dtype == "bfloat16",
         use_cpu=device().type == "cpu",
         gradient_checkpointing=False,
-        seed=settings.seed,
+        # Trainer seeds torch's generator with it when it is made, after the adapter has its first
+        # weights; the row order is the batches' own. So dropout alone draws from this seed.
+        seed=settings.seed if dropout_seed is None else dropout_seed,
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

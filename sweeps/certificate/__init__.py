@@ -1,1 +1,0 @@
-"""Certificates: how far a packed trial lies from the same trial trained alone."""
