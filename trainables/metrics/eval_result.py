@@ -26,7 +26,7 @@ class SavedAnswers:
     """The answers of one evaluation as they were kept: enough to score any resample of the rows."""
 
     ids: tuple[str, ...]
-    """Of the rows, in the order in which they were scored."""
+    """Ids of the rows, in the order in which they were scored."""
     targets: tuple[str, ...]
     answers: tuple[str, ...]
     row_scores: dict[str, tuple[float, ...]]
@@ -47,7 +47,7 @@ def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None
 
 
 def read_answers(folder: Path) -> SavedAnswers:
-    """What write_answers kept.
+    """Read what write_answers wrote.
 
     Raises:
         OSError: there is no such file.

@@ -27,7 +27,7 @@ def rouge_rows(
 
     References that were scored lately in this process are not prepared again.
     """
-    return _prepared(tuple(references), language).rows(predictions)
+    return _prepare_references(tuple(references), language).rows(predictions)
 
 
 class References:
@@ -44,14 +44,16 @@ class References:
             ValueError: there are more or fewer predictions than references.
         """
         pairs = zip(self._references, predictions, strict=True)
-        return [reference.score(_words(text, self._language)) for reference, text in pairs]
+        return [
+            reference.score(_words_by_sentence(text, self._language)) for reference, text in pairs
+        ]
 
 
 class _Reference:
     """What the scores need of one target."""
 
     def __init__(self, text: str, language: Language) -> None:
-        parts = _words(text, language)
+        parts = _words_by_sentence(text, language)
         self.sentences = [(masks_of(part), len(part)) for part in parts]
         flat = [word for part in parts for word in part]
         self.num_words = len(flat)
@@ -92,9 +94,9 @@ class _Reference:
 
 
 @lru_cache(maxsize=4)
-def _prepared(texts: tuple[str, ...], language: Language) -> References:
+def _prepare_references(texts: tuple[str, ...], language: Language) -> References:
     return References(texts, language)
 
 
-def _words(text: str, language: Language) -> list[list[str]]:
+def _words_by_sentence(text: str, language: Language) -> list[list[str]]:
     return [words_of(sentence, language) for sentence in sentences_of(text, language)]

@@ -117,7 +117,7 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
 
 
 def _has_sliding_attention(config: Mapping[str, Any]) -> bool:
-    """As transformers' Qwen2Config and Qwen3Config fill layer_types where it is not given."""
+    """Whether any layer slides; fills a missing layer_types as transformers' configs do."""
     layer_types = config.get("layer_types")
     if layer_types is not None:
         return set(layer_types) != {"full_attention"}

@@ -150,9 +150,13 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
             answer_s += answered_s - tokenised_s
             rouge_s += time.perf_counter() - answered_s
     return Timing(
-        num_adapters=args.solo_adapters, tokenise_s=tokenise_s, answer_s=answer_s,
-        rouge_s=rouge_s, peak_gib=peak_gib(), new_tokens=sum(map(len, answers)),
-    )  # fmt: skip
+        num_adapters=args.solo_adapters,
+        tokenise_s=tokenise_s,
+        answer_s=answer_s,
+        rouge_s=rouge_s,
+        peak_gib=peak_gib(),
+        new_tokens=sum(map(len, answers)),
+    )
 
 
 def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack", int]:
@@ -216,18 +220,26 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
     score_answers(tokenizer, said, rows, scoring, thinking=False)
     rouge_s = (time.perf_counter() - scored_s) * args.num_adapters
     return Timing(
-        num_adapters=args.num_adapters, tokenise_s=tokenised_s - started_s,
-        answer_s=scored_s - tokenised_s - rouge_s, rouge_s=rouge_s, peak_gib=peak_gib(),
+        num_adapters=args.num_adapters,
+        tokenise_s=tokenised_s - started_s,
+        answer_s=scored_s - tokenised_s - rouge_s,
+        rouge_s=rouge_s,
+        peak_gib=peak_gib(),
         new_tokens=round(sum(one.metrics["gen_len_tokens"] for one in found) * len(rows)),
-    )  # fmt: skip
+    )
 
 
 def _settings(args: Args, model: Path) -> TrainingSettings:
     return TrainingSettings(
-        rows_dir=prepare_rows(model, args.data), model=str(model), max_steps=1, rungs=(1,),
-        eval_rows=args.num_rows, max_new_tokens=args.max_new_tokens,
-        eval_batch_size=args.solo_batch_size, compute_dtype=args.compute_dtype,
-    )  # fmt: skip
+        rows_dir=prepare_rows(model, args.data),
+        model=str(model),
+        max_steps=1,
+        rungs=(1,),
+        eval_rows=args.num_rows,
+        max_new_tokens=args.max_new_tokens,
+        eval_batch_size=args.solo_batch_size,
+        compute_dtype=args.compute_dtype,
+    )
 
 
 def _rows(args: Args, settings: TrainingSettings) -> tuple[list[Row], Scoring]:

@@ -55,10 +55,13 @@ class Job:
         """The measurement's row."""
         body_params = read_model_facts(self.settings.model).body_params
         known = {
-            "num_trials": self.num_trials, "real_frac": None, "predicted_gib": None,
+            "num_trials": self.num_trials,
+            "real_frac": None,
+            "predicted_gib": None,
             "first_round_steps_per_s": None,
-            "peak_gib": peak_gib(), "reserved_gib": _reserved_gib(),
-        }  # fmt: skip
+            "peak_gib": peak_gib(),
+            "reserved_gib": _reserved_gib(),
+        }
         return Row(
             batch_size=self.settings.batch_size,
             ranks=self.ranks,

@@ -14,9 +14,19 @@ SOLO = "TRL solo"
 """Name of the row that all others are compared with, at the same batch size."""
 
 HEADER = (
-    "shape", "trials", "batch", "ranks", "trial-steps/s", "in the first round", "of TRL solo",
-    "real tokens/s", "of the ceiling", "real", "peak GiB (predicted)", "first step",
-)  # fmt: skip
+    "shape",
+    "trials",
+    "batch",
+    "ranks",
+    "trial-steps/s",
+    "in the first round",
+    "of TRL solo",
+    "real tokens/s",
+    "of the ceiling",
+    "real",
+    "peak GiB (predicted)",
+    "first step",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +188,12 @@ def _optional(value: float | None, form: str) -> str:
 def commit() -> str | None:
     """The checkout's commit; None outside git."""
     found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     return found.stdout.strip() if found.returncode == 0 else None
 
 

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from tests.benchmarks.packing.job import Job
 
 Measure = Callable[["Job"], Row]
-FAILURES = (TrialFailed, RuntimeError, ValueError, TypeError, AttributeError, LookupError, OSError,
-            ImportError, AssertionError)  # fmt: skip
+FAILURES = (
+    TrialFailed,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OSError,
+    ImportError,
+    AssertionError,
+)
 """What a row may end with, other people's fast settings above all; the other rows go on."""
 
 RANKS: Mapping[str, tuple[int, ...]] = {"16": (16,), "8-64": (8, 16, 32, 64)}
@@ -112,15 +121,26 @@ def _solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
 
     warm = args.num_warm_up_steps
     settings = TrainingSettings(
-        rows_dir=prepare_rows(model, args.data), model=str(model), max_steps=warm + args.num_steps,
-        rungs=(1, warm, warm + args.num_steps), batch_size=batch_size, micro_batch_size=batch_size,
-        max_length_tokens=args.max_length_tokens, compute_dtype=args.compute_dtype,
-        eval_rows=2, max_new_tokens=2,
-    )  # fmt: skip
+        rows_dir=prepare_rows(model, args.data),
+        model=str(model),
+        max_steps=warm + args.num_steps,
+        rungs=(1, warm, warm + args.num_steps),
+        batch_size=batch_size,
+        micro_batch_size=batch_size,
+        max_length_tokens=args.max_length_tokens,
+        compute_dtype=args.compute_dtype,
+        eval_rows=2,
+        max_new_tokens=2,
+    )
     return Job(
-        settings=settings, lora_ranks=RANKS["16"], ranks="16", lora_dropout=args.lora_dropout,
-        num_trials=1, least_s=args.least_s, started_s=0.0,
-    )  # fmt: skip
+        settings=settings,
+        lora_ranks=RANKS["16"],
+        ranks="16",
+        lora_dropout=args.lora_dropout,
+        num_trials=1,
+        least_s=args.least_s,
+        started_s=0.0,
+    )
 
 
 def _gpu() -> Gpu:

@@ -56,9 +56,13 @@ def solo_row(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
     _, warm, last = reports
     tokens = last.tokens - warm.tokens
     return job.row(
-        name=SOLO, settings="as sweeps train it", steps=job.num_steps, tokens=tokens,
-        seconds=tokens / last.tokens_per_s, startup_s=arrived_s[0] - job.started_s,
-    )  # fmt: skip
+        name=SOLO,
+        settings="as sweeps train it",
+        steps=job.num_steps,
+        tokens=tokens,
+        seconds=tokens / last.tokens_per_s,
+        startup_s=arrived_s[0] - job.started_s,
+    )
 
 
 def shared_row(job: Job) -> Row:
@@ -83,10 +87,13 @@ def shared_row(job: Job) -> Row:
         for name in ("trial_steps_per_s", "real_tokens_per_s", "tflops", "peak_gib", "reserved_gib")
     }
     return replace(
-        rows[0], name=f"{job.num_trials} solo processes", num_trials=job.num_trials,
-        timed_s=max(row.timed_s for row in rows), startup_s=max(row.startup_s for row in rows),
+        rows[0],
+        name=f"{job.num_trials} solo processes",
+        num_trials=job.num_trials,
+        timed_s=max(row.timed_s for row in rows),
+        startup_s=max(row.startup_s for row in rows),
         **totals,
-    )  # fmt: skip
+    )
 
 
 _barrier: Any = None
@@ -133,9 +140,13 @@ def fast_row(job: Job, how: str) -> Row:
     tokens = batches.tokens(settings.max_steps) - batches.tokens(job.num_warm_up_steps)
     liger = "with Liger" if has_liger else "without Liger, which is not installed"
     return job.row(
-        name="TRL fast", settings=f"{how}, {liger}", steps=job.num_steps, tokens=tokens,
-        seconds=clock.end_s - clock.warm_s, startup_s=clock.first_s - job.started_s,
-    )  # fmt: skip
+        name="TRL fast",
+        settings=f"{how}, {liger}",
+        steps=job.num_steps,
+        tokens=tokens,
+        seconds=clock.end_s - clock.warm_s,
+        startup_s=clock.first_s - job.started_s,
+    )
 
 
 class _Clock(TrainerCallback):  # type: ignore[misc]

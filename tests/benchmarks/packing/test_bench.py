@@ -30,16 +30,35 @@ from trainables.models.model_facts import read_model_facts
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 SOLO_ROW = Row(
-    name=SOLO, num_trials=1, batch_size=2, ranks="16", settings="as sweeps train it",
-    trial_steps_per_s=2.0, first_round_steps_per_s=None, real_tokens_per_s=800.0, tflops=3.0,
-    timed_s=30.0, real_frac=None, predicted_gib=None, peak_gib=3.5, reserved_gib=4.0,
+    name=SOLO,
+    num_trials=1,
+    batch_size=2,
+    ranks="16",
+    settings="as sweeps train it",
+    trial_steps_per_s=2.0,
+    first_round_steps_per_s=None,
+    real_tokens_per_s=800.0,
+    tflops=3.0,
+    timed_s=30.0,
+    real_frac=None,
+    predicted_gib=None,
+    peak_gib=3.5,
+    reserved_gib=4.0,
     startup_s=27.0,
-)  # fmt: skip
+)
 PACK_ROW = replace(
-    SOLO_ROW, name="pack", num_trials=32, settings="base in bfloat16", trial_steps_per_s=200.0,
-    first_round_steps_per_s=90.0, real_tokens_per_s=80_000.0, tflops=300.0, real_frac=0.97,
-    predicted_gib=11.0, peak_gib=10.5,
-)  # fmt: skip
+    SOLO_ROW,
+    name="pack",
+    num_trials=32,
+    settings="base in bfloat16",
+    trial_steps_per_s=200.0,
+    first_round_steps_per_s=90.0,
+    real_tokens_per_s=80_000.0,
+    tflops=300.0,
+    real_frac=0.97,
+    predicted_gib=11.0,
+    peak_gib=10.5,
+)
 
 
 def results(*rows: Row) -> Results:
@@ -54,9 +73,13 @@ def job_of(settings: TrainingSettings, num_trials: int) -> Job:
     """One step of warm-up after the first, and two that are timed."""
     return Job(
         settings=replace(settings, rungs=(1, 2, 4), eval_rows=2, max_new_tokens=2),
-        lora_ranks=(2, 4), ranks="2, 4", lora_dropout=0.1, num_trials=num_trials, least_s=0.0,
+        lora_ranks=(2, 4),
+        ranks="2, 4",
+        lora_dropout=0.1,
+        num_trials=num_trials,
+        least_s=0.0,
         started_s=0.0,
-    )  # fmt: skip
+    )
 
 
 def timed_tokens(examples: list[Example], settings: TrainingSettings) -> int:
@@ -120,13 +143,49 @@ def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert {len(line) for line in cells} == {len(HEADER)}
     assert cells[2:] == [
-        ["Qwen3-0.6B", "TRL solo, as sweeps train it", "2", "16", "2", "", "1.0x", "800", "0%", "",
-         "3.5", "27 s"],
-        ["Qwen3-0.6B", "pack of 32", "2", "16", "200", "90", "100.0x", "80,000", "40%", "97%",
-         "10.5 (11.0)", "27 s"],
-        ["Qwen3-0.6B", "TRL solo, as sweeps train it", "8", "16", "2", "", "1.0x", "800", "0%", "",
-         "3.5", "27 s"],
-    ]  # fmt: skip
+        [
+            "Qwen3-0.6B",
+            "TRL solo, as sweeps train it",
+            "2",
+            "16",
+            "2",
+            "",
+            "1.0x",
+            "800",
+            "0%",
+            "",
+            "3.5",
+            "27 s",
+        ],
+        [
+            "Qwen3-0.6B",
+            "pack of 32",
+            "2",
+            "16",
+            "200",
+            "90",
+            "100.0x",
+            "80,000",
+            "40%",
+            "97%",
+            "10.5 (11.0)",
+            "27 s",
+        ],
+        [
+            "Qwen3-0.6B",
+            "TRL solo, as sweeps train it",
+            "8",
+            "16",
+            "2",
+            "",
+            "1.0x",
+            "800",
+            "0%",
+            "",
+            "3.5",
+            "27 s",
+        ],
+    ]
 
 
 def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
@@ -199,10 +258,20 @@ def test_process_that_fails_keeps_no_other_waiting(
 @pytest.mark.slow
 def test_command_writes_its_rows_without_where_things_lay(tmp_path: Path) -> None:
     args = BenchArgs(
-        model_config=MODEL_DIR, tokenizer=MODEL_DIR, data=SAMSUM_DIR, out=tmp_path / "out.json",
-        rows=("pack",), slots=(2,), batch_sizes=(2,), ranks=("16",), num_warm_up_steps=2,
-        num_steps=2, least_s=0.0, max_length_tokens=128, compute_dtype="float32",
-    )  # fmt: skip
+        model_config=MODEL_DIR,
+        tokenizer=MODEL_DIR,
+        data=SAMSUM_DIR,
+        out=tmp_path / "out.json",
+        rows=("pack",),
+        slots=(2,),
+        batch_sizes=(2,),
+        ranks=("16",),
+        num_warm_up_steps=2,
+        num_steps=2,
+        least_s=0.0,
+        max_length_tokens=128,
+        compute_dtype="float32",
+    )
     found = run(args)
     assert [(row.name, row.num_trials) for row in found.rows] == [("pack", 2)]
     assert found.failures == {}

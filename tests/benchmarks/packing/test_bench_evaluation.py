@@ -16,9 +16,14 @@ def test_both_sides_answer_all_rows_of_all_adapters(
 ) -> None:
     out = tmp_path / "found.json"
     flags = {
-        "model-config": MODEL_DIR, "tokenizer": MODEL_DIR, "data": SAMSUM_DIR, "out": out,
-        "num-adapters": 2, "num-rows": 3, "max-new-tokens": 2,
-    }  # fmt: skip
+        "model-config": MODEL_DIR,
+        "tokenizer": MODEL_DIR,
+        "data": SAMSUM_DIR,
+        "out": out,
+        "num-adapters": 2,
+        "num-rows": 3,
+        "max-new-tokens": 2,
+    }
     argv = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     monkeypatch.setattr(sys, "argv", ["evaluation", *argv])
     evaluation.main()

@@ -87,13 +87,18 @@ def closed_door() -> Iterator[tuple[str, list[None]]]:
 def ask(what: str, endpoint: str, home: Path) -> str:
     """What a new process prints that asks the Hub for something."""
     environment = os.environ | {
-        "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "",
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_OFFLINE": "",
         "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fmt: skip
+    }
     done = subprocess.run(
-        [sys.executable, "-c", CODE, what], env=environment, capture_output=True, text=True,
+        [sys.executable, "-c", CODE, what],
+        env=environment,
+        capture_output=True,
+        text=True,
         timeout=HANG_S,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -102,9 +107,13 @@ def ask(what: str, endpoint: str, home: Path) -> str:
 @pytest.mark.parametrize("what", ["model", "data"])
 @pytest.mark.parametrize(
     ("status", "headers"),
-    [(404, {"X_Error_Code": "RepoNotFound"}), (404, {"X_Error_Code": "EntryNotFound"}),
-     (403, {"X_Error_Code": "GatedRepo"}), (401, {})],
-)  # fmt: skip
+    [
+        (404, {"X_Error_Code": "RepoNotFound"}),
+        (404, {"X_Error_Code": "EntryNotFound"}),
+        (403, {"X_Error_Code": "GatedRepo"}),
+        (401, {}),
+    ],
+)
 def test_refusal_of_the_hub_is_told_without_further_tries(
     status: int, headers: dict[str, str], what: str, tmp_path: Path
 ) -> None:
@@ -145,9 +154,12 @@ def test_cache_is_used_without_a_hub(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "headers", "told"),
-    [(200, {}, "True True\n"), (404, {"X_Error_Code": "EntryNotFound"}, "False False\n"),
-     (403, {"X_Error_Code": "GatedRepo"}, "refused\n")],
-)  # fmt: skip
+    [
+        (200, {}, "True True\n"),
+        (404, {"X_Error_Code": "EntryNotFound"}, "False False\n"),
+        (403, {"X_Error_Code": "GatedRepo"}, "refused\n"),
+    ],
+)
 def test_hub_says_which_files_a_model_has(
     status: int, headers: dict[str, str], told: str, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ class Adapters:
     def views(self, row_P: Tensor, rank: int, modules: Sequence[str]) -> dict[str, Tensor]:
         """A slot's row of weights (or of moments) as PEFT's tensors, without the padding."""
         return {
-            block.name: _trimmed(row_P, block, rank)
+            block.name: _trim(row_P, block, rank)
             for block in self._blocks
             if block.module in modules
         }
@@ -130,7 +130,7 @@ def _layout(shapes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> l
     return blocks
 
 
-def _trimmed(row_P: Tensor, block: _Block, rank: int) -> Tensor:
+def _trim(row_P: Tensor, block: _Block, rank: int) -> Tensor:
     whole = row_P[block.start : block.start + block.rows * block.columns]
     matrix = whole.view(block.rows, block.columns)
     return matrix[:rank] if block.is_lora_a else matrix[:, :rank]

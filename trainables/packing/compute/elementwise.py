@@ -36,7 +36,7 @@ def heads(
     sizes: tuple[int, int, int],
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (N, heads, C), normed and rotated to their positions.
+    """Queries, keys and values (N, heads, C), normed and turned to their positions.
 
     Args:
         sizes: features of all query heads, of all key heads, and of one head.
@@ -49,7 +49,7 @@ def heads(
     if norms is not None:
         q, k = rms_norm(q, norms.query_C, eps), rms_norm(k, norms.key_C, eps)
     cos_N1C, sin_N1C = cos_NC[:, None], sin_NC[:, None]
-    return rotated(q, cos_N1C, sin_N1C), rotated(k, cos_N1C, sin_N1C), v
+    return apply_rotary(q, cos_N1C, sin_N1C), apply_rotary(k, cos_N1C, sin_N1C), v
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * normed.to(x.dtype)
 
 
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (arXiv 2104.09864), with the halves of a head as pairs."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)

@@ -50,7 +50,7 @@ def module_key(number: int) -> tuple[int, int]:
 
 
 def threshold(rate: float) -> int:
-    """What a rate is as KEEP_BITS bits."""
+    """A dropout rate as a number of KEEP_BITS bits."""
     return round(rate * (1 << KEEP_BITS))
 
 
@@ -83,7 +83,9 @@ def keep_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tens
     )
     bits_NP = _hash(counters_NP, _mix(words_N21[:, 0]), _mix(words_N21[:, 1]))
     # Low half of the hash for the even feature, high half for the odd one.
-    halves_NP2 = torch.stack((bits_NP & ((1 << KEEP_BITS) - 1), _shifted(bits_NP, KEEP_BITS)), -1)
+    halves_NP2 = torch.stack(
+        (bits_NP & ((1 << KEEP_BITS) - 1), _shift_right(bits_NP, KEEP_BITS)), -1
+    )
     thresholds_N1 = dropout.thresholds_K[dropout.slots_N][:, None]
     return halves_NP2.flatten(1)[:, :num_features] >= thresholds_N1
 
@@ -95,24 +97,24 @@ def _hash(counter: Tensor, word: Tensor, other: Tensor) -> Tensor:
     """
     (shift, factor), (other_shift, other_factor) = ROUNDS
     x = counter ^ word
-    x = (x ^ _shifted(x, shift)) * _signed(factor) + other
-    x = (x ^ _shifted(x, other_shift)) * _signed(other_factor)
-    return x ^ _shifted(x, LAST_SHIFT)
+    x = (x ^ _shift_right(x, shift)) * _to_int32(factor) + other
+    x = (x ^ _shift_right(x, other_shift)) * _to_int32(other_factor)
+    return x ^ _shift_right(x, LAST_SHIFT)
 
 
 def _mix(x: Tensor) -> Tensor:
     """lowbias32, in int32 arithmetic that wraps around."""
     for shift, factor in ROUNDS:
-        x = (x ^ _shifted(x, shift)) * _signed(factor)
-    return x ^ _shifted(x, LAST_SHIFT)
+        x = (x ^ _shift_right(x, shift)) * _to_int32(factor)
+    return x ^ _shift_right(x, LAST_SHIFT)
 
 
-def _shifted(x: Tensor, num_bits: int) -> Tensor:
+def _shift_right(x: Tensor, num_bits: int) -> Tensor:
     """Logical shift to the right; torch's own repeats the sign."""
     return (x >> num_bits) & ((1 << (32 - num_bits)) - 1)
 
 
-def _signed(word: int) -> int:
+def _to_int32(word: int) -> int:
     return word - (1 << 32) if word >= 1 << 31 else word
 
 

@@ -52,7 +52,7 @@ class LayerWeights(NamedTuple):
     input_norm_D: Tensor
     post_norm_D: Tensor
     head_norms: Norms | None
-    """Of queries and keys; Qwen2 has none."""
+    """Norms of queries and keys; Qwen2 has none."""
     linears: tuple[FrozenLinears, ...]
     """In the order of GROUPS."""
 
@@ -88,7 +88,7 @@ class PackedModel:
         self.num_weights = sum(
             linears.num_weights for one in self.layers for linears in one.linears
         )
-        """Of the linear layers of all blocks."""
+        """Weights of the linear layers of all blocks."""
         self.elementwise = load_fused() if is_fused else PLAIN
         self._is_checkpointed = is_checkpointed
 
@@ -103,12 +103,12 @@ class PackedModel:
         """C."""
         return int(self.rotary.inv_freq.shape[0]) * 2
 
-    def embedded(self, inputs: PackedInputs) -> Tensor:
+    def embed(self, inputs: PackedInputs) -> Tensor:
         """The tokens' embeddings (N, D), from which a backward pass begins its way to adapters."""
         embedded_ND: Tensor = self.embedding_VD[inputs.ids_N]
         return embedded_ND.requires_grad_()
 
-    def hidden(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
+    def hidden_states(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """The last layer's output (N, D), before the last norm."""
         cos_1NC, sin_1NC = self.rotary(embedded_ND, inputs.position_ids_N[None])
         angles = (cos_1NC[0], sin_1NC[0])
@@ -120,7 +120,7 @@ class PackedModel:
 
     def losses(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """Each slot's loss (K,), summed over its labels; a slot's NaN stays its own."""
-        labelled_LD = self.hidden(embedded_ND, inputs)[inputs.label_index_L]
+        labelled_LD = self.hidden_states(embedded_ND, inputs)[inputs.label_index_L]
         labelled_LD = rms_norm(labelled_LD, self.norm_D, self.config.rms_norm_eps)
         losses_L = label_losses(labelled_LD, self.head_VD, inputs.targets_L)
         slots_K1 = torch.arange(len(inputs.label_weights_K), device=losses_L.device)[:, None]
@@ -128,7 +128,7 @@ class PackedModel:
 
     def logits(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """All logits, (N, V)."""
-        hidden_ND = self.hidden(embedded_ND, inputs)
+        hidden_ND = self.hidden_states(embedded_ND, inputs)
         normed_ND = rms_norm(hidden_ND, self.norm_D, self.config.rms_norm_eps)
         logits_NV: Tensor = normed_ND @ self.head_VD.T
         return logits_NV

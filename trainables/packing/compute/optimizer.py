@@ -5,6 +5,7 @@ Shapes: K slots, P LoRA numbers of a slot.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,8 +81,8 @@ class PackedAdamW:
             tensor_KP[slot].zero_()
 
     def _table(self, updates: list[SlotUpdate | None]) -> Tensor:
-        """(7, K), in the order in which adamw_ reads it; powers are taken in float64 first."""
-        rows = [_row(update) for update in updates]
+        """(7, K), the fields of _SlotNumbers; powers are taken in float64 first."""
+        rows = [_slot_numbers(update) for update in updates]
         table_K7 = torch.tensor(rows, dtype=self._params_KP.dtype)
         return copy_to_device(table_K7.T.contiguous(), self._params_KP.device)
 
@@ -92,13 +93,35 @@ def _kernel() -> Callable[..., None]:
     return adamw.adamw_
 
 
-def _row(update: SlotUpdate | None) -> list[float]:
+class _SlotNumbers(NamedTuple):
+    """One column of table_7K: what the update needs of a slot, in the order that kernels read."""
+
+    is_due: float
+    max_norm: float
+    decay: float
+    """Learning rate times weight decay."""
+    root_correction: float
+    """Square root of the second moment's bias correction."""
+    step_size: float
+    """Learning rate over the first moment's bias correction."""
+    weight: float
+    """Weight of the new gradient in the first moment, 1 - beta1."""
+    weight_sq: float
+    """Weight of its square in the second moment, 1 - beta2."""
+
+
+def _slot_numbers(update: SlotUpdate | None) -> _SlotNumbers:
     if update is None:
-        return [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-    decay = update.learning_rate * update.weight_decay
-    step_size = update.learning_rate / (1.0 - BETA1**update.step)
-    root_correction = (1.0 - BETA2**update.step) ** 0.5
-    return [1.0, update.max_grad_norm, decay, root_correction, step_size, 1 - BETA1, 1 - BETA2]
+        return _SlotNumbers(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    return _SlotNumbers(
+        is_due=1.0,
+        max_norm=update.max_grad_norm,
+        decay=update.learning_rate * update.weight_decay,
+        root_correction=(1.0 - BETA2**update.step) ** 0.5,
+        step_size=update.learning_rate / (1.0 - BETA1**update.step),
+        weight=1 - BETA1,
+        weight_sq=1 - BETA2,
+    )
 
 
 def adamw_(
@@ -119,9 +142,10 @@ def adamw_(
 
     Decoupled weight decay as in arXiv 1711.05101, algorithm 2.
     """
-    held_7K = torch.where(steps_K, table_7K, 0.0)
-    _, max_norm_K1, decay_K1, _, step_size_K1, weight_K1, weight_sq_K1 = held_7K[:, :, None]
-    root_correction_K1 = table_7K[3][:, None]
+    # Slots that make no step get rates of 0, with which the operations below change nothing.
+    active_7K = torch.where(steps_K, table_7K, 0.0)
+    _, max_norm_K1, decay_K1, _, step_size_K1, weight_K1, weight_sq_K1 = active_7K[:, :, None]
+    root_correction_K1 = table_7K[3][:, None]  # a divisor, so never 0
     clip_K1 = (max_norm_K1 / (norms_K[:, None] + norm_eps)).clamp(max=1.0)
     clipped_KP = torch.where(steps_K[:, None], grads_KP * clip_K1, 0.0)
     params_KP.mul_(1.0 - decay_K1)

@@ -44,7 +44,7 @@ LAUNCH_BOUND_FLOP = 1e14
 (0.1 s for a decoder of 36 layers). Larger ones would only be filled up for it, and hold memory."""
 
 
-class _Handed(NamedTuple):
+class _LaunchedStep(NamedTuple):
     """A step that the device was given, and whose numbers nobody has read yet."""
 
     slots: Mapping[int, Slot]
@@ -88,13 +88,13 @@ class Pack:
         self._drawn: dict[tuple[int, tuple[str, ...], int], dict[str, Tensor]] = {}
         self._batches_by_settings: dict[tuple[int, TrainingSettings], Batches] = {}
         self._prepared: tuple[object, list[PackedBatch]] = (None, [])
-        self._handed: list[_Handed] = []
+        self._launched: list[_LaunchedStep] = []
         self.last_tokens = (0, 0)
         """Real tokens and computed tokens of the last call of step."""
 
     @property
     def is_queued(self) -> bool:
-        """Whether steps are handed to a device that makes them while the next ones are prepared."""
+        """Whether steps are only launched, so that the next ones are prepared meanwhile."""
         return self._is_fast
 
     def free_slots(self) -> list[int]:
@@ -130,40 +130,40 @@ class Pack:
         Args:
             staging: the caller's, from new_staging; one for this call if not given.
         """
-        held = self._occupied(slot)
+        held = self._require_trial(slot)
         params = held.trial.params
         staging = staging or self.new_staging()
         weights, exp_avg, exp_avg_sq = (
             self.adapters.views(row_P, params.lora_rank, params.target_modules)
-            for row_P in staging.on_host(self._rows(slot))
+            for row_P in staging.on_host(self._slot_rows(slot))
         )
         state = SlotState(weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=held.step)
         write_slot(folder, state, params, held.trial.settings.model)
 
     def new_staging(self) -> Staging:
         """Room on the host for what save writes, for one thread."""
-        return Staging(self._rows(0))
+        return Staging(self._slot_rows(0))
 
     @property
     def slot_bytes(self) -> int:
-        """Of what a slot holds."""
-        return sum(row.nbytes for row in self._rows(0))
+        """Bytes of a slot's weights and moments."""
+        return sum(row.nbytes for row in self._slot_rows(0))
 
     def leave(self, slot: int) -> None:
         """Free a slot."""
-        self._occupied(slot)
+        self._require_trial(slot)
         self._slots[slot] = None
         self._prepared = (None, [])
         self._clear(slot)
 
     def seek(self, slot: int, step: int) -> None:
         """Let a slot go on as if it had done so many steps, to measure one that is yet to come."""
-        self._occupied(slot).step = step
+        self._require_trial(slot).step = step
 
     def step(self, most: int = 1) -> list[StepResult]:
         """Make so many optimizer steps of every slot that has them to make.
 
-        All are handed to the device before the first is read: what the CPU prepares for the later
+        All are launched to the device before the first is read: what the CPU prepares for the later
         ones, such as the capture of a CUDA graph, costs a GPU that is at work no time.
 
         Returns:
@@ -175,21 +175,21 @@ class Pack:
         """
         num_real = num_computed = 0
         for _ in range(most):
-            training = self._training()
+            training = self._training_slots()
             if not training:
                 break
             try:
-                packed_batches = self._hand_over(training)
+                packed_batches = self._launch_step(training)
             except RuntimeError as error:
-                self._forget_gradients()
-                if not (self._handed and is_out_of_memory(error)):
+                self._clear_gradients()
+                if not (self._launched and is_out_of_memory(error)):
                     raise
                 break  # the next call begins with this step
             num_real += sum(packed.num_real for packed in packed_batches)
             num_computed += sum(packed.shape.num_tokens for packed in packed_batches)
         self.last_tokens = (num_real, num_computed)
-        self._prepare()
-        return self._read()
+        self._prepare_next_step()
+        return self._read_results()
 
     @property
     def num_captured(self) -> int:
@@ -197,7 +197,7 @@ class Pack:
         return self._passes.num_captured
 
     @contextmanager
-    def holding(self, adapters: Sequence[Path | None]) -> Iterator[list[int]]:
+    def hold_adapters(self, adapters: Sequence[Path | None]) -> Iterator[list[int]]:
         """Slots that hold saved adapters to be scored, not trained; None is the untuned base.
 
         Raises:
@@ -220,14 +220,14 @@ class Pack:
 
     def batches(self, slot: int) -> Batches:
         """The training rows of a slot's trial, step by step, with their tokens and epochs."""
-        return self._occupied(slot).batches
+        return self._require_trial(slot).batches
 
     def use_less_memory(self) -> bool:
         """Halve the passes after step ran out of memory; False if each holds one row already.
 
         The steps that were not finished begin again. No trial's numbers change, but for rounding.
         """
-        self._forget_gradients()
+        self._clear_gradients()
         self._passes.forget()
         self._prepared = (None, [])
         longest = max((slot.batches.longest for slot in self._slots if slot is not None), default=0)
@@ -243,7 +243,7 @@ class Pack:
             self._drawn[key] = initial_weights(self._config, params, seed)
         return self._drawn[key]
 
-    def _training(self) -> dict[int, Slot]:
+    def _training_slots(self) -> dict[int, Slot]:
         """The slots that have a step to make."""
         return {
             index: slot
@@ -251,46 +251,46 @@ class Pack:
             if slot is not None and slot.is_training
         }
 
-    def _hand_over(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
+    def _launch_step(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """Give the device the next step of these slots; its passes."""
         packed_batches = self._packed_batches(training)
         for packed in packed_batches:
             self._passes.run(packed)
         updates = {index: slot.update() for index, slot in training.items()}
-        every = [updates.get(index) for index in range(len(self._slots))]
-        numbers_2K = self._optimizer.step(every, self._passes.losses_K)
-        self._handed.append(_Handed(training, updates, numbers_2K))
+        by_slot = [updates.get(index) for index in range(len(self._slots))]
+        numbers_2K = self._optimizer.step(by_slot, self._passes.losses_K)
+        self._launched.append(_LaunchedStep(training, updates, numbers_2K))
         for slot in training.values():
             slot.step += 1
         return packed_batches
 
-    def _prepare(self) -> None:
+    def _prepare_next_step(self) -> None:
         """Make the next step's passes, while a GPU is still at work on those before."""
-        training = self._training()
+        training = self._training_slots()
         if not training:
             return
         try:
             for packed in self._packed_batches(training):
                 self._passes.prepare(packed.shape)
-        except RuntimeError as error:  # told by the step itself, once those before it are read
+        except RuntimeError as error:  # the step itself raises it, once those before it are read
             if not is_out_of_memory(error):
                 raise
 
-    def _read(self) -> list[StepResult]:
-        """What the handed steps gave, once the device has made them."""
-        handed, self._handed = self._handed, []
-        if not handed:
+    def _read_results(self) -> list[StepResult]:
+        """The results of the launched steps; waits for the device."""
+        launched, self._launched = self._launched, []
+        if not launched:
             return []
-        numbers = torch.stack([one.numbers_2K.T for one in handed]).tolist()
+        numbers = torch.stack([one.numbers_2K.T for one in launched]).tolist()
         return [
             slot.result(index, one.updates[index], *of_step[index])
-            for one, of_step in zip(handed, numbers, strict=True)
+            for one, of_step in zip(launched, numbers, strict=True)
             for index, slot in one.slots.items()
             if not slot.has_failed
         ]
 
-    def _forget_gradients(self) -> None:
-        """Of a step that was begun."""
+    def _clear_gradients(self) -> None:
+        """Drop what an unfinished step has gathered."""
         self.adapters.grads_KP.zero_()
         self._passes.losses_K.zero_()
 
@@ -302,25 +302,23 @@ class Pack:
         return self._prepared[1]
 
     def _groups(self, slots: Mapping[int, Slot]) -> list[list[MicroBatch]]:
-        """What goes through the model together."""
+        """Micro-batches that go through the model together."""
         most = self._max_tokens
         micro_batches = [part for k, slot in slots.items() for part in slot.micro_batches(k, most)]
         return split_by_size(micro_batches, [part.num_tokens for part in micro_batches], most)
 
     def _pack(self, micro_batches: Sequence[MicroBatch]) -> PackedBatch:
-        return pack_batch(micro_batches, self._passes.shape_for(self._wanted(micro_batches)))
+        return pack_batch(micro_batches, self._passes.shape_for(self._wanted_shape(micro_batches)))
 
-    def _wanted(self, micro_batches: Sequence[MicroBatch]) -> Shape:
+    def _wanted_shape(self, micro_batches: Sequence[MicroBatch]) -> Shape:
         return shape_of(micro_batches, len(self._slots), self._rounding(micro_batches))
 
     def _rounding(self, micro_batches: Sequence[MicroBatch]) -> Rounding:
         if not self._is_fast:
             return "exact"
-        flop = (
-            4
-            * self.model.num_weights
-            * sum(micro_batch.num_tokens for micro_batch in micro_batches)
-        )
+        # Forward, and backward to the inputs alone: 2 operations a weight and token each.
+        num_tokens = sum(micro_batch.num_tokens for micro_batch in micro_batches)
+        flop = 4 * self.model.num_weights * num_tokens
         return "recurring" if flop < LAUNCH_BOUND_FLOP else "fine"
 
     def _occupy(
@@ -369,7 +367,7 @@ class Pack:
             views[name].copy_(value)
         rows_KP[slot].copy_(row_P)
 
-    def _rows(self, slot: int) -> list[Tensor]:
+    def _slot_rows(self, slot: int) -> list[Tensor]:
         """A slot's weights and both moments, each in one piece."""
         optimizer = self._optimizer
         kinds_KP = (self.adapters.params_KP, optimizer.exp_avg_KP, optimizer.exp_avg_sq_KP)
@@ -381,7 +379,7 @@ class Pack:
         self._optimizer.clear(slot)
         self._passes.losses_K[slot] = 0.0
 
-    def _occupied(self, slot: int) -> Slot:
+    def _require_trial(self, slot: int) -> Slot:
         held = self._slots[slot]
         if held is None:
             raise ValueError(f"slot {slot} is free; it must hold a trial")

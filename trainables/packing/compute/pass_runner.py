@@ -15,8 +15,8 @@ from trainables.packing.compute.transfer import copy_to_device
 MAX_GRAPHS = 256
 """Captured shapes that are kept: each is some ten megabytes of launches."""
 SPARE_SHARE = 1 / 8
-"""Of the GPU's memory: with less of it free, what PyTorch holds unused is returned to the driver
-before a capture, which cannot take any of it."""
+"""Share of the GPU's memory. With less of it free, what PyTorch holds unused is returned to the
+driver before a capture, which cannot take any of it."""
 
 
 class PassRunner:
@@ -87,7 +87,7 @@ class PassRunner:
 
     def _run(self, numbers: Tensor, shape: Shape) -> None:
         inputs = unpack_inputs(numbers, shape)
-        embedded_ND = self._model.embedded(inputs)
+        embedded_ND = self._model.embed(inputs)
         losses_K = self._model.losses(embedded_ND, inputs) * inputs.label_weights_K
         torch.autograd.grad(losses_K.sum(), embedded_ND)
         self.losses_K += losses_K.detach()
@@ -113,7 +113,7 @@ class PassRunner:
 def capture_graph(
     graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, pool: Any = None
 ) -> Iterator[None]:
-    """What is launched meanwhile becomes the graph, and is not run.
+    """Capture what is launched meanwhile as the graph; nothing of it is run.
 
     torch.cuda.graph waits for the GPU and returns all unused memory to the driver each time: as
     long as the capture itself. A GPU may be at work while this captures, and other threads may

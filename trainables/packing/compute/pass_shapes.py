@@ -20,7 +20,7 @@ LABEL_SHARES = (1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Labels of a pass go up to one of these shares of its tokens: most passes of a task have one."""
 ROWS_MULTIPLE, LEAST_LENGTH = 8, 256
 """What attention computes for nothing grows with both: a row more costs as much as 128 tokens."""
-MOST_TOKENS, MOST_ROWS, MOST_LABELS = 1.25, 1.5, 2.0
+MAX_TOKENS_RATIO, MAX_ROWS_RATIO, MAX_LABELS_RATIO = 1.25, 1.5, 2.0
 """How much larger a pass may be made to have a shape that was captured before."""
 CHUNK_LABELS = 2048
 """Positions whose logits are held together: 2048 * 151936 float32 logits are 1.2 GiB."""
@@ -53,21 +53,30 @@ class Shape(NamedTuple):
         num_blocks = self.num_tokens // BLOCK_TOKENS + self.num_slots + 1
         tokens, slots, labels = self.num_tokens, self.num_slots, self.num_labels
         return {
-            "ids": tokens, "position_ids": tokens, "slots": tokens, "words": 2 * tokens,
-            "rows": self.num_rows + 1, "bounds": 2 * slots, "blocks": 3 * num_blocks,
-            "label_index": labels, "targets": labels, "label_slots": labels,
-            "thresholds": slots, "scales": slots, "label_weights": slots,
-        }  # fmt: skip
+            "ids": tokens,
+            "position_ids": tokens,
+            "slots": tokens,
+            "words": 2 * tokens,
+            "rows": self.num_rows + 1,
+            "bounds": 2 * slots,
+            "blocks": 3 * num_blocks,
+            "label_index": labels,
+            "targets": labels,
+            "label_slots": labels,
+            "thresholds": slots,
+            "scales": slots,
+            "label_weights": slots,
+        }
 
     def holds(self, other: "Shape") -> bool:
         """Whether a pass of the other shape may be filled up to this one, at little cost."""
         more_rows = -(-(self.num_tokens - other.num_tokens) // self.longest_row)
         return (
             (self.num_slots, self.has_dropout) == (other.num_slots, other.has_dropout)
-            and other.num_tokens <= self.num_tokens <= MOST_TOKENS * other.num_tokens
+            and other.num_tokens <= self.num_tokens <= MAX_TOKENS_RATIO * other.num_tokens
             and other.num_rows + more_rows <= self.num_rows
-            and self.num_rows <= MOST_ROWS * other.num_rows + ROWS_MULTIPLE
-            and other.num_labels <= self.num_labels <= MOST_LABELS * other.num_labels
+            and self.num_rows <= MAX_ROWS_RATIO * other.num_rows + ROWS_MULTIPLE
+            and other.num_labels <= self.num_labels <= MAX_LABELS_RATIO * other.num_labels
             and other.longest_row <= self.longest_row
         )
 

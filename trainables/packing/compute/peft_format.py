@@ -65,10 +65,10 @@ def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: s
     peft_config.base_model_name_or_path = model
     peft_config.inference_mode = True
     peft_config.save_pretrained(str(tmp))
-    save_file(_on_cpu(state.weights), tmp / WEIGHTS_NAME, metadata={"format": "pt"})
+    save_file(_to_cpu(state.weights), tmp / WEIGHTS_NAME, metadata={"format": "pt"})
     moments = {f"exp_avg.{name}": value for name, value in state.exp_avg.items()}
     moments |= {f"exp_avg_sq.{name}": value for name, value in state.exp_avg_sq.items()}
-    save_file(_on_cpu(moments), tmp / MOMENTS_NAME)
+    save_file(_to_cpu(moments), tmp / MOMENTS_NAME)
     record = {"step": state.step, "params": dataclasses.asdict(params)}
     (tmp / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
     _flush(tmp)
@@ -78,7 +78,7 @@ def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: s
 
 
 def read_slot(folder: Path, params: Hyperparameters) -> SlotState:
-    """What write_slot wrote.
+    """Read what write_slot wrote.
 
     Raises:
         ValueError: the folder is of a trial with other hyperparameters.
@@ -90,8 +90,8 @@ def read_slot(folder: Path, params: Hyperparameters) -> SlotState:
     moments = load_file(folder / MOMENTS_NAME)
     return SlotState(
         weights=load_file(folder / WEIGHTS_NAME),
-        exp_avg=_under(moments, "exp_avg."),
-        exp_avg_sq=_under(moments, "exp_avg_sq."),
+        exp_avg=_select_prefix(moments, "exp_avg."),
+        exp_avg_sq=_select_prefix(moments, "exp_avg_sq."),
         step=record["step"],
     )
 
@@ -121,7 +121,7 @@ def _materialise(layer: Any) -> None:
                 child.weight = torch.nn.Parameter(torch.zeros(1, 1).expand(shape))
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -129,7 +129,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 

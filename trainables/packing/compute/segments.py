@@ -42,9 +42,9 @@ def lora_shrink(
         return made
     inner = []
     for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
-        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, module), segments)
-        made_NR = _unpadded(torch.bmm(x_KTF, weights_KRF.to(x_NF.dtype).mT), segments)
-        inner.append(_scaled(made_NR, scaling_K, segments))
+        x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)
+        made_NR = _unpad(torch.bmm(x_KTF, weights_KRF.to(x_NF.dtype).mT), segments)
+        inner.append(_scale(made_NR, scaling_K, segments))
     return torch.stack(inner)
 
 
@@ -66,9 +66,9 @@ def lora_expand(
         return
     y_NF.zero_()
     for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
-        inner_KTR = _padded(inner_MNR[module], segments)
-        made_NF = _unpadded(torch.bmm(inner_KTR, weights_KRF.to(inner_KTR.dtype)), segments)
-        y_NF += _dropped(_scaled(made_NF, scaling_K, segments), dropout, keys_M2, module)
+        inner_KTR = _pad(inner_MNR[module], segments)
+        made_NF = _unpad(torch.bmm(inner_KTR, weights_KRF.to(inner_KTR.dtype)), segments)
+        y_NF += _drop(_scale(made_NF, scaling_K, segments), dropout, keys_M2, module)
 
 
 def lora_weight_grad_(
@@ -87,8 +87,8 @@ def lora_weight_grad_(
         )
         return
     for module, grads_KRF in enumerate(grads_KMRF.unbind(1)):
-        inner_KTR = _padded(inner_MNR[module], segments)
-        x_KTF = _padded(_dropped(x_NF, dropout, keys_M2, module), segments)
+        inner_KTR = _pad(inner_MNR[module], segments)
+        x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)
         made_KRF = torch.bmm(inner_KTR.mT, x_KTF).to(grads_KRF.dtype)
         grads_KRF += made_KRF if scaling_K is None else made_KRF * scaling_K[:, None, None]
 
@@ -100,17 +100,17 @@ def _kernels() -> Any:
     return segment_products
 
 
-def _dropped(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, module: int) -> Tensor:
+def _drop(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, module: int) -> Tensor:
     return x_NF if dropout is None or keys_M2 is None else drop(x_NF, dropout, keys_M2[module])
 
 
-def _scaled(x_NF: Tensor, scaling_K: Tensor | None, segments: Segments) -> Tensor:
+def _scale(x_NF: Tensor, scaling_K: Tensor | None, segments: Segments) -> Tensor:
     if scaling_K is None:
         return x_NF
     return (x_NF * scaling_K[segments.slots_N][:, None]).to(x_NF.dtype)
 
 
-def _padded(x_NF: Tensor, segments: Segments) -> Tensor:
+def _pad(x_NF: Tensor, segments: Segments) -> Tensor:
     """(K, T, F), with zeros behind each slot's tokens."""
     # index[k, t] is the t-th token of slot k, were it as long as the longest. What lies behind its
     # end belongs to its neighbour, or to nobody, and is replaced by zeros.
@@ -120,7 +120,7 @@ def _padded(x_NF: Tensor, segments: Segments) -> Tensor:
     return torch.where(is_real_KT[:, :, None], x_NF[index_KT.clamp(max=len(x_NF) - 1)], 0.0)
 
 
-def _unpadded(x_KTF: Tensor, segments: Segments) -> Tensor:
+def _unpad(x_KTF: Tensor, segments: Segments) -> Tensor:
     """(N, F) again."""
     slots_N = segments.slots_N
     offsets_N = torch.arange(len(slots_N), device=slots_N.device) - segments.bounds_K2[slots_N, 0]

@@ -15,7 +15,7 @@ from trainables.packing.compute.pass_shapes import (
     TOKENS_MULTIPLE,
     round_up,
 )
-from trainables.packing.evaluation.generate import batches, padded
+from trainables.packing.evaluation.generate import batches, pad_right
 from trainables.packing.evaluation.kv_cache import KeysValues
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 
@@ -48,9 +48,9 @@ def label_log_probs(
 def _batch(
     decoder: SlotDecoder, examples: Sequence[Example], labels: Sequence[list[int]], longest: int
 ) -> Tensor:
-    """The same (K, S, L) of rows that are read together."""
+    """Log-probabilities (K, S, L) for rows that are read together."""
     num_rows = len(examples)
-    ids_ST, lengths_S = padded(examples, decoder.device)
+    ids_ST, lengths_S = pad_right(examples, decoder.device)
     num_positions = round_up(ids_ST.shape[1] + longest, TOKENS_MULTIPLE)
     cache = decoder.new_cache(num_rows, num_positions)
     x_KND = decoder.read(ids_ST, cache)

@@ -21,9 +21,9 @@ SHRINK_FACTOR = 3
 """How much smaller a batch is made at least where steps are captured: it is another graph, whose
 capture takes as long as 20 steps of a small model."""
 SMALL_CACHE_BYTES = 2 * 2**30
-"""Of keys and values whose batch is not made smaller where steps are captured: reading all of them
-takes an H200 0.4 ms at 4.8 TB/s, so that 64 steps without them gain no more than another graph of a
-small model costs; and a step reads only the positions that are written."""
+"""A cache of this size is not made smaller where steps are captured. An H200 reads all of it in
+0.4 ms at 4.8 TB/s, so that 64 steps without it gain no more than another graph of a small model
+costs; and a step reads only the positions that are written."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Batch:
     home_KS: Tensor
     """Each row's index in answers_AL, which rows keep when they move."""
     answers_AL: Tensor
-    """Of all rows that the batch ever had; only tokens up to the first stop count."""
+    """Answers of all rows that the batch ever had; only tokens up to the first stop count."""
     column_1: Tensor
     """Tokens that answers_AL has."""
     losses_K: Tensor
@@ -86,7 +86,7 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     Rows stay with their slot. Those that have finished go first; the order of the others stays.
     """
     old_slots, old_rows = batch.is_done_KS.shape
-    num_slots, num_rows = _halved(old_slots, num_slots), _halved(old_rows, num_rows)
+    num_slots, num_rows = _halve(old_slots, num_slots), _halve(old_rows, num_rows)
     cache_bytes = sum(one.nbytes for kept in batch.cache for one in kept)
     if not _pays(old_slots * old_rows, num_slots * num_rows, cache_bytes, is_graphed):
         return False
@@ -97,7 +97,7 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     order_KS = torch.argsort(batch.is_done_KS[slots_K].int(), dim=1, stable=True)
     at = (slots_K[:, None], order_KS[:, :num_rows])
     if num_slots < old_slots:
-        batch.decoder = batch.decoder.only(slots_K)
+        batch.decoder = batch.decoder.select_slots(slots_K)
     for name in ("tokens_KS", "positions_KS", "is_done_KS", "home_KS"):
         setattr(batch, name, getattr(batch, name)[at])
     for number, (keys, values) in enumerate(batch.cache):
@@ -112,7 +112,7 @@ def _pays(num_old: int, num_new: int, cache_bytes: int, is_graphed: bool) -> boo
     return num_new < num_old
 
 
-def _halved(size: int, needed: int) -> int:
+def _halve(size: int, needed: int) -> int:
     while size > 1 and needed <= (size + 1) // 2:
         size = (size + 1) // 2
     return size

@@ -17,7 +17,7 @@ from trainables.metrics.score_answers import score_answers, score_labels, stop_i
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pass_shapes import PROMPT_TOKENS
 from trainables.packing.evaluation.classify import label_log_probs
-from trainables.packing.evaluation.generate import answers_and_losses, batches, padded
+from trainables.packing.evaluation.generate import answers_and_losses, batches, pad_right
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.evaluation.target_losses import summed_losses
 
@@ -87,7 +87,7 @@ def eval_losses(
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
     for indices in batches(lengths, len(slots), limit):
         batch = [examples[i] for i in indices]
-        ids_ST, _ = padded(batch, decoder.device)
+        ids_ST, _ = pad_right(batch, decoder.device)
         totals_K += summed_losses(decoder, decoder.read(ids_ST), batch, ids_ST.shape[1])
     return _means(totals_K, examples)
 

@@ -138,7 +138,7 @@ def _read_rows(
     )
 
 
-def padded(
+def pad_right(
     examples: Sequence[Example], device: torch.device, multiple: int = TOKENS_MULTIPLE
 ) -> tuple[Tensor, Tensor]:
     """Tokens (S, T) padded on the right to a multiple, and the prompts' lengths (S,)."""
@@ -160,7 +160,7 @@ def _read(
     losses_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
     for rows in _reads(examples, decoder.num_slots):
         some = examples[rows]
-        ids_ST, lengths_S = padded(some, decoder.device, READ_MULTIPLE)
+        ids_ST, lengths_S = pad_right(some, decoder.device, READ_MULTIPLE)
         width = ids_ST.shape[1]
         kept = [KeysValues(keys[:, rows], values[:, rows]) for keys, values in cache]
         x_KND = decoder.read(ids_ST, kept)

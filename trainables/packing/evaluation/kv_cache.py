@@ -134,12 +134,16 @@ def _heads(
     _, normed = sizes.elementwise.add_norm(
         x_KND.flatten(0, 1), None, weights.input_norm_D, sizes.norm_eps
     )
-    qkv_KNE = _adapted(normed.view_as(x_KND), weights.linears[0], group)
+    qkv_KNE = _apply_linears(normed.view_as(x_KND), weights.linears[0], group)
     q_size, kv_size, _ = weights.linears[0].sizes
     return sizes.elementwise.heads(
-        qkv_KNE.flatten(0, 1), weights.head_norms, cos.flatten(0, 1), sin.flatten(0, 1),
-        (q_size, kv_size, sizes.head_dim), sizes.norm_eps,
-    )  # fmt: skip
+        qkv_KNE.flatten(0, 1),
+        weights.head_norms,
+        cos.flatten(0, 1),
+        sin.flatten(0, 1),
+        (q_size, kv_size, sizes.head_dim),
+        sizes.norm_eps,
+    )
 
 
 def _after_attention(
@@ -155,17 +159,17 @@ def _after_attention(
     mixed_KND = mixed.reshape(x_KND.shape[0], x_KND.shape[1], -1)
     x, normed = sizes.elementwise.add_norm(
         x_KND.flatten(0, 1),
-        _adapted(mixed_KND, o_linears, o_group).flatten(0, 1),
+        _apply_linears(mixed_KND, o_linears, o_group).flatten(0, 1),
         weights.post_norm_D,
         sizes.norm_eps,
     )
-    gate_up_KNO = _adapted(normed.view_as(x_KND), gate_up_linears, gate_up_group)
+    gate_up_KNO = _apply_linears(normed.view_as(x_KND), gate_up_linears, gate_up_group)
     inner = sizes.elementwise.swiglu(gate_up_KNO.flatten(0, 1))
     inner_KNF = inner.view(*x_KND.shape[:2], -1)
-    return x.view_as(x_KND) + _adapted(inner_KNF, down_linears, down_group)
+    return x.view_as(x_KND) + _apply_linears(inner_KNF, down_linears, down_group)
 
 
-def _adapted(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tensor:
+def _apply_linears(x_KND: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tensor:
     """The outputs (K, N, O) of the modules that share an input, side by side.
 
     LoRA's products are written first and the base's adds to them, as in training.

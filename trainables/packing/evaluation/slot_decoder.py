@@ -40,7 +40,7 @@ class SlotDecoder:
         """The decoder of these slots, in this order."""
         index_K = torch.tensor(slots, device=model.embedding_VD.device)
         layers = tuple(
-            tuple(_frozen(group, index_K, model.dtype) for group in groups)
+            tuple(_freeze_group(group, index_K, model.dtype) for group in groups)
             for groups in model.adapters.layers
         )
         return cls(model, layers)
@@ -56,8 +56,8 @@ class SlotDecoder:
         device: torch.device = self.model.embedding_VD.device
         return device
 
-    def only(self, index_K: Tensor) -> Self:
-        """The same decoder for some of its slots, by their index in K."""
+    def select_slots(self, index_K: Tensor) -> Self:
+        """A decoder of some of these slots, by their index in K."""
         layers = tuple(
             tuple(FrozenGroup(a[index_K], tuple(b[index_K] for b in bs)) for a, bs in groups)
             for groups in self.layers
@@ -122,7 +122,7 @@ class SlotDecoder:
         return Sizes(num_rows, cos.shape[-1], eps, self.model.elementwise)
 
 
-def _frozen(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:
+def _freeze_group(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:
     scaling_KM = group.scaling_KM[index_K]
     lora_b = [
         (lora_b_KOR[index_K] * scaling_KM[:, module, None, None]).to(dtype)

@@ -116,7 +116,7 @@ class PackLoop:
             raise RuntimeError("no slot of the pack is free")
         results: list[EvalResult] = []
         for first in range(0, len(adapters), num_free):
-            with self._pack.holding(adapters[first : first + num_free]) as slots:
+            with self._pack.hold_adapters(adapters[first : first + num_free]) as slots:
                 results += _retry_with_less_memory(
                     partial(evaluator.evaluate, self._pack.model, slots),
                     evaluator.use_less_memory,

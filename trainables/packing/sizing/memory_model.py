@@ -18,11 +18,11 @@ from trainables.packing.compute.pass_shapes import (
 )
 
 NF4_BITS = 4.127
-"""Of a weight, with its doubly quantised scale (arXiv 2305.14314, section 3)."""
+"""Bits of a weight, with its doubly quantised scale (arXiv 2305.14314, section 3)."""
 ABSMAX_BITS = 0.5
-"""Of a weight: the float32 scale of each 64, which lora.freeze makes of a base kept in NF4."""
+"""Bits of a weight: the float32 scale of each 64, which lora.freeze makes of a base kept in NF4."""
 ADAPTER_BYTES = 16
-"""Of a LoRA weight: itself, its gradient and AdamW's two moments in float32."""
+"""Bytes of a LoRA weight: itself, its gradient and AdamW's two moments in float32."""
 SAVED_HIDDEN = 4
 """Kept for the backward pass (model._layer): a block's input and middle, and their norms."""
 SAVED_Q = 3
@@ -42,7 +42,7 @@ GRADIENT_WIDE = 3
 GRADIENT_HIDDEN = 4
 """Held a moment in the backward pass: gradients of a block's state on its two ways."""
 LOGIT_BYTES = 10
-"""Of a labelled position and word: the logit in bf16 and in float32, and its log-probability."""
+"""Bytes of a labelled position and word: the logit in bf16 and float32, its log-probability."""
 DEQUANTISED_WIDE = 4
 """Held a moment where the base stays in NF4: gate and up, each alone and then as one matrix."""
 READ_Q = 7
@@ -78,7 +78,7 @@ class PeakBytes:
     workspace: int
 
     @property
-    def held(self) -> int:
+    def shared(self) -> int:
         """What training and evaluation both need."""
         return self.base + self.adapters + self.workspace
 
@@ -90,12 +90,12 @@ class PeakBytes:
     @property
     def total_gib(self) -> float:
         """The peak of torch.cuda.max_memory_allocated."""
-        return (self.held + max(self.training, self.evaluation)) / _GIB
+        return (self.shared + max(self.training, self.evaluation)) / _GIB
 
     @property
     def reserved_gib(self) -> float:
         """What the allocator holds: CUDA graphs keep training's memory from evaluation."""
-        return (self.held + self.training + self.evaluation) / _GIB
+        return (self.shared + self.training + self.evaluation) / _GIB
 
 
 def predict_pack(

@@ -45,8 +45,9 @@ def test_rows_step_as_torch_steps_each_of_them(due: list[tuple[bool, bool, bool]
         _, found = packed.step(updates, torch.zeros(3))
         mask = torch.tensor(flags)
         torch.testing.assert_close(found[mask], norms[mask], rtol=1e-6, atol=0)
-    torch.testing.assert_close(ours, torch.stack([row.detach() for row in theirs]), rtol=1e-5,
-                               atol=1e-7)  # fmt: skip
+    torch.testing.assert_close(
+        ours, torch.stack([row.detach() for row in theirs]), rtol=1e-5, atol=1e-7
+    )
 
 
 def update(k: int, step: int) -> SlotUpdate:

@@ -70,7 +70,7 @@ def test_logits_are_those_of_transformers(name: str) -> None:
     rows = [[example(17), example(5)], [], [example(9)]]
     batch = pass_of(rows)
     with torch.no_grad():
-        found_NV = packed.logits(packed.embedded(batch), batch)
+        found_NV = packed.logits(packed.embed(batch), batch)
         for (start, end), row in zip(bounds(batch), [*rows[0], *rows[2]], strict=True):
             expected = model(input_ids=torch.tensor([row.input_ids])).logits[0]
             torch.testing.assert_close(found_NV[start:end], expected, rtol=1e-5, atol=1e-5)
@@ -97,7 +97,7 @@ def test_bfloat16_rounds_where_transformers_does_under_autocast(model_dir: str) 
     for is_dequantised in (False, True):
         packed = PackedModel(base, Adapters(base.config, 2, 4, CPU), is_dequantised, False)
         with torch.no_grad():
-            hidden_ND = packed.hidden(packed.embedded(batch), batch)
+            hidden_ND = packed.hidden_states(packed.embed(batch), batch)
             found = rms_norm(hidden_ND, packed.norm_D, base.config.rms_norm_eps)
         assert found.dtype == expected.dtype == torch.bfloat16
         distance = (found - expected).float().norm() / expected.float().norm()
@@ -119,9 +119,9 @@ def test_gradients_of_the_whole_model_agree_with_finite_differences(name: str) -
     direction = torch.randn_like(adapters.params_KP)
 
     def total() -> torch.Tensor:
-        return packed.losses(packed.embedded(batch), batch).sum()
+        return packed.losses(packed.embed(batch), batch).sum()
 
-    embedded_ND = packed.embedded(batch)
+    embedded_ND = packed.embed(batch)
     torch.autograd.grad(packed.losses(embedded_ND, batch).sum(), embedded_ND)
     found = float((adapters.grads_KP * direction).sum())
     ends = []
@@ -149,7 +149,7 @@ def test_what_fills_up_a_pass_changes_nothing(
     for rounding in ("exact", "recurring", "fine"):
         batch = pack_batch(micro_batches, shape_of(micro_batches, 3, rounding))
         inputs = unpack_inputs(torch.from_numpy(batch.numbers), batch.shape)
-        embedded_ND = packed.embedded(inputs)
+        embedded_ND = packed.embed(inputs)
         losses_K = packed.losses(embedded_ND, inputs)
         torch.autograd.grad(losses_K.sum(), embedded_ND)
         found.append((losses_K.detach(), adapters.grads_KP.clone()))
@@ -232,7 +232,7 @@ def loss_and_grads_of_pack(
     pack = trained_pack(settings, examples, params)
     pack.save(1, folder / "it")
     batch = batch_of(examples, params.lora_dropout)
-    embedded_ND = pack.model.embedded(batch)
+    embedded_ND = pack.model.embed(batch)
     losses_K = pack.model.losses(embedded_ND, batch)
     torch.autograd.grad(losses_K.sum(), embedded_ND)
     grads = pack.adapters.views(pack.adapters.grads_KP[1], params.lora_rank, params.target_modules)
@@ -273,7 +273,7 @@ def test_neighbours_masks_are_not_those_of_the_trial(
     for rate in (0.0, 0.3):
         batch = batch_of(examples, rate)
         with torch.no_grad():
-            found.append(pack.model.losses(pack.model.embedded(batch), batch))
+            found.append(pack.model.losses(pack.model.embed(batch), batch))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
 

@@ -56,7 +56,7 @@ def test_saved_slot_gives_peft_the_same_logits(
     pack.save(1, tmp_path / "checkpoint-4")
     batch = pass_of([examples[:1], examples[:1]])
     with torch.no_grad():
-        found = pack.model.logits(pack.model.embedded(batch), batch).chunk(2)
+        found = pack.model.logits(pack.model.embed(batch), batch).chunk(2)
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(tmp_path / "checkpoint-4"))
     with torch.no_grad():

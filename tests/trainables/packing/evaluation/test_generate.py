@@ -372,7 +372,7 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
         for _ in range(12):
             batch = pass_of([[Example(row, [])] for row in rows])
             with torch.no_grad():
-                logits_NV = packed.logits(packed.embedded(batch), batch)
+                logits_NV = packed.logits(packed.embed(batch), batch)
             last_K = batch.rows.bounds_S1[1:].long() - 1
             for row, token in zip(rows, logits_NV[last_K].argmax(dim=-1).tolist(), strict=True):
                 row.append(token)

@@ -63,9 +63,15 @@ def case(model_dir: str, rows_dir: Path, tmp_path_factory: pytest.TempPathFactor
 
 def settings_of(model_dir: str, rows_dir: Path) -> TrainingSettings:
     return TrainingSettings(
-        rows_dir=rows_dir, model=model_dir, max_steps=1, rungs=(1,),
-        max_length_tokens=128, eval_batch_size=3, max_new_tokens=8, compute_dtype="float32",
-    )  # fmt: skip
+        rows_dir=rows_dir,
+        model=model_dir,
+        max_steps=1,
+        rungs=(1,),
+        max_length_tokens=128,
+        eval_batch_size=3,
+        max_new_tokens=8,
+        compute_dtype="float32",
+    )
 
 
 def by_sums(model: PeftModel, prompt: list[int], label: list[int]) -> float:
@@ -122,9 +128,15 @@ def test_slots_are_scored_as_transformers_scores_each(
     tokenizer = load_tokenizer(model_dir)
     examples = encode_rows(tokenizer, ROWS, prompt_limit(128, 8))
     found = evaluate_slots(
-        case.pack.model, SLOTS, tokenizer, ROWS, examples, SCORING, settings,
+        case.pack.model,
+        SLOTS,
+        tokenizer,
+        ROWS,
+        examples,
+        SCORING,
+        settings,
         max_tokens_per_batch=500,
-    )  # fmt: skip
+    )
     for slot, scores in zip(SLOTS, found, strict=True):
         case.peft.set_adapter(str(slot))
         expected = evaluate.evaluate(case.peft, tokenizer, ROWS, SCORING, settings)

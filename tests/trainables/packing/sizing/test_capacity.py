@@ -35,16 +35,27 @@ from trainables.packing.sizing.memory_model import (
 from trainables.tiny import MODEL_DIR
 
 QWEN3_06B = ModelFacts(
-    kind="qwen3", num_layers=28, hidden_size=1024, intermediate_size=3072, num_heads=16,
-    num_kv_heads=8, head_dim=128, vocab_size=151936, is_tied=True,
-)  # fmt: skip
+    kind="qwen3",
+    num_layers=28,
+    hidden_size=1024,
+    intermediate_size=3072,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    vocab_size=151936,
+    is_tied=True,
+)
 QWEN3_4B = dataclasses.replace(
     QWEN3_06B, num_layers=36, hidden_size=2560, intermediate_size=9728, num_heads=32
 )
 QWEN3_32B = dataclasses.replace(
-    QWEN3_06B, num_layers=64, hidden_size=5120, intermediate_size=25600, num_heads=64,
+    QWEN3_06B,
+    num_layers=64,
+    hidden_size=5120,
+    intermediate_size=25600,
+    num_heads=64,
     is_tied=False,
-)  # fmt: skip
+)
 SHAPES = (QWEN3_06B, QWEN3_4B, QWEN3_32B)
 OPTIONS = TrainingOptions()
 H200_GIB = 139.8
@@ -83,8 +94,14 @@ def tensor_bytes(model: PreTrainedModel) -> int:
 def test_base_is_as_large_as_the_loaded_one(compute_dtype: str) -> None:
     facts = read_model_facts(str(MODEL_DIR))
     options = dataclasses.replace(OPTIONS, compute_dtype=compute_dtype)
-    one = Capacity(num_slots=1, max_rank=8, max_tokens=1024, eval_tokens=0, is_dequantised=True,
-                   predicted_gib=0.0)  # fmt: skip
+    one = Capacity(
+        num_slots=1,
+        max_rank=8,
+        max_tokens=1024,
+        eval_tokens=0,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
     real = tensor_bytes(load_base(str(MODEL_DIR), options.compute_dtype))
     with_copy = parts(facts, one, options, is_nf4_kept=True).base
     copy_only = parts(facts, one, options).base
@@ -99,14 +116,26 @@ def test_base_is_as_large_as_the_loaded_one(compute_dtype: str) -> None:
 def test_adapters_are_as_large_as_the_packs(base: PreTrainedModel) -> None:
     facts = read_model_facts(base.config.name_or_path)
     held = Adapters(base.config, 3, 16, base.device)
-    three = Capacity(num_slots=3, max_rank=16, max_tokens=64, eval_tokens=0, is_dequantised=True,
-                     predicted_gib=0.0)  # fmt: skip
+    three = Capacity(
+        num_slots=3,
+        max_rank=16,
+        max_tokens=64,
+        eval_tokens=0,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
     assert parts(facts, three).adapters == 4 * held.params_KP.numel() * 4
 
 
 def test_memory_rises_with_each_size_of_a_pack() -> None:
-    pack = Capacity(num_slots=8, max_rank=16, max_tokens=8192, eval_tokens=200_000,
-                    is_dequantised=False, predicted_gib=0.0)  # fmt: skip
+    pack = Capacity(
+        num_slots=8,
+        max_rank=16,
+        max_tokens=8192,
+        eval_tokens=200_000,
+        is_dequantised=False,
+        predicted_gib=0.0,
+    )
     least = parts(QWEN3_06B, pack)
     for changed, grown in {
         "num_slots": ("adapters", "evaluation"),
@@ -123,15 +152,21 @@ def test_memory_rises_with_each_size_of_a_pack() -> None:
 
 
 def test_peak_is_the_larger_of_training_and_evaluation() -> None:
-    pack = Capacity(num_slots=8, max_rank=16, max_tokens=8192, eval_tokens=0,
-                    is_dequantised=True, predicted_gib=0.0)  # fmt: skip
+    pack = Capacity(
+        num_slots=8,
+        max_rank=16,
+        max_tokens=8192,
+        eval_tokens=0,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
     training = parts(QWEN3_06B, pack)
     assert training.evaluation == 0
     assert training.total_gib == training.reserved_gib
     both = parts(QWEN3_06B, dataclasses.replace(pack, eval_tokens=3_000_000))
     assert both.evaluation > both.training
-    assert both.total_gib * 2**30 == both.held + both.evaluation
-    assert both.reserved_gib * 2**30 == both.held + both.training + both.evaluation
+    assert both.total_gib * 2**30 == both.shared + both.evaluation
+    assert both.reserved_gib * 2**30 == both.shared + both.training + both.evaluation
 
 
 @given(
@@ -236,9 +271,12 @@ def test_choosing_loads_no_torch() -> None:
         "print(json.dumps(sorted({'torch', 'transformers'} & set(sys.modules))))"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[4], capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[4],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(found.stdout) == []
 
 

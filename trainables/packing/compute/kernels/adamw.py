@@ -25,7 +25,7 @@ def adamw_(
     norm_eps: float,
     eps: float,
 ) -> None:
-    """As optimizer.adamw_, with square roots and quotients rounded as IEEE 754 has it."""
+    """optimizer.adamw_ as one kernel; roots and quotients are rounded as IEEE 754 has it."""
     num_slots, num_params = params_KP.shape
     tensors = (params_KP, grads_KP, exp_avg_KP, exp_avg_sq_KP)
     assert all(tensor.is_contiguous() for tensor in (*tensors, table_7K))
@@ -59,7 +59,7 @@ def _update(
         # A due slot whose loss or gradient is not finite keeps its weights and moments, but its
         # gradient is cleared below like the others', so that the next trial starts clean.
         if tl.load(steps_ptr + slot):
-            # Column `slot` of table_7K; its rows are written by optimizer._row.
+            # Column `slot` of table_7K; its rows are the fields of optimizer._SlotNumbers.
             row = table_ptr + slot
             max_norm, decay = tl.load(row + num_slots), tl.load(row + 2 * num_slots)
             root_correction, step_size = tl.load(row + 3 * num_slots), tl.load(row + 4 * num_slots)

@@ -20,7 +20,7 @@ FEATURES_PER_WARP, MOST_WARPS = 256, 16
 def add_norm(
     x_ND: Tensor, y_ND: Tensor | None, weight_D: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As elementwise.add_norm, rounded where it rounds; the gradient is rounded once.
+    """elementwise.add_norm as one kernel, rounded where it rounds; the gradient is rounded once.
 
     The weight is the base's, frozen: it gets no gradient.
     """

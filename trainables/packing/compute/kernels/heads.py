@@ -23,7 +23,7 @@ def heads(
     sizes: tuple[int, int, int],
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As elementwise.heads, rounded once."""
+    """elementwise.heads as one kernel a kind of head, rounded once."""
     made: tuple[Tensor, Tensor, Tensor] = _Heads.apply(  # type: ignore[no-untyped-call]
         qkv_NE, norms, cos_NC, sin_NC, sizes, eps
     )
@@ -121,13 +121,13 @@ def _forward(
     token = tl.program_id(0).to(tl.int64)
     offset, mask, c, is_feature = _head_offsets(num_heads, half, BLOCK_H, BLOCK_C)
     # x is a view of the fused q, k, v: its tokens are x_stride apart.
-    low, high = _halves(x_ptr + token * x_stride + offset, mask, half)
+    low, high = _load_halves(x_ptr + token * x_stride + offset, mask, half)
     if HAS_NORM:
         scale = _scale(low, high, half, eps)
-        w_low, w_high = _halves(weight_ptr + c, is_feature, half)
+        w_low, w_high = _load_halves(weight_ptr + c, is_feature, half)
         low, high = low * scale * w_low[None, :], high * scale * w_high[None, :]
-    cos_low, cos_high = _halves(cos_ptr + token * angle_stride + c, is_feature, half)
-    sin_low, sin_high = _halves(sin_ptr + token * angle_stride + c, is_feature, half)
+    cos_low, cos_high = _load_halves(cos_ptr + token * angle_stride + c, is_feature, half)
+    sin_low, sin_high = _load_halves(sin_ptr + token * angle_stride + c, is_feature, half)
     kind = y_ptr.dtype.element_ty
     y = y_ptr + token * num_heads * 2 * half + offset
     # (low, high) * cos + (-high, low) * sin, one half after the other.
@@ -158,17 +158,17 @@ def _backward(
     """The gradient of one token's heads: turned back, then through the norm."""
     token = tl.program_id(0).to(tl.int64)
     offset, mask, c, is_feature = _head_offsets(num_heads, half, BLOCK_H, BLOCK_C)
-    g_low, g_high = _halves(grad_ptr + token * num_heads * 2 * half + offset, mask, half)
-    cos_low, cos_high = _halves(cos_ptr + token * angle_stride + c, is_feature, half)
-    sin_low, sin_high = _halves(sin_ptr + token * angle_stride + c, is_feature, half)
+    g_low, g_high = _load_halves(grad_ptr + token * num_heads * 2 * half + offset, mask, half)
+    cos_low, cos_high = _load_halves(cos_ptr + token * angle_stride + c, is_feature, half)
+    sin_low, sin_high = _load_halves(sin_ptr + token * angle_stride + c, is_feature, half)
     # The transpose of the rotation above.
     d_low = g_low * cos_low[None, :] + g_high * sin_high[None, :]
     d_high = g_high * cos_high[None, :] - g_low * sin_low[None, :]
     if HAS_NORM:
         # x * scale * weight, where scale depends on x: as in add_norm._backward, head by head.
-        low, high = _halves(x_ptr + token * x_stride + offset, mask, half)
+        low, high = _load_halves(x_ptr + token * x_stride + offset, mask, half)
         scale = _scale(low, high, half, eps)
-        w_low, w_high = _halves(weight_ptr + c, is_feature, half)
+        w_low, w_high = _load_halves(weight_ptr + c, is_feature, half)
         d_low, d_high = d_low * w_low[None, :], d_high * w_high[None, :]
         shared = tl.sum(d_low * low + d_high * high, axis=1)[:, None] * scale * scale / (2 * half)
         d_low, d_high = scale * (d_low - low * shared), scale * (d_high - high * shared)
@@ -189,7 +189,7 @@ def _head_offsets(num_heads, half, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr)
 
 
 @triton.jit
-def _halves(ptr, mask, half):
+def _load_halves(ptr, mask, half):
     """Both halves of a head, in float32."""
     low = tl.load(ptr, mask=mask, other=0.0).to(tl.float32)
     high = tl.load(ptr + half, mask=mask, other=0.0).to(tl.float32)

@@ -60,7 +60,7 @@ def lora_shrink(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> Tensor:
-    """As segments.lora_shrink."""
+    """segments.lora_shrink on a GPU: a program a block of tokens and module."""
     _, num_modules, rank, num_features = weights_KMRF.shape
     inner_MNR = x_NF.new_empty(num_modules, len(x_NF), rank)
     tile = SHRINK if dropout is None else SHRINK_DROPPING
@@ -89,7 +89,7 @@ def lora_expand(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> None:
-    """As segments.lora_expand."""
+    """segments.lora_expand on a GPU: a program a block of tokens and block of features."""
     _, num_modules, rank, num_features = weights_KMRF.shape
     tile = EXPAND if dropout is None else EXPAND_DROPPING
     grid = (_num_programs(segments, tile), triton.cdiv(num_features, tile.block_features))
@@ -118,7 +118,7 @@ def lora_weight_grad_(
     dropout: Dropout | None,
     keys_M2: Tensor | None,
 ) -> None:
-    """As segments.lora_weight_grad_."""
+    """segments.lora_weight_grad_ on a GPU: a program a slot, part, block of features and module."""
     num_slots, num_modules, _, num_features = grads_KMRF.shape
     tile = WEIGHT_GRAD if dropout is None else WEIGHT_GRAD_DROPPING
     num_blocks = triton.cdiv(num_features, tile.block_features)
@@ -260,7 +260,7 @@ def _shrink(
 ):
     """scaling * (drop(x) A^T) of one block of tokens and one module; all ranks fit in one tile."""
     module = tl.program_id(1)
-    slot, first, end = _block(blocks_ptr, BLOCK_N)
+    slot, first, end = _load_block(blocks_ptr, BLOCK_N)
     # Blocks that fill up the list are empty; tokens that fill up the pass have no slot, and their
     # inner products are never read.
     if (first < end) & (slot >= 0):
@@ -269,14 +269,14 @@ def _shrink(
         # int64, because tokens times features may pass 2^31.
         x_tile = x_ptr + n.to(tl.int64)[:, None] * x_stride
         w_tile = w_ptr + slot * w_stride_k + module * w_stride_m + r[None, :] * w_stride_r
-        threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
-        factor = _factor(
+        threshold = _load_threshold(thresholds_ptr, slot, HAS_DROPOUT)
+        factor = _load_factor(
             scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
         )
         # Slots with and without dropout share a pass. The loop is compiled twice and chosen once a
         # program, so that a slot without dropout makes no hashes; n stands in for unread words.
         if threshold > 0:
-            row, word, other = _row_words(
+            row, word, other = _load_words(
                 n, n < end, num_features, words_ptr, positions_ptr, keys_ptr + 2 * module
             )
             acc = _shrink_tile(
@@ -347,7 +347,7 @@ def _shrink_tile(
         is_feature = f < num_features
         x = tl.load(x_tile + f[None, :], mask=is_token[:, None] & is_feature[None, :], other=0.0)
         if IS_DROPPING:
-            x = _masked(x, row, word, other, start, threshold, BLOCK_F)
+            x = _drop_masked(x, row, word, other, start, threshold, BLOCK_F)
         w = tl.load(
             w_tile + f[:, None].to(tl.int64) * w_stride_f,
             mask=is_feature[:, None] & is_rank[None, :],
@@ -387,7 +387,7 @@ def _expand(
     NUM_MODULES: tl.constexpr,
 ):
     """drop(scaling * (inner A)), summed over modules, of one block of tokens and of features."""
-    slot, first, end = _block(blocks_ptr, BLOCK_N)
+    slot, first, end = _load_block(blocks_ptr, BLOCK_N)
     # Unlike in _shrink, tokens without a slot are written too, as zeros: y is not cleared before,
     # and the base's product is added to it.
     if first < end:
@@ -398,8 +398,8 @@ def _expand(
         is_token, is_rank, is_feature = n < end, r < rank, f < num_features
         total = tl.zeros((BLOCK_N, BLOCK_F), dtype=tl.float32)
         if slot >= 0:
-            threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
-            factor = _factor(
+            threshold = _load_threshold(thresholds_ptr, slot, HAS_DROPOUT)
+            factor = _load_factor(
                 scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
             )
             # In the forward pass there is one module and no dropout. In the backward pass q, k and
@@ -422,10 +422,10 @@ def _expand(
                 )
                 made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
                 if threshold > 0:
-                    row, word, other = _row_words(
+                    row, word, other = _load_words(
                         n, is_token, num_features, words_ptr, positions_ptr, keys_ptr + 2 * module
                     )
-                    made = _masked(made, row, word, other, start, threshold, BLOCK_F)
+                    made = _drop_masked(made, row, word, other, start, threshold, BLOCK_F)
                 total += made
             total *= factor
         y = y_ptr + n.to(tl.int64)[:, None] * y_stride + f[None, :]
@@ -479,7 +479,7 @@ def _weight_grad(
         is_rank, is_feature = r < rank, f < num_features
         inner_tile = inner_ptr + module * inner_stride + r[:, None]
         key_ptr = keys_ptr + 2 * module
-        threshold = _threshold(thresholds_ptr, slot, HAS_DROPOUT)
+        threshold = _load_threshold(thresholds_ptr, slot, HAS_DROPOUT)
         if threshold > 0:
             acc = _weight_grad_tile(
                 inner_tile,
@@ -526,7 +526,7 @@ def _weight_grad(
                 BLOCK_F,
                 BLOCK_R,
             )
-        acc *= _factor(
+        acc *= _load_factor(
             scaling_ptr + slot * scaling_stride, scales_ptr + slot, HAS_SCALING, HAS_DROPOUT
         )
         grads = (
@@ -606,16 +606,16 @@ def _weight_grad_tile(
             other=0.0,
         )
         if IS_DROPPING:
-            row, word, other = _row_words(
+            row, word, other = _load_words(
                 n, is_token, num_features, words_ptr, positions_ptr, key_ptr
             )
-            x = _masked(x, row, word, other, start, threshold, BLOCK_F)
+            x = _drop_masked(x, row, word, other, start, threshold, BLOCK_F)
         acc += tl.dot(inner, x, input_precision=PRECISION)
     return acc
 
 
 @triton.jit
-def _threshold(thresholds_ptr, slot, HAS_DROPOUT: tl.constexpr):
+def _load_threshold(thresholds_ptr, slot, HAS_DROPOUT: tl.constexpr):
     """The slot's dropout threshold; 0 if it drops nothing, and then no mask is made."""
     threshold = tl.cast(0, tl.int32)
     if HAS_DROPOUT:
@@ -624,7 +624,7 @@ def _threshold(thresholds_ptr, slot, HAS_DROPOUT: tl.constexpr):
 
 
 @triton.jit
-def _factor(scaling_ptr, scale_ptr, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr):
+def _load_factor(scaling_ptr, scale_ptr, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.constexpr):
     """What the whole product is multiplied by, dropout's scale included."""
     factor = 1.0
     if HAS_SCALING:
@@ -635,17 +635,17 @@ def _factor(scaling_ptr, scale_ptr, HAS_SCALING: tl.constexpr, HAS_DROPOUT: tl.c
 
 
 @triton.jit
-def _row_words(n, is_token, num_features, words_ptr, positions_ptr, key_ptr):
+def _load_words(n, is_token, num_features, words_ptr, positions_ptr, key_ptr):
     """What masks._hash takes of each token: the first of its counters, and both words."""
     row = tl.load(positions_ptr + n, mask=is_token, other=0) * num_features
     words = words_ptr + 2 * n
-    word = _mixed(tl.load(words, mask=is_token, other=0) ^ tl.load(key_ptr))
-    other = _mixed(tl.load(words + 1, mask=is_token, other=0) ^ tl.load(key_ptr + 1))
+    word = _mix_words(tl.load(words, mask=is_token, other=0) ^ tl.load(key_ptr))
+    other = _mix_words(tl.load(words + 1, mask=is_token, other=0) ^ tl.load(key_ptr + 1))
     return row, word, other
 
 
 @triton.jit
-def _masked(x, row, word, other, start, threshold, BLOCK_F: tl.constexpr):
+def _drop_masked(x, row, word, other, start, threshold, BLOCK_F: tl.constexpr):
     """A tile from feature start without what masks.keep_mask drops; it is not scaled yet."""
     # One hash a pair of neighbouring features: its counter is position * num_features + pair,
     # hashed as masks._hash does it. uint32 wraps around as torch's int32 does.
@@ -662,7 +662,7 @@ def _masked(x, row, word, other, start, threshold, BLOCK_F: tl.constexpr):
 
 
 @triton.jit
-def _mixed(x):
+def _mix_words(x):
     """masks._mix: lowbias32 of a word."""
     bits = x.to(tl.uint32, bitcast=True)
     bits = (bits ^ (bits >> SHIFT_1)) * FACTOR_1
@@ -671,7 +671,7 @@ def _mixed(x):
 
 
 @triton.jit
-def _block(blocks_ptr, BLOCK_N: tl.constexpr):
+def _load_block(blocks_ptr, BLOCK_N: tl.constexpr):
     """The slot and tokens of a program: its share of one block of the pass."""
     # The host's blocks have MOST_TOKENS tokens; a kernel with smaller tiles runs several programs
     # on each. The last ones of a short block start behind its end and have nothing to do.

@@ -144,9 +144,12 @@ def test_a_token_attends_to_its_row_as_in_torch(
     found = token_attention(q, keys, values, positions_B)
     is_seen = torch.arange(positions, device="cuda") <= positions_B[:, None]
     expected = torch.nn.functional.scaled_dot_product_attention(
-        q[:, :, None].float(), keys.float(), values.float(),
-        attn_mask=is_seen[:, None, None], enable_gqa=True,
-    )  # fmt: skip
+        q[:, :, None].float(),
+        keys.float(),
+        values.float(),
+        attn_mask=is_seen[:, None, None],
+        enable_gqa=True,
+    )
     error = (found.float() - expected[:, :, 0]).norm() / expected.norm()
     assert float(error) < 5e-3
 
