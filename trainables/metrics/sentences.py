@@ -59,15 +59,15 @@ BEFORE_NUMBERS: Mapping[Language, frozenset[str]] = {
 
 def sentences_of(text: str, language: Language) -> list[str]:
     """The text's sentences, without the white space around them."""
-    found = []
+    sentences = []
     for line in text.splitlines():
         begin = 0
         for stop in STOP.finditer(line):
             if _is_end(line, begin, stop, language):
-                found.append(line[begin : stop.end()].strip())
+                sentences.append(line[begin : stop.end()].strip())
                 begin = stop.end()
-        found.append(line[begin:].strip())
-    return [sentence for sentence in found if sentence]
+        sentences.append(line[begin:].strip())
+    return [sentence for sentence in sentences if sentence]
 
 
 def _is_end(line: str, begin: int, stop: re.Match[str], language: Language) -> bool:

@@ -25,7 +25,7 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
     kind = "model" if dataset_revision is None else "dataset"
     try:
         with _refusals():
-            found = hf_hub_download(
+            path = hf_hub_download(
                 repo, file, repo_type=kind, revision=dataset_revision, local_files_only=is_away
             )
     except LocalEntryNotFoundError as missing:
@@ -35,7 +35,7 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
         raise ConnectionError(
             f"the Hub at {constants.ENDPOINT} {state}, and the cache has no {file}"
         ) from missing
-    return Path(found)
+    return Path(path)
 
 
 def hub_has(repo: str, file: str) -> bool:

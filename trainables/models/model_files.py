@@ -37,8 +37,8 @@ def check_model_folder(folder: Path) -> None:
 def tokenizer_files(model: str) -> list[Path]:
     """The tokenizer's files of a folder, or of a Hub model: nodes may have loaded it elsewhere."""
     if Path(model).is_dir():
-        found = [Path(model) / name for name in TOKENIZER_FILES]
-        return [path for path in found if path.is_file()]
+        paths = [Path(model) / name for name in TOKENIZER_FILES]
+        return [path for path in paths if path.is_file()]
     files = []
     for name in TOKENIZER_FILES:
         with contextlib.suppress(OSError):  # it has none of that name
@@ -62,8 +62,8 @@ def check_thinking(model: str) -> None:
 def _templates(model: str) -> Iterator[str]:
     names = ("chat_template.jinja", "tokenizer_config.json")
     if Path(model).is_dir():
-        found = [Path(model) / name for name in names]
-        yield from (path.read_text(encoding="utf-8") for path in found if path.is_file())
+        paths = [Path(model) / name for name in names]
+        yield from (path.read_text(encoding="utf-8") for path in paths if path.is_file())
         return
     for name in names:
         with contextlib.suppress(OSError):  # a tokenizer has one of them or both

@@ -29,13 +29,13 @@ def label_log_probs(
         labels: L, as encode_targets gives them.
         batch_size: prompts that are read together, once for each label.
     """
-    found = torch.empty(len(prompts), len(labels), dtype=torch.float64)
+    log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for begin in range(0, len(order), batch_size):
         indices = order[begin : begin + batch_size]
         for column, label in enumerate(labels):
-            found[indices, column] = _batch(causal, [prompts[i] for i in indices], label)
-    return found
+            log_probs_SL[indices, column] = _batch(causal, [prompts[i] for i in indices], label)
+    return log_probs_SL
 
 
 def _batch(causal: PreTrainedModel, prompts: Sequence[list[int]], label: list[int]) -> Tensor:

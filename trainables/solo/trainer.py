@@ -50,9 +50,9 @@ def train(
     Raises:
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
     """
-    found = find_resumable_report(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
-    if found is not None:
-        report(found)
+    last = find_resumable_report(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
+    if last is not None:
+        report(last)
     with_less_memory(
         lambda micro_batch_size: _attempt(config, micro_batch_size, report, dropout_seed),
         config.settings.micro_batch_size,
@@ -75,9 +75,9 @@ def _attempt(
     """Train from the last checkpoint, or from the start, to the end."""
     started_s = time.perf_counter()
     delete_incomplete(config.folder)
-    found = read_last_report(config.folder)
+    last = read_last_report(config.folder)
     settings = config.settings
-    if found is not None and found.step >= settings.max_steps:
+    if last is not None and last.step >= settings.max_steps:
         return
     reset_peak()
     splits = read_rows(settings.rows_dir)
@@ -91,7 +91,7 @@ def _attempt(
     rows = partial(rung_rows, splits.validation, settings)
     base = load_base(settings.model, settings.compute_dtype)
     model = new_adapter(base, config.params, settings.seed)
-    rungs = RungReportCallback(
+    rung_callback = RungReportCallback(
         config=config,
         batches=batches,
         eval_rows=rows,
@@ -103,7 +103,7 @@ def _attempt(
             _with_smaller_evaluation(settings, micro_batch_size),
         ),
         report=report,
-        seconds=found.seconds if found else 0.0,
+        seconds=last.seconds if last else 0.0,
         started_s=started_s,
     )
     with _float32_kept(model):
@@ -112,10 +112,10 @@ def _attempt(
             args=training_arguments(config, micro_batch_size, dropout_seed),
             train_dataset=batches.dataset(),
             processing_class=tokenizer,
-            callbacks=[rungs],
+            callbacks=[rung_callback],
         )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(found.checkpoint) if found else None)
+    trainer.train(resume_from_checkpoint=str(last.checkpoint) if last else None)
 
 
 def _with_smaller_evaluation(settings: TrainingSettings, micro_batch_size: int) -> TrainingSettings:

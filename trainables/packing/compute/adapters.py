@@ -131,8 +131,8 @@ def _layout(shapes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> l
 
 
 def _trim(row_P: Tensor, block: _Block, rank: int) -> Tensor:
-    whole = row_P[block.start : block.start + block.rows * block.columns]
-    matrix = whole.view(block.rows, block.columns)
+    numbers = row_P[block.start : block.start + block.rows * block.columns]
+    matrix = numbers.view(block.rows, block.columns)
     return matrix[:rank] if block.is_lora_a else matrix[:, :rank]
 
 

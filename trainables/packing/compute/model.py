@@ -86,7 +86,7 @@ class PackedModel:
         self.norm_D = base.model.norm.weight.detach()
         self.layers = [_layer_weights(layer, is_dequantised) for layer in base.model.layers]
         self.num_weights = sum(
-            linears.num_weights for one in self.layers for linears in one.linears
+            linears.num_weights for layer in self.layers for linears in layer.linears
         )
         """Weights of the linear layers of all blocks."""
         self.elementwise = load_fused() if is_fused else PLAIN
@@ -137,10 +137,10 @@ class PackedModel:
         if not self._is_checkpointed:
             return self._layer(*inputs)
         # Dropout is made of row keys: no generator's state has to be kept.
-        made: tuple[Tensor, Tensor] = checkpoint(
+        outputs: tuple[Tensor, Tensor] = checkpoint(
             self._layer, *inputs, use_reentrant=False, preserve_rng_state=False
         )
-        return made
+        return outputs
 
     def _layer(
         self,
@@ -210,9 +210,11 @@ class _LabelLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
         chunks = (torch.split(tensor, CHUNK_LABELS) for tensor in (hidden_ND, targets_N))
-        made = [_chunk(hidden, head_VD, targets) for hidden, targets in zip(*chunks, strict=True)]
-        ctx.save_for_backward(torch.cat([grad for _, grad in made]))
-        return torch.cat([losses for losses, _ in made])
+        per_chunk = [
+            _chunk(hidden, head_VD, targets) for hidden, targets in zip(*chunks, strict=True)
+        ]
+        ctx.save_for_backward(torch.cat([grad for _, grad in per_chunk]))
+        return torch.cat([losses for losses, _ in per_chunk])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

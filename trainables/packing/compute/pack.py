@@ -130,15 +130,17 @@ class Pack:
         Args:
             staging: the caller's, from new_staging; one for this call if not given.
         """
-        held = self._require_trial(slot)
-        params = held.trial.params
+        occupant = self._require_trial(slot)
+        params = occupant.trial.params
         staging = staging or self.new_staging()
         weights, exp_avg, exp_avg_sq = (
             self.adapters.views(row_P, params.lora_rank, params.target_modules)
             for row_P in staging.on_host(self._slot_rows(slot))
         )
-        state = SlotState(weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=held.step)
-        write_slot(folder, state, params, held.trial.settings.model)
+        state = SlotState(
+            weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=occupant.step
+        )
+        write_slot(folder, state, params, occupant.trial.settings.model)
 
     def new_staging(self) -> Staging:
         """Room on the host for what save writes, for one thread."""
@@ -281,11 +283,11 @@ class Pack:
         launched, self._launched = self._launched, []
         if not launched:
             return []
-        numbers = torch.stack([one.numbers_2K.T for one in launched]).tolist()
+        numbers = torch.stack([launch.numbers_2K.T for launch in launched]).tolist()
         return [
-            slot.result(index, one.updates[index], *of_step[index])
-            for one, of_step in zip(launched, numbers, strict=True)
-            for index, slot in one.slots.items()
+            slot.result(index, launch.updates[index], *of_step[index])
+            for launch, of_step in zip(launched, numbers, strict=True)
+            for index, slot in launch.slots.items()
             if not slot.has_failed
         ]
 
@@ -380,7 +382,7 @@ class Pack:
         self._passes.losses_K[slot] = 0.0
 
     def _require_trial(self, slot: int) -> Slot:
-        held = self._slots[slot]
-        if held is None:
+        occupant = self._slots[slot]
+        if occupant is None:
             raise ValueError(f"slot {slot} is free; it must hold a trial")
-        return held
+        return occupant

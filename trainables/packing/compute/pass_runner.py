@@ -99,7 +99,7 @@ class PassRunner:
             size = sum(shape.sizes.values())
             numbers = torch.zeros(size, dtype=torch.int32, device=self._device)
             graph = torch.cuda.CUDAGraph()
-            if all(shape.num_tokens > one.num_tokens for one in self._graphs):
+            if all(shape.num_tokens > captured.num_tokens for captured in self._graphs):
                 torch.cuda.empty_cache()  # one that is no larger needs no more memory
             assert self._stream is not None
             with capture_graph(graph, self._stream, self._pool):
@@ -127,8 +127,8 @@ def capture_graph(
     Raises:
         torch.OutOfMemoryError: the graph is then of no use.
     """
-    free, whole = torch.cuda.mem_get_info()
-    if free < SPARE_SHARE * whole:
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    if free_bytes < SPARE_SHARE * total_bytes:
         torch.cuda.empty_cache()
     with torch.cuda.stream(stream):
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")

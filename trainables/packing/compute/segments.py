@@ -36,10 +36,10 @@ def lora_shrink(
 ) -> Tensor:
     """scaling * (drop(x) times each of the slot's matrices, transposed): (M, N, R)."""
     if x_NF.is_cuda:
-        made: Tensor = _kernels().lora_shrink(
+        inner_MNR: Tensor = _kernels().lora_shrink(
             x_NF, weights_KMRF, segments, scaling_K, dropout, keys_M2
         )
-        return made
+        return inner_MNR
     inner = []
     for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
         x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)

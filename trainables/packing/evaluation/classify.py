@@ -35,14 +35,14 @@ def label_log_probs(
         labels: each with its end of turn.
         max_tokens_per_batch: positions of the cache, over all slots and rows.
     """
-    found = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
+    log_probs_KSL = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
     longest = max(map(len, labels))
     lengths = [len(prompt) + longest for prompt in prompts]
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
     for indices in batches(lengths, decoder.num_slots, limit):
         examples = [Example(prompts[i], []) for i in indices]
-        found[:, indices] = _batch(decoder, examples, labels, longest).cpu()
-    return found
+        log_probs_KSL[:, indices] = _batch(decoder, examples, labels, longest).cpu()
+    return log_probs_KSL
 
 
 def _batch(
@@ -57,8 +57,8 @@ def _batch(
     rows_S = torch.arange(num_rows, device=decoder.device) * ids_ST.shape[1]
     last_KSD = x_KND[:, rows_S + lengths_S - 1]
     rotation = decoder.rotation(num_positions)
-    found = [_label(decoder, last_KSD, lengths_S, cache, rotation, label) for label in labels]
-    return torch.stack(found, dim=2)
+    log_probs = [_label(decoder, last_KSD, lengths_S, cache, rotation, label) for label in labels]
+    return torch.stack(log_probs, dim=2)
 
 
 def _label(
@@ -87,8 +87,8 @@ def _label(
 
 def _token_log_probs(decoder: SlotDecoder, x_KSD: Tensor, token: int) -> Tensor:
     """Log-probability (K, S) of one token; the head sees some rows at a time."""
-    found = []
+    log_probs = []
     for x_ND in torch.split(x_KSD.flatten(0, 1), CHUNK_LABELS):
         logits_NV = decoder.logits(x_ND).float()
-        found.append(logits_NV[:, token].double() - logits_NV.logsumexp(dim=1).double())
-    return torch.cat(found).view(x_KSD.shape[:2])
+        log_probs.append(logits_NV[:, token].double() - logits_NV.logsumexp(dim=1).double())
+    return torch.cat(log_probs).view(x_KSD.shape[:2])

@@ -87,7 +87,7 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     """
     old_slots, old_rows = batch.is_done_KS.shape
     num_slots, num_rows = _halve(old_slots, num_slots), _halve(old_rows, num_rows)
-    cache_bytes = sum(one.nbytes for kept in batch.cache for one in kept)
+    cache_bytes = sum(tensor.nbytes for layer in batch.cache for tensor in layer)
     if not _pays(old_slots * old_rows, num_slots * num_rows, cache_bytes, is_graphed):
         return False
     # Slots that still answer first, in their order; then, in each, rows that still answer first.

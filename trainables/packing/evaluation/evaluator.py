@@ -76,9 +76,9 @@ class PackEvaluator:
         from trainables.packing.evaluation.evaluate_slots import evaluate_slots  # see load_metrics
 
         share = max(1, self._max_tokens // self._row_tokens)
-        found = []
+        results = []
         for first in range(0, len(slots), share):
-            found += evaluate_slots(
+            results += evaluate_slots(
                 model,
                 slots[first : first + share],
                 self._tokenizer,
@@ -89,7 +89,7 @@ class PackEvaluator:
                 max_tokens_per_batch=self._max_tokens,
                 is_graphed=self._is_graphed,
             )
-        return found
+        return results
 
     def use_less_memory(self) -> bool:
         """Halve the cache; False if it holds one row of one slot only."""

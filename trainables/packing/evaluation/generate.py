@@ -82,9 +82,9 @@ def answers_and_losses(
         decode(batch, max_new_tokens, is_graphed)
         rows = batch.answers_AL.view(decoder.num_slots, -1, max_new_tokens).tolist()
         del batch  # its cache must go before the next one comes
-        for found, row in zip(answers, rows, strict=True):
+        for of_slot, row in zip(answers, rows, strict=True):
             for index, ids in zip(indices, row, strict=False):
-                found[index] = until_stop(ids, stop_ids)
+                of_slot[index] = until_stop(ids, stop_ids)
     return answers, losses_K
 
 
@@ -162,8 +162,8 @@ def _read(
         some = examples[rows]
         ids_ST, lengths_S = pad_right(some, decoder.device, READ_MULTIPLE)
         width = ids_ST.shape[1]
-        kept = [KeysValues(keys[:, rows], values[:, rows]) for keys, values in cache]
-        x_KND = decoder.read(ids_ST, kept)
+        cache_of_rows = [KeysValues(keys[:, rows], values[:, rows]) for keys, values in cache]
+        x_KND = decoder.read(ids_ST, cache_of_rows)
         last_S = lengths_S - 1 + torch.arange(len(some), device=decoder.device) * width
         tokens_KS[:, rows] = decoder.logits(x_KND[:, last_S]).argmax(dim=-1)
         losses_K += summed_losses(decoder, x_KND, some, width)

@@ -1,4 +1,4 @@
-"""One block with kept keys and values: over whole prompts, and over one token a row.
+"""One block with cached keys and values: over whole prompts, and over one token a row.
 
 Prompts are padded on the right and a row's answer goes on at its own next position, so a prompt is
 read under the causal mask alone, as in training.
@@ -48,12 +48,12 @@ def prompt_layer(
     x_KND: Tensor,
     weights: LayerWeights,
     groups: Sequence[FrozenGroup],
-    kept: KeysValues | None,
+    cached: KeysValues | None,
     cos_BTC: Tensor,
     sin_BTC: Tensor,
     sizes: Sizes,
 ) -> Tensor:
-    """One block over whole rows; their keys and values become the first positions of kept."""
+    """One block over whole rows; their keys and values become the first positions of the cache."""
     q, k, v = (
         part.view(*cos_BTC.shape[:2], -1, sizes.head_dim).transpose(1, 2)
         for part in _heads(x_KND, weights, groups[0], cos_BTC, sin_BTC, sizes)
@@ -61,9 +61,9 @@ def prompt_layer(
     # Every slot reads the same rows, so the batch is K * S rows of T tokens. Right padding needs no
     # mask: under the causal mask no real token sees what comes after it, and what padding computes
     # is overwritten in the cache by the answer, position by position, before it is ever seen.
-    if kept is not None:
+    if cached is not None:
         num_tokens = k.shape[2]
-        for cached_KSGTC, new_BGTC in zip(kept, (k, v), strict=True):
+        for cached_KSGTC, new_BGTC in zip(cached, (k, v), strict=True):
             shape = (*cached_KSGTC.shape[:3], num_tokens, sizes.head_dim)
             cached_KSGTC[:, :, :, :num_tokens] = new_BGTC.reshape(shape)
     mixed_BHTC = scaled_dot_product_attention(
@@ -76,7 +76,7 @@ def token_layer(
     x_KSD: Tensor,
     weights: LayerWeights,
     groups: Sequence[FrozenGroup],
-    kept: KeysValues,
+    cached: KeysValues,
     positions_B: Tensor,
     cos_B1C: Tensor,
     sin_B1C: Tensor,
@@ -84,7 +84,7 @@ def token_layer(
 ) -> Tensor:
     """One block over one token a row, which sees its row's positions up to its own."""
     q_BHC, k_BGC, v_BGC = _heads(x_KSD, weights, groups[0], cos_B1C, sin_B1C, sizes)
-    keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in kept)
+    keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in cached)
     # Rows stand at positions of their own, so keys are written by index, in place: a CUDA graph of
     # the step needs the cache to stay where it is.
     row_B = torch.arange(positions_B.shape[0], device=positions_B.device)

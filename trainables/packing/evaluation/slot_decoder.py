@@ -88,11 +88,15 @@ class SlotDecoder:
         num_rows, num_tokens = input_ids_ST.shape
         x_KND: Tensor = self.model.embedding_VD[input_ids_ST.flatten().expand(self.num_slots, -1)]
         num_rows_of_all = num_rows * self.num_slots
-        cos_BTC, sin_BTC = (one.repeat(num_rows_of_all, 1, 1) for one in self.rotation(num_tokens))
+        cos_BTC, sin_BTC = (
+            table_TC.repeat(num_rows_of_all, 1, 1) for table_TC in self.rotation(num_tokens)
+        )
         sizes = self._sizes(num_rows, cos_BTC)
-        kept_layers = [None] * len(self.layers) if cache is None else cache
-        for weights, groups, kept in zip(self.model.layers, self.layers, kept_layers, strict=True):
-            x_KND = prompt_layer(x_KND, weights, groups, kept, cos_BTC, sin_BTC, sizes)
+        cached_layers = [None] * len(self.layers) if cache is None else cache
+        for weights, groups, cached in zip(
+            self.model.layers, self.layers, cached_layers, strict=True
+        ):
+            x_KND = prompt_layer(x_KND, weights, groups, cached, cos_BTC, sin_BTC, sizes)
         return x_KND
 
     def step(
@@ -107,8 +111,10 @@ class SlotDecoder:
         positions_B = positions_KS.flatten()
         cos_B1C, sin_B1C = (table_TC[positions_B][:, None] for table_TC in rotation)
         sizes = self._sizes(tokens_KS.shape[1], cos_B1C)
-        for weights, groups, kept in zip(self.model.layers, self.layers, cache, strict=True):
-            x_KSD = token_layer(x_KSD, weights, groups, kept, positions_B, cos_B1C, sin_B1C, sizes)
+        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
+            x_KSD = token_layer(
+                x_KSD, weights, groups, cached, positions_B, cos_B1C, sin_B1C, sizes
+            )
         return x_KSD
 
     def logits(self, x: Tensor) -> Tensor:

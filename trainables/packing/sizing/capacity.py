@@ -89,9 +89,9 @@ def choose(
     counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
     for is_checkpointed, fewest in itertools.product((False, True), counts):
         for least in _least(settings, max_rank, is_checkpointed):
-            found = _most_slots(facts, settings, least, limit, usable_gib)
-            if found is not None and found.num_slots >= fewest:
-                return _grown(facts, settings, found, usable_gib)
+            capacity = _most_slots(facts, settings, least, limit, usable_gib)
+            if capacity is not None and capacity.num_slots >= fewest:
+                return _grow(facts, settings, capacity, usable_gib)
     smallest = list(_least(settings, max_rank, is_checkpointed=True))[-1]
     needed_gib = _parts(facts, settings, smallest).reserved_gib / USABLE_FRAC
     raise SweepAborted(
@@ -158,7 +158,7 @@ def _most_slots(
 ) -> Capacity | None:
     """As many trials as fit; no pass is larger than a step of all of them."""
 
-    def of(num_slots: int) -> Capacity:
+    def with_slots(num_slots: int) -> Capacity:
         return dataclasses.replace(
             least,
             num_slots=num_slots,
@@ -167,13 +167,13 @@ def _most_slots(
         )
 
     def is_too_large(num_slots: int) -> bool:
-        return _parts(facts, settings, of(num_slots)).reserved_gib > usable_gib
+        return _parts(facts, settings, with_slots(num_slots)).reserved_gib > usable_gib
 
     most = bisect.bisect_left(range(1, limit + 1), True, key=is_too_large)
-    return of(most) if most else None
+    return with_slots(most) if most else None
 
 
-def _grown(
+def _grow(
     facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, usable_gib: float
 ) -> Capacity:
     """With what is left of the memory used, and the peak that follows."""

@@ -24,10 +24,10 @@ def add_norm(
 
     The weight is the base's, frozen: it gets no gradient.
     """
-    made: tuple[Tensor, Tensor] = _AddNorm.apply(  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, Tensor] = _AddNorm.apply(  # type: ignore[no-untyped-call]
         x_ND, y_ND, weight_D, eps
     )
-    return made
+    return outputs
 
 
 class _AddNorm(torch.autograd.Function):
@@ -58,9 +58,9 @@ class _AddNorm(torch.autograd.Function):
         total_ND, weight_D = ctx.saved_tensors
         has_other, eps = ctx.others
         grad_total_ND, grad_normed_ND = (grad.contiguous() for grad in grads)
-        made_ND = torch.empty_like(total_ND)
+        grad_ND = torch.empty_like(total_ND)
         _backward[(len(total_ND),)](
-            made_ND,
+            grad_ND,
             grad_total_ND,
             grad_normed_ND,
             total_ND,
@@ -69,7 +69,7 @@ class _AddNorm(torch.autograd.Function):
             eps,
             **_options(total_ND),
         )
-        return made_ND, made_ND if has_other else None, None, None
+        return grad_ND, grad_ND if has_other else None, None, None
 
 
 def _options(x_ND: Tensor) -> dict[str, int]:
@@ -110,7 +110,7 @@ def _forward(
 
 @triton.jit
 def _backward(
-    made_ptr,
+    grad_ptr,
     grad_total_ptr,
     grad_normed_ptr,
     total_ptr,
@@ -131,8 +131,8 @@ def _backward(
     # dL/dt = s * (g - t * s^2 * sum(g * t) / D). The residual's own gradient is added to it.
     scale = _scale(total, num_features, eps)
     shared = tl.sum(grad * total, axis=0) * scale * scale / num_features
-    made = through + scale * (grad - total * shared)
-    tl.store(made_ptr + row + d, made.to(made_ptr.dtype.element_ty), mask=mask)
+    grad_total = through + scale * (grad - total * shared)
+    tl.store(grad_ptr + row + d, grad_total.to(grad_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

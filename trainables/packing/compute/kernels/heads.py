@@ -24,10 +24,10 @@ def heads(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """elementwise.heads as one kernel a kind of head, rounded once."""
-    made: tuple[Tensor, Tensor, Tensor] = _Heads.apply(  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, Tensor, Tensor] = _Heads.apply(  # type: ignore[no-untyped-call]
         qkv_NE, norms, cos_NC, sin_NC, sizes, eps
     )
-    return made
+    return outputs
 
 
 class _Heads(torch.autograd.Function):
@@ -42,21 +42,21 @@ class _Heads(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         parts = _split(qkv_NE, sizes)
-        made = []
+        rotated = []
         for x_NHC, weight_C in zip(parts, norms or (None, None), strict=False):
             y_NHC = torch.empty_like(x_NHC, memory_format=torch.contiguous_format)
             _forward[(len(qkv_NE),)](y_NHC, *_args(x_NHC, weight_C, cos_NC, sin_NC, eps))
-            made.append(y_NHC)
+            rotated.append(y_NHC)
         ctx.save_for_backward(qkv_NE, cos_NC, sin_NC)
         ctx.others = (norms, sizes, eps)
-        return made[0], made[1], parts[2]
+        return rotated[0], rotated[1], parts[2]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         qkv_NE, cos_NC, sin_NC = ctx.saved_tensors
         norms, sizes, eps = ctx.others
-        made_NE = torch.empty_like(qkv_NE)
-        into = _split(made_NE, sizes)
+        grad_NE = torch.empty_like(qkv_NE)
+        into = _split(grad_NE, sizes)
         parts = _split(qkv_NE, sizes)
         for index, weight_C in enumerate(norms or (None, None)):
             grad_NHC, dx_NHC = grads[index].contiguous(), into[index]
@@ -67,7 +67,7 @@ class _Heads(torch.autograd.Function):
                 *_args(parts[index], weight_C, cos_NC, sin_NC, eps),
             )
         into[2].copy_(grads[2])
-        return made_NE, None, None, None, None, None
+        return grad_NE, None, None, None, None, None
 
 
 def _split(x_NE: Tensor, sizes: tuple[int, int, int]) -> list[Tensor]:

@@ -420,13 +420,13 @@ def _expand(
                     mask=is_rank[:, None] & is_feature[None, :],
                     other=0.0,
                 )
-                made = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
+                product = tl.dot(inner, w.to(inner.dtype), input_precision=PRECISION)
                 if threshold > 0:
                     row, word, other = _load_words(
                         n, is_token, num_features, words_ptr, positions_ptr, keys_ptr + 2 * module
                     )
-                    made = _drop_masked(made, row, word, other, start, threshold, BLOCK_F)
-                total += made
+                    product = _drop_masked(product, row, word, other, start, threshold, BLOCK_F)
+                total += product
             total *= factor
         y = y_ptr + n.to(tl.int64)[:, None] * y_stride + f[None, :]
         mask = is_token[:, None] & is_feature[None, :]
