@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from trainables.packing.compute.pass_shapes import (
     BLOCK_TOKENS,
-    MOST_TOKENS,
+    MAX_TOKENS_RATIO,
     PATIENCE,
     STEPS_AN_OCTAVE,
     Shape,
@@ -43,7 +43,7 @@ def test_a_shape_with_less_room_or_much_more_does_not_serve() -> None:
     wanted = shape(1024, 16, 64, 512)
     others = [
         shape(960, 16, 64, 512),
-        shape(round(1024 * MOST_TOKENS) + 64, 24, 64, 512),
+        shape(round(1024 * MAX_TOKENS_RATIO) + 64, 24, 64, 512),
         shape(1024, 8, 64, 512),
         shape(1024, 40, 64, 512),
         shape(1024, 16, 32, 512),
