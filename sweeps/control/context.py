@@ -1,4 +1,4 @@
-"""The parts of a sweep on the cluster that was found: allocation, study, book, and who is told."""
+"""What every stage of a sweep needs: what was asked for, where it is written, who is told."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from sweeps.cost.estimate import CostModel
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import TrialRecord, replay_all
+from sweeps.records.trial_record import replay, replay_all
 from sweeps.search.study import Search, enqueue, num_startup_trials, open_study
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.wandb_runs import WandbTracker
@@ -24,75 +24,73 @@ Events = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """What was asked for, and where it is written down: every stage needs these."""
+class SweepContext:
+    """One sweep on the cluster that it has connected to."""
 
     config: SweepConfig
-    found: Preflight
+    metric: Metric
     paths: RunPaths
     log: EventLog
-
-    @property
-    def metric(self) -> Metric:
-        return self.found.task.metric
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What runs the trials, and who is told of them, on the cluster that was found."""
-
     allocation: Allocation
     cost_model: CostModel
-    histories: list[TrialRecord]
-    """Trials of the search that earlier processes ran."""
-    tracker: WandbTracker
+    controller: TrialController
     eta: Eta
+    """Listens to the controller, and so do the next two."""
+    tracker: WandbTracker
     progress: ProgressTable
-    book: TrialController
 
 
-def set_up(
-    sweep: Sweep,
+def open_context(
+    config: SweepConfig,
+    preflight: Preflight,
+    paths: RunPaths,
     identity: Identity,
+    log: EventLog,
     allocation: Allocation,
     events: Events,
-    histories: list[TrialRecord],
     *,
     is_resumed: bool,
-) -> Parts:
-    """Opens the study, and makes the book with all who listen to it."""
-    config, metric = sweep.config, sweep.metric
-    search = _search(sweep, identity, is_resumed=is_resumed)
-    tracker = WandbTracker(
-        sweep.found.wandb_mode, sweep.paths.folder, identity.name, identity.sweep_id,
-        config.wandb_project, config.wandb_entity, metric, _shared_config(config),
-        replay_all(events),
-    )  # fmt: skip
-    splits = sweep.found.splits
-    cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
-    eta = Eta(cost_model, replay_all(events))
-    progress = ProgressTable(metric, config.num_trials, config.max_steps, histories, eta.left_s)
-    listeners = (tracker, eta, progress)
-    book = TrialController(config, sweep.paths, metric, search, sweep.log, listeners)
-    return Parts(
-        allocation=allocation,
-        cost_model=cost_model,
-        histories=histories,
-        tracker=tracker,
-        eta=eta,
-        progress=progress,
-        book=book,
-    )
+) -> SweepContext:
+    """Opens the study, and makes the controller with all who listen to it.
 
-
-def _search(sweep: Sweep, identity: Identity, *, is_resumed: bool) -> Search:
-    """The study with its start points, and the sampler that goes on from them."""
-    config = sweep.config
-    url = config.study_storage or f"sqlite:///{sweep.paths.optuna_db}"
-    study = open_study(url, identity.name, sweep.metric, is_resumed=is_resumed)
+    Args:
+        events: of the sweep's earlier processes.
+    """
+    metric, splits = preflight.task.metric, preflight.splits
+    url = config.study_storage or f"sqlite:///{paths.optuna_db}"
+    study = open_study(url, identity.name, metric, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
-    return Search(study, config.space, config.seed, num_startup, config.sampler)
+    search = Search(study, config.space, config.seed, num_startup, config.sampler)
+    tracker = WandbTracker(
+        preflight.wandb_mode,
+        paths.folder,
+        identity.name,
+        identity.sweep_id,
+        config.wandb_project,
+        config.wandb_entity,
+        metric,
+        _shared_config(config),
+        replay_all(events),
+    )
+    cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
+    eta = Eta(cost_model, replay_all(events))
+    progress = ProgressTable(
+        metric, config.num_trials, config.max_steps, replay(events), eta.left_s
+    )
+    controller = TrialController(config, paths, metric, search, log, (tracker, eta, progress))
+    return SweepContext(
+        config=config,
+        metric=metric,
+        paths=paths,
+        log=log,
+        allocation=allocation,
+        cost_model=cost_model,
+        controller=controller,
+        eta=eta,
+        tracker=tracker,
+        progress=progress,
+    )
 
 
 def _shared_config(config: SweepConfig) -> dict[str, object]:

@@ -19,27 +19,18 @@ from ray.tune.result import DONE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.budget_stop import Limit
+from sweeps.control.context import SweepContext
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
-from sweeps.records.paths import RunPaths
 from trainables import trial as trainable
 from trainables.config import Metric
 from trainables.errors import RESUME, SweepAborted
 
 
-def run_trials(
-    config: SweepConfig,
-    paths: RunPaths,
-    metric: Metric,
-    controller: TrialController,
-    allocation: Allocation,
-    actors: Sequence[ActorHandle],
-    gate: StartupGate,
-) -> None:
+def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: StartupGate) -> None:
     """Runs trials until the controller has no next one.
 
     Args:
@@ -50,27 +41,29 @@ def run_trials(
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
+    controller, allocation = context.controller, context.allocation
+    max_failures = context.config.max_failures
     limit = Limit(controller, actors, gate.budget)
     limit.keep()
     if controller.num_left == 0:
         return
     _quiet_ray_tune()
     run_one_trial = tune.with_parameters(
-        trainable.run_trial, packs=actors, max_failures=config.max_failures
+        trainable.run_trial, packs=actors, max_failures=max_failures
     )
     callback = _ControllerCallback(
-        controller, config.max_failures, allocation.most_at_once, limit, gate.poll
+        controller, max_failures, allocation.most_at_once, limit, gate.poll
     )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
         tune_config=_make_tune_config(
-            _ControllerSearcher(controller, metric, allocation),
+            _ControllerSearcher(controller, context.metric, allocation),
             _ControllerScheduler(controller, actors, limit, gate.open),
             allocation,
         ),
         run_config=RunConfig(
             name="tune",
-            storage_path=str(paths.folder),
+            storage_path=str(context.paths.folder),
             # Tune gives up a trial at its first failure; _ControllerCallback counts and retries.
             failure_config=FailureConfig(max_failures=0),
             callbacks=[callback],

@@ -32,5 +32,5 @@ def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PYTHONPATH", "")  # put back in the end
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
     with pytest.raises(SweepAborted, match="Ray cannot be connected to: ") as told:
-        sweep._connected()
+        sweep._connect()
     assert "RAY_ADDRESS" in told.value.fix
