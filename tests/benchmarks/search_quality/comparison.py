@@ -54,9 +54,9 @@ class Comparison:
 
     def of(self, concurrency: int) -> list[Curve]:
         """The curves of one concurrency, best first at the largest budget that is shown."""
-        place = self._places()[-1]
+        index = self._shown_indices()[-1]
         found = [curve for curve in self.curves if curve.concurrency == concurrency]
-        return sorted(found, key=lambda curve: curve.regret[place].mean)
+        return sorted(found, key=lambda curve: curve.regret[index].mean)
 
     @property
     def concurrencies(self) -> list[int]:
@@ -79,8 +79,8 @@ class Comparison:
         return "\n\n".join(parts) + "\n"
 
     def _table(self, concurrency: int) -> str:
-        places = self._places()
-        shares = [f"{self.budget_fracs[place]:.0%}" for place in places]
+        indices = self._shown_indices()
+        shares = [f"{self.budget_fracs[index]:.0%}" for index in indices]
         last = f"behind {self.reference} at {shares[-1]}"
         close = f"within {CLOSE_POINTS:g} at {shares[-1]}"
         rows = [["method", *shares, last, close]]
@@ -89,15 +89,15 @@ class Comparison:
             rows.append(
                 [
                     curve.method,
-                    *(str(curve.regret[place]) for place in places),
-                    "" if is_reference else str(curve.behind[places[-1]]),
-                    f"{curve.close_frac[places[-1]]:.0%}",
+                    *(str(curve.regret[index]) for index in indices),
+                    "" if is_reference else str(curve.behind[indices[-1]]),
+                    f"{curve.close_frac[indices[-1]]:.0%}",
                 ]
             )
         lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
-    def _places(self) -> list[int]:
+    def _shown_indices(self) -> list[int]:
         """Where the budgets that are shown stand; at least the last."""
         last = self.budget_fracs[-1]
         wanted = [frac for frac in SHOWN_FRACS if frac <= last + 1e-9] or [last]

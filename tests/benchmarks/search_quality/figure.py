@@ -17,7 +17,7 @@ def regret_svg(comparison: Comparison) -> str:
     """Mean regret of each method with its 95% interval as a band."""
     names = sorted({curve.method for curve in comparison.curves})
     names.sort(key=lambda name: name != comparison.reference)
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     panels = comparison.concurrencies
     width = len(panels) * (LEFT + WIDTH + GAP)
     height = TOP + HEIGHT + BOTTOM + ROW * len(names)
@@ -28,13 +28,13 @@ def regret_svg(comparison: Comparison) -> str:
         f"<title>Regret in {escape(comparison.metric)} against GPU-hours</title>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
-    for place, concurrency in enumerate(panels):
-        left = place * (LEFT + WIDTH + GAP) + LEFT
+    for index, concurrency in enumerate(panels):
+        left = index * (LEFT + WIDTH + GAP) + LEFT
         parts += _axes(comparison, left, top, f"{concurrency} trials at once")
         for curve in reversed(comparison.of(concurrency)):
             parts += _curve(comparison, curve, left, top, colours[curve.method])
-    for place, name in enumerate(names):
-        y = TOP + HEIGHT + BOTTOM + ROW * place
+    for index, name in enumerate(names):
+        y = TOP + HEIGHT + BOTTOM + ROW * index
         parts.append(f'<rect x="{LEFT}" y="{y}" width="18" height="4" fill="{colours[name]}"/>')
         parts.append(_text(LEFT + 26, y + 6, name))
     return "\n".join([*parts, "</svg>\n"])
@@ -60,9 +60,9 @@ def _axes(comparison: Comparison, left: int, top: float, title: str) -> list[str
         _text(left + WIDTH / 2, TOP + HEIGHT + 34,
               "GPU-hours spent, share of training every configuration", "middle"),
     ]  # fmt: skip
-    for place in range(6):
-        frac, regret = last * place / 5, top * place / 5
-        x, y = left + WIDTH * place / 5, TOP + HEIGHT * (1 - place / 5)
+    for index in range(6):
+        frac, regret = last * index / 5, top * index / 5
+        x, y = left + WIDTH * index / 5, TOP + HEIGHT * (1 - index / 5)
         parts.append(_text(x, TOP + HEIGHT + 16, f"{frac:.0%}", "middle"))
         parts.append(_text(left - 6, y + 4, f"{regret:.1f}", "end"))
         parts.append(f'<path d="M{left},{y:.1f}h{WIDTH}" stroke="#d0d7de"/>')
@@ -73,13 +73,13 @@ def _curve(comparison: Comparison, curve: Curve, left: int, top: float, colour: 
     last = comparison.budget_fracs[-1]
     xs = [left + WIDTH * frac / last for frac in comparison.budget_fracs]
 
-    def places(regrets: Sequence[float]) -> list[str]:
+    def heights_of(regrets: Sequence[float]) -> list[str]:
         heights = (TOP + HEIGHT * (1 - min(regret, top) / top) for regret in regrets)
         return [f"{x:.1f},{y:.1f}" for x, y in zip(xs, heights, strict=True)]
 
-    upper = places([one.high for one in curve.regret])
-    lower = places([one.low for one in curve.regret])
-    middle = places([one.mean for one in curve.regret])
+    upper = heights_of([one.high for one in curve.regret])
+    lower = heights_of([one.low for one in curve.regret])
+    middle = heights_of([one.mean for one in curve.regret])
     band = " ".join([*upper, *reversed(lower)])
     return [
         f'<polygon points="{band}" fill="{colour}" fill-opacity="0.15"/>',

@@ -68,7 +68,7 @@ def log_levels(bounds: tuple[float, float], num_levels: int) -> tuple[float, ...
     if num_levels < 2:
         raise ValueError(f"num_levels is {num_levels}; it must be at least 2")
     low, high = map(math.log, bounds)
-    steps = (low + (high - low) * place / (num_levels - 1) for place in range(num_levels))
+    steps = (low + (high - low) * index / (num_levels - 1) for index in range(num_levels))
     return tuple(float(f"{math.exp(value):.4g}") for value in steps)
 
 

@@ -83,7 +83,7 @@ class Landscape:
         """GPU-seconds of one full training."""
         return self.max_steps * self.step_gpu_s + sum(self.eval_gpu_s[step] for step in rungs)
 
-    def place(self, params: Hyperparameters) -> Configuration:
+    def configuration_of(self, params: Hyperparameters) -> Configuration:
         """The table's configuration that stands for a proposed point."""
         wanted = Configuration.of(params)
         if wanted not in self._nearest:

@@ -145,7 +145,7 @@ def _all_regrets(args: ReplayArgs) -> dict[tuple[str, int], Floats]:
         for method, concurrency in keys
     ]
     found = _in_processes(jobs, args.jobs, chunk_size=len(keys))
-    return {key: np.array(found[place :: len(keys)]) for place, key in enumerate(keys)}
+    return {key: np.array(found[index :: len(keys)]) for index, key in enumerate(keys)}
 
 
 def _in_processes(jobs: Sequence[_Job], num_processes: int, chunk_size: int) -> list[list[float]]:
@@ -210,7 +210,7 @@ def _full_gpu_s(landscape: Landscape) -> float:
 
 def _budget_fracs(args: ReplayArgs) -> list[float]:
     num_budgets = max(1, round(args.budget_frac / BUDGET_STEP_FRAC))
-    return [args.budget_frac * place / num_budgets for place in range(1, num_budgets + 1)]
+    return [args.budget_frac * index / num_budgets for index in range(1, num_budgets + 1)]
 
 
 def _quiet() -> None:

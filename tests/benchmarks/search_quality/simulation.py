@@ -64,7 +64,7 @@ class Simulation:
     def _begin(self) -> None:
         number, params = self._method.propose()
         draw = np.random.default_rng([self._seed, number])
-        configuration = self._landscape.place(params)
+        configuration = self._landscape.configuration_of(params)
         run = int(draw.integers(self._landscape.num_seeds))
         self._running[number] = _Trial(configuration=configuration, run=run)
         self._ran[number] = configuration
@@ -99,9 +99,9 @@ class Simulation:
                 values[number] = value
         if not values:
             return
-        goes_on = self._method.report(step, values)
+        should_continue = self._method.report(step, values)
         for number in values:
-            if step == self._method.rungs[-1] or not goes_on[number]:
+            if step == self._method.rungs[-1] or not should_continue[number]:
                 del self._running[number]
 
     def _regret(self) -> float:
@@ -114,5 +114,5 @@ class Simulation:
 def regrets_at(moments: Sequence[Moment], budgets_gpu_s: Sequence[float]) -> list[float]:
     """The regret when each budget is spent: that of the last moment before."""
     times = [moment.gpu_s for moment in moments]
-    places = np.searchsorted(times, budgets_gpu_s, side="right") - 1
-    return [moments[place].regret for place in places]
+    indices = np.searchsorted(times, budgets_gpu_s, side="right") - 1
+    return [moments[index].regret for index in indices]

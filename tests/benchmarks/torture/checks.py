@@ -63,8 +63,8 @@ def check_wandb(folder: Path) -> None:
         assert run.summary["status"] == history.status, trial_id
         logged = {row["_step"]: row["rougeLsum"] for row in run.rows}
         assert len(logged) == len(run.rows), trial_id
-        told = {report.step: report.metrics["rougeLsum"] for report in history.reports}
-        assert logged == pytest.approx(told), trial_id
+        reported = {report.step: report.metrics["rougeLsum"] for report in history.reports}
+        assert logged == pytest.approx(reported), trial_id
 
 
 def check_best(folder: Path) -> None:

@@ -19,25 +19,25 @@ ALONE = ("seed", "num_runs", "at_once", "runs_dir")
 
 def run_all(args: TortureArgs) -> list[int]:
     """The exit codes of the tortures with the seeds from args.seed on."""
-    places: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for place in range(args.at_once):
-        places.put(place)
+    shares: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(args.at_once):
+        shares.put(number)
 
     def run(seed: int) -> int:
-        place = places.get()
+        number = shares.get()
         try:
-            return _run(args, seed, share(sorted(os.sched_getaffinity(0)), place, args.at_once))
+            return _run(args, seed, share(sorted(os.sched_getaffinity(0)), number, args.at_once))
         finally:
-            places.put(place)
+            shares.put(number)
 
     with ThreadPoolExecutor(args.at_once) as pool:
         return list(pool.map(run, range(args.seed, args.seed + args.num_runs)))
 
 
-def share(cores: Sequence[int], place: int, num_places: int) -> list[int]:
-    """The cores of one place: as many as each can have twice over, so that none lies idle."""
-    width = min(len(cores), max(LEAST_CORES, -(-2 * len(cores) // num_places)))
-    first = place * len(cores) // num_places
+def share(cores: Sequence[int], number: int, num_shares: int) -> list[int]:
+    """The cores of one run: as many as each can have twice over, so that none lies idle."""
+    width = min(len(cores), max(LEAST_CORES, -(-2 * len(cores) // num_shares)))
+    first = number * len(cores) // num_shares
     return sorted(cores[(first + n) % len(cores)] for n in range(width))
 
 

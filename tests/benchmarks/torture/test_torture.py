@@ -64,7 +64,7 @@ def test_what_cannot_be_is_refused(words: list[str], rule: str) -> None:
 @given(num_cores=st.integers(1, 40), num_places=st.integers(1, 20))
 def test_every_core_is_some_places_and_no_place_lacks_one(num_cores: int, num_places: int) -> None:
     cores = list(range(100, 100 + num_cores))
-    shares = [side_by_side.share(cores, place, num_places) for place in range(num_places)]
+    shares = [side_by_side.share(cores, index, num_places) for index in range(num_places)]
     assert all(len(set(share)) == len(share) >= min(num_cores, 2) for share in shares)
     assert {core for share in shares for core in share} == set(cores)
 
@@ -132,8 +132,8 @@ def _repeat(kind: str) -> Callable[[Path], None]:
 def _drop(kind: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         events = _events(folder)
-        place = next(place for place, event in enumerate(events) if event["kind"] == kind)
-        _write_events(folder, events[:place] + events[place + 1 :])
+        index = next(index for index, event in enumerate(events) if event["kind"] == kind)
+        _write_events(folder, events[:index] + events[index + 1 :])
 
     return damage
 

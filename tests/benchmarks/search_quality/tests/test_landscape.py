@@ -29,7 +29,7 @@ def test_where_less_is_better_the_lowest_mean_is_the_best() -> None:
 def test_a_point_has_the_values_of_the_configuration_that_stands_for_it() -> None:
     table = synthetic_table(levels=4)
     landscape = Landscape(table, METRIC)
-    found = landscape.place(
+    found = landscape.configuration_of(
         Hyperparameters(learning_rate=9e-4, lora_rank=8, lora_alpha=4.0, lora_dropout=0.1)
     )
     assert found.learning_rate == 1e-3 and found.alpha_over_rank == 0.5

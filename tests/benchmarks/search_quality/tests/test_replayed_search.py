@@ -79,13 +79,13 @@ def test_nothing_is_spent_beyond_the_budget() -> None:
 def test_before_the_first_report_regret_is_that_of_any_configuration() -> None:
     (first, second, *_) = Simulation(LANDSCAPE, Scripted(), concurrency=2, seed=0).run(2.0)
     assert first == Moment(gpu_s=0.0, regret=LANDSCAPE.mean_regret)
-    chosen = LANDSCAPE.place(Scripted().propose()[1])
+    chosen = LANDSCAPE.configuration_of(Scripted().propose()[1])
     assert second.regret == LANDSCAPE.regret(chosen)
 
 
 def test_a_trial_whose_training_failed_leaves_its_slot_to_the_next() -> None:
     landscape = Landscape(with_failure(synthetic_table(levels=4), at_step=100), METRIC)
-    failing = landscape.place(Scripted(learning_rate=3e-5).propose()[1])
+    failing = landscape.configuration_of(Scripted(learning_rate=3e-5).propose()[1])
     assert landscape.value(failing, 0, 100) is None
     method = Scripted(learning_rate=3e-5)
     Simulation(landscape, method, concurrency=8, seed=0).run(6.0)
