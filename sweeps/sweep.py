@@ -36,9 +36,8 @@ from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
-from trainables.packing.sizing.capacity import num_cores
 from trainables.packing.sizing.throughput import Throughput
-from trainables.process import gc_disabled
+from trainables.process import gc_disabled, num_cores
 
 
 def run_sweep(

@@ -16,8 +16,7 @@ from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
-from trainables.packing.sizing.capacity import cpu_threads
-from trainables.process import see_one_gpu
+from trainables.process import cpu_threads, see_one_gpu
 
 PROG = "python -m sweeps.trial"
 TRIAL_ID = "trial"

@@ -1,7 +1,8 @@
-"""How a process is set up before it trains: which GPU it sees, how it imports large packages."""
+"""How a process is set up before it trains: its GPU, its cores, how it imports large packages."""
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,3 +36,20 @@ def see_one_gpu() -> None:
     """
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     os.environ["CUDA_VISIBLE_DEVICES"] = names.split(",")[0]
+
+
+def num_cores() -> int:
+    """Cores that this process may use: under Slurm or taskset fewer than the machine has, and
+    threads beyond them would only wait for each other."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_threads() -> dict[str, str]:
+    """Environment of a pack without a GPU: every core is the pack's, since its trials only wait.
+
+    Threads that wait for each other sleep: spinning ones take a busy machine's cores from those
+    that they wait for.
+    """
+    return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}

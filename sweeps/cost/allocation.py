@@ -11,8 +11,9 @@ from sweeps.finals.finalists import num_runs
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
-from trainables.packing.sizing.capacity import Capacity, choose, num_cores
+from trainables.packing.sizing.capacity import Capacity, choose
 from trainables.packing.sizing.memory_model import predict_solo_gib
+from trainables.process import num_cores
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""

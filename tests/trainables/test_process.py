@@ -1,10 +1,11 @@
-"""What a process that trains by itself sees of the GPUs that it may use."""
+"""Which GPU and how many cores a process that trains uses."""
 
 import os
+import sys
 
 import pytest
 
-from trainables.process import see_one_gpu
+from trainables.process import cpu_threads, see_one_gpu
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,14 @@ def test_only_the_first_is_seen(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     see_one_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process fewer cores")
+def test_pack_on_cpus_has_a_thread_for_each_core_that_it_may_use() -> None:
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert cpu_threads()["OMP_NUM_THREADS"] == "1"
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert cpu_threads()["OMP_NUM_THREADS"] == str(len(cores))

@@ -15,8 +15,8 @@ from ray.actor import ActorHandle
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
 from trainables.packing.service.ledger import Ledger, new_path, write_ledger
-from trainables.packing.sizing.capacity import Capacity, cpu_threads
-from trainables.process import COMPILES_NOTHING
+from trainables.packing.sizing.capacity import Capacity
+from trainables.process import COMPILES_NOTHING, cpu_threads
 
 SHUTDOWN_GRACE_S = 2.0
 """From a pack's fault to its process's end: its trials hear the reason."""

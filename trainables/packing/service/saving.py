@@ -21,7 +21,7 @@ from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.service.packed_trial import PackedTrial
-from trainables.packing.sizing.capacity import num_cores
+from trainables.process import num_cores
 
 Result = TypeVar("Result")
 

@@ -3,8 +3,6 @@
 import bisect
 import dataclasses
 import itertools
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,23 +97,6 @@ def choose(
         f"{needed_gib:.1f} GiB; the GPU has {memory_gib:.1f} GiB",
         "choose a smaller model, or lower max_length_tokens or the largest rank",
     )
-
-
-def num_cores() -> int:
-    """Cores that this process may use: under Slurm or taskset fewer than the machine has, and
-    threads beyond them would only wait for each other."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def cpu_threads() -> dict[str, str]:
-    """Environment of a pack without a GPU: every core is the pack's, since its trials only wait.
-
-    Threads that wait for each other sleep: spinning ones take a busy machine's cores from those
-    that they wait for.
-    """
-    return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def _on_cpu(settings: TrainingOptions, max_rank: int, num_slots: int) -> Capacity:

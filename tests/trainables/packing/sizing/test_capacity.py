@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ from trainables.packing.sizing.capacity import (
     USABLE_FRAC,
     Capacity,
     choose,
-    cpu_threads,
 )
 from trainables.packing.sizing.memory_model import (
     PeakBytes,
@@ -278,17 +276,6 @@ def test_choosing_loads_no_torch() -> None:
         check=True,
     )
     assert json.loads(found.stdout) == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process fewer cores")
-def test_pack_on_cpus_has_a_thread_for_each_core_that_it_may_use() -> None:
-    cores = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(cores)})
-        assert cpu_threads()["OMP_NUM_THREADS"] == "1"
-    finally:
-        os.sched_setaffinity(0, cores)
-    assert cpu_threads()["OMP_NUM_THREADS"] == str(len(cores))
 
 
 def test_memory_of_a_solo_trial_rises_with_all_that_takes_it() -> None:
