@@ -33,7 +33,7 @@ def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:
     return find_recipe(argv[0]), list(argv[1:])
 
 
-def named(argv: Sequence[str]) -> str:
+def quote_recipe(argv: Sequence[str]) -> str:
     """The recipe as it was given, for usage lines and fixes."""
     return "RECIPE" if argv[0].startswith("-") else shlex.quote(argv[0])
 
@@ -64,14 +64,14 @@ def _from_file(path: Path) -> Recipe:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _blamed_on(path):
+    with _blame_file(path):
         spec.loader.exec_module(module)
     function = vars(module).get("recipe")
     if not callable(function):
         raise SweepAborted(f"{path} has no function named recipe", f"define {_SIGNATURE} in it")
 
     def recipe(is_tiny: bool) -> SweepConfig:
-        with _blamed_on(path):
+        with _blame_file(path):
             config = function(is_tiny)
         if not isinstance(config, SweepConfig):
             raise SweepAborted(
@@ -83,7 +83,7 @@ def _from_file(path: Path) -> Recipe:
 
 
 @contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
+def _blame_file(path: Path) -> Iterator[None]:
     """A user's own file may raise anything; the line of it that did so is the remedy."""
     try:
         yield

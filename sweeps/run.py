@@ -8,7 +8,7 @@ import tyro
 
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
 from sweeps.config import SweepConfig, absolute
-from sweeps.find_recipe import named, read_recipe
+from sweeps.find_recipe import quote_recipe, read_recipe
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
 
@@ -39,7 +39,7 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
     """
     recipe, flags = read_recipe(argv, PROG)
-    prog = f"{PROG} {named(argv)}"
+    prog = f"{PROG} {quote_recipe(argv)}"
     default = recipe("--tiny" in flags)
     args = _parse(flags, prog, default)
     if args.resume:

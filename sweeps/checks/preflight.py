@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before a GPU is used, and what the sweep would do."""
+"""Everything that can be found wrong before a GPU is used."""
 
 import os
 import re

@@ -34,7 +34,7 @@ def decode(content: bytes, *, is_unicode: bool = False) -> tuple[str, str]:
     return content.decode(encoding).removeprefix("\ufeff"), encoding
 
 
-def delimiter_of(text: str) -> str:
+def find_delimiter(text: str) -> str:
     """The delimiter of , ; tab | that cuts most of the first records like the header.
 
     Only those that cut the header into two fields or more are in question; the earlier one wins a

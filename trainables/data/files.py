@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
-from trainables.data.csv_text import decode, delimiter_of
+from trainables.data.csv_text import decode, find_delimiter
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 
@@ -246,7 +246,7 @@ def _lone_file(folder: Path) -> Path:
 
 def _read_csv(content: bytes) -> tuple[pd.DataFrame, str]:
     text, encoding = decode(content)
-    delimiter = delimiter_of(text)
+    delimiter = find_delimiter(text)
     frame = pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus for an index
         raise ValueError("its rows have more fields than its header")

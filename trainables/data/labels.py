@@ -135,7 +135,7 @@ def oversample(documents: Sequence[Document]) -> list[Document]:
     return [*documents, *repeated]
 
 
-def shares(documents: Sequence[Document], labels: Sequence[str]) -> str:
+def describe_shares(documents: Sequence[Document], labels: Sequence[str]) -> str:
     """How many documents have each label, in words."""
     counts = Counter(d.target for d in documents)
     return ", ".join(f"{label} {counts[label]:,}" for label in labels)

@@ -13,11 +13,11 @@ from trainables.data.hub_tables import read_hub
 from trainables.data.labels import (
     check_number,
     clean_label,
+    describe_shares,
     drop_contradictory,
     find_labels,
     oversample,
     rename,
-    shares,
 )
 from trainables.data.prompts import choose_template
 from trainables.data.rows import SPLITS, Document, Scoring, Splits, drop_duplicates
@@ -114,7 +114,7 @@ def read_splits(task: str, files: Mapping[str, Table], spec: TableSpec) -> Split
     labels: tuple[str, ...] = ()
     if spec.kind == "classify":
         labels = find_labels(splits, spec.label_names, spec.target)
-        notes += [f"{s}: {shares(splits[s], labels)}" for s in SPLITS]
+        notes += [f"{s}: {describe_shares(splits[s], labels)}" for s in SPLITS]
         if spec.balance == "oversample":
             splits["train"] = oversample(splits["train"])
             notes.append(f"train with repeated rows of rare labels: {len(splits['train']):,} rows")

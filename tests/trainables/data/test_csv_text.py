@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.csv_text import DELIMITERS, decode, delimiter_of
+from trainables.data.csv_text import DELIMITERS, decode, find_delimiter
 from trainables.data.files import open_table
 from trainables.errors import SweepAborted
 
@@ -53,12 +53,12 @@ def test_delimiter_is_the_one_that_was_written(
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL)
     writer.writerows([("first", "second", "third"), *rows])
-    assert delimiter_of(text.getvalue()) == delimiter
+    assert find_delimiter(text.getvalue()) == delimiter
 
 
 def test_delimiter_inside_texts_does_not_mislead() -> None:
-    assert delimiter_of("text;label\na, b, c;x\nd, e, f;y\n") == ";"
-    assert delimiter_of("one column\na; b\n") == ","
+    assert find_delimiter("text;label\na, b, c;x\nd, e, f;y\n") == ";"
+    assert find_delimiter("one column\na; b\n") == ","
 
 
 def test_table_tells_how_it_was_read(tmp_path: Path) -> None:

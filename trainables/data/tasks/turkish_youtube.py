@@ -80,7 +80,7 @@ class TurkishYoutube:
         return assemble(self.name, kept, self.prompt_template, SCORING, counts, notes)
 
 
-def duration_s(value: object) -> int | None:
+def parse_duration_s(value: object) -> int | None:
     """Seconds of "0:09:13", "9:13", "PT9M13S" or a number of seconds; None for anything else."""
     if isinstance(value, time):  # a spreadsheet's cell
         value = value.isoformat()
@@ -105,7 +105,7 @@ def _of_length(
     rows: Sequence[Mapping[Hashable, object]], split: str, counts: dict[str, int]
 ) -> list[Mapping[Hashable, object]]:
     """The rows of videos of MAX_DURATION_S at most; the others are counted."""
-    timed = [(row, duration_s(row["duration"])) for row in rows]
+    timed = [(row, parse_duration_s(row["duration"])) for row in rows]
     kept = [row for row, length in timed if length is not None and length <= MAX_DURATION_S]
     unreadable = sum(length is None for _, length in timed)
     counts[f"{split} without a readable duration"] = unreadable

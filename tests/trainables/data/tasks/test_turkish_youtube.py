@@ -9,7 +9,7 @@ import pytest
 
 from trainables.config import TaskOptions
 from trainables.data.rows import Splits
-from trainables.data.tasks.turkish_youtube import TurkishYoutube, duration_s
+from trainables.data.tasks.turkish_youtube import TurkishYoutube, parse_duration_s
 from trainables.errors import SweepAborted
 
 SPLITS = ("train", "validation", "test")
@@ -60,7 +60,7 @@ def load(folder: Path, **rows: list[dict[str, object]]) -> Splits:
     ],
 )
 def test_duration_is_read_in_every_form(value: object, seconds: int | None) -> None:
-    assert duration_s(value) == seconds
+    assert parse_duration_s(value) == seconds
 
 
 def test_videos_over_25_minutes_are_dropped_and_counted(tmp_path: Path) -> None:
