@@ -28,12 +28,12 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main()
     except SweepAborted as aborted:
-        code = _told(aborted.error, aborted.fix)
+        code = _print_error(aborted.error, aborted.fix)
     except OSError as refused:
         if refused.errno not in FULL_DISK:
             raise
-        place = f" of {refused.filename}" if refused.filename else ""
-        code = _told(f"the disk{place} is full", f"free space, {RESUME}")
+        disk = f" of {refused.filename}" if refused.filename else ""
+        code = _print_error(f"the disk{disk} is full", f"free space, {RESUME}")
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     sys.stdout.flush()
@@ -46,7 +46,7 @@ def run_script() -> None:
     runpy.run_module(f"sweeps.{command}", run_name="__main__", alter_sys=True)
 
 
-def _told(error: str, fix: str) -> int:
+def _print_error(error: str, fix: str) -> int:
     """Says what is wrong and what helps, each on one line; returns the exit code."""
     for kind, text in (("error", error), ("fix", fix)):
         print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)

@@ -20,9 +20,9 @@ class Limit:
     """
 
     def __init__(
-        self, book: TrialController, actors: Sequence[ActorHandle], budget: Budget | None
+        self, controller: TrialController, actors: Sequence[ActorHandle], budget: Budget | None
     ) -> None:
-        self._book = book
+        self._controller = controller
         self._actors = actors
         self._budget = budget
         self._stopped: set[str] = set()
@@ -42,17 +42,20 @@ class Limit:
         if self._budget is None:
             return
         if not self._budget.allows_new_trial:
-            self._book.stop_search()
+            self._controller.stop_search()
         for trial_id in self._budget.late_trials():
-            self._book.end(trial_id, "stopped", BUDGET_REASON)
+            self._controller.end(trial_id, "stopped", BUDGET_REASON)
             self._stopped.add(trial_id)
         told = dict.fromkeys(self._stopped.intersection(running), False)
         if told:
             pack_pool.decide(self._actors, 0, told)
 
-    def applied_to(self, goes_on: dict[str, bool]) -> dict[str, bool]:
-        """Who goes on of those whom the search lets go on."""
+    def applied_to(self, should_continue: dict[str, bool]) -> dict[str, bool]:
+        """By trial whether it should continue, of those that the search would continue."""
         if self._budget is None:
-            return goes_on
+            return should_continue
         self.keep()
-        return {name: keeps and name not in self._stopped for name, keeps in goes_on.items()}
+        return {
+            name: continues and name not in self._stopped
+            for name, continues in should_continue.items()
+        }

@@ -17,19 +17,19 @@ from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 
 class Listener(Protocol):
-    """What the tuner tells while a sweep runs, in the driver process."""
+    """Whom the controller notifies while a sweep runs, in the driver process."""
 
     def trial_started(self, config: TrialConfig, number: int) -> None:
         """Trial number (from 0) begins, or goes on after a resume."""
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
-        """A report; each (trial, step) is told once."""
+        """A trial has reported; called once for each trial and step."""
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """The trial is over; reason is empty where there is nothing to say."""
 
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
-        """The search has ended, and these runs follow; trials to whoever is told of them."""
+        """The search has ended, and these runs follow, which start, report and end like trials."""
 
     def sweep_ended(self) -> None:
         """No call follows."""

@@ -16,10 +16,18 @@ from trainables.files import DamagedLine, JsonLines, read_json_lines
 
 Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
-    "sweep_started", "sweep_resumed", "trial_started", "report", "trial_ended", "finals_started",
-    "final_scores", "bertscore", "pack_ended", "predicted",
+    "sweep_started",
+    "sweep_resumed",
+    "trial_started",
+    "report",
+    "trial_ended",
+    "finals_started",
+    "final_scores",
+    "bertscore",
+    "pack_ended",
+    "predicted",
     "sweep_ended",
-]  # fmt: skip
+]
 
 
 class EventLog:

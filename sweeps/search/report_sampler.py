@@ -37,7 +37,7 @@ class ReportSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The parameters of every trial that has reported; none before any has."""
-        reported = [other for other in _others(study, trial) if other.intermediate_values]
+        reported = [other for other in _list_others(study, trial) if other.intermediate_values]
         first = reported[0].distributions if reported else {}
         return {
             name: one
@@ -52,7 +52,7 @@ class ReportSampler(optuna.samplers.BaseSampler):
         if not search_space:
             return {}
         shown = optuna.create_study(direction=study.direction, sampler=self._sampler)
-        shown.add_trials(_shown(study, trial))
+        shown.add_trials(_show_as_complete(study, trial))
         return shown.ask(search_space).params
 
     def sample_independent(
@@ -80,9 +80,9 @@ def expected_finals(reported: Sequence[Values]) -> list[float | None]:
     return [values[max(values)] + rise[max(values)] if values else None for values in reported]
 
 
-def _shown(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+def _show_as_complete(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     """All other trials, with the values that they would reach."""
-    others = _others(study, trial)
+    others = _list_others(study, trial)
     finals = expected_finals([other.intermediate_values for other in others])
     return [
         create_trial(
@@ -95,7 +95,7 @@ def _shown(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     ]
 
 
-def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+def _list_others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     """All other trials that have begun and not failed."""
     return [
         other

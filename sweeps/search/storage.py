@@ -23,7 +23,7 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
     shown = hide_password(url)
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and not _has_file(parsed.database or ""):
+        if parsed.get_backend_name() == "sqlite" and not _is_sqlite_file(parsed.database or ""):
             return
         has_timeout = parsed.get_driver_name() in _DRIVERS_WITH_TIMEOUT
         arguments = {"connect_timeout": TIMEOUT_S} if has_timeout else {}
@@ -46,7 +46,7 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
         )
 
 
-def _has_file(database: str) -> bool:
+def _is_sqlite_file(database: str) -> bool:
     """Whether a SQLite database is there; connecting would make one.
 
     Raises:
@@ -54,7 +54,7 @@ def _has_file(database: str) -> bool:
     """
     path = Path(database)
     is_there = bool(database) and path.is_file()
-    place = path if path.exists() else path.parent
-    if place.is_dir() == (place == path) or not os.access(place, os.W_OK):
-        raise PermissionError(f"{place} cannot be written")
+    to_write = path if path.exists() else path.parent
+    if to_write.is_dir() == (to_write == path) or not os.access(to_write, os.W_OK):
+        raise PermissionError(f"{to_write} cannot be written")
     return is_there

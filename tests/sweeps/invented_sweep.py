@@ -44,10 +44,18 @@ def make_config(**changes: Any) -> SweepConfig:
 def make_report(trial_id: str, step: int, value: float, **metrics: float) -> TrialReport:
     """A report with this rougeLsum."""
     return TrialReport(
-        trial_id=trial_id, step=step, metrics={METRIC.name: value, **metrics}, train_loss=2.0,
-        learning_rate=1e-4, epoch=0.5, tokens=100 * step, tokens_per_s=50.0, seconds=2.0 * step,
-        peak_gib=1.5, checkpoint=Path(f"/run/{trial_id}/checkpoint-{step}"),
-    )  # fmt: skip
+        trial_id=trial_id,
+        step=step,
+        metrics={METRIC.name: value, **metrics},
+        train_loss=2.0,
+        learning_rate=1e-4,
+        epoch=0.5,
+        tokens=100 * step,
+        tokens_per_s=50.0,
+        seconds=2.0 * step,
+        peak_gib=1.5,
+        checkpoint=Path(f"/run/{trial_id}/checkpoint-{step}"),
+    )
 
 
 def make_history(number: int, status: Any, *scores: tuple[int, float], **more: Any) -> TrialRecord:

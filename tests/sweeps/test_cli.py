@@ -62,9 +62,13 @@ def test_near_flag_is_named_on_a_terminal(tmp_path: Path) -> None:
     terminal, side = pty.openpty()
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.run", "samsum", "--num-trails", "3"],
-        cwd=tmp_path, env=world(tmp_path) | {"TERM": "xterm"}, stdout=side,
-        stderr=subprocess.PIPE, text=True, timeout=HANG_S,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=world(tmp_path) | {"TERM": "xterm"},
+        stdout=side,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=HANG_S,
+    )
     os.close(side)
     os.close(terminal)
     assert done.stderr.splitlines() == [

@@ -24,18 +24,20 @@ BUDGET_S = 100.0
 
 @dataclasses.dataclass
 class Scene:
-    """A real book under a budget, with a clock of its own."""
+    """A real controller under a budget, with a clock of its own."""
 
     config: SweepConfig
     paths: RunPaths
     clock: Clock
-    book: TrialController
+    controller: TrialController
     limit: Limit
 
     def report(self, trial_id: str, step: int, value: float = 1.0) -> dict[str, bool]:
         """A report that came at the pace that was measured."""
         made = make_report(trial_id, step, value)
-        return self.limit.applied_to(self.book.report(dataclasses.replace(made, seconds=step)))
+        return self.limit.applied_to(
+            self.controller.report(dataclasses.replace(made, seconds=step))
+        )
 
     def ends(self) -> dict[str, tuple[Any, str]]:
         """Status and reason of each trial of the search."""
@@ -59,16 +61,16 @@ def make_scene(folder: Path, **changes: Any) -> Scene:
     log = EventLog(paths.events)
     study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
     search = Search(study, config.space, 0, 5)
-    book = TrialController(config, paths, METRIC, search, log, (eta,))
+    controller = TrialController(config, paths, METRIC, search, log, (eta,))
     budget = Budget(config, eta, BUDGET_S, now_s=clock)
-    return Scene(config, paths, clock, book, Limit(book, (), budget))
+    return Scene(config, paths, clock, controller, Limit(controller, (), budget))
 
 
 def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     assert scene.config.rungs == (5, 10)
     for _ in range(2):
-        scene.book.next_trial()
+        scene.controller.next_trial()
     scene.clock.now_s = 1000.0 + BUDGET_S - 6.0
     assert scene.report("t0000", 5) == {"t0000": False}
     late = ("stopped", BUDGET_REASON)
@@ -76,13 +78,13 @@ def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_p
     scene.clock.now_s += 6.0
     scene.limit.keep()
     assert scene.ends() == {"t0000": late, "t0001": late}
-    assert scene.book.num_left == 0 and scene.book.next_trial() is None
+    assert scene.controller.num_left == 0 and scene.controller.next_trial() is None
 
 
 def test_what_asha_stopped_keeps_its_own_reason(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     for _ in range(3):
-        scene.book.next_trial()
+        scene.controller.next_trial()
     scene.clock.now_s = 1000.0 + BUDGET_S - 6.0
     scene.report("t0000", 5, value=3.0)
     assert scene.report("t0001", 5, value=1.0) == {"t0001": False}
@@ -95,36 +97,36 @@ def test_what_asha_stopped_keeps_its_own_reason(tmp_path: Path) -> None:
 
 def test_the_finals_follow_and_are_left_alone(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, finals=True, num_finalists=1, num_final_seeds=2)
-    scene.book.next_trial()
+    scene.controller.next_trial()
     scene.clock.now_s += 5.0
     scene.report("t0000", 5)
     scene.clock.now_s += BUDGET_S
     scene.limit.keep()
     assert scene.ends() == {"t0000": ("stopped", BUDGET_REASON)}
-    run = scene.book.next_trial()
+    run = scene.controller.next_trial()
     assert run is not None and run.trial_id == "f0000s1"
     scene.clock.now_s += BUDGET_S
     assert scene.report("f0000s1", 5) == {"f0000s1": True}
     assert scene.report("f0000s1", 10) == {"f0000s1": False}  # its last step: completed
-    assert scene.book.num_left == 1
+    assert scene.controller.num_left == 1
 
 
 @pytest.mark.parametrize("finals", [True, False])
 def test_while_there_is_time_nobody_is_stopped(tmp_path: Path, finals: bool) -> None:
     scene = make_scene(tmp_path, finals=finals)
     for _ in range(4):
-        scene.book.next_trial()
+        scene.controller.next_trial()
     scene.limit.keep()
     scene.clock.now_s += 5.0
     assert scene.report("t0000", 5) == {"t0000": True}
-    assert scene.book.next_trial() is not None
+    assert scene.controller.next_trial() is not None
 
 
 def test_without_a_budget_nothing_is_looked_at(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
-    limit = Limit(scene.book, (), None)
-    scene.book.next_trial()
+    limit = Limit(scene.controller, (), None)
+    scene.controller.next_trial()
     scene.clock.now_s += 10 * BUDGET_S
     limit.keep()
     assert not limit.is_due and limit.applied_to({"t0000": True}) == {"t0000": True}
-    assert scene.book.num_left == 20
+    assert scene.controller.num_left == 20

@@ -39,22 +39,26 @@ Told = list[tuple[int, dict[str, bool]]]
 
 
 class Sweep:
-    """A book with three trials, Tune's scheduler over it, and a pack that notes what it is told."""
+    """Three trials, Tune's scheduler over them, and a pack that notes what it is told."""
 
     def __init__(self, folder: Path) -> None:
         config = make_config(num_trials=3, start_points=())
         self.paths = RunPaths(folder)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
-        self.book = TrialController(config, self.paths, METRIC, search, EventLog(self.paths.events))
-        while self.book.next_trial() is not None:
+        self.controller = TrialController(
+            config, self.paths, METRIC, search, EventLog(self.paths.events)
+        )
+        while self.controller.next_trial() is not None:
             pass
         self.told: Told = []
         self.events_when_told: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
-        self.scheduler = _ControllerScheduler(self.book, [pack], Limit(self.book, [pack], None))
+        self.scheduler = _ControllerScheduler(
+            self.controller, [pack], Limit(self.controller, [pack], None)
+        )
 
-    def _note(self, step: int, goes_on: dict[str, bool]) -> None:
-        self.told.append((step, goes_on))
+    def _note(self, step: int, should_continue: dict[str, bool]) -> None:
+        self.told.append((step, should_continue))
         self.events_when_told.append(len(read_events(self.paths.events)))
 
     def result(self, trial_id: str, **result: Any) -> str:
@@ -125,7 +129,7 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = together(1, t0000=1.0, t0001=3.0)[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _ControllerCallback(sweep.book, 2, 3, Limit(sweep.book, [], None))
+    callback = _ControllerCallback(sweep.controller, 2, 3, Limit(sweep.controller, [], None))
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
@@ -135,13 +139,13 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
     sweep: Sweep, num_starts: int, num_put_back: int
 ) -> None:
     """A trial that never starts has been handed all that can have died, and fails in the end."""
-    callback = _ControllerCallback(sweep.book, 2, 3, Limit(sweep.book, [], None))
+    callback = _ControllerCallback(sweep.controller, 2, 3, Limit(sweep.controller, [], None))
     trial = as_tune_has_it("t0000")
     for attempt in range(num_put_back + 1):
         for _ in range(num_starts):
             callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
-        again = sweep.book.next_trial()
+        again = sweep.controller.next_trial()
         assert (again is not None and again.trial_id == "t0000") == (attempt < num_put_back)
     assert sweep.histories[0].status == "failed"
 
@@ -153,11 +157,11 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     )
     paths = RunPaths(tmp_path)
     search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
-    book = TrialController(config, paths, METRIC, search, EventLog(paths.events))
+    controller = TrialController(config, paths, METRIC, search, EventLog(paths.events))
     allocation = Allocation(
         concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
     )
-    searcher = _ControllerSearcher(book, METRIC, allocation)
+    searcher = _ControllerSearcher(controller, METRIC, allocation)
     asked = (f"asked{n}" for n in range(99))
 
     def begun() -> dict[str, str]:
@@ -170,18 +174,18 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
 
     first, second = begun().items()
     assert (first[1], second[1]) == ("t0000", "t0001")
-    book.report(make_report("t0000", 9, 1.0))
+    controller.report(make_report("t0000", 9, 1.0))
     assert begun() == {}
     searcher.on_trial_complete(first[0])
     (third,) = begun().items()
-    book.report(make_report("t0001", 9, 2.0))
-    book.report(make_report("t0002", 9, 3.0))
+    controller.report(make_report("t0001", 9, 2.0))
+    controller.report(make_report("t0002", 9, 3.0))
     assert len(begun()) == 3  # of 6; two of the search have not left Tune yet
     searcher.on_trial_complete(second[0])
     searcher.on_trial_complete(third[0])
     runs = begun()
     assert len(runs) == 2
-    book.put_back("f0001s2")
+    controller.put_back("f0001s2")
     for name in runs:
         searcher.on_trial_complete(name, error=True)
     assert list(begun().values()) == ["f0001s3", "f0001s2"]
@@ -193,11 +197,15 @@ def test_as_many_processes_start_side_by_side_as_trials_may_run(
 ) -> None:
     """Tune itself says how many it will start before the first is up."""
     allocation = Allocation(
-        concurrency=concurrency, final_concurrency=final_concurrency, num_cpus=9, num_gpus=1,
-        slots_per_gpu=22, capacity=None,
-    )  # fmt: skip
+        concurrency=concurrency,
+        final_concurrency=final_concurrency,
+        num_cpus=9,
+        num_gpus=1,
+        slots_per_gpu=22,
+        capacity=None,
+    )
     config = _make_tune_config(
-        _ControllerSearcher(sweep.book, METRIC, allocation), sweep.scheduler, allocation
+        _ControllerSearcher(sweep.controller, METRIC, allocation), sweep.scheduler, allocation
     )
     limited = ConcurrencyLimiter(
         config.search_alg, config.max_concurrent_trials

@@ -62,9 +62,9 @@ class Opened:
         log = EventLog(self.paths.events)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
         config = make_config(start_points=())
-        self.book = TrialController(config, self.paths, METRIC, search, log)
+        self.controller = TrialController(config, self.paths, METRIC, search, log)
         actors = [start(file) for file in self.files]
-        self.gate = StartupGate(self.book, actors, self._tell)
+        self.gate = StartupGate(self.controller, actors, self._tell)
         self.gate.close()
 
     def _tell(self, throughput: Throughput | None) -> tuple[Estimate | None, Budget | None]:
@@ -94,7 +94,7 @@ class Opened:
 
 def test_trials_start_when_the_last_pack_has_been_measured(tmp_path: Path, start: Start) -> None:
     opened = Opened(tmp_path, start, num_packs=2)
-    assert opened.book.next_trial() is not None
+    assert opened.controller.next_trial() is not None
     opened.answers(0, "1.0")
     opened.gate.poll()
     assert not opened.told and opened.num_started == 0
@@ -102,7 +102,7 @@ def test_trials_start_when_the_last_pack_has_been_measured(tmp_path: Path, start
     opened.look_until_told()
     assert [one.step_fixed_s for one in opened.told if one] == [3.0]
     assert opened.num_started == 1
-    assert opened.book.next_trial() is not None and opened.num_started == 2
+    assert opened.controller.next_trial() is not None and opened.num_started == 2
     opened.gate.open()
     assert opened.gate.estimate is not None and len(opened.told) == 1
     assert opened.gate.estimate.throughput == opened.told[0]
@@ -112,7 +112,7 @@ def test_opening_that_a_result_ends_does_without_packs_that_still_load(
     tmp_path: Path, start: Start
 ) -> None:
     opened = Opened(tmp_path, start, num_packs=2)
-    opened.book.next_trial()
+    opened.controller.next_trial()
     opened.answers(0, "1.0")
     opened.gate.open()
     assert [one.step_fixed_s for one in opened.told if one] == [1.0]
@@ -123,7 +123,7 @@ def test_pack_that_cannot_load_ends_the_sweep_before_any_trial(
     tmp_path: Path, start: Start
 ) -> None:
     opened = Opened(tmp_path, start, num_packs=1)
-    opened.book.next_trial()
+    opened.controller.next_trial()
     opened.files[0].write_text("broken")
     with pytest.raises(SweepAborted, match="a pack cannot start"):
         opened.look_until_told()

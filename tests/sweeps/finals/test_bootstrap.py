@@ -25,9 +25,13 @@ def test_interval_of_a_paired_difference_is_scipys() -> None:
         [[mean_of_rows(one)], [mean_of_rows(other)]], "max", NUM_ROWS, seed=0, num_resamples=20_000
     )
     expected = stats.bootstrap(
-        (one, other), lambda x, y, axis: np.mean(x - y, axis=axis), paired=True,
-        method="percentile", n_resamples=20_000, rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        (one, other),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert found.interval is not None and found.lead == pytest.approx(abs(np.mean(one - other)))
     width = expected.high - expected.low
     low, high = sorted([expected.low, expected.high])
@@ -39,9 +43,12 @@ def test_pairs_make_the_interval_narrower_than_rows_drawn_apart_would() -> None:
     one, other = rows_of(1, 1.0), rows_of(2)
     found = compare([[mean_of_rows(one)], [mean_of_rows(other)]], "max", NUM_ROWS, seed=0)
     apart = stats.bootstrap(
-        (one, other), lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
-        method="percentile", n_resamples=5_000, rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        (one, other),
+        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        method="percentile",
+        n_resamples=5_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert found.interval is not None
     assert found.interval[1] - found.interval[0] < 0.6 * (apart.high - apart.low)
 
@@ -56,8 +63,11 @@ def test_resamples_are_those_of_a_plain_loop(runs: list[int], mode: str, seed: i
     values = [[rows_of(10 * c + r, c) for r in range(num)] for c, num in enumerate(runs)]
     found = compare(
         [[mean_of_rows(rows) for rows in own] for own in values],
-        mode, NUM_ROWS, seed=seed, num_resamples=40,
-    )  # fmt: skip
+        mode,
+        NUM_ROWS,
+        seed=seed,
+        num_resamples=40,
+    )
     assert found.means == pytest.approx([np.mean(own) for own in values])
     sign = 1.0 if mode == "max" else -1.0
     order = sorted(range(len(runs)), key=lambda c: -sign * found.means[c])
@@ -116,8 +126,10 @@ def test_a_configuration_that_wins_every_row_is_best_for_certain() -> None:
     rows = rows_of(1)
     found = compare(
         [[mean_of_rows(rows)], [mean_of_rows(rows + 1.0)], [mean_of_rows(rows - 1.0)]],
-        "max", NUM_ROWS, seed=0,
-    )  # fmt: skip
+        "max",
+        NUM_ROWS,
+        seed=0,
+    )
     assert found.best == 1 and found.probabilities == (0.0, 1.0, 0.0)
     assert found.lead == pytest.approx(1.0) and found.interval == pytest.approx((1.0, 1.0))
 

@@ -58,9 +58,11 @@ def paths(tmp_path: Path, config: SweepConfig) -> RunPaths:
         "t0001": tuple(row.target for row in fixed_slice(ROWS, len(ROWS))),
     }
     predictions.save(
-        found, SPLITS, config.settings,
+        found,
+        SPLITS,
+        config.settings,
         {name: EvalResult(metrics={}, answers=said) for name, said in answers.items()},
-    )  # fmt: skip
+    )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Who meets in the finals, with which seeds, and how the book of trials hands their runs out."""
+"""Who meets in the finals, with which seeds, and how the controller hands out their runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_stopped_trials_fill_up_by_rung() -> None:
     assert found.finalists == ("t0002", "t0001", "t0003", "t0005", "t0000")
     assert [(run.trial_id, run.seed) for run in found.runs] == [
         (f"f{number:04d}s1", 8) for number in (2, 1, 3, 5, 0)
-    ]  # fmt: skip
+    ]
 
 
 def test_best_start_point_is_trained_to_the_end_to_be_compared_with() -> None:
@@ -149,25 +149,25 @@ def test_never_more_runs_than_were_foretold(
 
 
 def book_of(folder: Path, config: SweepConfig, study: optuna.Study) -> TrialController:
-    """The book of a sweep in folder, new or resumed."""
+    """The controller of a sweep in folder, new or resumed."""
     paths = RunPaths(folder)
     log = EventLog(paths.events)
     search = Search(study, SPACE, config.seed, num_startup_trials=1000)
-    book = TrialController(config, paths, METRIC, search, log)
-    book.resume(replay(read_events(paths.events)))
-    return book
+    controller = TrialController(config, paths, METRIC, search, log)
+    controller.resume(replay(read_events(paths.events)))
+    return controller
 
 
-def finish_all(book: TrialController, values: dict[str, float], step: int = 9) -> list[str]:
+def finish_all(controller: TrialController, values: dict[str, float], step: int = 9) -> list[str]:
     """Trains one trial after the other; those without a value fail. Ids in order."""
     begun = []
-    while (trial := book.next_trial()) is not None:
+    while (trial := controller.next_trial()) is not None:
         begun.append(trial.trial_id)
         value = values.get(trial.trial_id)
         if value is None:
-            book.end(trial.trial_id, "failed", "out of memory")
+            controller.end(trial.trial_id, "failed", "out of memory")
         else:
-            book.report(make_report(trial.trial_id, step, value))
+            controller.report(make_report(trial.trial_id, step, value))
     return begun
 
 
@@ -183,16 +183,16 @@ VALUES = {"t0000": 1.0, "t0001": 3.0, "t0002": 2.0, "f0001s1": 5.0, "f0002s1": 4
 def test_finals_follow_the_search_with_seeds_and_folders_of_their_own(
     tmp_path: Path, study: optuna.Study
 ) -> None:
-    book = book_of(tmp_path, CONFIG, study)
+    controller = book_of(tmp_path, CONFIG, study)
     for trial_id in ("t0000", "t0001"):
-        book.next_trial()
-        book.report(make_report(trial_id, 9, VALUES[trial_id]))
-    third = book.next_trial()
-    assert third is not None and book.next_trial() is None and book.num_left == 1
+        controller.next_trial()
+        controller.report(make_report(trial_id, 9, VALUES[trial_id]))
+    third = controller.next_trial()
+    assert third is not None and controller.next_trial() is None and controller.num_left == 1
     assert last_finals(read_events(tmp_path / "events.jsonl")) is None
-    book.report(make_report("t0002", 9, 2.0))
-    assert book.num_left == 2
-    run = book.next_trial()
+    controller.report(make_report("t0002", 9, 2.0))
+    assert controller.num_left == 2
+    run = controller.next_trial()
     assert run is not None and run.trial_id == "f0001s1"
     assert run.settings == replace(third.settings, seed=8)
     assert run.folder == tmp_path / "checkpoints" / "f0001s1"
@@ -203,8 +203,8 @@ def test_finals_follow_the_search_with_seeds_and_folders_of_their_own(
 def test_nobody_stops_a_run_of_the_finals_and_optuna_hears_of_none(
     tmp_path: Path, study: optuna.Study
 ) -> None:
-    book = book_of(tmp_path, CONFIG, study)
-    finish_all(book, {name: value for name, value in VALUES.items() if name[0] == "t"})
+    controller = book_of(tmp_path, CONFIG, study)
+    finish_all(controller, {name: value for name, value in VALUES.items() if name[0] == "t"})
     assert [trial.value for trial in study.trials] == [1.0, 3.0, 2.0]
     again = book_of(tmp_path / "more", CONFIG, optuna.create_study(direction="maximize"))
     for trial_id in ("t0000", "t0001", "t0002"):
@@ -219,23 +219,23 @@ def test_nobody_stops_a_run_of_the_finals_and_optuna_hears_of_none(
 
 
 def test_failed_run_leaves_the_finals_to_the_others(tmp_path: Path, study: optuna.Study) -> None:
-    book = book_of(tmp_path, CONFIG, study)
-    finish_all(book, {**VALUES, "f0001s1": None})  # type: ignore[dict-item]
+    controller = book_of(tmp_path, CONFIG, study)
+    finish_all(controller, {**VALUES, "f0001s1": None})  # type: ignore[dict-item]
     runs = {h.trial_id: h.status for h in replay_finals(read_events(tmp_path / "events.jsonl"))}
     assert runs == {"f0001s1": "failed", "f0002s1": "completed"}
-    assert book.num_left == 0
+    assert controller.num_left == 0
     assert is_over(CONFIG, read_events(tmp_path / "events.jsonl"), METRIC)
 
 
 def test_resumed_finals_go_on_with_the_runs_that_have_not_ended(
     tmp_path: Path, study: optuna.Study
 ) -> None:
-    book = book_of(tmp_path, CONFIG, study)
+    controller = book_of(tmp_path, CONFIG, study)
     for trial_id in ("t0000", "t0001", "t0002", "f0001s1"):
-        book.next_trial()
-        book.report(make_report(trial_id, 9, VALUES[trial_id]))
-    begun = book.next_trial()
-    assert begun is not None and book.report(make_report(begun.trial_id, 1, 0.0))
+        controller.next_trial()
+        controller.report(make_report(trial_id, 9, VALUES[trial_id]))
+    begun = controller.next_trial()
+    assert begun is not None and controller.report(make_report(begun.trial_id, 1, 0.0))
     events = read_events(tmp_path / "events.jsonl")
     assert not is_over(CONFIG, events, METRIC)
     again = book_of(tmp_path, CONFIG, study)
@@ -252,8 +252,8 @@ def test_more_trials_make_new_finals_in_which_old_runs_count(
     finish_all(book_of(tmp_path, CONFIG, study), VALUES)
     more = replace(CONFIG, num_trials=4)
     assert not is_over(more, read_events(tmp_path / "events.jsonl"), METRIC)
-    book = book_of(tmp_path, more, study)
-    begun = finish_all(book, {"t0003": 9.0, "f0003s1": 8.0})
+    controller = book_of(tmp_path, more, study)
+    begun = finish_all(controller, {"t0003": 9.0, "f0003s1": 8.0})
     assert begun == ["t0003", "f0003s1"]
     found = last_finals(read_events(tmp_path / "events.jsonl"))
     assert found is not None and found.finalists == ("t0003", "t0001")
@@ -276,23 +276,23 @@ def test_finals_may_be_asked_for_later_and_with_more_seeds(
 def test_search_that_is_stopped_early_is_followed_by_the_finals(
     tmp_path: Path, study: optuna.Study
 ) -> None:
-    book = book_of(tmp_path, replace(CONFIG, num_trials=100), study)
-    book.next_trial()
-    book.next_trial()
-    book.stop_search()
-    assert book.next_trial() is None and book.num_left == 2
-    book.report(make_report("t0000", 9, 1.0))
-    book.report(make_report("t0001", 9, 3.0))
-    assert finish_all(book, {"f0001s1": 1.0, "f0000s1": 1.0}) == ["f0001s1", "f0000s1"]
-    assert book.num_left == 0
+    controller = book_of(tmp_path, replace(CONFIG, num_trials=100), study)
+    controller.next_trial()
+    controller.next_trial()
+    controller.stop_search()
+    assert controller.next_trial() is None and controller.num_left == 2
+    controller.report(make_report("t0000", 9, 1.0))
+    controller.report(make_report("t0001", 9, 3.0))
+    assert finish_all(controller, {"f0001s1": 1.0, "f0000s1": 1.0}) == ["f0001s1", "f0000s1"]
+    assert controller.num_left == 0
 
 
 def test_search_of_which_all_trials_failed_has_no_finals(
     tmp_path: Path, study: optuna.Study
 ) -> None:
-    book = book_of(tmp_path, CONFIG, study)
-    assert finish_all(book, {}) == ["t0000", "t0001", "t0002"]
-    assert book.num_left == 0
+    controller = book_of(tmp_path, CONFIG, study)
+    assert finish_all(controller, {}) == ["t0000", "t0001", "t0002"]
+    assert controller.num_left == 0
     events = read_events(tmp_path / "events.jsonl")
     assert last_finals(events) is None and is_over(CONFIG, events, METRIC)
 

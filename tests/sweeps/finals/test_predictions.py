@@ -26,9 +26,13 @@ HOSTILE = '"}\n{"id": "0", "prediction": "forged"}\u2028<script>alert(1)</script
 
 def splits_of(test: Sequence[Row], scoring: Scoring | None = None) -> Splits:
     return Splits(
-        train=TEST, validation=VALIDATION, test=tuple(test), counts={},
-        scoring=scoring or Scoring(), prompt_template="{x}",
-    )  # fmt: skip
+        train=TEST,
+        validation=VALIDATION,
+        test=tuple(test),
+        counts={},
+        scoring=scoring or Scoring(),
+        prompt_template="{x}",
+    )
 
 
 @pytest.fixture
@@ -155,5 +159,11 @@ def test_file_is_one_json_object_a_row(settings: TrainingSettings, tmp_path: Pat
         row = json.loads(line)
         assert row["prediction"] == HOSTILE
         assert set(row) == {
-            "id", "prompt", "target", "prediction", "base_prediction", "scores", "base_scores",
-        }  # fmt: skip
+            "id",
+            "prompt",
+            "target",
+            "prediction",
+            "base_prediction",
+            "scores",
+            "base_scores",
+        }

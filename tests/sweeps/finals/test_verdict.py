@@ -32,8 +32,13 @@ LUCK = {"t0000": 50.0, "t0001": 20.0}
 
 
 def config_of(**changes: Any) -> SweepConfig:
-    known = {"finals": True, "num_finalists": 2, "num_final_seeds": 2, "num_trials": 2,
-             "start_points": ()}  # fmt: skip
+    known = {
+        "finals": True,
+        "num_finalists": 2,
+        "num_final_seeds": 2,
+        "num_trials": 2,
+        "start_points": (),
+    }
     return make_config(**{**known, **changes})
 
 
@@ -98,10 +103,14 @@ def test_winner_has_the_best_mean_of_fresh_seeds_and_its_best_one_is_kept(folder
 def test_certainty_is_that_of_the_paired_bootstrap(folder: Path) -> None:
     found = verdict_of(folder, config_of(seed=0))
     expected = compare(
-        [[mean_of_rows(own_scores(VALUES[name])) for name in (f"f{n}s1", f"f{n}s2")]
-         for n in ("0001", "0000")],
-        "max", NUM_ROWS, seed=0,
-    )  # fmt: skip
+        [
+            [mean_of_rows(own_scores(VALUES[name])) for name in (f"f{n}s1", f"f{n}s2")]
+            for n in ("0001", "0000")
+        ],
+        "max",
+        NUM_ROWS,
+        seed=0,
+    )
     assert found.lead == pytest.approx(0.5) == expected.lead
     assert found.interval == expected.interval
     assert [one.probability_best for one in found.finalists] == list(expected.probabilities)
@@ -111,8 +120,9 @@ def test_certainty_is_that_of_the_paired_bootstrap(folder: Path) -> None:
 def test_failed_run_is_left_out_and_told(folder: Path) -> None:
     found = verdict_of(folder, runs=[*RUNS[:1], final_run("f0000s2", 0, 2, "failed"), *RUNS[2:]])
     assert [(one.trial_id, one.mean) for one in found.finalists] == [
-        ("t0001", 32.5), ("t0000", 30.0)
-    ]  # fmt: skip
+        ("t0001", 32.5),
+        ("t0000", 30.0),
+    ]
     assert found.finalists[1].deviation is None
     assert found.notes == ("f0000s2 (t0000 with seed 2) is missing: failed, out of memory",)
     assert found.interval is not None
@@ -174,9 +184,11 @@ def test_files_hold_a_row_a_run_and_the_verdict(folder: Path) -> None:
     with paths.finals_csv.open() as file:
         table_rows = list(csv.DictReader(file))
     assert [(row["trial_id"], row["final_of"], row["seed"]) for row in table_rows] == [
-        ("f0001s1", "t0001", "1"), ("f0001s2", "t0001", "2"),
-        ("f0000s1", "t0000", "1"), ("f0000s2", "t0000", "2"),
-    ]  # fmt: skip
+        ("f0001s1", "t0001", "1"),
+        ("f0001s2", "t0001", "2"),
+        ("f0000s1", "t0000", "1"),
+        ("f0000s2", "t0000", "2"),
+    ]
     assert [float(row["value"]) for row in table_rows] == [32.0, 33.0, 30.0, 34.0]
     content = json.loads(paths.finals_json.read_text())
     assert (content["winner"], content["adapter"]) == ("t0001", "f0001s2")
@@ -248,8 +260,9 @@ def test_best_start_point_that_is_no_finalist_is_tested_as_the_search_left_it(
     found = choose_finals(replace(config, num_finalists=1), searched, METRIC)
     assert found is not None and found.finalists == ("t0002",) and found.baseline == "t0000"
     run = replace(RUNS[0], trial_id="f0002s1", final_of="t0002")
-    verdict = decide(config, RunPaths(folder), replace(found, runs=found.runs[:1]),
-                     [*searched, run], METRIC)  # fmt: skip
+    verdict = decide(
+        config, RunPaths(folder), replace(found, runs=found.runs[:1]), [*searched, run], METRIC
+    )
     histories = [*searched, run]
     winner = find_winner(RunPaths(folder), histories, METRIC, found, verdict)
     assert winner is not None and winner.baseline == "t0000"

@@ -34,10 +34,18 @@ PARAMS = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=2e-4)
 
 def make_report(trial_id: str = "t0000", step: int = 10, score: float = 30.0) -> TrialReport:
     return TrialReport(
-        trial_id=trial_id, step=step, metrics={"rougeLsum": score, "eval_loss": 1.5},
-        train_loss=2.0, learning_rate=1e-4, epoch=0.5, tokens=1000, tokens_per_s=50.0,
-        seconds=20.0, peak_gib=1.5, checkpoint=Path("/run/t0000/step-10"),
-    )  # fmt: skip
+        trial_id=trial_id,
+        step=step,
+        metrics={"rougeLsum": score, "eval_loss": 1.5},
+        train_loss=2.0,
+        learning_rate=1e-4,
+        epoch=0.5,
+        tokens=1000,
+        tokens_per_s=50.0,
+        seconds=20.0,
+        peak_gib=1.5,
+        checkpoint=Path("/run/t0000/step-10"),
+    )
 
 
 def start(log: EventLog, trial_id: str, number: int) -> None:
@@ -205,8 +213,9 @@ def test_runs_of_the_finals_are_told_apart_from_the_searchs_trials(tmp_path: Pat
     log.append("finals_started", finalists=["t0001"], baseline=None, runs=[run, more])
     events = read_events(tmp_path / "events.jsonl")
     assert [(h.trial_id, h.status) for h in replay(events)] == [
-        ("t0000", None), ("t0001", "stopped")
-    ]  # fmt: skip
+        ("t0000", None),
+        ("t0001", "stopped"),
+    ]
     first, second = replay_finals(events)
     assert (first.trial_id, first.final_of, first.seed, first.number) == ("f0001s1", "t0001", 8, 1)
     assert (first.status, first.reason, len(first.reports)) == ("completed", "", 1)

@@ -96,18 +96,39 @@ def test_csv_has_the_columns_that_users_were_promised(tmp_path: Path) -> None:
     trial = make_history(0, "completed", (90, 41.5), share=Share(seconds=180.0))
     (row,) = read_csv([trial], tmp_path)
     names = list(row)
-    promised = ["trial_id", "status", "reason", "lora_rank", "lora_alpha", "lora_dropout",
-                "learning_rate", "steps", "metric", "value", "gpu_seconds", "tokens",
-                "peak_gib"]  # fmt: skip
+    promised = [
+        "trial_id",
+        "status",
+        "reason",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "learning_rate",
+        "steps",
+        "metric",
+        "value",
+        "gpu_seconds",
+        "tokens",
+        "peak_gib",
+    ]
     assert [name for name in names if name in promised] == promised
     assert len(set(names)) == len(names)
     shown = {name: row[name] for name in promised}
     assert shown == {
-        "trial_id": "t0000", "status": "completed", "reason": "", "lora_rank": "8",
-        "lora_alpha": "16.0", "lora_dropout": "0.0", "learning_rate": "0.0002", "steps": "90",
-        "metric": "rougeLsum", "value": "41.5", "gpu_seconds": "180.0", "tokens": "9000",
+        "trial_id": "t0000",
+        "status": "completed",
+        "reason": "",
+        "lora_rank": "8",
+        "lora_alpha": "16.0",
+        "lora_dropout": "0.0",
+        "learning_rate": "0.0002",
+        "steps": "90",
+        "metric": "rougeLsum",
+        "value": "41.5",
+        "gpu_seconds": "180.0",
+        "tokens": "9000",
         "peak_gib": "1.5",
-    }  # fmt: skip
+    }
 
 
 def test_csv_has_a_row_for_every_trial(tmp_path: Path) -> None:
@@ -121,8 +142,12 @@ def test_csv_has_a_row_for_every_trial(tmp_path: Path) -> None:
     read = read_csv(histories, tmp_path)
     assert [row["trial_id"] for row in read] == [f"t{n:04d}" for n in range(5)]
     assert [row["status"] for row in read] == [
-        "completed", "stopped", "failed", "running", "running"
-    ]  # fmt: skip
+        "completed",
+        "stopped",
+        "failed",
+        "running",
+        "running",
+    ]
     assert [row["value"] for row in read] == ["3.0", "0.5", "", "0.7", ""]
     assert [row["steps"] for row in read] == ["90", "10", "0", "10", "0"]
     assert {row["metric"] for row in read} == {"rougeLsum"}

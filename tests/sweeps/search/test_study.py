@@ -67,9 +67,16 @@ def postgresql() -> Iterator[str]:
     (folder / "password").chmod(0o644)
     port = free_port()
     call("initdb", "-U", "bob", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-N")
-    call("pg_ctl", "-w", "-l", str(folder / "log"), "-o",
-         f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
-         " -c fsync=off", "start")  # fmt: skip
+    call(
+        "pg_ctl",
+        "-w",
+        "-l",
+        str(folder / "log"),
+        "-o",
+        f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
+        " -c fsync=off",
+        "start",
+    )
     yield f"postgresql+psycopg://bob:s3cret@127.0.0.1:{port}/postgres"
     call("pg_ctl", "-m", "immediate", "stop")
     shutil.rmtree(folder)
@@ -142,8 +149,11 @@ def test_states_and_values_are_what_happened(storage: str, name: str) -> None:
         (TrialState.FAIL, None, {}),
     ]
     assert [t.user_attrs.get("reason") for t in trials] == [
-        None, "place 2 of 2 at step 1", "loss is nan at step 4", "out of memory"
-    ]  # fmt: skip
+        None,
+        "place 2 of 2 at step 1",
+        "loss is nan at step 4",
+        "out of memory",
+    ]
     assert search.running() == []
 
 
@@ -339,10 +349,15 @@ def test_password_of_an_unreachable_server_is_not_shown(name: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "", "nonsense", "bob:s3cret@host", "http://bob:s3cret@host/", "sqlite:////no/folder/x.db",
-        "postgresql+psycopg://bob:s3cret@127.0.0.1:port/db", "redis://:s3cret@127.0.0.1:6379/0",
+        "",
+        "nonsense",
+        "bob:s3cret@host",
+        "http://bob:s3cret@host/",
+        "sqlite:////no/folder/x.db",
+        "postgresql+psycopg://bob:s3cret@127.0.0.1:port/db",
+        "redis://:s3cret@127.0.0.1:6379/0",
     ],
-)  # fmt: skip
+)
 def test_url_that_cannot_be_used_aborts_without_its_password(url: str, name: str) -> None:
     with pytest.raises(SweepAborted, match=r"the study storage .* cannot be used: .") as caught:
         open_study(url, name, METRIC, is_resumed=False)
