@@ -151,8 +151,11 @@ def test_folders_at_the_top_are_the_five() -> None:
 def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
     ended = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sweeps.run", *words],
-        cwd=PROJECT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == (0 if "--help" in words else 2), ended.stderr[-2000:]
     lines = [line for line in ended.stderr.splitlines() if line.startswith("import time:")]
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
@@ -190,6 +193,9 @@ def loaded_by(code: str) -> set[str]:
     """The modules that are there when a process has run the code."""
     ended = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; print(*sorted(sys.modules))"],
-        cwd=PROJECT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return set(ended.stdout.split())

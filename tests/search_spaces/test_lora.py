@@ -15,9 +15,10 @@ SPACES = (
     LoraSpace(),
     SAMSUM.space,
     SAMSUM_TINY.space,
-    LoraSpace(learning_rates=(2e-4, 2e-4), lora_ranks=(8,), alphas_over_rank=(1.0,),
-              lora_dropouts=(0.0,)),
-)  # fmt: skip
+    LoraSpace(
+        learning_rates=(2e-4, 2e-4), lora_ranks=(8,), alphas_over_rank=(1.0,), lora_dropouts=(0.0,)
+    ),
+)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -46,8 +47,10 @@ def test_learning_rate_is_drawn_on_a_log_scale() -> None:
 def test_alpha_is_its_ratio_times_the_rank(rank: int, ratio: float) -> None:
     point: Point = {"lora_rank": rank, "alpha_over_rank": ratio, "use_rslora": False}
     assert hyperparameters(point) == {
-        "lora_rank": rank, "use_rslora": False, "lora_alpha": ratio * rank
-    }  # fmt: skip
+        "lora_rank": rank,
+        "use_rslora": False,
+        "lora_alpha": ratio * rank,
+    }
 
 
 @pytest.mark.parametrize(
@@ -63,9 +66,12 @@ def test_alpha_is_its_ratio_times_the_rank(rank: int, ratio: float) -> None:
 )
 def test_point_with_one_value_outside_is_outside(name: str, value: float) -> None:
     inside: Point = {
-        "learning_rate": 1e-4, "lora_rank": 8, "alpha_over_rank": 1.0, "lora_dropout": 0.1,
+        "learning_rate": 1e-4,
+        "lora_rank": 8,
+        "alpha_over_rank": 1.0,
+        "lora_dropout": 0.1,
         "use_rslora": False,
-    }  # fmt: skip
+    }
     assert LoraSpace().contains(inside)
     assert not LoraSpace().contains(inside | {name: value})
     assert LoraSpace().contains({name: inside[name]})

@@ -8,9 +8,17 @@ import pytest
 from tests.sweeps.commands import call, start, tree, world
 
 COUNTS = (
-    "--num-trials", "--max-steps", "--num-rungs", "--slots-per-gpu", "--gpus", "--batch-size",
-    "--micro-batch-size", "--eval-rows", "--eval-batch-size", "--max-new-tokens",
-)  # fmt: skip
+    "--num-trials",
+    "--max-steps",
+    "--num-rungs",
+    "--slots-per-gpu",
+    "--gpus",
+    "--batch-size",
+    "--micro-batch-size",
+    "--eval-rows",
+    "--eval-batch-size",
+    "--max-new-tokens",
+)
 
 BAD_VALUES = [
     *[([flag, value], flag) for flag in COUNTS for value in ("0", "-1")],

@@ -45,18 +45,31 @@ def spaces(draw: st.DrawFn) -> LoraSpace:
 
 CONFIGS = st.builds(
     SweepConfig,
-    recipe=TEXT, task=TEXT, model=TEXT, data=st.none() | TEXT, tiny=st.booleans(),
-    num_trials=COUNTS, seed=st.integers(0, 2**32 - 1), max_steps=COUNTS,
+    recipe=TEXT,
+    task=TEXT,
+    model=TEXT,
+    data=st.none() | TEXT,
+    tiny=st.booleans(),
+    num_trials=COUNTS,
+    seed=st.integers(0, 2**32 - 1),
+    max_steps=COUNTS,
     num_rungs=st.integers(1, 9),
-    reduction_factor=st.integers(2, 9), space=spaces(),
+    reduction_factor=st.integers(2, 9),
+    space=spaces(),
     start_points=st.lists(POINTS, max_size=3).map(tuple),
-    slots_per_gpu=st.just("auto") | st.integers(1, 64), gpus=st.none() | COUNTS,
-    max_failures=st.integers(0, 9), runs_dir=st.just("runs"), name=NAMES,
-    study_storage=st.none() | TEXT, wandb=st.sampled_from(["auto", "online", "disabled"]),
-    wandb_entity=st.none() | TEXT, schedule=st.sampled_from(["linear", "cosine"]),
-    warmup_frac=st.floats(0.0, 0.99), weight_decay=st.floats(0.0, 1.0),
+    slots_per_gpu=st.just("auto") | st.integers(1, 64),
+    gpus=st.none() | COUNTS,
+    max_failures=st.integers(0, 9),
+    runs_dir=st.just("runs"),
+    name=NAMES,
+    study_storage=st.none() | TEXT,
+    wandb=st.sampled_from(["auto", "online", "disabled"]),
+    wandb_entity=st.none() | TEXT,
+    schedule=st.sampled_from(["linear", "cosine"]),
+    warmup_frac=st.floats(0.0, 0.99),
+    weight_decay=st.floats(0.0, 1.0),
     max_grad_norm=st.floats(1e-3, 100.0),
-)  # fmt: skip
+)
 
 
 @given(CONFIGS)
@@ -92,7 +105,7 @@ def test_json_without_a_field_that_has_no_default_is_refused(field: str) -> None
 @pytest.mark.parametrize(
     ("field", "value"),
     [("num_trials", "many"), ("num_trials", 0), ("space", 3), ("engine", "magic"), ("wandb", "x")],
-)  # fmt: skip
+)
 def test_json_with_a_value_that_does_not_fit_is_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         from_json(to_json(make_config()) | {field: value})
@@ -164,8 +177,13 @@ def test_settings_hold_every_option_and_absolute_folders(
 ) -> None:
     (tmp_path / "models" / "qwen").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    options: dict[str, Any] = {"batch_size": 4, "micro_batch_size": 2, "schedule": "cosine",
-                               "eval_rows": 7, "max_new_tokens": 5}  # fmt: skip
+    options: dict[str, Any] = {
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "schedule": "cosine",
+        "eval_rows": 7,
+        "max_new_tokens": 5,
+    }
     config = make_config(model="models/qwen", runs_dir="runs", name="n", seed=3, **options)
     settings = config.settings
     for field in fields(TrainingOptions):

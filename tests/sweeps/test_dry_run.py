@@ -62,14 +62,43 @@ def test_plan_counts_the_rows_of_the_files(planned: Ended) -> None:
 def test_plan_has_a_title_for_every_paragraph(planned: Ended) -> None:
     titles = [line[:14].strip() for line in planned.stdout.splitlines() if line[0] != " "]
     assert titles == [
-        "sweep", "space", "start points", "rungs", "finals", "training", "settings", "rows",
-        "scored", "model", "engine", "memory", "at once", "budget", "estimate", "W&B", "writes",
-    ]  # fmt: skip
+        "sweep",
+        "space",
+        "start points",
+        "rungs",
+        "finals",
+        "training",
+        "settings",
+        "rows",
+        "scored",
+        "model",
+        "engine",
+        "memory",
+        "at once",
+        "budget",
+        "estimate",
+        "W&B",
+        "writes",
+    ]
 
 
 def test_plan_follows_its_flags(tmp_path: Path) -> None:
-    flags = ["--num-trials", "7", "--max-steps", "20", "--num-rungs", "2", "--lora-ranks", "8",
-             "--seed", "3", "--runs-dir", "elsewhere", "--wandb", "disabled"]  # fmt: skip
+    flags = [
+        "--num-trials",
+        "7",
+        "--max-steps",
+        "20",
+        "--num-rungs",
+        "2",
+        "--lora-ranks",
+        "8",
+        "--seed",
+        "3",
+        "--runs-dir",
+        "elsewhere",
+        "--wandb",
+        "disabled",
+    ]
     ended = start("sweeps.run", "samsum", "--tiny", "--dry-run", *flags, folder=tmp_path)
     assert ended.code == 0
     for part in ("7 trials", "seed 3", "7, 20 steps", "lora_rank in {8}", "disabled", "elsewhere/"):

@@ -130,8 +130,14 @@ def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
     assert code is not None
     script = code.group(1) + "\nprint('tokens', answer.shape[0], type(model).__name__)\n"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, "-c", script], cwd=run / "best", env=environment,
-                           capture_output=True, text=True, timeout=120)  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=run / "best",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert ended.returncode == 0, ended.stderr
     found = re.search(r"^tokens (\d+) PeftModelForCausalLM$", ended.stdout, re.M)
     assert found is not None

@@ -45,8 +45,9 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def reviews() -> None:
     """A Turkish CSV file as Excel saves it: semicolons, a byte order mark, CRLF."""
     lines = ["Müşteri;Yorum;Puan"]
-    lines += [f'm{i};"Ürün {i}, ışığı güzel; kargo hızlı";{("iyi", "kötü")[i % 2]}'
-              for i in range(60)]  # fmt: skip
+    lines += [
+        f'm{i};"Ürün {i}, ışığı güzel; kargo hızlı";{("iyi", "kötü")[i % 2]}' for i in range(60)
+    ]
     Path("yorum.csv").write_text("\r\n".join(lines), encoding="utf-8-sig")
 
 
@@ -84,8 +85,10 @@ def test_turkish_csv_of_excel_is_planned() -> None:
         "train 36, validation 12, test 12",
         "yorum.csv: 60 rows, encoding utf-8-sig, delimiter ;",
         "split by content, the same for every seed: train, validation, test",
-        "train: iyi 18, kötü 18", "validation: iyi 6, kötü 6", "test: iyi 6, kötü 6",
-    ]  # fmt: skip
+        "train: iyi 18, kötü 18",
+        "validation: iyi 6, kötü 6",
+        "test: iyi 6, kötü 6",
+    ]
 
 
 def test_turkish_csv_without_its_columns_gets_the_flags_that_fit() -> None:
@@ -137,12 +140,21 @@ def test_recipe_without_data_is_refused_before_a_gpu_is_looked_for(recipe: str) 
 
 
 def test_command_of_the_card_names_the_data_and_its_options() -> None:
-    options = TaskOptions(input="the text", target="mood", kind="classify",
-                          label_names=("0=a", "1=b"))  # fmt: skip
+    options = TaskOptions(
+        input="the text", target="mood", kind="classify", label_names=("0=a", "1=b")
+    )
     config = replace(table(), data="/home/me/my rows.csv", task_options=options)
     command = shlex.split(sweep_command(config))
-    assert command[:8] == ["python", "-m", "sweeps.run", "table", "--model", "Qwen/Qwen3-0.6B",
-                           "--data", "my rows.csv"]  # fmt: skip
+    assert command[:8] == [
+        "python",
+        "-m",
+        "sweeps.run",
+        "table",
+        "--model",
+        "Qwen/Qwen3-0.6B",
+        "--data",
+        "my rows.csv",
+    ]
     for words in (["--input", "the text"], ["--label-names", "0=a", "1=b"]):
         assert any(command[i : i + len(words)] == words for i in range(len(command)))
     assert "--data owner/name" in sweep_command(replace(config, data="owner/name"))
@@ -159,9 +171,12 @@ def test_data_is_an_absolute_path_or_a_dataset_of_the_hub(tmp_path: Path) -> Non
 def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> None:
     numbers()
     config = replace(
-        table(is_tiny=True), data="numbers.xlsx", wandb="disabled", name="mine",
+        table(is_tiny=True),
+        data="numbers.xlsx",
+        wandb="disabled",
+        name="mine",
         task_options=TaskOptions(input="text", target="class", kind="classify"),
-    )  # fmt: skip
+    )
     with open_run(config, check(config, is_resumed=False), is_resumed=False) as (paths, _):
         content = read(paths)
     assert content["labels"] == ["0", "1", "2"]

@@ -13,9 +13,13 @@ from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.trainer import train
 
 CAPACITY = Capacity(
-    num_slots=2, max_rank=16, max_tokens=1000, eval_tokens=1000, is_dequantised=False,
+    num_slots=2,
+    max_rank=16,
+    max_tokens=1000,
+    eval_tokens=1000,
+    is_dequantised=False,
     predicted_gib=1.0,
-)  # fmt: skip
+)
 
 
 def test_adapters_are_scored_on_test_beside_the_untuned_base(

@@ -290,9 +290,13 @@ def run_together(
 ) -> list[list[TrialReport]]:
     """The reports of trials that share a pack of the first one's settings."""
     capacity = Capacity(
-        num_slots=len(settings), max_rank=params.lora_rank, max_tokens=4096, eval_tokens=8192,
-        is_dequantised=True, predicted_gib=0.0,
-    )  # fmt: skip
+        num_slots=len(settings),
+        max_rank=params.lora_rank,
+        max_tokens=4096,
+        eval_tokens=8192,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
     host = PackHost(settings[0], capacity, math.inf, admit_wait_s=60.0)
     leases = [
         host.join(

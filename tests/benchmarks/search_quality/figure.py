@@ -57,9 +57,13 @@ def _axes(comparison: Comparison, left: int, top: float, title: str) -> list[str
         _text(left + WIDTH / 2, TOP - 14, title, "middle"),
         _text(left - 40, TOP - 14, "regret"),
         f'<path d="M{left},{TOP}V{TOP + HEIGHT}H{left + WIDTH}" fill="none" stroke="#57606a"/>',
-        _text(left + WIDTH / 2, TOP + HEIGHT + 34,
-              "GPU-hours spent, share of training every configuration", "middle"),
-    ]  # fmt: skip
+        _text(
+            left + WIDTH / 2,
+            TOP + HEIGHT + 34,
+            "GPU-hours spent, share of training every configuration",
+            "middle",
+        ),
+    ]
     for index in range(6):
         frac, regret = last * index / 5, top * index / 5
         x, y = left + WIDTH * index / 5, TOP + HEIGHT * (1 - index / 5)

@@ -126,11 +126,15 @@ def test_model_that_cannot_be_trained_is_told_before_any_trial(
 @pytest.mark.parametrize(
     "values",
     [
-        {"layer_types": None, "use_sliding_window": True, "sliding_window": 64,
-         "max_window_layers": 2},
+        {
+            "layer_types": None,
+            "use_sliding_window": True,
+            "sliding_window": 64,
+            "max_window_layers": 2,
+        },
         {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
     ],
-)  # fmt: skip
+)
 def test_model_that_packs_cannot_train_offers_the_other_engine(
     values: dict[str, object], tmp_path: Path
 ) -> None:

@@ -35,10 +35,14 @@ def config(tmp_path: Path) -> SweepConfig:
     shutil.copytree(MODEL_DIR, "model")
     config = absolute(
         replace(
-            table(True), data="m.csv", model="model", name="r1", wandb="disabled",
+            table(True),
+            data="m.csv",
+            model="model",
+            name="r1",
+            wandb="disabled",
             task_options=TaskOptions(input="text", target="mood", kind="classify"),
         )
-    )  # fmt: skip
+    )
     with open_run(config, check(config, is_resumed=False), is_resumed=False):
         pass
     return config
@@ -144,8 +148,10 @@ def test_record_has_the_digests_of_rows_and_model(config: SweepConfig, tmp_path:
     content = json.loads((tmp_path / "runs" / "r1" / "sweep.json").read_text())
     rows = content["digests"]["rows"]
     assert {name: facts["num"] for name, facts in rows.items()} == {
-        "train": 80, "validation": 20, "test": 20,
-    }  # fmt: skip
+        "train": 80,
+        "validation": 20,
+        "test": 20,
+    }
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(
         content["digests"]["model"]
     )

@@ -47,9 +47,16 @@ def make_budget(
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2h", 7200.0), ("45m", 2700.0), ("90s", 90.0), ("1h30m", 5400.0), ("1d", 86400.0),
-     ("0.5h", 1800.0), (" 1H 30 M ", 5400.0)],
-)  # fmt: skip
+    [
+        ("2h", 7200.0),
+        ("45m", 2700.0),
+        ("90s", 90.0),
+        ("1h30m", 5400.0),
+        ("1d", 86400.0),
+        ("0.5h", 1800.0),
+        (" 1H 30 M ", 5400.0),
+    ],
+)
 def test_spans_of_time_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
     assert make_config(time_budget=text).time_budget_s == seconds
@@ -77,9 +84,13 @@ def test_formatted_times_are_right_within_their_last_unit(seconds: float) -> Non
 
 def ledger_of(seconds: float) -> Ledger:
     return Ledger(
-        device="cpu", started=0.0, seconds={"train": seconds}, trial_steps=0, real_tokens=0,
+        device="cpu",
+        started=0.0,
+        seconds={"train": seconds},
+        trial_steps=0,
+        real_tokens=0,
         computed_tokens=0,
-    )  # fmt: skip
+    )
 
 
 def at(second: int, kind: str) -> dict[str, Any]:
@@ -88,9 +99,12 @@ def at(second: int, kind: str) -> dict[str, Any]:
 
 def test_earlier_processes_count_up_to_their_last_event_and_the_pauses_do_not() -> None:
     events = [
-        at(0, "sweep_started"), at(100, "report"), at(1000, "sweep_resumed"), at(1030, "report"),
+        at(0, "sweep_started"),
+        at(100, "report"),
+        at(1000, "sweep_resumed"),
+        at(1030, "report"),
         at(3000, "sweep_resumed"),
-    ]  # fmt: skip
+    ]
     assert spent(events, [], num_gpus=2) == Spent(wall_s=130.0, gpu_s=260.0)
     assert spent(events, [ledger_of(50.0), ledger_of(70.0)], 2) == Spent(wall_s=130.0, gpu_s=120.0)
     assert spent([], [], 1) == Spent()

@@ -123,9 +123,14 @@ def test_home_folder_never_reaches_the_card(monkeypatch: pytest.MonkeyPatch) -> 
 @example(text="a: b\n---\n# c")
 def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:
     card_facts = facts(
-        base_model="./" + text, dataset="./" + text, sweep_name=text, task=text, trial_id=text,
-        prompt_template=text, command=text,
-    )  # fmt: skip
+        base_model="./" + text,
+        dataset="./" + text,
+        sweep_name=text,
+        task=text,
+        trial_id=text,
+        prompt_template=text,
+        command=text,
+    )
     card = ModelCard(render(card_facts))
     assert card.data.library_name == "peft"
     assert len(card.data.eval_results) == 5
@@ -139,9 +144,11 @@ def test_confusion_matrix_is_a_table_of_the_labels_as_data() -> None:
     _, _, section = text.partition("## Confusion matrix")
     rows = [line for line in section.partition("## ")[0].splitlines() if line.startswith("|")]
     assert rows == [
-        r"| target | a\|b | \<b\>no\</b\> |", "| --- | --- | --- |",
-        r"| a\|b | 5 | 1 |", r"| \<b\>no\</b\> | 0 | 7 |",
-    ]  # fmt: skip
+        r"| target | a\|b | \<b\>no\</b\> |",
+        "| --- | --- | --- |",
+        r"| a\|b | 5 | 1 |",
+        r"| \<b\>no\</b\> | 0 | 7 |",
+    ]
 
 
 def test_confusion_matrix_of_many_labels_stays_in_its_file() -> None:
@@ -160,9 +167,13 @@ def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
     )
     second = replace(first, trial_id="t0002", runs=runs[1:], probability_best=0.13)
     verdict = Verdict(
-        metric=FACTS.metric, finalists=(first, second), lead=0.5, interval=(-0.25, 1.5),
-        num_rows=818, notes=("f0002s1 (t0002 with seed 1) is missing: failed, <b>oom</b>",),
-    )  # fmt: skip
+        metric=FACTS.metric,
+        finalists=(first, second),
+        lead=0.5,
+        interval=(-0.25, 1.5),
+        num_rows=818,
+        notes=("f0002s1 (t0002 with seed 1) is missing: failed, <b>oom</b>",),
+    )
     card = render(facts(verdict=verdict))
     assert "as a mean over the seeds with which the best trials were trained again" in card
     assert "- winner of the finals: t0001, rougeLsum 41.00 +- 0.71 over 2 fresh seeds" in card

@@ -45,9 +45,11 @@ def test_summary_ranks_the_trials_and_names_the_best() -> None:
 def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> None:
     lines = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME).splitlines()
     for title, value in (
-        ("validation, untuned base", "25.25"), ("validation, best trial", "41.50"),
-        ("test, untuned base", "24.12"), ("test, best trial", "40.75"),
-    ):  # fmt: skip
+        ("validation, untuned base", "25.25"),
+        ("validation, best trial", "41.50"),
+        ("test, untuned base", "24.12"),
+        ("test, best trial", "40.75"),
+    ):
         (line,) = [line for line in lines if title in line]
         assert value in line
 
@@ -55,10 +57,11 @@ def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> Non
 def test_summary_says_where_everything_lies() -> None:
     text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
     for part in (
-        "/runs/invented/best", "/runs/invented/trials.csv",
+        "/runs/invented/best",
+        "/runs/invented/trials.csv",
         "optuna-dashboard sqlite:////runs/invented/optuna.db",
         "python -m sweeps.export /runs/invented --to hub:USER/NAME",
-    ):  # fmt: skip
+    ):
         assert part in text
 
 
@@ -99,9 +102,10 @@ def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> Non
     tests = Outcome(winner=winner, scores=SCORES, runs=runs)
     lines = describe(make_config(), PATHS, HISTORIES, METRIC, tests).splitlines()
     for title, value in (
-        ("test, best trial", "40.75"), ("test, mean of its 2 seeds", "39.75"),
+        ("test, best trial", "40.75"),
+        ("test, mean of its 2 seeds", "39.75"),
         ("test, best start point (t0000)", "33.25"),
-    ):  # fmt: skip
+    ):
         (line,) = [line for line in lines if title in line]
         assert value in line
 

@@ -53,9 +53,11 @@ def read_run(folder: Path) -> Run:
             run.config = {i.key: json.loads(i.value_json) for i in record.run.config.update}
         elif kind == "history":
             run.rows.append(
-                {"/".join(item.nested_key) or item.key: json.loads(item.value_json)
-                 for item in record.history.item}
-            )  # fmt: skip
+                {
+                    "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+                    for item in record.history.item
+                }
+            )
         elif kind == "summary":
             for item in record.summary.update:
                 run.summary["/".join(item.nested_key) or item.key] = json.loads(item.value_json)

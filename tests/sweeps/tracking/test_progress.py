@@ -27,10 +27,18 @@ def make_config(number: int) -> TrialConfig:
 
 def make_report(number: int, step: int, score: float, seconds: float = 100.0) -> TrialReport:
     return TrialReport(
-        trial_id=f"t{number:04d}", step=step, metrics={"rougeLsum": score}, train_loss=2.0,
-        learning_rate=1e-4, epoch=0.5, tokens=100, tokens_per_s=50.0, seconds=seconds,
-        peak_gib=1.5, checkpoint=Path("/x"),
-    )  # fmt: skip
+        trial_id=f"t{number:04d}",
+        step=step,
+        metrics={"rougeLsum": score},
+        train_loss=2.0,
+        learning_rate=1e-4,
+        epoch=0.5,
+        tokens=100,
+        tokens_per_s=50.0,
+        seconds=seconds,
+        peak_gib=1.5,
+        checkpoint=Path("/x"),
+    )
 
 
 def make_progress(
@@ -142,20 +150,27 @@ def test_finals_of_a_search_that_ended_early_are_counted_with_its_trials_only() 
 def test_resume_shows_what_was_done_before() -> None:
     histories = [
         TrialRecord(
-            trial_id="t0000", number=0, params=make_config(0).params, status="failed",
-            reason="loss is nan", reports=[make_report(0, 10, 20.0)],
+            trial_id="t0000",
+            number=0,
+            params=make_config(0).params,
+            status="failed",
+            reason="loss is nan",
+            reports=[make_report(0, 10, 20.0)],
         ),
         TrialRecord(
-            trial_id="t0001", number=1, params=make_config(1).params,
+            trial_id="t0001",
+            number=1,
+            params=make_config(1).params,
             reports=[make_report(1, 10, 25.0), make_report(1, 20, 24.0)],
         ),
-    ]  # fmt: skip
+    ]
     progress, _ = make_progress(histories=histories)
     lines = rendered(progress)
     assert lines[0] == "1/8 done, 0 running, 1 failed"
     assert [line.split()[:3] for line in lines if line.startswith("t0")] == [
-        ["t0001", "waiting", "20/40"], ["t0000", "failed", "10/40"],
-    ]  # fmt: skip
+        ["t0001", "waiting", "20/40"],
+        ["t0000", "failed", "10/40"],
+    ]
     assert any(line.endswith("loss is nan") for line in lines)
     run_trial(progress, 1, {40: 30.0}, status="completed")
     lines = rendered(progress)
@@ -236,8 +251,9 @@ def test_printing_a_failure_while_the_table_is_drawn_does_not_lock_up() -> None:
 
     with progress:
         teller = threading.Thread(target=fail_trials, daemon=True)
-        drawer = threading.Thread(target=lambda: [progress._live.refresh() for _ in range(100)],
-                                  daemon=True)  # fmt: skip
+        drawer = threading.Thread(
+            target=lambda: [progress._live.refresh() for _ in range(100)], daemon=True
+        )
         teller.start()
         drawer.start()
         teller.join(timeout=120.0)

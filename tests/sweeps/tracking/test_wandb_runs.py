@@ -51,11 +51,18 @@ def make_config(number: int) -> TrialConfig:
 
 def make_report(config: TrialConfig, step: int, score: float | None = None) -> TrialReport:
     return TrialReport(
-        trial_id=config.trial_id, step=step,
+        trial_id=config.trial_id,
+        step=step,
         metrics={"rougeLsum": 20.0 + step if score is None else score, "eval_loss": 1.5},
-        train_loss=2.0, learning_rate=1e-4, epoch=0.5, tokens=100 * step, tokens_per_s=50.0,
-        seconds=20.0, peak_gib=1.5, checkpoint=Path(f"/x/{step}"),
-    )  # fmt: skip
+        train_loss=2.0,
+        learning_rate=1e-4,
+        epoch=0.5,
+        tokens=100 * step,
+        tokens_per_s=50.0,
+        seconds=20.0,
+        peak_gib=1.5,
+        checkpoint=Path(f"/x/{step}"),
+    )
 
 
 def make_history(config: TrialConfig, steps: tuple[int, ...], **end: Any) -> TrialRecord:
@@ -233,8 +240,10 @@ def test_resume_after_kill_leaves_one_whole_folder_a_trial(tmp_path: Path) -> No
     tracker.sweep_ended()
     runs = offline_runs(folder)
     assert {name: run.steps for name, run in runs.items()} == {
-        "t0000": [10], "t0001": [10, 20], "t0002": [10, 20],
-    }  # fmt: skip
+        "t0000": [10],
+        "t0001": [10, 20],
+        "t0002": [10, 20],
+    }
     assert runs["t0002"].summary["status"] == "stopped"
 
 

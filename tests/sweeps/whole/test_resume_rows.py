@@ -9,10 +9,27 @@ from trainables.data.prepared_rows import read_rows
 
 FLAGS = ("table", "--tiny", "--runs-dir", "runs", "--name", "r1", "--wandb", "disabled")
 SETUP = (
-    "--data", "m.csv", "--input", "text", "--target", "mood", "--kind", "classify",
-    "--num-trials", "3", "--max-steps", "4", "--eval-rows", "8", "--batch-size", "4",
-    "--micro-batch-size", "4", "--no-finals", "--no-estimate",
-)  # fmt: skip
+    "--data",
+    "m.csv",
+    "--input",
+    "text",
+    "--target",
+    "mood",
+    "--kind",
+    "classify",
+    "--num-trials",
+    "3",
+    "--max-steps",
+    "4",
+    "--eval-rows",
+    "8",
+    "--batch-size",
+    "4",
+    "--micro-batch-size",
+    "4",
+    "--no-finals",
+    "--no-estimate",
+)
 
 
 def write_data(path: Path, num_rows: int, moods: tuple[str, ...]) -> None:

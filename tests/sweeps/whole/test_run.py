@@ -70,11 +70,15 @@ def test_summary_names_the_winner_beside_the_untuned_base(finished: Finished) ->
 def test_start_points_are_tried_first(finished: Finished) -> None:
     first, second = replay(small_sweep.events_of(finished.folder))[:2]
     assert (first.params.lora_rank, first.params.lora_alpha, first.params.use_rslora) == (
-        64, 32.0, True,
-    )  # fmt: skip
+        64,
+        32.0,
+        True,
+    )
     assert (second.params.lora_rank, second.params.lora_alpha, second.params.use_rslora) == (
-        16, 32.0, False,
-    )  # fmt: skip
+        16,
+        32.0,
+        False,
+    )
 
 
 def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) -> None:
@@ -175,13 +179,25 @@ def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None
     history = replay(small_sweep.events_of(finished.folder))[0]
     params = history.params
     command = [
-        sys.executable, "-m", "sweeps.trial", "samsum", *small_sweep.FLAGS,
-        "--lora-rank", str(params.lora_rank), "--lora-alpha", str(params.lora_alpha),
-        "--lora-dropout", str(params.lora_dropout),
+        sys.executable,
+        "-m",
+        "sweeps.trial",
+        "samsum",
+        *small_sweep.FLAGS,
+        "--lora-rank",
+        str(params.lora_rank),
+        "--lora-alpha",
+        str(params.lora_alpha),
+        "--lora-dropout",
+        str(params.lora_dropout),
         "--use-rslora" if params.use_rslora else "--no-use-rslora",
-        "--learning-rate", str(params.learning_rate),
-        "--runs-dir", str(finished.runs_dir), "--name", "alone",
-    ]  # fmt: skip
+        "--learning-rate",
+        str(params.learning_rate),
+        "--runs-dir",
+        str(finished.runs_dir),
+        "--name",
+        "alone",
+    ]
     ended = subprocess.run(
         command, cwd=small_sweep.PROJECT, capture_output=True, text=True, timeout=120
     )
@@ -235,7 +251,18 @@ def test_csv_has_the_documented_columns(finished: Finished) -> None:
         names = csv.DictReader(file).fieldnames
     assert names is not None
     documented = {
-        "trial_id", "status", "reason", "lora_rank", "lora_alpha", "lora_dropout",
-        "learning_rate", "steps", "metric", "value", "gpu_seconds", "tokens", "peak_gib",
-    }  # fmt: skip
+        "trial_id",
+        "status",
+        "reason",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "learning_rate",
+        "steps",
+        "metric",
+        "value",
+        "gpu_seconds",
+        "tokens",
+        "peak_gib",
+    }
     assert documented <= set(names)

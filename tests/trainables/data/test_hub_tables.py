@@ -44,22 +44,30 @@ def cache(home: Path, *files: str) -> None:
 def ask(data: str, home: Path) -> list[str]:
     """The lines that a new process without a Hub prints."""
     environment = os.environ | {
-        "HF_HOME": str(home), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "",
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": "",
         "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fmt: skip
+    }
     done = subprocess.run(
-        [sys.executable, "-c", CODE, data], env=environment, capture_output=True, text=True,
+        [sys.executable, "-c", CODE, data],
+        env=environment,
+        capture_output=True,
+        text=True,
         timeout=120,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 def test_shards_are_joined_and_labels_have_their_names(tmp_path: Path) -> None:
     cache(
-        tmp_path, "default/train/0000.parquet", "default/train/0001.parquet",
-        "default/validation/0000.parquet", "other/train/0000.parquet",
-    )  # fmt: skip
+        tmp_path,
+        "default/train/0000.parquet",
+        "default/train/0001.parquet",
+        "default/validation/0000.parquet",
+        "other/train/0000.parquet",
+    )
     rows, *notes = ask("owner/name", tmp_path)
     found = json.loads(rows)
     assert list(found) == ["train", "validation"]
@@ -67,8 +75,11 @@ def test_shards_are_joined_and_labels_have_their_names(tmp_path: Path) -> None:
         f"default/train/000{shard}.parquet {row}" for shard in (0, 1) for row in "ab"
     ]
     assert [v if isinstance(v, str) else None for v in found["train"]["label"]] == [
-        "good", None, "good", None,
-    ]  # fmt: skip
+        "good",
+        None,
+        "good",
+        None,
+    ]
     assert notes[0] == "default/train of owner/name: 4 rows"
 
 
@@ -91,10 +102,18 @@ def test_dataset_without_train_or_network_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "is_id"),
-    [("owner/name", True), ("owner/name/subset", True), ("owner/a.b-c_d", True), ("folder", False),
-     ("data/train.csv", False), ("./data/train", False), ("/data/train", False),
-     ("a/b/c/d", False), ("s3://bucket/data", False)],
-)  # fmt: skip
+    [
+        ("owner/name", True),
+        ("owner/name/subset", True),
+        ("owner/a.b-c_d", True),
+        ("folder", False),
+        ("data/train.csv", False),
+        ("./data/train", False),
+        ("/data/train", False),
+        ("a/b/c/d", False),
+        ("s3://bucket/data", False),
+    ],
+)
 def test_dataset_is_told_from_a_path(data: str, is_id: bool) -> None:
     assert is_dataset_id(data) is is_id
 

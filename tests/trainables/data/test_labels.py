@@ -80,8 +80,10 @@ def test_labels_are_sorted_by_number_or_stand_as_they_were_named() -> None:
     splits = {"train": train, "validation": train, "test": train}
     assert find_labels(splits, {}, "mood") == ("9", "10", "none")
     assert find_labels(splits, {"1": "none", "2": "10", "3": "9", "4": "unused"}, "mood") == (
-        "none", "10", "9",
-    )  # fmt: skip
+        "none",
+        "10",
+        "9",
+    )
 
 
 def test_label_that_train_lacks_and_a_single_label_are_refused() -> None:

@@ -43,8 +43,9 @@ def test_a_tenth_is_held_out_for_each_and_lengths_are_alike() -> None:
     texts = [f"{n} " + "x" * int(rng.lognormvariate(6, 1)) for n in range(500)]
     splits = split_by_content(documents_of(texts), {})
     assert [len(splits[split]) for split in SPLITS] == [400, 50, 50]
-    medians = [sorted(len(d.source) for d in splits[split])[len(splits[split]) // 2]
-               for split in SPLITS]  # fmt: skip
+    medians = [
+        sorted(len(d.source) for d in splits[split])[len(splits[split]) // 2] for split in SPLITS
+    ]
     assert max(medians) < 1.15 * min(medians)
 
 

@@ -79,9 +79,14 @@ def test_texts_of_one_key_stay_together() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["RT @ben: Işık güzel!", "ışık  GÜZEL", "IŞIK güzel https://t.co/a", "ışık güzel 🙂 @sen",
-     "www.x.org/y ışıkgüzel"],
-)  # fmt: skip
+    [
+        "RT @ben: Işık güzel!",
+        "ışık  GÜZEL",
+        "IŞIK güzel https://t.co/a",
+        "ışık güzel 🙂 @sen",
+        "www.x.org/y ışıkgüzel",
+    ],
+)
 def test_addresses_case_and_spaces_hide_no_copy(text: str) -> None:
     assert near_key(text) == near_key("Işık güzel")
 

@@ -41,9 +41,19 @@ def test_json_lines_may_lack_keys_and_keep_whole_numbers(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.0, "1"), (1.5, "1.5"), (True, "True"), (None, ""), (float("nan"), ""), (pd.NA, ""),
-     (" a\r\nb ", "a\nb"), ({"a": 1}, None), (b"a", None), (7, "7")],
-)  # fmt: skip
+    [
+        (1.0, "1"),
+        (1.5, "1.5"),
+        (True, "True"),
+        (None, ""),
+        (float("nan"), ""),
+        (pd.NA, ""),
+        (" a\r\nb ", "a\nb"),
+        ({"a": 1}, None),
+        (b"a", None),
+        (7, "7"),
+    ],
+)
 def test_cell_is_text_blank_or_no_text(value: object, text: str | None) -> None:
     assert cell_text(value) == text
 

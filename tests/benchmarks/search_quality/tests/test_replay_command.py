@@ -42,9 +42,15 @@ def test_a_replay_writes_figures_table_and_picture_of_every_method(
 
 def test_a_part_of_the_learning_rates_is_a_table_of_its_own(tmp_path: Path) -> None:
     args = replay.ReplayArgs(
-        table=saved(tmp_path), out=tmp_path / "replay.json", searches=1, concurrencies=(8,),
-        learning_rates=(1e-4, 1e-3), budget_frac=0.1, methods=("random + ASHA",), jobs=1,
-    )  # fmt: skip
+        table=saved(tmp_path),
+        out=tmp_path / "replay.json",
+        searches=1,
+        concurrencies=(8,),
+        learning_rates=(1e-4, 1e-3),
+        budget_frac=0.1,
+        methods=("random + ASHA",),
+        jobs=1,
+    )
     found = replay.run(args, "command")
     assert found.num_configurations == 48
     assert found.learning_rates[0] > 1e-4

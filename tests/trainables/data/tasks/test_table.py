@@ -63,14 +63,23 @@ def test_summaries_are_asked_for_in_the_language_of_the_targets(tmp_path: Path) 
 
 def test_bad_rows_are_counted_by_their_reason(tmp_path: Path) -> None:
     bad = [
-        {"text": " ", "mood": "good"}, {"text": "x"}, {"text": ["x"], "mood": "bad"},
-        {"text": "text 2", "mood": "good"}, {"text": "text  4", "mood": "bad"},
-    ]  # fmt: skip
+        {"text": " ", "mood": "good"},
+        {"text": "x"},
+        {"text": ["x"], "mood": "bad"},
+        {"text": "text 2", "mood": "good"},
+        {"text": "text  4", "mood": "bad"},
+    ]
     splits = load(write(tmp_path / "a.jsonl", [*rows(100), *bad]), LABELLED)
     assert {name: n for name, n in splits.counts.items() if n} == {
-        "table blank input": 1, "table no target": 1, "table not text": 1, "table duplicates": 1,
-        "table contradictory": 2, "train": 61, "validation": 19, "test": 19,
-    }  # fmt: skip
+        "table blank input": 1,
+        "table no target": 1,
+        "table not text": 1,
+        "table duplicates": 1,
+        "table contradictory": 2,
+        "train": 61,
+        "validation": 19,
+        "test": 19,
+    }
 
 
 def test_given_splits_keep_what_a_later_one_lacks(tmp_path: Path) -> None:
@@ -79,9 +88,13 @@ def test_given_splits_keep_what_a_later_one_lacks(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", rows(30)[22:28])
     splits = load(str(tmp_path), SUMMED)
     assert {name: n for name, n in splits.counts.items() if n} == {
-        "train also in validation": 2, "validation also in test": 2, "train duplicates": 3,
-        "train": 18, "validation": 4, "test": 6,
-    }  # fmt: skip
+        "train also in validation": 2,
+        "validation also in test": 2,
+        "train duplicates": 3,
+        "train": 18,
+        "validation": 4,
+        "test": 6,
+    }
     assert not any("split by content" in note for note in splits.notes)
 
 
@@ -99,8 +112,10 @@ def test_label_that_train_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_prompt_may_name_any_column_and_decides_what_is_a_copy(tmp_path: Path) -> None:
-    pairs = [row | {"extra note": f"note {i % 2}", "text": f"text {i // 2}"}
-             for i, row in enumerate(rows(60))]  # fmt: skip
+    pairs = [
+        row | {"extra note": f"note {i % 2}", "text": f"text {i // 2}"}
+        for i, row in enumerate(rows(60))
+    ]
     data = write(tmp_path / "a.jsonl", pairs)
     splits = load(data, replace(LABELLED, prompt="{text} with {extra note} {{x}}?"))
     prompts = [[r.prompt for r in s] for s in (splits.train, splits.validation, splits.test)]
@@ -108,24 +123,32 @@ def test_prompt_may_name_any_column_and_decides_what_is_a_copy(tmp_path: Path) -
     assert "text 0 with note 0 {x}?" in [prompt for some in prompts for prompt in some]
     inputs = [{prompt.partition(" with")[0] for prompt in some} for some in prompts]
     assert not inputs[0] & inputs[1] and not inputs[0] & inputs[2] and not inputs[1] & inputs[2]
-    assert load(data, replace(LABELLED, kind="summarize", target="sum")).counts[
-        "table duplicates"
-    ] == 30  # fmt: skip
+    assert (
+        load(data, replace(LABELLED, kind="summarize", target="sum")).counts["table duplicates"]
+        == 30
+    )
 
 
 @pytest.mark.parametrize(
     ("prompt", "error"),
-    [("{text} {nothing}", "no such column: {nothing}"), ("{text", "cannot be read"),
-     ("{mood}", "has no {text}"), ("hello", "has no {text}"), ("{} {text}", "no such column: {}")],
-)  # fmt: skip
+    [
+        ("{text} {nothing}", "no such column: {nothing}"),
+        ("{text", "cannot be read"),
+        ("{mood}", "has no {text}"),
+        ("hello", "has no {text}"),
+        ("{} {text}", "no such column: {}"),
+    ],
+)
 def test_prompt_that_cannot_be_filled_is_refused(prompt: str, error: str, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", rows(30))
     assert error in refusal(data, replace(LABELLED, prompt=prompt))[0]
 
 
 def test_braces_and_labels_stand_as_they_are(tmp_path: Path) -> None:
-    odd = [row | {"text": f"{{text}} {i}", "mood": f"{{{row['mood']}}}"}
-           for i, row in enumerate(rows(30))]  # fmt: skip
+    odd = [
+        row | {"text": f"{{text}} {i}", "mood": f"{{{row['mood']}}}"}
+        for i, row in enumerate(rows(30))
+    ]
     splits = load(write(tmp_path / "a.jsonl", odd), LABELLED)
     assert splits.scoring.labels == ("{bad}", "{good}")
     assert splits.train[0].prompt.endswith("one of: {bad}, {good}.\n\n{text} 0")

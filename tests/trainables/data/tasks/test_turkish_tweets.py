@@ -12,9 +12,11 @@ from trainables.data.rows import Scoring, Splits
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 
-WRITTEN = {"nötr": [0, "0", " 0.0 ", "NÖTR", "tarafsız", "TARAFSIZ"],
-           "olumsuz": [1, "1", "1.0", "Olumsuz ", "NEGATİF", "negatif"],
-           "olumlu": [2, 2.0, "olumlu", "POZITIF", "Pozitif", "positive"]}  # fmt: skip
+WRITTEN = {
+    "nötr": [0, "0", " 0.0 ", "NÖTR", "tarafsız", "TARAFSIZ"],
+    "olumsuz": [1, "1", "1.0", "Olumsuz ", "NEGATİF", "negatif"],
+    "olumlu": [2, 2.0, "olumlu", "POZITIF", "Pozitif", "positive"],
+}
 
 
 def sheet(path: Path, labels: list[object]) -> str:

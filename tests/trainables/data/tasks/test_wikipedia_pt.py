@@ -9,8 +9,10 @@ from trainables.config import TaskOptions
 from trainables.data.tasks.wikipedia_pt import WikipediaPt
 from trainables.errors import SweepAborted
 
-ROWS = [{"text": f"O artigo número {n}. " + "palavra " * n, "summary": f"Resumo {n}."}
-        for n in range(40)]  # fmt: skip
+ROWS = [
+    {"text": f"O artigo número {n}. " + "palavra " * n, "summary": f"Resumo {n}."}
+    for n in range(40)
+]
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> None:

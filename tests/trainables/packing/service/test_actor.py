@@ -84,13 +84,20 @@ def start(settings: TrainingSettings, tmp_path: Path) -> Iterator[Start]:
 
     def start_one(num_slots: int = 2, lease_timeout_s: float = 30.0, **changes: Any) -> ActorHandle:
         capacity = Capacity(
-            num_slots=num_slots, max_rank=4, max_tokens=2048, eval_tokens=8192,
-            is_dequantised=True, predicted_gib=0.0,
-        )  # fmt: skip
+            num_slots=num_slots,
+            max_rank=4,
+            max_tokens=2048,
+            eval_tokens=8192,
+            is_dequantised=True,
+            predicted_gib=0.0,
+        )
         pack = actor.start_pack(
-            dataclasses.replace(settings, **changes), capacity, tmp_path, has_gpu=False,
+            dataclasses.replace(settings, **changes),
+            capacity,
+            tmp_path,
+            has_gpu=False,
             lease_timeout_s=lease_timeout_s,
-        )  # fmt: skip
+        )
         started.append(pack)
         return pack
 

@@ -127,10 +127,15 @@ def test_shares_and_overhead_sum_to_the_wall_time_whatever_happens(
 
 def made(name: str) -> Ledger:
     return Ledger(
-        device=name, started=1.5, seconds={"load": 2.0, "train": 3.0},
-        shares={"t0": Share(seconds=1.0, trained_tokens=5)}, trial_steps=4, real_tokens=5,
-        computed_tokens=6, peak_gib=0.5,
-    )  # fmt: skip
+        device=name,
+        started=1.5,
+        seconds={"load": 2.0, "train": 3.0},
+        shares={"t0": Share(seconds=1.0, trained_tokens=5)},
+        trial_steps=4,
+        real_tokens=5,
+        computed_tokens=6,
+        peak_gib=0.5,
+    )
 
 
 def test_ledgers_of_all_packs_are_read_back_in_the_order_in_which_they_began(

@@ -33,9 +33,12 @@ def test_each_report_counts_from_the_last(
         assert trial.is_at_rung == due
         if due:
             report = trial.make_report(
-                {"eval_loss": 1.0}, num_eval_rows=7, evaluation_s=5.0, charged_s=step * 3.0,
+                {"eval_loss": 1.0},
+                num_eval_rows=7,
+                evaluation_s=5.0,
+                charged_s=step * 3.0,
                 peak_gib=2.5,
-            )  # fmt: skip
+            )
             assert not trial.is_at_rung
             registry.post(trial, Reported(report))
             assert not trial.is_at_rung

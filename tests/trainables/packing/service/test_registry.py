@@ -23,10 +23,18 @@ def trial(settings: TrainingSettings, params: Hyperparameters) -> TrialConfig:
 def report_of(trial: TrialConfig, step: int = 2) -> TrialReport:
     """Any report."""
     return TrialReport(
-        trial_id=trial.trial_id, step=step, metrics={}, train_loss=1.0, learning_rate=1e-4,
-        epoch=0.1, tokens=9, tokens_per_s=9.0, seconds=1.0, peak_gib=0.0,
+        trial_id=trial.trial_id,
+        step=step,
+        metrics={},
+        train_loss=1.0,
+        learning_rate=1e-4,
+        epoch=0.1,
+        tokens=9,
+        tokens_per_s=9.0,
+        seconds=1.0,
+        peak_gib=0.0,
         checkpoint=checkpoint_folder(Path("/none"), step),
-    )  # fmt: skip
+    )
 
 
 def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfig) -> None:
