@@ -31,7 +31,6 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
-from sweeps.tracking.wandb_summary import write_summary
 from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
@@ -79,8 +78,11 @@ def run_sweep(
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
                 estimate = _run_trials(context, actors, replay(events), tell)
+            except (SweepAborted, OSError):  # perhaps of a full disk
+                context.tracker.distrust_files()
+                raise
             finally:
-                context.tracker.sweep_ended()
+                context.tracker.finish()
                 records = _collect_records(context, actors)
                 trials = [record for record in records if record.final_of is None]
                 write_csv(trials, metric, paths.trials_csv)
@@ -104,7 +106,8 @@ def run_sweep(
         # The GPUs are free now.
         outcome = final_test.add_bertscore(config, preflight, paths, log, outcome)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
-    write_summary(context.tracker, outcome, verdict, confusion)
+    log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
+    context.tracker.finish()
     cost = _log_end(context, records, estimate, ledgers, time.monotonic() - began_s)
     print(
         summary.describe(config, paths, trials, metric, outcome, ledgers, verdict, confusion),
@@ -162,6 +165,7 @@ def _run_trials(
     gate = StartupGate(context.controller, actors, tell_estimate)
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
+    context.tracker.start()
     with context.progress:
         context.controller.resume(earlier)
         gate.close()

@@ -13,7 +13,7 @@ from sweeps.config import SweepConfig, data_source, model_source
 from sweeps.finals import bertscore
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
-from sweeps.tracking.wandb_runs import Mode, resolve_mode
+from sweeps.tracking.wandb_tracker import Mode, resolve_mode
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS

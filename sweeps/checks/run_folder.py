@@ -55,7 +55,7 @@ def open_run(
     else:
         record = sweep_json.first_record(config, preflight)
         _create(paths, record, preflight.splits)
-    with _lock(paths):
+    with lock_run(paths):
         sweep_json.write(paths.sweep_json, record)
         try:
             yield paths, Identity(str(record["sweep_id"]), str(record["name"]))
@@ -88,7 +88,12 @@ def _has_trials(paths: RunPaths) -> bool:
 
 
 @contextmanager
-def _lock(paths: RunPaths) -> Iterator[None]:
+def lock_run(paths: RunPaths) -> Iterator[None]:
+    """Holds the run's folder against other processes.
+
+    Raises:
+        SweepAborted: another process holds it.
+    """
     with paths.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

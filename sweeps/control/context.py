@@ -1,6 +1,6 @@
 """What every stage of a sweep needs: what was asked for, where it is written, who is told."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.checks.preflight import Preflight
@@ -16,7 +16,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay, replay_all
 from sweeps.search.study import Search, enqueue, num_startup_trials, open_study
 from sweeps.tracking.progress import ProgressTable
-from sweeps.tracking.wandb_runs import WandbTracker
+from sweeps.tracking.wandb_tracker import Tracker, open_tracker
 from trainables.config import Metric
 
 Events = list[dict[str, Any]]
@@ -34,9 +34,10 @@ class SweepContext:
     allocation: Allocation
     cost_model: CostModel
     controller: TrialController
+    tracker: Tracker
+    """Follows the log."""
     eta: Eta
-    """Listens to the controller, and so do the next two."""
-    tracker: WandbTracker
+    """Listens to the controller, and so does the next."""
     progress: ProgressTable
 
 
@@ -62,23 +63,14 @@ def open_context(
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    tracker = WandbTracker(
-        preflight.wandb_mode,
-        paths.folder,
-        identity.name,
-        identity.sweep_id,
-        config.wandb_project,
-        config.wandb_entity,
-        metric,
-        _shared_config(config),
-        replay_all(events),
-    )
+    mode = preflight.wandb_mode
+    tracker = open_tracker(config, mode, paths, metric, identity.name, identity.sweep_id)
     cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(
         metric, config.num_trials, config.max_steps, replay(events), eta.left_s
     )
-    controller = TrialController(config, paths, metric, search, log, (tracker, eta, progress))
+    controller = TrialController(config, paths, metric, search, log, (eta, progress))
     return SweepContext(
         config=config,
         metric=metric,
@@ -91,11 +83,3 @@ def open_context(
         tracker=tracker,
         progress=progress,
     )
-
-
-def _shared_config(config: SweepConfig) -> dict[str, object]:
-    shared = asdict(config.settings)
-    del shared["rows_dir"]  # a folder of this machine
-    of_sweep = ("recipe", "engine", "task", "data")
-    shared |= {name: getattr(config, name) for name in of_sweep}
-    return shared | {"task_options": asdict(config.task_options), "space": asdict(config.space)}

@@ -11,7 +11,7 @@ from rich.text import Text
 from sweeps.config import SweepConfig
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.predictions import CONFUSION_CSV, PREDICTIONS_FILE
-from sweeps.finals.verdict import Verdict
+from sweeps.finals.verdict import Verdict, summarize
 from sweeps.finals.verdict_text import make_table as make_finals_table
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.records import trials_csv
@@ -63,6 +63,34 @@ def describe(
         f"publish: python -m sweeps.export {paths.folder} --to hub:USER/NAME",
     ]
     return "\n".join(lines)
+
+
+def summary_fields(
+    outcome: Outcome, verdict: Verdict | None, confusion: Confusion | None
+) -> dict[str, object]:
+    """The fields of a "summary" event: what the run shows.
+
+    Args:
+        confusion: of the winner on test; None for texts.
+    """
+    values: dict[str, object] = {
+        f"{split}/{name}": value
+        for split, metrics in outcome.scores.items()
+        for name, value in metrics.items()
+    }
+    values |= {"winner": outcome.winner.trial_id, "adapter": outcome.winner.run.trial_id}
+    if verdict is not None:
+        facts = summarize(verdict)
+        for name in ("mean", "deviation", "probability_best", "lead"):
+            if facts[name] is not None:
+                values[f"finals/{name}"] = facts[name]
+        if verdict.interval is not None:
+            values["finals/lead_low"], values["finals/lead_high"] = verdict.interval
+    return {
+        "values": values,
+        "confusion": confusion
+        and {"labels": list(confusion.labels), "counts": list(map(list, confusion.counts))},
+    }
 
 
 def without_best(trials: Sequence[TrialRecord]) -> str:

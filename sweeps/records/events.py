@@ -26,6 +26,7 @@ Kind = Literal[
     "bertscore",
     "pack_ended",
     "predicted",
+    "summary",
     "sweep_ended",
 ]
 

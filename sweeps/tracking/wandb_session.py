@@ -1,50 +1,31 @@
 """wandb's process, settings, login and errors: quiet, bounded in time, in the sweep's folder."""
 
-import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from wandb.env import SERVICE
-from wandb.sdk.lib import wbauth
-from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
-from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from trainables.errors import SweepAborted
 
 INIT_TIMEOUT_S = 10.0
 FINISH_TIMEOUT_S = 30.0
 
-ERRORS: tuple[type[Exception], ...] = (
-    wandb.Error, OSError, WandbServiceConnectionError, HandleAbandonedError, MailboxClosedError,
-    ServerResponseError,
-)  # fmt: skip
-"""All that wandb raises for a server, a login, a disk or a process of its own that is gone."""
+VERIFY_TIMEOUT_S = 10
 
 _log = logging.getLogger(__name__)
 
 
-def prepare(folder: Path) -> None:
-    """Before the first run: keep wandb's logs in folder and its error reports off the network."""
-    leave_parents_process()
+def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> Any:
+    """Opens a run beside the open ones; online, it is resumed if the server knows its id.
+
+    wandb's logs stay in folder, and its error reports off the network.
+    """
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "wandb" / "cache"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-
-
-def leave_parents_process() -> None:
-    """Use a wandb process of our own, although a parent that uses wandb offers its own to us.
-
-    It would outlive us and keep the ids of our runs, and could not be ended to complete files.
-    """
-    os.environ.pop(SERVICE, None)
-
-
-def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> Any:
-    """A new run beside the open ones; online, one that goes on if the server knows its id."""
-    wandb.setup(wandb.Settings(silent=True))
+    _set_up()
     return wandb.init(
         mode=mode,
         dir=str(folder),
@@ -55,52 +36,81 @@ def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> 
     )
 
 
+def log_summary(run: Any, event: Mapping[str, Any]) -> None:
+    """Replays a "summary" event into its W&B run."""
+    if event["confusion"] is not None:
+        run.log({"confusion": make_chart(**event["confusion"])})
+    run.summary.update(event["values"])
+
+
+def make_chart(labels: list[str], counts: list[list[int]]) -> Any:
+    """What wandb.plot.confusion_matrix makes, from counts instead of from every row again."""
+    rows = [
+        [target, prediction, count]
+        for target, row in zip(labels, counts, strict=True)
+        for prediction, count in zip(labels, row, strict=True)
+    ]
+    columns = ["Actual", "Predicted", "nPredictions"]
+    return wandb.plot_table(
+        vega_spec_name="wandb/confusion_matrix/v1",
+        data_table=wandb.Table(columns=columns, data=rows),
+        fields={name: name for name in columns},
+        string_fields={"title": "winner on test: what was taken for what"},
+    )
+
+
 def abandon(run: Any) -> None:
-    """Finish a run that will be written again; that it fails is expected."""
+    """Finishes a run that will be written again; that it fails is expected."""
     try:
         run.finish(exit_code=1)
-    except ERRORS as error:
+    except Exception as error:  # wandb raises many kinds, some of them private
         _log.debug("W&B run left unfinished: %s", error)
 
 
 def stop() -> bool:
-    """End wandb's process, and say whether it ended well; the next run starts a new one.
+    """Ends wandb's process, and tells whether it ended well; the next run starts a new one.
 
     Only then are all files complete: finish() returns before the last rows are flushed. And only
     then may a run take the id of one whose init failed.
     """
-    ends: tuple[type[BaseException], ...] = (SystemExit, *ERRORS)
     try:
         wandb.teardown()
-    except ends as error:  # SystemExit: wandb passes on its process's exit code
+    except (SystemExit, Exception) as error:  # SystemExit passes on its process's exit code
         _log.debug("wandb's process ended badly: %s", error)
         return False
     return True
 
 
-def raise_if_refused(run: Any) -> None:
-    """Raise AuthenticationError if the server refused the login while the run was open.
+def raise_if_refused() -> None:
+    """Raises wandb.errors.AuthenticationError if the server refuses the login.
 
-    finish() succeeds then: only the log of wandb's process tells (seen with wandb 0.31).
+    finish() succeeds then (seen with wandb 0.31), although nothing was uploaded.
     """
-    for line in Path(run.settings.log_internal).read_text().splitlines():
-        if '"api: HTTP error"' in line and json.loads(line).get("status") in (401, 403):
-            raise wandb.errors.AuthenticationError("the server refused the login")
+    wandb.Api(timeout=VERIFY_TIMEOUT_S)  # asks the server to verify the login
 
 
 def has_login() -> bool:
-    """Whether wandb finds credentials where it looks: environment, netrc and settings files."""
-    leave_parents_process()
-    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    """Whether wandb finds credentials where it looks: environment, netrc and settings files.
+
+    Raises:
+        SweepAborted: they cannot be valid.
+    """
+    _set_up(mode="online")
     try:
-        found = wbauth.authenticate_session(
-            host=host, source="sweeps", prompt=False, update_session=False
-        )
+        return bool(wandb.login(prompt=False, verify=False))
     except wandb.errors.AuthenticationError as error:
         raise SweepAborted(
             f"the W&B login is invalid: {error}", "run `wandb login`, or add --wandb offline"
         ) from error
-    return found is not None
+
+
+def _set_up(**settings: Any) -> None:
+    """Sets wandb up with a process of its own, although a parent that uses wandb offers its own.
+
+    That would outlive us and keep the ids of our runs, and could not be ended to complete files.
+    """
+    os.environ.pop("WANDB_SERVICE", None)
+    wandb.setup(wandb.Settings(silent=True, **settings))
 
 
 def _settings() -> Any:

@@ -21,6 +21,8 @@ from optuna.trial import TrialState
 from sweeps.finals.finalists import last_finals
 from sweeps.records.events import read_events
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
+from sweeps.tracking.wandb_tracker import COMPLETE_FILE
+from trainables.files import read_json_lines
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_FINALS = (
@@ -166,7 +168,8 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialRecord]:
     num_summaries = sum("-summary-" in run.name for run in runs)
     has_best = any(history.status == "completed" for history in histories)
     assert num_summaries == has_best and len(runs) == len(replay_all(events)) + num_summaries
-    assert all((run / "whole").exists() for run in runs)
+    complete = read_json_lines(folder / "wandb" / COMPLETE_FILE)
+    assert {run.name for run in runs} <= {line["folder"] for line in complete}
     check_finals(folder, events)
     return histories
 

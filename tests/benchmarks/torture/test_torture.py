@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sweeps.cli import parse
 from sweeps.records.trial_record import replay
+from sweeps.tracking.wandb_tracker import COMPLETE_FILE
 from tests.benchmarks.torture import checks, curves, kills, side_by_side
 from tests.benchmarks.torture.__main__ import main
 from tests.benchmarks.torture.args import TortureArgs
@@ -176,7 +177,8 @@ def _repeat_wandb_run(folder: Path) -> None:
 
 
 def _leave_wandb_run_unfinished(folder: Path) -> None:
-    next(folder.glob("wandb/offline-run-*/whole")).unlink()
+    path = folder / "wandb" / COMPLETE_FILE
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
 def _take_another_adapter(folder: Path) -> None:

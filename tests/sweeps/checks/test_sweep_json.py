@@ -137,7 +137,7 @@ HOLDER = """
 import sys, time
 from sweeps.checks import run_folder
 from sweeps.records.paths import RunPaths
-with run_folder._lock(RunPaths.of("runs", "mine")):
+with run_folder.lock_run(RunPaths.of("runs", "mine")):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -64,7 +64,7 @@ class WandbServer:
         if path != "/graphql":
             return {}
         query = json.loads(body)
-        return {"data": self._data(query["operationName"], query["variables"])}
+        return {"data": self._data(query["operationName"], query.get("variables", {}))}
 
     def _data(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         if operation == "UpsertBucket":
@@ -84,4 +84,6 @@ class WandbServer:
         if operation == "CreateRunFiles":
             files = [{"name": f, "uploadUrl": f"{self.url}/up/{f}"} for f in variables["files"]]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+        if operation == "Viewer":
+            return {"viewer": {"id": "v", "username": "me", "entity": "me"}}
         return {"model": None}

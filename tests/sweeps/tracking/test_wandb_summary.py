@@ -10,8 +10,11 @@ import wandb
 
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict
-from sweeps.tracking.wandb_runs import WHOLE, Mode, WandbTracker
-from sweeps.tracking.wandb_summary import _chart, write_summary
+from sweeps.publish.summary import summary_fields
+from sweeps.records.events import EventLog
+from sweeps.records.paths import RunPaths
+from sweeps.tracking.wandb_session import make_chart
+from sweeps.tracking.wandb_tracker import Mode, WandbGroup, WandbTracker
 from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.servers.wandb_files import offline_runs
 from trainables.config import Hyperparameters, Metric
@@ -49,16 +52,24 @@ def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     wandb.teardown()
 
 
-def ended_tracker(folder: Path, mode: Mode = "offline") -> WandbTracker:
-    tracker = WandbTracker(
-        mode, folder, "my sweep", "id-1", "proj", None, METRIC, {"recipe": "turkish_tweets"}
-    )
-    tracker.sweep_ended()
-    return tracker
+def make_tracker(folder: Path, mode: Mode = "offline") -> WandbTracker:
+    group = WandbGroup(project="proj", entity=None, sweep_name="my sweep", sweep_id="id-1")
+    return WandbTracker(mode, RunPaths(folder), group, METRIC, {"recipe": "turkish_tweets"})
+
+
+def track_summary(
+    folder: Path,
+    verdict: Verdict | None = None,
+    confusion: Confusion | None = None,
+    mode: Mode = "offline",
+) -> None:
+    log = EventLog(RunPaths(folder).events)
+    log.append("summary", **summary_fields(OUTCOME, verdict, confusion))
+    make_tracker(folder, mode).finish()
 
 
 def test_summary_run_holds_test_scores_finals_and_the_confusion_matrix(tmp_path: Path) -> None:
-    write_summary(ended_tracker(tmp_path), OUTCOME, VERDICT, CONFUSION)
+    track_summary(tmp_path, VERDICT, CONFUSION)
     (run,) = offline_runs(tmp_path).values()
     assert (run.record.display_name, run.record.job_type) == ("summary", "summary")
     assert (run.record.run_group, list(run.record.tags)) == ("my sweep", ["turkish_tweets"])
@@ -68,52 +79,52 @@ def test_summary_run_holds_test_scores_finals_and_the_confusion_matrix(tmp_path:
     assert (run.summary["finals/lead_low"], run.summary["finals/lead_high"]) == (-0.5, 3.5)
     assert "finals/deviation" not in run.summary and run.exit_code == 0
     (folder,) = tmp_path.glob("wandb/offline-run-*")
-    assert (folder / WHOLE).exists()
     (table,) = folder.glob("files/media/table/*.table.json")
-    told = json.loads(table.read_text())
-    assert told["columns"] == ["Actual", "Predicted", "nPredictions"]
-    assert told["data"] == [
-        ["nötr", "nötr", 48], ["nötr", "olumlu", 35], ["olumlu", "nötr", 29],
+    content = json.loads(table.read_text())
+    assert content["columns"] == ["Actual", "Predicted", "nPredictions"]
+    assert content["data"] == [
+        ["nötr", "nötr", 48],
+        ["nötr", "olumlu", 35],
+        ["olumlu", "nötr", 29],
         ["olumlu", "olumlu", 88],
-    ]  # fmt: skip
+    ]
 
 
 def test_confusion_is_the_chart_that_wandb_makes_of_every_row(tmp_path: Path) -> None:
     """So W&B draws it: the same columns, cells and name of the chart."""
     targets = [t for t, row in enumerate(CONFUSION.counts) for n in row for _ in range(n)]
-    said = [p for row in CONFUSION.counts for p, n in enumerate(row) for _ in range(n)]
+    predictions = [p for row in CONFUSION.counts for p, n in enumerate(row) for _ in range(n)]
     theirs = wandb.plot.confusion_matrix(
-        y_true=targets, preds=said, class_names=list(CONFUSION.labels)
+        y_true=targets, preds=predictions, class_names=list(CONFUSION.labels)
     )
-    ours = _chart(CONFUSION)
+    ours = make_chart(list(CONFUSION.labels), [list(row) for row in CONFUSION.counts])
     assert ours.table.columns == theirs.table.columns and ours.table.data == theirs.table.data
     assert ours.spec.spec_name == theirs.spec.spec_name and ours.spec.fields == theirs.spec.fields
 
 
 def test_summary_of_texts_has_no_confusion_matrix(tmp_path: Path) -> None:
-    write_summary(ended_tracker(tmp_path), OUTCOME, None, None)
+    track_summary(tmp_path)
     run = offline_runs(tmp_path)["summary"]
     assert run.summary["test/accuracy"] == 60.5 and run.rows == []
     assert not any(name.startswith("finals/") for name in run.summary)
 
 
 def test_a_sweep_that_is_resumed_after_its_end_keeps_one_summary(tmp_path: Path) -> None:
-    write_summary(ended_tracker(tmp_path), OUTCOME, None, None)
-    write_summary(ended_tracker(tmp_path), OUTCOME, VERDICT, CONFUSION)
+    track_summary(tmp_path)
+    track_summary(tmp_path, VERDICT, CONFUSION)
     runs = offline_runs(tmp_path)
     assert list(runs) == ["summary"] and runs["summary"].summary["finals/lead"] == 1.5
 
 
 def test_disabled_tracking_writes_no_summary(tmp_path: Path) -> None:
-    write_summary(ended_tracker(tmp_path / "run", "disabled"), OUTCOME, VERDICT, CONFUSION)
-    assert not (tmp_path / "run").exists()
+    track_summary(tmp_path, VERDICT, CONFUSION, "disabled")
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
 
 
 def test_summary_that_cannot_be_written_costs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = ended_tracker(tmp_path)
     (tmp_path / "wandb").write_text("a file stands where the folder was")
-    write_summary(tracker, OUTCOME, VERDICT, CONFUSION)
+    track_summary(tmp_path, VERDICT, CONFUSION)
     warned = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 1 and "W&B failed" in warned[0].getMessage()

@@ -1,23 +1,31 @@
 """W&B tracking with real wandb: its offline files are read back; servers are loopback ports."""
 
+import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import wandb
 
-from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking import wandb_runs, wandb_session
-from sweeps.tracking.wandb_runs import WandbTracker, resolve_mode
+from sweeps.records.events import EventLog, params_fields, report_fields
+from sweeps.records.paths import RunPaths
+from sweeps.tracking import wandb_session, wandb_tracker
+from sweeps.tracking.wandb_tracker import (
+    COMPLETE_FILE,
+    Mode,
+    WandbGroup,
+    WandbTracker,
+    resolve_mode,
+)
 from tests.sweeps.servers.wandb_files import offline_runs, read_run
 from tests.sweeps.servers.wandb_server import WandbServer
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
@@ -65,26 +73,62 @@ def make_report(config: TrialConfig, step: int, score: float | None = None) -> T
     )
 
 
-def make_history(config: TrialConfig, steps: tuple[int, ...], **end: Any) -> TrialRecord:
-    reports = [make_report(config, step) for step in steps]
-    number = int(config.trial_id[1:])
-    return TrialRecord(
-        trial_id=config.trial_id, number=number, params=config.params, reports=reports, **end
-    )
+GROUP = WandbGroup(project="proj", entity=None, sweep_name="my sweep", sweep_id="id-1")
 
 
-def make_tracker(folder: Path, mode: wandb_runs.Mode = "offline", **kwargs: Any) -> WandbTracker:
-    return WandbTracker(mode, folder, "my sweep", "id-1", "proj", None, METRIC, SHARED, **kwargs)
+class LoggedSweep:
+    """A sweep that writes its log, and the tracker that follows it."""
+
+    def __init__(self, folder: Path, mode: Mode = "offline", metric: Metric = METRIC) -> None:
+        self.folder = folder
+        paths = RunPaths(folder)
+        self._log = EventLog(paths.events)
+        self.tracker = WandbTracker(mode, paths, GROUP, metric, SHARED)
+
+    def start(self, config: TrialConfig) -> None:
+        number = int(config.trial_id[1:5])
+        params = params_fields(config.params)
+        self._log.append("trial_started", trial_id=config.trial_id, number=number, params=params)
+
+    def report(self, config: TrialConfig, *steps: int, score: float | None = None) -> None:
+        for step in steps:
+            self._log.append("report", **report_fields(make_report(config, step, score)))
+
+    def end(self, config: TrialConfig, status: str, reason: str = "") -> None:
+        self._log.append("trial_ended", trial_id=config.trial_id, status=status, reason=reason)
+
+    def start_final(self, of: TrialConfig, trial_id: str, seed: int) -> None:
+        runs = [{"trial_id": trial_id, "of": of.trial_id, "seed": seed}]
+        self._log.append("finals_started", runs=runs)
+
+    def complete(self, *numbers: int) -> None:
+        for config in map(make_config, numbers):
+            self.start(config)
+            self.report(config, 10, 20)
+            self.end(config, "completed")
+
+
+def complete_names(folder: Path) -> list[str]:
+    lines = (folder / "wandb" / COMPLETE_FILE).read_text().splitlines()
+    return [json.loads(line)["name"] for line in lines]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60.0
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def test_offline_run_holds_config_every_report_and_the_end(tmp_path: Path) -> None:
     config = make_config(0)
-    tracker = make_tracker(tmp_path / "run")
-    tracker.trial_started(config, 0)
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.tracker.start()
+    sweep.start(config)
     for step, score in ((10, 30.0), (20, 35.0), (40, 31.0)):
-        tracker.reported(config, make_report(config, step, score))
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
+        sweep.report(config, step, score=score)
+    sweep.end(config, "completed")
+    sweep.tracker.finish()
     run = offline_runs(tmp_path / "run")["t0000"]
     assert (run.record.run_group, run.record.job_type) == ("my sweep", "trial")
     assert run.record.run_id.startswith("my-sweep-t0000-") and list(run.record.tags) == ["samsum"]
@@ -99,16 +143,14 @@ def test_offline_run_holds_config_every_report_and_the_end(tmp_path: Path) -> No
 
 
 def test_run_of_the_finals_says_whose_it_is_and_with_which_seed(tmp_path: Path) -> None:
-    config = replace(make_config(0), trial_id="f0000s1")
-    run_of_finals = replace(
-        make_history(make_config(0), ()), trial_id="f0000s1", final_of="t0000", seed=7
-    )
-    tracker = make_tracker(tmp_path / "run")
-    tracker.finals_started([run_of_finals])
-    tracker.trial_started(config, 0)
-    tracker.reported(config, make_report(config, 10))
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
+    config = make_config(0)
+    final = replace(config, trial_id="f0000s1")
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.complete(0)
+    sweep.start_final(config, final.trial_id, seed=7)
+    sweep.report(final, 10)
+    sweep.end(final, "completed")
+    sweep.tracker.finish()
     run = offline_runs(tmp_path / "run")["f0000s1"]
     assert (run.record.run_group, run.record.job_type) == ("my sweep", "final")
     assert list(run.record.tags) == ["samsum", "final"]
@@ -118,11 +160,11 @@ def test_run_of_the_finals_says_whose_it_is_and_with_which_seed(tmp_path: Path) 
 
 def test_failed_trial_shows_its_reason_and_a_nonzero_exit_code(tmp_path: Path) -> None:
     config = make_config(0)
-    tracker = make_tracker(tmp_path / "run")
-    tracker.trial_started(config, 0)
-    tracker.reported(config, make_report(config, 10, float("nan")))
-    tracker.trial_ended(config, "failed", "loss is nan at step 10")
-    tracker.sweep_ended()
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.start(config)
+    sweep.report(config, 10, score=float("nan"))
+    sweep.end(config, "failed", "loss is nan at step 10")
+    sweep.tracker.finish()
     run = offline_runs(tmp_path / "run")["t0000"]
     assert (run.summary["status"], run.summary["reason"]) == ("failed", "loss is nan at step 10")
     assert run.exit_code == 1 and "best_rougeLsum" not in run.summary
@@ -130,15 +172,17 @@ def test_failed_trial_shows_its_reason_and_a_nonzero_exit_code(tmp_path: Path) -
 
 def test_open_runs_do_not_mix(tmp_path: Path) -> None:
     configs = [make_config(number) for number in range(3)]
-    tracker = make_tracker(tmp_path / "run")
-    for number, config in enumerate(configs):
-        tracker.trial_started(config, number)
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.tracker.start()
+    for config in configs:
+        sweep.start(config)
     for step in (10, 20, 40):
         for number, config in enumerate(configs):
-            tracker.reported(config, make_report(config, step, 100.0 * number + step))
+            sweep.report(config, step, score=100.0 * number + step)
+        time.sleep(1.2 * wandb_tracker.POLL_INTERVAL_S)
     for config in configs:
-        tracker.trial_ended(config, "stopped", "ASHA")
-    tracker.sweep_ended()
+        sweep.end(config, "stopped", "ASHA")
+    sweep.tracker.finish()
     runs = offline_runs(tmp_path / "run")
     assert sorted(runs) == ["t0000", "t0001", "t0002"]
     for number, config in enumerate(configs):
@@ -154,31 +198,31 @@ def test_nothing_is_written_outside_the_run_folder_nor_to_the_terminal(
     wandb.teardown()
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["run"]
     assert list((tmp_path / "home").rglob("*")) == []
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["wandb"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"events.jsonl", "wandb"}
     assert capfd.readouterr() == ("", "")
 
 
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
-    config = make_config(0)
-    tracker = make_tracker(tmp_path / "run", "disabled")
-    tracker.trial_started(config, 0)
-    tracker.reported(config, make_report(config, 10))
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
-    assert not (tmp_path / "run").exists()
+    sweep = LoggedSweep(tmp_path / "run", "disabled")
+    sweep.tracker.start()
+    sweep.complete(0)
+    sweep.tracker.finish()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["events.jsonl"]
 
 
 KILLED_DRIVER = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, "tests/sweeps/tracking")
-from test_wandb_runs import make_config, make_report, make_tracker
-tracker = make_tracker(Path(sys.argv[1]))
+from tests.sweeps.tracking.test_wandb_tracker import LoggedSweep, make_config
+sweep = LoggedSweep(Path(sys.argv[1]))
+sweep.tracker.start()
 for number in range(3):
-    tracker.trial_started(make_config(number), number)
-    tracker.reported(make_config(number), make_report(make_config(number), 10))
-tracker.trial_ended(make_config(0), "completed", "")
-tracker._worker.submit(lambda: print("written", flush=True)).result()
+    sweep.start(make_config(number))
+    sweep.report(make_config(number), 10)
+sweep.end(make_config(0), "completed")
+while sweep.tracker._log_bytes != (sweep.folder / "events.jsonl").stat().st_size:
+    time.sleep(0.1)
+print("written", flush=True)
 time.sleep(100)
 """
 
@@ -214,7 +258,7 @@ def parent(
 
 
 @pytest.mark.usefixtures("parent")
-def test_resume_after_kill_leaves_one_whole_folder_a_trial(tmp_path: Path) -> None:
+def test_resume_after_kill_leaves_one_complete_folder_a_trial(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     driver = subprocess.Popen(
         [sys.executable, "-c", KILLED_DRIVER, str(folder)],
@@ -227,17 +271,13 @@ def test_resume_after_kill_leaves_one_whole_folder_a_trial(tmp_path: Path) -> No
     driver.wait()
     assert len(list(folder.glob("wandb/offline-run-*"))) == 3
 
-    ended, goes_on, killed_at_end = (make_config(number) for number in range(3))
-    histories = [
-        make_history(ended, (10,), status="completed"),
-        make_history(goes_on, (10,)),
-        make_history(killed_at_end, (10, 20), status="stopped", reason="ASHA"),
-    ]
-    tracker = make_tracker(folder, histories=histories)
-    tracker.trial_started(goes_on, 1)
-    tracker.reported(goes_on, make_report(goes_on, 20))
-    tracker.trial_ended(goes_on, "completed", "")
-    tracker.sweep_ended()
+    sweep = LoggedSweep(folder)
+    sweep.tracker.start()
+    sweep.report(make_config(1), 20)
+    sweep.end(make_config(1), "completed")
+    sweep.report(make_config(2), 20)
+    sweep.end(make_config(2), "stopped", "ASHA")
+    sweep.tracker.finish()
     runs = offline_runs(folder)
     assert {name: run.steps for name, run in runs.items()} == {
         "t0000": [10],
@@ -245,76 +285,81 @@ def test_resume_after_kill_leaves_one_whole_folder_a_trial(tmp_path: Path) -> No
         "t0002": [10, 20],
     }
     assert runs["t0002"].summary["status"] == "stopped"
+    assert sorted(complete_names(folder)) == ["t0000", "t0001", "t0002"]
 
 
-def test_whole_folders_are_left_alone_at_resume_and_missing_ones_are_written(
+def test_complete_runs_are_left_alone_at_resume_and_missing_ones_are_written(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "run"
-    histories = [make_history(make_config(n), (10, 20), status="completed") for n in range(3)]
-    make_tracker(folder, histories=histories[:2]).sweep_ended()
+    sweep = LoggedSweep(folder)
+    sweep.complete(0, 1)
+    sweep.tracker.finish()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("wandb/offline-run-*/*.wandb")}
-    make_tracker(folder, histories=histories).sweep_ended()
+    sweep = LoggedSweep(folder)
+    sweep.complete(2)
+    sweep.tracker.finish()
     assert sorted(offline_runs(folder)) == ["t0000", "t0001", "t0002"]
     assert len(before) == 2 and before == {path: path.stat().st_mtime_ns for path in before}
 
 
-@pytest.mark.parametrize("torn", ["middle", "end", "header", "all"])
-def test_file_that_a_full_disk_has_torn_is_written_again_at_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, torn: str
+@pytest.mark.parametrize("damage", ["shortened", "emptied", "removed"])
+def test_file_that_is_not_as_it_was_written_is_written_again_at_resume(
+    tmp_path: Path, damage: str
 ) -> None:
-    """wandb's process ends well all the same."""
+    """A power cut may take the end of a file, or all that it held."""
     folder = tmp_path / "run"
-    stop = wandb_session.stop
-
-    def stop_and_tear() -> bool:
-        has_ended_well = stop()
-        (file,) = folder.glob("wandb/offline-run-*-t0001-*/*.wandb")
-        content = file.read_bytes()
-        cut = {"middle": len(content) // 2, "end": len(content) - 3, "header": 5, "all": 0}[torn]
-        file.write_bytes(content[:cut] + (content[cut + 5 :] if torn == "middle" else b""))
-        if torn == "all":
-            file.unlink()
-        return has_ended_well
-
-    monkeypatch.setattr(wandb_session, "stop", stop_and_tear)
-    histories = [make_history(make_config(n), (10, 20), status="completed") for n in range(3)]
-    make_tracker(folder, histories=histories).sweep_ended()
-    whole = {path.parent.name for path in folder.glob("wandb/offline-run-*/whole")}
-    assert len(whole) == 2 and not any("t0001" in name for name in whole)
-    assert "is damaged" in caplog.text
-    monkeypatch.setattr(wandb_session, "stop", stop)
-    make_tracker(folder, histories=histories).sweep_ended()
+    sweep = LoggedSweep(folder)
+    sweep.complete(0, 1, 2)
+    sweep.tracker.finish()
+    (file,) = folder.glob("wandb/offline-run-*-t0001-*/*.wandb")
+    os.truncate(file, 0 if damage == "emptied" else file.stat().st_size - 3)
+    if damage == "removed":
+        shutil.rmtree(file.parent)
+    LoggedSweep(folder).tracker.finish()
     runs = offline_runs(folder)
     assert sorted(runs) == ["t0000", "t0001", "t0002"]
-    assert all(run.steps == [10, 20] for run in runs.values())
-    assert len(list(folder.glob("wandb/offline-run-*/whole"))) == 3
+    assert all(run.steps == [10, 20] and run.exit_code == 0 for run in runs.values())
+    assert complete_names(folder) == ["t0000", "t0001", "t0002", "t0001"]
 
 
-def test_long_file_is_intact_over_its_blocks(tmp_path: Path) -> None:
-    config = make_config(0)
-    tracker = make_tracker(tmp_path / "run")
-    tracker.trial_started(config, 0)
-    for step in range(10, 3000, 10):
-        tracker.reported(config, make_report(config, step))
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
-    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
-    assert file.stat().st_size > 2 * 32 * 1024
-    assert (file.parent / "whole").exists()
+def test_no_file_of_a_sweep_that_a_full_disk_ended_counts_as_complete(tmp_path: Path) -> None:
+    """wandb does not tell that it could not write, and its process ends well all the same."""
+    folder = tmp_path / "run"
+    sweep = LoggedSweep(folder)
+    sweep.complete(0)
+    sweep.tracker.distrust_files()
+    sweep.tracker.finish()
+    assert not (folder / "wandb" / COMPLETE_FILE).exists()
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    file.write_bytes(content[:100] + bytes(100) + content[200:])
+    LoggedSweep(folder).tracker.finish()
+    assert offline_runs(folder)["t0000"].steps == [10, 20]
+    assert complete_names(folder) == ["t0000"]
+
+
+def test_damaged_record_of_complete_runs_only_costs_writing_them_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    sweep = LoggedSweep(folder)
+    sweep.complete(0)
+    sweep.tracker.finish()
+    (folder / "wandb" / COMPLETE_FILE).write_text('{"name": "t0000"}\nnot JSON\n')
+    LoggedSweep(folder).tracker.finish()
+    assert offline_runs(folder)["t0000"].steps == [10, 20]
+    assert complete_names(folder) == ["t0000"]
 
 
 def test_trial_open_at_the_end_of_the_sweep_is_written_again_at_resume(tmp_path: Path) -> None:
     config = make_config(0)
-    tracker = make_tracker(tmp_path / "run")
-    tracker.trial_started(config, 0)
-    tracker.reported(config, make_report(config, 10))
-    tracker.sweep_ended()
-    assert not list((tmp_path / "run").glob("wandb/offline-run-*/whole"))
-    tracker = make_tracker(tmp_path / "run", histories=[make_history(config, (10,))])
-    tracker.trial_started(config, 0)
-    tracker.trial_ended(config, "failed", "gone")
-    tracker.sweep_ended()
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.start(config)
+    sweep.report(config, 10)
+    sweep.tracker.finish()
+    assert not (tmp_path / "run" / "wandb" / COMPLETE_FILE).exists()
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.end(config, "failed", "gone")
+    sweep.tracker.finish()
     run = offline_runs(tmp_path / "run")["t0000"]
     assert run.steps == [10] and run.summary["reason"] == "gone"
 
@@ -323,22 +368,23 @@ def test_trial_that_starts_again_after_its_end_keeps_one_folder(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = make_config(0)
-    tracker = make_tracker(tmp_path / "run")
+    sweep = LoggedSweep(tmp_path / "run")
     for step, status in ((10, "failed"), (20, "completed")):
-        tracker.trial_started(config, 0)
-        tracker.reported(config, make_report(config, step))
-        tracker.trial_ended(config, status, "")  # type: ignore[arg-type]
+        sweep.start(config)
+        sweep.report(config, step)
+        sweep.end(config, status)
+        sweep.tracker.finish()
         time.sleep(1.1)  # wandb's folder names differ by the second
-    tracker.sweep_ended()
     run = offline_runs(tmp_path / "run")["t0000"]
     assert run.steps == [10, 20] and run.exit_code == 0
-    assert [r for r in caplog.records if r.name == "sweeps.tracking.wandb_runs"] == []
+    assert warnings_of(caplog) == []
 
 
-def test_run_ids_are_the_same_at_resume_and_differ_between_sweeps(tmp_path: Path) -> None:
-    ids = [wandb_runs._run_id_format("günlük/özet #1", sweep_id) for sweep_id in ("a", "a", "b")]
+def test_run_ids_are_the_same_at_resume_and_differ_between_sweeps() -> None:
+    groups = [replace(GROUP, sweep_name="günlük/özet #1", sweep_id=i) for i in ("a", "a", "b")]
+    ids = [group.run_id("t0000") for group in groups]
     assert ids[0] == ids[1] != ids[2]
-    assert all(char.isalnum() or char in "-_{}" for char in ids[0]) and ids[0].isascii()
+    assert all(char.isalnum() or char in "-_" for char in ids[0]) and ids[0].isascii()
 
 
 def test_unreachable_server_costs_one_warning_and_no_row(
@@ -349,22 +395,16 @@ def test_unreachable_server_costs_one_warning_and_no_row(
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setattr(wandb_session, "INIT_TIMEOUT_S", 2.0)
-    configs = [make_config(number) for number in range(3)]
-    began_s = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        tracker = make_tracker(tmp_path / "run", "online")
-        for number, config in enumerate(configs):
-            tracker.trial_started(config, number)
-            for step in (10, 20):
-                tracker.reported(config, make_report(config, step))
-            tracker.trial_ended(config, "completed", "")
-        told_s = time.monotonic() - began_s
-        tracker.sweep_ended()
-    assert told_s < 1.0 and time.monotonic() - began_s < 10.0
-    (warning,) = [r for r in caplog.records if r.name == "sweeps.tracking.wandb_runs"]
-    assert "offline from now on" in warning.getMessage() and "wandb sync" in warning.getMessage()
-    assert {name: run.steps for name, run in offline_runs(tmp_path / "run").items()} == {
-        config.trial_id: [10, 20] for config in configs
+        sweep = LoggedSweep(tmp_path / "run", "online")
+        sweep.tracker.start()
+        sweep.complete(0, 1, 2)
+        sweep.tracker.finish()
+    (warning,) = warnings_of(caplog)
+    assert "offline from now on" in warning and "wandb sync" in warning
+    runs = offline_runs(tmp_path / "run")
+    assert {name: run.steps for name, run in runs.items()} == {
+        f"t000{n}": [10, 20] for n in range(3)
     }
     assert not any("a" * 40 in r.getMessage() for r in caplog.records)
 
@@ -380,40 +420,51 @@ def server(monkeypatch: pytest.MonkeyPatch) -> WandbServer:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "sweeps.tracking.wandb_runs"]
+    return [r.getMessage() for r in caplog.records if r.name == "sweeps.tracking.wandb_tracker"]
 
 
-def test_online_run_reaches_the_server(
+def test_online_run_reaches_the_server_once(
     tmp_path: Path, server: WandbServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = make_config(0)
-    tracker = make_tracker(tmp_path / "run", "online")
-    tracker.trial_started(config, 0)
-    for step in (10, 20):
-        tracker.reported(config, make_report(config, step))
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
+    sweep = LoggedSweep(tmp_path / "run", "online")
+    sweep.tracker.start()
+    sweep.complete(0)
+    sweep.tracker.finish()
     ((run_id, rows),) = server.rows.items()
     assert "t0000" in run_id and [row["_step"] for row in rows] == [10, 20]
     assert warnings_of(caplog) == [] and not offline_runs(tmp_path / "run")
-    assert len(list((tmp_path / "run").glob("wandb/run-*/whole"))) == 1
     server.rows.clear()
-    histories = [make_history(config, (10, 20), status="completed")]
-    make_tracker(tmp_path / "run", "online", histories=histories).sweep_ended()
-    assert not server.rows
+    LoggedSweep(tmp_path / "run", "online").tracker.finish()
+    LoggedSweep(tmp_path / "run", "offline").tracker.finish()
+    assert not server.rows and not offline_runs(tmp_path / "run")
+
+
+def test_runs_that_were_written_offline_are_sent_once_there_is_a_server(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    sweep = LoggedSweep(tmp_path / "run", "offline")
+    sweep.complete(0, 1)
+    sweep.tracker.finish()
+    assert len(offline_runs(tmp_path / "run")) == 2 and not server.rows
+    LoggedSweep(tmp_path / "run", "online").tracker.finish()
+    assert sorted([row["_step"] for row in rows] for rows in server.rows.values()) == [
+        [10, 20],
+        [10, 20],
+    ]
+    assert not offline_runs(tmp_path / "run")
 
 
 def test_resumed_online_run_does_not_log_again_what_the_server_has(
     tmp_path: Path, server: WandbServer
 ) -> None:
     config = make_config(0)
-    run_id = wandb_runs._run_id_format("my sweep", "id-1").format("t0000")
+    run_id = GROUP.run_id("t0000")
     server.known_steps[run_id] = 20
-    tracker = make_tracker(tmp_path / "run", "online", histories=[make_history(config, (10, 20))])
-    tracker.trial_started(config, 0)
-    tracker.reported(config, make_report(config, 40))
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
+    sweep = LoggedSweep(tmp_path / "run", "online")
+    sweep.start(config)
+    sweep.report(config, 10, 20, 40)
+    sweep.end(config, "completed")
+    sweep.tracker.finish()
     assert [row["_step"] for row in server.rows[run_id]] == [40]
     (folder,) = (tmp_path / "run").glob("wandb/run-*")
     assert read_run(folder).steps == [40]
@@ -424,24 +475,24 @@ def test_server_lost_mid_run_costs_one_warning_and_no_row(
     way: str, tmp_path: Path, server: WandbServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     configs = [make_config(number) for number in range(3)]
-    tracker = make_tracker(tmp_path / "run", "online")
+    sweep = LoggedSweep(tmp_path / "run", "online")
+    sweep.tracker.start()
     for config in configs[:2]:
-        tracker.trial_started(config, int(config.trial_id[1:]))
-        tracker.reported(config, make_report(config, 10))
-    tracker._worker.submit(lambda: None).result()
+        sweep.start(config)
+        sweep.report(config, 10)
+    wait_until(lambda: len(sweep.tracker._open) == 2)
     if way == "gone":
         server.stop()
     else:
         server.refusal = 401
     began_s = time.monotonic()
-    tracker.trial_ended(configs[0], "stopped", "ASHA")
-    tracker.trial_started(configs[2], 2)
+    sweep.end(configs[0], "stopped", "ASHA")
+    sweep.start(configs[2])
     for config in configs[1:]:
-        tracker.reported(config, make_report(config, 20))
-        tracker.trial_ended(config, "completed", "")
-    assert time.monotonic() - began_s < 1.0
-    tracker.sweep_ended()
-    assert time.monotonic() - began_s < 20.0
+        sweep.report(config, 20)
+        sweep.end(config, "completed")
+    sweep.tracker.finish()
+    assert time.monotonic() - began_s < 30.0  # timeouts, of which there are several of 3 s
     (warning,) = warnings_of(caplog)
     assert "offline from now on" in warning
     runs = {name: run.steps for name, run in offline_runs(tmp_path / "run").items()}
@@ -452,20 +503,18 @@ def test_unwritable_folder_switches_tracking_off_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = make_config(0)
-    tracker = make_tracker(tmp_path / "run")
-    tracker.trial_started(config, 0)
-    tracker.reported(config, make_report(config, 10))
-    tracker._worker.submit(lambda: None).result()
-    (folder,) = (tmp_path / "run").glob("wandb/offline-run-*")
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.tracker.start()
+    sweep.start(config)
+    sweep.report(config, 10)
+    wait_until(lambda: bool(sweep.tracker._open))
     (tmp_path / "run" / "wandb").rename(tmp_path / "run" / "moved")
     (tmp_path / "run" / "wandb").write_text("not a folder")
-    tracker.trial_ended(config, "completed", "")
-    tracker.sweep_ended()
-    messages = [r.getMessage() for r in caplog.records if r.name == "sweeps.tracking.wandb_runs"]
-    assert len(messages) == 1 and "disabled from now on" in messages[0]
+    sweep.end(config, "completed")
+    sweep.start(make_config(1))
+    sweep.tracker.finish()
+    (message,) = warnings_of(caplog)
+    assert "disabled from now on" in message
 
 
 def test_auto_is_online_exactly_when_wandb_finds_a_login(
@@ -504,7 +553,7 @@ def test_wandb_mode_decides_auto_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_the_tracker_loads_no_wandb() -> None:
-    program = "import sys, sweeps.tracking.wandb_runs; sys.exit('wandb' in sys.modules)"
+    program = "import sys, sweeps.tracking.wandb_tracker; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -513,4 +562,4 @@ def test_minimum_is_best_for_a_metric_that_should_fall() -> None:
     reports = [make_report(config, step) for step in (10, 20)]
     metric = Metric(name="eval_loss", mode="min")
     lower = replace(reports[1], metrics={"eval_loss": 1.0})
-    assert wandb_runs._best([reports[0], lower, reports[0]], metric) == {"best_eval_loss": 1.0}
+    assert wandb_tracker._best([reports[0], lower, reports[0]], metric) == {"best_eval_loss": 1.0}

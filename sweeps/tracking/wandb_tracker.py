@@ -1,0 +1,397 @@
+"""W&B: one run a trial, replayed from events.jsonl, and never in the sweep's way.
+
+A thread reads the log whenever it has grown, and writes what W&B lacks. So a slow server slows no
+trial, and whatever is missing or damaged is written again by the next replay: after W&B failed,
+when a killed sweep is resumed, or by `python -m sweeps.sync`.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import re
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+from sweeps.config import SweepConfig
+from sweeps.records.events import params_fields, read_events, report_fields
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay_all
+from trainables.config import Metric, TrialReport
+from trainables.errors import SweepAborted
+from trainables.files import DamagedLine, JsonLines, read_json_lines
+
+Mode = Literal["online", "offline", "disabled"]
+Request = Literal["auto", "online", "offline", "disabled"]
+
+COMPLETE_FILE = "complete.jsonl"
+"""Beside W&B's own files, a line for each run that was replayed to its end."""
+SUMMARY = "summary"
+"""Name of the run with the scores on test, and what its id holds in place of a trial's."""
+POLL_INTERVAL_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def resolve_mode(requested: Request, is_tiny: bool) -> Mode:
+    """The mode to track in. auto asks WANDB_MODE, then whether wandb finds a login.
+
+    With is_tiny auto is offline (WANDB_MODE=disabled is still honoured), so that a first try
+    sends nothing anywhere.
+
+    Raises:
+        SweepAborted: online is asked for without a login, or the login or WANDB_MODE is invalid.
+    """
+    mode = requested if requested != "auto" else _environment_mode()
+    if requested == "auto" and is_tiny and mode != "disabled":
+        return "offline"
+    if mode == "auto":
+        return "online" if _session().has_login() else "offline"
+    if mode == "online" and not _session().has_login():
+        raise SweepAborted(
+            "W&B online needs a login, and none was found",
+            "run `wandb login`, or add --wandb offline",
+        )
+    return mode
+
+
+class Tracker(Protocol):
+    """What shows a sweep elsewhere: it follows the sweep's event log, and nothing else."""
+
+    def start(self) -> None:
+        """Begins to follow the log while it grows."""
+
+    def finish(self) -> None:
+        """Writes what the log holds and the tracker lacks, then stops following."""
+
+    def distrust_files(self) -> None:
+        """Counts no file as complete that was written: a full disk tears them silently."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbGroup:
+    """Where the runs of one sweep belong in W&B."""
+
+    project: str
+    entity: str | None
+    sweep_name: str
+    """The group of all its runs."""
+    sweep_id: str
+    """Unique among sweeps; makes the run ids unique in the project."""
+
+    def run_id(self, name: str) -> str:
+        """Names a run the same at every resume, in letters that W&B and file systems allow."""
+        clean_name = re.sub(r"[^A-Za-z0-9_-]", "-", self.sweep_name)[:64]
+        return f"{clean_name}-{name}-{hashlib.sha256(self.sweep_id.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Replayed:
+    """A line of COMPLETE_FILE: a run that was replayed to its end."""
+
+    name: str
+    mode: Mode
+    num_events: int
+    """Events of the log that the run shows; with further ones it is no longer complete."""
+    folder: str
+    """W&B's folder of the run, under RUN/wandb."""
+    num_bytes: int
+    """Size of the run's file once wandb's process had ended."""
+
+
+@dataclass
+class _OpenRun:
+    run: Any
+    num_reports: int = 0
+    """Reports that were logged."""
+
+
+def open_tracker(
+    config: SweepConfig, mode: Mode, paths: RunPaths, metric: Metric, name: str, sweep_id: str
+) -> "WandbTracker":
+    """The tracker of a sweep.
+
+    Args:
+        name: that the sweep began with; its group in W&B.
+        sweep_id: unique among sweeps.
+    """
+    group = WandbGroup(
+        project=config.wandb_project,
+        entity=config.wandb_entity,
+        sweep_name=name,
+        sweep_id=sweep_id,
+    )
+    shared = asdict(config.settings)
+    del shared["rows_dir"]  # a folder of this machine
+    of_sweep = ("recipe", "engine", "task", "data")
+    shared |= {field: getattr(config, field) for field in of_sweep}
+    shared |= {"task_options": asdict(config.task_options), "space": asdict(config.space)}
+    return WandbTracker(mode, paths, group, metric, shared)
+
+
+class WandbTracker:
+    """A Tracker that writes one W&B run a trial, and one named `summary`, grouped by sweep.
+
+    Offline, there is one `offline-run-*` folder a run. wandb cannot append to those, so an
+    incomplete one is removed and written anew. Online, a run is resumed under its id.
+
+    If wandb fails, one warning is logged and tracking continues offline, and if it fails there
+    too, it ends.
+
+    Args:
+        metric: whose best value each run's summary shows.
+        shared_config: what all trials share; the value of "recipe", if there, is the run's tag.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        paths: RunPaths,
+        group: WandbGroup,
+        metric: Metric,
+        shared_config: dict[str, object],
+    ) -> None:
+        self.mode = mode
+        self._paths = paths
+        self._folder = paths.folder / "wandb"
+        self._group = group
+        self._metric = metric
+        self._config = shared_config
+        self._open: dict[str, _OpenRun] = {}
+        self._num_replayed = _read_complete(self._folder, mode)
+        self._unrecorded: list[_Replayed] = []
+        self._are_files_trusted = True
+        self._log_bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="wandb", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the log while it grows."""
+        if self.mode != "disabled":
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Writes what the log holds and W&B lacks; may be called again when the log has grown.
+
+        Runs of trials that have not ended are left incomplete, and the next replay writes them
+        again. It takes as long as wandb does: some seconds where a server does not answer.
+        """
+        if self.mode == "disabled":
+            return
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._catch_up()
+        self._stop_wandb()
+        self._record_complete()
+
+    def distrust_files(self) -> None:
+        """Counts no file as complete that was written: wandb does not tell of a full disk."""
+        self._are_files_trusted = False
+
+    def _follow(self) -> None:
+        while not self._ended.wait(POLL_INTERVAL_S):
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Replays the log if it has grown; if wandb fails, steps down and replays again."""
+        num_bytes = self._paths.events.stat().st_size
+        while self.mode != "disabled" and self._log_bytes != num_bytes:
+            try:
+                self._replay()
+                self._log_bytes = num_bytes
+            except Exception as error:  # wandb raises many kinds, some of them private
+                self._step_down(error)
+
+    def _step_down(self, error: Exception) -> None:
+        lower: Mode = "offline" if self.mode == "online" else "disabled"
+        _log.warning(
+            "W&B failed in mode %s, %s from now on (%s). %s",
+            self.mode,
+            lower,
+            str(error).splitlines()[0] if str(error) else type(error).__name__,
+            f"Upload later: wandb sync {self._folder}/offline-run-*"
+            if lower == "offline"
+            else "No report is lost: events.jsonl has them all.",
+        )
+        self._stop_wandb()
+        self.mode = lower
+
+    def _replay(self) -> None:
+        """Brings every run to what the log says of it."""
+        events = read_events(self._paths.events)
+        num_events = Counter(filter(None, map(_run_name, events)))
+        for trial in replay_all(events):
+            name = trial.trial_id
+            if self._num_replayed.get(name, 0) != num_events[name]:
+                self._replay_trial(trial, num_events[name])
+        if self._num_replayed.get(SUMMARY, 0) != num_events[SUMMARY]:
+            (*_, summary) = (event for event in events if event["kind"] == "summary")
+            run = self._start_run(SUMMARY, SUMMARY, {}, [])
+            _session().log_summary(run, summary)
+            self._finish_run(SUMMARY, run, num_events[SUMMARY], exit_code=0)
+
+    def _replay_trial(self, trial: TrialRecord, num_events: int) -> None:
+        if trial.trial_id not in self._open:
+            is_final = trial.final_of is not None
+            config = {"number": trial.number} | params_fields(trial.params)
+            config |= {"final_of": trial.final_of, "seed": trial.seed} if is_final else {}
+            job_type, tags = ("final", ["final"]) if is_final else ("trial", [])
+            run = self._start_run(trial.trial_id, job_type, config, tags)
+            self._open[trial.trial_id] = _OpenRun(run)
+        entry = self._open[trial.trial_id]
+        for report in trial.reports[entry.num_reports :]:
+            # wandb drops what the server has of a resumed run, but with a warning.
+            if report.step >= entry.run.starting_step:
+                entry.run.log(_report_values(report), step=report.step)
+        entry.num_reports = len(trial.reports)
+        entry.run.summary.update(_best(trial.reports, self._metric))
+        if trial.status is not None:
+            entry.run.summary.update({"status": trial.status, "reason": trial.reason})
+            exit_code = 1 if trial.status == "failed" else 0
+            self._finish_run(trial.trial_id, entry.run, num_events, exit_code)
+            del self._open[trial.trial_id]
+
+    def _start_run(
+        self, name: str, job_type: str, config: dict[str, object], tags: Sequence[str]
+    ) -> Any:
+        """Opens a run in the sweep's group, tagged with the recipe."""
+        run_id = self._group.run_id(name)
+        for path in self._folder.glob(f"offline-run-????????_??????-{run_id}*"):
+            shutil.rmtree(path)
+        recipe = [str(self._config["recipe"])[:64]] if "recipe" in self._config else []
+        return _session().open_run(
+            self.mode,
+            self._paths.folder,
+            project=self._group.project,
+            entity=self._group.entity,
+            group=self._group.sweep_name,
+            id=run_id,
+            name=name,
+            job_type=job_type,
+            config=self._config | config,
+            tags=[*recipe, *tags],
+        )
+
+    def _finish_run(self, name: str, run: Any, num_events: int, exit_code: int) -> None:
+        run.finish(exit_code=exit_code)
+        if self.mode == "online":
+            _session().raise_if_refused()  # finish() succeeds where the login is refused
+        self._num_replayed[name] = num_events
+        folder = Path(run.settings.sync_dir).name
+        self._unrecorded = [replayed for replayed in self._unrecorded if replayed.name != name]
+        self._unrecorded.append(
+            _Replayed(name=name, mode=self.mode, num_events=num_events, folder=folder, num_bytes=0)
+        )
+
+    def _stop_wandb(self) -> None:
+        """Gives up the open runs, together because each may wait for its timeout, and ends
+        wandb's process, before which the files of finished runs are not complete."""
+        if self.mode == "disabled":
+            return
+        session = _session()
+        with ThreadPoolExecutor(len(self._open) + 1) as pool:
+            list(pool.map(session.abandon, [entry.run for entry in self._open.values()]))
+        self._open.clear()
+        if not session.stop():
+            self._are_files_trusted = False
+
+    def _record_complete(self) -> None:
+        """Writes down which runs are complete, now that their files are."""
+        complete = [
+            replace(run, num_bytes=_count_bytes(self._folder / run.folder))
+            for run in self._unrecorded
+            if run.mode == "online" or self._are_files_trusted
+        ]
+        self._unrecorded = []
+        if not complete:
+            return
+        try:
+            lines = JsonLines(self._folder / COMPLETE_FILE)
+            for run in complete:
+                lines.append(asdict(run))
+            lines.close()
+        except OSError as error:
+            if self.mode != "disabled":  # else the user knows
+                _log.warning("W&B's files may be incomplete (%s); --resume mends them", error)
+
+
+def _run_name(event: dict[str, Any]) -> str | None:
+    """The run that shows the event, if any does."""
+    if event["kind"] in ("trial_started", "report", "trial_ended"):
+        return str(event["trial_id"])
+    return SUMMARY if event["kind"] == "summary" else None
+
+
+def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
+    """Events that each complete run shows, by the run's name.
+
+    A run whose file is gone or has another size is not complete, and where online is asked for,
+    neither is one that was only written offline.
+    """
+    path = folder / COMPLETE_FILE
+    if mode == "disabled" or not path.exists():
+        return {}
+    try:
+        runs = {line["name"]: _Replayed(**line) for line in read_json_lines(path)}
+    except (DamagedLine, TypeError, KeyError):
+        path.unlink()
+        return {}
+    return {
+        name: run.num_events
+        for name, run in runs.items()
+        if run.mode == "online"
+        or (mode == "offline" and _count_bytes(folder / run.folder) == run.num_bytes)
+    }
+
+
+def _count_bytes(run_folder: Path) -> int:
+    return sum(path.stat().st_size for path in run_folder.glob("*.wandb"))
+
+
+def _report_values(report: TrialReport) -> dict[str, object]:
+    values = report_fields(report)
+    values |= values.pop("metrics")
+    return {
+        k: v for k, v in values.items() if k not in ("trial_id", "step", "checkpoint", "cohort")
+    }
+
+
+def _best(reports: Sequence[TrialReport], metric: Metric) -> dict[str, float]:
+    values = [report.metrics.get(metric.name, math.nan) for report in reports]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return {}
+    return {f"best_{metric.name}": max(finite) if metric.mode == "max" else min(finite)}
+
+
+def _environment_mode() -> Request:
+    named = os.environ.get("WANDB_MODE", "")
+    modes: dict[str, Request] = {
+        "": "auto",
+        "online": "online",
+        "run": "online",
+        "offline": "offline",
+        "dryrun": "offline",
+        "disabled": "disabled",
+    }
+    if named not in modes:
+        raise SweepAborted(
+            f"WANDB_MODE is {named!r}; it must be online, offline or disabled",
+            "unset WANDB_MODE, or give --wandb",
+        )
+    return modes[named]
+
+
+def _session() -> ModuleType:
+    # Loads wandb, which takes half a second: not for --help.
+    from sweeps.tracking import wandb_session
+
+    return wandb_session

@@ -1,0 +1,80 @@
+"""A sweep's log is replayed into W&B by a command of its own; real wandb, without a server."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+
+from sweeps.checks.run_folder import lock_run
+from sweeps.config import to_json
+from sweeps.recipes import samsum
+from sweeps.records.paths import RunPaths
+from sweeps.sync import main
+from tests.sweeps.servers.wandb_files import offline_runs
+from tests.sweeps.tracking.test_wandb_tracker import LoggedSweep, complete_names
+from trainables.errors import SweepAborted
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run with two trials that ended, on a machine without a login."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    run = tmp_path / "mine"
+    LoggedSweep(run).complete(0, 1)
+    record = {
+        "config": to_json(samsum(True)),
+        "metric": {"name": "rougeLsum", "mode": "max"},
+        "name": "mine",
+        "sweep_id": "id-1",
+    }
+    (run / "sweep.json").write_text(json.dumps(record))
+    yield run
+    wandb.teardown()
+
+
+def test_missing_runs_are_written_and_complete_ones_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(folder)])
+    assert "wandb sync" in capsys.readouterr().out
+    assert {name: run.steps for name, run in offline_runs(folder).items()} == {
+        "t0000": [10, 20],
+        "t0001": [10, 20],
+    }
+    shutil.rmtree(next(folder.glob("wandb/offline-run-*-t0001-*")))
+    main([str(folder)])
+    run = offline_runs(folder)["t0001"]
+    assert run.steps == [10, 20] and run.record.run_group == "mine"
+    assert run.config["recipe"] == "samsum" and run.config["lora_rank"] == 16
+    assert complete_names(folder) == ["t0000", "t0001", "t0001"]
+
+
+def test_run_that_a_sweep_works_on_is_refused(folder: Path) -> None:
+    with lock_run(RunPaths(folder)), pytest.raises(SweepAborted, match="another process"):
+        main([str(folder)])
+
+
+def test_folder_without_a_sweep_or_with_a_damaged_one_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SweepAborted, match="there is no sweep"):
+        main([str(tmp_path)])
+    (folder / "sweep.json").write_text('{"name": "mine"}')
+    with pytest.raises(SweepAborted, match="cannot be read"):
+        main([str(folder)])
+
+
+def test_online_without_a_login_is_refused(folder: Path) -> None:
+    with pytest.raises(SweepAborted, match="needs a login"):
+        main([str(folder), "--wandb", "online"])
+    assert not (folder / "wandb").exists()
