@@ -119,5 +119,13 @@ def test_other_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(SweepAborted, match="no validation split"):
         load(tmp_path, train=[video(1)], test=[video(2)])
     with pytest.raises(SweepAborted, match="no column 'duration'"):
-        load(tmp_path, train=[{"text": "a", **dict.fromkeys(("title", "category", "channel",
-             "url", "summary"), "b")}], validation=[video(1)])  # fmt: skip
+        load(
+            tmp_path,
+            train=[
+                {
+                    "text": "a",
+                    **dict.fromkeys(("title", "category", "channel", "url", "summary"), "b"),
+                }
+            ],
+            validation=[video(1)],
+        )
