@@ -18,11 +18,12 @@ from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.context import Events, SweepContext, open_context
 from sweeps.control.startup_gate import StartupGate
-from sweeps.cost import gpu_time, hardware
+from sweeps.cost import gpu_time
 from sweeps.cost.allocation import allocate_slots
 from sweeps.cost.budget import Budget, predict
 from sweeps.cost.durations import format_duration
 from sweeps.cost.estimate import Estimate, actual_fields, probe_params
+from sweeps.cost.hardware import Hardware
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.publish import summary
@@ -63,7 +64,7 @@ def run_sweep(
     earlier_ledgers = read_ledgers(paths.checkpoints)
     log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with _connect() as cluster:
-        allocation = allocate_slots(config, preflight.model, hardware.of_cluster(cluster))
+        allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
         context = open_context(
             config, preflight, paths, identity, log, allocation, events, is_resumed=is_resumed
         )
@@ -184,7 +185,7 @@ def _collect_records(context: SweepContext, actors: Sequence[ActorHandle]) -> li
         if record.status is not None:
             prune_to_adapter(context.paths.trial(record.trial_id))
     ledgers = pack_pool.ledgers(actors, context.paths.checkpoints)
-    shares = gpu_time.shares_by(context.allocation, records, ledgers)
+    shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 
 
@@ -203,9 +204,8 @@ def _log_end(
     wall_s: float,
 ) -> list[str]:
     """Logs what the sweep took, beside what was predicted; the same in words."""
-    shares = {record.trial_id: record.share for record in records if record.share is not None}
     throughput = estimate.throughput if estimate else None
-    spent = gpu_time.account(records, ledgers, shares, context.cost_model, throughput)
+    spent = gpu_time.account(records, ledgers, context.cost_model, throughput)
     actual = actual_fields(wall_s, context.cost_model.num_gpus, ledgers)
     context.log.append(
         "sweep_ended",

@@ -10,7 +10,7 @@ from sweeps.cost.budget import Budget
 from sweeps.records.trials_csv import BUDGET_REASON
 
 
-class Limit:
+class BudgetStop:
     """Ends the search when its budget says so, and what still trains then.
 
     Args:
@@ -32,7 +32,7 @@ class Limit:
         """Whether it is time to look at the clock again."""
         return self._budget is not None and self._budget.is_check_due()
 
-    def keep(self, running: Sequence[str] = ()) -> None:
+    def enforce(self, running: Sequence[str] = ()) -> None:
         """Looks at the clock.
 
         Args:
@@ -50,11 +50,11 @@ class Limit:
         if told:
             pack_pool.decide(self._actors, 0, told)
 
-    def applied_to(self, should_continue: dict[str, bool]) -> dict[str, bool]:
+    def restrict(self, should_continue: dict[str, bool]) -> dict[str, bool]:
         """By trial whether it should continue, of those that the search would continue."""
         if self._budget is None:
             return should_continue
-        self.keep()
+        self.enforce()
         return {
             name: continues and name not in self._stopped
             for name, continues in should_continue.items()

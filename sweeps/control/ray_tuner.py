@@ -20,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.control import pack_pool
-from sweeps.control.budget_stop import Limit
+from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.context import SweepContext
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
@@ -43,8 +43,8 @@ def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: Start
     """
     controller, allocation = context.controller, context.allocation
     max_failures = context.config.max_failures
-    limit = Limit(controller, actors, gate.budget)
-    limit.keep()
+    budget_stop = BudgetStop(controller, actors, gate.budget)
+    budget_stop.enforce()
     if controller.num_left == 0:
         return
     _quiet_ray_tune()
@@ -52,13 +52,13 @@ def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: Start
         trainable.run_trial, packs=actors, max_failures=max_failures
     )
     callback = _ControllerCallback(
-        controller, max_failures, allocation.most_at_once, limit, gate.poll
+        controller, max_failures, allocation.most_at_once, budget_stop, gate.poll
     )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
         tune_config=_make_tune_config(
             _ControllerSearcher(controller, context.metric, allocation),
-            _ControllerScheduler(controller, actors, limit, gate.open),
+            _ControllerScheduler(controller, actors, budget_stop, gate.open),
             allocation,
         ),
         run_config=RunConfig(
@@ -179,13 +179,13 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
         self,
         controller: TrialController,
         actors: Sequence[ActorHandle],
-        limit: Limit,
+        budget_stop: BudgetStop,
         before_result: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self._controller = controller
         self._actors = actors
-        self._limit = limit
+        self._budget_stop = budget_stop
         self._before_result = before_result
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -202,7 +202,7 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.STOP)
         tell_packs = partial(pack_pool.decide, self._actors, report.step)
         decided = self._controller.report(report, tell_packs)
-        should_continue = self._limit.applied_to(decided)
+        should_continue = self._budget_stop.restrict(decided)
         if should_continue != decided:
             tell_packs(should_continue)
         if should_continue[report.trial_id]:
@@ -232,13 +232,13 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
         controller: TrialController,
         max_failures: int,
         max_dead_starts: int,
-        limit: Limit,
+        budget_stop: BudgetStop,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._controller = controller
         self._max_failures = max_failures
         self._max_dead_starts = max_dead_starts
-        self._limit = limit
+        self._budget_stop = budget_stop
         self._on_step = on_step
         self._has_started: set[str] = set()
         self._num_lost: Counter[str] = Counter()
@@ -246,9 +246,9 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._on_step()
-        if self._limit.is_due:
+        if self._budget_stop.is_due:
             running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
-            self._limit.keep(running)
+            self._budget_stop.enforce(running)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -4,38 +4,20 @@ Ray."""
 import math
 from dataclasses import dataclass
 
-from cluster.gpus import visible_gpus
 from sweeps.checks.preflight import no_gpu
 from sweeps.config import SweepConfig
+from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity, choose
 from trainables.packing.sizing.memory_model import predict_solo_gib
-from trainables.process import num_cores
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
 PACKED_TRIAL_CPUS = 0.01
 """Cores that Ray reserves for a trial in a pack: it waits for its reports, whatever the cores."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
-    """What a cluster, or this machine, has."""
-
-    num_cpus: int
-    num_gpus: int
-    gpu_gib: float | None
-    """Memory of the smallest GPU; None where it is not known, or without a GPU."""
-
-    @classmethod
-    def here(cls) -> "Hardware":
-        """This machine's, as a local Ray would offer it."""
-        gpus_gib = [gpu.gib for gpu in visible_gpus()]
-        num_cpus = max(num_cores(), 2)
-        return cls(num_cpus=num_cpus, num_gpus=len(gpus_gib), gpu_gib=min(gpus_gib, default=None))
 
 
 @dataclass(frozen=True, kw_only=True)

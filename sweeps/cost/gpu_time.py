@@ -1,6 +1,6 @@
 """Where a sweep's GPU-seconds went, by trial and by overhead, and what ASHA and packs saved."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -34,7 +34,7 @@ class GpuTime:
     saved_by_asha_s: float | None = None
     """Against training every trial that ASHA stopped to its end, at full_trial_s each."""
     alone_s: float | None = None
-    """The same steps and evaluations, one trial after another, each in a pack of one, at the pace
+    """The same steps and evaluations, one trial after another, each in a pack of one, as fast as
     measured before the first trial; None if that was not measured. A trainer that is slower than
     a pack of one would take longer, so packs save this much at least."""
 
@@ -49,81 +49,74 @@ class GpuTime:
         return None if self.alone_s is None else self.alone_s - self.search_s - self.finals_s
 
 
-def shares_of(ledgers: Sequence[Ledger]) -> dict[str, Share]:
+def sum_shares(ledgers: Sequence[Ledger]) -> dict[str, Share]:
     """What each trial took of all packs together."""
-    found: dict[str, Share] = {}
+    shares: dict[str, Share] = {}
     for ledger in ledgers:
         for trial_id, share in ledger.shares.items():
-            found[trial_id] = found.get(trial_id, Share()) + share
-    return found
+            shares[trial_id] = shares.get(trial_id, Share()) + share
+    return shares
 
 
-def shares_by(
-    allocation: Allocation, histories: Sequence[TrialRecord], ledgers: Sequence[Ledger]
+def shares_by_trial(
+    allocation: Allocation, records: Sequence[TrialRecord], ledgers: Sequence[Ledger]
 ) -> dict[str, Share]:
-    """What each trial took of the GPUs: as the packs' ledgers tell.
-
-    Of trials that train alone, busy seconds divided by the trials that share a GPU.
-    """
+    """What each trial took of the GPUs: as the packs' ledgers tell; of trials that train alone,
+    busy seconds divided by the trials that share a GPU."""
     if allocation.capacity is not None:
-        return shares_of(ledgers)
-    slots_per_gpu = allocation.slots_per_gpu
+        return sum_shares(ledgers)
     return {
-        history.trial_id: Share(
-            seconds=history.reports[-1].seconds / slots_per_gpu,
-            trained_tokens=history.reports[-1].tokens,
+        record.trial_id: Share(
+            seconds=record.reports[-1].seconds / allocation.slots_per_gpu,
+            trained_tokens=record.reports[-1].tokens,
         )
-        for history in histories
-        if history.reports
+        for record in records
+        if record.reports
     }
 
 
 def account(
-    histories: Sequence[TrialRecord],
+    records: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
-    shares: Mapping[str, Share],
     cost_model: CostModel,
     throughput: Throughput | None,
 ) -> GpuTime:
     """Adds up a sweep.
 
     Args:
-        histories: trials and runs of the finals.
-        shares: of all of these.
+        records: trials and runs of the finals, with their shares.
         cost_model: knows the rungs and the rows of each.
         throughput: as measured before the first trial.
     """
-    seconds = {history.trial_id: _seconds(shares, history) for history in histories}
-    final_ids = {history.trial_id for history in histories if history.final_of is not None}
-    finals_s = sum(s for trial_id, s in seconds.items() if trial_id in final_ids)
-    search_s = sum(seconds.values()) - finals_s
-    charged_s = sum(share.seconds for share in shares.values())
-    overhead_s = {
-        name: sum(ledger.seconds.get(name, 0.0) for ledger in ledgers) for name in OVERHEAD
-    }
-    wall_s = sum(ledger.wall_s for ledger in ledgers)
+    finals = [record for record in records if record.final_of is not None]
+    search = [record for record in records if record.final_of is None]
+    search_s, finals_s = (sum(map(_charged_s, some)) for some in (search, finals))
+    overhead_s = {}
     if ledgers:
-        overhead_s["other"] = wall_s - sum(overhead_s.values()) - charged_s
-    searched = [history for history in histories if history.final_of is None]
-    full_s = [seconds[one.trial_id] for one in histories if one.status == "completed"]
+        for name in OVERHEAD:
+            overhead_s[name] = sum(ledger.seconds.get(name, 0.0) for ledger in ledgers)
+        wall_s = sum(ledger.wall_s for ledger in ledgers)
+        overhead_s["other"] = wall_s - sum(overhead_s.values()) - search_s - finals_s
+    completed_s = [_charged_s(record) for record in records if record.status == "completed"]
     stopped_s = [
-        seconds[one.trial_id]
-        for one in searched
-        if one.status == "stopped" and one.reason != BUDGET_REASON
+        _charged_s(record)
+        for record in search
+        if record.status == "stopped" and record.reason != BUDGET_REASON
     ]
-    full_trial_s = fmean(full_s) if full_s else None
+    full_trial_s = saved_by_asha_s = alone_s = None
+    if completed_s:
+        full_trial_s = fmean(completed_s)
+        saved_by_asha_s = full_trial_s * len(stopped_s) - sum(stopped_s)
+    if throughput is not None:
+        alone_s = sum(_alone_s(record, cost_model, throughput) for record in records)
     return GpuTime(
         num_packs=len(ledgers),
         search_s=search_s,
         finals_s=finals_s,
-        overhead_s={name: s for name, s in overhead_s.items() if ledgers},
+        overhead_s=overhead_s,
         full_trial_s=full_trial_s,
-        saved_by_asha_s=(
-            None if full_trial_s is None else full_trial_s * len(stopped_s) - sum(stopped_s)
-        ),
-        alone_s=None
-        if throughput is None
-        else sum(_alone_s(one, cost_model, throughput) for one in histories),
+        saved_by_asha_s=saved_by_asha_s,
+        alone_s=alone_s,
     )
 
 
@@ -132,42 +125,42 @@ def describe(spent: GpuTime) -> list[str]:
     if spent.total_s <= 0:
         return []
     parts = {"trials": spent.search_s, "finals": spent.finals_s, **spent.overhead_s}
-    told = ", ".join(
+    percentages = ", ".join(
         f"{name} {seconds / spent.total_s:.0%}"
         for name, seconds in parts.items()
         if seconds >= 0.005 * spent.total_s
     )
-    where = f"{spent.num_packs} packs" if spent.num_packs != 1 else "1 pack"
-    lines = [
-        f"GPU time: {hours(spent.total_s)} ({where if spent.num_packs else 'trials only'}): {told}"
-    ]
+    packs = f"{spent.num_packs} packs" if spent.num_packs != 1 else "1 pack"
+    where = packs if spent.num_packs else "trials only"
+    lines = [f"GPU time: {format_gpu_hours(spent.total_s)} ({where}): {percentages}"]
     if spent.saved_by_asha_s is not None and spent.full_trial_s is not None:
         lines.append(
-            f"saved by ASHA: {hours(spent.saved_by_asha_s)}, against training every stopped trial "
-            f"to its end at the completed ones' mean of {format_duration(spent.full_trial_s)}"
+            f"saved by ASHA: {format_gpu_hours(spent.saved_by_asha_s)}, against training every "
+            "stopped trial to its end at the completed ones' mean of "
+            f"{format_duration(spent.full_trial_s)}"
         )
     if spent.saved_by_packing_s is not None and spent.alone_s is not None:
+        saved = "saved" if spent.saved_by_packing_s >= 0 else "lost"
         lines.append(
-            f"{'saved' if spent.saved_by_packing_s >= 0 else 'lost'} by packing: "
-            f"{hours(abs(spent.saved_by_packing_s))}, against "
-            f"{hours(spent.alone_s)} for one trial after another in packs of one (estimated from "
-            "a few steps before the first trial)"
+            f"{saved} by packing: {format_gpu_hours(abs(spent.saved_by_packing_s))}, against "
+            f"{format_gpu_hours(spent.alone_s)} for one trial after another in packs of one "
+            "(estimated from a few steps before the first trial)"
         )
     return lines
 
 
-def hours(seconds: float) -> str:
+def format_gpu_hours(seconds: float) -> str:
     """Seconds as GPU-hours."""
     return f"{seconds / 3600:.3g} GPU-hours"
 
 
-def _seconds(shares: Mapping[str, Share], history: TrialRecord) -> float:
-    return shares.get(history.trial_id, Share()).seconds
+def _charged_s(record: TrialRecord) -> float:
+    return record.share.seconds if record.share else 0.0
 
 
-def _alone_s(history: TrialRecord, cost_model: CostModel, throughput: Throughput) -> float:
+def _alone_s(record: TrialRecord, cost_model: CostModel, throughput: Throughput) -> float:
     """A trial's steps and evaluations in a pack of one."""
-    step = history.reports[-1].step if history.reports else 0
+    step = record.reports[-1].step if record.reports else 0
     rungs = zip(cost_model.rungs, cost_model.eval_rows, strict=True)
     scored_s = sum(throughput.evaluation_s(1, rows) for rung, rows in rungs if rung <= step)
     return step * throughput.step_s(1) + scored_s

@@ -1,33 +1,57 @@
-"""What the cluster that was found has for a sweep."""
+"""What there is for a sweep: the cores and GPUs of this machine, or of a cluster."""
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cluster.connect import Cluster
 from cluster.gpus import local_gpus, visible_gpus
-from sweeps.cost.allocation import Hardware
+from trainables.process import num_cores
+
+if TYPE_CHECKING:  # loads Ray, which a dry run does without
+    from cluster.connect import Cluster
 
 
-def of_cluster(cluster: Cluster) -> Hardware:
-    """Its cores and GPUs; the nodes with GPUs are asked for their memory."""
-    found = (_here() if cluster.is_local else _on_nodes()) if cluster.num_gpus else []
-    return Hardware(
-        num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=min(found, default=None)
-    )
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Cores and GPUs."""
+
+    num_cpus: int
+    num_gpus: int
+    gpu_gib: float | None
+    """Memory of the smallest GPU; None where it is not known, or without a GPU."""
+
+    @classmethod
+    def of_this_machine(cls) -> "Hardware":
+        """As a local Ray would offer it."""
+        gpus_gib = [gpu.gib for gpu in visible_gpus()]
+        num_cpus = max(num_cores(), 2)
+        return cls(num_cpus=num_cpus, num_gpus=len(gpus_gib), gpu_gib=min(gpus_gib, default=None))
+
+    @classmethod
+    def of_cluster(cls, cluster: "Cluster") -> "Hardware":
+        """As the connected Ray tells it; the nodes with GPUs are asked for their memory."""
+        gpus_gib: list[float] = []
+        if cluster.num_gpus and cluster.is_local:  # a process that is asked starts in half a second
+            gpus_gib = [gpu.gib for gpu in visible_gpus()]
+        elif cluster.num_gpus:
+            gpus_gib = _ask_nodes()
+        return cls(
+            num_cpus=cluster.num_cpus,
+            num_gpus=cluster.num_gpus,
+            gpu_gib=min(gpus_gib, default=None),
+        )
 
 
-def _here() -> list[float]:
-    """GiB of each GPU; a process that could be asked would start in half a second."""
-    return [gpu.gib for gpu in visible_gpus()]
+def _ask_nodes() -> list[float]:
+    """GiB of each GPU of the cluster."""
+    import ray  # a dry run does without
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-
-def _on_nodes() -> list[float]:
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     ask = ray.remote(num_cpus=0)(local_gpus)
-    asked = [
+    answers = [
         ask.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote()
         for node in nodes
     ]
-    return [gpu.gib for gpus in ray.get(asked) for gpu in gpus]
+    return [gpu.gib for gpus in ray.get(answers) for gpu in gpus]

@@ -5,7 +5,8 @@ from dataclasses import fields
 from search_spaces.lora import POINT_NAMES, Point, hyperparameters
 from sweeps.checks.preflight import Preflight
 from sweeps.config import Engine, SweepConfig
-from sweeps.cost.allocation import Allocation, Hardware, allocate_slots, largest_point
+from sweeps.cost.allocation import Allocation, allocate_slots, largest_point
+from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
@@ -27,10 +28,10 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         f"ranked by {found.task.metric.name} ({found.task.metric.mode}) on validation, "
         f"seed {config.seed}",
         "space": str(config.space),
-        "start points": "\n".join(_point(p) for p in start_points(config)) or "none",
+        "start points": "\n".join(_format_point(p) for p in start_points(config)) or "none",
         "rungs": f"{', '.join(map(str, config.rungs))} steps; at each but the last the best "
         f"1/{config.reduction_factor} go on",
-        "finals": _finals(config),
+        "finals": _describe_finals(config),
         "training": f"{config.max_steps} steps of {config.batch_size} rows = {epochs:.2f} epochs",
         "settings": ", ".join(
             f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions)
@@ -38,20 +39,21 @@ def describe(config: SweepConfig, found: Preflight) -> str:
         "rows": "\n".join(
             [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(found)]
         ),
-        "scored": f"{_scored_rows(config, rows['validation'])}; all test rows once, at the end"
-        + _bertscore(config, found),
+        "scored": _describe_scored_rows(config, rows["validation"])
+        + "; all test rows once, at the end"
+        + _describe_bertscore(config, found),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
         "engine": _ENGINES[config.engine],
-        **_lanes(config, found),
-        "budget": _budget(config),
-        "estimate": "of time and GPU-hours: at the start, before the first trial, from a few steps"
+        **_describe_allocation(config, found),
+        "budget": _describe_budget(config),
+        "estimate": "time and GPU-hours: before the first trial, from a few steps"
         if config.estimate and config.engine == "packed"
-        else "of the time left: while it runs, from the trials' reports",
+        else "the time left: while it runs, from the trials' reports",
         "W&B": found.wandb_mode,
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
-    return "\n".join(_section(title, text) for title, text in sections.items())
+    return "\n".join(_format_section(title, text) for title, text in sections.items())
 
 
 def about_rows(found: Preflight) -> list[str]:
@@ -67,16 +69,19 @@ def start_points(config: SweepConfig) -> list[Point]:
     return [point for point in config.start_points if config.space.contains(point)]
 
 
-def _lanes(config: SweepConfig, found: Preflight) -> dict[str, str]:
+def _describe_allocation(config: SweepConfig, found: Preflight) -> dict[str, str]:
     """What runs at once and the memory that it takes, if the GPUs are this machine's."""
-    hardware = Hardware.here()
+    hardware = Hardware.of_this_machine()
     if hardware.num_gpus == 0 and not config.tiny:
         return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
     allocation = allocate_slots(config, found.model, hardware)
-    return {"memory": _memory(config, found, allocation), "at once": _at_once(config, allocation)}
+    return {
+        "memory": _describe_memory(config, found, allocation),
+        "at once": _describe_concurrency(config, allocation),
+    }
 
 
-def _memory(config: SweepConfig, found: Preflight, allocation: Allocation) -> str:
+def _describe_memory(config: SweepConfig, found: Preflight, allocation: Allocation) -> str:
     largest = largest_point(config)
     capacity = allocation.capacity
     if capacity is None:
@@ -95,20 +100,20 @@ def _memory(config: SweepConfig, found: Preflight, allocation: Allocation) -> st
     )
 
 
-def _at_once(config: SweepConfig, allocation: Allocation) -> str:
+def _describe_concurrency(config: SweepConfig, allocation: Allocation) -> str:
     where = f"GPUs in use: {allocation.num_gpus}" if allocation.num_gpus else "on this machine"
     finals = (
         f" of the search, {allocation.final_concurrency} of the finals" if config.finals else ""
     )
-    told = (
+    at_once = (
         f"{allocation.concurrency} trials{finals}, {where}, {allocation.slots_per_gpu} slots each"
     )
     if config.engine == "packed" and config.slots_per_gpu == "auto":
-        return f"{told}; a search takes a third of all at most, so that it learns from results"
-    return told
+        return f"{at_once}; a search takes a third of all at most, so that it learns from results"
+    return at_once
 
 
-def _budget(config: SweepConfig) -> str:
+def _describe_budget(config: SweepConfig) -> str:
     """What ends the search early."""
     limits = [f"{config.time_budget} of wall time"] if config.time_budget else []
     limits += [f"{config.gpu_hours:g} GPU-hours"] if config.gpu_hours else []
@@ -116,7 +121,7 @@ def _budget(config: SweepConfig) -> str:
     return f"{', '.join(limits)}, {after} included" if limits else "as long as the trials take"
 
 
-def _finals(config: SweepConfig) -> str:
+def _describe_finals(config: SweepConfig) -> str:
     if not config.finals:
         return "none: the best trial of the search wins"
     return (
@@ -126,14 +131,14 @@ def _finals(config: SweepConfig) -> str:
     )
 
 
-def _point(point: Point) -> str:
+def _format_point(point: Point) -> str:
     is_whole = set(point) == POINT_NAMES
     named = hyperparameters(point) if is_whole else point
     text = ", ".join(f"{name} {value}" for name, value in named.items())
     return text if is_whole else f"{text}, the rest drawn"
 
 
-def _scored_rows(config: SweepConfig, num_validation: int) -> str:
+def _describe_scored_rows(config: SweepConfig, num_validation: int) -> str:
     last = min(config.eval_rows, num_validation)
     low = min(config.low_rung_eval_rows or last, last)
     if low == last or len(config.rungs) == 1:
@@ -141,13 +146,13 @@ def _scored_rows(config: SweepConfig, num_validation: int) -> str:
     return f"the first {low} validation rows at every rung but the last, {last} there"
 
 
-def _bertscore(config: SweepConfig, found: Preflight) -> str:
+def _describe_bertscore(config: SweepConfig, found: Preflight) -> str:
     if config.bertscore == "off" or found.splits.scoring.kind == "classify":
         return ""
     by = f"block {config.bertscore_layer} of {config.bertscore_encoder}"
     return f"; BERTScore of the winner by {by}{', if it can be had' * (config.bertscore == 'auto')}"
 
 
-def _section(title: str, text: str) -> str:
+def _format_section(title: str, text: str) -> str:
     first, *rest = text.splitlines() or [""]
     return "\n".join([f"{title:<14}{first}", *(" " * 14 + line for line in rest)])

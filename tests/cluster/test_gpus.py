@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.gpus import local_gpus, visible_gpus
-from sweeps.cost.allocation import Hardware
+from sweeps.cost.hardware import Hardware
 
 LIKE = [f"GPU-aa{number}, NVIDIA H200, 143771" for number in range(4)]
 UNLIKE = ["GPU-aa1, NVIDIA GeForce GTX 1050 Ti, 4096", "GPU-ab2, NVIDIA GeForce RTX 4090, 24564"]
@@ -65,7 +65,7 @@ def test_what_cuda_visible_devices_leaves(
         monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
     assert [round(gpu.gib, 1) for gpu in visible_gpus()] == gib
     assert len(local_gpus()) == len(gpus)
-    here = Hardware.here()
+    here = Hardware.of_this_machine()
     assert here.num_gpus == len(gib)
     assert here.gpu_gib == pytest.approx(min(gib, default=None), abs=0.1)
 

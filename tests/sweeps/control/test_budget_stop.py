@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sweeps.config import SweepConfig
-from sweeps.control.budget_stop import Limit
+from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
 from sweeps.cost.budget import Budget
 from sweeps.cost.eta import Eta
@@ -30,12 +30,12 @@ class Scene:
     paths: RunPaths
     clock: Clock
     controller: TrialController
-    limit: Limit
+    budget_stop: BudgetStop
 
     def report(self, trial_id: str, step: int, value: float = 1.0) -> dict[str, bool]:
         """A report that came at the pace that was measured."""
         made = make_report(trial_id, step, value)
-        return self.limit.applied_to(
+        return self.budget_stop.restrict(
             self.controller.report(dataclasses.replace(made, seconds=step))
         )
 
@@ -63,7 +63,7 @@ def make_scene(folder: Path, **changes: Any) -> Scene:
     search = Search(study, config.space, 0, 5)
     controller = TrialController(config, paths, METRIC, search, log, (eta,))
     budget = Budget(config, eta, BUDGET_S, now_s=clock)
-    return Scene(config, paths, clock, controller, Limit(controller, (), budget))
+    return Scene(config, paths, clock, controller, BudgetStop(controller, (), budget))
 
 
 def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_p
     late = ("stopped", BUDGET_REASON)
     assert scene.ends() == {"t0000": late, "t0001": (None, "")}  # it may report any moment
     scene.clock.now_s += 6.0
-    scene.limit.keep()
+    scene.budget_stop.enforce()
     assert scene.ends() == {"t0000": late, "t0001": late}
     assert scene.controller.num_left == 0 and scene.controller.next_trial() is None
 
@@ -89,7 +89,7 @@ def test_what_asha_stopped_keeps_its_own_reason(tmp_path: Path) -> None:
     scene.report("t0000", 5, value=3.0)
     assert scene.report("t0001", 5, value=1.0) == {"t0001": False}
     scene.clock.now_s += 6.0
-    scene.limit.keep()
+    scene.budget_stop.enforce()
     ends = scene.ends()
     assert ends["t0001"][1].startswith("place 2 of 2")
     assert ends["t0000"][1] == ends["t0002"][1] == BUDGET_REASON
@@ -101,7 +101,7 @@ def test_the_finals_follow_and_are_left_alone(tmp_path: Path) -> None:
     scene.clock.now_s += 5.0
     scene.report("t0000", 5)
     scene.clock.now_s += BUDGET_S
-    scene.limit.keep()
+    scene.budget_stop.enforce()
     assert scene.ends() == {"t0000": ("stopped", BUDGET_REASON)}
     run = scene.controller.next_trial()
     assert run is not None and run.trial_id == "f0000s1"
@@ -116,7 +116,7 @@ def test_while_there_is_time_nobody_is_stopped(tmp_path: Path, finals: bool) -> 
     scene = make_scene(tmp_path, finals=finals)
     for _ in range(4):
         scene.controller.next_trial()
-    scene.limit.keep()
+    scene.budget_stop.enforce()
     scene.clock.now_s += 5.0
     assert scene.report("t0000", 5) == {"t0000": True}
     assert scene.controller.next_trial() is not None
@@ -124,9 +124,9 @@ def test_while_there_is_time_nobody_is_stopped(tmp_path: Path, finals: bool) -> 
 
 def test_without_a_budget_nothing_is_looked_at(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
-    limit = Limit(scene.controller, (), None)
+    budget_stop = BudgetStop(scene.controller, (), None)
     scene.controller.next_trial()
     scene.clock.now_s += 10 * BUDGET_S
-    limit.keep()
-    assert not limit.is_due and limit.applied_to({"t0000": True}) == {"t0000": True}
+    budget_stop.enforce()
+    assert not budget_stop.is_due and budget_stop.restrict({"t0000": True}) == {"t0000": True}
     assert scene.controller.num_left == 20

@@ -16,7 +16,7 @@ from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.tune.tune import _setup_signal_catching
 
 from sweeps.control import ray_tuner
-from sweeps.control.budget_stop import Limit
+from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
 from sweeps.control.ray_tuner import (
     _ControllerCallback,
@@ -54,7 +54,7 @@ class Sweep:
         self.events_when_told: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
         self.scheduler = _ControllerScheduler(
-            self.controller, [pack], Limit(self.controller, [pack], None)
+            self.controller, [pack], BudgetStop(self.controller, [pack], None)
         )
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:
@@ -129,7 +129,7 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = together(1, t0000=1.0, t0001=3.0)[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _ControllerCallback(sweep.controller, 2, 3, Limit(sweep.controller, [], None))
+    callback = _ControllerCallback(sweep.controller, 2, 3, BudgetStop(sweep.controller, [], None))
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
@@ -139,7 +139,7 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
     sweep: Sweep, num_starts: int, num_put_back: int
 ) -> None:
     """A trial that never starts has been handed all that can have died, and fails in the end."""
-    callback = _ControllerCallback(sweep.controller, 2, 3, Limit(sweep.controller, [], None))
+    callback = _ControllerCallback(sweep.controller, 2, 3, BudgetStop(sweep.controller, [], None))
     trial = as_tune_has_it("t0000")
     for attempt in range(num_put_back + 1):
         for _ in range(num_starts):

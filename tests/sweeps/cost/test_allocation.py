@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import Hardware, allocate_slots, most_at_once
+from sweeps.cost.allocation import allocate_slots, most_at_once
+from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from sweeps.search.study import num_startup_trials
 from trainables import tiny

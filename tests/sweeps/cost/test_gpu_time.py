@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.gpu_time import account, describe, shares_by, shares_of
+from sweeps.cost.gpu_time import account, describe, shares_by_trial, sum_shares
 from sweeps.records import trials_csv
 from tests.sweeps.invented_sweep import METRIC, make_history
 from tests.sweeps.small_costs import make_model, make_throughput
@@ -52,13 +52,15 @@ LEDGERS = [
 def accounted(**changes: Any) -> Any:
     known: dict[str, Any] = {"ledgers": LEDGERS, "throughput": THROUGHPUT}
     known |= changes
-    return account(
-        HISTORIES, known["ledgers"], shares_of(known["ledgers"]), MODEL, known["throughput"]
-    )
+    shares = sum_shares(known["ledgers"])
+    records = [
+        dataclasses.replace(record, share=shares.get(record.trial_id)) for record in HISTORIES
+    ]
+    return account(records, known["ledgers"], MODEL, known["throughput"])
 
 
 def test_a_trial_that_two_packs_trained_is_charged_by_both() -> None:
-    assert shares_of(LEDGERS)["t0000"] == Share(seconds=12.0, trained_tokens=20)
+    assert sum_shares(LEDGERS)["t0000"] == Share(seconds=12.0, trained_tokens=20)
 
 
 def test_trials_finals_and_overhead_sum_to_the_wall_time_of_all_packs() -> None:
@@ -87,7 +89,7 @@ def test_packing_is_set_against_the_same_work_in_packs_of_one() -> None:
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    found = account(HISTORIES[1:2], [], {}, MODEL, None)
+    found = account(HISTORIES[1:2], [], MODEL, None)
     assert found.full_trial_s is None and found.saved_by_asha_s is None
     assert describe(found) == []
 
@@ -106,14 +108,14 @@ def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
     allocation = Allocation(
         concurrency=4, final_concurrency=4, num_cpus=8, num_gpus=2, slots_per_gpu=2, capacity=None
     )
-    shares = shares_by(allocation, HISTORIES[:2], [])
+    shares = shares_by_trial(allocation, HISTORIES[:2], [])
     assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
     capacity = Capacity(
         num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
         predicted_gib=1.0,
     )  # fmt: skip
     packed = dataclasses.replace(allocation, capacity=capacity)
-    assert shares_by(packed, HISTORIES[:2], LEDGERS) == shares_of(LEDGERS)
+    assert shares_by_trial(packed, HISTORIES[:2], LEDGERS) == sum_shares(LEDGERS)
 
 
 def test_the_table_of_trials_has_each_share_also_of_a_trial_without_a_report(
