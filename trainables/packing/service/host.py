@@ -25,7 +25,6 @@ from trainables.process import gc_disabled
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
-    from trainables.packing.service.loading import LoadedPack
     from trainables.packing.service.loop import PackLoop
 
 LEASE_TIMEOUT_S = 30.0
@@ -182,11 +181,13 @@ class PackHost:
         Raises:
             SweepAborted: the data cannot be read.
         """
-        from trainables.packing.service.loading import load_pack  # loads torch
+        from trainables.packing.service.loading import load_pack  # these load torch
+        from trainables.packing.service.loop import PackLoop
 
         try:
             loaded = load_pack(self._settings, self._capacity)
-            loop = loaded.new_loop(
+            loop = PackLoop(
+                loaded,
                 self._registry,
                 self._ledger,
                 admit_wait_s=self._admit_wait_s,
@@ -195,7 +196,7 @@ class PackHost:
             self._throughput.set_result(loaded.measure_throughput(self._probed, self._ledger))
             self._has_loaded = True
             while not self._registry.is_closed and not (until_empty and self._registry.is_done):
-                self._run_final_test(loaded, loop)
+                self._run_final_test(loop)
                 loop.run_round()
         except BaseException as error:  # trials are woken below, and shall find it then
             self._fault = self._fault_of(error)
@@ -207,7 +208,7 @@ class PackHost:
                 self._throughput.set_exception(self._fault or RuntimeError("the pack has ended"))
             self._refuse_tests()
 
-    def _run_final_test(self, loaded: "LoadedPack", loop: "PackLoop") -> None:
+    def _run_final_test(self, loop: "PackLoop") -> None:
         """Do one test, if one is asked for; its errors are its caller's."""
         from safetensors import SafetensorError  # loads torch
 
@@ -216,7 +217,7 @@ class PackHost:
         except queue.Empty:
             return
         try:
-            scores = loaded.run_final_test(loop, test.adapters, has_base=test.has_base)
+            scores = loop.run_final_test(test.adapters, has_base=test.has_base)
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             test.scores.set_exception(error)
         else:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
@@ -13,15 +13,15 @@ from typing import TypeVar
 from safetensors import SafetensorError
 
 from trainables.config import TrialReport
-from trainables.data.tokens import Example
+from trainables.data.eval_rows import fixed_slice
 from trainables.errors import SweepAborted
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import free_memory, is_out_of_memory, peak_gib
-from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.slot import StepResult
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.service.ledger import LedgerKeeper
+from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import Saver, prepare_resume, run_if_live
@@ -44,38 +44,42 @@ class PackLoop:
     """A pack with the trials in it. Used by one thread.
 
     Args:
-        pack: empty.
-        evaluator_at: what scores a report at a step.
-        examples: the training rows of every trial.
+        loaded: an empty pack, and the rows.
         registry: the trials that wait for a slot or train, and what they are told.
+        ledger: is told what the loop does.
         admit_wait_s: how long a trial waits for others at most, so that they enter together.
         decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
             about its report before: it trains on meanwhile, but never two rungs ahead.
-        ledger: is told what the loop does.
     """
 
     def __init__(
         self,
-        pack: Pack,
-        evaluator_at: Callable[[int], PackEvaluator],
-        examples: Sequence[Example],
+        loaded: LoadedPack,
         registry: TrialRegistry,
+        ledger: LedgerKeeper,
         *,
         admit_wait_s: float,
         decision_wait_s: float,
-        ledger: LedgerKeeper,
     ) -> None:
-        self._pack = pack
-        self._evaluator_at = evaluator_at
-        self._examples = examples
+        self._loaded = loaded
+        self._pack = loaded.pack
         self._registry = registry
+        self._ledger = ledger
         self._admit_wait_s = admit_wait_s
         self._decision_wait_s = decision_wait_s
-        self._ledger = ledger
+        settings = loaded.settings
+        self._max_steps = settings.max_steps
+        last_rows, first_rows = map(loaded.report_rows, (settings.max_steps, settings.rungs[0]))
+        self._last_evaluator = loaded.new_evaluator(last_rows)
+        self._evaluator = (
+            self._last_evaluator
+            if len(first_rows) == len(last_rows)
+            else loaded.new_evaluator(first_rows)
+        )
         self._trials: dict[int, PackedTrial] = {}
         """By slot."""
-        self._num_usable = len(pack.free_slots())
-        self._saver = Saver(pack)
+        self._num_usable = len(self._pack.free_slots())
+        self._saver = Saver(self._pack)
         self._step_s = QUEUE_S
         """What a step took of late."""
 
@@ -101,16 +105,29 @@ class PackLoop:
             self._registry.wait_decided(due, self._decision_wait_s)
             self._report([trial for trial in due if trial.is_live])
 
-    def score_adapters(
-        self, adapters: Sequence[Path | None], evaluator: PackEvaluator
-    ) -> list[EvalResult]:
-        """The scores of saved adapters, None for the untuned base, in the slots that are free.
+    def run_final_test(
+        self, adapters: Mapping[str, Path], *, has_base: bool
+    ) -> dict[str, EvalResult]:
+        """Scores as of trainables.final_test.score, in the slots that are free.
 
         Raises:
             RuntimeError: no slot is free, or not even one row fits in the memory.
         """
         self._ledger.turn_to("test")
         self._free_ended()
+        rows = self._loaded.splits.test
+        tested: dict[str, Path | None] = {"test_base": None} if has_base else {}
+        tested |= adapters
+        test = self._loaded.new_evaluator(fixed_slice(rows, len(rows)))
+        scores = dict(zip(tested, self._score_adapters(list(tested.values()), test), strict=True))
+        if has_base:
+            (scores["validation_base"],) = self._score_adapters([None], self._last_evaluator)
+        return scores
+
+    def _score_adapters(
+        self, adapters: Sequence[Path | None], evaluator: PackEvaluator
+    ) -> list[EvalResult]:
+        """The scores of saved adapters, None for the untuned base, as many at once as fit."""
         num_free = len(self._pack.free_slots())
         if num_free == 0:
             raise RuntimeError("no slot of the pack is free")
@@ -173,13 +190,13 @@ class PackLoop:
         """Train a trial in a slot from now on; a damaged checkpoint fails its own trial alone."""
         trial.was_admitted = True
         if last is None:
-            self._pack.join(slot, trial.config, self._examples)
+            self._pack.join(slot, trial.config, self._loaded.examples)
         elif last.step >= trial.config.settings.max_steps:
             self._end(trial, Finished())
             return
         else:
             try:
-                self._pack.restore(slot, trial.config, self._examples, last.checkpoint)
+                self._pack.restore(slot, trial.config, self._loaded.examples, last.checkpoint)
             except (ValueError, OSError, SafetensorError) as error:
                 self._end(trial, Failed(f"{last.checkpoint} cannot be read: {error}"))
                 return
@@ -285,6 +302,9 @@ class PackLoop:
         charged = {trial.trial_id: evaluator.num_tokens for trial in slots.values()}
         self._ledger.charge(charged, "scored")
         return dict(zip(slots.values(), results, strict=True))
+
+    def _evaluator_at(self, step: int) -> PackEvaluator:
+        return self._last_evaluator if step >= self._max_steps else self._evaluator
 
     def _make_report(
         self, trial: PackedTrial, result: EvalResult, evaluation_s: float
