@@ -1,7 +1,6 @@
 """Score finished adapters on the test split, with the untuned base beside them."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from peft import PeftModel
@@ -62,10 +61,5 @@ def _by_pack(
 ) -> dict[str, EvalResult]:
     """A pack that no trial joins."""
     host = PackHost(settings, capacity)
-    with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
-        loop = pool.submit(host.run)
-        try:
-            return host.final_scores(adapters)
-        finally:
-            host.close()
-            loop.result()
+    with host.run_in_thread():
+        return host.final_scores(adapters)

@@ -59,13 +59,8 @@ def running(settings: TrainingSettings, capacity: Capacity, **options: Any) -> I
     """A host whose loop runs until the block ends; raises what the loop raised."""
     options = {"lease_timeout_s": 60.0, "admit_wait_s": 0.0, "decision_wait_s": math.inf, **options}
     host = PackHost(settings, capacity, **options)
-    with ThreadPoolExecutor(1) as pool:
-        loop = pool.submit(host.run)
-        try:
-            yield host
-        finally:
-            host.close()
-        loop.result()
+    with host.run_in_thread():
+        yield host
 
 
 def trials_of(

@@ -33,11 +33,8 @@ class PackActor(PackHost):
     again, with the same arguments.
 
     Args:
-        settings: see PackHost.
-        capacity: see PackHost.
+        settings, capacity, lease_timeout_s, probed: as PackHost has them.
         checkpoints: absolute folder that holds one folder a trial.
-        lease_timeout_s: see PackHost.
-        probed: see PackHost.
     """
 
     def __init__(

@@ -1,9 +1,7 @@
 """One trial as a pack of one, in this process: the packed engine behind solo's contract."""
 
-import contextlib
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
@@ -13,7 +11,6 @@ from trainables.packing.service.events import (
     Failed,
     Finished,
     LeaseLost,
-    PackFault,
     Reported,
     Stopped,
 )
@@ -26,7 +23,7 @@ _EVENT_WAIT_S = 60.0
 def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     """Train one trial to its end, reporting at every rung; as solo.train does.
 
-    A trial that has a checkpoint goes on from it: its last report is sent again. report may raise
+    A trial that has a checkpoint resumes from it: its last report is sent again. report may raise
     SystemExit to stop the trial.
 
     Raises:
@@ -50,15 +47,11 @@ def _train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
         decision_wait_s=math.inf,
     )
     lease = host.join(config)
-    with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
-        loop = pool.submit(host.run, until_empty=True)
+    with host.run_in_thread(until_empty=True):
         try:
-            with contextlib.suppress(PackFault):  # the loop's result raises what lies behind it
-                _listen(host, lease, report)
+            _listen(host, lease, report)
         finally:
             host.leave(lease)
-            host.close()
-        loop.result()
 
 
 def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -> None:

@@ -79,6 +79,8 @@ def train(
                 has_ended = _follow(trial, pack, lease, packs, forward)
         except (PackLost, RayActorError) as lost:
             num_lost += 1
+            # A pack that ends says so until its process is gone. The trial looks for a slot again
+            # before that, and shall not count the same end twice.
             if isinstance(lost, PackFault):
                 met.add(lost.args)
             if num_lost > max_failures:
@@ -118,7 +120,7 @@ def _follow(
 
 
 def _should_move(trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle]) -> bool:
-    """See rebalance.should_move; packs that do not answer at once, or are gone, do not count."""
+    """Whether the trial shall continue in an emptier pack, of those that answer at once."""
     if len(packs) < 2:
         return False
     asked = {pack.presence.remote(): pack for pack in packs}
@@ -144,8 +146,8 @@ def _join(trial: TrialConfig, packs: Sequence[ActorHandle], met: Faults) -> tupl
     # same moment are refused.
     first = zlib.crc32(trial.trial_id.encode()) % len(packs)
     packs = [*packs[first:], *packs[:first]]
-    # A process of the trial that died may have left a lease in any of the packs, which would go on
-    # writing to the trial's folder.
+    # A process of the trial that died may have left a lease in any of the packs, which would keep
+    # writing to the trial's folder. No pack is chosen before it has answered this too.
     evictions = [pack.evict.remote(trial.trial_id) for pack in packs]
     while True:
         pack, num_free = _find_freest(trial.trial_id, packs, evictions, met)

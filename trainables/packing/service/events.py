@@ -49,7 +49,7 @@ LAST_EVENTS = (Failed, Aborted, Finished, Stopped)
 
 
 class PackLost(Exception):
-    """The trial has lost its slot and can go on in any pack, from its last report."""
+    """The trial has lost its slot, and can resume in any pack from its last report."""
 
 
 class PackFault(PackLost):

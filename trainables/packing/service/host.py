@@ -6,8 +6,9 @@ loaded by a host, not by this module, so that a driver can name the class withou
 
 import os
 import queue
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -86,7 +87,7 @@ class PackHost:
     def join(self, trial: TrialConfig) -> int:
         """The lease of a trial, which from now on waits for a slot.
 
-        A lease that the trial already has is lost; the new one goes on from the disk.
+        A lease that the trial already has is lost; the new one resumes from the disk.
 
         Raises:
             ValueError: the trial is not of this pack's sweep, or its rank is too large.
@@ -95,7 +96,7 @@ class PackHost:
         return self._registry.join(trial)
 
     def try_join(self, trial: TrialConfig, num_free: int) -> int | None:
-        """As join; None if fewer slots are left than num_free, which the trial was told."""
+        """Join if the num_free slots that the trial was told of are left; None if they are not."""
         self._check_fits(trial)
         return self._registry.try_join(trial, num_free)
 
@@ -119,7 +120,7 @@ class PackHost:
         self._registry.leave(lease)
 
     def evict(self, trial_id: str) -> None:
-        """As leave, for whoever holds the trial's lease: a process that has died."""
+        """Take the slot back from a process of the trial that has died, as if it had left."""
         self._registry.evict(trial_id)
 
     def presence(self) -> Presence:
@@ -207,6 +208,18 @@ class PackHost:
             if not self._throughput.done():
                 self._throughput.set_exception(self._fault or RuntimeError("the pack has ended"))
             self._refuse_tests()
+
+    @contextmanager
+    def run_in_thread(self, until_empty: bool = False) -> Iterator[None]:
+        """Run beside the block, at whose end the pack ends; raises what run raised."""
+        with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
+            loop = pool.submit(self.run, until_empty)
+            with suppress(PackFault):  # the loop's result raises what lies behind it
+                try:
+                    yield
+                finally:
+                    self.close()
+            loop.result()
 
     def _run_final_test(self, loop: "PackLoop") -> None:
         """Do one test, if one is asked for; its errors are its caller's."""

@@ -52,7 +52,7 @@ class TrialRegistry:
             return self._last_lease
 
     def try_join(self, config: TrialConfig, num_free: int) -> int | None:
-        """As join; None if fewer slots than num_free are left by now.
+        """Join if at least num_free slots are left by now; None if others were quicker.
 
         Trials that look for a slot at the same moment are told the same numbers. They would fill
         one pack and leave another empty, or, where each takes any of those that are equal, share
@@ -110,7 +110,7 @@ class TrialRegistry:
             self._end(trial)
 
     def evict(self, trial_id: str) -> None:
-        """End the lease of a trial, if it has one; as leave."""
+        """End the lease of a trial, if it has one; its folder is then the caller's."""
         with self._changed:
             trials = self._of(trial_id)
         for trial in trials:
