@@ -95,7 +95,7 @@ def _follow(
     packs: Sequence[ActorHandle],
     forward: Callable[[TrialReport], None],
 ) -> bool:
-    """Forward what the pack reports until the trial has ended; False if it shall move instead.
+    """Forward what the pack reports until the trial has ended; False if it leaves for another pack.
 
     Raises:
         PackLost: the pack has ended, or has given the slot to another.
@@ -108,6 +108,7 @@ def _follow(
                 forward(report)
                 is_last = report.step >= trial.settings.max_steps
                 if not is_last and _should_move(trial.trial_id, pack, packs):
+                    _get(pack.leave.remote(lease))  # waits until nothing is written any more
                     return False
             case Failed(reason):
                 raise TrialFailed(reason)
@@ -194,17 +195,17 @@ def _find_freest(
 
 @contextlib.contextmanager
 def _hold_lease(pack: ActorHandle, lease: int) -> Iterator[None]:
-    """Keeps the lease however long a report takes, and gives it back."""
+    """Keeps the lease however long a report takes, and gives it back if anything is raised."""
     is_over = threading.Event()
     threading.Thread(target=_renew, args=(pack, lease, is_over), daemon=True).start()
-    timeout_s: float | None = ANSWER_WAIT_S
     try:
         yield
-        timeout_s = None  # a trial that moves waits until nothing is written for it any more
+    except BaseException:  # SystemExit too, with which a stopped trial leaves
+        with contextlib.suppress(RayActorError, GetTimeoutError):
+            ray.get(pack.leave.remote(lease), timeout=ANSWER_WAIT_S)
+        raise
     finally:
         is_over.set()
-        with contextlib.suppress(RayActorError, GetTimeoutError):
-            ray.get(pack.leave.remote(lease), timeout=timeout_s)
 
 
 def _renew(pack: ActorHandle, lease: int, is_over: threading.Event) -> None:
