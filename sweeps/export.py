@@ -46,7 +46,7 @@ class ExportArgs:
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks everything that can be checked here before anything is sent or written."""
     args = parse(ExportArgs, sys.argv[1:] if argv is None else argv, PROG)
-    repo_id = _repo_id(args.to)
+    repo_id = _parse_target(args.to)
     best = find_best(args.run)
     check_card(best / CARD_FILE)
     if repo_id is None:
@@ -65,7 +65,7 @@ def write_best(
     tokenizer_source: str,
     more_files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Builds best/ aside and renames it, so that a reader never meets half an adapter.
+    """Builds best/ beside its place and renames it, so that a reader never meets half an adapter.
 
     Args:
         checkpoint: PEFT folder of the best trial's last report.
@@ -73,7 +73,7 @@ def write_best(
         tokenizer_source: Hub id or folder of the base.
         more_files: contents by name.
     """
-    with _aside(best_dir) as folder:
+    with _replace_folder(best_dir) as folder:
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
         config = json.loads((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = _base_name(facts.base_model)
@@ -92,15 +92,21 @@ def find_best(run: Path) -> Path:
     Raises:
         SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
     """
-    _require(run.is_dir(), f"there is no run folder {run}", _runs_beside(run))
-    _require((run / "sweep.json").is_file(), f"{run} has no sweep.json: it is no run of a sweep",
-             _runs_beside(run))  # fmt: skip
+    _require(run.is_dir(), f"there is no run folder {run}", _name_runs_beside(run))
+    _require(
+        (run / "sweep.json").is_file(),
+        f"{run} has no sweep.json: it is no run of a sweep",
+        _name_runs_beside(run),
+    )
     best = run / "best"
     if not best.is_dir():
-        raise _unfinished(run)
+        raise _explain_unfinished(run)
     missing = [name for name in (*ADAPTER_FILES, CARD_FILE) if not (best / name).is_file()]
-    _require(not missing, f"{best} lacks {', '.join(missing)}",
-             "remove that folder and repeat the sweep's command with --resume")  # fmt: skip
+    _require(
+        not missing,
+        f"{best} lacks {', '.join(missing)}",
+        "remove that folder and repeat the sweep's command with --resume",
+    )
     return best
 
 
@@ -117,12 +123,18 @@ def check_card(card: Path) -> None:
 def copy_best(best: Path, target: Path) -> Path:
     """Copies best/ to a folder that does not exist yet or is empty."""
     is_free = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
-    _require(is_free, f"{target} exists and is not an empty folder",
-             "choose another folder, or empty this one")  # fmt: skip
-    _require(not target.resolve().is_relative_to(best.resolve()), f"{target} is inside {best}",
-             "choose a folder outside the run")  # fmt: skip
+    _require(
+        is_free,
+        f"{target} exists and is not an empty folder",
+        "choose another folder, or empty this one",
+    )
+    _require(
+        not target.resolve().is_relative_to(best.resolve()),
+        f"{target} is inside {best}",
+        "choose a folder outside the run",
+    )
     try:
-        with _aside(target) as folder:
+        with _replace_folder(target) as folder:
             private = shutil.ignore_patterns(*NEVER_EXPORTED)
             shutil.copytree(best, folder, dirs_exist_ok=True, ignore=private)
     except OSError as failed:
@@ -133,12 +145,15 @@ def copy_best(best: Path, target: Path) -> Path:
     return target
 
 
-def _repo_id(target: str) -> str | None:
-    """USER/NAME of a hub: target, None for a folder."""
+def _parse_target(target: str) -> str | None:
+    """Returns USER/NAME of a hub: target, None for a folder."""
     scheme, colon, repo_id = target.partition(":")
     if scheme != "hub" or not colon:
-        _require(bool(target) and "://" not in target and scheme not in ("hf", "Hub", "HUB"),
-                 f"--to {target!r} is no target", TARGETS)  # fmt: skip
+        _require(
+            bool(target) and "://" not in target and scheme not in ("hf", "Hub", "HUB"),
+            f"--to {target!r} is no target",
+            TARGETS,
+        )
         return None
     try:
         validate_repo_id(repo_id)
@@ -148,14 +163,14 @@ def _repo_id(target: str) -> str | None:
     return repo_id
 
 
-def _runs_beside(run: Path) -> str:
-    found = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
-    if found:
-        return f"{PROG} RUN with one of: {', '.join(map(str, found))}"
+def _name_runs_beside(run: Path) -> str:
+    runs = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
+    if runs:
+        return f"{PROG} RUN with one of: {', '.join(map(str, runs))}"
     return "python -m sweeps.run samsum --tiny makes one in runs/"
 
 
-def _unfinished(run: Path) -> SweepAborted:
+def _explain_unfinished(run: Path) -> SweepAborted:
     """Says how far the sweep came, for a run without best/."""
     resume = "repeat the sweep's command with --resume"
     table = run / "trials.csv"
@@ -166,12 +181,14 @@ def _unfinished(run: Path) -> SweepAborted:
     if statuses["completed"]:
         return aborted(f"the sweep {run} has no best/ folder yet", resume)
     counts = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()) if n)
-    return aborted(f"no trial of {run} completed ({counts or 'no trials'})",
-                    f"read the reasons in {table}, then {resume}")  # fmt: skip
+    return aborted(
+        f"no trial of {run} completed ({counts or 'no trials'})",
+        f"read the reasons in {table}, then {resume}",
+    )
 
 
 @contextmanager
-def _aside(target: Path) -> Iterator[Path]:
+def _replace_folder(target: Path) -> Iterator[Path]:
     """A new folder beside target that takes its place if the block succeeds, else vanishes."""
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,6 @@ class Listener(Protocol):
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """The search has ended, and these runs follow, which start, report and end like trials."""
 
-    def sweep_ended(self) -> None:
-        """No call follows."""
-
 
 @dataclass(kw_only=True, eq=False)
 class _Trial:

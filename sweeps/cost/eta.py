@@ -92,9 +92,6 @@ class Eta:
             left_s = self.after_search_s(sum(not one.has_ended for one in self._finals.values()))
             self._known = None if left_s is None else (self._now_s(), left_s)
 
-    def sweep_ended(self) -> None:
-        """Nothing is left."""
-
     def left_s(self) -> float | None:
         """Seconds until the sweep has ended, counted down between two reports; None while nothing
         is known."""

@@ -40,18 +40,24 @@ def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) 
         api.whoami()
         api.create_repo(repo_id, private=is_private or None, exist_ok=True)
         if is_private and not api.repo_info(repo_id).private:
-            raise SweepAborted(f"{repo_id} exists and is public; nothing was uploaded",
-                               f"make it private in its settings at {api.endpoint}/{repo_id}, "
-                               "choose another name, or leave out --private")  # fmt: skip
+            raise SweepAborted(
+                f"{repo_id} exists and is public; nothing was uploaded",
+                f"make it private in its settings at {api.endpoint}/{repo_id}, "
+                "choose another name, or leave out --private",
+            )
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         operations = [
             CommitOperationAdd(str(path.relative_to(best)), _content(path, repo_id, revision))
             for path in sorted(best.rglob("*"))
             if path.is_file() and path.name not in NEVER_EXPORTED
-        ]  # fmt: skip
-        commit = api.create_commit(repo_id, operations, revision=revision,
-                                   commit_message="Upload the best adapter of a sweep")  # fmt: skip
+        ]
+        commit = api.create_commit(
+            repo_id,
+            operations,
+            revision=revision,
+            commit_message="Upload the best adapter of a sweep",
+        )
     return str(commit.commit_url)
 
 
@@ -60,8 +66,10 @@ def _content(path: Path, repo_id: str, revision: str | None) -> Path | bytes:
         return path
     line = f'adapter = "{repo_id}"'
     if revision is not None:
-        line = (f"from huggingface_hub import snapshot_download\n\n"
-                f"adapter = snapshot_download({repo_id!r}, revision={revision!r})")  # fmt: skip
+        line = (
+            f"from huggingface_hub import snapshot_download\n\n"
+            f"adapter = snapshot_download({repo_id!r}, revision={revision!r})"
+        )
     return path.read_bytes().replace(ADAPTER_LINE.encode(), line.encode())
 
 
@@ -69,9 +77,11 @@ def _warn_of_local_base(best: Path) -> None:
     config = json.loads((best / "adapter_config.json").read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path"))
     if not is_hub_id(base):
-        print(f"warning: the base {base} is a folder of this machine; others cannot load the "
-              "adapter until they put their base's place in adapter_config.json",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: the base {base} is a folder of this machine; others cannot load the "
+            "adapter until they put their base's place in adapter_config.json",
+            file=sys.stderr,
+        )
 
 
 @contextmanager
@@ -83,16 +93,18 @@ def _hub_errors(api: HfApi, repo_id: str, best: Path) -> Iterator[None]:
     except HfHubHTTPError as refused:
         raise _refusal(refused, api, repo_id, kept) from None
     except UNREACHABLE as failed:
-        raise aborted(f"cannot reach {api.endpoint}: {failed}; {kept}",
-                       "check the network, HF_ENDPOINT, HTTPS_PROXY and HF_HUB_OFFLINE; or "
-                       "use --to DIR") from None  # fmt: skip
+        raise aborted(
+            f"cannot reach {api.endpoint}: {failed}; {kept}",
+            "check the network, HF_ENDPOINT, HTTPS_PROXY and HF_HUB_OFFLINE; or use --to DIR",
+        ) from None
     except RuntimeError as failed:  # huggingface_hub wraps what a file's upload raised
         if isinstance(failed.__cause__, HfHubHTTPError):
             raise _refusal(failed.__cause__, api, repo_id, kept) from None
         raise aborted(f"{failed} {failed.__cause__ or ''}; {kept}", "try again") from None
     except ValueError as refused:
-        raise aborted(f"the Hub refused the files: {refused}; {kept}",
-                       f"correct {best / CARD_FILE}") from None  # fmt: skip
+        raise aborted(
+            f"the Hub refused the files: {refused}; {kept}", f"correct {best / CARD_FILE}"
+        ) from None
 
 
 def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str, kept: str) -> SweepAborted:
@@ -101,16 +113,26 @@ def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str, kept: str) -> Sw
     said = f" ({refused.server_message})" if refused.server_message else ""
     match status:
         case 401:
-            error, fix = "the Hub refused the token (401)", (
-                f"make a new one at {tokens}, then hf auth login or set HF_TOKEN "
-                "(HF_TOKEN comes before the login)")  # fmt: skip
+            error, fix = (
+                "the Hub refused the token (401)",
+                (
+                    f"make a new one at {tokens}, then hf auth login or set HF_TOKEN "
+                    "(HF_TOKEN comes before the login)"
+                ),
+            )
         case 403:
-            error, fix = f"the token may not write to {repo_id} (403)", (
-                f"make a token with write permission for {owner} at {tokens}, then hf auth login "
-                "or set HF_TOKEN")  # fmt: skip
+            error, fix = (
+                f"the token may not write to {repo_id} (403)",
+                (
+                    f"make a token with write permission for {owner} at {tokens}, "
+                    "then hf auth login or set HF_TOKEN"
+                ),
+            )
         case 404:
-            error, fix = f"the Hub has no user or organisation {owner} (404)", (
-                "hf auth whoami shows the names that you may use")  # fmt: skip
+            error, fix = (
+                f"the Hub has no user or organisation {owner} (404)",
+                "hf auth whoami shows the names that you may use",
+            )
         case _:
             error, fix = f"the Hub answered {status}", "try again later"
     return aborted(f"{error}{said}; {kept}", fix)

@@ -74,9 +74,11 @@ def render(facts: CardFacts) -> str:
         "## Hyperparameters\n\n" + _fields_table(facts.params),
         "## Training\n\n" + _fields_table(facts.settings, omit=("model", "data", "task")),
         "## How it was chosen\n\n" + _selection(facts),
-        "## Reproduce\n\n" + _block(facts.command, "sh") + "\n\n"
+        "## Reproduce\n\n"
+        + _block(facts.command, "sh")
+        + "\n\n"
         + _table(("package", "version"), facts.versions.items()),
-    ]  # fmt: skip
+    ]
     return redact(f"---\n{_metadata(facts)}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
@@ -97,11 +99,15 @@ def _metadata(facts: CardFacts) -> str:
     base = facts.base_model if is_hub_id(facts.base_model) else None
     dataset, _ = _dataset(facts)
     data = ModelCardData(
-        license=facts.license, library_name="peft", pipeline_tag=PIPELINE_TAG, base_model=base,
+        license=facts.license,
+        library_name="peft",
+        pipeline_tag=PIPELINE_TAG,
+        base_model=base,
         datasets=[dataset] if is_hub_id(dataset) else None,
         tags=["lora", "qlora", "hyperparameter-search", "peft"],
-        model_name=_line(facts.sweep_name), eval_results=_results(facts),
-    )  # fmt: skip
+        model_name=_line(facts.sweep_name),
+        eval_results=_results(facts),
+    )
     if base:
         data["base_model_relation"] = "adapter"
     return data.to_yaml()
@@ -112,15 +118,21 @@ def _results(facts: CardFacts) -> list[EvalResult]:
     dataset, revision = _dataset(facts)
     return [
         EvalResult(
-            task_type=PIPELINE_TAG, task_name=_line(facts.task), dataset_name=dataset,
+            task_type=PIPELINE_TAG,
+            task_name=_line(facts.task),
+            dataset_name=dataset,
             dataset_type=dataset if is_hub_id(dataset) else _slug(dataset),
-            dataset_revision=revision, dataset_split=split,
+            dataset_revision=revision,
+            dataset_split=split,
             metric_type="rouge" if metric.startswith("rouge") else metric,
-            metric_name=metric, metric_value=float(value),
+            metric_name=metric,
+            metric_value=float(value),
         )
-        for split, metrics in facts.scores.items() if not split.endswith("_base")
-        for metric, value in metrics.items() if math.isfinite(value)
-    ]  # fmt: skip
+        for split, metrics in facts.scores.items()
+        if not split.endswith("_base")
+        for metric, value in metrics.items()
+        if math.isfinite(value)
+    ]
 
 
 def _opening(facts: CardFacts) -> str:
@@ -143,9 +155,10 @@ def _usage(facts: CardFacts) -> str:
 def _scores(facts: CardFacts) -> str:
     rows = [
         (split, metric, value, facts.scores.get(f"{split}_base", {}).get(metric))
-        for split, metrics in facts.scores.items() if not split.endswith("_base")
+        for split, metrics in facts.scores.items()
+        if not split.endswith("_base")
         for metric, value in metrics.items()
-    ]  # fmt: skip
+    ]
     return _table(("split", "metric", "this adapter", "untuned base"), rows)
 
 

@@ -147,9 +147,10 @@ def _finals(verdict: Verdict | None) -> list[str]:
 def _scores_table(outcome: Outcome) -> Table:
     scores = outcome.scores
     names = [
-        name for name in scores["test"]
+        name
+        for name in scores["test"]
         if name in scores["validation"] and not name.startswith(LEFT_TO_THE_CARD)
-    ]  # fmt: skip
+    ]
     table = Table(title="best trial and untuned base")
     table.add_column("scored on")
     for name in names:

@@ -80,24 +80,25 @@ class ProgressTable:
         with self._lock:
             row = self._rows.setdefault(config.trial_id, _Row(config.trial_id, config.params))
             row.status, row.reason = "running", ""
-            self._say(f"{row.trial_id} started: {_spell(row.params)}")
+            self._print_line(f"{row.trial_id} started: {_format_params(row.params)}")
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
         """Show the trial's new score."""
         with self._lock:
             row = self._rows[config.trial_id]
             row.add(report, self._metric)
-            score = f"{self._metric.name} {_number(row.value)} (best {_number(self._best(row))})"
-            self._say(f"{row.trial_id} step {row.step}/{self._max_steps}: {score}")
+            value, best = _format_number(row.value), _format_number(row.best(self._metric))
+            score = f"{self._metric.name} {value} (best {best})"
+            self._print_line(f"{row.trial_id} step {row.step}/{self._max_steps}: {score}")
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """Show how the trial ended; a failure also stays above the table."""
         with self._lock:
             row = self._rows[config.trial_id]
-            row.status, row.reason = status, _one_line(reason)
+            row.status, row.reason = status, _join_lines(reason)
             line = f"{row.trial_id} {status} at step {row.step}/{self._max_steps}"
             line += f": {row.reason}" if row.reason else ""
-            self._say(line)
+            self._print_line(line)
         if status == "failed" and self._console.is_terminal:
             # Without the lock: printing waits for rich's lock, whose holder may wait for ours.
             self._console.print(Text(line, style=_STYLES["failed"]))
@@ -108,12 +109,7 @@ class ProgressTable:
             for run in runs:
                 self._rows.setdefault(run.trial_id, _from_history(run, self._metric))
             self._num_trials = len(self._rows)  # a budget may have ended the search early
-            self._say(f"finals started: {len(runs)} runs to train")
-
-    def sweep_ended(self) -> None:
-        """Leave the last state of the table standing."""
-        self._live.stop()
-        self._say("sweep ended")
+            self._print_line(f"finals started: {len(runs)} runs to train")
 
     def render(self) -> RenderableType:
         """The header, and at most MAX_ROWS trials: running ones, then the best ended ones."""
@@ -121,41 +117,35 @@ class ProgressTable:
             rows = self._ordered_rows()
             shown = rows[: max(1, min(MAX_ROWS, self._console.height - 7))]
             left_out = len(rows) - len(shown)
-            header = Text("\n".join(self._facts()))
+            header = Text("\n".join(self._header_parts()))
             footer = [Text(f"and {left_out} more trials", style="dim")] if left_out else []
             return Group(header, self._table(shown), *footer)
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(Text(f"{line} | {', '.join(self._facts())}"), soft_wrap=True)
+            self._console.print(Text(f"{line} | {', '.join(self._header_parts())}"), soft_wrap=True)
 
-    def _facts(self) -> list[str]:
+    def _header_parts(self) -> list[str]:
         statuses = [row.status for row in self._rows.values()]
         num_done = sum(row.is_ended for row in self._rows.values())
         left_s = self._left_s()
         return [
             f"{num_done}/{self._num_trials} done, {statuses.count('running')} running, "
             f"{statuses.count('failed')} failed",
-            f"best {self._metric.name} {self._best_so_far()}",
+            f"best {self._metric.name} {self._describe_best()}",
             f"elapsed {format_clock(time.monotonic() - self._began_s)}, "
             f"left {UNKNOWN if left_s is None else format_clock(left_s)}",
         ]
 
-    def _best_so_far(self) -> str:
-        """Of the trials that reached the furthest step: only those are comparable."""
+    def _describe_best(self) -> str:
+        """The best of the trials that reached the furthest step: only those are comparable."""
         last_step = max((step for row in self._rows.values() for step in row.scores), default=0)
         scored = [row for row in self._rows.values() if math.isfinite(row.score(last_step))]
         if not scored:
             return UNKNOWN
         sign = 1 if self._metric.mode == "max" else -1
         best = max(scored, key=lambda row: sign * row.score(last_step))
-        return f"{_number(best.score(last_step))} at step {last_step} ({best.trial_id})"
-
-    def _best(self, row: "_Row") -> float:
-        finite = [value for value in row.scores.values() if math.isfinite(value)]
-        if not finite:
-            return math.nan
-        return max(finite) if self._metric.mode == "max" else min(finite)
+        return f"{_format_number(best.score(last_step))} at step {last_step} ({best.trial_id})"
 
     def _ordered_rows(self) -> list["_Row"]:
         ranks = {"running": 0, "waiting": 1, "completed": 2, "stopped": 2, "failed": 3}
@@ -171,18 +161,31 @@ class ProgressTable:
         table = Table(box=None, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("status", no_wrap=True)
-        for name in ("step", "rank", "alpha", "dropout", "learning rate", self._metric.name,
-                     "best"):  # fmt: skip
+        for name in (
+            "step",
+            "rank",
+            "alpha",
+            "dropout",
+            "learning rate",
+            self._metric.name,
+            "best",
+        ):
             table.add_column(Text(name), justify="right", no_wrap=True)
         table.add_column("reason", no_wrap=True, overflow="ellipsis")
         for row in rows:
             params = row.params
             cells = [
-                row.trial_id, row.status, f"{row.step}/{self._max_steps}", str(params.lora_rank),
-                f"{params.lora_alpha:g}", f"{params.lora_dropout:g}",
-                f"{params.learning_rate:.2e}", _number(row.value), _number(self._best(row)),
+                row.trial_id,
+                row.status,
+                f"{row.step}/{self._max_steps}",
+                str(params.lora_rank),
+                f"{params.lora_alpha:g}",
+                f"{params.lora_dropout:g}",
+                f"{params.learning_rate:.2e}",
+                _format_number(row.value),
+                _format_number(row.best(self._metric)),
                 row.reason,
-            ]  # fmt: skip
+            ]
             table.add_row(*map(Text, cells), style=_STYLES.get(row.status, ""))
         return table
 
@@ -214,6 +217,13 @@ class _Row:
         """The score at a step, NaN if it has none."""
         return self.scores.get(step, math.nan)
 
+    def best(self, metric: Metric) -> float:
+        """The best score at any step, NaN if there is none."""
+        finite = [value for value in self.scores.values() if math.isfinite(value)]
+        if not finite:
+            return math.nan
+        return max(finite) if metric.mode == "max" else min(finite)
+
     def add(self, report: TrialReport, metric: Metric) -> None:
         """Take in a report."""
         self.scores[report.step] = report.metrics.get(metric.name, math.nan)
@@ -221,23 +231,23 @@ class _Row:
 
 def _from_history(history: TrialRecord, metric: Metric) -> _Row:
     row = _Row(history.trial_id, history.params, history.status or "waiting")
-    row.reason = _one_line(history.reason)
+    row.reason = _join_lines(history.reason)
     for report in history.reports:
         row.add(report, metric)
     return row
 
 
-def _spell(params: Hyperparameters) -> str:
+def _format_params(params: Hyperparameters) -> str:
     return (
         f"lora_rank {params.lora_rank}, lora_alpha {params.lora_alpha:g}, "
         f"lora_dropout {params.lora_dropout:g}, learning_rate {params.learning_rate:.2e}"
     )
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else UNKNOWN
 
 
-def _one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     """Text without line breaks and terminal escapes: it may come from any exception."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

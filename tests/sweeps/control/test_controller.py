@@ -130,9 +130,6 @@ class Recorder:
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         self.told.append(("finals", *(run.trial_id for run in runs)))
 
-    def sweep_ended(self) -> None:
-        raise AssertionError("the controller does not end the sweep")
-
     def _tell(self, kind: str, trial_id: str, *facts: object) -> None:
         self.told.append((kind, trial_id, *facts))
         everyone = replay_all(events_of(self.folder))

@@ -26,7 +26,7 @@ RUN = make_final_run("f0003s2", 2, 0.0, accuracy=62.0)
 OUTCOME = Outcome(
     winner=Winner(run=RUN, tested={"f0003s2": Path("/x")}),
     scores={"test": {"accuracy": 60.5, "macro_f1": 58.0}, "test_base": {"accuracy": 38.0}},
-)  # fmt: skip
+)
 VERDICT = Verdict(
     metric=METRIC,
     finalists=(
