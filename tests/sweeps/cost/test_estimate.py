@@ -1,7 +1,9 @@
 """The estimate: what it is made of, the band around it, and what was measured beside it."""
 
 import dataclasses
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +38,41 @@ THROUGHPUTS = st.builds(
     batch_fixed_s=st.floats(0.0, 1.0),
     row_s=st.floats(0.0, 0.1),
 )
+
+
+MEASURED = Path(__file__).parents[2] / "benchmarks/h200-qwen3-18m-sweeps.json"
+
+
+def measured_sweeps() -> list[dict[str, Any]]:
+    """Whole sweeps of one H200 whose throughput was written down."""
+    sweeps = json.loads(MEASURED.read_text(encoding="utf-8"))["sweeps"]
+    return [sweep for sweep in sweeps if "throughput" in sweep]
+
+
+def test_whole_sweeps_were_measured() -> None:
+    assert len(measured_sweeps()) >= 4
+
+
+@pytest.mark.parametrize("sweep", measured_sweeps(), ids=lambda sweep: sweep["command"][60:])
+def test_sweeps_of_one_h200_took_what_is_predicted_of_them(sweep: dict[str, Any]) -> None:
+    rungs = tuple(map(int, sweep["reached"]))
+    num_trials = sweep["reached"][str(rungs[0])]
+    has_finals = "--no-finals" not in sweep["command"]
+    model = make_model(
+        num_trials=num_trials,
+        rungs=rungs,
+        eval_rows=(200, 200, 200, 818),
+        concurrency=-(-num_trials // 3),
+        final_concurrency=13,
+        num_final_runs=13 if has_finals else 0,
+        num_tested=4 if has_finals else 1,
+        test_rows=819,
+    )
+    throughput = Throughput(**sweep["throughput"])
+    estimate = model.estimate(throughput, elapsed_s=sweep["elapsed_s"], head_start_s=60.0)
+    assert sweep["wall_s"] == pytest.approx(estimate.wall_s, rel=0.35)
+    if rungs[0] > 1:  # after one step scores are equal, and all go on
+        assert sweep["search_steps"] == pytest.approx(num_trials * model.steps_from(0), rel=0.35)
 
 
 @settings(max_examples=50, deadline=None)
