@@ -26,10 +26,22 @@ from trainables.files import read_json_lines
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_FINALS = (
-    "--tiny", "--max-steps", "9", "--eval-rows", "8", "--eval-batch-size", "8",
-    "--max-new-tokens", "12", "--compute-dtype", "float32",
-    "--batch-size", "4", "--micro-batch-size", "4",
-)  # fmt: skip
+    "--tiny",
+    "--max-steps",
+    "9",
+    "--eval-rows",
+    "8",
+    "--eval-batch-size",
+    "8",
+    "--max-new-tokens",
+    "12",
+    "--compute-dtype",
+    "float32",
+    "--batch-size",
+    "4",
+    "--micro-batch-size",
+    "4",
+)
 FLAGS = (*WITH_FINALS, "--no-finals", "--no-estimate")
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 LIMIT_S = 500.0

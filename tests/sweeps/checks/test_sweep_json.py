@@ -112,8 +112,10 @@ def test_run_folder_is_never_seen_without_its_record_and_rows(
     (tmp_path / "runs").mkdir()
     watcher = subprocess.Popen(
         [sys.executable, "-c", WATCHER, str(tmp_path / "runs")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
     few = replace(preflight.splits, train=preflight.splits.train[:9])
     for number in range(30):
@@ -150,9 +152,12 @@ def holder(
     """Another process that works on the run."""
     begin(config, preflight)
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER], cwd=tmp_path, env=world(tmp_path),
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", HOLDER],
+        cwd=tmp_path,
+        env=world(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -245,18 +250,51 @@ def test_saved_config_comes_back_where_the_run_lies_now(
 
 
 OTHER_VALUES: dict[str, Any] = {
-    "task": "other", "model": "other/model", "data": "/other", "recipe": "other", "tiny": False,
-    "schedule": "cosine", "compute_dtype": "float32", "max_new_tokens": 9, "eval_batch_size": 9,
-    "batch_size": 16, "micro_batch_size": 4, "max_length_tokens": 99, "warmup_frac": 0.5,
-    "weight_decay": 0.5, "max_grad_norm": 0.5, "eval_rows": 9, "seed": 9, "max_steps": 99,
-    "num_rungs": 1, "reduction_factor": 9, "start_points": (),
-    "num_trials": 99, "slots_per_gpu": 9, "gpus": 9, "max_failures": 9, "runs_dir": "other",
-    "name": "other", "wandb": "disabled", "wandb_project": "other", "wandb_entity": "other",
-    "study_storage": "sqlite:///other.db", "engine": "solo", "low_rung_eval_rows": 9,
-    "time_budget": "9h", "gpu_hours": 9.0, "estimate": False,
-    "thinking": True, "bertscore": "on", "bertscore_encoder": "other/encoder", "bertscore_layer": 1,
-    "finals": False, "num_finalists": 9, "num_final_seeds": 9, "sampler": "random",
-}  # fmt: skip
+    "task": "other",
+    "model": "other/model",
+    "data": "/other",
+    "recipe": "other",
+    "tiny": False,
+    "schedule": "cosine",
+    "compute_dtype": "float32",
+    "max_new_tokens": 9,
+    "eval_batch_size": 9,
+    "batch_size": 16,
+    "micro_batch_size": 4,
+    "max_length_tokens": 99,
+    "warmup_frac": 0.5,
+    "weight_decay": 0.5,
+    "max_grad_norm": 0.5,
+    "eval_rows": 9,
+    "seed": 9,
+    "max_steps": 99,
+    "num_rungs": 1,
+    "reduction_factor": 9,
+    "start_points": (),
+    "num_trials": 99,
+    "slots_per_gpu": 9,
+    "gpus": 9,
+    "max_failures": 9,
+    "runs_dir": "other",
+    "name": "other",
+    "wandb": "disabled",
+    "wandb_project": "other",
+    "wandb_entity": "other",
+    "study_storage": "sqlite:///other.db",
+    "engine": "solo",
+    "low_rung_eval_rows": 9,
+    "time_budget": "9h",
+    "gpu_hours": 9.0,
+    "estimate": False,
+    "thinking": True,
+    "bertscore": "on",
+    "bertscore_encoder": "other/encoder",
+    "bertscore_layer": 1,
+    "finals": False,
+    "num_finalists": 9,
+    "num_final_seeds": 9,
+    "sampler": "random",
+}
 
 
 @pytest.mark.parametrize("name", [*OTHER_VALUES, "space", "task_options"])

@@ -74,13 +74,26 @@ class WandbServer:
         if operation == "RunResumeStatus" and variables["name"] in self.known_steps:
             step = self.known_steps[variables["name"]]
             bucket = {
-                "id": "b", "name": variables["name"], "summaryMetrics": "{}", "config": "{}",
-                "logLineCount": 0, "historyLineCount": 1, "eventsLineCount": 0, "tags": [],
+                "id": "b",
+                "name": variables["name"],
+                "summaryMetrics": "{}",
+                "config": "{}",
+                "logLineCount": 0,
+                "historyLineCount": 1,
+                "eventsLineCount": 0,
+                "tags": [],
                 "historyTail": json.dumps([json.dumps({"_step": step, "_runtime": 1})]),
-                "eventsTail": "[]", "wandbConfig": json.dumps({"t": 1}),
-            }  # fmt: skip
-            return {"model": {"id": "p", "name": "proj", "entity": {"id": "e", "name": "me"},
-                              "bucket": bucket}}  # fmt: skip
+                "eventsTail": "[]",
+                "wandbConfig": json.dumps({"t": 1}),
+            }
+            return {
+                "model": {
+                    "id": "p",
+                    "name": "proj",
+                    "entity": {"id": "e", "name": "me"},
+                    "bucket": bucket,
+                }
+            }
         if operation == "CreateRunFiles":
             files = [{"name": f, "uploadUrl": f"{self.url}/up/{f}"} for f in variables["files"]]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
