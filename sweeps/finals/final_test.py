@@ -123,7 +123,7 @@ def add_bertscore(
 ) -> Outcome:
     """The outcome with BERTScore among the scores, if that was asked for and can be had."""
     run_id = outcome.winner.run.trial_id
-    scores = bertscore.added(
+    scores = bertscore.add_bertscore(
         config,
         paths,
         log,

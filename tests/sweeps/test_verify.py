@@ -50,7 +50,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def test_packed_trial_without_dropout_equals_its_solo_training(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, lines, content = certify(run, "t0000", capsys)
+    code, lines, content = run_verify(run, "t0000", capsys)
     assert code == 0, lines
     assert lines[-2].startswith("equal: all 6 numbers within their limits, losses within ")
     assert content["is_equal"] is True and content["seeds"] == []
@@ -63,7 +63,7 @@ def test_packed_trial_without_dropout_equals_its_solo_training(
 def test_trial_with_dropout_equals_a_pack_of_one_and_is_trained_no_further_than_it_came(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, lines, content = certify(run, "t0001", capsys, "--num-seeds", "2")
+    code, lines, content = run_verify(run, "t0001", capsys, "--num-seeds", "2")
     assert code == 0, lines
     assert lines[-2].startswith("equal: all 3 numbers within their limits")
     assert content["again"]["engine"] == "packed" and largest_gap(content) < 1e-5
@@ -79,10 +79,10 @@ def test_solo_trial_is_compared_with_a_pack_of_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run("solo", tmp_path / "run")
-    code, lines, content = certify(run, "t0000", capsys)
+    code, lines, content = run_verify(run, "t0000", capsys)
     assert code == 0, lines
     assert content["again"]["engine"] == "packed" and largest_gap(content) < 1e-5
-    code, lines, content = certify(run, "t0001", capsys, "--num-seeds", "2")
+    code, lines, content = run_verify(run, "t0001", capsys, "--num-seeds", "2")
     assert code == 0, lines
     assert lines[-2].startswith("no verdict: TRL and a pack draw other dropout masks")
 
@@ -94,7 +94,7 @@ def test_false_record_and_foreign_adapter_are_found(
     own = run / "checkpoints" / "t0000" / "checkpoint-4"
     foreign = run / "checkpoints" / "t0001" / "checkpoint-2"
     shutil.copyfile(foreign / WEIGHTS_NAME, own / WEIGHTS_NAME)
-    code, lines, content = certify(run, "t0000", capsys)
+    code, lines, content = run_verify(run, "t0000", capsys)
     assert code == 1
     assert lines[-2] == (
         "NOT equal: 2 of 6 numbers differ by more than their limit, first train_loss at step 2 by "
@@ -150,7 +150,7 @@ def test_other_versions_are_noted(run: Path) -> None:
 
 def test_weights_can_be_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "checkpoints")
-    code, lines, content = certify(run, "t0000", capsys, "--no-weights")
+    code, lines, content = run_verify(run, "t0000", capsys, "--no-weights")
     assert code == 0
     assert "weights: not compared" in lines
     assert content["again"]["adapter"] is None
@@ -208,15 +208,15 @@ def test_trials_of_a_whole_sweep_are_what_they_give_alone(
     with_dropout = [record for record in records if record.params.lora_dropout]
     with_another_seed = max(with_dropout, key=lambda record: record.seed or 0)
     for record in (plain, with_another_seed):
-        code, lines, content = certify(folder, record.trial_id, capsys, "--num-seeds", "2")
+        code, lines, content = run_verify(folder, record.trial_id, capsys, "--num-seeds", "2")
         assert code == 0, "\n".join(lines)
         assert content["again"]["reports"][-1]["step"] == record.reports[-1].step
 
 
-def certify(
+def run_verify(
     run: Path, trial_id: str, capsys: pytest.CaptureFixture[str], *flags: str
 ) -> tuple[int, list[str], dict[str, Any]]:
-    """The exit code, printed lines and JSON of a certificate."""
+    """The exit code, printed lines and JSON of the command."""
     code, path = call(str(run), trial_id, *flags), run / f"verify-{trial_id}.json"
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"numbers: {path}"

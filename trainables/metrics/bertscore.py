@@ -24,7 +24,6 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
 from trainables.errors import SweepAborted
-from trainables.metrics.text_metric import TextMetric
 
 NAMES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 Tokens = tuple[list[int], list[int]]
@@ -39,8 +38,6 @@ class BertScoreSettings:
     """Hub id or folder of a model with safetensors weights."""
     layer: int
     """Block whose output is compared, from 1 on; the last but a few usually agree best."""
-    revision: str | None = None
-    """Commit, tag or branch of the Hub; None takes the default branch."""
     batch_size: int = 64
     """Pairs that are encoded at once."""
     max_length_tokens: int = 512
@@ -48,33 +45,20 @@ class BertScoreSettings:
     device: str = "cpu"
     """Torch device, e.g. "cuda"."""
 
-    def __post_init__(self) -> None:
-        for name in ("layer", "batch_size", "max_length_tokens"):
-            value = getattr(self, name)
-            if value < 1:
-                raise SweepAborted(f"BERTScore's {name} is {value}", f"give a {name} of at least 1")
 
-
-class BertScore(TextMetric):
-    """bertscore_precision, bertscore_recall and bertscore_f1: means over the rows, -100 to 100.
+class BertScore:
+    """Precision, recall and F1 of answers, -100 to 100.
 
     Raises:
         SweepAborted: the encoder cannot be loaded or has fewer layers.
     """
 
-    ABOUT = "Greedy matching of contextual embeddings."
-    SOURCE = "Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT."
-
     def __init__(self, settings: BertScoreSettings) -> None:
         self.settings = settings
         self._model, self._tokenizer = _load(settings)
-        super().__init__()
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return self.means(predictions, references)
 
     def means(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """The means of the rows' scores; compute, without evaluate's copy of the texts to disk."""
+        """The means of the rows' scores."""
         rows = self.rows(predictions, references)
         return {name: sum(row[name] for row in rows) / len(rows) for name in NAMES}
 
@@ -85,12 +69,12 @@ class BertScore(TextMetric):
             for prediction, reference in zip(predictions, references, strict=True)
         ]
         scores = [dict.fromkeys(NAMES, 0.0) for _ in pairs]
-        for places in _batches(pairs, self.settings.batch_size):
+        for batch in _batches(pairs, self.settings.batch_size):
             candidate, reference = (
-                self._embed([pairs[place][side] for place in places]) for side in (0, 1)
+                self._embed([pairs[index][side] for index in batch]) for side in (0, 1)
             )
-            for place, row in zip(places, match(*candidate, *reference).tolist(), strict=True):
-                scores[place] = {name: 100 * v for name, v in zip(NAMES, row, strict=True)}
+            for index, row in zip(batch, match(*candidate, *reference).tolist(), strict=True):
+                scores[index] = {name: 100 * v for name, v in zip(NAMES, row, strict=True)}
         return scores
 
     def fingerprint(self) -> str:
@@ -119,7 +103,7 @@ class BertScore(TextMetric):
 
     @torch.no_grad()
     def _embed(self, texts: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Unit embeddings (rows, tokens, hidden), whether each place is a token, and its weight."""
+        """Unit embeddings (rows, tokens, hidden), whether a position is a token, and its weight."""
         pad_id = self._tokenizer.pad_token_id or 0
         ids = pad_sequence([torch.tensor(ids) for ids, _ in texts], True, pad_id)
         weights = pad_sequence([torch.tensor(w).float() for _, w in texts], True)
@@ -157,19 +141,18 @@ def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def _batches(pairs: Sequence[tuple[Tokens, Tokens]], batch_size: int) -> Iterator[list[int]]:
-    """Places of the pairs with weight on both sides, those of similar length together."""
-    scored = [place for place, pair in enumerate(pairs) if all(any(side[1]) for side in pair)]
-    scored.sort(key=lambda place: max(len(side[0]) for side in pairs[place]), reverse=True)
+    """Indices of the pairs with weight on both sides, those of similar length together."""
+    scored = [index for index, pair in enumerate(pairs) if all(any(side[1]) for side in pair)]
+    scored.sort(key=lambda index: max(len(side[0]) for side in pairs[index]), reverse=True)
     for begin in range(0, len(scored), batch_size):
         yield scored[begin : begin + batch_size]
 
 
 def _load(settings: BertScoreSettings) -> tuple[Any, Any]:
-    source = {"revision": settings.revision, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.encoder, **source)
+        tokenizer = AutoTokenizer.from_pretrained(settings.encoder, trust_remote_code=False)
         model = AutoModel.from_pretrained(
-            settings.encoder, dtype=torch.float32, use_safetensors=True, **source
+            settings.encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise SweepAborted(

@@ -1,44 +1,72 @@
-"""ROUGE and the scores of labels as evaluate.Metric, for whoever has a pipeline of these.
+"""The metrics as evaluate.Metric, for whoever has a pipeline of these.
 
 A sweep calls the functions behind them: `evaluate` brings `datasets` with it, whose import takes a
 pack 1.7 s beside an H200.
 """
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+
+import datasets
+import evaluate
 
 from trainables.config import Language
+from trainables.metrics.bertscore import BertScore, BertScoreSettings
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
-from trainables.metrics.text_metric import TextMetric
+
+Compute = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
+"""From predictions and references to scores."""
 
 
-class Rouge(TextMetric):
+class TextMetric(evaluate.Metric):  # type: ignore[misc]
+    """An evaluate.Metric over the texts of predictions and references, kept in memory."""
+
+    def __init__(self, description: str, citation: str, compute: Compute) -> None:
+        self._description, self._citation, self._compute_scores = description, citation, compute
+        # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
+        super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self._description,
+            citation=self._citation,
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        return self._compute_scores(predictions, references)
+
+
+def make_rouge(language: Language = "english") -> TextMetric:
     """ROUGE-1, 2, L and Lsum: mean F1 over the rows, 0 to 100."""
 
-    ABOUT = "Overlap of words, word pairs and longest common subsequences."
-    SOURCE = "Lin, 2004: ROUGE, a package for automatic evaluation of summaries."
-
-    def __init__(self, language: Language = "english") -> None:
-        self.language = language
-        super().__init__()
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        rows = rouge_rows(predictions, references, self.language)
+    def compute(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        rows = rouge_rows(predictions, references, language)
         return {name: sum(row[name] for row in rows) / len(rows) for name in ROUGE_TYPES}
 
-
-class Classification(TextMetric):
-    """classification_scores as an evaluate.Metric."""
-
-    ABOUT = "Accuracy, macro F1, Matthews correlation, and each class's scores."
-    SOURCE = (
-        "Gorodkin, 2004: Comparing two K-category assignments by a K-category "
-        "correlation coefficient."
+    return TextMetric(
+        "Overlap of words, word pairs and longest common subsequences.",
+        "Lin, 2004: ROUGE, a package for automatic evaluation of summaries.",
+        compute,
     )
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = tuple(labels)
-        super().__init__()
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return classification_scores(predictions, references, self.labels)
+def make_classification(labels: Sequence[str]) -> TextMetric:
+    """Accuracy, macro F1, Matthews correlation, and each class's scores."""
+    return TextMetric(
+        "Accuracy, macro F1, Matthews correlation, and each class's scores.",
+        "Gorodkin, 2004: Comparing two K-category assignments by a K-category correlation "
+        "coefficient.",
+        lambda predictions, references: classification_scores(predictions, references, labels),
+    )
+
+
+def make_bertscore(settings: BertScoreSettings) -> TextMetric:
+    """Mean precision, recall and F1 of BERTScore, -100 to 100."""
+    return TextMetric(
+        "Greedy matching of contextual embeddings.",
+        "Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT.",
+        BertScore(settings).means,
+    )

@@ -19,7 +19,7 @@ _RULES = {
     "summarize": ("rouge.py", "lcs.py", "sentences.py", "words.py"),
     "classify": ("classification.py",),
 }
-"""Files of this folder whose code is the metric."""
+"""Files of this folder whose code is the metric, by kind of target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +31,18 @@ class Fingerprint:
     settings: dict[str, object]
     """E.g. the language or the labels, in their order."""
     rules: str
-    """Digest of the metric's own code, comments and docstrings apart."""
+    """Digest of the metric's own code without comments and docstrings."""
     versions: dict[str, str]
     """Libraries and tables whose changes may move a score a little."""
 
     @property
     def digest(self) -> str:
-        """The whole in twelve characters."""
+        """All of it as twelve hexadecimal characters."""
         return _digest(json.dumps(asdict(self), sort_keys=True))
 
 
 def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
-    """Of the score that ranks a sweep's trials."""
+    """The fingerprint of the score that ranks a sweep's trials."""
     folder = Path(__file__).parent
     is_text = scoring.kind == "summarize"
     return Fingerprint(
@@ -62,14 +62,13 @@ def digest_of_code(paths: Sequence[Path]) -> str:
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
+                # A statement that is a constant alone is a docstring.
+                node.body = [
+                    part
+                    for part in node.body
+                    if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+                ] or [ast.Pass()]
     return _digest("\0".join(ast.unparse(tree) for tree in trees))
-
-
-def _is_text(node: ast.stmt) -> bool:
-    """Whether a statement is a string alone, such as a docstring."""
-    is_value = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return is_value and isinstance(node.value.value, str)  # type: ignore[attr-defined]
 
 
 def _digest(text: str) -> str:

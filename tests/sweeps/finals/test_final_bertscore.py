@@ -67,7 +67,7 @@ def paths(tmp_path: Path, config: SweepConfig) -> RunPaths:
 
 
 def added(config: SweepConfig, paths: RunPaths, adapter: Path, **more: Any) -> dict[str, Any]:
-    return bertscore.added(
+    return bertscore.add_bertscore(
         config, paths, EventLog(paths.events), "t0001", adapter, SCORES, kind="summarize", **more
     )
 
@@ -101,7 +101,7 @@ def test_off_and_labels_add_nothing(config: SweepConfig, paths: RunPaths, adapte
     log = EventLog(paths.events)
     for mode, kind in (("off", "summarize"), ("auto", "classify")):
         asked = replace(config, bertscore=mode)
-        found = bertscore.added(asked, paths, log, "t0001", adapter, SCORES, kind=kind)
+        found = bertscore.add_bertscore(asked, paths, log, "t0001", adapter, SCORES, kind=kind)
         assert found is SCORES
 
 

@@ -17,7 +17,7 @@ from trainables.metrics.classification import (
     confusion,
     label_names,
 )
-from trainables.metrics.evaluate_metrics import Classification
+from trainables.metrics.evaluate_metrics import make_classification
 
 LABELS = ("negative", "neutral", "positive", "mixed")
 ROWS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1)
@@ -66,7 +66,7 @@ def test_single_class_has_no_correlation() -> None:
 
 
 def test_metric_gives_the_scores() -> None:
-    metric = Classification(["a", "b"])
+    metric = make_classification(["a", "b"])
     scores = metric.compute(predictions=["a", "b", "b"], references=["a", "a", "b"])
     assert scores == classification_scores(["a", "b", "b"], ["a", "a", "b"], ["a", "b"])
 

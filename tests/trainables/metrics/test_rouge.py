@@ -2,16 +2,13 @@
 # ruff: noqa: RUF001 - Turkish has a dotless i
 
 import string
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from trainables.metrics import rouge_check
-from trainables.metrics.evaluate_metrics import Rouge
+from trainables.metrics.evaluate_metrics import make_rouge
 from trainables.metrics.rouge import ROUGE_TYPES, References, rouge_rows
 from trainables.metrics.sentences import sentences_of
 
@@ -35,14 +32,21 @@ def test_scores_equal_rouge_score_on_ascii(pairs: list[tuple[str, str]]) -> None
             assert ours[name] == pytest.approx(100 * theirs[name].fmeasure, abs=1e-9)
 
 
+def test_accents_are_kept_where_rouge_score_drops_them() -> None:
+    row = rouge_rows(["um café"], ["um caf"], "english")[0]
+    theirs = RougeScorer(ROUGE_TYPES, use_stemmer=True).score("um caf", "um café")
+    assert theirs["rouge1"].fmeasure == pytest.approx(1.0)
+    assert row["rouge1"] == pytest.approx(50)
+
+
 def test_metric_is_the_mean_of_the_rows() -> None:
     predictions, references = ["Ann sings.", "a b"], ["Ann sings.", "c d"]
-    scores = Rouge().compute(predictions=predictions, references=references)
+    scores = make_rouge().compute(predictions=predictions, references=references)
     assert scores == dict.fromkeys(ROUGE_TYPES, pytest.approx(50))
 
 
 def test_lsum_sees_sentences() -> None:
-    scores = Rouge().compute(
+    scores = make_rouge().compute(
         predictions=["Bob bakes a cake. Ann buys tickets."],
         references=["Ann buys tickets. Bob bakes a cake."],
     )
@@ -76,39 +80,6 @@ def test_prepared_references_score_every_set_of_answers_alike(texts: list[str], 
 def test_unlike_numbers_of_answers_and_references_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         rouge_rows(["a"], ["a", "b"], "english")
-
-
-def test_check_command_finds_no_difference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text('dialogue,summary\n"Ann: Hi Bob, tickets?",Ann asks Bob. He agrees.\n')
-    assert _check(monkeypatch, str(file), "--num-adapters", "2") == 0
-    shown = capsys.readouterr().out
-    assert "2 x 1 pairs in" in shown and "of 1 ASCII pairs 0 differ" in shown
-
-
-def test_check_command_names_the_missing_column(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text("text,summary\na,b\n")
-    assert _check(monkeypatch, str(file)) == 2
-    shown = capsys.readouterr().err
-    assert "column 'dialogue'" in shown and "fix: " in shown
-
-
-def test_check_counts_pairs_that_rouge_score_scores_otherwise() -> None:
-    text, num_wrong = rouge_check.compare(["um café", "Ann sings"], ["um caf", "Ann sang"])
-    assert num_wrong == 0
-    assert "of 1 ASCII pairs 0 differ" in text and "of 1 pairs with other characters 1 do" in text
-
-
-def _check(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    monkeypatch.setattr(sys, "argv", ["rouge_check", *words])
-    with pytest.raises(SystemExit) as ended:
-        rouge_check.main()
-    return ended.value.code
 
 
 def _lines(text: str) -> str:
