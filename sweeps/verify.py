@@ -52,8 +52,8 @@ EXIT_NOT_EQUAL = 1
 TABLE_WIDTH = 110
 LOSS_LIMITS: dict[ComputeDtype, float] = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest relative difference of two trainings with the same masks. What they round differently
-stays far below it: 1e-5 over 50 steps in float32 (tests/trainables/packing/test_pack.py), 2.2e-3 in
-bfloat16 on an H200."""
+stays far below it: 1e-5 over 50 steps in float32 (tests/trainables/packing/compute/test_pack.py),
+2.2e-3 in bfloat16 on an H200."""
 METRIC_LIMITS: dict[ComputeDtype, float] = {"float32": 1.0, "bfloat16": 3.0}
 """Largest difference of the metric (0 to 100), if it is more than one row can make: where two
 tokens are nearly as likely, rounding decides how an answer goes on."""
@@ -363,12 +363,12 @@ def _read_config(paths: RunPaths) -> SweepConfig:
         )
     try:
         config = from_json(sweep_json.read(paths)["config"])
+        return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
     except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
         raise SweepAborted(
             f"{paths.sweep_json} cannot be read: {' '.join(str(damaged).split())}",
             "verify with the version of this project that wrote it",
         ) from None
-    return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
 
 
 def _find_trial(paths: RunPaths, trial_id: str) -> TrialRecord:

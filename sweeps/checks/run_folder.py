@@ -71,10 +71,12 @@ def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
         write_rows(tmp / paths.rows.name, splits)
         sweep_json.write(tmp / paths.sweep_json.name, record)
         os.rename(tmp, paths.folder)
-    except OSError as refused:
+    except BaseException as error:
         shutil.rmtree(tmp, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise SweepAborted(
-            f"the run folder {paths.folder} cannot be made: {refused.strerror}",
+            f"the run folder {paths.folder} cannot be made: {error.strerror}",
             "choose another --runs-dir or --name",
         ) from None
 

@@ -72,7 +72,7 @@ def render(facts: CardFacts) -> str:
         "## Prompt\n\nThe user's turn, before the chat template (thinking off):\n\n"
         + _block(facts.prompt_template, "text"),
         "## Hyperparameters\n\n" + _fields_table(facts.params),
-        "## Training\n\n" + _fields_table(facts.settings, omit=("model", "data", "task")),
+        "## Training\n\n" + _fields_table(facts.settings, omit=("model", "rows_dir")),
         "## How it was chosen\n\n" + _selection(facts),
         "## Reproduce\n\n"
         + _block(facts.command, "sh")

@@ -164,12 +164,16 @@ def _scores_table(outcome: Outcome) -> Table:
     shown = {title: scores[split] for split, title in titles.items()}
     if len(outcome.own_runs) > 1:
         title = f"test, mean of its {len(outcome.own_runs)} seeds"
-        shown[title] = {name: fmean(one[name] for one in outcome.own_runs) for name in names}
+        shown[title] = {
+            name: fmean(run[name] for run in outcome.own_runs)
+            for name in names
+            if all(name in run for run in outcome.own_runs)  # BERTScore is the best adapter's alone
+        }
     if outcome.winner.baseline is not None:
         title = f"test, best start point ({outcome.winner.baseline})"
         shown[title] = outcome.runs[outcome.winner.baseline]
     for title, metrics in shown.items():
-        table.add_row(title, *(f"{metrics[name]:.2f}" for name in names))
+        table.add_row(title, *(f"{metrics[name]:.2f}" if name in metrics else "" for name in names))
     return table
 
 

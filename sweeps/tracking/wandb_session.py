@@ -40,7 +40,10 @@ def log_summary(run: Any, event: Mapping[str, Any]) -> None:
     """Replays a "summary" event into its W&B run."""
     if event["confusion"] is not None:
         run.log({"confusion": make_chart(**event["confusion"])})
-    run.summary.update(event["values"])
+    # The log, which is strict JSON, holds numbers that are not finite as strings.
+    values = event["values"]
+    odd = {name: float(v) for name, v in values.items() if v in ("nan", "inf", "-inf")}
+    run.summary.update({**values, **odd})
 
 
 def make_chart(labels: list[str], counts: list[list[int]]) -> Any:

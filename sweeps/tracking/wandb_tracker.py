@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -197,15 +198,18 @@ class WandbTracker:
         self._are_files_trusted = False
 
     def _follow(self) -> None:
-        while not self._ended.wait(POLL_INTERVAL_S):
-            self._catch_up()
+        with suppress(SweepAborted, OSError):  # the log's own: finish meets it again, and raises it
+            while not self._ended.wait(POLL_INTERVAL_S):
+                self._catch_up()
 
     def _catch_up(self) -> None:
         """Replays the log if it has grown; if wandb fails, steps down and replays again."""
         num_bytes = self._paths.events.stat().st_size
         while self.mode != "disabled" and self._log_bytes != num_bytes:
+            events = read_events(self._paths.events)
+            trials = replay_all(events)
             try:
-                self._replay()
+                self._replay(events, trials)
                 self._log_bytes = num_bytes
             except Exception as error:  # wandb raises many kinds, some of them private
                 self._step_down(error)
@@ -224,11 +228,10 @@ class WandbTracker:
         self._stop_wandb()
         self.mode = lower
 
-    def _replay(self) -> None:
+    def _replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         """Brings every run to what the log says of it."""
-        events = read_events(self._paths.events)
         num_events = Counter(filter(None, map(_run_name, events)))
-        for trial in replay_all(events):
+        for trial in trials:
             name = trial.trial_id
             if self._num_replayed.get(name, 0) != num_events[name]:
                 self._replay_trial(trial, num_events[name])

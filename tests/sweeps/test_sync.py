@@ -78,3 +78,11 @@ def test_online_without_a_login_is_refused(folder: Path) -> None:
     with pytest.raises(SweepAborted, match="needs a login"):
         main([str(folder), "--wandb", "online"])
     assert not (folder / "wandb").exists()
+
+
+def test_damaged_log_is_told_as_that_not_as_a_fault_of_wandb(folder: Path) -> None:
+    events = RunPaths(folder).events
+    first, *rest = events.read_bytes().splitlines(keepends=True)
+    events.write_bytes(b"".join([first, b"{broken\n", *rest]))
+    with pytest.raises(SweepAborted, match="line 2 of"):
+        main([str(folder)])

@@ -18,6 +18,11 @@ from trainables.errors import SweepAborted
 FACTS_NAME = "splits.json"
 """What is true of all rows: how they are scored, counted and prompted."""
 _COLUMNS = ("id", "prompt", "target")
+_DAMAGED_ROWS = "put the folder back as it was, or begin a new sweep with another --name"
+_NO_ROWS = (
+    "every node must see the run's folder under this path; an earlier version's run has no rows, "
+    "so begin a new sweep with another --name"
+)
 
 
 def write_rows(folder: Path, splits: Splits) -> None:
@@ -39,8 +44,9 @@ def write_rows(folder: Path, splits: Splits) -> None:
             "prompt_template": splits.prompt_template,
             "notes": list(splits.notes),
         }
-        text = json.dumps(facts, indent=2, ensure_ascii=False)
-        (tmp / FACTS_NAME).write_text(text + "\n", encoding="utf-8")
+        (tmp / FACTS_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        for path in (*tmp.iterdir(), tmp):  # sweep.json, which names the rows, is synced too
+            _sync(path)
         os.rename(tmp, folder)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -75,8 +81,17 @@ def read_rows(folder: Path) -> Splits:
     except (OSError, ValueError, KeyError, TypeError, ArrowException) as damaged:
         raise SweepAborted(
             f"the prepared rows in {folder} cannot be read: {' '.join(str(damaged).split())}",
-            "put the folder back as the sweep wrote it, or begin a new sweep with another --name",
+            _NO_ROWS if not folder.exists() else _DAMAGED_ROWS,
         ) from damaged
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of files, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def digest_rows(rows: Iterable[Row]) -> str:

@@ -35,7 +35,7 @@ def document(
     """
     texts = {name: cell_text(row.get(name)) or "" for name in columns}
     made = Document(
-        id=str(row.get("id", "")),
+        id=str(row.get("id", "")).encode(errors="ignore").decode(),
         source=texts[source],
         target=cell_text(row["summary"]) or "",
         columns=texts,

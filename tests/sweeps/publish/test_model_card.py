@@ -63,7 +63,7 @@ def test_local_paths_show_only_their_last_name(tmp_path: Path) -> None:
     assert "datasets" not in data
     assert {r["dataset"]["type"] for r in data["model-index"][0]["results"]} == {"my-rows.csv"}
     card = render(card_facts)
-    assert "private-place" not in card
+    assert "private-place" not in card and "rows_dir" not in card
     assert "Base: Qwen3-0.6B, a local folder" in card
     assert "Data: my rows.csv" in card
 

@@ -54,6 +54,17 @@ def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> Non
         assert value in line
 
 
+def test_score_that_only_the_best_adapter_has_leaves_the_other_seeds_cells_empty() -> None:
+    scores = {split: values | {"bertscore_f1": 88.25} for split, values in SCORES.items()}
+    runs = {"f0001s1": {"rougeLsum": 40.75, "rouge1": 47.0}, "t0001": SCORES["test"]}
+    winner = replace(OUTCOME.winner, run=make_final_run("f0001s1", 1, 41.5), baseline="t0001")
+    tests = Outcome(winner=winner, scores=scores, runs=runs)
+    lines = describe(make_config(), PATHS, HISTORIES, METRIC, tests).splitlines()
+    (best,) = [line for line in lines if "test, best trial" in line]
+    (start,) = [line for line in lines if "test, best start point" in line]
+    assert "88.25" in best and "88.25" not in start
+
+
 def test_summary_says_where_everything_lies() -> None:
     text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
     for part in (

@@ -76,3 +76,9 @@ def test_digest_is_of_every_letter_of_every_row(others: tuple[Row, ...]) -> None
 
 def test_digest_heeds_the_order() -> None:
     assert digest_rows(SPLITS.train) != digest_rows(SPLITS.train[::-1])
+
+
+def test_folder_that_is_not_there_names_what_may_be_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(SweepAborted) as aborted:
+        read_rows(tmp_path / "rows")
+    assert "every node must see the run's folder" in aborted.value.fix

@@ -34,7 +34,8 @@ class TrialRegistry:
         self._timeout_s = lease_timeout_s
         self._changed = threading.Condition()
         self._open: dict[int, PackedTrial] = {}
-        self._last_lease = 0
+        # A restarted pack must not know the leases that its predecessor gave: they are lost.
+        self._last_lease = time.time_ns()
         self._last_joined_s = time.monotonic()
         self._is_closed = False
 

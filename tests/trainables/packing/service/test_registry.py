@@ -228,3 +228,11 @@ def test_ended_and_silent_trials_leave_their_slots_before_the_loop_has_seen_it(
     assert registry.presence().trial_ids == ("other",) and registry.num_free("new") == 2
     registry.decide(2, {"other": False})
     assert registry.presence().trial_ids == () and registry.num_free("new") == 3
+
+
+def test_restarted_pack_does_not_know_its_predecessors_leases(trial: TrialConfig) -> None:
+    stale = TrialRegistry(2, math.inf).join(trial)
+    restarted = TrialRegistry(2, math.inf)
+    assert restarted.join(trial) > stale
+    assert restarted.next_event(stale, 0.0) == LeaseLost()
+    assert not restarted.renew(stale)
