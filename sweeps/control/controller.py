@@ -99,7 +99,7 @@ class TrialController:
         """
         for record in records:
             self._search.require(record.number)
-        running = set(self._search.running())
+        running = set(self._search.list_running())
         for record in records:
             trial = self._add_recorded(record)
             for step, value in trial.values.items():

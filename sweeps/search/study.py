@@ -97,7 +97,7 @@ class Search:
         return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
 
     @_abort_without_storage()
-    def running(self) -> list[int]:
+    def list_running(self) -> list[int]:
         """Numbers of the trials that have begun and not ended, ascending."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running]

@@ -154,7 +154,7 @@ def test_states_and_values_are_what_happened(storage: str, name: str) -> None:
         "loss is nan at step 4",
         "out of memory",
     ]
-    assert search.running() == []
+    assert search.list_running() == []
 
 
 def test_start_points_come_first_in_order_and_once(storage: str, name: str) -> None:
@@ -191,7 +191,7 @@ def test_half_drawn_trials_of_a_killed_process_are_completed(
     del study, trial
 
     search = go_on(storage, name, starts=starts)
-    assert search.running() == [0, 1, 2, 3, 4, 5]
+    assert search.list_running() == [0, 1, 2, 3, 4, 5]
     for number, drawn in enumerate(half):
         params = search.adopt(number)
         whole = trials_of(storage, name)[number].params
@@ -200,7 +200,7 @@ def test_half_drawn_trials_of_a_killed_process_are_completed(
         assert not is_start_point or whole == starts[number]
         search.report(number, 1, 5.0)
         search.finish(number, "completed", 5.0, "")
-    assert search.running() == []
+    assert search.list_running() == []
     ended = [(t.state, t.value) for t in trials_of(storage, name)]
     assert ended == [(TrialState.COMPLETE, 5.0)] * 6
 
@@ -242,7 +242,7 @@ def test_catching_up_twice_changes_nothing(storage: str, name: str) -> None:
     seen = []
     for _ in range(2):
         search = go_on(storage, name)
-        for number in search.running():
+        for number in search.list_running():
             search.adopt(number)
         for number, values, status, reason in stories:
             search.catch_up(number, values, status, reason)
