@@ -11,7 +11,7 @@ import tyro
 from pydantic import TypeAdapter
 
 from search_spaces.lora import LoraSpace, Point
-from sweeps.cost.durations import parse_duration
+from sweeps.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables.config import TaskOptions, TrainingOptions, TrainingSettings, require
 from trainables.models.hub_files import is_dataset_id
@@ -91,8 +91,8 @@ class SweepConfig(TrainingOptions):
     """The same in GPU-hours: hours times GPUs that the sweep holds. A machine without a GPU counts
     as one."""
     estimate: bool = True
-    """Measure a pack's pace for a few seconds before the first trial, and predict what the sweep
-    will take. No trial is changed by it."""
+    """Measure a pack's throughput for a few seconds before the first trial, and predict what the
+    sweep will take. No trial is changed by it."""
     max_failures: int = 2
     """Times that a trial is started again, from its last report, after its process died."""
 

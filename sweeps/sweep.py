@@ -21,9 +21,9 @@ from sweeps.control.startup_gate import StartupGate
 from sweeps.cost import gpu_time
 from sweeps.cost.allocation import allocate_slots
 from sweeps.cost.budget import Budget, predict
-from sweeps.cost.durations import format_duration
 from sweeps.cost.estimate import Estimate, actual_fields, probe_params
 from sweeps.cost.hardware import Hardware
+from sweeps.durations import format_duration
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.publish import summary

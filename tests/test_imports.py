@@ -108,6 +108,15 @@ def test_no_file_imports_itself_over_others_even_late() -> None:
     )
 
 
+def test_config_imports_from_no_folder_that_imports_it() -> None:
+    imports = imports_between_files()
+    folders = {module.rpartition(".")[0] for module in imports["sweeps.config"]} - {"sweeps"}
+    assert "sweeps.records" in folders
+    for module, others in imports.items():
+        if module.rpartition(".")[0] in folders:
+            assert "sweeps.config" not in others, module
+
+
 def test_packs_import_nothing_of_the_solo_engine() -> None:
     imports = imports_between_files()
     packing = {module: imports[module] for module in imports if ".packing." in module}

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from sweeps.config import SweepConfig
-from sweeps.cost.durations import format_duration
 from sweeps.cost.estimate import STEPS_PER_CAPTURE, CostModel, Estimate
 from sweeps.cost.eta import Eta
+from sweeps.durations import format_duration
 from sweeps.finals.finalists import num_runs
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.durations import format_duration
+from sweeps.durations import format_duration
 from sweeps.finals import finalists
 from trainables.config import Hyperparameters
 from trainables.packing.service.ledger import Ledger

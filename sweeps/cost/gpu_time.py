@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.durations import format_duration
 from sweeps.cost.estimate import CostModel
+from sweeps.durations import format_duration
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import BUDGET_REASON
 from trainables.packing.service.ledger import Ledger, Share

@@ -18,14 +18,14 @@ _ENGINES: dict[Engine, str] = {
 }
 
 
-def describe(config: SweepConfig, found: Preflight) -> str:
+def describe(config: SweepConfig, preflight: Preflight) -> str:
     """The plan, a paragraph a subject."""
-    rows = {name: len(getattr(found.splits, name)) for name in ("train", "validation", "test")}
+    rows = {name: len(getattr(preflight.splits, name)) for name in ("train", "validation", "test")}
     epochs = config.max_steps * config.batch_size / rows["train"]
-    model = found.model
+    model = preflight.model
     sections = {
         "sweep": f"{config.name}: {config.num_trials} trials of {config.recipe}, "
-        f"ranked by {found.task.metric.name} ({found.task.metric.mode}) on validation, "
+        f"ranked by {preflight.task.metric.name} ({preflight.task.metric.mode}) on validation, "
         f"seed {config.seed}",
         "space": str(config.space),
         "start points": "\n".join(_format_point(p) for p in start_points(config)) or "none",
@@ -37,31 +37,31 @@ def describe(config: SweepConfig, found: Preflight) -> str:
             f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions)
         ),
         "rows": "\n".join(
-            [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(found)]
+            [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(preflight)]
         ),
         "scored": _describe_scored_rows(config, rows["validation"])
         + "; all test rows once, at the end"
-        + _describe_bertscore(config, found),
+        + _describe_bertscore(config, preflight),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
         "engine": _ENGINES[config.engine],
-        **_describe_allocation(config, found),
+        **_describe_allocation(config, preflight),
         "budget": _describe_budget(config),
         "estimate": "time and GPU-hours: before the first trial, from a few steps"
         if config.estimate and config.engine == "packed"
         else "the time left: while it runs, from the trials' reports",
-        "W&B": found.wandb_mode,
+        "W&B": preflight.wandb_mode,
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
     return "\n".join(_format_section(title, text) for title, text in sections.items())
 
 
-def about_rows(found: Preflight) -> list[str]:
+def about_rows(preflight: Preflight) -> list[str]:
     """How the rows were read and which were left out, a line each; [] if that is plain."""
     kept = ("train", "validation", "test")
-    counts = {k: n for k, n in found.splits.counts.items() if k not in kept and n}
+    counts = {k: n for k, n in preflight.splits.counts.items() if k not in kept and n}
     left_out = [f"left out: {', '.join(f'{k} {n:,}' for k, n in counts.items())}"] if counts else []
-    return [*found.splits.notes, *left_out]
+    return [*preflight.splits.notes, *left_out]
 
 
 def start_points(config: SweepConfig) -> list[Point]:
@@ -69,23 +69,23 @@ def start_points(config: SweepConfig) -> list[Point]:
     return [point for point in config.start_points if config.space.contains(point)]
 
 
-def _describe_allocation(config: SweepConfig, found: Preflight) -> dict[str, str]:
+def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str, str]:
     """What runs at once and the memory that it takes, if the GPUs are this machine's."""
     hardware = Hardware.of_this_machine()
     if hardware.num_gpus == 0 and not config.tiny:
         return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
-    allocation = allocate_slots(config, found.model, hardware)
+    allocation = allocate_slots(config, preflight.model, hardware)
     return {
-        "memory": _describe_memory(config, found, allocation),
+        "memory": _describe_memory(config, preflight, allocation),
         "at once": _describe_concurrency(config, allocation),
     }
 
 
-def _describe_memory(config: SweepConfig, found: Preflight, allocation: Allocation) -> str:
+def _describe_memory(config: SweepConfig, preflight: Preflight, allocation: Allocation) -> str:
     largest = largest_point(config)
     capacity = allocation.capacity
     if capacity is None:
-        needed_gib = predict_solo_gib(found.model, largest, config.settings)
+        needed_gib = predict_solo_gib(preflight.model, largest, config.settings)
         return (
             f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
             f"{config.max_length_tokens} tokens)"
@@ -146,8 +146,8 @@ def _describe_scored_rows(config: SweepConfig, num_validation: int) -> str:
     return f"the first {low} validation rows at every rung but the last, {last} there"
 
 
-def _describe_bertscore(config: SweepConfig, found: Preflight) -> str:
-    if config.bertscore == "off" or found.splits.scoring.kind == "classify":
+def _describe_bertscore(config: SweepConfig, preflight: Preflight) -> str:
+    if config.bertscore == "off" or preflight.splits.scoring.kind == "classify":
         return ""
     by = f"block {config.bertscore_layer} of {config.bertscore_encoder}"
     return f"; BERTScore of the winner by {by}{', if it can be had' * (config.bertscore == 'auto')}"

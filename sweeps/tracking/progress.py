@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cost.durations import format_clock
+from sweeps.durations import format_clock
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport

@@ -33,7 +33,7 @@ class Scene:
     budget_stop: BudgetStop
 
     def report(self, trial_id: str, step: int, value: float = 1.0) -> dict[str, bool]:
-        """A report that came at the pace that was measured."""
+        """A report that came as fast as was measured."""
         made = make_report(trial_id, step, value)
         return self.budget_stop.restrict(
             self.controller.report(dataclasses.replace(made, seconds=step))

@@ -77,9 +77,9 @@ class Opened:
         events = read_events(self.paths.events) if self.paths.events.exists() else []
         return sum(event["kind"] == "trial_started" for event in events)
 
-    def answers(self, number: int, pace: str) -> None:
+    def answers(self, number: int, seconds: str) -> None:
         """A pack tells its throughput, and has told it."""
-        self.files[number].write_text(pace)
+        self.files[number].write_text(seconds)
         deadline_s = time.monotonic() + LIMIT_S
         while not self.files[number].with_suffix(".told").exists():
             assert time.monotonic() < deadline_s

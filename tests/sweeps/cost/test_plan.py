@@ -21,7 +21,7 @@ def config() -> SweepConfig:
 
 
 @pytest.fixture(scope="module")
-def found(config: SweepConfig) -> Preflight:
+def preflight(config: SweepConfig) -> Preflight:
     task = TASKS[config.task](config.task_options)
     return Preflight(task, task.load(config.data), read_model_facts(config.model), "offline")
 
@@ -36,8 +36,8 @@ def sections_of(text: str) -> dict[str, list[str]]:
     return sections
 
 
-def test_plan_says_what_would_run(config: SweepConfig, found: Preflight) -> None:
-    said = sections_of(plan.describe(config, found))
+def test_plan_says_what_would_run(config: SweepConfig, preflight: Preflight) -> None:
+    said = sections_of(plan.describe(config, preflight))
     assert said["sweep"][0].startswith(f"{config.name}: {config.num_trials} trials of samsum")
     assert "rougeLsum (max)" in said["sweep"][0] and said["sweep"][0].endswith("seed 0")
     assert said["space"] == str(config.space).splitlines()
@@ -46,63 +46,69 @@ def test_plan_says_what_would_run(config: SweepConfig, found: Preflight) -> None
         "the best 2 with 2 fresh seeds each, 5 runs of 90 steps at most; the best mean on "
         "validation wins"
     ]
-    without = sections_of(plan.describe(replace(config, finals=False), found))
+    without = sections_of(plan.describe(replace(config, finals=False), preflight))
     assert without["finals"] == ["none: the best trial of the search wins"]
-    rows = len(found.splits.train)
+    rows = len(preflight.splits.train)
     assert said["training"] == [f"90 steps of 8 rows = {90 * 8 / rows:.2f} epochs"]
     assert said["rows"][0].startswith(
-        f"train {rows:,}, validation {len(found.splits.validation):,}"
+        f"train {rows:,}, validation {len(preflight.splits.validation):,}"
     )
     assert said["W&B"] == ["offline"]
     assert said["writes"][0].endswith(f"/runs/{config.name}")
     assert {"batch_size 8", "eval_rows 48"} <= set(said["settings"][0].split(", "))
 
 
-def test_plan_lists_the_start_points_that_lie_inside(config: SweepConfig, found: Preflight) -> None:
-    said = sections_of(plan.describe(config, found))["start points"]
+def test_plan_lists_the_start_points_that_lie_inside(
+    config: SweepConfig, preflight: Preflight
+) -> None:
+    said = sections_of(plan.describe(config, preflight))["start points"]
     assert len(said) == len(config.start_points) > 0
     assert said[0].startswith("lora_rank 64, use_rslora True, lora_dropout 0.05, learning_rate ")
     assert said[0].endswith("lora_alpha 32.0")
     narrow = samsum(is_tiny=True).__class__(
         **vars(config) | {"space": LoraSpace(learning_rates=(1e-5, 2e-5))}
     )
-    assert sections_of(plan.describe(narrow, found))["start points"] == ["none"]
+    assert sections_of(plan.describe(narrow, preflight))["start points"] == ["none"]
     partial = replace(config, start_points=({"lora_rank": 8, "learning_rate": 5e-3},))
-    said = sections_of(plan.describe(partial, found))["start points"]
+    said = sections_of(plan.describe(partial, preflight))["start points"]
     assert said == ["lora_rank 8, learning_rate 0.005, the rest drawn"]
 
 
 def test_plan_says_what_ends_the_search_and_when_its_time_is_estimated(
-    config: SweepConfig, found: Preflight
+    config: SweepConfig, preflight: Preflight
 ) -> None:
-    said = sections_of(plan.describe(config, found))
+    said = sections_of(plan.describe(config, preflight))
     assert said["budget"] == ["as long as the trials take"]
     assert "before the first trial" in said["estimate"][0]
     limited = replace(config, time_budget="2h", gpu_hours=1.5, estimate=False, finals=False)
-    said = sections_of(plan.describe(limited, found))
+    said = sections_of(plan.describe(limited, preflight))
     assert said["budget"] == ["2h of wall time, 1.5 GPU-hours, the test included"]
     assert "while it runs" in said["estimate"][0]
 
 
-def test_memory_is_that_of_the_largest_rank(config: SweepConfig, found: Preflight) -> None:
+def test_memory_is_that_of_the_largest_rank(config: SweepConfig, preflight: Preflight) -> None:
     config = replace(config, engine="solo")
     largest = largest_point(config)
     assert largest.lora_rank == max(config.space.lora_ranks) == 64
-    said = sections_of(plan.describe(config, found))["memory"][0]
-    assert f"{predict_solo_gib(found.model, largest, config.settings):.1f} GiB" in said
+    said = sections_of(plan.describe(config, preflight))["memory"][0]
+    assert f"{predict_solo_gib(preflight.model, largest, config.settings):.1f} GiB" in said
     assert "rank 64" in said
 
 
-def test_plan_says_how_many_rows_each_rung_scores(config: SweepConfig, found: Preflight) -> None:
-    (same,) = sections_of(plan.describe(config, found))["scored"]
+def test_plan_says_how_many_rows_each_rung_scores(
+    config: SweepConfig, preflight: Preflight
+) -> None:
+    (same,) = sections_of(plan.describe(config, preflight))["scored"]
     assert same.startswith("the first 48 validation rows at every rung; all test rows")
     low = replace(config, low_rung_eval_rows=20)
-    (said,) = sections_of(plan.describe(low, found))["scored"]
+    (said,) = sections_of(plan.describe(low, preflight))["scored"]
     assert said.startswith("the first 20 validation rows at every rung but the last, 48 there;")
 
 
-def test_plan_says_which_encoder_scores_the_winner(config: SweepConfig, found: Preflight) -> None:
-    assert "BERTScore" not in plan.describe(config, found)
+def test_plan_says_which_encoder_scores_the_winner(
+    config: SweepConfig, preflight: Preflight
+) -> None:
+    assert "BERTScore" not in plan.describe(config, preflight)
     asked = replace(config, bertscore="auto", bertscore_encoder="some/encoder", bertscore_layer=7)
-    (line,) = sections_of(plan.describe(asked, found))["scored"]
+    (line,) = sections_of(plan.describe(asked, preflight))["scored"]
     assert line.endswith("BERTScore of the winner by block 7 of some/encoder, if it can be had")
