@@ -12,45 +12,54 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
-from trainables.errors import FULL_DISK, RESUME, SweepAborted
+from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 
 Args = TypeVar("Args")
 
 EXIT_DONE, EXIT_NO_TRIAL, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def run_command(main: Callable[[], int | None]) -> NoReturn:
+def run_command(main: Callable[[], int | None], repeat_with: str = "") -> NoReturn:
     """Ends the process with main's exit code; a SweepAborted becomes two lines and exit code 2.
 
     So does a full disk or quota, whatever was being written.
+
+    Args:
+        repeat_with: what the command needs to be repeated after a failure on its way.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         code = main()
-    except SweepAborted as aborted:
-        code = _print_error(aborted.error, aborted.fix)
-    except OSError as refused:
-        if refused.errno not in FULL_DISK:
-            raise
-        disk = f" of {refused.filename}" if refused.filename else ""
-        code = _print_error(f"the disk{disk} is full", f"free space, {RESUME}")
+    except (SweepAborted, OSError) as ended:
+        aborted = explain_end(ended)
+        fix = f"{aborted.fix} {repeat_with}" if aborted.is_resumable else aborted.fix
+        for kind, text in (("error", aborted.error), ("fix", fix)):
+            print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+        code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     sys.stdout.flush()
     sys.exit(code or EXIT_DONE)
 
 
+def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
+    """What the user is told of an error that ends a command.
+
+    Raises:
+        OSError: it is not that of a full disk or quota.
+    """
+    if isinstance(ended, SweepAborted):
+        return ended
+    if ended.errno not in FULL_DISK:
+        raise ended
+    disk = f" of {ended.filename}" if ended.filename else ""
+    return SweepAborted(f"the disk{disk} is full", f"free space, {REPEAT}")
+
+
 def run_script() -> None:
     """An installed script named sweeps-NAME runs python -m sweeps.NAME."""
     command = Path(sys.argv[0]).stem.removeprefix("sweeps-")
     runpy.run_module(f"sweeps.{command}", run_name="__main__", alter_sys=True)
-
-
-def _print_error(error: str, fix: str) -> int:
-    """Says what is wrong and what helps, each on one line; returns the exit code."""
-    for kind, text in (("error", error), ("fix", fix)):
-        print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
-    return EXIT_USER_ERROR
 
 
 def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None = None) -> Args:

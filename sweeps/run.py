@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, parse, run_command
+from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, explain_end, parse, run_command
 from sweeps.config import SweepConfig, absolute
 from sweeps.find_recipe import quote_recipe, read_recipe
 from trainables.errors import SweepAborted
@@ -80,11 +80,12 @@ def _run(args: RunArgs) -> int:
 
         try:
             return run_sweep(args.config, preflight, paths, identity, is_resumed=args.resume)
-        except SweepAborted as aborted:
+        except (SweepAborted, OSError) as ended:
+            aborted = explain_end(ended)
             if not aborted.is_resumable:
                 raise
-            command = resume_command(args.config)
-            raise SweepAborted(aborted.error, f"{aborted.fix}: {command}") from aborted
+            fix = f"{aborted.fix} with --resume: {resume_command(args.config)}"
+            raise SweepAborted(aborted.error, fix) from ended
         except KeyboardInterrupt:
             print(f"interrupted; go on with: {resume_command(args.config)}")
             return EXIT_INTERRUPTED

@@ -107,4 +107,4 @@ def _show(report: TrialReport) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, repeat_with="with another --name")

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainables.config import TrialReport
-from trainables.errors import FULL_DISK, RESUME, SweepAborted
+from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 from trainables.files import write_atomic
 
 REPORT_NAME = "report.json"
@@ -113,10 +113,7 @@ def explain_full_disk(folder: Path, error: Exception) -> SweepAborted | None:
     present = next(path for path in (folder, *folder.parents) if path.exists())
     if not is_full and shutil.disk_usage(present).free >= FULL_BYTES:
         return None
-    return SweepAborted(
-        f"the disk of {folder.parent} is full",
-        f"free space there, {RESUME}",
-    )
+    return SweepAborted(f"the disk of {folder.parent} is full", f"free space there, {REPEAT}")
 
 
 def delete_incomplete(folder: Path) -> None:

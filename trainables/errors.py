@@ -4,8 +4,9 @@ import errno
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of an OSError that says that a disk, or the user's share of it, is full."""
-RESUME = "then repeat the command with --resume"
-"""Part of every remedy after which the run goes on. It is text, so it passes between processes."""
+REPEAT = "then repeat the command"
+"""Ends every remedy after which the work goes on; a command adds how it is repeated. It is text,
+so it passes between processes."""
 
 
 class TrialFailed(Exception):
@@ -31,7 +32,7 @@ class SweepAborted(Exception):
     @property
     def is_resumable(self) -> bool:
         """Whether the run goes on once the user has done what fix says; else it begins anew."""
-        return RESUME in self.fix
+        return REPEAT in self.fix
 
     def __str__(self) -> str:
         return f"error: {self.error}\nfix: {self.fix}"

@@ -27,7 +27,7 @@ from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
 from trainables import trial as trainable
 from trainables.config import Metric
-from trainables.errors import RESUME, SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 
 
 def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: StartupGate) -> None:
@@ -104,7 +104,7 @@ def raise_if_incomplete(num_left: int, *, was_interrupted: bool) -> None:
     if num_left:
         raise SweepAborted(
             f"Ray Tune ended by itself with {num_left} trials left to run",
-            f"see Ray's logs for the reason, {RESUME}",
+            f"see Ray's logs for the reason, {REPEAT}",
         )
 
 

@@ -13,7 +13,7 @@ from sweeps.records.paths import RunPaths
 from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Splits
-from trainables.errors import RESUME, SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 from trainables.metrics.classification import Confusion, confusion
 from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers, write_answers
 
@@ -61,7 +61,7 @@ def save(
     except OSError as refused:
         raise SweepAborted(
             f"{paths.answers} cannot be written: {refused.strerror}",
-            f"free space there, {RESUME}",
+            f"free space there, {REPEAT}",
         ) from None
 
 

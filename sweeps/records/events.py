@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainables.config import Hyperparameters, TrialReport
-from trainables.errors import RESUME, SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 
 Status = Literal["completed", "stopped", "failed"]
@@ -46,7 +46,7 @@ class EventLog:
         except OSError as error:
             raise SweepAborted(
                 f"cannot write {self._path}: {error.strerror}; the events before are kept",
-                f"free some space there, {RESUME}",
+                f"free some space there, {REPEAT}",
             ) from error
 
     def close(self) -> None:

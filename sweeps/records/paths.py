@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.errors import RESUME, SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 from trainables.files import write_atomic
 
 
@@ -89,5 +89,5 @@ def write_file(path: Path, content: str) -> None:
     except OSError as refused:
         raise SweepAborted(
             f"{path} cannot be written: {refused.strerror}",
-            f"free space there, {RESUME}",
+            f"free space there, {REPEAT}",
         ) from None

@@ -16,7 +16,7 @@ from sweeps.config import Sampler
 from sweeps.records.events import Status
 from sweeps.search.report_sampler import ReportSampler
 from trainables.config import Hyperparameters, Metric
-from trainables.errors import RESUME, SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 
 SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
 """Makes the sampler of one draw from its seed."""
@@ -36,7 +36,7 @@ def _abort_without_storage() -> Iterator[None]:
     except _STORAGE_ERRORS as refused:
         raise SweepAborted(
             f"the study storage failed: {_first_line_of(refused)}",
-            f"wait until it answers again, {RESUME}",
+            f"wait until it answers again, {REPEAT}",
         ) from refused
 
 

@@ -1,20 +1,29 @@
 """The command line: help, near flags, and how a command ends, whatever shows its output."""
 
+import errno
 import os
 import pty
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from _pytest.capture import CaptureResult
 
 from sweeps.cli import parse, run_command
 from tests.sweeps.commands import HANG_S, PROJECT, call, start, tree, world
+from trainables.checkpoint import explain_full_disk
 from trainables.errors import SweepAborted
 
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
+SCRIPTS: dict[str, str] = PYPROJECT["project"]["scripts"]
+COMMANDS = [script.replace("-", ".", 1) for script in SCRIPTS]
 HELPS = [("sweeps.run", "--help"), ("sweeps.run", "samsum", "-h"), ("sweeps.trial", "--help")]
 
 
@@ -118,9 +127,52 @@ def test_full_disk_is_told_with_its_remedy_whatever_was_written(
     with pytest.raises(SystemExit) as ended:
         run_command(lambda: Path("/dev/full").write_text("a"))
     assert ended.value.code == 2
-    assert re.fullmatch(r"error: the disk is full\nfix: .* --resume\n", capsys.readouterr().err)
+    said = "error: the disk is full\nfix: free space, then repeat the command\n"
+    assert capsys.readouterr().err == said
     with pytest.raises(FileNotFoundError):
         run_command(lambda: len(Path("/nowhere/at all").read_text()))
+
+
+def _write_to_full_disk(*_: object) -> NoReturn:
+    Path("/dev/full").write_text("a")
+    raise AssertionError
+
+
+def _save_to_full_disk(*_: object) -> NoReturn:
+    full = explain_full_disk(Path("/x/t0001"), OSError(errno.ENOSPC, "no room"))
+    assert full is not None
+    raise full
+
+
+@pytest.mark.parametrize("fail", [_write_to_full_disk, _save_to_full_disk])
+@pytest.mark.parametrize("module", COMMANDS)
+def test_remedy_of_a_full_disk_has_no_flag_that_the_command_lacks(
+    module: str,
+    fail: Callable[[], NoReturn],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeps.cli.parse", fail)
+        patch.setattr("sweeps.find_recipe.read_recipe", fail)
+        error, fix = _run_as_main(module, [], patch, capsys).err.splitlines()
+    assert error.startswith("error: ") and "then repeat the command" in fix
+    flags = set(re.findall("--[a-z-]+", fix))
+    assert ("--name" in flags) == (module == "sweeps.trial")  # its folder is there already
+    assert flags <= _flags(_run_as_main(module, ["--help"], monkeypatch, capsys).out).keys()
+
+
+def _run_as_main(
+    module: str,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> CaptureResult[str]:
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit):
+        runpy.run_module(module, run_name="__main__")
+    return capsys.readouterr()
 
 
 def test_users_newlines_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,9 +203,8 @@ def _words(part: str) -> str:
 
 
 def test_every_installed_script_is_the_command_of_its_name(tmp_path: Path) -> None:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert len(project["scripts"]) >= 5
-    for script, target in project["scripts"].items():
+    assert len(SCRIPTS) >= 5
+    for script, target in SCRIPTS.items():
         module, _, function = target.partition(":")
         code = f"from {module} import {function}; {function}()"
         path = tmp_path / script

@@ -1,5 +1,6 @@
 """What ends a sweep after its checks is one error with a remedy that can be pasted."""
 
+import errno
 import shlex
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,21 +8,29 @@ from typing import Any, NoReturn
 import pytest
 
 from sweeps import run, sweep
-from trainables.errors import SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 
 
+@pytest.mark.parametrize(
+    "full",
+    [
+        SweepAborted("the disk is full", f"free space, {REPEAT}"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
 def test_what_a_resume_mends_comes_with_the_whole_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> NoReturn:
-        raise SweepAborted("the disk is full", "free space, then repeat the command with --resume")
+    def run_sweep(*_: Any, **__: Any) -> NoReturn:
+        raise full
 
-    monkeypatch.setattr(sweep, "run_sweep", full)
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     flags = ["samsum", "--tiny", "--engine", "solo", "--runs-dir", str(tmp_path)]
-    with pytest.raises(SweepAborted) as told:
+    with pytest.raises(SweepAborted, match="the disk is full") as told:
         run.main(flags)
-    command = told.value.fix.partition(": ")[2]
+    remedy, _, command = told.value.fix.partition(": ")
+    assert remedy == "free space, then repeat the command with --resume"
     assert command.startswith("python -m sweeps.run samsum ")
     (folder,) = tmp_path.iterdir()
     resumed = run.read_command(shlex.split(command)[3:])

@@ -158,7 +158,7 @@ def test_trial_without_a_folder_starts_anew_in_one(tmp_path: Path) -> None:
 def test_full_disk_names_its_remedy(tmp_path: Path, number: int) -> None:
     aborted = explain_full_disk(tmp_path / "t0001", OSError(number, "no room"))
     assert aborted is not None
-    assert str(tmp_path) in aborted.error and "--resume" in aborted.fix
+    assert str(tmp_path) in aborted.error and aborted.is_resumable
 
 
 def test_any_failed_write_to_a_full_disk_is_taken_for_its_fault(

@@ -20,7 +20,7 @@ from sweeps.config import SweepConfig, absolute, from_json, to_json
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, start, tree, world
-from trainables.errors import RESUME, SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +223,7 @@ def test_full_disk_before_the_first_trial_keeps_the_run_that_is_to_be_resumed(
         pytest.raises(SweepAborted),
         open_run(config, preflight, is_resumed=False) as (paths, _),
     ):
-        raise SweepAborted("the disk is full", f"free space, {RESUME}")
+        raise SweepAborted("the disk is full", f"free space, {REPEAT}")
     assert paths.sweep_json.is_file()
 
 

@@ -148,7 +148,7 @@ def test_full_disk_aborts_with_a_clear_message(tmp_path: Path) -> None:
     path.symlink_to("/dev/full")
     with pytest.raises(SweepAborted, match=r"events\.jsonl: No space left on device") as caught:
         EventLog(path).append("sweep_started")
-    assert "--resume" in caught.value.fix
+    assert caught.value.is_resumable
 
 
 def test_half_written_line_is_taken_back_so_that_the_log_can_go_on(tmp_path: Path) -> None:

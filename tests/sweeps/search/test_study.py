@@ -298,7 +298,7 @@ def test_storage_that_breaks_while_the_sweep_runs_aborts_it(storage: str, name: 
         connection.exec_driver_sql(f"DROP TABLE {prefix}trial_intermediate_values")
     with pytest.raises(SweepAborted, match=r"storage failed: .*trial_intermediate") as hit:
         search.report(0, 1, 5.0)
-    assert "--resume" in hit.value.fix
+    assert hit.value.is_resumable
 
 
 def test_start_points_outside_of_the_space_are_left_out() -> None:

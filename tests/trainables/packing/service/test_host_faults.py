@@ -290,7 +290,7 @@ def test_full_disk_aborts_each_trial_as_it_reports(
         found = all_events(host, trials_of(settings, tmp_path, KINDS[:2]))
     (first,), (second,) = found
     assert isinstance(first, Aborted) and first == second
-    assert str(tmp_path) in first.error and "--resume" in first.fix
+    assert str(tmp_path) in first.error and "then repeat the command" in first.fix
 
 
 def test_damaged_checkpoint_fails_its_own_trial(settings: TrainingSettings, tmp_path: Path) -> None:
