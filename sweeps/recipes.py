@@ -18,49 +18,26 @@ Recipe = Callable[[bool], SweepConfig]
 def samsum(is_tiny: bool = False) -> SweepConfig:
     """Summarise chats: Qwen3-0.6B on SAMSum, ranked by ROUGE-Lsum on validation."""
     if is_tiny:
-        return _tiny(
-            "samsum",
-            bundled.SAMSUM_DIR,
-            presets.SAMSUM_TINY,
-            num_trials=12,
-            max_steps=90,
-            eval_rows=48,
-            eval_batch_size=48,
-            max_new_tokens=48,
-            max_length_tokens=384,
-        )
-    return _sweep(
+        sizes = {"eval_rows": 48, "max_length_tokens": 384, "max_new_tokens": 48}
+        return _tiny("samsum", bundled.SAMSUM_DIR, presets.SAMSUM_TINY, num_trials=12, **sizes)
+    return _full(
         "samsum",
         "Qwen/Qwen3-0.6B",
         presets.SAMSUM,
-        num_trials=32,
-        max_steps=900,
         num_rungs=4,  # replayed over measured trainings: tests.benchmarks.search_quality
-        batch_size=16,
-        micro_batch_size=16,
         eval_rows=818,
         low_rung_eval_rows=200,
-        eval_batch_size=64,
     )
 
 
 def turkish_youtube(is_tiny: bool = False) -> SweepConfig:
     """Summarise Turkish videos of up to 25 minutes: Qwen3-4B, ranked by ROUGE-Lsum."""
     if is_tiny:
-        return _tiny(
-            "turkish_youtube",
-            bundled.TURKISH_YOUTUBE_DIR,
-            presets.TURKISH_YOUTUBE_TINY,
-            num_trials=6,
-            max_steps=90,
-            batch_size=4,
-            micro_batch_size=4,
-            eval_rows=16,
-            eval_batch_size=16,
-            max_length_tokens=512,
-            max_new_tokens=64,
-        )
-    return _sweep(
+        sizes = {"eval_rows": 16, "max_length_tokens": 512, "max_new_tokens": 64}
+        sizes |= {"batch_size": 4, "micro_batch_size": 4, "num_trials": 6}
+        preset = presets.TURKISH_YOUTUBE_TINY
+        return _tiny("turkish_youtube", bundled.TURKISH_YOUTUBE_DIR, preset, **sizes)
+    return _full(
         "turkish_youtube",
         "Qwen/Qwen3-4B",
         presets.TURKISH_YOUTUBE,
@@ -78,112 +55,62 @@ def turkish_youtube(is_tiny: bool = False) -> SweepConfig:
 def wikipedia_pt(is_tiny: bool = False) -> SweepConfig:
     """Summarise Portuguese articles: Qwen2.5-0.5B-Instruct on --data DIR, by ROUGE-Lsum."""
     if is_tiny:
-        return _tiny(
-            "wikipedia_pt",
-            bundled.WIKIPEDIA_PT_DIR,
-            presets.WIKIPEDIA_PT_TINY,
-            num_trials=6,
-            max_steps=90,
-            eval_rows=16,
-            eval_batch_size=16,
-            max_length_tokens=384,
-            max_new_tokens=64,
-            bertscore="on",
-            bertscore_encoder=str(bundled.MODEL_DIR),
-            bertscore_layer=2,
-        )
-    return _sweep(
-        "wikipedia_pt",
-        "Qwen/Qwen2.5-0.5B-Instruct",
-        presets.WIKIPEDIA_PT,
-        num_trials=32,
-        max_steps=900,
-        batch_size=8,
-        micro_batch_size=2,
-        eval_rows=100,
-        eval_batch_size=32,
-        max_length_tokens=4096 + 320,
-        max_new_tokens=320,
-        bertscore="auto",
-    )
+        sizes = {"eval_rows": 16, "max_length_tokens": 384, "max_new_tokens": 64, "num_trials": 6}
+        encoder: dict[str, Any] = {"bertscore_encoder": str(bundled.MODEL_DIR)}
+        preset, data = presets.WIKIPEDIA_PT_TINY, bundled.WIKIPEDIA_PT_DIR
+        encoder |= {"bertscore": "on", "bertscore_layer": 2}
+        return _tiny("wikipedia_pt", data, preset, **encoder, **sizes)
+    sizes = {"batch_size": 8, "micro_batch_size": 2, "eval_rows": 100, "eval_batch_size": 32}
+    sizes |= {"max_length_tokens": 4096 + 320, "max_new_tokens": 320}
+    model = "Qwen/Qwen2.5-0.5B-Instruct"
+    return _full("wikipedia_pt", model, presets.WIKIPEDIA_PT, bertscore="auto", **sizes)
 
 
 def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
     """Tell whether a Turkish tweet is neutral, negative or positive, ranked by accuracy."""
     if is_tiny:
-        return _tiny(
-            "turkish_tweets",
-            bundled.TURKISH_TWEETS_DIR,
-            presets.LABELS_TINY,
-            # the tiny model reads Turkish letter by letter, so its question is a short one
-            task_options=TaskOptions(prompt="Duygu: {Tweets}"),
-            num_trials=8,
-            max_steps=180,
-            num_rungs=2,  # accuracy rises late
-            reduction_factor=2,
-            eval_rows=60,
-            eval_batch_size=60,
-            max_length_tokens=128,
-            max_new_tokens=16,
-        )
-    return _sweep(
-        "turkish_tweets",
-        "Qwen/Qwen3-0.6B",
-        presets.LABELS,
-        num_trials=32,
-        max_steps=540,
-        batch_size=16,
-        micro_batch_size=16,
-        eval_rows=400,
-        eval_batch_size=64,
-        max_length_tokens=256,
-        max_new_tokens=16,
-    )
+        # the tiny model reads Turkish letter by letter, so its question is a short one
+        options = TaskOptions(prompt="Duygu: {Tweets}")
+        sizes = {"max_steps": 180, "max_length_tokens": 128, "max_new_tokens": 16}
+        return _tiny_labels("turkish_tweets", bundled.TURKISH_TWEETS_DIR, options, **sizes)
+    sizes = {"eval_rows": 400, "max_length_tokens": 256, "max_new_tokens": 16}
+    model = "Qwen/Qwen3-0.6B"
+    return _full("turkish_tweets", model, presets.LABELS, max_steps=540, **sizes)
 
 
 def table(is_tiny: bool = False) -> SweepConfig:
     """Your own rows: --data FILE --input COLUMN --target COLUMN --kind summarize or classify."""
     if is_tiny:
-        return _tiny(
-            "table",
-            bundled.MESSAGES_DIR,
-            presets.LABELS_TINY,
-            task_options=TaskOptions(input="message", target="intent", kind="classify"),
-            num_trials=8,
-            max_steps=60,
-            num_rungs=2,  # accuracy rises late
-            reduction_factor=2,
-            eval_rows=60,
-            eval_batch_size=60,
-            max_length_tokens=192,
-            max_new_tokens=48,
-        )
-    return _sweep(
-        "table",
-        "Qwen/Qwen3-0.6B",
-        presets.LABELS,
-        num_trials=32,
-        max_steps=900,
-        batch_size=16,
-        micro_batch_size=16,
-        eval_batch_size=64,
-    )
+        options = TaskOptions(input="message", target="intent", kind="classify")
+        sizes = {"max_steps": 60, "max_length_tokens": 192, "max_new_tokens": 48}
+        return _tiny_labels("table", bundled.MESSAGES_DIR, options, **sizes)
+    return _full("table", "Qwen/Qwen3-0.6B", presets.LABELS)
 
 
 RECIPES: dict[str, Recipe] = {
-    "samsum": samsum,
-    "turkish_youtube": turkish_youtube,
-    "wikipedia_pt": wikipedia_pt,
-    "turkish_tweets": turkish_tweets,
-    "table": table,
+    recipe.__name__: recipe
+    for recipe in (samsum, turkish_youtube, wikipedia_pt, turkish_tweets, table)
 }
 
 
-def _tiny(task: str, data: Path, preset: Preset, **options: Any) -> SweepConfig:
+def _full(task: str, model: str, preset: Preset, **options: Any) -> SweepConfig:
+    """The task's sweep on a real model."""
+    common = {"max_steps": 900, "batch_size": 16, "micro_batch_size": 16, "eval_batch_size": 64}
+    return _sweep(task, model, preset, **common | options)
+
+
+def _tiny(task: str, data: Path, preset: Preset, *, eval_rows: int, **options: Any) -> SweepConfig:
     """The task's sweep on the bundled model and rows."""
-    finals = {"num_finalists": 2, "num_final_seeds": 2}
-    model = str(bundled.MODEL_DIR)
-    return _sweep(task, model, preset, tiny=True, data=str(data), **finals, **options)
+    common = {"max_steps": 90, "num_finalists": 2, "num_final_seeds": 2}
+    common |= {"eval_rows": eval_rows, "eval_batch_size": eval_rows}
+    model, data_dir = str(bundled.MODEL_DIR), str(data)
+    return _sweep(task, model, preset, tiny=True, data=data_dir, **common | options)
+
+
+def _tiny_labels(task: str, data: Path, task_options: TaskOptions, **options: Any) -> SweepConfig:
+    """A tiny sweep with few rungs, because accuracy rises late."""
+    common = {"num_trials": 8, "num_rungs": 2, "reduction_factor": 2, "eval_rows": 60}
+    return _tiny(task, data, presets.LABELS_TINY, task_options=task_options, **common, **options)
 
 
 def _sweep(
