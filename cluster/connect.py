@@ -4,7 +4,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import ray
 
@@ -32,12 +32,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
 
@@ -61,22 +56,16 @@ def connect(num_local_cpus: int) -> Cluster:
     inherited = filter(None, [os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *inherited])
     address = address_to_join()
+    options: dict[str, Any]
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=num_local_cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        options = {"num_cpus": num_local_cpus, "object_store_memory": _OBJECT_STORE_BYTES}
+        options["include_dashboard"] = False
     else:
-        ray.init(
-            address=address,
-            runtime_env={"py_modules": [str(_PROJECT / name) for name in _PACKAGES]},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        packages = [str(_PROJECT / name) for name in _PACKAGES]
+        options = {"runtime_env": {"py_modules": packages}}
+    ray.init(
+        address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options
+    )
     resources = ray.cluster_resources()
     return Cluster(
         address=address or "local",

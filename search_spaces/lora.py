@@ -48,21 +48,21 @@ class LoraSpace:
         _require(self.lora_dropouts, "lora_dropouts", "in [0, 1)", lambda d: 0 <= d < 1)
         _require(self.rsloras, "rsloras", "True or False", lambda _: True)
 
+    @property
+    def choices(self) -> dict[str, tuple[float, ...]]:
+        """The values to choose from, by name; the learning rate has bounds instead."""
+        return {
+            "lora_rank": self.lora_ranks,
+            "alpha_over_rank": self.alphas_over_rank,
+            "lora_dropout": self.lora_dropouts,
+            "use_rslora": self.rsloras,
+        }
+
     def suggest(self, trial: optuna.Trial) -> dict[str, float | int | bool]:
         """Asks Optuna for a point; returns the trial's hyperparameters by name."""
-        return hyperparameters(
-            {
-                "learning_rate": trial.suggest_float(
-                    "learning_rate", *self.learning_rates, log=True
-                ),
-                "lora_rank": trial.suggest_categorical("lora_rank", self.lora_ranks),
-                "alpha_over_rank": trial.suggest_categorical(
-                    "alpha_over_rank", self.alphas_over_rank
-                ),
-                "lora_dropout": trial.suggest_categorical("lora_dropout", self.lora_dropouts),
-                "use_rslora": trial.suggest_categorical("use_rslora", self.rsloras),
-            }
-        )
+        rate = trial.suggest_float("learning_rate", *self.learning_rates, log=True)
+        drawn = {name: trial.suggest_categorical(name, c) for name, c in self.choices.items()}
+        return hyperparameters({"learning_rate": rate, **drawn})
 
     def contains(self, point: Point) -> bool:
         """Whether what a start point names lies inside the bounds; it may leave names out.
@@ -70,30 +70,18 @@ class LoraSpace:
         Raises:
             KeyError: it names something else.
         """
-        return all(self._allows(name, value) for name, value in point.items())
-
-    def _allows(self, name: str, value: float) -> bool:
         low, high = self.learning_rates
-        if name == "learning_rate":
-            return low <= value <= high
-        choices: dict[str, tuple[float, ...]] = {
-            "lora_rank": self.lora_ranks,
-            "alpha_over_rank": self.alphas_over_rank,
-            "lora_dropout": self.lora_dropouts,
-            "use_rslora": self.rsloras,
-        }
-        return value in choices[name]
+        return all(
+            low <= value <= high if name == "learning_rate" else value in self.choices[name]
+            for name, value in point.items()
+        )
 
     def __str__(self) -> str:
         low, high = self.learning_rates
-        choices = {
-            "lora_rank": self.lora_ranks,
-            "lora_alpha / lora_rank": self.alphas_over_rank,
-            "lora_dropout": self.lora_dropouts,
-            "use_rslora": self.rsloras,
-        }
         rows = [f"learning_rate in [{low:g}, {high:g}], log scale"]
-        rows += [f"{name} in {{{', '.join(map(str, c))}}}" for name, c in choices.items()]
+        for name, values in self.choices.items():
+            shown = "lora_alpha / lora_rank" if name == "alpha_over_rank" else name
+            rows.append(f"{shown} in {{{', '.join(map(str, values))}}}")
         return "\n".join(rows)
 
 
