@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sweeps.config import SweepConfig
@@ -39,18 +38,16 @@ class _Trial:
     config: TrialConfig
     number: int
     """Position in the order of proposal; a run of the finals has that of its configuration."""
-    is_final: bool = False
+    is_final: bool
     """Optuna and ASHA are told nothing of a run of the finals, so nobody stops it."""
-    values: dict[int, float] = field(default_factory=dict)
+    values: dict[int, float]
     """The metric by step, as far as the log has it."""
-    status: Status | None = None
+    status: Status | None
     """None until the log says that the trial has ended."""
+    is_logged: bool
+    """Whether the log knows that it has started."""
     is_announced: bool = False
     """Whether the listeners know that it has started."""
-
-    @property
-    def trial_id(self) -> str:
-        return self.config.trial_id
 
     @property
     def last_step(self) -> int:
@@ -86,7 +83,8 @@ class TrialController:
         self._waiting: deque[_Trial] = deque()
         self._finals: Finals | None = None
         self._is_search_closed = False
-        self._held_starts: list[Callable[[], None]] | None = None
+        self._held: list[_Trial] | None = None
+        """Trials that were handed out and have not started yet; None while starts are not held."""
 
     def resume(self, records: Sequence[TrialRecord]) -> None:
         """Takes over from a driver that died: its trials, its rungs, its unfinished trials.
@@ -101,15 +99,15 @@ class TrialController:
             self._search.require(record.number)
         running = set(self._search.list_running())
         for record in records:
-            trial = self._add_recorded(record)
+            trial = self._add(record)
             for step, value in trial.values.items():
-                self._decisions.record(trial.trial_id, step, value)
+                self._decisions.record(record.trial_id, step, value)
             if trial.number in running:
                 self._search.adopt(trial.number)
                 self._search.catch_up(trial.number, trial.values, trial.status, record.reason)
         # Optuna was asked for these, and the driver died before the log had them.
         for number in sorted(running - {record.number for record in records}):
-            self._waiting.append(self._begin(number, self._search.adopt(number)))
+            self._waiting.append(self._add_proposed(number, self._search.adopt(number)))
         self._decide_again()
         self._start_finals_if_due()
 
@@ -133,24 +131,27 @@ class TrialController:
         if self._waiting:
             trial = self._waiting.popleft()
         elif self._num_to_propose > 0:
-            trial = self._begin(*self._search.propose())
+            trial = self._add_proposed(*self._search.propose())
         else:
             return None
-        self._notify_start(trial)
+        if self._held is None:
+            self._start(trial)
+        else:
+            self._held.append(trial)
         return trial.config
 
-    def hold(self) -> None:
-        """Until `go`, the starts of trials are kept: their processes start, but none trains yet.
+    def hold_starts(self) -> None:
+        """Until `release_starts`, trials are handed out and their processes start, but none trains.
 
         A driver that is killed meanwhile leaves them in the study, from which `resume` takes them.
         """
-        self._held_starts = []
+        self._held = []
 
-    def go(self) -> None:
-        """The trials that were handed out since `hold` start now."""
-        starts, self._held_starts = self._held_starts or [], None
-        for start in starts:
-            start()
+    def release_starts(self) -> None:
+        """The trials that were handed out since `hold_starts` start now."""
+        held, self._held = self._held or [], None
+        for trial in held:
+            self._start(trial)
 
     def put_back(self, trial_id: str) -> None:
         """Has a trial run again from its last report, after it lost its process."""
@@ -174,9 +175,13 @@ class TrialController:
             tell_packs: takes what is returned as soon as the log has it, because slots wait for
                 it; the study and the listeners take longer.
         """
-        self.go()
+        self.release_starts()
         step = report.step
-        new = [r for r in list_cohort(report) if self._is_new(r)]
+        new = [
+            r
+            for r in list_cohort(report)
+            if self._is_running(r.trial_id) and step > self._trials[r.trial_id].last_step
+        ]
         faults = {r.trial_id: self._decisions.find_fault(r) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
         # 1. The log has every report of the cohort.
@@ -192,7 +197,11 @@ class TrialController:
         tell_packs(should_continue)
         # 4. Optuna and the listeners learn the reports, and then the ends.
         for r in valid:
-            self._notify_report(r)
+            trial = self._trials[r.trial_id]
+            if not trial.is_final:
+                self._search.report(trial.number, step, trial.values[step])
+            for listener in self._listeners:
+                listener.reported(trial.config, r)
         self._notify_ends(ends)
         # 5. The last end of the search calls for the finals.
         self._start_finals_if_due()
@@ -200,24 +209,20 @@ class TrialController:
 
     def end(self, trial_id: str, status: Status, reason: str) -> None:
         """Ends a trial; the first end counts."""
-        self.go()
+        self.release_starts()
         if self._is_running(trial_id):
             ends: Ends = {trial_id: (status, reason)}
             self._write_ends(ends)
             self._notify_ends(ends)
             self._start_finals_if_due()
 
-    def _is_new(self, report: TrialReport) -> bool:
-        trial = self._trials[report.trial_id]
-        return trial.status is None and report.step > trial.last_step
-
     def _is_running(self, trial_id: str) -> bool:
         return self._trials[trial_id].status is None
 
     def _decide(self, step: int, trials: Sequence[_Trial]) -> Ends:
         """How those trials end that do not go on after a step that the log has for all of them."""
-        values = {trial.trial_id: trial.values[step] for trial in trials}
-        unranked = [trial.trial_id for trial in trials if trial.is_final]
+        values = {trial.config.trial_id: trial.values[step] for trial in trials}
+        unranked = [trial.config.trial_id for trial in trials if trial.is_final]
         return self._decisions.decide(step, values, unranked)
 
     def _decide_again(self) -> None:
@@ -226,8 +231,19 @@ class TrialController:
             ends = self._decide(step, [t for t in self._waiting if t.last_step == step])
             self._write_ends(ends)
             for trial_id in ends:
-                self._notify_start(self._trials[trial_id])
+                self._start(self._trials[trial_id])
             self._notify_ends(ends)
+
+    def _start(self, trial: _Trial) -> None:
+        """Writes that a trial begins, and tells that it does, or goes on after a resume; once."""
+        trial_id, params = trial.config.trial_id, params_fields(trial.config.params)
+        if not trial.is_logged:
+            self._log.append("trial_started", trial_id=trial_id, number=trial.number, params=params)
+            trial.is_logged = True
+        if not trial.is_announced:
+            trial.is_announced = True
+            for listener in self._listeners:
+                listener.trial_started(trial.config, trial.number)
 
     def _write_ends(self, ends: Ends) -> None:
         for trial_id, (status, reason) in ends.items():
@@ -237,20 +253,6 @@ class TrialController:
             if trial in self._waiting:
                 self._waiting.remove(trial)
 
-    def _notify_start(self, trial: _Trial) -> None:
-        """Tells the listeners that a trial begins, or goes on after a resume, once."""
-        if not trial.is_announced:
-            trial.is_announced = True
-            for listener in self._listeners:
-                self._run_or_hold(partial(listener.trial_started, trial.config, trial.number))
-
-    def _notify_report(self, report: TrialReport) -> None:
-        trial = self._trials[report.trial_id]
-        if not trial.is_final:
-            self._search.report(trial.number, report.step, trial.values[report.step])
-        for listener in self._listeners:
-            listener.reported(trial.config, report)
-
     def _notify_ends(self, ends: Ends) -> None:
         for trial_id, (status, reason) in ends.items():
             trial = self._trials[trial_id]
@@ -258,12 +260,6 @@ class TrialController:
                 self._search.catch_up(trial.number, trial.values, status, reason)
             for listener in self._listeners:
                 listener.trial_ended(trial.config, status, reason)
-
-    def _run_or_hold(self, start: Callable[[], None]) -> None:
-        if self._held_starts is None:
-            start()
-        else:
-            self._held_starts.append(start)
 
     @property
     def _num_to_propose(self) -> int:
@@ -291,26 +287,17 @@ class TrialController:
         by_id = {record.trial_id: record for record in replay_finals(events)}
         records = [by_id[run.trial_id] for run in finals.runs]
         for record in records:
-            self._add_recorded(record)
+            self._add(record)
         for listener in self._listeners:
             listener.finals_started(records)
         self._decide_again()
 
-    def _begin(self, number: int, params: Hyperparameters) -> _Trial:
-        """Adds a trial that the search has proposed, and writes that it starts."""
-        trial_id = f"t{number:04d}"
-        fields = {"trial_id": trial_id, "number": number, "params": params_fields(params)}
-        self._run_or_hold(partial(self._log.append, "trial_started", **fields))
-        return self._add(TrialRecord(trial_id=trial_id, number=number, params=params))
+    def _add_proposed(self, number: int, params: Hyperparameters) -> _Trial:
+        record = TrialRecord(trial_id=f"t{number:04d}", number=number, params=params)
+        return self._add(record, is_logged=False)
 
-    def _add_recorded(self, record: TrialRecord) -> _Trial:
-        """Adds what an earlier process has written down; it waits if it has not ended."""
-        trial = self._add(record)
-        if trial.status is None:
-            self._waiting.append(trial)
-        return trial
-
-    def _add(self, record: TrialRecord) -> _Trial:
+    def _add(self, record: TrialRecord, *, is_logged: bool = True) -> _Trial:
+        """Adds a trial; one that an earlier process has written down waits if it has not ended."""
         seed = self._config.seed if record.seed is None else record.seed
         trial = _Trial(
             config=TrialConfig(
@@ -323,6 +310,9 @@ class TrialController:
             is_final=record.final_of is not None,
             values=record.values(self._metric),
             status=record.status,
+            is_logged=is_logged,
         )
-        self._trials[trial.trial_id] = trial
+        self._trials[record.trial_id] = trial
+        if is_logged and trial.status is None:
+            self._waiting.append(trial)
         return trial

@@ -45,7 +45,7 @@ class StartupGate:
         """From now on trials are held, unless the gate has opened already."""
         if not self._is_open:
             pack_pool.wait(self._imported)  # the trials' processes would take the cores from them
-            self._controller.hold()
+            self._controller.hold_starts()
 
     def poll(self) -> None:
         """Opens the gate if every pack has answered, or it has been closed for too long."""
@@ -64,4 +64,4 @@ class StartupGate:
             throughput = pack_pool.slowest_throughput(self._measured, timeout_s)
             self.estimate, self.budget = self._predict(throughput)
             self._is_open = True
-            self._controller.go()
+            self._controller.release_starts()

@@ -632,15 +632,15 @@ def test_resume_with_another_study_is_refused_before_a_number_is_used_twice(tmp_
     assert "study storage" in caught.value.fix
 
 
-def test_held_trials_start_in_their_order_when_the_book_goes(tmp_path: Path) -> None:
+def test_held_trials_start_in_their_order_when_they_are_released(tmp_path: Path) -> None:
     paths, listener = RunPaths(tmp_path), Recorder(tmp_path)
     controller = open_controller(tmp_path, CONFIG, listener)
-    controller.hold()
+    controller.hold_starts()
     handed = [controller.next_trial(), controller.next_trial()]
     assert [trial.trial_id for trial in handed if trial] == ["t0000", "t0001"]
     assert [event["kind"] for event in events_of(paths.folder)] == ["sweep_started"]
     assert not listener.told
-    controller.go()
+    controller.release_starts()
     assert listener.told == [("started", "t0000", 0), ("started", "t0001", 1)]
     assert [history.trial_id for history in records_of(paths.folder)] == ["t0000", "t0001"]
     assert not listener.behind
@@ -649,7 +649,7 @@ def test_held_trials_start_in_their_order_when_the_book_goes(tmp_path: Path) -> 
 @pytest.mark.parametrize("news", ["report", "end"])
 def test_news_of_a_held_trial_starts_all_of_them_first(tmp_path: Path, news: str) -> None:
     controller = open_controller(tmp_path, CONFIG)
-    controller.hold()
+    controller.hold_starts()
     controller.next_trial(), controller.next_trial()
     if news == "report":
         should_continue(controller, make_report("t0001", 1, 4.0))
@@ -662,7 +662,7 @@ def test_news_of_a_held_trial_starts_all_of_them_first(tmp_path: Path, news: str
 
 def test_driver_killed_while_it_holds_trials_loses_and_repeats_none(tmp_path: Path) -> None:
     controller = open_controller(tmp_path, CONFIG)
-    controller.hold()
+    controller.hold_starts()
     controller.next_trial(), controller.next_trial()
     again = open_controller(tmp_path, CONFIG, is_resumed=True)
     assert train_all(again, CONFIG, {}) == ["t0000", "t0001", "t0002", "t0003"]
