@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ class SweepConfig(TrainingOptions):
     task: tyro.conf.Suppress[str]
     """Name of the task in trainables.data.tasks."""
     model: str
-    """Hub id or folder of a Qwen causal language model."""
+    """Hub id or folder of a Qwen causal language model. All folders and files become absolute."""
     task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)
     """What the task is told about its rows."""
     data: str | None = None
@@ -111,11 +111,15 @@ class SweepConfig(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds"):
+        for name in ("model", "bertscore_encoder"):
+            object.__setattr__(self, name, resolve_model(getattr(self, name)))
+        if self.data is not None:
+            object.__setattr__(self, "data", resolve_data(self.data))
+        counts = ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds")
+        for name in (*counts, "bertscore_layer"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         is_slots = self.slots_per_gpu == "auto" or self.slots_per_gpu >= 1
         require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
-        require(self.bertscore_layer >= 1, "bertscore_layer", self.bertscore_layer, "at least 1")
         require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor, "at least 2")
         require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
@@ -123,20 +127,15 @@ class SweepConfig(TrainingOptions):
         require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
         is_hours = self.gpu_hours is None or 0 < self.gpu_hours < math.inf
         require(is_hours, "gpu_hours", self.gpu_hours, "above 0")
-        require(
-            self.time_budget is None or self._has_time,
-            "time_budget",
-            self.time_budget,
-            "a time above 0, e.g. 2h, 45m, 1h30m or 90s",
-        )
+        is_time = False
+        with contextlib.suppress(ValueError):
+            is_time = self.time_budget_s is None or self.time_budget_s > 0
+        rule = "a time above 0, e.g. 2h, 45m, 1h30m or 90s"
+        require(is_time, "time_budget", self.time_budget, rule)
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
         require(is_name, "name", self.name, "letters, digits, '.', '_' and '-', 100 at most")
-        require(
-            "://" not in self.runs_dir,
-            "runs_dir",
-            self.runs_dir,
-            "a folder; mount remote storage first",
-        )
+        is_folder = "://" not in self.runs_dir
+        require(is_folder, "runs_dir", self.runs_dir, "a folder; mount remote storage first")
 
     @property
     def has_budget(self) -> bool:
@@ -149,18 +148,10 @@ class SweepConfig(TrainingOptions):
         return None if self.time_budget is None else parse_duration(self.time_budget)
 
     @property
-    def _has_time(self) -> bool:
-        with contextlib.suppress(ValueError):
-            return (self.time_budget_s or 0.0) > 0
-        return False
-
-    @property
     def rungs(self) -> tuple[int, ...]:
         """Optimizer steps at which trials report: max_steps / reduction_factor ** k, ascending."""
-        levels = range(self.num_rungs)
-        return tuple(
-            sorted({max(1, round(self.max_steps / self.reduction_factor**k)) for k in levels})
-        )
+        levels = (self.max_steps / self.reduction_factor**k for k in range(self.num_rungs))
+        return tuple(sorted({max(1, round(steps)) for steps in levels}))
 
     @property
     def settings(self) -> TrainingSettings:
@@ -169,31 +160,21 @@ class SweepConfig(TrainingOptions):
         return TrainingSettings(
             **options,
             rows_dir=RunPaths.of(self.runs_dir, self.name).rows,
-            model=model_source(self.model),
+            model=self.model,
             max_steps=self.max_steps,
             rungs=self.rungs,
             seed=self.seed,
         )
 
 
-def absolute(config: SweepConfig) -> SweepConfig:
-    """The config with its folders of models and data as absolute paths."""
-    return replace(
-        config,
-        model=model_source(config.model),
-        data=data_source(config.data),
-        bertscore_encoder=model_source(config.bertscore_encoder),
-    )
-
-
-def model_source(model: str) -> str:
+def resolve_model(model: str) -> str:
     """The absolute path of a folder that exists; otherwise the Hub id as it was given."""
     return str(Path(model).absolute()) if Path(model).is_dir() else model
 
 
-def data_source(data: str | None) -> str | None:
+def resolve_data(data: str) -> str:
     """The absolute path of a file or folder; the name of a dataset on the Hub as it was given."""
-    return data if data is None or is_dataset_id(data) else str(Path(data).absolute())
+    return data if is_dataset_id(data) else str(Path(data).absolute())
 
 
 def to_json(config: SweepConfig) -> dict[str, object]:

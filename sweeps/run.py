@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import tyro
 
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, explain_end, parse, run_command
-from sweeps.config import SweepConfig, absolute
+from sweeps.config import SweepConfig
 from sweeps.find_recipe import quote_recipe, read_recipe
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
@@ -50,7 +50,7 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         args = _parse(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         resume.check_resumable(saved, args.config)
-    return replace(args, config=absolute(args.config))
+    return args
 
 
 def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:

@@ -10,7 +10,7 @@ import tyro
 from search_spaces.lora import POINT_NAMES, hyperparameters
 from sweeps.checks.preflight import check, check_recipe
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
-from sweeps.config import Engine, SweepConfig, absolute
+from sweeps.config import Engine, SweepConfig
 from sweeps.find_recipe import quote_recipe, read_recipe
 from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
@@ -67,8 +67,7 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     recipe, flags = read_recipe(argv, PROG)
     config = replace(recipe("--tiny" in flags), tiny=False)
     default = TrialArgs(config=config, params=_first_params(config))
-    args = parse(TrialArgs, flags, f"{PROG} {quote_recipe(argv)}", default)
-    return replace(args, config=absolute(args.config))
+    return parse(TrialArgs, flags, f"{PROG} {quote_recipe(argv)}", default)
 
 
 def _first_params(config: SweepConfig) -> Hyperparameters:

@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-from sweeps.config import model_source
 from trainables.data.prepared_rows import digest_rows
 from trainables.data.rows import SPLITS, Splits
 from trainables.models.hub_files import hub_file
@@ -25,7 +24,7 @@ def model_record(model: str) -> dict[str, str]:
     Of weights, which may be large, it covers the size, the header and samples of the rest: a model
     that is trained further changes all of them. The weights of a Hub model may not be here yet.
     """
-    folder = Path(model_source(model))
+    folder = Path(model)
     if not folder.is_dir():
         return {"config.json": _digest_file(hub_file(model, "config.json"))}
     small = [folder / "config.json", *tokenizer_files(str(folder))]

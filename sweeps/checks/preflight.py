@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
 from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
-from sweeps.config import SweepConfig, data_source, model_source
+from sweeps.config import SweepConfig
 from sweeps.finals import bertscore
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
@@ -50,16 +50,13 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
     _check_gpu(config, has_ray=has_ray)
     wandb_mode = resolve_mode(config.wandb, config.tiny)
     try:
-        model = read_model_facts(model_source(config.model))
+        model = read_model_facts(config.model)
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
         _check_engine(config, model)
         if config.thinking:
-            check_thinking(model_source(config.model))
-        if is_resumed:
-            splits = read_rows(config.settings.rows_dir)
-        else:
-            splits = task.load(data_source(config.data))
+            check_thinking(config.model)
+        splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
         bertscore.check(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(

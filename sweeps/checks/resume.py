@@ -14,7 +14,7 @@ from sweeps.checks.commands import resume_command
 from sweeps.checks.digests import model_record, rows_record
 from sweeps.checks.preflight import Preflight
 from sweeps.checks.sweep_json import metric_record
-from sweeps.config import SweepConfig, absolute, data_source, from_json
+from sweeps.config import SweepConfig, from_json
 from sweeps.records.paths import RunPaths
 from trainables.data.files import first_line
 from trainables.data.rows import SPLITS, Splits
@@ -93,7 +93,6 @@ def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
         SweepAborted: a field differs that decides what a trial's score means, or the password
             of the study storage was not given again.
     """
-    asked = absolute(asked)
     changed = _differing(saved, asked, CHANGEABLE | {"space", "task_options"})
     changed += _differing(saved.space, asked.space)
     changed += _differing(saved.task_options, asked.task_options)
@@ -151,7 +150,7 @@ def _check_data(
     config: SweepConfig, preflight: Preflight, began: Mapping[str, Any], folder: Path
 ) -> None:
     """Compares what the user's data gives now; of the Hub's if it can be reached or is cached."""
-    source = data_source(config.data)
+    source = config.data
     is_here = source is not None and Path(source).exists()
     name = source or preflight.task.dataset
     try:

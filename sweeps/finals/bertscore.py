@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import SweepConfig, model_source
+from sweeps.config import SweepConfig
 from sweeps.finals.predictions import TEST_BASE, VALIDATION_BASE
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
@@ -42,7 +42,7 @@ def check(config: SweepConfig, kind: Kind) -> None:
             f"BERTScore compares texts, and {config.task} has labels here",
             "leave out --bertscore on",
         )
-    _check_encoder(model_source(config.bertscore_encoder), config.bertscore_layer)
+    _check_encoder(config.bertscore_encoder, config.bertscore_layer)
 
 
 def add_bertscore(
@@ -64,7 +64,7 @@ def add_bertscore(
     """
     if config.bertscore == "off" or kind == "classify":
         return scores
-    encoder = model_source(config.bertscore_encoder)
+    encoder = config.bertscore_encoder
     settings = {"run_id": run_id, "encoder": encoder, "layer": config.bertscore_layer}
     for event in read_events(paths.events):
         if event["kind"] == "bertscore" and settings.items() <= event.items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search_spaces.lora import LoraSpace
 from sweeps.cli import parse
-from sweeps.config import SweepConfig, from_json, model_source, to_json
+from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.recipes import RECIPES, samsum
 from sweeps.run import RunArgs
 from tests.sweeps.invented_sweep import make_config
@@ -191,7 +191,7 @@ def test_settings_hold_every_option_and_absolute_folders(
     assert settings.model == f"{tmp_path}/models/qwen"
     assert settings.rows_dir == tmp_path / "runs" / "n" / "rows"
     assert (settings.rungs, settings.max_steps, settings.seed) == ((1, 3, 9), 9, 3)
-    assert model_source("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+    assert make_config(model="Qwen/Qwen3-0.6B").model == "Qwen/Qwen3-0.6B"
 
 
 @pytest.mark.parametrize("name", ["finals", "estimate"])

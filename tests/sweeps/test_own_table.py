@@ -14,7 +14,6 @@ from sweeps.checks.commands import sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.checks.sweep_json import read
-from sweeps.config import absolute
 from sweeps.recipes import table
 from tests.sweeps.commands import Ended, call, start, world
 from trainables.config import TaskOptions
@@ -165,7 +164,7 @@ def test_data_is_an_absolute_path_or_a_dataset_of_the_hub(tmp_path: Path) -> Non
     numbers()
     for data, source in (("numbers.xlsx", str(tmp_path / "numbers.xlsx")), ("a/b", "a/b")):
         config = replace(table(), data=data)
-        assert absolute(config).data == source
+        assert config.data == source
 
 
 def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tyro
 
 from search_spaces.presets import SAMSUM, SAMSUM_TINY
 from sweeps.cli import EXIT_DONE, parse
-from sweeps.config import data_source, model_source
+from sweeps.config import resolve_data, resolve_model
 from sweeps.recipes import samsum
 from tests.benchmarks.packing.results import commit
 from tests.benchmarks.search_quality.grid import Configuration, Grid, log_levels
@@ -150,7 +150,7 @@ def settings_of(args: TableArgs) -> TrainingSettings:
     }
     settings = replace(
         recipe.settings,
-        model=model_source(args.model or recipe.model),
+        model=resolve_model(args.model) if args.model else recipe.model,
         **rows,
     )
     if args.tiny:
@@ -194,7 +194,7 @@ def _ordered(grid: Grid) -> list[Configuration]:
 
 
 def _data(args: TableArgs) -> str | None:
-    return data_source(args.data or samsum(args.tiny).data)
+    return resolve_data(args.data) if args.data else samsum(args.tiny).data
 
 
 def _checked_rows(args: TableArgs, settings: TrainingSettings) -> Splits:

@@ -286,11 +286,12 @@ def test_runs_folder_below_a_file_is_refused(runs_dir: str, tmp_path: Path) -> N
 def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     """The command itself may not be readable for that user, so a fork asks."""
     (tmp_path / "theirs").mkdir(mode=0o700)
+    config = _tiny(runs_dir="theirs")
     child = os.fork()
     if child == 0:
         try:
             os.setuid(65534)
-            preflight.check_run_folder(_tiny(runs_dir="theirs"), is_resumed=False)
+            preflight.check_run_folder(config, is_resumed=False)
             os._exit(1)
         except SweepAborted as told:
             os._exit(0 if "cannot be written" in told.error else 2)

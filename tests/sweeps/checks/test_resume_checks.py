@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
-from sweeps.config import SweepConfig, absolute
+from sweeps.config import SweepConfig
 from sweeps.recipes import table
 from tests.sweeps.commands import call, tree, world
 from trainables.config import TaskOptions
@@ -33,15 +33,13 @@ def config(tmp_path: Path) -> SweepConfig:
     """A run of own rows on an own model, which has begun."""
     write_data(range(120))
     shutil.copytree(MODEL_DIR, "model")
-    config = absolute(
-        replace(
-            table(True),
-            data="m.csv",
-            model="model",
-            name="r1",
-            wandb="disabled",
-            task_options=TaskOptions(input="text", target="mood", kind="classify"),
-        )
+    config = replace(
+        table(True),
+        data="m.csv",
+        model="model",
+        name="r1",
+        wandb="disabled",
+        task_options=TaskOptions(input="text", target="mood", kind="classify"),
     )
     with open_run(config, check(config, is_resumed=False), is_resumed=False):
         pass

@@ -13,7 +13,7 @@ from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.resume import check_metric
 from sweeps.checks.run_folder import open_run
 from sweeps.checks.sweep_json import metric_record
-from sweeps.config import SweepConfig, absolute
+from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import world
@@ -31,7 +31,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
     for name, value in world(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
+    return replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs"))
 
 
 @pytest.fixture(scope="module")

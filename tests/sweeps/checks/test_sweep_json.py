@@ -16,7 +16,7 @@ from sweeps.checks import resume, run_folder, sweep_json
 from sweeps.checks.environment import PACKAGES
 from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.run_folder import open_run
-from sweeps.config import SweepConfig, absolute, from_json, to_json
+from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, start, tree, world
@@ -34,7 +34,7 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> SweepConfig:
-    return absolute(replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs")))
+    return replace(samsum(True), name="mine", runs_dir=str(tmp_path / "runs"))
 
 
 @pytest.fixture(scope="module")
@@ -423,9 +423,9 @@ def test_recipe_with_a_fixed_name_resumes_by_it(
 
 def test_absolute_folders_outlive_a_change_of_place(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    config = absolute(replace(samsum(True), model="model", data="data"))
+    config = replace(samsum(True), model="model", data="data")
     assert (config.model, config.data) == (str(tmp_path / "model"), str(tmp_path / "data"))
-    hub = absolute(replace(samsum(True), model="Qwen/Qwen3-0.6B", data=None))
+    hub = replace(samsum(True), model="Qwen/Qwen3-0.6B", data=None)
     assert (hub.model, hub.data) == ("Qwen/Qwen3-0.6B", None)
 
 
