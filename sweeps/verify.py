@@ -1,10 +1,4 @@
-"""python -m sweeps.verify RUN TRIAL: whether a trial trained in a pack is what it gives alone.
-
-Without dropout the trial is trained again by the other engine. The dropout masks of a pack are its
-own, so with dropout it is trained again in a pack of one. Either must give each recorded number
-within the limit that stands beside it. With dropout it is also trained by TRL with several seeds of
-dropout; the range of what they give is shown, and decides nothing.
-"""
+"""python -m sweeps.verify RUN TRIAL: whether a trial trained in a pack is what it gives alone."""
 
 import io
 import json
@@ -32,15 +26,7 @@ from sweeps.records.events import params_fields, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.checkpoint import checkpoint_folder
-from trainables.compare_engines import (
-    WEIGHTS_NAME,
-    AdapterDistance,
-    Train,
-    adapter_distance,
-    reports_until,
-    train_packed,
-    train_solo,
-)
+from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
 from trainables.config import ComputeDtype, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
@@ -50,6 +36,7 @@ from trainables.process import see_one_gpu
 PROG = "python -m sweeps.verify"
 EXIT_NOT_EQUAL = 1
 TABLE_WIDTH = 110
+LOSSES = ("train_loss", "eval_loss")
 LOSS_LIMITS: dict[ComputeDtype, float] = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest relative difference of two trainings with the same masks. What they round differently
 stays far below it: 1e-5 over 50 steps in float32 (tests/trainables/packing/compute/test_pack.py),
@@ -63,9 +50,10 @@ tokens are nearly as likely, rounding decides how an answer goes on."""
 class VerifyArgs:
     """Trains a trial of a sweep again and compares: python -m sweeps.verify RUN TRIAL [flags].
 
-    Without dropout it is trained by the other engine, which must give the same. The dropout masks
-    of a pack are its own, so with dropout it is trained in a pack of one, which must give the
-    same, and by TRL with several seeds of dropout, whose range is shown beside.
+    Without dropout it is trained by the other engine, which must give each recorded number within
+    the limit beside it. The dropout masks of a pack are its own, so with dropout a pack of one must
+    do so, and it is also trained by TRL with several seeds of dropout, whose range is shown and
+    decides nothing.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -82,22 +70,6 @@ class VerifyArgs:
             raise ValueError(f"num_seeds is {self.num_seeds}; it must be at least 2")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The trial that is verified."""
-
-    config: SweepConfig
-    record: TrialRecord
-    adapter: Path | None
-    """PEFT folder of its last report; None to leave it out."""
-
-    @property
-    def settings(self) -> TrainingSettings:
-        """What it was trained with: a run of the finals has a seed of its own."""
-        seed, settings = self.record.seed, self.config.settings
-        return settings if seed is None else replace(settings, seed=seed)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
     """One training of the trial for the comparison."""
@@ -106,8 +78,8 @@ class Retraining:
     dropout_seed: int | None = None
     """None for the trial's own."""
     reports: list[TrialReport] = field(default_factory=list)
-    adapter: AdapterDistance | None = None
-    """From the trial's own adapter; None if that was not compared."""
+    distances: dict[str, float] | None = None
+    """By matrix, from the trial's own adapter; None if that was not compared."""
     failed: str = ""
     """Why it could not be done, or empty."""
 
@@ -136,12 +108,8 @@ class Number:
     def difference(self) -> float:
         """Relative to the recorded number for losses, in points for the metric."""
         difference = abs(self.again - self.recorded)
-        return difference / abs(self.recorded) if difference and self.is_loss else difference
-
-    @property
-    def is_loss(self) -> bool:
-        """Whether it is no metric."""
-        return self.name in ("train_loss", "eval_loss")
+        is_relative = difference and self.name in LOSSES
+        return difference / abs(self.recorded) if is_relative else difference
 
     @property
     def is_equal(self) -> bool:
@@ -153,26 +121,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the comparison, writes it beside the run, and returns the process's exit code."""
     args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
-    subject = find_subject(args)
-    check(replace(subject.config, wandb="disabled"), is_resumed=True, has_ray=False)
+    config = _read_config(paths)
+    record = _find_trial(paths, args.trial)
+    adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
+    if args.weights and not (adapter / WEIGHTS_NAME).is_file():
+        fix = "--no-weights compares losses and scores alone"
+        raise SweepAborted(f"the trial's last adapter is missing: {adapter}", fix)
+    check(replace(config, wandb="disabled"), is_resumed=True, has_ray=False)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     see_one_gpu()
     for note in other_versions(paths):
         print(note)
-    again, seeds = _retrain_all(subject, args.num_seeds)
-    numbers = compare(subject, again, seeds)
-    print(show_table(subject, again, numbers))
+    has_dropout = record.params.lora_dropout > 0
+    engine: Engine = "packed" if config.engine == "solo" or has_dropout else "solo"
+    settings = config.settings  # a run of the finals has a seed of its own
+    settings = settings if record.seed is None else replace(settings, seed=record.seed)
+    retrain = partial(_retrain, record, settings)
+    again = retrain(Retraining(engine=engine), adapter if args.weights else None)
+    seeds = [
+        retrain(Retraining(engine="solo", dropout_seed=(settings.seed + offset) % 2**32))
+        for offset in range(1, args.num_seeds + 1)
+        if has_dropout
+    ]
+    numbers = _compare(config, record, again, seeds)
+    print(_format_table(config, record, again, numbers))
     faults = find_faults(again, seeds, numbers)
-    print(f"NOT equal: {'; '.join(faults)}" if faults else summarise(numbers))
+    if faults:
+        print(f"NOT equal: {'; '.join(faults)}")
+    elif numbers[0].limit is None:
+        print("no verdict: TRL and a pack draw other dropout masks, so nothing has to be equal")
+    else:
+        largest = max(n.difference for n in numbers if n.name in LOSSES)
+        print(f"equal: all {len(numbers)} numbers within their limits, losses within {largest:.1e}")
     path = paths.folder / f"verify-{args.trial}.json"
+    fields = [asdict(n) | {"difference": n.difference} for n in numbers]
     content = {
         "is_equal": not faults,
         "faults": faults,
         "trial_id": args.trial,
-        "engine": subject.config.engine,
-        "params": params_fields(subject.record.params),
-        "numbers": [_to_json(number) for number in numbers],
+        "engine": config.engine,
+        "params": params_fields(record.params),
+        "numbers": [{k: None if v != v else v for k, v in f.items()} for f in fields],  # no NaN
         "again": asdict(again),
         "seeds": [asdict(retraining) for retraining in seeds],
         "versions": versions(),
@@ -184,29 +174,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_NOT_EQUAL if faults else EXIT_DONE
 
 
-def find_subject(args: VerifyArgs) -> Subject:
-    """The trial that the command names.
-
-    Raises:
-        SweepAborted: there is no such run or trial, or nothing of it to compare with.
-    """
-    paths = RunPaths(args.run.absolute())
-    config = _read_config(paths)
-    record = _find_trial(paths, args.trial)
-    if record.last is None:
-        ended = f" ({record.status}: {record.reason})" if record.status else ""
-        raise SweepAborted(
-            f"the trial {args.trial} has reported nothing{ended}", "verify one that has reported"
-        )
-    folder = checkpoint_folder(paths.trial(args.trial), record.last.step)
-    if args.weights and not (folder / WEIGHTS_NAME).is_file():
-        raise SweepAborted(
-            f"the trial's last adapter is missing: {folder}",
-            "--no-weights compares losses and scores alone",
-        )
-    return Subject(config, record, folder if args.weights else None)
-
-
 def other_versions(paths: RunPaths) -> list[str]:
     """A line a package that was of another version when the sweep began; numbers may follow it."""
     saved = sweep_json.read(paths).get("versions", {})
@@ -214,29 +181,6 @@ def other_versions(paths: RunPaths) -> list[str]:
         f"note: {name} is {present} here, and was {saved[name]} in the sweep"
         for name, present in versions().items()
         if saved.get(name, present) != present
-    ]
-
-
-def compare(subject: Subject, again: Retraining, seeds: Sequence[Retraining]) -> list[Number]:
-    """Each number that the trial reported beside those of its retrainings."""
-    config = subject.config
-    metric = TASKS[config.task](config.task_options).metric.name
-    limits = dict.fromkeys(("train_loss", "eval_loss"), LOSS_LIMITS[config.compute_dtype])
-    limits[metric] = max(METRIC_LIMITS[config.compute_dtype], 100.0 / config.eval_rows)
-    # Only a pack has a pack's masks.
-    has_other_masks = config.engine == "solo" and subject.record.params.lora_dropout > 0
-    again_values = _values(again.reports, metric)
-    seed_values = [_values(retraining.reports, metric) for retraining in seeds]
-    return [
-        Number(
-            step=step,
-            name=name,
-            recorded=value,
-            again=again_values.get((step, name), math.nan),
-            limit=None if has_other_masks else limits[name],
-            seeds=[values[step, name] for values in seed_values if (step, name) in values],
-        )
-        for (step, name), value in _values(subject.record.reports, metric).items()
     ]
 
 
@@ -255,112 +199,12 @@ def find_faults(
     ]
 
 
-def summarise(numbers: Sequence[Number]) -> str:
-    """The verdict on a trial without a fault."""
-    if numbers[0].limit is None:
-        return "no verdict: TRL and a pack draw other dropout masks, so nothing has to be equal"
-    largest = max(number.difference for number in numbers if number.is_loss)
-    return f"equal: all {len(numbers)} numbers within their limits, losses within {largest:.1e}"
-
-
-def show_table(subject: Subject, again: Retraining, numbers: Sequence[Number]) -> str:
-    """The numbers side by side, and how far the adapters lie apart."""
-    table = Table(title=f"{subject.record.trial_id}: as recorded and trained again")
-    columns = ["step", "number", f"{subject.config.engine}, recorded", again.title]
-    has_seeds = any(number.seeds for number in numbers)
-    seed_columns = ["solo, other dropout seeds"] if has_seeds else []
-    for name in [*columns, "difference", "limit", *seed_columns]:
-        table.add_column(name)
-    for number in numbers:
-        unit = "relative" if number.is_loss else "points"
-        digits = ".1e" if number.is_loss else ".2f"
-        seeds = f"{min(number.seeds):.6f} .. {max(number.seeds):.6f}" if number.seeds else ""
-        table.add_row(
-            str(number.step),
-            number.name,
-            f"{number.recorded:.6f}",
-            f"{number.again:.6f}",
-            f"{number.difference:{digits}} {unit}" + ("" if number.is_equal else " !"),
-            "none" if number.limit is None else f"{number.limit:{digits}}",
-            *([seeds] if has_seeds else []),
-        )
-    text = io.StringIO()
-    Console(file=text, width=TABLE_WIDTH).print(table)
-    distance = again.adapter
-    weights = (
-        "not compared"
-        if distance is None
-        else (
-            f"matrices differ by {distance.relative:.2e} of their norm at most, numbers by "
-            f"{distance.absolute:.2e}; most in {distance.matrix}"
-        )
-    )
-    return f"{text.getvalue().rstrip()}\nweights: {weights}"
-
-
-def _to_json(number: Number) -> dict[str, object]:
-    """JSON has no NaN."""
-    fields = asdict(number) | {"difference": number.difference}
-    return fields if math.isfinite(number.again) else fields | {"again": None, "difference": None}
-
-
-def _values(reports: Sequence[TrialReport], metric: str) -> dict[tuple[int, str], float]:
-    return {
-        (report.step, name): value
-        for report in reports
-        for name, value in (
-            ("train_loss", report.train_loss),
-            ("eval_loss", report.metrics["eval_loss"]),
-            (metric, report.metrics[metric]),
-        )
-    }
-
-
-def _retrain_all(subject: Subject, num_seeds: int) -> tuple[Retraining, list[Retraining]]:
-    """The training to compare with, and those that show what dropout's seed moves."""
-    has_dropout = subject.record.params.lora_dropout > 0
-    engine: Engine = "packed" if subject.config.engine == "solo" or has_dropout else "solo"
-    again = _retrain(subject, Retraining(engine=engine))
-    first = subject.settings.seed + 1
-    seeds = range(first, first + num_seeds) if has_dropout else ()
-    return again, [
-        _retrain(subject, Retraining(engine="solo", dropout_seed=seed % 2**32)) for seed in seeds
-    ]
-
-
-def _retrain(subject: Subject, planned: Retraining) -> Retraining:
-    """Trains as planned up to the trial's last report, in a folder that is gone afterwards."""
-    record = subject.record
-    train: Train = train_packed
-    if planned.engine == "solo":
-        train = partial(train_solo, dropout_seed=planned.dropout_seed)
-    print(f"training {record.trial_id} again: {planned.title}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        trial = TrialConfig(
-            trial_id=record.trial_id,
-            params=record.params,
-            settings=subject.settings,
-            folder=Path(folder) / record.trial_id,
-        )
-        try:
-            reports = reports_until(train, trial, record.num_steps)
-        except TrialFailed as failed:
-            return replace(planned, failed=str(failed))
-        if subject.adapter is None or planned.dropout_seed is not None:
-            return replace(planned, reports=reports)
-        adapter = adapter_distance(subject.adapter, reports[-1].checkpoint)
-    return replace(planned, reports=reports, adapter=adapter)
-
-
 def _read_config(paths: RunPaths) -> SweepConfig:
     if not paths.sweep_json.is_file():
         runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
-        raise SweepAborted(
-            f"there is no sweep in {paths.folder}",
-            f"{PROG} RUN TRIAL with RUN one of: {', '.join(map(str, runs))}"
-            if runs
-            else "python -m sweeps.run samsum --tiny makes one in runs/",
-        )
+        fix = f"{PROG} RUN TRIAL with RUN one of: {', '.join(map(str, runs))}"
+        fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
+        raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
     try:
         config = from_json(sweep_json.read(paths)["config"])
         return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
@@ -372,15 +216,95 @@ def _read_config(paths: RunPaths) -> SweepConfig:
 
 
 def _find_trial(paths: RunPaths, trial_id: str) -> TrialRecord:
+    """The trial's record, which has a report."""
     records = replay_all(read_events(paths.events)) if paths.events.is_file() else []
-    for record in records:
-        if record.trial_id == trial_id:
-            return record
-    known = [record.trial_id for record in records if record.reports]
-    raise SweepAborted(
-        f"there is no trial {trial_id!r} in {paths.folder}",
-        f"name one that has reported: {', '.join(known)}" if known else "let the sweep go on first",
+    record = next((record for record in records if record.trial_id == trial_id), None)
+    if record is None:
+        known = ", ".join(record.trial_id for record in records if record.reports)
+        fix = f"name one that has reported: {known}" if known else "let the sweep go on first"
+        raise SweepAborted(f"there is no trial {trial_id!r} in {paths.folder}", fix)
+    if not record.reports:
+        ended = f" ({record.status}: {record.reason})" if record.status else ""
+        error = f"the trial {trial_id} has reported nothing{ended}"
+        raise SweepAborted(error, "verify one that has reported")
+    return record
+
+
+def _retrain(
+    record: TrialRecord,
+    settings: TrainingSettings,
+    planned: Retraining,
+    adapter: Path | None = None,
+) -> Retraining:
+    """Trains as planned up to the trial's last report, in a folder that is gone afterwards."""
+    trial_id, seed = record.trial_id, planned.dropout_seed
+    print(f"training {trial_id} again: {planned.title}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="verify-") as tmp:
+        folder = Path(tmp) / trial_id
+        trial = TrialConfig(
+            trial_id=trial_id, params=record.params, settings=settings, folder=folder
+        )
+        try:
+            reports = reports_until(planned.engine, trial, record.num_steps, dropout_seed=seed)
+        except TrialFailed as failed:
+            return replace(planned, failed=str(failed))
+        last = reports[-1].checkpoint
+        distances = None if adapter is None else adapter_distances(adapter, last)
+    return replace(planned, reports=reports, distances=distances)
+
+
+def _compare(
+    config: SweepConfig, record: TrialRecord, again: Retraining, seeds: Sequence[Retraining]
+) -> list[Number]:
+    """Each number that the trial reported beside those of its retrainings."""
+    metric = TASKS[config.task](config.task_options).metric.name
+    limits = dict.fromkeys(LOSSES, LOSS_LIMITS[config.compute_dtype])
+    limits[metric] = max(METRIC_LIMITS[config.compute_dtype], 100.0 / config.eval_rows)
+    # Only a pack has a pack's masks.
+    has_other_masks = config.engine == "solo" and record.params.lora_dropout > 0
+    recorded, retrained, *of_seeds = (
+        {
+            (report.step, name): {**report.metrics, "train_loss": report.train_loss}[name]
+            for report in reports
+            for name in (*LOSSES, metric)
+        }
+        for reports in (record.reports, again.reports, *(r.reports for r in seeds))
     )
+    return [
+        Number(
+            step=step,
+            name=name,
+            recorded=value,
+            again=retrained.get((step, name), math.nan),
+            limit=None if has_other_masks else limits[name],
+            seeds=[values[step, name] for values in of_seeds if (step, name) in values],
+        )
+        for (step, name), value in recorded.items()
+    ]
+
+
+def _format_table(
+    config: SweepConfig, record: TrialRecord, again: Retraining, numbers: Sequence[Number]
+) -> str:
+    """The numbers side by side, and how far the adapters lie apart."""
+    has_seeds = any(number.seeds for number in numbers)
+    columns = ["step", "number", f"{config.engine}, recorded", again.title, "difference", "limit"]
+    columns += ["solo, other dropout seeds"] * has_seeds
+    table = Table(*columns, title=f"{record.trial_id}: as recorded and trained again")
+    for n in numbers:
+        unit, digits = ("relative", ".1e") if n.name in LOSSES else ("points", ".2f")
+        seeds = f"{min(n.seeds):.6f} .. {max(n.seeds):.6f}" if n.seeds else ""
+        cells = [str(n.step), n.name, f"{n.recorded:.6f}", f"{n.again:.6f}"]
+        cells += [f"{n.difference:{digits}} {unit}" + ("" if n.is_equal else " !")]
+        cells += ["none" if n.limit is None else f"{n.limit:{digits}}"]
+        table.add_row(*cells, *[seeds] * has_seeds)
+    text = io.StringIO()
+    Console(file=text, width=TABLE_WIDTH).print(table)
+    if again.distances is None:
+        return f"{text.getvalue().rstrip()}\nweights: not compared"
+    matrix, distance = max(again.distances.items(), key=lambda item: item[1])
+    weights = f"matrices differ by {distance:.2e} of their norm at most; most in {matrix}"
+    return f"{text.getvalue().rstrip()}\nweights: {weights}"
 
 
 if __name__ == "__main__":
