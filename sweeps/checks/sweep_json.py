@@ -12,7 +12,7 @@ from sweeps.checks.environment import git_commit, hardware, versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig, to_json
 from sweeps.records.paths import RunPaths
-from sweeps.search.study import hide_password
+from sweeps.search.storage import hide_password
 from trainables.files import write_atomic
 from trainables.metrics.fingerprints import fingerprint
 

@@ -14,7 +14,8 @@ from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay, replay_all
-from sweeps.search.study import Search, enqueue, num_startup_trials, open_study
+from sweeps.search.storage import open_study
+from sweeps.search.study import Search, enqueue, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.wandb_tracker import Tracker, open_tracker
 from trainables.config import Metric

@@ -10,7 +10,8 @@ from sweeps.finals.finalists import Finals, choose_finals, last_finals, to_field
 from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
-from sweeps.search.decisions import Decisions, Ends, list_cohort
+from sweeps.search.asha import Asha
+from sweeps.search.decisions import Ends, decide_ends, find_fault, list_cohort
 from sweeps.search.study import Search
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
@@ -78,7 +79,7 @@ class TrialController:
         self._search = search
         self._log = log
         self._listeners = listeners
-        self._decisions = Decisions(config.rungs, config.reduction_factor, metric)
+        self._asha = Asha(config.rungs, config.reduction_factor, metric)
         self._trials: dict[str, _Trial] = {}
         self._waiting: deque[_Trial] = deque()
         self._finals: Finals | None = None
@@ -101,7 +102,7 @@ class TrialController:
         for record in records:
             trial = self._add(record)
             for step, value in trial.values.items():
-                self._decisions.record(record.trial_id, step, value)
+                self._asha.record(record.trial_id, step, value)
             if trial.number in running:
                 self._search.adopt(trial.number)
                 self._search.catch_up(trial.number, trial.values, trial.status, record.reason)
@@ -182,7 +183,7 @@ class TrialController:
             for r in list_cohort(report)
             if self._is_running(r.trial_id) and step > self._trials[r.trial_id].last_step
         ]
-        faults = {r.trial_id: self._decisions.find_fault(r) for r in new}
+        faults = {r.trial_id: find_fault(r, self._config.rungs, self._metric) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
         # 1. The log has every report of the cohort.
         for r in valid:
@@ -190,7 +191,7 @@ class TrialController:
             self._trials[r.trial_id].values[step] = r.metrics[self._metric.name]
         # 2. ASHA decides them together, and the log has who ends.
         ends: Ends = {name: ("failed", fault) for name, fault in faults.items() if fault}
-        ends |= self._decide(step, [self._trials[r.trial_id] for r in valid])
+        ends |= self._decide_ends(step, [self._trials[r.trial_id] for r in valid])
         self._write_ends(ends)
         # 3. The packs give the slots of those that stop to others.
         should_continue = {r.trial_id: self._is_running(r.trial_id) for r in (*new, report)}
@@ -219,16 +220,16 @@ class TrialController:
     def _is_running(self, trial_id: str) -> bool:
         return self._trials[trial_id].status is None
 
-    def _decide(self, step: int, trials: Sequence[_Trial]) -> Ends:
+    def _decide_ends(self, step: int, trials: Sequence[_Trial]) -> Ends:
         """How those trials end that do not go on after a step that the log has for all of them."""
         values = {trial.config.trial_id: trial.values[step] for trial in trials}
         unranked = [trial.config.trial_id for trial in trials if trial.is_final]
-        return self._decisions.decide(step, values, unranked)
+        return decide_ends(self._asha, step, values, unranked)
 
     def _decide_again(self) -> None:
         """Decides all trials whose last report is that of an earlier process."""
         for step in self._config.rungs:
-            ends = self._decide(step, [t for t in self._waiting if t.last_step == step])
+            ends = self._decide_ends(step, [t for t in self._waiting if t.last_step == step])
             self._write_ends(ends)
             for trial_id in ends:
                 self._start(self._trials[trial_id])

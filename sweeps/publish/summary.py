@@ -17,7 +17,7 @@ from sweeps.finals.verdict_text import write_sentences
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.search.study import hide_password
+from sweeps.search.storage import hide_password
 from trainables.config import Metric
 from trainables.metrics.classification import Confusion
 from trainables.packing.service.ledger import Ledger

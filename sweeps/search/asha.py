@@ -24,10 +24,10 @@ class Asha:
     def __init__(self, rungs: Sequence[int], reduction_factor: int, metric: Metric) -> None:
         self._metric = metric
         self._reduction_factor = reduction_factor
-        self._last_rung = rungs[-1]
+        self.last_rung = rungs[-1]
         self._values: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
 
-    def decide(self, step: int, cohort: Mapping[str, float]) -> dict[str, bool]:
+    def decide_who_continues(self, step: int, cohort: Mapping[str, float]) -> dict[str, bool]:
         """Records the values of a cohort; then, by trial, whether it should continue.
 
         Raises:
@@ -47,7 +47,7 @@ class Asha:
 
     def should_continue(self, trial_id: str, step: int) -> bool:
         """Whether a trial whose value at this rung is recorded continues, as things stand."""
-        if step == self._last_rung:
+        if step == self.last_rung:
             return True
         quota = max(1, len(self._values[step]) // self._reduction_factor)
         return self._count_better(trial_id, step) < quota

@@ -1,7 +1,7 @@
 """What reports mean for their trials: which continue, and how and why the others end."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sweeps.records.events import Status
@@ -12,51 +12,34 @@ Ends = dict[str, tuple[Status, str]]
 """How trials end, and why, by trial."""
 
 
-class Decisions:
-    """The rules by which a trial ends: a report that is worth nothing, the last step, ASHA.
+def find_fault(report: TrialReport, rungs: Collection[int], metric: Metric) -> str:
+    """Why a report is worth nothing, or ""."""
+    name, step = metric.name, report.step
+    if step not in rungs:
+        return f"it reported at step {step}, which is no rung"
+    if report.metrics.get(name) is None:
+        return f"its report at step {step} has no {name}"
+    value = report.metrics[name]
+    return "" if math.isfinite(value) else f"{name} is {value} at step {step}"
+
+
+def decide_ends(
+    asha: Asha, step: int, values: Mapping[str, float], unranked: Collection[str]
+) -> Ends:
+    """How those trials end that do not continue after a rung.
 
     Args:
-        rungs: steps at which trials report, ascending.
-        reduction_factor: see Asha.
-        metric: by which trials are ranked.
+        values: of the trials of one cohort.
+        unranked: those of them that ASHA is told nothing of, because nobody stops them.
     """
-
-    def __init__(self, rungs: Sequence[int], reduction_factor: int, metric: Metric) -> None:
-        self._rungs = rungs
-        self._metric = metric
-        self._asha = Asha(rungs, reduction_factor, metric)
-
-    def record(self, trial_id: str, step: int, value: float) -> None:
-        """Takes a value that an earlier process decided on."""
-        self._asha.record(trial_id, step, value)
-
-    def find_fault(self, report: TrialReport) -> str:
-        """Why a report is worth nothing, or ""."""
-        name, step = self._metric.name, report.step
-        if step not in self._rungs:
-            return f"it reported at step {step}, which is no rung"
-        if report.metrics.get(name) is None:
-            return f"its report at step {step} has no {name}"
-        value = report.metrics[name]
-        return "" if math.isfinite(value) else f"{name} is {value} at step {step}"
-
-    def decide(self, step: int, values: Mapping[str, float], unranked: Collection[str]) -> Ends:
-        """How those trials end that do not continue after the step.
-
-        Args:
-            step: a rung.
-            values: of the trials of one cohort.
-            unranked: those of them that ASHA is told nothing of, because nobody stops them.
-        """
-        if step == self._rungs[-1]:
-            return dict.fromkeys(values, ("completed", ""))
-        ranked = {name: value for name, value in values.items() if name not in unranked}
-        should_continue = self._asha.decide(step, ranked)
-        return {
-            name: ("stopped", self._asha.describe_rank(name, step))
-            for name in ranked
-            if not should_continue[name]
-        }
+    if step == asha.last_rung:
+        return dict.fromkeys(values, ("completed", ""))
+    ranked = {trial_id: value for trial_id, value in values.items() if trial_id not in unranked}
+    return {
+        trial_id: ("stopped", asha.describe_rank(trial_id, step))
+        for trial_id, is_continuing in asha.decide_who_continues(step, ranked).items()
+        if not is_continuing
+    }
 
 
 def list_cohort(report: TrialReport) -> list[TrialReport]:

@@ -1,26 +1,32 @@
-"""Whether the Optuna study's database can be used, found before Ray starts and without writing."""
+"""The database of the Optuna study: checked before Ray starts, opened, and told without secrets."""
 
 import os
+import warnings
 from pathlib import Path
 
-from sweeps.search.study import hide_password
+import optuna
+from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from trainables.config import Metric
+from trainables.data.files import first_line
 from trainables.errors import SweepAborted
 
+STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
+"""What Optuna raises if a database does not do its part."""
 TIMEOUT_S = 5
 _DRIVERS_WITH_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb")
+_UNUSABLE = (*STORAGE_ERRORS, ImportError, ValueError, TypeError, OSError)
 
 
 def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
-    """Connects to the database of --study-storage, and looks for a study of this name.
+    """Connects to the database of --study-storage, and looks for a study of this name; no writing.
 
     Raises:
         SweepAborted: the URL is none, the database does not answer within seconds, or it holds
             the study of a new sweep already.
     """
-    from sqlalchemy import create_engine, exc, inspect, make_url, text  # only for a storage's URL
-    from sqlalchemy.pool import NullPool
-
-    shown = hide_password(url)
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and not _is_sqlite_file(parsed.database or ""):
@@ -32,18 +38,65 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
             query = text("SELECT count(*) FROM studies WHERE study_name = :name")
             has_studies = inspect(connection).has_table("studies")
             is_taken = has_studies and bool(connection.scalar(query, {"name": study}))
-    except (exc.SQLAlchemyError, ImportError, ValueError, TypeError, OSError) as refused:
-        cause = str(getattr(refused, "orig", None) or refused).strip().splitlines()
-        raise SweepAborted(
-            f"the study storage {shown} cannot be used: {(cause or [type(refused).__name__])[0]}",
-            "check the URL, that the server runs, and that its driver is installed "
-            "(PostgreSQL: pip install '.[postgresql]')",
-        ) from None
+    except _UNUSABLE as refused:
+        raise _unusable(url, refused) from None
     if is_taken and not is_resumed:
-        raise SweepAborted(
-            f"{shown} holds a study named {study!r} already",
-            "choose another --name, or go on with it: --resume",
+        raise _taken(url, study)
+
+
+def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> optuna.Study:
+    """Creates the sweep's study, or loads it to go on.
+
+    Args:
+        storage: SQLAlchemy URL, e.g. sqlite:///…/optuna.db or postgresql+psycopg://….
+
+    Raises:
+        SweepAborted: the storage cannot be reached, or holds a study of this name already.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize" if metric.mode == "max" else "minimize",
+            load_if_exists=is_resumed,
         )
+    except optuna.exceptions.DuplicatedStudyError:
+        raise _taken(storage, name) from None
+    except _UNUSABLE as refused:
+        raise _unusable(storage, refused) from None
+    with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
+        study.set_metric_names([metric.name])
+    return study
+
+
+def hide_password(url: str) -> str:
+    """The storage URL as it may be shown."""
+    try:
+        return make_url(url).difference_update_query(["password"]).render_as_string()
+    except (SQLAlchemyError, ValueError):
+        return url.rpartition("@")[2].partition("?")[0]
+
+
+def describe_cause(refused: Exception) -> str:
+    """The first line of what a database's driver said, without what Optuna and SQLAlchemy add."""
+    cause = refused.__cause__
+    return first_line(cause if isinstance(cause, Exception) else refused)
+
+
+def _unusable(url: str, refused: Exception) -> SweepAborted:
+    return SweepAborted(
+        f"the study storage {hide_password(url)} cannot be used: {describe_cause(refused)}",
+        "check the URL, that the server runs, and that its driver is installed "
+        "(PostgreSQL: pip install '.[postgresql]')",
+    )
+
+
+def _taken(url: str, study: str) -> SweepAborted:
+    return SweepAborted(
+        f"{hide_password(url)} holds a study named {study!r} already",
+        "choose another --name, or go on with it: --resume",
+    )
 
 
 def _is_sqlite_file(database: str) -> bool:

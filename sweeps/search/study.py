@@ -1,6 +1,5 @@
 """The Optuna study: which point comes next, and what a stopped or failed trial is worth to it."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -8,14 +7,13 @@ from functools import partial
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import Sampler
 from sweeps.records.events import Status
 from sweeps.search.report_sampler import ReportSampler
-from trainables.config import Hyperparameters, Metric
+from sweeps.search.storage import STORAGE_ERRORS, describe_cause
+from trainables.config import Hyperparameters
 from trainables.errors import REPEAT, SweepAborted
 
 SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
@@ -26,18 +24,15 @@ _STATES = {
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-_STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
 
 
 @contextmanager
 def _abort_without_storage() -> Iterator[None]:
     try:
         yield
-    except _STORAGE_ERRORS as refused:
-        raise SweepAborted(
-            f"the study storage failed: {_first_line_of(refused)}",
-            f"wait until it answers again, {REPEAT}",
-        ) from refused
+    except STORAGE_ERRORS as refused:
+        error = f"the study storage failed: {describe_cause(refused)}"
+        raise SweepAborted(error, f"wait until it answers again, {REPEAT}") from refused
 
 
 class Search:
@@ -89,7 +84,7 @@ class Search:
         Raises:
             SweepAborted: the study has no such trial, so it is not this sweep's.
         """
-        frozen = self._find(number)
+        frozen = self.require(number)
         self._seed_sampler(number)
         # Optuna only makes a Trial in ask() and has no public way to go on with one that another
         # process began. Its id is a private field, so pyproject.toml bounds Optuna's version, and
@@ -102,19 +97,26 @@ class Search:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial.number for trial in running]
 
-    def require(self, number: int) -> None:
-        """Makes sure that the study holds this trial.
+    def require(self, number: int) -> FrozenTrial:
+        """The study's trial of this number.
 
         Raises:
-            SweepAborted: it does not, so it is not the study that the sweep began with.
+            SweepAborted: it has none, so it is not the study that the sweep began with.
         """
-        self._find(number)
+        trials = self._study.get_trials(deepcopy=False)
+        if number >= len(trials):
+            raise SweepAborted(
+                f"the Optuna study {self._study.study_name!r} has {len(trials)} trials, but the "
+                f"event log knows trial number {number}",
+                "give the study storage that the sweep began with, or begin a new sweep",
+            )
+        return trials[number]
 
     @_abort_without_storage()
     def report(self, number: int, step: int, value: float) -> None:
         """Records the value that a trial reached at a step; the same step twice counts once."""
         if number not in self._steps:  # one question a trial, not one a report
-            self._steps[number] = set(self._find(number).intermediate_values)
+            self._steps[number] = set(self.require(number).intermediate_values)
         if step not in self._steps[number]:
             self._trials[number].report(value, step)
             self._steps[number].add(step)
@@ -122,16 +124,12 @@ class Search:
     @_abort_without_storage()
     def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
         """Ends a trial; a trial that has ended already stays as it is."""
-        if self._find(number).state.is_finished():
+        if self.require(number).state.is_finished():
             return
         if reason:
             self._trials[number].set_user_attr("reason", reason)
-        self._study.tell(
-            number,
-            value if status == "completed" else None,
-            state=_STATES[status],
-            skip_if_finished=True,
-        )
+        final = value if status == "completed" else None
+        self._study.tell(number, final, state=_STATES[status], skip_if_finished=True)
 
     def catch_up(
         self, number: int, values: Mapping[int, float], status: Status | None, reason: str
@@ -140,8 +138,7 @@ class Search:
         for step, value in sorted(values.items()):
             self.report(number, step, value)
         if status is not None:
-            last = values[max(values)] if values else None
-            self.finish(number, status, last, reason)
+            self.finish(number, status, values[max(values)] if values else None, reason)
 
     def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
         self._trials[trial.number] = trial
@@ -152,50 +149,6 @@ class Search:
     def _seed_sampler(self, number: int) -> None:
         (seed,) = np.random.SeedSequence([self._seed, number]).generate_state(1)
         self._study.sampler = self._make_sampler(int(seed))
-
-    def _find(self, number: int) -> FrozenTrial:
-        trials = self._study.get_trials(deepcopy=False)
-        if number >= len(trials):
-            raise SweepAborted(
-                f"the Optuna study {self._study.study_name!r} has {len(trials)} trials, but the "
-                f"event log knows trial number {number}",
-                "give the study storage that the sweep began with, or begin a new sweep",
-            )
-        return trials[number]
-
-
-def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> optuna.Study:
-    """Creates the sweep's study, or loads it to go on.
-
-    Args:
-        storage: SQLAlchemy URL, e.g. sqlite:///…/optuna.db or postgresql+psycopg://….
-
-    Raises:
-        SweepAborted: the storage cannot be reached, or holds a study of this name already.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = hide_password(storage)
-    try:
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="maximize" if metric.mode == "max" else "minimize",
-            load_if_exists=is_resumed,
-        )
-    except optuna.exceptions.DuplicatedStudyError:
-        raise SweepAborted(
-            f"{shown} holds a study named {name!r} already",
-            "choose another --name, or go on with it: --resume",
-        ) from None
-    except (*_STORAGE_ERRORS, ImportError, ValueError, OSError) as refused:
-        raise SweepAborted(
-            f"the study storage {shown} cannot be used: {_first_line_of(refused)}",
-            "check the URL, that the server runs, and that its driver is installed "
-            "(PostgreSQL: pip install '.[postgresql]')",
-        ) from None
-    with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
-        study.set_metric_names([metric.name])
-    return study
 
 
 def make_sampler(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:
@@ -209,14 +162,16 @@ def make_sampler(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.sa
     if kind == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if kind == "gp":
-        gp = optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=num_startup_trials, warn_independent_sampling=False
+        return ReportSampler(
+            optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=num_startup_trials, warn_independent_sampling=False
+            )
         )
-        return ReportSampler(gp)
-    tpe = optuna.samplers.TPESampler(
-        multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials, seed=seed
+    return ReportSampler(
+        optuna.samplers.TPESampler(
+            multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials, seed=seed
+        )
     )
-    return ReportSampler(tpe)
 
 
 def num_startup_trials(num_trials: int) -> int:
@@ -236,16 +191,3 @@ def enqueue(study: optuna.Study, points: Sequence[Point], num_trials: int) -> No
     """
     for point in points[:num_trials]:
         study.enqueue_trial(dict(point), skip_if_exists=True)
-
-
-def hide_password(url: str) -> str:
-    """The storage URL as it may be shown."""
-    try:
-        return make_url(url).difference_update_query(["password"]).render_as_string()
-    except (SQLAlchemyError, ValueError):
-        return url.rpartition("@")[2].partition("?")[0]
-
-
-def _first_line_of(refused: Exception) -> str:
-    text = str(refused.__cause__ or refused).splitlines()
-    return text[0] if text else type(refused).__name__

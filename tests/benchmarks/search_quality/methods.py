@@ -107,11 +107,11 @@ class ProjectSearch:
         """See Method."""
         cohort = {str(number): value for number, value in values.items()}
         if self._is_together:
-            decided = self._asha.decide(step, cohort)
+            decided = self._asha.decide_who_continues(step, cohort)
         else:
             decided = {}
             for trial_id, value in cohort.items():
-                decided |= self._asha.decide(step, {trial_id: value})
+                decided |= self._asha.decide_who_continues(step, {trial_id: value})
         for number, value in values.items():
             self._best.take(step, number, value)
             self._search.report(number, step, value)

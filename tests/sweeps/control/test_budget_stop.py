@@ -15,7 +15,8 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay
 from sweeps.records.trials_csv import BUDGET_REASON
-from sweeps.search.study import Search, open_study
+from sweeps.search.storage import open_study
+from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import METRIC, make_config, make_report
 from tests.sweeps.small_costs import Clock, make_model, make_throughput
 

@@ -26,7 +26,8 @@ from sweeps.records.events import EventLog, read_events, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
-from sweeps.search.study import Search, enqueue, open_study
+from sweeps.search.storage import open_study
+from sweeps.search.study import Search, enqueue
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_report
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted
@@ -404,7 +405,7 @@ def test_whichever_of_a_cohort_reports_decides_it_alike_for_all(
     step = data.draw(st.sampled_from(config.rungs[:-1]))
     cohort = {f"t{number:04d}": value for number, value in enumerate(values)}
     finite = {trial_id: value for trial_id, value in cohort.items() if math.isfinite(value)}
-    expected = Asha(config.rungs, factor, METRIC).decide(step, finite)
+    expected = Asha(config.rungs, factor, METRIC).decide_who_continues(step, finite)
     arriving = data.draw(st.permutations(together(step, cohort)))
     arriving = arriving[: data.draw(st.integers(1, len(arriving)))]
     with tempfile.TemporaryDirectory() as folder:

@@ -121,7 +121,7 @@ def test_about_as_many_trials_reach_a_rung_as_in_a_search_that_learns(seed: int)
         cohort = {f"t{n}": values[n] for n in range(first, first + 8)}
         for rung in rungs:
             reached[rung] += len(cohort)
-            decided = asha.decide(rung, cohort) if cohort else {}
+            decided = asha.decide_who_continues(rung, cohort) if cohort else {}
             cohort = {name: value for name, value in cohort.items() if decided[name]}
     steps = sum(reached[r] * (r - before) for before, r in zip((0, *rungs), rungs, strict=False))
     expected = make_model(num_trials=64, rungs=rungs, eval_rows=(0,) * 4)

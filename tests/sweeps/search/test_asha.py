@@ -102,9 +102,9 @@ def test_cohort_is_decided_by_its_values_whatever_their_order(
     shuffled = dict(data.draw(st.permutations(list(named.items()))))
     one, other = (Asha(RUNGS, factor, metric) for _ in range(2))
     for asha in (one, other):
-        asha.decide(10, {f"x{number}": value for number, value in enumerate(before)})
-    decided = one.decide(10, named)
-    assert decided == other.decide(10, shuffled)
+        asha.decide_who_continues(10, {f"x{number}": value for number, value in enumerate(before)})
+    decided = one.decide_who_continues(10, named)
+    assert decided == other.decide_who_continues(10, shuffled)
     keeps = {value: {decided[name] for name in named if named[name] == value} for value in values}
     assert all(len(fates) == 1 for fates in keeps.values())
     quota = max(1, (len(before) + len(values)) // factor)
@@ -116,7 +116,9 @@ def test_cohort_is_decided_by_its_values_whatever_their_order(
 def test_cohort_decides_as_if_all_had_been_there_before_its_first(
     values: list[float], factor: int
 ) -> None:
-    together = Asha(RUNGS, factor, MAX).decide(10, {f"t{n}": v for n, v in enumerate(values)})
+    together = Asha(RUNGS, factor, MAX).decide_who_continues(
+        10, {f"t{n}": v for n, v in enumerate(values)}
+    )
     assert list(together.values()) == kept(recorded(values, factor), len(values))
 
 
@@ -124,10 +126,18 @@ def test_trials_that_report_one_by_one_are_decided_by_who_came_before() -> None:
     """What a cohort avoids: ascending values all go on, descending ones do not."""
     ascending, descending, together = (Asha(RUNGS, 3, MAX) for _ in range(3))
     values = [float(n) for n in range(8)]
-    assert all(ascending.decide(10, {f"t{n}": v})[f"t{n}"] for n, v in enumerate(values))
-    one_by_one = [descending.decide(10, {f"t{n}": v})[f"t{n}"] for n, v in enumerate(values[::-1])]
+    assert all(
+        ascending.decide_who_continues(10, {f"t{n}": v})[f"t{n}"] for n, v in enumerate(values)
+    )
+    one_by_one = [
+        descending.decide_who_continues(10, {f"t{n}": v})[f"t{n}"]
+        for n, v in enumerate(values[::-1])
+    ]
     assert sum(one_by_one) == 1
-    assert sum(together.decide(10, {f"t{n}": v for n, v in enumerate(values)}).values()) == 2
+    assert (
+        sum(together.decide_who_continues(10, {f"t{n}": v for n, v in enumerate(values)}).values())
+        == 2
+    )
 
 
 def test_later_value_of_the_same_trial_replaces_the_first() -> None:

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 from search_spaces.lora import POINT_NAMES, Point
 from sweeps.config import Sampler
 from sweeps.cost import plan
-from sweeps.search.study import Search, enqueue, open_study
+from sweeps.search.storage import open_study
+from sweeps.search.study import Search, enqueue
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, point
 from trainables.config import Hyperparameters
 

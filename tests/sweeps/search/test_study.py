@@ -22,13 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.lora import LoraSpace, Point, hyperparameters
 from sweeps.cost import plan
-from sweeps.search.study import (
-    Search,
-    enqueue,
-    hide_password,
-    num_startup_trials,
-    open_study,
-)
+from sweeps.search.storage import hide_password, open_study
+from sweeps.search.study import Search, enqueue, num_startup_trials
 from tests.sweeps.invented_sweep import LOSS, METRIC, SPACE, make_config, point
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted

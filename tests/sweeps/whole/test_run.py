@@ -52,7 +52,7 @@ def test_every_cohort_was_decided_by_its_values_alone(finished: Finished) -> Non
         cohort = {made[0]["trial_id"], *made[0]["cohort"]}
         values = {e["trial_id"]: e["metrics"][metric.name] for e in made[: len(cohort)]}
         assert values.keys() == cohort and len({e["step"] for e in made[: len(cohort)]}) == 1
-        decided = asha.decide(made[0]["step"], values)
+        decided = asha.decide_who_continues(made[0]["step"], values)
         stopped |= {trial_id for trial_id, goes_on in decided.items() if not goes_on}
         del made[: len(cohort)]
     assert stopped == {h.trial_id for h in replay(events) if h.status == "stopped"}
