@@ -26,6 +26,7 @@ from sweeps.cost.hardware import Hardware
 from sweeps.durations import format_duration
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
+from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
 from sweeps.publish.best_folder import write_best
 from sweeps.records.events import EventLog, read_events
@@ -91,7 +92,7 @@ def run_sweep(
             finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
             verdict = None
             if finals is not None:
-                verdict = verdicts.decide(config, paths, finals, records, metric)
+                verdict = verdicts.decide_winner(config, paths, finals, records, metric)
                 verdicts.write(verdict, paths)
                 sweep_json.add(paths, finals=verdicts.summarize(verdict))
                 write_csv(trials, metric, paths.trials_csv, verdicts.make_columns(verdict))
@@ -105,7 +106,7 @@ def run_sweep(
             ledgers = pack_pool.ledgers(actors, paths.checkpoints)
             _log_packs(log, ledgers, num_known=len(earlier_ledgers))
         # The GPUs are free now.
-        outcome = final_test.add_bertscore(config, preflight, paths, log, outcome)
+        outcome = add_bertscore(config, preflight.splits, paths, log, outcome)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
     log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
     context.tracker.finish()

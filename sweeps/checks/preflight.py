@@ -10,16 +10,16 @@ from cluster.find import address_to_join, answers, has_short_sockets, temporary_
 from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
 from sweeps.config import SweepConfig
-from sweeps.finals import bertscore
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_tracker import Mode, resolve_mode
+from trainables.config import Kind
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.models.model_files import check_model_folder, check_thinking
+from trainables.models.model_files import check_encoder, check_model_folder, check_thinking
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         if config.thinking:
             check_thinking(config.model)
         splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
-        bertscore.check(config, splits.scoring.kind)
+        check_bertscore(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(
             f"{refused.filename} cannot be read: {refused.strerror}", "check its permissions"
@@ -84,6 +84,21 @@ def check_recipe(config: SweepConfig) -> None:
                 f"give each start point one or more of {', '.join(sorted(POINT_NAMES))}; "
                 "what it leaves out is drawn",
             )
+
+
+def check_bertscore(config: SweepConfig, kind: Kind) -> None:
+    """What can be told of BERTScore before a GPU is used, if it was asked for.
+
+    Raises:
+        SweepAborted: the task has labels, or the encoder cannot be had.
+    """
+    if config.bertscore == "on" and kind == "classify":
+        raise SweepAborted(
+            f"BERTScore compares texts, and {config.task} has labels here",
+            "leave out --bertscore on",
+        )
+    if config.bertscore == "on":
+        check_encoder(config.bertscore_encoder, config.bertscore_layer)
 
 
 def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:

@@ -1,12 +1,12 @@
 """The one look at test: which adapters are scored, and what they reach."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
-from sweeps.finals import bertscore, predictions
+from sweeps.finals import predictions
 from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
 from sweeps.records.events import EventLog, read_events
@@ -68,21 +68,20 @@ def find_winner(
     Args:
         records: of the search's trials and of the finals' runs.
     """
-    if finals is None or verdict is None or verdict.winner is None or verdict.best_run is None:
+    best = verdict.best_run if verdict else None
+    if best is None or verdict is None or verdict.winner is None or finals is None:
         best = find_best([record for record in records if record.final_of is None], metric)
-        if best is None:
-            return None
-        return Winner(run=best, tested={best.trial_id: _find_adapter(paths, best)})
+        return None if best is None else Winner(run=best, tested=_find_adapters(paths, [best]))
+    others = [run for run in verdict.winner.completed if run.trial_id != best.trial_id]
+    # The best start point's first run at the full budget, a fresh one if there is any.
     by_id = {record.trial_id: record for record in records}
-    best_run = verdict.best_run
-    others = [run for run in verdict.winner.completed if run.trial_id != best_run.trial_id]
-    own = [best_run, *others]
-    baseline = _find_baseline(finals, by_id)
-    is_other = baseline is not None and baseline not in own
+    fresh = [run.trial_id for run in finals.runs if run.of == finals.baseline]
+    names = [*fresh, finals.baseline] if finals.baseline else []
+    baseline = [by_id[name] for name in names if by_id[name].status == "completed"][:1]
     return Winner(
-        run=best_run,
-        tested={run.trial_id: _find_adapter(paths, run) for run in (*own, baseline) if run},
-        baseline=baseline.trial_id if baseline and is_other else None,
+        run=best,
+        tested=_find_adapters(paths, [best, *others, *baseline]),
+        baseline=next((run.trial_id for run in baseline if run not in (best, *others)), None),
     )
 
 
@@ -118,31 +117,6 @@ def score_on_test(
     return Outcome(winner=winner, scores=scores, runs=runs)
 
 
-def add_bertscore(
-    config: SweepConfig, preflight: Preflight, paths: RunPaths, log: EventLog, outcome: Outcome
-) -> Outcome:
-    """The outcome with BERTScore among the scores, if that was asked for and can be had."""
-    run_id = outcome.winner.run.trial_id
-    scores = bertscore.add_bertscore(
-        config,
-        paths,
-        log,
-        run_id,
-        outcome.winner.tested[run_id],
-        outcome.scores,
-        kind=preflight.splits.scoring.kind,
-    )
-    return replace(outcome, scores=scores)
-
-
-def _find_baseline(finals: Finals, by_id: Mapping[str, TrialRecord]) -> TrialRecord | None:
-    """The best start point's first run at the full budget, a fresh one if there is any."""
-    if finals.baseline is None:
-        return None
-    run_ids = [*(run.trial_id for run in finals.runs if run.of == finals.baseline), finals.baseline]
-    return next((by_id[name] for name in run_ids if by_id[name].status == "completed"), None)
-
-
-def _find_adapter(paths: RunPaths, run: TrialRecord) -> Path:
-    """The run's last checkpoint, also in a folder of the sweep that was moved."""
-    return checkpoint_folder(paths.trial(run.trial_id), run.num_steps)
+def _find_adapters(paths: RunPaths, runs: Sequence[TrialRecord]) -> dict[str, Path]:
+    """The runs' last checkpoints, also in a folder of the sweep that was moved."""
+    return {r.trial_id: checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs}

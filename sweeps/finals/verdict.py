@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
@@ -82,7 +83,7 @@ class Verdict:
         return self.winner.completed[self.winner.values.index(best_value)]
 
 
-def decide(
+def decide_winner(
     config: SweepConfig,
     paths: RunPaths,
     finals: Finals,
@@ -113,8 +114,25 @@ def decide(
         for run in finalist.runs
         if run.status != "completed"
     ]
-    without_interval = Verdict(metric=metric, finalists=tuple(finalists), notes=tuple(notes))
-    return _add_bootstrap(config, paths, without_interval)
+    comparison, num_rows = None, 0
+    try:
+        comparison, num_rows = _resample(config, paths, finalists, metric)
+    except (OSError, ValueError) as missing:
+        notes.append(f"no interval: {missing}")
+    likely = [
+        replace(finalist, probability_best=probability)  # those that count come first
+        for finalist, probability in zip_longest(
+            finalists, comparison.probabilities if comparison else ()
+        )
+    ]
+    return Verdict(
+        metric=metric,
+        finalists=tuple(likely),
+        lead=comparison.lead if comparison else None,
+        interval=comparison.interval if comparison else None,
+        num_rows=num_rows,
+        notes=tuple(notes),
+    )
 
 
 def write(verdict: Verdict, paths: RunPaths) -> None:
@@ -123,11 +141,37 @@ def write(verdict: Verdict, paths: RunPaths) -> None:
     Raises:
         SweepAborted: the disk is full or gone.
     """
-    runs = [run for finalist in verdict.finalists for run in finalist.runs]
+    metric, runs = verdict.metric, [run for finalist in verdict.finalists for run in finalist.runs]
     origins = {run.trial_id: {"final_of": run.final_of, "seed": run.seed} for run in runs}
-    trials_csv.write_csv(runs, verdict.metric, paths.finals_csv, origins)
-    text = json.dumps(_to_json(verdict), indent=2, ensure_ascii=False) + "\n"
-    write_file(paths.finals_json, text)
+    trials_csv.write_csv(runs, metric, paths.finals_csv, origins)
+    content = {
+        **summarize(verdict),
+        "metric": asdict(metric),
+        "finalists": [
+            {
+                "trial_id": finalist.trial_id,
+                "params": asdict(finalist.params),
+                "runs": [
+                    {
+                        "trial_id": run.trial_id,
+                        "seed": run.seed,
+                        "status": run.status or "running",
+                        "reason": run.reason,
+                        "value": run.value(metric) if run.status == "completed" else None,
+                    }
+                    for run in finalist.runs
+                ],
+                "probability_best": finalist.probability_best,
+                "mean": finalist.mean,
+                "deviation": finalist.deviation,
+            }
+            for finalist in verdict.finalists
+        ],
+        "num_rows": verdict.num_rows,
+        "notes": verdict.notes,
+        "num_resamples": bootstrap.NUM_RESAMPLES,
+    }
+    write_file(paths.finals_json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def summarize(verdict: Verdict) -> dict[str, object]:
@@ -157,52 +201,30 @@ def make_columns(verdict: Verdict | None) -> dict[str, dict[str, object]]:
     }
 
 
-def _add_bootstrap(config: SweepConfig, paths: RunPaths, verdict: Verdict) -> Verdict:
-    """The verdict with what resampling tells; without the rows' scores it stays as it is."""
-    present = [finalist for finalist in verdict.finalists if finalist.completed]
-    if not present:
-        return verdict
-    try:
-        answers = [
-            [
-                read_answers(checkpoint_folder(paths.trial(run.trial_id), config.max_steps))
-                for run in finalist.completed
-            ]
-            for finalist in present
-        ]
-        num_rows = _count_common_rows(answers)
-        comparison = bootstrap.compare(
-            [[_make_run_metric(run, verdict.metric) for run in runs] for runs in answers],
-            verdict.metric.mode,
-            num_rows,
-            seed=config.seed,
-        )
-    except (OSError, ValueError) as missing:
-        return replace(verdict, notes=(*verdict.notes, f"no interval: {missing}"))
-    likely = [
-        replace(finalist, probability_best=probability)
-        for finalist, probability in zip(present, comparison.probabilities, strict=True)
-    ]
-    absent = verdict.finalists[len(present) :]
-    return replace(
-        verdict,
-        finalists=(*likely, *absent),
-        lead=comparison.lead,
-        interval=comparison.interval,
-        num_rows=num_rows,
-    )
-
-
-def _count_common_rows(answers: Sequence[Sequence[SavedAnswers]]) -> int:
-    """How many rows all runs have answered.
+def _resample(
+    config: SweepConfig, paths: RunPaths, finalists: Sequence[Finalist], metric: Metric
+) -> tuple[bootstrap.Comparison | None, int]:
+    """What resampling tells of the finalists with a run that counts, and of how many rows.
 
     Raises:
-        ValueError: they were not scored on the same rows.
+        OSError, ValueError: there are no scores of rows, or of different ones.
     """
+    answers = [
+        [
+            read_answers(checkpoint_folder(paths.trial(run.trial_id), config.max_steps))
+            for run in finalist.completed
+        ]
+        for finalist in finalists
+        if finalist.completed
+    ]
+    if not answers:
+        return None, 0
     row_ids = {run.ids for runs in answers for run in runs}
     if len(row_ids) != 1:
         raise ValueError("the runs were scored on different rows")
-    return len(row_ids.pop())
+    num_rows = len(row_ids.pop())
+    run_metrics = [[_make_run_metric(run, metric) for run in runs] for runs in answers]
+    return bootstrap.compare(run_metrics, metric.mode, num_rows, seed=config.seed), num_rows
 
 
 def _make_run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetric:
@@ -211,35 +233,3 @@ def _make_run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetr
     if metric.name == "macro_f1":
         return bootstrap.macro_f1(answers.answers, answers.targets)
     raise ValueError(f"{metric.name} cannot be told of resampled rows")
-
-
-def _to_json(verdict: Verdict) -> dict[str, object]:
-    return {
-        **summarize(verdict),
-        "metric": asdict(verdict.metric),
-        "finalists": [_to_json_finalist(finalist) for finalist in verdict.finalists],
-        "num_rows": verdict.num_rows,
-        "notes": verdict.notes,
-        "num_resamples": bootstrap.NUM_RESAMPLES,
-    }
-
-
-def _to_json_finalist(finalist: Finalist) -> dict[str, object]:
-    runs = [
-        {
-            "trial_id": run.trial_id,
-            "seed": run.seed,
-            "status": run.status or "running",
-            "reason": run.reason,
-            "value": run.value(finalist.metric) if run.status == "completed" else None,
-        }
-        for run in finalist.runs
-    ]
-    return {
-        "trial_id": finalist.trial_id,
-        "params": asdict(finalist.params),
-        "runs": runs,
-        "probability_best": finalist.probability_best,
-        "mean": finalist.mean,
-        "deviation": finalist.deviation,
-    }

@@ -13,8 +13,9 @@ def write_sentences(verdict: Verdict) -> list[str]:
         ]
     name, num = verdict.metric.name, len(winner.completed)
     seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
-    spread = f"{name} {_format_spread(winner)} over {seeds}"
-    lines = [f"winner of the finals: {winner.trial_id}, {spread}"]
+    spread = "" if winner.deviation is None else f" +- {winner.deviation:.2f}"
+    mean = f"{name} {winner.mean:.2f}{spread} over {seeds}"
+    lines = [f"winner of the finals: {winner.trial_id}, {mean}"]
     if verdict.lead is not None:
         lines.append(_describe_lead(verdict, verdict.finalists[1]))
     lines.append(
@@ -51,15 +52,9 @@ def _describe_lead(verdict: Verdict, second: Finalist) -> str:
         f" (95% interval {low:.2f} to {high:.2f}; {verdict.num_rows} validation rows in pairs, and "
         "seeds, resampled)"
     )
-    chance = verdict.finalists[0].probability_best
-    if chance is not None:
-        line += f" and is the best with probability {chance:.2f}"
+    if verdict.finalists[0].probability_best is not None:
+        line += f" and is the best with probability {verdict.finalists[0].probability_best:.2f}"
     return line if low > 0 else f"{line}: the lead may be chance"
-
-
-def _format_spread(finalist: Finalist) -> str:
-    deviation = "" if finalist.deviation is None else f" +- {finalist.deviation:.2f}"
-    return f"{_format(finalist.mean)}{deviation}"
 
 
 def _format(value: float | None) -> str:

@@ -13,7 +13,6 @@ microsoft/deberta-xlarge-mnli 40 (English).
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +25,48 @@ from transformers import AutoModel, AutoTokenizer, GPT2Tokenizer, RobertaTokeniz
 from trainables.errors import SweepAborted
 
 NAMES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
+MAX_LENGTH_TOKENS = 512
+"""Texts are cut after as many tokens, or after fewer if the tokenizer says so."""
 Tokens = tuple[list[int], list[int]]
 """A text's tokens, and for each 1 or, if the tokenizer added it, 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BertScoreSettings:
-    """Which hidden states are compared."""
-
-    encoder: str
-    """Hub id or folder of a model with safetensors weights."""
-    layer: int
-    """Block whose output is compared, from 1 on; the last but a few usually agree best."""
-    batch_size: int = 64
-    """Pairs that are encoded at once."""
-    max_length_tokens: int = 512
-    """Texts are cut after as many tokens, or after fewer if the tokenizer says so."""
-    device: str = "cpu"
-    """Torch device, e.g. "cuda"."""
 
 
 class BertScore:
     """Precision, recall and F1 of answers, -100 to 100.
 
+    Args:
+        encoder: Hub id or folder of a model with safetensors weights.
+        layer: block whose output is compared, from 1 on; the last but a few usually agree best.
+        device: of torch, e.g. "cuda".
+        batch_size: pairs that are encoded at once.
+
     Raises:
         SweepAborted: the encoder cannot be loaded or has fewer layers.
     """
 
-    def __init__(self, settings: BertScoreSettings) -> None:
-        self.settings = settings
-        self._model, self._tokenizer = _load(settings)
+    def __init__(
+        self, encoder: str, layer: int, *, device: str = "cpu", batch_size: int = 64
+    ) -> None:
+        self._encoder, self._layer = encoder, layer
+        self._device, self._batch_size = device, batch_size
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+            model = AutoModel.from_pretrained(
+                encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise SweepAborted(
+                f"BERTScore's encoder {encoder} cannot be loaded: {error}",
+                "name a folder or a Hub model with a tokenizer and safetensors weights",
+            ) from error
+        model = model.get_encoder() if model.config.is_encoder_decoder else model
+        num_layers = model.config.num_hidden_layers
+        if layer > num_layers:
+            raise SweepAborted(
+                f"BERTScore's layer is {layer}, and {encoder} has {num_layers}",
+                f"give a layer from 1 to {num_layers}",
+            )
+        self._model: Any = model.eval().to(device)
 
     def means(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """The means of the rows' scores."""
@@ -69,7 +80,7 @@ class BertScore:
             for prediction, reference in zip(predictions, references, strict=True)
         ]
         scores = [dict.fromkeys(NAMES, 0.0) for _ in pairs]
-        for batch in _batches(pairs, self.settings.batch_size):
+        for batch in _batches(pairs, self._batch_size):
             candidate, reference = (
                 self._embed([pairs[index][side] for index in batch]) for side in (0, 1)
             )
@@ -82,10 +93,10 @@ class BertScore:
         commit = getattr(self._model.config, "_commit_hash", None)
         settings = {
             "metric": NAMES,
-            "encoder": self.settings.encoder if commit else None,
-            "revision": commit or _digest_of(Path(self.settings.encoder)),
-            "layer": self.settings.layer,
-            "max_length_tokens": self.settings.max_length_tokens,
+            "encoder": self._encoder if commit else None,
+            "revision": commit or _digest_of(Path(self._encoder)),
+            "layer": self._layer,
+            "max_length_tokens": MAX_LENGTH_TOKENS,
             "transformers": transformers.__version__,
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -96,7 +107,7 @@ class BertScore:
         encoded = self._tokenizer(
             " " * is_spaced + text.strip(),
             truncation=True,
-            max_length=min(self.settings.max_length_tokens, self._tokenizer.model_max_length),
+            max_length=min(MAX_LENGTH_TOKENS, self._tokenizer.model_max_length),
             return_special_tokens_mask=True,
         )
         return encoded["input_ids"], [1 - added for added in encoded["special_tokens_mask"]]
@@ -109,9 +120,9 @@ class BertScore:
         weights = pad_sequence([torch.tensor(w).float() for _, w in texts], True)
         lengths = torch.tensor([len(ids) for ids, _ in texts])
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
-        ids, mask, weights = (t.to(self.settings.device) for t in (ids, mask, weights))
+        ids, mask, weights = (t.to(self._device) for t in (ids, mask, weights))
         output = self._model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-        return normalize(output.hidden_states[self.settings.layer], dim=-1), mask, weights
+        return normalize(output.hidden_states[self._layer], dim=-1), mask, weights
 
 
 def match(
@@ -146,28 +157,6 @@ def _batches(pairs: Sequence[tuple[Tokens, Tokens]], batch_size: int) -> Iterato
     scored.sort(key=lambda index: max(len(side[0]) for side in pairs[index]), reverse=True)
     for begin in range(0, len(scored), batch_size):
         yield scored[begin : begin + batch_size]
-
-
-def _load(settings: BertScoreSettings) -> tuple[Any, Any]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.encoder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(
-            settings.encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise SweepAborted(
-            f"BERTScore's encoder {settings.encoder} cannot be loaded: {error}",
-            "name a folder or a Hub model with a tokenizer and safetensors weights",
-        ) from error
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
-    num_layers = model.config.num_hidden_layers
-    if settings.layer > num_layers:
-        raise SweepAborted(
-            f"BERTScore's layer is {settings.layer}, and {settings.encoder} has {num_layers}",
-            f"give a layer from 1 to {num_layers}",
-        )
-    return model.eval().to(settings.device), tokenizer
 
 
 def _digest_of(folder: Path) -> str:

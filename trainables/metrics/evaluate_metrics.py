@@ -11,7 +11,7 @@ import datasets
 import evaluate
 
 from trainables.config import Language
-from trainables.metrics.bertscore import BertScore, BertScoreSettings
+from trainables.metrics.bertscore import BertScore
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
 
@@ -63,10 +63,10 @@ def make_classification(labels: Sequence[str]) -> TextMetric:
     )
 
 
-def make_bertscore(settings: BertScoreSettings) -> TextMetric:
+def make_bertscore(encoder: str, layer: int) -> TextMetric:
     """Mean precision, recall and F1 of BERTScore, -100 to 100."""
     return TextMetric(
         "Greedy matching of contextual embeddings.",
         "Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT.",
-        BertScore(settings).means,
+        BertScore(encoder, layer).means,
     )

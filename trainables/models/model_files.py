@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import hub_file
+from trainables.models.hub_files import hub_file, hub_has
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -21,6 +21,8 @@ TOKENIZER_FILES = (
 """What AutoTokenizer reads of a Qwen model, as far as a model has them."""
 _FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
 _INDEX = "model.safetensors.index.json"
+_LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "encoder_layers", "num_layers")
+"""What architectures call their number of blocks in config.json."""
 
 
 def check_model_folder(folder: Path) -> None:
@@ -57,6 +59,36 @@ def check_thinking(model: str) -> None:
             f"{model} does not think before it answers: its chat template has no enable_thinking",
             "leave out --thinking, or choose a Qwen3 model that thinks, e.g. Qwen/Qwen3-0.6B",
         )
+
+
+def check_encoder(encoder: str, layer: int) -> None:
+    """Looks at config and weights of BERTScore's encoder; of a Hub model's downloads the config.
+
+    Raises:
+        SweepAborted: there is no such model, it has fewer layers, or no safetensors weights.
+    """
+    fix = "name a folder or a Hub model with safetensors weights: --bertscore-encoder"
+    folder = Path(encoder)
+    is_local = folder.is_dir()
+    try:
+        path = folder / "config.json" if is_local else hub_file(encoder, "config.json")
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        num_layers = next((n for n in map(config.get, _LAYER_COUNTS) if isinstance(n, int)), layer)
+        has_weights = any(
+            (folder / name).is_file() if is_local else hub_has(encoder, name)
+            for name in ("model.safetensors", _INDEX)
+        )
+    except (OSError, ValueError, AttributeError) as refused:
+        reason = str(refused).strip().partition("\n")[0] or type(refused).__name__
+        error = f"BERTScore's encoder {encoder} cannot be had: {reason}"
+        raise SweepAborted(error, f"{fix}, or leave out --bertscore") from None
+    if layer > num_layers:
+        raise SweepAborted(
+            f"BERTScore's layer is {layer}, and {encoder} has {num_layers}",
+            f"give a layer from 1 to {num_layers}: --bertscore-layer",
+        )
+    if not has_weights:
+        raise SweepAborted(f"BERTScore's encoder {encoder} has no safetensors weights", fix)
 
 
 def _templates(model: str) -> Iterator[str]:

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from sweeps.checks.preflight import check_bertscore
 from sweeps.config import SweepConfig
-from sweeps.finals import bertscore, predictions
+from sweeps.finals import predictions
+from sweeps.finals.bertscore import add_bertscore
+from sweeps.finals.final_test import Outcome, Scores, Winner
 from sweeps.recipes import RECIPES, samsum, wikipedia_pt
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, world
+from tests.sweeps.invented_sweep import make_history
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
@@ -25,7 +29,7 @@ ROWS = tuple(Row(id=str(n), prompt=f"text {n}", target=f"ann brings {n} cakes") 
 SPLITS = Splits(
     train=ROWS, validation=ROWS, test=ROWS, counts={}, scoring=Scoring(), prompt_template="{x}"
 )
-SCORES = {
+SCORES: Scores = {
     name: {"rougeLsum": 1.0} for name in ("validation", "validation_base", "test", "test_base")
 }
 NAMES = {"bertscore_precision", "bertscore_recall", "bertscore_f1"}
@@ -66,10 +70,13 @@ def paths(tmp_path: Path, config: SweepConfig) -> RunPaths:
     return found
 
 
-def added(config: SweepConfig, paths: RunPaths, adapter: Path, **more: Any) -> dict[str, Any]:
-    return bertscore.add_bertscore(
-        config, paths, EventLog(paths.events), "t0001", adapter, SCORES, kind="summarize", **more
-    )
+def added(
+    config: SweepConfig, paths: RunPaths, adapter: Path, splits: Splits = SPLITS
+) -> dict[str, dict[str, float]]:
+    """The scores of the winner t0001."""
+    winner = Winner(run=make_history(1, "completed"), tested={"t0001": adapter})
+    outcome = Outcome(winner=winner, scores=SCORES)
+    return add_bertscore(config, splits, paths, EventLog(paths.events), outcome).scores
 
 
 def test_every_split_is_scored_and_the_log_says_by_what(
@@ -98,11 +105,9 @@ def test_scores_of_the_log_are_taken_unless_another_layer_is_asked_for(
 
 
 def test_off_and_labels_add_nothing(config: SweepConfig, paths: RunPaths, adapter: Path) -> None:
-    log = EventLog(paths.events)
-    for mode, kind in (("off", "summarize"), ("auto", "classify")):
-        asked = replace(config, bertscore=mode)
-        found = bertscore.add_bertscore(asked, paths, log, "t0001", adapter, SCORES, kind=kind)
-        assert found is SCORES
+    labels = replace(SPLITS, scoring=Scoring(kind="classify", labels=("a", "b")))
+    assert added(replace(config, bertscore="off"), paths, adapter) is SCORES
+    assert added(replace(config, bertscore="auto"), paths, adapter, labels) is SCORES
 
 
 @pytest.mark.parametrize("bertscore", ["auto", "on"])
@@ -153,7 +158,7 @@ def test_wikipedia_is_scored_by_bertscore_and_the_tiny_one_needs_no_network() ->
     assert wikipedia_pt().bertscore == "auto"
     tiny = wikipedia_pt(True)
     assert tiny.bertscore == "on"
-    bertscore.check(tiny, "summarize")
+    check_bertscore(tiny, "summarize")
     others = {name: recipe().bertscore for name, recipe in RECIPES.items()}
     assert [name for name, asked in others.items() if asked != "off"] == ["wikipedia_pt"]
 
@@ -162,4 +167,4 @@ def test_layer_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="bertscore_layer is 0"):
         replace(samsum(True), bertscore_layer=0)
     with pytest.raises(SweepAborted):
-        bertscore.check(replace(samsum(True), bertscore="on"), "classify")
+        check_bertscore(replace(samsum(True), bertscore="on"), "classify")

@@ -12,7 +12,7 @@ from sweeps.config import SweepConfig
 from sweeps.finals.bootstrap import compare, mean_of_rows
 from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose_finals
-from sweeps.finals.verdict import Verdict, decide, make_columns, write
+from sweeps.finals.verdict import Verdict, decide_winner, make_columns, write
 from sweeps.finals.verdict_text import make_table, write_sentences
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
@@ -78,7 +78,7 @@ def verdict_of(
     found = choose_finals(config, SEARCHED, METRIC)
     assert found is not None
     histories = [*SEARCHED, *(RUNS if runs is None else runs)]
-    return decide(config, RunPaths(folder), found, histories, METRIC)
+    return decide_winner(config, RunPaths(folder), found, histories, METRIC)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
     config = config_of(num_final_seeds=1)
     found = choose_finals(config, searched, METRIC)
     assert found is not None
-    made = decide(config, RunPaths(tmp_path), found, [*searched, *runs], metric)
+    made = decide_winner(config, RunPaths(tmp_path), found, [*searched, *runs], metric)
     assert made.winner is not None and made.winner.trial_id == "t0001"
     assert made.lead == pytest.approx(100.0 - runs[0].reports[0].metrics["macro_f1"])
     assert made.interval is not None and made.interval[0] > 0
@@ -260,7 +260,7 @@ def test_best_start_point_that_is_no_finalist_is_tested_as_the_search_left_it(
     found = choose_finals(replace(config, num_finalists=1), searched, METRIC)
     assert found is not None and found.finalists == ("t0002",) and found.baseline == "t0000"
     run = replace(RUNS[0], trial_id="f0002s1", final_of="t0002")
-    verdict = decide(
+    verdict = decide_winner(
         config, RunPaths(folder), replace(found, runs=found.runs[:1]), [*searched, run], METRIC
     )
     histories = [*searched, run]

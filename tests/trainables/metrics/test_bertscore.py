@@ -1,7 +1,6 @@
 """BERTScore, against a computation of every pair by itself in float64."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer, set_seed
 
 from trainables.errors import SweepAborted
-from trainables.metrics.bertscore import NAMES, BertScore, BertScoreSettings, match
+from trainables.metrics.bertscore import NAMES, BertScore, match
 from trainables.metrics.evaluate_metrics import make_bertscore
 
 SENTENCE = "ann bob will bring tickets a cake for cem tomorrow at five he she says no ."
@@ -45,24 +44,24 @@ def bert_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def settings(bert_dir: str) -> BertScoreSettings:
-    return BertScoreSettings(encoder=bert_dir, layer=2, batch_size=2)
+def metric(bert_dir: str) -> BertScore:
+    return BertScore(bert_dir, 2, batch_size=2)
 
 
-def test_bert_scores_equal_those_of_each_pair_alone(settings: BertScoreSettings) -> None:
-    _assert_equal_to_pairs(settings)
+def test_bert_scores_equal_those_of_each_pair_alone(bert_dir: str) -> None:
+    _assert_equal_to_pairs(bert_dir, layer=2, batch_size=2)
 
 
 def test_qwen_scores_equal_those_of_each_pair_alone(model_dir: str) -> None:
-    _assert_equal_to_pairs(BertScoreSettings(encoder=model_dir, layer=1, batch_size=3))
+    _assert_equal_to_pairs(model_dir, layer=1, batch_size=3)
 
 
-def _assert_equal_to_pairs(settings: BertScoreSettings) -> None:
-    ours = BertScore(settings).rows(PREDICTIONS, REFERENCES)
-    model = AutoModel.from_pretrained(settings.encoder, dtype=torch.float64).eval()
-    tokenizer = AutoTokenizer.from_pretrained(settings.encoder)
+def _assert_equal_to_pairs(encoder: str, layer: int, batch_size: int) -> None:
+    ours = BertScore(encoder, layer, batch_size=batch_size).rows(PREDICTIONS, REFERENCES)
+    model = AutoModel.from_pretrained(encoder, dtype=torch.float64).eval()
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
     for row, prediction, reference in zip(ours, PREDICTIONS, REFERENCES, strict=True):
-        expected = _of_pair(model, tokenizer, settings.layer, prediction, reference)
+        expected = _of_pair(model, tokenizer, layer, prediction, reference)
         assert row == pytest.approx(dict(zip(NAMES, expected, strict=True)), abs=1e-3)
 
 
@@ -83,8 +82,7 @@ def _of_pair(model, tokenizer, layer: int, prediction: str, reference: str) -> l
     return [100 * v for v in (precision, recall, 2 * precision * recall / (precision + recall))]
 
 
-def test_a_text_equals_itself_whatever_its_neighbours(settings: BertScoreSettings) -> None:
-    metric = BertScore(settings)
+def test_a_text_equals_itself_whatever_its_neighbours(metric: BertScore) -> None:
     alone = metric.rows(PREDICTIONS[:1], REFERENCES[:1])[0]
     assert metric.rows(PREDICTIONS, REFERENCES)[0] == pytest.approx(alone, abs=1e-3)
     assert metric.means(REFERENCES, REFERENCES) == pytest.approx(
@@ -92,10 +90,9 @@ def test_a_text_equals_itself_whatever_its_neighbours(settings: BertScoreSetting
     )
 
 
-def test_metric_is_the_mean_of_the_rows(settings: BertScoreSettings) -> None:
-    metric = BertScore(settings)
+def test_metric_is_the_mean_of_the_rows(metric: BertScore, bert_dir: str) -> None:
     rows = metric.rows(PREDICTIONS, REFERENCES)
-    scores = make_bertscore(settings).compute(predictions=PREDICTIONS, references=REFERENCES)
+    scores = make_bertscore(bert_dir, 2).compute(predictions=PREDICTIONS, references=REFERENCES)
     for name in NAMES:
         assert scores[name] == pytest.approx(sum(row[name] for row in rows) / len(rows))
 
@@ -107,47 +104,50 @@ def test_padding_is_no_match_even_of_opposites() -> None:
     assert match(one, mask, weights, other, mask, weights).tolist() == [[-1.0, -1.0, -1.0]]
 
 
-def test_layers_give_unlike_scores_and_fingerprints(settings: BertScoreSettings) -> None:
-    metrics = [BertScore(replace(settings, layer=layer)) for layer in (1, 3)]
+def test_layers_give_unlike_scores_and_fingerprints(bert_dir: str) -> None:
+    metrics = [BertScore(bert_dir, layer) for layer in (1, 3)]
     one, other = (metric.rows(PREDICTIONS, REFERENCES)[0] for metric in metrics)
     assert one != pytest.approx(other, abs=1e-3)
     assert metrics[0].fingerprint() != metrics[1].fingerprint()
 
 
 def test_fingerprint_is_of_the_weights_not_of_the_folder(
-    settings: BertScoreSettings, tmp_path: Path
+    metric: BertScore, bert_dir: str, tmp_path: Path
 ) -> None:
     moved = tmp_path / "moved"
-    shutil.copytree(settings.encoder, moved)
-    elsewhere = replace(settings, encoder=str(moved), batch_size=7)
-    before = BertScore(settings).fingerprint()
-    assert BertScore(elsewhere).fingerprint() == before
+    shutil.copytree(bert_dir, moved)
+    before = metric.fingerprint()
+    assert BertScore(str(moved), 2, batch_size=7).fingerprint() == before
     model = AutoModel.from_pretrained(str(moved))
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[7] += 1
     model.save_pretrained(moved)
-    assert BertScore(elsewhere).fingerprint() != before
+    assert BertScore(str(moved), 2, batch_size=7).fingerprint() != before
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("encoder", "layer", "message"),
     [
-        ({"layer": 4}, "has 3"),
-        ({"encoder": "no-such-folder/at-all"}, "no-such-folder/at-all cannot be loaded"),
+        (None, 4, "has 3"),
+        ("no-such-folder/at-all", 2, "no-such-folder/at-all cannot be loaded"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(
-    settings: BertScoreSettings, change: dict[str, object], message: str, monkeypatch
-) -> None:  # type: ignore[no-untyped-def]
+def test_encoder_or_layer_that_cannot_be_used_is_refused(
+    encoder: str | None,
+    layer: int,
+    message: str,
+    bert_dir: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SweepAborted, match=message):
-        BertScore(replace(settings, **change))  # type: ignore[arg-type]
+        BertScore(encoder or bert_dir, layer)
 
 
-def test_weights_in_pickle_are_refused(settings: BertScoreSettings, tmp_path: Path) -> None:
+def test_weights_in_pickle_are_refused(bert_dir: str, tmp_path: Path) -> None:
     folder = tmp_path / "pickled"
-    shutil.copytree(settings.encoder, folder)
+    shutil.copytree(bert_dir, folder)
     torch.save(AutoModel.from_pretrained(folder).state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(SweepAborted, match="safetensors"):
-        BertScore(replace(settings, encoder=str(folder)))
+        BertScore(str(folder), 2)
