@@ -34,7 +34,7 @@ def run_command(main: Callable[[], int | None], repeat_with: str = "") -> NoRetu
         aborted = explain_end(ended)
         fix = f"{aborted.fix} {repeat_with}" if aborted.is_resumable else aborted.fix
         for kind, text in (("error", aborted.error), ("fix", fix)):
-            print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+            print(f"{kind}: {join_lines(text)}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
@@ -54,6 +54,11 @@ def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
         raise ended
     disk = f" of {ended.filename}" if ended.filename else ""
     return SweepAborted(f"the disk{disk} is full", f"free space, {REPEAT}")
+
+
+def join_lines(text: str) -> str:
+    """Text without line breaks and terminal escapes: it may come from any exception or server."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def run_script() -> None:

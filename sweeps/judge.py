@@ -14,11 +14,12 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,14 +27,17 @@ from urllib.parse import urlsplit
 import numpy as np
 import tyro
 
-from sweeps.cli import parse, run_command
+from sweeps.cli import join_lines, parse, run_command
 from sweeps.export import find_best
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
 from trainables.errors import SweepAborted
-from trainables.metrics.judge_prompts import CRITERIA, Case, pairwise_messages, read_choice
+from trainables.files import DamagedLine, JsonLines, read_json_lines
+from trainables.metrics.judge_prompts import CRITERIA, pairwise_messages, read_choice
 
 PROG = "python -m sweeps.judge"
+REPLIES_FILE = "_replies.jsonl"
+"""No judge's own file has this name, for theirs do not begin with "_"."""
 NUM_RESAMPLES = 2_000
 MAX_SHOWN_CHARACTERS = 300
 """Longest part of an endpoint's refusal that is shown."""
@@ -48,6 +52,12 @@ TITLES = {
     "win_rate_low": "  its 95% interval over rows, from",
     "win_rate_high": "  to",
 }
+CHOICES: dict[tuple[str | None, ...], str] = {
+    ("1", "2"): "winner",
+    ("2", "1"): "base",
+    ("TIE", "TIE"): "tie",
+}
+"""What the replies to (winner, base) and to (base, winner) say together; else they disagree."""
 Request = dict[str, Any]
 """The body of a chat completion."""
 
@@ -108,39 +118,19 @@ class JudgeArgs:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What the judge said, and the tokens that were paid for, 0 if the endpoint does not say."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the judge said of one row."""
-
-    id: str
-    better: Literal["winner", "base", "tie"] | None
-    """None where a reply could not be read."""
-    is_split: bool = False
-    """The two orders disagreed, and so the row is a tie."""
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Judges, prints the scores and the cost, and keeps both in RUN/judge."""
     args = parse(JudgeArgs, sys.argv[1:] if argv is None else argv, PROG)
     rows = predictions.read(find_best(args.run))[: args.num_rows]
-    _refuse_labels(args.run)
-    requests = [_requests(row, args) for row in rows]
+    if json.loads((args.run / "sweep.json").read_text(encoding="utf-8")).get("labels"):
+        raise SweepAborted(
+            f"the answers of {args.run} are labels, which are right or wrong without a judge",
+            f"see their accuracy in {args.run / 'best' / 'README.md'}",
+        )
+    pairs = [_make_requests(row, args) for row in rows]
     folder = args.run / "judge"
-    with closing(_open_replies(folder / "replies.sqlite")) as replies:
-        usage = _ask_missing([request for both in requests for request in both], args, replies)
-        verdicts = [
-            _compare(row.id, *(_find_reply(replies, request) for request in both))
-            for row, both in zip(rows, requests, strict=True)
-        ]
+    replies, usage = _ask_missing([request for pair in pairs for request in pair], args, folder)
+    verdicts = [_read_verdict(*(replies[_key(request)] for request in pair)) for pair in pairs]
     scores = summarise(verdicts)
     for name, value in scores.items():
         print(f"{TITLES[name]:44} {value:.4g}")
@@ -148,26 +138,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = {k: v for k, v in asdict(args).items() if k not in ("run", "endpoint", "api_key_env")}
     record = {"scores": scores, "asked": asked, "usage": usage}
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", args.model).strip("-.") or "judge"
-    path, lines = folder / f"{name}.json", [json.dumps(asdict(verdict)) for verdict in verdicts]
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / f"{name}.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    lines = [
+        json.dumps({"id": row.id, "better": verdict}) + "\n"
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+    (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     print(f"scores: {path}")
 
 
-def summarise(verdicts: Sequence[Verdict]) -> dict[str, float]:
+def summarise(verdicts: Sequence[str | None]) -> dict[str, float]:
     """Counts, and the win rate (0 to 100) over the rows that could be read, if there are any.
 
     A tie is half a win; the interval is a 95% percentile bootstrap over rows.
+
+    Args:
+        verdicts: "winner", "base", "tie" or "tie_by_disagreement"; None of an unreadable reply.
     """
-    better = [verdict.better for verdict in verdicts]
+    counts = Counter(verdicts)
     scores: dict[str, float] = {
         "rows": len(verdicts),
-        **{name: better.count(name) for name in ("winner", "base", "tie")},
-        "tie_by_disagreement": sum(verdict.is_split for verdict in verdicts),
-        "unreadable": better.count(None),
+        "winner": counts["winner"],
+        "base": counts["base"],
+        "tie": counts["tie"] + counts["tie_by_disagreement"],
+        "tie_by_disagreement": counts["tie_by_disagreement"],
+        "unreadable": counts[None],
     }
-    worth = {"winner": 100.0, "tie": 50.0, "base": 0.0}
-    values = [worth[name] for name in better if name is not None]
+    values = [{"winner": 100.0, "base": 0.0}.get(name, 50.0) for name in verdicts if name]
     if values:
         resamples = np.random.default_rng(0).choice(values, (NUM_RESAMPLES, len(values)))
         low, high = np.quantile(resamples.mean(axis=1), (0.025, 0.975))
@@ -176,100 +174,66 @@ def summarise(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return scores
 
 
-def _compare(row_id: str, reply: str, swapped_reply: str) -> Verdict:
-    """The verdict of the replies to (winner, base) and to (base, winner)."""
+def _read_verdict(reply: str, swapped_reply: str) -> str | None:
     choices = (read_choice(reply), read_choice(swapped_reply))
-    if None in choices:
-        return Verdict(id=row_id, better=None)
-    if choices == ("1", "2"):
-        return Verdict(id=row_id, better="winner")
-    if choices == ("2", "1"):
-        return Verdict(id=row_id, better="base")
-    return Verdict(id=row_id, better="tie", is_split=choices != ("TIE", "TIE"))
+    return None if None in choices else CHOICES.get(choices, "tie_by_disagreement")
 
 
-def _refuse_labels(run: Path) -> None:
-    """A label is right or wrong; nobody has to be paid to say so."""
-    record: dict[str, object] = json.loads((run / "sweep.json").read_text(encoding="utf-8"))
-    if record.get("labels"):
-        raise SweepAborted(
-            f"the answers of {run} are labels, which are right or wrong without a judge",
-            f"see their accuracy in {run / 'best' / 'README.md'}",
-        )
-
-
-def _requests(row: Prediction, args: JudgeArgs) -> list[Request]:
+def _make_requests(row: Prediction, args: JudgeArgs) -> list[Request]:
     """Chat completions that show the answers in either order."""
     settings: Request = {"model": args.model, args.max_tokens_field: args.max_tokens}
     if args.temperature is not None:
         settings["temperature"] = args.temperature
-    case = Case(
-        task=args.task,
-        criteria=args.criteria,
-        source=_encodable(row.prompt),
-        reference=_encodable(row.target) if args.with_reference else None,
-    )
-    winner, base = _encodable(row.prediction), _encodable(row.base_prediction)
-    return [
-        {**settings, "messages": pairwise_messages(case, *answers)}
-        for answers in ((winner, base), (base, winner))
-    ]
+    texts = (row.prompt, row.target, row.prediction, row.base_prediction)
+    source, target, winner, base = map(_encodable, texts)
+    reference = target if args.with_reference else None
+    ask = partial(pairwise_messages, args.task, args.criteria, source, reference)
+    return [{**settings, "messages": ask(pair)} for pair in ((winner, base), (base, winner))]
 
 
 def _encodable(text: str) -> str:
     """Replaces halves of characters, which JSON can escape and UTF-8 cannot write."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    return text.encode(errors="replace").decode()
 
 
-def _open_replies(path: Path) -> sqlite3.Connection:
-    """A SQLite file of replies, by a digest of the request: model, prompt, texts, sampling."""
+def _key(request: Request) -> str:
+    """A digest of all that decides the reply: model, prompt, texts, sampling."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _ask_missing(
+    requests: Sequence[Request], args: JudgeArgs, folder: Path
+) -> tuple[dict[str, str], Counter[str]]:
+    """The replies by key, and what they took; what the folder has is not asked again."""
+    by_key = {_key(request): request for request in requests}
+    path = folder / REPLIES_FILE
     try:
-        path.parent.mkdir(exist_ok=True)
-        connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, model TEXT, text TEXT, "
-            "prompt_tokens INTEGER, completion_tokens INTEGER)"
-        )
-    except (OSError, sqlite3.Error) as error:
+        lines = JsonLines(path)
+        replies = {line["key"]: str(line["text"]) for line in read_json_lines(path)}
+    except (OSError, DamagedLine, TypeError, KeyError) as error:
         raise SweepAborted(
             f"the replies {path} cannot be used: {error}",
             "make its folder writable; a damaged file can be removed, and is then paid for again",
         ) from error
-    return connection
+    missing = [request for key, request in by_key.items() if key not in replies]
+    usage = Counter(requests=0, prompt_tokens=0, completion_tokens=0)
+    usage["cached"] = len(by_key) - len(missing)
 
+    def keep(request: Request, text: str, tokens: dict[str, int]) -> None:
+        replies[_key(request)] = text
+        usage.update(requests=1, **tokens)
+        lines.append({"key": _key(request), "model": args.model, "text": text, **tokens})
 
-def _key(request: Request) -> str:
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-
-
-def _find_reply(replies: sqlite3.Connection, request: Request) -> str:
-    query = "SELECT text FROM replies WHERE key = ?"
-    return str(replies.execute(query, [_key(request)]).fetchone()[0])
-
-
-def _ask_missing(
-    requests: Sequence[Request], args: JudgeArgs, replies: sqlite3.Connection
-) -> dict[str, int]:
-    """Asks what is not in the file yet, equal requests once, and says what that took."""
-    by_key = {_key(request): request for request in requests}
-    known = {key for (key,) in replies.execute("SELECT key FROM replies")} & by_key.keys()
-    usage = {"requests": 0, "cached": len(known), "prompt_tokens": 0, "completion_tokens": 0}
-
-    def keep(request: Request, reply: Reply) -> None:
-        row = (_key(request), args.model, reply.text, reply.prompt_tokens, reply.completion_tokens)
-        replies.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?)", row)
-        usage["requests"] += 1
-        usage["prompt_tokens"] += reply.prompt_tokens
-        usage["completion_tokens"] += reply.completion_tokens
-
-    missing = [request for key, request in by_key.items() if key not in known]
-    if missing:
-        asyncio.run(_ask(missing, args, keep))
-    return usage
+    with closing(lines):
+        if missing:
+            asyncio.run(_ask(missing, args, keep))
+    return replies, usage
 
 
 async def _ask(
-    requests: Sequence[Request], args: JudgeArgs, keep: Callable[[Request, Reply], None]
+    requests: Sequence[Request],
+    args: JudgeArgs,
+    keep: Callable[[Request, str, dict[str, int]], None],
 ) -> None:
     """Keeps each reply as it comes; the first refusal cancels all other requests."""
     try:
@@ -297,7 +261,13 @@ async def _ask(
                 raise _refusal(error, args, key) from None
             except ValueError as error:  # json's: the client passes it on
                 raise _other_protocol(args, str(error)) from None
-        keep(request, _read_reply(completion, args, key))
+        try:  # the client does not check an answer of another protocol
+            text, usage = completion.choices[0].message.content, completion.usage
+        except (AttributeError, IndexError, TypeError):
+            raise _other_protocol(args, _shown(str(completion), key)) from None
+        counts = {k: getattr(usage, k, 0) for k in ("prompt_tokens", "completion_tokens")}
+        tokens = {k: count if isinstance(count, int) else 0 for k, count in counts.items()}
+        keep(request, _encodable(text) if isinstance(text, str) else "", tokens)
 
     async with openai.AsyncOpenAI(
         base_url=args.endpoint,
@@ -313,21 +283,6 @@ async def _ask(
                     group.create_task(ask(client, request))
         except BaseExceptionGroup as refusals:
             raise refusals.exceptions[0] from None
-
-
-def _read_reply(completion: Any, args: JudgeArgs, key: str) -> Reply:
-    """The first choice; the client does not check an answer of another protocol."""
-    try:
-        text, usage = completion.choices[0].message.content, completion.usage
-    except (AttributeError, IndexError, TypeError):
-        raise _other_protocol(args, _shown(str(completion), key)) from None
-    counts = [getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    prompt_tokens, completion_tokens = (n if isinstance(n, int) else 0 for n in counts)
-    return Reply(
-        text=_encodable(text) if isinstance(text, str) else "",
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-    )
 
 
 def _other_protocol(args: JudgeArgs, answer: str) -> SweepAborted:
@@ -346,31 +301,26 @@ def _refusal(error: Any, args: JudgeArgs, key: str) -> SweepAborted:
             f"{args.endpoint} gave no answer in {args.max_retries + 1} attempts: {reason}",
             "run the same command again later, with a lower --concurrency; replies are kept",
         )
-    fix = {
-        401: f"put a valid key into the environment variable {args.api_key_env}",
-        403: f"put a valid key into the environment variable {args.api_key_env}",
-        404: "check --model, and --endpoint, which often ends in /v1",
-    }.get(status, "change what the endpoint names; see --max-tokens-field and --temperature")
+    valid_key = f"put a valid key into the environment variable {args.api_key_env}"
+    name = "check --model, and --endpoint, which often ends in /v1"
+    field = "change what the endpoint names; see --max-tokens-field and --temperature"
+    fix = {401: valid_key, 403: valid_key, 404: name}.get(status, field)
     return SweepAborted(f"{args.endpoint} answered {reason}", fix)
 
 
 def _shown(text: str, key: str) -> str:
-    """What an endpoint said, without the key and without what a terminal would obey."""
-    hidden = text.replace(key, "***") if key else text
-    printable = "".join(character if character.isprintable() else " " for character in hidden)
-    return " ".join(printable.split())[:MAX_SHOWN_CHARACTERS]
+    """What an endpoint said, without the key."""
+    return join_lines(text.replace(key, "***") if key else text)[:MAX_SHOWN_CHARACTERS]
 
 
-def _describe_usage(usage: dict[str, int], args: JudgeArgs) -> str:
+def _describe_usage(usage: Counter[str], args: JudgeArgs) -> str:
     """One line, with money if both prices are known."""
-    text = (
-        "{requests} requests, {cached} replies from the cache, {prompt_tokens} prompt and "
-        "{completion_tokens} completion tokens"
-    ).format(**usage)
+    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+    text = f"{usage['requests']} requests, {usage['cached']} replies from the cache, "
+    text += f"{prompt} prompt and {completion} completion tokens"
     if args.price_prompt is None or args.price_completion is None:
         return text
-    cost = usage["prompt_tokens"] * args.price_prompt
-    cost += usage["completion_tokens"] * args.price_completion
+    cost = prompt * args.price_prompt + completion * args.price_completion
     return f"{text}, cost {cost / 1e6:.4f}"
 
 

@@ -8,7 +8,6 @@ judge repeats one that it read in a text, is no verdict.
 
 import hashlib
 import re
-from dataclasses import dataclass
 
 Message = dict[str, str]
 
@@ -27,30 +26,26 @@ _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _VERDICT = re.compile(r"^[\s*_#>`]*VERDICT[*_` ]*:[*_` ]*(1|2|TIE)[*_`. \r]*$", re.M | re.I)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What is judged besides the answers."""
+def pairwise_messages(
+    task: str, criteria: str, source: str, reference: str | None, answers: tuple[str, str]
+) -> list[Message]:
+    """Asks which of two answers is better; the caller asks again with the answers swapped.
 
-    task: str
-    """What the answers were asked to do."""
-    criteria: str
-    """When an answer is good, in sentences."""
-    source: str
-    """Text that they were given."""
-    reference: str | None
-    """An answer that is known to be good."""
-
-
-def pairwise_messages(case: Case, first: str, second: str) -> list[Message]:
-    """Asks which of two answers is better; the caller asks again with the answers swapped."""
-    reference = [] if case.reference is None else [("GOOD ANSWER", case.reference)]
-    texts = [("SOURCE", case.source), *reference, ("ANSWER 1", first), ("ANSWER 2", second)]
+    Args:
+        task: what the answers were asked to do.
+        criteria: when an answer is good, in sentences.
+        source: text that they were given.
+        reference: an answer that is known to be good.
+    """
+    first, second = answers
+    good = [] if reference is None else [("GOOD ANSWER", reference)]
+    texts = [("SOURCE", source), *good, ("ANSWER 1", first), ("ANSWER 2", second)]
     # Sorted, so that both orders of two answers have the same mark.
     digest = hashlib.sha256("\0".join(sorted(text for _, text in texts)).encode())
     mark = f"TEXT {digest.hexdigest()[:16]}"
     blocks = [f"[{mark} {name}]\n{text}\n[/{mark} {name}]" for name, text in texts]
-    question = f"{case.criteria}\nWhich answer is better, 1 or 2, or are they equally good?"
-    user = "\n\n".join([f"The task: {case.task}", *blocks, question])
+    question = f"{criteria}\nWhich answer is better, 1 or 2, or are they equally good?"
+    user = "\n\n".join([f"The task: {task}", *blocks, question])
     return [
         {"role": "system", "content": _SYSTEM.replace("{mark}", mark)},
         {"role": "user", "content": user},
