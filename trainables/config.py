@@ -158,6 +158,11 @@ class TrainingSettings(TrainingOptions):
         require(is_whole, "rungs", self.rungs, rule)
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
 
+    @property
+    def warmup_steps(self) -> int:
+        """Steps over which the learning rate rises."""
+        return round(self.warmup_frac * self.max_steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:

@@ -51,6 +51,17 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(found if is_known else tokenizer.eos_token_id)
 
 
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
+    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id})
+
+
+def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
+    """The tokens before the first stop."""
+    end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
+    return ids[:end]
+
+
 def prompt_limit(max_length_tokens: int, max_new_tokens: int) -> int:
     """Most tokens of a prompt.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trainables.checkpoint import ANSWERS_NAME
 from trainables.data.rows import Row
+from trainables.files import read_json_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +54,15 @@ def read_answers(folder: Path) -> SavedAnswers:
         OSError: there is no such file.
         ValueError: it is damaged.
     """
-    content = (folder / ANSWERS_NAME).read_text(encoding="utf-8")
-    # Not splitlines: answers may hold other line ends, which JSON leaves as they are.
-    lines = [json.loads(line) for line in content.split("\n")[:-1]]
+    lines = read_json_lines(folder / ANSWERS_NAME)
     try:
-        names = lines[0]["scores"] if lines else ()
+        scores = [line["scores"] for line in lines]
+        names = scores[0] if scores else ()
         return SavedAnswers(
             ids=tuple(line["id"] for line in lines),
             targets=tuple(line["target"] for line in lines),
             answers=tuple(line["answer"] for line in lines),
-            row_scores={
-                name: tuple(float(line["scores"][name]) for line in lines) for name in names
-            },
+            row_scores={name: tuple(float(own[name]) for own in scores) for name in names},
         )
     except (KeyError, TypeError) as damaged:
         raise ValueError(f"{folder / ANSWERS_NAME} is damaged: {damaged!r}") from None

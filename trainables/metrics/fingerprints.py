@@ -43,16 +43,14 @@ class Fingerprint:
 
 def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
     """The fingerprint of the score that ranks a sweep's trials."""
-    folder = Path(__file__).parent
-    is_text = scoring.kind == "summarize"
+    settings: dict[str, object] = {"labels": list(scoring.labels)}
+    versions = {}
+    if scoring.kind == "summarize":
+        settings = {"language": scoring.language}
+        versions = {"nltk": version("nltk"), "unicode": unicodedata.unidata_version}
+    rules = digest_of_code([Path(__file__).with_name(name) for name in _RULES[scoring.kind]])
     return Fingerprint(
-        name=metric.name,
-        mode=metric.mode,
-        settings={"language": scoring.language} if is_text else {"labels": list(scoring.labels)},
-        rules=digest_of_code([folder / name for name in _RULES[scoring.kind]]),
-        versions={"nltk": version("nltk"), "unicode": unicodedata.unidata_version}
-        if is_text
-        else {},
+        name=metric.name, mode=metric.mode, settings=settings, rules=rules, versions=versions
     )
 
 
@@ -62,13 +60,13 @@ def digest_of_code(paths: Sequence[Path]) -> str:
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                # A statement that is a constant alone is a docstring.
-                node.body = [
-                    part
-                    for part in node.body
-                    if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
-                ] or [ast.Pass()]
+                body = [part for part in node.body if not _is_docstring(part)]
+                node.body = body or [ast.Pass()]
     return _digest("\0".join(ast.unparse(tree) for tree in trees))
+
+
+def _is_docstring(part: ast.stmt) -> bool:
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
 
 
 def _digest(text: str) -> str:

@@ -26,27 +26,20 @@ def rouge_rows(
     """ROUGE F1 of each row, 0 to 100; a score is their mean, a bootstrap resamples them.
 
     References that were scored lately in this process are not prepared again.
+
+    Raises:
+        ValueError: there are more or fewer predictions than references.
     """
-    return _prepare_references(tuple(references), language).rows(predictions)
+    prepared = _prepare_references(tuple(references), language)
+    return [
+        reference.score(_words_by_sentence(text, language))
+        for reference, text in zip(prepared, predictions, strict=True)
+    ]
 
 
-class References:
-    """Targets of a set of rows, prepared once and scored against the answers of many adapters."""
-
-    def __init__(self, texts: Sequence[str], language: Language) -> None:
-        self._language = language
-        self._references = [_Reference(text, language) for text in texts]
-
-    def rows(self, predictions: Sequence[str]) -> list[dict[str, float]]:
-        """ROUGE F1 of each row, 0 to 100.
-
-        Raises:
-            ValueError: there are more or fewer predictions than references.
-        """
-        pairs = zip(self._references, predictions, strict=True)
-        return [
-            reference.score(_words_by_sentence(text, self._language)) for reference, text in pairs
-        ]
+@lru_cache(maxsize=4)
+def _prepare_references(texts: tuple[str, ...], language: Language) -> "list[_Reference]":
+    return [_Reference(text, language) for text in texts]
 
 
 class _Reference:
@@ -91,11 +84,6 @@ class _Reference:
             for word in masks.keys() & counts.keys() if union else ():
                 found_in_reference[word] += (union & masks[word]).bit_count()
         return sum(min(n, counts[word]) for word, n in found_in_reference.items())
-
-
-@lru_cache(maxsize=4)
-def _prepare_references(texts: tuple[str, ...], language: Language) -> References:
-    return References(texts, language)
 
 
 def _words_by_sentence(text: str, language: Language) -> list[list[str]]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import end_of_turn_id
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
@@ -82,17 +81,6 @@ def score_labels(
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
     )
-
-
-def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
-    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id})
-
-
-def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
-    """The tokens before the first stop."""
-    end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
-    return ids[:end]
 
 
 def _drop_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:

@@ -1,4 +1,5 @@
-"""Load Qwen in NF4 with its tokenizer, frozen; the only place that sets dtype and device."""
+"""What both engines train: Qwen in NF4, frozen, its tokenizer, and a trial's adapter in PEFT's
+words. The only place that sets dtype and device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +7,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -15,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from trainables.config import ComputeDtype
+from trainables.config import ComputeDtype, Hyperparameters
 
 DTYPES: dict[ComputeDtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -54,7 +56,7 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
         bnb_4bit_compute_dtype=dtype,
     )
     logging.disable_progress_bar()
-    with _undrawn():
+    with _skip_weight_draws():
         base = AutoModelForCausalLM.from_pretrained(
             model,
             quantization_config=quantization,
@@ -68,16 +70,27 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
     return base
 
 
-@contextmanager
-def autocast(compute_dtype: ComputeDtype) -> Iterator[None]:
+def lora_config(params: Hyperparameters) -> LoraConfig:
+    """PEFT's configuration of a trial's adapter."""
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=params.lora_rank,
+        lora_alpha=params.lora_alpha,
+        lora_dropout=params.lora_dropout,
+        use_rslora=params.use_rslora,
+        target_modules=list(params.target_modules),
+        bias="none",
+    )
+
+
+def autocast(compute_dtype: ComputeDtype) -> torch.autocast:
     """Multiply as training does: in bfloat16 autocast, or as stored if compute is in float32."""
     is_enabled = compute_dtype == "bfloat16"
-    with torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_enabled):
-        yield
+    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_enabled)
 
 
 @contextmanager
-def _undrawn() -> Iterator[None]:
+def _skip_weight_draws() -> Iterator[None]:
     """Linear layers are made without drawing weights: a second for 200 layers, before the real ones
     are read. What a checkpoint does not hold, transformers draws by rules of its own.
     """

@@ -78,23 +78,16 @@ def is_dataset_id(data: str) -> bool:
     return is_name and not is_file and not Path(data).exists()
 
 
-def hub_answers() -> bool:
-    """Whether the Hub can be reached; asked once a process."""
-    from huggingface_hub import constants  # slow; a local folder needs none
-
-    return _answers(constants.ENDPOINT)
-
-
 @functools.cache
-def _answers(endpoint: str) -> bool:
+def hub_answers() -> bool:
     """Whether the Hub says anything at all, through the proxies that a download would use."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # slow; a local folder needs none
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        get_session().head(endpoint, timeout=REACH_TIMEOUT_S)
+        get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT_S)
     except (_http_error(), OSError):
         return False
     return True

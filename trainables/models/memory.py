@@ -22,10 +22,21 @@ def with_less_memory(attempt: Callable[[int], None], micro_batch_size: int) -> N
     Raises:
         TrialFailed: not even one row fits.
     """
-    while not _fits(attempt, micro_batch_size):
+    while True:
+        free_memory()  # what a stopped trial held can go only once its SystemExit has
+        try:
+            attempt(micro_batch_size)
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        finally:
+            free_memory()
         if micro_batch_size == 1:
             raise TrialFailed("out of memory with micro-batch 1; lower max_length_tokens")
-        micro_batch_size = _next_smaller(micro_batch_size)
+        # Half, or the largest smaller divisor of an odd number.
+        size = micro_batch_size
+        micro_batch_size = max(part for part in range(1, size) if size % part == 0)
         logger.warning("out of memory; going on with micro-batch %d", micro_batch_size)
 
 
@@ -52,25 +63,3 @@ def free_memory() -> None:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU's memory ran out; cuBLAS says so in words of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-
-
-def _fits(attempt: Callable[[int], None], micro_batch_size: int) -> bool:
-    """Whether the attempt ended without running out of memory; frees what it held.
-
-    Also frees before it starts: what a stopped trial held can go only once its SystemExit has.
-    """
-    free_memory()
-    try:
-        attempt(micro_batch_size)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        free_memory()
-    return True
-
-
-def _next_smaller(micro_batch_size: int) -> int:
-    """Half, or the largest smaller divisor of an odd number."""
-    return max(d for d in range(1, micro_batch_size) if micro_batch_size % d == 0)

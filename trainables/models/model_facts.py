@@ -1,6 +1,5 @@
 """What a model's config.json tells before anything is loaded: type, shapes, sizes. No torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
+from trainables.models.model_files import read_json
 
 MODEL_TYPES = ("qwen2", "qwen3")
 """model_type values whose decoder blocks have the seven linear layers of LINEAR_LAYERS."""
@@ -69,17 +69,14 @@ def read_model_facts(model: str) -> ModelFacts:
         SweepAborted: there is no such model, or it is not a dense Qwen causal language model.
     """
     config = _config_json(model)
+    fix = "download the model again"
     try:
         _check_kind(model, config)
         return facts_of(config)
     except KeyError as missing:
-        raise SweepAborted(
-            f"the config.json of {model} has no {missing}", "download the model again"
-        ) from None
+        raise SweepAborted(f"the config.json of {model} has no {missing}", fix) from None
     except (AttributeError, TypeError, ValueError, ZeroDivisionError) as damaged:
-        raise SweepAborted(
-            f"the config.json of {model} is damaged: {damaged}", "download the model again"
-        ) from None
+        raise SweepAborted(f"the config.json of {model} is damaged: {damaged}", fix) from None
 
 
 def _check_kind(model: str, config: dict[str, Any]) -> None:
@@ -126,28 +123,13 @@ def _has_sliding_attention(config: Mapping[str, Any]) -> bool:
 
 
 def _config_json(model: str) -> dict[str, Any]:
-    folder = Path(model)
-    path = folder / "config.json" if folder.is_dir() else _downloaded_config(model)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SweepAborted(
-            f"the model folder {model} has no config.json",
-            "give the folder that save_pretrained wrote, or a Hub id such as Qwen/Qwen3-0.6B",
-        ) from None
-    except ValueError as damaged:
-        raise SweepAborted(f"{path} is not JSON: {damaged}", "download the model again") from None
-    if not isinstance(config, dict):
-        raise SweepAborted(f"{path} is not a model's config", "download the model again")
-    return config
-
-
-def _downloaded_config(model: str) -> Path:
+    if Path(model).is_dir():
+        return read_json(Path(model) / "config.json")
     fix = "check the name and the network, or give a folder: --model DIR"
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise SweepAborted(f"there is no model folder {model}", fix)
     try:
-        return hub_file(model, "config.json")
+        return read_json(hub_file(model, "config.json"))
     except (OSError, ValueError) as refused:
         reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
         raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,23 @@ def check_model_folder(folder: Path) -> None:
     """
     for path in weight_files(folder):
         _check_weights(path)
-    _check_tokenizer(folder)
+    is_split = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if (folder / "tokenizer.json").is_file() or not is_split:
+        read_json(folder / "tokenizer.json")
+    config = read_json(folder / "tokenizer_config.json")
+    if not config.get("chat_template") and not (folder / "chat_template.jinja").is_file():
+        raise SweepAborted(
+            f"the tokenizer in {folder} has no chat template",
+            "choose a Qwen model that has one, e.g. --model Qwen/Qwen3-0.6B",
+        )
 
 
-def tokenizer_files(model: str) -> list[Path]:
-    """The tokenizer's files of a folder, or of a Hub model: nodes may have loaded it elsewhere."""
+def tokenizer_files(model: str, names: Sequence[str] = TOKENIZER_FILES) -> list[Path]:
+    """Which of the files a folder has, or a Hub model: nodes may have loaded it elsewhere."""
     if Path(model).is_dir():
-        paths = [Path(model) / name for name in TOKENIZER_FILES]
-        return [path for path in paths if path.is_file()]
+        return [path for name in names if (path := Path(model) / name).is_file()]
     files = []
-    for name in TOKENIZER_FILES:
+    for name in names:
         with contextlib.suppress(OSError):  # it has none of that name
             files.append(hub_file(model, name))
     return files
@@ -54,7 +61,8 @@ def check_thinking(model: str) -> None:
     Raises:
         SweepAborted: it does not, or the Hub and the cache have neither of its files.
     """
-    if not any("enable_thinking" in text for text in _templates(model)):
+    templates = tokenizer_files(model, ("chat_template.jinja", "tokenizer_config.json"))
+    if not any("enable_thinking" in path.read_text(encoding="utf-8") for path in templates):
         raise SweepAborted(
             f"{model} does not think before it answers: its chat template has no enable_thinking",
             "leave out --thinking, or choose a Qwen3 model that thinks, e.g. Qwen/Qwen3-0.6B",
@@ -91,17 +99,6 @@ def check_encoder(encoder: str, layer: int) -> None:
         raise SweepAborted(f"BERTScore's encoder {encoder} has no safetensors weights", fix)
 
 
-def _templates(model: str) -> Iterator[str]:
-    names = ("chat_template.jinja", "tokenizer_config.json")
-    if Path(model).is_dir():
-        paths = [Path(model) / name for name in names]
-        yield from (path.read_text(encoding="utf-8") for path in paths if path.is_file())
-        return
-    for name in names:
-        with contextlib.suppress(OSError):  # a tokenizer has one of them or both
-            yield hub_file(model, name).read_text(encoding="utf-8")
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model's folder, whether they are there or not.
 
@@ -110,7 +107,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not (folder / _INDEX).is_file():
         return [folder / "model.safetensors"]
-    shards = _json(folder / _INDEX).get("weight_map")
+    shards = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise SweepAborted(f"{folder / _INDEX} names no weights", _FIX)
     return [folder / str(name) for name in sorted(set(map(str, shards.values())))]
@@ -133,19 +130,12 @@ def _check_weights(path: Path) -> None:
         ) from None
 
 
-def _check_tokenizer(folder: Path) -> None:
-    is_split = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
-    if (folder / "tokenizer.json").is_file() or not is_split:
-        _json(folder / "tokenizer.json")
-    config = _json(folder / "tokenizer_config.json")
-    if not config.get("chat_template") and not (folder / "chat_template.jinja").is_file():
-        raise SweepAborted(
-            f"the tokenizer in {folder} has no chat template",
-            "choose a Qwen model that has one, e.g. --model Qwen/Qwen3-0.6B",
-        )
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of a model's folder.
 
-
-def _json(path: Path) -> dict[str, Any]:
+    Raises:
+        SweepAborted: it is missing or holds no JSON object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,20 +1,35 @@
-"""Score a model on rows: greedy answers and ROUGE, or the likeliest label; and the true loss."""
+"""Score a model on rows: greedy answers and ROUGE, or the likeliest label; and the true loss.
+
+A label is chosen by its likelihood: no answer is generated, so none can be no label at all. It is
+the likelihood of the whole answer that training taught: the label's tokens and the end of turn
+after them, not divided by their number. So it is the probability that greedy decoding aims at, and
+a label that begins another one competes fairly.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import IGNORED, Example, encode_rows, encode_targets, prompt_limit
+from trainables.data.tokens import (
+    IGNORED,
+    Example,
+    encode_rows,
+    encode_targets,
+    prompt_limit,
+    stop_ids,
+    until_stop,
+)
 from trainables.metrics.eval_result import EvalResult
-from trainables.metrics.score_answers import score_answers, score_labels, stop_ids, until_stop
+from trainables.metrics.score_answers import score_answers, score_labels
 from trainables.models.base_model import autocast
-from trainables.solo.classify import label_log_probs
 
 
 def evaluate(
@@ -31,27 +46,18 @@ def evaluate(
     nothing had happened.
     """
     limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
-    examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
+    batch_size, thinking = settings.eval_batch_size, settings.thinking
+    examples = encode_rows(tokenizer, rows, limit, thinking=thinking)
     prompts = [example.prompt_ids for example in examples]
     if scoring.kind == "classify":
-        label_ids = encode_targets(tokenizer, scoring.labels)
+        labels = encode_targets(tokenizer, scoring.labels)
         with inference(model), autocast(settings.compute_dtype):
-            log_probs_SL = label_log_probs(
-                _causal(model), prompts, label_ids, settings.eval_batch_size
-            )
-        return score_labels(log_probs_SL, rows, label_ids, scoring)
+            log_probs_SL = label_log_probs(model, prompts, labels, batch_size)
+        return score_labels(log_probs_SL, rows, labels, scoring)
     with inference(model), autocast(settings.compute_dtype):
-        loss = eval_loss(model, examples, settings.eval_batch_size)
-        answers = generate(
-            model,
-            tokenizer,
-            prompts,
-            settings.eval_batch_size,
-            settings.max_new_tokens,
-        )
-    return score_answers(
-        tokenizer, answers, rows, scoring, thinking=settings.thinking, eval_loss=loss
-    )
+        loss = eval_loss(model, examples, batch_size)
+        answers = generate(model, tokenizer, prompts, batch_size, settings.max_new_tokens)
+    return score_answers(tokenizer, answers, rows, scoring, thinking=thinking, eval_loss=loss)
 
 
 def generate(
@@ -74,8 +80,8 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
     )
     answers: list[list[int]] = [[] for _ in prompts]
-    for indices in _by_length([len(prompt) for prompt in prompts], batch_size):
-        input_ids, mask = pad_left([prompts[i] for i in indices], tokenizer.pad_token_id)
+    for indices in _by_length(prompts, batch_size):
+        input_ids, mask = pad([prompts[i] for i in indices], tokenizer.pad_token_id, "left")
         output = model.generate(
             input_ids=input_ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -86,49 +92,59 @@ def generate(
     return answers
 
 
-def pad_left(rows: Sequence[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and attention mask, both (rows, tokens), with padding before the tokens."""
-    width = max(map(len, rows))
-    input_ids = [[pad_id] * (width - len(row)) + row for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(input_ids), torch.tensor(mask)
-
-
 def eval_loss(model: Any, examples: Sequence[Example], batch_size: int) -> float:
-    """Mean loss a labelled token over all the examples, teacher-forced.
-
-    The head sees labelled positions only: all logits of a batch would be gigabytes.
-    """
+    """Mean loss a labelled token over all the examples, teacher-forced."""
     total, count = 0.0, 0
-    for indices in _by_length([len(example.input_ids) for example in examples], batch_size):
-        loss, num_labels = _summed_loss(_causal(model), [examples[i] for i in indices])
-        total += loss
-        count += num_labels
+    for indices in _by_length([example.input_ids for example in examples], batch_size):
+        logits, targets = _label_logits(model, [examples[i] for i in indices])
+        total += cross_entropy(logits, targets, reduction="sum").item()
+        count += len(targets)
     return total / count
 
 
-def _summed_loss(causal: PreTrainedModel, examples: Sequence[Example]) -> tuple[float, int]:
-    width = max(len(example.input_ids) for example in examples)
-    gaps = [width - len(example.input_ids) for example in examples]
-    pairs = list(zip(examples, gaps, strict=True))
-    input_ids = torch.tensor([e.input_ids + [0] * gap for e, gap in pairs])  # (rows, tokens)
-    mask = torch.tensor([[1] * (width - gap) + [0] * gap for gap in gaps])
-    labels = torch.tensor([e.labels + [IGNORED] * gap for e, gap in pairs])[:, 1:]
-    is_labelled = labels != IGNORED
-    device = causal.device
+def label_log_probs(
+    model: Any, prompts: Sequence[list[int]], labels: Sequence[list[int]], batch_size: int
+) -> Tensor:
+    """float64 log-probability (S, L) of each label after each prompt.
+
+    Args:
+        model: the language model, its adapter switched on.
+        prompts: S, as tokens.
+        labels: L, as encode_targets gives them.
+        batch_size: prompts that are read together, once for each label.
+    """
+    log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
+    for indices in _by_length(prompts, batch_size):
+        for column, label in enumerate(labels):
+            logits, targets = _label_logits(model, [Example(prompts[i], label) for i in indices])
+            losses = cross_entropy(logits, targets, reduction="none").view(len(indices), -1)
+            log_probs_SL[indices, column] = -losses.double().sum(dim=1).cpu()
+    return log_probs_SL
+
+
+def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """float32 logits (labels, vocabulary) and targets (labels,), row after row.
+
+    The head sees labelled positions only: all logits of a batch would be gigabytes.
+    """
+    causal = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # PEFT's
+    input_ids, mask = pad([example.input_ids for example in examples], 0, "right")
+    labels, _ = pad([example.labels[1:] for example in examples], IGNORED, "right")
+    is_labelled = labels != IGNORED  # (rows, tokens - 1)
     hidden = causal.base_model(
-        input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False
+        input_ids=input_ids.to(causal.device),
+        attention_mask=mask.to(causal.device),
+        use_cache=False,
     ).last_hidden_state[:, :-1]
-    logits = causal.get_output_embeddings()(hidden[is_labelled.to(device)])  # (labels, vocabulary)
-    loss = cross_entropy(logits.float(), labels[is_labelled].to(device), reduction="sum")
-    return loss.item(), int(is_labelled.sum())
+    logits = causal.get_output_embeddings()(hidden[is_labelled.to(causal.device)])
+    return logits.float(), labels[is_labelled].to(causal.device)
 
 
-def _causal(model: Any) -> PreTrainedModel:
-    """The causal language model, out of its PEFT wrapper if it has one."""
-    is_bare = isinstance(model, PreTrainedModel)
-    causal: PreTrainedModel = model if is_bare else model.get_base_model()
-    return causal
+def pad(rows: Sequence[list[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
+    """Tokens and attention mask, both (rows, tokens), with padding on the left or right."""
+    ids = [torch.tensor(row) for row in rows]
+    masks = [torch.ones_like(row) for row in ids]
+    return pad_sequence(ids, True, pad_id, side), pad_sequence(masks, True, 0, side)
 
 
 @contextmanager
@@ -143,8 +159,8 @@ def inference(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def _by_length(rows: Sequence[list[int]], batch_size: int) -> Iterator[list[int]]:
     """Indices in batches of similar length, the longest first so that memory fails early."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     for begin in range(0, len(order), batch_size):
         yield order[begin : begin + batch_size]

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -15,75 +16,51 @@ from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.models.memory import peak_gib
 
 
+@dataclass(kw_only=True, eq=False)
 class RungReportCallback(TrainerCallback):  # type: ignore[misc]
-    """Watches every step of Trainer and reports at the rungs.
+    """Watches every step of Trainer and reports at the rungs."""
 
-    Args:
-        config: the trial.
-        batches: its training rows.
-        evaluate: scores the model as it stands, on the rows of a report at this step.
-        eval_rows: these rows.
-        report: receives each report.
-        seconds: busy seconds of earlier attempts.
-        started_s: time.perf_counter() at the start of this attempt.
-    """
-
-    def __init__(
-        self,
-        config: TrialConfig,
-        batches: Batches,
-        evaluate: Callable[[int], EvalResult],
-        eval_rows: Callable[[int], Sequence[Row]],
-        report: Callable[[TrialReport], None],
-        seconds: float,
-        started_s: float,
-    ) -> None:
-        self._config = config
-        self._batches = batches
-        self._evaluate = evaluate
-        self._eval_rows = eval_rows
-        self._report = report
-        self._seconds = seconds
-        self._resumed_s = started_s
-        self._segment_s = started_s
-        self._losses: list[float] = []
-        self._first_step = 0
-        self._learning_rate = 0.0
+    config: TrialConfig
+    batches: Batches
+    """The trial's training rows."""
+    eval_rows: Callable[[int], Sequence[Row]]
+    """Validation rows of a report at this step."""
+    evaluate: Callable[[Sequence[Row]], EvalResult]
+    """Scores the model as it stands."""
+    report: Callable[[TrialReport], None]
+    """Receives each report."""
+    seconds: float
+    """Busy seconds since the trial began, over all attempts, up to resumed_s."""
+    resumed_s: float
+    """time.perf_counter() at the start of this attempt, or after its last report."""
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Start the clock of the training speed."""
+        self._learning_rate = 0.0
         self._begin_segment(state.global_step)
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Ask Trainer for a checkpoint at a rung."""
-        control.should_save = state.global_step in self._config.settings.rungs
+        control.should_save = state.global_step in self.config.settings.rungs
 
     def on_log(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: object,
+        logs: dict[str, float],
+        **_: object,
     ) -> None:
         """Take note of a step's loss.
 
         Raises:
             TrialFailed: it or the gradient's norm is not finite.
         """
-        if logs is None or "loss" not in logs:
+        if "loss" not in logs:
             return
         for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
             if not math.isfinite(logs[key]):
@@ -92,45 +69,38 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         self._learning_rate = logs["learning_rate"]
 
     def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Evaluate, complete the checkpoint that Trainer has just written, and report."""
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s
-        scored = self._evaluate(step)
-        self._seconds += time.perf_counter() - self._resumed_s
-        report = self._make_report(step, scored.metrics, training_s)
-        if step >= self._config.settings.max_steps:
-            write_answers(report.checkpoint, self._eval_rows(step), scored)
-        write_report(report)
-        keep_last(self._config.folder)
-        self._report(report)
-        self._resumed_s = time.perf_counter()
-        self._begin_segment(step)
-
-    def _make_report(self, step: int, metrics: dict[str, float], training_s: float) -> TrialReport:
-        tokens = self._batches.tokens(step)
-        new_tokens = tokens - self._batches.tokens(self._first_step)
-        return TrialReport(
-            trial_id=self._config.trial_id,
+        rows = self.eval_rows(step)
+        scored = self.evaluate(rows)
+        self.seconds += time.perf_counter() - self.resumed_s
+        tokens = self.batches.tokens(step)
+        report = TrialReport(
+            trial_id=self.config.trial_id,
             step=step,
-            metrics=metrics,
+            metrics=scored.metrics,
             train_loss=math.fsum(self._losses) / len(self._losses),
             learning_rate=self._learning_rate,
-            epoch=self._batches.epoch(step),
+            epoch=self.batches.epoch(step),
             tokens=tokens,
-            tokens_per_s=new_tokens / training_s,
-            seconds=self._seconds,
+            tokens_per_s=(tokens - self.batches.tokens(self._first_step)) / training_s,
+            seconds=self.seconds,
             peak_gib=peak_gib(),
-            checkpoint=checkpoint_folder(self._config.folder, step),
-            eval_rows=len(self._eval_rows(step)),
+            checkpoint=checkpoint_folder(self.config.folder, step),
+            eval_rows=len(rows),
         )
+        if step >= self.config.settings.max_steps:
+            write_answers(report.checkpoint, rows, scored)
+        write_report(report)
+        keep_last(self.config.folder)
+        self.report(report)
+        self.resumed_s = time.perf_counter()
+        self._begin_segment(step)
 
     def _begin_segment(self, step: int) -> None:
         self._segment_s = time.perf_counter()
         self._first_step = step
-        self._losses.clear()
+        self._losses: list[float] = []

@@ -18,13 +18,12 @@ from trainables.checkpoint import (
     prune_to_adapter,
     read_last_report,
 )
-from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.eval_rows import rung_rows
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_training_rows
-from trainables.models.base_model import device, load_base, load_tokenizer
-from trainables.models.lora_settings import lora_config, warmup_steps
+from trainables.models.base_model import device, load_base, load_tokenizer, lora_config
 from trainables.models.memory import reset_peak, with_less_memory
 from trainables.solo.evaluate import evaluate
 from trainables.solo.rung_callback import RungReportCallback
@@ -82,29 +81,23 @@ def _attempt(
     reset_peak()
     splits = read_rows(settings.rows_dir)
     tokenizer = load_tokenizer(settings.model)
-    batches = Batches(
-        encode_training_rows(
-            tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
-        ),
-        settings,
+    examples = encode_training_rows(
+        tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
     )
-    rows = partial(rung_rows, splits.validation, settings)
+    batches = Batches(examples, settings)
     base = load_base(settings.model, settings.compute_dtype)
     model = new_adapter(base, config.params, settings.seed)
+    # The evaluation's batch shrinks as the micro-batch did: either may have filled the memory.
+    eval_batch_size = settings.eval_batch_size * micro_batch_size // settings.micro_batch_size
+    eval_settings = dataclasses.replace(settings, eval_batch_size=max(1, eval_batch_size))
     rung_callback = RungReportCallback(
         config=config,
         batches=batches,
-        eval_rows=rows,
-        evaluate=lambda step: evaluate(
-            model,
-            tokenizer,
-            rows(step),
-            splits.scoring,
-            _with_smaller_evaluation(settings, micro_batch_size),
-        ),
+        eval_rows=partial(rung_rows, splits.validation, settings),
+        evaluate=lambda rows: evaluate(model, tokenizer, rows, splits.scoring, eval_settings),
         report=report,
         seconds=last.seconds if last else 0.0,
-        started_s=started_s,
+        resumed_s=started_s,
     )
     with _float32_kept(model):
         trainer = SFTTrainer(
@@ -116,12 +109,6 @@ def _attempt(
         )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(last.checkpoint) if last else None)
-
-
-def _with_smaller_evaluation(settings: TrainingSettings, micro_batch_size: int) -> TrainingSettings:
-    """Shrink the evaluation's batch as the micro-batch was: either may have filled the memory."""
-    shrunk = settings.eval_batch_size * micro_batch_size // settings.micro_batch_size
-    return dataclasses.replace(settings, eval_batch_size=max(1, shrunk))
 
 
 def training_arguments(
@@ -138,7 +125,7 @@ def training_arguments(
         gradient_accumulation_steps=settings.batch_size // micro_batch_size,
         learning_rate=config.params.learning_rate,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=warmup_steps(settings),
+        warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",

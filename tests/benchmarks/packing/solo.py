@@ -25,7 +25,6 @@ from tests.benchmarks.packing.results import SOLO, Row
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.models.base_model import device, load_base, load_tokenizer
-from trainables.models.lora_settings import warmup_steps
 from trainables.solo.trainer import new_adapter, train
 
 BARRIER_TIMEOUT_S = 300.0
@@ -182,7 +181,7 @@ def _fast_arguments(trial: TrialConfig, chosen: dict[str, Any]) -> SFTConfig:
         per_device_train_batch_size=settings.batch_size,
         learning_rate=trial.params.learning_rate,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=warmup_steps(settings),
+        warmup_steps=settings.warmup_steps,
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused",
         bf16=settings.compute_dtype == "bfloat16",

@@ -91,7 +91,7 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (edit("config.json", architectures=7), "is damaged"),
     (write("config.json", b'{"model_type": "qwen3", '), "is not JSON"),
     (write("config.json", b"\xff\xfe"), "is not JSON"),
-    (write("config.json", b"[1]"), "is not a model's config"),
+    (write("config.json", b"[1]"), "is not a JSON object"),
     (write("config.json", b""), "is not JSON"),
     (remove("config.json"), "has no config.json"),
     (remove("model.safetensors"), "has no model.safetensors"),

@@ -14,6 +14,7 @@ from trainables.data.tokens import (
     encode_training_rows,
     end_of_turn_id,
     prompt_limit,
+    until_stop,
 )
 from trainables.errors import SweepAborted
 
@@ -106,3 +107,8 @@ def test_without_turns_a_text_ends_as_its_tokenizer_says(unk_token: str | None) 
         tokenizer_object=Tokenizer(words), eos_token="</s>", unk_token=unk_token
     )
     assert end_of_turn_id(tokenizer) == 1
+
+
+def test_answer_ends_before_its_first_stop() -> None:
+    assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
+    assert until_stop([4, 5], [2, 3]) == [4, 5]

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
-from trainables.metrics.score_answers import score_answers, score_labels, until_stop
+from trainables.metrics.score_answers import score_answers, score_labels
 from trainables.models.base_model import load_tokenizer
 from trainables.tiny import MODEL_DIR
 
@@ -71,8 +71,3 @@ def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none() -> None:
     scoring = Scoring(kind="classify", labels=("a", "b"))
     scores = score_labels(table, rows, [[1], [2]], scoring)
     assert math.isnan(scores.metrics["eval_loss"])
-
-
-def test_answer_ends_before_its_first_stop() -> None:
-    assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
-    assert until_stop([4, 5], [2, 3]) == [4, 5]

@@ -11,7 +11,7 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
-from trainables.solo.evaluate import eval_loss, evaluate, generate, pad_left
+from trainables.solo.evaluate import eval_loss, evaluate, generate, pad
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,6 @@ def test_evaluation_repeats_and_draws_no_random_number(
 
 
 def test_padding_is_on_the_left_and_masked() -> None:
-    input_ids, mask = pad_left([[5, 6, 7], [8]], 0)
+    input_ids, mask = pad([[5, 6, 7], [8]], 0, "left")
     assert input_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import LINEAR_LAYERS, Hyperparameters
-from trainables.models.lora_settings import lora_config
+from trainables.models.base_model import lora_config
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES

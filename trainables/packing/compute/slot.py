@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from trainables.config import Hyperparameters, Schedule, TrialConfig
 from trainables.data.batches import Batches
-from trainables.models.lora_settings import warmup_steps
 from trainables.packing.compute.optimizer import SlotUpdate
 from trainables.packing.compute.packed_batch import MicroBatch, split_by_size
 
@@ -79,7 +78,7 @@ class Slot:
             self.trial.params.learning_rate,
             settings.schedule,
             step,
-            warmup_steps(settings),
+            settings.warmup_steps,
             settings.max_steps,
         )
         return SlotUpdate(

@@ -1,6 +1,6 @@
 """The likelihood of every label for many slots: prompts are read once, labels follow one by one.
 
-Shapes: K slots, S rows of a slot, T tokens of a row, L labels, D features, V vocabulary.
+Shapes: K slots, S rows of a slot, N tokens of a slot, L labels, D features, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from trainables.packing.compute.pass_shapes import (
     round_up,
 )
 from trainables.packing.evaluation.generate import batches, pad_right
-from trainables.packing.evaluation.kv_cache import KeysValues
-from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 
 
 @torch.no_grad()
@@ -40,22 +39,20 @@ def label_log_probs(
     lengths = [len(prompt) + longest for prompt in prompts]
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
     for indices in batches(lengths, decoder.num_slots, limit):
-        examples = [Example(prompts[i], []) for i in indices]
-        log_probs_KSL[:, indices] = _batch(decoder, examples, labels, longest).cpu()
+        log_probs_KSL[:, indices] = _batch(decoder, [prompts[i] for i in indices], labels).cpu()
     return log_probs_KSL
 
 
 def _batch(
-    decoder: SlotDecoder, examples: Sequence[Example], labels: Sequence[list[int]], longest: int
+    decoder: SlotDecoder, prompts: Sequence[list[int]], labels: Sequence[list[int]]
 ) -> Tensor:
     """Log-probabilities (K, S, L) for rows that are read together."""
-    num_rows = len(examples)
-    ids_ST, lengths_S = pad_right(examples, decoder.device)
-    num_positions = round_up(ids_ST.shape[1] + longest, TOKENS_MULTIPLE)
+    ids_ST, lengths_S = pad_right([Example(prompt, []) for prompt in prompts], decoder.device)
+    num_rows, width = ids_ST.shape
+    num_positions = round_up(width + max(map(len, labels)), TOKENS_MULTIPLE)
     cache = decoder.new_cache(num_rows, num_positions)
-    x_KND = decoder.read(ids_ST, cache)
-    rows_S = torch.arange(num_rows, device=decoder.device) * ids_ST.shape[1]
-    last_KSD = x_KND[:, rows_S + lengths_S - 1]
+    last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
+    last_KSD = decoder.read(ids_ST, cache)[:, last_S]
     rotation = decoder.rotation(num_positions)
     log_probs = [_label(decoder, last_KSD, lengths_S, cache, rotation, label) for label in labels]
     return torch.stack(log_probs, dim=2)
@@ -63,7 +60,7 @@ def _batch(
 
 def _label(
     decoder: SlotDecoder,
-    last_KSD: Tensor,
+    x_KSD: Tensor,
     lengths_S: Tensor,
     cache: Sequence[KeysValues],
     rotation: tuple[Tensor, Tensor],
@@ -73,22 +70,15 @@ def _label(
 
     A token sees the positions up to its own, so what is left of a longer label is never seen.
     """
-    shape_KS = last_KSD.shape[:2]
-    total_KS = torch.zeros(shape_KS, dtype=torch.float64, device=decoder.device)
-    x_KSD = last_KSD
+    total_KS = torch.zeros(x_KSD.shape[:2], dtype=torch.float64, device=decoder.device)
     for index, token in enumerate(label):
-        total_KS += _token_log_probs(decoder, x_KSD, token)
-        if index + 1 < len(label):
-            tokens_KS = torch.full(shape_KS, token, dtype=torch.int64, device=decoder.device)
-            positions_KS = (lengths_S + index).expand(shape_KS)
+        if index > 0:
+            tokens_KS = torch.full_like(total_KS, label[index - 1], dtype=torch.int64)
+            positions_KS = (lengths_S + index - 1).expand(total_KS.shape)
             x_KSD = decoder.step(tokens_KS, positions_KS, cache, rotation)
+        log_probs = []
+        for x_ND in torch.split(x_KSD.flatten(0, 1), CHUNK_LABELS):  # the head sees some rows
+            logits_NV = decoder.logits(x_ND).float()
+            log_probs.append(logits_NV[:, token].double() - logits_NV.logsumexp(dim=1).double())
+        total_KS += torch.cat(log_probs).view_as(total_KS)
     return total_KS
-
-
-def _token_log_probs(decoder: SlotDecoder, x_KSD: Tensor, token: int) -> Tensor:
-    """Log-probability (K, S) of one token; the head sees some rows at a time."""
-    log_probs = []
-    for x_ND in torch.split(x_KSD.flatten(0, 1), CHUNK_LABELS):
-        logits_NV = decoder.logits(x_ND).float()
-        log_probs.append(logits_NV[:, token].double() - logits_NV.logsumexp(dim=1).double())
-    return torch.cat(log_probs).view(x_KSD.shape[:2])

@@ -4,16 +4,15 @@ Shapes: K slots, S rows of a slot, T positions of a row, A = K * S answers of a 
 an answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from trainables.packing.compute.pass_runner import capture_graph
-from trainables.packing.evaluation.kv_cache import KeysValues
-from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""
@@ -45,13 +44,11 @@ class Batch:
     """Answers of all rows that the batch ever had; only tokens up to the first stop count."""
     column_1: Tensor
     """Tokens that answers_AL has."""
-    losses_K: Tensor
-    """Summed losses of the targets, over all slots that the batch ever had."""
 
 
 def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
     """Fill the answers, making the batch smaller as its rows finish."""
-    step = _stepper(batch, is_graphed)
+    steps = _steps(batch, is_graphed)
     for num_done in range(max_new_tokens - 1):
         # Every eighth step the host waits for the device once, to learn how many slots still answer
         # and how many rows the fullest of them has.
@@ -62,8 +59,23 @@ def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
             if num_slots == 0:
                 return
             if _shrink(batch, num_slots, num_rows, is_graphed):
-                step = _stepper(batch, is_graphed)
+                steps = _steps(batch, is_graphed)
+        next(steps)
+
+
+def _steps(batch: Batch, is_graphed: bool) -> Iterator[None]:
+    """Makes a step whenever the next is asked for; on a GPU most replay the CUDA graph of one."""
+    step: Callable[[], None] = partial(_step, batch)
+    step()  # compiles and tunes kernels, which must not happen during a capture
+    yield
+    if is_graphed:
+        graph = torch.cuda.CUDAGraph()
+        with capture_graph(graph, _stream()):  # runs nothing
+            step()
+        step = graph.replay
+    while True:
         step()
+        yield
 
 
 def _step(batch: Batch) -> None:
@@ -79,6 +91,12 @@ def _step(batch: Batch) -> None:
     batch.column_1 += 1
 
 
+@cache
+def _stream() -> torch.cuda.Stream:
+    """Where answers' steps are captured, and nothing else; one graph goes before the next comes."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
 def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bool:
     """Halve slots and rows while they hold those that are needed, if so few are left that it pays;
     whether anything was dropped.
@@ -87,8 +105,12 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     """
     old_slots, old_rows = batch.is_done_KS.shape
     num_slots, num_rows = _halve(old_slots, num_slots), _halve(old_rows, num_rows)
+    num_old, num_new = old_slots * old_rows, num_slots * num_rows
+    # Where steps are captured, what is left must be worth another graph.
+    if num_new == num_old or (is_graphed and SHRINK_FACTOR * num_new > num_old):
+        return False
     cache_bytes = sum(tensor.nbytes for layer in batch.cache for tensor in layer)
-    if not _pays(old_slots * old_rows, num_slots * num_rows, cache_bytes, is_graphed):
+    if is_graphed and cache_bytes <= SMALL_CACHE_BYTES:
         return False
     # Slots that still answer first, in their order; then, in each, rows that still answer first.
     # argsort is stable, so what is left keeps its order.
@@ -105,46 +127,10 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     return True
 
 
-def _pays(num_old: int, num_new: int, cache_bytes: int, is_graphed: bool) -> bool:
-    """Whether so many answers fewer are worth moving them, and another graph."""
-    if is_graphed:
-        return cache_bytes > SMALL_CACHE_BYTES and SHRINK_FACTOR * num_new <= num_old
-    return num_new < num_old
-
-
 def _halve(size: int, needed: int) -> int:
     while size > 1 and needed <= (size + 1) // 2:
         size = (size + 1) // 2
     return size
-
-
-def _stepper(batch: Batch, is_graphed: bool) -> Callable[[], None]:
-    """The step, or its CUDA graph: run once to warm up, then captured, then replayed."""
-    if not is_graphed:
-        return lambda: _step(batch)
-    # The first call compiles and tunes kernels, which must not happen during a capture. The second
-    # captures, which runs nothing, hence the replay behind it; all later ones replay.
-    calls = 0
-    graph = torch.cuda.CUDAGraph()
-
-    def step() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            _step(batch)
-            return
-        if calls == 2:
-            with capture_graph(graph, _stream()):
-                _step(batch)
-        graph.replay()
-
-    return step
-
-
-@cache
-def _stream() -> torch.cuda.Stream:
-    """Where answers' steps are captured, and nothing else; one graph goes before the next comes."""
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def is_stop(tokens_KS: Tensor, stops: Tensor) -> Tensor:

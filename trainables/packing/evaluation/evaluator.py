@@ -7,18 +7,21 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import encode_rows, prompt_limit
+from trainables.data.tokens import encode_rows, encode_targets, prompt_limit, stop_ids
 from trainables.metrics.eval_result import EvalResult
 from trainables.packing.compute.model import PackedModel
+from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.generate import generate
+from trainables.packing.evaluation.slot_decoder import SlotDecoder
 
 
 def load_metrics() -> None:
     """Import what the first evaluation would import: a second of NLTK."""
-    import_module("trainables.packing.evaluation.evaluate_slots")
+    import_module("trainables.metrics.score_answers")
 
 
 class PackEvaluator:
-    """What evaluate_slots needs beside the slots.
+    """Scores slots on the rows on which solo.evaluate scores one model, with equal results.
 
     Args:
         tokenizer: the model's.
@@ -38,62 +41,67 @@ class PackEvaluator:
         max_tokens: int,
         is_graphed: bool,
     ) -> None:
+        self.rows = rows
+        self.max_tokens = max_tokens
         self._tokenizer = tokenizer
-        self._rows = rows
         self._scoring = scoring
         self._settings = settings
-        self._max_tokens = max_tokens
         self._is_graphed = is_graphed
         limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
         self._examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
-        self._row_tokens = max(
+        self.num_tokens = sum(len(example.input_ids) for example in self._examples)
+        """Tokens of the rows' prompts and targets."""
+        self.target_tokens = max(len(example.target_ids) for example in self._examples)
+        """Tokens of the longest target."""
+        self.row_tokens = max(
             len(row.prompt_ids) + max(len(row.target_ids), settings.max_new_tokens)
             for row in self._examples
         )
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the rows' prompts and targets."""
-        return sum(len(example.input_ids) for example in self._examples)
-
-    @property
-    def row_tokens(self) -> int:
         """Places that the longest row takes in the cache, with its answer."""
-        return self._row_tokens
-
-    @property
-    def target_tokens(self) -> int:
-        """Tokens of the longest target."""
-        return max(len(example.target_ids) for example in self._examples)
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """The rows that are scored."""
-        return self._rows
 
     def evaluate(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
         """The scores of each slot: all slots in one batch, unless not even one row of each fits."""
-        from trainables.packing.evaluation.evaluate_slots import evaluate_slots  # see load_metrics
-
-        share = max(1, self._max_tokens // self._row_tokens)
+        share = max(1, self.max_tokens // self.row_tokens)
         results = []
         for first in range(0, len(slots), share):
-            results += evaluate_slots(
-                model,
-                slots[first : first + share],
-                self._tokenizer,
-                self._rows,
-                self._examples,
-                self._scoring,
-                self._settings,
-                max_tokens_per_batch=self._max_tokens,
-                is_graphed=self._is_graphed,
-            )
+            results += self._evaluate_together(model, slots[first : first + share])
         return results
 
     def use_less_memory(self) -> bool:
         """Halve the cache; False if it holds one row of one slot only."""
-        if self._max_tokens <= self._row_tokens:
+        if self.max_tokens <= self.row_tokens:
             return False
-        self._max_tokens = max(self._max_tokens // 2, self._row_tokens)
+        self.max_tokens = max(self.max_tokens // 2, self.row_tokens)
         return True
+
+    def _evaluate_together(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
+        from trainables.metrics.score_answers import score_answers, score_labels  # see load_metrics
+
+        decoder = SlotDecoder.of(model, slots)
+        if self._scoring.kind == "classify":
+            labels = encode_targets(self._tokenizer, self._scoring.labels)
+            prompts = [example.prompt_ids for example in self._examples]
+            log_probs_KSL = label_log_probs(decoder, prompts, labels, self.max_tokens)
+            return [
+                score_labels(of_slot, self.rows, labels, self._scoring) for of_slot in log_probs_KSL
+            ]
+        answers, losses_K = generate(
+            decoder,
+            self._examples,
+            stop_ids=stop_ids(self._tokenizer),
+            max_new_tokens=self._settings.max_new_tokens,
+            max_tokens_per_batch=self.max_tokens,
+            is_graphed=self._is_graphed,
+        )
+        num_labels = sum(len(example.target_ids) for example in self._examples)
+        return [
+            score_answers(
+                self._tokenizer,
+                ids,
+                self.rows,
+                self._scoring,
+                thinking=self._settings.thinking,
+                eval_loss=loss,
+            )
+            for ids, loss in zip(answers, (losses_K / num_labels).tolist(), strict=True)
+        ]

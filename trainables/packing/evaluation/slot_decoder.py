@@ -1,30 +1,43 @@
 """The base with the present adapters of some slots: reads prompts, then decodes token by token.
 
-Every tensor of a step keeps its shape and its place in memory, so that the step can be captured as
-a CUDA graph.
+Prompts are padded on the right and a row's answer goes on at its own next position, so a prompt is
+read under the causal mask alone, as in training. Every tensor of a step keeps its shape and its
+place in memory, so that the step can be captured as a CUDA graph.
 
-Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or positions of a row, N = S * T,
-D features, C features of a head, V vocabulary.
+Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or positions of a row, N tokens
+of a slot, A = K * N tokens of all slots, D features in, O features out, E features of all heads,
+H query heads, G key heads, C features of a head, M modules that share an input, R rank,
+V vocabulary.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from trainables.packing.compute.elementwise import rms_norm
-from trainables.packing.compute.lora import LoraGroup
-from trainables.packing.compute.model import PackedModel
-from trainables.packing.evaluation.kv_cache import (
-    FrozenGroup,
-    KeysValues,
-    Sizes,
-    prompt_layer,
-    token_layer,
-)
+from trainables.packing.compute.lora import FrozenLinears, LoraGroup, add_base_product
+from trainables.packing.compute.model import LayerWeights, PackedModel
+
+
+class FrozenGroup(NamedTuple):
+    """A LoraGroup of the evaluated slots, ready to multiply: nothing is cast or scaled a step."""
+
+    lora_a_KID: Tensor
+    """In the compute type, I = M * R."""
+    lora_b_KOR: tuple[Tensor, ...]
+    """In the compute type, times the scaling; one for each module."""
+
+
+class KeysValues(NamedTuple):
+    """What one layer keeps of every row, zero where nothing is written yet."""
+
+    keys_KSGTC: Tensor
+    values_KSGTC: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,13 +75,12 @@ class SlotDecoder:
             tuple(FrozenGroup(a[index_K], tuple(b[index_K] for b in bs)) for a, bs in groups)
             for groups in self.layers
         )
-        return dataclasses.replace(self, layers=layers)
+        return replace(self, layers=layers)
 
     def new_cache(self, num_rows: int, num_positions: int) -> list[KeysValues]:
         """Zeros for every layer; what a mask hides is still multiplied, so it must be finite."""
-        head_dim = self.rotation(1)[0].shape[-1]
         num_heads = self.model.config.num_key_value_heads
-        shape = (self.num_slots, num_rows, num_heads, num_positions, head_dim)
+        shape = (self.num_slots, num_rows, num_heads, num_positions, self.model.head_dim)
         like = self.model.embedding_VD
         return [KeysValues(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
 
@@ -78,26 +90,19 @@ class SlotDecoder:
         cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, position_ids_1T)
         return cos_1TC[0], sin_1TC[0]
 
-    def read(self, input_ids_ST: Tensor, cache: Sequence[KeysValues] | None = None) -> Tensor:
-        """The last layer's output (K, N, D) over rows that all slots share, kept in the cache.
+    def read(self, input_ids_ST: Tensor, cache: Sequence[KeysValues]) -> Tensor:
+        """The last layer's output (K, N, D) over rows that all slots share, padded on the right.
 
-        Args:
-            input_ids_ST: rows padded on the right.
-            cache: at least as many positions as tokens; None keeps nothing.
+        Their keys and values become the first positions of the cache.
         """
         num_rows, num_tokens = input_ids_ST.shape
-        x_KND: Tensor = self.model.embedding_VD[input_ids_ST.flatten().expand(self.num_slots, -1)]
-        num_rows_of_all = num_rows * self.num_slots
-        cos_BTC, sin_BTC = (
-            table_TC.repeat(num_rows_of_all, 1, 1) for table_TC in self.rotation(num_tokens)
-        )
-        sizes = self._sizes(num_rows, cos_BTC)
-        cached_layers = [None] * len(self.layers) if cache is None else cache
-        for weights, groups, cached in zip(
-            self.model.layers, self.layers, cached_layers, strict=True
-        ):
-            x_KND = prompt_layer(x_KND, weights, groups, cached, cos_BTC, sin_BTC, sizes)
-        return x_KND
+        cos_TC, sin_TC = self.rotation(num_tokens)
+        angles = tuple(table.repeat(self.num_slots * num_rows, 1) for table in (cos_TC, sin_TC))
+        x_AD: Tensor = self.model.embedding_VD[input_ids_ST.flatten().repeat(self.num_slots)]
+        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
+            attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
+            x_AD = self._layer(x_AD, weights, groups, angles, attend)
+        return x_AD.view(self.num_slots, -1, x_AD.shape[1])
 
     def step(
         self,
@@ -107,15 +112,13 @@ class SlotDecoder:
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
         """The last layer's output (K, S, D) over one token a row, whose keys go to the cache."""
-        x_KSD: Tensor = self.model.embedding_VD[tokens_KS]
         positions_B = positions_KS.flatten()
-        cos_B1C, sin_B1C = (table_TC[positions_B][:, None] for table_TC in rotation)
-        sizes = self._sizes(tokens_KS.shape[1], cos_B1C)
+        angles = tuple(table_TC[positions_B] for table_TC in rotation)
+        x_BD: Tensor = self.model.embedding_VD[tokens_KS.flatten()]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            x_KSD = token_layer(
-                x_KSD, weights, groups, cached, positions_B, cos_B1C, sin_B1C, sizes
-            )
-        return x_KSD
+            attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
+            x_BD = self._layer(x_BD, weights, groups, angles, attend)
+        return x_BD.view(*tokens_KS.shape, -1)
 
     def logits(self, x: Tensor) -> Tensor:
         """The head over the last layer's outputs, (..., D) to (..., V)."""
@@ -123,9 +126,84 @@ class SlotDecoder:
         logits: Tensor = normed @ self.model.head_VD.T
         return logits
 
-    def _sizes(self, num_rows: int, cos: Tensor) -> Sizes:
-        eps = self.model.config.rms_norm_eps
-        return Sizes(num_rows, cos.shape[-1], eps, self.model.elementwise)
+    def _layer(
+        self,
+        x_AD: Tensor,
+        weights: LayerWeights,
+        groups: Sequence[FrozenGroup],
+        angles: tuple[Tensor, ...],
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """One block, in the order of operations of PackedModel's; attend takes rotated heads."""
+        ops, eps, linears = self.model.elementwise, self.model.config.rms_norm_eps, weights.linears
+        _, normed_AD = ops.add_norm(x_AD, None, weights.input_norm_D, eps)
+        qkv_AE = _apply_linears(normed_AD, linears[0], groups[0])
+        sizes = (*linears[0].sizes[:2], self.model.head_dim)
+        mixed = attend(*ops.heads(qkv_AE, weights.head_norms, *angles, sizes, eps))
+        y_AD = _apply_linears(mixed.reshape(len(x_AD), -1), linears[1], groups[1])
+        x_AD, normed_AD = ops.add_norm(x_AD, y_AD, weights.post_norm_D, eps)
+        gate_up = _apply_linears(normed_AD, linears[2], groups[2])
+        return x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
+
+
+def _attend_in_prompts(
+    q: Tensor, k: Tensor, v: Tensor, *, cached: KeysValues, num_tokens: int
+) -> Tensor:
+    """Attention (B, T, H, C) of whole rows, queries (A, H, C), keys and values (A, G, C)."""
+    q, k, v = (part.view(-1, num_tokens, *part.shape[1:]).transpose(1, 2) for part in (q, k, v))
+    # Every slot reads the same rows, so the batch is K * S rows of T tokens. Right padding needs no
+    # mask: under the causal mask no real token sees what comes after it, and what padding computes
+    # is overwritten in the cache by the answer, position by position, before it is ever seen.
+    for cached_KSGTC, new_BGTC in zip(cached, (k, v), strict=True):
+        first_KSGTC = cached_KSGTC[:, :, :, :num_tokens]
+        first_KSGTC.copy_(new_BGTC.reshape(first_KSGTC.shape))
+    mixed_BHTC = scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=q.shape[-1] ** -0.5, enable_gqa=True
+    )
+    return mixed_BHTC.transpose(1, 2)
+
+
+def _attend_to_cache(
+    q_BHC: Tensor, k_BGC: Tensor, v_BGC: Tensor, *, cached: KeysValues, positions_B: Tensor
+) -> Tensor:
+    """Attention of one token a row, which sees its row's positions up to its own."""
+    keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in cached)
+    # Rows stand at positions of their own, so keys are written by index, in place: a CUDA graph of
+    # the step needs the cache to stay where it is.
+    row_B = torch.arange(len(positions_B), device=positions_B.device)
+    keys_BGTC[row_B, :, positions_B] = k_BGC
+    values_BGTC[row_B, :, positions_B] = v_BGC
+    if q_BHC.is_cuda and q_BHC.dtype == torch.bfloat16:
+        # It loads Triton.
+        from trainables.packing.compute.kernels.token_attention import token_attention
+
+        return token_attention(q_BHC, keys_BGTC, values_BGTC, positions_B)
+    # The query heads that share a key head stand in for tokens: no key is repeated in memory.
+    num_rows, num_key_heads, num_positions, head_dim = keys_BGTC.shape
+    position_T = torch.arange(num_positions, device=positions_B.device)
+    is_seen_B11T = (position_T <= positions_B[:, None])[:, None, None]
+    q_BGQC = q_BHC.reshape(num_rows, num_key_heads, -1, head_dim)
+    return scaled_dot_product_attention(
+        q_BGQC, keys_BGTC, values_BGTC, attn_mask=is_seen_B11T, scale=head_dim**-0.5
+    )
+
+
+def _apply_linears(x_AD: Tensor, linears: FrozenLinears, group: FrozenGroup) -> Tensor:
+    """The outputs (A, O) of the modules that share an input, side by side.
+
+    LoRA's products are written first and the base's adds to them, as in training.
+    """
+    # One product gives the inner numbers of all modules that share x; each slot multiplies its own
+    # tokens by its own matrices (bmm), because here all slots have equally many.
+    num_slots, rank = len(group.lora_a_KID), group.lora_b_KOR[0].shape[-1]
+    x_KND = x_AD.view(num_slots, -1, x_AD.shape[1])
+    inner_MKNR = torch.split(torch.bmm(x_KND, group.lora_a_KID.mT), rank, dim=-1)
+    y_AO = x_AD.new_empty(len(x_AD), sum(linears.sizes))
+    parts = torch.split(y_AO.view(num_slots, -1, y_AO.shape[1]), list(linears.sizes), dim=-1)
+    for y_KNO, inner_KNR, lora_b_KOR in zip(parts, inner_MKNR, group.lora_b_KOR, strict=True):
+        torch.bmm(inner_KNR, lora_b_KOR.mT, out=y_KNO)
+    add_base_product(y_AO, x_AD, linears)
+    return y_AO
 
 
 def _freeze_group(group: LoraGroup, index_K: Tensor, dtype: torch.dtype) -> FrozenGroup:

@@ -1,7 +1,6 @@
 """Packed answers and losses, against transformers' generate on stock PEFT, adapter by adapter."""
 
 import dataclasses
-import functools
 import itertools
 import math
 import weakref
@@ -28,8 +27,7 @@ from tests.trainables.packing.small_packs import pass_of, trial_of, weights_of
 from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
-from trainables.data.tokens import Example, encode_rows
-from trainables.metrics.score_answers import stop_ids
+from trainables.data.tokens import Example, encode_rows, stop_ids
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.model import PackedModel
@@ -37,10 +35,9 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation import generate as generation
-from trainables.packing.evaluation.evaluate_slots import eval_losses, evaluate_slots
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.evaluation.generate import READ_MULTIPLE, batches, generate
-from trainables.packing.evaluation.kv_cache import KeysValues
-from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 from trainables.solo import evaluate
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
@@ -96,7 +93,30 @@ class Case:
         chosen = {"max_new_tokens": SETTINGS.max_new_tokens, "max_tokens_per_batch": 4000}
         stops = stop_ids(self.tokenizer)
         prompts = options.pop("prompts", self.prompts)
-        return generate(self.pack.model, slots, prompts, stop_ids=stops, **(chosen | options))
+        return ask(self.pack.model, slots, prompts, stop_ids=stops, **(chosen | options))
+
+    def losses(self, max_tokens: int) -> list[float]:
+        """Packed losses of SLOTS, a labelled token."""
+        _, losses_K = generate(
+            SlotDecoder.of(self.pack.model, SLOTS),
+            self.examples,
+            stop_ids=[],
+            max_new_tokens=1,
+            max_tokens_per_batch=max_tokens,
+        )
+        num_labels = sum(len(example.target_ids) for example in self.examples)
+        means: list[float] = (losses_K / num_labels).tolist()
+        return means
+
+
+def ask(
+    model: PackedModel, slots: Sequence[int], prompts: Sequence[list[int]], **options: Any
+) -> list[list[list[int]]]:
+    """Packed answers to prompts alone."""
+    examples = [Example(prompt, []) for prompt in prompts]
+    answers, losses_K = generate(SlotDecoder.of(model, slots), examples, **options)
+    assert losses_K.tolist() == [0.0] * len(slots)
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +162,6 @@ def test_answers_are_those_of_transformers_for_every_adapter(case: Case) -> None
 
 def test_only_the_chosen_slots_answer_in_their_order(case: Case) -> None:
     assert case.ask((2, 0)) == [case.answers[2], case.answers[1]]
-    assert case.ask(()) == []
     assert case.ask(prompts=[]) == [[], [], []]
     with case.peft.disable_adapter():
         prompts = case.prompts[:3]
@@ -185,9 +204,8 @@ def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
     case: Case, monkeypatch: pytest.MonkeyPatch, factor: int, small_bytes: int
 ) -> None:
     """As on a GPU, but that the steps are not captured."""
-    monkeypatch.setattr(
-        decode, "_stepper", lambda batch, is_graphed: functools.partial(decode._step, batch)
-    )
+    steps = decode._steps
+    monkeypatch.setattr(decode, "_steps", lambda batch, is_graphed: steps(batch, False))
     shapes = watched_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", 1)
     monkeypatch.setattr(decode, "SHRINK_FACTOR", factor)
@@ -269,7 +287,7 @@ def test_nan_stays_in_its_slot(case: Case, tmp_path: Path) -> None:
     broken = dataclasses.replace(case, pack=pack)
     first, _, last = broken.ask()
     assert [first, last] == [case.answers[0], case.answers[2]]
-    losses = eval_losses(pack.model, SLOTS, case.examples, max_tokens_per_batch=4000)
+    losses = broken.losses(4000)
     assert losses[1] != losses[1]
     assert losses[0] == losses[0] and losses[2] == losses[2]
 
@@ -282,18 +300,15 @@ def test_losses_are_those_of_peft(case: Case) -> None:
             expected.append(evaluate.eval_loss(case.peft, case.examples, 5))
     assert len({round(loss, 3) for loss in expected}) == 3
     for limit in (1, 1500, 100000):
-        found = eval_losses(case.pack.model, SLOTS, case.examples, max_tokens_per_batch=limit)
-        assert found == pytest.approx(expected, rel=1e-5)
-    assert eval_losses(case.pack.model, (), case.examples, max_tokens_per_batch=1) == []
+        assert case.losses(limit) == pytest.approx(expected, rel=1e-5)
 
 
 def test_losses_do_not_depend_on_the_share_of_labels(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = eval_losses(case.pack.model, SLOTS, case.examples, max_tokens_per_batch=4000)
-    monkeypatch.setattr("trainables.packing.evaluation.target_losses.CHUNK_LABELS", 7)
-    shares = eval_losses(case.pack.model, SLOTS, case.examples, max_tokens_per_batch=4000)
-    assert shares == pytest.approx(whole, rel=1e-6)
+    whole = case.losses(4000)
+    monkeypatch.setattr("trainables.packing.evaluation.generate.CHUNK_LABELS", 7)
+    assert case.losses(4000) == pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.parametrize(("is_dequantised", "max_new_tokens"), [(True, 20), (False, 3)])
@@ -307,22 +322,13 @@ def test_scores_are_those_of_a_solo_evaluation(
     pack = random_pack(case.examples, tmp_path, is_dequantised=is_dequantised)
     losses = set()
     before = torch.get_rng_state()
-    found = evaluate_slots(
-        pack.model,
-        SLOTS,
-        case.tokenizer,
-        case.rows,
-        case.examples,
-        Scoring(language="english"),
-        settings,
-        max_tokens_per_batch=4000,
-    )
+    scoring = Scoring(language="english")
+    evaluator = PackEvaluator(case.tokenizer, case.rows, scoring, settings, 4000, False)
+    found = evaluator.evaluate(pack.model, SLOTS)
     assert torch.equal(torch.get_rng_state(), before)
     for slot, scores in zip(SLOTS, found, strict=True):
         case.peft.set_adapter(str(slot))
-        expected = evaluate.evaluate(
-            case.peft, case.tokenizer, case.rows, Scoring(language="english"), settings
-        )
+        expected = evaluate.evaluate(case.peft, case.tokenizer, case.rows, scoring, settings)
         loss = scores.metrics.pop("eval_loss")
         assert loss == pytest.approx(expected.metrics.pop("eval_loss"), rel=1e-5)
         losses.add(round(loss, 3))
@@ -364,7 +370,7 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
     """Slot 0's scaling is zero, so it is also transformers' bare model."""
     model, packed = random_model(name)
     prompts = [[3, 4, 5, 6], [9], [7, 8, 9]]
-    found = generate(
+    found = ask(
         packed, (0, 1, 2), prompts, stop_ids=[], max_new_tokens=12, max_tokens_per_batch=500
     )
     for place, prompt in enumerate(prompts):
@@ -398,13 +404,13 @@ def test_batching_does_not_change_the_answers(
     generator = torch.Generator().manual_seed(seed)
     prompts = [torch.randint(0, 50, (n,), generator=generator).tolist() for n in lengths]
 
-    def ask(prompts: list[list[int]], limit: int) -> list[list[list[int]]]:
-        return generate(
+    def answers(prompts: list[list[int]], limit: int) -> list[list[list[int]]]:
+        return ask(
             packed, (2, 0), prompts, stop_ids=stops, max_new_tokens=11, max_tokens_per_batch=limit
         )
 
-    alone = [ask([prompt], 1) for prompt in prompts]
-    assert ask(prompts, limit) == [[each[slot][0] for each in alone] for slot in range(2)]
+    alone = [answers([prompt], 1) for prompt in prompts]
+    assert answers(prompts, limit) == [[each[slot][0] for each in alone] for slot in range(2)]
 
 
 @given(

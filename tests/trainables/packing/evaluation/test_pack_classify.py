@@ -14,13 +14,13 @@ from tests.trainables.packing.small_packs import new_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.eval_rows import rung_rows
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import Example, encode_rows, prompt_limit
+from trainables.data.tokens import Example, encode_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.classify import label_log_probs
-from trainables.packing.evaluation.evaluate_slots import evaluate_slots
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.solo import classify, evaluate
+from trainables.solo import evaluate
 
 SLOTS = (2, 0)
 KINDS = {
@@ -116,7 +116,7 @@ def test_packed_log_probs_are_those_of_each_label_alone(
             dtype=torch.float64,
         )
         with torch.no_grad():
-            by_rows = classify.label_log_probs(case.peft.get_base_model(), prompts, labels, 2)
+            by_rows = evaluate.label_log_probs(case.peft, prompts, labels, 2)
         torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(by_rows, expected, rtol=1e-4, atol=1e-4)
 
@@ -126,17 +126,8 @@ def test_slots_are_scored_as_transformers_scores_each(
 ) -> None:
     settings = settings_of(model_dir, rows_dir)
     tokenizer = load_tokenizer(model_dir)
-    examples = encode_rows(tokenizer, ROWS, prompt_limit(128, 8))
-    found = evaluate_slots(
-        case.pack.model,
-        SLOTS,
-        tokenizer,
-        ROWS,
-        examples,
-        SCORING,
-        settings,
-        max_tokens_per_batch=500,
-    )
+    evaluator = PackEvaluator(tokenizer, ROWS, SCORING, settings, 500, False)
+    found = evaluator.evaluate(case.pack.model, SLOTS)
     for slot, scores in zip(SLOTS, found, strict=True):
         case.peft.set_adapter(str(slot))
         expected = evaluate.evaluate(case.peft, tokenizer, ROWS, SCORING, settings)

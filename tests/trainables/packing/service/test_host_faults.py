@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-import trainables.packing.evaluation.evaluate_slots
 from tests.trainables.packing.small_hosts import (
     KINDS,
     STEPS,
@@ -34,6 +33,7 @@ from tests.trainables.packing.small_hosts import (
 from tests.trainables.packing.small_packs import longer
 from trainables.config import TrainingSettings, TrialConfig, TrialReport
 from trainables.packing.compute.pack import Pack
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import (
     Aborted,
     Failed,
@@ -247,17 +247,17 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     most_tokens: int,
 ) -> None:
     trials = trials_known_alone(settings, tmp_path, KINDS[:3])
-    evaluate_slots = trainables.packing.evaluation.evaluate_slots.evaluate_slots
+    evaluate = PackEvaluator._evaluate_together
     num_full = 0
 
-    def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
+    def filled(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
         nonlocal num_full
-        if len(slots) > most_slots or sizes["max_tokens_per_batch"] > most_tokens:
+        if len(slots) > most_slots or evaluator.max_tokens > most_tokens:
             num_full += 1
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return evaluate_slots(model, slots, *args, **sizes)
+        return evaluate(evaluator, model, slots)
 
-    monkeypatch.setattr(trainables.packing.evaluation.evaluate_slots, "evaluate_slots", filled)
+    monkeypatch.setattr(PackEvaluator, "_evaluate_together", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
         found = all_events(host, trials)
     assert num_full >= 4
@@ -267,10 +267,10 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
 def test_evaluation_that_fits_no_single_row_fails_the_trials(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: Any, **sizes: Any) -> Any:
+    def full(*args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainables.packing.evaluation.evaluate_slots, "evaluate_slots", full)
+    monkeypatch.setattr(PackEvaluator, "_evaluate_together", full)
     with running(settings, capacity_of(3)) as host:
         found = all_events(host, trials_of(settings, tmp_path, KINDS[:3]))
     assert found == [[Failed(NO_ROOM)]] * 3

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-import trainables.packing.evaluation.evaluate_slots
 from tests.trainables.packing.small_hosts import (
     KINDS,
     all_events,
@@ -90,14 +89,14 @@ def test_a_trial_keeps_its_slot_until_it_is_saved(
         )
 
     change_pack(monkeypatch, watch)
-    evaluate_slots = trainables.packing.evaluation.evaluate_slots.evaluate_slots
+    evaluate = PackEvaluator._evaluate_together
 
-    def filled(model: Any, slots: Sequence[int], *args: Any, **sizes: Any) -> Any:
+    def filled(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
         if num_trials(packs[0], 3) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return evaluate_slots(model, slots, *args, **sizes)
+        return evaluate(evaluator, model, slots)
 
-    monkeypatch.setattr(trainables.packing.evaluation.evaluate_slots, "evaluate_slots", filled)
+    monkeypatch.setattr(PackEvaluator, "_evaluate_together", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)
