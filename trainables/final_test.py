@@ -30,36 +30,23 @@ def score(
         capacity: of the packs that trained them; None scores as the solo engine does.
     """
     try:
-        if capacity is None:
-            return _by_transformers(settings, adapters)
-        return _by_pack(settings, adapters, capacity)
+        if capacity is not None:
+            host = PackHost(settings, capacity)  # a pack that no trial joins
+            with host.run_in_thread():
+                return host.final_scores(adapters)
+        splits = read_rows(settings.rows_dir)
+        validation = fixed_slice(splits.validation, settings.eval_rows)
+        test = fixed_slice(splits.test, len(splits.test))
+        tokenizer = load_tokenizer(settings.model)
+        base = load_base(settings.model, settings.compute_dtype)
+        scores = {
+            "validation_base": evaluate(base, tokenizer, validation, splits.scoring, settings),
+            "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
+        }
+        for name, folder in adapters.items():
+            model = PeftModel.from_pretrained(base, str(folder))
+            scores[name] = evaluate(model, tokenizer, test, splits.scoring, settings)
+            base = model.unload()
+        return scores
     finally:
         free_memory()
-
-
-def _by_transformers(
-    settings: TrainingSettings, adapters: Mapping[str, Path]
-) -> dict[str, EvalResult]:
-    splits = read_rows(settings.rows_dir)
-    validation = fixed_slice(splits.validation, settings.eval_rows)
-    test = fixed_slice(splits.test, len(splits.test))
-    tokenizer = load_tokenizer(settings.model)
-    base = load_base(settings.model, settings.compute_dtype)
-    scores = {
-        "validation_base": evaluate(base, tokenizer, validation, splits.scoring, settings),
-        "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
-    }
-    for name, folder in adapters.items():
-        model = PeftModel.from_pretrained(base, str(folder))
-        scores[name] = evaluate(model, tokenizer, test, splits.scoring, settings)
-        base = model.unload()
-    return scores
-
-
-def _by_pack(
-    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity
-) -> dict[str, EvalResult]:
-    """A pack that no trial joins."""
-    host = PackHost(settings, capacity)
-    with host.run_in_thread():
-        return host.final_scores(adapters)

@@ -2,11 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from sweeps.config import SweepConfig
-from sweeps.finals.finalists import Finals, choose_finals, last_finals, to_fields
+from sweeps.finals.finalists import Finals, choose_finals, last_finals
 from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
@@ -282,7 +282,7 @@ class TrialController:
         if finals is None:
             return
         if finals != last_finals(events):
-            self._log.append("finals_started", **to_fields(finals))
+            self._log.append("finals_started", **asdict(finals))
             events = read_events(self._paths.events)
         self._finals = finals
         by_id = {record.trial_id: record for record in replay_finals(events)}

@@ -5,7 +5,7 @@ Shapes: B resamples, S rows, R runs of one configuration (a run a seed), C confi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,24 +77,29 @@ def compare(
             "least 1 of each"
         )
     sign = 1.0 if mode == "max" else -1.0
-    means_C = _compute_means(configurations, np.ones((1, num_rows)))[0]
+    once = [np.ones((1, len(runs))) for runs in configurations]
+    means_C = _compute_means(configurations, np.ones((1, num_rows)), once)[0]
     generator = np.random.default_rng(seed)
-    blocks = [
-        _resample(configurations, num_rows, min(BLOCK, num_resamples - first), generator)
-        for first in range(0, num_resamples, BLOCK)
-    ]
-    resampled_BC = np.concatenate(blocks)
+    resampled_BC = np.concatenate(
+        [
+            _resample(configurations, num_rows, min(BLOCK, num_resamples - first), generator)
+            for first in range(0, num_resamples, BLOCK)
+        ]
+    )
+    gains_BC = sign * resampled_BC
+    is_best_BC = gains_BC == gains_BC.max(axis=1, keepdims=True)
+    shares_C = (is_best_BC / is_best_BC.sum(axis=1, keepdims=True)).mean(axis=0)
     order = np.argsort(-sign * means_C, kind="stable")
     lead, interval = None, None
     if len(order) > 1:
         first, second = order[:2]
         lead = float(sign * (means_C[first] - means_C[second]))
         leads_B = sign * (resampled_BC[:, first] - resampled_BC[:, second])
-        low, high = np.quantile(leads_B, (0.025, 0.975))
-        interval = float(low), float(high)
+        low, high = np.quantile(leads_B, (0.025, 0.975)).tolist()
+        interval = low, high
     return Comparison(
         means=tuple(means_C.tolist()),
-        probabilities=tuple(_count_best(sign * resampled_BC).tolist()),
+        probabilities=tuple(shares_C.tolist()),
         best=int(order[0]),
         lead=lead,
         interval=interval,
@@ -113,11 +118,9 @@ def macro_f1(answers: Sequence[str], targets: Sequence[str]) -> RunMetric:
     The mean is over the labels that the resample holds, as a target or as an answer.
     """
     labels = sorted({*answers, *targets})
-    answers_SL = np.array(
-        [[answer == label for label in labels] for answer in answers], dtype=float
-    )
-    targets_SL = np.array(
-        [[target == label for label in labels] for target in targets], dtype=float
+    answers_SL, targets_SL = (
+        np.array([[text == label for label in labels] for text in texts], dtype=float)
+        for texts in (answers, targets)
     )
     hits_SL, both_SL = answers_SL * targets_SL, answers_SL + targets_SL
 
@@ -138,29 +141,21 @@ def _resample(
 ) -> Floats:
     """Means (B, C) on rows and runs that are drawn."""
     drawn_BS = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), num_resamples)
-    runs = [
+    drawn_runs = [
         generator.multinomial(max(1, len(own) - 1), np.full(len(own), 1 / len(own)), num_resamples)
         for own in configurations
     ]
-    return _compute_means(configurations, drawn_BS.astype(np.float64), runs)
+    return _compute_means(configurations, drawn_BS.astype(np.float64), drawn_runs)
 
 
 def _compute_means(
     configurations: Sequence[Sequence[RunMetric]],
     drawn_BS: Floats,
-    runs: Sequence[NDArray[np.int64]] | None = None,
+    drawn_runs: Sequence[NDArray[Any]],
 ) -> Floats:
-    """Means (B, C) over runs; each counts as often as runs (B, R) of each configuration say."""
+    """Means (B, C) over runs; each counts as often as the draw (B, R) of its configuration says."""
     columns = []
-    for index, own in enumerate(configurations):
-        values_BR = np.stack([metric(drawn_BS) for metric in own], axis=1)
-        weights_BR = np.ones_like(values_BR) if runs is None else runs[index]
+    for runs, weights_BR in zip(configurations, drawn_runs, strict=True):
+        values_BR = np.stack([metric(drawn_BS) for metric in runs], axis=1)
         columns.append((values_BR * weights_BR).sum(axis=1) / weights_BR.sum(axis=1))
     return np.stack(columns, axis=1)
-
-
-def _count_best(gains_BC: Floats) -> Floats:
-    """Share of the rows in which each column is the largest (C,)."""
-    is_best_BC = gains_BC == gains_BC.max(axis=1, keepdims=True)
-    shares: Floats = (is_best_BC / is_best_BC.sum(axis=1, keepdims=True)).mean(axis=0)
-    return shares

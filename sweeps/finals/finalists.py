@@ -12,7 +12,7 @@ of the search; what test says of the winner was chosen by neither.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config import SweepConfig
@@ -60,17 +60,23 @@ def choose_finals(
     if not config.finals or not ranked:
         return None
     finalists = ranked[: config.num_finalists]
-    start_points = [trial for trial in ranked if trial.number < _count_start_points(config)]
-    baseline = start_points[0] if start_points else None
-    seeds = make_seeds(config)
-    runs = [run for trial in finalists for run in _plan_runs(trial, seeds)]
+    num_start_points = _count_start_points(config)
+    baseline = next((trial for trial in ranked if trial.number < num_start_points), None)
+    num_seeds = [(trial, config.num_final_seeds) for trial in finalists]
     if baseline is not None and baseline not in finalists and baseline.status != "completed":
-        runs += _plan_runs(baseline, seeds[:1])
-    return Finals(
-        finalists=tuple(trial.trial_id for trial in finalists),
-        baseline=baseline.trial_id if baseline else None,
-        runs=tuple(runs),
-    )
+        num_seeds.append((baseline, 1))
+    runs = [
+        FinalRun(
+            trial_id=f"f{trial.number:04d}s{ordinal}",
+            of=trial.trial_id,
+            seed=(config.seed + ordinal) % 2**32,  # the search has used the sweep's own
+        )
+        for trial, num in num_seeds
+        for ordinal in range(1, num + 1)
+    ]
+    finalist_ids = tuple(trial.trial_id for trial in finalists)
+    baseline_id = baseline.trial_id if baseline else None
+    return Finals(finalists=finalist_ids, baseline=baseline_id, runs=tuple(runs))
 
 
 def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metric) -> bool:
@@ -84,28 +90,16 @@ def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metri
     return finals is None or ended >= {run.trial_id for run in finals.runs}
 
 
-def make_seeds(config: SweepConfig) -> tuple[int, ...]:
-    """The seeds of a finalist's runs: those that follow the sweep's, which the search has used."""
-    return tuple((config.seed + offset) % 2**32 for offset in range(1, config.num_final_seeds + 1))
-
-
 def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
     """The most runs that the finals train.
 
     Args:
         num_trials: that have reported; those that the sweep is asked for if not given.
     """
-    if not config.finals:
-        return 0
     num_trials = config.num_trials if num_trials is None else num_trials
     num_finalists = min(config.num_finalists, num_trials)
     has_baseline = _count_start_points(config) > 0 and num_trials > num_finalists
-    return num_finalists * config.num_final_seeds + has_baseline
-
-
-def to_fields(finals: Finals) -> dict[str, Any]:
-    """The fields of a "finals_started" event."""
-    return asdict(finals)
+    return config.finals * (num_finalists * config.num_final_seeds + has_baseline)
 
 
 def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
@@ -113,19 +107,9 @@ def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
     started = [event for event in events if event["kind"] == "finals_started"]
     if not started:
         return None
-    return Finals(
-        finalists=tuple(started[-1]["finalists"]),
-        baseline=started[-1]["baseline"],
-        runs=tuple(FinalRun(**run) for run in started[-1]["runs"]),
-    )
-
-
-def _plan_runs(trial: TrialRecord, seeds: Sequence[int]) -> list[FinalRun]:
-    """A trial's runs with these seeds."""
-    return [
-        FinalRun(trial_id=f"f{trial.number:04d}s{ordinal}", of=trial.trial_id, seed=seed)
-        for ordinal, seed in enumerate(seeds, start=1)
-    ]
+    runs = tuple(FinalRun(**run) for run in started[-1]["runs"])
+    finalists, baseline = tuple(started[-1]["finalists"]), started[-1]["baseline"]
+    return Finals(finalists=finalists, baseline=baseline, runs=runs)
 
 
 def _count_start_points(config: SweepConfig) -> int:

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, abort_if_unwritable
 from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Splits
-from trainables.errors import REPEAT, SweepAborted
+from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion, confusion
-from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers, write_answers
+from trainables.metrics.eval_result import EvalResult, read_answers, write_answers
 
 PREDICTIONS_FILE = "test_predictions.jsonl"
 """In best/; it holds rows of the data, so no export takes it along."""
@@ -53,16 +53,11 @@ def save(
     """
     test = fixed_slice(splits.test, len(splits.test))
     validation = rung_rows(splits.validation, settings, settings.max_steps)
-    try:
+    with abort_if_unwritable(paths.answers):
         for name, scored in scores.items():
             folder = paths.answers / name
             folder.mkdir(parents=True, exist_ok=True)
             write_answers(folder, validation if name == VALIDATION_BASE else test, scored)
-    except OSError as refused:
-        raise SweepAborted(
-            f"{paths.answers} cannot be written: {refused.strerror}",
-            f"free space there, {REPEAT}",
-        ) from None
 
 
 def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
@@ -90,8 +85,8 @@ def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
             target=row.target,
             prediction=tuned.answers[index],
             base_prediction=base.answers[index],
-            scores=_select_scores(tuned, index),
-            base_scores=_select_scores(base, index),
+            scores={name: values[index] for name, values in tuned.row_scores.items()},
+            base_scores={name: values[index] for name, values in base.row_scores.items()},
         )
         for index, row in enumerate(ordered)
     ]
@@ -101,23 +96,15 @@ def count_confusions(predictions: Sequence[Prediction], splits: Splits) -> Confu
     """The winner's confusion matrix on test; None of texts, or without predictions."""
     if splits.scoring.kind != "classify" or not predictions:
         return None
-    return confusion(
-        [row.prediction for row in predictions],
-        [row.target for row in predictions],
-        splits.scoring.labels,
-    )
+    said, targets = ([getattr(p, name) for p in predictions] for name in ("prediction", "target"))
+    return confusion(said, targets, splits.scoring.labels)
 
 
 def make_files(predictions: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
     """Names and contents of the files for best/."""
-    files = {}
-    if predictions:
-        files[PREDICTIONS_FILE] = "".join(
-            json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in predictions
-        )
-    if table is not None:
-        files[CONFUSION_CSV] = table.as_csv()
-    return files
+    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in predictions]
+    files = {PREDICTIONS_FILE: "".join(lines)} if lines else {}
+    return files | ({CONFUSION_CSV: table.as_csv()} if table else {})
 
 
 def read(best: Path) -> list[Prediction]:
@@ -141,7 +128,3 @@ def read(best: Path) -> list[Prediction]:
             f"{path} cannot be read: {damaged}",
             "remove best/ and repeat the sweep's command with --resume",
         ) from None
-
-
-def _select_scores(answers: SavedAnswers, index: int) -> dict[str, float]:
-    return {name: values[index] for name, values in answers.row_scores.items()}

@@ -10,10 +10,11 @@ from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals
 from sweeps.records import trials_csv
-from sweeps.records.paths import RunPaths, write_file
+from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
+from trainables.files import write_atomic
 from trainables.metrics.eval_result import SavedAnswers, read_answers
 
 
@@ -171,7 +172,8 @@ def write(verdict: Verdict, paths: RunPaths) -> None:
         "notes": verdict.notes,
         "num_resamples": bootstrap.NUM_RESAMPLES,
     }
-    write_file(paths.finals_json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    with abort_if_unwritable(paths.finals_json):
+        write_atomic(paths.finals_json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def summarize(verdict: Verdict) -> dict[str, object]:

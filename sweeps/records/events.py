@@ -5,13 +5,14 @@ listeners (W&B, terminal table) are told the same facts.
 """
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeps.records.paths import abort_if_unwritable
 from trainables.config import Hyperparameters, TrialReport
-from trainables.errors import REPEAT, SweepAborted
+from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 
 Status = Literal["completed", "stopped", "failed"]
@@ -29,6 +30,7 @@ Kind = Literal[
     "summary",
     "sweep_ended",
 ]
+_FLOATS = frozenset(f.name for f in fields(TrialReport) if f.type is float)
 
 
 class EventLog:
@@ -38,20 +40,11 @@ class EventLog:
         self._path = path
         self._lines = JsonLines(path)
 
-    def append(self, kind: Kind, **fields: object) -> None:
+    def append(self, kind: Kind, **facts: object) -> None:
         """Writes one event. Raises SweepAborted if the disk is full or gone."""
         event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind}
-        try:
-            self._lines.append({**event, **_to_strict_json(fields)})
-        except OSError as error:
-            raise SweepAborted(
-                f"cannot write {self._path}: {error.strerror}; the events before are kept",
-                f"free some space there, {REPEAT}",
-            ) from error
-
-    def close(self) -> None:
-        """Closes the file; its events are on disk already."""
-        self._lines.close()
+        with abort_if_unwritable(self._path):
+            self._lines.append({**event, **_to_strict_json(facts)})
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -62,17 +55,13 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """
     try:
         events = read_json_lines(path)
+        for number, event in enumerate(events, start=1):
+            if not isinstance(event, dict) or "kind" not in event:
+                raise DamagedLine(path, number, f"it is no event: {str(event)[:80]}")
     except DamagedLine as damaged:
-        raise SweepAborted(str(damaged), _name_repair(path, damaged.number)) from damaged
-    for number, event in enumerate(events, start=1):
-        if not isinstance(event, dict) or "kind" not in event:
-            error = f"line {number} of {path} is not an event: {str(event)[:80]}"
-            raise SweepAborted(error, _name_repair(path, number))
+        fix = f"restore {path} from a copy, or remove line {damaged.number} and repeat the command"
+        raise SweepAborted(str(damaged), fix) from damaged
     return events
-
-
-def _name_repair(path: Path, number: int) -> str:
-    return f"restore {path} from a copy, or remove line {number} and repeat the command"
 
 
 def report_fields(report: TrialReport) -> dict[str, Any]:
@@ -84,18 +73,11 @@ def report_fields(report: TrialReport) -> dict[str, Any]:
 
 def report_from_event(event: dict[str, Any]) -> TrialReport:
     """The report of a "report" event; non-finite floats come back as they were."""
-    floats = ("train_loss", "learning_rate", "epoch", "tokens_per_s", "seconds", "peak_gib")
-    gpu_seconds = float(event.get("gpu_seconds", 0.0))
+    known = {f.name: event[f.name] for f in fields(TrialReport) if f.name in event}
+    known |= {name: float(known[name]) for name in _FLOATS & known.keys()}
+    metrics = {name: float(value) for name, value in event["metrics"].items()}
     return TrialReport(
-        trial_id=event["trial_id"],
-        step=event["step"],
-        metrics={name: float(value) for name, value in event["metrics"].items()},
-        tokens=event["tokens"],
-        checkpoint=Path(event["checkpoint"]),
-        eval_rows=event.get("eval_rows", 0),
-        gpu_seconds=gpu_seconds,
-        cohort=(),
-        **{name: float(event[name]) for name in floats},
+        **known | {"metrics": metrics, "checkpoint": Path(event["checkpoint"]), "cohort": ()}
     )
 
 

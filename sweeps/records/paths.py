@@ -1,93 +1,59 @@
-"""Every file that a sweep writes, each a property of one object."""
+"""Every file that a sweep writes, each an attribute of one object."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainables.errors import REPEAT, SweepAborted
-from trainables.files import write_atomic
 
 
-@dataclass(frozen=True)
 class RunPaths:
     """The files of one sweep, under its own folder."""
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sweep_json = folder / "sweep.json"
+        """Resolved config, seed, versions, commit and hardware; written before the first trial."""
+        self.rows = folder / "rows"
+        """The prepared rows, which all that train and score read."""
+        self.events = folder / "events.jsonl"
+        """Append-only log: one line a report or status change."""
+        self.trials_csv = folder / "trials.csv"
+        """A row a trial."""
+        self.finals_csv = folder / "finals.csv"
+        """A row a run of the finals."""
+        self.finals_json = folder / "finals.json"
+        """Who won the finals, and how sure that is."""
+        self.optuna_db = folder / "optuna.db"
+        """The study, as optuna-dashboard opens it."""
+        self.best = folder / "best"
+        """PEFT folder of the best adapter, with tokenizer and model card."""
+        self.answers = folder / "answers"
+        """A folder a model that was tested, with what it said to each row."""
+        self.checkpoints = folder / "checkpoints"
+        """A folder a trial, with its last reports' adapters."""
+        self.lock = folder / ".lock"
+        """Held by the process that runs the sweep, so that no second one resumes it."""
 
     @classmethod
     def of(cls, runs_dir: str, name: str) -> "RunPaths":
         """The run called name; the folder is made absolute, because workers have other cwds."""
         return cls(Path(runs_dir).absolute() / name)
 
-    @property
-    def sweep_json(self) -> Path:
-        """Resolved config, seed, versions, commit and hardware; written before the first trial."""
-        return self.folder / "sweep.json"
-
-    @property
-    def rows(self) -> Path:
-        """The prepared rows, which all that train and score read."""
-        return self.folder / "rows"
-
-    @property
-    def events(self) -> Path:
-        """Append-only log: one line a report or status change."""
-        return self.folder / "events.jsonl"
-
-    @property
-    def trials_csv(self) -> Path:
-        """A row a trial."""
-        return self.folder / "trials.csv"
-
-    @property
-    def finals_csv(self) -> Path:
-        """A row a run of the finals, those of the search that count there included."""
-        return self.folder / "finals.csv"
-
-    @property
-    def finals_json(self) -> Path:
-        """Who won the finals, and how sure that is."""
-        return self.folder / "finals.json"
-
-    @property
-    def optuna_db(self) -> Path:
-        """The study, as optuna-dashboard opens it."""
-        return self.folder / "optuna.db"
-
-    @property
-    def best(self) -> Path:
-        """PEFT folder of the best adapter, with tokenizer and model card."""
-        return self.folder / "best"
-
-    @property
-    def answers(self) -> Path:
-        """A folder a model that was tested, with what it said to each row."""
-        return self.folder / "answers"
-
-    @property
-    def checkpoints(self) -> Path:
-        """A folder a trial, with its last reports' adapters."""
-        return self.folder / "checkpoints"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that runs the sweep, so that no second one resumes it."""
-        return self.folder / ".lock"
-
     def trial(self, trial_id: str) -> Path:
         """Where one trial keeps its checkpoints."""
         return self.checkpoints / trial_id
 
 
-def write_file(path: Path, content: str) -> None:
-    """Writes a file of the run atomically.
+@contextmanager
+def abort_if_unwritable(path: Path) -> Iterator[None]:
+    """What keeps a file or folder of the run from being written ends the sweep.
 
     Raises:
-        SweepAborted: the disk is full or gone; an older file stays.
+        SweepAborted: the disk is full or gone.
     """
     try:
-        write_atomic(path, content)
+        yield
     except OSError as refused:
-        raise SweepAborted(
-            f"{path} cannot be written: {refused.strerror}",
-            f"free space there, {REPEAT}",
-        ) from None
+        error = f"cannot write {path}: {refused.strerror}; what was written before is kept"
+        raise SweepAborted(error, f"free some space there, {REPEAT}") from refused

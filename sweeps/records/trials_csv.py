@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeps.records.paths import write_file
+from sweeps.records.paths import abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric
+from trainables.files import write_atomic
 
 BUDGET_REASON = "time budget"
 """Why a trial was stopped that could not have reported in time."""
@@ -77,7 +78,8 @@ def write_csv(
     table = csv.DictWriter(text, header, restval="")
     table.writeheader()
     table.writerows({**_make_cells(t, metric), **more.get(t.trial_id, {})} for t in trials)
-    write_file(path, text.getvalue())
+    with abort_if_unwritable(path):
+        write_atomic(path, text.getvalue())
 
 
 def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
@@ -91,8 +93,8 @@ def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
     }
     last = trial.last
     if last is not None:
-        cells |= last.metrics
         cells |= {
+            **last.metrics,
             "value": trial.value(metric),
             "train_loss": last.train_loss,
             "tokens": last.tokens,

@@ -1,6 +1,6 @@
 """Who meets in the finals, with which seeds, and how the controller hands out their runs."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
-from sweeps.finals import finalists
 from sweeps.finals.finalists import FinalRun, choose_finals, is_over, last_finals, num_runs
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
@@ -302,5 +301,5 @@ def test_log_gives_the_finals_back_as_they_were_chosen(tmp_path: Path) -> None:
     found = choose_finals(config, HISTORIES, METRIC)
     assert found is not None and found.baseline is not None
     log = EventLog(tmp_path / "events.jsonl")
-    log.append("finals_started", **finalists.to_fields(found))
+    log.append("finals_started", **asdict(found))
     assert last_finals(read_events(tmp_path / "events.jsonl")) == found

@@ -135,7 +135,7 @@ def test_texts_have_no_confusion_matrix_and_no_answers_no_file(
 
 def test_full_disk_is_told(settings: TrainingSettings, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text("in the way")
-    with pytest.raises(SweepAborted, match="answers cannot be written") as told:
+    with pytest.raises(SweepAborted, match=r"cannot write .*answers: ") as told:
         kept(tmp_path, settings, ["a"] * 7, ["b"] * 7)
     assert told.value.is_resumable
 
