@@ -104,7 +104,9 @@ def run_sweep(
             score = partial(pack_pool.final_scores, actors, allocation, config.settings)
             outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
             ledgers = pack_pool.ledgers(actors, paths.checkpoints)
-            _log_packs(log, ledgers, num_known=len(earlier_ledgers))
+            num_known = len(earlier_ledgers)  # the others are this process's
+            for number, ledger in enumerate(ledgers[num_known:], start=num_known):
+                log.append("pack_ended", pack=number, **asdict(ledger))
         # The GPUs are free now.
         outcome = add_bertscore(config, preflight.splits, paths, log, outcome)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
@@ -190,13 +192,6 @@ def _collect_records(context: SweepContext, actors: Sequence[ActorHandle]) -> li
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 
 
-def _log_packs(log: EventLog, ledgers: Sequence[Ledger], num_known: int) -> None:
-    """Logs where the time of this process's packs went; those before are known."""
-    for number, ledger in enumerate(ledgers):
-        if number >= num_known:
-            log.append("pack_ended", pack=number, **asdict(ledger))
-
-
 def _log_end(
     context: SweepContext,
     records: Sequence[TrialRecord],
@@ -205,14 +200,9 @@ def _log_end(
     wall_s: float,
 ) -> list[str]:
     """Logs what the sweep took, beside what was predicted; the same in words."""
-    throughput = estimate.throughput if estimate else None
-    spent = gpu_time.account(records, ledgers, context.cost_model, throughput)
-    actual = actual_fields(wall_s, context.cost_model.num_gpus, ledgers)
-    context.log.append(
-        "sweep_ended",
-        predicted=estimate.fields() if estimate else {},
-        actual=actual,
-        gpu_time=asdict(spent),
-    )
-    compared = [estimate.compare(actual)] if estimate else []
-    return [*gpu_time.describe(spent), *compared]
+    model, throughput = context.eta.model, estimate.throughput if estimate else None
+    spent = gpu_time.account(records, ledgers, model, throughput)
+    actual = actual_fields(wall_s, model.num_gpus, ledgers)
+    predicted = estimate.fields() if estimate else {}
+    context.log.append("sweep_ended", predicted=predicted, actual=actual, gpu_time=asdict(spent))
+    return [*gpu_time.describe(spent), *([estimate.compare(actual)] if estimate else [])]

@@ -18,22 +18,19 @@ from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.wandb_tracker import Tracker, open_tracker
-from trainables.config import Metric
 
 Events = list[dict[str, Any]]
 """Of the log, oldest first."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SweepContext:
     """One sweep on the cluster that it has connected to."""
 
     config: SweepConfig
-    metric: Metric
     paths: RunPaths
     log: EventLog
     allocation: Allocation
-    cost_model: CostModel
     controller: TrialController
     tracker: Tracker
     """Follows the log."""
@@ -58,13 +55,12 @@ def open_context(
     Args:
         events: of the sweep's earlier processes.
     """
-    metric, splits = preflight.task.metric, preflight.splits
+    metric, splits, mode = preflight.task.metric, preflight.splits, preflight.wandb_mode
     url = config.study_storage or f"sqlite:///{paths.optuna_db}"
     study = open_study(url, identity.name, metric, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    mode = preflight.wandb_mode
     tracker = open_tracker(config, mode, paths, metric, identity.name, identity.sweep_id)
     cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
@@ -72,15 +68,4 @@ def open_context(
         metric, config.num_trials, config.max_steps, replay(events), eta.left_s
     )
     controller = TrialController(config, paths, metric, search, log, (eta, progress))
-    return SweepContext(
-        config=config,
-        metric=metric,
-        paths=paths,
-        log=log,
-        allocation=allocation,
-        cost_model=cost_model,
-        controller=controller,
-        eta=eta,
-        tracker=tracker,
-        progress=progress,
-    )
+    return SweepContext(config, paths, log, allocation, controller, tracker, eta, progress)

@@ -75,7 +75,7 @@ class TrialController:
     ) -> None:
         self._config = config
         self._paths = paths
-        self._metric = metric
+        self.metric = metric
         self._search = search
         self._log = log
         self._listeners = listeners
@@ -188,7 +188,7 @@ class TrialController:
         # 1. The log has every report of the cohort.
         for r in valid:
             self._log.append("report", **report_fields(r))
-            self._trials[r.trial_id].values[step] = r.metrics[self._metric.name]
+            self._trials[r.trial_id].values[step] = r.metrics[self.metric.name]
         # 2. ASHA decides them together, and the log has who ends.
         ends: Ends = {name: ("failed", fault) for name, fault in faults.items() if fault}
         ends |= self._decide_ends(step, [self._trials[r.trial_id] for r in valid])
@@ -278,7 +278,7 @@ class TrialController:
         if self._finals is not None or self.num_left > 0:
             return
         events = read_events(self._paths.events)
-        finals = choose_finals(self._config, replay(events), self._metric)
+        finals = choose_finals(self._config, replay(events), self.metric)
         if finals is None:
             return
         if finals != last_finals(events):
@@ -309,7 +309,7 @@ class TrialController:
             ),
             number=record.number,
             is_final=record.final_of is not None,
-            values=record.values(self._metric),
+            values=record.values(self.metric),
             status=record.status,
             is_logged=is_logged,
         )

@@ -79,18 +79,18 @@ def ask_started(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[object]]:
     return [actor.__ray_ready__.remote() for actor in actors]
 
 
-def wait(asked: Sequence[ray.ObjectRef[object]]) -> None:
-    """Returns once every pack has answered, or died, or LOAD_TIMEOUT_S are over."""
-    _answered(asked, LOAD_TIMEOUT_S)
-
-
-def ask_throughput(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[Throughput | None]]:
-    """One answer a pack, once it has loaded."""
-    return [actor.throughput.remote() for actor in actors]
+def wait_for(
+    asked: Sequence[ray.ObjectRef[Answer]], timeout_s: float = LOAD_TIMEOUT_S
+) -> list[ray.ObjectRef[Answer]]:
+    """Those that have been answered, by a pack or by its death, once all are or the time is up."""
+    if not asked:
+        return []
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
+    return list(answered)
 
 
 def slowest_throughput(
-    asked: Sequence[ray.ObjectRef[Throughput | None]], timeout_s: float = LOAD_TIMEOUT_S
+    asked: Sequence[ray.ObjectRef[Throughput | None]], timeout_s: float
 ) -> Throughput | None:
     """The throughput of the slowest pack that has answered in time; None where none was measured.
 
@@ -100,33 +100,18 @@ def slowest_throughput(
     Raises:
         SweepAborted: a pack cannot load.
     """
-    found: list[Throughput] = []
-    for answer in _answered(asked, timeout_s):
+    measured: list[Throughput] = []
+    for answer in wait_for(asked, timeout_s):
         try:
-            one: Throughput | None = ray.get(answer)
-        except RayTaskError as raised:
-            if isinstance(raised.cause, SweepAborted):
-                raise raised.cause from None
-            logger.warning("a pack could not measure its throughput: %s", raised.cause)
-        except RayError as died:
-            logger.warning("a pack could not measure its throughput: %s", died)
+            throughput = ray.get(answer)
+        except RayError as refused:
+            cause = refused.cause if isinstance(refused, RayTaskError) else refused
+            if isinstance(cause, SweepAborted):
+                raise cause from None
+            logger.warning("a pack could not measure its throughput: %s", cause)
         else:
-            found += [one] if one is not None else []
-    return slowest(found) if found else None
-
-
-def have_answered(asked: Sequence[ray.ObjectRef[Throughput | None]]) -> bool:
-    """Whether nobody has to be waited for."""
-    return len(_answered(asked, 0.0)) == len(asked)
-
-
-def _answered(
-    asked: Sequence[ray.ObjectRef[Answer]], timeout_s: float
-) -> list[ray.ObjectRef[Answer]]:
-    if not asked:
-        return []
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
-    return list(answered)
+            measured += [throughput] if throughput is not None else []
+    return slowest(measured) if measured else None
 
 
 def decide(actors: Sequence[ActorHandle], step: int, should_continue: Mapping[str, bool]) -> None:
@@ -188,7 +173,7 @@ def _begin_tests(
 def _find_up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
     """The packs that have started, and live."""
     asked = ask_started(actors)
-    answered = _answered(asked, UP_TIMEOUT_S)
+    answered = wait_for(asked, UP_TIMEOUT_S)
     up = []
     for actor, answer in zip(actors, asked, strict=True):
         with contextlib.suppress(RayError):

@@ -4,8 +4,8 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
 from trainables import trial as trainable
-from trainables.config import Metric
 from trainables.errors import REPEAT, SweepAborted
 
 
@@ -51,16 +50,13 @@ def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: Start
     run_one_trial = tune.with_parameters(
         trainable.run_trial, packs=actors, max_failures=max_failures
     )
-    callback = _ControllerCallback(
-        controller, max_failures, allocation.most_at_once, budget_stop, gate.poll
-    )
+    searcher = _ControllerSearcher(controller, allocation)
+    scheduler = _ControllerScheduler(controller, actors, budget_stop, gate)
+    most_at_once = allocation.most_at_once
+    callback = _ControllerCallback(controller, max_failures, most_at_once, budget_stop, gate)
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
-        tune_config=_make_tune_config(
-            _ControllerSearcher(controller, context.metric, allocation),
-            _ControllerScheduler(controller, actors, budget_stop, gate.open),
-            allocation,
-        ),
+        tune_config=_make_tune_config(searcher, scheduler, most_at_once),
         run_config=RunConfig(
             name="tune",
             storage_path=str(context.paths.folder),
@@ -93,12 +89,7 @@ def was_interrupted(handler: Any) -> bool:
 
 
 def raise_if_incomplete(num_left: int, *, was_interrupted: bool) -> None:
-    """Tells an end that was asked for from one that nobody wanted, if trials are left.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C.
-        SweepAborted: any other early end.
-    """
+    """Tells an end by Ctrl-C from one that nobody wanted (SweepAborted), if trials are left."""
     if num_left and was_interrupted:
         raise KeyboardInterrupt
     if num_left:
@@ -109,14 +100,14 @@ def raise_if_incomplete(num_left: int, *, was_interrupted: bool) -> None:
 
 
 def _make_tune_config(
-    searcher: Searcher, scheduler: FIFOScheduler, allocation: Allocation
+    searcher: Searcher, scheduler: FIFOScheduler, most_at_once: int
 ) -> TuneConfig:
     return TuneConfig(
         search_alg=searcher,
         scheduler=scheduler,
         num_samples=-1,  # until the controller has no trial left
         # Without it Tune waits for each trial's process before it asks for the next trial.
-        max_concurrent_trials=allocation.most_at_once,
+        max_concurrent_trials=most_at_once,
         reuse_actors=True,
         trial_name_creator=_trial_id,
         trial_dirname_creator=_trial_id,
@@ -130,8 +121,8 @@ class _ControllerSearcher(Searcher):  # type: ignore[misc]
     search.
     """
 
-    def __init__(self, controller: TrialController, metric: Metric, allocation: Allocation) -> None:
-        super().__init__(metric=metric.name, mode=metric.mode)
+    def __init__(self, controller: TrialController, allocation: Allocation) -> None:
+        super().__init__(metric=controller.metric.name, mode=controller.metric.mode)
         self._controller = controller
         self._allocation = allocation
         self._live: set[str] = set()
@@ -164,55 +155,45 @@ class _ControllerSearcher(Searcher):  # type: ignore[misc]
         return {}  # Tune pickles its searcher; a restored one would be a second controller
 
 
+@dataclass(eq=False)
 class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
     """Has the controller decide each report, and tells the packs.
 
     The first report of a cohort decides about all of it, and the packs go on at once. The other
     trials of Tune learn it from their own reports, which are on their way: none is waited for, so
     none can hold up the others, whatever becomes of its process.
-
-    Args:
-        before_result: is called before each result.
     """
 
-    def __init__(
-        self,
-        controller: TrialController,
-        actors: Sequence[ActorHandle],
-        budget_stop: BudgetStop,
-        before_result: Callable[[], None] = lambda: None,
-    ) -> None:
+    controller: TrialController
+    actors: Sequence[ActorHandle]
+    budget_stop: BudgetStop
+    gate: StartupGate
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self._controller = controller
-        self._actors = actors
-        self._budget_stop = budget_stop
-        self._before_result = before_result
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        self._before_result()
+        self.gate.open()
         if trainable.ABORTED in result:
             raise SweepAborted(*result[trainable.ABORTED])
-        if trainable.FAILED in result:
-            self._controller.end(_trial_id(trial), "failed", result[trainable.FAILED])
-            return str(TrialScheduler.STOP)
         report = result.get(trainable.REPORT)
         if report is None or result[DONE]:
-            reason = "its process ended before its last step"
-            self._controller.end(_trial_id(trial), "failed", reason)
+            reason = result.get(trainable.FAILED, "its process ended before its last step")
+            self.controller.end(_trial_id(trial), "failed", reason)
             return str(TrialScheduler.STOP)
-        tell_packs = partial(pack_pool.decide, self._actors, report.step)
-        decided = self._controller.report(report, tell_packs)
-        should_continue = self._budget_stop.restrict(decided)
+        tell_packs = partial(pack_pool.decide, self.actors, report.step)
+        decided = self.controller.report(report, tell_packs)
+        should_continue = self.budget_stop.restrict(decided)
         if should_continue != decided:
             tell_packs(should_continue)
-        if should_continue[report.trial_id]:
-            return str(TrialScheduler.CONTINUE)
-        return str(TrialScheduler.STOP)
+        goes_on = should_continue[report.trial_id]
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
+@dataclass(eq=False)
 class _ControllerCallback(Callback):  # type: ignore[misc]
     """Has a trial that lost its process run again, until it has lost too many.
 
@@ -220,70 +201,48 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     once, and one that was dead before the trial could start in it does not count. Tune keeps the
     processes of ended trials for others, and may hand several dead ones to a trial in a row; a
     trial that gets more of them than there can be fails, because then no process can start.
-
-    Args:
-        max_failures: processes that a trial may lose.
-        max_dead_starts: processes in a row that it may be handed dead.
-        on_step: is called again and again.
     """
 
-    def __init__(
-        self,
-        controller: TrialController,
-        max_failures: int,
-        max_dead_starts: int,
-        budget_stop: BudgetStop,
-        on_step: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._controller = controller
-        self._max_failures = max_failures
-        self._max_dead_starts = max_dead_starts
-        self._budget_stop = budget_stop
-        self._on_step = on_step
-        self._has_started: set[str] = set()
-        self._num_lost: Counter[str] = Counter()
-        self._num_dead_starts: Counter[str] = Counter()
+    controller: TrialController
+    max_failures: int
+    """Processes that a trial may lose."""
+    max_dead_starts: int
+    """Processes in a row that it may be handed dead."""
+    budget_stop: BudgetStop
+    gate: StartupGate
+    has_started: set[str] = field(default_factory=set)
+    num_lost: Counter[str] = field(default_factory=Counter)
+    num_dead_starts: Counter[str] = field(default_factory=Counter)
 
-    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self._on_step()
-        if self._budget_stop.is_due:
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        self.gate.poll()
+        if self.budget_stop.is_due:
             running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
-            self._budget_stop.enforce(running)
+            self.budget_stop.enforce(running)
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        self._has_started.add(_trial_id(trial))
-        self._num_dead_starts[_trial_id(trial)] = 0
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self.has_started.add(_trial_id(trial))
+        self.num_dead_starts[_trial_id(trial)] = 0
 
     def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[Trial],
-        trial: Trial,
-        result: dict[str, Any],
-        **info: Any,
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         if trainable.REPORT in result:  # Tune keeps each trial's last result, and saves them all
             result[trainable.REPORT] = replace(result[trainable.REPORT], cohort=())
 
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Counts a lost process; the trial goes on from its last report in another, or fails."""
         trial_id = _trial_id(trial)
-        if trial_id in self._has_started:
-            self._has_started.remove(trial_id)
-            self._num_lost[trial_id] += 1
+        if trial_id in self.has_started:
+            self.has_started.remove(trial_id)
+            self.num_lost[trial_id] += 1
         else:
-            self._num_dead_starts[trial_id] += 1
-        if (
-            self._num_lost[trial_id] > self._max_failures
-            or self._num_dead_starts[trial_id] > self._max_dead_starts
-        ):
-            self._controller.end(trial_id, "failed", _read_reason(trial))
+            self.num_dead_starts[trial_id] += 1
+        has_lost_many = self.num_lost[trial_id] > self.max_failures
+        if has_lost_many or self.num_dead_starts[trial_id] > self.max_dead_starts:
+            self.controller.end(trial_id, "failed", _read_reason(trial))
         else:
-            self._controller.put_back(trial_id)
+            self.controller.put_back(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

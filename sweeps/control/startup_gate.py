@@ -32,7 +32,7 @@ class StartupGate:
     ) -> None:
         self._controller = controller
         self._imported = pack_pool.ask_started(actors)
-        self._measured = pack_pool.ask_throughput(actors)
+        self._measured = [actor.throughput.remote() for actor in actors]
         self._predict = predict
         self._deadline_s = time.monotonic() + pack_pool.LOAD_TIMEOUT_S
         self._is_open = False
@@ -44,15 +44,17 @@ class StartupGate:
     def close(self) -> None:
         """From now on trials are held, unless the gate has opened already."""
         if not self._is_open:
-            pack_pool.wait(self._imported)  # the trials' processes would take the cores from them
+            pack_pool.wait_for(
+                self._imported
+            )  # the trials' processes would take the cores from them
             self._controller.hold_starts()
 
     def poll(self) -> None:
         """Opens the gate if every pack has answered, or it has been closed for too long."""
-        if not self._is_open and (
-            pack_pool.have_answered(self._measured) or time.monotonic() > self._deadline_s
-        ):
-            self.open()
+        if not self._is_open:
+            num_answers = len(pack_pool.wait_for(self._measured, 0.0))
+            if num_answers == len(self._measured) or time.monotonic() > self._deadline_s:
+                self.open()
 
     def open(self, timeout_s: float = 0.0) -> None:
         """Opens the gate with what packs measure within so many seconds; it opens only once.

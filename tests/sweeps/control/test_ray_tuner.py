@@ -24,6 +24,7 @@ from sweeps.control.ray_tuner import (
     _ControllerSearcher,
     _make_tune_config,
 )
+from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
@@ -53,9 +54,9 @@ class Sweep:
         self.told: Told = []
         self.events_when_told: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
-        self.scheduler = _ControllerScheduler(
-            self.controller, [pack], BudgetStop(self.controller, [pack], None)
-        )
+        self.gate = StartupGate(self.controller, [], lambda throughput: (None, None))
+        self.budget_stop = BudgetStop(self.controller, [pack], None)
+        self.scheduler = _ControllerScheduler(self.controller, [pack], self.budget_stop, self.gate)
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:
         self.told.append((step, should_continue))
@@ -129,7 +130,7 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = together(1, t0000=1.0, t0001=3.0)[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _ControllerCallback(sweep.controller, 2, 3, BudgetStop(sweep.controller, [], None))
+    callback = _ControllerCallback(sweep.controller, 2, 3, sweep.budget_stop, sweep.gate)
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
@@ -139,7 +140,7 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
     sweep: Sweep, num_starts: int, num_put_back: int
 ) -> None:
     """A trial that never starts has been handed all that can have died, and fails in the end."""
-    callback = _ControllerCallback(sweep.controller, 2, 3, BudgetStop(sweep.controller, [], None))
+    callback = _ControllerCallback(sweep.controller, 2, 3, sweep.budget_stop, sweep.gate)
     trial = as_tune_has_it("t0000")
     for attempt in range(num_put_back + 1):
         for _ in range(num_starts):
@@ -161,7 +162,7 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     allocation = Allocation(
         concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
     )
-    searcher = _ControllerSearcher(controller, METRIC, allocation)
+    searcher = _ControllerSearcher(controller, allocation)
     asked = (f"asked{n}" for n in range(99))
 
     def begun() -> dict[str, str]:
@@ -205,7 +206,9 @@ def test_as_many_processes_start_side_by_side_as_trials_may_run(
         capacity=None,
     )
     config = _make_tune_config(
-        _ControllerSearcher(sweep.controller, METRIC, allocation), sweep.scheduler, allocation
+        _ControllerSearcher(sweep.controller, allocation),
+        sweep.scheduler,
+        allocation.most_at_once,
     )
     limited = ConcurrencyLimiter(
         config.search_alg, config.max_concurrent_trials
