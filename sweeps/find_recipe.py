@@ -17,25 +17,20 @@ from trainables.errors import SweepAborted
 _SIGNATURE = "recipe(is_tiny: bool) -> SweepConfig"
 
 
-def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str]]:
-    """The recipe that a command line names first, and the flags after it.
+def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str], str]:
+    """The recipe that a command line names first, the flags after it, and prog with the recipe.
 
     Raises:
         SweepAborted: no recipe stands first, or there is none of that name.
     """
     known = f"{prog} RECIPE, with RECIPE one of {', '.join(RECIPES)} or the path of a .py file"
-    if argv and argv[0] in ("-h", "--help"):
-        return next(iter(RECIPES.values())), list(argv)
     if not argv:
         raise SweepAborted("no recipe was named", known)
+    if argv[0] in ("-h", "--help"):
+        return next(iter(RECIPES.values())), list(argv), f"{prog} RECIPE"
     if argv[0].startswith("-"):
         raise SweepAborted(f"the recipe comes first, before {argv[0]}", known)
-    return find_recipe(argv[0]), list(argv[1:])
-
-
-def quote_recipe(argv: Sequence[str]) -> str:
-    """The recipe as it was given, for usage lines and fixes."""
-    return "RECIPE" if argv[0].startswith("-") else shlex.quote(argv[0])
+    return find_recipe(argv[0]), list(argv[1:]), f"{prog} {shlex.quote(argv[0])}"
 
 
 def find_recipe(name: str) -> Recipe:

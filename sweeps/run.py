@@ -8,7 +8,7 @@ import tyro
 
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, explain_end, parse, run_command
 from sweeps.config import SweepConfig
-from sweeps.find_recipe import quote_recipe, read_recipe
+from sweeps.find_recipe import read_recipe
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
 
@@ -29,36 +29,6 @@ class RunArgs:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sweep; returns the process's exit code."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    return _run(args)
-
-
-def read_command(argv: Sequence[str]) -> RunArgs:
-    """The config of `RECIPE [flags]`: the recipe's, or with --resume the saved one, plus flags.
-
-    Raises:
-        SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
-    """
-    recipe, flags = read_recipe(argv, PROG)
-    prog = f"{PROG} {quote_recipe(argv)}"
-    default = recipe("--tiny" in flags)
-    args = _parse(flags, prog, default)
-    if args.resume:
-        from sweeps.checks import resume  # loads the study's database, which others do without
-
-        is_named = any(flag.split("=")[0] == "--name" for flag in flags)
-        saved = resume.saved_config(args.config, is_named=is_named)
-        args = _parse(flags, prog, saved)
-        args = replace(args, config=replace(args.config, tiny=saved.tiny))
-        resume.check_resumable(saved, args.config)
-    return args
-
-
-def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
-    """The default is not tiny, so that --tiny is a flag that can be given."""
-    return parse(RunArgs, flags, prog, RunArgs(config=replace(default, tiny=False)))
-
-
-def _run(args: RunArgs) -> int:
     with gc_disabled():
         from sweeps.checks.commands import resume_command
         from sweeps.checks.preflight import check
@@ -74,12 +44,12 @@ def _run(args: RunArgs) -> int:
         return EXIT_DONE
     for line in plan.about_rows(preflight):
         print(line)
-    with open_run(args.config, preflight, is_resumed=args.resume) as (paths, identity):
+    with open_run(args.config, preflight, is_resumed=args.resume) as paths:
         with gc_disabled():
             from sweeps.sweep import run_sweep  # loads Ray, which early errors do without
 
         try:
-            return run_sweep(args.config, preflight, paths, identity, is_resumed=args.resume)
+            return run_sweep(args.config, preflight, paths, is_resumed=args.resume)
         except (SweepAborted, OSError) as ended:
             aborted = explain_end(ended)
             if not aborted.is_resumable:
@@ -89,6 +59,30 @@ def _run(args: RunArgs) -> int:
         except KeyboardInterrupt:
             print(f"interrupted; go on with: {resume_command(args.config)}")
             return EXIT_INTERRUPTED
+
+
+def read_command(argv: Sequence[str]) -> RunArgs:
+    """The config of `RECIPE [flags]`: the recipe's, or with --resume the saved one, plus flags.
+
+    Raises:
+        SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
+    """
+    recipe, flags, prog = read_recipe(argv, PROG)
+    args = _parse(flags, prog, recipe("--tiny" in flags))
+    if args.resume:
+        from sweeps.checks import resume  # loads the study's database, which others do without
+
+        is_named = any(flag.split("=")[0] == "--name" for flag in flags)
+        saved = resume.saved_config(args.config, is_named=is_named)
+        args = _parse(flags, prog, saved)
+        args = replace(args, config=replace(args.config, tiny=saved.tiny))
+        resume.check_resumable(saved, args.config)
+    return args
+
+
+def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
+    """The default is not tiny, so that --tiny is a flag that can be given."""
+    return parse(RunArgs, flags, prog, RunArgs(config=replace(default, tiny=False)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from cluster.connect import Cluster, connect
 from cluster.find import address_to_join
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
-from sweeps.checks.run_folder import Identity
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
@@ -42,12 +41,7 @@ from trainables.process import gc_disabled, num_cores
 
 
 def run_sweep(
-    config: SweepConfig,
-    preflight: Preflight,
-    paths: RunPaths,
-    identity: Identity,
-    *,
-    is_resumed: bool,
+    config: SweepConfig, preflight: Preflight, paths: RunPaths, *, is_resumed: bool
 ) -> int:
     """Runs the trials and finals that are left, tests the winner, and writes the run's files.
 
@@ -67,7 +61,7 @@ def run_sweep(
     with _connect() as cluster:
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
         context = open_context(
-            config, preflight, paths, identity, log, allocation, events, is_resumed=is_resumed
+            config, preflight, paths, log, allocation, events, is_resumed=is_resumed
         )
         with pack_pool.run_packs(
             allocation,

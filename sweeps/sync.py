@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from pydantic import ValidationError
 
 from sweeps.checks import sweep_json
 from sweeps.checks.run_folder import lock_run
 from sweeps.cli import parse, run_command
-from sweeps.config import from_json
 from sweeps.records.paths import RunPaths
 from sweeps.tracking.wandb_tracker import open_tracker, resolve_mode
 from trainables.config import Metric
@@ -41,21 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = RunPaths(args.run.absolute())
     if not (paths.sweep_json.is_file() and paths.events.is_file()):
         raise SweepAborted(f"there is no sweep in {paths.folder}", f"{PROG} runs/NAME")
-    try:
-        record = sweep_json.read(paths)
-        config = from_json(record["config"])
-        metric = Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
-        name, sweep_id = record["name"], record["sweep_id"]
-    except (ValidationError, KeyError, TypeError, ValueError) as damaged:
-        raise SweepAborted(
-            f"{paths.sweep_json} cannot be read: {' '.join(str(damaged).split())}",
-            "sync with the version of this project that wrote it",
-        ) from None
+    fix = "sync with the version of this project that wrote it"
+    config = sweep_json.read_config(paths, ("sweep_id", "name", "metric"), fix)
+    record = sweep_json.read(paths)
+    metric = Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
     with lock_run(paths):
         mode = resolve_mode(args.wandb, is_tiny=False)
         if mode == "disabled":
             raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
-        tracker = open_tracker(config, mode, paths, metric, name, sweep_id)
+        tracker = open_tracker(config, mode, paths, metric, record["name"], record["sweep_id"])
         tracker.finish()
     if tracker.mode != mode:
         raise SweepAborted(f"W&B could not be written {mode}", "repeat the command later")

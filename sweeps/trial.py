@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import tyro
@@ -10,8 +10,8 @@ import tyro
 from search_spaces.lora import POINT_NAMES, hyperparameters
 from sweeps.checks.preflight import check, check_recipe
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
-from sweeps.config import Engine, SweepConfig
-from sweeps.find_recipe import quote_recipe, read_recipe
+from sweeps.config import SweepConfig
+from sweeps.find_recipe import read_recipe
 from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
@@ -43,14 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_rows(paths.rows, preflight.splits)
     folder = paths.trial(TRIAL_ID)
     trial = TrialConfig(
-        trial_id=TRIAL_ID, params=args.params, settings=args.config.settings, folder=folder
+        trial_id=TRIAL_ID, params=args.params, settings=config.settings, folder=folder
     )
-    for name, value in _threads(args.config.engine).items():
+    # what the engine's processes have in a sweep, so that sums round alike
+    threads = cpu_threads() if config.engine == "packed" else {"OMP_NUM_THREADS": "1"}
+    for name, value in threads.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     see_one_gpu()
     try:
-        _trainer(args.config.engine)(trial, _show)
+        if config.engine == "packed":
+            from trainables.packing.service import alone  # loads torch, as the next does
+
+            alone.train(trial, _show)
+        else:
+            from trainables.solo import trainer
+
+            trainer.train(trial, _show)
     except TrialFailed as failed:
         print(f"the trial failed: {failed}", file=sys.stderr)
         return EXIT_NO_TRIAL
@@ -59,40 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_command(argv: Sequence[str]) -> TrialArgs:
-    """The config and hyperparameters of `RECIPE [flags]`; the defaults are its last start point.
+    """The config and hyperparameters of `RECIPE [flags]`, by default its last whole start point.
 
     Raises:
         SweepAborted: an unknown recipe or flag, or a bad value.
     """
-    recipe, flags = read_recipe(argv, PROG)
+    recipe, flags, prog = read_recipe(argv, PROG)
     config = replace(recipe("--tiny" in flags), tiny=False)
-    default = TrialArgs(config=config, params=_first_params(config))
-    return parse(TrialArgs, flags, f"{PROG} {quote_recipe(argv)}", default)
-
-
-def _first_params(config: SweepConfig) -> Hyperparameters:
-    """The last start point that is whole; without one, the common plain setting."""
     check_recipe(config)
     whole = [point for point in config.start_points if set(point) == POINT_NAMES]
-    if not whole:
-        return Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)
-    return Hyperparameters(**hyperparameters(whole[-1]))  # type: ignore[arg-type]
-
-
-def _threads(engine: Engine) -> dict[str, str]:
-    """What the engine's processes have in a sweep, so that sums round alike."""
-    return cpu_threads() if engine == "packed" else {"OMP_NUM_THREADS": "1"}
-
-
-def _trainer(engine: Engine) -> Callable[[TrialConfig, Callable[[TrialReport], None]], None]:
-    """The engine's way to train one trial; loads torch, which early errors do without."""
-    if engine == "solo":
-        from trainables.solo import trainer
-
-        return trainer.train
-    from trainables.packing.service import alone
-
-    return alone.train
+    params = Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)  # the common one
+    if whole:
+        params = Hyperparameters(**hyperparameters(whole[-1]))  # type: ignore[arg-type]
+    default = TrialArgs(config=config, params=params)
+    return parse(TrialArgs, flags, prog, default)
 
 
 def _show(report: TrialReport) -> None:

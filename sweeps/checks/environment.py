@@ -9,17 +9,8 @@ from pathlib import Path
 from cluster.gpus import local_gpus
 
 PACKAGES = (
-    "torch",
-    "ray",
-    "optuna",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "trl",
-    "datasets",
-    "evaluate",
-    "wandb",
-    "rouge-score",
+    *("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "trl", "datasets"),
+    *("evaluate", "wandb", "rouge-score"),
 )
 """Packages whose versions decide a result."""
 
@@ -47,11 +38,9 @@ def git_commit() -> str | None:
     project = Path(__file__).resolve().parents[2]
     if not (project / ".git").exists() or not shutil.which("git"):
         return None
-    git = ["git", "-C", str(project)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
-        return None
-    changes = subprocess.run(
-        [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
-    )
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+    command = ["git", "-C", str(project), "status", "--porcelain=v2", "--branch"]
+    status = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = status.stdout.splitlines()
+    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    has_changes = any(not line.startswith("#") for line in lines)
+    return commits[0] + "+changes" * has_changes if commits else None

@@ -44,7 +44,12 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
     """
     check_run_folder(config, is_resumed=is_resumed)
     check_recipe(config)
-    task = _task(config)
+    task = TASKS[config.task](config.task_options)
+    if config.data is None and not task.dataset:
+        raise SweepAborted(
+            f"{config.task} has no dataset of its own",
+            "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
+        )
     if has_ray:
         _check_cluster()
     _check_gpu(config, has_ray=has_ray)
@@ -53,7 +58,11 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         model = read_model_facts(config.model)
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
-        _check_engine(config, model)
+        if config.engine == "packed" and model.has_sliding_attention:
+            raise SweepAborted(
+                f"{config.model} has layers with sliding attention, which packs cannot train",
+                "add --engine solo",
+            )
         if config.thinking:
             check_thinking(config.model)
         splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
@@ -110,10 +119,10 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
     folder = RunPaths.of(config.runs_dir, config.name).folder
     if not is_resumed and os.path.lexists(folder):
         can_resume = os.path.isfile(folder / "sweep.json")
+        or_resume = f", or go on with it: {resume_command(config)}" if can_resume else ""
         raise SweepAborted(
             f"the run {config.name!r} exists already in {config.runs_dir}",
-            "choose another --name"
-            + (f", or go on with it: {resume_command(config)}" if can_resume else ""),
+            f"choose another --name{or_resume}",
         )
     ancestor = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     if not os.path.isdir(ancestor) or not os.access(ancestor, os.W_OK | os.X_OK):
@@ -130,26 +139,6 @@ def no_gpu() -> SweepAborted:
         "try the bundled small sweep: python -m sweeps.run samsum --tiny; or join a cluster that "
         "has GPUs: RAY_ADDRESS=HOST:PORT",
     )
-
-
-def _task(config: SweepConfig) -> Task:
-    """The task, once its options are good and it is known where its rows come from."""
-    task = TASKS[config.task](config.task_options)
-    if config.data is None and not task.dataset:
-        raise SweepAborted(
-            f"{config.task} has no dataset of its own",
-            "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
-        )
-    return task
-
-
-def _check_engine(config: SweepConfig, model: ModelFacts) -> None:
-    """Whether packs can train the model."""
-    if config.engine == "packed" and model.has_sliding_attention:
-        raise SweepAborted(
-            f"{config.model} has layers with sliding attention, which packs cannot train",
-            "add --engine solo",
-        )
 
 
 def _check_cluster() -> None:

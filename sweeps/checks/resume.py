@@ -7,41 +7,24 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from sweeps.checks import sweep_json
 from sweeps.checks.commands import resume_command
 from sweeps.checks.digests import model_record, rows_record
 from sweeps.checks.preflight import Preflight
 from sweeps.checks.sweep_json import metric_record
-from sweeps.config import SweepConfig, from_json
+from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from trainables.data.files import first_line
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
 
 CHANGEABLE = frozenset(
-    {
-        "num_trials",
-        "finals",
-        "num_finalists",
-        "num_final_seeds",
-        "bertscore",
-        "bertscore_encoder",
-        "bertscore_layer",
-        "slots_per_gpu",
-        "gpus",
-        "time_budget",
-        "gpu_hours",
-        "estimate",
-        "max_failures",
-        "runs_dir",
-        "name",
-        "wandb",
-        "wandb_project",
-        "wandb_entity",
-        "study_storage",
-    }
+    (
+        *("num_trials", "finals", "num_finalists", "num_final_seeds", "max_failures", "estimate"),
+        *("bertscore", "bertscore_encoder", "bertscore_layer"),
+        *("slots_per_gpu", "gpus", "time_budget", "gpu_hours", "study_storage"),
+        *("runs_dir", "name", "wandb", "wandb_project", "wandb_entity"),
+    )
 )
 """Fields that a resume may change without making its trials incomparable."""
 
@@ -58,24 +41,15 @@ def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
         SweepAborted: no name was given, there is no such run, or it is another recipe's.
     """
     paths = RunPaths.of(asked.runs_dir, asked.name)
-    names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
-    runs = f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep"
-    is_there = os.path.isfile(paths.sweep_json)
-    if not is_named and not is_there:  # a recipe may give a fixed name
-        raise SweepAborted("--resume needs the name of the sweep", runs)
-    if not is_there:
-        raise SweepAborted(f"there is no sweep {asked.name!r} in {asked.runs_dir}", runs)
-    try:
-        content = sweep_json.read(paths)
-        config = from_json(content["config"])
-        _ = content["sweep_id"], content["name"], content["digests"]["rows"]
-    except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
-        has_key = not isinstance(damaged, KeyError)
-        reason = " ".join(str(damaged).split()) if has_key else f"it has no {damaged}"
+    if not os.path.isfile(paths.sweep_json):  # a recipe may give a fixed name
+        names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
+        is_missing = f"there is no sweep {asked.name!r} in {asked.runs_dir}"
         raise SweepAborted(
-            f"{paths.sweep_json} cannot be read: {reason}",
-            "resume with the version of this project that wrote it, or begin a new sweep",
-        ) from None
+            is_missing if is_named else "--resume needs the name of the sweep",
+            f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
+        )
+    fix = "resume with the version of this project that wrote it, or begin a new sweep"
+    config = sweep_json.read_config(paths, ("sweep_id", "name", "digests"), fix)
     config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
     # a recipe file may have been moved since, so that its name alone counts
     if Path(config.recipe).name != Path(asked.recipe).name:
@@ -128,14 +102,26 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
         SweepAborted: names the split or the model's file that differs.
     """
     paths = RunPaths.of(config.runs_dir, config.name)
-    began: Mapping[str, Mapping[str, Any]] = sweep_json.read(paths)["digests"]
+    began = sweep_json.read(paths)["digests"]
     changed = _changed_splits(began["rows"], preflight.splits)
     if changed:
         raise SweepAborted(
             f"the rows in {paths.rows} are not those that this sweep began with: {changed}",
             "put the folder back as the sweep wrote it, or begin a new sweep with another --name",
         )
-    _check_data(config, preflight, began["rows"], paths.rows)
+    try:  # the user's data; of the Hub's, if that can be reached or is cached
+        changed = _changed_splits(began["rows"], preflight.task.load(config.data))
+    except (SweepAborted, OSError) as refused:
+        is_here = config.data is not None and Path(config.data).exists()
+        reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
+        changed = reason if is_here else ""
+    if changed:
+        raise SweepAborted(
+            f"the data {config.data or preflight.task.dataset} does not give the rows that this "
+            f"sweep began with: {changed}",
+            f"put it back as it was; or take it away to go on with the rows in {paths.rows}; or "
+            "begin a new sweep with another --name",
+        )
     then, now = began["model"], model_record(config.model)
     files = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if files:
@@ -143,26 +129,6 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
             f"the model {config.model} is not what it was when this sweep began; other contents: "
             f"{', '.join(files)}",
             "put its files back as they were, or begin a new sweep with another --name",
-        )
-
-
-def _check_data(
-    config: SweepConfig, preflight: Preflight, began: Mapping[str, Any], folder: Path
-) -> None:
-    """Compares what the user's data gives now; of the Hub's if it can be reached or is cached."""
-    source = config.data
-    is_here = source is not None and Path(source).exists()
-    name = source or preflight.task.dataset
-    try:
-        changed = _changed_splits(began, preflight.task.load(source))
-    except (SweepAborted, OSError) as refused:
-        reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
-        changed = reason if is_here else ""
-    if changed:
-        raise SweepAborted(
-            f"the data {name} does not give the rows that this sweep began with: {changed}",
-            f"put it back as it was; or take it away to go on with the rows in {folder}; or begin "
-            "a new sweep with another --name",
         )
 
 
@@ -192,7 +158,10 @@ def check_metric(saved: Mapping[str, Any], preflight: Preflight) -> None:
     if saved.get("fingerprint", now["fingerprint"]) == now["fingerprint"]:
         return
     changed = [name for name in now if name != "fingerprint" and saved.get(name) != now[name]]
-    changes = ", ".join(f"{_word(name)} {_shown(saved.get(name), now[name])}" for name in changed)
+    changes = ", ".join(
+        f"{'its code' if name == 'rules' else name} {_describe_change(saved.get(name), now[name])}"
+        for name in changed
+    )
     if changed != ["versions"]:
         raise SweepAborted(
             f"the metric {now['name']} is not what it was when this sweep began: {changes}",
@@ -202,11 +171,7 @@ def check_metric(saved: Mapping[str, Any], preflight: Preflight) -> None:
     _log.warning("scores from now on may differ slightly from those before: %s", changes)
 
 
-def _word(name: str) -> str:
-    return "its code" if name == "rules" else name
-
-
-def _shown(before: object, now: object) -> str:
+def _describe_change(before: object, now: object) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         return ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)

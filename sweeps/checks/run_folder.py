@@ -6,7 +6,6 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
@@ -21,21 +20,9 @@ from trainables.data.rows import Splits
 from trainables.errors import SweepAborted
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What stays the same when a run's folder is moved or renamed."""
-
-    sweep_id: str
-    """Unique among all sweeps."""
-    name: str
-    """The name that the sweep began with: that of its study and of its group in W&B."""
-
-
 @contextmanager
-def open_run(
-    config: SweepConfig, preflight: Preflight, *, is_resumed: bool
-) -> Iterator[tuple[RunPaths, Identity]]:
-    """Holds the run's folder while the sweep runs; gives its paths and who it is.
+def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> Iterator[RunPaths]:
+    """Holds the run's folder while the sweep runs; gives its paths.
 
     A new run's folder appears with its sweep.json and its rows inside, so that every run can be
     resumed. What is found wrong before the first trial begins, say that the cluster has no GPU,
@@ -58,7 +45,7 @@ def open_run(
     with lock_run(paths):
         sweep_json.write(paths.sweep_json, record)
         try:
-            yield paths, Identity(str(record["sweep_id"]), str(record["name"]))
+            yield paths
         except SweepAborted as aborted:
             if not (is_resumed or aborted.is_resumable or _has_trials(paths)):
                 shutil.rmtree(paths.folder, ignore_errors=True)

@@ -2,17 +2,21 @@
 
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sweeps.checks.digests import model_record, rows_record
 from sweeps.checks.environment import git_commit, hardware, versions
 from sweeps.checks.preflight import Preflight
-from sweeps.config import SweepConfig, to_json
+from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import hide_password
+from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 from trainables.metrics.fingerprints import fingerprint
 
@@ -55,6 +59,26 @@ def read(paths: RunPaths) -> dict[str, Any]:
     """The content of sweep.json."""
     content: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
     return content
+
+
+def read_config(paths: RunPaths, needed: Sequence[str], fix: str) -> SweepConfig:
+    """The config in sweep.json.
+
+    Args:
+        needed: what else has to be there.
+
+    Raises:
+        SweepAborted: the file is damaged, or of another version of this project.
+    """
+    try:
+        content = read(paths)
+        config = from_json(content["config"])
+        _ = [content[name] for name in needed]
+    except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
+        has_key = not isinstance(damaged, KeyError)
+        reason = " ".join(str(damaged).split()) if has_key else f"it has no {damaged}"
+        raise SweepAborted(f"{paths.sweep_json} cannot be read: {reason}", fix) from None
+    return config
 
 
 def add(paths: RunPaths, **facts: object) -> None:

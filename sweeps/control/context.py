@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
-from sweeps.checks.run_folder import Identity
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.cost import plan
@@ -43,7 +43,6 @@ def open_context(
     config: SweepConfig,
     preflight: Preflight,
     paths: RunPaths,
-    identity: Identity,
     log: EventLog,
     allocation: Allocation,
     events: Events,
@@ -56,12 +55,13 @@ def open_context(
         events: of the sweep's earlier processes.
     """
     metric, splits, mode = preflight.task.metric, preflight.splits, preflight.wandb_mode
+    began = sweep_json.read(paths)  # its name stays that of the study and of the group in W&B
     url = config.study_storage or f"sqlite:///{paths.optuna_db}"
-    study = open_study(url, identity.name, metric, is_resumed=is_resumed)
+    study = open_study(url, began["name"], metric, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    tracker = open_tracker(config, mode, paths, metric, identity.name, identity.sweep_id)
+    tracker = open_tracker(config, mode, paths, metric, began["name"], began["sweep_id"])
     cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(

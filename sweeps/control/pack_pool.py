@@ -28,10 +28,8 @@ SHUTDOWN_TIMEOUT_S = 60.0
 """How long packs that end are waited for."""
 LOAD_TIMEOUT_S = 300.0
 """How long packs are waited for to load and to measure their throughput."""
-UP_TIMEOUT_S = 5.0
-"""How long packs are waited for that are to do the final test."""
-LEDGER_TIMEOUT_S = 5.0
-"""How long packs are waited for when they are asked where their time went."""
+ANSWER_TIMEOUT_S = 5.0
+"""How long packs are waited for that have to answer only if they are up."""
 
 
 @contextlib.contextmanager
@@ -158,22 +156,19 @@ def _begin_tests(
     first, *others = testers
     if not others:
         return [first.final_scores.remote(adapters, True)]
-    names = list(adapters)
-    shares = [names[index :: len(others)] for index in range(len(others))]
-    return [
-        first.final_scores.remote({}, True),
-        *(
-            actor.final_scores.remote({name: adapters[name] for name in share}, False)
-            for actor, share in zip(others, shares, strict=True)
-            if share
-        ),
+    shares = [dict(list(adapters.items())[n :: len(others)]) for n in range(len(others))]
+    asked = [
+        actor.final_scores.remote(share, False)
+        for actor, share in zip(others, shares, strict=True)
+        if share
     ]
+    return [first.final_scores.remote({}, True), *asked]
 
 
 def _find_up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
     """The packs that have started, and live."""
     asked = ask_started(actors)
-    answered = wait_for(asked, UP_TIMEOUT_S)
+    answered = wait_for(asked, ANSWER_TIMEOUT_S)
     up = []
     for actor, answer in zip(actors, asked, strict=True):
         with contextlib.suppress(RayError):
@@ -189,9 +184,7 @@ def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
     Those that still answer tell how it is now; of the others counts what they last wrote.
     """
     with contextlib.suppress(RayError):
-        asked = [actor.ledger.remote() for actor in actors]
-        if asked:
-            ray.wait(asked, num_returns=len(asked), timeout=LEDGER_TIMEOUT_S)
+        wait_for([actor.ledger.remote() for actor in actors], ANSWER_TIMEOUT_S)
     return read_ledgers(checkpoints)
 
 

@@ -11,11 +11,11 @@ from sweeps.cost.hardware import Hardware
 
 LIKE = [f"GPU-aa{number}, NVIDIA H200, 143771" for number in range(4)]
 UNLIKE = ["GPU-aa1, NVIDIA GeForce GTX 1050 Ti, 4096", "GPU-ab2, NVIDIA GeForce RTX 4090, 24564"]
-Told = Callable[[list[str]], None]
+Answer = Callable[[list[str]], None]
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
     """Puts an nvidia-smi into PATH that prints lines if it is asked as it should be."""
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.delenv(name, raising=False)
@@ -51,14 +51,14 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
     ],
 )
 def test_what_cuda_visible_devices_leaves(
-    told: Told,
+    answer: Answer,
     monkeypatch: pytest.MonkeyPatch,
     gpus: list[str],
     visible: str | None,
     order: str | None,
     gib: list[float],
 ) -> None:
-    told(gpus)
+    answer(gpus)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     if order is not None:
@@ -71,6 +71,6 @@ def test_what_cuda_visible_devices_leaves(
 
 
 @pytest.mark.parametrize("line", ["", "No devices were found", "GPU-c1, NVIDIA GB10, [N/A]"])
-def test_a_line_without_memory_is_no_gpu(told: Told, line: str) -> None:
-    told([line, *UNLIKE])
+def test_a_line_without_memory_is_no_gpu(answer: Answer, line: str) -> None:
+    answer([line, *UNLIKE])
     assert [gpu.uuid for gpu in local_gpus()] == ["GPU-aa1", "GPU-ab2"]

@@ -1,5 +1,7 @@
 """A small invented sweep, its reports and histories, for the tests of the search's parts."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,15 @@ def make_report(trial_id: str, step: int, value: float, **metrics: float) -> Tri
         peak_gib=1.5,
         checkpoint=Path(f"/run/{trial_id}/checkpoint-{step}"),
     )
+
+
+def make_cohort(step: int, values: Mapping[str, float]) -> list[TrialReport]:
+    """The reports of trials that were scored together, by trial."""
+    alone = [make_report(trial_id, step, value) for trial_id, value in values.items()]
+    return [
+        replace(report, cohort=tuple(other for other in alone if other is not report))
+        for report in alone
+    ]
 
 
 def make_history(number: int, status: Any, *scores: tuple[int, float], **more: Any) -> TrialRecord:

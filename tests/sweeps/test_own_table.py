@@ -72,9 +72,9 @@ def planned(*flags: str) -> list[str]:
     """The plan's lines about the rows."""
     ended = call("sweeps.run", "table", "--tiny", "--dry-run", *flags)
     assert ended.code == 0, ended.stderr
-    found = re.search(r"^rows {10}(.*?)^\w", ended.stdout, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return [line.strip() for line in found[1].splitlines()]
+    section = re.search(r"^rows {10}(.*?)^\w", ended.stdout, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    return [line.strip() for line in section[1].splitlines()]
 
 
 def test_turkish_csv_of_excel_is_planned() -> None:
@@ -176,7 +176,7 @@ def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> N
         name="mine",
         task_options=TaskOptions(input="text", target="class", kind="classify"),
     )
-    with open_run(config, check(config, is_resumed=False), is_resumed=False) as (paths, _):
+    with open_run(config, check(config, is_resumed=False), is_resumed=False) as paths:
         content = read(paths)
     assert content["labels"] == ["0", "1", "2"]
     assert content["prompt"].endswith("one of: 0, 1, 2.\n\n{text}")
@@ -184,5 +184,5 @@ def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> N
 
 
 def test_options_for_labels_are_refused_for_summaries(tmp_path: Path) -> None:
-    told: Ended = start("sweeps.run", "samsum", "--tiny", "--label-names", "0=no", folder=tmp_path)
-    assert "has no use for --label-names" in told.refusal()[0]
+    ended: Ended = start("sweeps.run", "samsum", "--tiny", "--label-names", "0=no", folder=tmp_path)
+    assert "has no use for --label-names" in ended.refusal()[0]

@@ -68,10 +68,10 @@ def test_broken_recipe_file_is_told_by_its_line(
 ) -> None:
     (tmp_path / "mine.py").write_text(source)
     before = tree(tmp_path)
-    told = call("sweeps.run", "mine.py", "--tiny").refusal()
-    assert "mine.py" in told[0] or "recipe's" in told[0]
-    assert error in told[0]
-    assert fix in told[1]
+    refusal = call("sweeps.run", "mine.py", "--tiny").refusal()
+    assert "mine.py" in refusal[0] or "recipe's" in refusal[0]
+    assert error in refusal[0]
+    assert fix in refusal[1]
     assert tree(tmp_path) == before
 
 
@@ -124,9 +124,9 @@ def test_trial_by_hand_starts_from_the_last_point_that_is_whole(tmp_path: Path) 
     points = "(*samsum(t).start_points, {'lora_rank': 8})"
     source = f"{WITH}def recipe(t):\n    return replace(samsum(t), start_points={points})\n"
     (tmp_path / "mine.py").write_text(source)
-    found = read_command(["mine.py", "--tiny"])
-    assert found.config.start_points[-1] == {"lora_rank": 8}
-    assert (found.params.lora_rank, found.params.lora_alpha) == (16, 32.0)
+    args = read_command(["mine.py", "--tiny"])
+    assert args.config.start_points[-1] == {"lora_rank": 8}
+    assert (args.params.lora_rank, args.params.lora_alpha) == (16, 32.0)
 
 
 def test_tiny_recipes_stay_on_the_bundled_files() -> None:
@@ -147,13 +147,13 @@ def test_start_points_of_all_recipes_lie_in_their_spaces() -> None:
 
 
 def test_recipe_stands_before_its_flags() -> None:
-    recipe, flags = read_recipe(["samsum", "--seed", "3"], "prog")
-    assert (recipe, flags) == (RECIPES["samsum"], ["--seed", "3"])
+    read = read_recipe(["samsum", "--seed", "3"], "prog")
+    assert read == (RECIPES["samsum"], ["--seed", "3"], "prog samsum")
     with pytest.raises(SweepAborted, match="no recipe was named"):
         read_recipe([], "prog")
 
 
 def test_near_recipe_is_suggested() -> None:
-    with pytest.raises(SweepAborted) as told:
+    with pytest.raises(SweepAborted) as caught:
         find_recipe("samsumm")
-    assert told.value.fix == "did you mean samsum?"
+    assert caught.value.fix == "did you mean samsum?"

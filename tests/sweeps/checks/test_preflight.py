@@ -36,9 +36,9 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(folder: Path, *flags: str) -> tuple[str, str]:
     """The refusal of a tiny sweep, which left folder as it was."""
     before = tree(folder)
-    told = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
+    refusal = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
     assert tree(folder) == before
-    return told
+    return refusal
 
 
 def edit(name: str, **values: object) -> Damage:
@@ -118,8 +118,8 @@ def test_model_that_cannot_be_trained_is_told_before_any_trial(
     shutil.copytree(TINY / "model", model)
     assert call("sweeps.run", "samsum", "--tiny", "--model", "model", "--dry-run").code == 0
     damage(model)
-    told, fix = refused(tmp_path, "--model", "model")
-    assert any(part in told for part in error.split("|"))
+    message, fix = refused(tmp_path, "--model", "model")
+    assert any(part in message for part in error.split("|"))
     assert any(word in fix for word in ("model", "folder", "download", "safetensors"))
 
 
@@ -140,8 +140,10 @@ def test_model_that_packs_cannot_train_offers_the_other_engine(
 ) -> None:
     shutil.copytree(TINY / "model", tmp_path / "model")
     edit("config.json", **values)(tmp_path / "model")
-    told, fix = refused(tmp_path, "--model", "model")
-    assert told == f"{tmp_path}/model has layers with sliding attention, which packs cannot train"
+    message, fix = refused(tmp_path, "--model", "model")
+    assert (
+        message == f"{tmp_path}/model has layers with sliding attention, which packs cannot train"
+    )
     assert fix == "add --engine solo"
     flags = ("samsum", "--tiny", "--model", "model", "--dry-run")
     assert call("sweeps.run", *flags, "--engine", "solo").code == 0
@@ -149,8 +151,8 @@ def test_model_that_packs_cannot_train_offers_the_other_engine(
 
 @pytest.mark.parametrize("model", ["nowhere/at/all", "/nowhere", "./nowhere", "~/nowhere", "a b"])
 def test_model_that_is_not_there_is_named(model: str, tmp_path: Path) -> None:
-    told, fix = refused(tmp_path, "--model", model)
-    assert model in told
+    message, fix = refused(tmp_path, "--model", model)
+    assert model in message
     assert "--model DIR" in fix
 
 
@@ -221,14 +223,14 @@ def test_data_that_cannot_be_used_is_told_before_any_trial(
     (data / name).with_suffix(".jsonl").unlink()
     if content is not None:
         (data / name).write_bytes(content)
-    told, _ = refused(tmp_path, "--data", "data")
-    assert error in told
+    message, _ = refused(tmp_path, "--data", "data")
+    assert error in message
 
 
 @pytest.mark.parametrize("data", ["nowhere", "no\nwhere", "s3://bucket/data"])
 def test_data_folder_that_is_not_there_is_named(data: str, tmp_path: Path) -> None:
-    told, fix = refused(tmp_path, "--data", data)
-    assert "does not exist" in told
+    message, fix = refused(tmp_path, "--data", data)
+    assert "does not exist" in message
     assert "--data" in fix
 
 
@@ -244,8 +246,8 @@ def run_folder(tmp_path: Path, name: str, *, has_record: bool = True) -> Path:
 @pytest.mark.parametrize("runs_dir", ["runs", "my runs"])
 def test_taken_name_offers_a_command_that_resumes(runs_dir: str, tmp_path: Path) -> None:
     run_folder(tmp_path, f"{runs_dir}/mine")
-    told, fix = refused(tmp_path, "--name", "mine", "--runs-dir", runs_dir)
-    assert told == f"the run 'mine' exists already in {runs_dir}"
+    message, fix = refused(tmp_path, "--name", "mine", "--runs-dir", runs_dir)
+    assert message == f"the run 'mine' exists already in {runs_dir}"
     words = shlex.split(fix.partition("go on with it: ")[2])
     where = [] if runs_dir == "runs" else ["--runs-dir", runs_dir]
     resume = [
@@ -277,8 +279,8 @@ def test_dangling_link_is_a_taken_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runs_dir", ["file", "file/below/it"])
 def test_runs_folder_below_a_file_is_refused(runs_dir: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    told, fix = refused(tmp_path, "--runs-dir", runs_dir)
-    assert "cannot be written" in told
+    message, fix = refused(tmp_path, "--runs-dir", runs_dir)
+    assert "cannot be written" in message
     assert "--runs-dir DIR" in fix
 
 
@@ -293,8 +295,8 @@ def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
             os.setuid(65534)
             preflight.check_run_folder(config, is_resumed=False)
             os._exit(1)
-        except SweepAborted as told:
-            os._exit(0 if "cannot be written" in told.error else 2)
+        except SweepAborted as caught:
+            os._exit(0 if "cannot be written" in caught.error else 2)
         except BaseException:
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -306,8 +308,8 @@ def test_resumed_run_needs_no_free_name(tmp_path: Path) -> None:
 
 
 def test_real_run_without_a_gpu_offers_the_tiny_one() -> None:
-    told, fix = call("sweeps.run", "samsum").refusal()
-    assert "no GPU found" in told
+    message, fix = call("sweeps.run", "samsum").refusal()
+    assert "no GPU found" in message
     words = shlex.split(fix.partition(": ")[2].partition(";")[0])
     assert call(*words[2:], "--dry-run").code == 0
 
@@ -329,8 +331,8 @@ def test_cluster_that_does_not_answer_is_named(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:9")
-    told, fix = refused(tmp_path)
-    assert told == f"the Ray cluster at RAY_ADDRESS={scheme}127.0.0.1:9 does not answer"
+    message, fix = refused(tmp_path)
+    assert message == f"the Ray cluster at RAY_ADDRESS={scheme}127.0.0.1:9 does not answer"
     assert "RAY_ADDRESS" in fix
 
 
@@ -339,8 +341,8 @@ def test_what_is_no_address_of_ray_is_named(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    told, fix = refused(tmp_path)
-    assert told == f"RAY_ADDRESS={address} is no address of a Ray cluster"
+    message, fix = refused(tmp_path)
+    assert message == f"RAY_ADDRESS={address} is no address of a Ray cluster"
     assert "HOST:PORT" in fix
 
 
@@ -348,8 +350,8 @@ def test_temporary_folder_too_long_for_rays_sockets_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 40)
-    told, fix = refused(tmp_path)
-    assert "too long a name for Ray's sockets" in told
+    message, fix = refused(tmp_path)
+    assert "too long a name for Ray's sockets" in message
     assert "RAY_TMPDIR=/tmp" in fix
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 20)
     assert call("sweeps.run", "samsum", "--tiny", "--dry-run").code == 0
@@ -357,8 +359,8 @@ def test_temporary_folder_too_long_for_rays_sockets_is_told(
 
 def test_bad_wandb_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "nonsense")
-    told, fix = refused(tmp_path)
-    assert "WANDB_MODE is 'nonsense'" in told
+    message, fix = refused(tmp_path)
+    assert "WANDB_MODE is 'nonsense'" in message
     assert "--wandb" in fix
 
 
@@ -380,9 +382,9 @@ def test_study_storage_that_cannot_be_used_is_told_without_its_password(
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("no database " * 100)
-    told, fix = refused(tmp_path, "--study-storage", url)
-    assert "the study storage" in told and error in told
-    assert "s3cret" not in told + fix
+    message, fix = refused(tmp_path, "--study-storage", url)
+    assert "the study storage" in message and error in message
+    assert "s3cret" not in message + fix
 
 
 def test_study_of_the_same_name_is_told(tmp_path: Path) -> None:

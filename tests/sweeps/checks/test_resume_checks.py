@@ -54,9 +54,9 @@ def write_data(numbers: range, moods: tuple[str, ...] = ("good", "bad")) -> None
 def refusal(folder: Path) -> tuple[str, str]:
     """The resume's error and fix, once it has changed nothing."""
     before = tree(folder)
-    told = call("sweeps.run", *FLAGS).refusal()
+    error_and_fix = call("sweeps.run", *FLAGS).refusal()
     assert tree(folder) == before
-    return told
+    return error_and_fix
 
 
 def check_resumes(num_rows: int = 120) -> None:

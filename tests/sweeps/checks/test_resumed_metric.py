@@ -47,7 +47,7 @@ def in_turkish(preflight: Preflight) -> Preflight:
 
 def begun(config: SweepConfig, preflight: Preflight, *, has_trials: bool) -> RunPaths:
     """A run whose process ended."""
-    with open_run(config, preflight, is_resumed=False) as (paths, _):
+    with open_run(config, preflight, is_resumed=False) as paths:
         if has_trials:
             paths.events.write_text(STARTED)
     return paths
@@ -67,9 +67,9 @@ def test_resume_with_another_metric_is_refused_and_changes_nothing(
     paths = begun(config, preflight, has_trials=True)
     before = paths.sweep_json.read_bytes()
     refused = pytest.raises(SweepAborted, match="language english -> turkish")
-    with refused as told, open_run(config, in_turkish(preflight), is_resumed=True):
+    with refused as caught, open_run(config, in_turkish(preflight), is_resumed=True):
         pass
-    assert "another --name" in told.value.fix and "--resume" not in told.value.fix
+    assert "another --name" in caught.value.fix and "--resume" not in caught.value.fix
     assert paths.sweep_json.read_bytes() == before
 
 
@@ -89,13 +89,13 @@ def saved(preflight: Preflight, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [({"rules": "0" * 12}, "its code 0{12} -> "), ({"mode": "min"}, "mode min -> max")],
 )
 def test_other_code_or_direction_is_refused(
-    preflight: Preflight, changes: dict[str, Any], told: str
+    preflight: Preflight, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(SweepAborted, match=told):
+    with pytest.raises(SweepAborted, match=message):
         check_metric(saved(preflight, **changes), preflight)
 
 

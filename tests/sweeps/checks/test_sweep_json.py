@@ -45,10 +45,8 @@ def preflight() -> Preflight:
 
 def begin(config: SweepConfig, preflight: Preflight) -> dict[str, Any]:
     """Opens a new run and leaves it; returns its record."""
-    with open_run(config, preflight, is_resumed=False) as (paths, identity):
-        content = sweep_json.read(paths)
-    assert (content["sweep_id"], content["name"]) == (identity.sweep_id, identity.name)
-    return content
+    with open_run(config, preflight, is_resumed=False) as paths:
+        return sweep_json.read(paths)
 
 
 def test_record_says_what_was_asked_on_what(config: SweepConfig, preflight: Preflight) -> None:
@@ -84,9 +82,9 @@ def test_password_of_the_study_storage_is_not_kept(
         pass
     assert not any(b"s3cret" in (content or b"") for content in tree(tmp_path).values())
     saved = resume.saved_config(config, is_named=True)
-    with pytest.raises(SweepAborted, match="needs its password") as told:
+    with pytest.raises(SweepAborted, match="needs its password") as caught:
         resume.check_resumable(saved, saved)
-    assert "--study-storage postgresql+psycopg://user:PASSWORD@host:5432/optuna" in told.value.fix
+    assert "--study-storage postgresql+psycopg://user:PASSWORD@host:5432/optuna" in caught.value.fix
     resume.check_resumable(saved, private)
 
 
@@ -180,7 +178,7 @@ def test_killed_process_leaves_no_lock(
 ) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with open_run(config, preflight, is_resumed=True) as (paths, _):
+    with open_run(config, preflight, is_resumed=True) as paths:
         assert paths.lock.exists()
 
 
@@ -189,7 +187,7 @@ def test_mistake_found_before_the_first_trial_takes_the_new_run_away(
 ) -> None:
     with (
         pytest.raises(SweepAborted),
-        open_run(config, preflight, is_resumed=False) as (paths, _),
+        open_run(config, preflight, is_resumed=False) as paths,
     ):
         paths.events.write_text('{"time": "t", "kind": "sweep_started", "name": "mine"}\n')
         raise SweepAborted("no GPU found", "get one")
@@ -209,7 +207,7 @@ def test_mistake_after_a_trial_began_keeps_the_run(
 ) -> None:
     with (
         pytest.raises(SweepAborted),
-        open_run(config, preflight, is_resumed=False) as (paths, _),
+        open_run(config, preflight, is_resumed=False) as paths,
     ):
         paths.events.write_text(events)
         raise SweepAborted("the disk is full", "free some")
@@ -221,7 +219,7 @@ def test_full_disk_before_the_first_trial_keeps_the_run_that_is_to_be_resumed(
 ) -> None:
     with (
         pytest.raises(SweepAborted),
-        open_run(config, preflight, is_resumed=False) as (paths, _),
+        open_run(config, preflight, is_resumed=False) as paths,
     ):
         raise SweepAborted("the disk is full", f"free space, {REPEAT}")
     assert paths.sweep_json.is_file()
@@ -231,7 +229,7 @@ def test_resumed_run_is_kept_whatever_is_wrong(config: SweepConfig, preflight: P
     begin(config, preflight)
     with (
         pytest.raises(SweepAborted),
-        open_run(config, preflight, is_resumed=True) as (paths, _),
+        open_run(config, preflight, is_resumed=True) as paths,
     ):
         raise SweepAborted("no GPU found", "get one")
     assert paths.sweep_json.is_file()
@@ -310,11 +308,11 @@ def test_resume_may_change_how_it_runs_but_not_what_a_score_means(
     if name in resume.CHANGEABLE:
         resume.check_resumable(config, asked)
         return
-    with pytest.raises(SweepAborted) as told:
+    with pytest.raises(SweepAborted) as caught:
         resume.check_resumable(config, asked)
     flags = {"space": "lora-ranks", "task_options": "label-names"}
     flag = flags.get(name, name.replace("_", "-"))
-    assert told.value.error.endswith(f"these differ: --{flag}")
+    assert caught.value.error.endswith(f"these differ: --{flag}")
 
 
 def test_every_field_is_changed_above() -> None:
@@ -346,10 +344,10 @@ def test_resume_that_cannot_be_leaves_the_run_untouched(
     (tmp_path / "runs" / ".aside.0123").mkdir()
     (tmp_path / "runs" / ".aside.0123" / "sweep.json").write_text("{}")
     before = tree(tmp_path)
-    told = call("sweeps.run", "samsum", "--tiny", "--resume", *flags).refusal()
-    assert error in told[0]
-    assert fix in told[1]
-    assert ".aside" not in told[1]
+    refusal = call("sweeps.run", "samsum", "--tiny", "--resume", *flags).refusal()
+    assert error in refusal[0]
+    assert fix in refusal[1]
+    assert ".aside" not in refusal[1]
     assert tree(tmp_path) == before
 
 
@@ -382,9 +380,9 @@ def test_damaged_record_is_told_and_kept(
     (tmp_path / "runs" / "mine" / "sweep.json").write_text(damage(content))
     before = tree(tmp_path)
     flags = ("samsum", "--tiny", "--resume", "--name", "mine")
-    told, fix = call("sweeps.run", *flags).refusal()
-    assert "sweep.json cannot be read" in told
-    assert error in told
+    message, fix = call("sweeps.run", *flags).refusal()
+    assert "sweep.json cannot be read" in message
+    assert error in message
     assert "begin a new sweep" in fix
     assert tree(tmp_path) == before
 

@@ -42,8 +42,8 @@ class Scene:
 
     def ends(self) -> dict[str, tuple[Any, str]]:
         """Status and reason of each trial of the search."""
-        found = replay(read_events(self.paths.events))
-        return {one.trial_id: (one.status, one.reason) for one in found}
+        records = replay(read_events(self.paths.events))
+        return {record.trial_id: (record.status, record.reason) for record in records}
 
 
 def make_scene(folder: Path, **changes: Any) -> Scene:

@@ -16,7 +16,7 @@ from tests.sweeps.invented_sweep import make_config
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
-LANES = Allocation(
+ALLOCATION = Allocation(
     concurrency=1, final_concurrency=1, num_cpus=2, num_gpus=0, slots_per_gpu=1, capacity=None
 )
 BASE = {"validation_base", "test_base"}
@@ -57,9 +57,9 @@ def start() -> Iterator[Start]:
 def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, str]:
     ray.get([actor.asked.remote() for actor in actors])  # they are up
     adapters = {name: Path(name) for name in names}
-    found = pack_pool.final_scores(actors, LANES, make_config().settings, adapters)
-    assert found.keys() == BASE | {*names}
-    return {name: str(scored) for name, scored in found.items()}
+    scores = pack_pool.final_scores(actors, ALLOCATION, make_config().settings, adapters)
+    assert scores.keys() == BASE | {*names}
+    return {name: str(scored) for name, scored in scores.items()}
 
 
 @pytest.mark.parametrize("num_packs", [1, 2, 3, 5])
@@ -81,6 +81,6 @@ def test_what_a_pack_dies_of_another_does_with_all_the_rest(
     start: Start, dead: int, dies_of: str
 ) -> None:
     actors = [start(str(place), dies_of if place == dead else None) for place in range(3)]
-    found = scores_of(actors, ["a", "b"])
-    (by,) = {scored.split()[-1] for scored in found.values()}
+    scores = scores_of(actors, ["a", "b"])
+    (by,) = {scored.split()[-1] for scored in scores.values()}
     assert by != str(dead)

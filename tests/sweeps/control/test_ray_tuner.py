@@ -30,13 +30,12 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
-from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_report
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_cohort, make_config, make_report
 from trainables import trial as trainable
-from trainables.config import TrialReport
 from trainables.errors import SweepAborted
 
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
-Told = list[tuple[int, dict[str, bool]]]
+Calls = list[tuple[int, dict[str, bool]]]
 
 
 class Sweep:
@@ -51,16 +50,16 @@ class Sweep:
         )
         while self.controller.next_trial() is not None:
             pass
-        self.told: Told = []
-        self.events_when_told: list[int] = []
+        self.calls: Calls = []
+        self.events_when_called: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
         self.gate = StartupGate(self.controller, [], lambda throughput: (None, None))
         self.budget_stop = BudgetStop(self.controller, [pack], None)
         self.scheduler = _ControllerScheduler(self.controller, [pack], self.budget_stop, self.gate)
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:
-        self.told.append((step, should_continue))
-        self.events_when_told.append(len(read_events(self.paths.events)))
+        self.calls.append((step, should_continue))
+        self.events_when_called.append(len(read_events(self.paths.events)))
 
     def result(self, trial_id: str, **result: Any) -> str:
         """Tune's decision on a result."""
@@ -68,7 +67,7 @@ class Sweep:
         return self.scheduler.on_trial_result(None, trial, {"done": False, **result})
 
     @property
-    def histories(self) -> list[TrialRecord]:
+    def records(self) -> list[TrialRecord]:
         return replay(read_events(self.paths.events))
 
 
@@ -83,29 +82,20 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
 
 
-def together(step: int, **values: float) -> list[TrialReport]:
-    """The reports of trials that were scored together."""
-    alone = [make_report(trial_id, step, value) for trial_id, value in values.items()]
-    return [
-        dataclasses.replace(one, cohort=tuple(other for other in alone if other is not one))
-        for one in alone
-    ]
-
-
 def test_packs_hear_of_a_whole_cohort_from_its_first_report(sweep: Sweep) -> None:
-    reports = together(1, t0000=1.0, t0001=3.0, t0002=2.0)
-    found = {r.trial_id: sweep.result(r.trial_id, **{trainable.REPORT: r}) for r in reports}
-    assert found == {"t0000": STOP, "t0001": CONTINUE, "t0002": STOP}
-    assert sweep.told[0] == (1, {"t0000": False, "t0001": True, "t0002": False})
-    assert sweep.events_when_told[0] == len(read_events(sweep.paths.events))
-    assert sweep.told[1:] == [(1, {"t0001": True}), (1, {"t0002": False})]
+    reports = make_cohort(1, {"t0000": 1.0, "t0001": 3.0, "t0002": 2.0})
+    decisions = {r.trial_id: sweep.result(r.trial_id, **{trainable.REPORT: r}) for r in reports}
+    assert decisions == {"t0000": STOP, "t0001": CONTINUE, "t0002": STOP}
+    assert sweep.calls[0] == (1, {"t0000": False, "t0001": True, "t0002": False})
+    assert sweep.events_when_called[0] == len(read_events(sweep.paths.events))
+    assert sweep.calls[1:] == [(1, {"t0001": True}), (1, {"t0002": False})]
 
 
 def test_report_without_the_metric_stops_its_trial_as_failed(sweep: Sweep) -> None:
     report = dataclasses.replace(make_report("t0000", 1, 1.0), metrics={})
     assert sweep.result("t0000", **{trainable.REPORT: report}) == STOP
-    assert sweep.histories[0].status == "failed"
-    assert sweep.told == [(1, {"t0000": False})]
+    assert sweep.records[0].status == "failed"
+    assert sweep.calls == [(1, {"t0000": False})]
 
 
 @pytest.mark.parametrize("has_reported", [False, True])
@@ -116,19 +106,19 @@ def test_process_that_ends_before_its_trial_does_fails_it(sweep: Sweep, has_repo
         last = {trainable.REPORT: make_report("t0000", 1, 1.0)}
         assert sweep.result("t0000", **last) == CONTINUE
     assert sweep.result("t0000", **last | {"done": True}) == STOP
-    assert sweep.histories[0].status == "failed"
-    assert sweep.histories[0].reason == "its process ended before its last step"
+    assert sweep.records[0].status == "failed"
+    assert sweep.records[0].reason == "its process ended before its last step"
 
 
 def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None:
     for step in (1, 3, 9):
         sweep.result("t0000", **{trainable.REPORT: make_report("t0000", step, 1.0)})
     assert sweep.result("t0000", done=True) == STOP
-    assert sweep.histories[0].status == "completed"
+    assert sweep.records[0].status == "completed"
 
 
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
-    report = together(1, t0000=1.0, t0001=3.0)[0]
+    report = make_cohort(1, {"t0000": 1.0, "t0001": 3.0})[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
     callback = _ControllerCallback(sweep.controller, 2, 3, sweep.budget_stop, sweep.gate)
     callback.on_trial_result(0, [], SimpleNamespace(), result)
@@ -148,7 +138,7 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
         callback.on_trial_error(0, [], trial)
         again = sweep.controller.next_trial()
         assert (again is not None and again.trial_id == "t0000") == (attempt < num_put_back)
-    assert sweep.histories[0].status == "failed"
+    assert sweep.records[0].status == "failed"
 
 
 def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:
@@ -167,11 +157,11 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
 
     def begun() -> dict[str, str]:
         """Ours of the trials that Tune is given when it asks until nothing comes, by Tune's."""
-        found = {}
+        names = {}
         while isinstance(config := searcher.suggest(name := next(asked)), dict):
-            found[name] = config[trainable.TRIAL].trial_id
+            names[name] = config[trainable.TRIAL].trial_id
         assert config is None
-        return found
+        return names
 
     first, second = begun().items()
     assert (first[1], second[1]) == ("t0000", "t0001")

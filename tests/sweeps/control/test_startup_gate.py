@@ -58,7 +58,7 @@ class Opened:
     def __init__(self, folder: Path, start: Start, num_packs: int) -> None:
         self.paths = RunPaths(folder)
         self.files = [folder / f"pack{number}" for number in range(num_packs)]
-        self.told: list[Throughput | None] = []
+        self.predicted: list[Throughput | None] = []
         log = EventLog(self.paths.events)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
         config = make_config(start_points=())
@@ -68,7 +68,7 @@ class Opened:
         self.gate.close()
 
     def _tell(self, throughput: Throughput | None) -> tuple[Estimate | None, Budget | None]:
-        self.told.append(throughput)
+        self.predicted.append(throughput)
         assert not self.num_started
         return make_model().estimate(throughput) if throughput else None, None
 
@@ -86,9 +86,9 @@ class Opened:
             time.sleep(0.01)
         time.sleep(0.5)  # the answer is on its way
 
-    def look_until_told(self) -> None:
+    def poll_until_predicted(self) -> None:
         deadline_s = time.monotonic() + LIMIT_S
-        while not self.told and time.monotonic() < deadline_s:
+        while not self.predicted and time.monotonic() < deadline_s:
             self.gate.poll()
 
 
@@ -97,15 +97,15 @@ def test_trials_start_when_the_last_pack_has_been_measured(tmp_path: Path, start
     assert opened.controller.next_trial() is not None
     opened.answers(0, "1.0")
     opened.gate.poll()
-    assert not opened.told and opened.num_started == 0
+    assert not opened.predicted and opened.num_started == 0
     opened.files[1].write_text("3.0")
-    opened.look_until_told()
-    assert [one.step_fixed_s for one in opened.told if one] == [3.0]
+    opened.poll_until_predicted()
+    assert [t.step_fixed_s for t in opened.predicted if t] == [3.0]
     assert opened.num_started == 1
     assert opened.controller.next_trial() is not None and opened.num_started == 2
     opened.gate.open()
-    assert opened.gate.estimate is not None and len(opened.told) == 1
-    assert opened.gate.estimate.throughput == opened.told[0]
+    assert opened.gate.estimate is not None and len(opened.predicted) == 1
+    assert opened.gate.estimate.throughput == opened.predicted[0]
 
 
 def test_opening_that_a_result_ends_does_without_packs_that_still_load(
@@ -115,7 +115,7 @@ def test_opening_that_a_result_ends_does_without_packs_that_still_load(
     opened.controller.next_trial()
     opened.answers(0, "1.0")
     opened.gate.open()
-    assert [one.step_fixed_s for one in opened.told if one] == [1.0]
+    assert [t.step_fixed_s for t in opened.predicted if t] == [1.0]
     assert opened.num_started == 1
 
 
@@ -126,11 +126,11 @@ def test_pack_that_cannot_load_ends_the_sweep_before_any_trial(
     opened.controller.next_trial()
     opened.files[0].write_text("broken")
     with pytest.raises(SweepAborted, match="a pack cannot start"):
-        opened.look_until_told()
+        opened.poll_until_predicted()
     assert opened.num_started == 0
 
 
 def test_sweep_without_packs_opens_at_once(tmp_path: Path, start: Start) -> None:
     opened = Opened(tmp_path, start, num_packs=0)
     opened.gate.poll()
-    assert opened.told == [None]
+    assert opened.predicted == [None]
