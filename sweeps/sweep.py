@@ -3,8 +3,9 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 from ray.actor import ActorHandle
 
@@ -15,12 +16,13 @@ from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
-from sweeps.control.context import Events, SweepContext, open_context
+from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
-from sweeps.cost import gpu_time
-from sweeps.cost.allocation import allocate_slots
+from sweeps.cost import gpu_time, plan
+from sweeps.cost.allocation import Allocation, allocate_slots
 from sweeps.cost.budget import Budget, predict
-from sweeps.cost.estimate import Estimate, actual_fields, probe_params
+from sweeps.cost.estimate import CostModel, Estimate, actual_fields, probe_params
+from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
 from sweeps.durations import format_duration
 from sweeps.finals import final_test, finalists
@@ -32,6 +34,10 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
+from sweeps.search.storage import open_study
+from sweeps.search.study import Search, enqueue, num_startup_trials
+from sweeps.tracking.progress import ProgressTable
+from sweeps.tracking.wandb_tracker import Tracker, open_tracker
 from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
@@ -60,7 +66,7 @@ def run_sweep(
     log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with _connect() as cluster:
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
-        context = open_context(
+        context = _open_context(
             config, preflight, paths, log, allocation, events, is_resumed=is_resumed
         )
         with pack_pool.run_packs(
@@ -115,6 +121,54 @@ def run_sweep(
     return EXIT_DONE
 
 
+@dataclass(frozen=True)
+class _Context:
+    """One sweep on the cluster that it has connected to."""
+
+    config: SweepConfig
+    paths: RunPaths
+    log: EventLog
+    allocation: Allocation
+    controller: TrialController
+    tracker: Tracker
+    """Follows the log."""
+    eta: Eta
+    """Listens to the controller, and so does the next."""
+    progress: ProgressTable
+
+
+def _open_context(
+    config: SweepConfig,
+    preflight: Preflight,
+    paths: RunPaths,
+    log: EventLog,
+    allocation: Allocation,
+    events: Sequence[dict[str, Any]],
+    *,
+    is_resumed: bool,
+) -> _Context:
+    """Opens the study, and makes the controller with all who listen to it.
+
+    Args:
+        events: of the sweep's earlier processes.
+    """
+    metric, splits, mode = preflight.task.metric, preflight.splits, preflight.wandb_mode
+    began = sweep_json.read(paths)  # its name stays that of the study and of the group in W&B
+    url = config.study_storage or f"sqlite:///{paths.optuna_db}"
+    study = open_study(url, began["name"], metric, is_resumed=is_resumed)
+    enqueue(study, plan.start_points(config), config.num_trials)
+    num_startup = num_startup_trials(config.num_trials)
+    search = Search(study, config.space, config.seed, num_startup, config.sampler)
+    tracker = open_tracker(config, mode, paths, metric, began["name"], began["sweep_id"])
+    cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
+    eta = Eta(cost_model, replay_all(events))
+    progress = ProgressTable(
+        metric, config.num_trials, config.max_steps, replay(events), eta.left_s
+    )
+    controller = TrialController(config, paths, metric, search, log, (eta, progress))
+    return _Context(config, paths, log, allocation, controller, tracker, eta, progress)
+
+
 def _connect() -> Cluster:
     try:
         return connect(num_local_cpus=max(num_cores(), 2))
@@ -129,8 +183,8 @@ def _connect() -> Cluster:
 
 
 def _tell_estimate(
-    context: SweepContext,
-    events: Events,
+    context: _Context,
+    events: Sequence[dict[str, Any]],
     earlier: Sequence[Ledger],
     began_s: float,
     throughput: Throughput | None,
@@ -148,7 +202,7 @@ def _tell_estimate(
 
 
 def _run_trials(
-    context: SweepContext,
+    context: _Context,
     actors: Sequence[ActorHandle],
     earlier: Sequence[TrialRecord],
     tell_estimate: Callable[[Throughput | None], tuple[Estimate | None, Budget | None]],
@@ -167,12 +221,19 @@ def _run_trials(
     with context.progress:
         context.controller.resume(earlier)
         gate.close()
-        ray_tuner.run_trials(context, actors, gate)
+        ray_tuner.run_trials(
+            context.controller,
+            context.allocation,
+            actors,
+            gate,
+            folder=context.paths.folder,
+            max_failures=context.config.max_failures,
+        )
         gate.open(pack_pool.LOAD_TIMEOUT_S)
     return gate.estimate
 
 
-def _collect_records(context: SweepContext, actors: Sequence[ActorHandle]) -> list[TrialRecord]:
+def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[TrialRecord]:
     """All trials and runs of the finals, each with its share of the GPUs' time.
 
     Optimizer states of ended trials serve nobody from here on, so they are deleted.
@@ -187,7 +248,7 @@ def _collect_records(context: SweepContext, actors: Sequence[ActorHandle]) -> li
 
 
 def _log_end(
-    context: SweepContext,
+    context: _Context,
     records: Sequence[TrialRecord],
     estimate: Estimate | None,
     ledgers: Sequence[Ledger],

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +20,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.environment import git_commit, hardware, versions
 from sweeps.checks.preflight import check
 from sweeps.cli import EXIT_DONE, parse, run_command
-from sweeps.config import Engine, SweepConfig, from_json
+from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
@@ -205,14 +204,9 @@ def _read_config(paths: RunPaths) -> SweepConfig:
         fix = f"{PROG} RUN TRIAL with RUN one of: {', '.join(map(str, runs))}"
         fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
         raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
-    try:
-        config = from_json(sweep_json.read(paths)["config"])
-        return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
-    except (ValidationError, KeyError, TypeError, ValueError, OSError) as damaged:
-        raise SweepAborted(
-            f"{paths.sweep_json} cannot be read: {' '.join(str(damaged).split())}",
-            "verify with the version of this project that wrote it",
-        ) from None
+    fix = "verify with the version of this project that wrote it"
+    config = sweep_json.read_config(paths, (), fix)
+    return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
 
 
 def _find_trial(paths: RunPaths, trial_id: str) -> TrialRecord:

@@ -183,7 +183,7 @@ class TrialController:
             for r in list_cohort(report)
             if self._is_running(r.trial_id) and step > self._trials[r.trial_id].last_step
         ]
-        faults = {r.trial_id: find_fault(r, self._config.rungs, self._metric) for r in new}
+        faults = {r.trial_id: find_fault(r, self._config.rungs, self.metric) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
         # 1. The log has every report of the cohort.
         for r in valid:

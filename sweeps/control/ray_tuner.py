@@ -21,7 +21,6 @@ from ray.tune.search import Searcher
 
 from sweeps.control import pack_pool
 from sweeps.control.budget_stop import BudgetStop
-from sweeps.control.context import SweepContext
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
@@ -29,19 +28,27 @@ from trainables import trial as trainable
 from trainables.errors import REPEAT, SweepAborted
 
 
-def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: StartupGate) -> None:
+def run_trials(
+    controller: TrialController,
+    allocation: Allocation,
+    actors: Sequence[ActorHandle],
+    gate: StartupGate,
+    *,
+    folder: Path,
+    max_failures: int,
+) -> None:
     """Runs trials until the controller has no next one.
 
     Args:
         actors: the sweep's packs; none where trials train alone.
         gate: looks after the packs while they load; knows when the search must end.
+        folder: the run's, for Tune's own files.
+        max_failures: processes that a trial may lose.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
-    controller, allocation = context.controller, context.allocation
-    max_failures = context.config.max_failures
     budget_stop = BudgetStop(controller, actors, gate.budget)
     budget_stop.enforce()
     if controller.num_left == 0:
@@ -59,7 +66,7 @@ def run_trials(context: SweepContext, actors: Sequence[ActorHandle], gate: Start
         tune_config=_make_tune_config(searcher, scheduler, most_at_once),
         run_config=RunConfig(
             name="tune",
-            storage_path=str(context.paths.folder),
+            storage_path=str(folder),
             # Tune gives up a trial at its first failure; _ControllerCallback counts and retries.
             failure_config=FailureConfig(max_failures=0),
             callbacks=[callback],
