@@ -62,7 +62,7 @@ class LoraSpace:
         """Asks Optuna for a point; returns the trial's hyperparameters by name."""
         rate = trial.suggest_float("learning_rate", *self.learning_rates, log=True)
         drawn = {name: trial.suggest_categorical(name, c) for name, c in self.choices.items()}
-        return hyperparameters({"learning_rate": rate, **drawn})
+        return make_hyperparameters({"learning_rate": rate, **drawn})
 
     def contains(self, point: Point) -> bool:
         """Whether what a start point names lies inside the bounds; it may leave names out.
@@ -85,7 +85,7 @@ class LoraSpace:
         return "\n".join(rows)
 
 
-def hyperparameters(point: Point) -> dict[str, float | int | bool]:
+def make_hyperparameters(point: Point) -> dict[str, float | int | bool]:
     """A whole point with alpha in place of its ratio to the rank."""
     rest = {name: value for name, value in point.items() if name != "alpha_over_rank"}
     return {**rest, "lora_alpha": point["alpha_over_rank"] * point["lora_rank"]}

@@ -73,7 +73,7 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         from sweeps.checks import resume  # loads the study's database, which others do without
 
         is_named = any(flag.split("=")[0] == "--name" for flag in flags)
-        saved = resume.saved_config(args.config, is_named=is_named)
+        saved = resume.read_saved_config(args.config, is_named=is_named)
         args = _parse(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         resume.check_resumable(saved, args.config)

@@ -101,9 +101,9 @@ def run_sweep(
                 print(summary.without_best(trials), file=sys.stderr)
                 return EXIT_NO_TRIAL
             # The one look at test.
-            score = partial(pack_pool.final_scores, actors, allocation, config.settings)
+            score = partial(pack_pool.run_final_test, actors, allocation, config.settings)
             outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
-            ledgers = pack_pool.ledgers(actors, paths.checkpoints)
+            ledgers = pack_pool.collect_ledgers(actors, paths.checkpoints)
             num_known = len(earlier_ledgers)  # the others are this process's
             for number, ledger in enumerate(ledgers[num_known:], start=num_known):
                 log.append("pack_ended", pack=number, **asdict(ledger))
@@ -242,7 +242,7 @@ def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[T
     for record in records:
         if record.status is not None:
             prune_to_adapter(context.paths.trial(record.trial_id))
-    ledgers = pack_pool.ledgers(actors, context.paths.checkpoints)
+    ledgers = pack_pool.collect_ledgers(actors, context.paths.checkpoints)
     shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 

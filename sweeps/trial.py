@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from search_spaces.lora import POINT_NAMES, hyperparameters
+from search_spaces.lora import POINT_NAMES, make_hyperparameters
 from sweeps.checks.preflight import check, check_recipe
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import SweepConfig
@@ -79,7 +79,7 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     whole = [point for point in config.start_points if set(point) == POINT_NAMES]
     params = Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)  # the common one
     if whole:
-        params = Hyperparameters(**hyperparameters(whole[-1]))  # type: ignore[arg-type]
+        params = Hyperparameters(**make_hyperparameters(whole[-1]))  # type: ignore[arg-type]
     default = TrialArgs(config=config, params=params)
     return parse(TrialArgs, flags, prog, default)
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.checks import sweep_json
-from sweeps.checks.environment import git_commit, hardware, versions
+from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.checks.preflight import check
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig
@@ -164,9 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "numbers": [{k: None if v != v else v for k, v in f.items()} for f in fields],  # no NaN
         "again": asdict(again),
         "seeds": [asdict(retraining) for retraining in seeds],
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "hardware": hardware(),
+        "versions": list_versions(),
+        "git_commit": read_git_commit(),
+        "hardware": describe_hardware(),
     }
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
     print(f"numbers: {path}")
@@ -178,7 +178,7 @@ def other_versions(paths: RunPaths) -> list[str]:
     saved = sweep_json.read(paths).get("versions", {})
     return [
         f"note: {name} is {present} here, and was {saved[name]} in the sweep"
-        for name, present in versions().items()
+        for name, present in list_versions().items()
         if saved.get(name, present) != present
     ]
 

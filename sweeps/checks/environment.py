@@ -15,14 +15,14 @@ PACKAGES = (
 """Packages whose versions decide a result."""
 
 
-def hardware() -> dict[str, object]:
+def describe_hardware() -> dict[str, object]:
     """Facts about this machine for sweep.json."""
     gpus = [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in local_gpus()]
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Installed versions of the PACKAGES."""
     installed = {}
     for name in PACKAGES:
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def git_commit() -> str | None:
+def read_git_commit() -> str | None:
     """The commit of this project's checkout, "+changes" if files differ; None outside git."""
     project = Path(__file__).resolve().parents[2]
     if not (project / ".git").exists() or not shutil.which("git"):

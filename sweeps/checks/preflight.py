@@ -132,7 +132,7 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
         )
 
 
-def no_gpu() -> SweepAborted:
+def make_no_gpu_error() -> SweepAborted:
     """The error for a real run where no GPU can be had."""
     return SweepAborted(
         "no GPU found; a real run needs one",
@@ -173,4 +173,4 @@ def _check_gpu(config: SweepConfig, *, has_ray: bool) -> None:
     has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None
     is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
     if is_hidden or not has_device:
-        raise no_gpu()
+        raise make_no_gpu_error()

@@ -9,9 +9,8 @@ from typing import Any
 
 from sweeps.checks import sweep_json
 from sweeps.checks.commands import resume_command
-from sweeps.checks.digests import model_record, rows_record
 from sweeps.checks.preflight import Preflight
-from sweeps.checks.sweep_json import metric_record
+from sweeps.checks.sweep_json import describe_metric, digest_model, digest_splits
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from trainables.data.files import first_line
@@ -34,7 +33,7 @@ _HIDDEN_PASSWORD = ":***@"
 _log = logging.getLogger(__name__)
 
 
-def saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
+def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     """The config of the run to resume, at the place where it lies now.
 
     Raises:
@@ -122,7 +121,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
             f"put it back as it was; or take it away to go on with the rows in {paths.rows}; or "
             "begin a new sweep with another --name",
         )
-    then, now = began["model"], model_record(config.model)
+    then, now = began["model"], digest_model(config.model)
     files = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if files:
         raise SweepAborted(
@@ -134,7 +133,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
 
 def _changed_splits(began: Mapping[str, Mapping[str, Any]], splits: Splits) -> str:
     """The splits whose rows differ, with their numbers then and now; "" if none does."""
-    now = rows_record(splits)
+    now = digest_splits(splits)
     return ", ".join(
         f"{name} ({began[name]['num']:,} rows before, {now[name]['num']:,} now)"
         for name in SPLITS
@@ -154,7 +153,7 @@ def check_metric(saved: Mapping[str, Any], preflight: Preflight) -> None:
     Raises:
         SweepAborted: the metric, its direction, its settings or its code changed.
     """
-    now = metric_record(preflight)
+    now = describe_metric(preflight)
     if saved.get("fingerprint", now["fingerprint"]) == now["fingerprint"]:
         return
     changed = [name for name in now if name != "fingerprint" and saved.get(name) != now[name]]

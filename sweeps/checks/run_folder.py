@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
 from sweeps.checks.resume import check_metric
-from sweeps.checks.sweep_json import metric_record
+from sweeps.checks.sweep_json import describe_metric
 from sweeps.config import SweepConfig
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
@@ -34,13 +34,13 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
     """
     paths = RunPaths.of(config.runs_dir, config.name)
     if is_resumed:
-        record = sweep_json.read(paths) | {"config": sweep_json.config_record(config)}
+        record = sweep_json.read(paths) | {"config": sweep_json.dump_config(config)}
         if _has_trials(paths):
             check_metric(record.get("metric", {}), preflight)
         else:
-            record["metric"] = metric_record(preflight)
+            record["metric"] = describe_metric(preflight)
     else:
-        record = sweep_json.first_record(config, preflight)
+        record = sweep_json.make_first_record(config, preflight)
         _create(paths, record, preflight.splits)
     with lock_run(paths):
         sweep_json.write(paths.sweep_json, record)

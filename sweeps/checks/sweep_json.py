@@ -1,5 +1,6 @@
 """sweep.json: what was asked for, on what; written before the first trial."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -10,46 +11,88 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.checks.digests import model_record, rows_record
-from sweeps.checks.environment import git_commit, hardware, versions
+from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import hide_password
+from trainables.data.prepared_rows import digest_rows
+from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 from trainables.metrics.fingerprints import fingerprint
+from trainables.models.hub_files import hub_file
+from trainables.models.model_files import tokenizer_files, weight_files
+
+_NUM_SAMPLES = 64
+_SAMPLE_BYTES = 4096
 
 
-def first_record(config: SweepConfig, preflight: Preflight) -> dict[str, object]:
+def make_first_record(config: SweepConfig, preflight: Preflight) -> dict[str, object]:
     """What a new run is asked for, on what."""
     return {
         "sweep_id": uuid.uuid4().hex,
         "name": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": config_record(config),
-        "metric": metric_record(preflight),
+        "config": dump_config(config),
+        "metric": describe_metric(preflight),
         "rungs": list(config.rungs),
         "rows": preflight.splits.counts,
-        "digests": {"rows": rows_record(preflight.splits), "model": model_record(config.model)},
+        "digests": {"rows": digest_splits(preflight.splits), "model": digest_model(config.model)},
         "read": list(preflight.splits.notes),
         "prompt": preflight.splits.prompt_template,
         "labels": list(preflight.splits.scoring.labels),
         "dataset": config.data or preflight.task.dataset,
         "wandb_mode": preflight.wandb_mode,
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "hardware": hardware(),
+        "versions": list_versions(),
+        "git_commit": read_git_commit(),
+        "hardware": describe_hardware(),
     }
 
 
-def metric_record(preflight: Preflight) -> dict[str, object]:
+def describe_metric(preflight: Preflight) -> dict[str, object]:
     """Name, mode and fingerprint, with all that the fingerprint is of."""
     of = fingerprint(preflight.task.metric, preflight.splits.scoring)
     return {"name": of.name, "mode": of.mode, "fingerprint": of.digest} | asdict(of)
 
 
-def config_record(config: SweepConfig) -> dict[str, object]:
+def digest_splits(splits: Splits) -> dict[str, dict[str, object]]:
+    """The number and the digest of each split's rows, for sweep.json."""
+    rows = {name: getattr(splits, name) for name in SPLITS}
+    return {name: {"num": len(rows[name]), "sha256": digest_rows(rows[name])} for name in rows}
+
+
+def digest_model(model: str) -> dict[str, str]:
+    """A digest of each file that decides what the model computes, for sweep.json.
+
+    Of weights, which may be large, it covers the size, the header and samples of the rest: a model
+    that is trained further changes all of them. The weights of a Hub model may not be here yet.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return {"config.json": _digest_file(hub_file(model, "config.json"))}
+    small = [folder / "config.json", *tokenizer_files(str(folder))]
+    digests = {path.name: _digest_file(path) for path in small}
+    return digests | {path.name: _digest_samples(path) for path in weight_files(folder)}
+
+
+def _digest_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest_samples(path: Path) -> str:
+    """Covers the size, and pieces from the first byte, where the header is, to the last."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    last = max(0, size - _SAMPLE_BYTES)
+    with path.open("rb") as file:
+        for sample in range(_NUM_SAMPLES):
+            file.seek(last * sample // (_NUM_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def dump_config(config: SweepConfig) -> dict[str, object]:
     """The config's JSON; a run's folder may be shared, so the database's password stays out."""
     url = config.study_storage
     return to_json(replace(config, study_storage=url and hide_password(url)))

@@ -87,7 +87,7 @@ def wait_for(
     return list(answered)
 
 
-def slowest_throughput(
+def find_slowest_throughput(
     asked: Sequence[ray.ObjectRef[Throughput | None]], timeout_s: float
 ) -> Throughput | None:
     """The throughput of the slowest pack that has answered in time; None where none was measured.
@@ -122,7 +122,7 @@ def decide(actors: Sequence[ActorHandle], step: int, should_continue: Mapping[st
         actor.decide.remote(step, should_continue)
 
 
-def final_scores(
+def run_final_test(
     actors: Sequence[ActorHandle],
     allocation: Allocation,
     settings: TrainingSettings,
@@ -178,7 +178,7 @@ def _find_up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
     return up
 
 
-def ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
+def collect_ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
     """Where the time of every pack went that ever ran for the sweep, oldest first.
 
     Those that still answer tell how it is now; of the others counts what they last wrote.

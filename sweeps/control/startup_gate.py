@@ -63,7 +63,7 @@ class StartupGate:
             SweepAborted: a pack cannot load, or the budget is too small.
         """
         if not self._is_open:
-            throughput = pack_pool.slowest_throughput(self._measured, timeout_s)
+            throughput = pack_pool.find_slowest_throughput(self._measured, timeout_s)
             self.estimate, self.budget = self._predict(throughput)
             self._is_open = True
             self._controller.release_starts()

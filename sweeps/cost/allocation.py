@@ -4,7 +4,7 @@ Ray."""
 import math
 from dataclasses import dataclass
 
-from sweeps.checks.preflight import no_gpu
+from sweeps.checks.preflight import make_no_gpu_error
 from sweeps.config import SweepConfig
 from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
@@ -62,7 +62,7 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
         SweepAborted: a real sweep without a GPU, or not even one trial fits.
     """
     if hardware.num_gpus == 0 and not config.tiny:
-        raise no_gpu()
+        raise make_no_gpu_error()
     if config.engine == "packed":
         return _packed(config, model, hardware)
     return _solo(config, model, hardware)

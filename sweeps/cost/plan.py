@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from search_spaces.lora import POINT_NAMES, Point, hyperparameters
+from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight
 from sweeps.config import Engine, SweepConfig
 from sweeps.cost.allocation import Allocation, allocate_slots, largest_point
@@ -133,7 +133,7 @@ def _describe_finals(config: SweepConfig) -> str:
 
 def _format_point(point: Point) -> str:
     is_whole = set(point) == POINT_NAMES
-    named = hyperparameters(point) if is_whole else point
+    named = make_hyperparameters(point) if is_whole else point
     text = ", ".join(f"{name} {value}" for name, value in named.items())
     return text if is_whole else f"{text}, the rest drawn"
 

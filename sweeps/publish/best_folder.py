@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.checks.commands import sweep_command
-from sweeps.checks.environment import versions
+from sweeps.checks.environment import list_versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.export import write_best as write_best_folder
@@ -60,7 +60,7 @@ def write_best(
         trial_id=run.trial_id,
         num_trials_by_status=count_by_status(trials),
         top_trials=[_make_card_row(t, metric) for t in rank(trials, metric)[:MAX_CARD_TRIALS]],
-        versions=versions(),
+        versions=list_versions(),
         command=sweep_command(config),
     )
     adapter = outcome.winner.tested[run.trial_id]

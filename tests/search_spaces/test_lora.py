@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.lora import POINT_NAMES, LoraSpace, Point, hyperparameters
+from search_spaces.lora import POINT_NAMES, LoraSpace, Point, make_hyperparameters
 from search_spaces.presets import SAMSUM, SAMSUM_TINY
 from trainables.config import Hyperparameters
 
@@ -46,7 +46,7 @@ def test_learning_rate_is_drawn_on_a_log_scale() -> None:
 @given(rank=st.integers(1, 512), ratio=st.floats(0.1, 8.0))
 def test_alpha_is_its_ratio_times_the_rank(rank: int, ratio: float) -> None:
     point: Point = {"lora_rank": rank, "alpha_over_rank": ratio, "use_rslora": False}
-    assert hyperparameters(point) == {
+    assert make_hyperparameters(point) == {
         "lora_rank": rank,
         "use_rslora": False,
         "lora_alpha": ratio * rank,

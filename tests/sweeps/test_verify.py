@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sweeps import verify
-from sweeps.checks.environment import versions
+from sweeps.checks.environment import list_versions
 from sweeps.cli import run_command
 from sweeps.config import Engine, SweepConfig, to_json
 from sweeps.recipes import samsum
@@ -141,7 +141,7 @@ def test_training_that_failed_is_the_verdict() -> None:
 
 
 def test_other_versions_are_noted(run: Path) -> None:
-    saved = {**versions(), "torch": "1.0"}
+    saved = {**list_versions(), "torch": "1.0"}
     record = json.loads((run / "sweep.json").read_text()) | {"versions": saved}
     (run / "sweep.json").write_text(json.dumps(record))
     (note,) = verify.other_versions(RunPaths(run))

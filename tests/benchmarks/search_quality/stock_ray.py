@@ -8,7 +8,7 @@ import optuna
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from search_spaces.lora import hyperparameters
+from search_spaces.lora import make_hyperparameters
 from tests.benchmarks.search_quality.methods import DEFAULT_ASHA, AshaOptions, Task
 from trainables.config import Hyperparameters
 
@@ -48,7 +48,7 @@ class StockRay:
         assert isinstance(point, dict), "an OptunaSearch without limits always has a next trial"
         self._scheduler.on_trial_add(None, trial)
         self._trials.append(trial)
-        return number, Hyperparameters(**hyperparameters(point))  # type: ignore[arg-type]
+        return number, Hyperparameters(**make_hyperparameters(point))  # type: ignore[arg-type]
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
         """See Method."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.checks.environment import git_commit, versions
+from sweeps.checks.environment import list_versions, read_git_commit
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.tortured_sweep import Hit
 
@@ -83,9 +83,9 @@ def append(path: Path, args: TortureArgs, result: Result) -> None:
 
 def _circumstances(args: TortureArgs) -> dict[str, Any]:
     return {
-        "git_commit": git_commit(),
+        "git_commit": read_git_commit(),
         "python": platform.python_version(),
-        "versions": versions(),
+        "versions": list_versions(),
         "num_cores": len(os.sched_getaffinity(0)),
         "kills_asked": args.kills,
         "max_steps": args.max_steps,

@@ -12,7 +12,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.resume import check_metric
 from sweeps.checks.run_folder import open_run
-from sweeps.checks.sweep_json import metric_record
+from sweeps.checks.sweep_json import describe_metric
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
@@ -58,7 +58,7 @@ def test_resume_with_the_same_metric_goes_on(config: SweepConfig, preflight: Pre
     before = sweep_json.read(paths)["metric"]
     with open_run(config, preflight, is_resumed=True):
         pass
-    assert sweep_json.read(paths)["metric"] == before == metric_record(preflight)
+    assert sweep_json.read(paths)["metric"] == before == describe_metric(preflight)
 
 
 def test_resume_with_another_metric_is_refused_and_changes_nothing(
@@ -79,12 +79,12 @@ def test_run_without_a_trial_takes_the_metric_as_it_is_now(
     paths = begun(config, preflight, has_trials=False)
     now = in_turkish(preflight)
     with open_run(config, now, is_resumed=True):
-        assert sweep_json.read(paths)["metric"] == metric_record(now)
+        assert sweep_json.read(paths)["metric"] == describe_metric(now)
 
 
 def saved(preflight: Preflight, **changes: Any) -> dict[str, Any]:
     """The metric in the sweep.json of a run that began under other conditions."""
-    kept: dict[str, Any] = json.loads(json.dumps(metric_record(preflight)))
+    kept: dict[str, Any] = json.loads(json.dumps(describe_metric(preflight)))
     return kept | changes | {"fingerprint": "0" * 12}
 
 

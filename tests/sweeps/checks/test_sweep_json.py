@@ -81,7 +81,7 @@ def test_password_of_the_study_storage_is_not_kept(
     with open_run(private, preflight, is_resumed=True):
         pass
     assert not any(b"s3cret" in (content or b"") for content in tree(tmp_path).values())
-    saved = resume.saved_config(config, is_named=True)
+    saved = resume.read_saved_config(config, is_named=True)
     with pytest.raises(SweepAborted, match="needs its password") as caught:
         resume.check_resumable(saved, saved)
     assert "--study-storage postgresql+psycopg://user:PASSWORD@host:5432/optuna" in caught.value.fix
@@ -242,7 +242,7 @@ def test_saved_config_comes_back_where_the_run_lies_now(
     (tmp_path / "moved").mkdir()
     (tmp_path / "runs" / "mine").rename(tmp_path / "moved" / "yours")
     asked = replace(samsum(True), runs_dir="moved", name="yours")
-    assert resume.saved_config(asked, is_named=True) == replace(
+    assert resume.read_saved_config(asked, is_named=True) == replace(
         config, runs_dir="moved", name="yours"
     )
 

@@ -57,7 +57,7 @@ def start() -> Iterator[Start]:
 def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, str]:
     ray.get([actor.asked.remote() for actor in actors])  # they are up
     adapters = {name: Path(name) for name in names}
-    scores = pack_pool.final_scores(actors, ALLOCATION, make_config().settings, adapters)
+    scores = pack_pool.run_final_test(actors, ALLOCATION, make_config().settings, adapters)
     assert scores.keys() == BASE | {*names}
     return {name: str(scored) for name, scored in scores.items()}
 

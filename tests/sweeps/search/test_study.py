@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.lora import LoraSpace, Point, hyperparameters
+from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.cost import plan
 from sweeps.search.storage import hide_password, open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
@@ -123,7 +123,7 @@ def trials_of(storage: str, name: str) -> list[FrozenTrial]:
 
 
 def params_of(start: Point) -> Hyperparameters:
-    return Hyperparameters(**hyperparameters(start))  # type: ignore[arg-type]
+    return Hyperparameters(**make_hyperparameters(start))  # type: ignore[arg-type]
 
 
 def test_states_and_values_are_what_happened(storage: str, name: str) -> None:
