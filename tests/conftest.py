@@ -4,12 +4,17 @@ import fcntl
 import json
 import os
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.sweeps.small_sweep import Finished
+
+# Without a GPU Triton interprets the kernels; it reads this once, when something imports it.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 NO_GPU = "needs an NVIDIA GPU, and torch with CUDA: make test-gpu"

@@ -128,6 +128,13 @@ def test_packs_import_nothing_of_the_solo_engine() -> None:
     assert packing and not users
 
 
+def test_kernels_import_nothing_of_what_uses_them() -> None:
+    kernels = "trainables.packing.compute.kernels."
+    imports = imports_between_files()
+    found = {module: imports[module] for module in imports if module.startswith(kernels)}
+    assert found and all(other.startswith(kernels) for others in found.values() for other in others)
+
+
 def test_no_folder_has_more_than_sixteen_files() -> None:
     folders = {path.parent for package in PACKAGES for path in files_of(package)}
     crowded = {

@@ -13,8 +13,9 @@ from trainables.data.tokens import Example
 from trainables.models.base_model import device, load_base
 from trainables.models.memory import free_memory
 from trainables.models.model_facts import read_model_facts
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.pack import Pack
-from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, round_up_to_bucket
+from trainables.packing.compute.pass_shapes import round_up_to_bucket
 from trainables.packing.sizing.capacity import Capacity, choose
 from trainables.packing.sizing.memory_model import predict_pack
 

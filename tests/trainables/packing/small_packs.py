@@ -18,7 +18,8 @@ from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, 
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.packing.compute.masks import Dropout, keep_mask, module_key
+from trainables.packing.compute.kernels.inputs import Dropout
+from trainables.packing.compute.masks import keep_mask, module_key
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import (
     MicroBatch,

@@ -15,8 +15,7 @@ from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_bloc
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 
-from trainables.packing.compute.masks import Dropout
-from trainables.packing.compute.packed_batch import Segments
+from trainables.packing.compute.kernels.inputs import Dropout, Segments
 from trainables.packing.compute.segments import (
     lora_expand,
     lora_shrink,

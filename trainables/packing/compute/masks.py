@@ -9,34 +9,11 @@ Shapes: K slots, N tokens of a pass, D features, P pairs of them.
 
 import hashlib
 import struct
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-KEEP_BITS = 16
-"""Bits that decide whether an input is kept: its probability is exact to 2^-17. Two neighbouring
-features share the 32 bits of one hash, which costs as much as reading them."""
-ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B))
-"""Shifts and multipliers of the mixer lowbias32 (nullprogram.com/blog/2018/07/31)."""
-LAST_SHIFT = 16
-
-
-class Dropout(NamedTuple):
-    """What decides the masks of one pass."""
-
-    words_N2: Tensor
-    """int32: the two words of each token's row, from row_key."""
-    position_ids_N: Tensor
-    """int32: each token's position in its row."""
-    slots_N: Tensor
-    """int32: each token's slot."""
-    thresholds_K: Tensor
-    """int32: an input is dropped if its KEEP_BITS bits are below it."""
-    scales_K: Tensor
-    """float32: 1 / (1 - p)."""
-    known: dict[tuple[int, ...], Tensor] | None = None
-    """Masks that drop has made, kept for the backward pass; None makes each anew."""
+from trainables.packing.compute.kernels.inputs import KEEP_BITS, LAST_SHIFT, ROUNDS, Dropout
 
 
 def row_key(seed: int, step: int, row: int) -> tuple[int, int]:

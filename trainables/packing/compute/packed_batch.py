@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
-from trainables.packing.compute.masks import Dropout, row_key, threshold
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS, Dropout, Segments
+from trainables.packing.compute.masks import row_key, threshold
 from trainables.packing.compute.pass_shapes import (
-    BLOCK_TOKENS,
     LABEL_SHARES,
     LEAST_LENGTH,
     ROWS_MULTIPLE,
@@ -69,20 +69,6 @@ class Rows(NamedTuple):
     """int32, one more than rows: each row's first token, and the end of the last."""
     longest: int
     """T, or more."""
-
-
-class Segments(NamedTuple):
-    """Which tokens belong to which slot; each slot's tokens are neighbours."""
-
-    bounds_K2: Tensor
-    """int32: each slot's first token, and the one after its last."""
-    blocks_B3: Tensor
-    """int32: a slot, the first of at most BLOCK_TOKENS of its tokens, and the end of them; the slot
-    of tokens that fill up a pass is NO_SLOT."""
-    slots_N: Tensor
-    """int32: each token's slot."""
-    longest: int
-    """T."""
 
 
 class PackedInputs(NamedTuple):

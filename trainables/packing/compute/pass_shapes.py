@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-BLOCK_TOKENS = 64
-"""The kernels take a slot's tokens in blocks of so many; passes grow by it at least."""
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
+
 Rounding = Literal["exact", "recurring", "fine"]
 """Sizes of a pass: as they are; rounded up so that few shapes recur, which can be captured; or
 rounded up to what the kernels like."""

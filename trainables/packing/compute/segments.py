@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.packing.compute.masks import Dropout, drop
-from trainables.packing.compute.packed_batch import Segments
+from trainables.packing.compute.kernels.inputs import Dropout, Segments
+from trainables.packing.compute.masks import drop
 
 
 def lora_shrink(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
 from trainables.models.model_facts import ModelFacts
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.pass_shapes import (
-    BLOCK_TOKENS,
     CHUNK_LABELS,
     PROMPT_TOKENS,
     TOKENS_MULTIPLE,

@@ -10,6 +10,7 @@ from tests.trainables.packing.small_packs import longer
 from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
 from trainables.data.tokens import Example
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.masks import row_key
 from trainables.packing.compute.packed_batch import (
     MicroBatch,
@@ -19,7 +20,7 @@ from trainables.packing.compute.packed_batch import (
     split_by_size,
     unpack_inputs,
 )
-from trainables.packing.compute.pass_shapes import BLOCK_TOKENS, STEPS_AN_OCTAVE, Rounding
+from trainables.packing.compute.pass_shapes import STEPS_AN_OCTAVE, Rounding
 
 ids = st.lists(st.integers(1, 99), min_size=1, max_size=90)
 some_rows = st.lists(st.builds(Example, ids, ids), min_size=1, max_size=3)

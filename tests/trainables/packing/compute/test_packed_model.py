@@ -28,7 +28,7 @@ from trainables.data.tokens import IGNORED, Example
 from trainables.models.base_model import autocast, load_base
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.elementwise import rms_norm
-from trainables.packing.compute.masks import Dropout
+from trainables.packing.compute.kernels.inputs import Dropout
 from trainables.packing.compute.model import PackedModel, require_supported
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import (

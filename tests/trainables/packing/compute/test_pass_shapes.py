@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.pass_shapes import (
-    BLOCK_TOKENS,
     MAX_TOKENS_RATIO,
     PATIENCE,
     STEPS_AN_OCTAVE,

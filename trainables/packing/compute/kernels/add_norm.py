@@ -38,16 +38,10 @@ class _AddNorm(torch.autograd.Function):
         x_ND = x_ND.contiguous()
         total_ND = x_ND if y_ND is None else torch.empty_like(x_ND)
         normed_ND = torch.empty_like(x_ND)
+        other_ND = None if y_ND is None else y_ND.contiguous()
+        num_features, options = x_ND.shape[1], _options(x_ND)
         _forward[(len(x_ND),)](
-            total_ND,
-            normed_ND,
-            x_ND,
-            x_ND if y_ND is None else y_ND.contiguous(),
-            weight_D,
-            x_ND.shape[1],
-            eps,
-            HAS_OTHER=y_ND is not None,
-            **_options(x_ND),
+            total_ND, normed_ND, x_ND, other_ND, weight_D, num_features, eps, **options
         )
         ctx.save_for_backward(total_ND, weight_D)
         ctx.others = (y_ND is not None, eps)
@@ -59,16 +53,9 @@ class _AddNorm(torch.autograd.Function):
         has_other, eps = ctx.others
         grad_total_ND, grad_normed_ND = (grad.contiguous() for grad in grads)
         grad_ND = torch.empty_like(total_ND)
-        _backward[(len(total_ND),)](
-            grad_ND,
-            grad_total_ND,
-            grad_normed_ND,
-            total_ND,
-            weight_D,
-            total_ND.shape[1],
-            eps,
-            **_options(total_ND),
-        )
+        inputs = (grad_total_ND, grad_normed_ND, total_ND, weight_D)
+        num_features, options = total_ND.shape[1], _options(total_ND)
+        _backward[(len(total_ND),)](grad_ND, *inputs, num_features, eps, **options)
         return grad_ND, grad_ND if has_other else None, None, None
 
 
@@ -80,15 +67,7 @@ def _options(x_ND: Tensor) -> dict[str, int]:
 
 @triton.jit
 def _forward(
-    total_ptr,
-    normed_ptr,
-    x_ptr,
-    y_ptr,
-    weight_ptr,
-    num_features,
-    eps,
-    HAS_OTHER: tl.constexpr,
-    BLOCK: tl.constexpr,
+    total_ptr, normed_ptr, x_ptr, y_ptr, weight_ptr, num_features, eps, BLOCK: tl.constexpr
 ):
     """One token: total = x + y, and normed = weight * total / rms(total)."""
     kind = normed_ptr.dtype.element_ty
@@ -96,7 +75,7 @@ def _forward(
     d = tl.arange(0, BLOCK)
     mask = d < num_features
     total = tl.load(x_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
-    if HAS_OTHER:
+    if y_ptr is not None:
         total += tl.load(y_ptr + row + d, mask=mask, other=0.0).to(tl.float32)
         tl.store(total_ptr + row + d, total.to(kind), mask=mask)
         # The norm is that of the rounded sum: unfused, it would read the sum back from memory, and
@@ -110,7 +89,7 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad_ptr,
+    dx_ptr,
     grad_total_ptr,
     grad_normed_ptr,
     total_ptr,
@@ -132,7 +111,7 @@ def _backward(
     scale = _scale(total, num_features, eps)
     shared = tl.sum(grad * total, axis=0) * scale * scale / num_features
     grad_total = through + scale * (grad - total * shared)
-    tl.store(grad_ptr + row + d, grad_total.to(grad_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row + d, grad_total.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_POSITIONS = 64
+BLOCK_T = tl.constexpr(64)
 """Positions whose keys are held at a time."""
 MIN_QUERIES = 16
 """The smallest side of a matrix that tensor cores multiply."""
@@ -33,21 +33,10 @@ def token_attention(
     positions_B = positions_B.contiguous()
     mixed_BHC = torch.empty_like(q_BHC)
     shared = num_heads // num_key_heads
-    _attend[(num_rows, num_key_heads)](
-        q_BHC,
-        keys_BGTC,
-        values_BGTC,
-        positions_B,
-        mixed_BHC,
-        head_dim**-0.5,
-        keys_BGTC.stride(0),
-        keys_BGTC.stride(1),
-        shared,
-        head_dim,
-        BLOCK_Q=max(MIN_QUERIES, triton.next_power_of_2(shared)),
-        BLOCK_T=BLOCK_POSITIONS,
-        BLOCK_C=triton.next_power_of_2(head_dim),
-    )
+    tensors = (q_BHC, keys_BGTC, values_BGTC, positions_B, mixed_BHC)
+    numbers = (head_dim**-0.5, *keys_BGTC.stride()[:2], shared, head_dim)
+    blocks = max(MIN_QUERIES, triton.next_power_of_2(shared)), triton.next_power_of_2(head_dim)
+    _attend[(num_rows, num_key_heads)](*tensors, *numbers, *blocks)
     return mixed_BHC
 
 
@@ -64,7 +53,6 @@ def _attend(
     shared,
     head_dim,
     BLOCK_Q: tl.constexpr,
-    BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One row and one key head: all query heads that share it, as the rows of one matrix."""

@@ -1,0 +1,51 @@
+"""What a pass tells its kernels: which tokens belong to which slot, and what decides their masks.
+
+Loads neither torch nor Triton, so that the sizes of a pass can be reckoned without them.
+
+Shapes: K slots, N tokens of a pass, B blocks.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK_TOKENS = 64
+"""The kernels take a slot's tokens in blocks of so many; passes grow by it at least."""
+KEEP_BITS = 16
+"""Bits that decide whether an input is kept: its probability is exact to 2^-17. Two neighbouring
+features share the 32 bits of one hash, which costs as much as reading them."""
+ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B))
+"""Shifts and multipliers of the mixer lowbias32 (nullprogram.com/blog/2018/07/31)."""
+LAST_SHIFT = 16
+
+
+class Segments(NamedTuple):
+    """Which tokens belong to which slot; each slot's tokens are neighbours."""
+
+    bounds_K2: "Tensor"
+    """int32: each slot's first token, and the one after its last."""
+    blocks_B3: "Tensor"
+    """int32: a slot, the first of at most BLOCK_TOKENS of its tokens, and the end of them; the slot
+    of tokens that fill up a pass is NO_SLOT."""
+    slots_N: "Tensor"
+    """int32: each token's slot."""
+    longest: int
+    """Tokens of the largest slot."""
+
+
+class Dropout(NamedTuple):
+    """What decides the masks of one pass."""
+
+    words_N2: "Tensor"
+    """int32: the two words of each token's row, from row_key."""
+    position_ids_N: "Tensor"
+    """int32: each token's position in its row."""
+    slots_N: "Tensor"
+    """int32: each token's slot."""
+    thresholds_K: "Tensor"
+    """int32: an input is dropped if its KEEP_BITS bits are below it."""
+    scales_K: "Tensor"
+    """float32: 1 / (1 - p)."""
+    known: "dict[tuple[int, ...], Tensor] | None" = None
+    """Masks that drop has made, kept for the backward pass; None makes each anew."""
