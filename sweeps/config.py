@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -169,7 +170,7 @@ class SweepConfig(TrainingOptions):
 
 def resolve_model(model: str) -> str:
     """The absolute path of a folder that exists; otherwise the Hub id as it was given."""
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
+    return str(Path(model).absolute()) if os.path.isdir(model) else model
 
 
 def resolve_data(data: str) -> str:

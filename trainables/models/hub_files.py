@@ -1,6 +1,7 @@
 """Single files of the Hub, with an answer within seconds where the Hub cannot be reached."""
 
 import functools
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def is_dataset_id(data: str) -> bool:
     """Whether data names a dataset, OWNER/NAME or OWNER/NAME/SUBSET, and nothing on this disk."""
     is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", data, re.ASCII) is not None
     is_file = data.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx"))
-    return is_name and not is_file and not Path(data).exists()
+    return is_name and not is_file and not os.path.exists(data)
 
 
 @functools.cache

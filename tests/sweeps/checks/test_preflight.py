@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,22 +285,48 @@ def test_runs_folder_below_a_file_is_refused(runs_dir: str, tmp_path: Path) -> N
     assert "--runs-dir DIR" in fix
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
-def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
-    """The command itself may not be readable for that user, so a fork asks."""
-    (tmp_path / "theirs").mkdir(mode=0o700)
-    config = _tiny(runs_dir="theirs")
+def refused_to_another_user(check: Callable[[], object]) -> bool:
+    """Whether a check is refused as something that cannot be read or written.
+
+    The command itself may not be readable for that user, so a fork asks.
+    """
     child = os.fork()
     if child == 0:
         try:
             os.setuid(65534)
-            preflight.check_run_folder(config, is_resumed=False)
+            check()
             os._exit(1)
         except SweepAborted as caught:
-            os._exit(0 if "cannot be written" in caught.error else 2)
+            os._exit(0 if "cannot be" in caught.error else 2)
         except BaseException:
             os._exit(3)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
+def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    config = _tiny(runs_dir="theirs")
+    assert refused_to_another_user(
+        lambda: preflight.check_run_folder(config, is_resumed=False),
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
+@pytest.mark.parametrize("name", ["model", "data"])
+def test_model_or_data_in_a_folder_of_another_user_is_refused(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
+        os.chmod(folder, 0o777)
+        theirs = Path(folder, "theirs")
+        (theirs / name).mkdir(parents=True)
+        theirs.chmod(0o700)
+        os.chdir(folder)
+        config = _tiny()
+        assert refused_to_another_user(
+            lambda: preflight.check(
+                replace(config, wandb="disabled", **{name: f"theirs/{name}"}), is_resumed=False
+            )
+        )
 
 
 def test_resumed_run_needs_no_free_name(tmp_path: Path) -> None:
