@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainables.config import TrialReport
-from trainables.errors import FULL_DISK, REPEAT, SweepAborted
+from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed
 from trainables.files import write_atomic
 
 REPORT_NAME = "report.json"
@@ -63,9 +63,17 @@ def write_report(report: TrialReport) -> None:
 
 
 def read_report(checkpoint: Path) -> TrialReport:
-    """The report of a complete checkpoint, with the folder where the checkpoint is now."""
-    fields: dict[str, Any] = json.loads((checkpoint / REPORT_NAME).read_text(encoding="utf-8"))
-    return TrialReport(**{**fields, "checkpoint": checkpoint})
+    """The report of a complete checkpoint, with the folder where the checkpoint is now.
+
+    Raises:
+        TrialFailed: it is damaged.
+    """
+    path = checkpoint / REPORT_NAME
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return TrialReport(**{**fields, "checkpoint": checkpoint})
+    except (OSError, ValueError, TypeError) as error:
+        raise TrialFailed(f"{path} cannot be read: {error}") from error
 
 
 def list_complete_checkpoints(folder: Path) -> list[Path]:

@@ -35,8 +35,9 @@ class GpuTime:
     """Against training every trial that ASHA stopped to its end, at full_trial_s each."""
     alone_s: float | None = None
     """The same steps and evaluations, one trial after another, each in a pack of one, as fast as
-    measured before the first trial; None if that was not measured. A trainer that is slower than
-    a pack of one would take longer, so packs save this much at least."""
+    measured before the first trial; None if that was not measured, and on a CPU, whose cores one
+    trial keeps busy. A trainer that is slower than a pack of one would take longer, so packs save
+    this much at least."""
 
     @property
     def total_s(self) -> float:
@@ -107,7 +108,7 @@ def account(
     if completed_s:
         full_trial_s = fmean(completed_s)
         saved_by_asha_s = full_trial_s * len(stopped_s) - sum(stopped_s)
-    if throughput is not None:
+    if throughput is not None and throughput.device != "cpu":
         alone_s = sum(_alone_s(record, cost_model, throughput) for record in records)
     return GpuTime(
         num_packs=len(ledgers),

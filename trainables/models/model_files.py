@@ -20,6 +20,7 @@ TOKENIZER_FILES = (
 )
 """What AutoTokenizer reads of a Qwen model, as far as a model has them."""
 _FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
+READ_BYTES = 2**24
 _INDEX = "model.safetensors.index.json"
 _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "encoder_layers", "num_layers")
 """What architectures call their number of blocks in config.json."""
@@ -111,6 +112,22 @@ def weight_files(folder: Path) -> list[Path]:
     if not isinstance(shards, dict) or not shards:
         raise SweepAborted(f"{folder / _INDEX} names no weights", _FIX)
     return [folder / str(name) for name in sorted(set(map(str, shards.values())))]
+
+
+def read_ahead(model: str) -> None:
+    """Reads the weights of a folder or a cached Hub model, so that the system has them in memory by
+    the time that they are loaded; what is missing or damaged is for the loading to tell."""
+    with contextlib.suppress(OSError, SweepAborted):
+        folder = Path(model)
+        if not folder.is_dir():
+            from huggingface_hub import try_to_load_from_cache  # slow; a local folder needs none
+
+            folder = Path(str(try_to_load_from_cache(model, "config.json"))).parent
+        buffer = bytearray(READ_BYTES)
+        for path in weight_files(folder):
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
 
 
 def _check_weights(path: Path) -> None:

@@ -18,7 +18,7 @@ from trainables.packing.sizing.capacity import Capacity
 
 MODEL = make_model(rungs=(1, 3, 9), eval_rows=(10, 10, 20))
 THROUGHPUT = make_throughput(
-    step_fixed_s=0.4, step_trial_s=0.1, batch_fixed_s=1.0, row_s=0.1, batch_rows=100
+    device="H200", step_fixed_s=0.4, step_trial_s=0.1, batch_fixed_s=1.0, row_s=0.1, batch_rows=100
 )
 HISTORIES = [
     make_history(0, "completed", (1, 1.0), (3, 2.0), (9, 3.0)),
@@ -88,6 +88,11 @@ def test_packing_is_set_against_the_same_work_in_packs_of_one() -> None:
     assert accounted(throughput=None).saved_by_packing_s is None
 
 
+def test_packs_on_a_cpu_are_not_set_against_anything() -> None:
+    found = accounted(throughput=replace(THROUGHPUT, device="cpu"))
+    assert found.saved_by_packing_s is None and len(describe(found)) == 2
+
+
 def test_what_is_not_known_is_not_claimed() -> None:
     found = account(HISTORIES[1:2], [], MODEL, None)
     assert found.full_trial_s is None and found.saved_by_asha_s is None
@@ -100,7 +105,7 @@ def test_the_words_say_what_the_claims_rest_on() -> None:
     assert "against training every stopped trial to its end at the completed ones' mean" in lines[1]
     assert "in packs of one (estimated from a few steps before the first trial)" in lines[2]
     assert lines[2].startswith("saved by packing: ")
-    fast = make_throughput(step_fixed_s=0.01)
+    fast = make_throughput(device="H200", step_fixed_s=0.01)
     assert describe(accounted(throughput=fast))[2].startswith("lost by packing: ")
 
 

@@ -1,13 +1,14 @@
 """What a model's folder says without being loaded."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
-from trainables.models.model_files import check_thinking, tokenizer_files
+from trainables.models.model_files import check_thinking, read_ahead, tokenizer_files
 from trainables.tiny import MODEL_DIR
 
 
@@ -29,3 +30,17 @@ def test_a_models_tokenizer_files_make_its_tokenizer(tmp_path: Path) -> None:
     assert copied.chat_template == own.chat_template
     text = "Will you bring the tickets?"
     assert copied(text)["input_ids"] == own(text)["input_ids"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has read")
+def test_weights_are_read_ahead_and_what_is_missing_is_no_error(tmp_path: Path) -> None:
+    begun = bytes_read()
+    read_ahead(str(MODEL_DIR))
+    assert bytes_read() - begun > (MODEL_DIR / "model.safetensors").stat().st_size
+    read_ahead(str(tmp_path))
+    read_ahead("nobody/has-this-model")
+
+
+def bytes_read() -> int:
+    """By this process so far, from the disk or the system's memory."""
+    return int(Path("/proc/self/io").read_text().split()[1])

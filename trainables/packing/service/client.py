@@ -21,10 +21,10 @@ from trainables.packing.service.events import (
     LeaseLost,
     PackFault,
     PackLost,
+    Presence,
     Reported,
     Stopped,
 )
-from trainables.packing.service.rebalance import Presence, should_move
 
 RENEW_INTERVAL_S = 2.0
 EVENT_WAIT_S = 10.0
@@ -33,6 +33,8 @@ ANSWER_WAIT_S = 2.0
 """How long a pack is waited for when trials look for a slot."""
 POLL_INTERVAL_S = 0.5
 """Between two looks for a slot; how long a look for an emptier pack takes at most."""
+SETTLED_S = 3.0
+"""A pack that somebody has come to within so many seconds may still be filling up."""
 
 Faults = set[tuple[object, ...]]
 """args of the packs' faults that a trial has met."""
@@ -134,6 +136,32 @@ def _should_move(trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle]) 
     return mine is not None and should_move(trial_id, mine, list(presence.values()))
 
 
+def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> bool:
+    """Whether a trial that stands at a report shall continue in another pack, so that no GPU stands
+    idle beside a full one.
+
+    Packs fill up evenly as long as new trials come. Towards the end of a search none do, and chance
+    decides whose trials continue: of two packs with 64 trials, one trained 14 while the other had
+    none (192 trials of an 18M-parameter model on two H200s).
+
+    The younger half of those move by which their pack has more than the emptiest: all who report at
+    a moment are told the same, and together they do not make the emptier pack the fuller one.
+    Nobody moves for less than half of the company, since who comes has to be let in.
+
+    Args:
+        trial_id: who asks.
+        own: the trial's pack.
+        others: those packs that answer.
+    """
+    if not others:
+        return False
+    emptiest = min(others, key=lambda presence: len(presence.trial_ids))
+    num_own, num_there = len(own.trial_ids), len(emptiest.trial_ids)
+    if num_own < 2 * num_there + 2 or emptiest.settled_s < SETTLED_S:
+        return False
+    return trial_id in own.trial_ids[-((num_own - num_there) // 2) :]
+
+
 def _join(trial: TrialConfig, packs: Sequence[ActorHandle], met: Faults) -> tuple[ActorHandle, int]:
     """The pack that has let the trial in, and its lease.
 
@@ -147,11 +175,8 @@ def _join(trial: TrialConfig, packs: Sequence[ActorHandle], met: Faults) -> tupl
     # same moment are refused.
     first = zlib.crc32(trial.trial_id.encode()) % len(packs)
     packs = [*packs[first:], *packs[:first]]
-    # A process of the trial that died may have left a lease in any of the packs, which would keep
-    # writing to the trial's folder. No pack is chosen before it has answered this too.
-    evictions = [pack.evict.remote(trial.trial_id) for pack in packs]
     while True:
-        pack, num_free = _find_freest(trial.trial_id, packs, evictions, met)
+        pack, num_free = _find_freest(trial.trial_id, packs, met)
         if pack is None:
             time.sleep(POLL_INTERVAL_S)
             continue
@@ -161,20 +186,21 @@ def _join(trial: TrialConfig, packs: Sequence[ActorHandle], met: Faults) -> tupl
 
 
 def _find_freest(
-    trial_id: str, packs: Sequence[ActorHandle], evictions: Sequence[Any], met: Faults
+    trial_id: str, packs: Sequence[ActorHandle], met: Faults
 ) -> tuple[ActorHandle | None, int]:
     """The pack with most free slots, and how many it must have still to let the trial in; None if
     none of those that answer has any, also while packs start.
 
-    Where a pack has kept the trial waiting, what the others have told is old, and any slot will do.
+    A process of the trial that died may have left a lease in any of the packs, which would keep
+    writing to the trial's folder: the question ends it. Where a pack has kept the trial waiting,
+    what the others have told is old, and any slot will do.
     """
-    asked = [pack.num_free.remote(trial_id) for pack in packs]
-    waited = [*asked, *evictions]
-    answered, missing = ray.wait(waited, num_returns=len(waited), timeout=ANSWER_WAIT_S)
+    asked = [pack.evict.remote(trial_id) for pack in packs]
+    answered, missing = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_WAIT_S)
     num_free: dict[ActorHandle, int] = {}
     gone: list[ActorDiedError] = []
-    for pack, answer, eviction in zip(packs, asked, evictions, strict=True):
-        if answer not in answered or eviction not in answered:
+    for pack, answer in zip(packs, asked, strict=True):
+        if answer not in answered:
             continue
         try:
             num_free[pack] = _get(answer)

@@ -2,6 +2,7 @@
 processes of trials load no torch."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainables.config import TrialReport
 
@@ -46,6 +47,15 @@ class LeaseLost:
 Event = Reported | Failed | Aborted | Finished | Stopped | LeaseLost
 LAST_EVENTS = (Failed, Aborted, Finished, Stopped)
 """After one of these there is nothing to wait for."""
+
+
+class Presence(NamedTuple):
+    """Who is in a pack."""
+
+    trial_ids: tuple[str, ...]
+    """Trials that wait or train there, the oldest first."""
+    settled_s: float
+    """Since the last of them came; since the pack began, if none did."""
 
 
 class PackLost(Exception):

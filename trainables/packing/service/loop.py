@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from trainables.config import TrialReport
 from trainables.data.eval_rows import fixed_slice
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import free_memory, is_out_of_memory, peak_gib
 from trainables.packing.compute.slot import StepResult
@@ -48,8 +48,6 @@ class PackLoop:
         registry: the trials that wait for a slot or train, and what they are told.
         ledger: is told what the loop does.
         admit_wait_s: how long a trial waits for others at most, so that they enter together.
-        decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
-            about its report before: it trains on meanwhile, but never two rungs ahead.
     """
 
     def __init__(
@@ -57,16 +55,13 @@ class PackLoop:
         loaded: LoadedPack,
         registry: TrialRegistry,
         ledger: LedgerKeeper,
-        *,
         admit_wait_s: float,
-        decision_wait_s: float,
     ) -> None:
         self._loaded = loaded
         self._pack = loaded.pack
         self._registry = registry
         self._ledger = ledger
         self._admit_wait_s = admit_wait_s
-        self._decision_wait_s = decision_wait_s
         settings = loaded.settings
         self._max_steps = settings.max_steps
         last_rows, first_rows = map(loaded.report_rows, (settings.max_steps, settings.rungs[0]))
@@ -102,7 +97,7 @@ class PackLoop:
             # A trial trains on while the sweep decides about its report, but is scored again only
             # once it is known to continue: what a stopped trial did in between is dropped.
             self._ledger.turn_to("decide")
-            self._registry.wait_decided(due, self._decision_wait_s)
+            self._registry.wait_decided(due)
             self._report([trial for trial in due if trial.is_live])
 
     def run_final_test(
@@ -338,7 +333,9 @@ class PackLoop:
             return is_live()
         except SweepAborted as aborted:
             self._end(trial, Aborted(aborted.error, aborted.fix))
-            return False
+        except TrialFailed as failed:
+            self._end(trial, Failed(str(failed)))
+        return False
 
     def _shrink(self) -> None:
         """Make do with one trial less: the youngest waits for a slot again."""

@@ -11,9 +11,15 @@ import time
 from collections.abc import Iterable, Mapping
 
 from trainables.config import TrialConfig
-from trainables.packing.service.events import LAST_EVENTS, Event, LeaseLost, Reported, Stopped
+from trainables.packing.service.events import (
+    LAST_EVENTS,
+    Event,
+    LeaseLost,
+    Presence,
+    Reported,
+    Stopped,
+)
 from trainables.packing.service.packed_trial import PackedTrial
-from trainables.packing.service.rebalance import Presence
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +32,30 @@ class TrialRegistry:
 
     Args:
         num_slots: slots of the pack; more trials than that may wait.
-        lease_timeout_s: how long a trial may be silent.
+        lease_timeout_s: how long a trial may be silent before its slot is given to another.
+        decision_wait_s: how long the pack waits at a rung for a trial that has not yet decided
+            about its report before: it trains on meanwhile, but never two rungs ahead.
     """
 
-    def __init__(self, num_slots: int, lease_timeout_s: float) -> None:
+    def __init__(self, num_slots: int, lease_timeout_s: float, decision_wait_s: float) -> None:
         self._num_slots = num_slots
         self._timeout_s = lease_timeout_s
+        self._decision_wait_s = decision_wait_s
         self._changed = threading.Condition()
         self._open: dict[int, PackedTrial] = {}
         # A restarted pack must not know the leases that its predecessor gave: they are lost.
         self._last_lease = time.time_ns()
         self._last_joined_s = time.monotonic()
         self._is_closed = False
+        self._fault: Exception | None = None
 
     def join(self, config: TrialConfig) -> int:
-        """A new lease for a trial; the older one of the same trial is lost."""
+        """The lease of a trial, which from now on waits for a slot.
+
+        A lease that the trial already has is lost; the new one resumes from the disk.
+        """
         with self._changed:
+            self._raise_fault()
             for older in self._of(config.trial_id):
                 self._drop(older)
             self._last_lease += 1
@@ -60,43 +74,55 @@ class TrialRegistry:
         them as chance has it: 12 runs of finals were 7 on one GPU and 5 on the other.
         """
         with self._changed:
-            if self.num_free(config.trial_id) < num_free:
-                return None
-            return self.join(config)
+            return self.join(config) if self.num_free(config.trial_id) >= num_free else None
 
     def num_free(self, trial_id: str) -> int:
         """Slots that other living trials leave; below 0 if more of them wait than fit."""
-        with self._changed:
-            present = self._present()
-            return self._num_slots - sum(trial.trial_id != trial_id for trial in present)
+        others = (name for name in self.presence().trial_ids if name != trial_id)
+        return self._num_slots - sum(1 for _ in others)
 
     def presence(self) -> Presence:
         """Who waits or trains here."""
         with self._changed:
-            trial_ids = tuple(trial.trial_id for trial in self._present())
+            self._raise_fault()
+            trial_ids = tuple(
+                trial.trial_id
+                for trial in self._open.values()
+                if not trial.has_ended and not self._is_silent(trial)
+            )
             return Presence(trial_ids, time.monotonic() - self._last_joined_s)
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:
-        """The trial's next event, None if there is none in time; asking renews the lease.
+        """What happened next to the trial, or None if nothing has within timeout_s.
 
-        Asking also says that the trial continues after the reports that it has taken.
+        Renews the lease, while it waits too. To ask again after a report says that the trial
+        continues, as decide does: until then the pack trains it to its next rung at most.
         """
         with self._changed:
             trial = self._open.get(lease)
-            if trial is None:
+            if trial is not None:
+                trial.decided_step = max(trial.decided_step, trial.taken_step)
+                trial.num_listeners += 1
+                self._changed.notify_all()
+                self._changed.wait_for(
+                    lambda: trial.events or not trial.is_open or self._is_closed, timeout_s
+                )
+                trial.num_listeners -= 1
+                trial.heard_s = time.monotonic()
+            if trial is None or not trial.is_open or (self._is_closed and not trial.events):
+                self._raise_fault()
                 return LeaseLost()
-            trial.decided_step = max(trial.decided_step, trial.taken_step)
-            trial.num_listeners += 1
-            self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: trial.events or not trial.is_open or self._is_closed, timeout_s
-            )
-            trial.num_listeners -= 1
-            trial.heard_s = time.monotonic()
-            return self._take(trial)
+            if not trial.events:
+                return None
+            event = trial.events.popleft()
+            if isinstance(event, Reported):
+                trial.taken_step = event.report.step
+            if isinstance(event, LAST_EVENTS):
+                self._drop(trial)
+            return event
 
     def renew(self, lease: int) -> bool:
-        """Say that the trial is alive; whether its lease still holds."""
+        """Say that the trial is alive; False if its lease is lost."""
         with self._changed:
             trial = self._open.get(lease)
             if trial is not None:
@@ -104,24 +130,27 @@ class TrialRegistry:
             return trial is not None and not self._is_closed
 
     def leave(self, lease: int) -> None:
-        """End a lease, if it is there; from then on the trial's folder is its caller's."""
+        """Give the slot back; once this returns, the pack writes no more to the trial's folder."""
         with self._changed:
             trial = self._open.get(lease)
         if trial is not None:
             self._end(trial)
 
-    def evict(self, trial_id: str) -> None:
-        """End the lease of a trial, if it has one; its folder is then the caller's."""
+    def evict(self, trial_id: str) -> int:
+        """Take the slot back from a process of the trial that has died, as if it had left; the
+        slots that other trials leave it."""
         with self._changed:
             trials = self._of(trial_id)
         for trial in trials:
             self._end(trial)
+        return self.num_free(trial_id)
 
     def decide(self, step: int, should_continue: Mapping[str, bool]) -> None:
-        """Say which trials continue after their reports at a step, and end those that do not.
+        """What the sweep has decided about trials that reported at a step; others are no matter.
 
-        The trials' own processes say so too, each when it has heard it; what is decided about
-        many at once would wait for the slowest of them.
+        Those that do not continue free their slots, before their processes know, and nothing of
+        them is written from now on. The processes say so too, each when it has heard it; what is
+        decided about many at once would wait for the slowest of them.
         """
         with self._changed:
             for trial in self._open.values():
@@ -132,16 +161,13 @@ class TrialRegistry:
                     self.post(trial, Stopped())
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Wake everyone up; events that have happened can still be taken."""
+    def close(self, fault: Exception | None = None) -> None:
+        """Let the loop end at its next step. Events that have happened can still be taken; then
+        trials are told that their leases are lost, or the fault that the loop has ended of."""
         with self._changed:
             self._is_closed = True
+            self._fault = self._fault or fault
             self._changed.notify_all()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether close was called."""
-        return self._is_closed
 
     @property
     def is_done(self) -> bool:
@@ -179,40 +205,29 @@ class TrialRegistry:
             if not self._is_closed:
                 self._changed.wait(timeout_s)
 
-    def wait_decided(self, trials: Iterable[PackedTrial], timeout_s: float) -> None:
-        """Until these trials are known to continue after their reports, or are gone."""
-        trials = list(trials)
-        deadline_s = time.monotonic() + timeout_s
+    def wait_decided(self, trials: Iterable[PackedTrial]) -> None:
+        """Until these trials are known to continue after their reports, or are gone, or
+        decision_wait_s are over."""
+        deadline_s = time.monotonic() + self._decision_wait_s
         with self._changed:
-            while not self._is_closed and not all(trial.is_decided for trial in trials):
+            while late := [trial.trial_id for trial in trials if not trial.is_decided]:
                 left_s = deadline_s - time.monotonic()
+                if self._is_closed:
+                    return
                 if left_s <= 0:
-                    late = [trial.trial_id for trial in trials if not trial.is_decided]
-                    logger.warning("no decision after %g s: %s", timeout_s, ", ".join(late))
+                    names = ", ".join(late)
+                    logger.warning("no decision after %g s: %s", self._decision_wait_s, names)
                     return
                 self._changed.wait(min(left_s, _SILENCE_CHECK_S))
                 self.drop_silent()
-
-    def _present(self) -> list[PackedTrial]:
-        """Trials that wait or train and whose processes live, in order of arrival."""
-        trials = self._open.values()
-        return [trial for trial in trials if not trial.has_ended and not self._is_silent(trial)]
 
     def _is_silent(self, trial: PackedTrial) -> bool:
         is_late = trial.heard_s < time.monotonic() - self._timeout_s
         return trial.num_listeners == 0 and is_late
 
-    def _take(self, trial: PackedTrial) -> Event | None:
-        if not trial.is_open:
-            return LeaseLost()
-        if not trial.events:
-            return LeaseLost() if self._is_closed else None
-        event = trial.events.popleft()
-        if isinstance(event, Reported):
-            trial.taken_step = event.report.step
-        if isinstance(event, LAST_EVENTS):
-            self._drop(trial)
-        return event
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
 
     def _of(self, trial_id: str) -> list[PackedTrial]:
         return [trial for trial in self._open.values() if trial.trial_id == trial_id]

@@ -201,13 +201,10 @@ class DyingPack:
         if self._told <= 3:
             raise PackFault(1, "RuntimeError: of the test")
 
-    def num_free(self, trial_id: str) -> int:
+    def evict(self, trial_id: str) -> int:
         if self._told:
             self._tell()
         return 1
-
-    def evict(self, trial_id: str) -> None:
-        pass
 
     def try_join(self, trial: TrialConfig, num_free: int) -> int:
         return 0
@@ -235,6 +232,33 @@ def test_one_death_of_a_pack_is_one_loss_however_often_it_is_met(
         assert found.failed is not None and failed in found.failed
         assert "lost 1 times" in found.failed and "Traceback" not in found.failed
         assert found.failed.count("\n") == 0
+
+
+class BusyPack(DyingPack):
+    """A pack that cannot answer the first time that it is asked."""
+
+    def __init__(self) -> None:
+        self._told = 3
+        self._num_asked = 0
+
+    def num_free(self, trial_id: str) -> int:
+        return 1
+
+    def evict(self, trial_id: str) -> int:
+        self._num_asked += 1
+        if self._num_asked == 1:
+            raise PackFault(1, "RuntimeError: of the test")
+        return 1
+
+    def try_join(self, trial: TrialConfig, num_free: int) -> int:
+        assert self._num_asked > 1, "joined before the older lease was ended"
+        return 0
+
+
+def test_no_trial_joins_before_its_older_lease_is_known_to_have_ended(trial: TrialConfig) -> None:
+    pack = ray.remote(num_cpus=0, concurrency_groups={"polls": 1})(BusyPack).remote()
+    assert ended(begin(trial, [pack], max_failures=1)).failed is None
+    assert ray.get(pack.__ray_call__.remote(lambda pack: pack._num_asked)) == 2
 
 
 def test_pack_that_cannot_load_aborts_the_sweep(start: Start, trial: TrialConfig) -> None:
@@ -401,12 +425,9 @@ def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
 class SilentPack:
     """A pack that does not answer, as one whose GPU the cluster has yet to bring."""
 
-    def num_free(self, trial_id: str) -> int:
+    def evict(self, trial_id: str) -> int:
         time.sleep(10 * LIMIT_S)  # a trial that waited for it would run into pytest's limit
         return 1
-
-    def evict(self, trial_id: str) -> None:
-        time.sleep(10 * LIMIT_S)
 
 
 def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(

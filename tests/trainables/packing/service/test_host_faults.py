@@ -293,14 +293,17 @@ def test_full_disk_aborts_each_trial_as_it_reports(
     assert str(tmp_path) in first.error and "then repeat the command" in first.fix
 
 
-def test_damaged_checkpoint_fails_its_own_trial(settings: TrainingSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "report.json"])
+def test_damaged_checkpoint_fails_its_own_trial(
+    settings: TrainingSettings, tmp_path: Path, name: str
+) -> None:
     trials = trials_of(settings, tmp_path, KINDS[:2])
     with running(settings, capacity_of(2)) as host:
         lease = host.join(trials[0])
         assert isinstance(host.next_event(lease, 60.0), Reported)
     # the pack may have come to the next rung before it was closed
     last = max(trials[0].folder.glob("checkpoint-*"))
-    damaged = last / "adapter_model.safetensors"
+    damaged = last / name
     damaged.write_bytes(damaged.read_bytes()[:100])
     with running(settings, capacity_of(2)) as host:
         bad, good = all_events(host, trials)

@@ -22,7 +22,7 @@ def test_each_report_counts_from_the_last(
     settings: TrainingSettings, params: Hyperparameters, examples: list[Example]
 ) -> None:
     config = trial_of("it", params, settings)
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     registry.join(config)
     (trial,) = registry.waiting()
     batches = Batches(examples, settings)
@@ -61,7 +61,7 @@ def test_resumed_trial_counts_from_its_last_report(
 ) -> None:
     """What this pack had charged it with before is part of what the report says already."""
     config = trial_of("it", params, settings)
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     registry.join(config)
     (trial,) = registry.waiting()
     batches = Batches(examples, settings)

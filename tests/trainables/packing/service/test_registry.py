@@ -38,7 +38,7 @@ def report_of(trial: TrialConfig, step: int = 2) -> TrialReport:
 
 
 def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     assert registry.next_event(lease, 0.0) is None
@@ -52,7 +52,7 @@ def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfi
 
 
 def test_event_wakes_the_trial_that_waits_for_it(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     threading.Timer(0.1, registry.post, (packed, Failed("why"))).start()
@@ -60,7 +60,7 @@ def test_event_wakes_the_trial_that_waits_for_it(trial: TrialConfig) -> None:
 
 
 def test_silent_trial_loses_its_lease_and_one_that_is_heard_keeps_it(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, 0.3)
+    registry = TrialRegistry(2, 0.3, math.inf)
     silent, renewing, listening = (
         registry.join(trial_of(name, trial.params, trial.settings)) for name in "abc"
     )
@@ -77,7 +77,7 @@ def test_silent_trial_loses_its_lease_and_one_that_is_heard_keeps_it(trial: Tria
 
 
 def test_second_lease_of_a_trial_ends_its_first(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     first = registry.join(trial)
     (old,) = registry.waiting()
     with ThreadPoolExecutor(1) as pool:
@@ -89,7 +89,7 @@ def test_second_lease_of_a_trial_ends_its_first(trial: TrialConfig) -> None:
 
 
 def test_joins_at_the_same_time_leave_one_lease(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     with ThreadPoolExecutor(8) as pool:
         leases = list(pool.map(registry.join, [trial] * 200))
     assert len(set(leases)) == 200
@@ -97,7 +97,7 @@ def test_joins_at_the_same_time_leave_one_lease(trial: TrialConfig) -> None:
 
 
 def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     registry.leave(lease)
     registry.leave(lease)
@@ -106,7 +106,7 @@ def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
 
 
 def test_evicted_trial_is_told(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     other = registry.join(trial_of("other", trial.params, trial.settings))
     registry.evict(trial.trial_id)
@@ -115,7 +115,7 @@ def test_evicted_trial_is_told(trial: TrialConfig) -> None:
 
 
 def test_leaving_waits_for_what_is_being_written(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     with ThreadPoolExecutor(1) as pool:
@@ -127,7 +127,7 @@ def test_leaving_waits_for_what_is_being_written(trial: TrialConfig) -> None:
 
 
 def test_trial_has_decided_once_it_asks_for_more(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, decision_wait_s=0.1)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     assert packed.is_decided
@@ -136,17 +136,17 @@ def test_trial_has_decided_once_it_asks_for_more(trial: TrialConfig) -> None:
     registry.next_event(lease, 0.0)
     assert not packed.is_decided
     started_s = time.monotonic()
-    registry.wait_decided([packed], 0.1)
+    registry.wait_decided([packed])
     assert time.monotonic() - started_s >= 0.1
     registry.next_event(lease, 0.0)
     assert packed.is_decided
     registry.post(packed, Reported(report_of(trial)))
     registry.leave(lease)
-    registry.wait_decided([packed], math.inf)
+    assert packed.is_decided
 
 
 def test_sweep_decides_for_a_trial_that_has_not_heard_of_its_report(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     registry.post(packed, Reported(report_of(trial, 2)))
@@ -165,7 +165,7 @@ def test_sweep_decides_for_a_trial_that_has_not_heard_of_its_report(trial: Trial
 def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
     trial: TrialConfig,
 ) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     registry.post(packed, Reported(report_of(trial)))
@@ -173,7 +173,7 @@ def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
     registry.decide(2, {trial.trial_id: False})
     assert packed.is_open and not packed.is_live
     assert registry.is_done and registry.waiting() == []
-    registry.wait_decided([packed], math.inf)
+    registry.wait_decided([packed])
     registry.post(packed, Reported(report_of(trial, 4)))  # was being written when it was stopped
     assert not packed.is_live and registry.is_done
     registry.decide(2, {trial.trial_id: False})
@@ -183,7 +183,7 @@ def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
 
 
 def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.waiting()
     registry.post(packed, Reported(report_of(trial)))
@@ -194,7 +194,7 @@ def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:
 
 
 def test_slots_are_counted_without_ending_anything(trial: TrialConfig) -> None:
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     assert registry.num_free(trial.trial_id) == 2 and registry.num_free("other") == 1
     assert registry.presence().trial_ids == (trial.trial_id,)
@@ -203,7 +203,7 @@ def test_slots_are_counted_without_ending_anything(trial: TrialConfig) -> None:
 
 def test_who_was_told_of_more_free_slots_than_are_left_gets_none(trial: TrialConfig) -> None:
     """The trial itself, whose older lease is lost, takes no slot from itself."""
-    registry = TrialRegistry(2, math.inf)
+    registry = TrialRegistry(2, math.inf, math.inf)
     other, third = (trial_of(name, trial.params, trial.settings) for name in ("other", "third"))
     first = registry.try_join(trial, 2)
     assert first is not None
@@ -219,7 +219,7 @@ def test_who_was_told_of_more_free_slots_than_are_left_gets_none(trial: TrialCon
 def test_ended_and_silent_trials_leave_their_slots_before_the_loop_has_seen_it(
     trial: TrialConfig,
 ) -> None:
-    registry = TrialRegistry(3, 0.2)
+    registry = TrialRegistry(3, 0.2, math.inf)
     other, silent = (trial_of(name, trial.params, trial.settings) for name in ("other", "silent"))
     registry.join(trial)
     registry.join(silent)
@@ -231,8 +231,8 @@ def test_ended_and_silent_trials_leave_their_slots_before_the_loop_has_seen_it(
 
 
 def test_restarted_pack_does_not_know_its_predecessors_leases(trial: TrialConfig) -> None:
-    stale = TrialRegistry(2, math.inf).join(trial)
-    restarted = TrialRegistry(2, math.inf)
+    stale = TrialRegistry(2, math.inf, math.inf).join(trial)
+    restarted = TrialRegistry(2, math.inf, math.inf)
     assert restarted.join(trial) > stale
     assert restarted.next_event(stale, 0.0) == LeaseLost()
     assert not restarted.renew(stale)
