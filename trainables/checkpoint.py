@@ -87,11 +87,6 @@ def read_last_report(folder: Path) -> TrialReport | None:
     return read_report(complete[-1]) if complete else None
 
 
-def has_training_state(checkpoint: Path, state_names: Sequence[str]) -> bool:
-    """Whether training can resume from it exactly; not after prune_to_adapter."""
-    return all((checkpoint / name).is_file() for name in state_names)
-
-
 def find_resumable_report(
     folder: Path, max_steps: int, state_names: Sequence[str]
 ) -> TrialReport | None:
@@ -107,11 +102,11 @@ def find_resumable_report(
     folder.mkdir(parents=True, exist_ok=True)
     delete_incomplete(folder)
     last = read_last_report(folder)
-    if last is not None and (
-        last.step >= max_steps or has_training_state(last.checkpoint, state_names)
-    ):
-        return last
-    delete_all(folder)
+    if last is not None:
+        has_state = all((last.checkpoint / name).is_file() for name in state_names)
+        if last.step >= max_steps or has_state:
+            return last
+    _delete_all_but([], folder)
     return None
 
 
@@ -127,11 +122,6 @@ def explain_full_disk(folder: Path, error: Exception) -> SweepAborted | None:
 def delete_incomplete(folder: Path) -> None:
     """Delete the checkpoints that were being written when an attempt died."""
     _delete_all_but(list_complete_checkpoints(folder), folder)
-
-
-def delete_all(folder: Path) -> None:
-    """Delete every checkpoint."""
-    _delete_all_but([], folder)
 
 
 def keep_last(folder: Path) -> None:

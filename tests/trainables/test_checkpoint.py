@@ -12,11 +12,9 @@ from trainables.checkpoint import (
     SOLO_STATE_NAMES,
     TMP_SUFFIX,
     checkpoint_folder,
-    delete_all,
     delete_incomplete,
     explain_full_disk,
     find_resumable_report,
-    has_training_state,
     keep_last,
     list_complete_checkpoints,
     prune_to_adapter,
@@ -24,6 +22,7 @@ from trainables.checkpoint import (
     write_report,
 )
 from trainables.config import TrialReport
+from trainables.errors import TrialFailed
 
 FILES = (
     "adapter_config.json",
@@ -111,15 +110,23 @@ def test_last_two_checkpoints_are_kept(folder: Path) -> None:
 
 def test_other_files_stay_when_all_checkpoints_are_deleted(folder: Path) -> None:
     (folder / "checkpoint-notes").touch()
-    delete_all(folder)
+    prune_to_adapter(folder)
+    assert find_resumable_report(folder, 20, SOLO_STATE_NAMES) is None
     assert names(folder) == ["checkpoint-notes"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"step": 4}', '{"step": 4, "metr'])
+def test_damaged_report_fails_its_trial_and_is_named(tmp_path: Path, content: str) -> None:
+    write_report(make_report(tmp_path, 4))
+    (tmp_path / "checkpoint-4" / "report.json").write_text(content)
+    with pytest.raises(TrialFailed, match=r"checkpoint-4/report\.json cannot be read: "):
+        find_resumable_report(tmp_path, 20, PACK_STATE_NAMES)
 
 
 @pytest.mark.parametrize("state_names", [SOLO_STATE_NAMES, PACK_STATE_NAMES])
 def test_pruning_leaves_one_adapter_with_its_report(
     folder: Path, state_names: tuple[str, ...]
 ) -> None:
-    assert has_training_state(checkpoint_folder(folder, 10), state_names)
     for _ in range(2):
         prune_to_adapter(folder)
         assert names(folder) == ["checkpoint-10"]
@@ -128,7 +135,7 @@ def test_pruning_leaves_one_adapter_with_its_report(
             "adapter_model.safetensors",
             "report.json",
         ]
-    assert not has_training_state(checkpoint_folder(folder, 10), state_names)
+    assert find_resumable_report(folder, 20, state_names) is None
 
 
 def test_pruning_a_folder_without_a_complete_checkpoint_leaves_none(tmp_path: Path) -> None:

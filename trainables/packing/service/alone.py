@@ -30,28 +30,28 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
         SweepAborted: the disk is full, or the data cannot be read.
     """
+    settings = config.settings
+    row_tokens = settings.max_length_tokens
+    capacity = Capacity(  # one trial, with the batches that solo would use
+        num_slots=1,
+        max_rank=config.params.lora_rank,
+        max_tokens=settings.micro_batch_size * row_tokens,
+        eval_tokens=settings.eval_batch_size * (row_tokens + settings.max_new_tokens),
+        is_dequantised=False,
+        predicted_gib=0.0,
+    )
     free_memory()
+    # nobody waits for the slot, so the lease never expires, however long a report takes
+    host = PackHost(settings, capacity, math.inf, admit_wait_s=0.0, decision_wait_s=math.inf)
+    lease = host.join(config)
     try:
-        _train(config, report)
+        with host.run_in_thread(until_empty=True):
+            try:
+                _listen(host, lease, report)
+            finally:
+                host.leave(lease)
     finally:
         free_memory()
-
-
-def _train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
-    # nobody waits for the slot, so the lease never expires, however long a report takes
-    host = PackHost(
-        config.settings,
-        _capacity(config),
-        lease_timeout_s=math.inf,
-        admit_wait_s=0.0,
-        decision_wait_s=math.inf,
-    )
-    lease = host.join(config)
-    with host.run_in_thread(until_empty=True):
-        try:
-            _listen(host, lease, report)
-        finally:
-            host.leave(lease)
 
 
 def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -> None:
@@ -66,17 +66,3 @@ def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -
                 raise SweepAborted(error, fix)
             case Finished() | Stopped() | LeaseLost():
                 return
-
-
-def _capacity(config: TrialConfig) -> Capacity:
-    """Room for one trial, with the batches that solo would use."""
-    settings = config.settings
-    row_tokens = settings.max_length_tokens
-    return Capacity(
-        num_slots=1,
-        max_rank=config.params.lora_rank,
-        max_tokens=settings.micro_batch_size * row_tokens,
-        eval_tokens=settings.eval_batch_size * (row_tokens + settings.max_new_tokens),
-        is_dequantised=False,
-        predicted_gib=0.0,
-    )

@@ -17,14 +17,13 @@ from trainables.data.eval_rows import fixed_slice
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import free_memory, is_out_of_memory, peak_gib
-from trainables.packing.compute.slot import StepResult
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
-from trainables.packing.service.saving import Saver, prepare_resume, run_if_live
+from trainables.packing.service.saving import Saver, run_if_live
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -66,11 +65,9 @@ class PackLoop:
         self._max_steps = settings.max_steps
         last_rows, first_rows = map(loaded.report_rows, (settings.max_steps, settings.rungs[0]))
         self._last_evaluator = loaded.new_evaluator(last_rows)
-        self._evaluator = (
-            self._last_evaluator
-            if len(first_rows) == len(last_rows)
-            else loaded.new_evaluator(first_rows)
-        )
+        self._evaluator = self._last_evaluator
+        if len(first_rows) != len(last_rows):
+            self._evaluator = loaded.new_evaluator(first_rows)
         self._trials: dict[int, PackedTrial] = {}
         """By slot."""
         self._num_usable = len(self._pack.free_slots())
@@ -162,28 +159,25 @@ class PackLoop:
 
         Trials that come back together, such as those of a pack that died, are a cohort again.
         """
-        last_reports: dict[PackedTrial, TrialReport | None] = {}
-        for trial, _ in entering:
-
-            def read(trial: PackedTrial = trial) -> None:
-                last_reports[trial] = prepare_resume(trial.config)
-
-            self._wrote_ok(trial, partial(run_if_live, trial, read))
+        starting = [
+            (trial, slot)
+            for trial, slot in entering
+            if self._wrote_ok(trial, partial(run_if_live, trial, trial.find_last_report))
+        ]
         # A trial that lost its slot to a lack of memory has been told its last report already.
         self._announce(
             [
-                (trial, last)
-                for trial, last in last_reports.items()
-                if last and not trial.was_admitted
+                (trial, trial.last)
+                for trial, _ in starting
+                if trial.last is not None and trial.last.step > trial.reported_step
             ]
         )
-        for trial, slot in entering:
-            if trial in last_reports:
-                self._start(trial, slot, last_reports[trial])
+        for trial, slot in starting:
+            self._start(trial, slot)
 
-    def _start(self, trial: PackedTrial, slot: int, last: TrialReport | None) -> None:
+    def _start(self, trial: PackedTrial, slot: int) -> None:
         """Train a trial in a slot from now on; a damaged checkpoint fails its own trial alone."""
-        trial.was_admitted = True
+        last = trial.last
         if last is None:
             self._pack.join(slot, trial.config, self._loaded.examples)
         elif last.step >= trial.config.settings.max_steps:
@@ -195,8 +189,7 @@ class PackLoop:
             except (ValueError, OSError, SafetensorError) as error:
                 self._end(trial, Failed(f"{last.checkpoint} cannot be read: {error}"))
                 return
-        charged_s = self._ledger.seconds_of(trial.trial_id)
-        trial.enter(slot, self._pack.batches(slot), last, charged_s)
+        trial.enter(slot, self._pack.batches(slot), self._ledger.seconds_of(trial.trial_id))
         self._trials[slot] = trial
 
     def _train(self) -> None:
@@ -211,8 +204,12 @@ class PackLoop:
         seconds = time.perf_counter() - started_s
         num_steps = Counter(result.slot for result in results)
         self._step_s = seconds / max(num_steps.values(), default=1)
+        num_tokens: Counter[str] = Counter()  # real ones; a step in which a trial fails counts too
+        for result in results:
+            tokens = self._trials[result.slot].batches.tokens
+            num_tokens[result.trial_id] += tokens(result.step) - tokens(result.step - 1)
         self._ledger.count_step(len(results), *self._pack.last_tokens)
-        self._ledger.charge(self._count_tokens(results), "trained")
+        self._ledger.charge(num_tokens, "trained")
         for result in results:
             trial = self._trials[result.slot]
             if result.failed is None:
@@ -227,14 +224,6 @@ class PackLoop:
         until_rung = min((t.next_rung - t.step for t in self._trials.values()), default=1)
         return max(1, min(until_rung, int(QUEUE_S / self._step_s), MAX_QUEUED_STEPS))
 
-    def _count_tokens(self, results: Sequence[StepResult]) -> Counter[str]:
-        """Real tokens of steps by trial; that of a trial that has failed in it counts too."""
-        num_tokens: Counter[str] = Counter()
-        for result in results:
-            tokens = self._trials[result.slot].batches.tokens
-            num_tokens[result.trial_id] += tokens(result.step) - tokens(result.step - 1)
-        return num_tokens
-
     def _report(self, due: Sequence[PackedTrial]) -> None:
         """Save, score and report trials that stand at a rung: they are saved while scored."""
         started_s = time.perf_counter()
@@ -243,13 +232,19 @@ class PackLoop:
         try:
             results = self._evaluate(due)
         finally:  # no write outlives the loop
-            self._saver.wait_all_saved()
+            wait(saving.values())
         self._ledger.turn_to("report")
         saved = [trial for trial in due if self._wrote_ok(trial, saving[trial].result)]
         self._ledger.charge({trial.trial_id: 1 for trial in saved}, "saved")
         seconds = time.perf_counter() - started_s
         reports = {
-            trial: self._make_report(trial, results[trial], seconds)
+            trial: trial.make_report(
+                results[trial].metrics,
+                len(results[trial].answers),
+                evaluation_s=seconds,
+                charged_s=self._ledger.seconds_of(trial.trial_id),
+                peak_gib=peak_gib(),
+            )
             for trial in saved
             if trial in results
         }
@@ -300,17 +295,6 @@ class PackLoop:
 
     def _evaluator_at(self, step: int) -> PackEvaluator:
         return self._last_evaluator if step >= self._max_steps else self._evaluator
-
-    def _make_report(
-        self, trial: PackedTrial, result: EvalResult, evaluation_s: float
-    ) -> TrialReport:
-        return trial.make_report(
-            result.metrics,
-            len(result.answers),
-            evaluation_s=evaluation_s,
-            charged_s=self._ledger.seconds_of(trial.trial_id),
-            peak_gib=peak_gib(),
-        )
 
     def _announce(self, reports: Sequence[tuple[PackedTrial, TrialReport]]) -> None:
         """Tell trials their reports, each with those of the others at its step.

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import (
+    PACK_STATE_NAMES,
+    checkpoint_folder,
+    find_resumable_report,
+    prune_to_adapter,
+)
 from trainables.config import TrialConfig, TrialReport
 from trainables.packing.service.events import Event
 
@@ -45,7 +50,8 @@ class PackedTrial:
 
     # What follows is the loop's; no other thread reads or writes it.
     slot: int | None = None
-    was_admitted: bool = False
+    last: TrialReport | None = None
+    """What it resumes from."""
     batches: "Batches" = field(init=False)
     """Its way through the rows, once it has a slot."""
     step: int = 0
@@ -97,14 +103,24 @@ class PackedTrial:
         """Where the present step is saved."""
         return checkpoint_folder(self.config.folder, self.step)
 
-    def enter(
-        self, slot: int, batches: "Batches", last: TrialReport | None, charged_s: float
-    ) -> None:
+    def find_last_report(self) -> None:
+        """Look for what the trial resumes from; its folder holds nothing else then.
+
+        Raises:
+            TrialFailed: its last report is damaged.
+        """
+        max_steps = self.config.settings.max_steps
+        self.last = find_resumable_report(self.config.folder, max_steps, PACK_STATE_NAMES)
+        if self.last is not None and self.last.step >= max_steps:
+            prune_to_adapter(self.config.folder)
+
+    def enter(self, slot: int, batches: "Batches", charged_s: float) -> None:
         """Begin in a slot, at step 0 or where the last report was made.
 
         Args:
             charged_s: what the pack has charged the trial with so far.
         """
+        last = self.last
         self.slot = slot
         self.batches = batches
         self.step = self.reported_step = last.step if last else 0

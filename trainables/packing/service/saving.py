@@ -1,4 +1,4 @@
-"""What a pack writes into its trials' folders while it scores them, and where it resumes from."""
+"""What a pack writes into its trials' folders while it scores them."""
 
 import math
 import threading
@@ -7,15 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from trainables.checkpoint import (
-    PACK_STATE_NAMES,
     WRITE_ERRORS,
     explain_full_disk,
-    find_resumable_report,
     keep_last,
     prune_to_adapter,
     write_report,
 )
-from trainables.config import TrialConfig, TrialReport
+from trainables.config import TrialReport
 from trainables.data.rows import Row
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.packing.compute.pack import Pack
@@ -56,14 +54,19 @@ class Saver:
         self._saving = {trial: self._begin_save(trial) for trial in trials}
         return self._saving
 
+    def _begin_save(self, trial: PackedTrial) -> Future[bool]:
+        slot, folder = trial.slot, trial.checkpoint
+        assert slot is not None, f"{trial.trial_id} has no slot"
+
+        def save(staging: Staging) -> bool:
+            return run_if_live(trial, lambda: self._pack.save(slot, folder, staging))
+
+        return self._writers.begin(save)
+
     def wait_saved(self, trial: PackedTrial) -> None:
         """Until the trial is not being saved: it must stay in its slot so long."""
         if trial in self._saving:
             wait([self._saving[trial]])
-
-    def wait_all_saved(self) -> None:
-        """Until no trial is being saved."""
-        wait(self._saving.values())
 
     def begin_completion(
         self, trial: PackedTrial, report: TrialReport, rows: Sequence[Row], result: EvalResult
@@ -81,15 +84,6 @@ class Saver:
 
         return self._completers.submit(run_if_live, trial, write)
 
-    def _begin_save(self, trial: PackedTrial) -> Future[bool]:
-        slot, folder = trial.slot, trial.checkpoint
-        assert slot is not None, f"{trial.trial_id} has no slot"
-
-        def save(staging: Staging) -> bool:
-            return run_if_live(trial, lambda: self._pack.save(slot, folder, staging))
-
-        return self._writers.begin(save)
-
 
 class Writers:
     """Some threads, each with a staging of its own.
@@ -104,18 +98,16 @@ class Writers:
         useful = math.ceil(slot_bytes / BYTES_PER_WRITER)
         affordable = STAGING_BYTES // max(1, slot_bytes)
         num_writers = max(1, min(useful, affordable, MAX_WRITERS, num_cores()))
-        self._new_staging = new_staging
         self._own = threading.local()
-        self._pool = ThreadPoolExecutor(num_writers, thread_name_prefix="writer")
+        self._pool = ThreadPoolExecutor(
+            num_writers,
+            thread_name_prefix="writer",
+            initializer=lambda: setattr(self._own, "staging", new_staging()),
+        )
 
     def begin(self, write: Callable[[Staging], Result]) -> Future[Result]:
         """Has one of them write; what it raises, the future does."""
-        return self._pool.submit(self._write, write)
-
-    def _write(self, write: Callable[[Staging], Result]) -> Result:
-        if not hasattr(self._own, "staging"):
-            self._own.staging = self._new_staging()
-        return write(self._own.staging)
+        return self._pool.submit(lambda: write(self._own.staging))
 
 
 def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
@@ -126,6 +118,7 @@ def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
 
     Raises:
         SweepAborted: the disk is full.
+        TrialFailed: do did.
     """
     with trial.folder_lock:
         try:
@@ -137,12 +130,3 @@ def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
                 raise
             raise aborted from error
         return trial.is_live
-
-
-def prepare_resume(trial: TrialConfig) -> TrialReport | None:
-    """What the trial resumes from, or None; its folder holds nothing else then."""
-    max_steps = trial.settings.max_steps
-    last = find_resumable_report(trial.folder, max_steps, PACK_STATE_NAMES)
-    if last is not None and last.step >= max_steps:
-        prune_to_adapter(trial.folder)
-    return last

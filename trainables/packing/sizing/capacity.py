@@ -1,10 +1,9 @@
 """How many trials a GPU's pack holds, and how large its passes are. Imports no torch."""
 
-import bisect
-import dataclasses
-import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from trainables.config import TrainingOptions
@@ -82,10 +81,17 @@ def choose(
     """
     limit = num_slots or (CPU_SLOTS if memory_gib is None else MOST_SLOTS)
     if memory_gib is None:
-        return _on_cpu(settings, max_rank, limit)
+        return Capacity(
+            num_slots=limit,
+            max_rank=max_rank,
+            max_tokens=max(BUSY_TOKENS, settings.max_length_tokens),
+            eval_tokens=max(CPU_EVAL_TOKENS, limit * eval_positions(settings)),
+            is_dequantised=True,
+            predicted_gib=0.0,
+        )
     usable_gib = USABLE_FRAC * memory_gib
     counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
-    for is_checkpointed, fewest in itertools.product((False, True), counts):
+    for is_checkpointed, fewest in product((False, True), counts):
         for least in _least(settings, max_rank, is_checkpointed):
             capacity = _most_slots(facts, settings, least, limit, usable_gib)
             if capacity is not None and capacity.num_slots >= fewest:
@@ -96,17 +102,6 @@ def choose(
         f"one trial of rank {max_rank} with rows of {settings.max_length_tokens} tokens needs "
         f"{needed_gib:.1f} GiB; the GPU has {memory_gib:.1f} GiB",
         "choose a smaller model, or lower max_length_tokens or the largest rank",
-    )
-
-
-def _on_cpu(settings: TrainingOptions, max_rank: int, num_slots: int) -> Capacity:
-    return Capacity(
-        num_slots=num_slots,
-        max_rank=max_rank,
-        max_tokens=max(BUSY_TOKENS, settings.max_length_tokens),
-        eval_tokens=max(CPU_EVAL_TOKENS, num_slots * eval_positions(settings)),
-        is_dequantised=True,
-        predicted_gib=0.0,
     )
 
 
@@ -131,16 +126,12 @@ def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> I
 
 
 def _most_slots(
-    facts: ModelFacts,
-    settings: TrainingOptions,
-    least: Capacity,
-    limit: int,
-    usable_gib: float,
+    facts: ModelFacts, settings: TrainingOptions, least: Capacity, limit: int, usable_gib: float
 ) -> Capacity | None:
     """As many trials as fit; no pass is larger than a step of all of them."""
 
     def with_slots(num_slots: int) -> Capacity:
-        return dataclasses.replace(
+        return replace(
             least,
             num_slots=num_slots,
             max_tokens=min(least.max_tokens, _step_tokens(settings, num_slots)),
@@ -150,7 +141,7 @@ def _most_slots(
     def is_too_large(num_slots: int) -> bool:
         return _parts(facts, settings, with_slots(num_slots)).reserved_gib > usable_gib
 
-    most = bisect.bisect_left(range(1, limit + 1), True, key=is_too_large)
+    most = bisect_left(range(1, limit + 1), True, key=is_too_large)
     return with_slots(most) if most else None
 
 
@@ -160,7 +151,7 @@ def _grow(
     """With what is left of the memory used, and the peak that follows."""
 
     def needed_gib(**sizes: Any) -> float:
-        changed = dataclasses.replace(capacity, **sizes)
+        changed = replace(capacity, **sizes)
         return _parts(facts, settings, changed).reserved_gib
 
     half_gib = (usable_gib + needed_gib()) / 2
@@ -168,26 +159,19 @@ def _grow(
     max_tokens = _largest(
         capacity.max_tokens, most, lambda tokens: needed_gib(max_tokens=tokens) <= half_gib
     )
-    capacity = dataclasses.replace(capacity, max_tokens=max_tokens)
+    capacity = replace(capacity, max_tokens=max_tokens)
     most = capacity.eval_tokens * power_of_two(settings.eval_rows)
     eval_tokens = _largest(
         capacity.eval_tokens, most, lambda tokens: needed_gib(eval_tokens=tokens) <= usable_gib
     )
-    capacity = dataclasses.replace(capacity, eval_tokens=eval_tokens)
-    predicted_gib = _parts(facts, settings, capacity).total_gib
-    return dataclasses.replace(capacity, predicted_gib=predicted_gib)
+    capacity = replace(capacity, eval_tokens=eval_tokens)
+    return replace(capacity, predicted_gib=_parts(facts, settings, capacity).total_gib)
 
 
 def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
     """The largest size that fits, in whole steps above low, which is known to."""
-    first, last = 0, max(0, high - low) // _TOKENS_STEP
-    while first < last:
-        middle = (first + last + 1) // 2
-        if fits(low + middle * _TOKENS_STEP):
-            first = middle
-        else:
-            last = middle - 1
-    return low + first * _TOKENS_STEP
+    larger = range(low + _TOKENS_STEP, high + 1, _TOKENS_STEP)
+    return low + _TOKENS_STEP * bisect_left(larger, True, key=lambda size: not fits(size))
 
 
 def _step_tokens(settings: TrainingOptions, num_slots: int) -> int:

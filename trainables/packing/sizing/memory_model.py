@@ -126,7 +126,8 @@ def predict_pack(
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
     size = 4 if settings.compute_dtype == "float32" else 2
-    lora_params = num_slots * _adapter_params(facts, max_rank)
+    widths = sum(out + into for out, into in facts.linear_shapes.values())
+    lora_params = num_slots * facts.num_layers * max_rank * widths  # slots have room for all seven
     labels = min(CHUNK_LABELS, max_tokens if num_labels is None else num_labels)
     widest = size * facts.hidden_size * facts.intermediate_size
     anew = 0 if is_dequantised else DEQUANTISED_WIDE * widest
@@ -163,12 +164,6 @@ def predict_solo_gib(
     return (base + adapter + activations + logits) / _GIB
 
 
-def _adapter_params(facts: ModelFacts, max_rank: int) -> int:
-    """LoRA weights of one slot, which has room for all seven modules."""
-    widths = sum(out + into for out, into in facts.linear_shapes.values())
-    return facts.num_layers * max_rank * widths
-
-
 def _base(facts: ModelFacts, size: int, is_dequantised: bool, is_nf4_kept: bool) -> int:
     outside = size * (facts.num_params - facts.body_params)
     if not is_dequantised:
@@ -179,14 +174,6 @@ def _base(facts: ModelFacts, size: int, is_dequantised: bool, is_nf4_kept: bool)
 
 def _kept_bytes(facts: ModelFacts, max_rank: int, size: int, is_checkpointed: bool) -> int:
     """What a pass keeps of a token for its backward pass."""
-    of_block = _saved_bytes(facts, max_rank, size)
-    if is_checkpointed:
-        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + of_block
-    return facts.num_layers * of_block
-
-
-def _saved_bytes(facts: ModelFacts, max_rank: int, size: int) -> int:
-    """What one block keeps of a token for its backward pass."""
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
     elements = (
         SAVED_HIDDEN * facts.hidden_size
@@ -195,7 +182,10 @@ def _saved_bytes(facts: ModelFacts, max_rank: int, size: int) -> int:
         + SAVED_WIDE * facts.intermediate_size
         + SAVED_INNER * max_rank
     )
-    return size * elements + SAVED_HEAD_BYTES * facts.num_heads
+    of_block = size * elements + SAVED_HEAD_BYTES * facts.num_heads
+    if is_checkpointed:
+        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + of_block
+    return facts.num_layers * of_block
 
 
 def _evaluation(

@@ -26,7 +26,7 @@ def test_each_report_counts_from_the_last(
     registry.join(config)
     (trial,) = registry.waiting()
     batches = Batches(examples, settings)
-    trial.enter(1, batches, None, charged_s=0.0)
+    trial.enter(1, batches, charged_s=0.0)
     for step, due in ((1, False), (2, True), (3, False), (4, True)):
         done = dataclasses.replace(STEP, step=step, loss=float(step), learning_rate=step / 1000)
         trial.add_step(done, seconds=step * 10.0)
@@ -65,13 +65,13 @@ def test_resumed_trial_counts_from_its_last_report(
     registry.join(config)
     (trial,) = registry.waiting()
     batches = Batches(examples, settings)
-    trial.enter(0, batches, None, charged_s=0.0)
+    trial.enter(0, batches, charged_s=0.0)
     for step in (1, 2):
         trial.add_step(dataclasses.replace(STEP, step=step, loss=1.0), seconds=10.0)
     sizes = {"num_eval_rows": 7, "evaluation_s": 5.0, "peak_gib": 0.0}
-    last = trial.make_report({}, charged_s=6.0, **sizes)  # type: ignore[arg-type]
+    last = trial.last = trial.make_report({}, charged_s=6.0, **sizes)  # type: ignore[arg-type]
     trial.add_step(dataclasses.replace(STEP, step=3, loss=9.0), seconds=10.0)  # is lost
-    trial.enter(1, batches, last, charged_s=8.0)
+    trial.enter(1, batches, charged_s=8.0)
     assert (trial.slot, trial.step, trial.is_at_rung) == (1, 2, False)
     for step in (3, 4):
         trial.add_step(dataclasses.replace(STEP, step=step, loss=2.0), seconds=1.0)
