@@ -11,7 +11,8 @@ from sweeps.finals.finalists import num_runs
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
-from trainables.packing.sizing.capacity import Capacity, choose
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.choose import choose
 from trainables.packing.sizing.memory_model import predict_solo_gib
 
 MAX_AUTO_SLOTS = 8

@@ -167,7 +167,7 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
     from trainables.models.base_model import device
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.service.loading import new_pack
-    from trainables.packing.sizing.capacity import choose
+    from trainables.packing.sizing.choose import choose
 
     is_gpu = device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None

@@ -16,7 +16,8 @@ from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_shapes import round_up_to_bucket
-from trainables.packing.sizing.capacity import Capacity, choose
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.choose import choose
 from trainables.packing.sizing.memory_model import predict_pack
 
 
@@ -124,12 +125,7 @@ def _predicted_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
     return predict_pack(
         read_model_facts(settings.model),
         settings,
-        num_slots=capacity.num_slots,
-        max_rank=capacity.max_rank,
-        max_tokens=tokens,
-        eval_tokens=0,
-        is_dequantised=capacity.is_dequantised,
-        is_checkpointed=capacity.is_checkpointed,
+        replace(capacity, max_tokens=tokens, eval_tokens=0),
         num_labels=round_up_to_bucket(labels, BLOCK_TOKENS),
     ).total_gib
 

@@ -25,7 +25,7 @@ from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
 from trainables.models.model_files import check_model_folder
-from trainables.packing.sizing.capacity import MOST_SLOTS, choose
+from trainables.packing.sizing.choose import MOST_SLOTS, choose
 
 if TYPE_CHECKING:
     from tests.benchmarks.search_quality.training import (

@@ -17,7 +17,7 @@ from tests.sweeps import small_sweep
 from trainables.config import TrialConfig, TrialReport
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.service.events import Reported
-from trainables.packing.sizing.capacity import choose
+from trainables.packing.sizing.choose import choose
 
 if TYPE_CHECKING:  # loads torch, which the kills do without
     from trainables.packing.service.host import PackHost

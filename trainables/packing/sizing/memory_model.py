@@ -16,6 +16,7 @@ from trainables.packing.compute.pass_shapes import (
     round_up,
     round_up_to_bucket,
 )
+from trainables.packing.sizing.capacity import Capacity
 
 NF4_BITS = 4.127
 """Bits of a weight, with its doubly quantised scale (arXiv 2305.14314, section 3)."""
@@ -101,13 +102,8 @@ class PeakBytes:
 def predict_pack(
     facts: ModelFacts,
     settings: TrainingOptions,
+    capacity: Capacity,
     *,
-    num_slots: int,
-    max_rank: int,
-    max_tokens: int,
-    eval_tokens: int,
-    is_dequantised: bool,
-    is_checkpointed: bool = False,
     num_labels: int | None = None,
     is_nf4_kept: bool = False,
 ) -> PeakBytes:
@@ -116,32 +112,36 @@ def predict_pack(
     Args:
         facts: the model's shape.
         settings: of the sweep.
-        num_slots: trials.
-        max_rank: room of each slot.
-        max_tokens: of the largest training pass, over all slots.
-        eval_tokens: positions of the evaluation's cache; 0 leaves evaluation out.
-        is_dequantised: whether the base is kept in the compute type.
-        is_checkpointed: whether one block's activations at a time are made again.
+        capacity: of the pack; no eval_tokens leave evaluation out.
         num_labels: labelled tokens of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
     size = 4 if settings.compute_dtype == "float32" else 2
-    widths = sum(out + into for out, into in facts.linear_shapes.values())
-    lora_params = num_slots * facts.num_layers * max_rank * widths  # slots have room for all seven
-    labels = min(CHUNK_LABELS, max_tokens if num_labels is None else num_labels)
+    outside = size * (facts.num_params - facts.body_params)
     widest = size * facts.hidden_size * facts.intermediate_size
-    anew = 0 if is_dequantised else DEQUANTISED_WIDE * widest
-    tokens = round_up_to_bucket(max_tokens, BLOCK_TOKENS)
+    if capacity.is_dequantised:
+        nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
+        base, anew = outside + size * facts.body_params + round(nf4), 0
+    else:
+        base = outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
+        anew = DEQUANTISED_WIDE * widest
+    widths = sum(out + into for out, into in facts.linear_shapes.values())
+    slot_params = facts.num_layers * capacity.max_rank * widths  # has room for all seven modules
+    lora_params = capacity.num_slots * slot_params
+    labels = min(CHUNK_LABELS, capacity.max_tokens if num_labels is None else num_labels)
+    tokens = round_up_to_bucket(capacity.max_tokens, BLOCK_TOKENS)
     gradient = GRADIENT_WIDE * facts.intermediate_size + GRADIENT_HIDDEN * facts.hidden_size
-    evaluation = _evaluation(facts, settings, num_slots, eval_tokens, size, anew)
-    copies = round(COPIED_ADAPTERS * size * lora_params) if eval_tokens else 0
+    evaluation = 0
+    if capacity.eval_tokens:
+        copies = round(COPIED_ADAPTERS * size * lora_params)
+        evaluation = copies + _evaluation(facts, settings, capacity, size, anew)
     return PeakBytes(
-        base=_base(facts, size, is_dequantised, is_nf4_kept),
+        base=base,
         adapters=ADAPTER_BYTES * lora_params,
-        activations=tokens * _kept_bytes(facts, max_rank, size, is_checkpointed),
+        activations=tokens * _kept_bytes(facts, capacity, size),
         gradients=tokens * size * gradient + anew,
         logits=labels * facts.vocab_size * LOGIT_BYTES,
-        evaluation=evaluation + copies,
+        evaluation=evaluation,
         workspace=WORKSPACE_BYTES,
     )
 
@@ -164,15 +164,7 @@ def predict_solo_gib(
     return (base + adapter + activations + logits) / _GIB
 
 
-def _base(facts: ModelFacts, size: int, is_dequantised: bool, is_nf4_kept: bool) -> int:
-    outside = size * (facts.num_params - facts.body_params)
-    if not is_dequantised:
-        return outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
-    nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
-    return outside + size * facts.body_params + round(nf4)
-
-
-def _kept_bytes(facts: ModelFacts, max_rank: int, size: int, is_checkpointed: bool) -> int:
+def _kept_bytes(facts: ModelFacts, capacity: Capacity, size: int) -> int:
     """What a pass keeps of a token for its backward pass."""
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
     elements = (
@@ -180,34 +172,27 @@ def _kept_bytes(facts: ModelFacts, max_rank: int, size: int, is_checkpointed: bo
         + SAVED_Q * q
         + SAVED_KV * kv
         + SAVED_WIDE * facts.intermediate_size
-        + SAVED_INNER * max_rank
+        + SAVED_INNER * capacity.max_rank
     )
     of_block = size * elements + SAVED_HEAD_BYTES * facts.num_heads
-    if is_checkpointed:
+    if capacity.is_checkpointed:
         return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + of_block
     return facts.num_layers * of_block
 
 
 def _evaluation(
-    facts: ModelFacts,
-    settings: TrainingOptions,
-    num_slots: int,
-    eval_tokens: int,
-    size: int,
-    anew: int,
+    facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, size: int, anew: int
 ) -> int:
     """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
-    if not eval_tokens:
-        return 0
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    row = num_slots * eval_positions(settings)
-    positions = max(eval_tokens, row)
+    row = capacity.num_slots * eval_positions(settings)
+    positions = max(capacity.eval_tokens, row)
     attention = READ_Q * q + 2 * kv + 2 * facts.hidden_size
     feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
     reading = min(positions, max(PROMPT_TOKENS, row)) * size * max(attention, feed_forward) + anew
     labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
     shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE)
-    num_rows = min(num_slots * power_of_two(settings.eval_rows), positions // shortest)
+    num_rows = min(capacity.num_slots * power_of_two(settings.eval_rows), positions // shortest)
     decoding = num_rows * facts.vocab_size * size
     cache = positions * facts.num_layers * 2 * kv * size
     return cache + max(reading, labels, decoding)

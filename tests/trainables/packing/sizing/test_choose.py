@@ -17,13 +17,8 @@ from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.packing.compute.adapters import Adapters
-from trainables.packing.sizing.capacity import (
-    BUSY_TOKENS,
-    MOST_TOKENS,
-    USABLE_FRAC,
-    Capacity,
-    choose,
-)
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.choose import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, choose
 from trainables.packing.sizing.memory_model import (
     PeakBytes,
     eval_positions,
@@ -65,17 +60,7 @@ def parts(
     settings: TrainingOptions = OPTIONS,
     is_nf4_kept: bool = False,
 ) -> PeakBytes:
-    return predict_pack(
-        facts,
-        settings,
-        num_slots=capacity.num_slots,
-        max_rank=capacity.max_rank,
-        max_tokens=capacity.max_tokens,
-        eval_tokens=capacity.eval_tokens,
-        is_dequantised=capacity.is_dequantised,
-        is_checkpointed=capacity.is_checkpointed,
-        is_nf4_kept=is_nf4_kept,
-    )
+    return predict_pack(facts, settings, capacity, is_nf4_kept=is_nf4_kept)
 
 
 def tensor_bytes(model: PreTrainedModel) -> int:
@@ -265,7 +250,7 @@ def test_cpu_gets_few_trials_and_small_passes() -> None:
 
 def test_choosing_loads_no_torch() -> None:
     code = (
-        "import json, sys, trainables.packing.sizing.capacity;"
+        "import json, sys, trainables.packing.sizing.choose;"
         "print(json.dumps(sorted({'torch', 'transformers'} & set(sys.modules))))"
     )
     found = subprocess.run(
