@@ -152,10 +152,8 @@ def _delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Complete or not, by step."""
-    by_step = {_step(path): path for path in folder.glob("checkpoint-*")}
-    return [by_step[step] for step in sorted(step for step in by_step if step is not None)]
-
-
-def _step(path: Path) -> int | None:
-    number = path.name.removeprefix("checkpoint-")
-    return int(number) if number.isdecimal() else None
+    begin = "checkpoint-"
+    steps = (path.name.removeprefix(begin) for path in folder.glob(f"{begin}*"))
+    return [
+        checkpoint_folder(folder, step) for step in sorted(int(s) for s in steps if s.isdecimal())
+    ]

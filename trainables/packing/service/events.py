@@ -65,17 +65,10 @@ class PackLost(Exception):
 class PackFault(PackLost):
     """The loop of a pack has ended, and its process is about to.
 
-    Two of equal args are the same fault, met twice.
-
-    Args:
-        pid: the pack's process.
-        reason: one line.
+    Its args are the process's id and the reason, one line. Two of equal args are the same fault,
+    met twice.
     """
 
-    def __init__(self, pid: int, reason: str) -> None:
-        super().__init__(pid, reason)
-        self.pid = pid
-        self.reason = reason
-
     def __str__(self) -> str:
-        return f"in process {self.pid}, {self.reason}"
+        pid, reason = self.args
+        return f"in process {pid}, {reason}"
