@@ -15,12 +15,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from trainables.config import Language
-from trainables.process import hide_modules
+from nltk.stem.porter import PorterStemmer
 
-# NLTK imports these where they are installed: 0.7 s that stemming needs nothing of.
-with hide_modules("scipy.stats", "scipy.sparse", "sklearn"):
-    from nltk.stem.porter import PorterStemmer
+from trainables.config import Language
 
 MIN_STEMMED_CHARACTERS = 4
 """Shorter words are not stemmed (rouge_score.tokenize)."""
