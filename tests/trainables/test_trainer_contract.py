@@ -304,12 +304,8 @@ def run_together(
         )
         for n, own in enumerate(settings)
     ]
-    with ThreadPoolExecutor(1) as pool:
-        loop = pool.submit(host.run, until_empty=True)
-        with ThreadPoolExecutor(len(leases)) as trials:
-            found = list(trials.map(lambda lease: reports_of(host, lease), leases))
-        loop.result()
-    return found
+    with host.run_in_thread(), ThreadPoolExecutor(len(leases)) as trials:
+        return list(trials.map(lambda lease: reports_of(host, lease), leases))
 
 
 def reports_of(host: PackHost, lease: int) -> list[TrialReport]:

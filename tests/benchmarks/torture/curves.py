@@ -160,12 +160,9 @@ def _train_again(
     capacity = choose(facts, settings, max(config.space.lora_ranks), None, num_slots)
     host = PackHost(settings, capacity, lease_timeout_s=math.inf, decision_wait_s=math.inf)
     leases = [host.join(_trial(config, history, folder)) for history in histories]
-    with ThreadPoolExecutor(len(leases) + 1) as pool:
-        loop = pool.submit(host.run, until_empty=True)
-        last_steps = [history.reports[-1].step for history in histories]
-        found = list(pool.map(partial(_listen, host), leases, last_steps))
-        loop.result()
-    return found
+    last_steps = [history.reports[-1].step for history in histories]
+    with host.run_in_thread(), ThreadPoolExecutor(len(leases)) as pool:
+        return list(pool.map(partial(_listen, host), leases, last_steps))
 
 
 def _listen(host: "PackHost", lease: int, last_step: int) -> list[TrialReport]:

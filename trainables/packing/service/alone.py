@@ -45,7 +45,7 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     host = PackHost(settings, capacity, math.inf, admit_wait_s=0.0, decision_wait_s=math.inf)
     lease = host.join(config)
     try:
-        with host.run_in_thread(until_empty=True):
+        with host.run_in_thread():
             try:
                 _listen(host, lease, report)
             finally:

@@ -124,11 +124,8 @@ class PackHost(TrialRegistry):
 
         return self._ledger.so_far(peak_gib())
 
-    def run(self, until_empty: bool = False) -> None:
+    def run(self) -> None:
         """Train whoever joins, until close is called.
-
-        Args:
-            until_empty: also end once every trial that has joined has ended.
 
         Raises:
             SweepAborted: the data cannot be read.
@@ -141,7 +138,7 @@ class PackHost(TrialRegistry):
             loaded = load_pack(self._settings, self._capacity)
             loop = PackLoop(loaded, self, self._ledger, self._admit_wait_s)
             self._throughput.set_result(loaded.measure_throughput(self._probed, self._ledger))
-            while not self._is_closed and not (until_empty and self.is_done):
+            while not self._is_closed:
                 if self._tests:
                     self._run_final_test(loop, self._tests[0])
                     self._tests.popleft()
@@ -159,10 +156,10 @@ class PackHost(TrialRegistry):
                     answer.set_exception(ended)
 
     @contextmanager
-    def run_in_thread(self, until_empty: bool = False) -> Iterator[None]:
+    def run_in_thread(self) -> Iterator[None]:
         """Run beside the block, at whose end the pack ends; raises what run raised."""
         with ThreadPoolExecutor(1, thread_name_prefix="pack") as pool:
-            loop = pool.submit(self.run, until_empty)
+            loop = pool.submit(self.run)
             with suppress(PackFault):  # the loop's result raises what lies behind it
                 try:
                     yield

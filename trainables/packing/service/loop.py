@@ -50,11 +50,7 @@ class PackLoop:
     """
 
     def __init__(
-        self,
-        loaded: LoadedPack,
-        registry: TrialRegistry,
-        ledger: LedgerKeeper,
-        admit_wait_s: float,
+        self, loaded: LoadedPack, registry: TrialRegistry, ledger: LedgerKeeper, admit_wait_s: float
     ) -> None:
         self._loaded = loaded
         self._pack = loaded.pack

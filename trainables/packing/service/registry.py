@@ -169,12 +169,6 @@ class TrialRegistry:
             self._fault = self._fault or fault
             self._changed.notify_all()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether no trial waits or trains."""
-        with self._changed:
-            return all(trial.has_ended for trial in self._open.values())
-
     def waiting(self) -> list[PackedTrial]:
         """Trials without a slot, in order of arrival."""
         with self._changed:

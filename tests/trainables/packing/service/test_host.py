@@ -269,12 +269,14 @@ def test_trial_of_another_sweep_or_rank_is_refused(
         host.join(trials_of(settings, tmp_path, [large])[0])
 
 
-def test_direct_run_ends_once_no_trial_is_left(settings: TrainingSettings, tmp_path: Path) -> None:
+def test_trials_that_joined_before_the_loop_began_are_trained(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
     trials = trials_of(settings, tmp_path, KINDS[:2])
     host = PackHost(settings, capacity_of(1), math.inf, admit_wait_s=0.0, decision_wait_s=0.0)
     leases = [host.join(trial) for trial in trials]
-    host.run(until_empty=True)
-    found = [[host.next_event(lease, 0.0) for _ in range(4)] for lease in leases]
+    with host.run_in_thread():
+        found = [[host.next_event(lease, 60.0) for _ in range(4)] for lease in leases]
     assert_all_as_alone(trials, [[event for event in events if event] for events in found])
 
 

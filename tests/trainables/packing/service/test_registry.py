@@ -45,7 +45,7 @@ def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfi
     report = Reported(report_of(trial))
     registry.post(packed, report)
     registry.post(packed, Finished())
-    assert registry.is_done and registry.waiting() == []
+    assert registry.presence().trial_ids == () and registry.waiting() == []
     assert registry.next_event(lease, 0.0) == report
     assert registry.next_event(lease, 0.0) == Finished()
     assert registry.next_event(lease, 0.0) == LeaseLost()
@@ -102,7 +102,7 @@ def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
     registry.leave(lease)
     registry.leave(lease)
     registry.evict(trial.trial_id)
-    assert registry.waiting() == [] and registry.is_done
+    assert registry.waiting() == [] and registry.presence().trial_ids == ()
 
 
 def test_evicted_trial_is_told(trial: TrialConfig) -> None:
@@ -172,10 +172,10 @@ def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
     assert packed.is_live
     registry.decide(2, {trial.trial_id: False})
     assert packed.is_open and not packed.is_live
-    assert registry.is_done and registry.waiting() == []
+    assert registry.presence().trial_ids == () and registry.waiting() == []
     registry.wait_decided([packed])
     registry.post(packed, Reported(report_of(trial, 4)))  # was being written when it was stopped
-    assert not packed.is_live and registry.is_done
+    assert not packed.is_live and registry.presence().trial_ids == ()
     registry.decide(2, {trial.trial_id: False})
     assert isinstance(registry.next_event(lease, 0.0), Reported)
     assert registry.next_event(lease, 0.0) == Stopped()
