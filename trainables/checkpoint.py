@@ -110,13 +110,22 @@ def find_resumable_report(
     return None
 
 
-def explain_full_disk(folder: Path, error: Exception) -> SweepAborted | None:
-    """What to tell the user if it was a full disk or quota that made a write to folder fail."""
-    is_full = isinstance(error, OSError) and error.errno in FULL_DISK
-    present = next(path for path in (folder, *folder.parents) if path.exists())
-    if not is_full and shutil.disk_usage(present).free >= FULL_BYTES:
-        return None
-    return SweepAborted(f"the disk of {folder.parent} is full", f"free space there, {REPEAT}")
+@contextmanager
+def abort_if_disk_full(folder: Path) -> Iterator[None]:
+    """Writes to a trial's folder; other errors than a full disk or quota rise as they are.
+
+    Raises:
+        SweepAborted: it was a full disk or quota that made a write fail.
+    """
+    try:
+        yield
+    except WRITE_ERRORS as error:
+        is_full = isinstance(error, OSError) and error.errno in FULL_DISK
+        present = next(path for path in (folder, *folder.parents) if path.exists())
+        if not is_full and shutil.disk_usage(present).free >= FULL_BYTES:
+            raise
+        what, fix = f"the disk of {folder.parent} is full", f"free space there, {REPEAT}"
+        raise SweepAborted(what, fix) from error
 
 
 def delete_incomplete(folder: Path) -> None:

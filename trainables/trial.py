@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from trainables.checkpoint import WRITE_ERRORS, explain_full_disk, lock_folder
+from trainables.checkpoint import abort_if_disk_full, lock_folder
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 
@@ -31,7 +31,7 @@ def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -
 
     trial: TrialConfig = config[TRIAL]
     try:
-        with lock_folder(trial.folder):
+        with abort_if_disk_full(trial.folder), lock_folder(trial.folder):
             if packs:
                 from trainables.packing.service import client  # loads Ray
 
@@ -44,8 +44,3 @@ def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -
         tune.report({FAILED: str(failed)})
     except SweepAborted as aborted:
         tune.report({ABORTED: (aborted.error, aborted.fix)})
-    except WRITE_ERRORS as error:
-        full = explain_full_disk(trial.folder, error)
-        if full is None:
-            raise
-        tune.report({ABORTED: (full.error, full.fix)})

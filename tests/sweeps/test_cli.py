@@ -18,7 +18,7 @@ from _pytest.capture import CaptureResult
 
 from sweeps.cli import parse, run_command
 from tests.sweeps.commands import HANG_S, PROJECT, call, start, tree, world
-from trainables.checkpoint import explain_full_disk
+from trainables.checkpoint import abort_if_disk_full
 from trainables.errors import SweepAborted
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
@@ -139,9 +139,9 @@ def _write_to_full_disk(*_: object) -> NoReturn:
 
 
 def _save_to_full_disk(*_: object) -> NoReturn:
-    full = explain_full_disk(Path("/x/t0001"), OSError(errno.ENOSPC, "no room"))
-    assert full is not None
-    raise full
+    with abort_if_disk_full(Path("/x/t0001")):
+        raise OSError(errno.ENOSPC, "no room")
+    raise AssertionError
 
 
 @pytest.mark.parametrize("fail", [_write_to_full_disk, _save_to_full_disk])

@@ -11,9 +11,9 @@ from trainables.checkpoint import (
     PACK_STATE_NAMES,
     SOLO_STATE_NAMES,
     TMP_SUFFIX,
+    abort_if_disk_full,
     checkpoint_folder,
     delete_incomplete,
-    explain_full_disk,
     find_resumable_report,
     keep_last,
     list_complete_checkpoints,
@@ -22,7 +22,7 @@ from trainables.checkpoint import (
     write_report,
 )
 from trainables.config import TrialReport
-from trainables.errors import TrialFailed
+from trainables.errors import SweepAborted, TrialFailed
 
 FILES = (
     "adapter_config.json",
@@ -163,18 +163,20 @@ def test_trial_without_a_folder_starts_anew_in_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_names_its_remedy(tmp_path: Path, number: int) -> None:
-    aborted = explain_full_disk(tmp_path / "t0001", OSError(number, "no room"))
-    assert aborted is not None
-    assert str(tmp_path) in aborted.error and aborted.is_resumable
+    with pytest.raises(SweepAborted) as aborted, abort_if_disk_full(tmp_path / "t0001"):
+        raise OSError(number, "no room")
+    assert str(tmp_path) in aborted.value.error and aborted.value.is_resumable
 
 
 def test_any_failed_write_to_a_full_disk_is_taken_for_its_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainables.checkpoint, "FULL_BYTES", 2**80)
-    assert explain_full_disk(tmp_path / "t0001", RuntimeError("a writer's own words")) is not None
+    with pytest.raises(SweepAborted), abort_if_disk_full(tmp_path / "t0001"):
+        raise RuntimeError("a writer's own words")
 
 
 def test_other_faults_are_no_full_disk(tmp_path: Path) -> None:
     for error in (OSError(errno.EACCES, "no permission"), RuntimeError("a fault of ours")):
-        assert explain_full_disk(tmp_path / "not there", error) is None
+        with pytest.raises(type(error)), abort_if_disk_full(tmp_path / "not there"):
+            raise error

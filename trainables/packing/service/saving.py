@@ -7,8 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from trainables.checkpoint import (
-    WRITE_ERRORS,
-    explain_full_disk,
+    abort_if_disk_full,
     keep_last,
     prune_to_adapter,
     write_report,
@@ -120,13 +119,7 @@ def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
         SweepAborted: the disk is full.
         TrialFailed: do did.
     """
-    with trial.folder_lock:
-        try:
-            if trial.is_live:
-                do()
-        except WRITE_ERRORS as error:
-            aborted = explain_full_disk(trial.config.folder, error)
-            if aborted is None:
-                raise
-            raise aborted from error
+    with trial.folder_lock, abort_if_disk_full(trial.config.folder):
+        if trial.is_live:
+            do()
         return trial.is_live
