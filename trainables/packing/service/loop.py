@@ -57,9 +57,8 @@ class PackLoop:
         self._registry = registry
         self._ledger = ledger
         self._admit_wait_s = admit_wait_s
-        settings = loaded.settings
-        self._max_steps = settings.max_steps
-        last_rows, first_rows = map(loaded.report_rows, (settings.max_steps, settings.rungs[0]))
+        rungs = loaded.settings.rungs
+        first_rows, last_rows = loaded.report_rows(rungs[0]), loaded.report_rows(rungs[-1])
         self._last_evaluator = loaded.new_evaluator(last_rows)
         self._evaluator = self._last_evaluator
         if len(first_rows) != len(last_rows):
@@ -247,7 +246,7 @@ class PackLoop:
         # A checkpoint counts once its report stands in it, so that comes after all else is written.
         completing = {
             trial: self._saver.begin_completion(
-                trial, report, self._evaluator_at(report.step).rows, results[trial]
+                trial, report, self._evaluator_of(trial).rows, results[trial]
             )
             for trial, report in reports.items()
         }
@@ -269,7 +268,7 @@ class PackLoop:
         """
         groups: dict[PackEvaluator, list[PackedTrial]] = {}
         for trial in trials:
-            groups.setdefault(self._evaluator_at(trial.step), []).append(trial)
+            groups.setdefault(self._evaluator_of(trial), []).append(trial)
         results: dict[PackedTrial, EvalResult] = {}
         for evaluator, group in groups.items():
             results |= _retry_with_less_memory(
@@ -289,8 +288,8 @@ class PackLoop:
         self._ledger.charge(charged, "scored")
         return dict(zip(slots.values(), results, strict=True))
 
-    def _evaluator_at(self, step: int) -> PackEvaluator:
-        return self._last_evaluator if step >= self._max_steps else self._evaluator
+    def _evaluator_of(self, trial: PackedTrial) -> PackEvaluator:
+        return self._last_evaluator if trial.is_at_end else self._evaluator
 
     def _announce(self, reports: Sequence[tuple[PackedTrial, TrialReport]]) -> None:
         """Tell trials their reports, each with those of the others at its step.
