@@ -97,16 +97,19 @@ class Writers:
         useful = math.ceil(slot_bytes / BYTES_PER_WRITER)
         affordable = STAGING_BYTES // max(1, slot_bytes)
         num_writers = max(1, min(useful, affordable, MAX_WRITERS, num_cores()))
+        self._new_staging = new_staging
         self._own = threading.local()
-        self._pool = ThreadPoolExecutor(
-            num_writers,
-            thread_name_prefix="writer",
-            initializer=lambda: setattr(self._own, "staging", new_staging()),
-        )
+        self._pool = ThreadPoolExecutor(num_writers, thread_name_prefix="writer")
 
     def begin(self, write: Callable[[Staging], Result]) -> Future[Result]:
         """Has one of them write; what it raises, the future does."""
-        return self._pool.submit(lambda: write(self._own.staging))
+        return self._pool.submit(self._write, write)
+
+    def _write(self, write: Callable[[Staging], Result]) -> Result:
+        # A pool's initializer would do it too, but its threads would keep it, and the pack with it.
+        if not hasattr(self._own, "staging"):
+            self._own.staging = self._new_staging()
+        return write(self._own.staging)
 
 
 def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
