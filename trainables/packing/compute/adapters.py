@@ -75,11 +75,13 @@ class Adapters:
 
     def views(self, row_P: Tensor, rank: int, modules: Sequence[str]) -> dict[str, Tensor]:
         """A slot's row of weights (or of moments) as PEFT's tensors, without the padding."""
-        return {
-            block.name: _trim(row_P, block, rank)
-            for block in self._blocks
-            if block.module in modules
-        }
+        views = {}
+        for block in self._blocks:
+            if block.module in modules:
+                numbers = row_P[block.start : block.start + block.rows * block.columns]
+                matrix = numbers.view(block.rows, block.columns)
+                views[block.name] = matrix[:rank] if block.is_lora_a else matrix[:, :rank]
+        return views
 
     def _group(
         self,
@@ -88,12 +90,11 @@ class Adapters:
         starts: dict[str, int],
         shapes: dict[str, tuple[int, int]],
     ) -> LoraGroup:
-        num_features = shapes[names[0]][1]
         first = LINEAR_LAYERS.index(names[0])
         assert LINEAR_LAYERS[first : first + len(names)] == names
         start = starts[peft_name(layer, names[0], "A")]
         starts_b = [starts[peft_name(layer, name, "B")] for name in names]
-        shape_a = (len(names), self.max_rank, num_features)
+        shape_a = (len(names), self.max_rank, shapes[names[0]][1])
         shapes_b = [(shapes[name][0], self.max_rank) for name in names]
         number = layer * len(LINEAR_LAYERS) + first
         keys = [module_key(number + index) for index in range(len(names))]
@@ -128,12 +129,6 @@ def _layout(shapes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> l
                     blocks.append(_Block(name, module, start, rows, columns, matrix == "A"))
                     start += rows * columns
     return blocks
-
-
-def _trim(row_P: Tensor, block: _Block, rank: int) -> Tensor:
-    numbers = row_P[block.start : block.start + block.rows * block.columns]
-    matrix = numbers.view(block.rows, block.columns)
-    return matrix[:rank] if block.is_lora_a else matrix[:, :rank]
 
 
 def _view(tensor_KP: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:

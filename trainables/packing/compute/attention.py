@@ -17,19 +17,12 @@ def attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor
         # The operator under torch.nn.attention.varlen.varlen_attn. The public function's signature
         # changed from torch 2.11 to 2.13 (2.13 refuses grouped key heads without enable_gqa); what
         # the operator takes did not. test_attention.py fails when that changes.
+        bounds = (rows.bounds_S1, rows.bounds_S1, rows.longest, rows.longest)
         dropout_p, is_causal, return_debug_mask = 0.0, True, False
+        options = (dropout_p, is_causal, return_debug_mask)
+        scale = q_NHC.shape[-1] ** -0.5
         mixed: Tensor = torch.ops.aten._flash_attention_forward(
-            q_NHC,
-            k_NGC,
-            v_NGC,
-            rows.bounds_S1,
-            rows.bounds_S1,
-            rows.longest,
-            rows.longest,
-            dropout_p,
-            is_causal,
-            return_debug_mask,
-            scale=q_NHC.shape[-1] ** -0.5,
+            q_NHC, k_NGC, v_NGC, *bounds, *options, scale=scale
         )[0]
         return mixed
     return _padded_attention(q_NHC, k_NGC, v_NGC, rows)

@@ -16,11 +16,7 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 
 from trainables.packing.compute.kernels.inputs import Dropout, Segments
-from trainables.packing.compute.segments import (
-    lora_expand,
-    lora_shrink,
-    lora_weight_grad_,
-)
+from trainables.packing.compute.segments import products_for
 
 
 class Nf4(NamedTuple):
@@ -77,9 +73,9 @@ def freeze(modules: Sequence[Any], is_dequantised: bool) -> FrozenLinears:
         weight_OD = torch.cat([module.weight.detach() for module in modules])
         return FrozenLinears(weight_OD, (), bias_O, sizes)
     quantised = tuple(_nf4(module) for module in modules)
-    if not is_dequantised:
-        return FrozenLinears(None, quantised, bias_O, sizes)
-    return FrozenLinears(_dequantise(quantised), (), bias_O, sizes)
+    if is_dequantised:
+        return FrozenLinears(_dequantise(quantised), (), bias_O, sizes)
+    return FrozenLinears(None, quantised, bias_O, sizes)
 
 
 def packed_linears(
@@ -94,9 +90,8 @@ def packed_linears(
     Like PEFT, every module draws its own dropout mask. The adapters' gradients are added to the
     group's in the backward pass, which needs the gradient of x to be asked for.
     """
-    y_NO: Tensor = _PackedLinears.apply(  # type: ignore[no-untyped-call]
-        x_ND, linears, group, segments, dropout
-    )
+    inputs = (x_ND, linears, group, segments, dropout)
+    y_NO: Tensor = _PackedLinears.apply(*inputs)  # type: ignore[no-untyped-call]
     return y_NO
 
 
@@ -114,26 +109,20 @@ class _PackedLinears(torch.autograd.Function):
     """Keeps x and the small products; dropout and NF4's weights are made again when needed."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x_ND: Tensor,
-        linears: FrozenLinears,
-        group: LoraGroup,
-        segments: Segments,
-        dropout: Dropout | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, *others: Any) -> Tensor:
+        linears, group, segments, dropout = ctx.others = others
+        products = products_for(x_ND)
         # The modules' outputs lie side by side in y, and each expand writes its own columns: y
         # needs no clearing, and the base's one product for all modules and slots is added last.
         y_NO = x_ND.new_empty(len(x_ND), sum(linears.sizes))
-        inner_MNR = lora_shrink(
-            x_ND, group.lora_a_KMRD, segments, None, dropout, group.module_keys_M2
-        )
+        extras = (segments, None, dropout, group.module_keys_M2)
+        inner_MNR: Tensor = products.lora_shrink(x_ND, group.lora_a_KMRD, *extras)
         for module, y in enumerate(torch.split(y_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[module], group.scaling_KM[:, module]
-            lora_expand(y, inner_MNR[module, None], lora_b.mT[:, None], segments, scaling_K)
+            inner_1NR = inner_MNR[module, None]
+            products.lora_expand(y, inner_1NR, lora_b.mT[:, None], segments, scaling_K)
         add_base_product(y_NO, x_ND, linears)
         ctx.save_for_backward(x_ND, inner_MNR)
-        ctx.others = (linears, group, segments, dropout)
         return y_NO
 
     @staticmethod
@@ -141,20 +130,22 @@ class _PackedLinears(torch.autograd.Function):
         (grad_NO,) = grads
         x_ND, inner_MNR = ctx.saved_tensors
         linears, group, segments, dropout = ctx.others
+        products = products_for(x_ND)
         # Module by module: B's gradient, and the gradient of the inner product A drop(x).
         inner_grads = []
         for module, grad_y in enumerate(torch.split(grad_NO, list(linears.sizes), dim=1)):
             lora_b, scaling_K = group.lora_b_KOR[module].mT[:, None], group.scaling_KM[:, module]
             grad_b = group.grad_b_KOR[module].mT[:, None]
-            inner_grads.append(lora_shrink(grad_y, lora_b, segments, scaling_K))
-            lora_weight_grad_(grad_b, inner_MNR[module, None], grad_y, segments, scaling_K)
+            inner_grads.append(products.lora_shrink(grad_y, lora_b, segments, scaling_K))
+            inner_1NR = inner_MNR[module, None]
+            products.lora_weight_grad_(grad_b, inner_1NR, grad_y, segments, scaling_K)
         # All modules at once, which share x: A's gradients, then x's, in which the same masks are
         # made again from their keys. The base is frozen, so W gives a gradient of x alone.
         grads_MNR = torch.cat(inner_grads)
         extras = (segments, None, dropout, group.module_keys_M2)
-        lora_weight_grad_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
+        products.lora_weight_grad_(group.grad_a_KMRD, grads_MNR, x_ND, *extras)
         grad_ND = torch.empty_like(x_ND)
-        lora_expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
+        products.lora_expand(grad_ND, grads_MNR, group.lora_a_KMRD, *extras)
         grad_ND.addmm_(grad_NO, _dense(linears))
         return grad_ND, None, None, None, None
 

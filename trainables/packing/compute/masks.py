@@ -33,19 +33,13 @@ def threshold(rate: float) -> int:
 
 def drop(x_ND: Tensor, dropout: Dropout, module_key_2: Tensor) -> Tensor:
     """The inputs of a module, each kept and scaled, or zero."""
-    is_kept_ND = _known_mask(x_ND.shape[1], dropout, module_key_2)
+    known = {} if dropout.known is None else dropout.known
+    key = (x_ND.shape[1], *module_key_2.tolist())
+    if key not in known:
+        known[key] = keep_mask(x_ND.shape[1], dropout, module_key_2)
     exact = torch.promote_types(x_ND.dtype, torch.float32)
     scales_N1 = dropout.scales_K.to(exact)[dropout.slots_N][:, None]
-    return torch.where(is_kept_ND, x_ND * scales_N1, 0.0).to(x_ND.dtype)
-
-
-def _known_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tensor:
-    if dropout.known is None:
-        return keep_mask(num_features, dropout, module_key_2)
-    key = (num_features, *module_key_2.tolist())
-    if key not in dropout.known:
-        dropout.known[key] = keep_mask(num_features, dropout, module_key_2)
-    return dropout.known[key]
+    return torch.where(known[key], x_ND * scales_N1, 0.0).to(x_ND.dtype)
 
 
 def keep_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tensor:
@@ -55,14 +49,12 @@ def keep_mask(num_features: int, dropout: Dropout, module_key_2: Tensor) -> Tens
     # by position; steps of num_features instead of num_pairs leave numbers out, which is harmless.
     words_N21 = (dropout.words_N2 ^ module_key_2)[:, :, None]
     features_D = torch.arange(num_features, dtype=torch.int32, device=words_N21.device)
-    counters_NP = (
-        dropout.position_ids_N[:, None] * num_features + features_D[: (num_features + 1) // 2]
-    )
+    pairs_P = features_D[: (num_features + 1) // 2]
+    counters_NP = dropout.position_ids_N[:, None] * num_features + pairs_P
     bits_NP = _hash(counters_NP, _mix(words_N21[:, 0]), _mix(words_N21[:, 1]))
     # Low half of the hash for the even feature, high half for the odd one.
-    halves_NP2 = torch.stack(
-        (bits_NP & ((1 << KEEP_BITS) - 1), _shift_right(bits_NP, KEEP_BITS)), -1
-    )
+    low_NP, high_NP = bits_NP & ((1 << KEEP_BITS) - 1), _shift_right(bits_NP, KEEP_BITS)
+    halves_NP2 = torch.stack((low_NP, high_NP), -1)
     thresholds_N1 = dropout.thresholds_K[dropout.slots_N][:, None]
     return halves_NP2.flatten(1)[:, :num_features] >= thresholds_N1
 

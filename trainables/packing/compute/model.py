@@ -85,9 +85,8 @@ class PackedModel:
         self.rotary: Any = base.model.rotary_emb
         self.norm_D = base.model.norm.weight.detach()
         self.layers = [_layer_weights(layer, is_dequantised) for layer in base.model.layers]
-        self.num_weights = sum(
-            linears.num_weights for layer in self.layers for linears in layer.linears
-        )
+        linears = [linears for layer in self.layers for linears in layer.linears]
+        self.num_weights = sum(group.num_weights for group in linears)
         """Weights of the linear layers of all blocks."""
         self.elementwise = load_fused() if is_fused else PLAIN
         self._is_checkpointed = is_checkpointed
@@ -195,9 +194,8 @@ def _layer_weights(layer: Any, is_dequantised: bool) -> LayerWeights:
 
 def label_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
     """Negative log-likelihood of each target, and 0 where it is IGNORED."""
-    losses_N: Tensor = _LabelLosses.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, head_VD, targets_N
-    )
+    inputs = (hidden_ND, head_VD, targets_N)
+    losses_N: Tensor = _LabelLosses.apply(*inputs)  # type: ignore[no-untyped-call]
     return losses_N
 
 
@@ -213,8 +211,9 @@ class _LabelLosses(torch.autograd.Function):
         per_chunk = [
             _chunk(hidden, head_VD, targets) for hidden, targets in zip(*chunks, strict=True)
         ]
-        ctx.save_for_backward(torch.cat([grad for _, grad in per_chunk]))
-        return torch.cat([losses for losses, _ in per_chunk])
+        losses, grads = zip(*per_chunk, strict=True)
+        ctx.save_for_backward(torch.cat(grads))
+        return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -233,7 +232,5 @@ def _chunk(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> tuple[Tenso
     minus_one = torch.full_like(index_N1, -1, dtype=exact)
     slope_NV = log_probs_NV.exp_().scatter_add_(1, index_N1, minus_one)
     grad_ND = slope_NV.to(hidden_ND.dtype) @ head_VD
-    return (
-        torch.where(is_label_N, losses_N, 0.0),
-        torch.where(is_label_N[:, None], grad_ND, 0.0),
-    )
+    grad_ND = torch.where(is_label_N[:, None], grad_ND, 0.0)
+    return torch.where(is_label_N, losses_N, 0.0), grad_ND

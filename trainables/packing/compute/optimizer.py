@@ -56,21 +56,14 @@ class PackedAdamW:
             device need not be waited for.
         """
         norms_K = torch.linalg.vector_norm(self._grads_KP, dim=1)
-        table_7K = self._table(updates)
+        # (7, K), the fields of _SlotNumbers; powers are taken in float64 first.
+        rows = [_slot_numbers(update) for update in updates]
+        table_K7 = torch.tensor(rows, dtype=self._params_KP.dtype)
+        table_7K = copy_to_device(table_K7.T.contiguous(), self._params_KP.device)
         is_due_K = table_7K[0] > 0
         steps_K = is_due_K & norms_K.isfinite() & losses_K.isfinite()
-        self._adamw_(
-            self._params_KP,
-            self._grads_KP,
-            self.exp_avg_KP,
-            self.exp_avg_sq_KP,
-            is_due_K,
-            steps_K,
-            table_7K,
-            norms_K,
-            NORM_EPS,
-            EPS,
-        )
+        tensors_KP = (self._params_KP, self._grads_KP, self.exp_avg_KP, self.exp_avg_sq_KP)
+        self._adamw_(*tensors_KP, is_due_K, steps_K, table_7K, norms_K, NORM_EPS, EPS)
         numbers_2K = torch.stack([losses_K, norms_K])
         losses_K.masked_fill_(is_due_K, 0.0)
         return numbers_2K
@@ -79,12 +72,6 @@ class PackedAdamW:
         """Forget all that a slot has gathered."""
         for tensor_KP in (self.exp_avg_KP, self.exp_avg_sq_KP, self._grads_KP):
             tensor_KP[slot].zero_()
-
-    def _table(self, updates: list[SlotUpdate | None]) -> Tensor:
-        """(7, K), the fields of _SlotNumbers; powers are taken in float64 first."""
-        rows = [_slot_numbers(update) for update in updates]
-        table_K7 = torch.tensor(rows, dtype=self._params_KP.dtype)
-        return copy_to_device(table_K7.T.contiguous(), self._params_KP.device)
 
 
 def _kernel() -> Callable[..., None]:

@@ -28,7 +28,7 @@ from trainables.packing.compute.packed_batch import (
     split_by_size,
 )
 from trainables.packing.compute.pass_runner import PassRunner
-from trainables.packing.compute.pass_shapes import Rounding, Shape
+from trainables.packing.compute.pass_shapes import Rounding
 from trainables.packing.compute.peft_format import (
     SlotState,
     initial_weights,
@@ -102,15 +102,13 @@ class Pack:
         return [index for index, slot in enumerate(self._slots) if slot is None]
 
     def join(self, slot: int, trial: TrialConfig, examples: Sequence[Example]) -> None:
-        """Start a trial in a free slot.
-
-        Args:
-            slot: a free one.
-            trial: what to train.
-            examples: the training rows.
-        """
-        weights = self._initial_weights(trial.params, trial.settings.seed)
-        state = SlotState(weights=weights, exp_avg={}, exp_avg_sq={}, step=0)
+        """Start a trial in a free slot, on these training rows."""
+        params = trial.params
+        # PEFT takes seconds to draw a large model's; trials that differ elsewhere share them.
+        key = (params.lora_rank, params.target_modules, trial.settings.seed)
+        if key not in self._drawn:
+            self._drawn[key] = initial_weights(self._config, params, trial.settings.seed)
+        state = SlotState(weights=self._drawn[key], exp_avg={}, exp_avg_sq={}, step=0)
         self._occupy(slot, trial, examples, state)
 
     def restore(
@@ -238,20 +236,10 @@ class Pack:
         self._max_tokens = max(longest, self._max_tokens // 2)
         return True
 
-    def _initial_weights(self, params: Hyperparameters, seed: int) -> dict[str, Tensor]:
-        """PEFT takes seconds to draw a large model's; trials that differ elsewhere share them."""
-        key = (params.lora_rank, params.target_modules, seed)
-        if key not in self._drawn:
-            self._drawn[key] = initial_weights(self._config, params, seed)
-        return self._drawn[key]
-
     def _training_slots(self) -> dict[int, Slot]:
         """The slots that have a step to make."""
-        return {
-            index: slot
-            for index, slot in enumerate(self._slots)
-            if slot is not None and slot.is_training
-        }
+        slots = enumerate(self._slots)
+        return {index: slot for index, slot in slots if slot is not None and slot.is_training}
 
     def _launch_step(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """Give the device the next step of these slots; its passes."""
@@ -297,23 +285,18 @@ class Pack:
         self._passes.losses_K.zero_()
 
     def _packed_batches(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
-        """The passes of the next step."""
+        """The passes of the next step: micro-batches that go through the model together."""
         key = tuple((index, id(slot), slot.step) for index, slot in training.items())
         if key != self._prepared[0]:
-            self._prepared = (key, [self._pack(group) for group in self._groups(training)])
+            most = self._max_tokens
+            parts = [part for k, slot in training.items() for part in slot.micro_batches(k, most)]
+            groups = split_by_size(parts, [part.num_tokens for part in parts], most)
+            self._prepared = (key, [self._pack(group) for group in groups])
         return self._prepared[1]
 
-    def _groups(self, slots: Mapping[int, Slot]) -> list[list[MicroBatch]]:
-        """Micro-batches that go through the model together."""
-        most = self._max_tokens
-        micro_batches = [part for k, slot in slots.items() for part in slot.micro_batches(k, most)]
-        return split_by_size(micro_batches, [part.num_tokens for part in micro_batches], most)
-
     def _pack(self, micro_batches: Sequence[MicroBatch]) -> PackedBatch:
-        return pack_batch(micro_batches, self._passes.shape_for(self._wanted_shape(micro_batches)))
-
-    def _wanted_shape(self, micro_batches: Sequence[MicroBatch]) -> Shape:
-        return shape_of(micro_batches, len(self._slots), self._rounding(micro_batches))
+        wanted = shape_of(micro_batches, len(self._slots), self._rounding(micro_batches))
+        return pack_batch(micro_batches, self._passes.shape_for(wanted))
 
     def _rounding(self, micro_batches: Sequence[MicroBatch]) -> Rounding:
         if not self._is_fast:
@@ -341,18 +324,11 @@ class Pack:
         self._fill(self._optimizer.exp_avg_KP, slot, params, state.exp_avg)
         self._fill(self._optimizer.exp_avg_sq_KP, slot, params, state.exp_avg_sq)
         self.adapters.set_scaling(slot, scaling(params), params.target_modules)
-        batches = self._batches(examples, trial.settings)
-        self._slots[slot] = Slot(trial, batches, state.step)
-
-    def _batches(self, examples: Sequence[Example], settings: TrainingSettings) -> Batches:
-        """Trials of one sweep share their batches; to order the rows takes longer than to join."""
-        key = (
-            id(examples),
-            settings,
-        )  # the batches keep the examples alive, so the id stays theirs
+        # Trials of one sweep share their batches; to order the rows takes longer than to join.
+        key = (id(examples), trial.settings)  # batches keep the examples alive, so the id is theirs
         if key not in self._batches_by_settings:
-            self._batches_by_settings[key] = Batches(examples, settings)
-        return self._batches_by_settings[key]
+            self._batches_by_settings[key] = Batches(examples, trial.settings)
+        self._slots[slot] = Slot(trial, self._batches_by_settings[key], state.step)
 
     def _fill(
         self, rows_KP: Tensor, slot: int, params: Hyperparameters, values: dict[str, Tensor]
@@ -361,9 +337,7 @@ class Pack:
         hundred tensors as long as for a large one."""
         if not values:
             return
-        row_P = torch.zeros(
-            rows_KP.shape[1], dtype=rows_KP.dtype, pin_memory=rows_KP.device.type == "cuda"
-        )
+        row_P = torch.zeros(rows_KP.shape[1], dtype=rows_KP.dtype, pin_memory=rows_KP.is_cuda)
         views = self.adapters.views(row_P, params.lora_rank, params.target_modules)
         for name, value in values.items():
             views[name].copy_(value)
@@ -371,9 +345,8 @@ class Pack:
 
     def _slot_rows(self, slot: int) -> list[Tensor]:
         """A slot's weights and both moments, each in one piece."""
-        optimizer = self._optimizer
-        kinds_KP = (self.adapters.params_KP, optimizer.exp_avg_KP, optimizer.exp_avg_sq_KP)
-        return [kind_KP[slot] for kind_KP in kinds_KP]
+        moments = (self._optimizer.exp_avg_KP, self._optimizer.exp_avg_sq_KP)
+        return [kind_KP[slot] for kind_KP in (self.adapters.params_KP, *moments)]
 
     def _clear(self, slot: int) -> None:
         self.adapters.params_KP[slot].zero_()

@@ -130,9 +130,8 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
         num_rows = round_up_to_bucket(num_rows, ROWS_MULTIPLE)
         shares = (math.ceil(share * rounded) for share in LABEL_SHARES)
         num_labels = next(count for count in shares if count >= num_labels)
-    return Shape(
-        num_slots, rounded, num_rows, num_labels, longest_row, rounded, has_dropout, recurs
-    )
+    sizes = (num_slots, rounded, num_rows, num_labels, longest_row, rounded)
+    return Shape(*sizes, has_dropout, recurs)
 
 
 def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch:
@@ -150,12 +149,13 @@ def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch
     numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
     parts = _parts(numbers, shape)
     parts["ids"][:num_real] = np.concatenate([row.tokens for row in rows])
-    ends = np.minimum(np.cumsum(_with_filling(lengths, shape)), shape.num_tokens)
+    # Behind the rows' lengths stand those of the rows that fill up the pass.
+    filling = np.full(shape.num_rows - len(rows), shape.longest_row)
+    ends = np.minimum(np.cumsum(np.concatenate([lengths, filling])), shape.num_tokens)
     parts["rows"][1:] = ends  # rows[0] stays 0: cu_seqlens of a varlen attention
     starts = np.concatenate([[0], ends[:-1]])
-    parts["position_ids"][:] = np.arange(shape.num_tokens) - np.repeat(
-        starts, np.diff(ends, prepend=0)
-    )
+    firsts = np.repeat(starts, ends - starts)
+    parts["position_ids"][:] = np.arange(shape.num_tokens) - firsts
     _fill_slots(parts, micro_batches)
     _fill_blocks(parts, num_real, shape.num_tokens)
     _fill_labels(parts, rows, starts, micro_batches, shape.num_slots, shape.num_tokens)
@@ -191,12 +191,6 @@ def unpack_inputs(numbers: Tensor, shape: Shape) -> PackedInputs:
     )
 
 
-def _with_filling(lengths: np.ndarray, shape: Shape) -> np.ndarray:
-    """The rows' lengths, and behind them those of the rows that fill up the pass."""
-    filling = np.full(shape.num_rows - len(lengths), shape.longest_row)
-    return np.concatenate([lengths, filling])
-
-
 def _parts(numbers: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
     ends = np.cumsum(list(shape.sizes.values()))[:-1]
     return dict(zip(shape.sizes, np.split(numbers, ends), strict=True))
@@ -219,13 +213,10 @@ def _fill_slots(parts: dict[str, np.ndarray], micro_batches: Sequence[MicroBatch
         # The row's number in the effective batch makes the key, not its place in the pass, so that
         # a trial drops the same however its batch is cut.
         if micro_batch.lora_dropout:
-            keys = [
-                row_key(micro_batch.seed, micro_batch.step, micro_batch.first_row + i)
-                for i in range(len(micro_batch.rows))
-            ]
-            words[start:end] = np.repeat(
-                keys, [len(row.input_ids) for row in micro_batch.rows], axis=0
-            )
+            numbers = range(micro_batch.first_row, micro_batch.first_row + len(micro_batch.rows))
+            keys = [row_key(micro_batch.seed, micro_batch.step, number) for number in numbers]
+            lengths = [len(row.input_ids) for row in micro_batch.rows]
+            words[start:end] = np.repeat(keys, lengths, axis=0)
         start = end
 
 

@@ -17,6 +17,7 @@ Shapes: K slots, N tokens of a pass, T tokens of the largest slot, F features, M
 an input, R rank, B blocks.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -24,6 +25,15 @@ from torch import Tensor
 
 from trainables.packing.compute.kernels.inputs import Dropout, Segments
 from trainables.packing.compute.masks import drop
+
+
+def products_for(x: Tensor) -> Any:
+    """The module with the three products for x's device: Triton's kernels, or this one."""
+    if not x.is_cuda:
+        return sys.modules[__name__]
+    from trainables.packing.compute.kernels import segment_products  # a CPU needs no Triton
+
+    return segment_products
 
 
 def lora_shrink(
@@ -35,11 +45,6 @@ def lora_shrink(
     keys_M2: Tensor | None = None,
 ) -> Tensor:
     """scaling * (drop(x) times each of the slot's matrices, transposed): (M, N, R)."""
-    if x_NF.is_cuda:
-        inner_MNR: Tensor = _kernels().lora_shrink(
-            x_NF, weights_KMRF, segments, scaling_K, dropout, keys_M2
-        )
-        return inner_MNR
     inner = []
     for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
         x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)
@@ -61,9 +66,6 @@ def lora_expand(
 
     Tokens that belong to no slot get zeros.
     """
-    if y_NF.is_cuda:
-        _kernels().lora_expand(y_NF, inner_MNR, weights_KMRF, segments, scaling_K, dropout, keys_M2)
-        return
     y_NF.zero_()
     for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
         inner_KTR = _pad(inner_MNR[module], segments)
@@ -81,23 +83,11 @@ def lora_weight_grad_(
     keys_M2: Tensor | None = None,
 ) -> None:
     """Add scaling * (inner, transposed, times drop(x)), summed over the slot's tokens, in place."""
-    if x_NF.is_cuda:
-        _kernels().lora_weight_grad_(
-            grads_KMRF, inner_MNR, x_NF, segments, scaling_K, dropout, keys_M2
-        )
-        return
     for module, grads_KRF in enumerate(grads_KMRF.unbind(1)):
         inner_KTR = _pad(inner_MNR[module], segments)
         x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)
         made_KRF = torch.bmm(inner_KTR.mT, x_KTF).to(grads_KRF.dtype)
         grads_KRF += made_KRF if scaling_K is None else made_KRF * scaling_K[:, None, None]
-
-
-def _kernels() -> Any:
-    # Loads Triton, which a CPU has no use for.
-    from trainables.packing.compute.kernels import segment_products
-
-    return segment_products
 
 
 def _drop(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, module: int) -> Tensor:

@@ -52,38 +52,24 @@ class Slot:
         """
         step = self.step + 1
         rows = self.batches.step_rows(step)
+        seed, lora_dropout = self.trial.settings.seed, self.trial.params.lora_dropout
         label_weight = 1.0 / sum(len(row.target_ids) for row in rows)
         micro_batches: list[MicroBatch] = []
         first = 0
         for part in split_by_size(rows, [len(row.input_ids) for row in rows], max_tokens):
             micro_batches.append(
-                MicroBatch(
-                    slot=index,
-                    rows=part,
-                    first_row=first,
-                    seed=self.trial.settings.seed,
-                    step=step,
-                    lora_dropout=self.trial.params.lora_dropout,
-                    label_weight=label_weight,
-                )
+                MicroBatch(index, part, first, seed, step, lora_dropout, label_weight)
             )
             first += len(part)
         return micro_batches
 
     def update(self) -> SlotUpdate:
         """Its next optimizer step."""
-        settings = self.trial.settings
-        step = self.step + 1
-        rate = learning_rate(
-            self.trial.params.learning_rate,
-            settings.schedule,
-            step,
-            settings.warmup_steps,
-            settings.max_steps,
-        )
+        settings, step = self.trial.settings, self.step + 1
+        peak, warmup = self.trial.params.learning_rate, settings.warmup_steps
         return SlotUpdate(
             step=step,
-            learning_rate=rate,
+            learning_rate=learning_rate(peak, settings.schedule, step, warmup, settings.max_steps),
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
         )

@@ -24,9 +24,8 @@ def add_norm(
 
     The weight is the base's, frozen: it gets no gradient.
     """
-    outputs: tuple[Tensor, Tensor] = _AddNorm.apply(  # type: ignore[no-untyped-call]
-        x_ND, y_ND, weight_D, eps
-    )
+    inputs = (x_ND, y_ND, weight_D, eps)
+    outputs: tuple[Tensor, Tensor] = _AddNorm.apply(*inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 

@@ -22,9 +22,8 @@ def heads(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """elementwise.heads as one kernel a kind of head, rounded once."""
-    outputs: tuple[Tensor, Tensor, Tensor] = _Heads.apply(  # type: ignore[no-untyped-call]
-        qkv_NE, cos_NC, sin_NC, norms, sizes, eps
-    )
+    outputs: tuple[Tensor, Tensor, Tensor]
+    outputs = _Heads.apply(qkv_NE, cos_NC, sin_NC, norms, sizes, eps)  # type: ignore[no-untyped-call]
     return outputs
 
 

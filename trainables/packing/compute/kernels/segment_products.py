@@ -302,15 +302,7 @@ def _expand(y, inner, weights, scaling, masks, blocks_ptr, NUM_MODULES: tl.const
 
 @triton.jit
 def _weight_grad(
-    x,
-    inner,
-    grads,
-    scaling,
-    masks,
-    by_part,
-    bounds_ptr,
-    NUM_PARTS: tl.constexpr,
-    tile,
+    x, inner, grads, scaling, masks, by_part, bounds_ptr, NUM_PARTS: tl.constexpr, tile
 ):
     """scaling * (inner^T drop(x)) of one slot, part of its tokens, module and block of features."""
     slot, part = (tl.program_id(0) // NUM_PARTS).to(tl.int64), tl.program_id(0) % NUM_PARTS
