@@ -6,6 +6,8 @@ pack 1.7 s beside an H200.
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import datasets
 import evaluate
@@ -15,27 +17,25 @@ from trainables.metrics.bertscore import BertScore
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
 
-Compute = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
-"""From predictions and references to scores."""
-
 
 class TextMetric(evaluate.Metric):  # type: ignore[misc]
-    """An evaluate.Metric over the texts of predictions and references, kept in memory."""
+    """Computes scores of texts in memory; any metric of predictions and references can be one."""
 
-    def __init__(self, description: str, citation: str, compute: Compute) -> None:
-        self._description, self._citation, self._compute_scores = description, citation, compute
+    def __init__(self, description: str, citation: str, compute: Callable[..., Any]) -> None:
+        text = datasets.Value("string")
+        self._about = evaluate.MetricInfo(
+            description=description,
+            citation=citation,
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+        self._compute_scores = compute
         # evaluate makes its cache folder even if nothing is cached; a home may be read-only.
         super().__init__(keep_in_memory=True, cache_dir=tempfile.gettempdir(), seed=0)
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=self._description,
-            citation=self._citation,
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+        return self._about
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+    def _compute(self, predictions: list[str], references: list[str]) -> Any:
         return self._compute_scores(predictions, references)
 
 
@@ -59,7 +59,7 @@ def make_classification(labels: Sequence[str]) -> TextMetric:
         "Accuracy, macro F1, Matthews correlation, and each class's scores.",
         "Gorodkin, 2004: Comparing two K-category assignments by a K-category correlation "
         "coefficient.",
-        lambda predictions, references: classification_scores(predictions, references, labels),
+        partial(classification_scores, labels=labels),
     )
 
 

@@ -37,11 +37,7 @@ def score_answers(
     The share of such rows is unfinished_frac.
 
     Args:
-        tokenizer: the model's.
         answers: tokens up to the stop, as generated, by row.
-        rows: what was asked.
-        scoring: names the language.
-        thinking: whether an answer begins with a thought.
         eval_loss: mean loss of the targets.
     """
     answer_ids = [_drop_thought(tokenizer, ids) if thinking else ids for ids in answers]

@@ -3,7 +3,6 @@ words. The only place that sets dtype and device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -66,7 +65,12 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
             trust_remote_code=False,
         )
     base.requires_grad_(False)
-    _keep_trainable_on_cpu(base)
+    for module in base.modules():
+        # At the first evaluation on a CPU with AVX512-BF16 bitsandbytes repacks weights. Their
+        # product has no backward pass (0.50, autograd._functions.matmul_4bit), so training would
+        # go on without gradients for the layers below.
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
     return base
 
 
@@ -100,14 +104,3 @@ def _skip_weight_draws() -> Iterator[None]:
         yield
     finally:
         torch.nn.Linear.reset_parameters = draw  # type: ignore[method-assign]
-
-
-def _keep_trainable_on_cpu(base: Any) -> None:
-    """Stop bitsandbytes from repacking weights at the first evaluation on a CPU with AVX512-BF16.
-
-    Its repacked product has no backward pass (bitsandbytes 0.50, autograd._functions.matmul_4bit),
-    so training would go on after an evaluation without gradients for the layers below.
-    """
-    for module in base.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False

@@ -62,14 +62,12 @@ def dataset_files(repo: str, revision: str) -> list[str]:
     """
     from huggingface_hub import HfApi, snapshot_download  # slow; a local table needs neither
 
-    if not hub_answers():
-        folder = Path(
-            snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True)
-        )
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-        return [path.relative_to(folder).as_posix() for path in paths]
-    with _refusals():
-        return HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+    if hub_answers():
+        with _refusals():
+            return HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+    cached = snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True)
+    paths = [path for path in Path(cached).rglob("*") if path.is_file()]
+    return [path.relative_to(cached).as_posix() for path in paths]
 
 
 def is_dataset_id(data: str) -> bool:

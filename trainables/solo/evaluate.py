@@ -108,8 +108,6 @@ def label_log_probs(
     """float64 log-probability (S, L) of each label after each prompt.
 
     Args:
-        model: the language model, its adapter switched on.
-        prompts: S, as tokens.
         labels: L, as encode_targets gives them.
         batch_size: prompts that are read together, once for each label.
     """

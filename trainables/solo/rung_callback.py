@@ -4,8 +4,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from trainables.checkpoint import checkpoint_folder, keep_last, write_report
 from trainables.config import TrialConfig, TrialReport
@@ -34,26 +35,19 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
     resumed_s: float
     """time.perf_counter() at the start of this attempt, or after its last report."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
+    def on_train_begin(self, args: object, state: TrainerState, control: object, **_: Any) -> None:
         """Start the clock of the training speed."""
         self._learning_rate = 0.0
         self._begin_segment(state.global_step)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        self, args: object, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Ask Trainer for a checkpoint at a rung."""
         control.should_save = state.global_step in self.config.settings.rungs
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **_: object,
+        self, args: object, state: TrainerState, control: object, logs: dict[str, float], **_: Any
     ) -> None:
         """Take note of a step's loss.
 
@@ -68,9 +62,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         self._losses.append(logs["loss"])
         self._learning_rate = logs["learning_rate"]
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
+    def on_save(self, args: object, state: TrainerState, control: object, **_: Any) -> None:
         """Evaluate, complete the checkpoint that Trainer has just written, and report."""
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s

@@ -3,8 +3,7 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 from peft import PeftModel, get_peft_model
@@ -30,10 +29,7 @@ from trainables.solo.rung_callback import RungReportCallback
 
 
 def train(
-    config: TrialConfig,
-    report: Callable[[TrialReport], None],
-    *,
-    dropout_seed: int | None = None,
+    config: TrialConfig, report: Callable[[TrialReport], None], *, dropout_seed: int | None = None
 ) -> None:
     """Train one trial to its end, reporting at every rung.
 
@@ -99,22 +95,27 @@ def _attempt(
         seconds=last.seconds if last else 0.0,
         resumed_s=started_s,
     )
-    with _float32_kept(model):
-        trainer = SFTTrainer(
-            model=model,
-            args=training_arguments(config, micro_batch_size, dropout_seed),
-            train_dataset=batches.dataset(),
-            processing_class=tokenizer,
-            callbacks=[rung_callback],
-        )
+    # SFTTrainer rounds trainable weights over NF4 to bfloat16, where AdamW's small updates vanish.
+    # PEFT itself keeps float32, so the adapter is hidden from it.
+    adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in adapter:
+        parameter.requires_grad_(False)
+    trainer = SFTTrainer(
+        model=model,
+        args=_training_arguments(config, micro_batch_size, dropout_seed),
+        train_dataset=batches.dataset(),
+        processing_class=tokenizer,
+        callbacks=[rung_callback],
+    )
+    for parameter in adapter:
+        parameter.requires_grad_(True)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(last.checkpoint) if last else None)
 
 
-def training_arguments(
-    config: TrialConfig, micro_batch_size: int, dropout_seed: int | None = None
+def _training_arguments(
+    config: TrialConfig, micro_batch_size: int, dropout_seed: int | None
 ) -> SFTConfig:
-    """TRL's arguments of a trial."""
     settings = config.settings
     # gradient_checkpointing has a new name in transformers 5.23, which 5.17 does not know
     warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
@@ -146,17 +147,3 @@ def training_arguments(
         disable_tqdm=True,
         report_to="none",
     )
-
-
-@contextmanager
-def _float32_kept(model: PeftModel) -> Iterator[None]:
-    """Hide the adapter from SFTTrainer, which rounds trainable weights over NF4 to bfloat16.
-
-    AdamW's small updates vanish in bfloat16 weights, and PEFT itself keeps float32.
-    """
-    adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in adapter:
-        parameter.requires_grad_(False)
-    yield
-    for parameter in adapter:
-        parameter.requires_grad_(True)

@@ -29,8 +29,6 @@ def label_log_probs(
     """float64 log-probability (K, rows, L) of each label after each prompt.
 
     Args:
-        decoder: the slots to ask.
-        prompts: as tokens.
         labels: each with its end of turn.
         max_tokens_per_batch: positions of the cache, over all slots and rows.
     """

@@ -39,10 +39,7 @@ def generate(
     (K,), summed over the targets. These are read behind the prompts, at no pass of their own.
 
     Args:
-        decoder: the slots to ask.
         examples: prompts of at least one token each; none need have a target.
-        stop_ids: tokens that end an answer.
-        max_new_tokens: longest answer.
         max_tokens_per_batch: positions of the cache, over all slots and rows; a batch has one row a
             slot at least, even where that is more.
         is_graphed: capture the step as a CUDA graph for every shape and replay it.
@@ -150,11 +147,7 @@ def _reads(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
 def _sum_losses(
     decoder: SlotDecoder, x_KND: Tensor, examples: Sequence[Example], width: int
 ) -> Tensor:
-    """Each slot's loss (K,), summed over the labels of the rows that gave x.
-
-    Args:
-        width: T.
-    """
+    """Each slot's loss (K,), summed over the labels of the rows that gave x, width tokens each."""
     totals_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
     firsts = [row * width + len(e.prompt_ids) - 1 for row, e in enumerate(examples)]
     index = [
