@@ -1,6 +1,5 @@
 """python -m sweeps.verify RUN TRIAL: whether a trial trained in a pack is what it gives alone."""
 
-import io
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
-from trainables.config import ComputeDtype, TrainingSettings, TrialConfig, TrialReport
+from trainables.config import ComputeDtype, TrialConfig, TrialReport
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.files import write_atomic
@@ -134,17 +133,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(note)
     has_dropout = record.params.lora_dropout > 0
     engine: Engine = "packed" if config.engine == "solo" or has_dropout else "solo"
-    settings = config.settings  # a run of the finals has a seed of its own
-    settings = settings if record.seed is None else replace(settings, seed=record.seed)
-    retrain = partial(_retrain, record, settings)
+    seed = config.seed if record.seed is None else record.seed  # a run of the finals has its own
+    settings, folder = replace(config.settings, seed=seed), paths.trial(args.trial)
+    trial = TrialConfig(trial_id=args.trial, params=record.params, settings=settings, folder=folder)
+    retrain = partial(_retrain, trial, record.num_steps)
     again = retrain(Retraining(engine=engine), adapter if args.weights else None)
     seeds = [
-        retrain(Retraining(engine="solo", dropout_seed=(settings.seed + offset) % 2**32))
-        for offset in range(1, args.num_seeds + 1)
-        if has_dropout
+        retrain(Retraining(engine="solo", dropout_seed=(seed + offset) % 2**32))
+        for offset in range(1, args.num_seeds * has_dropout + 1)
     ]
     numbers = _compare(config, record, again, seeds)
-    print(_format_table(config, record, again, numbers))
+    _print_table(config, record, again, numbers)
     faults = find_faults(again, seeds, numbers)
     if faults:
         print(f"NOT equal: {'; '.join(faults)}")
@@ -225,21 +224,15 @@ def _find_trial(paths: RunPaths, trial_id: str) -> TrialRecord:
 
 
 def _retrain(
-    record: TrialRecord,
-    settings: TrainingSettings,
-    planned: Retraining,
-    adapter: Path | None = None,
+    trial: TrialConfig, last_step: int, planned: Retraining, adapter: Path | None = None
 ) -> Retraining:
     """Trains as planned up to the trial's last report, in a folder that is gone afterwards."""
-    trial_id, seed = record.trial_id, planned.dropout_seed
-    print(f"training {trial_id} again: {planned.title}", flush=True)
+    print(f"training {trial.trial_id} again: {planned.title}", flush=True)
     with tempfile.TemporaryDirectory(prefix="verify-") as tmp:
-        folder = Path(tmp) / trial_id
-        trial = TrialConfig(
-            trial_id=trial_id, params=record.params, settings=settings, folder=folder
-        )
+        trial = replace(trial, folder=Path(tmp) / trial.trial_id)
+        seed = planned.dropout_seed
         try:
-            reports = reports_until(planned.engine, trial, record.num_steps, dropout_seed=seed)
+            reports = reports_until(planned.engine, trial, last_step, dropout_seed=seed)
         except TrialFailed as failed:
             return replace(planned, failed=str(failed))
         last = reports[-1].checkpoint
@@ -277,9 +270,9 @@ def _compare(
     ]
 
 
-def _format_table(
+def _print_table(
     config: SweepConfig, record: TrialRecord, again: Retraining, numbers: Sequence[Number]
-) -> str:
+) -> None:
     """The numbers side by side, and how far the adapters lie apart."""
     has_seeds = any(number.seeds for number in numbers)
     columns = ["step", "number", f"{config.engine}, recorded", again.title, "difference", "limit"]
@@ -292,13 +285,12 @@ def _format_table(
         cells += [f"{n.difference:{digits}} {unit}" + ("" if n.is_equal else " !")]
         cells += ["none" if n.limit is None else f"{n.limit:{digits}}"]
         table.add_row(*cells, *[seeds] * has_seeds)
-    text = io.StringIO()
-    Console(file=text, width=TABLE_WIDTH).print(table)
-    if again.distances is None:
-        return f"{text.getvalue().rstrip()}\nweights: not compared"
-    matrix, distance = max(again.distances.items(), key=lambda item: item[1])
-    weights = f"matrices differ by {distance:.2e} of their norm at most; most in {matrix}"
-    return f"{text.getvalue().rstrip()}\nweights: {weights}"
+    Console(width=TABLE_WIDTH).print(table)
+    weights = "not compared"
+    if again.distances is not None:
+        matrix, distance = max(again.distances.items(), key=lambda item: item[1])
+        weights = f"matrices differ by {distance:.2e} of their norm at most; most in {matrix}"
+    print(f"weights: {weights}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
+from trainables.files import read_json_lines
 from trainables.metrics.classification import Confusion, confusion
 from trainables.metrics.eval_result import EvalResult, read_answers, write_answers
 
@@ -63,8 +64,8 @@ def save(
 def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
     """Each test row with its answers, in the order in which rows are scored.
 
-    [] where none were kept, as in a run of an older version, or where they are damaged or of
-    other rows: a picture of the wrong rows would be worse than none.
+    [] where none were kept, or where they are damaged or of other rows: a picture of the wrong rows
+    would be worse than none.
 
     Args:
         rows: the test split, in any order.
@@ -115,16 +116,10 @@ def read(best: Path) -> list[Prediction]:
     """
     path = best / PREDICTIONS_FILE
     try:
-        # Not splitlines: answers may hold other line ends, which JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [Prediction(**json.loads(line)) for line in lines]
+        return [Prediction(**line) for line in read_json_lines(path)]
     except FileNotFoundError:
-        raise SweepAborted(
-            f"{best} has no {PREDICTIONS_FILE}",
-            "name a run whose sweep has ended; one of an older version has none",
-        ) from None
+        fix = "name a run whose sweep has ended; one of an older version has none"
+        raise SweepAborted(f"{best} has no {PREDICTIONS_FILE}", fix) from None
     except (OSError, ValueError, TypeError) as damaged:
-        raise SweepAborted(
-            f"{path} cannot be read: {damaged}",
-            "remove best/ and repeat the sweep's command with --resume",
-        ) from None
+        fix = "remove best/ and repeat the sweep's command with --resume"
+        raise SweepAborted(f"{path} cannot be read: {damaged}", fix) from None

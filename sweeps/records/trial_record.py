@@ -65,28 +65,26 @@ def replay_finals(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
 def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
     """The trials of the search by number, each before its runs of the finals."""
     trials: dict[str, dict[str, Any]] = {}
-    reports: dict[str, dict[int, TrialReport]] = {}
     for event in events:
         if event["kind"] == "trial_started":
-            trials[event["trial_id"]] = {
-                "trial_id": event["trial_id"],
+            trial_id = event["trial_id"]
+            trials[trial_id] = {
+                "trial_id": trial_id,
                 "number": event["number"],
                 "params": params_from_event(event),
+                "reports": trials[trial_id]["reports"] if trial_id in trials else {},
             }
-            reports.setdefault(event["trial_id"], {})
         elif event["kind"] == "finals_started":
             for run in event["runs"]:
-                known = {**trials[run["of"]], "status": None, "reason": ""}
+                known = {name: trials[run["of"]][name] for name in ("number", "params")}
                 known |= {"trial_id": run["trial_id"], "final_of": run["of"], "seed": run["seed"]}
-                trials.setdefault(run["trial_id"], known)
-                reports.setdefault(run["trial_id"], {})
+                trials.setdefault(run["trial_id"], {**known, "reports": {}})
         elif event["kind"] == "report":
             report = report_from_event(event)
-            reports[report.trial_id].setdefault(report.step, report)
+            trials[report.trial_id]["reports"].setdefault(report.step, report)
         elif event["kind"] == "trial_ended":
             trials[event["trial_id"]] |= {"status": event["status"], "reason": event["reason"]}
-    records = [
-        TrialRecord(**trial, reports=[report for _, report in sorted(reports[trial_id].items())])
-        for trial_id, trial in trials.items()
-    ]
+    for trial in trials.values():
+        trial["reports"] = [report for _, report in sorted(trial["reports"].items())]
+    records = [TrialRecord(**trial) for trial in trials.values()]
     return sorted(records, key=lambda r: (r.number, r.final_of is not None, r.seed or 0))

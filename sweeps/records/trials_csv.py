@@ -5,7 +5,6 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from sweeps.records.paths import abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
@@ -21,10 +20,7 @@ def rank(trials: Iterable[TrialRecord], metric: Metric) -> list[TrialRecord]:
     """Trials that reported, best first: a higher rung comes before any score of a lower one."""
     scored = [trial for trial in trials if trial.reports and trial.status != "failed"]
     sign = -1.0 if metric.mode == "max" else 1.0
-    return sorted(
-        scored,
-        key=lambda trial: (-trial.num_steps, sign * (trial.value(metric) or 0.0), trial.trial_id),
-    )
+    return sorted(scored, key=lambda t: (-t.num_steps, sign * (t.value(metric) or 0.0), t.trial_id))
 
 
 def find_best(trials: Sequence[TrialRecord], metric: Metric) -> TrialRecord | None:
@@ -58,7 +54,7 @@ def write_csv(
     trials: Sequence[TrialRecord],
     metric: Metric,
     path: Path,
-    more: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+    more: Mapping[str, Mapping[str, object]] | None = None,
 ) -> None:
     """Writes trials.csv atomically.
 
@@ -68,6 +64,7 @@ def write_csv(
     Raises:
         SweepAborted: the disk is full or gone; an older table stays.
     """
+    more = more or {}
     scores = sorted({name for trial in trials if trial.last for name in trial.last.metrics})
     header = [
         *("trial_id", "status", "reason", *PARAMS, "steps", "metric", "value", *scores),
@@ -91,8 +88,8 @@ def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
         "steps": trial.num_steps,
         "metric": metric.name,
     }
-    last = trial.last
-    if last is not None:
+    if trial.last is not None:
+        last = trial.last
         cells |= {
             **last.metrics,
             "value": trial.value(metric),
@@ -100,10 +97,9 @@ def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
             "tokens": last.tokens,
             "tokens_per_s": round(last.tokens_per_s, 1),
             "peak_gib": round(last.peak_gib, 3),
+            "gpu_seconds": round(last.gpu_seconds, 3) or None,
         }
     if trial.share is not None:
         cells["gpu_seconds"] = round(trial.share.seconds, 3)
         cells["scored_tokens"] = trial.share.scored_tokens
-    elif last is not None and last.gpu_seconds:
-        cells["gpu_seconds"] = round(last.gpu_seconds, 3)
     return cells

@@ -48,11 +48,21 @@ class ReportSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A point that the sampler draws for the study that it is shown."""
+        """A point that the sampler draws for a study of the other trials, with expected values."""
         if not search_space:
             return {}
+        others = _list_others(study, trial)
+        finals = expected_finals([other.intermediate_values for other in others])
         shown = optuna.create_study(direction=study.direction, sampler=self._sampler)
-        shown.add_trials(_show_as_complete(study, trial))
+        for other, final in zip(others, finals, strict=True):
+            shown.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING if final is None else TrialState.COMPLETE,
+                    value=final,
+                    params=other.params,
+                    distributions=other.distributions,
+                )
+            )
         return shown.ask(search_space).params
 
     def sample_independent(
@@ -78,21 +88,6 @@ def expected_finals(reported: Sequence[Values]) -> list[float | None]:
         gains = [v[following] - v[step] for v in reported if step in v and following in v]
         rise[step] = rise[following] + (sum(gains) / len(gains) if gains else 0.0)
     return [values[max(values)] + rise[max(values)] if values else None for values in reported]
-
-
-def _show_as_complete(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """All other trials, with the values that they would reach."""
-    others = _list_others(study, trial)
-    finals = expected_finals([other.intermediate_values for other in others])
-    return [
-        create_trial(
-            state=TrialState.RUNNING if final is None else TrialState.COMPLETE,
-            value=final,
-            params=other.params,
-            distributions=other.distributions,
-        )
-        for other, final in zip(others, finals, strict=True)
-    ]
 
 
 def _list_others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:

@@ -24,6 +24,9 @@ from transformers import AutoModel, AutoTokenizer, GPT2Tokenizer, RobertaTokeniz
 
 from trainables.errors import SweepAborted
 
+Embedded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Unit embeddings (rows, tokens, hidden); whether a position is a token, and its weight in the
+score, 0 for what the tokenizer added, (rows, tokens)."""
 NAMES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 MAX_LENGTH_TOKENS = 512
 """Texts are cut after as many tokens, or after fewer if the tokenizer says so."""
@@ -84,7 +87,7 @@ class BertScore:
             candidate, reference = (
                 self._embed([pairs[index][side] for index in batch]) for side in (0, 1)
             )
-            for index, row in zip(batch, match(*candidate, *reference).tolist(), strict=True):
+            for index, row in zip(batch, match(candidate, reference).tolist(), strict=True):
                 scores[index] = {name: 100 * v for name, v in zip(NAMES, row, strict=True)}
         return scores
 
@@ -113,8 +116,7 @@ class BertScore:
         return encoded["input_ids"], [1 - added for added in encoded["special_tokens_mask"]]
 
     @torch.no_grad()
-    def _embed(self, texts: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Unit embeddings (rows, tokens, hidden), whether a position is a token, and its weight."""
+    def _embed(self, texts: Sequence[Tokens]) -> Embedded:
         pad_id = self._tokenizer.pad_token_id or 0
         ids = pad_sequence([torch.tensor(ids) for ids, _ in texts], True, pad_id)
         weights = pad_sequence([torch.tensor(w).float() for _, w in texts], True)
@@ -125,30 +127,19 @@ class BertScore:
         return normalize(output.hidden_states[self._layer], dim=-1), mask, weights
 
 
-def match(
-    candidate: torch.Tensor,
-    candidate_mask: torch.Tensor,
-    candidate_weights: torch.Tensor,
-    reference: torch.Tensor,
-    reference_mask: torch.Tensor,
-    reference_weights: torch.Tensor,
-) -> torch.Tensor:
-    """Precision, recall and F1, (rows, 3), of unit embeddings (rows, tokens, hidden).
-
-    Equations 1 to 3 of the paper; a token weighs nothing where its weight is 0.
-    """
+def match(candidates: Embedded, references: Embedded) -> torch.Tensor:
+    """Precision, recall and F1, (rows, 3); equations 1 to 3 of the paper."""
+    candidate, candidate_mask, candidate_weights = candidates
+    reference, reference_mask, reference_weights = references
     similarity = candidate @ reference.transpose(1, 2)  # (rows, candidate, reference)
     is_pair = candidate_mask[:, :, None] & reference_mask[:, None, :]
     similarity = similarity.masked_fill(~is_pair, -2.0)
-    precision = _weighted(similarity.amax(dim=2), candidate_weights)
-    recall = _weighted(similarity.amax(dim=1), reference_weights)
+    best, best_of_reference = similarity.amax(dim=2), similarity.amax(dim=1)
+    precision = (best * candidate_weights).sum(dim=1) / candidate_weights.sum(dim=1)
+    recall = (best_of_reference * reference_weights).sum(dim=1) / reference_weights.sum(dim=1)
     total = precision + recall
     f1 = torch.where(total == 0, 0.0, 2 * precision * recall / total)
     return torch.stack([precision, recall, f1], dim=1)
-
-
-def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (values * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def _batches(pairs: Sequence[tuple[Tokens, Tokens]], batch_size: int) -> Iterator[list[int]]:

@@ -101,7 +101,7 @@ def test_padding_is_no_match_even_of_opposites() -> None:
     one = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
     other = torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]])
     mask, weights = torch.tensor([[True, False]]), torch.tensor([[1.0, 0.0]])
-    assert match(one, mask, weights, other, mask, weights).tolist() == [[-1.0, -1.0, -1.0]]
+    assert match((one, mask, weights), (other, mask, weights)).tolist() == [[-1.0, -1.0, -1.0]]
 
 
 def test_layers_give_unlike_scores_and_fingerprints(bert_dir: str) -> None:
