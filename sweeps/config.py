@@ -154,6 +154,12 @@ class SweepConfig(TrainingOptions):
         levels = (self.max_steps / self.reduction_factor**k for k in range(self.num_rungs))
         return tuple(sorted({max(1, round(steps)) for steps in levels}))
 
+    def num_scored_rows(self, num_validation: int) -> tuple[int, ...]:
+        """Validation rows that a report scores, by rung."""
+        last = min(self.eval_rows, num_validation)
+        low = min(self.low_rung_eval_rows or last, last)
+        return (low,) * (len(self.rungs) - 1) + (last,)
+
     @property
     def settings(self) -> TrainingSettings:
         """What every trial of the sweep shares."""

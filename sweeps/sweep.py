@@ -1,5 +1,6 @@
 """One sweep from its config to its best adapter: connect -> tune -> results -> test -> best/."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +21,7 @@ from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
 from sweeps.cost import gpu_time, plan
 from sweeps.cost.allocation import Allocation, allocate_slots
-from sweeps.cost.budget import Budget, predict
-from sweeps.cost.estimate import CostModel, Estimate, actual_fields, probe_params
+from sweeps.cost.estimate import CostModel, probe_params
 from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
 from sweeps.durations import format_duration
@@ -79,7 +79,7 @@ def run_sweep(
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
-                estimate = _run_trials(context, actors, replay(events), tell)
+                _run_trials(context, actors, replay(events), tell)
             except (SweepAborted, OSError):  # perhaps of a full disk
                 context.tracker.distrust_files()
                 raise
@@ -112,7 +112,7 @@ def run_sweep(
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
     log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
     context.tracker.finish()
-    cost = _log_end(context, records, estimate, ledgers, time.monotonic() - began_s)
+    cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
     print(
         summary.describe(config, paths, trials, metric, outcome, ledgers, verdict, confusion),
         *cost,
@@ -160,7 +160,7 @@ def _open_context(
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
     tracker = open_tracker(config, mode, paths, metric, began["name"], began["sweep_id"])
-    cost_model = CostModel.of_sweep(config, allocation, len(splits.validation), len(splits.test))
+    cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(
         metric, config.num_trials, config.max_steps, replay(events), eta.left_s
@@ -188,26 +188,25 @@ def _tell_estimate(
     earlier: Sequence[Ledger],
     began_s: float,
     throughput: Throughput | None,
-) -> tuple[Estimate | None, Budget | None]:
+) -> None:
     """Says what is expected, before the first trial."""
-    elapsed_s = time.monotonic() - began_s
-    estimate, budget = predict(context.config, context.eta, throughput, events, earlier, elapsed_s)
-    if estimate is not None:
-        print(*estimate.describe(), sep="\n", flush=True)
-        context.log.append("predicted", **estimate.fields())
-        sweep_json.add(context.paths, predicted=estimate.fields())
-    if budget is not None:
-        print(f"budget: {format_duration(max(0.0, budget.left_s))} are left", flush=True)
-    return estimate, budget
+    eta = context.eta
+    eta.predict(throughput, events, earlier, time.monotonic() - began_s)
+    if eta.estimate is not None:
+        print(*eta.estimate.describe(), sep="\n", flush=True)
+        context.log.append("predicted", **asdict(eta.estimate))
+        sweep_json.add(context.paths, predicted=asdict(eta.estimate))
+    if eta.budget_s is not None:
+        print(f"budget: {format_duration(max(0.0, eta.budget_s))} are left", flush=True)
 
 
 def _run_trials(
     context: _Context,
     actors: Sequence[ActorHandle],
     earlier: Sequence[TrialRecord],
-    tell_estimate: Callable[[Throughput | None], tuple[Estimate | None, Budget | None]],
-) -> Estimate | None:
-    """The search and its finals, from where earlier processes left them; returns what was told.
+    tell_estimate: Callable[[Throughput | None], None],
+) -> None:
+    """The search and its finals, from where earlier processes left them.
 
     A budget may leave no room for a trial, which is known before the first one's process starts.
     """
@@ -226,11 +225,11 @@ def _run_trials(
             context.allocation,
             actors,
             gate,
+            context.eta,
             folder=context.paths.folder,
             max_failures=context.config.max_failures,
         )
         gate.open(pack_pool.LOAD_TIMEOUT_S)
-    return gate.estimate
 
 
 def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[TrialRecord]:
@@ -250,14 +249,18 @@ def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[T
 def _log_end(
     context: _Context,
     records: Sequence[TrialRecord],
-    estimate: Estimate | None,
     ledgers: Sequence[Ledger],
     wall_s: float,
 ) -> list[str]:
     """Logs what the sweep took, beside what was predicted; the same in words."""
-    model, throughput = context.eta.model, estimate.throughput if estimate else None
-    spent = gpu_time.account(records, ledgers, model, throughput)
-    actual = actual_fields(wall_s, model.num_gpus, ledgers)
-    predicted = estimate.fields() if estimate else {}
-    context.log.append("sweep_ended", predicted=predicted, actual=actual, gpu_time=asdict(spent))
-    return [*gpu_time.describe(spent), *([estimate.compare(actual)] if estimate else [])]
+    estimate, model = context.eta.estimate, context.eta.model
+    throughput = estimate.throughput if estimate else None
+    fields, lines = gpu_time.account(records, ledgers, model, throughput)
+    actual = {
+        "wall_s": wall_s,
+        "gpu_hours": wall_s * model.num_gpus / 3600,
+        "memory_gib": max((ledger.peak_gib for ledger in ledgers), default=math.nan),
+    }
+    predicted = asdict(estimate) if estimate else {}
+    context.log.append("sweep_ended", predicted=predicted, actual=actual, gpu_time=fields)
+    return [*lines, estimate.compare(actual)] if estimate else lines

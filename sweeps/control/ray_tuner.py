@@ -24,6 +24,7 @@ from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
+from sweeps.cost.eta import Eta
 from trainables import trial as trainable
 from trainables.errors import REPEAT, SweepAborted
 
@@ -33,6 +34,7 @@ def run_trials(
     allocation: Allocation,
     actors: Sequence[ActorHandle],
     gate: StartupGate,
+    eta: Eta,
     *,
     folder: Path,
     max_failures: int,
@@ -41,7 +43,8 @@ def run_trials(
 
     Args:
         actors: the sweep's packs; none where trials train alone.
-        gate: looks after the packs while they load; knows when the search must end.
+        gate: looks after the packs while they load.
+        eta: knows when the search must end.
         folder: the run's, for Tune's own files.
         max_failures: processes that a trial may lose.
 
@@ -49,7 +52,7 @@ def run_trials(
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
-    budget_stop = BudgetStop(controller, actors, gate.budget)
+    budget_stop = BudgetStop(controller, actors, eta)
     budget_stop.enforce()
     if controller.num_left == 0:
         return

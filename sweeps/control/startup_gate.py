@@ -7,8 +7,6 @@ from ray.actor import ActorHandle
 
 from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
-from sweeps.cost.budget import Budget
-from sweeps.cost.estimate import Estimate
 from trainables.packing.sizing.throughput import Throughput
 
 
@@ -21,25 +19,21 @@ class StartupGate:
 
     Args:
         actors: the sweep's packs; none where trials train alone.
-        predict: says what is expected at a throughput, before any trial starts.
+        tell_estimate: is told the throughput, before any trial starts.
     """
 
     def __init__(
         self,
         controller: TrialController,
         actors: Sequence[ActorHandle],
-        predict: Callable[[Throughput | None], tuple[Estimate | None, Budget | None]],
+        tell_estimate: Callable[[Throughput | None], None],
     ) -> None:
         self._controller = controller
         self._imported = pack_pool.ask_started(actors)
         self._measured = [actor.throughput.remote() for actor in actors]
-        self._predict = predict
+        self._tell_estimate = tell_estimate
         self._deadline_s = time.monotonic() + pack_pool.LOAD_TIMEOUT_S
         self._is_open = False
-        self.estimate: Estimate | None = None
-        """None while the gate is closed, or if nothing was measured."""
-        self.budget: Budget | None = None
-        """When the search must end; None while the gate is closed, or without a limit."""
 
     def close(self) -> None:
         """From now on trials are held, unless the gate has opened already."""
@@ -63,7 +57,6 @@ class StartupGate:
             SweepAborted: a pack cannot load, or the budget is too small.
         """
         if not self._is_open:
-            throughput = pack_pool.find_slowest_throughput(self._measured, timeout_s)
-            self.estimate, self.budget = self._predict(throughput)
+            self._tell_estimate(pack_pool.find_slowest_throughput(self._measured, timeout_s))
             self._is_open = True
             self._controller.release_starts()

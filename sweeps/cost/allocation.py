@@ -12,13 +12,15 @@ from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import CPU_SLOTS, MOST_SLOTS, choose
 from trainables.packing.sizing.memory_model import predict_solo_gib
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
 PACKED_TRIAL_CPUS = 0.01
 """Cores that Ray reserves for a trial in a pack: it waits for its reports, whatever the cores."""
+PROCESS_GIB = 1.0
+"""A CUDA context with its libraries, beside what torch allocates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +66,26 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     """
     if hardware.num_gpus == 0 and not config.tiny:
         raise make_no_gpu_error()
-    if config.engine == "packed":
-        return _packed(config, model, hardware)
-    return _solo(config, model, hardware)
+    num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
+    if config.engine == "solo":
+        most, capacity = config.num_trials, None
+        slots_per_gpu = _solo_slots(config, model, hardware, num_gpus)
+        num_slots = min(max(1, num_gpus) * slots_per_gpu, hardware.num_cpus)
+    else:
+        most = most_at_once(config)
+        num_packs = min(max(1, num_gpus), most)
+        num_gpus = min(num_gpus, num_packs)
+        capacity = _choose_capacity(config, model, hardware, num_packs)
+        slots_per_gpu = capacity.num_slots
+        num_slots = num_packs * slots_per_gpu
+    return Allocation(
+        concurrency=min(num_slots, most),
+        final_concurrency=min(num_slots, num_runs(config)),
+        num_cpus=hardware.num_cpus,
+        num_gpus=num_gpus,
+        slots_per_gpu=slots_per_gpu,
+        capacity=capacity,
+    )
 
 
 def largest_point(config: SweepConfig) -> Hyperparameters:
@@ -89,55 +108,33 @@ def most_at_once(config: SweepConfig) -> int:
     return min(config.num_trials, max(2, math.ceil(config.num_trials / 3)))
 
 
-def _packed(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
-    num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
-    if num_gpus and hardware.gpu_gib is None:
+def _choose_capacity(
+    config: SweepConfig, model: ModelFacts, hardware: Hardware, num_packs: int
+) -> Capacity:
+    """The pack of each GPU: slots for the search or all of the finals, whichever are more."""
+    if hardware.num_gpus and hardware.gpu_gib is None:
         raise SweepAborted(
             "the GPUs' memory is not known: nvidia-smi tells nothing on their nodes",
             "install nvidia-smi there, or add --engine solo",
         )
-    most = most_at_once(config)
-    num_packs = min(max(1, num_gpus), most)
-    asked = None if config.slots_per_gpu == "auto" else config.slots_per_gpu
+    most = MOST_SLOTS if hardware.num_gpus else CPU_SLOTS
+    if config.slots_per_gpu != "auto":
+        most = config.slots_per_gpu
+    most_search = most_at_once(config)
+    share = math.ceil(max(most_search, num_runs(config)) / num_packs)
+    enough = math.ceil(most_search / num_packs)  # the search is not slowed for the finals' sake
     max_rank = max(config.space.lora_ranks)
-    num_final_runs = num_runs(config)
-    enough = math.ceil(most / num_packs)  # the search is not slowed for the sake of the finals
-    share = math.ceil(max(most, num_final_runs) / num_packs)
-    capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, asked, enough)
-    if capacity.num_slots > share:
-        capacity = choose(model, config.settings, max_rank, hardware.gpu_gib, share, enough)
-    num_slots = num_packs * capacity.num_slots
-    return Allocation(
-        concurrency=min(num_slots, most),
-        final_concurrency=min(num_slots, num_final_runs),
-        num_cpus=hardware.num_cpus,
-        num_gpus=min(num_gpus, num_packs),
-        slots_per_gpu=capacity.num_slots,
-        capacity=capacity,
-    )
-
-
-def _solo(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
-    num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
-    slots = config.slots_per_gpu
-    if slots == "auto":
-        slots = _solo_slots(config, model, hardware, num_gpus) if num_gpus else MAX_AUTO_SLOTS
-    at_once = min(max(1, num_gpus) * slots, hardware.num_cpus)
-    return Allocation(
-        concurrency=min(at_once, config.num_trials),
-        final_concurrency=min(at_once, num_runs(config)),
-        num_cpus=hardware.num_cpus,
-        num_gpus=num_gpus,
-        slots_per_gpu=slots,
-        capacity=None,
-    )
+    return choose(model, config.settings, max_rank, hardware.gpu_gib, min(most, share), enough)
 
 
 def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int) -> int:
     """Trials that fit on the smallest GPU; 1 where its memory is not known."""
+    if config.slots_per_gpu != "auto":
+        return config.slots_per_gpu
+    if num_gpus == 0:
+        return MAX_AUTO_SLOTS
     if hardware.gpu_gib is None:
         return 1
-    process_gib = 1.0  # a CUDA context with its libraries, beside what torch allocates
     trial_gib = predict_solo_gib(model, largest_point(config), config.settings)
-    num_fitting = int(0.9 * hardware.gpu_gib / (trial_gib + process_gib))
+    num_fitting = int(0.9 * hardware.gpu_gib / (trial_gib + PROCESS_GIB))
     return max(1, min(MAX_AUTO_SLOTS, hardware.num_cpus // num_gpus - 1, num_fitting))

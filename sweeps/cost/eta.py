@@ -1,26 +1,61 @@
-"""The time left of a sweep that runs: seconds per trial-step as observed, times the steps left."""
+"""A sweep that runs: the time left by what was observed, and who still fits into its budget."""
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from threading import RLock
+from typing import Any
 
-from sweeps.cost.estimate import CLOSING_S, CostModel
+from sweeps.cost.budget import check_budget, find_limit_s
+from sweeps.cost.estimate import CostModel, Estimate
+from sweeps.finals.finalists import num_runs
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import TrialConfig, TrialReport
+from trainables.packing.service.ledger import Ledger
 from trainables.packing.sizing.throughput import Throughput
 
 NUM_SEGMENTS = 64
 """Latest trainings from rung to rung, which tell how far the measured throughput is off."""
 SCALES = (0.2, 5.0)
 """How far the throughput of a few steps may be corrected."""
+UNKNOWN_RESERVE_FRAC = 0.5
+"""Of the budget that is kept for the finals while no throughput is known."""
+RESERVE_MARGIN_FRAC = 0.1
+"""By which what comes after the search may take longer than predicted."""
+UNMEASURED = Throughput(
+    device="",
+    num_slots=1,
+    load_s=0,
+    step_fixed_s=1,
+    step_trial_s=0,
+    batch_fixed_s=0,
+    row_s=0,
+    batch_rows=1,
+    probe_s=0,
+)
+"""Counts a step as a second, until reports tell what a step takes, its evaluation included."""
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """How far a trial is."""
+
+    step: int = 0
+    """Of its last report."""
+    seconds: float = 0.0
+    """Busy seconds up to it."""
+    reported_s: float
+    """When it was made, or when the trial began or went on, by the clock."""
+    is_running: bool = False
+    has_ended: bool = False
 
 
 class Eta:
-    """A Listener that knows how far a sweep is, and what the rest will take.
+    """A Listener that knows how far a sweep is, what the rest will take, and when it must end.
+
+    One thread tells it; any may ask for left_s.
 
     Args:
         histories: trials and runs of the finals of a sweep that is being resumed.
@@ -34,197 +69,170 @@ class Eta:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
-        self._throughput: Throughput | None = None
+        self.estimate: Estimate | None = None
+        """What was predicted; None before, or if no throughput was measured."""
+        self.budget_s: float | None = None
+        """Wall seconds that the budget left at the prediction; None before, or without a budget."""
+        self._budget_ends_s = math.inf
+        self._ends_s: float | None = None
+        """When the sweep is expected to end, by the clock."""
         self._now_s = now_s
-        self._lock = RLock()
-        self._trials: dict[str, _Progress] = {}
-        self._finals: dict[str, _Progress] = {}
-        self._is_in_finals = False
+        self._throughput = UNMEASURED
+        self._trials = self._follow(r for r in histories if r.final_of is None)
+        self._finals = self._follow(r for r in histories if r.final_of is not None)
+        self._runs = self._trials
+        """Those of the present phase."""
         self._segments: deque[tuple[float, float]] = deque(maxlen=NUM_SEGMENTS)
-        self._phase_began_s: float | None = None
-        self._phase_steps = 0
-        self._known: tuple[float, float] | None = None
-        for history in histories:
-            runs = self._trials if history.final_of is None else self._finals
-            runs[history.trial_id] = _progress_of(history, now_s())
+        """Seconds that were taken and expected."""
 
-    def set_throughput(self, throughput: Throughput, left_s: float) -> None:
-        """What was measured before the first trial, and what it makes of the sweep; without it,
-        reports alone tell."""
-        with self._lock:
-            self._throughput = throughput
-            self._known = self._now_s(), left_s
+    def predict(
+        self,
+        throughput: Throughput | None,
+        events: Sequence[dict[str, Any]] = (),
+        ledgers: Sequence[Ledger] = (),
+        elapsed_s: float = 0.0,
+    ) -> None:
+        """Sets estimate and budget_s once the packs have loaded.
+
+        Args:
+            throughput: as they measured it; without it, reports alone tell the time left.
+            events: of the sweep's earlier processes.
+            ledgers: of their packs.
+            elapsed_s: what this process has taken so far.
+
+        Raises:
+            SweepAborted: a new sweep has a budget that not even one trial fits into.
+        """
+        limit_s = find_limit_s(self.model, events, ledgers)
+        if limit_s is not None:
+            self.budget_s = limit_s - elapsed_s
+            self._budget_ends_s = self._now_s() + self.budget_s
+        if throughput is None:
+            return
+        if self.budget_s is not None and not self._trials:
+            check_budget(self.model, throughput, self.budget_s)
+        search_left, finals_left = self.shares_left()
+        self._throughput = throughput
+        self.estimate = self.model.estimate(
+            throughput,
+            elapsed_s=elapsed_s,
+            # Without a budget, trials' processes start while the packs load.
+            head_start_s=throughput.load_s + throughput.probe_s if limit_s is None else 0.0,
+            search_left=search_left,
+            finals_left=finals_left,
+            limit_s=math.inf if limit_s is None else max(elapsed_s, limit_s),
+        )
+        self._ends_s = self._now_s() + self.estimate.wall_s - elapsed_s
 
     def trial_started(self, config: TrialConfig, number: int) -> None:
         """A trial trains from now on."""
-        with self._lock:
-            trial = self._runs.setdefault(config.trial_id, _Progress())
-            trial.has_ended, trial.is_running, trial.reported_s = False, True, self._now_s()
-            if self._phase_began_s is None:
-                self._phase_began_s = self._now_s()
+        trial = self._runs.setdefault(config.trial_id, _Progress(reported_s=0.0))
+        trial.has_ended, trial.is_running, trial.reported_s = False, True, self._now_s()
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
         """A trial stands at a rung: the time that it took tells that of the others."""
-        with self._lock:
-            trial = self._runs[config.trial_id]
-            expected_s = self._expected_segment_s(trial.step)
-            self._segments.append((report.seconds - trial.seconds, expected_s))
-            self._phase_steps += report.step - trial.step
-            trial.step, trial.seconds, trial.reported_s = report.step, report.seconds, self._now_s()
-            self._look_again()
+        trial = self._runs[config.trial_id]
+        self._segments.append((report.seconds - trial.seconds, self._segment_s(trial.step)))
+        trial.step, trial.seconds, trial.reported_s = report.step, report.seconds, self._now_s()
+        self._update()
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """A trial trains no more."""
-        with self._lock:
-            trial = self._runs.setdefault(config.trial_id, _Progress())
-            trial.has_ended, trial.is_running = True, False
-            self._look_again()
+        trial = self._runs.setdefault(config.trial_id, _Progress(reported_s=0.0))
+        trial.has_ended, trial.is_running = True, False
+        self._update()
 
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """From now on only these runs count."""
-        with self._lock:
-            self._is_in_finals = True
-            known, self._finals = self._finals, {}
-            for run in runs:
-                progress = known.get(run.trial_id) or _progress_of(run, self._now_s())
-                self._finals[run.trial_id] = progress
-            self._phase_began_s, self._phase_steps = None, 0
-            left_s = self.after_search_s(sum(not one.has_ended for one in self._finals.values()))
-            self._known = None if left_s is None else (self._now_s(), left_s)
+        self._runs = self._finals = self._follow(runs)
+        self._update()
 
     def left_s(self) -> float | None:
         """Seconds until the sweep has ended, counted down between two reports; None while nothing
         is known."""
-        with self._lock:
-            if self._known is None:
-                return None
-            known_s, left_s = self._known
-            return max(0.0, left_s - (self._now_s() - known_s))
+        ends_s = self._ends_s
+        return None if ends_s is None else max(0.0, ends_s - self._now_s())
 
-    def after_search_s(self, num_final_runs: int) -> float | None:
-        """Seconds of finals with so many runs and of the test; None while nothing is known."""
-        with self._lock:
-            scale = self._scale
-            if scale is None:
-                return None
-            if self._throughput is not None:
-                finals_s = scale * self.model.finals_s(self._throughput, num_final_runs)
-                return finals_s + self.model.test_s(self._throughput)
-            num_waves = math.ceil(num_final_runs / max(1, self.model.final_concurrency))
-            return scale * num_waves * self.model.rungs[-1] + CLOSING_S
+    def search_ends_s(self, num_trials: int) -> float:
+        """By the clock: when a search of so many trials must end, so that their finals and the test
+        fit into the budget."""
+        if self._scale is None:
+            return self._budget_ends_s - UNKNOWN_RESERVE_FRAC * (self.budget_s or 0.0)
+        num_final_runs = num_runs(self.model.config, num_trials)
+        after_s = self._scale * self.model.finals_s(self._throughput, num_final_runs)
+        after_s += self.model.test_s(self._throughput)
+        return self._budget_ends_s - (1 + RESERVE_MARGIN_FRAC) * after_s
 
-    def next_reports_s(self) -> dict[str, float]:
-        """When each trial of the search that trains will make its next report, by the clock: now,
-        if it should have made it; none while nothing is known."""
-        with self._lock:
-            scale, now_s = self._scale, self._now_s()
-            if scale is None:
-                return {}
-            return {
-                trial_id: max(
-                    now_s, trial.reported_s + scale * self._expected_segment_s(trial.step)
-                )
-                for trial_id, trial in self._trials.items()
-                if trial.is_running
-            }
+    def allows_new_trial(self) -> bool:
+        """Whether a trial that began now could make a report in time; the first may always begin,
+        because a sweep without a report has no result."""
+        reports_s = self._now_s() + (self._scale or 0.0) * self._segment_s(0)
+        return not self._trials or reports_s < self.search_ends_s(len(self._trials) + 1)
 
-    def first_report_s(self) -> float:
-        """Seconds in which a trial that began now would make its first report; 0 if not known."""
-        with self._lock:
-            return (self._scale or 0.0) * self._expected_segment_s(0)
+    def late_trials(self) -> list[str]:
+        """Trials of the search that run, and whose next report comes too late: nothing of it would
+        be seen. None is late before one has reported."""
+        scale, now_s = self._scale, self._now_s()
+        num_reported = sum(trial.step > 0 for trial in self._trials.values())
+        if scale is None or num_reported == 0:
+            return []
+        late_s = self.search_ends_s(num_reported)
+        return [
+            trial_id
+            for trial_id, trial in self._trials.items()
+            if trial.is_running
+            and max(now_s, trial.reported_s + scale * self._segment_s(trial.step)) > late_s
+        ]
 
-    @property
-    def num_begun(self) -> int:
-        """Trials that the search has proposed."""
-        return len(self._trials)
-
-    @property
-    def num_reported(self) -> int:
-        """Trials of the search that have made a report."""
-        return sum(trial.step > 0 for trial in self._trials.values())
-
-    @property
-    def search_left(self) -> float:
-        """Share of the search's expected steps that is still to be made."""
-        left = self._search_steps_left()
-        return left / max(1.0, left + sum(trial.step for trial in self._trials.values()))
-
-    @property
-    def finals_left(self) -> float:
-        """Share of the finals' runs that has not ended; a search that goes on has other finals."""
-        if self.search_left > 0:
-            return 1.0
-        num_ended = sum(run.has_ended for run in self._finals.values())
-        return max(0.0, 1 - num_ended / max(1, self.model.num_final_runs))
-
-    @property
-    def _runs(self) -> dict[str, "_Progress"]:
-        """The trials of the present phase: the search, or its finals."""
-        return self._finals if self._is_in_finals else self._trials
+    def shares_left(self) -> tuple[float, float]:
+        """Of the search's expected steps and of the steps of its finals, what is still to be made;
+        a search that goes on has other finals than those that are known."""
+        config, steps_from = self.model.config, self.model.steps_from
+        begun = self._trials.values()
+        steps = max(0, config.num_trials - len(begun)) * steps_from(0)
+        steps += sum(steps_from(trial.step) for trial in begun if not trial.has_ended)
+        is_in_finals = self._runs is self._finals  # a budget may have ended the search
+        if steps > 0 and not is_in_finals:
+            return steps / (config.num_trials * steps_from(0)), 1.0
+        num_unknown = 0 if is_in_finals else num_runs(config) - len(self._finals)
+        known = (config.max_steps - run.step for run in self._finals.values() if not run.has_ended)
+        steps = max(0, num_unknown) * config.max_steps + sum(known)
+        return 0.0, steps / max(1, num_runs(config) * config.max_steps)
 
     @property
     def _scale(self) -> float | None:
         """By which trainings from rung to rung took longer than expected; None while there is
         neither a throughput nor a report."""
-        actual_s = sum(actual for actual, _ in self._segments)
-        expected_s = sum(expected for _, expected in self._segments)
-        if self._throughput is None:
-            return actual_s / expected_s if expected_s else None
-        low, high = SCALES
-        return min(high, max(low, actual_s / expected_s)) if expected_s else 1.0
+        is_measured = self._throughput is not UNMEASURED
+        if not self._segments:
+            return 1.0 if is_measured else None
+        scale = sum(taken for taken, _ in self._segments) / sum(s for _, s in self._segments)
+        return min(SCALES[1], max(SCALES[0], scale)) if is_measured else scale
 
-    def _expected_segment_s(self, step: int) -> float:
-        """From a rung to the next report; without a throughput, in steps: the scale is then what a
-        trial's step takes."""
-        if self._throughput is None:
-            return float(next((rung - step for rung in self.model.rungs if rung > step), 0))
+    def _segment_s(self, step: int) -> float:
+        """From a rung to the next report, as measured before the first trial."""
         num_running = sum(trial.is_running for trial in self._runs.values())
-        num_live = max(1, math.ceil(num_running / max(1, self.model.num_packs)))
+        num_live = max(1, math.ceil(num_running / self.model.num_packs))
         return self.model.segment_s(self._throughput, step, num_live)
 
-    def _search_steps_left(self) -> float:
-        num_to_begin = max(0, self.model.num_trials - len(self._trials))
-        return num_to_begin * self.model.steps_from(0) + sum(
-            self.model.steps_from(trial.step)
-            for trial in self._trials.values()
-            if not trial.has_ended
-        )
-
-    def _look_again(self) -> None:
-        """Takes the time left anew from what was observed in the present phase."""
-        if self._phase_began_s is None or self._phase_steps == 0:
+    def _update(self) -> None:
+        """Takes the time left anew."""
+        if self._scale is None:
             return
-        now_s = self._now_s()
-        step_s = (now_s - self._phase_began_s) / self._phase_steps
-        if self._is_in_finals:
-            left = (run for run in self._finals.values() if not run.has_ended)
-            steps = float(sum(self.model.rungs[-1] - run.step for run in left))
-            after_s = self.after_search_s(0)
-        else:
-            steps = self._search_steps_left()
-            after_s = self.after_search_s(self.model.num_final_runs)
-        self._known = now_s, step_s * steps + (after_s or 0.0)
+        search_left, finals_left = self.shares_left()
+        finals_s = self.model.finals_s(self._throughput, num_runs(self.model.config))
+        left_s = search_left * self.model.search_s(self._throughput) + finals_left * finals_s
+        left_s = self._scale * left_s + self.model.test_s(self._throughput)
+        self._ends_s = self._now_s() + left_s
 
-
-@dataclass
-class _Progress:
-    """How far a trial is."""
-
-    step: int = 0
-    """Step of its last report."""
-    seconds: float = 0.0
-    """Busy seconds up to it."""
-    reported_s: float = 0.0
-    """When it was made, or when the trial began or went on, by the clock."""
-    is_running: bool = False
-    has_ended: bool = False
-
-
-def _progress_of(history: TrialRecord, now_s: float) -> _Progress:
-    last = history.reports[-1] if history.reports else None
-    return _Progress(
-        step=last.step if last else 0,
-        seconds=last.seconds if last else 0.0,
-        reported_s=now_s,
-        has_ended=history.status is not None,
-    )
+    def _follow(self, histories: Iterable[TrialRecord]) -> dict[str, _Progress]:
+        """How far trials of an earlier process are."""
+        return {
+            history.trial_id: _Progress(
+                step=history.num_steps,
+                seconds=history.last.seconds if history.last else 0.0,
+                reported_s=self._now_s(),
+                has_ended=history.status is not None,
+            )
+            for history in histories
+        }

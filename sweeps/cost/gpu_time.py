@@ -1,8 +1,8 @@
 """Where a sweep's GPU-seconds went, by trial and by overhead, and what ASHA and packs saved."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from statistics import fmean
+from typing import Any
 
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import CostModel
@@ -16,152 +16,98 @@ OVERHEAD = ("load", "probe", "admit", "decide", "test", "idle")
 """Activities of packs that no trial is charged with."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuTime:
-    """GPU-seconds over all packs that ever ran for the sweep; search, finals and overhead sum to
-    the packs' wall time."""
-
-    num_packs: int
-    """0 where trials trained alone: what is not training is not known then."""
-    search_s: float
-    """Shares of the search's trials."""
-    finals_s: float
-    """Shares of the runs of the finals."""
-    overhead_s: dict[str, float] = field(default_factory=dict)
-    """By activity; "other" is what saving, telling and failing cost."""
-    full_trial_s: float | None = None
-    """Mean share of a trial or a run of the finals that came to its end; None if none did."""
-    saved_by_asha_s: float | None = None
-    """Against training every trial that ASHA stopped to its end, at full_trial_s each."""
-    alone_s: float | None = None
-    """The same steps and evaluations, one trial after another, each in a pack of one, as fast as
-    measured before the first trial; None if that was not measured, and on a CPU, whose cores one
-    trial keeps busy. A trainer that is slower than a pack of one would take longer, so packs save
-    this much at least."""
-
-    @property
-    def total_s(self) -> float:
-        """GPU-seconds of the sweep."""
-        return self.search_s + self.finals_s + sum(self.overhead_s.values())
-
-    @property
-    def saved_by_packing_s(self) -> float | None:
-        """Against alone_s."""
-        return None if self.alone_s is None else self.alone_s - self.search_s - self.finals_s
-
-
-def sum_shares(ledgers: Sequence[Ledger]) -> dict[str, Share]:
-    """What each trial took of all packs together."""
+def shares_by_trial(
+    allocation: Allocation, records: Sequence[TrialRecord], ledgers: Sequence[Ledger]
+) -> dict[str, Share]:
+    """What each trial took of the GPUs: of all packs together, as their ledgers tell; of trials
+    that train alone, busy seconds divided by the trials that share a GPU."""
     shares: dict[str, Share] = {}
+    if allocation.capacity is None:
+        for record in records:
+            if record.last is not None:
+                seconds = record.last.seconds / allocation.slots_per_gpu
+                share = Share(seconds=seconds, trained_tokens=record.last.tokens)
+                shares[record.trial_id] = share
+        return shares
     for ledger in ledgers:
         for trial_id, share in ledger.shares.items():
             shares[trial_id] = shares.get(trial_id, Share()) + share
     return shares
 
 
-def shares_by_trial(
-    allocation: Allocation, records: Sequence[TrialRecord], ledgers: Sequence[Ledger]
-) -> dict[str, Share]:
-    """What each trial took of the GPUs: as the packs' ledgers tell; of trials that train alone,
-    busy seconds divided by the trials that share a GPU."""
-    if allocation.capacity is not None:
-        return sum_shares(ledgers)
-    return {
-        record.trial_id: Share(
-            seconds=record.reports[-1].seconds / allocation.slots_per_gpu,
-            trained_tokens=record.reports[-1].tokens,
-        )
-        for record in records
-        if record.reports
-    }
-
-
 def account(
     records: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
-    cost_model: CostModel,
+    model: CostModel,
     throughput: Throughput | None,
-) -> GpuTime:
-    """Adds up a sweep.
+) -> tuple[dict[str, Any], list[str]]:
+    """Adds up a sweep: what its last event says of the GPU time, and the same in words.
+
+    GPU-seconds are those of all packs that ever ran for the sweep. search_s, finals_s and
+    overhead_s sum to their wall time; where trials trained alone, only training is known.
 
     Args:
         records: trials and runs of the finals, with their shares.
-        cost_model: knows the rungs and the rows of each.
         throughput: as measured before the first trial.
     """
-    finals = [record for record in records if record.final_of is not None]
     search = [record for record in records if record.final_of is None]
-    search_s, finals_s = (sum(map(_charged_s, some)) for some in (search, finals))
+    search_s = sum(_list_seconds(search))
+    finals_s = sum(_list_seconds(records)) - search_s
     overhead_s = {}
     if ledgers:
         for name in OVERHEAD:
             overhead_s[name] = sum(ledger.seconds.get(name, 0.0) for ledger in ledgers)
         wall_s = sum(ledger.wall_s for ledger in ledgers)
+        # What saving, telling and failing cost.
         overhead_s["other"] = wall_s - sum(overhead_s.values()) - search_s - finals_s
-    completed_s = [_charged_s(record) for record in records if record.status == "completed"]
-    stopped_s = [
-        _charged_s(record)
-        for record in search
-        if record.status == "stopped" and record.reason != BUDGET_REASON
-    ]
-    full_trial_s = saved_by_asha_s = alone_s = None
-    if completed_s:
+    parts = {"trials": search_s, "finals": finals_s, **overhead_s}
+    total_s = sum(parts.values())
+    shares = [f"{name} {s / total_s:.0%}" for name, s in parts.items() if s > 0.005 * total_s]
+    where = f"{len(ledgers)} pack{'s' * (len(ledgers) != 1)}" if ledgers else "trials only"
+    lines = [f"GPU time: {_format_hours(total_s)} ({where}): {', '.join(shares)}"]
+    fields: dict[str, Any] = {
+        "num_packs": len(ledgers),
+        "search_s": search_s,
+        "finals_s": finals_s,
+        "overhead_s": overhead_s,
+        "full_trial_s": None,
+        "saved_by_asha_s": None,
+        "alone_s": None,
+    }
+    if completed_s := _list_seconds(record for record in records if record.status == "completed"):
+        asha = (r for r in search if r.status == "stopped" and r.reason != BUDGET_REASON)
+        stopped_s = _list_seconds(asha)
         full_trial_s = fmean(completed_s)
-        saved_by_asha_s = full_trial_s * len(stopped_s) - sum(stopped_s)
-    if throughput is not None and throughput.device != "cpu":
-        alone_s = sum(_alone_s(record, cost_model, throughput) for record in records)
-    return GpuTime(
-        num_packs=len(ledgers),
-        search_s=search_s,
-        finals_s=finals_s,
-        overhead_s=overhead_s,
-        full_trial_s=full_trial_s,
-        saved_by_asha_s=saved_by_asha_s,
-        alone_s=alone_s,
-    )
-
-
-def describe(spent: GpuTime) -> list[str]:
-    """The GPU time in words, a line each."""
-    if spent.total_s <= 0:
-        return []
-    parts = {"trials": spent.search_s, "finals": spent.finals_s, **spent.overhead_s}
-    percentages = ", ".join(
-        f"{name} {seconds / spent.total_s:.0%}"
-        for name, seconds in parts.items()
-        if seconds >= 0.005 * spent.total_s
-    )
-    packs = f"{spent.num_packs} packs" if spent.num_packs != 1 else "1 pack"
-    where = packs if spent.num_packs else "trials only"
-    lines = [f"GPU time: {format_gpu_hours(spent.total_s)} ({where}): {percentages}"]
-    if spent.saved_by_asha_s is not None and spent.full_trial_s is not None:
+        saved_s = full_trial_s * len(stopped_s) - sum(stopped_s)
+        fields |= {"full_trial_s": full_trial_s, "saved_by_asha_s": saved_s}
         lines.append(
-            f"saved by ASHA: {format_gpu_hours(spent.saved_by_asha_s)}, against training every "
-            "stopped trial to its end at the completed ones' mean of "
-            f"{format_duration(spent.full_trial_s)}"
+            f"saved by ASHA: {_format_hours(saved_s)}, against training every stopped trial to its "
+            f"end at the completed ones' mean of {format_duration(full_trial_s)}"
         )
-    if spent.saved_by_packing_s is not None and spent.alone_s is not None:
-        saved = "saved" if spent.saved_by_packing_s >= 0 else "lost"
+    if throughput is not None and throughput.device != "cpu":  # whose cores one trial keeps busy
+        # A trainer that is slower than a pack of one would take longer: packs save this at least.
+        alone_s = sum(_alone_s(record, model, throughput) for record in records)
+        saved_s = alone_s - search_s - finals_s
+        fields["alone_s"] = alone_s
         lines.append(
-            f"{saved} by packing: {format_gpu_hours(abs(spent.saved_by_packing_s))}, against "
-            f"{format_gpu_hours(spent.alone_s)} for one trial after another in packs of one "
+            f"{'saved' if saved_s >= 0 else 'lost'} by packing: {_format_hours(abs(saved_s))}, "
+            f"against {_format_hours(alone_s)} for one trial after another in packs of one "
             "(estimated from a few steps before the first trial)"
         )
-    return lines
+    return fields, lines if total_s > 0 else []
 
 
-def format_gpu_hours(seconds: float) -> str:
-    """Seconds as GPU-hours."""
-    return f"{seconds / 3600:.3g} GPU-hours"
+def _list_seconds(records: Iterable[TrialRecord]) -> list[float]:
+    return [record.share.seconds if record.share else 0.0 for record in records]
 
 
-def _charged_s(record: TrialRecord) -> float:
-    return record.share.seconds if record.share else 0.0
-
-
-def _alone_s(record: TrialRecord, cost_model: CostModel, throughput: Throughput) -> float:
+def _alone_s(record: TrialRecord, model: CostModel, throughput: Throughput) -> float:
     """A trial's steps and evaluations in a pack of one."""
-    step = record.reports[-1].step if record.reports else 0
-    rungs = zip(cost_model.rungs, cost_model.eval_rows, strict=True)
-    scored_s = sum(throughput.evaluation_s(1, rows) for rung, rows in rungs if rung <= step)
-    return step * throughput.step_s(1) + scored_s
+    rungs = zip(model.config.rungs, model.eval_rows, strict=True)
+    scored = [rows for rung, rows in rungs if rung <= record.num_steps]
+    scored_s = sum(throughput.evaluation_s(1, rows) for rows in scored)
+    return record.num_steps * throughput.step_s(1) + scored_s
+
+
+def _format_hours(seconds: float) -> str:
+    return f"{seconds / 3600:.3g} GPU-hours"

@@ -34,11 +34,8 @@ class Hardware:
             gpus_gib = [gpu.gib for gpu in visible_gpus()]
         elif cluster.num_gpus:
             gpus_gib = _ask_nodes()
-        return cls(
-            num_cpus=cluster.num_cpus,
-            num_gpus=cluster.num_gpus,
-            gpu_gib=min(gpus_gib, default=None),
-        )
+        gpu_gib = min(gpus_gib, default=None)
+        return cls(num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=gpu_gib)
 
 
 def _ask_nodes() -> list[float]:
@@ -46,12 +43,8 @@ def _ask_nodes() -> list[float]:
     import ray  # a dry run does without
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     ask = ray.remote(num_cpus=0)(local_gpus)
-    answers = [
-        ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in nodes
-    ]
-    return [gpu.gib for gpus in ray.get(answers) for gpu in gpus]
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = ray.get([ask.options(scheduling_strategy=node).remote() for node in there])
+    return [gpu.gib for gpus in answers for gpu in gpus]

@@ -20,40 +20,45 @@ _ENGINES: dict[Engine, str] = {
 
 def describe(config: SweepConfig, preflight: Preflight) -> str:
     """The plan, a paragraph a subject."""
-    rows = {name: len(getattr(preflight.splits, name)) for name in ("train", "validation", "test")}
+    splits, model, metric = preflight.splits, preflight.model, preflight.task.metric
+    rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     epochs = config.max_steps * config.batch_size / rows["train"]
-    model = preflight.model
+    options = (f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions))
+    is_estimated = config.estimate and config.engine == "packed"
     sections = {
         "sweep": f"{config.name}: {config.num_trials} trials of {config.recipe}, "
-        f"ranked by {preflight.task.metric.name} ({preflight.task.metric.mode}) on validation, "
-        f"seed {config.seed}",
+        f"ranked by {metric.name} ({metric.mode}) on validation, seed {config.seed}",
         "space": str(config.space),
-        "start points": "\n".join(_format_point(p) for p in start_points(config)) or "none",
+        "start points": "\n".join(map(_format_point, start_points(config))) or "none",
         "rungs": f"{', '.join(map(str, config.rungs))} steps; at each but the last the best "
         f"1/{config.reduction_factor} go on",
-        "finals": _describe_finals(config),
+        "finals": f"the best {min(config.num_finalists, config.num_trials)} with "
+        f"{config.num_final_seeds} fresh seeds each, {num_runs(config)} runs of "
+        f"{config.max_steps} steps at most; the best mean on validation wins"
+        if config.finals
+        else "none: the best trial of the search wins",
         "training": f"{config.max_steps} steps of {config.batch_size} rows = {epochs:.2f} epochs",
-        "settings": ", ".join(
-            f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions)
-        ),
+        "settings": ", ".join(options),
         "rows": "\n".join(
             [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(preflight)]
         ),
-        "scored": _describe_scored_rows(config, rows["validation"])
-        + "; all test rows once, at the end"
-        + _describe_bertscore(config, preflight),
+        "scored": _describe_scores(config, preflight),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
         "engine": _ENGINES[config.engine],
         **_describe_allocation(config, preflight),
         "budget": _describe_budget(config),
         "estimate": "time and GPU-hours: before the first trial, from a few steps"
-        if config.estimate and config.engine == "packed"
+        if is_estimated
         else "the time left: while it runs, from the trials' reports",
         "W&B": preflight.wandb_mode,
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
-    return "\n".join(_format_section(title, text) for title, text in sections.items())
+    lines = []
+    for title, text in sections.items():
+        first, *rest = text.splitlines() or [""]
+        lines += [f"{title:<14}{first}", *(" " * 14 + line for line in rest)]
+    return "\n".join(lines)
 
 
 def about_rows(preflight: Preflight) -> list[str]:
@@ -69,22 +74,47 @@ def start_points(config: SweepConfig) -> list[Point]:
     return [point for point in config.start_points if config.space.contains(point)]
 
 
+def _format_point(point: Point) -> str:
+    is_whole = set(point) == POINT_NAMES
+    named = make_hyperparameters(point) if is_whole else point
+    text = ", ".join(f"{name} {value}" for name, value in named.items())
+    return text if is_whole else f"{text}, the rest drawn"
+
+
+def _describe_scores(config: SweepConfig, preflight: Preflight) -> str:
+    num_rows = config.num_scored_rows(len(preflight.splits.validation))
+    text = f"the first {num_rows[0]} validation rows at every rung"
+    if num_rows[0] != num_rows[-1]:
+        text += f" but the last, {num_rows[-1]} there"
+    text += "; all test rows once, at the end"
+    if config.bertscore == "off" or preflight.splits.scoring.kind == "classify":
+        return text
+    text += f"; BERTScore of the winner by block {config.bertscore_layer} of "
+    return text + config.bertscore_encoder + ", if it can be had" * (config.bertscore == "auto")
+
+
 def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str, str]:
     """What runs at once and the memory that it takes, if the GPUs are this machine's."""
     hardware = Hardware.of_this_machine()
     if hardware.num_gpus == 0 and not config.tiny:
         return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
     allocation = allocate_slots(config, preflight.model, hardware)
-    return {
-        "memory": _describe_memory(config, preflight, allocation),
-        "at once": _describe_concurrency(config, allocation),
-    }
+    where = f"GPUs in use: {allocation.num_gpus}" if allocation.num_gpus else "on this machine"
+    finals = (
+        f" of the search, {allocation.final_concurrency} of the finals" if config.finals else ""
+    )
+    at_once = (
+        f"{allocation.concurrency} trials{finals}, {where}, {allocation.slots_per_gpu} slots each"
+    )
+    if config.engine == "packed" and config.slots_per_gpu == "auto":
+        at_once += "; a search takes a third of all at most, so that it learns from results"
+    return {"memory": _describe_memory(config, preflight, allocation), "at once": at_once}
 
 
 def _describe_memory(config: SweepConfig, preflight: Preflight, allocation: Allocation) -> str:
-    largest = largest_point(config)
     capacity = allocation.capacity
     if capacity is None:
+        largest = largest_point(config)
         needed_gib = predict_solo_gib(preflight.model, largest, config.settings)
         return (
             f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
@@ -100,59 +130,8 @@ def _describe_memory(config: SweepConfig, preflight: Preflight, allocation: Allo
     )
 
 
-def _describe_concurrency(config: SweepConfig, allocation: Allocation) -> str:
-    where = f"GPUs in use: {allocation.num_gpus}" if allocation.num_gpus else "on this machine"
-    finals = (
-        f" of the search, {allocation.final_concurrency} of the finals" if config.finals else ""
-    )
-    at_once = (
-        f"{allocation.concurrency} trials{finals}, {where}, {allocation.slots_per_gpu} slots each"
-    )
-    if config.engine == "packed" and config.slots_per_gpu == "auto":
-        return f"{at_once}; a search takes a third of all at most, so that it learns from results"
-    return at_once
-
-
 def _describe_budget(config: SweepConfig) -> str:
-    """What ends the search early."""
     limits = [f"{config.time_budget} of wall time"] if config.time_budget else []
     limits += [f"{config.gpu_hours:g} GPU-hours"] if config.gpu_hours else []
     after = "finals and test" if config.finals else "the test"
     return f"{', '.join(limits)}, {after} included" if limits else "as long as the trials take"
-
-
-def _describe_finals(config: SweepConfig) -> str:
-    if not config.finals:
-        return "none: the best trial of the search wins"
-    return (
-        f"the best {min(config.num_finalists, config.num_trials)} with {config.num_final_seeds} "
-        f"fresh seeds each, {num_runs(config)} runs of {config.max_steps} steps at most; the best "
-        "mean on validation wins"
-    )
-
-
-def _format_point(point: Point) -> str:
-    is_whole = set(point) == POINT_NAMES
-    named = make_hyperparameters(point) if is_whole else point
-    text = ", ".join(f"{name} {value}" for name, value in named.items())
-    return text if is_whole else f"{text}, the rest drawn"
-
-
-def _describe_scored_rows(config: SweepConfig, num_validation: int) -> str:
-    last = min(config.eval_rows, num_validation)
-    low = min(config.low_rung_eval_rows or last, last)
-    if low == last or len(config.rungs) == 1:
-        return f"the first {last} validation rows at every rung"
-    return f"the first {low} validation rows at every rung but the last, {last} there"
-
-
-def _describe_bertscore(config: SweepConfig, preflight: Preflight) -> str:
-    if config.bertscore == "off" or preflight.splits.scoring.kind == "classify":
-        return ""
-    by = f"block {config.bertscore_layer} of {config.bertscore_encoder}"
-    return f"; BERTScore of the winner by {by}{', if it can be had' * (config.bertscore == 'auto')}"
-
-
-def _format_section(title: str, text: str) -> str:
-    first, *rest = text.splitlines() or [""]
-    return "\n".join([f"{title:<14}{first}", *(" " * 14 + line for line in rest)])

@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
+from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import CostModel
 from sweeps.cost.eta import Eta
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import make_config, make_history, make_report
 from trainables.config import TrialConfig
+from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.throughput import Throughput
 
 
@@ -37,23 +39,39 @@ def make_throughput(**changes: Any) -> Throughput:
     return Throughput(**known | changes)
 
 
-def make_model(**changes: Any) -> CostModel:
-    """Twelve trials of three rungs, four at once in one pack, without finals."""
-    known: dict[str, Any] = {
-        "num_trials": 12,
-        "rungs": (10, 30, 90),
-        "eval_rows": (20, 20, 50),
-        "reduction_factor": 3,
-        "num_packs": 1,
-        "num_gpus": 1,
-        "concurrency": 4,
-        "final_concurrency": 4,
-        "num_cpus": 16,
-        "num_final_runs": 0,
-        "num_tested": 1,
-        "test_rows": 100,
-    }
-    return CostModel(**known | changes)
+def make_capacity(predicted_gib: float = 0.0) -> Capacity:
+    """A pack of four slots."""
+    return Capacity(
+        num_slots=4,
+        max_rank=16,
+        max_tokens=9,
+        eval_tokens=9,
+        is_dequantised=True,
+        predicted_gib=predicted_gib,
+    )
+
+
+def make_model(
+    *,
+    num_packs: int = 1,
+    concurrency: int = 4,
+    final_concurrency: int = 4,
+    num_validation: int = 50,
+    num_test: int = 100,
+    memory_gib: float = 0.0,
+    **changes: Any,
+) -> CostModel:
+    """Twelve trials with rungs 10, 30, 90, four at once in one pack of one GPU, without finals."""
+    known = {"num_trials": 12, "max_steps": 90, "low_rung_eval_rows": 20, "eval_rows": 50}
+    allocation = Allocation(
+        concurrency=concurrency,
+        final_concurrency=final_concurrency,
+        num_cpus=16,
+        num_gpus=num_packs,
+        slots_per_gpu=4,
+        capacity=make_capacity(memory_gib),
+    )
+    return CostModel(make_config(**known | changes), allocation, num_validation, num_test)
 
 
 def make_trial(number: int) -> TrialConfig:

@@ -9,7 +9,6 @@ import pytest
 from sweeps.config import SweepConfig
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
-from sweeps.cost.budget import Budget
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
@@ -17,7 +16,7 @@ from sweeps.records.trial_record import replay
 from sweeps.records.trials_csv import BUDGET_REASON
 from sweeps.search.storage import open_study
 from sweeps.search.study import Search
-from tests.sweeps.invented_sweep import METRIC, make_config, make_report
+from tests.sweeps.invented_sweep import METRIC, make_report
 from tests.sweeps.small_costs import Clock, make_model, make_throughput
 
 BUDGET_S = 100.0
@@ -46,25 +45,20 @@ class Scene:
         return {record.trial_id: (record.status, record.reason) for record in records}
 
 
-def make_scene(folder: Path, **changes: Any) -> Scene:
-    config = make_config(num_trials=20, reduction_factor=2, num_rungs=2, max_steps=10, **changes)
+def make_scene(folder: Path, budget_s: float | None = BUDGET_S, **changes: Any) -> Scene:
+    known = {"num_trials": 20, "reduction_factor": 2, "num_rungs": 2, "max_steps": 10}
+    known["time_budget"] = f"{budget_s}s" if budget_s else None
+    model = make_model(num_validation=0, num_test=0, **known | changes)
+    config = model.config
     paths = RunPaths.of(str(folder), config.name)
     clock = Clock()
-    model = make_model(
-        num_trials=20,
-        rungs=config.rungs,
-        eval_rows=(0, 0),
-        test_rows=0,
-        num_final_runs=8 if config.finals else 0,
-    )
     eta = Eta(model, now_s=clock)
-    eta.set_throughput(make_throughput(), left_s=77.0)
+    eta.predict(make_throughput())
     log = EventLog(paths.events)
     study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
     search = Search(study, config.space, 0, 5)
     controller = TrialController(config, paths, METRIC, search, log, (eta,))
-    budget = Budget(config, eta, BUDGET_S, now_s=clock)
-    return Scene(config, paths, clock, controller, BudgetStop(controller, (), budget))
+    return Scene(config, paths, clock, controller, BudgetStop(controller, (), eta, now_s=clock))
 
 
 def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_path: Path) -> None:
@@ -123,11 +117,22 @@ def test_while_there_is_time_nobody_is_stopped(tmp_path: Path, finals: bool) -> 
     assert scene.controller.next_trial() is not None
 
 
-def test_without_a_budget_nothing_is_looked_at(tmp_path: Path) -> None:
-    scene = make_scene(tmp_path)
-    budget_stop = BudgetStop(scene.controller, (), None)
+def test_without_a_budget_nothing_is_stopped(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, budget_s=None)
     scene.controller.next_trial()
     scene.clock.now_s += 10 * BUDGET_S
-    budget_stop.enforce()
-    assert not budget_stop.is_due and budget_stop.restrict({"t0000": True}) == {"t0000": True}
+    scene.budget_stop.enforce()
+    assert not scene.budget_stop.is_due
+    assert scene.budget_stop.restrict({"t0000": True}) == {"t0000": True}
     assert scene.controller.num_left == 20
+
+
+def test_the_clock_is_looked_at_once_a_second(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    num_looks = 0
+    for _ in range(30):
+        if scene.budget_stop.is_due:
+            scene.budget_stop.enforce()
+            num_looks += 1
+        scene.clock.now_s += 0.125
+    assert num_looks == 4

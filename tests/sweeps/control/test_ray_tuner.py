@@ -26,11 +26,13 @@ from sweeps.control.ray_tuner import (
 )
 from sweeps.control.startup_gate import StartupGate
 from sweeps.cost.allocation import Allocation
+from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_cohort, make_config, make_report
+from tests.sweeps.small_costs import make_model
 from trainables import trial as trainable
 from trainables.errors import SweepAborted
 
@@ -53,8 +55,8 @@ class Sweep:
         self.calls: Calls = []
         self.events_when_called: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
-        self.gate = StartupGate(self.controller, [], lambda throughput: (None, None))
-        self.budget_stop = BudgetStop(self.controller, [pack], None)
+        self.gate = StartupGate(self.controller, [], lambda throughput: None)
+        self.budget_stop = BudgetStop(self.controller, [pack], Eta(make_model()))
         self.scheduler = _ControllerScheduler(self.controller, [pack], self.budget_stop, self.gate)
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:

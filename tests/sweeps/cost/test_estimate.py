@@ -16,20 +16,14 @@ from sweeps.cost.estimate import (
     REPORT_S,
     ROUND_S,
     CostModel,
-    actual_fields,
     probe_params,
     report_s,
 )
 from sweeps.search.asha import Asha
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
-from tests.sweeps.small_costs import make_model, make_throughput
-from trainables.packing.service.ledger import Ledger
-from trainables.packing.sizing.capacity import Capacity
+from tests.sweeps.small_costs import make_capacity, make_model, make_throughput
 from trainables.packing.sizing.throughput import Throughput
 
-CAPACITY = Capacity(
-    num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True, predicted_gib=12.5
-)
 THROUGHPUTS = st.builds(
     make_throughput,
     step_fixed_s=st.floats(0.01, 1.0),
@@ -60,14 +54,17 @@ def test_sweeps_of_one_h200_took_what_is_predicted_of_them(sweep: dict[str, Any]
     has_finals = "--no-finals" not in sweep["command"]
     model = make_model(
         num_trials=num_trials,
-        rungs=rungs,
-        eval_rows=(200, 200, 200, 818),
+        max_steps=rungs[-1],
+        num_rungs=len(rungs),
+        low_rung_eval_rows=200,
+        eval_rows=818,
+        num_validation=818,
+        num_test=819,
         concurrency=-(-num_trials // 3),
         final_concurrency=13,
-        num_final_runs=13 if has_finals else 0,
-        num_tested=4 if has_finals else 1,
-        test_rows=819,
+        finals=has_finals,
     )
+    assert model.config.rungs == rungs
     throughput = Throughput(**sweep["throughput"])
     estimate = model.estimate(throughput, elapsed_s=sweep["elapsed_s"], head_start_s=60.0)
     assert sweep["wall_s"] == pytest.approx(estimate.wall_s, rel=0.35)
@@ -84,18 +81,18 @@ def test_more_trials_take_longer_and_more_packs_do_not(
     many = make_model(num_trials=2 * num_trials)
     assert many.search_s(throughput) > few.search_s(throughput)
     spread = make_model(num_trials=num_trials, num_packs=num_packs, concurrency=4 * num_packs)
-    if spread.concurrency <= num_trials:
+    if spread.allocation.concurrency <= num_trials:
         assert spread.search_s(throughput) <= few.search_s(throughput) + 1e-9
 
 
 def test_trials_that_begin_together_take_as_long_as_one_that_reaches_the_end() -> None:
-    model = make_model(num_trials=4, eval_rows=(0, 0, 0))
+    model = make_model(num_trials=4, num_validation=0)
     reports_s = sum(report_s(make_throughput(), n, 0) for n in (4.0, 4 * 1.4 / 3, 1.0))
     assert model.search_s(make_throughput()) == pytest.approx(90 * 1.0 + reports_s)
 
 
 def test_a_search_without_halving_trains_every_trial_to_the_end() -> None:
-    model = make_model(num_trials=8, rungs=(90,), eval_rows=(0,))
+    model = make_model(num_trials=8, num_rungs=1, num_validation=0)
     assert model.steps_from(0) == 90
     per_trial = make_throughput(step_fixed_s=0.0, step_trial_s=1.0)
     rest_s = model.search_s(make_throughput(step_fixed_s=0.0))
@@ -104,8 +101,9 @@ def test_a_search_without_halving_trains_every_trial_to_the_end() -> None:
 
 def test_a_trial_is_expected_to_make_fewer_steps_the_less_it_has_passed() -> None:
     model = make_model(reduction_factor=7)  # a fifth goes on
-    assert model.steps_from(0) == pytest.approx(10 + 20 / 5 + 60 / 25)
-    assert model.steps_from(10) == pytest.approx(20 + 60 / 5)
+    assert model.config.rungs == (2, 13, 90)
+    assert model.steps_from(0) == pytest.approx(2 + 11 / 5 + 77 / 25)
+    assert model.steps_from(2) == pytest.approx(11 + 77 / 5)
     assert model.steps_from(90) == 0.0
 
 
@@ -124,7 +122,8 @@ def test_about_as_many_trials_reach_a_rung_as_in_a_search_that_learns(seed: int)
             decided = asha.decide_who_continues(rung, cohort) if cohort else {}
             cohort = {name: value for name, value in cohort.items() if decided[name]}
     steps = sum(reached[r] * (r - before) for before, r in zip((0, *rungs), rungs, strict=False))
-    expected = make_model(num_trials=64, rungs=rungs, eval_rows=(0,) * 4)
+    expected = make_model(num_trials=64, max_steps=27, num_rungs=4)
+    assert expected.config.rungs == rungs
     assert expected.steps_from(0) * 64 == pytest.approx(steps, rel=0.35)
 
 
@@ -146,11 +145,11 @@ def test_processes_that_have_started_already_are_not_waited_for_again() -> None:
 
 
 def test_what_earlier_processes_have_done_is_left_out() -> None:
-    model, throughput = make_model(num_final_runs=4), make_throughput()
+    model, throughput = make_model(finals=True), make_throughput()
     assert model.estimate(throughput, search_left=0.0, finals_left=0.0).wall_s == pytest.approx(
         model.test_s(throughput)
     )
-    finals_s = model.finals_s(throughput, 4)
+    finals_s = model.finals_s(throughput, 13)
     assert model.estimate(throughput, search_left=0.0).finals_s == pytest.approx(
         finals_s + model.test_s(throughput)
     )
@@ -158,7 +157,7 @@ def test_what_earlier_processes_have_done_is_left_out() -> None:
 
 def test_finals_take_a_full_training_a_wave() -> None:
     throughput = make_throughput(step_trial_s=0.5)
-    model = make_model(eval_rows=(0, 0, 0), final_concurrency=4)
+    model = make_model(num_validation=0)
     one_s, two_s = (model.finals_s(throughput, runs) for runs in (4, 8))
     assert one_s == pytest.approx(
         model.start_s(4) + 90 * (1 + 4 * 0.5) + 3 * (ROUND_S + 4 * REPORT_S)
@@ -169,9 +168,10 @@ def test_finals_take_a_full_training_a_wave() -> None:
 
 def test_several_packs_share_the_test_and_one_of_them_has_the_base() -> None:
     throughput = make_throughput(row_s=0.1)
-    alone = make_model(num_tested=3).test_s(throughput)
+    three: dict[str, Any] = {"finals": True, "num_final_seeds": 2}
+    alone = make_model(**three).test_s(throughput)
     assert alone == pytest.approx(CLOSING_S + 2 * ROUND_S + 0.1 * (50 + 4 * 100))
-    shared = make_model(num_tested=3, num_packs=4).test_s(throughput)
+    shared = make_model(num_packs=4, **three).test_s(throughput)
     assert shared == pytest.approx(CLOSING_S + 2 * ROUND_S + 0.1 * (50 + 100))
 
 
@@ -182,7 +182,7 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
         num_cpus=32,
         num_gpus=2,
         slots_per_gpu=4,
-        capacity=CAPACITY,
+        capacity=make_capacity(12.5),
     )
     config = make_config(
         num_trials=20,
@@ -192,15 +192,14 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
         num_finalists=3,
         num_final_seeds=2,
     )
-    model = CostModel.of_sweep(config, allocation, num_validation=60, num_test=70)
-    assert model.eval_rows == (30, 30, 60) and model.rungs == (1, 3, 9)
-    assert (model.num_packs, model.num_gpus, model.concurrency) == (2, 2, 8)
-    assert model.num_final_runs == 3 * 2 + 1 and model.final_concurrency == 7
-    assert (model.num_cpus, model.num_tested, model.test_rows) == (32, 3, 70)
-    assert model.memory_gib == 12.5
+    model = CostModel(config, allocation, num_validation=60, num_test=70)
+    assert model.eval_rows == (30, 30, 60)
+    assert (model.num_packs, model.num_gpus) == (2, 2)
     alone = dataclasses.replace(allocation, capacity=None)
-    assert CostModel.of_sweep(config, alone, 60, 70).num_packs == 8
+    assert CostModel(config, alone, 60, 70).num_packs == 8
     throughput = make_throughput(row_s=0.1)
+    assert model.estimate(throughput).memory_gib == 12.5
+    assert model.test_s(throughput) == pytest.approx(CLOSING_S + ROUND_S + 0.1 * 3 * 70)
     assert model.segment_s(throughput, 3, 2) == pytest.approx(
         6 * 1.0 + 2 * 60 * 0.1 + 2 * REPORT_S + ROUND_S
     )
@@ -225,20 +224,7 @@ def test_the_estimate_tells_time_gpu_hours_throughput_and_memory() -> None:
 
 def test_predicted_and_actual_stand_side_by_side() -> None:
     estimate = make_model(memory_gib=12.5).estimate(make_throughput())
-    ledger = Ledger(
-        device="cpu",
-        started=0.0,
-        seconds={},
-        trial_steps=0,
-        real_tokens=0,
-        computed_tokens=0,
-        peak_gib=12.25,
-    )
-    actual: dict[str, Any] = actual_fields(60.0, 2.0, [ledger])
-    assert actual["gpu_hours"] == pytest.approx(120 / 3600)
-    line = estimate.compare(actual)
+    line = estimate.compare({"wall_s": 60.0, "gpu_hours": 120 / 3600, "memory_gib": 12.25})
     assert line.startswith("time: 60 s, predicted ")
     assert "peak 12.2 GiB of 12.5 planned at most" in line
-    fields = estimate.fields()
-    assert fields["memory_gib"] == 12.5 and fields["throughput"]["step_fixed_s"] == 1.0
-    assert fields["gpu_hours"] == estimate.gpu_hours
+    assert "0.033 GPU-hours, predicted " in line

@@ -4,123 +4,125 @@ import dataclasses
 
 import pytest
 
-from sweeps.cost.estimate import CLOSING_S, REPORT_S, ROUND_S
+from sweeps.cost.estimate import REPORT_S, ROUND_S
 from sweeps.cost.eta import SCALES, Eta
 from tests.sweeps.invented_sweep import make_history
 from tests.sweeps.small_costs import Clock, make_model, make_throughput, make_trial, tell_report
 
-MODEL = make_model(
-    num_trials=3, rungs=(3, 9), eval_rows=(0, 0), concurrency=3, test_rows=0, reduction_factor=2
-)
-PROMOTED = 1.4 / 2
+KNOWN = {"num_trials": 3, "max_steps": 9, "num_rungs": 2, "num_validation": 0, "num_test": 0}
+MODEL = make_model(concurrency=3, **KNOWN)
+PROMOTED = 1.4 / 3
+TRIAL_STEPS = 3 + PROMOTED * 6
+"""That a trial is expected to make."""
 ALONE_S = REPORT_S + ROUND_S
 """A report of one trial."""
 THROUGHPUT = make_throughput(step_fixed_s=2.0)
+TEST_S = MODEL.test_s(THROUGHPUT)
+
+
+def make_eta(**changes: int) -> tuple[Clock, Eta]:
+    """An eta whose throughput was measured."""
+    clock = Clock()
+    eta = Eta(make_model(concurrency=3, **KNOWN | changes), now_s=clock)
+    eta.predict(THROUGHPUT)
+    return clock, eta
 
 
 def test_nothing_is_known_until_a_trial_reports_and_then_its_rate_tells_the_rest() -> None:
     clock = Clock()
-    eta = Eta(MODEL, now_s=clock)
+    eta = Eta(make_model(concurrency=1, **KNOWN), now_s=clock)
+    eta.predict(None)
     eta.trial_started(make_trial(0), 0)
-    assert eta.left_s() is None and eta.next_reports_s() == {} and eta.after_search_s(2) is None
+    assert eta.estimate is None and eta.left_s() is None and eta.late_trials() == []
     clock.now_s += 30.0
     tell_report(eta, 0, 3, seconds=30.0)
-    steps_left = PROMOTED * 0 + 6 + 2 * (3 + PROMOTED * 6)
-    assert eta.left_s() == pytest.approx(10.0 * steps_left + CLOSING_S)
-    assert eta.next_reports_s() == {"t0000": pytest.approx(clock.now_s + 6 * 10.0)}
+    model, unit = eta.model, make_throughput()  # a step is a second of it
+    search_s = 30 / (3 + ALONE_S) * model.search_s(unit) / (3 * TRIAL_STEPS)
+    assert eta.left_s() == pytest.approx((6 + 2 * TRIAL_STEPS) * search_s + model.test_s(unit))
+    clock.now_s += 20.0
+    assert eta.late_trials() == []  # without a budget
+    eta.trial_ended(make_trial(0), "stopped", "place 2 of 2")
+    assert eta.left_s() == pytest.approx(2 * TRIAL_STEPS * search_s + model.test_s(unit))
 
 
 def test_what_was_predicted_is_told_until_a_trial_reports() -> None:
-    clock = Clock()
-    eta = Eta(MODEL, now_s=clock)
-    eta.set_throughput(THROUGHPUT, left_s=77.0)
+    clock, eta = make_eta()
+    assert eta.estimate is not None and eta.left_s() == pytest.approx(eta.estimate.wall_s)
     eta.trial_started(make_trial(0), 0)
     clock.now_s += 7.0
-    assert eta.left_s() == pytest.approx(70.0)
+    assert eta.left_s() == pytest.approx(eta.estimate.wall_s - 7.0)
     clock.now_s += 700.0
     assert eta.left_s() == 0.0
 
 
 def test_a_stopped_trial_takes_its_remaining_steps_off_the_time_left() -> None:
-    clock = Clock()
-    eta = Eta(dataclasses.replace(MODEL, num_trials=1), now_s=clock)
-    eta.set_throughput(THROUGHPUT, left_s=77.0)
+    clock, eta = make_eta(num_trials=1)
     eta.trial_started(make_trial(0), 0)
     clock.now_s += 6.0 + ALONE_S
     tell_report(eta, 0, 3, seconds=6.0 + ALONE_S)
-    test_s = MODEL.test_s(THROUGHPUT)
-    assert eta.left_s() == pytest.approx(6 * (6.0 + ALONE_S) / 3 + test_s)
+    search_s = eta.model.search_s(THROUGHPUT)
+    assert eta.left_s() == pytest.approx(search_s * 6 / TRIAL_STEPS + TEST_S)
     eta.trial_ended(make_trial(0), "stopped", "place 2 of 2")
-    assert eta.left_s() == pytest.approx(test_s)
+    assert eta.left_s() == pytest.approx(TEST_S)
 
 
 @pytest.mark.parametrize(("actual", "scale"), [(2.0, 2.0), (0.5, 0.5), (100.0, SCALES[1])])
 def test_reports_correct_the_measured_throughput_within_bounds(actual: float, scale: float) -> None:
-    clock = Clock()
-    eta = Eta(MODEL, now_s=clock)
-    eta.set_throughput(THROUGHPUT, left_s=77.0)
+    _, eta = make_eta()
     eta.trial_started(make_trial(0), 0)
-    expected_s = eta.first_report_s()
-    assert expected_s == pytest.approx(6.0 + ALONE_S)
-    tell_report(eta, 0, 3, seconds=actual * expected_s)
-    assert eta.first_report_s() == pytest.approx(scale * expected_s)
-    assert eta.after_search_s(3) == pytest.approx(
-        scale * MODEL.finals_s(THROUGHPUT, 3) + MODEL.test_s(THROUGHPUT)
-    )
+    tell_report(eta, 0, 3, seconds=actual * (6.0 + ALONE_S))
+    search_s = eta.model.search_s(THROUGHPUT) * (6 + 2 * TRIAL_STEPS) / (3 * TRIAL_STEPS)
+    assert eta.left_s() == pytest.approx(scale * search_s + TEST_S)
 
 
-def test_next_reports_are_those_of_running_trials_at_their_next_rung() -> None:
-    clock = Clock()
-    eta = Eta(MODEL, now_s=clock)
-    eta.set_throughput(THROUGHPUT, left_s=77.0)
+def test_trials_are_late_by_their_next_rung() -> None:
+    clock, eta = make_eta()
     eta.trial_started(make_trial(0), 0)
     eta.trial_started(make_trial(1), 1)
     clock.now_s += 6.0
     tell_report(eta, 0, 3, seconds=6.0 + ALONE_S + REPORT_S)
     eta.trial_ended(make_trial(1), "failed", "")
-    assert eta.next_reports_s() == {"t0000": pytest.approx(1006 + 6 * 2.0 + ALONE_S)}
-    assert eta.num_reported == 1 and eta.num_begun == 2
-    clock.now_s += 500.0
-    assert eta.next_reports_s() == {"t0000": clock.now_s}
+    reports_s = 6 * 2.0 + ALONE_S
+
+    def late_after(left_s: float) -> list[str]:
+        eta.budget_s, eta._budget_ends_s = left_s, clock.now_s + left_s + 1.1 * TEST_S
+        return eta.late_trials()
+
+    assert late_after(reports_s + 0.1) == [] and late_after(reports_s - 0.1) == ["t0000"]
 
 
 def test_a_resumed_sweep_has_left_what_its_log_has_not() -> None:
     done = [make_history(n, "completed", (3, 1.0), (9, 2.0)) for n in range(2)]
     left = make_history(2, None, (3, 0.5))
-    eta = Eta(MODEL, [*done, left], now_s=Clock())
-    assert eta.num_begun == 3 and eta.num_reported == 3
-    assert eta.search_left == pytest.approx(6 / (6 + 9 + 9 + 3))
-    assert eta.finals_left == 1.0
-    assert Eta(MODEL).search_left == 1.0
+    assert Eta(MODEL, [*done, left]).shares_left() == (pytest.approx(6 / (3 * TRIAL_STEPS)), 1.0)
+    assert Eta(MODEL).shares_left() == (pytest.approx(1.0), 1.0)
 
 
 def test_finals_of_a_search_that_is_over_are_left_as_far_as_their_runs_are() -> None:
-    model = dataclasses.replace(MODEL, num_final_runs=2)
+    two = {"finals": True, "num_finalists": 1, "num_final_seeds": 2, "start_points": ()}
     done = [make_history(n, "completed", (3, 1.0), (9, 2.0)) for n in range(3)]
     run = dataclasses.replace(done[0], trial_id="f0", final_of="t0000", seed=1)
-    eta = Eta(model, [*done, run], now_s=Clock())
-    assert (eta.search_left, eta.finals_left) == (0.0, 0.5)
-    assert eta.num_begun == 3
-    more = dataclasses.replace(model, num_trials=9)
-    assert Eta(more, [*done, run], now_s=Clock()).finals_left == 1.0
+    assert Eta(make_model(**KNOWN | two), [*done, run]).shares_left() == (0.0, 0.5)
+    more = make_model(**KNOWN | two | {"num_trials": 9})
+    search_left, finals_left = Eta(more, [*done, run]).shares_left()
+    assert search_left > 0 and finals_left == 1.0
 
 
 def test_in_the_finals_only_their_runs_are_left() -> None:
-    clock = Clock()
-    eta = Eta(MODEL, now_s=clock)
-    eta.set_throughput(THROUGHPUT, left_s=77.0)
-    for number in range(3):
+    one = {"finals": True, "num_finalists": 1, "num_final_seeds": 1, "start_points": ()}
+    clock, eta = make_eta(**one)
+    for number in range(2):  # a budget ended the search before the third began
         eta.trial_started(make_trial(number), number)
         tell_report(eta, number, 3, seconds=6.0 + ALONE_S)
         eta.trial_ended(make_trial(number), "stopped", "")
     run = dataclasses.replace(make_history(0, None), trial_id="f0", final_of="t0000", seed=1)
     eta.finals_started([run])
-    before_s = eta.left_s()
-    assert before_s is not None and before_s > MODEL.test_s(THROUGHPUT) + 9 * 2.0
+    finals_s, test_s = eta.model.finals_s(THROUGHPUT, 1), eta.model.test_s(THROUGHPUT)
+    assert finals_s > 9 * 2.0 and eta.left_s() == pytest.approx(finals_s + test_s)
     trial = dataclasses.replace(make_trial(0), trial_id="f0")
     eta.trial_started(trial, 0)
     clock.now_s += 30.0
     report = dataclasses.replace(make_history(0, None, (3, 1.0)).reports[0], trial_id="f0")
-    eta.reported(trial, dataclasses.replace(report, seconds=30.0))
-    assert eta.left_s() == pytest.approx(6 * 10.0 + MODEL.test_s(THROUGHPUT))
-    assert eta.num_reported == 3 and eta.next_reports_s() == {}
+    eta.reported(trial, dataclasses.replace(report, seconds=6.0 + ALONE_S))
+    assert eta.left_s() == pytest.approx(finals_s * 6 / 9 + test_s)
+    assert eta.late_trials() == []

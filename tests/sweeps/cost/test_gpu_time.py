@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.gpu_time import account, describe, shares_by_trial, sum_shares
+from sweeps.cost.gpu_time import account, shares_by_trial
 from sweeps.records import trials_csv
 from tests.sweeps.invented_sweep import METRIC, make_history
 from tests.sweeps.small_costs import make_model, make_throughput
 from trainables.packing.service.ledger import Ledger, Share
-from trainables.packing.sizing.capacity import Capacity
 
-MODEL = make_model(rungs=(1, 3, 9), eval_rows=(10, 10, 20))
+MODEL = make_model(max_steps=9, low_rung_eval_rows=10, eval_rows=20)
+PACKS = MODEL.allocation
 THROUGHPUT = make_throughput(
     device="H200", step_fixed_s=0.4, step_trial_s=0.1, batch_fixed_s=1.0, row_s=0.1, batch_rows=100
 )
@@ -49,10 +49,10 @@ LEDGERS = [
 ]  # fmt: skip
 
 
-def accounted(**changes: Any) -> Any:
+def accounted(**changes: Any) -> tuple[dict[str, Any], list[str]]:
     known: dict[str, Any] = {"ledgers": LEDGERS, "throughput": THROUGHPUT}
     known |= changes
-    shares = sum_shares(known["ledgers"])
+    shares = shares_by_trial(PACKS, (), known["ledgers"])
     records = [
         dataclasses.replace(record, share=shares.get(record.trial_id)) for record in HISTORIES
     ]
@@ -60,53 +60,57 @@ def accounted(**changes: Any) -> Any:
 
 
 def test_a_trial_that_two_packs_trained_is_charged_by_both() -> None:
-    assert sum_shares(LEDGERS)["t0000"] == Share(seconds=12.0, trained_tokens=20)
+    shares = shares_by_trial(PACKS, (), LEDGERS)
+    assert shares["t0000"] == Share(seconds=12.0, trained_tokens=20)
 
 
 def test_trials_finals_and_overhead_sum_to_the_wall_time_of_all_packs() -> None:
-    found = accounted()
-    assert found.search_s == 12 + 2 + 1 + 8 and found.finals_s == 9
-    assert found.overhead_s["load"] == 9.0
-    assert found.total_s == pytest.approx(sum(ledger.wall_s for ledger in LEDGERS))
-    assert found.overhead_s["other"] == pytest.approx(11 + 23 - 32)
+    fields, _ = accounted()
+    assert fields["search_s"] == 12 + 2 + 1 + 8 and fields["finals_s"] == 9
+    assert fields["overhead_s"]["load"] == 9.0
+    total_s = fields["search_s"] + fields["finals_s"] + sum(fields["overhead_s"].values())
+    assert total_s == pytest.approx(sum(ledger.wall_s for ledger in LEDGERS))
+    assert fields["overhead_s"]["other"] == pytest.approx(11 + 23 - 32)
 
 
 def test_asha_saves_what_stopped_trials_would_have_cost_at_the_mean_of_the_completed() -> None:
-    found = accounted()
+    fields, _ = accounted()
     full_s = (12 + 8 + 9) / 3  # a run of the finals is one too
-    assert found.full_trial_s == pytest.approx(full_s)
+    assert fields["full_trial_s"] == pytest.approx(full_s)
     # t0002 was stopped by the budget, not by ASHA
-    assert found.saved_by_asha_s == pytest.approx(full_s - 2)
+    assert fields["saved_by_asha_s"] == pytest.approx(full_s - 2)
 
 
 def test_packing_is_set_against_the_same_work_in_packs_of_one() -> None:
-    found = accounted()
+    fields, lines = accounted()
     whole_s = 9 * 0.5 + (1.0 + 1.0) * 2 + (1.0 + 2.0)
     first_s = 1 * 0.5 + (1.0 + 1.0)
-    assert found.alone_s == pytest.approx(3 * whole_s + 2 * first_s)
-    assert found.saved_by_packing_s == pytest.approx(found.alone_s - 32)
-    assert accounted(throughput=None).saved_by_packing_s is None
+    assert fields["alone_s"] == pytest.approx(3 * whole_s + 2 * first_s)
+    saved = f"saved by packing: {(fields['alone_s'] - 32) / 3600:.3g} GPU-hours"
+    assert lines[2].startswith(saved)
+    fields, lines = accounted(throughput=None)
+    assert fields["alone_s"] is None and len(lines) == 2
 
 
 def test_packs_on_a_cpu_are_not_set_against_anything() -> None:
-    found = accounted(throughput=replace(THROUGHPUT, device="cpu"))
-    assert found.saved_by_packing_s is None and len(describe(found)) == 2
+    fields, lines = accounted(throughput=replace(THROUGHPUT, device="cpu"))
+    assert fields["alone_s"] is None and len(lines) == 2
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    found = account(HISTORIES[1:2], [], MODEL, None)
-    assert found.full_trial_s is None and found.saved_by_asha_s is None
-    assert describe(found) == []
+    fields, lines = account(HISTORIES[1:2], [], MODEL, None)
+    assert fields["full_trial_s"] is None and fields["saved_by_asha_s"] is None
+    assert lines == []
 
 
 def test_the_words_say_what_the_claims_rest_on() -> None:
-    lines = describe(accounted())
+    _, lines = accounted()
     assert lines[0].startswith("GPU time: 0.0142 GPU-hours (2 packs): trials 45%, finals 18%")
     assert "against training every stopped trial to its end at the completed ones' mean" in lines[1]
     assert "in packs of one (estimated from a few steps before the first trial)" in lines[2]
     assert lines[2].startswith("saved by packing: ")
     fast = make_throughput(device="H200", step_fixed_s=0.01)
-    assert describe(accounted(throughput=fast))[2].startswith("lost by packing: ")
+    assert accounted(throughput=fast)[1][2].startswith("lost by packing: ")
 
 
 def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
@@ -115,12 +119,8 @@ def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
     )
     shares = shares_by_trial(allocation, HISTORIES[:2], [])
     assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
-    capacity = Capacity(
-        num_slots=4, max_rank=16, max_tokens=9, eval_tokens=9, is_dequantised=True,
-        predicted_gib=1.0,
-    )  # fmt: skip
-    packed = dataclasses.replace(allocation, capacity=capacity)
-    assert shares_by_trial(packed, HISTORIES[:2], LEDGERS) == sum_shares(LEDGERS)
+    packed = dataclasses.replace(allocation, capacity=PACKS.capacity)
+    assert shares_by_trial(packed, HISTORIES[:2], LEDGERS)["t0000"].seconds == 12.0
 
 
 def test_the_table_of_trials_has_each_share_also_of_a_trial_without_a_report(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost.budget import spent
+from sweeps.cost.budget import spent_s
 from sweeps.records.trial_record import replay_all
 from sweeps.records.trials_csv import BUDGET_REASON
 from tests.sweeps import small_sweep
@@ -68,7 +68,7 @@ def test_a_budget_ends_a_resumed_sweep_cleanly_and_with_a_best(
     folder = tmp_path / finished.name
     shutil.copytree(finished.folder, folder)
     before = small_sweep.events_of(folder)
-    budget_s = spent(before, [], 1).wall_s + EXTRA_S
+    budget_s = spent_s(before, [], 1)[0] + EXTRA_S
     flags = ("--num-trials", "400", "--time-budget", f"{budget_s:.0f}s")
     code, output = small_sweep.resume(tmp_path, finished.name, *flags)
     assert code == 0, output

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -43,7 +43,7 @@ class Share:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Ledger:
     """What a pack has done so far."""
 
@@ -54,12 +54,12 @@ class Ledger:
     seconds: dict[str, float]
     """By activity; they sum to the wall time of the pack."""
     shares: dict[str, Share] = field(default_factory=dict)
-    """By trial; with overhead_s they sum to the same wall time."""
-    trial_steps: int
+    """By trial; what they leave of the wall time is overhead: loading, admission, waiting, test."""
+    trial_steps: int = 0
     """Optimizer steps, summed over trials."""
-    real_tokens: int
+    real_tokens: int = 0
     """Training tokens that are not there to fill up a pass."""
-    computed_tokens: int
+    computed_tokens: int = 0
     """Places of all passes."""
     peak_gib: float = 0.0
     """Highest memory: allocated on the GPU, or resident in the process on a CPU."""
@@ -68,11 +68,6 @@ class Ledger:
     def wall_s(self) -> float:
         """Seconds that the pack held its GPU."""
         return sum(self.seconds.values())
-
-    @property
-    def overhead_s(self) -> float:
-        """Seconds that no trial is charged with: loading, admission, waiting, the test."""
-        return self.wall_s - sum(share.seconds for share in self.shares.values())
 
 
 class LedgerKeeper:
@@ -84,17 +79,17 @@ class LedgerKeeper:
     """
 
     def __init__(self, device: str, since_s: float | None = None) -> None:
-        self._device = device
         self._lock = threading.Lock()
-        self._seconds = {str(activity): 0.0 for activity in get_args(Activity)}
-        self._shares: dict[str, Share] = {}
         self._activity: Activity = "load"
         now_s = time.monotonic()
         self._since_s = now_s if since_s is None else since_s
-        self._started = time.time() - (now_s - self._since_s)
         self._uncharged_s = 0.0
         self._has_ended = False
-        self._trial_steps = self._real_tokens = self._computed_tokens = 0
+        self._ledger = Ledger(
+            device=device,
+            started=time.time() - (now_s - self._since_s),
+            seconds=dict.fromkeys(get_args(Activity), 0.0),
+        )
 
     def turn_to(self, activity: Activity) -> None:
         """The loop does something else from now on; what was not charged before is overhead."""
@@ -116,19 +111,19 @@ class LedgerKeeper:
             self._settle()
             if total == 0:
                 return
+            shares = self._ledger.shares
             for trial_id, amount in amounts.items():
-                added = Share(
+                shares[trial_id] = shares.get(trial_id, Share()) + Share(
                     seconds=self._uncharged_s * amount / total,
                     trained_tokens=amount if work == "trained" else 0,
                     scored_tokens=amount if work == "scored" else 0,
                 )
-                self._shares[trial_id] = self._shares.get(trial_id, Share()) + added
             self._uncharged_s = 0.0
 
     def seconds_of(self, trial_id: str) -> float:
         """What a trial was charged with so far."""
         with self._lock:
-            return self._shares.get(trial_id, Share()).seconds
+            return self._ledger.shares.get(trial_id, Share()).seconds
 
     def end(self) -> None:
         """Nothing more is counted."""
@@ -139,29 +134,21 @@ class LedgerKeeper:
     def count_step(self, trial_steps: int, real_tokens: int, computed_tokens: int) -> None:
         """Add one step of the pack."""
         with self._lock:
-            self._trial_steps += trial_steps
-            self._real_tokens += real_tokens
-            self._computed_tokens += computed_tokens
+            self._ledger.trial_steps += trial_steps
+            self._ledger.real_tokens += real_tokens
+            self._ledger.computed_tokens += computed_tokens
 
     def so_far(self, peak_gib: float = 0.0) -> Ledger:
         """A copy that no longer changes."""
         with self._lock:
             self._settle()
-            return Ledger(
-                device=self._device,
-                started=self._started,
-                seconds=dict(self._seconds),
-                shares=dict(self._shares),
-                trial_steps=self._trial_steps,
-                real_tokens=self._real_tokens,
-                computed_tokens=self._computed_tokens,
-                peak_gib=peak_gib,
-            )
+            seconds, shares = dict(self._ledger.seconds), dict(self._ledger.shares)
+            return replace(self._ledger, seconds=seconds, shares=shares, peak_gib=peak_gib)
 
     def _settle(self) -> None:
         now_s = time.monotonic()
         if not self._has_ended:
-            self._seconds[self._activity] += now_s - self._since_s
+            self._ledger.seconds[self._activity] += now_s - self._since_s
             self._uncharged_s += now_s - self._since_s
         self._since_s = now_s
 
@@ -187,10 +174,10 @@ def read_ledgers(checkpoints: Path) -> list[Ledger]:
 
     What cannot be read (a file that another version wrote) is left out: it costs figures only.
     """
-    found = []
+    ledgers = []
     for path in sorted((checkpoints / FOLDER_NAME).glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             values = json.loads(path.read_text(encoding="utf-8"))
             shares = {name: Share(**share) for name, share in values.pop("shares").items()}
-            found.append(Ledger(**values, shares=shares))
-    return found
+            ledgers.append(Ledger(**values, shares=shares))
+    return ledgers

@@ -118,17 +118,16 @@ def _time_step(pack: Pack, num_trials: int, step: int, warms_up: bool) -> tuple[
     The pass before it prepares it. With a warm-up the step is made once before it is timed, so
     that its kernels are compiled and its graphs captured.
     """
-    first_s, num_captured = 0.0, 0
-    for is_timed in (False, True) if warms_up else (True,):
+    seconds, num_captured = [], []
+    for _ in range(1 + warms_up):
         for slot in range(num_trials):
             pack.seek(slot, max(0, step - 2))
         if step > 1:
             pack.step()
         num_before = pack.num_captured
-        step_s = _time(pack.step)  # reads its losses, so it waits for the GPU
-        if not is_timed:
-            first_s, num_captured = step_s, pack.num_captured - num_before
-    return step_s, max(0.0, first_s - step_s) / num_captured if num_captured else 0.0
+        seconds.append(_time(pack.step))  # reads its losses, so it waits for the GPU
+        num_captured.append(pack.num_captured - num_before)
+    return seconds[-1], max(0.0, seconds[0] - seconds[-1]) / max(1, num_captured[0])
 
 
 def _time_evaluation(
@@ -154,11 +153,11 @@ def _time_evaluation(
         seconds = []
         for length in lengths:
             timed = evaluator_of(rows, replace(settings, max_new_tokens=length))
-            for _ in range(2 if warms_up else 1):
+            for _ in range(1 + warms_up):
                 last_s = _time(partial(timed.evaluate, pack.model, range(num_trials)))
             seconds.append(last_s)
-        token_s = max(0.0, seconds[-1] - seconds[0]) / max(1, lengths[-1] - lengths[0])
-        return seconds[0] + token_s * (num_tokens - lengths[0])
+        token_s = max(0.0, seconds[-1] - seconds[0]) / max(1, lengths[-1] - 1)
+        return seconds[0] + token_s * (num_tokens - 1)
 
     few_rows = rows[: max(1, len(rows) // 4)]
     many_s = time_answers(capacity.num_slots, rows)
