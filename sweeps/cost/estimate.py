@@ -25,13 +25,9 @@ START_S = 1.8
 PROCESS_S = 2.0
 """Seconds of a core that a trial's process takes to start: 22 trials were in their slots after
 4.5 s of 16 cores."""
-REFILL_S = 1.0
-"""From a round's decision until the trials that follow are in the freed slots."""
-REPORT_S = 0.03
-"""By which saving and telling one trial's report makes a round longer."""
-ROUND_S = 0.15
-"""Of every evaluation, what a few rows do not show: answers made text and scored. By the ledgers
-of three sweeps 0.09 to 0.22 s."""
+ROUND_S = 0.4
+"""What a round of reports takes beside its evaluation: answers are made text and scored (0.09 to
+0.22 s by the ledgers of three sweeps), adapters saved, trials told, and the freed slots filled."""
 CLOSING_S = 2.5
 """Verdict, tables, W&B's last words and the best adapter."""
 STEPS_PER_CAPTURE, MOST_CAPTURES = 4.0, 150.0
@@ -157,19 +153,19 @@ class CostModel:
         steps beyond those in which its slots are full.
         """
         num_trials, rungs = self.config.num_trials, self.config.rungs
-        num_waves = num_trials / self.allocation.concurrency
-        num_live = self.allocation.concurrency / self.num_packs
+        concurrency = self.allocation.concurrency
+        num_live = concurrency / self.num_packs
         fracs = [self._promoted_frac**rung for rung in range(len(rungs))]
         reaching = [max(1.0, num_trials * frac) / self.num_packs for frac in fracs]
         gaps = [high - low for low, high in pairwise((0, *rungs))]
         trial_steps = sum(number * gap for number, gap in zip(reaching, gaps, strict=True))
-        pack_steps = (1 - 1 / num_waves) * trial_steps / num_live + rungs[-1]
+        pack_steps = (1 - concurrency / num_trials) * trial_steps / num_live + rungs[-1]
         num_captures = min(MOST_CAPTURES, pack_steps / STEPS_PER_CAPTURE)
         seconds = pack_steps * throughput.step_fixed_s + trial_steps * throughput.step_trial_s
-        seconds += num_captures * throughput.capture_s + (num_waves - 1) * REFILL_S
+        seconds += num_captures * throughput.capture_s
         for number, frac, rows in zip(reaching, fracs, self.eval_rows, strict=True):
             cohort = max(1.0, min(number, num_live * frac))
-            seconds += number / cohort * report_s(throughput, cohort, rows)
+            seconds += number / cohort * (ROUND_S + throughput.evaluation_s(cohort, rows))
         return seconds
 
     def finals_s(self, throughput: Throughput, num_final_runs: int) -> float:
@@ -178,21 +174,16 @@ class CostModel:
             return 0.0
         at_once = min(num_final_runs, self.allocation.final_concurrency)
         num_live = math.ceil(at_once / self.num_packs)
-        wave_s = self.config.max_steps * throughput.step_s(num_live)
-        wave_s += sum(report_s(throughput, num_live, rows) for rows in self.eval_rows)
-        num_waves = math.ceil(num_final_runs / at_once)
-        return self.start_s(at_once) + num_waves * wave_s + (num_waves - 1) * REFILL_S
+        begins = (0, *self.config.rungs[:-1])
+        wave_s = sum(self.segment_s(throughput, step, num_live) for step in begins)
+        return self.start_s(at_once) + math.ceil(num_final_runs / at_once) * wave_s
 
     def test_s(self, throughput: Throughput) -> float:
-        """Seconds of the test and of what closes a sweep; of several packs one has the base."""
+        """Seconds of the test, of which each pack has its share, and of what closes a sweep."""
         num_tested = self.config.num_final_seeds + 1 if self.config.finals else 1
-        num_others = self.num_packs - 1
-        num_with_base = 1 if num_others else 1 + num_tested
-        num_elsewhere = math.ceil(num_tested / max(1, num_others))
-        base_s = 2 * ROUND_S + throughput.evaluation_s(1, self.eval_rows[-1])
-        base_s += throughput.evaluation_s(num_with_base, self.num_test)
-        others_s = ROUND_S + throughput.evaluation_s(num_elsewhere, self.num_test)
-        return CLOSING_S + max(base_s, others_s)
+        num_scored = math.ceil((1 + num_tested) / self.num_packs)
+        base_s = throughput.evaluation_s(1, self.eval_rows[-1])  # the untuned base on validation
+        return CLOSING_S + base_s + throughput.evaluation_s(num_scored, self.num_test)
 
     def start_s(self, num_trials: int) -> float:
         """Seconds from the proposal of so many trials until they are in their slots."""
@@ -203,13 +194,8 @@ class CostModel:
         for rung, rows in zip(self.config.rungs, self.eval_rows, strict=True):
             if rung > step:
                 train_s = (rung - step) * throughput.step_s(num_live)
-                return train_s + report_s(throughput, num_live, rows)
+                return train_s + ROUND_S + throughput.evaluation_s(num_live, rows)
         return 0.0
-
-
-def report_s(throughput: Throughput, num_trials: float, num_rows: int) -> float:
-    """Seconds in which so many trials are saved and scored at a rung."""
-    return REPORT_S * num_trials + ROUND_S + throughput.evaluation_s(num_trials, num_rows)
 
 
 def probe_params(config: SweepConfig) -> list[Hyperparameters]:

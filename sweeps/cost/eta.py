@@ -24,17 +24,7 @@ UNKNOWN_RESERVE_FRAC = 0.5
 """Of the budget that is kept for the finals while no throughput is known."""
 RESERVE_MARGIN_FRAC = 0.1
 """By which what comes after the search may take longer than predicted."""
-UNMEASURED = Throughput(
-    device="",
-    num_slots=1,
-    load_s=0,
-    step_fixed_s=1,
-    step_trial_s=0,
-    batch_fixed_s=0,
-    row_s=0,
-    batch_rows=1,
-    probe_s=0,
-)
+UNMEASURED = Throughput(device="", num_slots=1, step_fixed_s=1.0)
 """Counts a step as a second, until reports tell what a step takes, its evaluation included."""
 
 
@@ -46,7 +36,7 @@ class _Progress:
     """Of its last report."""
     seconds: float = 0.0
     """Busy seconds up to it."""
-    reported_s: float
+    reported_s: float = 0.0
     """When it was made, or when the trial began or went on, by the clock."""
     is_running: bool = False
     has_ended: bool = False
@@ -126,7 +116,7 @@ class Eta:
 
     def trial_started(self, config: TrialConfig, number: int) -> None:
         """A trial trains from now on."""
-        trial = self._runs.setdefault(config.trial_id, _Progress(reported_s=0.0))
+        trial = self._runs.setdefault(config.trial_id, _Progress())
         trial.has_ended, trial.is_running, trial.reported_s = False, True, self._now_s()
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
@@ -138,7 +128,7 @@ class Eta:
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """A trial trains no more."""
-        trial = self._runs.setdefault(config.trial_id, _Progress(reported_s=0.0))
+        trial = self._runs[config.trial_id]
         trial.has_ended, trial.is_running = True, False
         self._update()
 

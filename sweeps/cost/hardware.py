@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.gpus import local_gpus, visible_gpus
+from cluster.gpus import Gpu, local_gpus, visible_gpus
 from trainables.process import num_cores
 
 if TYPE_CHECKING:  # loads Ray, which a dry run does without
@@ -29,17 +29,15 @@ class Hardware:
     @classmethod
     def of_cluster(cls, cluster: "Cluster") -> "Hardware":
         """As the connected Ray tells it; the nodes with GPUs are asked for their memory."""
-        gpus_gib: list[float] = []
-        if cluster.num_gpus and cluster.is_local:  # a process that is asked starts in half a second
-            gpus_gib = [gpu.gib for gpu in visible_gpus()]
-        elif cluster.num_gpus:
-            gpus_gib = _ask_nodes()
-        gpu_gib = min(gpus_gib, default=None)
+        gpu_gib = None
+        if cluster.num_gpus:  # a process that is asked starts in half a second
+            gpus = visible_gpus() if cluster.is_local else _ask_nodes()
+            gpu_gib = min((gpu.gib for gpu in gpus), default=None)
         return cls(num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, gpu_gib=gpu_gib)
 
 
-def _ask_nodes() -> list[float]:
-    """GiB of each GPU of the cluster."""
+def _ask_nodes() -> list[Gpu]:
+    """Each GPU of the cluster."""
     import ray  # a dry run does without
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -47,4 +45,4 @@ def _ask_nodes() -> list[float]:
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     answers = ray.get([ask.options(scheduling_strategy=node).remote() for node in there])
-    return [gpu.gib for gpus in answers for gpu in gpus]
+    return [gpu for gpus in answers for gpu in gpus]

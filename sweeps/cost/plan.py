@@ -4,18 +4,13 @@ from dataclasses import fields
 
 from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight
-from sweeps.config import Engine, SweepConfig
+from sweeps.config import SweepConfig
 from sweeps.cost.allocation import Allocation, allocate_slots, largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
 from trainables.packing.sizing.memory_model import predict_solo_gib
-
-_ENGINES: dict[Engine, str] = {
-    "packed": "packed: the trials of a GPU train together over one base",
-    "solo": "solo: each trial trains in a process of its own",
-}
 
 
 def describe(config: SweepConfig, preflight: Preflight) -> str:
@@ -45,7 +40,9 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         "scored": _describe_scores(config, preflight),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
-        "engine": _ENGINES[config.engine],
+        "engine": "packed: the trials of a GPU train together over one base"
+        if config.engine == "packed"
+        else "solo: each trial trains in a process of its own",
         **_describe_allocation(config, preflight),
         "budget": _describe_budget(config),
         "estimate": "time and GPU-hours: before the first trial, from a few steps"
@@ -99,13 +96,11 @@ def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str,
     if hardware.num_gpus == 0 and not config.tiny:
         return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
     allocation = allocate_slots(config, preflight.model, hardware)
+    at_once = f"{allocation.concurrency} trials"
+    if config.finals:
+        at_once += f" of the search, {allocation.final_concurrency} of the finals"
     where = f"GPUs in use: {allocation.num_gpus}" if allocation.num_gpus else "on this machine"
-    finals = (
-        f" of the search, {allocation.final_concurrency} of the finals" if config.finals else ""
-    )
-    at_once = (
-        f"{allocation.concurrency} trials{finals}, {where}, {allocation.slots_per_gpu} slots each"
-    )
+    at_once += f", {where}, {allocation.slots_per_gpu} slots each"
     if config.engine == "packed" and config.slots_per_gpu == "auto":
         at_once += "; a search takes a third of all at most, so that it learns from results"
     return {"memory": _describe_memory(config, preflight, allocation), "at once": at_once}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sweeps.cost.budget import check_budget, find_limit_s, spent_s
-from sweeps.cost.estimate import REPORT_S, ROUND_S
+from sweeps.cost.estimate import ROUND_S
 from sweeps.cost.eta import RESERVE_MARGIN_FRAC, Eta
 from sweeps.durations import parse_duration
 from sweeps.records import trials_csv
@@ -85,8 +85,8 @@ def test_trials_begin_as_long_as_they_can_report_before_what_follows_the_search(
     clock, eta = make_eta(100.0, THROUGHPUT)
     eta.trial_started(make_trial(0), 0)
     clock.now_s += 10.0
-    tell_report(eta, 0, 10, seconds=10.0 + REPORT_S + ROUND_S)
-    first_s = 10 * 1.0 + REPORT_S + ROUND_S
+    tell_report(eta, 0, 10, seconds=10.0 + ROUND_S)
+    first_s = 10 * 1.0 + ROUND_S
     clock.now_s = 1000 + 100 - AFTER_S - first_s - 0.1
     assert eta.allows_new_trial()
     clock.now_s += 0.2
@@ -160,7 +160,7 @@ def test_without_a_budget_every_trial_may_begin_and_none_is_late() -> None:
 
 
 def test_a_budget_without_room_for_one_trial_is_refused_with_one_that_has() -> None:
-    needed_s = MODEL.start_s(4) + 10 + 4 * REPORT_S + ROUND_S + TEST_S
+    needed_s = MODEL.start_s(4) + 10 + ROUND_S + TEST_S
     model = make_model(time_budget="10s", **KNOWN)
     check_budget(model, THROUGHPUT, needed_s + 0.1)
     with pytest.raises(SweepAborted, match="the budget leaves 10 s, but one trial") as raised:

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import (
     CLOSING_S,
-    REPORT_S,
     ROUND_S,
     CostModel,
     probe_params,
-    report_s,
 )
 from sweeps.search.asha import Asha
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
@@ -87,8 +85,7 @@ def test_more_trials_take_longer_and_more_packs_do_not(
 
 def test_trials_that_begin_together_take_as_long_as_one_that_reaches_the_end() -> None:
     model = make_model(num_trials=4, num_validation=0)
-    reports_s = sum(report_s(make_throughput(), n, 0) for n in (4.0, 4 * 1.4 / 3, 1.0))
-    assert model.search_s(make_throughput()) == pytest.approx(90 * 1.0 + reports_s)
+    assert model.search_s(make_throughput()) == pytest.approx(90 * 1.0 + 3 * ROUND_S)
 
 
 def test_a_search_without_halving_trains_every_trial_to_the_end() -> None:
@@ -159,20 +156,18 @@ def test_finals_take_a_full_training_a_wave() -> None:
     throughput = make_throughput(step_trial_s=0.5)
     model = make_model(num_validation=0)
     one_s, two_s = (model.finals_s(throughput, runs) for runs in (4, 8))
-    assert one_s == pytest.approx(
-        model.start_s(4) + 90 * (1 + 4 * 0.5) + 3 * (ROUND_S + 4 * REPORT_S)
-    )
+    assert one_s == pytest.approx(model.start_s(4) + 90 * (1 + 4 * 0.5) + 3 * ROUND_S)
     assert 1.9 * one_s < two_s + model.start_s(4) < 2.1 * one_s
     assert model.finals_s(throughput, 0) == 0.0
 
 
-def test_several_packs_share_the_test_and_one_of_them_has_the_base() -> None:
+def test_several_packs_share_the_test() -> None:
     throughput = make_throughput(row_s=0.1)
     three: dict[str, Any] = {"finals": True, "num_final_seeds": 2}
     alone = make_model(**three).test_s(throughput)
-    assert alone == pytest.approx(CLOSING_S + 2 * ROUND_S + 0.1 * (50 + 4 * 100))
+    assert alone == pytest.approx(CLOSING_S + 0.1 * (50 + 4 * 100))
     shared = make_model(num_packs=4, **three).test_s(throughput)
-    assert shared == pytest.approx(CLOSING_S + 2 * ROUND_S + 0.1 * (50 + 100))
+    assert shared == pytest.approx(CLOSING_S + 0.1 * (50 + 100))
 
 
 def test_the_model_follows_the_config_and_the_hardware() -> None:
@@ -199,10 +194,8 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
     assert CostModel(config, alone, 60, 70).num_packs == 8
     throughput = make_throughput(row_s=0.1)
     assert model.estimate(throughput).memory_gib == 12.5
-    assert model.test_s(throughput) == pytest.approx(CLOSING_S + ROUND_S + 0.1 * 3 * 70)
-    assert model.segment_s(throughput, 3, 2) == pytest.approx(
-        6 * 1.0 + 2 * 60 * 0.1 + 2 * REPORT_S + ROUND_S
-    )
+    assert model.test_s(throughput) == pytest.approx(CLOSING_S + 0.1 * (60 + 2 * 70))
+    assert model.segment_s(throughput, 3, 2) == pytest.approx(6 * 1.0 + 2 * 60 * 0.1 + ROUND_S)
 
 
 def test_the_throughput_is_measured_with_every_rank_and_dropout_of_the_space() -> None:

@@ -1,11 +1,12 @@
 """The time left of a running sweep: from where it stands, at the rate that it shows."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
-from sweeps.cost.estimate import REPORT_S, ROUND_S
-from sweeps.cost.eta import SCALES, Eta
+from sweeps.cost.estimate import ROUND_S
+from sweeps.cost.eta import RESERVE_MARGIN_FRAC, SCALES, Eta
 from tests.sweeps.invented_sweep import make_history
 from tests.sweeps.small_costs import Clock, make_model, make_throughput, make_trial, tell_report
 
@@ -14,13 +15,11 @@ MODEL = make_model(concurrency=3, **KNOWN)
 PROMOTED = 1.4 / 3
 TRIAL_STEPS = 3 + PROMOTED * 6
 """That a trial is expected to make."""
-ALONE_S = REPORT_S + ROUND_S
-"""A report of one trial."""
 THROUGHPUT = make_throughput(step_fixed_s=2.0)
 TEST_S = MODEL.test_s(THROUGHPUT)
 
 
-def make_eta(**changes: int) -> tuple[Clock, Eta]:
+def make_eta(**changes: Any) -> tuple[Clock, Eta]:
     """An eta whose throughput was measured."""
     clock = Clock()
     eta = Eta(make_model(concurrency=3, **KNOWN | changes), now_s=clock)
@@ -37,7 +36,7 @@ def test_nothing_is_known_until_a_trial_reports_and_then_its_rate_tells_the_rest
     clock.now_s += 30.0
     tell_report(eta, 0, 3, seconds=30.0)
     model, unit = eta.model, make_throughput()  # a step is a second of it
-    search_s = 30 / (3 + ALONE_S) * model.search_s(unit) / (3 * TRIAL_STEPS)
+    search_s = 30 / (3 + ROUND_S) * model.search_s(unit) / (3 * TRIAL_STEPS)
     assert eta.left_s() == pytest.approx((6 + 2 * TRIAL_STEPS) * search_s + model.test_s(unit))
     clock.now_s += 20.0
     assert eta.late_trials() == []  # without a budget
@@ -58,8 +57,8 @@ def test_what_was_predicted_is_told_until_a_trial_reports() -> None:
 def test_a_stopped_trial_takes_its_remaining_steps_off_the_time_left() -> None:
     clock, eta = make_eta(num_trials=1)
     eta.trial_started(make_trial(0), 0)
-    clock.now_s += 6.0 + ALONE_S
-    tell_report(eta, 0, 3, seconds=6.0 + ALONE_S)
+    clock.now_s += 6.0 + ROUND_S
+    tell_report(eta, 0, 3, seconds=6.0 + ROUND_S)
     search_s = eta.model.search_s(THROUGHPUT)
     assert eta.left_s() == pytest.approx(search_s * 6 / TRIAL_STEPS + TEST_S)
     eta.trial_ended(make_trial(0), "stopped", "place 2 of 2")
@@ -70,25 +69,22 @@ def test_a_stopped_trial_takes_its_remaining_steps_off_the_time_left() -> None:
 def test_reports_correct_the_measured_throughput_within_bounds(actual: float, scale: float) -> None:
     _, eta = make_eta()
     eta.trial_started(make_trial(0), 0)
-    tell_report(eta, 0, 3, seconds=actual * (6.0 + ALONE_S))
+    tell_report(eta, 0, 3, seconds=actual * (6.0 + ROUND_S))
     search_s = eta.model.search_s(THROUGHPUT) * (6 + 2 * TRIAL_STEPS) / (3 * TRIAL_STEPS)
     assert eta.left_s() == pytest.approx(scale * search_s + TEST_S)
 
 
-def test_trials_are_late_by_their_next_rung() -> None:
-    clock, eta = make_eta()
+@pytest.mark.parametrize(("margin_s", "late"), [(0.1, []), (-0.1, ["t0000"])])
+def test_trials_are_late_by_their_next_rung(margin_s: float, late: list[str]) -> None:
+    reports_s = 6 * 2.0 + ROUND_S
+    budget_s = 6.0 + reports_s + margin_s + (1 + RESERVE_MARGIN_FRAC) * TEST_S
+    clock, eta = make_eta(time_budget=f"{budget_s:.3f}s")
     eta.trial_started(make_trial(0), 0)
     eta.trial_started(make_trial(1), 1)
     clock.now_s += 6.0
-    tell_report(eta, 0, 3, seconds=6.0 + ALONE_S + REPORT_S)
+    tell_report(eta, 0, 3, seconds=6.0 + ROUND_S)
     eta.trial_ended(make_trial(1), "failed", "")
-    reports_s = 6 * 2.0 + ALONE_S
-
-    def late_after(left_s: float) -> list[str]:
-        eta.budget_s, eta._budget_ends_s = left_s, clock.now_s + left_s + 1.1 * TEST_S
-        return eta.late_trials()
-
-    assert late_after(reports_s + 0.1) == [] and late_after(reports_s - 0.1) == ["t0000"]
+    assert eta.late_trials() == late
 
 
 def test_a_resumed_sweep_has_left_what_its_log_has_not() -> None:
@@ -113,7 +109,7 @@ def test_in_the_finals_only_their_runs_are_left() -> None:
     clock, eta = make_eta(**one)
     for number in range(2):  # a budget ended the search before the third began
         eta.trial_started(make_trial(number), number)
-        tell_report(eta, number, 3, seconds=6.0 + ALONE_S)
+        tell_report(eta, number, 3, seconds=6.0 + ROUND_S)
         eta.trial_ended(make_trial(number), "stopped", "")
     run = dataclasses.replace(make_history(0, None), trial_id="f0", final_of="t0000", seed=1)
     eta.finals_started([run])
@@ -123,6 +119,6 @@ def test_in_the_finals_only_their_runs_are_left() -> None:
     eta.trial_started(trial, 0)
     clock.now_s += 30.0
     report = dataclasses.replace(make_history(0, None, (3, 1.0)).reports[0], trial_id="f0")
-    eta.reported(trial, dataclasses.replace(report, seconds=6.0 + ALONE_S))
+    eta.reported(trial, dataclasses.replace(report, seconds=6.0 + ROUND_S))
     assert eta.left_s() == pytest.approx(finals_s * 6 / 9 + test_s)
     assert eta.late_trials() == []

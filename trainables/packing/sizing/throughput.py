@@ -12,22 +12,22 @@ class Throughput:
     """Name of the GPU, or "cpu"."""
     num_slots: int
     """Trials that the pack holds."""
-    load_s: float
+    load_s: float = 0.0
     """From the pack's start until it could step."""
     step_fixed_s: float
     """Seconds of a step of mean length, whatever the number of trials."""
-    step_trial_s: float
+    step_trial_s: float = 0.0
     """Seconds that each trial adds to it."""
     capture_s: float = 0.0
     """Seconds that capturing a CUDA graph adds to the first pass of a shape."""
-    batch_fixed_s: float
+    batch_fixed_s: float = 0.0
     """Seconds of a batch of the evaluation, whatever its rows: tokens of an answer follow one
     another."""
-    row_s: float
+    row_s: float = 0.0
     """Seconds that one more row of one trial costs."""
-    batch_rows: int
+    batch_rows: int = 1
     """Rows of all trials that one batch of the evaluation holds."""
-    probe_s: float
+    probe_s: float = 0.0
     """What the measurement took, the warm-up that trials are spared included."""
 
     def step_s(self, num_trials: float) -> float:
