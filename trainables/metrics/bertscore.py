@@ -12,7 +12,7 @@ microsoft/deberta-xlarge-mnli 40 (English).
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,15 @@ class BertScore:
                 encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
+            fix = "name a folder or a Hub model with a tokenizer and safetensors weights"
             raise SweepAborted(
-                f"BERTScore's encoder {encoder} cannot be loaded: {error}",
-                "name a folder or a Hub model with a tokenizer and safetensors weights",
+                f"BERTScore's encoder {encoder} cannot be loaded: {error}", fix
             ) from error
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         num_layers = model.config.num_hidden_layers
         if layer > num_layers:
-            raise SweepAborted(
-                f"BERTScore's layer is {layer}, and {encoder} has {num_layers}",
-                f"give a layer from 1 to {num_layers}",
-            )
+            told = f"BERTScore's layer is {layer}, and {encoder} has {num_layers}"
+            raise SweepAborted(told, f"give a layer from 1 to {num_layers}")
         self._model: Any = model.eval().to(device)
 
     def means(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -78,12 +76,14 @@ class BertScore:
 
     def rows(self, predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
         """The scores of each row; a side without a token of its own scores 0."""
-        pairs = [
-            (self._encode(prediction), self._encode(reference))
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
+        sides = map(self._encode, predictions), map(self._encode, references)
+        pairs = list(zip(*sides, strict=True))
         scores = [dict.fromkeys(NAMES, 0.0) for _ in pairs]
-        for batch in _batches(pairs, self._batch_size):
+        scored = [index for index, pair in enumerate(pairs) if all(any(side[1]) for side in pair)]
+        # Those of similar length are padded together.
+        scored.sort(key=lambda index: max(len(side[0]) for side in pairs[index]), reverse=True)
+        for begin in range(0, len(scored), self._batch_size):
+            batch = scored[begin : begin + self._batch_size]
             candidate, reference = (
                 self._embed([pairs[index][side] for index in batch]) for side in (0, 1)
             )
@@ -140,14 +140,6 @@ def match(candidates: Embedded, references: Embedded) -> torch.Tensor:
     total = precision + recall
     f1 = torch.where(total == 0, 0.0, 2 * precision * recall / total)
     return torch.stack([precision, recall, f1], dim=1)
-
-
-def _batches(pairs: Sequence[tuple[Tokens, Tokens]], batch_size: int) -> Iterator[list[int]]:
-    """Indices of the pairs with weight on both sides, those of similar length together."""
-    scored = [index for index, pair in enumerate(pairs) if all(any(side[1]) for side in pair)]
-    scored.sort(key=lambda index: max(len(side[0]) for side in pairs[index]), reverse=True)
-    for begin in range(0, len(scored), batch_size):
-        yield scored[begin : begin + batch_size]
 
 
 def _digest_of(folder: Path) -> str:
