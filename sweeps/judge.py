@@ -28,9 +28,9 @@ import numpy as np
 import tyro
 
 from sweeps.cli import join_lines, parse, run_command
-from sweeps.export import find_best
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
+from sweeps.publish.best_folder import find_best
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 from trainables.metrics.judge_prompts import CRITERIA, pairwise_messages, read_choice

@@ -1,26 +1,31 @@
 """best/: the winner's adapter with its tokenizer, model card and what it said to test."""
 
-from collections.abc import Sequence
+import csv
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from sweeps.checks.commands import sweep_command
 from sweeps.checks.environment import list_versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
-from sweeps.export import write_best as write_best_folder
 from sweeps.finals import predictions
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.verdict import Verdict
-from sweeps.publish.model_card import CardFacts
+from sweeps.publish.model_card import CardFacts, render
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import count_by_status, rank, shown_params
-from trainables.config import Metric
+from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion
+from trainables.models.model_files import tokenizer_files
 
-MAX_CARD_TRIALS = 10
-"""Trials that the model card lists."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+CARD_FILE = "README.md"
+RESUME = "repeat the sweep's command with --resume"
 
 
 def write_best(
@@ -39,41 +44,115 @@ def write_best(
     Returns:
         Which labels the winner took for which; None of texts.
     """
-    run, metric, splits = outcome.winner.run, preflight.task.metric, preflight.splits
+    run, splits = outcome.winner.run, preflight.splits
     answered = predictions.load(paths, splits.test, run.trial_id)
     confusion = predictions.count_confusions(answered, splits)
     rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     facts = CardFacts(
+        sweep_name=config.name,
+        task=config.task,
         base_model=config.model,
         dataset=config.data or preflight.task.dataset,
         dataset_rows=rows,
         dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
         prompt_template=splits.prompt_template,
-        task=config.task,
-        params=run.params,
         settings=replace(config.settings, seed=config.seed if run.seed is None else run.seed),
-        metric=metric,
-        scores=outcome.scores,
+        metric=preflight.task.metric,
+        outcome=outcome,
+        trials=trials,
         verdict=verdict,
         confusion=confusion,
-        sweep_name=config.name,
-        trial_id=run.trial_id,
-        num_trials_by_status=count_by_status(trials),
-        top_trials=[_make_card_row(t, metric) for t in rank(trials, metric)[:MAX_CARD_TRIALS]],
         versions=list_versions(),
         command=sweep_command(config),
     )
-    adapter = outcome.winner.tested[run.trial_id]
     more_files = predictions.make_files(answered, confusion)
-    write_best_folder(paths.best, adapter, facts, config.model, more_files)
+    write_folder(paths.best, outcome.winner.tested[run.trial_id], facts, more_files)
     return confusion
 
 
-def _make_card_row(trial: TrialRecord, metric: Metric) -> dict[str, Any]:
-    return {
-        "trial": trial.trial_id,
-        "status": trial.status or "running",
-        **shown_params(trial),
-        "steps": trial.num_steps,
-        metric.name: round(trial.reports[-1].metrics[metric.name], 2),
-    }
+def write_folder(
+    best: Path, checkpoint: Path, facts: CardFacts, more_files: Mapping[str, str]
+) -> None:
+    """Builds best/ beside its place and renames it, so that a reader never meets half an adapter.
+
+    Args:
+        checkpoint: PEFT folder of the best trial's last report.
+        facts: for the card; its base_model gives the tokenizer, and adapter_config.json names it:
+            a Hub id as it is, a folder absolute, to be found from any working directory.
+        more_files: contents by name.
+    """
+    base = Path(facts.base_model)
+    with replace_folder(best) as folder:
+        shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
+        config = json.loads((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = str(base.absolute()) if base.is_dir() else str(base)
+        files = {
+            ADAPTER_FILES[0]: json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+            CARD_FILE: render(facts),
+            **more_files,
+        }
+        for path in tokenizer_files(facts.base_model):
+            shutil.copyfile(path, folder / path.name)
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8", newline="")
+
+
+def find_best(run: Path) -> Path:
+    """The best/ folder of a run, complete.
+
+    Raises:
+        SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
+    """
+    if not (run / "sweep.json").is_file():
+        runs = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
+        known = f"name one of: {', '.join(map(str, runs))}"
+        raise SweepAborted(
+            f"{run} has no sweep.json: it is no run of a sweep"
+            if run.is_dir()
+            else f"there is no run folder {run}",
+            known if runs else "python -m sweeps.run samsum --tiny makes one in runs/",
+        )
+    best = run / "best"
+    if not best.is_dir():
+        raise _explain_unfinished(run)
+    missing = [name for name in (*ADAPTER_FILES, CARD_FILE) if not (best / name).is_file()]
+    if missing:
+        raise SweepAborted(f"{best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}")
+    return best
+
+
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside target that takes its place if the block succeeds, else vanishes."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (target.with_name(f".{target.name}.{kind}") for kind in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if old.exists() and not target.exists():  # failed, now or in a process that was stopped
+            old.rename(target)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _explain_unfinished(run: Path) -> SweepAborted:
+    """Says how far the sweep came, for a run without best/."""
+    table = run / "trials.csv"
+    if not table.is_file():
+        return SweepAborted(f"the sweep {run} has not ended: it has no trials.csv", RESUME)
+    with table.open(encoding="utf-8", newline="") as file:
+        statuses = Counter(row.get("status") or "unknown" for row in csv.DictReader(file))
+    if statuses["completed"]:
+        return SweepAborted(f"the sweep {run} has no best/ folder yet", RESUME)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()) if n)
+    return SweepAborted(
+        f"no trial of {run} completed ({counts or 'no trials'})",
+        f"read the reasons in {table}, then {RESUME}",
+    )

@@ -1,7 +1,6 @@
 """Uploads a folder to the Hugging Face Hub in one commit; every refusal names its remedy."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,11 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from sweeps.finals.predictions import PREDICTIONS_FILE
+from sweeps.publish.best_folder import CARD_FILE
 from sweeps.publish.model_card import redact
 from sweeps.publish.usage_code import ADAPTER_LINE, is_hub_id
 from trainables.errors import SweepAborted
 
-CARD_FILE = "README.md"
 NEVER_EXPORTED = (PREDICTIONS_FILE,)
 """Files of best/ that hold rows of the data: nobody who publishes an adapter asked for that."""
 UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
@@ -113,31 +112,21 @@ def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str, kept: str) -> Sw
     said = f" ({refused.server_message})" if refused.server_message else ""
     match status:
         case 401:
-            error, fix = (
-                "the Hub refused the token (401)",
-                (
-                    f"make a new one at {tokens}, then hf auth login or set HF_TOKEN "
-                    "(HF_TOKEN comes before the login)"
-                ),
-            )
+            error = "the Hub refused the token (401)"
+            fix = f"make a new one at {tokens}, then hf auth login or set HF_TOKEN (HF_TOKEN "
+            fix += "comes before the login)"
         case 403:
-            error, fix = (
-                f"the token may not write to {repo_id} (403)",
-                (
-                    f"make a token with write permission for {owner} at {tokens}, "
-                    "then hf auth login or set HF_TOKEN"
-                ),
-            )
+            error = f"the token may not write to {repo_id} (403)"
+            fix = f"make a token with write permission for {owner} at {tokens}, then hf auth login "
+            fix += "or set HF_TOKEN"
         case 404:
-            error, fix = (
-                f"the Hub has no user or organisation {owner} (404)",
-                "hf auth whoami shows the names that you may use",
-            )
+            error = f"the Hub has no user or organisation {owner} (404)"
+            fix = "hf auth whoami shows the names that you may use"
         case _:
             error, fix = f"the Hub answered {status}", "try again later"
     return aborted(f"{error}{said}; {kept}", fix)
 
 
 def aborted(error: str, fix: str) -> SweepAborted:
-    """One line each, without secrets: what servers and libraries say has neither for granted."""
-    return SweepAborted(*(re.sub(r"\s+", " ", redact(text)).strip() for text in (error, fix)))
+    """Without secrets: what servers and libraries say has them now and then."""
+    return SweepAborted(redact(error), redact(fix))

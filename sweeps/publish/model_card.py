@@ -3,21 +3,25 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from sweeps.finals.final_test import Outcome
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
-from sweeps.finals.verdict_text import make_table, write_sentences
+from sweeps.finals.verdict_text import write_sentences
+from sweeps.publish import tables
+from sweeps.publish.tables import Table
 from sweeps.publish.usage_code import is_hub_id, usage_code
+from sweeps.records.trial_record import TrialRecord
+from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 from trainables.metrics.classification import Confusion
 
 PIPELINE_TAG = "text-generation"
-NUM_TOP_TRIALS = 10
 MAX_SHOWN_LABELS = 20
 
 
@@ -25,6 +29,9 @@ MAX_SHOWN_LABELS = 20
 class CardFacts:
     """What the card says; render adds no fact of its own."""
 
+    sweep_name: str
+    task: str
+    """Name of the task, e.g. "samsum"."""
     base_model: str
     """Hub id or folder of the base; of a folder the card shows only the last name."""
     dataset: str
@@ -35,49 +42,41 @@ class CardFacts:
     """Rows left out, by reason or split."""
     prompt_template: str
     """The user's turn, with a {placeholder} for each column."""
-    task: str
-    """Name of the task, e.g. "samsum"."""
-    params: Hyperparameters
     settings: TrainingSettings
     metric: Metric
     """What the sweep optimised."""
-    scores: dict[str, dict[str, float]]
-    """Metrics by name, by split; "validation_base" and "test_base" hold the untuned base's."""
+    outcome: Outcome
+    """The adapter, and what it reaches beside the untuned base."""
+    trials: Sequence[TrialRecord]
+    """Of the search."""
     verdict: Verdict | None = None
     """Of the finals; None of a sweep without them."""
     confusion: Confusion | None = None
     """Of the adapter on test; None of texts."""
-    sweep_name: str
-    trial_id: str
-    num_trials_by_status: dict[str, int]
-    top_trials: list[dict[str, object]]
-    """Rows for the table, best first; the first row's keys are its columns."""
     versions: dict[str, str]
     """Installed version by package."""
     command: str
     """Command line that repeats the sweep."""
-    license: str | None = None
-    """Hub identifier of the adapter's licence; None leaves it out."""
 
 
 def render(facts: CardFacts) -> str:
     """The whole README.md. Redacted last, so that no field can bring a secret in."""
+    by_label = tables.list_label_scores(facts.outcome.scores.get("test", {}))
     sections = [
         f"# {_text(facts.sweep_name)}",
         _opening(facts),
         "## Use\n\n" + _block(_usage(facts), "python"),
-        "## Scores\n\n" + _scores(facts),
-        *_confusion(facts.confusion),
+        "## Scores\n\n" + _table(tables.list_scores(facts.outcome)),
+        *([_table(by_label)] if by_label else []),
+        *([_confusion(facts.confusion)] if facts.confusion else []),
         "## Base and data\n\n" + _data(facts),
         "## Prompt\n\nThe user's turn, before the chat template (thinking off):\n\n"
         + _block(facts.prompt_template, "text"),
-        "## Hyperparameters\n\n" + _fields_table(facts.params),
+        "## Hyperparameters\n\n" + _fields_table(facts.outcome.winner.run.params),
         "## Training\n\n" + _fields_table(facts.settings, omit=("model", "rows_dir")),
         "## How it was chosen\n\n" + _selection(facts),
-        "## Reproduce\n\n"
-        + _block(facts.command, "sh")
-        + "\n\n"
-        + _table(("package", "version"), facts.versions.items()),
+        "## Reproduce\n\n" + _block(facts.command, "sh"),
+        _table(Table("", ("package", "version"), list(facts.versions.items()))),
     ]
     return redact(f"---\n{_metadata(facts)}\n---\n\n" + "\n\n".join(sections) + "\n")
 
@@ -99,7 +98,6 @@ def _metadata(facts: CardFacts) -> str:
     base = facts.base_model if is_hub_id(facts.base_model) else None
     dataset, _ = _dataset(facts)
     data = ModelCardData(
-        license=facts.license,
         library_name="peft",
         pipeline_tag=PIPELINE_TAG,
         base_model=base,
@@ -128,7 +126,7 @@ def _results(facts: CardFacts) -> list[EvalResult]:
             metric_name=metric,
             metric_value=float(value),
         )
-        for split, metrics in facts.scores.items()
+        for split, metrics in facts.outcome.scores.items()
         if not split.endswith("_base")
         for metric, value in metrics.items()
         if math.isfinite(value)
@@ -139,7 +137,8 @@ def _opening(facts: CardFacts) -> str:
     return (
         f"A QLoRA adapter for {_text(_shown(facts.base_model))}, finetuned on "
         f"{_text(_dataset(facts)[0])} (task {_text(facts.task)}): trial "
-        f"{_text(facts.trial_id)}, the best of a hyperparameter sweep by {facts.metric.name}."
+        f"{_text(facts.outcome.winner.run.trial_id)}, the best of a hyperparameter sweep by "
+        f"{facts.metric.name}."
     )
 
 
@@ -152,25 +151,12 @@ def _usage(facts: CardFacts) -> str:
     )
 
 
-def _scores(facts: CardFacts) -> str:
-    rows = [
-        (split, metric, value, facts.scores.get(f"{split}_base", {}).get(metric))
-        for split, metrics in facts.scores.items()
-        if not split.endswith("_base")
-        for metric, value in metrics.items()
-    ]
-    return _table(("split", "metric", "this adapter", "untuned base"), rows)
-
-
-def _confusion(table: Confusion | None) -> list[str]:
+def _confusion(confusion: Confusion) -> str:
     """The section of a classifier's mistakes; a large table stays in its file."""
-    if table is None:
-        return []
     title = "## Confusion matrix\n\nOn test, targets in rows and predictions in columns"
-    if len(table.labels) > MAX_SHOWN_LABELS:
-        return [f"{title}: {CONFUSION_CSV}."]
-    rows = [(label, *row) for label, row in zip(table.labels, table.counts, strict=True)]
-    return [f"{title}.\n\n" + _table(("target", *table.labels), rows)]
+    if len(confusion.labels) > MAX_SHOWN_LABELS:
+        return f"{title}: {CONFUSION_CSV}."
+    return f"{title}.\n\n{_table(tables.list_confusion(confusion))}"
 
 
 def _data(facts: CardFacts) -> str:
@@ -190,60 +176,35 @@ def _data(facts: CardFacts) -> str:
 
 def _selection(facts: CardFacts) -> str:
     best = "highest" if facts.metric.mode == "max" else "lowest"
-    looks = "then one look at test" if "test" in facts.scores else "the test split was not used"
-    return (
-        f"Sweep {_text(facts.sweep_name)}, {sum(facts.num_trials_by_status.values())} trials "
-        f"({_counts(facts.num_trials_by_status)}). Rule: the {best} validation "
-        f"{facts.metric.name} {_among(facts)}; {looks}.\n\n"
-        + "".join(f"{part}\n\n" for part in _finals(facts.verdict))
-        + _top_trials(facts.top_trials)
+    looks = (
+        "then one look at test" if "test" in facts.outcome.scores else "the test split was not used"
     )
-
-
-def _among(facts: CardFacts) -> str:
-    if facts.verdict is None:
-        return f"among the trials that reached the last rung (step {facts.settings.rungs[-1]})"
-    return "as a mean over the seeds with which the best trials were trained again"
-
-
-def _finals(verdict: Verdict | None) -> list[str]:
-    """How the finals ended, and their table."""
-    if verdict is None:
-        return []
-    rows = make_table(verdict)
-    told = "\n".join(f"- {_text(line)}" for line in write_sentences(verdict))
-    return [told, _table(tuple(rows[0]), [tuple(row.values()) for row in rows])]
-
-
-def _top_trials(trials: Sequence[Mapping[str, object]]) -> str:
-    if not trials:
-        return "No table of trials was kept."
-    columns = tuple(trials[0])
-    rows = ([trial.get(column) for column in columns] for trial in trials[:NUM_TOP_TRIALS])
-    return _table(columns, rows)
+    among = f"among the trials that reached the last rung (step {facts.settings.rungs[-1]})"
+    finals: list[str] = []
+    if facts.verdict is not None:
+        among = "as a mean over the seeds with which the best trials were trained again"
+        told = "\n".join(f"- {_text(line)}" for line in write_sentences(facts.verdict))
+        finals = [told, _table(tables.list_finalists(facts.verdict))]
+    rule = (
+        f"Sweep {_text(facts.sweep_name)}, {len(facts.trials)} trials "
+        f"({_counts(count_by_status(facts.trials))}). Rule: the {best} validation "
+        f"{facts.metric.name} {among}; {looks}."
+    )
+    return "\n\n".join([rule, *finals, _table(tables.list_trials(facts.trials, facts.metric))])
 
 
 def _fields_table(values: Hyperparameters | TrainingSettings, omit: Sequence[str] = ()) -> str:
-    names = [f.name for f in fields(values) if f.name not in omit]
-    rows = [(name, getattr(values, name)) for name in names]
-    return _table(("name", "value"), [(n, repr(v) if isinstance(v, float) else v) for n, v in rows])
+    pairs = [(f.name, getattr(values, f.name)) for f in fields(values) if f.name not in omit]
+    rows = [
+        (name, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+        for name, value in pairs
+    ]
+    return _table(Table("", ("name", "value"), rows))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [[_cell(column) for column in columns], ["---"] * len(columns)]
-    lines += [[_cell(value) for value in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case float():
-            return f"{value:.4g}"
-        case tuple() | list():
-            return ", ".join(_cell(item) for item in value)
-    return _text(str(value))
+def _table(table: Table) -> str:
+    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join(f"| {' | '.join(map(_text, row))} |" for row in rows)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -1,19 +1,20 @@
 """What the user reads when a sweep has ended."""
 
 import io
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.config import SweepConfig
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.predictions import CONFUSION_CSV, PREDICTIONS_FILE
 from sweeps.finals.verdict import Verdict, summarize
-from sweeps.finals.verdict_text import make_table as make_finals_table
 from sweeps.finals.verdict_text import write_sentences
+from sweeps.publish import tables
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
@@ -22,12 +23,7 @@ from trainables.config import Metric
 from trainables.metrics.classification import Confusion
 from trainables.packing.service.ledger import Ledger
 
-NUM_ROWS = 10
 MAX_SHOWN_LABELS = 8
-PER_CLASS = ("precision", "recall", "f1")
-"""Scores of each label, as metrics/classification.py names them."""
-LEFT_TO_THE_CARD = (*(f"{name}_" for name in PER_CLASS), "bertscore_precision", "bertscore_recall")
-"""How scores begin that the table of scores has no room for."""
 
 
 def describe(
@@ -46,14 +42,15 @@ def describe(
     counts = trials_csv.count_by_status(trials)
     storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
     said = paths.best / PREDICTIONS_FILE
+    by_label = tables.list_label_scores(outcome.scores["test"])
     lines = [
-        _rendered(_trials_table(trials, metric)),
+        _render(tables.list_trials(trials, metric)),
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
         f"best: {best.trial_id} ({', '.join(params)})",
-        *_finals(verdict),
-        _rendered(_scores_table(outcome)),
-        *(_rendered(table) for table in _label_tables(outcome.scores["test"])),
-        *_mistakes(confusion),
+        *([_render(tables.list_finalists(verdict)), *write_sentences(verdict)] if verdict else []),
+        _render(tables.list_scores(outcome)),
+        *([_render(by_label)] if by_label else []),
+        *([_describe_confusion(confusion)] if confusion else []),
         *map(_pack_line, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
@@ -95,14 +92,17 @@ def summary_fields(
 
 def without_best(trials: Sequence[TrialRecord]) -> str:
     """What to say when no trial completed: the reasons, most frequent first."""
-    reasons: dict[str, int] = {}
-    for row in trials:
-        if row.status == "failed":
-            reasons[row.reason] = reasons.get(row.reason, 0) + 1
-    shown = sorted(reasons.items(), key=lambda item: -item[1])[:5]
+    reasons = Counter(row.reason for row in trials if row.status == "failed").most_common(5)
     return "\n".join(
-        ["error: no trial completed", *(f"  {n} failed: {reason}" for reason, n in shown)]
+        ["error: no trial completed", *(f"  {n} failed: {reason}" for reason, n in reasons)]
     )
+
+
+def _describe_confusion(confusion: Confusion) -> str:
+    """Which labels are taken for which; a large table is in its file only."""
+    if len(confusion.labels) > MAX_SHOWN_LABELS:
+        return f"which of the {len(confusion.labels)} labels is taken for which: {CONFUSION_CSV}"
+    return _render(tables.list_confusion(confusion))
 
 
 def _pack_line(ledger: Ledger) -> str:
@@ -116,96 +116,10 @@ def _pack_line(ledger: Ledger) -> str:
     return f"{line}; {ledger.real_tokens / ledger.computed_tokens:.1%} of its tokens were real"
 
 
-def _trials_table(trials: Sequence[TrialRecord], metric: Metric) -> Table:
-    shown = trials_csv.rank(trials, metric)[:NUM_ROWS]
-    table = Table(title=f"best {len(shown)} of {len(trials)} trials")
-    for name in ("trial", "status", "steps", metric.name, *trials_csv.PARAMS):
-        table.add_column(name)
-    for trial in shown:
-        params = [
-            f"{value:.2e}" if name == "learning_rate" else str(value)
-            for name, value in trials_csv.shown_params(trial).items()
-        ]
-        cells = [trial.trial_id, trial.status or "running", str(trial.num_steps)]
-        table.add_row(*cells, f"{trial.value(metric):.2f}", *params)
-    return table
-
-
-def _finals(verdict: Verdict | None) -> list[str]:
-    """The finalists, the winner and how sure it is."""
-    if verdict is None:
-        return []
-    rows = make_finals_table(verdict)
-    table = Table(title="finals: means over seeds, on validation")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.values())
-    return [_rendered(table), *write_sentences(verdict)]
-
-
-def _scores_table(outcome: Outcome) -> Table:
-    scores = outcome.scores
-    names = [
-        name
-        for name in scores["test"]
-        if name in scores["validation"] and not name.startswith(LEFT_TO_THE_CARD)
-    ]
-    table = Table(title="best trial and untuned base")
-    table.add_column("scored on")
-    for name in names:
-        table.add_column(name)
-    titles = {
-        "validation_base": "validation, untuned base",
-        "validation": "validation, best trial",
-        "test_base": "test, untuned base",
-        "test": "test, best trial",
-    }
-    shown = {title: scores[split] for split, title in titles.items()}
-    if len(outcome.own_runs) > 1:
-        title = f"test, mean of its {len(outcome.own_runs)} seeds"
-        shown[title] = {
-            name: fmean(run[name] for run in outcome.own_runs)
-            for name in names
-            if all(name in run for run in outcome.own_runs)  # BERTScore is the best adapter's alone
-        }
-    if outcome.winner.baseline is not None:
-        title = f"test, best start point ({outcome.winner.baseline})"
-        shown[title] = outcome.runs[outcome.winner.baseline]
-    for title, metrics in shown.items():
-        table.add_row(title, *(f"{metrics[name]:.2f}" if name in metrics else "" for name in names))
-    return table
-
-
-def _label_tables(test: Mapping[str, float]) -> list[Table]:
-    """Each label's scores on test, where there are labels."""
-    first = f"{PER_CLASS[0]}_"
-    labels = [name.removeprefix(first) for name in test if name.startswith(first)]
-    if not labels:
-        return []
-    table = Table(title="best trial on test, by label")
-    for name in ("label", *PER_CLASS):
-        table.add_column(name)
-    for label in labels:
-        table.add_row(label, *(f"{test[f'{name}_{label}']:.2f}" for name in PER_CLASS))
-    return [table]
-
-
-def _mistakes(confusion: Confusion | None) -> list[str]:
-    """Which labels are taken for which; a large table is in its file only."""
-    if confusion is None:
-        return []
-    if len(confusion.labels) > MAX_SHOWN_LABELS:
-        return [f"which of the {len(confusion.labels)} labels is taken for which: {CONFUSION_CSV}"]
-    table = Table(title="best trial on test: what was taken for what")
-    for name in ("target", *confusion.labels):
-        table.add_column(Text(name))
-    for label, row in zip(confusion.labels, confusion.counts, strict=True):
-        table.add_row(Text(label), *map(str, row))
-    return [_rendered(table)]
-
-
-def _rendered(table: Table) -> str:
+def _render(table: tables.Table) -> str:
+    shown = RichTable(*(Column(Text(name)) for name in table.columns), title=table.title)
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
     text = io.StringIO()
-    Console(file=text, width=110).print(table)
+    Console(file=text, width=110).print(shown)
     return text.getvalue().rstrip()

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sweeps.finals.final_test import Outcome, Winner
 from sweeps.publish.model_card import CardFacts
+from tests.sweeps.invented_sweep import make_history
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 
 SETTINGS = TrainingSettings(
@@ -15,29 +17,32 @@ SETTINGS = TrainingSettings(
     max_new_tokens=8,
     compute_dtype="float32",
 )
+METRIC = Metric(name="rougeLsum")
+PARAMS = Hyperparameters(lora_rank=4, lora_alpha=8.0, learning_rate=0.00031622776)
+TRIALS = [
+    *(make_history(n, "completed", (90, 40.5 - n), params=PARAMS) for n in range(1, 13)),
+    make_history(13, "stopped", (30, 50.0)),
+    make_history(14, "failed", reason="out of memory"),
+]
+SCORES = {
+    "validation": {"rouge1": 48.125, "rougeLsum": 40.5, "eval_loss": 1.25},
+    "test": {"rouge1": 47.0, "rougeLsum": 39.75},
+    "validation_base": {"rouge1": 30.25, "rougeLsum": 25.5, "eval_loss": 2.5},
+    "test_base": {"rouge1": 30.0, "rougeLsum": 24.125},
+}
+OUTCOME = Outcome(winner=Winner(run=TRIALS[0], tested={}), scores=SCORES)
 FACTS = CardFacts(
+    sweep_name="samsum-s0",
+    task="samsum",
     base_model="Qwen/Qwen3-0.6B",
     dataset="knkarthick/samsum@refs/convert/parquet",
     dataset_rows={"train": 14731, "validation": 818, "test": 819},
     dropped_rows={"empty dialogue": 1},
     prompt_template="Summarise this conversation:\n\n{dialogue}",
-    task="samsum",
-    params=Hyperparameters(lora_rank=4, lora_alpha=8.0, learning_rate=0.00031622776),
     settings=SETTINGS,
-    metric=Metric(name="rougeLsum"),
-    scores={
-        "validation": {"rouge1": 48.125, "rougeLsum": 40.5, "eval_loss": 1.25},
-        "test": {"rouge1": 47.0, "rougeLsum": 39.75},
-        "validation_base": {"rouge1": 30.25, "rougeLsum": 25.5, "eval_loss": 2.5},
-        "test_base": {"rouge1": 30.0, "rougeLsum": 24.125},
-    },
-    sweep_name="samsum-s0",
-    trial_id="t0003",
-    num_trials_by_status={"completed": 9, "stopped": 30, "failed": 1},
-    top_trials=[
-        {"trial_id": f"t{n:04}", "learning_rate": 1e-4 * n, "rougeLsum": 40.5 - n}
-        for n in range(1, 14)
-    ],
+    metric=METRIC,
+    outcome=OUTCOME,
+    trials=TRIALS,
     versions={"torch": "2.13.0", "peft": "0.21.0"},
     command="python -m sweeps.run samsum --num-trials 40 --seed 0",
 )

@@ -73,9 +73,8 @@ def make_history(number: int, status: Any, *scores: tuple[int, float], **more: A
     """A trial that reported these (step, value) pairs."""
     trial_id = f"t{number:04d}"
     reports = [make_report(trial_id, step, value) for step, value in scores]
-    return TrialRecord(
-        trial_id=trial_id, number=number, params=PARAMS, reports=reports, status=status, **more
-    )
+    fields = {"number": number, "params": PARAMS, "status": status} | more
+    return TrialRecord(trial_id=trial_id, reports=reports, **fields)
 
 
 def make_final_run(trial_id: str, seed: int, value: float, **metrics: float) -> TrialRecord:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from sweeps.export import write_best
+from sweeps.publish.best_folder import write_folder
 from tests.sweeps.example_facts import facts
 from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
 from trainables.tiny import MODEL_DIR
@@ -44,7 +44,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> 
     (folder / "sweep.json").write_text("{}\n")
     (folder / "trials.csv").write_text("trial_id,status,reason\nt0001,completed,\n")
     base = str(MODEL_DIR)
-    write_best(folder / "best", checkpoint, facts(base_model=base), tokenizer_source=base)
+    write_folder(folder / "best", checkpoint, facts(base_model=base), {})
     return folder
 
 
@@ -107,9 +107,9 @@ def test_best_is_replaced_whole_and_kept_when_its_successor_fails(
     (best / "stale.txt").write_text("old")
     before = contents(best)
     with pytest.raises(FileNotFoundError):
-        write_best(best, run / "no-checkpoint", facts(base_model=base), tokenizer_source=base)
+        write_folder(best, run / "no-checkpoint", facts(base_model=base), {})
     assert contents(best) == before
-    write_best(best, checkpoint, facts(base_model=base), tokenizer_source=base)
+    write_folder(best, checkpoint, facts(base_model=base), {})
     assert "stale.txt" not in contents(best)
     assert sorted(path.name for path in run.iterdir()) == ["best", "sweep.json", "trials.csv"]
 
@@ -119,7 +119,7 @@ def test_best_left_aside_by_a_stopped_process_comes_back(run: Path) -> None:
     before = contents(best)
     best.rename(run / ".best.old")
     with pytest.raises(FileNotFoundError):
-        write_best(best, run / "no-checkpoint", facts(base_model=base), tokenizer_source=base)
+        write_folder(best, run / "no-checkpoint", facts(base_model=base), {})
     assert contents(best) == before
 
 
@@ -327,7 +327,7 @@ def test_rows_of_the_data_stay_in_the_run(
 ) -> None:
     files = {"test_predictions.jsonl": '{"prompt": "private"}\n', "confusion.csv": "target\n"}
     base = str(MODEL_DIR)
-    write_best(run / "best", checkpoint, facts(base_model=base), base, files)
+    write_folder(run / "best", checkpoint, facts(base_model=base), files)
     for name, content in files.items():
         assert (run / "best" / name).read_text() == content
     copied = export(run, "--to", tmp_path / "copy")

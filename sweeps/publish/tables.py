@@ -1,0 +1,95 @@
+"""Tables of a sweep's results, as text: the terminal and the model card show the same ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from sweeps.finals.final_test import Outcome
+from sweeps.finals.verdict import Verdict
+from sweeps.finals.verdict_text import make_table
+from sweeps.records.trial_record import TrialRecord
+from sweeps.records.trials_csv import PARAMS, rank, shown_params
+from trainables.config import Metric
+from trainables.metrics.classification import Confusion
+
+MAX_TRIALS = 10
+PER_LABEL = ("precision", "recall", "f1")
+"""Scores of each label, as metrics/classification.py names them."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are plain text: whoever shows them escapes what a label or a name may hold."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
+    """The best trials of the search."""
+    ranked = rank(trials, metric)[:MAX_TRIALS]
+    rows = [
+        [
+            *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
+            f"{trial.value(metric):.2f}",
+            *(f"{p:.4g}" if isinstance(p, float) else str(p) for p in shown_params(trial).values()),
+        ]
+        for trial in ranked
+    ]
+    columns = ("trial", "status", "steps", metric.name, *PARAMS)
+    return Table(f"best {len(rows)} of {len(trials)} trials", columns, rows)
+
+
+def list_finalists(verdict: Verdict) -> Table:
+    """The finalists, best first."""
+    rows = make_table(verdict)
+    cells = [list(row.values()) for row in rows]
+    return Table("finals: means over seeds, on validation", list(rows[0]), cells)
+
+
+def list_scores(outcome: Outcome) -> Table:
+    """The best adapter beside the untuned base and, on test, its other seeds and a start point."""
+    models: dict[str, Mapping[str, Mapping[str, float]]] = {
+        "best adapter": {name: outcome.scores[name] for name in _splits(outcome)},
+        "untuned base": {name: outcome.scores.get(f"{name}_base", {}) for name in _splits(outcome)},
+    }
+    own, start = outcome.own_runs, outcome.winner.baseline
+    if len(own) > 1:
+        # BERTScore is the best adapter's alone.
+        names = [name for name in own[0] if all(name in run for run in own)]
+        means = {name: fmean(run[name] for run in own) for name in names}
+        models[f"mean of its {len(own)} seeds"] = {"test": means}
+    if start is not None:
+        models[f"best start point ({start})"] = {"test": outcome.runs[start]}
+    rows = [
+        [split, metric, *(_format(model.get(split, {}).get(metric)) for model in models.values())]
+        for split in _splits(outcome)
+        for metric in outcome.scores[split]
+        if not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
+    ]
+    return Table("best adapter and untuned base", ["split", "metric", *models], rows)
+
+
+def list_label_scores(test: Mapping[str, float]) -> Table | None:
+    """Each label's scores on test; None of texts."""
+    first = f"{PER_LABEL[0]}_"
+    labels = [name.removeprefix(first) for name in test if name.startswith(first)]
+    rows = [[label, *(_format(test[f"{name}_{label}"]) for name in PER_LABEL)] for label in labels]
+    return Table("best adapter on test, by label", ("label", *PER_LABEL), rows) if rows else None
+
+
+def list_confusion(confusion: Confusion) -> Table:
+    """Which labels are taken for which on test: targets in rows, predictions in columns."""
+    pairs = zip(confusion.labels, confusion.counts, strict=True)
+    rows = [[label, *map(str, counts)] for label, counts in pairs]
+    title = "best adapter on test: what was taken for what"
+    return Table(title, ("target", *confusion.labels), rows)
+
+
+def _splits(outcome: Outcome) -> list[str]:
+    return [name for name in ("validation", "test") if name in outcome.scores]
+
+
+def _format(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
