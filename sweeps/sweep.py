@@ -37,7 +37,7 @@ from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
-from sweeps.tracking.wandb_tracker import Tracker, open_tracker
+from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.checkpoint import prune_to_adapter
 from trainables.data.files import first_line
 from trainables.errors import SweepAborted
@@ -130,7 +130,7 @@ class _Context:
     log: EventLog
     allocation: Allocation
     controller: TrialController
-    tracker: Tracker
+    tracker: WandbTracker
     """Follows the log."""
     eta: Eta
     """Listens to the controller, and so does the next."""
@@ -159,7 +159,7 @@ def _open_context(
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    tracker = open_tracker(config, mode, paths, metric, began["name"], began["sweep_id"])
+    tracker = WandbTracker(config, mode, paths, metric, began["name"], began["sweep_id"])
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(

@@ -12,7 +12,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.run_folder import lock_run
 from sweeps.cli import parse, run_command
 from sweeps.records.paths import RunPaths
-from sweeps.tracking.wandb_tracker import open_tracker, resolve_mode
+from sweeps.tracking.wandb_tracker import WandbTracker, resolve_mode
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         mode = resolve_mode(args.wandb, is_tiny=False)
         if mode == "disabled":
             raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
-        tracker = open_tracker(config, mode, paths, metric, record["name"], record["sweep_id"])
+        tracker = WandbTracker(config, mode, paths, metric, record["name"], record["sweep_id"])
         tracker.finish()
     if tracker.mode != mode:
         raise SweepAborted(f"W&B could not be written {mode}", "repeat the command later")

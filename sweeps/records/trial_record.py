@@ -1,5 +1,6 @@
 """What the event log tells of each trial: one record a trial, from which all tables are made."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,13 @@ class TrialRecord:
     def value(self, metric: Metric) -> float | None:
         """The metric at the last report; None before the first."""
         return self.last.metrics[metric.name] if self.last else None
+
+    def best(self, metric: Metric) -> float | None:
+        """The best finite value of the metric at any report; None without one."""
+        finite = [value for value in self.values(metric).values() if math.isfinite(value)]
+        if not finite:
+            return None
+        return max(finite) if metric.mode == "max" else min(finite)
 
     def values(self, metric: Metric) -> dict[int, float]:
         """The metric by step."""

@@ -2,17 +2,19 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from threading import RLock
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli import join_lines
 from sweeps.durations import format_clock
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
@@ -52,7 +54,8 @@ class ProgressTable:
         self._num_trials = num_trials
         self._max_steps = max_steps
         self._left_s = left_s
-        self._rows = {history.trial_id: _from_history(history, metric) for history in histories}
+        self._records = {history.trial_id: history for history in histories}
+        self._running: set[str] = set()
         self._console = console or Console()
         self._began_s = time.monotonic()
         self._lock = RLock()
@@ -77,27 +80,33 @@ class ProgressTable:
 
     def trial_started(self, config: TrialConfig, number: int) -> None:
         """Show the trial as running."""
+        new = TrialRecord(trial_id=config.trial_id, number=number, params=config.params)
         with self._lock:
-            row = self._rows.setdefault(config.trial_id, _Row(config.trial_id, config.params))
-            row.status, row.reason = "running", ""
-            self._print_line(f"{row.trial_id} started: {_format_params(row.params)}")
+            record = self._records.get(config.trial_id, new)
+            self._records[config.trial_id] = replace(record, status=None, reason="")
+            self._running.add(config.trial_id)
+            self._print_line(f"{config.trial_id} started: {_format_params(config.params)}")
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
         """Show the trial's new score."""
         with self._lock:
-            row = self._rows[config.trial_id]
-            row.add(report, self._metric)
-            value, best = _format_number(row.value), _format_number(row.best(self._metric))
-            score = f"{self._metric.name} {value} (best {best})"
-            self._print_line(f"{row.trial_id} step {row.step}/{self._max_steps}: {score}")
+            record = self._records[config.trial_id]
+            record = replace(record, reports=[*record.reports, report])
+            self._records[config.trial_id] = record
+            value = _format_number(record.value(self._metric))
+            score = (
+                f"{self._metric.name} {value} (best {_format_number(record.best(self._metric))})"
+            )
+            self._print_line(f"{config.trial_id} step {report.step}/{self._max_steps}: {score}")
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """Show how the trial ended; a failure also stays above the table."""
         with self._lock:
-            row = self._rows[config.trial_id]
-            row.status, row.reason = status, _join_lines(reason)
-            line = f"{row.trial_id} {status} at step {row.step}/{self._max_steps}"
-            line += f": {row.reason}" if row.reason else ""
+            record = replace(self._records[config.trial_id], status=status, reason=reason)
+            self._records[config.trial_id] = record
+            self._running.discard(config.trial_id)
+            line = f"{config.trial_id} {status} at step {record.num_steps}/{self._max_steps}"
+            line += f": {join_lines(reason)}" if reason else ""
             self._print_line(line)
         if status == "failed" and self._console.is_terminal:
             # Without the lock: printing waits for rich's lock, whose holder may wait for ours.
@@ -106,17 +115,16 @@ class ProgressTable:
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """Show the runs of the finals too."""
         with self._lock:
-            for run in runs:
-                self._rows.setdefault(run.trial_id, _from_history(run, self._metric))
-            self._num_trials = len(self._rows)  # a budget may have ended the search early
+            self._records |= {r.trial_id: r for r in runs if r.trial_id not in self._records}
+            self._num_trials = len(self._records)  # a budget may have ended the search early
             self._print_line(f"finals started: {len(runs)} runs to train")
 
     def render(self) -> RenderableType:
         """The header, and at most MAX_ROWS trials: running ones, then the best ended ones."""
         with self._lock:
-            rows = self._ordered_rows()
-            shown = rows[: max(1, min(MAX_ROWS, self._console.height - 7))]
-            left_out = len(rows) - len(shown)
+            records = sorted(self._records.values(), key=self._rank)
+            shown = records[: max(1, min(MAX_ROWS, self._console.height - 7))]
+            left_out = len(records) - len(shown)
             header = Text("\n".join(self._header_parts()))
             footer = [Text(f"and {left_out} more trials", style="dim")] if left_out else []
             return Group(header, self._table(shown), *footer)
@@ -126,12 +134,12 @@ class ProgressTable:
             self._console.print(Text(f"{line} | {', '.join(self._header_parts())}"), soft_wrap=True)
 
     def _header_parts(self) -> list[str]:
-        statuses = [row.status for row in self._rows.values()]
-        num_done = sum(row.is_ended for row in self._rows.values())
+        statuses = Counter(map(self._status, self._records.values()))
+        num_done = sum(statuses[name] for name in ("completed", "stopped", "failed"))
         left_s = self._left_s()
         return [
-            f"{num_done}/{self._num_trials} done, {statuses.count('running')} running, "
-            f"{statuses.count('failed')} failed",
+            f"{num_done}/{self._num_trials} done, {statuses['running']} running, "
+            f"{statuses['failed']} failed",
             f"best {self._metric.name} {self._describe_best()}",
             f"elapsed {format_clock(time.monotonic() - self._began_s)}, "
             f"left {UNKNOWN if left_s is None else format_clock(left_s)}",
@@ -139,102 +147,50 @@ class ProgressTable:
 
     def _describe_best(self) -> str:
         """The best of the trials that reached the furthest step: only those are comparable."""
-        last_step = max((step for row in self._rows.values() for step in row.scores), default=0)
-        scored = [row for row in self._rows.values() if math.isfinite(row.score(last_step))]
-        if not scored:
+        last_step = max((record.num_steps for record in self._records.values()), default=0)
+        values = {
+            record.trial_id: record.values(self._metric).get(last_step, math.nan)
+            for record in self._records.values()
+        }
+        finite = {trial_id: value for trial_id, value in values.items() if math.isfinite(value)}
+        if not finite:
             return UNKNOWN
-        sign = 1 if self._metric.mode == "max" else -1
-        best = max(scored, key=lambda row: sign * row.score(last_step))
-        return f"{_format_number(best.score(last_step))} at step {last_step} ({best.trial_id})"
+        choose = max if self._metric.mode == "max" else min
+        best = choose(finite, key=finite.__getitem__)
+        return f"{_format_number(finite[best])} at step {last_step} ({best})"
 
-    def _ordered_rows(self) -> list["_Row"]:
+    def _status(self, record: TrialRecord) -> str:
+        is_running = record.trial_id in self._running
+        return record.status or ("running" if is_running else "waiting")
+
+    def _rank(self, record: TrialRecord) -> tuple[float, ...]:
+        """Sorts running trials first, then waiting ones, the best ended ones, and failed ones."""
         ranks = {"running": 0, "waiting": 1, "completed": 2, "stopped": 2, "failed": 3}
         sign = -1 if self._metric.mode == "max" else 1
+        value = record.value(self._metric)
+        worth = math.inf if value is None or not math.isfinite(value) else sign * value
+        return (ranks[self._status(record)], -record.num_steps, worth)
 
-        def key(row: "_Row") -> tuple[float, ...]:
-            value = sign * row.value if math.isfinite(row.value) else math.inf
-            return (ranks[row.status], -row.step, value)
-
-        return sorted(self._rows.values(), key=key)
-
-    def _table(self, rows: list["_Row"]) -> Table:
+    def _table(self, records: Sequence[TrialRecord]) -> Table:
         table = Table(box=None, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("status", no_wrap=True)
-        for name in (
-            "step",
-            "rank",
-            "alpha",
-            "dropout",
-            "learning rate",
-            self._metric.name,
-            "best",
-        ):
+        names = ("step", "rank", "alpha", "dropout", "learning rate", self._metric.name, "best")
+        for name in names:
             table.add_column(Text(name), justify="right", no_wrap=True)
         table.add_column("reason", no_wrap=True, overflow="ellipsis")
-        for row in rows:
-            params = row.params
+        for record in records:
+            params, status = record.params, self._status(record)
             cells = [
-                row.trial_id,
-                row.status,
-                f"{row.step}/{self._max_steps}",
-                str(params.lora_rank),
-                f"{params.lora_alpha:g}",
-                f"{params.lora_dropout:g}",
+                *(record.trial_id, status, f"{record.num_steps}/{self._max_steps}"),
+                *(str(params.lora_rank), f"{params.lora_alpha:g}", f"{params.lora_dropout:g}"),
                 f"{params.learning_rate:.2e}",
-                _format_number(row.value),
-                _format_number(row.best(self._metric)),
-                row.reason,
+                _format_number(record.value(self._metric)),
+                _format_number(record.best(self._metric)),
+                join_lines(record.reason),
             ]
-            table.add_row(*map(Text, cells), style=_STYLES.get(row.status, ""))
+            table.add_row(*map(Text, cells), style=_STYLES.get(status, ""))
         return table
-
-
-@dataclass
-class _Row:
-    """What is shown of one trial."""
-
-    trial_id: str
-    params: Hyperparameters
-    status: Literal["waiting", "running", "completed", "stopped", "failed"] = "waiting"
-    reason: str = ""
-    scores: dict[int, float] = field(default_factory=dict)
-    """By step."""
-
-    @property
-    def is_ended(self) -> bool:
-        return self.status in ("completed", "stopped", "failed")
-
-    @property
-    def step(self) -> int:
-        return max(self.scores, default=0)
-
-    @property
-    def value(self) -> float:
-        return self.score(self.step)
-
-    def score(self, step: int) -> float:
-        """The score at a step, NaN if it has none."""
-        return self.scores.get(step, math.nan)
-
-    def best(self, metric: Metric) -> float:
-        """The best score at any step, NaN if there is none."""
-        finite = [value for value in self.scores.values() if math.isfinite(value)]
-        if not finite:
-            return math.nan
-        return max(finite) if metric.mode == "max" else min(finite)
-
-    def add(self, report: TrialReport, metric: Metric) -> None:
-        """Take in a report."""
-        self.scores[report.step] = report.metrics.get(metric.name, math.nan)
-
-
-def _from_history(history: TrialRecord, metric: Metric) -> _Row:
-    row = _Row(history.trial_id, history.params, history.status or "waiting")
-    row.reason = _join_lines(history.reason)
-    for report in history.reports:
-        row.add(report, metric)
-    return row
 
 
 def _format_params(params: Hyperparameters) -> str:
@@ -244,10 +200,5 @@ def _format_params(params: Hyperparameters) -> str:
     )
 
 
-def _format_number(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else UNKNOWN
-
-
-def _join_lines(text: str) -> str:
-    """Text without line breaks and terminal escapes: it may come from any exception."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+def _format_number(value: float | None) -> str:
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.4g}"

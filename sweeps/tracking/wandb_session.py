@@ -39,27 +39,19 @@ def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> 
 def log_summary(run: Any, event: Mapping[str, Any]) -> None:
     """Replays a "summary" event into its W&B run."""
     if event["confusion"] is not None:
-        run.log({"confusion": make_chart(**event["confusion"])})
+        labels, counts = event["confusion"]["labels"], event["confusion"]["counts"]
+        cells = [(t, p, n) for t, row in enumerate(counts) for p, n in enumerate(row)]
+        chart = wandb.plot.confusion_matrix(  # which counts every row again
+            y_true=[target for target, _, n in cells for _ in range(n)],
+            preds=[prediction for _, prediction, n in cells for _ in range(n)],
+            class_names=labels,
+            title="winner on test: what was taken for what",
+        )
+        run.log({"confusion": chart})
     # The log, which is strict JSON, holds numbers that are not finite as strings.
     values = event["values"]
     odd = {name: float(v) for name, v in values.items() if v in ("nan", "inf", "-inf")}
     run.summary.update({**values, **odd})
-
-
-def make_chart(labels: list[str], counts: list[list[int]]) -> Any:
-    """What wandb.plot.confusion_matrix makes, from counts instead of from every row again."""
-    rows = [
-        [target, prediction, count]
-        for target, row in zip(labels, counts, strict=True)
-        for prediction, count in zip(labels, row, strict=True)
-    ]
-    columns = ["Actual", "Predicted", "nPredictions"]
-    return wandb.plot_table(
-        vega_spec_name="wandb/confusion_matrix/v1",
-        data_table=wandb.Table(columns=columns, data=rows),
-        fields={name: name for name in columns},
-        string_fields={"title": "winner on test: what was taken for what"},
-    )
 
 
 def abandon(run: Any) -> None:

@@ -7,7 +7,6 @@ when a killed sweep is resumed, or by `python -m sweeps.sync`.
 
 import hashlib
 import logging
-import math
 import os
 import re
 import shutil
@@ -15,11 +14,12 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from sweeps.config import SweepConfig
 from sweeps.records.events import params_fields, read_events, report_fields
@@ -32,6 +32,9 @@ from trainables.files import DamagedLine, JsonLines, read_json_lines
 Mode = Literal["online", "offline", "disabled"]
 Request = Literal["auto", "online", "offline", "disabled"]
 
+MODES: dict[str, Request] = {"": "auto", "run": "online", "dryrun": "offline"}
+MODES |= {"online": "online", "offline": "offline", "disabled": "disabled"}
+"""By what WANDB_MODE may say."""
 COMPLETE_FILE = "complete.jsonl"
 """Beside W&B's own files, a line for each run that was replayed to its end."""
 SUMMARY = "summary"
@@ -63,48 +66,14 @@ def resolve_mode(requested: Request, is_tiny: bool) -> Mode:
     return mode
 
 
-class Tracker(Protocol):
-    """What shows a sweep elsewhere: it follows the sweep's event log, and nothing else."""
+def make_run_id(sweep_name: str, sweep_id: str, name: str) -> str:
+    """Names a run the same at every resume, in letters that W&B and file systems allow.
 
-    def start(self) -> None:
-        """Begins to follow the log while it grows."""
-
-    def finish(self) -> None:
-        """Writes what the log holds and the tracker lacks, then stops following."""
-
-    def distrust_files(self) -> None:
-        """Counts no file as complete that was written: a full disk tears them silently."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WandbGroup:
-    """Where the runs of one sweep belong in W&B."""
-
-    project: str
-    entity: str | None
-    sweep_name: str
-    """The group of all its runs."""
-    sweep_id: str
-    """Unique among sweeps; makes the run ids unique in the project."""
-
-    def run_id(self, name: str) -> str:
-        """Names a run the same at every resume, in letters that W&B and file systems allow."""
-        clean_name = re.sub(r"[^A-Za-z0-9_-]", "-", self.sweep_name)[:64]
-        return f"{clean_name}-{name}-{hashlib.sha256(self.sweep_id.encode()).hexdigest()[:8]}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Replayed:
-    """A line of COMPLETE_FILE: a run that was replayed to its end."""
-
-    name: str
-    mode: Mode
-    num_events: int
-    """Events of the log that the run shows; with further ones it is no longer complete."""
-    folder: str
-    """W&B's folder of the run, under RUN/wandb."""
-    num_bytes: int
-    """Size of the run's file once wandb's process had ended."""
+    Args:
+        sweep_id: unique among sweeps; makes the run ids unique in the project.
+    """
+    clean_name = re.sub(r"[^A-Za-z0-9_-]", "-", sweep_name)[:64]
+    return f"{clean_name}-{name}-{hashlib.sha256(sweep_id.encode()).hexdigest()[:8]}"
 
 
 @dataclass
@@ -114,31 +83,8 @@ class _OpenRun:
     """Reports that were logged."""
 
 
-def open_tracker(
-    config: SweepConfig, mode: Mode, paths: RunPaths, metric: Metric, name: str, sweep_id: str
-) -> "WandbTracker":
-    """The tracker of a sweep.
-
-    Args:
-        name: that the sweep began with; its group in W&B.
-        sweep_id: unique among sweeps.
-    """
-    group = WandbGroup(
-        project=config.wandb_project,
-        entity=config.wandb_entity,
-        sweep_name=name,
-        sweep_id=sweep_id,
-    )
-    shared = asdict(config.settings)
-    del shared["rows_dir"]  # a folder of this machine
-    of_sweep = ("recipe", "engine", "task", "data")
-    shared |= {field: getattr(config, field) for field in of_sweep}
-    shared |= {"task_options": asdict(config.task_options), "space": asdict(config.space)}
-    return WandbTracker(mode, paths, group, metric, shared)
-
-
 class WandbTracker:
-    """A Tracker that writes one W&B run a trial, and one named `summary`, grouped by sweep.
+    """Follows the sweep's event log, and writes one W&B run a trial and one named `summary`.
 
     Offline, there is one `offline-run-*` folder a run. wandb cannot append to those, so an
     incomplete one is removed and written anew. Online, a run is resumed under its id.
@@ -148,26 +94,40 @@ class WandbTracker:
 
     Args:
         metric: whose best value each run's summary shows.
-        shared_config: what all trials share; the value of "recipe", if there, is the run's tag.
+        name: that the sweep began with; the group of its runs.
+        sweep_id: unique among sweeps.
     """
 
     def __init__(
         self,
+        config: SweepConfig,
         mode: Mode,
         paths: RunPaths,
-        group: WandbGroup,
         metric: Metric,
-        shared_config: dict[str, object],
+        name: str,
+        sweep_id: str,
     ) -> None:
         self.mode = mode
         self._paths = paths
         self._folder = paths.folder / "wandb"
-        self._group = group
         self._metric = metric
-        self._config = shared_config
+        self._make_run_id = partial(make_run_id, name, sweep_id)
+        self._tag = config.recipe[:64]
+        self._of_all_runs = {
+            "project": config.wandb_project,
+            "entity": config.wandb_entity,
+            "group": name,
+        }
+        self._config = asdict(config.settings)
+        del self._config["rows_dir"]  # a folder of this machine
+        of_sweep = ("recipe", "engine", "task", "data")
+        self._config |= {field: getattr(config, field) for field in of_sweep}
+        self._config |= {"task_options": asdict(config.task_options), "space": asdict(config.space)}
         self._open: dict[str, _OpenRun] = {}
         self._num_replayed = _read_complete(self._folder, mode)
-        self._unrecorded: list[_Replayed] = []
+        """Events of the log that each complete run shows; with further ones it is incomplete."""
+        self._unrecorded: dict[str, dict[str, object]] = {}
+        """By name, lines of COMPLETE_FILE that wait for wandb's process to end."""
         self._are_files_trusted = True
         self._log_bytes = 0
         self._ended = threading.Event()
@@ -255,7 +215,9 @@ class WandbTracker:
             if report.step >= entry.run.starting_step:
                 entry.run.log(_report_values(report), step=report.step)
         entry.num_reports = len(trial.reports)
-        entry.run.summary.update(_best(trial.reports, self._metric))
+        best = trial.best(self._metric)
+        if best is not None:
+            entry.run.summary.update({f"best_{self._metric.name}": best})
         if trial.status is not None:
             entry.run.summary.update({"status": trial.status, "reason": trial.reason})
             exit_code = 1 if trial.status == "failed" else 0
@@ -265,22 +227,18 @@ class WandbTracker:
     def _start_run(
         self, name: str, job_type: str, config: dict[str, object], tags: Sequence[str]
     ) -> Any:
-        """Opens a run in the sweep's group, tagged with the recipe."""
-        run_id = self._group.run_id(name)
+        run_id = self._make_run_id(name)
         for path in self._folder.glob(f"offline-run-????????_??????-{run_id}*"):
             shutil.rmtree(path)
-        recipe = [str(self._config["recipe"])[:64]] if "recipe" in self._config else []
         return _session().open_run(
             self.mode,
             self._paths.folder,
-            project=self._group.project,
-            entity=self._group.entity,
-            group=self._group.sweep_name,
+            **self._of_all_runs,
             id=run_id,
             name=name,
             job_type=job_type,
             config=self._config | config,
-            tags=[*recipe, *tags],
+            tags=[self._tag, *tags],
         )
 
     def _finish_run(self, name: str, run: Any, num_events: int, exit_code: int) -> None:
@@ -289,10 +247,8 @@ class WandbTracker:
             _session().raise_if_refused()  # finish() succeeds where the login is refused
         self._num_replayed[name] = num_events
         folder = Path(run.settings.sync_dir).name
-        self._unrecorded = [replayed for replayed in self._unrecorded if replayed.name != name]
-        self._unrecorded.append(
-            _Replayed(name=name, mode=self.mode, num_events=num_events, folder=folder, num_bytes=0)
-        )
+        line = {"name": name, "mode": self.mode, "num_events": num_events, "folder": folder}
+        self._unrecorded[name] = line
 
     def _stop_wandb(self) -> None:
         """Gives up the open runs, together because each may wait for its timeout, and ends
@@ -308,19 +264,18 @@ class WandbTracker:
 
     def _record_complete(self) -> None:
         """Writes down which runs are complete, now that their files are."""
-        complete = [
-            replace(run, num_bytes=_count_bytes(self._folder / run.folder))
-            for run in self._unrecorded
-            if run.mode == "online" or self._are_files_trusted
+        lines = [
+            line | {"num_bytes": _count_bytes(self._folder / str(line["folder"]))}
+            for line in self._unrecorded.values()
+            if line["mode"] == "online" or self._are_files_trusted
         ]
-        self._unrecorded = []
-        if not complete:
+        self._unrecorded = {}
+        if not lines:
             return
         try:
-            lines = JsonLines(self._folder / COMPLETE_FILE)
-            for run in complete:
-                lines.append(asdict(run))
-            lines.close()
+            with closing(JsonLines(self._folder / COMPLETE_FILE)) as file:
+                for line in lines:
+                    file.append(line)
         except OSError as error:
             if self.mode != "disabled":  # else the user knows
                 _log.warning("W&B's files may be incomplete (%s); --resume mends them", error)
@@ -343,16 +298,16 @@ def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
     if mode == "disabled" or not path.exists():
         return {}
     try:
-        runs = {line["name"]: _Replayed(**line) for line in read_json_lines(path)}
+        lines = {line["name"]: line for line in read_json_lines(path)}
+        return {
+            name: line["num_events"]
+            for name, line in lines.items()
+            if line["mode"] == "online"
+            or (mode == "offline" and _count_bytes(folder / line["folder"]) == line["num_bytes"])
+        }
     except (DamagedLine, TypeError, KeyError):
         path.unlink()
         return {}
-    return {
-        name: run.num_events
-        for name, run in runs.items()
-        if run.mode == "online"
-        or (mode == "offline" and _count_bytes(folder / run.folder) == run.num_bytes)
-    }
 
 
 def _count_bytes(run_folder: Path) -> int:
@@ -362,35 +317,18 @@ def _count_bytes(run_folder: Path) -> int:
 def _report_values(report: TrialReport) -> dict[str, object]:
     values = report_fields(report)
     values |= values.pop("metrics")
-    return {
-        k: v for k, v in values.items() if k not in ("trial_id", "step", "checkpoint", "cohort")
-    }
-
-
-def _best(reports: Sequence[TrialReport], metric: Metric) -> dict[str, float]:
-    values = [report.metrics.get(metric.name, math.nan) for report in reports]
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return {}
-    return {f"best_{metric.name}": max(finite) if metric.mode == "max" else min(finite)}
+    hidden = ("trial_id", "step", "checkpoint", "cohort")
+    return {name: value for name, value in values.items() if name not in hidden}
 
 
 def _environment_mode() -> Request:
     named = os.environ.get("WANDB_MODE", "")
-    modes: dict[str, Request] = {
-        "": "auto",
-        "online": "online",
-        "run": "online",
-        "offline": "offline",
-        "dryrun": "offline",
-        "disabled": "disabled",
-    }
-    if named not in modes:
+    if named not in MODES:
         raise SweepAborted(
             f"WANDB_MODE is {named!r}; it must be online, offline or disabled",
             "unset WANDB_MODE, or give --wandb",
         )
-    return modes[named]
+    return MODES[named]
 
 
 def _session() -> ModuleType:

@@ -183,3 +183,9 @@ def test_scores_that_only_some_trials_have_keep_their_column(tmp_path: Path) -> 
 def test_counts_add_up_to_all_trials(histories: list[TrialRecord]) -> None:
     counts = count_by_status(histories)
     assert sum(counts.values()) == len(histories) and 0 not in counts.values()
+
+
+def test_best_value_of_a_trial_is_finite_and_follows_the_metrics_direction() -> None:
+    trial = make_history(0, "completed", (10, 3.0), (30, 1.0), (90, float("nan")))
+    assert (trial.best(METRIC), trial.best(replace(METRIC, mode="min"))) == (3.0, 1.0)
+    assert make_history(1, "failed", (10, float("nan"))).best(METRIC) is None

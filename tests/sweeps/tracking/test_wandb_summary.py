@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ import wandb
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.summary import summary_fields
+from sweeps.recipes import turkish_tweets
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
-from sweeps.tracking.wandb_session import make_chart
-from sweeps.tracking.wandb_tracker import Mode, WandbGroup, WandbTracker
+from sweeps.tracking.wandb_tracker import Mode, WandbTracker
 from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.servers.wandb_files import offline_runs
 from trainables.config import Hyperparameters, Metric
@@ -53,8 +54,8 @@ def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def make_tracker(folder: Path, mode: Mode = "offline") -> WandbTracker:
-    group = WandbGroup(project="proj", entity=None, sweep_name="my sweep", sweep_id="id-1")
-    return WandbTracker(mode, RunPaths(folder), group, METRIC, {"recipe": "turkish_tweets"})
+    config = replace(turkish_tweets(False), wandb_project="proj")
+    return WandbTracker(config, mode, RunPaths(folder), METRIC, "my sweep", "id-1")
 
 
 def track_summary(
@@ -88,18 +89,6 @@ def test_summary_run_holds_test_scores_finals_and_the_confusion_matrix(tmp_path:
         ["olumlu", "nötr", 29],
         ["olumlu", "olumlu", 88],
     ]
-
-
-def test_confusion_is_the_chart_that_wandb_makes_of_every_row(tmp_path: Path) -> None:
-    """So W&B draws it: the same columns, cells and name of the chart."""
-    targets = [t for t, row in enumerate(CONFUSION.counts) for n in row for _ in range(n)]
-    predictions = [p for row in CONFUSION.counts for p, n in enumerate(row) for _ in range(n)]
-    theirs = wandb.plot.confusion_matrix(
-        y_true=targets, preds=predictions, class_names=list(CONFUSION.labels)
-    )
-    ours = make_chart(list(CONFUSION.labels), [list(row) for row in CONFUSION.counts])
-    assert ours.table.columns == theirs.table.columns and ours.table.data == theirs.table.data
-    assert ours.spec.spec_name == theirs.spec.spec_name and ours.spec.fields == theirs.spec.fields
 
 
 def test_summary_of_texts_has_no_confusion_matrix(tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 import wandb
 
+from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.tracking import wandb_session, wandb_tracker
 from sweeps.tracking.wandb_tracker import (
     COMPLETE_FILE,
     Mode,
-    WandbGroup,
     WandbTracker,
+    make_run_id,
     resolve_mode,
 )
 from tests.sweeps.servers.wandb_files import offline_runs, read_run
@@ -32,7 +33,7 @@ from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialCo
 from trainables.errors import SweepAborted
 
 METRIC = Metric(name="rougeLsum")
-SHARED = {"recipe": "samsum", "task": "samsum", "model": "Qwen/Qwen3-0.6B", "batch_size": 8}
+CONFIG = replace(samsum(False), wandb_project="proj")
 SETTINGS = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=40, rungs=(10, 20, 40))
 
 
@@ -73,9 +74,6 @@ def make_report(config: TrialConfig, step: int, score: float | None = None) -> T
     )
 
 
-GROUP = WandbGroup(project="proj", entity=None, sweep_name="my sweep", sweep_id="id-1")
-
-
 class LoggedSweep:
     """A sweep that writes its log, and the tracker that follows it."""
 
@@ -83,7 +81,7 @@ class LoggedSweep:
         self.folder = folder
         paths = RunPaths(folder)
         self._log = EventLog(paths.events)
-        self.tracker = WandbTracker(mode, paths, GROUP, metric, SHARED)
+        self.tracker = WandbTracker(CONFIG, mode, paths, metric, "my sweep", "id-1")
 
     def start(self, config: TrialConfig) -> None:
         number = int(config.trial_id[1:5])
@@ -133,7 +131,9 @@ def test_offline_run_holds_config_every_report_and_the_end(tmp_path: Path) -> No
     assert (run.record.run_group, run.record.job_type) == ("my sweep", "trial")
     assert run.record.run_id.startswith("my-sweep-t0000-") and list(run.record.tags) == ["samsum"]
     assert run.config["lora_rank"] == 8 and run.config["learning_rate"] == 2e-4
-    assert run.config["model"] == "Qwen/Qwen3-0.6B" and run.config["batch_size"] == 8
+    assert (
+        run.config["model"] == "Qwen/Qwen3-0.6B" and run.config["batch_size"] == CONFIG.batch_size
+    )
     assert run.steps == [10, 20, 40]
     assert [row["rougeLsum"] for row in run.rows] == [30.0, 35.0, 31.0]
     for name in ("train_loss", "learning_rate", "tokens_per_s", "peak_gib", "epoch", "eval_loss"):
@@ -381,8 +381,7 @@ def test_trial_that_starts_again_after_its_end_keeps_one_folder(
 
 
 def test_run_ids_are_the_same_at_resume_and_differ_between_sweeps() -> None:
-    groups = [replace(GROUP, sweep_name="günlük/özet #1", sweep_id=i) for i in ("a", "a", "b")]
-    ids = [group.run_id("t0000") for group in groups]
+    ids = [make_run_id("günlük/özet #1", sweep_id, "t0000") for sweep_id in ("a", "a", "b")]
     assert ids[0] == ids[1] != ids[2]
     assert all(char.isalnum() or char in "-_" for char in ids[0]) and ids[0].isascii()
 
@@ -458,7 +457,7 @@ def test_resumed_online_run_does_not_log_again_what_the_server_has(
     tmp_path: Path, server: WandbServer
 ) -> None:
     config = make_config(0)
-    run_id = GROUP.run_id("t0000")
+    run_id = make_run_id("my sweep", "id-1", "t0000")
     server.known_steps[run_id] = 20
     sweep = LoggedSweep(tmp_path / "run", "online")
     sweep.start(config)
@@ -555,11 +554,3 @@ def test_wandb_mode_decides_auto_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_the_tracker_loads_no_wandb() -> None:
     program = "import sys, sweeps.tracking.wandb_tracker; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_minimum_is_best_for_a_metric_that_should_fall() -> None:
-    config = make_config(0)
-    reports = [make_report(config, step) for step in (10, 20)]
-    metric = Metric(name="eval_loss", mode="min")
-    lower = replace(reports[1], metrics={"eval_loss": 1.0})
-    assert wandb_tracker._best([reports[0], lower, reports[0]], metric) == {"best_eval_loss": 1.0}
