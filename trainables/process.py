@@ -29,23 +29,6 @@ def gc_disabled() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def hide_modules(*names: str) -> Iterator[None]:
-    """Imports meanwhile find that these modules, unless they are loaded, are not installed.
-
-    For libraries that import what they can do without, and that takes long. Nothing else shall
-    import it meanwhile.
-    """
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment] # as the import system documents
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
 def see_one_gpu() -> None:
     """Hides all GPUs but the first that this process may use, before it uses any.
 

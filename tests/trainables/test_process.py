@@ -1,12 +1,11 @@
-"""Which GPU and how many cores a process that trains uses, and what it does not import."""
+"""Which GPU and how many cores a process that trains uses."""
 
-import importlib
 import os
 import sys
 
 import pytest
 
-from trainables.process import cpu_threads, hide_modules, see_one_gpu
+from trainables.process import cpu_threads, see_one_gpu
 
 
 @pytest.mark.parametrize(
@@ -21,15 +20,6 @@ def test_only_the_first_is_seen(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     see_one_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
-
-
-def test_hidden_modules_cannot_be_imported_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "this", raising=False)
-    with hide_modules("this", "json"):
-        assert importlib.import_module("json") is sys.modules["json"]  # was loaded before
-        with pytest.raises(ImportError):
-            importlib.import_module("this")
-    assert "this" not in sys.modules and importlib.import_module("this")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process fewer cores")

@@ -13,14 +13,11 @@ from trainables.packing.compute.model import PackedModel
 from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.generate import generate
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.process import hide_modules
 
 
 def load_metrics() -> None:
-    """Import what the first evaluation would import: NLTK, which would take a second with what it
-    imports where it is installed, and stems without."""
-    with hide_modules("scipy.stats", "scipy.sparse", "sklearn"):
-        import_module("trainables.metrics.score_answers")
+    """Import what the first evaluation would import: NLTK, which takes a second."""
+    import_module("trainables.metrics.score_answers")
 
 
 class PackEvaluator:

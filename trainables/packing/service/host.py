@@ -23,7 +23,7 @@ from trainables.packing.service.ledger import Ledger, LedgerKeeper
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.throughput import Throughput
-from trainables.process import gc_disabled, hide_modules
+from trainables.process import gc_disabled
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
@@ -63,8 +63,7 @@ class PackHost(TrialRegistry):
     ) -> None:
         since_s = monotonic()  # loading torch is the pack's time too
         Thread(target=read_ahead, args=(settings.model,), daemon=True).start()  # while it loads
-        # transformers imports SciPy, where it is installed, for the losses of object detection.
-        with gc_disabled(), hide_modules("scipy"):
+        with gc_disabled():
             from trainables.packing.service.loading import device_name
 
         super().__init__(capacity.num_slots, lease_timeout_s, decision_wait_s)
