@@ -1,6 +1,7 @@
 # make samsum: the bundled sweep. make test: ruff, mypy and all tests.
 # make fast: the tests that start neither Ray nor a sweep and take seconds, in about three minutes.
 # make test-gpu: the tests that need a GPU.
+# make test-kernels: the kernels' tests on a CPU, by Triton's interpreter, which it downloads.
 # Each sets up .venv first, if it is not there.
 PYTHON ?= python3
 # The exact version comes first, so that an index with CPU builds gives one where there is no GPU.
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(TORCH)
 
-.PHONY: samsum test fast test-gpu check setup clean
+.PHONY: samsum test fast test-gpu test-kernels check setup clean
 
 samsum: setup
 	$(BIN)/python -m sweeps.run samsum --tiny
@@ -22,6 +23,11 @@ fast: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
+
+# Beside .venv's own packages: where Triton is installed, every process that loads torch loads it.
+test-kernels: setup
+	$(BIN)/python -m pip install --quiet --target .venv/triton triton
+	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/trainables/packing/compute/kernels
 
 check: setup
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ from trainables.packing.compute.packed_batch import (
     unpack_inputs,
 )
 
-pytest.importorskip("triton", reason="needs Triton: pip install triton")
+pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 
