@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
+from sweeps.peer_flags import find_our_flag
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 
 Args = TypeVar("Args")
@@ -91,6 +92,7 @@ def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None 
     except ValueError as refused:  # raised by a dataclass that checks its own values
         raise SweepAborted(str(refused), f"{prog} --help") from None
     error, fix = _plain_error(stderr.getvalue())
+    fix = find_our_flag(error, prog) or fix
     raise SweepAborted(error, fix or f"{prog} --help lists every flag with its values")
 
 

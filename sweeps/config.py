@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from search_spaces.lora import LoraSpace, Point
 from sweeps.durations import parse_duration
 from sweeps.records.paths import RunPaths
-from trainables.config import TaskOptions, TrainingOptions, TrainingSettings, require
+from trainables.config import Data, TaskOptions, TrainingOptions, TrainingSettings, require
 from trainables.models.hub_files import is_dataset_id
 
 Bertscore = Literal["off", "auto", "on"]
@@ -35,9 +35,9 @@ class SweepConfig(TrainingOptions):
     """Hub id or folder of a Qwen causal language model. All folders and files become absolute."""
     task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)
     """What the task is told about its rows."""
-    data: str | None = None
-    """File, folder with train, validation and test files, or (table) OWNER/NAME of the Hub, with
-    the task's rows; None is the task's own dataset on the Hub."""
+    data: Data = None
+    """Files, plain or compressed, folders with train, validation and test files, or (table)
+    OWNER/NAME of the Hub, with the task's rows; None is the task's own dataset on the Hub."""
     tiny: tyro.conf.FlagCreatePairsOff[bool] = False
     """The bundled model, data and budget: no GPU, no network, minutes on two cores."""
 
@@ -47,6 +47,8 @@ class SweepConfig(TrainingOptions):
     """Seed of the search, of the row order and of every trial."""
     max_steps: int
     """Full budget of a trial, in optimizer steps."""
+    epochs: float | None = None
+    """The same as passes over the training rows, in place of max_steps."""
     num_rungs: int = 3
     """Levels at which ASHA compares trials, the last at max_steps."""
     reduction_factor: int = 3
@@ -114,8 +116,7 @@ class SweepConfig(TrainingOptions):
         super().__post_init__()
         for name in ("model", "bertscore_encoder"):
             object.__setattr__(self, name, resolve_model(getattr(self, name)))
-        if self.data is not None:
-            object.__setattr__(self, "data", resolve_data(self.data))
+        object.__setattr__(self, "data", resolve_data(self.data))
         counts = ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds")
         for name in (*counts, "bertscore_layer"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
@@ -133,6 +134,9 @@ class SweepConfig(TrainingOptions):
             is_time = self.time_budget_s is None or self.time_budget_s > 0
         rule = "a time above 0, e.g. 2h, 45m, 1h30m or 90s"
         require(is_time, "time_budget", self.time_budget, rule)
+        is_epochs = self.epochs is None or 0 < self.epochs < math.inf
+        require(is_epochs, "epochs", self.epochs, "above 0")
+        require(self.data != (), "data", self.data, "one file or more")
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
         require(is_name, "name", self.name, "letters, digits, '.', '_' and '-', 100 at most")
         is_folder = "://" not in self.runs_dir
@@ -179,9 +183,19 @@ def resolve_model(model: str) -> str:
     return str(Path(model).absolute()) if os.path.isdir(model) else model
 
 
-def resolve_data(data: str) -> str:
-    """The absolute path of a file or folder; the name of a dataset on the Hub as it was given."""
-    return data if is_dataset_id(data) else str(Path(data).absolute())
+def resolve_data(data: Data) -> Data:
+    """The absolute paths of files and folders; the name of a dataset on the Hub as it was given."""
+    if data is None or isinstance(data, str):
+        return data if data is None or is_dataset_id(data) else str(Path(data).absolute())
+    return tuple(str(Path(path).absolute()) for path in data)
+
+
+def count_steps(config: SweepConfig, num_train_rows: int) -> SweepConfig:
+    """The config with the steps of its epochs, if it has epochs."""
+    if config.epochs is None:
+        return config
+    steps = math.ceil(config.epochs * num_train_rows / config.batch_size)
+    return replace(config, max_steps=steps)
 
 
 def to_json(config: SweepConfig) -> dict[str, object]:

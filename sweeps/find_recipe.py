@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sweeps.config import SweepConfig
 from sweeps.recipes import RECIPES, Recipe
+from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
 
 _SIGNATURE = "recipe(is_tiny: bool) -> SweepConfig"
@@ -31,6 +32,28 @@ def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str], str]
     if argv[0].startswith("-"):
         raise SweepAborted(f"the recipe comes first, before {argv[0]}", known)
     return find_recipe(argv[0]), list(argv[1:]), f"{prog} {shlex.quote(argv[0])}"
+
+
+def read_default(argv: Sequence[str], prog: str) -> tuple[SweepConfig, list[str], str]:
+    """The config that a command line begins with, the flags that change it, and prog with both.
+
+    Raises:
+        SweepAborted: no recipe stands first, there is none of that name, or flags contradict.
+    """
+    recipe, flags, prog = read_recipe(argv, prog)
+    names = {flag.partition("=")[0].replace("_", "-") for flag in flags}
+    if {"--epochs", "--max-steps"} <= names:
+        raise SweepAborted(
+            "--epochs and --max-steps both say how long a trial trains", "leave out one of them"
+        )
+    config = recipe("--tiny" in flags)
+    if "--max-steps" in names:
+        config = replace(config, epochs=None)
+    if "--data" in names and argv[0] == "table":  # the bundled file's columns say nothing of it
+        is_named = {"--input", "--target"} <= names
+        kind = config.task_options.kind if is_named else None
+        config = replace(config, task_options=TaskOptions(kind=kind))
+    return config, flags, prog
 
 
 def find_recipe(name: str) -> Recipe:

@@ -70,7 +70,7 @@ def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
     """Tell whether a Turkish tweet is neutral, negative or positive, ranked by accuracy."""
     if is_tiny:
         # the tiny model reads Turkish letter by letter, so its question is a short one
-        options = TaskOptions(prompt="Duygu: {Tweets}")
+        options = TaskOptions(prompt="Duygu: {input}")
         sizes = {"max_steps": 180, "max_length_tokens": 128, "max_new_tokens": 16}
         return _tiny_labels("turkish_tweets", bundled.TURKISH_TWEETS_DIR, options, **sizes)
     sizes = {"eval_rows": 400, "max_length_tokens": 256, "max_new_tokens": 16}

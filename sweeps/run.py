@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import tyro
 
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, explain_end, parse, run_command
-from sweeps.config import SweepConfig
-from sweeps.find_recipe import read_recipe
+from sweeps.config import SweepConfig, count_steps
+from sweeps.find_recipe import read_default
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from sweeps.checks.run_folder import open_run
         from sweeps.cost import plan
 
-    preflight = check(args.config, is_resumed=args.resume)
+    preflight = check(args.config, is_resumed=args.resume, needs_gpu=not args.dry_run)
+    args = replace(args, config=count_steps(args.config, len(preflight.splits.train)))
     if args.resume:
         check_unchanged(args.config, preflight)
     if args.dry_run:
@@ -67,8 +68,8 @@ def read_command(argv: Sequence[str]) -> RunArgs:
     Raises:
         SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
     """
-    recipe, flags, prog = read_recipe(argv, PROG)
-    args = _parse(flags, prog, recipe("--tiny" in flags))
+    default, flags, prog = read_default(argv, PROG)
+    args = _parse(flags, prog, default)
     if args.resume:
         from sweeps.checks import resume  # loads the study's database, which others do without
 

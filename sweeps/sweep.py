@@ -39,8 +39,7 @@ from sweeps.search.study import Search, enqueue, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.checkpoint import prune_to_adapter
-from trainables.data.files import first_line
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, first_line
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.throughput import Throughput
 from trainables.process import gc_disabled, num_cores

@@ -10,8 +10,8 @@ import tyro
 from search_spaces.lora import POINT_NAMES, make_hyperparameters
 from sweeps.checks.preflight import check, check_recipe
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
-from sweeps.config import SweepConfig
-from sweeps.find_recipe import read_recipe
+from sweeps.config import SweepConfig, count_steps
+from sweeps.find_recipe import read_default
 from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = read_command(sys.argv[1:] if argv is None else argv)
     config = replace(args.config, wandb="disabled")
     preflight = check(config, is_resumed=False, has_ray=False)
+    config = count_steps(config, len(preflight.splits.train))
     paths = RunPaths.of(config.runs_dir, config.name)
     write_rows(paths.rows, preflight.splits)
     folder = paths.trial(TRIAL_ID)
@@ -73,8 +74,8 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     Raises:
         SweepAborted: an unknown recipe or flag, or a bad value.
     """
-    recipe, flags, prog = read_recipe(argv, PROG)
-    config = replace(recipe("--tiny" in flags), tiny=False)
+    config, flags, prog = read_default(argv, PROG)
+    config = replace(config, tiny=False)
     check_recipe(config)
     whole = [point for point in config.start_points if set(point) == POINT_NAMES]
     params = Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)  # the common one

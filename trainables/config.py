@@ -14,6 +14,8 @@ Kind = Literal["summarize", "classify"]
 Language = Literal["english", "turkish", "portuguese"]
 LabelMetric = Literal["accuracy", "macro_f1"]
 Balance = Literal["none", "oversample"]
+Data = str | tuple[str, ...] | None
+"""Where a task's rows are: files and folders, or a dataset of the Hub; None is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,18 @@ class TaskOptions:
     target: str | None = None
     """table: column of the summary or the label."""
     sheet: str | None = None
-    """Name of the sheet of an .xlsx file; None is its first."""
+    """Name of the sheet of an .xlsx file; None is every sheet that is called after a split, or the
+    first that looks like a table."""
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of a file whose first row holds none, in their order."""
+    encoding: str | None = None
+    """Encoding of text files by Python's name, e.g. cp1251 or shift_jis; None finds UTF-8, UTF-16
+    and Turkish or Western Windows files."""
+    skip_rows: int = 0
+    """Lines of a CSV file, or rows of a sheet, above the one with the columns' names."""
+    max_rows: int | None = None
+    """Rows of each split, or of a table that is to be split, to use at most, drawn the same every
+    time; None uses all."""
     kind: Kind | None = None
     """table: what the target is, a text to write or a label to choose."""
     prompt: str | None = None
@@ -132,6 +145,11 @@ class TaskOptions:
     """Classification: "oversample" repeats the training rows of rare labels."""
     metric: LabelMetric | None = None
     """Classification: the score that ranks trials; None is accuracy."""
+
+    def __post_init__(self) -> None:
+        require(self.columns != (), "columns", self.columns, "one name or more")
+        require(self.skip_rows >= 0, "skip_rows", self.skip_rows, "0 or more")
+        require(self.max_rows is None or self.max_rows >= 1, "max_rows", self.max_rows, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

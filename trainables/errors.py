@@ -36,3 +36,8 @@ class SweepAborted(Exception):
 
     def __str__(self) -> str:
         return f"error: {self.error}\nfix: {self.fix}"
+
+
+def first_line(error: Exception) -> str:
+    """An error's message, without what a library adds below it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,13 +23,14 @@ def sweep_command(config: SweepConfig) -> str:
     else:
         words += ["--model", config.model]
         if config.data is not None:
-            is_path = Path(config.data).is_absolute()  # else a dataset of the Hub
-            words += ["--data", Path(config.data).name if is_path else config.data]
+            data = [config.data] if isinstance(config.data, str) else config.data
+            is_path = Path(data[0]).is_absolute()  # else a dataset of the Hub
+            words += ["--data", *(Path(path).name if is_path else path for path in data)]
         for option in fields(config.task_options):
             value = getattr(config.task_options, option.name)
             if value != option.default:
                 values = value if isinstance(value, tuple) else (value,)
-                words += [f"--{option.name.replace('_', '-')}", *values]
+                words += [f"--{option.name.replace('_', '-')}", *map(str, values)]
     words += ["--num-trials", str(config.num_trials), "--max-steps", str(config.max_steps)]
     words += [*([] if config.finals else ["--no-finals"]), "--seed", str(config.seed)]
     return f"python -m sweeps.run {shlex.join(words)}"

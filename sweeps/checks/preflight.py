@@ -33,11 +33,14 @@ class Preflight:
     wandb_mode: Mode
 
 
-def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Preflight:
+def check(
+    config: SweepConfig, *, is_resumed: bool, has_ray: bool = True, needs_gpu: bool = True
+) -> Preflight:
     """Checks everything that a sweep needs, cheapest first; loads no torch and starts nothing.
 
     Args:
         has_ray: whether Ray runs the trials, so that a cluster's GPUs do.
+        needs_gpu: whether trials are to begin; a dry run checks all but this.
 
     Raises:
         SweepAborted: the first thing that is wrong, with its remedy.
@@ -52,9 +55,11 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
         )
     if has_ray:
         _check_cluster()
-    _check_gpu(config, has_ray=has_ray)
+    if needs_gpu and not config.tiny and not has_gpu(has_ray=has_ray):
+        raise make_no_gpu_error()
     wandb_mode = resolve_mode(config.wandb, config.tiny)
     try:
+        splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
         model = read_model_facts(config.model)
         if Path(config.model).is_dir():
             check_model_folder(Path(config.model))
@@ -65,7 +70,6 @@ def check(config: SweepConfig, *, is_resumed: bool, has_ray: bool = True) -> Pre
             )
         if config.thinking:
             check_thinking(config.model)
-        splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
         check_bertscore(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(
@@ -137,7 +141,7 @@ def make_no_gpu_error() -> SweepAborted:
     return SweepAborted(
         "no GPU found; a real run needs one",
         "try the bundled small sweep: python -m sweeps.run samsum --tiny; or join a cluster that "
-        "has GPUs: RAY_ADDRESS=HOST:PORT",
+        "has GPUs: RAY_ADDRESS=HOST:PORT; --dry-run checks data and model without one",
     )
 
 
@@ -165,12 +169,11 @@ def _check_cluster() -> None:
         )
 
 
-def _check_gpu(config: SweepConfig, *, has_ray: bool) -> None:
-    """Refuses early where no GPU can be; what Ray finds is checked once it runs."""
-    if config.tiny or (has_ray and address_to_join() is not None):
-        return
+def has_gpu(*, has_ray: bool = True) -> bool:
+    """Whether a GPU may be there, here or in a cluster to join; Ray finds out once it runs."""
+    if has_ray and address_to_join() is not None:
+        return True
     devices = [*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/kfd"), Path("/dev/dxg")]
     has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None
     is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
-    if is_hidden or not has_device:
-        raise make_no_gpu_error()
+    return has_device and not is_hidden

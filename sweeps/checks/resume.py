@@ -13,9 +13,8 @@ from sweeps.checks.preflight import Preflight
 from sweeps.checks.sweep_json import describe_metric, digest_model, digest_splits
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
-from trainables.data.files import first_line
 from trainables.data.rows import SPLITS, Splits
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, first_line
 
 CHANGEABLE = frozenset(
     (
@@ -108,16 +107,17 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
             f"the rows in {paths.rows} are not those that this sweep began with: {changed}",
             "put the folder back as the sweep wrote it, or begin a new sweep with another --name",
         )
+    data = [config.data] if isinstance(config.data, str) else config.data or ()
     try:  # the user's data; of the Hub's, if that can be reached or is cached
         changed = _changed_splits(began["rows"], preflight.task.load(config.data))
     except (SweepAborted, OSError) as refused:
-        is_here = config.data is not None and Path(config.data).exists()
+        is_here = bool(data) and all(Path(path).exists() for path in data)
         reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
         changed = reason if is_here else ""
     if changed:
         raise SweepAborted(
-            f"the data {config.data or preflight.task.dataset} does not give the rows that this "
-            f"sweep began with: {changed}",
+            f"the data {', '.join(data) or preflight.task.dataset} does not give the rows that "
+            f"this sweep began with: {changed}",
             f"put it back as it was; or take it away to go on with the rows in {paths.rows}; or "
             "begin a new sweep with another --name",
         )

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
-from sweeps.checks.preflight import Preflight
+from sweeps.checks.preflight import Preflight, has_gpu
 from sweeps.config import SweepConfig
 from sweeps.cost.allocation import Allocation, allocate_slots, largest_point
 from sweeps.cost.hardware import Hardware
@@ -94,6 +94,9 @@ def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str,
     """What runs at once and the memory that it takes, if the GPUs are this machine's."""
     hardware = Hardware.of_this_machine()
     if hardware.num_gpus == 0 and not config.tiny:
+        if not has_gpu():
+            none = "nothing: no GPU found, and a real run needs one"
+            return {"memory": "not predicted without a GPU", "at once": none}
         return {"memory": "as the cluster's GPUs have", "at once": "as the cluster's GPUs allow"}
     allocation = allocate_slots(config, preflight.model, hardware)
     at_once = f"{allocation.concurrency} trials"

@@ -52,7 +52,9 @@ def write_best(
         sweep_name=config.name,
         task=config.task,
         base_model=config.model,
-        dataset=config.data or preflight.task.dataset,
+        dataset=", ".join(Path(path).name for path in config.data)
+        if isinstance(config.data, tuple)
+        else config.data or preflight.task.dataset,
         dataset_rows=rows,
         dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
         prompt_template=splits.prompt_template,

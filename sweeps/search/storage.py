@@ -10,8 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from trainables.config import Metric
-from trainables.data.files import first_line
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, first_line
 
 STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
 """What Optuna raises if a database does not do its part."""

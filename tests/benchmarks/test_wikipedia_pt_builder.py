@@ -25,7 +25,7 @@ from tests.benchmarks.wikipedia_pt_builder import (
 )
 from tests.sweeps.servers.judge_server import Answer, completion, judge_server
 from trainables.config import TaskOptions
-from trainables.data.tasks.wikipedia_pt import WikipediaPt
+from trainables.data.tasks.wikipedia_pt import wikipedia_pt
 from trainables.tiny import MODEL_DIR
 
 MODULE = "tests.benchmarks.wikipedia_pt_builder"
@@ -130,7 +130,7 @@ def test_killed_build_goes_on_where_it_was(source: Path) -> None:
     assert set(server.authorizations) == {"Bearer k"}
     assert rows_path.read_text("utf-8").startswith(before)
     assert len(rows_of(rows_path)) == NUM_ARTICLES
-    splits = WikipediaPt(TaskOptions()).load(str(out))
+    splits = wikipedia_pt(TaskOptions()).load(str(out))
     assert [len(getattr(splits, split)) for split in SPLITS] == [24, 3, 3]
     targets = {row.target for split in SPLITS for row in getattr(splits, split)}
     assert targets == {f"O rio {n}." for n in range(NUM_ARTICLES)}

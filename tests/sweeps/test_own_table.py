@@ -14,8 +14,9 @@ from sweeps.checks.commands import sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.checks.sweep_json import read
+from sweeps.config import from_json
 from sweeps.recipes import table
-from tests.sweeps.commands import Ended, call, start, world
+from tests.sweeps.commands import TINY, Ended, call, start, world
 from trainables.config import TaskOptions
 
 RECIPE = """
@@ -93,7 +94,8 @@ def test_turkish_csv_of_excel_is_planned() -> None:
 def test_turkish_csv_without_its_columns_gets_the_flags_that_fit() -> None:
     reviews()
     error, fix = call("sweeps.run", "table", "--tiny", "--data", "yorum.csv").refusal()
-    assert "found Müşteri (60 different values), Yorum (60 different values), Puan (2" in error
+    assert "Müşteri (60 different values), Yorum (60 different values), Puan (2" in error
+    assert "message" not in error and "intent" not in error  # the bundled file's columns
     assert fix == "try --input Yorum --target Puan --kind classify"
 
 
@@ -186,3 +188,103 @@ def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> N
 def test_options_for_labels_are_refused_for_summaries(tmp_path: Path) -> None:
     ended: Ended = start("sweeps.run", "samsum", "--tiny", "--label-names", "0=no", folder=tmp_path)
     assert "has no use for --label-names" in ended.refusal()[0]
+
+
+def test_dry_run_of_a_real_model_reads_the_rows_without_a_gpu() -> None:
+    reviews()
+    flags = ["table", "--model", str(TINY / "model"), "--data", "yorum.csv", "--dry-run"]
+    error, fix = call("sweeps.run", *flags).refusal()
+    assert error.startswith("table needs --input, --target, --kind; the columns found are Müşteri")
+    ended = call("sweeps.run", *flags, *shlex.split(fix.partition("try ")[2]))
+    assert ended.code == 0, ended.stderr
+    assert re.search(r"^rows +train 36, validation 12, test 12$", ended.stdout, re.MULTILINE)
+    assert re.search(r"^at once +nothing: no GPU found", ended.stdout, re.MULTILINE)
+    error, fix = call("sweeps.run", *flags[:-1]).refusal()
+    assert "no GPU found" in error and "--dry-run" in fix
+
+
+def test_epochs_become_steps_once_the_rows_are_counted() -> None:
+    reviews()
+    flags = ["--data", "yorum.csv", "--input", "Yorum", "--target", "Puan", "--batch-size", "5"]
+    words = ["table", "--tiny", "--dry-run", *flags, "--micro-batch-size", "5"]
+    ended = call("sweeps.run", *words, "--epochs", "2.5")
+    assert ended.code == 0, ended.stderr
+    assert "18 steps of 5 rows = 2.50 epochs" in ended.stdout  # of 36 rows
+    assert re.search(r"^rungs +9, 18 steps", ended.stdout, re.MULTILINE)
+    error, _ = call("sweeps.run", *words, "--epochs", "2", "--max-steps", "9").refusal()
+    assert error.startswith("--epochs and --max-steps both say")
+    for value in ("0", "nan", "-1"):
+        assert "epochs" in call("sweeps.run", *words, "--epochs", value).refusal()[0]
+
+
+def test_several_files_are_kept_in_the_record_and_the_command() -> None:
+    Path("a.csv").write_text("text,label\n" + "".join(f"t {i},{i % 2}\n" for i in range(30)))
+    Path("b c.csv").write_text("text,label\n" + "".join(f"u {i},{i % 2}\n" for i in range(30)))
+    options = TaskOptions(input="text", target="label", kind="classify", max_rows=50)
+    config = replace(
+        table(is_tiny=True),
+        data=("a.csv", "b c.csv"),
+        wandb="disabled",
+        name="both",
+        task_options=options,
+    )
+    with open_run(config, check(config, is_resumed=False), is_resumed=False) as paths:
+        content = read(paths)
+    assert [Path(name).name for name in content["dataset"]] == ["a.csv", "b c.csv"]
+    assert content["read"][0] == (
+        "a.csv and 1 more: 60 rows, encoding utf-8, delimiter ,, 50 of them drawn, the same every "
+        "time"
+    )
+    assert from_json(content["config"]) == config
+    words = shlex.split(sweep_command(replace(config, tiny=False)))
+    assert words[words.index("--data") + 1 :][:2] == ["a.csv", "b c.csv"]
+    assert words[words.index("--max-rows") + 1] == "50"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "fix"),
+    [
+        (["--columns", "text"], "--columns gives 1 names, but there are 3 columns", "each column"),
+        (["--columns"], "columns is ()", "--help"),
+        (["--encoding", "klingon"], "unknown encoding: klingon", "--encoding"),
+        (["--encoding", "ascii"], "'ascii' codec can't decode", "--encoding"),
+        (["--skip-rows", "-1"], "skip_rows is -1", "--help"),
+        (["--skip-rows", "x"], "--skip-rows", "--help"),
+        (["--skip-rows", "900"], "cannot read yorum.csv", "repair it"),
+        (["--max-rows", "0"], "max_rows is 0", "--help"),
+        (["--max-rows", "3"], "different values in 3 rows", "--target"),
+        (["--sheet", "one"], "yorum.csv has no sheets", "leave out --sheet"),
+        (["--data"], "data is ()", "--help"),
+        (["--data", "yorum.csv", "nowhere.csv"], "nowhere.csv does not exist", "--data"),
+        (["--data", "yorum.csv", "owner/name"], "owner/name does not exist", "--data"),
+    ],
+    ids=lambda value: " ".join(value)[:30],
+)
+def test_bad_flag_of_the_data_is_told_in_two_lines(words: list[str], error: str, fix: str) -> None:
+    reviews()
+    data = [] if "--data" in words else ["--data", "yorum.csv"]
+    flags = ["--input", "Yorum", "--target", "Puan", "--kind", "classify"]
+    told = call("sweeps.run", "table", "--tiny", *data, *flags, *words).refusal()
+    assert error in told[0] and fix in told[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "ours"),
+    [
+        ("sweeps.run", ["--lr", "1e-4"], "--learning-rates LOW HIGH"),
+        ("sweeps.run", ["--learning_rate=1e-4"], "--learning-rates LOW HIGH"),
+        ("sweeps.run", ["--rank", "8"], "--lora-ranks RANK"),
+        ("sweeps.run", ["--lora-r", "8"], "--lora-ranks RANK"),
+        ("sweeps.run", ["--lora-alpha", "16"], "--alphas-over-rank RATIO"),
+        ("sweeps.run", ["--max-seq-length", "512"], "--max-length-tokens TOKENS"),
+        ("sweeps.run", ["--max_seq_length", "512"], "--max-length-tokens TOKENS"),
+        ("sweeps.run", ["--num-train-epochs", "3"], "--epochs EPOCHS"),
+        ("sweeps.run", ["--output-dir", "out"], "--runs-dir DIR"),
+        ("sweeps.trial", ["--lr", "1e-4"], "--learning-rate RATE"),
+        ("sweeps.trial", ["--rank", "8"], "--lora-rank RANK"),
+    ],
+)
+def test_flag_of_a_peer_is_answered_with_ours(command: str, words: list[str], ours: str) -> None:
+    error, fix = call(command, "samsum", "--tiny", *words).refusal()
+    assert words[0].split("=")[0].replace("_", "-") in error.replace("_", "-")
+    assert fix.startswith(f"here that is {ours}")

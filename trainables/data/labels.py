@@ -8,8 +8,10 @@ from dataclasses import replace
 from trainables.data.rows import Document, normalise
 from trainables.errors import SweepAborted
 
-MAX_LABELS = 50
+MAX_LABELS = 1000
 """More different targets, or more than half as many as rows, are taken for texts."""
+MAX_SHOWN = 20
+"""Labels that are counted one by one in words."""
 
 
 def clean_label(text: str) -> str:
@@ -138,7 +140,21 @@ def oversample(documents: Sequence[Document]) -> list[Document]:
 def describe_shares(documents: Sequence[Document], labels: Sequence[str]) -> str:
     """How many documents have each label, in words."""
     counts = Counter(d.target for d in documents)
-    return ", ".join(f"{label} {counts[label]:,}" for label in labels)
+    if len(labels) <= MAX_SHOWN:
+        return ", ".join(f"{label} {counts[label]:,}" for label in labels)
+    shares = [counts[label] for label in labels]
+    return f"{len(labels):,} labels of {min(shares):,} to {max(shares):,} rows"
+
+
+def find_joined_label(labels: Sequence[str]) -> str | None:
+    """A label such as "a, b" among labels that are joined of the same parts; None if none is."""
+    for separator in (",", ";", "|"):
+        parts = {label: [part.strip() for part in label.split(separator)] for label in labels}
+        uses = Counter(part for some in parts.values() for part in some)
+        for label, some in parts.items():
+            if len(some) > 1 and all(uses[part] > 1 for part in some):
+                return label
+    return None
 
 
 def _sorting(label: str) -> tuple[float, str]:

@@ -31,7 +31,8 @@ def choose_template(
     if unknown:
         raise SweepAborted(
             f"the prompt {given!r} names no such column: {', '.join(map(_braced, unknown))}",
-            f"name {', '.join(map(_braced, columns))} only; write {{{{ and }}}} for braces",
+            f"name {', '.join(map(_braced, columns))} only; write {{{{ and }}}} for braces, and "
+            "rename a column whose name has . : ! or brackets",
         )
     if source not in names:
         raise SweepAborted(f"the prompt {given!r} has no {{{source}}}", f"let --prompt be {known}")

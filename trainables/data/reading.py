@@ -1,20 +1,19 @@
 """A table's rows as a task's: columns chosen, bad rows counted, splits made, labels found."""
 # ruff: noqa: RUF001 - Turkish has a dotless i
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from trainables.config import Balance, Kind, Language
-from trainables.data.files import Table, cell_text, read_local, require_columns
-from trainables.data.hub_tables import read_hub
+from trainables.config import Balance, Data, Kind, Language, TaskOptions
 from trainables.data.labels import (
     check_number,
     clean_label,
     describe_shares,
     drop_contradictory,
+    find_joined_label,
     find_labels,
     oversample,
     rename,
@@ -23,22 +22,28 @@ from trainables.data.prompts import choose_template
 from trainables.data.rows import SPLITS, Document, Scoring, Splits, drop_duplicates
 from trainables.data.splitting import assemble, separate
 from trainables.data.stratified import hold_out, near_key
+from trainables.data.tables.read_tables import read_tables
+from trainables.data.tables.table import Table, cell_text, require_columns
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import is_dataset_id
 
 NAME_COLUMNS = "name one of those found: --input COLUMN --target COLUMN"
-QUESTIONS: dict[Language, dict[Kind, str]] = {
+MAX_LISTED_LABELS = 50
+"""Labels that a question lists; more would leave no room for the text."""
+QUESTIONS: dict[Language, dict[str, str]] = {
     "english": {
         "summarize": "Summarize the following text.",
         "classify": "Classify the following text. Answer with one of: {labels}.",
+        "many": "Classify the following text. Answer with its label alone.",
     },
     "turkish": {
         "summarize": "Aşağıdaki metni özetle.",
         "classify": "Aşağıdaki metni sınıflandır. Şunlardan biriyle yanıtla: {labels}.",
+        "many": "Aşağıdaki metni sınıflandır. Yalnızca etiketiyle yanıtla.",
     },
     "portuguese": {
         "summarize": "Resuma o texto a seguir.",
         "classify": "Classifique o texto a seguir. Responda com uma destas opções: {labels}.",
+        "many": "Classifique o texto a seguir. Responda apenas com o rótulo.",
     },
 }
 
@@ -62,30 +67,28 @@ class TableSpec:
     balance: Balance
 
 
-def read_data(task: str, data: str | None, sheet: str | None = None) -> dict[str, Table]:
+def read_data(task: str, data: Data, options: TaskOptions) -> dict[str, Table]:
     """The data's tables by split; a table that has to be split is called "".
 
-    Args:
-        sheet: of workbooks; None is the first.
-
     Raises:
-        SweepAborted: no data is named, or it cannot be read.
+        SweepAborted: no data is named, it cannot be read, or it has no rows to train on.
     """
-    if data is None:
+    if not data:
         raise SweepAborted(
             f"{task} has no dataset of its own",
             "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
         )
-    if not is_dataset_id(data):
-        return read_local(Path(data), sheet)
-    if sheet is not None:
+    tables = read_tables(data, options)
+    if not {"", "train"} & tables.keys():
+        shown = data if isinstance(data, str) else ", ".join(data)
         raise SweepAborted(
-            f"the dataset {data} has no sheets", "leave out --sheet, or name an .xlsx file"
+            f"{shown} has {', '.join(t.source for t in tables.values())} but no train file",
+            "add one with train in its name, or name a file alone to have it split",
         )
-    return read_hub(data)
+    return tables
 
 
-def read_splits(task: str, files: Mapping[str, Table], spec: TableSpec) -> Splits:
+def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Splits:
     """Clean the tables' rows, and make the splits that are not there.
 
     A row that is dropped is counted. One whose content stands in a later split too stays there.
@@ -93,21 +96,30 @@ def read_splits(task: str, files: Mapping[str, Table], spec: TableSpec) -> Split
     Raises:
         SweepAborted: an unknown column, or rows that do not do.
     """
-    columns = [str(name) for name in next(iter(files.values())).frame.columns]
-    _require_usable(spec, columns)
-    template = _template(spec, columns, ())
-    named = [name for name in columns if f"{{{name}}}" in template]
-    for split, file in files.items():
-        present = list(map(str, file.frame.columns))
-        wanted = (*named, spec.target)
-        require_columns(present, wanted, split or "table", fix=NAME_COLUMNS)
+    notes = [table.note for table in tables.values() if table.note]
+    tables = _leave_out_unlabelled(tables, spec.target, notes)
+    if spec.input == spec.target:
+        raise SweepAborted(
+            f"--input and --target both name {spec.input!r}", "name two different columns"
+        )
+    fields = _find_fields(spec, next(iter(tables.values())).columns)
+    template = _choose_template(spec, fields, ())
+    named = {field: column for field, column in fields.items() if f"{{{field}}}" in template}
+    for split, table in tables.items():
+        wanted = dict.fromkeys((spec.input, *named.values(), spec.target))
+        require_columns(table.columns, wanted, split or "the table", fix=NAME_COLUMNS)
     counts: dict[str, int] = {}
     documents = {
-        split: _read_documents(file.frame, split or "table", spec, named, counts)
-        for split, file in files.items()
+        split: _read_documents(table.frame, split or "table", spec, named, counts)
+        for split, table in tables.items()
     }
-    _require_rows(documents, files, counts)
-    notes = [file.note for file in files.values()]
+    num_rows = sum(len(table.frame) for table in tables.values())
+    if num_rows and not any(documents.values()):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
+        raise SweepAborted(
+            f"none of the {num_rows:,} rows can be used: {reasons}",
+            "name columns of plain text or numbers: --input COLUMN --target COLUMN",
+        )
     if spec.kind == "classify":
         documents = _name_labels(documents, spec, counts)
     splits = _fill_splits(documents, spec, counts, notes)
@@ -115,27 +127,41 @@ def read_splits(task: str, files: Mapping[str, Table], spec: TableSpec) -> Split
     if spec.kind == "classify":
         labels = find_labels(splits, spec.label_names, spec.target)
         notes += [f"{s}: {describe_shares(splits[s], labels)}" for s in SPLITS]
+        if joined := find_joined_label(labels):
+            notes.append(
+                f"the column {spec.target} seems to hold several labels in a cell, e.g. "
+                f"{joined!r}: each combination is a label of its own"
+            )
         if spec.balance == "oversample":
             splits["train"] = oversample(splits["train"])
             notes.append(f"train with repeated rows of rare labels: {len(splits['train']):,} rows")
     scoring = Scoring(kind=spec.kind, language=spec.language, labels=labels)
-    template = _template(spec, columns, labels)
+    template = _choose_template(spec, fields, labels)
     return assemble(task, splits, template, scoring, counts, tuple(notes))
 
 
-def _require_rows(
-    documents: Mapping[str, Sequence[Document]],
-    files: Mapping[str, Table],
-    counts: Mapping[str, int],
-) -> None:
-    """One row at least that can be used; if there is none, what is wrong with all of them."""
-    num_rows = sum(len(file.frame) for file in files.values())
-    if num_rows and not any(documents.values()):
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
-        raise SweepAborted(
-            f"none of the {num_rows:,} rows can be used: {reasons}",
-            "name columns of plain text or numbers: --input COLUMN --target COLUMN",
+def _leave_out_unlabelled(
+    tables: Mapping[str, Table], target: str, notes: list[str]
+) -> Mapping[str, Table]:
+    """The tables without a test whose targets are unknown, as competitions and the Hub have it."""
+    if "test" not in tables or "train" not in tables:
+        return tables
+    train, test = tables["train"], tables["test"]
+    if target in test.columns:
+        unknown, known = (
+            {cell_text(value) for value in t.frame[target].to_numpy().ravel()}
+            for t in (test, train)
         )
+        is_unlabelled = unknown <= {"", "-1"} and not unknown & (known - {""})
+    else:
+        is_unlabelled = target in train.columns and set(test.columns) < set(train.columns)
+    if not is_unlabelled:
+        return tables
+    notes.append(
+        f"the test rows ({test.source}) have no {target}: they are for python -m sweeps.predict "
+        "once the sweep has ended, and the rows that test the winner are taken from train"
+    )
+    return {split: table for split, table in tables.items() if split != "test"}
 
 
 def _fill_splits(
@@ -182,18 +208,23 @@ def _read_documents(
     frame: pd.DataFrame,
     split: str,
     spec: TableSpec,
-    named: Sequence[str],
+    named: Mapping[str, str],
     counts: dict[str, int],
 ) -> list[Document]:
-    """The rows with an input and a target; their source is all that the prompt names."""
-    wanted = list(dict.fromkeys([spec.input, *named, spec.target]))
+    """The rows with an input and a target; their source is all that the prompt names.
+
+    Args:
+        named: column by the name that the prompt has for it.
+    """
+    wanted = list(dict.fromkeys([spec.input, *named.values(), spec.target]))
     documents: list[Document] = []
-    dropped = dict.fromkeys(("not text", "blank input", "no target"), 0)
+    dropped = dict.fromkeys(("not text", "several labels", "blank input", "no target"), 0)
     for number, values in enumerate(frame[wanted].itertuples(index=False, name=None), 1):
         texts = dict(zip(wanted, map(cell_text, values), strict=True))
         known = {name: text for name, text in texts.items() if text is not None}
         if len(known) < len(texts):
-            dropped["not text"] += 1
+            is_list = spec.kind == "classify" and isinstance(values[-1], list)
+            dropped["several labels" if is_list else "not text"] += 1
         elif not known[spec.input]:
             dropped["blank input"] += 1
         elif not known[spec.target]:
@@ -205,36 +236,36 @@ def _read_documents(
 
 
 def _make_document(
-    id_: str, texts: Mapping[str, str], spec: TableSpec, named: Sequence[str]
+    id_: str, texts: Mapping[str, str], spec: TableSpec, named: Mapping[str, str]
 ) -> Document:
     target = texts[spec.target]
     return Document(
         id=id_,
-        source="\n".join(texts[name] for name in named),
+        source="\n".join(texts[column] for column in dict.fromkeys(named.values())),
         target=spec.clean_label(target) if spec.kind == "classify" else target,
-        columns=texts,
+        columns={**texts, **{field: texts[column] for field, column in named.items()}},
     )
 
 
-def _template(spec: TableSpec, columns: Sequence[str], labels: Iterable[str]) -> str:
+def _find_fields(spec: TableSpec, columns: Sequence[str]) -> dict[str, str]:
+    """What a prompt may name in braces, and the column it stands for.
+
+    {input} is the input unless a column has this name; names that str.format would take apart
+    cannot be spelled, and need not be without a prompt of the user's.
+    """
+    plain = {c: c for c in columns if c.strip() and not re.search(r"[.\[\]{}:!]|^\d+$", c)}
+    if spec.prompt is None and spec.input not in plain:
+        return {"input": spec.input}
+    return {"input": spec.input} | plain
+
+
+def _choose_template(spec: TableSpec, fields: Mapping[str, str], labels: Sequence[str]) -> str:
     """The prompt; before the labels are known, without them."""
     names = ", ".join(labels).replace("{", "{{").replace("}", "}}")
-    question = spec.question or QUESTIONS[spec.language][spec.kind]
-    own = {"default": f"{question.replace('{labels}', names)}\n\n{{{spec.input}}}"}
-    return choose_template(spec.prompt, own, columns, spec.input)
-
-
-def _require_usable(spec: TableSpec, columns: Sequence[str]) -> None:
-    """The columns that the options name: there, two, and of names that a prompt can hold."""
-    require_columns(columns, (spec.input, spec.target), "the table", fix=NAME_COLUMNS)
-    if spec.input == spec.target:
-        raise SweepAborted(
-            f"--input and --target both name {spec.input!r}", "name two different columns"
-        )
-    named = [n for n in columns if n == spec.input or f"{{{n}}}" in (spec.prompt or "")]
-    odd = [name for name in named if set(name) & set(".[]{}:!") or name.isdecimal()]
-    if odd:
-        raise SweepAborted(
-            f"no prompt can name the column {odd[0]!r}",
-            "rename it to letters, digits, spaces and _, not to a number alone",
-        )
+    is_many = spec.kind == "classify" and len(labels) > MAX_LISTED_LABELS
+    question = spec.question or QUESTIONS[spec.language]["many" if is_many else spec.kind]
+    spellings = [field for field, column in fields.items() if column == spec.input][::-1]
+    given = spec.prompt or ""
+    source = next((field for field in spellings if f"{{{field}}}" in given), spellings[0])
+    own = {"default": f"{question.replace('{labels}', names)}\n\n{{{spellings[0]}}}"}
+    return choose_template(spec.prompt, own, fields, source)

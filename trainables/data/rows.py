@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Protocol
 
-from trainables.config import Kind, Language, Metric, TaskOptions
+from trainables.config import Data, Kind, Language, Metric, TaskOptions
 from trainables.errors import SweepAborted
 
 SPLITS = ("train", "validation", "test")
@@ -70,8 +70,8 @@ class Task(Protocol):
     def dataset(self) -> str:
         """Name of the default dataset for model cards, with its revision."""
 
-    def load(self, data: str | None) -> Splits:
-        """Read and clean the rows: from data (folder or file), or the default dataset if None.
+    def load(self, data: Data) -> Splits:
+        """Read and clean the rows: from data (files and folders), or the default dataset if None.
 
         Raises:
             SweepAborted: the data cannot be read or lacks a split, a column or rows.

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from trainables.data.files import cell_text
 from trainables.data.prompts import fill
 from trainables.data.rows import (
     SPLITS,
@@ -16,6 +15,7 @@ from trainables.data.rows import (
     drop_shared,
     normalise,
 )
+from trainables.data.tables.table import cell_text
 from trainables.errors import SweepAborted
 
 ROWS_PER_BLOCK = 10
@@ -115,7 +115,7 @@ def assemble(
         if not documents[split]:
             raise SweepAborted(
                 f"the {split} split of {task} has no usable row",
-                "give every split rows with a text and a summary that no later split holds",
+                "give every split rows with an input and a target that no later split holds",
             )
     train, validation, test = (
         tuple(Row(id=d.id, prompt=fill(template, d.columns), target=d.target) for d in documents[s])

@@ -73,7 +73,8 @@ def dataset_files(repo: str, revision: str) -> list[str]:
 def is_dataset_id(data: str) -> bool:
     """Whether data names a dataset, OWNER/NAME or OWNER/NAME/SUBSET, and nothing on this disk."""
     is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", data, re.ASCII) is not None
-    is_file = data.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx"))
+    types = r"csv|tsv|jsonl|ndjson|json|parquet|arrow|xlsx|gz|zst|bz2|zip"
+    is_file = re.search(rf"\.({types})$", data, re.IGNORECASE) is not None
     return is_name and not is_file and not os.path.exists(data)
 
 

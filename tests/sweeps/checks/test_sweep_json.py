@@ -266,6 +266,7 @@ OTHER_VALUES: dict[str, Any] = {
     "eval_rows": 9,
     "seed": 9,
     "max_steps": 99,
+    "epochs": 2.0,
     "num_rungs": 1,
     "reduction_factor": 9,
     "start_points": (),

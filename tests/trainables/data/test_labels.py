@@ -58,11 +58,11 @@ def test_all_rows_of_a_contradicted_text_go_and_are_counted() -> None:
 
 
 def test_texts_in_place_of_labels_are_refused_with_the_remedy() -> None:
-    many = documents(*((f"text {i}", f"label {i % 51}") for i in range(200)))
-    with pytest.raises(SweepAborted, match=r"51 different values in 200 rows") as told:
+    many = documents(*((f"text {i}", f"label {i % 1001}") for i in range(3000)))
+    with pytest.raises(SweepAborted, match=r"1,001 different values in 3,000 rows") as told:
         check_number(many, "topic")
     assert "--kind summarize" in told.value.fix
-    check_number(documents(*((f"text {i}", f"label {i % 50}") for i in range(200))), "topic")
+    check_number(documents(*((f"text {i}", f"label {i % 1000}") for i in range(3000))), "topic")
     with pytest.raises(SweepAborted, match="9 different values in 12 rows"):
         check_number(documents(*((f"text {i}", f"summary {i % 9}") for i in range(12))), "topic")
 

@@ -1,18 +1,14 @@
 """table: your own rows from a file, a folder or the Hub, to summarise or to classify; no code."""
 
-import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from trainables.config import Metric, TaskOptions
-from trainables.data.files import Table, cell_text, require_columns
+from trainables.config import Data, Metric, TaskOptions
+from trainables.data.hints import Columns
 from trainables.data.labels import read_names
 from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
+from trainables.data.tables.table import Table, require_columns
 from trainables.errors import SweepAborted
-
-MAX_SUGGESTED_LABELS = 20
-"""A column of at most so many different values is suggested as one of labels."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +33,17 @@ class TableTask:
             return Metric(name=self.options.metric or "accuracy")
         return Metric(name="rougeLsum")
 
-    def load(self, data: str | None) -> Splits:
-        """Read and clean the rows of a file, a folder or the Hub, and make the splits it lacks.
+    def load(self, data: Data) -> Splits:
+        """Read and clean the rows of files, a folder or the Hub, and make the splits they lack.
 
         Raises:
             SweepAborted: options are missing, the data cannot be read, or its rows do not do.
         """
-        files = read_data(self.name, data, self.options.sheet)
         options = self.options
-        columns = _columns(files)
-        _check_known(options, columns)
+        tables = read_data(self.name, data, options)
         if options.input is None or options.target is None or options.kind is None:
-            raise _missing(options, columns)
+            raise _suggest_flags(options, next(iter(tables.values())))
+        _check_columns(options, next(iter(tables.values())))
         spec = TableSpec(
             input=options.input,
             target=options.target,
@@ -58,51 +53,24 @@ class TableTask:
             label_names=read_names(options.label_names or ()),
             balance=options.balance,
         )
-        return read_splits(self.name, files, spec)
+        return read_splits(self.name, tables, spec)
 
 
-def _columns(files: Mapping[str, Table]) -> dict[str, list[str]]:
-    """The texts of each column, blank ones left out."""
-    frame = next(iter(files.values())).frame
-    texts = {str(name): map(cell_text, frame.iloc[:, i]) for i, name in enumerate(frame.columns)}
-    return {name: [text for text in some if text] for name, some in texts.items()}
+def _check_columns(options: TaskOptions, table: Table) -> None:
+    """The columns that the options name are there, or those that are get suggested."""
+    named = [name for name in (options.input, options.target) if name is not None]
+    if not set(named) <= set(table.columns):
+        columns = Columns(table)
+        shown, fix = columns.describe(), columns.suggest(replace(options, input=None, target=None))
+        require_columns(table.columns, named, "the table", shown=shown, fix=fix)
 
 
-def _check_known(options: TaskOptions, columns: Mapping[str, list[str]]) -> None:
-    """The columns that the options name are there."""
-    require_columns(
-        list(columns),
-        [name for name in (options.input, options.target) if name is not None],
-        "the table",
-        shown=_described(columns),
-        fix=_suggestion(TaskOptions(), columns),
-    )
-
-
-def _missing(options: TaskOptions, columns: Mapping[str, list[str]]) -> SweepAborted:
+def _suggest_flags(options: TaskOptions, table: Table) -> SweepAborted:
     """What the columns hold, so that the flags that lack can be written at once."""
+    _check_columns(options, table)
     lacking = [f"--{name}" for name in ("input", "target", "kind") if not getattr(options, name)]
+    columns = Columns(table)
     return SweepAborted(
-        f"table needs {', '.join(lacking)}; the columns found are {_described(columns)}",
-        _suggestion(options, columns),
+        f"table needs {', '.join(lacking)}; the columns found are {columns.describe()}",
+        columns.suggest(options),
     )
-
-
-def _described(columns: Mapping[str, list[str]]) -> str:
-    return ", ".join(
-        f"{name} ({len(set(texts)):,} different values)" for name, texts in columns.items()
-    )
-
-
-def _suggestion(options: TaskOptions, columns: Mapping[str, list[str]]) -> str:
-    """The column of the longest texts as input; of few values, or else the next, as target."""
-    mean = {name: sum(map(len, texts)) / len(texts) for name, texts in columns.items() if texts}
-    by_length = sorted(mean, key=lambda name: -mean[name])
-    source = options.input or next((n for n in by_length if n != options.target), "COLUMN")
-    rest = [name for name in by_length if name != source]
-    few = [name for name in rest if 2 <= len(set(columns[name])) <= MAX_SUGGESTED_LABELS]
-    if options.kind == "summarize":
-        few = []
-    target = options.target or next(iter([*few, *rest]), "COLUMN")
-    kind = options.kind or ("classify" if target in few else "summarize")
-    return f"try --input {shlex.quote(source)} --target {shlex.quote(target)} --kind {kind}"

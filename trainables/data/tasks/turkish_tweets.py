@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from trainables.config import Metric, TaskOptions
+from trainables.config import Data, Metric, TaskOptions
 from trainables.data.labels import clean_label, read_names
 from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
@@ -17,6 +17,11 @@ WORDS = {
     "2": ("olumlu", "pozitif", "positive"),
 }
 """How else the values are written; case does not matter."""
+USED = (
+    *("input", "target", "prompt", "label_names", "balance", "metric"),
+    *("sheet", "columns", "encoding", "skip_rows", "max_rows"),
+)
+"""Options that are heeded."""
 QUESTION = "Aşağıdaki tweetin duygusu nedir? Yalnızca şunlardan biriyle yanıtla: {labels}."
 
 
@@ -29,8 +34,7 @@ class TurkishTweets:
     dataset: str = ""
 
     def __post_init__(self) -> None:
-        used = ("input", "target", "sheet", "prompt", "label_names", "balance", "metric")
-        refuse_unused(self.options, self.name, used)
+        refuse_unused(self.options, self.name, USED)
         _ = self._names
 
     @property
@@ -38,16 +42,15 @@ class TurkishTweets:
         """The accuracy, or what the options say."""
         return Metric(name=self.options.metric or "accuracy")
 
-    def load(self, data: str | None) -> Splits:
+    def load(self, data: Data) -> Splits:
         """Read, clean and split the tweets of a table with the columns Tweets and Duygu.
 
         Raises:
             SweepAborted: no data is named, it cannot be read, or its rows do not do.
         """
         names = self._names
-        source = self.options.input or TEXT
         spec = TableSpec(
-            input=source,
+            input=self.options.input or TEXT,
             target=self.options.target or LABEL,
             kind="classify",
             prompt=self.options.prompt,
@@ -57,8 +60,7 @@ class TurkishTweets:
             clean_label=lambda text: _value(text, names),
             balance=self.options.balance,
         )
-        files = read_data(self.name, data, self.options.sheet)
-        return read_splits(self.name, files, spec)
+        return read_splits(self.name, read_data(self.name, data, self.options), spec)
 
     @property
     def _names(self) -> dict[str, str]:

@@ -4,25 +4,21 @@
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import time
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 
-from trainables.config import Metric, TaskOptions
-from trainables.data.files import cell_text, download_splits, read_tables
-from trainables.data.prompts import choose_template
-from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_unused
-from trainables.data.splitting import assemble, divide, document
+from trainables.config import TaskOptions
+from trainables.data.rows import Document, Scoring, drop_blank
+from trainables.data.splitting import document
 from trainables.data.stratified import near_key
+from trainables.data.tables.hub_tables import REVISION
+from trainables.data.tables.table import cell_text
+from trainables.data.tasks.summaries import SummaryTask
 
 REPO = "emirunlu26/turkish-youtube-text-summarization"
-REVISION = "refs/convert/parquet"
-"""The branch of Parquet files that the Hub itself makes of every dataset; no script runs."""
 PROMPT_COLUMNS = ("text", "title", "category", "channel")
-COLUMNS = (*PROMPT_COLUMNS, "duration", "url", "summary")
 MAX_DURATION_S = 25 * 60
 PROMPTS = {
     "chat": (
@@ -31,53 +27,26 @@ PROMPTS = {
         "Başlık: {title}\nKategori: {category}\nKanal: {channel}\n\nMetin:\n{text}"
     )
 }
-METRIC = Metric(name="rougeLsum", mode="max")
-SCORING = Scoring(kind="summarize", language="turkish")
 
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d\d)(?:\.\d+)?")
 _ISO = re.compile(r"P(?:0D)?T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?")
 
 
-@dataclass(frozen=True)
-class TurkishYoutube:
-    """Transcripts with summaries, 520 / 65 / 65 rows before cleaning."""
+def turkish_youtube(options: TaskOptions) -> SummaryTask:
+    """Transcripts with summaries, 520 / 65 / 65 rows before cleaning.
 
-    options: TaskOptions
-    name: str = "turkish_youtube"
-    metric: Metric = METRIC
-    dataset: str = f"{REPO}@{REVISION}"
-
-    def __post_init__(self) -> None:
-        refuse_unused(self.options, self.name, ("prompt",))
-        _ = self.prompt_template  # a bad one is told before any row is read
-
-    @property
-    def prompt_template(self) -> str:
-        """User message with {text}, and {title}, {category}, {channel} if it likes.
-
-        Raises:
-            SweepAborted: --prompt is neither one of PROMPTS nor such a text.
-        """
-        return choose_template(self.options.prompt, PROMPTS, PROMPT_COLUMNS, "text")
-
-    def load(self, data: str | None) -> Splits:
-        """Read and clean the rows: of a folder with a file a split, of one file, or of the Hub.
-
-        Rows of one file, or of a folder without a train split, are split anew. A video stands in
-        one split only: rows with the same address, title or text are one video.
-
-        Raises:
-            SweepAborted: the data cannot be read or lacks a split, a column or rows.
-        """
-        counts: dict[str, int] = {}
-        tables = (
-            download_splits(REPO, REVISION, COLUMNS)
-            if data is None
-            else read_tables(Path(data), COLUMNS)
-        )
-        documents = {split: _documents(table, split, counts) for split, table in tables.items()}
-        kept, notes = divide(documents, counts)
-        return assemble(self.name, kept, self.prompt_template, SCORING, counts, notes)
+    A video stands in one split only: rows with the same address, title or text are one video.
+    """
+    return SummaryTask(
+        options=options,
+        name="turkish_youtube",
+        dataset=f"{REPO}@{REVISION}",
+        columns=(*PROMPT_COLUMNS, "duration", "url", "summary"),
+        prompt_columns=PROMPT_COLUMNS,
+        prompts=PROMPTS,
+        scoring=Scoring(kind="summarize", language="turkish"),
+        read_documents=_read_documents,
+    )
 
 
 def parse_duration_s(value: object) -> int | None:
@@ -96,7 +65,7 @@ def parse_duration_s(value: object) -> int | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _documents(table: pd.DataFrame, split: str, counts: dict[str, int]) -> list[Document]:
+def _read_documents(table: pd.DataFrame, split: str, counts: dict[str, int]) -> list[Document]:
     rows = _of_length(table.to_dict("records"), split, counts)
     return drop_blank([_document(row) for row in rows], split, counts)
 

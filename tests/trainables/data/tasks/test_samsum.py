@@ -101,9 +101,17 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_split_names_the_files_found(folder: Path) -> None:
-    (folder / "validation.csv").rename(folder / "dev.csv")
-    with pytest.raises(SweepAborted, match=r"no validation split.*found dev.csv, test.csv, train"):
+    (folder / "validation.csv").rename(folder / "other.csv")
+    with pytest.raises(SweepAborted, match=r"no validation split in .*; found train, test"):
         load(folder)
+
+
+def test_files_may_be_named_as_the_hub_does(folder: Path) -> None:
+    before = load(folder)
+    (folder / "data").mkdir()
+    for split, name in zip(SPLITS, ("train", "dev", "test"), strict=True):
+        (folder / f"{split}.csv").rename(folder / "data" / f"{name}-00000-of-00001.csv")
+    assert load(folder) == before
 
 
 def test_missing_column_names_those_found(folder: Path) -> None:
@@ -158,4 +166,4 @@ def test_tasks_load_no_torch() -> None:
 
 
 def test_names_in_the_registry_are_those_of_the_tasks() -> None:
-    assert {name: task.name for name, task in TASKS.items()} == {name: name for name in TASKS}
+    assert [make(TaskOptions()).name for make in TASKS.values()] == list(TASKS)

@@ -187,9 +187,54 @@ def test_split_that_lacks_a_column_is_named(tmp_path: Path) -> None:
     assert "test has no column 'mood'; found text, label" in refusal(str(tmp_path), LABELLED)[0]
 
 
-def test_column_that_no_prompt_can_name_is_refused(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.jsonl", [{"a.b": f"t {i}", "mood": i % 2} for i in range(30)])
-    assert "no prompt can name the column 'a.b'" in refusal(data, replace(LABELLED, input="a.b"))[0]
+@pytest.mark.parametrize("name", ["reviews.text", "Review: text", "0", "Unnamed: 2", "{a}", "a!b"])
+def test_column_of_any_name_is_read_and_refused_only_by_a_prompt(name: str, tmp_path: Path) -> None:
+    cells = [{name: f"t {i}", "mood": i % 2, "input": "other"} for i in range(30)]
+    options = replace(LABELLED, input=name)
+    splits = load(write(tmp_path / "a.jsonl", cells), options)
+    assert splits.prompt_template.endswith("one of: 0, 1.\n\n{input}")
+    assert {row.prompt.split("\n\n")[1] for row in splits.train} <= {f"t {i}" for i in range(30)}
+    del cells[0]["input"]
+    data = write(tmp_path / "b.jsonl", [{name: r[name], "mood": r["mood"]} for r in cells])
+    assert load(data, replace(options, prompt="Mood of {input}?")).train[0].prompt.endswith("?")
+    error, fix = refusal(data, replace(options, prompt=f"Mood of {{{name}}}?"))
+    assert "{input}" in error + fix
+
+
+def test_test_file_without_labels_is_said_to_be_one_to_predict(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [*rows(60), {"text": "y", "mood": None}])
+    for lacking in ({"text": "x"}, {"text": "x", "mood": -1}, {"text": "x", "mood": None}):
+        write(tmp_path / "test.jsonl", [lacking] * 3)
+        splits = load(str(tmp_path), LABELLED)
+        assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [36, 12, 12]
+        told = [
+            note
+            for note in splits.notes
+            if note.startswith("the test rows (test.jsonl) have no mood")
+        ]
+        assert len(told) == 1 and "python -m sweeps.predict" in told[0]
+
+
+def test_cells_of_several_labels_are_told(tmp_path: Path) -> None:
+    topics = ["art, war", "art", "war", "war, art, sea", "sea"]
+    joined = [row | {"mood": topics[i % 5]} for i, row in enumerate(rows(60))]
+    notes = load(write(tmp_path / "a.jsonl", joined), LABELLED).notes
+    assert any("several labels in a cell, e.g. 'art, war'" in note for note in notes)
+    notes = load(write(tmp_path / "b.jsonl", rows(30)), LABELLED).notes
+    assert not any("several labels" in note for note in notes)
+    lists = [row | {"mood": ["art", "war"]} for row in rows(60)]
+    error, _ = refusal(write(tmp_path / "c.jsonl", lists), LABELLED)
+    assert error.endswith("table several labels 60")
+
+
+def test_labels_beyond_fifty_are_not_listed_in_the_question(tmp_path: Path) -> None:
+    many = [row | {"mood": f"label {i % 60}"} for i, row in enumerate(rows(600))]
+    splits = load(write(tmp_path / "a.jsonl", many), LABELLED)
+    assert len(splits.scoring.labels) == 60
+    assert splits.prompt_template == (
+        "Classify the following text. Answer with its label alone.\n\n{text}"
+    )
+    assert "train: 60 labels of 8 to 8 rows" in splits.notes
 
 
 def test_oversampling_repeats_rare_training_rows_only(tmp_path: Path) -> None:
@@ -257,7 +302,12 @@ def test_sheet_is_chosen_by_its_name_and_refused_where_there_is_none(tmp_path: P
     named = replace(LABELLED, sheet="rows 2024")
     splits = load(str(tmp_path / "a.xlsx"), named)
     assert splits.notes[0] == "a.xlsx: 40 rows, sheet rows 2024"
-    assert "no column 'text', 'mood'; found read" in refusal(str(tmp_path / "a.xlsx"), LABELLED)[0]
+    error, _ = refusal(str(tmp_path / "a.xlsx"), replace(LABELLED, sheet="about"))
+    assert "no column 'text', 'mood'; found read" in error
+    found = load(str(tmp_path / "a.xlsx"), LABELLED)
+    assert found.notes[0] == (
+        "a.xlsx: 40 rows, sheet rows 2024, the first table of 2 (--sheet names another)"
+    )
     assert refusal("owner/name", named)[0] == "the dataset owner/name has no sheets"
     with pytest.raises(SweepAborted, match="no use for --sheet 'rows 2024'"):
         TASKS["samsum"](TaskOptions(sheet="rows 2024"))

@@ -9,7 +9,7 @@ import pytest
 
 from trainables.config import TaskOptions
 from trainables.data.rows import Splits
-from trainables.data.tasks.turkish_youtube import TurkishYoutube, parse_duration_s
+from trainables.data.tasks.turkish_youtube import parse_duration_s, turkish_youtube
 from trainables.errors import SweepAborted
 
 SPLITS = ("train", "validation", "test")
@@ -32,7 +32,7 @@ def video(number: int, **changes: object) -> dict[str, object]:
 def load(folder: Path, **rows: list[dict[str, object]]) -> Splits:
     for split, videos in rows.items():
         (folder / f"{split}.json").write_text(json.dumps(videos), "utf-8")
-    return TurkishYoutube(TaskOptions()).load(str(folder))
+    return turkish_youtube(TaskOptions()).load(str(folder))
 
 
 @pytest.mark.parametrize(

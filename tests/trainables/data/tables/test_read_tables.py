@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from trainables.data.files import cell_text, open_table, read_local
+from trainables.config import TaskOptions
+from trainables.data.reading import read_data
+from trainables.data.tables.read_tables import read_tables
+from trainables.data.tables.table import Table, cell_text
 from trainables.errors import SweepAborted
 
 ROWS = [{"text": "NA", "label": "1"}, {"text": 'a "b", c\nd', "label": "0"}]
@@ -20,6 +23,14 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "parquet": lambda path: FRAME.to_parquet(path),
     "xlsx": lambda path: FRAME.to_excel(path, index=False),
 }
+
+
+def read_local(path: Path, sheet: str | None = None) -> dict[str, Table]:
+    return read_tables(str(path), TaskOptions(sheet=sheet))
+
+
+def open_table(path: Path, sheet: str | None = None) -> Table:
+    return read_local(path, sheet)[""]
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -120,4 +131,75 @@ def test_folder_that_leaves_a_choice_is_refused(tmp_path: Path) -> None:
         read_local(tmp_path)
     (tmp_path / "one.csv").rename(tmp_path / "test.csv")
     with pytest.raises(SweepAborted, match=r"has test.csv but no train file"):
-        read_local(tmp_path)
+        read_data("table", str(tmp_path), TaskOptions())
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_cells_of_lists_and_objects_are_left_as_they_are(suffix: str, tmp_path: Path) -> None:
+    chats = [[{"role": "user", "content": f"hi {i}"}, {"role": "assistant"}] for i in range(3)]
+    frame = pd.DataFrame({"messages": chats, "number": [1, None, 3]}, dtype=object)
+    path = tmp_path / f"chats.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+    read = open_table(path).frame
+    messages = read["messages"].tolist()
+    assert [[m["content"] for m in chat[:1]] for chat in messages] == [["hi 0"], ["hi 1"], ["hi 2"]]
+    assert all(type(chat) is list and type(chat[0]) is dict for chat in messages)
+    assert [cell_text(value) for value in read["number"]] == ["1", "", "3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "how"),
+    [
+        ({"meta": {"n": 2}, "result": {"items": ROWS}}, ROWS, "rows under result.items"),
+        ({"few": ROWS[:1], "many": ROWS}, ROWS, "rows under many"),
+        ({"text": ["a", "b"], "label": [1, 2]}, [{"text": "a", "label": 1}], ""),
+        ([["text", "label"], ["a", 1]], [{"text": "a", "label": 1}], ""),
+        ({"text": "a", "label": 1}, [{"text": "a", "label": 1}], ""),
+    ],
+)
+def test_json_rows_are_found_where_they_are(
+    content: object, rows: list[dict[str, object]], how: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content, indent=1))
+    table = open_table(tmp_path / "a.json")
+    assert table.frame.to_dict("records")[: len(rows)] == rows
+    assert table.note.endswith(how or "rows")
+
+
+def test_files_of_a_split_that_differ_in_their_columns_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nx,1\n")
+    (tmp_path / "b.csv").write_text("text,mood\ny,2\n")
+    [table] = read_tables([str(tmp_path / n) for n in ("a.csv", "b.csv")], TaskOptions()).values()
+    assert "a.csv has no column mood, b.csv has no column label" in table.note
+
+
+def test_column_of_splits_is_used_and_never_ignored_silently(tmp_path: Path) -> None:
+    def notes(name: str, rows: str) -> tuple[list[str], list[str]]:
+        (tmp_path / name).write_text("text,data_split\n" + rows)
+        path = tmp_path if name == "train.csv" else tmp_path / name
+        tables = read_tables(str(path), TaskOptions())
+        return list(tables), [table.note for table in tables.values() if table.note]
+
+    splits, told = notes("a.csv", "x,train\ny,Dev\nz,TEST\nw,later\n")
+    assert splits == ["train", "validation", "test"]
+    assert told[0].endswith("split by its column data_split, 1 rows of 'later' left out")
+    splits, told = notes("b.csv", "x,1\ny,2\n")
+    assert splits == [""] and "the column data_split (1, 2) is not used: it does not" in told[0]
+    splits, told = notes("train.csv", "x,train\ny,test\n")
+    assert splits == ["train"] and "is not used: the files tell the splits" in told[0]
+    _, told = notes("train.csv", "x,train\ny,train\n")
+    assert "not used" not in told[0]
+
+
+def test_rows_beyond_the_most_are_drawn_alike_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text\n" + "".join(f"row {i}\n" for i in range(100)))
+    first, second = (
+        read_tables(str(path), TaskOptions(max_rows=10))[""].frame["text"].tolist() for _ in "ab"
+    )
+    assert first == second == sorted(first, key=lambda text: int(text[4:]))
+    assert len(set(first)) == 10 and first[-1] > "row 1"
+    assert len(read_tables(str(path), TaskOptions(max_rows=101))[""].frame) == 100

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.csv_text import DELIMITERS, decode, find_delimiter
-from trainables.data.files import open_table
+from tests.trainables.data.tables.test_read_tables import open_table
+from trainables.config import TaskOptions
+from trainables.data.tables.csv_text import DELIMITERS, decode, find_delimiter
+from trainables.data.tables.read_tables import read_tables
 from trainables.errors import SweepAborted
 
 TURKISH = "yorum;puan\nIşığı çok güzel, ğüşöç;iyi\n"
@@ -74,7 +76,31 @@ def test_rows_with_more_fields_than_the_header_are_refused(tmp_path: Path) -> No
         open_table(tmp_path / "wide.csv")
 
 
-def test_a_first_line_longer_than_csv_has_is_told(tmp_path: Path) -> None:
-    (tmp_path / "long.csv").write_text("a," + "x" * 200_000 + "\nb,c\n")
-    with pytest.raises(SweepAborted, match=r"cannot read .*long\.csv"):
-        open_table(tmp_path / "long.csv")
+def test_texts_may_be_longer_than_csv_has_them(tmp_path: Path) -> None:
+    text = "x, " * 70_000
+    (tmp_path / "long.csv").write_text(f"a;b\nc;{text}\n")
+    assert open_table(tmp_path / "long.csv").frame.to_dict("records") == [{"a": "c", "b": text}]
+
+
+def test_encoding_is_the_given_one_and_an_unknown_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("слово,метка\nда,1\n".encode("cp1251"))
+    path = str(tmp_path / "a.csv")
+    [table] = read_tables(path, TaskOptions(encoding="cp1251")).values()
+    assert (table.columns, table.note) == (
+        ["слово", "метка"],
+        "a.csv: 1 rows, encoding cp1251, delimiter ,",
+    )
+    for encoding, error in (("klingon", "unknown encoding: klingon"), ("ascii", "'ascii' codec")):
+        with pytest.raises(SweepAborted, match=error) as told:
+            read_tables(path, TaskOptions(encoding=encoding))
+        assert "--encoding" in told.value.fix
+
+
+def test_lines_above_the_header_are_skipped_and_counted_in_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Export of May\n\ntext;mood\na;b\nc;d\n")
+    path = str(tmp_path / "a.csv")
+    with pytest.raises(SweepAborted, match="more fields than its header") as told:
+        read_tables(path, TaskOptions())
+    assert told.value.fix.endswith("names stand in line 3, add --skip-rows 2")
+    [table] = read_tables(path, TaskOptions(skip_rows=2)).values()
+    assert table.frame.to_dict("list") == {"text": ["a", "c"], "mood": ["b", "d"]}

@@ -15,9 +15,10 @@ from trainables.models.hub_files import is_dataset_id
 CODE = """
 import json, sys
 from trainables.errors import SweepAborted
-from trainables.data.hub_tables import read_hub
+from trainables.config import TaskOptions
+from trainables.data.tables.read_tables import read_tables
 try:
-    tables = read_hub(sys.argv[1])
+    tables = read_tables(sys.argv[1], TaskOptions())
     print(json.dumps({s: t.frame.to_dict("list") for s, t in tables.items()}))
     print(*[table.note for table in tables.values()], sep="\\n")
 except SweepAborted as told:

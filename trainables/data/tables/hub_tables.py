@@ -1,21 +1,18 @@
-"""The tables of any dataset on the Hub, from the Parquet files that the Hub itself makes of it."""
+"""The Parquet files that the Hub itself makes of every dataset; no script runs."""
 
-import json
 import re
-from pathlib import Path
+from pathlib import PurePosixPath
 
-import pandas as pd
-
-from trainables.data.files import SPLIT_FILE_NAMES, Table, first_line, open_table
-from trainables.errors import SweepAborted
+from trainables.data.tables.find_files import SPLIT_NAMES, DataFile
+from trainables.errors import SweepAborted, first_line
 from trainables.models.hub_files import dataset_files, hub_file
 
 REVISION = "refs/convert/parquet"
-"""The branch of Parquet files that the Hub makes of every dataset; no script runs."""
+"""The branch of these files."""
 
 
-def read_hub(data: str) -> dict[str, Table]:
-    """The tables of OWNER/NAME or OWNER/NAME/SUBSET by split; a lone table's split is "".
+def find_hub_files(data: str) -> dict[str, list[DataFile]]:
+    """The files of OWNER/NAME or OWNER/NAME/SUBSET by split, downloaded or from the cache.
 
     Raises:
         SweepAborted: the Hub cannot be reached, or has no such dataset, subset or train split.
@@ -24,23 +21,47 @@ def read_hub(data: str) -> dict[str, Table]:
     repo = f"{owner}/{name}"
     try:
         files = _select_subset(_list_parquet_files(repo), repo, *subset)
-        parts = {
+        splits = {
             split: [f for f in files if f.split("/")[1] in names]
-            for split, names in SPLIT_FILE_NAMES.items()
+            for split, names in SPLIT_NAMES.items()
         }
-        if not parts["train"]:
+        if not splits["train"]:
             names = ", ".join(sorted({file.split("/")[1] for file in files}))
             raise SweepAborted(
                 f"{data} has no train split; found {names}",
                 "download it, and pass --data DIR with a file called train",
             )
-        return {split: _join(repo, paths) for split, paths in parts.items() if paths}
+        return {s: [_download(repo, f, REVISION) for f in some] for s, some in splits.items()}
     except (OSError, ValueError) as error:
         raise SweepAborted(
             f"--data {data} is no file or folder here, and cannot be read from the Hub: "
             f"{first_line(error)}",
             "check the path or the dataset's name and the network, or pass --data FILE or DIR",
         ) from error
+
+
+def download_splits(repo: str, revision: str) -> dict[str, list[DataFile]]:
+    """The three splits of a Hub dataset of one Parquet file each, or those in the local cache.
+
+    Raises:
+        SweepAborted: the Hub cannot be reached or does not have the files.
+    """
+    splits = {}
+    for split in SPLIT_NAMES:
+        file = f"default/{split}/0000.parquet"
+        try:
+            splits[split] = [_download(repo, file, revision)]
+        except OSError as error:
+            raise SweepAborted(
+                f"cannot download {file} of {repo}@{revision}: {first_line(error)}",
+                "check the network, or pass --data DIR with train, validation and test files",
+            ) from error
+    return splits
+
+
+def _download(repo: str, file: str, revision: str) -> DataFile:
+    path = hub_file(repo, file, dataset_revision=revision)
+    return DataFile(PurePosixPath(file), ".parquet", path.read_bytes)
 
 
 def _list_parquet_files(repo: str) -> list[str]:
@@ -59,25 +80,3 @@ def _select_subset(files: list[str], repo: str, subset: str | None = None) -> li
             f"name one of them: --data {repo}/SUBSET",
         )
     return [file for file in files if file.startswith(f"{subset}/")]
-
-
-def _join(repo: str, parts: list[str]) -> Table:
-    paths = [hub_file(repo, part, dataset_revision=REVISION) for part in parts]
-    frame = pd.concat([open_table(path).frame for path in paths], ignore_index=True)
-    for column, names in _class_names(paths[0]).items():
-        frame[column] = frame[column].map(dict(enumerate(names)))  # -1 is the Hub's missing label
-    return Table(frame, f"{parts[0].rpartition('/')[0]} of {repo}: {len(frame):,} rows")
-
-
-def _class_names(path: Path) -> dict[str, list[str]]:
-    """The names behind the numbers of label columns, as the Hub keeps them beside the rows."""
-    from pyarrow import parquet  # slow; a local table may need none
-
-    metadata = parquet.read_schema(path).metadata or {}
-    info = json.loads(metadata.get(b"huggingface", b"{}"))
-    features = info.get("info", {}).get("features", {})
-    return {
-        column: feature["names"]
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }

@@ -1,0 +1,1 @@
+"""From files to tables: finding them, unpacking them, and reading every type as rows."""

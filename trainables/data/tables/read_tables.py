@@ -1,0 +1,223 @@
+"""The tables that --data names, by split, whatever their place and type, with clear errors."""
+
+import csv
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from trainables.config import TaskOptions
+from trainables.data.tables.arrow_tables import read_arrow
+from trainables.data.tables.csv_text import read_csv
+from trainables.data.tables.find_files import SPLIT_NAMES, SUFFIXES, DataFile, find_files, split_of
+from trainables.data.tables.hub_tables import download_splits, find_hub_files
+from trainables.data.tables.json_rows import Rows, read_json
+from trainables.data.tables.table import Table, cell_text, name_columns, require_columns
+from trainables.data.tables.workbook import read_workbook
+from trainables.errors import SweepAborted, first_line
+from trainables.models.hub_files import is_dataset_id
+
+SPLIT_COLUMNS = ("split", "set", "subset", "partition")
+"""Last words in the name of a column that may tell each row's split."""
+_TEXT = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+_USES = {
+    "sheet": ("sheets", (".xlsx",)),
+    "encoding": ("encoding to choose", _TEXT),
+    "skip_rows": ("lines above its names", (".csv", ".tsv", ".xlsx")),
+    "columns": ("columns without names", (*_TEXT, ".xlsx")),
+}
+"""What each option is about, and the types that have it."""
+_UNREADABLE = (
+    *(ValueError, OSError, LookupError, RuntimeError, SyntaxError, AttributeError, TypeError),
+    *(BadZipFile, csv.Error, zlib.error),
+)
+"""What the readers raise for a damaged file, a nest too deep, a password or a sheet of a chart."""
+
+
+def read_tables(data: str | Sequence[str], options: TaskOptions) -> dict[str, Table]:
+    """The tables by split; a table that has to be split is called "".
+
+    Args:
+        data: files, folders and archives; or one OWNER/NAME or OWNER/NAME/SUBSET of the Hub.
+
+    Raises:
+        SweepAborted: there is no such place, it holds no table, or one cannot be read.
+    """
+    names = [data] if isinstance(data, str) else list(data)
+    if len(names) == 1 and is_dataset_id(names[0]):
+        _refuse_useless(f"the dataset {names[0]}", ".parquet", options)
+        repo = "/".join(names[0].split("/")[:2])
+        return _use_split_column(_read_files(find_hub_files(names[0]), options, repo), options)
+    files, unused = find_files(names)
+    tables = _read_files(files, options)
+    if unused:
+        shown = f"{', '.join(unused[:8])}{f' and {len(unused) - 8} more' * (len(unused) > 8)}"
+        tables = _add_note(tables, f"not read: {shown}")
+    return _use_split_column(tables, options)
+
+
+def read_dataset(
+    data: str | Sequence[str] | None, columns: Sequence[str], dataset: str
+) -> dict[str, pd.DataFrame]:
+    """The tables of a task that names its columns: of data, or without any of a dataset.
+
+    Without a train split they hold rows that have to be split; one that is not named after a split
+    has its file's name.
+
+    Args:
+        dataset: REPOSITORY@REVISION of the Hub.
+
+    Raises:
+        SweepAborted: the data cannot be read, or lacks a split or a column.
+    """
+    if data is None:
+        tables = _read_files(download_splits(*dataset.split("@")), TaskOptions(), dataset)
+    else:
+        tables = read_tables(data, TaskOptions())
+    lacking = next((split for split in SPLIT_NAMES if split not in tables), None)
+    if "train" in tables and lacking:
+        raise SweepAborted(
+            f"there is no {lacking} split in {data}; found {', '.join(tables)}",
+            f"add one of {', '.join(lacking + suffix for suffix in SUFFIXES)}",
+        )
+    fix = f"name its columns {', '.join(columns)}"
+    for table in tables.values():
+        require_columns(table.columns, columns, table.source, fix=fix, has_choice=False)
+    return {split or table.source: table.frame for split, table in tables.items()}
+
+
+def _read_files(
+    files: Mapping[str, Sequence[DataFile]], options: TaskOptions, repo: str = ""
+) -> dict[str, Table]:
+    """The tables of the files, those of a split joined."""
+    parts: dict[str, list[Table]] = {}
+    for named, some in files.items():
+        for file in some:
+            source = f"{file.name.parent} of {repo}" if repo else str(file.name)
+            for split, frame, how in _read_file(file, options):
+                parts.setdefault(split or named, []).append(Table(frame, how, source))
+    if len(parts) > 1 and "" in parts:
+        raise SweepAborted(
+            f"{parts[''][0].source} does not tell its split, but other files do",
+            "let every name have train, validation or test in it, or none",
+        )
+    return {s: _join(parts[s], options.max_rows) for s in ("", *SPLIT_NAMES) if s in parts}
+
+
+def _read_file(file: DataFile, options: TaskOptions) -> list[tuple[str, pd.DataFrame, str]]:
+    """The split, rows and how they were read, of each table in it; NA or null stay text."""
+    if file.suffix not in SUFFIXES:
+        raise SweepAborted(
+            f"{file.name} is of no known type", f"save it as one of {', '.join(SUFFIXES)}"
+        )
+    _refuse_useless(str(file.name), file.suffix, options)
+    try:
+        content = file.read()
+        if file.suffix in (".csv", ".tsv"):
+            cells, how = read_csv(content, str(file.name), options.encoding, options.skip_rows)
+            found = [("", name_columns(cells, options.columns), how)]
+        elif file.suffix in _TEXT:
+            splits, how = read_json(content, options.encoding)
+            found = [(s, _make_frame(rows, options.columns), how) for s, rows in splits.items()]
+        elif file.suffix == ".xlsx":
+            sheets = read_workbook(content, str(file.name), options.sheet, options.skip_rows)
+            found = [(s, name_columns(cells, options.columns), how) for s, cells, how in sheets]
+        else:
+            found = [("", read_arrow(content, file.suffix), "")]
+    except PermissionError:
+        raise
+    except _UNREADABLE as error:
+        raise SweepAborted(
+            f"cannot read {file.name}: {first_line(error)}",
+            "repair it, name its --encoding, or save it again as UTF-8 CSV, JSON Lines, Parquet or "
+            ".xlsx",
+        ) from error
+    for _, frame, _ in found:
+        frame.columns = frame.columns.map(lambda name: str(name).strip())
+    if options.columns is None or not len(found[0][1]):
+        return found
+    first = ", ".join(str(value)[:20] for value in found[0][1].iloc[0])
+    return [(split, frame, f"{how}, first row: {first}") for split, frame, how in found]
+
+
+def _refuse_useless(source: str, suffix: str, options: TaskOptions) -> None:
+    """Refuses what a file of this type would not heed, so that no flag is silently lost."""
+    for name, (what, suffixes) in _USES.items():
+        if getattr(options, name) and suffix not in suffixes:
+            flag = f"--{name.replace('_', '-')}"
+            raise SweepAborted(
+                f"{source} has no {what}", f"leave out {flag}; it is for {', '.join(suffixes)}"
+            )
+
+
+def _make_frame(rows: Rows, names: Sequence[str] | None) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, dtype=object)
+    if isinstance(rows[0], list):
+        return name_columns(frame, names)
+    if names is not None:
+        raise SweepAborted("--columns is given, but the rows name their columns", "leave it out")
+    return frame
+
+
+def _join(parts: Sequence[Table], max_rows: int | None) -> Table:
+    """The tables as one, of at most max_rows rows that are drawn alike each time."""
+    frame = pd.concat([p.frame for p in parts], ignore_index=True) if parts[1:] else parts[0].frame
+    sources = list(dict.fromkeys(part.source for part in parts))
+    source = f"{sources[0]} and {len(sources) - 1} more" if sources[1:] else sources[0]
+    if frame.empty:
+        raise SweepAborted(f"{source} holds no rows", "name a file with rows below its names")
+    lacking = {
+        f"{part.source} has no column {name}"
+        for part in parts
+        for name in frame.columns.difference(part.frame.columns)
+    }
+    notes = [f"{len(frame):,} rows", *dict.fromkeys(part.note for part in parts), *sorted(lacking)]
+    if max_rows is not None and max_rows < len(frame):
+        frame = frame.sample(max_rows, random_state=0).sort_index().reset_index(drop=True)
+        notes.append(f"{max_rows:,} of them drawn, the same every time")
+    return Table(frame, f"{source}: {', '.join(filter(None, notes))}", source)
+
+
+def _use_split_column(tables: dict[str, Table], options: TaskOptions) -> dict[str, Table]:
+    """The lone table by the splits that its column tells; what is not used of one is noted."""
+    for split, table in tables.items():
+        for name in table.columns:
+            is_asked = name in (options.input, options.target)
+            last_word = re.split(r"[\W_]", name.lower())[-1]
+            if last_word not in SPLIT_COLUMNS or is_asked or table.columns.count(name) > 1:
+                continue
+            values = [cell_text(value) or "" for value in table.frame[name]]
+            told = [split_of(value) for value in values]
+            if split == "" and "train" in told:
+                return _divide(table, name, values, told)
+            if split == "" or set(told) != {split}:
+                why = "the files tell the splits" if split else "it does not tell the splits"
+                shown = ", ".join(list(dict.fromkeys(values))[:3])
+                return _add_note(tables, f"the column {name} ({shown}) is not used: {why}")
+    return tables
+
+
+def _divide(
+    table: Table, name: str, values: Sequence[str], told: Sequence[str]
+) -> dict[str, Table]:
+    others = Counter(value for value, split in zip(values, told, strict=True) if not split)
+    left = "".join(
+        f", {count:,} rows of {other or 'none'!r} left out" for other, count in others.items()
+    )
+    tables = {
+        split: Table(table.frame[[s == split for s in told]], "", table.source)
+        for split in SPLIT_NAMES
+        if split in told
+    }
+    note = f"{table.note}, split by its column {name}{left}"
+    return tables | {"train": replace(tables["train"], note=note)}
+
+
+def _add_note(tables: dict[str, Table], note: str) -> dict[str, Table]:
+    """The tables, the last of which tells this too."""
+    last = list(tables)[-1]
+    return tables | {last: replace(tables[last], note=f"{tables[last].note}; {note}")}
