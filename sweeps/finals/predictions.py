@@ -37,6 +37,10 @@ class Prediction:
     scores: dict[str, float]
     """Of the prediction, by metric, as far as a metric is a mean over rows; 0 to 100."""
     base_scores: dict[str, float]
+    probability: float | None = None
+    """Of the predicted label; None of a text."""
+    probabilities: dict[str, float] | None = None
+    """Of the likeliest labels, all of them if they are few."""
 
 
 def save(
@@ -79,6 +83,7 @@ def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
     ids = tuple(row.id for row in ordered)
     if not ids == tuned.ids == base.ids:
         return []
+    probabilities = tuned.probabilities or (None,) * len(ordered)
     return [
         Prediction(
             id=row.id,
@@ -88,8 +93,10 @@ def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
             base_prediction=base.answers[index],
             scores={name: values[index] for name, values in tuned.row_scores.items()},
             base_scores={name: values[index] for name, values in base.row_scores.items()},
+            probability=of_row[tuned.answers[index]] if of_row else None,
+            probabilities=of_row,
         )
-        for index, row in enumerate(ordered)
+        for index, (row, of_row) in enumerate(zip(ordered, probabilities, strict=True))
     ]
 
 
@@ -103,7 +110,8 @@ def count_confusions(predictions: Sequence[Prediction], splits: Splits) -> Confu
 
 def make_files(predictions: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
     """Names and contents of the files for best/."""
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in predictions]
+    given = [{k: v for k, v in asdict(row).items() if v is not None} for row in predictions]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in given]
     files = {PREDICTIONS_FILE: "".join(lines)} if lines else {}
     return files | ({CONFUSION_CSV: table.as_csv()} if table else {})
 

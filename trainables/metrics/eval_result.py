@@ -20,6 +20,8 @@ class EvalResult:
     """What the model said to each row: a text, or the label that it chose."""
     row_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Each row's own value of those metrics that are means over the rows."""
+    probabilities: tuple[dict[str, float], ...] = ()
+    """Of the likeliest labels, by row, the chosen one first; none of texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class SavedAnswers:
     targets: tuple[str, ...]
     answers: tuple[str, ...]
     row_scores: dict[str, tuple[float, ...]]
+    probabilities: tuple[dict[str, float], ...] = ()
 
 
 def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None:
@@ -42,7 +45,11 @@ def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None
     lines = []
     for index, (row, answer) in enumerate(zip(rows, scored.answers, strict=True)):
         own = {name: values[index] for name, values in scored.row_scores.items()}
-        line = {"id": row.id, "target": row.target, "answer": answer, "scores": own}
+        line: dict[str, object] = {"id": row.id, "target": row.target, "answer": answer}
+        line["scores"] = own
+        if scored.probabilities:
+            of_row = scored.probabilities[index]
+            line |= {"probability": of_row[answer], "probabilities": of_row}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     (folder / ANSWERS_NAME).write_text("".join(lines), encoding="utf-8")
 
@@ -63,6 +70,7 @@ def read_answers(folder: Path) -> SavedAnswers:
             targets=tuple(line["target"] for line in lines),
             answers=tuple(line["answer"] for line in lines),
             row_scores={name: tuple(float(own[name]) for own in scores) for name in names},
+            probabilities=tuple(line["probabilities"] for line in lines if "probabilities" in line),
         )
     except (KeyError, TypeError) as damaged:
         raise ValueError(f"{folder / ANSWERS_NAME} is damaged: {damaged!r}") from None

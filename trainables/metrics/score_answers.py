@@ -20,6 +20,8 @@ from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
 
 END_OF_THOUGHT = "</think>"
 """One token of every tokenizer whose model can think."""
+ALL_LABELS, TOP_LABELS = 20, 5
+"""Up to how many labels the probabilities of all are kept, and of how many if there are more."""
 
 
 def score_answers(
@@ -58,6 +60,8 @@ def score_labels(
 ) -> EvalResult:
     """The metrics of metrics/classification.py, and eval_loss; ties go to the first label.
 
+    A label's probability is its likelihood's share of the likelihoods of all labels.
+
     Args:
         log_probs_SL: float64, of each row and label; NaN is no choice, so a model that gives it
             has a loss of NaN.
@@ -65,7 +69,11 @@ def score_labels(
         label_ids: tokens of each label with its end of turn, as encode_targets gives them.
         scoring: names the labels.
     """
-    chosen = log_probs_SL.nan_to_num(-math.inf).argmax(dim=1).tolist()
+    num_kept = len(scoring.labels) if len(scoring.labels) <= ALL_LABELS else TOP_LABELS
+    shares_SL = log_probs_SL.softmax(dim=1)
+    order_SL = log_probs_SL.nan_to_num(-math.inf).argsort(dim=1, descending=True, stable=True)
+    order_SL = order_SL[:, :num_kept]
+    chosen = order_SL[:, 0].tolist()
     targets = [scoring.labels.index(row.target) for row in rows]
     answers = tuple(scoring.labels[label] for label in chosen)
     scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
@@ -76,6 +84,10 @@ def score_labels(
         metrics={**scores, "eval_loss": loss / num_tokens},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
+        probabilities=tuple(
+            {scoring.labels[label]: round(share, 6) for label, share in zip(*pair, strict=True)}
+            for pair in zip(order_SL.tolist(), shares_SL.gather(1, order_SL).tolist(), strict=True)
+        ),
     )
 
 

@@ -28,6 +28,7 @@ from trainables.data.tokens import (
     until_stop,
 )
 from trainables.metrics.eval_result import EvalResult
+from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.metrics.score_answers import score_answers, score_labels
 from trainables.models.base_model import autocast
 
@@ -109,15 +110,41 @@ def label_log_probs(
 
     Args:
         labels: L, as encode_targets gives them.
-        batch_size: prompts that are read together, once for each label.
+        batch_size: prompts that are read together, once for each tree of labels.
     """
+    causal = _causal_model(model)
     log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
+    trees = grow_trees(labels, causal.device)
     for indices in _by_length(prompts, batch_size):
-        for column, label in enumerate(labels):
-            logits, targets = _label_logits(model, [Example(prompts[i], label) for i in indices])
-            losses = cross_entropy(logits, targets, reduction="none").view(len(indices), -1)
-            log_probs_SL[indices, column] = -losses.double().sum(dim=1).cpu()
+        for tree in trees:
+            hidden = _read_tree(causal, [prompts[i] for i in indices], tree)
+            log_probs = tree.log_probs(hidden, causal.get_output_embeddings()).cpu()
+            log_probs_SL[torch.tensor(indices)[:, None], torch.tensor(tree.labels)] = log_probs
     return log_probs_SL
+
+
+def _read_tree(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Tensor:
+    """The last hidden states (S, 1 + N, features) of the prompts' last tokens and of the nodes."""
+    ids, mask = (part.to(causal.device) for part in pad(prompts, 0, "right"))  # (S, tokens)
+    (num_rows, num_prompt), num_nodes = ids.shape, len(tree.tokens_N)
+    lengths, num_positions = mask.sum(dim=1), num_prompt + num_nodes
+    position_ids = torch.arange(num_prompt, device=ids.device).expand_as(ids)
+    position_ids = torch.cat((position_ids, lengths[:, None] + tree.depths_N), dim=1)
+    is_seen = mask.new_ones(num_rows, num_prompt, num_positions, dtype=torch.bool).tril()
+    is_seen = torch.cat((is_seen, tree.visible(lengths, num_prompt, num_positions)), dim=1)
+    masks = {"full_attention": is_seen[:, None]}
+    if causal.config.sliding_window:
+        distance = position_ids[:, :, None] - position_ids[:, None]
+        is_near = distance < causal.config.sliding_window
+        masks["sliding_attention"] = (is_seen & is_near)[:, None]
+    hidden = causal.base_model(
+        input_ids=torch.cat((ids, tree.tokens_N.expand(num_rows, -1)), dim=1),
+        attention_mask=masks,
+        position_ids=position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    last = hidden[torch.arange(num_rows, device=ids.device), lengths - 1]
+    return torch.cat((last[:, None], hidden[:, num_prompt:]), dim=1)
 
 
 def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
@@ -125,7 +152,7 @@ def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tens
 
     The head sees labelled positions only: all logits of a batch would be gigabytes.
     """
-    causal = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # PEFT's
+    causal = _causal_model(model)
     input_ids, mask = pad([example.input_ids for example in examples], 0, "right")
     labels, _ = pad([example.labels[1:] for example in examples], IGNORED, "right")
     is_labelled = labels != IGNORED  # (rows, tokens - 1)
@@ -136,6 +163,10 @@ def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tens
     ).last_hidden_state[:, :-1]
     logits = causal.get_output_embeddings()(hidden[is_labelled.to(causal.device)])
     return logits.float(), labels[is_labelled].to(causal.device)
+
+
+def _causal_model(model: Any) -> Any:
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()  # PEFT's
 
 
 def pad(rows: Sequence[list[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:

@@ -121,6 +121,23 @@ def test_confusion_matrix_is_of_the_tuned_model_in_the_order_of_the_labels(
     assert "yes,3,0,1" in files["confusion.csv"]
 
 
+def test_label_probabilities_stand_beside_each_prediction(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    paths, order = RunPaths(tmp_path), fixed_slice(TEST, len(TEST))
+    shares = tuple({"yes": 0.5 + int(row.id) / 20, "no": 0.5 - int(row.id) / 20} for row in order)
+    tuned = replace(scored(["yes"] * 7), probabilities=shares)
+    splits = splits_of(TEST, Scoring(kind="classify", labels=("yes", "no")))
+    predictions.save(paths, splits, settings, {"test_base": scored(["no"] * 7), "t0003": tuned})
+    said = predictions.load(paths, TEST, "t0003")
+    lines = predictions.make_files(said, None)["test_predictions.jsonl"].splitlines()
+    for row, line in zip(order, map(json.loads, lines), strict=True):
+        assert line["id"] == row.id
+        assert line["probability"] == line["probabilities"]["yes"] == 0.5 + int(row.id) / 20
+    texts = predictions.load(kept(tmp_path, settings, ["a"] * 7, ["b"] * 7), TEST, "t0003")
+    assert "probabilit" not in predictions.make_files(texts, None)["test_predictions.jsonl"]
+
+
 def test_texts_have_no_confusion_matrix_and_no_answers_no_file(
     settings: TrainingSettings, tmp_path: Path
 ) -> None:

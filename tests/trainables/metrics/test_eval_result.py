@@ -29,6 +29,10 @@ def test_answers_come_back_as_they_were(
     assert found.targets == tuple(row.target for row in rows)
     assert found.answers == answers
     assert found.row_scores == (row_scores if told else {})
+    assert found.probabilities == ()
+    shares = tuple({answer: 0.75, f"{answer}?": 0.25} for answer in answers)
+    write_answers(folder, rows, EvalResult(metrics={}, answers=answers, probabilities=shares))
+    assert read_answers(folder).probabilities == shares
 
 
 def test_answers_of_other_rows_than_were_asked_are_not_kept(tmp_path: Path) -> None:

@@ -65,6 +65,26 @@ def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
     assert scores.row_scores == {"accuracy": (100.0, 100.0, 0.0, 0.0)}
 
 
+@pytest.mark.parametrize(("num_labels", "num_kept"), [(3, 3), (20, 20), (21, 5)])
+def test_probabilities_of_labels_are_shares_of_their_likelihoods(
+    num_labels: int, num_kept: int
+) -> None:
+    names = tuple(f"label {n}" for n in range(num_labels))
+    rows = [Row(id=str(n), prompt="?", target=names[0]) for n in range(4)]
+    table = torch.randn(4, num_labels, generator=torch.Generator().manual_seed(3)).double() * 3 - 9
+    labels = [[n] for n in range(num_labels)]
+    scores = score_labels(table, rows, labels, Scoring(kind="classify", labels=names))
+    assert len(scores.probabilities) == 4
+    for log_probs, answer, shares in zip(
+        table.tolist(), scores.answers, scores.probabilities, strict=True
+    ):
+        total = sum(map(math.exp, log_probs))
+        expected = {n: math.exp(p) / total for n, p in zip(names, log_probs, strict=True)}
+        best = sorted(expected, key=expected.__getitem__, reverse=True)[:num_kept]
+        assert list(shares) == best and best[0] == answer
+        assert shares == pytest.approx({name: expected[name] for name in best}, abs=1e-6)
+
+
 def test_log_probs_that_are_no_numbers_give_a_loss_that_is_none() -> None:
     rows = [Row(id="0", prompt="?", target="a")]
     table = torch.tensor([[float("nan"), -1.0]]).double()

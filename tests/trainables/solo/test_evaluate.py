@@ -4,14 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from trainables.config import TrainingSettings
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
-from trainables.solo.evaluate import eval_loss, evaluate, generate, pad
+from trainables.solo.evaluate import eval_loss, evaluate, generate, label_log_probs, pad
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +84,32 @@ def test_padding_is_on_the_left_and_masked() -> None:
     input_ids, mask = pad([[5, 6, 7], [8]], 0, "left")
     assert input_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_label_behind_a_sliding_window_is_as_likely_as_alone() -> None:
+    torch.manual_seed(4)
+    config = Qwen3Config(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        head_dim=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=1,
+        attn_implementation="sdpa",
+    )
+    assert set(config.layer_types) == {"full_attention", "sliding_attention"}
+    model = Qwen3ForCausalLM(config).eval()
+    prompts = [[3, 4, 5, 6, 7, 8, 9], [7, 8]]
+    labels = [[1, 2, 3, 4, 5, 0], [1, 2, 0], [1, 9, 4, 0], [6]]
+    with torch.no_grad():
+        found = label_log_probs(model, prompts, labels, 2)
+        for row, prompt in enumerate(prompts):
+            for column, label in enumerate(labels):
+                ids = torch.tensor([prompt + label])
+                log_probs = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                alone = log_probs.gather(1, torch.tensor(label)[:, None]).sum().item()
+                assert found[row, column].item() == pytest.approx(alone, rel=1e-5)

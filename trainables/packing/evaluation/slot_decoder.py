@@ -7,7 +7,7 @@ place in memory, so that the step can be captured as a CUDA graph.
 Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt or positions of a row, N tokens
 of a slot, A = K * N tokens of all slots, D features in, O features out, E features of all heads,
 H query heads, G key heads, C features of a head, M modules that share an input, R rank,
-V vocabulary.
+V vocabulary; of a tree of labels N nodes, which Q = H / G * N queries of a key head stand for.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from trainables.metrics.label_tree import LabelTree
 from trainables.packing.compute.elementwise import rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, add_base_product
 from trainables.packing.compute.model import LayerWeights, PackedModel
@@ -104,6 +105,30 @@ class SlotDecoder:
             x_AD = self._layer(x_AD, weights, groups, angles, attend)
         return x_AD.view(self.num_slots, -1, x_AD.shape[1])
 
+    def read_tree(
+        self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[KeysValues], num_prompt: int
+    ) -> Tensor:
+        """The last layer's output (K, S, N, D) over the nodes of a tree behind every prompt.
+
+        Args:
+            lengths_S: tokens of each prompt, whose keys are in the cache.
+            num_prompt: positions of the cache that prompts take; the nodes' keys go to the next.
+        """
+        num_positions = cache[0].keys_KSGTC.shape[3]
+        positions = (lengths_S[:, None] + tree.depths_N).flatten().repeat(self.num_slots)
+        angles = tuple(table_TC[positions] for table_TC in self.rotation(num_positions))
+        is_seen_SNT = tree.visible(lengths_S, num_prompt, num_positions)
+        bias_SNT = torch.zeros_like(is_seen_SNT, dtype=self.model.dtype)
+        bias_SNT.masked_fill_(~is_seen_SNT, -torch.inf)
+        config = self.model.config
+        num_shared = config.num_attention_heads // config.num_key_value_heads
+        bias_B1QT = bias_SNT.repeat(self.num_slots, num_shared, 1)[:, None]
+        x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(len(bias_B1QT))]
+        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
+            attend = partial(_attend_in_tree, cached=cached, first=num_prompt, bias_B1QT=bias_B1QT)
+            x_AD = self._layer(x_AD, weights, groups, angles, attend)
+        return x_AD.view(self.num_slots, len(lengths_S), -1, x_AD.shape[1])
+
     def step(
         self,
         tokens_KS: Tensor,
@@ -161,6 +186,33 @@ def _attend_in_prompts(
         q, k, v, is_causal=True, scale=q.shape[-1] ** -0.5, enable_gqa=True
     )
     return mixed_BHTC.transpose(1, 2)
+
+
+def _attend_in_tree(
+    q_AHC: Tensor,
+    k_AGC: Tensor,
+    v_AGC: Tensor,
+    *,
+    cached: KeysValues,
+    first: int,
+    bias_B1QT: Tensor,
+) -> Tensor:
+    """Attention (B, N, G, H / G, C) of a tree's nodes, whose keys go to the cache behind first."""
+    num_rows, (_, num_key_heads, head_dim) = len(bias_B1QT), k_AGC.shape
+    num_nodes = len(k_AGC) // num_rows
+    for cached_KSGTC, new_AGC in zip(cached, (k_AGC, v_AGC), strict=True):
+        nodes_KSGNC = cached_KSGTC[:, :, :, first : first + num_nodes]
+        new_BNGC = new_AGC.view(num_rows, num_nodes, num_key_heads, head_dim)
+        nodes_KSGNC.copy_(new_BNGC.transpose(1, 2).reshape(nodes_KSGNC.shape))
+    keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in cached)
+    # As in _attend_to_cache no key is repeated in memory. The kernels that take a mask on a GPU
+    # want as many query heads as key heads.
+    q = q_AHC.view(num_rows, num_nodes, num_key_heads, -1, head_dim).permute(0, 2, 3, 1, 4)
+    mixed_BGQC = scaled_dot_product_attention(
+        q.flatten(2, 3), keys_BGTC, values_BGTC, attn_mask=bias_B1QT, scale=head_dim**-0.5
+    )
+    mixed = mixed_BGQC.reshape(num_rows, num_key_heads, -1, num_nodes, head_dim)
+    return mixed.permute(0, 3, 1, 2, 4)
 
 
 def _attend_to_cache(

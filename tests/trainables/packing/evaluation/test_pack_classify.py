@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.eval_rows import rung_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import Example, encode_rows
+from trainables.metrics.label_tree import LabelTree
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 from trainables.solo import evaluate
 
 SLOTS = (2, 0)
@@ -85,17 +87,17 @@ def by_sums(model: PeftModel, prompt: list[int], label: list[int]) -> float:
     )
 
 
-ids_of = st.lists(st.integers(5, 200), min_size=1, max_size=5)
+ids_of = st.lists(st.integers(5, 8), min_size=1, max_size=5)  # few tokens: labels share beginnings
 prompts_of = st.lists(st.integers(5, 200), min_size=1, max_size=40)
 
 
-@budget(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompts=st.lists(
         st.lists(st.integers(5, 200), min_size=1, max_size=40), min_size=1, max_size=7
     ),
     stem=ids_of,
-    others=st.lists(ids_of, max_size=3),
+    others=st.lists(ids_of, max_size=9),
     max_tokens=st.sampled_from([1, 300, 100_000]),
 )
 def test_packed_log_probs_are_those_of_each_label_alone(
@@ -105,7 +107,7 @@ def test_packed_log_probs_are_those_of_each_label_alone(
     others: list[list[int]],
     max_tokens: int,
 ) -> None:
-    """Labels of different lengths, one the beginning of another."""
+    """Labels of different lengths, some the beginnings of others, some a single token."""
     labels = [[*stem, 1], [*stem, 7, 1], *others]
     decoder = SlotDecoder.of(case.pack.model, SLOTS)
     found = label_log_probs(decoder, prompts, labels, max_tokens)
@@ -117,8 +119,52 @@ def test_packed_log_probs_are_those_of_each_label_alone(
         )
         with torch.no_grad():
             by_rows = evaluate.label_log_probs(case.peft, prompts, labels, 2)
-        torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(by_rows, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[place], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(by_rows, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_labels_of_one_token_take_no_pass_of_their_own(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = SlotDecoder.of(case.pack.model, SLOTS)
+    monkeypatch.setattr(SlotDecoder, "read_tree", None)
+    prompts, labels = [[5, 6, 7], [9]], [[5], [8], [1]]
+    found = label_log_probs(decoder, prompts, labels, 1000)
+    case.peft.set_adapter(str(SLOTS[1]))
+    expected = [[by_sums(case.peft, prompt, label) for label in labels] for prompt in prompts]
+    torch.testing.assert_close(found[1], torch.tensor(expected).double(), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        by_rows = evaluate.label_log_probs(case.peft, prompts, labels, 2)
+    torch.testing.assert_close(by_rows, found[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [400, 1600, 100_000])
+def test_a_thousand_labels_stay_within_the_cache(
+    case: Case, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = SlotDecoder.of(case.pack.model, SLOTS)
+    labels = [[5 + n % 10, 5 + n // 10, *[9] * (n % 6), 1] for n in range(1000)]
+    passes, sizes = [], []
+    new_cache, read_tree = SlotDecoder.new_cache, SlotDecoder.read_tree
+
+    def count_cache(self: SlotDecoder, num_rows: int, num_positions: int) -> list[KeysValues]:
+        sizes.append(self.num_slots * num_rows * num_positions)
+        return new_cache(self, num_rows, num_positions)
+
+    def count_passes(self: SlotDecoder, tree: LabelTree, *rest: Any) -> torch.Tensor:
+        passes.append(len(tree.tokens_N))
+        return read_tree(self, tree, *rest)
+
+    monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
+    monkeypatch.setattr(SlotDecoder, "read_tree", count_passes)
+    prompts = [[7] * n for n in (3, 20, 40)]
+    found = label_log_probs(decoder, prompts, labels, max_tokens)
+    assert max(sizes) <= max_tokens
+    assert len(sizes) <= len(passes) <= len(sizes) * (1000 // 20)
+    case.peft.set_adapter(str(SLOTS[1]))
+    for row, column in ((0, 0), (1, 517), (2, 999)):
+        expected = by_sums(case.peft, prompts[row], labels[column])
+        assert found[1, row, column].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_slots_are_scored_as_transformers_scores_each(
@@ -136,6 +182,8 @@ def test_slots_are_scored_as_transformers_scores_each(
         assert scores.metrics == pytest.approx(expected.metrics, rel=1e-4)
         assert scores.answers == expected.answers
         assert scores.row_scores == expected.row_scores
+        for own, other in zip(scores.probabilities, expected.probabilities, strict=True):
+            assert own == pytest.approx(other, rel=1e-5, abs=2e-6) and len(own) == len(LABELS)
 
 
 def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, rows_dir: Path) -> None:
