@@ -14,12 +14,14 @@ from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_tracker import Mode, resolve_mode
 from trainables.config import Kind
+from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.model_files import check_encoder, check_model_folder, check_thinking
+from trainables.models.tokenizer_file import TokenizerFile
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,16 @@ def check(
                 f"{config.model} has layers with sliding attention, which packs cannot train",
                 "add --engine solo",
             )
+        if config.max_length_tokens > model.max_positions:
+            raise SweepAborted(
+                f"--max-length-tokens {config.max_length_tokens:,} is above the "
+                f"{model.max_positions:,} positions that {config.model} was made for",
+                f"give --max-length-tokens {model.max_positions} at most",
+            )
         if config.thinking:
             check_thinking(config.model)
+        if not is_resumed:
+            splits = fit_splits(TokenizerFile(config.model), splits, config)
         check_bertscore(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(

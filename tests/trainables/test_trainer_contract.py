@@ -24,7 +24,8 @@ from trainables.checkpoint import (
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.eval_rows import fixed_slice
-from trainables.data.prepared_rows import read_rows
+from trainables.data.prepared_rows import read_rows, write_rows
+from trainables.data.rows import SPLITS, Message, Row
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_base
@@ -251,6 +252,50 @@ def test_missing_rows_abort_the_sweep(
     settings = dataclasses.replace(settings, rows_dir=tmp_path / "nowhere")
     with pytest.raises(SweepAborted, match="nowhere"):
         run(engine, settings, params, tmp_path)
+
+
+def test_engines_agree_on_conversations_of_several_turns(
+    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    splits = read_rows(settings.rows_dir)
+    chats = {split: _as_conversations(getattr(splits, split)) for split in SPLITS}
+    write_rows(tmp_path / "rows", dataclasses.replace(splits, **chats))
+    params = dataclasses.replace(params, lora_dropout=0.0)
+    settings = dataclasses.replace(settings, rows_dir=tmp_path / "rows", max_length_tokens=400)
+    solo, packed = (run(name, settings, params, tmp_path / name) for name in ("solo", "packed"))
+    assert [report.step for report in packed] == [report.step for report in solo] == [2, 4]
+    for one, other in zip(solo, packed, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
+    said = [read_answers(reports[-1].checkpoint).answers for reports in (solo, packed)]
+    assert said[0] == said[1]
+    last_answer_alone = {
+        split: tuple(
+            dataclasses.replace(
+                row,
+                history=tuple(dataclasses.replace(m, is_trained=False) for m in row.history),
+            )
+            for row in rows
+        )
+        for split, rows in chats.items()
+    }
+    write_rows(tmp_path / "last" / "rows", dataclasses.replace(splits, **last_answer_alone))
+    settings = dataclasses.replace(settings, rows_dir=tmp_path / "last" / "rows")
+    (*_, other) = run("packed", settings, params, tmp_path / "last" / "t")
+    assert abs(other.train_loss - packed[-1].train_loss) > 1e-2  # earlier answers do count
+
+
+def _as_conversations(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with one to three of their neighbours as earlier turns of theirs."""
+    chats = []
+    for index, row in enumerate(rows):
+        earlier = [rows[index - back] for back in range(1, 1 + index % 3)]
+        history = [Message(role="system", content="Be brief.")] * (index % 2)
+        for other in earlier:
+            history.append(Message(role="user", content=other.prompt))
+            history.append(Message(role="assistant", content=other.target, is_trained=True))
+        chats.append(dataclasses.replace(row, history=tuple(history)))
+    return tuple(chats)
 
 
 def test_engines_agree_without_dropout(

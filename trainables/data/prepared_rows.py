@@ -9,15 +9,29 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from pyarrow import ArrowException, Table, parquet
+import pyarrow as pa
+from pyarrow import parquet
 
-from trainables.data.rows import SPLITS, Row, Scoring, Splits
+from trainables.data.rows import SPLITS, Message, Row, Scoring, Splits
 from trainables.errors import SweepAborted
 
 FACTS_NAME = "splits.json"
 """What is true of all rows: how they are scored, counted and prompted."""
-_COLUMNS = ("id", "prompt", "target")
+_MESSAGE = pa.struct({"role": pa.string(), "content": pa.string(), "is_trained": pa.bool_()})
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "prompt": pa.string(),
+        "target": pa.string(),
+        "history": pa.list_(_MESSAGE),
+        "thought": pa.string(),
+        "references": pa.list_(pa.string()),
+        "cut_from": pa.int64(),
+        "cut_to": pa.int64(),
+    }
+)
 _DAMAGED_ROWS = "put the folder back as it was, or begin a new sweep with another --name"
 _NO_ROWS = (
     "every node must see the run's folder under this path; an earlier version's run has no rows, "
@@ -36,8 +50,9 @@ def write_rows(folder: Path, splits: Splits) -> None:
     try:
         for name in SPLITS:
             rows: tuple[Row, ...] = getattr(splits, name)
-            columns = {column: [getattr(row, column) for row in rows] for column in _COLUMNS}
-            parquet.write_table(Table.from_pydict(columns), tmp / f"{name}.parquet")
+            values = [asdict(row) for row in rows]
+            table = pa.Table.from_pylist(values, schema=_SCHEMA)
+            parquet.write_table(table, tmp / f"{name}.parquet")
         facts = {
             "scoring": asdict(splits.scoring),
             "counts": splits.counts,
@@ -64,9 +79,9 @@ def read_rows(folder: Path) -> Splits:
         scoring = facts["scoring"]
         rows = {
             name: tuple(
-                Row(**values)
+                _make_row(values)
                 for values in parquet.read_table(
-                    folder / f"{name}.parquet", columns=list(_COLUMNS)
+                    folder / f"{name}.parquet", columns=_SCHEMA.names
                 ).to_pylist()
             )
             for name in SPLITS
@@ -78,11 +93,16 @@ def read_rows(folder: Path) -> Splits:
             prompt_template=facts["prompt_template"],
             notes=tuple(facts["notes"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, ArrowException) as damaged:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as damaged:
         raise SweepAborted(
             f"the prepared rows in {folder} cannot be read: {' '.join(str(damaged).split())}",
             _NO_ROWS if not folder.exists() else _DAMAGED_ROWS,
         ) from damaged
+
+
+def _make_row(values: dict[str, Any]) -> Row:
+    history = tuple(Message(**message) for message in values["history"])
+    return Row(**values | {"history": history, "references": tuple(values["references"])})
 
 
 def _sync(path: Path) -> None:
@@ -95,8 +115,8 @@ def _sync(path: Path) -> None:
 
 
 def digest_rows(rows: Iterable[Row]) -> str:
-    """SHA-256 of the rows' ids, prompts and targets in their order, however a file keeps them."""
+    """SHA-256 of the rows in their order, however a file keeps them."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row.id, row.prompt, row.target]).encode() + b"\n")
+        digest.update(json.dumps(asdict(row), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -44,6 +44,20 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return template.format_map(values)
 
 
+def find_cut(template: str, values: Mapping[str, str], column: str) -> tuple[int, int | None]:
+    """Where the column's text begins and ends in the filled template: what a long row may lose.
+
+    A template without it may lose its whole text.
+    """
+    begin = 0
+    for literal, name, _, _ in string.Formatter().parse(template):
+        begin += len(literal)
+        if name == column:
+            return begin, begin + len(values[column])
+        begin += len(values[name]) if name else 0
+    return 0, None
+
+
 def _names(template: str, known: str) -> set[str]:
     """Every name in braces, as it stands there; a conversion or a format counts as part of it."""
     try:

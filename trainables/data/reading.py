@@ -137,7 +137,8 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
             notes.append(f"train with repeated rows of rare labels: {len(splits['train']):,} rows")
     scoring = Scoring(kind=spec.kind, language=spec.language, labels=labels)
     template = _choose_template(spec, fields, labels)
-    return assemble(task, splits, template, scoring, counts, tuple(notes))
+    source = next(field for field, column in named.items() if column == spec.input)
+    return assemble(task, splits, template, source, scoring, counts, tuple(notes))
 
 
 def _leave_out_unlabelled(

@@ -6,12 +6,13 @@ Tasks run before any GPU is used, so nothing here or in a task's file may import
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 from trainables.config import Data, Kind, Language, Metric, TaskOptions
 from trainables.errors import SweepAborted
 
 SPLITS = ("train", "validation", "test")
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +28,35 @@ class Scoring:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+    is_trained: bool = False
+    """Whether the loss counts it; an assistant's alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One example."""
+    """One example: a conversation whose last turn is the answer."""
 
     id: str
     """The dataset's own name of the row, or its place in its file."""
     prompt: str
-    """Text of the user message."""
+    """Text of the last user message."""
     target: str
     """Text that the assistant should answer."""
+    history: tuple[Message, ...] = ()
+    """The turns before the prompt: a system message, earlier questions and answers."""
+    thought: str = ""
+    """What the assistant thinks before it answers; trained on where thinking is asked for."""
+    references: tuple[str, ...] = ()
+    """Other right answers; the best of all counts."""
+    cut_from: int = 0
+    """Where in the prompt the text begins that may lose its end to make the row fit."""
+    cut_to: int | None = None
+    """Where that text ends; None is the prompt's end."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from trainables.data.prompts import fill
+from trainables.data.prompts import fill, find_cut
 from trainables.data.rows import (
     SPLITS,
     Document,
@@ -101,11 +101,15 @@ def assemble(
     task: str,
     documents: Mapping[str, Sequence[Document]],
     template: str,
+    source: str,
     scoring: Scoring,
     counts: dict[str, int],
     notes: tuple[str, ...] = (),
 ) -> Splits:
     """The documents as rows of prompt and target, counted.
+
+    Args:
+        source: the column whose text a long prompt may lose the end of.
 
     Raises:
         SweepAborted: a split has no row.
@@ -118,8 +122,7 @@ def assemble(
                 "give every split rows with an input and a target that no later split holds",
             )
     train, validation, test = (
-        tuple(Row(id=d.id, prompt=fill(template, d.columns), target=d.target) for d in documents[s])
-        for s in SPLITS
+        tuple(_make_row(d, template, source) for d in documents[split]) for split in SPLITS
     )
     return Splits(
         train=train,
@@ -129,6 +132,17 @@ def assemble(
         scoring=scoring,
         prompt_template=template,
         notes=notes,
+    )
+
+
+def _make_row(document: Document, template: str, source: str) -> Row:
+    cut_from, cut_to = find_cut(template, document.columns, source)
+    return Row(
+        id=document.id,
+        prompt=fill(template, document.columns),
+        target=document.target,
+        cut_from=cut_from,
+        cut_to=cut_to,
     )
 
 

@@ -1,14 +1,14 @@
-"""Rows as tokens: the same prompt in training and in evaluation, and labels on the target alone."""
+"""Rows as tokens: the same prompt in training and in evaluation, labels on the answers alone."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from trainables.data.rows import Row
+from trainables.data.rows import Message, Row
 from trainables.errors import SweepAborted
 
 IGNORED = -100
@@ -19,6 +19,27 @@ END_OF_TURN = "<|im_end|>"
 logger = logging.getLogger(__name__)
 
 
+class ChatTokenizer(Protocol):
+    """What rows need of a tokenizer: transformers' has it, and so has tokenizer_file's."""
+
+    @property
+    def eos_token_id(self) -> Any:
+        """Token that ends a text."""
+
+    @property
+    def unk_token_id(self) -> Any:
+        """Token of what the vocabulary lacks; None if it lacks nothing."""
+
+    def __call__(self, texts: list[str], *, add_special_tokens: bool) -> Any:
+        """{"input_ids": the tokens of each text}."""
+
+    def convert_tokens_to_ids(self, tokens: str) -> Any:
+        """The token of that name."""
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
+        """The conversation as the model's template writes it."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One row as tokens."""
@@ -27,6 +48,10 @@ class Example:
     """Generation prompt: what the model is given when it is evaluated."""
     target_ids: list[int]
     """Answer with its end of turn: what it is trained to say."""
+    answer_spans: tuple[tuple[int, int], ...] = ()
+    """Begin and end in prompt_ids of the earlier answers that are trained on too."""
+    is_cut: bool = False
+    """Whether the prompt has lost something to fit."""
 
     @cached_property
     def input_ids(self) -> list[int]:
@@ -39,19 +64,27 @@ class Example:
         return np.array(self.input_ids, dtype=np.int32)
 
     @cached_property
+    def label_positions(self) -> np.ndarray:
+        """Places in input_ids of the tokens that the loss counts, ascending; int64."""
+        spans = (*self.answer_spans, (len(self.prompt_ids), len(self.input_ids)))
+        return np.concatenate([np.arange(*span) for span in spans])
+
+    @cached_property
     def labels(self) -> list[int]:
-        """As long as input_ids: IGNORED over the prompt, then the target."""
-        return [IGNORED] * len(self.prompt_ids) + self.target_ids
+        """As long as input_ids: the tokens that the loss counts, IGNORED elsewhere."""
+        labels = np.full(len(self.input_ids), IGNORED)
+        labels[self.label_positions] = self.tokens[self.label_positions]
+        return list(map(int, labels))
 
 
-def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def end_of_turn_id(tokenizer: ChatTokenizer) -> int:
     """Token that ends an answer."""
-    found = tokenizer.convert_tokens_to_ids(END_OF_TURN)  # its whole vocabulary takes 5 ms
-    is_known = found is not None and found != tokenizer.unk_token_id
-    return int(found if is_known else tokenizer.eos_token_id)
+    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)  # its whole vocabulary takes 5 ms
+    is_known = end is not None and end != tokenizer.unk_token_id
+    return int(end if is_known else tokenizer.eos_token_id)
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_ids(tokenizer: ChatTokenizer) -> list[int]:
     """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
     return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id})
 
@@ -72,41 +105,64 @@ def prompt_limit(max_length_tokens: int, max_new_tokens: int) -> int:
 
 
 def encode_training_rows(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: ChatTokenizer,
     rows: Sequence[Row],
     max_length_tokens: int,
     max_new_tokens: int,
+    *,
+    thinking: bool = False,
 ) -> list[Example]:
     """The rows as examples of at most max_length_tokens tokens.
 
     Targets are never cut: a row whose target is longer than the room set aside for it loses more
     of its prompt, and is left out, with a warning, if its target leaves no room for the prompt.
 
+    Args:
+        thinking: rows that hold a thought are trained to think it; others, and all rows without
+            this, answer at once.
+
     Raises:
-        SweepAborted: no row is left.
+        SweepAborted: no row is left, or the chat template cannot hold these turns.
     """
-    limit = prompt_limit(max_length_tokens, max_new_tokens)
-    targets = encode_targets(tokenizer, [row.target for row in rows])
-    limits = [min(limit, max_length_tokens - len(target_ids)) for target_ids in targets]
-    prompts = _encode_prompts(tokenizer, [row.prompt for row in rows], limits)
-    examples = [
-        Example(prompt_ids, target_ids)
-        for prompt_ids, target_ids in zip(prompts, targets, strict=True)
-        if len(prompt_ids) + len(target_ids) <= max_length_tokens
-    ]
+    fitted = fit_training_rows(
+        tokenizer, rows, max_length_tokens, max_new_tokens, thinking=thinking
+    )
+    examples = [example for example in fitted if example is not None]
     if len(examples) < len(rows):
         left_out = len(rows) - len(examples)
         logger.warning("%d rows left out: longer than %d tokens", left_out, max_length_tokens)
-    if not examples:
+    return examples
+
+
+def fit_training_rows(
+    tokenizer: ChatTokenizer,
+    rows: Sequence[Row],
+    max_length_tokens: int,
+    max_new_tokens: int,
+    *,
+    thinking: bool = False,
+) -> list[Example | None]:
+    """Each row as encode_training_rows gives it; None where its target leaves no room.
+
+    Raises:
+        SweepAborted: no row fits, or the chat template cannot hold these turns.
+    """
+    thinks = [thinking and bool(row.thought) for row in rows]
+    targets = _encode_answers(tokenizer, rows, thinks)
+    limit = prompt_limit(max_length_tokens, max_new_tokens)
+    limits = [min(limit, max_length_tokens - len(target_ids)) for target_ids in targets]
+    examples = _encode(tokenizer, rows, targets, limits, thinks)
+    fitted = [e if len(e.input_ids) <= max_length_tokens else None for e in examples]
+    if not any(fitted):
         raise SweepAborted(
             f"no training row fits in {max_length_tokens} tokens with its whole target",
             f"raise --max-length-tokens: the shortest target alone has {min(map(len, targets))}",
         )
-    return examples
+    return fitted
 
 
 def encode_rows(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: ChatTokenizer,
     rows: Sequence[Row],
     prompt_limit_tokens: int,
     *,
@@ -115,65 +171,154 @@ def encode_rows(
     """Every row as an example for evaluation, its target in full.
 
     Args:
-        thinking: let the model think before it answers; training rows never do.
+        thinking: let the model think before it answers.
+
+    Raises:
+        SweepAborted: the chat template cannot hold these turns.
     """
+    targets = _encode_answers(tokenizer, rows, [thinking and bool(row.thought) for row in rows])
     limits = [prompt_limit_tokens] * len(rows)
-    prompts = _encode_prompts(tokenizer, [row.prompt for row in rows], limits, thinking)
-    targets = encode_targets(tokenizer, [row.target for row in rows])
-    return [Example(*pair) for pair in zip(prompts, targets, strict=True)]
+    examples = _encode(tokenizer, rows, targets, limits, [thinking] * len(rows))
+    return [replace(example, answer_spans=()) for example in examples]  # the last answer is scored
 
 
-def encode_targets(tokenizer: PreTrainedTokenizerBase, targets: Sequence[str]) -> list[list[int]]:
+def encode_targets(tokenizer: ChatTokenizer, targets: Sequence[str]) -> list[list[int]]:
     """Tokens of each answer and of its end."""
     end = end_of_turn_id(tokenizer)
     return [[*ids, end] for ids in _ids(tokenizer, targets)]
 
 
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], limit: int
-) -> list[list[int]]:
-    """Tokens of the chat template up to where the assistant begins to answer.
+def render_template(
+    tokenizer: ChatTokenizer, roles: Sequence[str], *, thinking: bool = False
+) -> list[str]:
+    """What the chat template writes around messages of these roles: before each, and at the end,
+    up to where the assistant begins to answer.
 
-    A prompt above limit loses the end of the user's message; the template around it stays, even
-    where it alone is above limit.
+    Rendering it once a pattern of roles instead of for every row is minutes on a large dataset.
+
+    Raises:
+        SweepAborted: it does not write every message once, in order and as it stands.
     """
-    return _encode_prompts(tokenizer, prompts, [limit] * len(prompts))
+    contents = [f"Message {index:04} of a conversation." for index in range(len(roles))]
+    messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+    fix = "choose a Qwen model with the chat template of its makers, e.g. Qwen/Qwen3-0.6B"
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+    except SweepAborted:
+        raise
+    except Exception as refused:  # a template is a program, and raises what it likes
+        raise SweepAborted(
+            f"the model's chat template refuses turns of {', '.join(roles)}: {refused}", fix
+        ) from None
+    pieces = []
+    for content in contents:
+        before, found, text = text.partition(content)
+        if not found or content in text:
+            raise SweepAborted(
+                "the model's chat template does not write every message once, as it stands", fix
+            )
+        pieces.append(before)
+    return [*pieces, text]
 
 
-def _encode_prompts(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+def _encode(
+    tokenizer: ChatTokenizer,
+    rows: Sequence[Row],
+    targets: Sequence[list[int]],
     limits: Sequence[int],
-    thinking: bool = False,
-) -> list[list[int]]:
-    before, after = _template_around(tokenizer, thinking)
-    whole = _ids(tokenizer, [before + prompt + after for prompt in prompts])
-    before_ids, after_ids = _ids(tokenizer, [before, after])
-    encoded = []
-    for prompt, ids, limit in zip(prompts, whole, limits, strict=True):
-        if len(ids) > limit:
-            room = max(limit - len(before_ids) - len(after_ids), 0)
-            ids = before_ids + _ids(tokenizer, [prompt])[0][:room] + after_ids
-        encoded.append(ids)
-    return encoded
+    thinks: Sequence[bool],
+) -> list[Example]:
+    """Prompts up to where the assistant begins to answer, cut to their limits, with targets."""
+    pieces: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+    segments = []
+    for row, thinking in zip(rows, thinks, strict=True):
+        roles = (*(message.role for message in row.history), "user")
+        if (roles, thinking) not in pieces:
+            pieces[roles, thinking] = render_template(tokenizer, roles, thinking=thinking)
+        segments.append(_segments(row, pieces[roles, thinking]))
+    ids = iter(_ids(tokenizer, [text for row in segments for text, _ in row]))
+    examples = []
+    for row, target_ids, limit, parts, thinking in zip(
+        rows, targets, limits, segments, thinks, strict=True
+    ):
+        prompt_ids: list[int] = []
+        spans = []
+        for _, is_trained in parts:
+            begin = len(prompt_ids)
+            prompt_ids += next(ids)
+            if is_trained:
+                spans.append((begin, len(prompt_ids)))
+        example = Example(prompt_ids, target_ids, tuple(spans))
+        if len(prompt_ids) > limit:
+            example = _shorten(tokenizer, row, example, limit, thinking)
+        examples.append(example)
+    return examples
 
 
-def _template_around(tokenizer: PreTrainedTokenizerBase, thinking: bool) -> tuple[str, str]:
-    """What the chat template writes before and after a user's message.
+def _segments(row: Row, pieces: Sequence[str]) -> list[tuple[str, bool]]:
+    """The prompt's text in parts that are tokenised by themselves, and whether each is trained on.
 
-    Rendering the template once instead of for every row is minutes on a large dataset.
+    An answer that is trained on is a part of its own with its end of turn, as a target is, so that
+    its tokens are those that it would be generated as.
     """
-    message = "a user's message"
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=thinking,
-    )
-    before, after = text.split(message)
-    return before, after
+    segments: list[tuple[str, bool]] = []
+    text = pieces[0]
+    for message, after in zip(row.history, pieces[1:], strict=False):
+        if message.is_trained:
+            end = END_OF_TURN if after.startswith(END_OF_TURN) else ""
+            segments += [(text, False), (message.content + end, True)]
+            text = after.removeprefix(end)
+        else:
+            text += message.content + after
+    return [*segments, (text + row.prompt + pieces[-1], False)]
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def _shorten(
+    tokenizer: ChatTokenizer, row: Row, example: Example, limit: int, thinking: bool
+) -> Example:
+    """The example with a prompt of at most limit tokens, if that can be.
+
+    A conversation loses its oldest turns, a system message excepted; then the prompt loses the end
+    of its text. The template and the words around the text stay, even if they are above limit.
+    """
+    shorter = _drop_oldest_turns(row)
+    if shorter is not None:
+        (cut,) = _encode(tokenizer, [shorter], [example.target_ids], [limit], [thinking])
+        return replace(cut, is_cut=True)
+    roles = (*(message.role for message in row.history), "user")
+    *first, last = render_template(tokenizer, roles, thinking=thinking)
+    (*_, (before, _)) = _segments(replace(row, prompt=""), [*first, ""])
+    head, text = before + row.prompt[: row.cut_from], row.prompt[row.cut_from : row.cut_to]
+    tail = row.prompt[len(row.prompt) if row.cut_to is None else row.cut_to :] + last
+    head_ids, text_ids, tail_ids = _ids(tokenizer, [head, text, tail])
+    room = max(limit - len(head_ids) - len(tail_ids), 0)
+    return Example(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
+
+
+def _drop_oldest_turns(row: Row) -> Row | None:
+    """The row without its first question and what follows up to the next; None if it has one."""
+    system = row.history[:1] if row.history and row.history[0].role == "system" else ()
+    turns = row.history[len(system) :]
+    if not turns:
+        return None
+    questions = [index for index, turn in enumerate(turns) if index and turn.role == "user"]
+    kept: tuple[Message, ...] = turns[questions[0] :] if questions else ()
+    return replace(row, history=(*system, *kept))
+
+
+def _encode_answers(
+    tokenizer: ChatTokenizer, rows: Sequence[Row], thinks: Sequence[bool]
+) -> list[list[int]]:
+    """Targets, behind their thoughts where these are wanted, as Qwen's template writes both."""
+    texts = [
+        f"<think>\n{row.thought}\n</think>\n\n{row.target}" if thinks_it else row.target
+        for row, thinks_it in zip(rows, thinks, strict=True)
+    ]
+    return encode_targets(tokenizer, texts)
+
+
+def _ids(tokenizer: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids

@@ -26,6 +26,8 @@ class ModelFacts:
     num_kv_heads: int
     head_dim: int
     vocab_size: int
+    max_positions: int
+    """Tokens of the longest text that the model was made for."""
     is_tied: bool
     """Whether the output head shares the embedding's weights."""
     has_sliding_attention: bool = False
@@ -108,6 +110,7 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         num_kv_heads=int(config.get("num_key_value_heads") or heads),
         head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
         vocab_size=int(config["vocab_size"]),
+        max_positions=int(config.get("max_position_embeddings") or 32768),
         is_tied=bool(config.get("tie_word_embeddings", False)),
         has_sliding_attention=_has_sliding_attention(config),
     )

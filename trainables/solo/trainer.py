@@ -78,7 +78,11 @@ def _attempt(
     splits = read_rows(settings.rows_dir)
     tokenizer = load_tokenizer(settings.model)
     examples = encode_training_rows(
-        tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
+        tokenizer,
+        splits.train,
+        settings.max_length_tokens,
+        settings.max_new_tokens,
+        thinking=settings.thinking,
     )
     batches = Batches(examples, settings)
     base = load_base(settings.model, settings.compute_dtype)

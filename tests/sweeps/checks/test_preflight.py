@@ -441,3 +441,16 @@ def test_everything_is_found_without_torch_and_ray(tmp_path: Path) -> None:
 
 def _tiny(**values: object) -> SweepConfig:
     return replace(samsum(True), **values)  # type: ignore[arg-type]
+
+
+def test_rows_longer_than_the_model_has_positions_are_refused(tmp_path: Path) -> None:
+    error, fix = refused(tmp_path, "--max-length-tokens", "2049")
+    assert "2,049 is above the 2,048 positions" in error
+    assert "--max-length-tokens 2048" in fix
+
+
+def test_what_is_cut_for_its_length_is_told_in_the_dry_run(tmp_path: Path) -> None:
+    flags = ("--dry-run", "--max-length-tokens", "120", "--max-new-tokens", "8")
+    output = call("sweeps.run", "samsum", "--tiny", *flags).stdout
+    assert "prompts cut to 112 tokens: train " in output and ": --max-length-tokens" in output
+    assert "targets longer than the 8 tokens that an answer may have: validation " in output

@@ -1,14 +1,18 @@
 """Rows as tokens."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from trainables.data.rows import Row
+from tests.trainables.conftest import TEMPLATE
+from trainables.data.rows import Message, Row
 from trainables.data.tokens import (
     IGNORED,
-    encode_prompts,
     encode_rows,
     encode_targets,
     encode_training_rows,
@@ -17,8 +21,16 @@ from trainables.data.tokens import (
     until_stop,
 )
 from trainables.errors import SweepAborted
+from trainables.models.base_model import load_tokenizer
+from trainables.tiny import MODEL_DIR
 
 ROW = Row(id="1", prompt="Summarize.\n\nAnn: Hi\nBob: Bye", target="Ann greets Bob.")
+
+
+@pytest.fixture(scope="module")
+def bundled() -> PreTrainedTokenizerFast:
+    """The bundled model's, with Qwen3's own chat template."""
+    return load_tokenizer(str(MODEL_DIR))
 
 
 def test_training_text_is_the_generation_prompt_then_the_target_then_the_end_of_turn(
@@ -89,8 +101,10 @@ def test_room_for_an_answer_is_at_most_half(length: int, answer: int, limit: int
 
 
 def test_prompts_are_those_of_the_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompts = ["Ann: Hi", "a user's message", "ığüşöç É 🙂\n\n  x"]
-    for prompt, ids in zip(prompts, encode_prompts(tokenizer, prompts, 192), strict=True):
+    prompts = ["Ann: Hi", "Message 0000 of a conversation.", "ığüşöç É 🙂\n\n  x"]
+    rows = [Row(id="1", prompt=prompt, target="") for prompt in prompts]
+    for prompt, example in zip(prompts, encode_rows(tokenizer, rows, 192), strict=True):
+        ids = example.prompt_ids
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
@@ -112,3 +126,107 @@ def test_without_turns_a_text_ends_as_its_tokenizer_says(unk_token: str | None) 
 def test_answer_ends_before_its_first_stop() -> None:
     assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
     assert until_stop([4, 5], [2, 3]) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        TEMPLATE.replace("message.content", "message.content | upper"),
+        TEMPLATE.replace("message.content", "message.content + message.content"),
+        TEMPLATE.replace("message.content", "''"),
+        "{{- raise_exception('a system message is needed') }}",
+        "{% for message in messages %}",
+    ],
+)
+def test_template_that_does_not_write_messages_as_they_stand_is_refused(
+    tokenizer: PreTrainedTokenizerFast, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", wrong)
+    with pytest.raises(SweepAborted, match="chat template"):
+        encode_rows(tokenizer, [ROW], 192)
+
+
+def test_long_text_is_cut_inside_its_column_never_in_the_words_around_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    text, question = "Ann: Hi Bob\n" * 100, "\n\nIs the mood good or bad?"
+    row = Row(id="5", prompt=f"Text: {text}{question}", target="good", cut_from=6)
+    row = replace(row, cut_to=6 + len(text))
+    (example,) = encode_rows(tokenizer, [row], 96)
+    assert len(example.prompt_ids) == 96
+    assert example.is_cut
+    cut = tokenizer.decode(example.prompt_ids)
+    assert "user\nText: Ann: Hi Bob\nAnn: Hi Bob\n" in cut
+    assert f"{question}<|im_end|>\n<|im_start|>assistant\n" in cut
+    (whole,) = encode_rows(tokenizer, [row], 10_000)
+    assert not whole.is_cut
+
+
+def test_long_conversation_loses_its_oldest_turns_and_keeps_its_system_message(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    system = Message(role="system", content="Be brief.")
+    turns = [
+        Message(role=role, content=f"{role} says {n} " + "Ann " * 10)
+        for n in range(6)
+        for role in ("user", "assistant")
+    ]
+    row = Row(id="6", prompt="Who?", target="Bob.", history=(system, *turns))
+    (whole,) = encode_rows(tokenizer, [row], 10_000)
+    (cut,) = encode_rows(tokenizer, [row], len(whole.prompt_ids) - 1)
+    (same,) = encode_rows(tokenizer, [replace(row, history=(system, *turns[2:]))], 10_000)
+    assert (cut.prompt_ids, cut.is_cut) == (same.prompt_ids, True)
+    (least,) = encode_rows(tokenizer, [row], 60)
+    (single,) = encode_rows(tokenizer, [replace(row, history=(system,))], 10_000)
+    assert least.prompt_ids == single.prompt_ids
+
+
+def test_thought_is_trained_on_only_where_it_is_asked_for(bundled: PreTrainedTokenizerFast) -> None:
+    row = replace(ROW, thought="Two people meet.")
+    (plain,) = encode_training_rows(bundled, [row], 192, 16)
+    (same,) = encode_training_rows(bundled, [ROW], 192, 16)
+    assert plain == same
+    (thinks,) = encode_training_rows(bundled, [row], 192, 16, thinking=True)
+    answer = f"<think>\n{row.thought}\n</think>\n\n{row.target}"
+    assert bundled.decode(thinks.target_ids) == f"{answer}<|im_end|>"
+    turns = [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": answer}]
+    whole = bundled.apply_chat_template(turns, tokenize=False)
+    assert bundled.decode(thinks.input_ids) + "\n" == whole
+
+
+texts = st.text(max_size=20).map(lambda text: f"x{text}x".replace("<", "")).map(str.strip)
+"""Turns as they are read: without blanks around them."""
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.booleans(), texts)
+def test_every_answer_of_a_conversation_is_trained_on_as_it_would_be_generated(
+    bundled: PreTrainedTokenizerFast, pairs: list[tuple[str, str]], has_system: bool, system: str
+) -> None:
+    *turns, (prompt, target) = pairs
+    history = [Message(role="system", content=system)] * has_system + [
+        message
+        for question, answer in turns
+        for message in (
+            Message(role="user", content=question),
+            Message(role="assistant", content=answer, is_trained=True),
+        )
+    ]
+    row = Row(id="7", prompt=prompt, target=target, history=tuple(history))
+    (example,) = encode_training_rows(bundled, [row], 2048, 16)
+    messages = [{"role": m.role, "content": m.content} for m in history]
+    asked = {"role": "user", "content": prompt}
+    whole = [*messages, asked, {"role": "assistant", "content": target}]
+    rendered = bundled.apply_chat_template(whole, tokenize=False).removesuffix("\n")
+    assert example.input_ids == bundled(rendered)["input_ids"]
+    answers = [index for index, m in enumerate(history) if m.role == "assistant"]
+    for index, (begin, end) in zip(answers, example.answer_spans, strict=True):
+        given_turns = bundled.apply_chat_template(
+            messages[:index], tokenize=False, add_generation_prompt=True
+        )
+        assert example.input_ids[:begin] == bundled(given_turns)["input_ids"]
+        said = bundled(history[index].content + "<|im_end|>")["input_ids"]
+        assert example.input_ids[begin:end] == said
+    counted = [i for i, label in enumerate(example.labels) if label != IGNORED]
+    spans = [*example.answer_spans, (len(example.prompt_ids), len(example.input_ids))]
+    assert counted == [i for span in spans for i in range(*span)] == list(example.label_positions)

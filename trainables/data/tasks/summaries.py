@@ -66,7 +66,8 @@ class SummaryTask:
         read = self.read_documents or partial(_read_all, self.prompt_columns)
         documents = {split: read(table, split, counts) for split, table in tables.items()}
         kept, notes = divide(documents, counts)
-        return assemble(self.name, kept, self.prompt_template, self.scoring, counts, notes)
+        template, text = self.prompt_template, self.prompt_columns[0]
+        return assemble(self.name, kept, template, text, self.scoring, counts, notes)
 
 
 def _read_all(

@@ -114,7 +114,7 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
     tokens: dict[int, int] = {}
     for micro_batch in micro_batches:
         tokens[micro_batch.slot] = tokens.get(micro_batch.slot, 0) + micro_batch.num_tokens
-    num_labels = sum(len(row.target_ids) for row in rows)
+    num_labels = sum(len(row.label_positions) for row in rows)
     num_tokens, num_rows = sum(tokens.values()), len(rows)
     has_dropout = any(micro_batch.lora_dropout for micro_batch in micro_batches)
     if rounding == "exact":  # nothing fills up
@@ -242,16 +242,16 @@ def _fill_labels(
     num_slots: int,
     num_tokens: int,
 ) -> None:
-    # The logits at token i predict token i + 1, so a row's targets are predicted from its last
-    # prompt token on: first of the row + prompt length - 1, and so on, one label a token.
-    counts = [len(row.target_ids) for row in rows]
+    # The logits at token i predict token i + 1.
+    counts = [len(row.label_positions) for row in rows]
     num_labels = sum(counts)
-    firsts = starts[: len(rows)] + [len(row.prompt_ids) - 1 for row in rows]
-    within = np.arange(num_labels) - np.repeat(np.cumsum(counts) - counts, counts)
+    positions = np.concatenate([row.label_positions for row in rows])
     # What fills up points everywhere: a token that many point at sums their gradients one by one.
     parts["label_index"][:] = np.arange(len(parts["label_index"])) % num_tokens
-    parts["label_index"][:num_labels] = np.repeat(firsts, counts) + within
-    parts["targets"][:num_labels] = np.concatenate([row.target_ids for row in rows])
+    parts["label_index"][:num_labels] = np.repeat(starts[: len(rows)], counts) + positions - 1
+    parts["targets"][:num_labels] = np.concatenate(
+        [row.tokens[row.label_positions] for row in rows]
+    )
     row_slots = [micro_batch.slot for micro_batch in micro_batches for _ in micro_batch.rows]
     parts["label_slots"][:] = num_slots
     parts["label_slots"][:num_labels] = np.repeat(row_slots, counts)

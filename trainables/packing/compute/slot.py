@@ -53,7 +53,7 @@ class Slot:
         step = self.step + 1
         rows = self.batches.step_rows(step)
         seed, lora_dropout = self.trial.settings.seed, self.trial.params.lora_dropout
-        label_weight = 1.0 / sum(len(row.target_ids) for row in rows)
+        label_weight = 1.0 / sum(len(row.label_positions) for row in rows)
         micro_batches: list[MicroBatch] = []
         first = 0
         for part in split_by_size(rows, [len(row.input_ids) for row in rows], max_tokens):

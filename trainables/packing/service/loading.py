@@ -85,7 +85,11 @@ def load_pack(settings: TrainingSettings, capacity: Capacity) -> LoadedPack:
         metrics = pool.submit(load_metrics)
         splits = read_rows(settings.rows_dir)
         examples = encode_training_rows(
-            tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
+            tokenizer,
+            splits.train,
+            settings.max_length_tokens,
+            settings.max_new_tokens,
+            thinking=settings.thinking,
         )
         pack = loading.result()
         metrics.result()

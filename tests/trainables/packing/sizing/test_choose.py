@@ -28,6 +28,7 @@ from trainables.packing.sizing.memory_model import (
 from trainables.tiny import MODEL_DIR
 
 QWEN3_06B = ModelFacts(
+    max_positions=40960,
     kind="qwen3",
     num_layers=28,
     hidden_size=1024,

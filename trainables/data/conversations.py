@@ -1,0 +1,131 @@
+"""Conversations as OpenAI's and ShareGPT's files hold them: turns before an answer, and the answer.
+
+OpenAI: [{"role": "user", "content": ...}, ...]; ShareGPT: [{"from": "human", "value": ...}, ...].
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from trainables.data.rows import Message, Role
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+"""What files call the one who speaks."""
+Trained = Literal["all", "last"]
+
+
+class Unusable(ValueError):
+    """A row that is no conversation with an answer; its text is the reason, as it is counted."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What is said before the last answer, and the answer."""
+
+    history: tuple[Message, ...]
+    """All turns before the prompt."""
+    prompt: str
+    """The user's message that the last answer answers."""
+    answer: str
+    thought: str
+    """What stands between <think> and </think> before the answer."""
+    num_dropped: int
+    """Turns behind the last answer, which nothing answers."""
+
+
+def read_conversation(value: object, trained: Trained = "all") -> Conversation:
+    """The conversation of one cell: a list of turns, or its JSON text.
+
+    Args:
+        value: turns are objects with role and content, or from and value.
+        trained: whether the loss counts all of the assistant's turns or the last.
+
+    Raises:
+        Unusable: it is none, or has turns that are not trained on.
+    """
+    turns = [_read_turn(turn) for turn in _list(value)]
+    answers = [index for index, (message, _) in enumerate(turns) if message.role == "assistant"]
+    if not answers or answers[-1] == 0 or turns[answers[-1] - 1][0].role != "user":
+        raise Unusable("no answer to a user")
+    if any(message.role == "system" for message, _ in turns[1:]):
+        raise Unusable("system message inside")
+    last = answers[-1]
+    history = [message for message, _ in turns[: last - 1]]
+    if trained == "all":
+        history = [replace(m, is_trained=m.role == "assistant") for m in history]
+    answer, thought = turns[last]
+    return Conversation(
+        history=tuple(history),
+        prompt=turns[last - 1][0].content,
+        answer=answer.content,
+        thought=thought,
+        num_dropped=len(turns) - last - 1,
+    )
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """An answer, and the thought that stands before it between <think> and </think>."""
+    thought, end, answer = text.partition("</think>")
+    if not end:
+        return text.strip(), ""
+    return answer.strip(), thought.strip().removeprefix("<think>").strip()
+
+
+def _list(value: object) -> Sequence[Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise Unusable("not a conversation") from None
+    if hasattr(value, "tolist"):  # Parquet's lists are NumPy's in a table
+        value = value.tolist()
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise Unusable("not a conversation")
+    return value
+
+
+def _read_turn(turn: dict[str, Any]) -> tuple[Message, str]:
+    """The message, and the thought that stood in it."""
+    name = turn.get("role", turn.get("from"))
+    if turn.get("tool_calls") or turn.get("function_call") or name in ("tool", "function"):
+        raise Unusable("tool calls")
+    role = ROLES.get(str(name).lower())
+    if role is None:
+        raise Unusable("unknown role")
+    content = _text(turn.get("content", turn.get("value")))
+    thought = str(turn.get("reasoning_content") or "").strip()
+    if role == "assistant":
+        content, inside = split_thought(content)
+        thought = thought or inside
+    if not content:
+        raise Unusable("blank turn")
+    return Message(role=role, content=content), thought
+
+
+def _text(content: Any) -> str:
+    """A turn's text; of OpenAI's list of parts, which may also be pictures, the texts."""
+    if hasattr(content, "tolist"):
+        content = content.tolist()
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+            raise Unusable("not text")
+        content = "\n".join(str(part.get("text") or "") for part in content)
+    if content is None:
+        raise Unusable("blank turn")
+    if not isinstance(content, str):
+        raise Unusable("not text")
+    return content.strip()

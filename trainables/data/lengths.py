@@ -1,0 +1,75 @@
+"""Rows that are left out or cut for their length, found and told before any GPU is used."""
+
+from dataclasses import replace
+
+from trainables.config import TrainingOptions
+from trainables.data.rows import Splits
+from trainables.data.tokens import (
+    ChatTokenizer,
+    Example,
+    encode_rows,
+    fit_training_rows,
+    prompt_limit,
+)
+
+
+def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOptions) -> Splits:
+    """The splits without the training rows that do not fit, with counts and notes of what is cut.
+
+    Raises:
+        SweepAborted: no training row fits, or the chat template cannot hold the rows' turns.
+    """
+    fitted = fit_training_rows(
+        tokenizer,
+        splits.train,
+        options.max_length_tokens,
+        options.max_new_tokens,
+        thinking=options.thinking,
+    )
+    limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
+    scored = {
+        split: encode_rows(tokenizer, rows, limit, thinking=options.thinking)
+        for split, rows in (("validation", splits.validation), ("test", splits.test))
+    }
+    trained = [example for example in fitted if example is not None]
+    train = tuple(row for row, example in zip(splits.train, fitted, strict=True) if example)
+    left_out = len(fitted) - len(trained)
+    notes = [_note_cut_prompts({"train": trained, **scored}, options)]
+    if splits.scoring.kind != "classify":
+        notes.append(_note_long_targets(scored, options))
+    if left_out:
+        notes.append(
+            f"left out of train: {left_out:,} of {len(fitted):,} rows, whose targets leave no room "
+            f"for a prompt in {options.max_length_tokens} tokens: --max-length-tokens"
+        )
+    return replace(
+        splits,
+        train=train,
+        counts=splits.counts | {"train": len(train), "train too long": left_out},
+        notes=(*splits.notes, *(note for note in notes if note)),
+    )
+
+
+def _note_cut_prompts(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
+    """How many prompts of each split have lost something; "" if none has."""
+    limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
+    cut = {split: sum(e.is_cut for e in some) for split, some in examples.items()}
+    if not any(cut.values()):
+        return ""
+    return f"prompts cut to {limit} tokens: {_shares(cut, examples)}: --max-length-tokens"
+
+
+def _note_long_targets(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
+    """How many targets no generated answer can be as long as; "" if none."""
+    room = options.max_new_tokens
+    longer = {s: sum(len(e.target_ids) > room for e in some) for s, some in examples.items()}
+    if not any(longer.values()):
+        return ""
+    return (
+        f"targets longer than the {room} tokens that an answer may have: "
+        f"{_shares(longer, examples)}: --max-new-tokens"
+    )
+
+
+def _shares(counts: dict[str, int], of: dict[str, list[Example]]) -> str:
+    return ", ".join(f"{split} {n:,} of {len(of[split]):,}" for split, n in counts.items() if n)

@@ -1,0 +1,117 @@
+"""A model's tokenizer and chat template from their files, without the seconds of importing torch.
+
+The driver counts rows' tokens with it; what trains and scores loads transformers' own.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from trainables.errors import SweepAborted
+from trainables.models.hub_files import hub_file
+
+_FIX = "choose a Qwen model with the tokenizer of its makers, e.g. --model Qwen/Qwen3-0.6B"
+
+
+class TokenizerFile:
+    """tokenizer.json and what tokenizer_config.json and chat_template.jinja say with it."""
+
+    def __init__(self, model: str) -> None:
+        """Read the files of a folder or Hub model.
+
+        Raises:
+            SweepAborted: one lacks, or cannot be read.
+        """
+        self._model = model
+        try:
+            self._tokenizer = Tokenizer.from_file(str(_file(model, "tokenizer.json")))
+        except Exception as damaged:  # tokenizers raises nothing narrower
+            error = f"the tokenizer of {model} cannot be read: {damaged}"
+            raise SweepAborted(error, _FIX) from None
+        self._config = json.loads(_file(model, "tokenizer_config.json").read_text(encoding="utf-8"))
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that texts may become, added ones included: one more than the largest."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def unk_token_id(self) -> int | None:
+        """Token of what the vocabulary lacks; None if it lacks nothing."""
+        return self._named("unk_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Token that ends a text."""
+        return self._named("eos_token")
+
+    def __call__(self, texts: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        """{"input_ids": the tokens of each text}."""
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        return {"input_ids": [encoding.ids for encoding in encodings]}
+
+    def convert_tokens_to_ids(self, tokens: str) -> int | None:
+        """The token of that name."""
+        return self._tokenizer.token_to_id(tokens)
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> str:
+        """The conversation as the model's template writes it.
+
+        Raises:
+            jinja2.TemplateError: the template refuses it, or cannot be read.
+        """
+        return str(self._template.render(messages=conversation, **self._special_tokens, **options))
+
+    @cached_property
+    def _template(self) -> Any:
+        # As transformers.utils.chat_template_utils sets it up.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+        environment.globals["raise_exception"] = _refuse
+        return environment.from_string(self._template_text)
+
+    @property
+    def _template_text(self) -> str:
+        try:
+            return _file(self._model, "chat_template.jinja").read_text(encoding="utf-8")
+        except OSError:  # older models keep it in tokenizer_config.json
+            template = self._config.get("chat_template")
+        if isinstance(template, list):
+            template = {named["name"]: named["template"] for named in template}.get("default")
+        if not template:
+            raise SweepAborted(f"the tokenizer of {self._model} has no chat template", _FIX)
+        return str(template)
+
+    @property
+    def _special_tokens(self) -> dict[str, str]:
+        names = ("bos_token", "eos_token", "unk_token", "pad_token")
+        return {name: _content(self._config[name]) for name in names if self._config.get(name)}
+
+    def _named(self, name: str) -> int | None:
+        token = self._config.get(name)
+        return None if token is None else self.convert_tokens_to_ids(_content(token))
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _content(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _file(model: str, name: str) -> Path:
+    """The file of a folder or a Hub model.
+
+    Raises:
+        OSError: it has none of that name.
+    """
+    return Path(model) / name if Path(model).is_dir() else hub_file(model, name)
