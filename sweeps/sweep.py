@@ -27,6 +27,7 @@ from sweeps.cost.hardware import Hardware
 from sweeps.durations import format_duration
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
+from sweeps.finals.baselines import add_baselines
 from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
 from sweeps.publish.best_folder import write_best
@@ -108,6 +109,10 @@ def run_sweep(
                 log.append("pack_ended", pack=number, **asdict(ledger))
         # The GPUs are free now.
         outcome = add_bertscore(config, preflight.splits, paths, log, outcome)
+        outcome = add_baselines(config, preflight.splits, paths, metric, outcome)
+        sweep_json.add(paths, **outcome.baseline_facts)
+        if verdict is not None:
+            verdicts.write(verdict, paths, outcome.baseline_facts)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
     log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
     context.tracker.finish()

@@ -48,6 +48,27 @@ class Outcome:
     """Of the kept adapter and of the untuned base."""
     runs: Scores = field(default_factory=dict)
     """Metrics on test, by run."""
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    """What needs no training and is among the scores too: what it does, by the end of its scores'
+    names; see baselines.py."""
+    doubts: tuple[str, ...] = ()
+    """A sentence for each reason why the winner may be worth nothing."""
+
+    @property
+    def baseline_facts(self) -> dict[str, object]:
+        """What sweep.json and finals.json say of baselines, with their scores, and doubts."""
+        titles = {"base": "the untuned base", **self.baselines}
+        return {
+            "baselines": {
+                title: {
+                    split: self.scores[f"{split}_{key}"]
+                    for split in ("validation", "test")
+                    if f"{split}_{key}" in self.scores
+                }
+                for key, title in titles.items()
+            },
+            "doubts": list(self.doubts),
+        }
 
     @property
     def own_runs(self) -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 
@@ -16,6 +16,8 @@ from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
 from trainables.files import write_atomic
 from trainables.metrics.eval_result import SavedAnswers, read_answers
+
+BASELINE_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,11 @@ def decide_winner(
     )
 
 
-def write(verdict: Verdict, paths: RunPaths) -> None:
+def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None = None) -> None:
     """Writes finals.json and finals.csv atomically.
+
+    Args:
+        more: what finals.json also says.
 
     Raises:
         SweepAborted: the disk is full or gone.
@@ -171,6 +176,7 @@ def write(verdict: Verdict, paths: RunPaths) -> None:
         "num_rows": verdict.num_rows,
         "notes": verdict.notes,
         "num_resamples": bootstrap.NUM_RESAMPLES,
+        **(more or {}),
     }
     with abort_if_unwritable(paths.finals_json):
         write_atomic(paths.finals_json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -201,6 +207,27 @@ def make_columns(verdict: Verdict | None) -> dict[str, dict[str, object]]:
         }
         for finalist in (verdict.finalists if verdict else ())
     }
+
+
+def resample_lead(
+    winner: SavedAnswers, baseline: SavedAnswers, metric: Metric, seed: int
+) -> tuple[float, float] | None:
+    """95% interval of how much better one adapter is than what was said without training.
+
+    None where they were scored on different rows, or where no resample can be scored.
+    """
+    if winner.ids != baseline.ids:
+        return None
+    try:
+        runs = [[_make_run_metric(answers, metric)] for answers in (winner, baseline)]
+    except ValueError:
+        return None
+    found = bootstrap.compare(
+        runs, metric.mode, len(winner.ids), seed=seed, num_resamples=BASELINE_RESAMPLES
+    )
+    assert found.interval is not None  # there are two
+    low, high = found.interval
+    return (low, high) if found.best == 0 else (-high, -low)
 
 
 def _resample(

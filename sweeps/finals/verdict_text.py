@@ -1,6 +1,14 @@
 """What the finals came to, in words: for the summary and for the model card."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 from sweeps.finals.verdict import Finalist, Verdict
+from trainables.config import Metric
+from trainables.metrics.eval_result import SavedAnswers
+
+MAX_EQUAL_FRAC = 0.9
+"""Of texts, a larger share of equal answers is one answer to everybody."""
 
 
 def write_sentences(verdict: Verdict) -> list[str]:
@@ -41,6 +49,58 @@ def make_table(verdict: Verdict) -> list[dict[str, str]]:
         }
         for finalist in verdict.finalists
     ]
+
+
+def describe_single_answer(answers: Mapping[str, SavedAnswers], *, is_label: bool) -> str | None:
+    """A sentence if the winner says one thing to everybody; it does not repeat a text.
+
+    Args:
+        answers: the winner's, by split.
+        is_label: whether they are labels.
+    """
+    for split, said in answers.items():
+        total = len(said.answers)
+        (answer, num) = max(Counter(said.answers).items(), key=lambda item: item[1])
+        if is_label and num == total > 1:
+            return f"the winner says {answer!r} to all {total} rows of {split}"
+        if not is_label and total > 1 and num > MAX_EQUAL_FRAC * total:
+            return f"the winner gives the same answer to {num} of {total} rows of {split}"
+    return None
+
+
+def describe_no_lead(
+    key: str,
+    title: str,
+    scores: Mapping[str, Mapping[str, float]],
+    metric: Metric,
+    intervals: Mapping[str, tuple[float, float] | None],
+) -> str | None:
+    """A sentence if the winner is no better than a baseline on a split, or if that may be chance.
+
+    Args:
+        key: ends the names of the baseline's scores.
+        title: the baseline in words.
+        scores: metrics by split, the winner's and the baseline's.
+        intervals: of the winner's lead, by split, as far as they can be told; else scores decide.
+    """
+    sign, places, is_behind = 1.0 if metric.mode == "max" else -1.0, [], False
+    for split in ("validation", "test"):
+        best, other = (scores.get(of, {}).get(metric.name) for of in (split, f"{split}_{key}"))
+        interval = intervals.get(split)
+        if best is None or other is None:
+            continue
+        lead = sign * (best - other)
+        if (lead if interval is None else interval[0]) > 0:
+            continue
+        is_behind |= lead <= 0
+        place = f"{best:.2f} against {other:.2f} on {split}"
+        if interval is not None:
+            place += f" (95% interval of the lead {interval[0]:.2f} to {interval[1]:.2f})"
+        places.append(place)
+    if not places:
+        return None
+    verb = "is" if is_behind else "may be"
+    return f"the winner {verb} no better than {title}: {metric.name} {' and '.join(places)}"
 
 
 def _describe_lead(verdict: Verdict, second: Finalist) -> str:

@@ -65,6 +65,7 @@ def render(facts: CardFacts) -> str:
     sections = [
         f"# {_text(facts.sweep_name)}",
         _opening(facts),
+        *(f"**Warning:** {_text(doubt)}." for doubt in facts.outcome.doubts),
         "## Use\n\n" + _block(_usage(facts), "python"),
         "## Scores\n\n" + _table(tables.list_scores(facts.outcome)),
         *([_table(by_label)] if by_label else []),
@@ -112,7 +113,7 @@ def _metadata(facts: CardFacts) -> str:
 
 
 def _results(facts: CardFacts) -> list[EvalResult]:
-    """The adapter's own finite scores; the untuned base's are not this model's results."""
+    """The adapter's own finite scores; those of the untuned base and of baselines are not its."""
     dataset, revision = _dataset(facts)
     return [
         EvalResult(
@@ -127,7 +128,7 @@ def _results(facts: CardFacts) -> list[EvalResult]:
             metric_value=float(value),
         )
         for split, metrics in facts.outcome.scores.items()
-        if not split.endswith("_base")
+        if split in ("validation", "test")
         for metric, value in metrics.items()
         if math.isfinite(value)
     ]

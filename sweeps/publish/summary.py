@@ -51,6 +51,7 @@ def describe(
         _render(tables.list_scores(outcome)),
         *([_render(by_label)] if by_label else []),
         *([_describe_confusion(confusion)] if confusion else []),
+        *(f"warning: {doubt}" for doubt in outcome.doubts),
         *map(_pack_line, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
@@ -76,6 +77,8 @@ def summary_fields(
         for name, value in metrics.items()
     }
     values |= {"winner": outcome.winner.trial_id, "adapter": outcome.winner.run.trial_id}
+    if outcome.doubts:
+        values["doubts"] = "; ".join(outcome.doubts)
     if verdict is not None:
         facts = summarize(verdict)
         for name in ("mean", "deviation", "probability_best", "lead"):

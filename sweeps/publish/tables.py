@@ -54,6 +54,8 @@ def list_scores(outcome: Outcome) -> Table:
         "best adapter": {name: outcome.scores[name] for name in _splits(outcome)},
         "untuned base": {name: outcome.scores.get(f"{name}_base", {}) for name in _splits(outcome)},
     }
+    for key, title in outcome.baselines.items():
+        models[title] = {name: outcome.scores.get(f"{name}_{key}", {}) for name in _splits(outcome)}
     own, start = outcome.own_runs, outcome.winner.baseline
     if len(own) > 1:
         # BERTScore is the best adapter's alone.

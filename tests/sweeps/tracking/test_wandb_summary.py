@@ -91,6 +91,17 @@ def test_summary_run_holds_test_scores_finals_and_the_confusion_matrix(tmp_path:
     ]
 
 
+def test_summary_run_says_why_the_winner_is_doubted(tmp_path: Path) -> None:
+    scores = OUTCOME.scores | {"test_majority": {"accuracy": 63.2}}
+    said = ("the winner says 'nötr' to all 9 rows of test", "the winner is no better than x")
+    doubted = replace(OUTCOME, scores=scores, doubts=said)
+    EventLog(RunPaths(tmp_path).events).append("summary", **summary_fields(doubted, None, None))
+    make_tracker(tmp_path).finish()
+    (run,) = offline_runs(tmp_path).values()
+    assert run.summary["doubts"] == "; ".join(said)
+    assert run.summary["test_majority/accuracy"] == 63.2
+
+
 def test_summary_of_texts_has_no_confusion_matrix(tmp_path: Path) -> None:
     track_summary(tmp_path)
     run = offline_runs(tmp_path)["summary"]

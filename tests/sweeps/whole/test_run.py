@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from sweeps.config import from_json
 from sweeps.finals import predictions
+from sweeps.finals.baselines import make_baseline, score
 from sweeps.finals.finalists import last_finals
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
@@ -64,6 +65,21 @@ def test_summary_names_the_winner_beside_the_untuned_base(finished: Finished) ->
     assert f"best/ holds {verdict['adapter']}" in finished.output
     assert "untuned base" in finished.output and "mean of its 2 seeds" in finished.output
     assert "Traceback" not in finished.output
+
+
+def test_winner_stands_beside_the_first_sentences_of_the_input(finished: Finished) -> None:
+    splits, verdict = read_rows(finished.folder / "rows"), _verdict(finished)
+    baseline = make_baseline(splits)
+    metrics, _ = score(baseline, splits.test, splits.scoring)
+    assert verdict["baselines"][baseline.title]["test"] == pytest.approx(metrics)
+    card = (finished.folder / "best" / "README.md").read_text()
+    assert f"| {baseline.title} |" in card
+    for doubt in verdict["doubts"]:
+        assert f"warning: {doubt}" in finished.output
+    noted = json.loads((finished.folder / "sweep.json").read_text())
+    assert (noted["baselines"], noted["doubts"]) == (verdict["baselines"], verdict["doubts"])
+    (summary,) = [event for event in _events(finished) if event["kind"] == "summary"]
+    assert summary["values"].get("doubts", "") == "; ".join(verdict["doubts"])
 
 
 def test_start_points_are_tried_first(finished: Finished) -> None:
