@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-_QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits")
+_FIELDS = "uuid,name,memory.total,compute_cap"
+_QUERY = ("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class Gpu:
     name: str
     gib: float
     """Its memory."""
+    compute_capability: float
+    """NVIDIA's number of its generation, e.g. 9.0."""
 
 
 def local_gpus() -> list[Gpu]:
@@ -28,7 +32,16 @@ def local_gpus() -> list[Gpu]:
         return []
     lines = answer.stdout.strip().splitlines() if answer.returncode == 0 else []
     rows = [line.split(", ") for line in lines]
-    return [Gpu(row[0], row[1], float(row[2]) / 1024) for row in rows if row[-1].isdecimal()]
+    return [
+        Gpu(row[0], row[1], float(row[2]) / 1024, float(row[3]))
+        for row in rows
+        if len(row) == 4 and row[2].isdecimal() and row[3].replace(".", "").isdecimal()
+    ]
+
+
+def oldest_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
+    """The GPU of the lowest compute capability; None of none."""
+    return min(gpus, key=lambda gpu: gpu.compute_capability, default=None)
 
 
 def visible_gpus() -> list[Gpu]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
+from cluster.gpus import Gpu, oldest_gpu, visible_gpus
 from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
 from sweeps.config import SweepConfig
@@ -18,10 +19,16 @@ from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
+from trainables.data.tokens import render_template
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.models.model_files import check_encoder, check_model_folder, check_thinking
+from trainables.models.model_files import check_encoder, check_thinking
 from trainables.models.tokenizer_file import TokenizerFile
+from trainables.models.weights import check_weights
+
+DEVICES = Path("/dev")
+_AMPERE = 8.0
+"""Compute capability of NVIDIA's first GPUs with bfloat16, which FlashAttention-2 asks for too."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +66,21 @@ def check(
         _check_cluster()
     if needs_gpu and not config.tiny and not has_gpu(has_ray=has_ray):
         raise make_no_gpu_error()
+    if not (has_ray and address_to_join()):
+        check_generation(config, oldest_gpu(visible_gpus()))
     wandb_mode = resolve_mode(config.wandb, config.tiny)
     try:
         splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
         model = read_model_facts(config.model)
-        if Path(config.model).is_dir():
-            check_model_folder(Path(config.model))
-        if config.engine == "packed" and model.has_sliding_attention:
+        check_weights(config.model, model)
+        unlike = "layers with sliding attention" if model.has_sliding_attention else None
+        if model.activation != "silu":
+            unlike = f"{model.activation} between its layers"
+        if config.engine == "packed" and unlike is not None:
             raise SweepAborted(
-                f"{config.model} has layers with sliding attention, which packs cannot train",
-                "add --engine solo",
+                f"{config.model} has {unlike}, which packs cannot train", "add --engine solo"
             )
+        tokenizer = _read_tokenizer(config, model)
         if config.max_length_tokens > model.max_positions:
             raise SweepAborted(
                 f"--max-length-tokens {config.max_length_tokens:,} is above the "
@@ -79,7 +90,7 @@ def check(
         if config.thinking:
             check_thinking(config.model)
         if not is_resumed:
-            splits = fit_splits(TokenizerFile(config.model), splits, config)
+            splits = fit_splits(tokenizer, splits, config)
         check_bertscore(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(
@@ -88,6 +99,24 @@ def check(
     if has_ray and config.study_storage is not None:
         check_storage(config.study_storage, config.name, is_resumed=is_resumed)
     return Preflight(task, splits, model, wandb_mode)
+
+
+def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:
+    """The model's tokenizer, whose chat template has written a question.
+
+    Raises:
+        SweepAborted: it lacks something, its tokens are more than the model knows, or it cannot.
+    """
+    tokenizer = TokenizerFile(config.model)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise SweepAborted(
+            f"the tokenizer of {config.model} has {tokenizer.vocab_size:,} tokens, and the model's "
+            f"embedding {model.vocab_size:,}",
+            "give the tokenizer that the model was trained with, or enlarge the model once: "
+            "model.resize_token_embeddings(len(tokenizer)), then save_pretrained",
+        )
+    render_template(tokenizer, ("user",), thinking=config.thinking)
+    return tokenizer
 
 
 def check_recipe(config: SweepConfig) -> None:
@@ -148,8 +177,10 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
 
 def make_no_gpu_error() -> SweepAborted:
     """The error for a real run where no GPU can be had."""
+    has_amd = (DEVICES / "kfd").exists()
+    kind = " that runs CUDA (this machine's is one of AMD's, with ROCm)" if has_amd else ""
     return SweepAborted(
-        "no GPU found; a real run needs one",
+        f"no GPU found{kind}; a real run needs one",
         "try the bundled small sweep: python -m sweeps.run samsum --tiny; or join a cluster that "
         "has GPUs: RAY_ADDRESS=HOST:PORT; --dry-run checks data and model without one",
     )
@@ -183,7 +214,25 @@ def has_gpu(*, has_ray: bool = True) -> bool:
     """Whether a GPU may be there, here or in a cluster to join; Ray finds out once it runs."""
     if has_ray and address_to_join() is not None:
         return True
-    devices = [*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/kfd"), Path("/dev/dxg")]
+    devices = [*DEVICES.glob("nvidia[0-9]*"), DEVICES / "dxg"]
     has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None
     is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
     return has_device and not is_hidden
+
+
+def check_generation(config: SweepConfig, oldest: Gpu | None) -> None:
+    """Whether the GPU of the lowest compute capability can do what the engine asks of it.
+
+    Raises:
+        SweepAborted: it lacks flash attention, or multiplies in bfloat16 by emulation only.
+    """
+    if oldest is None or oldest.compute_capability >= _AMPERE:
+        return
+    flags = ["--engine solo"] if config.engine == "packed" else []
+    flags += ["--compute-dtype float32"] if config.compute_dtype == "bfloat16" else []
+    if flags:
+        raise SweepAborted(
+            f"the {oldest.name} has compute capability {oldest.compute_capability}; packs (flash "
+            f"attention) and bfloat16 need {_AMPERE}",
+            f"add {' '.join(flags)}, or leave that GPU out with CUDA_VISIBLE_DEVICES",
+        )

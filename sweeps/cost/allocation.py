@@ -4,7 +4,7 @@ Ray."""
 import math
 from dataclasses import dataclass
 
-from sweeps.checks.preflight import make_no_gpu_error
+from sweeps.checks.preflight import check_generation, make_no_gpu_error
 from sweeps.config import SweepConfig
 from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
@@ -62,10 +62,11 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     """Divides the GPUs into slots; a tiny sweep without one, this machine's CPUs.
 
     Raises:
-        SweepAborted: a real sweep without a GPU, or not even one trial fits.
+        SweepAborted: a real sweep without a GPU, one too old, or not even one trial fits.
     """
     if hardware.num_gpus == 0 and not config.tiny:
         raise make_no_gpu_error()
+    check_generation(config, hardware.oldest_gpu)
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     if config.engine == "solo":
         most, capacity = config.num_trials, None

@@ -9,8 +9,11 @@ import pytest
 from cluster.gpus import local_gpus, visible_gpus
 from sweeps.cost.hardware import Hardware
 
-LIKE = [f"GPU-aa{number}, NVIDIA H200, 143771" for number in range(4)]
-UNLIKE = ["GPU-aa1, NVIDIA GeForce GTX 1050 Ti, 4096", "GPU-ab2, NVIDIA GeForce RTX 4090, 24564"]
+LIKE = [f"GPU-aa{number}, NVIDIA H200, 143771, 9.0" for number in range(4)]
+UNLIKE = [
+    "GPU-aa1, NVIDIA GeForce GTX 1050 Ti, 4096, 6.1",
+    "GPU-ab2, NVIDIA GeForce RTX 4090, 24564, 8.9",
+]
 Answer = Callable[[list[str]], None]
 
 
@@ -22,7 +25,7 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
 
     def write(lines: list[str]) -> None:
         script = tmp_path / "nvidia-smi"
-        asked = "--query-gpu=uuid,name,memory.total --format=csv,noheader,nounits"
+        asked = "--query-gpu=uuid,name,memory.total,compute_cap --format=csv,noheader,nounits"
         text = "\n".join(lines)
         script.write_text(f'#!/bin/sh\n[ "$*" = "{asked}" ] && cat <<END\n{text}\nEND\n')
         script.chmod(0o755)
@@ -67,10 +70,14 @@ def test_what_cuda_visible_devices_leaves(
     assert len(local_gpus()) == len(gpus)
     here = Hardware.of_this_machine()
     assert here.num_gpus == len(gib)
+    assert (here.oldest_gpu is None) == (not gib)
     assert here.gpu_gib == pytest.approx(min(gib, default=None), abs=0.1)
 
 
-@pytest.mark.parametrize("line", ["", "No devices were found", "GPU-c1, NVIDIA GB10, [N/A]"])
+@pytest.mark.parametrize(
+    "line",
+    ["", "No devices were found", "GPU-c1, NVIDIA GB10, [N/A], 12.1", "GPU-c1, A, 4096, [N/A]"],
+)
 def test_a_line_without_memory_is_no_gpu(answer: Answer, line: str) -> None:
     answer([line, *UNLIKE])
     assert [gpu.uuid for gpu in local_gpus()] == ["GPU-aa1", "GPU-ab2"]

@@ -23,6 +23,10 @@ class ChatTokenizer(Protocol):
     """What rows need of a tokenizer: transformers' has it, and so has tokenizer_file's."""
 
     @property
+    def name_or_path(self) -> Any:
+        """The model's."""
+
+    @property
     def eos_token_id(self) -> Any:
         """Token that ends a text."""
 
@@ -210,14 +214,18 @@ def render_template(
         raise
     except Exception as refused:  # a template is a program, and raises what it likes
         raise SweepAborted(
-            f"the model's chat template refuses turns of {', '.join(roles)}: {refused}", fix
+            f"the chat template of {tokenizer.name_or_path} cannot write turns of "
+            f"{', '.join(roles)}: {refused}",
+            fix,
         ) from None
     pieces = []
     for content in contents:
         before, found, text = text.partition(content)
         if not found or content in text:
             raise SweepAborted(
-                "the model's chat template does not write every message once, as it stands", fix
+                f"the chat template of {tokenizer.name_or_path} does not write every message once, "
+                "as it stands",
+                fix,
             )
         pieces.append(before)
     return [*pieces, text]

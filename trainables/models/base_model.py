@@ -66,11 +66,17 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
         )
     base.requires_grad_(False)
     for module in base.modules():
-        # At the first evaluation on a CPU with AVX512-BF16 bitsandbytes repacks weights. Their
-        # product has no backward pass (0.50, autograd._functions.matmul_4bit), so training would
-        # go on without gradients for the layers below.
         if isinstance(module, Linear4bit):
+            # transformers keeps the types that a model in NF4 was saved with. What NF4 stands for
+            # has none: its scales are float32.
+            module.compute_dtype = module.weight.quant_state.dtype = dtype
+            # At the first evaluation on a CPU with AVX512-BF16 bitsandbytes repacks weights. Their
+            # product has no backward pass (0.50, autograd._functions.matmul_4bit), so training
+            # would go on without gradients for the layers below.
             module.support_avx512bf16_for_cpu = False
+    for parameter in base.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
     return base
 
 

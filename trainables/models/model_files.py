@@ -19,30 +19,11 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 """What AutoTokenizer reads of a Qwen model, as far as a model has them."""
-_FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
+FIX = "give the folder that save_pretrained wrote for model and tokenizer, or download it again"
 READ_BYTES = 2**24
-_INDEX = "model.safetensors.index.json"
+WEIGHTS_INDEX = "model.safetensors.index.json"
 _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "encoder_layers", "num_layers")
 """What architectures call their number of blocks in config.json."""
-
-
-def check_model_folder(folder: Path) -> None:
-    """Looks at weights, tokenizer and chat template; reads the weights' headers alone.
-
-    Raises:
-        SweepAborted: a file is missing or damaged; names it.
-    """
-    for path in weight_files(folder):
-        _check_weights(path)
-    is_split = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
-    if (folder / "tokenizer.json").is_file() or not is_split:
-        read_json(folder / "tokenizer.json")
-    config = read_json(folder / "tokenizer_config.json")
-    if not config.get("chat_template") and not (folder / "chat_template.jinja").is_file():
-        raise SweepAborted(
-            f"the tokenizer in {folder} has no chat template",
-            "choose a Qwen model that has one, e.g. --model Qwen/Qwen3-0.6B",
-        )
 
 
 def tokenizer_files(model: str, names: Sequence[str] = TOKENIZER_FILES) -> list[Path]:
@@ -85,7 +66,7 @@ def check_encoder(encoder: str, layer: int) -> None:
         num_layers = next((n for n in map(config.get, _LAYER_COUNTS) if isinstance(n, int)), layer)
         has_weights = any(
             (folder / name).is_file() if is_local else hub_has(encoder, name)
-            for name in ("model.safetensors", _INDEX)
+            for name in ("model.safetensors", WEIGHTS_INDEX)
         )
     except (OSError, ValueError, AttributeError) as refused:
         reason = str(refused).strip().partition("\n")[0] or type(refused).__name__
@@ -106,11 +87,11 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         SweepAborted: the index of several files is damaged.
     """
-    if not (folder / _INDEX).is_file():
+    if not (folder / WEIGHTS_INDEX).is_file():
         return [folder / "model.safetensors"]
-    shards = read_json(folder / _INDEX).get("weight_map")
+    shards = read_json(folder / WEIGHTS_INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise SweepAborted(f"{folder / _INDEX} names no weights", _FIX)
+        raise SweepAborted(f"{folder / WEIGHTS_INDEX} names no weights", FIX)
     return [folder / str(name) for name in sorted(set(map(str, shards.values())))]
 
 
@@ -130,23 +111,6 @@ def read_ahead(model: str) -> None:
                     pass
 
 
-def _check_weights(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        pickled = path.with_name("pytorch_model.bin").is_file()
-        fix = "save it as safetensors; pickled weights are not loaded" if pickled else _FIX
-        raise SweepAborted(f"the model folder {path.parent} has no {path.name}", fix)
-    try:
-        with safe_open(path, framework="np"):  # compares the header with the file's length
-            pass
-    except SafetensorError as damaged:
-        raise SweepAborted(
-            f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes): {damaged}",
-            "download it again (after git clone: git lfs pull)",
-        ) from None
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A file of a model's folder.
 
@@ -156,9 +120,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SweepAborted(f"the model folder {path.parent} has no {path.name}", _FIX) from None
+        raise SweepAborted(f"the model folder {path.parent} has no {path.name}", FIX) from None
     except ValueError as damaged:
-        raise SweepAborted(f"{path} is not JSON: {damaged}", _FIX) from None
+        raise SweepAborted(f"{path} is not JSON: {damaged}", FIX) from None
     if not isinstance(content, dict):
-        raise SweepAborted(f"{path} is not a JSON object", _FIX)
+        raise SweepAborted(f"{path} is not a JSON object", FIX)
     return content

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
+from trainables.models.model_files import FIX, read_json
 
 _FIX = "choose a Qwen model with the tokenizer of its makers, e.g. --model Qwen/Qwen3-0.6B"
 
@@ -29,17 +30,32 @@ class TokenizerFile:
             SweepAborted: one lacks, or cannot be read.
         """
         self._model = model
+        path = _file(model, "tokenizer.json")
         try:
-            self._tokenizer = Tokenizer.from_file(str(_file(model, "tokenizer.json")))
+            self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SweepAborted(f"the model folder {model} has no {path.name}", FIX) from None
         except Exception as damaged:  # tokenizers raises nothing narrower
             error = f"the tokenizer of {model} cannot be read: {damaged}"
             raise SweepAborted(error, _FIX) from None
-        self._config = json.loads(_file(model, "tokenizer_config.json").read_text(encoding="utf-8"))
+        self._config = read_json(_file(model, "tokenizer_config.json"))
+
+    @property
+    def name_or_path(self) -> str:
+        """The model's."""
+        return self._model
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that texts may become, added ones included: one more than the largest."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        """Tokens that texts may become: one more than the largest.
+
+        Named tokens that tokenizer.json lacks count too: transformers adds them behind the others.
+        """
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        added = (self._config.get("added_tokens_decoder") or {}).values()
+        extra = self._config.get("additional_special_tokens") or ()
+        named = {*self._special_tokens.values(), *map(_content, [*added, *extra])}
+        return max(vocabulary.values()) + 1 + len(named - vocabulary.keys())
 
     @property
     def unk_token_id(self) -> int | None:

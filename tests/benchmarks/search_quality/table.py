@@ -24,7 +24,7 @@ from trainables.data.rows import Splits
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
-from trainables.models.model_files import check_model_folder
+from trainables.models.weights import check_weights
 from trainables.packing.sizing.choose import MOST_SLOTS, choose
 
 if TYPE_CHECKING:
@@ -203,9 +203,7 @@ def _checked_rows(args: TableArgs, settings: TrainingSettings) -> Splits:
     Raises:
         SweepAborted: the model or the data is not there, or the table cannot be written.
     """
-    read_model_facts(settings.model)
-    if Path(settings.model).is_dir():
-        check_model_folder(Path(settings.model))
+    check_weights(settings.model, read_model_facts(settings.model))
     splits = TASKS["samsum"](TaskOptions()).load(_data(args))
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -76,6 +77,67 @@ def cut_weights(model: Path) -> None:
     (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
 
 
+def relabel(change: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]) -> Damage:
+    """Changes names, types and shapes in the header of the weights; their bytes stay."""
+
+    def damage(model: Path) -> None:
+        content = (model / "model.safetensors").read_bytes()
+        begin = 8 + int.from_bytes(content[:8], "little")
+        header: dict[str, Any] = json.loads(content[8:begin])
+        metadata = header.pop("__metadata__", {})
+        changed = dict(change(name, tensor) for name, tensor in header.items())
+        text = json.dumps({"__metadata__": metadata, **changed}).encode()
+        size = len(text).to_bytes(8, "little")
+        (model / "model.safetensors").write_bytes(size + text + content[begin:])
+
+    return damage
+
+
+def save_as_lm_head(name: str, tensor: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return name.replace("model.embed_tokens", "lm_head"), tensor
+
+
+def save_without_head(name: str, tensor: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return name.removeprefix("model."), tensor
+
+
+def save_compiled(name: str, tensor: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return f"_orig_mod.{name}", tensor
+
+
+def save_as_integers(name: str, tensor: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return name, tensor | {"dtype": "I16"}
+
+
+def add_token(model: Path) -> None:
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    token = dict(tokenizer["added_tokens"][0]) | {"id": 2048, "content": "<new>"}
+    tokenizer["added_tokens"].append(token)
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def template(text: str, before: str = "") -> Damage:
+    """A template that writes this of every message m."""
+    loop = "{% for m in messages %}" + text + "{% endfor %}<|im_start|>assistant"
+    return write("chat_template.jinja", (before + loop).encode())
+
+
+def name_templates(model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+    templates = [{"name": "tool_use", "template": "x"}]
+    edit("tokenizer_config.json", chat_template=templates)(model)
+
+
+def quantised(**values: object) -> Damage:
+    return edit("config.json", quantization_config={"quant_method": "bitsandbytes", **values})
+
+
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+UNLIKE = "not what its config.json describes: "
+NEEDS_SYSTEM = "{% if messages[0].role != 'system' %}{{ raise_exception('I want one') }}{% endif %}"
+UNFIT = "does not write every message once"
+ADAPTER = b'{"base_model_name_or_path": "Qwen/Qwen3-0.6B", "peft_type": "LORA"}'
+
 DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (edit("config.json", model_type="llama", architectures=["LlamaForCausalLM"]), "llama model"),
     (edit("config.json", architectures=["Qwen3ForSequenceClassification"]), "not a Qwen causal"),
@@ -90,6 +152,38 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (edit("config.json", quantization_config={"quant_method": "fp8"}), "quantised already (fp8)"),
     (edit("config.json", quantization_config="fp8"), "is damaged"),
     (edit("config.json", architectures=7), "is damaged"),
+    (edit("config.json", hidden_size=-5), "is damaged: hidden_size is -5"),
+    (edit("config.json", num_hidden_layers=0), "is damaged: num_layers is 0"),
+    (edit("config.json", num_key_value_heads=3), "is damaged: 4 heads cannot share 3"),
+    (edit("config.json", hidden_size=512), UNLIKE + "model.embed_tokens.weight is BF16 2048 x 256"),
+    (edit("config.json", vocab_size=4096), UNLIKE + "model.embed_tokens.weight is BF16 2048 x 256"),
+    (edit("config.json", vocab_size=1024), UNLIKE + "model.embed_tokens.weight is BF16 2048 x 256"),
+    (edit("config.json", intermediate_size=511), "mlp.gate_proj.weight is BF16 512 x 256, not 511"),
+    (edit("config.json", head_dim=32), "self_attn.q_proj.weight is BF16 256 x 256, not 128 x 256"),
+    (edit("config.json", num_hidden_layers=3), UNLIKE + "there are more than 3 layers"),
+    (edit("config.json", num_hidden_layers=5), UNLIKE + "there is no model.layers.4."),
+    (edit("config.json", tie_word_embeddings=False), UNLIKE + "there is no lm_head.weight"),
+    (edit("config.json", model_type="qwen2"), "there is no model.layers.0.self_attn.q_proj.bias"),
+    (relabel(save_compiled), UNLIKE + "there is no model.embed_tokens.weight"),
+    (relabel(save_as_integers), UNLIKE + "model.embed_tokens.weight is I16 2048 x 256"),
+    (quantised(load_in_8bit=True), "quantised already (8-bit)"),
+    (quantised(load_in_4bit=True), "quantised already (fp4)"),
+    (quantised(load_in_4bit=True, bnb_4bit_quant_type="fp4"), "quantised already (fp4)"),
+    (quantised(**NF4), UNLIKE + "model.layers.0.self_attn.q_proj.weight is BF16 256 x 256, not in"),
+    (quantised(**NF4, llm_int8_skip_modules=["mlp"]), "with 12 of its 28 linear layers left out"),
+    (write("adapter_config.json", ADAPTER), "is an adapter of Qwen/Qwen3-0.6B, not a model"),
+    (write("adapter_config.json", b"{}"), "is an adapter of a model that it does not name"),
+    (add_token, "has 2,049 tokens, and the model's embedding 2,048"),
+    (edit("tokenizer_config.json", pad_token="<pad>"), "has 2,049 tokens"),
+    (edit("tokenizer_config.json", additional_special_tokens=["<a>", "<b>"]), "has 2,050 tokens"),
+    (name_templates, "has no chat template"),
+    (template("{{ m.content }} {{ m.content }}"), UNFIT),
+    (template("{{ m.content | upper }}"), UNFIT),
+    (template("{{ m.content | trim('.') }}"), UNFIT),
+    (template("Say something."), UNFIT),
+    (template("{{ m.content }}{% if %}"), "/model cannot write turns of user: Expected an expr"),
+    (template("{{ 1 / 0 }}"), "/model cannot write turns of user: division by zero"),
+    (template("{{ m.content }}", NEEDS_SYSTEM), "/model cannot write turns of user: I want"),
     (write("config.json", b'{"model_type": "qwen3", '), "is not JSON"),
     (write("config.json", b"\xff\xfe"), "is not JSON"),
     (write("config.json", b"[1]"), "is not a JSON object"),
@@ -103,7 +197,7 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (write("model.safetensors", b""), "no whole safetensors file"),
     (write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git-lfs|whole"),
     (remove("tokenizer.json"), "has no tokenizer.json"),
-    (write("tokenizer.json", b"{"), "tokenizer.json is not JSON"),
+    (write("tokenizer.json", b"{"), "the tokenizer of "),
     (remove("tokenizer_config.json"), "has no tokenizer_config.json"),
     (remove("chat_template.jinja"), "has no chat template"),
 ]
@@ -122,6 +216,42 @@ def test_model_that_cannot_be_trained_is_told_before_any_trial(
     message, fix = refused(tmp_path, "--model", "model")
     assert any(part in message for part in error.split("|"))
     assert any(word in fix for word in ("model", "folder", "download", "safetensors"))
+
+
+def test_adapter_given_as_a_model_is_answered_with_its_base(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "adapter_config.json").write_bytes(ADAPTER)
+    _, fix = refused(tmp_path, "--model", "best")
+    assert fix == "give its base: --model Qwen/Qwen3-0.6B"
+
+
+@pytest.mark.parametrize("save", [save_as_lm_head, save_without_head])
+def test_weights_under_other_names_that_transformers_knows_are_taken(
+    save: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    relabel(save)(tmp_path / "model")
+    assert call("sweeps.run", "samsum", "--tiny", "--model", "model", "--dry-run").code == 0
+
+
+def test_hub_model_in_the_cache_is_checked_as_a_folder_is(tmp_path: Path) -> None:
+    cache = tmp_path / "hf" / "hub" / "models--me--mine"
+    shutil.copytree(TINY / "model", cache / "snapshots" / "abc")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    flags = ("samsum", "--tiny", "--model", "me/mine", "--dry-run")
+    assert start("sweeps.run", *flags, folder=tmp_path, HF_HUB_OFFLINE="1").code == 0
+    relabel(save_compiled)(cache / "snapshots" / "abc")
+    error, _ = start("sweeps.run", *flags, folder=tmp_path, HF_HUB_OFFLINE="1").refusal()
+    assert f"the weights of me/mine are {UNLIKE}" in error
+
+
+def test_model_with_another_activation_is_offered_the_other_engine(tmp_path: Path) -> None:
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    edit("config.json", hidden_act="gelu")(tmp_path / "model")
+    message, fix = refused(tmp_path, "--model", "model")
+    assert message == f"{tmp_path}/model has gelu between its layers, which packs cannot train"
+    assert fix == "add --engine solo"
 
 
 @pytest.mark.parametrize(
@@ -339,6 +469,60 @@ def test_real_run_without_a_gpu_offers_the_tiny_one() -> None:
     assert "no GPU found" in message
     words = shlex.split(fix.partition(": ")[2].partition(";")[0])
     assert call(*words[2:], "--dry-run").code == 0
+
+
+def have_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Puts an nvidia-smi into PATH that tells of these GPUs."""
+    script = folder / "bin" / "nvidia-smi"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\ncat <<END\n" + "\n".join(lines) + "\nEND\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
+T4 = "GPU-a1, Tesla T4, 15360, 7.5"
+L4 = "GPU-a2, NVIDIA L4, 23034, 8.9"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "flags", "fix"),
+    [
+        ((T4,), (), "add --engine solo --compute-dtype float32"),
+        ((L4, T4), (), "add --engine solo --compute-dtype float32"),
+        ((T4,), ("--compute-dtype", "float32"), "add --engine solo"),
+        ((T4,), ("--engine", "solo"), "add --compute-dtype float32"),
+        ((T4,), ("--engine", "solo", "--compute-dtype", "float32"), None),
+        ((L4,), (), None),
+    ],
+)
+def test_gpu_too_old_for_packs_or_bfloat16_is_told(
+    gpus: tuple[str, ...],
+    flags: tuple[str, ...],
+    fix: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have_gpu(tmp_path, monkeypatch, *gpus)
+    if fix is None:
+        assert call("sweeps.run", "samsum", "--tiny", *flags, "--dry-run").code == 0
+        return
+    message, told = refused(tmp_path, *flags)
+    assert message.startswith("the Tesla T4 has compute capability 7.5; ")
+    assert told == f"{fix}, or leave that GPU out with CUDA_VISIBLE_DEVICES"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a2")
+    assert call("sweeps.run", "samsum", "--tiny", *flags, "--dry-run").code == 0
+
+
+def test_gpu_of_amd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "kfd").touch()
+    monkeypatch.setattr(preflight, "DEVICES", tmp_path / "dev")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    message, fix = call("sweeps.run", "samsum").refusal()
+    assert "no GPU found that runs CUDA" in message and "AMD's, with ROCm" in message
+    assert "samsum --tiny" in fix
+    assert call("sweeps.run", "samsum", "--tiny", "--dry-run").code == 0
 
 
 def test_trial_runs_here_so_a_cluster_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

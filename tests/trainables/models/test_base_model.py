@@ -1,15 +1,21 @@
 """The NF4 base and its tokenizer."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from trainables.config import ComputeDtype, Hyperparameters
+from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.model_facts import read_model_facts
+from trainables.models.weights import check_weights
 from trainables.solo.trainer import new_adapter
+from trainables.tiny import MODEL_DIR
 
 
 @pytest.mark.parametrize("compute_dtype", ["bfloat16", "float32"])
@@ -25,6 +31,57 @@ def test_base_is_frozen_and_its_linear_layers_are_nf4(
     assert all(state.nested for state in states)
     assert base.get_input_embeddings().weight.dtype == getattr(torch, compute_dtype)
     assert base.config._attn_implementation == "sdpa"
+
+
+def quantise(folder: Path, dtype: torch.dtype = torch.bfloat16, **options: Any) -> str:
+    """A folder as bitsandbytes saves the bundled model; 4-bit unless options say otherwise."""
+    shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    quantization = BitsAndBytesConfig(
+        load_in_4bit="load_in_8bit" not in options, bnb_4bit_compute_dtype=dtype, **options
+    )
+    AutoModelForCausalLM.from_pretrained(
+        MODEL_DIR, quantization_config=quantization, dtype=dtype, device_map={"": "cpu"}
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("compute_dtype", ["bfloat16", "float32"])
+def test_model_saved_in_nf4_for_float16_computes_as_asked(
+    compute_dtype: ComputeDtype, tmp_path: Path
+) -> None:
+    options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    folder = quantise(tmp_path / "nf4", torch.float16, **options)
+    check_weights(folder, read_model_facts(folder))
+    base, ours = load_base(folder, compute_dtype), load_base(str(MODEL_DIR), compute_dtype)
+    ids = torch.arange(8, 40)[None]
+    dtype = getattr(torch, compute_dtype)
+    assert {p.dtype for p in base.parameters()} == {torch.uint8, dtype}
+    assert base(ids).logits.dtype == dtype
+    torch.testing.assert_close(base(ids).logits, ours(ids).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"load_in_8bit": True}, r"already \(8-bit\)"),
+        ({"bnb_4bit_quant_type": "fp4"}, r"already \(fp4\)"),
+        (
+            {"bnb_4bit_quant_type": "nf4", "llm_int8_skip_modules": ["lm_head", "layers.1.mlp"]},
+            "3 of its 28 linear layers left out, the first model.layers.1.mlp.gate_proj;",
+        ),
+        (
+            {"bnb_4bit_quant_type": "nf4", "bnb_4bit_quant_storage": torch.bfloat16},
+            "q_proj.weight is BF16 16384 x 1, not in NF4",
+        ),
+    ],
+)
+def test_model_that_is_quantised_otherwise_is_refused(
+    options: dict[str, Any], error: str, tmp_path: Path
+) -> None:
+    folder = quantise(tmp_path / "quantised", **options)
+    with pytest.raises(SweepAborted, match=error) as told:
+        check_weights(folder, read_model_facts(folder))
+    assert "model" in told.value.fix
 
 
 def test_gradients_reach_the_lowest_layer_after_an_evaluation(

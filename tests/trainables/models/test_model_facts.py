@@ -33,6 +33,17 @@ SHAPES = {
         "vocab_size": 77,
         "tie_word_embeddings": False,
     },
+    "qwen3 with biases": {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 77,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+    },
     "Qwen3-0.6B": {
         "hidden_size": 1024,
         "intermediate_size": 3072,
@@ -85,7 +96,8 @@ def test_weights_are_those_of_the_real_model_but_norms_and_biases(
     biases = sum(n for name, n in counted.items() if name.endswith("bias"))
     assert facts.num_params == sum(counted.values()) - biases
     kv = 2 * facts.num_kv_heads + facts.num_heads
-    assert biases == (facts.num_layers * kv * facts.head_dim if facts.kind == "qwen2" else 0)
+    per_layer = kv * facts.head_dim + (facts.hidden_size if facts.kind == "qwen3" else 0)
+    assert biases == (facts.num_layers * per_layer if facts.biased_layers else 0)
     body = [n for name, n in counted.items() if name.endswith("proj.weight")]
     assert facts.body_params == sum(body)
     left_out = sum(p.numel() for p in model.parameters()) - facts.num_params
@@ -101,6 +113,13 @@ def test_linear_shapes_are_those_of_the_real_model(name: str, tmp_path: Path) ->
         if isinstance(module, torch.nn.Linear) and "lm_head" not in path:
             layer = path.rpartition(".")[2]
             assert tuple(module.weight.shape) == shapes[layer]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_weight_shapes_are_those_of_the_real_model(name: str, tmp_path: Path) -> None:
+    model = built(name, tmp_path)
+    expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    assert read_model_facts(str(tmp_path)).weight_shapes == expected
 
 
 @pytest.mark.parametrize("rank", [1, 8, 64])

@@ -1,0 +1,102 @@
+"""Whether a model's weights are what its config.json describes, from their headers. No torch."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from trainables.errors import SweepAborted
+from trainables.models.hub_files import hub_answers, hub_file, hub_has
+from trainables.models.model_facts import ModelFacts
+from trainables.models.model_files import FIX, WEIGHTS_INDEX, weight_files
+
+_NF4_MARK = ".quant_state.bitsandbytes__nf4"
+"""Ends the name of what bitsandbytes saves beside a weight in NF4."""
+_FLOATS = ("BF16", "F16", "F32", "F64")
+
+
+class Tensor(NamedTuple):
+    """What a safetensors header tells of one."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {' x '.join(map(str, self.shape))}"
+
+
+def check_weights(model: str, facts: ModelFacts) -> None:
+    """Compares names, shapes and types of the weights of a folder, or of a Hub model in the cache.
+
+    transformers draws at random what it does not find, and ignores what it has no place for.
+
+    Raises:
+        SweepAborted: a file is missing or damaged, or the weights are those of another model.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in _files_here(model):
+        tensors |= _read_header(path)
+    fault = _find_fault(tensors, facts) if tensors else None
+    if fault is not None:
+        raise SweepAborted(
+            f"the weights of {model} are not what its config.json describes: {fault}",
+            "give a model whose config.json and weights belong together, or download it again",
+        )
+
+
+def _find_fault(tensors: dict[str, Tensor], facts: ModelFacts) -> str | None:
+    # A model saved without its head has no prefix; tied weights may be saved under either name.
+    is_bare = "embed_tokens.weight" in tensors
+    tensors = {f"model.{n}" if is_bare else n: tensor for n, tensor in tensors.items()}
+    if facts.is_tied and "lm_head.weight" in tensors:
+        tensors.setdefault("model.embed_tokens.weight", tensors["lm_head.weight"])
+    for name, shape in facts.weight_shapes.items():
+        if name not in tensors:
+            return f"there is no {name}"
+        tensor = tensors[name]
+        if facts.is_quantised and name.endswith("_proj.weight"):
+            num_bytes = math.ceil(math.prod(shape) / 2)
+            if name + _NF4_MARK not in tensors or tensor != ("U8", (num_bytes, 1)):
+                return f"{name} is {tensor}, not in NF4"
+        elif tensor.dtype not in _FLOATS or tensor.shape != shape:
+            return f"{name} is {tensor}, not {' x '.join(map(str, shape))} in floating point"
+    if any(name.startswith(f"model.layers.{facts.num_layers}.") for name in tensors):
+        return f"there are more than {facts.num_layers} layers"
+    return None
+
+
+def _files_here(model: str) -> list[Path]:
+    """The files of a folder's weights; of a Hub model those in the cache, if it has them all.
+
+    Raises:
+        SweepAborted: the Hub has no safetensors weights of it.
+    """
+    if Path(model).is_dir():
+        return weight_files(Path(model))
+    files = weight_files(hub_file(model, "config.json").parent)
+    if all(path.is_file() for path in files):
+        return files
+    if hub_answers() and not any(hub_has(model, n) for n in ("model.safetensors", WEIGHTS_INDEX)):
+        raise SweepAborted(
+            f"{model} has no safetensors weights; pickled weights are not loaded",
+            "choose a model that has them, e.g. --model Qwen/Qwen3-0.6B",
+        )
+    return []
+
+
+def _read_header(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        pickled = path.with_name("pytorch_model.bin").is_file()
+        fix = "save it as safetensors; pickled weights are not loaded" if pickled else FIX
+        raise SweepAborted(f"the model folder {path.parent} has no {path.name}", fix)
+    try:
+        with safe_open(path, framework="np") as file:  # compares header and length
+            names = file.keys()
+            slices = {name: file.get_slice(name) for name in names}
+            return {n: Tensor(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+    except SafetensorError as damaged:
+        raise SweepAborted(
+            f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes): {damaged}",
+            "download it again (after git clone: git lfs pull)",
+        ) from None
