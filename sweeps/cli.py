@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 Args = TypeVar("Args")
 
 EXIT_DONE, EXIT_NO_TRIAL, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_BROKEN_PIPE = 141
+"""As a shell tells of a program that SIGPIPE has ended."""
 
 
 def run_command(main: Callable[[], int | None], repeat_with: str = "") -> NoReturn:
@@ -28,9 +31,15 @@ def run_command(main: Callable[[], int | None], repeat_with: str = "") -> NoRetu
     Args:
         repeat_with: what the command needs to be repeated after a failure on its way.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of an output that cannot show all letters
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, e.g. head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BROKEN_PIPE
     except (SweepAborted, OSError) as ended:
         aborted = explain_end(ended)
         fix = f"{aborted.fix} {repeat_with}" if aborted.is_resumable else aborted.fix

@@ -114,6 +114,7 @@ class SweepConfig(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "runs_dir", os.path.expanduser(self.runs_dir))
         for name in ("model", "bertscore_encoder"):
             object.__setattr__(self, name, resolve_model(getattr(self, name)))
         object.__setattr__(self, "data", resolve_data(self.data))
@@ -180,14 +181,19 @@ class SweepConfig(TrainingOptions):
 
 def resolve_model(model: str) -> str:
     """The absolute path of a folder that exists; otherwise the Hub id as it was given."""
-    return str(Path(model).absolute()) if os.path.isdir(model) else model
+    folder = os.path.expanduser(model)
+    return str(Path(folder).absolute()) if os.path.isdir(folder) else model
 
 
 def resolve_data(data: Data) -> Data:
     """The absolute paths of files and folders; the name of a dataset on the Hub as it was given."""
     if data is None or isinstance(data, str):
-        return data if data is None or is_dataset_id(data) else str(Path(data).absolute())
-    return tuple(str(Path(path).absolute()) for path in data)
+        return data if data is None or is_dataset_id(data) else _resolve_path(data)
+    return tuple(map(_resolve_path, data))
+
+
+def _resolve_path(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).absolute())
 
 
 def count_steps(config: SweepConfig, num_train_rows: int) -> SweepConfig:

@@ -158,7 +158,7 @@ def _open_context(
     """
     metric, splits, mode = preflight.task.metric, preflight.splits, preflight.wandb_mode
     began = sweep_json.read(paths)  # its name stays that of the study and of the group in W&B
-    url = config.study_storage or f"sqlite:///{paths.optuna_db}"
+    url = config.study_storage or paths.study_url
     study = open_study(url, began["name"], metric, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)

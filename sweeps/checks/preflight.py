@@ -13,7 +13,7 @@ from sweeps.checks.commands import resume_command
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
-from sweeps.tracking.wandb_tracker import Mode, resolve_mode
+from sweeps.tracking.wandb_tracker import Mode, check_settings, resolve_mode
 from trainables.config import Kind
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
@@ -68,6 +68,8 @@ def check(
         raise make_no_gpu_error()
     if not (has_ray and address_to_join()):
         check_generation(config, oldest_gpu(visible_gpus()))
+    if config.wandb != "disabled":
+        check_settings(config)
     wandb_mode = resolve_mode(config.wandb, config.tiny)
     try:
         splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)

@@ -1,6 +1,7 @@
 """What the user reads when a sweep has ended."""
 
 import io
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -40,7 +41,7 @@ def describe(
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
     params = [f"{name} {value}" for name, value in trials_csv.shown_params(best).items()]
     counts = trials_csv.count_by_status(trials)
-    storage = config.study_storage or f"sqlite:///{paths.optuna_db}"
+    storage = config.study_storage or paths.study_url
     said = paths.best / PREDICTIONS_FILE
     by_label = tables.list_label_scores(outcome.scores["test"])
     lines = [
@@ -57,8 +58,8 @@ def describe(
         f"trials:  {paths.trials_csv}",
         *([f"answers: {said}"] if said.is_file() else []),
         *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
-        f"study:   optuna-dashboard {hide_password(storage)}",
-        f"publish: python -m sweeps.export {paths.folder} --to hub:USER/NAME",
+        f"study:   optuna-dashboard {shlex.quote(hide_password(storage))}",
+        f"publish: python -m sweeps.export {shlex.quote(str(paths.folder))} --to hub:USER/NAME",
     ]
     return "\n".join(lines)
 

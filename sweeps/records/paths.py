@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from trainables.errors import REPEAT, SweepAborted
 
@@ -39,6 +40,11 @@ class RunPaths:
     def of(cls, runs_dir: str, name: str) -> "RunPaths":
         """The run called name; the folder is made absolute, because workers have other cwds."""
         return cls(Path(runs_dir).absolute() / name)
+
+    @property
+    def study_url(self) -> str:
+        """The study's database, for SQLAlchemy and optuna-dashboard."""
+        return f"sqlite:///{quote(str(self.optuna_db))}"
 
     def trial(self, trial_id: str) -> Path:
         """Where one trial keeps its checkpoints."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
+from pydantic import ValidationError
 
 from trainables.errors import SweepAborted
 
@@ -84,6 +85,28 @@ def raise_if_refused() -> None:
     wandb.Api(timeout=VERIFY_TIMEOUT_S)  # asks the server to verify the login
 
 
+def check_settings(project: str, entity: str | None) -> None:
+    """Lets wandb judge what a sweep and the environment set.
+
+    Raises:
+        SweepAborted: it refuses a value.
+    """
+    variables = {name: os.environ[name] for name in os.environ if name != "WANDB_MODE"}
+    try:
+        wandb.Settings(project=project, entity=entity).update_from_env_vars(variables)
+    except ValidationError as refused:  # its text would show the value, which may be secret
+        (first, *_) = refused.errors()
+        reason = f"WANDB_{first['loc'][0]}".upper() + f": {first['msg']}"
+    except wandb.errors.UsageError as refused:
+        reason = str(refused)
+    else:
+        return
+    raise SweepAborted(
+        f"W&B refuses a setting: {reason}",
+        "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
+    )
+
+
 def has_login() -> bool:
     """Whether wandb finds credentials where it looks: environment, netrc and settings files.
 
@@ -105,6 +128,7 @@ def _set_up(**settings: Any) -> None:
     That would outlive us and keep the ids of our runs, and could not be ended to complete files.
     """
     os.environ.pop("WANDB_SERVICE", None)
+    os.environ.pop("WANDB_SWEEP_ID", None)  # with it wandb drops the ids and project of our runs
     wandb.setup(wandb.Settings(silent=True, **settings))
 
 

@@ -331,6 +331,18 @@ def _environment_mode() -> Request:
     return MODES[named]
 
 
+def check_settings(config: SweepConfig) -> None:
+    """Whether wandb takes the project, and what the environment sets; loads it only for these.
+
+    Raises:
+        SweepAborted: it does not.
+    """
+    is_set = any(name.startswith("WANDB_") and name != "WANDB_MODE" for name in os.environ)
+    names = (config.wandb_project, config.wandb_entity or "a")
+    if is_set or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
+        _session().check_settings(config.wandb_project, config.wandb_entity)
+
+
 def _session() -> ModuleType:
     # Loads wandb, which takes half a second: not for --help.
     from sweeps.tracking import wandb_session

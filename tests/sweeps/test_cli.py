@@ -39,6 +39,28 @@ class Oven:
             raise ValueError(f"num_trays is\n{self.num_trays}")
 
 
+@pytest.mark.parametrize("words", ["--help", "samsum --tiny --dry-run"])
+def test_reader_that_has_read_enough_is_no_error(words: str, tmp_path: Path) -> None:
+    """What stays unread is more than a pipe holds, or is written when nobody reads any more."""
+    command = f"{sys.executable} -m sweeps.run {words} | true; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=world(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert (ended.stdout, ended.stderr) == ("141\n", "")
+
+
+def test_letters_that_the_output_cannot_show_are_replaced(tmp_path: Path) -> None:
+    flags = ("turkish_tweets", "--tiny", "--dry-run")
+    ended = start("sweeps.run", *flags, folder=tmp_path, PYTHONIOENCODING="ascii")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "?" in ended.stdout
+
+
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
 def test_help_explains_every_flag(words: tuple[str, ...], tmp_path: Path) -> None:
     ended = start(*words, folder=tmp_path)

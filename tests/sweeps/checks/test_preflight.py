@@ -19,7 +19,10 @@ import pytest
 from sweeps.checks import preflight
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
+from sweeps.records.paths import RunPaths
+from sweeps.search.storage import open_study
 from tests.sweeps.commands import PROJECT, TINY, call, start, tree, world
+from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.models import hub_files
 
@@ -396,6 +399,28 @@ def test_taken_name_offers_a_command_that_resumes(runs_dir: str, tmp_path: Path)
     assert "mine/sweep.json cannot be read" in call(*words[2:]).refusal()[0]
 
 
+def test_home_in_a_path_is_found(tmp_path: Path) -> None:
+    """As a shell leaves it in --flag=~/folder."""
+    for name in ("model", "samsum"):
+        shutil.copytree(TINY / name, tmp_path / name)
+    flags = ("--model=~/model", "--data=~/samsum", "--runs-dir=~/runs", "--dry-run")
+    shown = call("sweeps.run", "samsum", "--tiny", *flags).stdout
+    assert f"{tmp_path}/model: qwen3" in shown
+    assert f"{tmp_path}/runs/" in shown
+
+
+@pytest.mark.parametrize("runs_dir", ["a?b%20c", "a #b", "a&b=c"])
+def test_study_lies_inside_its_run_whatever_the_folder_is_called(
+    runs_dir: str, tmp_path: Path
+) -> None:
+    paths = RunPaths.of(runs_dir, "mine")
+    paths.folder.mkdir(parents=True)
+    metric = Metric(name="loss", mode="min")
+    open_study(paths.study_url, "mine", metric, is_resumed=False)
+    assert [path.name for path in paths.folder.iterdir()] == ["optuna.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [runs_dir]
+
+
 def test_taken_name_without_a_record_offers_no_resume(tmp_path: Path) -> None:
     run_folder(tmp_path, "runs/mine", has_record=False)
     assert refused(tmp_path, "--name", "mine")[1] == "choose another --name"
@@ -573,6 +598,32 @@ def test_bad_wandb_environment_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     message, fix = refused(tmp_path)
     assert "WANDB_MODE is 'nonsense'" in message
     assert "--wandb" in fix
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("WANDB_BASE_URL", "me:s3cret@api.wandb.ai", "WANDB_BASE_URL: "),
+        ("WANDB_SILENT", "maybe", "WANDB_SILENT: Input should be a valid boolean"),
+        ("WANDB_INIT_TIMEOUT", "soon", "WANDB_INIT_TIMEOUT: "),
+        ("WANDB_PROJECT", "a/b", "Invalid project name 'a/b'"),
+        ("WANDB_API_KEY", "s3cret" * 8 + "\n", "API key cannot start or end with whitespace"),
+    ],
+)
+def test_wandb_variable_that_wandb_refuses_is_told_without_secrets(
+    name: str, value: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    message, fix = refused(tmp_path, "--dry-run")
+    assert error in message and "s3cret" not in message
+    assert "--wandb disabled" in fix
+    assert call("sweeps.run", "samsum", "--tiny", "--dry-run", "--wandb", "disabled").code == 0
+
+
+def test_project_that_wandb_refuses_is_told(tmp_path: Path) -> None:
+    message, fix = refused(tmp_path, "--dry-run", "--wandb-project", "a/b")
+    assert "Invalid project name 'a/b'" in message
+    assert "--wandb-project" in fix
 
 
 STORAGES = [
