@@ -10,7 +10,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
-Kind = Literal["summarize", "classify"]
+Kind = Literal["summarize", "generate", "classify", "chat"]
+TrainedTurns = Literal["all", "last"]
 Language = Literal["english", "turkish", "portuguese"]
 LabelMetric = Literal["accuracy", "macro_f1"]
 Balance = Literal["none", "oversample"]
@@ -132,7 +133,13 @@ class TaskOptions:
     """Rows of each split, or of a table that is to be split, to use at most, drawn the same every
     time; None uses all."""
     kind: Kind | None = None
-    """table: what the target is, a text to write or a label to choose."""
+    """table: what the target is: a summary, any text to write ("generate"), a label to choose, or
+    the last answer of a conversation, which the input column holds ("chat")."""
+    train_on: TrainedTurns | None = None
+    """Conversations: whether the loss counts all of the assistant's turns or the last; None is
+    all. The last one is scored."""
+    system_prompt: str | None = None
+    """table: system message of every row; a conversation that has its own keeps it."""
     prompt: str | None = None
     """User message with column names in braces, e.g. "Summarize: {text}", or the name of one of the
     task's own prompts; None is the task's first."""

@@ -6,8 +6,9 @@ OpenAI: [{"role": "user", "content": ...}, ...]; ShareGPT: [{"from": "human", "v
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from trainables.config import TrainedTurns
 from trainables.data.rows import Message, Role
 
 ROLES: dict[str, Role] = {
@@ -25,7 +26,6 @@ ROLES: dict[str, Role] = {
     "bot": "assistant",
 }
 """What files call the one who speaks."""
-Trained = Literal["all", "last"]
 
 
 class Unusable(ValueError):
@@ -47,7 +47,7 @@ class Conversation:
     """Turns behind the last answer, which nothing answers."""
 
 
-def read_conversation(value: object, trained: Trained = "all") -> Conversation:
+def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversation:
     """The conversation of one cell: a list of turns, or its JSON text.
 
     Args:
@@ -75,6 +75,15 @@ def read_conversation(value: object, trained: Trained = "all") -> Conversation:
         thought=thought,
         num_dropped=len(turns) - last - 1,
     )
+
+
+def is_conversation(value: object) -> bool:
+    """Whether read_conversation would take it, or leave it out for what its turns are."""
+    try:
+        read_conversation(value)
+    except Unusable as reason:
+        return str(reason) not in ("not a conversation", "no answer to a user", "unknown role")
+    return True
 
 
 def split_thought(text: str) -> tuple[str, str]:

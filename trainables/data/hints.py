@@ -4,7 +4,8 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 
-from trainables.config import TaskOptions
+from trainables.config import Kind, TaskOptions
+from trainables.data.conversations import is_conversation
 from trainables.data.labels import MAX_LABELS
 from trainables.data.tables.table import Table, cell_text
 
@@ -30,6 +31,7 @@ ANSWERS: tuple[str, ...] = (
     *("output", "response", "answer", "completion", "summary", "target", "highlights", "chosen"),
     *("reply", "translation", "solution", "reference", "tldr"),
 )
+SUMMARIES = ("summary", "highlights", "tldr")
 CONTEXTS = ("input", "context", "passage")
 """Names of what belongs to an instruction or a question."""
 SIDE = ("id", "idx", "index", "unnamed", "uuid", "url", "link", "date", "time", "split")
@@ -46,6 +48,8 @@ class Columns:
             for place, name in enumerate(table.columns)
         }
         self._num_rows = len(frame)
+        columns = ((name, frame.iloc[:20, place]) for place, name in enumerate(table.columns))
+        self._chats = [name for name, cells in columns if any(map(is_conversation, cells))]
         self.texts = {name: [text for text in some if text] for name, some in texts.items()}
         """Of each column, blank cells and lists left out."""
 
@@ -58,6 +62,8 @@ class Columns:
 
     def suggest(self, options: TaskOptions) -> str:
         """The flags that are left to write, and those that were given."""
+        if self._chats and options.target is None and options.kind in (None, "chat"):
+            return f"try --input {shlex.quote(self._chats[0])} --kind chat"
         names = self._guess_names() if options.columns is None else {}
         if names:
             given = [names.get(name or "", name) for name in (options.input, options.target)]
@@ -75,7 +81,7 @@ class Columns:
         source = options.input or self._find_input({options.target})
         target = options.target or self._find_target(source, options.kind)
         is_few = 2 <= len(set(self.texts.get(target or "", ()))) <= self._most_labels(target or "")
-        kind = options.kind or ("classify" if is_few else "summarize")
+        kind = options.kind or ("classify" if is_few else _guess_text_kind(source, target))
         flags = ["--input", source, "--target", target, "--kind", kind]
         beside = [n for n in self.texts if _has_word(n, CONTEXTS) and n not in (source, target)]
         if beside and _is_instruction(source) and options.prompt is None:
@@ -100,11 +106,13 @@ class Columns:
         names = [n for n in self._usable() if n != source and len(set(self.texts[n])) > 1]
         names = [n for n in names if not _has_word(n, CONTEXTS)]
         any_kind = (*ANSWERS, *LABELS) if _is_instruction(source) else (*LABELS, *ANSWERS)
-        known = {"summarize": ANSWERS, "classify": LABELS}.get(kind or "", any_kind)
+        known = {"summarize": ANSWERS, "generate": ANSWERS, "classify": LABELS}.get(
+            kind or "", any_kind
+        )
         by_name = [n for n in names if _has_word(n, known)]
         if by_name:
             return min(by_name, key=lambda n: _rank(n, known))
-        few = [n for n in names if self._is_few(n) and kind != "summarize"]
+        few = [n for n in names if self._is_few(n) and kind not in ("summarize", "generate")]
         return max(few or names, key=self._mean_length, default=None)
 
     def _is_few(self, name: str) -> bool:
@@ -150,6 +158,12 @@ def _rank(name: str, known: Sequence[str]) -> tuple[int, int]:
     words, singular = _words(name), [_words(word)[0] for word in known]
     place = min(singular.index(word) for word in words if word in singular)
     return 0 if len(words) == 1 else 1 if words[-1] in singular else 2, place
+
+
+def _guess_text_kind(source: str | None, target: str | None) -> Kind:
+    """Answers to instructions and questions are no summaries of them."""
+    is_summary = target is None or not _has_word(target, ANSWERS) or _has_word(target, SUMMARIES)
+    return "summarize" if is_summary and not _is_instruction(source) else "generate"
 
 
 def _is_instruction(name: str | None) -> bool:

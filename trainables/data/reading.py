@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from trainables.config import Balance, Data, Kind, Language, TaskOptions
+from trainables.config import Balance, Data, Kind, Language, TaskOptions, TrainedTurns
+from trainables.data.conversations import Conversation, Unusable, read_conversation
 from trainables.data.labels import (
     check_number,
     clean_label,
@@ -19,7 +20,7 @@ from trainables.data.labels import (
     rename,
 )
 from trainables.data.prompts import choose_template
-from trainables.data.rows import SPLITS, Document, Scoring, Splits, drop_duplicates
+from trainables.data.rows import SPLITS, Document, Message, Scoring, Splits, drop_duplicates
 from trainables.data.splitting import assemble, separate
 from trainables.data.stratified import hold_out, near_key
 from trainables.data.tables.read_tables import read_tables
@@ -32,16 +33,19 @@ MAX_LISTED_LABELS = 50
 QUESTIONS: dict[Language, dict[str, str]] = {
     "english": {
         "summarize": "Summarize the following text.",
+        "generate": "",
         "classify": "Classify the following text. Answer with one of: {labels}.",
         "many": "Classify the following text. Answer with its label alone.",
     },
     "turkish": {
         "summarize": "Aşağıdaki metni özetle.",
+        "generate": "",
         "classify": "Aşağıdaki metni sınıflandır. Şunlardan biriyle yanıtla: {labels}.",
         "many": "Aşağıdaki metni sınıflandır. Yalnızca etiketiyle yanıtla.",
     },
     "portuguese": {
         "summarize": "Resuma o texto a seguir.",
+        "generate": "",
         "classify": "Classifique o texto a seguir. Responda com uma destas opções: {labels}.",
         "many": "Classifique o texto a seguir. Responda apenas com o rótulo.",
     },
@@ -65,6 +69,9 @@ class TableSpec:
     clean_label: Callable[[str], str] = clean_label
     """What is done to a value before its name is looked up."""
     balance: Balance
+    system_prompt: str | None = None
+    train_on: TrainedTurns = "all"
+    """Which answers of a conversation the loss counts."""
 
 
 def read_data(task: str, data: Data, options: TaskOptions) -> dict[str, Table]:
@@ -97,6 +104,8 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
         SweepAborted: an unknown column, or rows that do not do.
     """
     notes = [table.note for table in tables.values() if table.note]
+    if spec.kind == "chat":
+        return _read_chats(task, tables, spec, notes)
     tables = _leave_out_unlabelled(tables, spec.target, notes)
     if spec.input == spec.target:
         raise SweepAborted(
@@ -113,13 +122,9 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
         split: _read_documents(table.frame, split or "table", spec, named, counts)
         for split, table in tables.items()
     }
-    num_rows = sum(len(table.frame) for table in tables.values())
-    if num_rows and not any(documents.values()):
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
-        raise SweepAborted(
-            f"none of the {num_rows:,} rows can be used: {reasons}",
-            "name columns of plain text or numbers: --input COLUMN --target COLUMN",
-        )
+    _require_usable_rows(
+        documents, counts, "name columns of plain text or numbers: --input COLUMN --target COLUMN"
+    )
     if spec.kind == "classify":
         documents = _name_labels(documents, spec, counts)
     splits = _fill_splits(documents, spec, counts, notes)
@@ -180,7 +185,7 @@ def _fill_splits(
     made = hold_out(
         given["train"],
         missing,
-        key_of=lambda d: near_key(d.columns[spec.input]),
+        key_of=lambda d: near_key(d.source if spec.kind == "chat" else d.columns[spec.input]),
         stratum_of=lambda d: d.target if spec.kind == "classify" else "",
     )
     if missing:
@@ -203,6 +208,66 @@ def _name_labels(
         split: drop_contradictory(some, split or "table", counts)
         for split, some in documents.items()
     }
+
+
+def _require_usable_rows(
+    documents: Mapping[str, Sequence[Document]], counts: Mapping[str, int], fix: str
+) -> None:
+    """One row at least; if there is none, what is wrong with all of them."""
+    if sum(counts.values()) and not any(documents.values()):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
+        raise SweepAborted(f"none of the {sum(counts.values()):,} rows can be used: {reasons}", fix)
+
+
+def _read_chats(
+    task: str, tables: Mapping[str, Table], spec: TableSpec, notes: list[str]
+) -> Splits:
+    """The conversations of a column, their last answer as the target."""
+    counts: dict[str, int] = {}
+    documents: dict[str, list[Document]] = {}
+    for split, table in tables.items():
+        name = split or "table"
+        require_columns(table.columns, [spec.input], name, fix="name the column: --input COLUMN")
+        documents[split], unanswered = [], 0
+        for number, value in enumerate(table.frame[spec.input], 1):
+            try:
+                conversation = read_conversation(value, spec.train_on)
+            except Unusable as reason:
+                counts[f"{name} {reason}"] = counts.get(f"{name} {reason}", 0) + 1
+                continue
+            unanswered += conversation.num_dropped > 0
+            documents[split].append(_make_chat(f"{name}-{number}", conversation, spec))
+        if unanswered:
+            notes.append(f"{name}: {unanswered:,} conversations end before what nobody answers")
+    _require_usable_rows(
+        documents,
+        counts,
+        "--input COLUMN needs lists of turns with role and content, or from "
+        "and value, that end with an answer; --help names the other kinds",
+    )
+    if num_thoughts := sum(bool(d.thought) for some in documents.values() for d in some):
+        notes.append(f"{num_thoughts:,} answers hold a thought, which is trained on by --thinking")
+    splits = _fill_splits(documents, spec, counts, notes)
+    scoring = Scoring(kind="chat", language=spec.language)
+    return assemble(task, splits, "{input}", "input", scoring, counts, tuple(notes))
+
+
+def _make_chat(id_: str, conversation: Conversation, spec: TableSpec) -> Document:
+    history = conversation.history
+    if not history or history[0].role != "system":
+        history = (*_make_system(spec), *history)
+    return Document(
+        id=id_,
+        source="\n".join([*(message.content for message in history), conversation.prompt]),
+        target=conversation.answer,
+        columns={"input": conversation.prompt},
+        history=history,
+        thought=conversation.thought,
+    )
+
+
+def _make_system(spec: TableSpec) -> tuple[Message, ...]:
+    return (Message(role="system", content=spec.system_prompt),) if spec.system_prompt else ()
 
 
 def _read_documents(
@@ -242,6 +307,7 @@ def _make_document(
     target = texts[spec.target]
     return Document(
         id=id_,
+        history=_make_system(spec),
         source="\n".join(texts[column] for column in dict.fromkeys(named.values())),
         target=spec.clean_label(target) if spec.kind == "classify" else target,
         columns={**texts, **{field: texts[column] for field, column in named.items()}},
@@ -268,5 +334,6 @@ def _choose_template(spec: TableSpec, fields: Mapping[str, str], labels: Sequenc
     spellings = [field for field, column in fields.items() if column == spec.input][::-1]
     given = spec.prompt or ""
     source = next((field for field in spellings if f"{{{field}}}" in given), spellings[0])
-    own = {"default": f"{question.replace('{labels}', names)}\n\n{{{spellings[0]}}}"}
+    question = question.replace("{labels}", names)
+    own = {"default": f"{question}\n\n{{{spellings[0]}}}".strip()}
     return choose_template(spec.prompt, own, fields, source)

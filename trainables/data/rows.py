@@ -108,6 +108,12 @@ class Document:
     target: str
     columns: Mapping[str, str] = field(default_factory=dict)
     """What else a prompt may name, e.g. a title."""
+    history: tuple[Message, ...] = ()
+    """The turns before the prompt."""
+    thought: str = ""
+    """What the assistant thinks before it answers."""
+    references: tuple[str, ...] = ()
+    """Other right answers."""
     keys: frozenset[str] = frozenset()
     """Marks by which two documents are one although their sources differ, e.g. an address."""
 

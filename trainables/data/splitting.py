@@ -141,6 +141,9 @@ def _make_row(document: Document, template: str, source: str) -> Row:
         id=document.id,
         prompt=fill(template, document.columns),
         target=document.target,
+        history=document.history,
+        thought=document.thought,
+        references=document.references,
         cut_from=cut_from,
         cut_to=cut_to,
     )

@@ -45,10 +45,15 @@ def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
     """The fingerprint of the score that ranks a sweep's trials."""
     settings: dict[str, object] = {"labels": list(scoring.labels)}
     versions = {}
-    if scoring.kind == "summarize":
+    if scoring.kind != "classify":
         settings = {"language": scoring.language}
         versions = {"nltk": version("nltk"), "unicode": unicodedata.unidata_version}
-    rules = digest_of_code([Path(__file__).with_name(name) for name in _RULES[scoring.kind]])
+    rules = digest_of_code(
+        [
+            Path(__file__).with_name(name)
+            for name in _RULES["classify" if scoring.kind == "classify" else "summarize"]
+        ]
+    )
     return Fingerprint(
         name=metric.name, mode=metric.mode, settings=settings, rules=rules, versions=versions
     )

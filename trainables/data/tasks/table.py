@@ -20,10 +20,11 @@ class TableTask:
     dataset: str = ""
 
     def __post_init__(self) -> None:
-        labels_only = {"label_names", "balance", "metric"}
-        if self.options.kind != "classify":
-            used = {f.name for f in fields(TaskOptions)} - labels_only
-            refuse_unused(self.options, "table without --kind classify", used)
+        kind = self.options.kind
+        unused = set() if kind == "classify" else {"label_names", "balance", "metric"}
+        unused |= {"target", "prompt"} if kind == "chat" else {"train_on"}
+        used = {f.name for f in fields(TaskOptions)} - unused
+        refuse_unused(self.options, f"table with --kind {kind}" if kind else self.name, used)
         read_names(self.options.label_names or ())
 
     @property
@@ -41,17 +42,20 @@ class TableTask:
         """
         options = self.options
         tables = read_data(self.name, data, options)
-        if options.input is None or options.target is None or options.kind is None:
+        is_chat = options.kind == "chat"
+        if options.input is None or (options.target is None and not is_chat) or not options.kind:
             raise _suggest_flags(options, next(iter(tables.values())))
         _check_columns(options, next(iter(tables.values())))
         spec = TableSpec(
             input=options.input,
-            target=options.target,
+            target=options.target or "",
             kind=options.kind,
             prompt=options.prompt,
             language=options.language or "english",
             label_names=read_names(options.label_names or ()),
             balance=options.balance,
+            system_prompt=options.system_prompt,
+            train_on=options.train_on or "all",
         )
         return read_splits(self.name, tables, spec)
 
@@ -68,7 +72,8 @@ def _check_columns(options: TaskOptions, table: Table) -> None:
 def _suggest_flags(options: TaskOptions, table: Table) -> SweepAborted:
     """What the columns hold, so that the flags that lack can be written at once."""
     _check_columns(options, table)
-    lacking = [f"--{name}" for name in ("input", "target", "kind") if not getattr(options, name)]
+    needed = ("input", "kind") if options.kind == "chat" else ("input", "target", "kind")
+    lacking = [f"--{name}" for name in needed if not getattr(options, name)]
     columns = Columns(table)
     return SweepAborted(
         f"table needs {', '.join(lacking)}; the columns found are {columns.describe()}",

@@ -1,0 +1,126 @@
+"""Files of conversations become rows with their turns; several texts kinds share one reader."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables.config import TaskOptions
+from trainables.data.rows import Message, Splits
+from trainables.data.tasks.table import TableTask
+from trainables.errors import SweepAborted
+
+
+def turns(number: int, *, thought: str = "") -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": f"Where is number {number}?"},
+        {"role": "assistant", "content": f"In row {number}."},
+        {"role": "user", "content": "Thanks."},
+        {"role": "assistant", "content": f"{thought}Gladly, {number}."},
+    ]
+
+
+def load(folder: Path, rows: list[Any], column: str = "messages", **options: Any) -> Splits:
+    path = folder / "chats.jsonl"
+    path.write_text("".join(json.dumps({column: row}) + "\n" for row in rows))
+    task = TableTask(TaskOptions(input=column, kind="chat", **options))
+    return task.load((str(path),))
+
+
+def test_rows_are_the_conversations_split_so_that_every_one_is_in_one_split(tmp_path: Path) -> None:
+    splits = load(tmp_path, [turns(n) for n in range(100)])
+    rows = [*splits.train, *splits.validation, *splits.test]
+    assert splits.scoring.kind == "chat"
+    assert sorted(int(row.target[8:-1]) for row in rows) == list(range(100))
+    for row in rows:
+        number = int(row.target[8:-1])
+        assert row.prompt == "Thanks."
+        assert row.history == (
+            Message(role="user", content=f"Where is number {number}?"),
+            Message(role="assistant", content=f"In row {number}.", is_trained=True),
+        )
+
+
+def test_what_is_left_out_is_counted_and_what_is_not_used_is_told(tmp_path: Path) -> None:
+    tools = [*turns(7)[:1], {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]
+    asked = [*turns(8), {"role": "user", "content": "Still there?"}]
+    thinks = turns(9, thought="<think>Nine.</think>")
+    rows = [turns(n) for n in range(20, 60)] + [tools, ["a text"], asked, thinks]
+    splits = load(tmp_path, rows)
+    assert splits.counts["table tool calls"] == splits.counts["table not a conversation"] == 1
+    assert sum(splits.counts[split] for split in ("train", "validation", "test")) == 42
+    assert any("1 conversations end before" in note for note in splits.notes)
+    assert any("1 answers hold a thought" in note and "--thinking" in note for note in splits.notes)
+
+
+def test_system_prompt_is_for_conversations_without_their_own(tmp_path: Path) -> None:
+    own = [{"role": "system", "content": "Be kind."}]
+    rows = [own * (n % 2) + turns(n) for n in range(60)]
+    splits = load(tmp_path, rows, system_prompt="Be brief.", train_on="last")
+    for row in splits.train:
+        is_odd = int(row.target[8:-1]) % 2
+        assert row.history[0] == Message(
+            role="system", content="Be kind." if is_odd else "Be brief."
+        )
+        assert not any(message.is_trained for message in row.history)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"target": "x"}, "--target"),
+        ({"prompt": "{x}"}, "--prompt"),
+        ({"balance": "oversample"}, "--balance"),
+    ],
+)
+def test_what_conversations_have_no_use_for_is_refused(
+    options: dict[str, Any], word: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SweepAborted, match=f"no use for {word}"):
+        load(tmp_path, [turns(n) for n in range(40)], **options)
+
+
+def test_file_without_one_conversation_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(
+        SweepAborted, match="none of the 30 rows can be used: table not a conv"
+    ) as no:
+        load(tmp_path, ["a text"] * 30, column="text")
+    assert "role and content" in no.value.fix
+
+
+SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hi!"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "flags"),
+    [
+        ({"id": 3, "conversations": SHAREGPT}, "--input conversations --kind chat"),
+        (
+            {"instruction": "Name a planet near {n}.", "output": "Mars, {n}."},
+            "--input instruction --target output --kind generate",
+        ),
+        (
+            {"article": "Long news about {n}. " * 9, "summary": "News {n}."},
+            "--input article --target summary --kind summarize",
+        ),
+    ],
+)
+def test_hint_names_the_kind(row: dict[str, Any], flags: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row).replace("{n}", str(n)) + "\n" for n in range(60)))
+    with pytest.raises(SweepAborted) as refused:
+        TableTask(TaskOptions()).load((str(path),))
+    assert flags in refused.value.fix
+
+
+def test_generated_texts_have_no_question_of_ours_and_may_have_a_system_prompt(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"q": f"Name planet {n}.", "a": f"Planet {n}."} for n in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = TaskOptions(input="q", target="a", kind="generate", system_prompt="Be brief.")
+    row = TableTask(options).load((str(path),)).test[0]
+    assert row.prompt.startswith("Name planet ")
+    assert row.history == (Message(role="system", content="Be brief."),)
