@@ -15,6 +15,7 @@ from search_spaces.lora import LoraSpace, Point
 from sweeps.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables.config import Data, TaskOptions, TrainingOptions, TrainingSettings, require
+from trainables.metrics.registry import resolve_metrics
 from trainables.models.hub_files import is_dataset_id
 
 Bertscore = Literal["off", "auto", "on"]
@@ -118,6 +119,10 @@ class SweepConfig(TrainingOptions):
         for name in ("model", "bertscore_encoder"):
             object.__setattr__(self, name, resolve_model(getattr(self, name)))
         object.__setattr__(self, "data", resolve_data(self.data))
+        options = self.task_options
+        if options.metric is not None:
+            options = replace(options, metric=resolve_metrics(options.metric))
+            object.__setattr__(self, "task_options", options)
         counts = ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds")
         for name in (*counts, "bertscore_layer"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

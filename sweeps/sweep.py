@@ -92,7 +92,9 @@ def run_sweep(
             finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
             verdict = None
             if finals is not None:
-                verdict = verdicts.decide_winner(config, paths, finals, records, metric)
+                verdict = verdicts.decide_winner(
+                    config, paths, finals, records, metric, preflight.splits.scoring
+                )
                 verdicts.write(verdict, paths)
                 sweep_json.add(paths, finals=verdicts.summarize(verdict))
                 write_csv(trials, metric, paths.trials_csv, verdicts.make_columns(verdict))

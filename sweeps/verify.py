@@ -246,7 +246,7 @@ def _compare(
     """Each number that the trial reported beside those of its retrainings."""
     metric = TASKS[config.task](config.task_options).metric.name
     limits = dict.fromkeys(LOSSES, LOSS_LIMITS[config.compute_dtype])
-    limits[metric] = max(METRIC_LIMITS[config.compute_dtype], 100.0 / config.eval_rows)
+    limits.setdefault(metric, max(METRIC_LIMITS[config.compute_dtype], 100.0 / config.eval_rows))
     # Only a pack has a pack's masks.
     has_other_masks = config.engine == "solo" and record.params.lora_dropout > 0
     recorded, retrained, *of_seeds = (

@@ -13,7 +13,6 @@ ComputeDtype = Literal["bfloat16", "float32"]
 Kind = Literal["summarize", "generate", "classify", "chat"]
 TrainedTurns = Literal["all", "last"]
 Language = Literal["english", "turkish", "portuguese"]
-LabelMetric = Literal["accuracy", "macro_f1"]
 Balance = Literal["none", "oversample"]
 Data = str | tuple[str, ...] | None
 """Where a task's rows are: files and folders, or a dataset of the Hub; None is its own."""
@@ -150,8 +149,13 @@ class TaskOptions:
     """Classification: what the labels are called in the answer, as VALUE=NAME, e.g. "0=neutral"."""
     balance: Balance = "none"
     """Classification: "oversample" repeats the training rows of rare labels."""
-    metric: LabelMetric | None = None
-    """Classification: the score that ranks trials; None is accuracy."""
+    metric: str | None = None
+    """Scores to report, as NAME[,NAME...]; the first ranks trials. Of texts rouge1, rouge2, rougeL,
+    rougeLsum, exact_match, token_f1, json_fields, bleu and chrf; of labels accuracy, macro_f1, mcc
+    and f1_LABEL; of both eval_loss, FILE.py:FUNCTION[:KEY] (your own) and
+    evaluate:NAME_OR_DIR[:KEY] (a module of evaluate). None is rougeLsum, or accuracy of labels."""
+    metric_mode: Literal["max", "min"] | None = None
+    """Whether more or less is better of a metric of your own or of evaluate; None is more."""
 
     def __post_init__(self) -> None:
         require(self.columns != (), "columns", self.columns, "one name or more")

@@ -10,6 +10,7 @@ from cluster.find import address_to_join, answers, has_short_sockets, temporary_
 from cluster.gpus import Gpu, oldest_gpu, visible_gpus
 from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
+from sweeps.checks.metrics import choose_metrics
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
@@ -93,6 +94,7 @@ def check(
             check_thinking(config.model)
         if not is_resumed:
             splits = fit_splits(tokenizer, splits, config)
+        splits = choose_metrics(splits, config.task_options, is_resumed=is_resumed)
         check_bertscore(config, splits.scoring.kind)
     except OSError as refused:
         raise SweepAborted(

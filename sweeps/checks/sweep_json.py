@@ -21,6 +21,7 @@ from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 from trainables.metrics.fingerprints import fingerprint
+from trainables.metrics.registry import read_metrics
 from trainables.models.hub_files import hub_file
 from trainables.models.model_files import tokenizer_files, weight_files
 
@@ -36,6 +37,13 @@ def make_first_record(config: SweepConfig, preflight: Preflight) -> dict[str, ob
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": dump_config(config),
         "metric": describe_metric(preflight),
+        "metrics": {
+            asked.metric.name: {
+                "mode": asked.metric.mode,
+                "fingerprint": fingerprint(asked.metric, preflight.splits.scoring).digest,
+            }
+            for asked in read_metrics(config.task_options)
+        },
         "rungs": list(config.rungs),
         "rows": preflight.splits.counts,
         "digests": {"rows": digest_splits(preflight.splits), "model": digest_model(config.model)},

@@ -21,8 +21,8 @@ from trainables.config import Metric
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.metrics.classification import classification_scores
-from trainables.metrics.eval_result import SavedAnswers, read_answers
-from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers
+from trainables.metrics.score_texts import add_custom, score_texts
 from trainables.metrics.sentences import sentences_of
 
 MAX_LEAD_SENTENCES = 3
@@ -59,7 +59,7 @@ def add_baselines(
     others = ((baseline.key, baseline.title, said), ("base", "the untuned base", base))
     for key, title, answers in others:
         intervals = {
-            split: resample_lead(winner[split], answers[split], metric, config.seed)
+            split: resample_lead(winner[split], answers[split], metric, splits.scoring, config.seed)
             for split in winner.keys() & answers.keys()
         }
         doubts.append(describe_no_lead(key, title, scores, metric, intervals))
@@ -98,11 +98,17 @@ def score(
         pairs = zip(said, targets, strict=True)
         of_rows = {"accuracy": tuple(100.0 * (one == target) for one, target in pairs)}
     else:
-        rouge = rouge_rows(said, targets, scoring.language)
-        of_rows = {name: tuple(row[name] for row in rouge) for name in ROUGE_TYPES}
-        metrics = {name: fmean(values) for name, values in of_rows.items()}
-    ids = tuple(row.id for row in rows)
-    return metrics, SavedAnswers(ids=ids, targets=targets, answers=said, row_scores=of_rows)
+        metrics, of_rows = score_texts(said, rows, scoring)
+    scored = EvalResult(metrics=metrics, answers=said, row_scores=of_rows)
+    scored = add_custom(scored, rows, scoring)
+    saved = SavedAnswers(
+        ids=tuple(row.id for row in rows),
+        targets=targets,
+        answers=said,
+        row_scores=scored.row_scores,
+        references=tuple(row.references for row in rows),
+    )
+    return scored.metrics, saved
 
 
 def _read_answers(validation: Path, test: Path) -> dict[str, SavedAnswers]:

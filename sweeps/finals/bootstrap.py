@@ -112,27 +112,6 @@ def mean_of_rows(values: Sequence[float] | Floats) -> RunMetric:
     return lambda drawn_BS: drawn_BS @ values_S / drawn_BS.sum(axis=1)
 
 
-def macro_f1(answers: Sequence[str], targets: Sequence[str]) -> RunMetric:
-    """trainables/metrics/classification.py's macro_f1 of chosen labels, 0 to 100.
-
-    The mean is over the labels that the resample holds, as a target or as an answer.
-    """
-    labels = sorted({*answers, *targets})
-    answers_SL, targets_SL = (
-        np.array([[text == label for label in labels] for text in texts], dtype=float)
-        for texts in (answers, targets)
-    )
-    hits_SL, both_SL = answers_SL * targets_SL, answers_SL + targets_SL
-
-    def metric(drawn_BS: Floats) -> Floats:
-        both_BL = drawn_BS @ both_SL
-        f1_BL = 200.0 * (drawn_BS @ hits_SL) / np.maximum(both_BL, 1.0)
-        means: Floats = f1_BL.sum(axis=1) / (both_BL > 0).sum(axis=1)
-        return means
-
-    return metric
-
-
 def _resample(
     configurations: Sequence[Sequence[RunMetric]],
     num_rows: int,

@@ -1,5 +1,6 @@
 """The one look at test: which adapters are scored, and what they reach."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from sweeps.records.trials_csv import find_best
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
 from trainables.metrics.eval_result import EvalResult
+
+_log = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, float]]
 """Metrics by name, by split: validation, validation_base, test, test_base."""
@@ -129,6 +132,9 @@ def score_on_test(
                 runs = {tested_id: logged[tested_id] for tested_id in winner.tested}
                 return Outcome(winner=winner, scores=event["scores"], runs=runs)
     results = score(winner.tested)
+    for name, result in results.items():
+        if result.failure is not None:
+            _log.warning("%s has no score by it on these rows: %s", name, result.failure)
     predictions.save(paths, preflight.splits, config.settings, results)
     metrics = {name: result.metrics for name, result in results.items()}
     runs = {tested_id: metrics.pop(tested_id) for tested_id in winner.tested}

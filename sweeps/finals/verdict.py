@@ -9,11 +9,13 @@ from itertools import zip_longest
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals
+from sweeps.finals.run_metrics import make_run_metric
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
+from trainables.data.rows import Scoring
 from trainables.files import write_atomic
 from trainables.metrics.eval_result import SavedAnswers, read_answers
 
@@ -92,11 +94,13 @@ def decide_winner(
     finals: Finals,
     records: Sequence[TrialRecord],
     metric: Metric,
+    scoring: Scoring,
 ) -> Verdict:
     """Names the winner by the mean over seeds, and resamples rows and seeds to tell how sure it is.
 
     Args:
         records: of the search's trials and of the finals' runs.
+        scoring: of the answers to validation.
     """
     by_id = {record.trial_id: record for record in records}
     finalists = [
@@ -119,7 +123,7 @@ def decide_winner(
     ]
     comparison, num_rows = None, 0
     try:
-        comparison, num_rows = _resample(config, paths, finalists, metric)
+        comparison, num_rows = _resample(config, paths, finalists, metric, scoring)
     except (OSError, ValueError) as missing:
         notes.append(f"no interval: {missing}")
     likely = [
@@ -210,7 +214,7 @@ def make_columns(verdict: Verdict | None) -> dict[str, dict[str, object]]:
 
 
 def resample_lead(
-    winner: SavedAnswers, baseline: SavedAnswers, metric: Metric, seed: int
+    winner: SavedAnswers, baseline: SavedAnswers, metric: Metric, scoring: Scoring, seed: int
 ) -> tuple[float, float] | None:
     """95% interval of how much better one adapter is than what was said without training.
 
@@ -219,7 +223,7 @@ def resample_lead(
     if winner.ids != baseline.ids:
         return None
     try:
-        runs = [[_make_run_metric(answers, metric)] for answers in (winner, baseline)]
+        runs = [[make_run_metric(said, metric, scoring)] for said in (winner, baseline)]
     except ValueError:
         return None
     found = bootstrap.compare(
@@ -231,7 +235,11 @@ def resample_lead(
 
 
 def _resample(
-    config: SweepConfig, paths: RunPaths, finalists: Sequence[Finalist], metric: Metric
+    config: SweepConfig,
+    paths: RunPaths,
+    finalists: Sequence[Finalist],
+    metric: Metric,
+    scoring: Scoring,
 ) -> tuple[bootstrap.Comparison | None, int]:
     """What resampling tells of the finalists with a run that counts, and of how many rows.
 
@@ -252,13 +260,5 @@ def _resample(
     if len(row_ids) != 1:
         raise ValueError("the runs were scored on different rows")
     num_rows = len(row_ids.pop())
-    run_metrics = [[_make_run_metric(run, metric) for run in runs] for runs in answers]
+    run_metrics = [[make_run_metric(run, metric, scoring) for run in runs] for runs in answers]
     return bootstrap.compare(run_metrics, metric.mode, num_rows, seed=config.seed), num_rows
-
-
-def _make_run_metric(answers: SavedAnswers, metric: Metric) -> bootstrap.RunMetric:
-    if metric.name in answers.row_scores:
-        return bootstrap.mean_of_rows(answers.row_scores[metric.name])
-    if metric.name == "macro_f1":
-        return bootstrap.macro_f1(answers.answers, answers.targets)
-    raise ValueError(f"{metric.name} cannot be told of resampled rows")

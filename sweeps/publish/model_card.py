@@ -67,7 +67,7 @@ def render(facts: CardFacts) -> str:
         _opening(facts),
         *(f"**Warning:** {_text(doubt)}." for doubt in facts.outcome.doubts),
         "## Use\n\n" + _block(_usage(facts), "python"),
-        "## Scores\n\n" + _table(tables.list_scores(facts.outcome)),
+        "## Scores\n\n" + _table(tables.list_scores(facts.outcome, facts.metric)),
         *([_table(by_label)] if by_label else []),
         *([_confusion(facts.confusion)] if facts.confusion else []),
         "## Base and data\n\n" + _data(facts),

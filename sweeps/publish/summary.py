@@ -49,7 +49,7 @@ def describe(
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
         f"best: {best.trial_id} ({', '.join(params)})",
         *([_render(tables.list_finalists(verdict)), *write_sentences(verdict)] if verdict else []),
-        _render(tables.list_scores(outcome)),
+        _render(tables.list_scores(outcome, metric)),
         *([_render(by_label)] if by_label else []),
         *([_describe_confusion(confusion)] if confusion else []),
         *(f"warning: {doubt}" for doubt in outcome.doubts),

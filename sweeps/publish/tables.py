@@ -48,8 +48,11 @@ def list_finalists(verdict: Verdict) -> Table:
     return Table("finals: means over seeds, on validation", list(rows[0]), cells)
 
 
-def list_scores(outcome: Outcome) -> Table:
-    """The best adapter beside the untuned base and, on test, its other seeds and a start point."""
+def list_scores(outcome: Outcome, ranked_by: Metric) -> Table:
+    """The best adapter beside the untuned base and, on test, its other seeds and a start point.
+
+    Of the scores of single labels it has the one that ranks, if any does.
+    """
     models: dict[str, Mapping[str, Mapping[str, float]]] = {
         "best adapter": {name: outcome.scores[name] for name in _splits(outcome)},
         "untuned base": {name: outcome.scores.get(f"{name}_base", {}) for name in _splits(outcome)},
@@ -68,7 +71,8 @@ def list_scores(outcome: Outcome) -> Table:
         [split, metric, *(_format(model.get(split, {}).get(metric)) for model in models.values())]
         for split in _splits(outcome)
         for metric in outcome.scores[split]
-        if not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
+        if metric == ranked_by.name
+        or not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
     ]
     return Table("best adapter and untuned base", ["split", "metric", *models], rows)
 

@@ -25,7 +25,7 @@ from trainables.checkpoint import (
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.prepared_rows import read_rows, write_rows
-from trainables.data.rows import SPLITS, Message, Row
+from trainables.data.rows import SPLITS, Message, MetricCode, Row
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_base
@@ -127,7 +127,7 @@ def test_peft_loads_the_adapter_and_gives_the_reported_scores(
     values = kept.row_scores["rougeLsum"]
     assert sum(values) / len(values) == pytest.approx(last.metrics["rougeLsum"], rel=1e-12)
     names = {"rouge1", "rouge2", "rougeL", "rougeLsum", "eval_loss", "gen_len_tokens"}
-    assert set(last.metrics) == names
+    assert set(last.metrics) == names | {"exact_match", "token_f1"}
     assert all(math.isfinite(value) for value in last.metrics.values())
 
 
@@ -283,6 +283,46 @@ def test_engines_agree_on_conversations_of_several_turns(
     settings = dataclasses.replace(settings, rows_dir=tmp_path / "last" / "rows")
     (*_, other) = run("packed", settings, params, tmp_path / "last" / "t")
     assert abs(other.train_loss - packed[-1].train_loss) > 1e-2  # earlier answers do count
+
+
+def test_engines_report_the_same_of_every_metric_and_reference(
+    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    splits = read_rows(settings.rows_dir)
+    source = "def half(rows):\n    return [len(r['answer'] + r['prompt']) / 2 for r in rows]\n"
+    scoring = dataclasses.replace(
+        splits.scoring,
+        metrics=("bleu", "chrf"),
+        custom=(MetricCode(name="half", files={"half.py": source}, function="half"),),
+    )
+    validation = tuple(
+        dataclasses.replace(row, references=("Bob brings it", row.prompt[-20:])[: index % 3])
+        for index, row in enumerate(splits.validation)
+    )
+    write_rows(
+        tmp_path / "rows", dataclasses.replace(splits, scoring=scoring, validation=validation)
+    )
+    params = dataclasses.replace(params, lora_dropout=0.0)
+    settings = dataclasses.replace(settings, rows_dir=tmp_path / "rows")
+    solo, packed = (run(name, settings, params, tmp_path / name) for name in ("solo", "packed"))
+    assert {"exact_match", "token_f1", "bleu", "chrf", "half"} <= packed[-1].metrics.keys()
+    for one, other in zip(solo, packed, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
+    kept = [read_answers(reports[-1].checkpoint) for reports in (solo, packed)]
+    assert kept[0] == kept[1] and any(kept[0].references)
+    assert packed[-1].metrics["half"] > 10
+
+
+def test_metric_that_crashes_fails_its_trial_with_the_reason(
+    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+) -> None:
+    splits = read_rows(settings.rows_dir)
+    code = MetricCode(name="f", files={"f.py": "def f(rows):\n    return 1 / 0\n"}, function="f")
+    scoring = dataclasses.replace(splits.scoring, custom=(code,))
+    write_rows(tmp_path / "rows", dataclasses.replace(splits, scoring=scoring))
+    settings = dataclasses.replace(settings, rows_dir=tmp_path / "rows")
+    with pytest.raises(TrialFailed, match=r"the metric f failed: ZeroDivisionError.*line 2"):
+        run(engine, settings, params, tmp_path / "t")
 
 
 def _as_conversations(rows: Sequence[Row]) -> tuple[Row, ...]:

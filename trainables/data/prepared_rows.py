@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from trainables.data.rows import SPLITS, Message, Row, Scoring, Splits
+from trainables.data.rows import SPLITS, Message, MetricCode, Row, Scoring, Splits
 from trainables.errors import SweepAborted
 
 FACTS_NAME = "splits.json"
@@ -77,6 +77,8 @@ def read_rows(folder: Path) -> Splits:
     try:
         facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
         scoring = facts["scoring"]
+        scoring |= {name: tuple(scoring.get(name, ())) for name in ("labels", "metrics")}
+        scoring["custom"] = tuple(MetricCode(**metric) for metric in scoring.get("custom", ()))
         rows = {
             name: tuple(
                 _make_row(values)
@@ -89,7 +91,7 @@ def read_rows(folder: Path) -> Splits:
         return Splits(
             **rows,
             counts=facts["counts"],
-            scoring=Scoring(**scoring | {"labels": tuple(scoring["labels"])}),
+            scoring=Scoring(**scoring),
             prompt_template=facts["prompt_template"],
             notes=tuple(facts["notes"]),
         )

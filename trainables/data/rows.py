@@ -16,6 +16,25 @@ Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricCode:
+    """A metric of the user's own, with its source, so that every node has it."""
+
+    name: str
+    """Name of its score in reports, or what the names of its scores begin with."""
+    files: Mapping[str, str] = field(hash=False)
+    """Source by file name, the main one first."""
+    function: str | None
+    """Function of the main file that scores; None of a module of evaluate."""
+    key: str | None = None
+    """Which of its scores was asked for."""
+
+    @property
+    def ranking_name(self) -> str:
+        """Name of the score that was asked for."""
+        return f"{self.name}_{self.key}" if self.key else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scoring:
     """How the answers to a task's rows are scored."""
 
@@ -25,6 +44,10 @@ class Scoring:
     """Language of the targets; ROUGE lower-cases and stems by it."""
     labels: tuple[str, ...] = ()
     """The answers among which a classifier chooses, in a fixed order."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of this project that are asked for; those that are cheap need not be."""
+    custom: tuple[MetricCode, ...] = ()
+    """Metrics of the user's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ class EvalResult:
     """Each row's own value of those metrics that are means over the rows."""
     probabilities: tuple[dict[str, float], ...] = ()
     """Of the likeliest labels, by row, the chosen one first; none of texts."""
+    failure: str | None = None
+    """Why a metric of the user's own gave no score, which fails the trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class SavedAnswers:
     answers: tuple[str, ...]
     row_scores: dict[str, tuple[float, ...]]
     probabilities: tuple[dict[str, float], ...] = ()
+    references: tuple[tuple[str, ...], ...] = ()
+    """Other right answers to each row."""
 
 
 def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None:
@@ -50,6 +54,8 @@ def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None
         if scored.probabilities:
             of_row = scored.probabilities[index]
             line |= {"probability": of_row[answer], "probabilities": of_row}
+        if row.references:
+            line["references"] = row.references
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     (folder / ANSWERS_NAME).write_text("".join(lines), encoding="utf-8")
 
@@ -71,6 +77,7 @@ def read_answers(folder: Path) -> SavedAnswers:
             answers=tuple(line["answer"] for line in lines),
             row_scores={name: tuple(float(own[name]) for own in scores) for name in names},
             probabilities=tuple(line["probabilities"] for line in lines if "probabilities" in line),
+            references=tuple(tuple(line.get("references", ())) for line in lines),
         )
     except (KeyError, TypeError) as damaged:
         raise ValueError(f"{folder / ANSWERS_NAME} is damaged: {damaged!r}") from None

@@ -14,12 +14,8 @@ from pathlib import Path
 
 from trainables.config import Metric
 from trainables.data.rows import Scoring
-
-_RULES = {
-    "summarize": ("rouge.py", "lcs.py", "sentences.py", "words.py"),
-    "classify": ("classification.py",),
-}
-"""Files of this folder whose code is the metric, by kind of target."""
+from trainables.metrics.registry import LABEL_METRIC, METRICS
+from trainables.metrics.rouge import ROUGE_TYPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +38,34 @@ class Fingerprint:
 
 
 def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
-    """The fingerprint of the score that ranks a sweep's trials."""
-    settings: dict[str, object] = {"labels": list(scoring.labels)}
-    versions = {}
-    if scoring.kind != "classify":
-        settings = {"language": scoring.language}
-        versions = {"nltk": version("nltk"), "unicode": unicodedata.unidata_version}
-    rules = digest_of_code(
-        [
-            Path(__file__).with_name(name)
-            for name in _RULES["classify" if scoring.kind == "classify" else "summarize"]
-        ]
-    )
+    """The fingerprint of one of a sweep's scores.
+
+    The source of every metric of the user's own counts in it, so that none of them changes in the
+    middle of a sweep.
+    """
+    settings: dict[str, object] = {"language": scoring.language}
+    versions = {"unicode": unicodedata.unidata_version}
+    if scoring.kind == "classify":
+        settings, versions = {"labels": list(scoring.labels)}, {}
+    built_in = METRICS.get(metric.name) or (None if _is_custom(metric, scoring) else LABEL_METRIC)
+    if metric.name in ROUGE_TYPES:
+        versions["nltk"] = version("nltk")
+    if scoring.custom:
+        settings["code"] = {
+            code.ranking_name: _digest(json.dumps(asdict(code), sort_keys=True))
+            for code in scoring.custom
+        }
+        if any(code.function is None for code in scoring.custom):
+            versions["evaluate"] = version("evaluate")
+    files = ("custom/process.py",) if built_in is None else built_in.files
+    rules = digest_of_code([Path(__file__).parent / name for name in files])
     return Fingerprint(
         name=metric.name, mode=metric.mode, settings=settings, rules=rules, versions=versions
     )
+
+
+def _is_custom(metric: Metric, scoring: Scoring) -> bool:
+    return any(code.ranking_name == metric.name for code in scoring.custom)
 
 
 def digest_of_code(paths: Sequence[Path]) -> str:

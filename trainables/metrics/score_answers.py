@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trainables.data.rows import Row, Scoring
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult
-from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+from trainables.metrics.score_texts import add_custom, score_texts
 
 END_OF_THOUGHT = "</think>"
 """One token of every tokenizer whose model can think."""
@@ -33,26 +33,26 @@ def score_answers(
     thinking: bool,
     eval_loss: float | None = None,
 ) -> EvalResult:
-    """ROUGE (0 to 100), gen_len_tokens, and eval_loss where it is given.
+    """The metrics of score_texts, gen_len_tokens, and eval_loss where it is given.
 
     A model that thinks answers after its thought; one that has not come to its end says nothing.
     The share of such rows is unfinished_frac.
 
     Args:
         answers: tokens up to the stop, as generated, by row.
+        scoring: names the language, and what is asked for beside what is always reported.
         eval_loss: mean loss of the targets.
     """
     answer_ids = [_drop_thought(tokenizer, ids) if thinking else ids for ids in answers]
     texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in answer_ids]
-    rouge = rouge_rows(texts, [row.target for row in rows], scoring.language)
-    row_scores = {name: tuple(row[name] for row in rouge) for name in ROUGE_TYPES}
-    metrics = {name: sum(values) / len(values) for name, values in row_scores.items()}
+    metrics, row_scores = score_texts(texts, rows, scoring)
     if thinking:
         metrics["unfinished_frac"] = sum(ids is None for ids in answer_ids) / len(answer_ids)
     metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
     if eval_loss is not None:
         metrics["eval_loss"] = eval_loss
-    return EvalResult(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
+    scored = EvalResult(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
+    return add_custom(scored, rows, scoring)
 
 
 def score_labels(
@@ -80,7 +80,7 @@ def score_labels(
     loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
     num_tokens = sum(len(label_ids[label]) for label in targets)
     is_right = [label == target for label, target in zip(chosen, targets, strict=True)]
-    return EvalResult(
+    scored = EvalResult(
         metrics={**scores, "eval_loss": loss / num_tokens},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
@@ -89,6 +89,7 @@ def score_labels(
             for pair in zip(order_SL.tolist(), shares_SL.gather(1, order_SL).tolist(), strict=True)
         ),
     )
+    return add_custom(scored, rows, scoring)
 
 
 def _drop_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:

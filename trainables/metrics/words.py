@@ -14,10 +14,12 @@ English words of four or more characters are stemmed by Porter's rules, as rouge
 import re
 import unicodedata
 from functools import lru_cache
-
-from nltk.stem.porter import PorterStemmer
+from typing import TYPE_CHECKING
 
 from trainables.config import Language
+
+if TYPE_CHECKING:
+    from nltk.stem.porter import PorterStemmer
 
 MIN_STEMMED_CHARACTERS = 4
 """Shorter words are not stemmed (rouge_score.tokenize)."""
@@ -56,5 +58,7 @@ def _stem(word: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _stemmer() -> PorterStemmer:
+def _stemmer() -> "PorterStemmer":
+    from nltk.stem.porter import PorterStemmer  # a second that the names of metrics do not need
+
     return PorterStemmer()

@@ -63,11 +63,17 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         self._learning_rate = logs["learning_rate"]
 
     def on_save(self, args: object, state: TrainerState, control: object, **_: Any) -> None:
-        """Evaluate, complete the checkpoint that Trainer has just written, and report."""
+        """Evaluate, complete the checkpoint that Trainer has just written, and report.
+
+        Raises:
+            TrialFailed: a metric of the user's own gave no score.
+        """
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s
         rows = self.eval_rows(step)
         scored = self.evaluate(rows)
+        if scored.failure is not None:
+            raise TrialFailed(scored.failure)
         self.seconds += time.perf_counter() - self.resumed_s
         tokens = self.batches.tokens(step)
         report = TrialReport(

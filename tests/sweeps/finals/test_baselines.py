@@ -23,10 +23,11 @@ from tests.sweeps.invented_sweep import PARAMS, make_config, make_report
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
 from trainables.data.eval_rows import fixed_slice
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.rows import MetricCode, Row, Scoring, Splits
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+from trainables.metrics.score_texts import add_custom
 
 LABELS = ("good", "bad", "odd")
 ACCURACY, ROUGE = Metric(name="accuracy"), Metric(name="rougeLsum")
@@ -88,7 +89,9 @@ def scored(rows: Sequence[Row], splits: Splits, answer: Answer) -> EvalResult:
         rouge = rouge_rows(said, targets, "english")
         own = {name: tuple(row[name] for row in rouge) for name in ROUGE_TYPES}
         metrics = {name: sum(values) / len(values) for name, values in own.items()}
-    return EvalResult(metrics=metrics, answers=tuple(said), row_scores=own)
+    return add_custom(
+        EvalResult(metrics=metrics, answers=tuple(said), row_scores=own), rows, splits.scoring
+    )
 
 
 def judge(folder: Path, splits: Splits, metric: Metric, winner: Answer, base: Answer) -> Outcome:
@@ -233,9 +236,12 @@ def test_same_text_to_more_than_nine_of_ten_rows_is_named(
 
 
 def test_metric_that_cannot_be_resampled_is_compared_by_its_scores(tmp_path: Path) -> None:
-    found = judge(tmp_path, CLASSES, Metric(name="mcc"), say_bad, say_bad)
+    source = "def flat(rows):\n    return 0.0\n"
+    code = MetricCode(name="flat", files={"flat.py": source}, function="flat")
+    splits = replace(CLASSES, scoring=replace(CLASSES.scoring, custom=(code,)))
+    found = judge(tmp_path, splits, Metric(name="flat"), say_bad, say_bad)
     assert found.doubts[1:] == tuple(
-        f"the winner is no better than {what}: mcc 0.00 against 0.00 on validation and 0.00 "
+        f"the winner is no better than {what}: flat 0.00 against 0.00 on validation and 0.00 "
         "against 0.00 on test"
         for what in ("always saying 'bad'", "the untuned base")
     )
@@ -243,7 +249,7 @@ def test_metric_that_cannot_be_resampled_is_compared_by_its_scores(tmp_path: Pat
 
 def test_terminal_files_card_and_tracker_show_baseline_and_doubt(tmp_path: Path) -> None:
     found = judge(tmp_path, CLASSES, ACCURACY, say_bad, say_half)
-    table = list_scores(found)
+    table = list_scores(found, ACCURACY)
     assert list(table.columns) == [
         *("split", "metric", "best adapter", "untuned base", "always saying 'bad'")
     ]

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sweeps.finals import bootstrap
-from sweeps.finals.bootstrap import compare, macro_f1, mean_of_rows
-from trainables.metrics.classification import classification_scores
+from sweeps.finals.bootstrap import compare, mean_of_rows
 
 NUM_ROWS = 60
 
@@ -99,27 +98,6 @@ def plain_resamples(values: list[list[np.ndarray]], seed: int, number: int) -> l
             means.append(float(np.mean([own[r][s] for r in runs for s in rows])))
         found.append(means)
     return found
-
-
-@given(
-    labels=st.integers(1, 5),
-    pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20),
-    seed=st.integers(0, 1000),
-)
-def test_macro_f1_of_a_resample_is_that_of_the_rows_it_drew(
-    labels: int, pairs: list[tuple[int, int]], seed: int
-) -> None:
-    answers = [str(answer % labels) for answer, _ in pairs]
-    targets = [str(target % labels) for _, target in pairs]
-    drawn = np.random.default_rng(seed).multinomial(len(pairs), [1 / len(pairs)] * len(pairs), 5)
-    found = macro_f1(answers, targets)(drawn.astype(float))
-    names = [str(label) for label in range(labels)]
-    for counts, value in zip(drawn, found, strict=True):
-        rows = [s for s in range(len(pairs)) for _ in range(counts[s])]
-        scores = classification_scores(
-            [answers[s] for s in rows], [targets[s] for s in rows], names
-        )
-        assert value == pytest.approx(scores["macro_f1"])
 
 
 def test_a_configuration_that_wins_every_row_is_best_for_certain() -> None:

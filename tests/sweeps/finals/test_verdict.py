@@ -20,7 +20,7 @@ from sweeps.records.trials_csv import write_csv
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
-from trainables.data.rows import Row
+from trainables.data.rows import Row, Scoring
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult, write_answers
 
@@ -78,7 +78,7 @@ def verdict_of(
     found = choose_finals(config, SEARCHED, METRIC)
     assert found is not None
     histories = [*SEARCHED, *(RUNS if runs is None else runs)]
-    return decide_winner(config, RunPaths(folder), found, histories, METRIC)
+    return decide_winner(config, RunPaths(folder), found, histories, METRIC, Scoring())
 
 
 @pytest.fixture
@@ -171,7 +171,8 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
     config = config_of(num_final_seeds=1)
     found = choose_finals(config, searched, METRIC)
     assert found is not None
-    made = decide_winner(config, RunPaths(tmp_path), found, [*searched, *runs], metric)
+    scoring = Scoring(kind="classify", labels=("a", "b", "c"))
+    made = decide_winner(config, RunPaths(tmp_path), found, [*searched, *runs], metric, scoring)
     assert made.winner is not None and made.winner.trial_id == "t0001"
     assert made.lead == pytest.approx(100.0 - runs[0].reports[0].metrics["macro_f1"])
     assert made.interval is not None and made.interval[0] > 0
@@ -260,9 +261,8 @@ def test_best_start_point_that_is_no_finalist_is_tested_as_the_search_left_it(
     found = choose_finals(replace(config, num_finalists=1), searched, METRIC)
     assert found is not None and found.finalists == ("t0002",) and found.baseline == "t0000"
     run = replace(RUNS[0], trial_id="f0002s1", final_of="t0002")
-    verdict = decide_winner(
-        config, RunPaths(folder), replace(found, runs=found.runs[:1]), [*searched, run], METRIC
-    )
+    found = replace(found, runs=found.runs[:1])
+    verdict = decide_winner(config, RunPaths(folder), found, [*searched, run], METRIC, Scoring())
     histories = [*searched, run]
     winner = find_winner(RunPaths(folder), histories, METRIC, found, verdict)
     assert winner is not None and winner.baseline == "t0000"

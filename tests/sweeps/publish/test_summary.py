@@ -7,8 +7,10 @@ from pathlib import Path
 from sweeps.finals.final_test import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.summary import describe, without_best
+from sweeps.publish.tables import list_scores
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
+from trainables.config import Metric
 from trainables.metrics.classification import Confusion
 
 SCORES = {
@@ -95,6 +97,12 @@ def test_summary_shows_the_scores_of_each_label_apart() -> None:
     (row,) = [line for line in text.splitlines() if " good " in line]
     assert [word for word in row.split() if word[0].isdigit()] == ["90.00", "80.00", "84.71"]
     assert "by label" not in describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
+
+
+def test_the_score_of_a_label_that_ranks_stands_with_the_others() -> None:
+    scores = {split: {"accuracy": 75.5, "f1_good": 84.71, "f1_bad": 70.0} for split in SCORES}
+    table = list_scores(outcome_of(scores), Metric(name="f1_good"))
+    assert [row[1] for row in table.rows] == ["accuracy", "f1_good"] * 2
 
 
 def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> None:

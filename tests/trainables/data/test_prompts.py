@@ -60,7 +60,9 @@ def test_options_without_a_use_are_refused_with_their_flags(task: str) -> None:
     with pytest.raises(SweepAborted) as told:
         TASKS[task](TaskOptions(label_names=("0=no",), balance="oversample"))
     assert "--label-names ('0=no',), --balance 'oversample'" in told.value.error
-    assert told.value.fix.endswith(f"of these options {task} takes --prompt")
+    assert told.value.fix.endswith(
+        f"of these options {task} takes --prompt, --metric, --metric-mode"
+    )
 
 
 @pytest.mark.parametrize("task", ["samsum", "turkish_youtube", "wikipedia_pt"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainables.config import Metric
-from trainables.data.rows import Scoring
+from trainables.data.rows import MetricCode, Scoring
 from trainables.metrics.fingerprints import digest_of_code, fingerprint
 
 ROUGE = Metric(name="rougeLsum")
@@ -31,6 +31,38 @@ def test_fingerprint_moves_with_metric_direction_language_and_labels() -> None:
     ]
     assert len(set(found)) == len(found)
     assert fingerprint(ROUGE, TEXTS).digest == found[0]
+
+
+def test_fingerprint_moves_with_the_source_of_every_metric_of_the_users_own() -> None:
+    def mine(source: str, name: str = "mine") -> MetricCode:
+        return MetricCode(name=name, files={"a.py": source}, function=name)
+
+    own = Metric(name="mine")
+    found = [
+        fingerprint(metric, replace(TEXTS, custom=custom)).digest
+        for metric, custom in (
+            (own, (mine("1"),)),
+            (own, (mine("2"),)),
+            (own, (replace(mine("1"), key="a"),)),
+            (own, (mine("1"), mine("1", "other"))),
+            (own, (mine("1"), mine("2", "other"))),
+            (ROUGE, (mine("1"),)),
+            (ROUGE, (mine("2"),)),
+            (ROUGE, ()),
+        )
+    ]
+    assert len(set(found)) == len(found)
+    module = MetricCode(name="evaluate_a", files={"a.py": "1"}, function=None)
+    made = fingerprint(Metric(name="evaluate_a"), replace(TEXTS, custom=(module,)))
+    assert made.versions.keys() == {"unicode", "evaluate"}
+
+
+def test_fingerprint_is_of_the_code_of_its_own_metric() -> None:
+    texts = {name: fingerprint(Metric(name=name), TEXTS) for name in ("rougeL", "bleu", "chrf")}
+    assert texts["bleu"].rules == texts["chrf"].rules != texts["rougeL"].rules
+    assert "nltk" in texts["rougeL"].versions and "nltk" not in texts["bleu"].versions
+    of_label = fingerprint(Metric(name="f1_a"), LABELS)
+    assert of_label.rules == fingerprint(Metric(name="mcc"), LABELS).rules
 
 
 def test_fingerprint_moves_with_the_tables_of_unicode(monkeypatch: pytest.MonkeyPatch) -> None:

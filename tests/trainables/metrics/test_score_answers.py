@@ -1,15 +1,19 @@
 """What is said of a model's answers and choices, the same for both engines."""
 
 import math
+import random
 from pathlib import Path
 
 import pytest
 import torch
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU, CHRF
 from transformers import PreTrainedTokenizerFast
 
 from trainables.data.prepared_rows import read_rows
-from trainables.data.rows import Row, Scoring
+from trainables.data.rows import MetricCode, Row, Scoring
 from trainables.metrics.score_answers import score_answers, score_labels
+from trainables.metrics.score_texts import score_texts
 from trainables.models.base_model import load_tokenizer
 from trainables.tiny import MODEL_DIR
 
@@ -34,10 +38,71 @@ def test_answers_and_their_own_scores_are_kept_row_by_row(
     answers = [tokenizer(f" {text}")["input_ids"] for text in said]
     scores = score_answers(tokenizer, answers, rows, Scoring(language="english"), thinking=False)
     assert list(scores.answers) == said
-    assert scores.row_scores.keys() == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    rouge = {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    assert scores.row_scores.keys() == rouge | {"exact_match", "token_f1"}
     for name, values in scores.row_scores.items():
         assert len(values) == len(rows) and values[0] == pytest.approx(100)
         assert sum(values) / len(values) == scores.metrics[name]
+
+
+def test_metrics_that_cost_more_are_reported_where_they_are_asked_for() -> None:
+    rows = [Row(id="0", prompt="?", target='{"a": 1}')]
+    asked = Scoring(metrics=("bleu", "chrf", "json_fields"))
+    plain, _ = score_texts(['{"a": 1}'], rows, Scoring())
+    more, of_rows = score_texts(['{"a": 1}'], rows, asked)
+    assert more.keys() - plain.keys() == {"bleu", "chrf", "json_fields"}
+    assert more["json_fields"] == more["exact_match"] == more["chrf"] == 100.0
+    assert more.keys() - of_rows.keys() == {"bleu", "chrf"}
+
+
+def test_the_best_of_several_references_counts_in_every_metric() -> None:
+    generator = random.Random(0)
+    words = ["the", "cat", "sat", "on", "a", "mat", "while", "it", "rained", "all", "of", "today"]
+    said = [" ".join(generator.choices(words, k=9)) for _ in range(30)]
+    right = [[" ".join(generator.choices(words, k=9)) for _ in range(3)] for _ in said]
+    rows = [
+        Row(id=str(n), prompt="?", target=first, references=tuple(others))
+        for n, (first, *others) in enumerate(right)
+    ]
+    found, of_rows = score_texts(said, rows, Scoring(metrics=("bleu", "chrf")))
+    streams = [list(stream) for stream in zip(*right, strict=True)]
+    assert found["bleu"] == pytest.approx(BLEU().corpus_score(said, streams).score, rel=1e-12)
+    assert found["chrf"] == pytest.approx(CHRF().corpus_score(said, streams).score, rel=1e-12)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    for index, (answer, references) in enumerate(zip(said, right, strict=True)):
+        for name, score in scorer.score_multi(references, answer).items():
+            assert of_rows[name][index] == pytest.approx(100 * score.fmeasure)
+    for number in range(3):  # as many rows with the same answers, and one reference each
+        alone = [Row(id="0", prompt="?", target=references[number]) for references in right]
+        for name, values in score_texts(said, alone, Scoring())[1].items():
+            assert all(a <= b for a, b in zip(values, of_rows[name], strict=True)), name
+
+
+def test_a_metric_of_the_users_own_is_reported_for_texts_and_labels(
+    tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> None:
+    source = "def length(rows):\n    return [len(row['answer']) for row in rows]\n"
+    custom = (MetricCode(name="length", files={"a.py": source}, function="length"),)
+    answers = [tokenizer(row.target)["input_ids"] for row in rows]
+    texts = score_answers(tokenizer, answers, rows, Scoring(custom=custom), thinking=False)
+    lengths = tuple(float(len(answer)) for answer in texts.answers)
+    assert texts.row_scores["length"] == lengths and texts.failure is None
+    assert texts.metrics["length"] == sum(lengths) / len(lengths) > 1
+    labels = Scoring(kind="classify", labels=("a", "bcd"), custom=custom)
+    chosen = torch.tensor([[-1.0, -2.0], [-2.0, -1.0]]).double()
+    two = [Row(id=str(n), prompt="?", target="a") for n in range(2)]
+    scores = score_labels(chosen, two, [[1], [2]], labels)
+    assert scores.metrics["length"] == 2.0 and scores.metrics["accuracy"] == 50.0
+
+
+def test_a_metric_that_crashes_leaves_the_other_scores_and_its_reason() -> None:
+    source = "def broken(rows):\n    return rows[9]\n"
+    custom = (MetricCode(name="broken", files={"a.py": source}, function="broken"),)
+    labels = Scoring(kind="classify", labels=("a", "b"), custom=custom)
+    rows = [Row(id="0", prompt="?", target="a")]
+    scores = score_labels(torch.tensor([[-1.0, -2.0]]).double(), rows, [[1], [2]], labels)
+    assert scores.failure is not None and "list index out of range" in scores.failure
+    assert scores.metrics["accuracy"] == 100.0 and "broken" not in scores.metrics
 
 
 def test_an_answer_after_a_thought_is_scored_without_it() -> None:

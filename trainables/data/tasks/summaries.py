@@ -12,8 +12,8 @@ from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_u
 from trainables.data.splitting import assemble, divide, document
 from trainables.data.tables.read_tables import read_dataset
 from trainables.errors import SweepAborted
+from trainables.metrics.registry import rank_by
 
-METRIC = Metric(name="rougeLsum", mode="max")
 ReadDocuments = Callable[[pd.DataFrame, str, dict[str, int]], list[Document]]
 """Takes a table, its split's name and the counts to add to."""
 
@@ -37,11 +37,15 @@ class SummaryTask:
     """How a table's rows become documents; None takes all that are not blank."""
     no_data_fix: str = ""
     """What helps who has no data, of a dataset that the Hub has not."""
-    metric: Metric = METRIC
 
     def __post_init__(self) -> None:
-        refuse_unused(self.options, self.name, ("prompt",))
-        _ = self.prompt_template  # a bad one is told before any row is read
+        refuse_unused(self.options, self.name, ("prompt", "metric", "metric_mode"))
+        _ = self.prompt_template, self.metric  # a bad one is told before any row is read
+
+    @property
+    def metric(self) -> Metric:
+        """rougeLsum, or what the options say."""
+        return rank_by(self.options, "rougeLsum")
 
     @property
     def prompt_template(self) -> str:

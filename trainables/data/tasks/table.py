@@ -9,6 +9,7 @@ from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
 from trainables.data.tables.table import Table, require_columns
 from trainables.errors import SweepAborted
+from trainables.metrics.registry import rank_by
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,18 @@ class TableTask:
 
     def __post_init__(self) -> None:
         kind = self.options.kind
-        unused = set() if kind == "classify" else {"label_names", "balance", "metric"}
+        unused = set() if kind == "classify" else {"label_names", "balance"}
         unused |= {"target", "prompt"} if kind == "chat" else {"train_on"}
         used = {f.name for f in fields(TaskOptions)} - unused
         refuse_unused(self.options, f"table with --kind {kind}" if kind else self.name, used)
-        read_names(self.options.label_names or ())
+        _ = read_names(self.options.label_names or ()), self.metric
 
     @property
     def metric(self) -> Metric:
-        """rougeLsum for texts; for labels the accuracy, or what the options say."""
+        """rougeLsum for texts, the accuracy for labels, or what the options say."""
         if self.options.kind == "classify":
-            return Metric(name=self.options.metric or "accuracy")
-        return Metric(name="rougeLsum")
+            return rank_by(self.options, "accuracy")
+        return rank_by(self.options, "rougeLsum")
 
     def load(self, data: Data) -> Splits:
         """Read and clean the rows of files, a folder or the Hub, and make the splits they lack.

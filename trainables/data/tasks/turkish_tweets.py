@@ -8,6 +8,7 @@ from trainables.data.labels import clean_label, read_names
 from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
 from trainables.data.stratified import fold
+from trainables.metrics.registry import rank_by
 
 TEXT, LABEL = "Tweets", "Duygu"
 LABEL_NAMES = ("0=nötr", "1=olumsuz", "2=olumlu")
@@ -18,7 +19,7 @@ WORDS = {
 }
 """How else the values are written; case does not matter."""
 USED = (
-    *("input", "target", "prompt", "label_names", "balance", "metric"),
+    *("input", "target", "prompt", "label_names", "balance", "metric", "metric_mode"),
     *("sheet", "columns", "encoding", "skip_rows", "max_rows"),
 )
 """Options that are heeded."""
@@ -35,12 +36,12 @@ class TurkishTweets:
 
     def __post_init__(self) -> None:
         refuse_unused(self.options, self.name, USED)
-        _ = self._names
+        _ = self._names, self.metric
 
     @property
     def metric(self) -> Metric:
         """The accuracy, or what the options say."""
-        return Metric(name=self.options.metric or "accuracy")
+        return rank_by(self.options, "accuracy")
 
     def load(self, data: Data) -> Splits:
         """Read, clean and split the tweets of a table with the columns Tweets and Duygu.

@@ -18,6 +18,7 @@ from trainables.packing.evaluation.slot_decoder import SlotDecoder
 def load_metrics() -> None:
     """Import what the first evaluation would import: NLTK, which takes a second."""
     import_module("trainables.metrics.score_answers")
+    import_module("nltk.stem.porter")
 
 
 class PackEvaluator:

@@ -229,6 +229,10 @@ class PackLoop:
         finally:  # no write outlives the loop
             wait(saving.values())
         self._ledger.turn_to("report")
+        for trial, result in list(results.items()):
+            if result.failure is not None:
+                self._end(trial, Failed(result.failure))
+                del results[trial]
         saved = [trial for trial in due if self._wrote_ok(trial, saving[trial].result)]
         self._ledger.charge({trial.trial_id: 1 for trial in saved}, "saved")
         seconds = time.perf_counter() - started_s

@@ -246,18 +246,23 @@ def test_oversampling_repeats_rare_training_rows_only(tmp_path: Path) -> None:
     assert "train with repeated rows of rare labels: 96 rows" in balanced.notes
 
 
-@pytest.mark.parametrize(
-    "option", [{"label_names": ("0=a",)}, {"balance": "oversample"}, {"metric": "macro_f1"}]
-)
+@pytest.mark.parametrize("option", [{"label_names": ("0=a",)}, {"balance": "oversample"}])
 def test_options_of_labels_are_refused_for_texts(option: dict[str, object]) -> None:
     with pytest.raises(SweepAborted, match="has no use for --"):
         TASKS["table"](replace(SUMMED, **option))  # type: ignore[arg-type]
 
 
 def test_metric_follows_the_kind() -> None:
-    chosen = replace(LABELLED, metric="macro_f1")
-    metrics = [TASKS["table"](options).metric for options in (SUMMED, LABELLED, chosen)]
-    assert metrics == [Metric(name=name) for name in ("rougeLsum", "accuracy", "macro_f1")]
+    chosen = [replace(LABELLED, metric="macro_f1"), replace(SUMMED, metric="chrf,bleu")]
+    metrics = [TASKS["table"](options).metric for options in (SUMMED, LABELLED, *chosen)]
+    assert metrics == [Metric(name=name) for name in ("rougeLsum", "accuracy", "macro_f1", "chrf")]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_refuses_what_is_no_metric(task: str) -> None:
+    with pytest.raises(SweepAborted, match="--metric rougel is no metric"):
+        TASKS[task](TaskOptions(metric="rougel"))
+    assert TASKS[task](TaskOptions(metric="eval_loss")).metric.mode == "min"
 
 
 def test_data_must_be_named_and_there(tmp_path: Path) -> None:

@@ -264,6 +264,30 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     assert_all_as_alone(trials, found)
 
 
+def test_trial_whose_metric_fails_frees_its_slot_and_moves_nobody(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = trials_of(settings, tmp_path, KINDS[:3])
+    evaluate, num_reports = PackEvaluator._evaluate_together, 0
+
+    def fail_one(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
+        nonlocal num_reports
+        num_reports += 1
+        results = evaluate(evaluator, model, slots)
+        if num_reports == 2:
+            assert len(results) == 3
+            results[1] = dataclasses.replace(results[1], failure="the metric f failed: so")
+        return results
+
+    monkeypatch.setattr(PackEvaluator, "_evaluate_together", fail_one)
+    with running(settings, capacity_of(3), admit_wait_s=5.0) as host:
+        found = all_events(host, trials)
+    assert found[1][-1] == Failed("the metric f failed: so")
+    assert [type(event) for event in found[1]] == [Reported, Failed]
+    kept = [0, 2]
+    assert_all_as_alone([trials[n] for n in kept], [found[n] for n in kept])
+
+
 def test_evaluation_that_fits_no_single_row_fails_the_trials(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

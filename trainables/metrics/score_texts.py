@@ -1,0 +1,60 @@
+"""All scores of answers that are texts, and those by metrics of the user's own. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trainables.config import Language
+from trainables.data.rows import Row, Scoring
+from trainables.errors import TrialFailed
+from trainables.metrics.custom.client import score_custom
+from trainables.metrics.eval_result import EvalResult
+from trainables.metrics.registry import METRICS
+from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
+
+
+def score_texts(
+    texts: Sequence[str], rows: Sequence[Row], scoring: Scoring
+) -> tuple[dict[str, float], dict[str, tuple[float, ...]]]:
+    """The metrics of texts that are always reported and those that are asked for, 0 to 100.
+
+    Returns:
+        The scores of all rows, and each row's own of those that are means over rows.
+    """
+    references = [(row.target, *row.references) for row in rows]
+    row_scores = _score_rouge(texts, references, scoring.language)
+    totals = {}
+    for name, metric in METRICS.items():
+        if not (metric.is_always or name in scoring.metrics):
+            continue
+        if metric.score_row is not None:
+            row_scores[name] = tuple(
+                max(metric.score_row(text, one, scoring.language) for one in right)
+                for text, right in zip(texts, references, strict=True)
+            )
+        elif metric.summed is not None:
+            summed = metric.summed
+            counts = [summed.count_row(*pair) for pair in zip(texts, references, strict=True)]
+            totals[name] = summed.score_sums([sum(c) for c in zip(*counts, strict=True)])
+    means = {name: sum(values) / len(values) for name, values in row_scores.items()}
+    return means | totals, row_scores
+
+
+def _score_rouge(
+    texts: Sequence[str], references: Sequence[Sequence[str]], language: Language
+) -> dict[str, tuple[float, ...]]:
+    """ROUGE of each row, by type; each type takes its best reference, as rouge_score does."""
+    said = [text for text, right in zip(texts, references, strict=True) for _ in right]
+    scores = iter(rouge_rows(said, [one for right in references for one in right], language))
+    of_rows = [[next(scores) for _ in right] for right in references]
+    return {name: tuple(max(one[name] for one in row) for row in of_rows) for name in ROUGE_TYPES}
+
+
+def add_custom(scored: EvalResult, rows: Sequence[Row], scoring: Scoring) -> EvalResult:
+    """The scores of the user's own metrics too, or why there are none."""
+    if not scoring.custom:
+        return scored
+    try:
+        totals, by_row = score_custom(scoring.custom, rows, scored.answers, scoring.labels)
+    except TrialFailed as failed:
+        return replace(scored, failure=str(failed))
+    return replace(scored, metrics=scored.metrics | totals, row_scores=scored.row_scores | by_row)
