@@ -82,15 +82,27 @@ class Example:
 
 
 def end_of_turn_id(tokenizer: ChatTokenizer) -> int:
-    """Token that ends an answer."""
+    """Token that ends an answer.
+
+    Raises:
+        SweepAborted: there is none.
+    """
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)  # its whole vocabulary takes 5 ms
     is_known = end is not None and end != tokenizer.unk_token_id
-    return int(end if is_known else tokenizer.eos_token_id)
+    end = end if is_known else tokenizer.eos_token_id
+    if end is None:
+        raise SweepAborted(
+            f"the tokenizer of {tokenizer.name_or_path} has no token that ends an answer: neither "
+            f"{END_OF_TURN} nor an eos_token",
+            "name one as eos_token in its tokenizer_config.json, or choose another model",
+        )
+    return int(end)
 
 
 def stop_ids(tokenizer: ChatTokenizer) -> list[int]:
     """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
-    return sorted({end_of_turn_id(tokenizer), tokenizer.eos_token_id})
+    ends = {end_of_turn_id(tokenizer), tokenizer.eos_token_id}
+    return sorted(end for end in ends if end is not None)
 
 
 def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils import logging
 
 from trainables.config import ComputeDtype, Hyperparameters
+from trainables.data.tokens import END_OF_TURN
 
 DTYPES: dict[ComputeDtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -29,7 +30,7 @@ def device() -> torch.device:
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or folder, with a padding token.
 
-    Padding is always masked, so a tokenizer without a padding token pads with its end token.
+    Padding is always masked, so a tokenizer without a padding token pads with an end token.
 
     Raises:
         ValueError: the tokenizer has no chat template, so it cannot make prompts.
@@ -38,7 +39,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     if tokenizer.chat_template is None:
         raise ValueError(f"{model} has no chat template; use a Qwen model that has one")
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or END_OF_TURN
     return tokenizer
 
 

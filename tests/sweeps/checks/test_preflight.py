@@ -125,6 +125,12 @@ def template(text: str, before: str = "") -> Damage:
     return write("chat_template.jinja", (before + loop).encode())
 
 
+def end_no_turn(model: Path) -> None:
+    edit("tokenizer_config.json", eos_token=None)(model)
+    text = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text(text.replace("<|im_end|>", "<|turned|>"))
+
+
 def name_templates(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     templates = [{"name": "tool_use", "template": "x"}]
@@ -179,6 +185,7 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (add_token, "has 2,049 tokens, and the model's embedding 2,048"),
     (edit("tokenizer_config.json", pad_token="<pad>"), "has 2,049 tokens"),
     (edit("tokenizer_config.json", additional_special_tokens=["<a>", "<b>"]), "has 2,050 tokens"),
+    (end_no_turn, "/model has no token that ends an answer"),
     (name_templates, "has no chat template"),
     (template("{{ m.content }} {{ m.content }}"), UNFIT),
     (template("{{ m.content | upper }}"), UNFIT),
@@ -331,7 +338,6 @@ def test_offline_switch_is_told_at_once(tmp_path: Path) -> None:
 GOOD_ROW = b'{"id": "1", "dialogue": "Ann: Hi", "summary": "Hi."}\n'
 
 DAMAGED_DATA: list[tuple[str, bytes | None, str]] = [
-    ("train.jsonl", None, "no train split in"),
     ("test.jsonl", None, "no test split in"),
     ("train.jsonl", b'{"id": "1", "chat": "Ann: Hi", "summary": "x"}\n', "found id, chat, summary"),
     ("train.jsonl", b'{"id": "1", "two\\nlines": "Ann"}\n', "found id, two lines"),
@@ -359,6 +365,13 @@ def test_data_that_cannot_be_used_is_told_before_any_trial(
         (data / name).write_bytes(content)
     message, _ = refused(tmp_path, "--data", "data")
     assert error in message
+
+
+def test_train_split_that_is_missing_is_made_of_the_others_and_told(tmp_path: Path) -> None:
+    shutil.copytree(TINY / "samsum", tmp_path / "data")
+    (tmp_path / "data" / "train.jsonl").unlink()
+    output = call("sweeps.run", "samsum", "--tiny", "--data", "data", "--dry-run").stdout
+    assert "no train split: the 384 rows of validation and test were split by" in output
 
 
 @pytest.mark.parametrize("data", ["nowhere", "no\nwhere", "s3://bucket/data"])

@@ -1,5 +1,6 @@
 """The NF4 base and its tokenizer."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from trainables.config import ComputeDtype, Hyperparameters
+from trainables.data.tokens import stop_ids
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.model_facts import read_model_facts
@@ -108,6 +110,19 @@ def test_tokenizer_without_padding_pads_with_its_end(
     bare.chat_template = tokenizer.chat_template
     bare.save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path)).pad_token == "<|endoftext|>"
+
+
+def test_tokenizer_that_names_no_special_tokens_stops_and_pads_at_the_end_of_turn(
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(MODEL_DIR, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    del config["eos_token"], config["pad_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(str(model))
+    assert stop_ids(tokenizer) == [2]
+    assert tokenizer.pad_token == "<|im_end|>"
 
 
 def test_tokenizer_without_chat_template_is_refused(
