@@ -19,12 +19,15 @@ from sweeps.finals.verdict import Verdict
 from sweeps.publish.model_card import CardFacts, render
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
+from trainables.data.tokens import greedy_generation
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion
 from trainables.models.model_files import tokenizer_files
+from trainables.models.tokenizer_file import TokenizerFile
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CARD_FILE = "README.md"
+GENERATION_FILE = "generation_config.json"
 RESUME = "repeat the sweep's command with --resume"
 
 
@@ -58,6 +61,8 @@ def write_best(
         dataset_rows=rows,
         dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
         prompt_template=splits.prompt_template,
+        source=splits.source,
+        scoring=splits.scoring,
         settings=replace(config.settings, seed=config.seed if run.seed is None else run.seed),
         metric=preflight.task.metric,
         outcome=outcome,
@@ -83,7 +88,7 @@ def write_folder(
             a Hub id as it is, a folder absolute, to be found from any working directory.
         more_files: contents by name.
     """
-    base = Path(facts.base_model)
+    base, max_new_tokens = Path(facts.base_model), facts.settings.max_new_tokens
     with replace_folder(best) as folder:
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
         config = json.loads((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
@@ -93,6 +98,8 @@ def write_folder(
             CARD_FILE: render(facts),
             **more_files,
         }
+        generation = greedy_generation(TokenizerFile(facts.base_model), max_new_tokens)
+        files[GENERATION_FILE] = json.dumps(generation, indent=2) + "\n"
         for path in tokenizer_files(facts.base_model):
             shutil.copyfile(path, folder / path.name)
         for name, content in files.items():

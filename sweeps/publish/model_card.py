@@ -19,6 +19,7 @@ from sweeps.publish.usage_code import is_hub_id, usage_code
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, Metric, TrainingSettings
+from trainables.data.rows import Scoring
 from trainables.metrics.classification import Confusion
 
 PIPELINE_TAG = "text-generation"
@@ -42,6 +43,10 @@ class CardFacts:
     """Rows left out, by reason or split."""
     prompt_template: str
     """The user's turn, with a {placeholder} for each column."""
+    source: str
+    """Which of these names is the text that a long prompt may lose the end of."""
+    scoring: Scoring
+    """How the answers were scored."""
     settings: TrainingSettings
     metric: Metric
     """What the sweep optimised."""
@@ -147,8 +152,9 @@ def _usage(facts: CardFacts) -> str:
     return usage_code(
         base_model=facts.base_model,
         prompt_template=facts.prompt_template,
-        compute_dtype=facts.settings.compute_dtype,
-        max_new_tokens=facts.settings.max_new_tokens,
+        source=facts.source,
+        scoring=facts.scoring,
+        options=facts.settings,
     )
 
 

@@ -1,19 +1,25 @@
-"""The script of a model card that loads the adapter and answers one prompt."""
+"""The script of a model card that loads the adapter and answers as the scored answers were made."""
 
 import re
 from pathlib import Path
 from string import Formatter
 
-from trainables.config import ComputeDtype
+from trainables.config import TrainingOptions
+from trainables.data.rows import Scoring
+from trainables.data.tokens import END_OF_TURN, prompt_limit
 
 ADAPTER_LINE = 'adapter = "."  # the folder of this card'
 """The usage code's line that an upload points at the adapter's name on the Hub."""
 
-
-USAGE = """\
+LOAD = """\
 import torch
 from peft import {imports}
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
 {adapter_line}
 base = {base}
@@ -28,42 +34,116 @@ quantization = BitsAndBytesConfig(
 model = AutoModelForCausalLM.from_pretrained(
     base, quantization_config=quantization, dtype=torch.{dtype}, device_map={{"": device}}
 )
+# greedy, with the ends of the scored answers; the base's own settings may be others
+model.generation_config = GenerationConfig.from_pretrained(adapter)
 model = PeftModel.from_pretrained(model, adapter).eval()
+"""
 
-prompt = {prompt}
-inputs = tokenizer.apply_chat_template(
-    [{{"role": "user", "content": prompt}}],
-    add_generation_prompt=True,
-    enable_thinking=False,
-    return_dict=True,
-    return_tensors="pt",
-).to(device)
-with torch.inference_mode():
-    tokens = model.generate(**inputs, do_sample=False, max_new_tokens={max_new_tokens})
-answer = tokens[0, inputs["input_ids"].shape[1] :]
-print(tokenizer.decode(answer, skip_special_tokens=True))
+PROMPT = """
+
+def encode(text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_prompt(columns):
+    \"\"\"The prompt as in training; above {limit} tokens it loses the end of its text.\"\"\"
+    columns = {{name: text.replace("\\r\\n", "\\n").strip() for name, text in columns.items()}}
+    before = {before}
+    text = {text}
+    after = {after}
+    chat = tokenizer.apply_chat_template(
+        [{{"role": "user", "content": "MESSAGE"}}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking={thinking},
+    )
+    head, tail = chat.split("MESSAGE")
+    ids = encode(head + before + text + after + tail)
+    if len(ids) > {limit}:
+        first, last = encode(head + before), encode(after + tail)
+        ids = first + encode(text)[: max({limit} - len(first) - len(last), 0)] + last
+    return ids
+
+"""
+
+GENERATE = """
+def answer(columns):
+    prompt = torch.tensor([encode_prompt(columns)], device=device)
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled={is_bfloat16}):
+        output = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt))
+    stops = model.generation_config.eos_token_id
+    ids = [token for token in output[0, prompt.shape[1] :].tolist() if token not in stops]
+{drop_thought}    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+print(answer({columns}))
+"""
+
+DROP_THOUGHT = """\
+    end = tokenizer.convert_tokens_to_ids("</think>")
+    ids = ids[ids.index(end) + 1 :] if end in ids else []
+"""
+
+CLASSIFY = """
+labels = {labels}
+
+
+def answer(columns):
+    \"\"\"The probability of each label, by the likelihood of its tokens and end of turn.\"\"\"
+    prompt = encode_prompt(columns)
+    log_probs = []
+    for label in labels:
+        target = encode(label) + [tokenizer.convert_tokens_to_ids("{end_of_turn}")]
+        ids = torch.tensor([prompt + target], device=device)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled={is_bfloat16}):
+            logits = model(input_ids=ids, logits_to_keep=len(target) + 1).logits[0, :-1].float()
+        of_tokens = logits.log_softmax(dim=-1)[range(len(target)), target]
+        log_probs.append(of_tokens.double().sum())
+    return dict(zip(labels, torch.stack(log_probs).softmax(dim=0).tolist()))
+
+
+probabilities = answer({columns})
+print(max(probabilities, key=probabilities.get), probabilities)
 """
 
 
 def usage_code(
-    *, base_model: str, prompt_template: str, compute_dtype: ComputeDtype, max_new_tokens: int
+    *,
+    base_model: str,
+    prompt_template: str,
+    source: str,
+    scoring: Scoring,
+    options: TrainingOptions,
 ) -> str:
-    """A script that answers one prompt, with the base, chat template and types of training.
+    """A script that answers as scoring did: the prompt is cut alike, ends and labels are the same.
 
     A base in a folder is read from adapter_config.json, so that its path stays off the card.
+
+    Args:
+        source: name in the template of the text that a long prompt loses the end of.
     """
-    if is_hub_id(base_model):
-        base = repr(base_model)
-    else:
-        base = "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
-    return USAGE.format(
-        imports="PeftModel" if is_hub_id(base_model) else "PeftConfig, PeftModel",
-        adapter_line=ADAPTER_LINE,
-        base=base,
-        prompt=_prompt(prompt_template),
-        dtype=compute_dtype,
-        max_new_tokens=max_new_tokens,
-    )
+    is_hub = is_hub_id(base_model)
+    before, after, names = _split_template(prompt_template, source)
+    values = {
+        "imports": "PeftModel" if is_hub else "PeftConfig, PeftModel",
+        "adapter_line": ADAPTER_LINE,
+        "base": repr(base_model)
+        if is_hub
+        else "PeftConfig.from_pretrained(adapter).base_model_name_or_path",
+        "dtype": options.compute_dtype,
+        "is_bfloat16": options.compute_dtype == "bfloat16",
+        "limit": prompt_limit(options.max_length_tokens, options.max_new_tokens),
+        "thinking": options.thinking,
+        "drop_thought": DROP_THOUGHT if options.thinking else "",
+        "before": f"{before!r}.format_map(columns)",
+        "text": f"columns[{source!r}]" if source in names else repr(""),
+        "after": f"{after!r}.format_map(columns)",
+        "columns": repr(dict.fromkeys(names, "Put your text here.")),
+        "labels": repr(list(scoring.labels)),
+        "end_of_turn": END_OF_TURN,
+    }
+    ending = CLASSIFY if scoring.kind == "classify" else GENERATE
+    return (LOAD + PROMPT + ending).format_map(values)
 
 
 def is_hub_id(name: str) -> bool:
@@ -71,16 +151,35 @@ def is_hub_id(name: str) -> bool:
     return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII)) and not Path(name).exists()
 
 
-def _prompt(template: str) -> str:
-    """Python for the user's turn, made as in training; what str.format refuses stays as it is."""
+def _split_template(template: str, source: str) -> tuple[str, str, list[str]]:
+    """Templates of what stands before and after the source, and the names of all columns.
+
+    What str.format refuses, or would not look up as it stands, is a text without columns.
+    """
     try:
-        fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
+        parts = list(Formatter().parse(template))
     except ValueError:
-        return repr(template)
+        return _escape(template), "", []
+    fields = [field for _, *field in parts if field[0] is not None]
     if any(spec or conversion or not _is_column(name) for name, spec, conversion in fields):
-        return repr(template)
-    texts = {str(name): "Put your text here." for name, _, _ in fields}
-    return f"{template!r}.format_map({texts!r})"
+        return _escape(template), "", []
+    before, after = "", ""
+    has_source = False
+    for literal, name, _, _ in parts:
+        text = _escape(literal)
+        is_source = name == source and not has_source
+        if name is not None and not is_source:
+            text += f"{{{name}}}"
+        if has_source:
+            after += text
+        else:
+            before += text
+        has_source = has_source or is_source
+    return before, after, list(dict.fromkeys(str(name) for name, *_ in fields))
+
+
+def _escape(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _is_column(name: str | None) -> bool:

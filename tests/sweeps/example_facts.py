@@ -8,6 +8,7 @@ from sweeps.finals.final_test import Outcome, Winner
 from sweeps.publish.model_card import CardFacts
 from tests.sweeps.invented_sweep import make_history
 from trainables.config import Hyperparameters, Metric, TrainingSettings
+from trainables.data.rows import Scoring
 
 SETTINGS = TrainingSettings(
     rows_dir=Path("/run/rows"),
@@ -39,6 +40,8 @@ FACTS = CardFacts(
     dataset_rows={"train": 14731, "validation": 818, "test": 819},
     dropped_rows={"empty dialogue": 1},
     prompt_template="Summarise this conversation:\n\n{dialogue}",
+    source="dialogue",
+    scoring=Scoring(),
     settings=SETTINGS,
     metric=METRIC,
     outcome=OUTCOME,

@@ -128,7 +128,7 @@ def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
     card = ModelCard.load(run / "best" / "README.md")
     code = re.search(r"^```python\n(.*?)^```$", card.text, re.M | re.S)
     assert code is not None
-    script = code.group(1) + "\nprint('tokens', answer.shape[0], type(model).__name__)\n"
+    script = code.group(1) + "\nprint('model', type(model).__name__)\n"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
         [sys.executable, "-c", script],
@@ -139,9 +139,9 @@ def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr
-    found = re.search(r"^tokens (\d+) PeftModelForCausalLM$", ended.stdout, re.M)
-    assert found is not None
-    assert 1 <= int(found.group(1)) <= 8
+    *answer, model = ended.stdout.splitlines()
+    assert "".join(answer).strip()
+    assert model == "model PeftModelForCausalLM"
 
 
 def test_upload_is_one_commit_of_the_bytes_of_best(run: Path, hub: HubServer) -> None:

@@ -57,6 +57,7 @@ def write_rows(folder: Path, splits: Splits) -> None:
             "scoring": asdict(splits.scoring),
             "counts": splits.counts,
             "prompt_template": splits.prompt_template,
+            "source": splits.source,
             "notes": list(splits.notes),
         }
         (tmp / FACTS_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -93,6 +94,7 @@ def read_rows(folder: Path) -> Splits:
             counts=facts["counts"],
             scoring=Scoring(**scoring),
             prompt_template=facts["prompt_template"],
+            source=facts["source"],
             notes=tuple(facts["notes"]),
         )
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as damaged:

@@ -95,6 +95,8 @@ class Splits:
     """How answers are scored; a table's labels are known once it is read."""
     prompt_template: str
     """User message with the columns' names in braces."""
+    source: str = ""
+    """Which of these names is the text that a long prompt may lose the end of."""
     notes: tuple[str, ...] = ()
     """How the data was read where that is not plain, e.g. the encoding that was found."""
 

@@ -131,6 +131,7 @@ def assemble(
         counts=counts,
         scoring=scoring,
         prompt_template=template,
+        source=source,
         notes=notes,
     )
 

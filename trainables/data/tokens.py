@@ -31,6 +31,10 @@ class ChatTokenizer(Protocol):
         """Token that ends a text."""
 
     @property
+    def pad_token_id(self) -> Any:
+        """Token that fills rows up; it is always masked."""
+
+    @property
     def unk_token_id(self) -> Any:
         """Token of what the vocabulary lacks; None if it lacks nothing."""
 
@@ -103,6 +107,18 @@ def stop_ids(tokenizer: ChatTokenizer) -> list[int]:
     """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
     ends = {end_of_turn_id(tokenizer), tokenizer.eos_token_id}
     return sorted(end for end in ends if end is not None)
+
+
+def greedy_generation(tokenizer: ChatTokenizer, max_new_tokens: int) -> dict[str, object]:
+    """How answers are generated, as transformers' GenerationConfig has it."""
+    return {
+        "do_sample": False,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "max_new_tokens": max_new_tokens,
+        "eos_token_id": stop_ids(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -65,6 +66,9 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
             attn_implementation="sdpa",
             trust_remote_code=False,
         )
+    # What a base says of sampling, penalties or ends of its own is not what scores are of; generate
+    # would take from it all that it is not told.
+    base.generation_config = GenerationConfig()
     base.requires_grad_(False)
     for module in base.modules():
         if isinstance(module, Linear4bit):

@@ -17,6 +17,7 @@ from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 from trainables.models.model_files import FIX, read_json
 
+_QWEN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 _FIX = "choose a Qwen model with the tokenizer of its makers, e.g. --model Qwen/Qwen3-0.6B"
 
 
@@ -56,6 +57,13 @@ class TokenizerFile:
         extra = self._config.get("additional_special_tokens") or ()
         named = {*self._special_tokens.values(), *map(_content, [*added, *extra])}
         return max(vocabulary.values()) + 1 + len(named - vocabulary.keys())
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """Token that fills rows up, chosen as load_tokenizer does."""
+        own = self._named("pad_token")
+        end = self.eos_token_id if own is None else own
+        return self.convert_tokens_to_ids("<|im_end|>") if end is None else end
 
     @property
     def unk_token_id(self) -> int | None:
@@ -107,12 +115,18 @@ class TokenizerFile:
         return str(template)
 
     @property
+    def _default_token(self) -> str | None:
+        """What transformers' class for Qwen takes for a token that the file does not name."""
+        has_class = self._config.get("tokenizer_class") not in (None, *_QWEN_CLASSES)
+        return None if has_class else "<|endoftext|>"
+
+    @property
     def _special_tokens(self) -> dict[str, str]:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         return {name: _content(self._config[name]) for name in names if self._config.get(name)}
 
     def _named(self, name: str) -> int | None:
-        token = self._config.get(name)
+        token = self._config.get(name, self._default_token)
         return None if token is None else self.convert_tokens_to_ids(_content(token))
 
 

@@ -23,6 +23,7 @@ from trainables.data.tokens import (
     Example,
     encode_rows,
     encode_targets,
+    greedy_generation,
     prompt_limit,
     stop_ids,
     until_stop,
@@ -73,13 +74,7 @@ def generate(
     Prompts of similar length are generated together, padded on the left.
     """
     stops = stop_ids(tokenizer)
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=stops,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = GenerationConfig(**greedy_generation(tokenizer, max_new_tokens))
     answers: list[list[int]] = [[] for _ in prompts]
     for indices in _by_length(prompts, batch_size):
         input_ids, mask = pad([prompts[i] for i in indices], tokenizer.pad_token_id, "left")

@@ -1,21 +1,31 @@
-"""The card's script makes the prompt as training did; test_export.py runs the whole of it."""
+"""The card's script makes the prompt as training did; test_card_answers.py runs the whole of it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeps.publish.usage_code import is_hub_id, usage_code
+from trainables.config import TrainingOptions
+from trainables.data.rows import Scoring
+
+LABELS = Scoring(kind="classify", labels=("a{b}", "c'd\n"))
 
 
-def script(base_model: str = "Qwen/Qwen3-0.6B", prompt_template: str = "{text}") -> str:
+def script(
+    base_model: str = "Qwen/Qwen3-0.6B",
+    prompt_template: str = "{text}",
+    scoring: Scoring = LABELS,
+) -> str:
     return usage_code(
         base_model=base_model,
         prompt_template=prompt_template,
-        compute_dtype="bfloat16",
-        max_new_tokens=8,
+        source="text",
+        scoring=scoring,
+        options=TrainingOptions(max_new_tokens=8),
     )
 
 
@@ -31,17 +41,24 @@ def script(base_model: str = "Qwen/Qwen3-0.6B", prompt_template: str = "{text}")
     ],
 )
 def test_prompt_is_made_as_training_makes_it(template: str, prompt: str) -> None:
-    lines = script(prompt_template=template).splitlines()
-    (line,) = [line for line in lines if line.startswith("prompt = ")]
-    found = eval(line.removeprefix("prompt = "))
-    assert found == prompt.replace("TEXT", "Put your text here.")
+    code = script(prompt_template=template)
+    columns = eval(re.search(r"^probabilities = answer\((.*)\)$", code, re.M)[1])
+    assert set(columns.values()) <= {"Put your text here."}
+    texts = [
+        eval(re.search(rf"^    {name} = (.*)$", code, re.M)[1], {"columns": columns})
+        for name in ("before", "text", "after")
+    ]
+    assert "".join(texts) == prompt.replace("TEXT", "Put your text here.")
+    assert texts[1] == ("Put your text here." if "{text}" in template else "")
 
 
+@settings(deadline=None)
 @given(base_model=st.text(max_size=40), prompt_template=st.text(max_size=40))
 @example(base_model="a'b", prompt_template="{'\"\n")
 def test_no_text_breaks_the_script(base_model: str, prompt_template: str) -> None:
-    assert ast.parse(script("./" + base_model, prompt_template)).body
-    assert ast.parse(script(base_model, prompt_template)).body
+    for scoring in (LABELS, Scoring()):
+        assert ast.parse(script("./" + base_model, prompt_template, scoring)).body
+        assert ast.parse(script(base_model, prompt_template, scoring)).body
 
 
 def test_a_base_of_the_hub_is_named_and_a_folder_is_not() -> None:

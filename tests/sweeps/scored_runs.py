@@ -1,0 +1,130 @@
+"""Runs of the bundled model with an adapter whose test rows a pack has scored."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from sweeps.checks import sweep_json
+from sweeps.checks.preflight import Preflight
+from sweeps.config import SweepConfig
+from sweeps.finals import predictions
+from sweeps.finals.final_test import Outcome, Winner
+from sweeps.publish.best_folder import write_best
+from sweeps.recipes import RECIPES
+from sweeps.records.paths import RunPaths
+from tests.sweeps.invented_sweep import make_history
+from tests.trainables.packing.small_hosts import capacity_of
+from trainables import final_test
+from trainables.config import Hyperparameters, TaskOptions
+from trainables.data.lengths import fit_splits
+from trainables.data.prepared_rows import write_rows
+from trainables.data.tasks import TASKS
+from trainables.models.model_facts import read_model_facts
+from trainables.models.tokenizer_file import TokenizerFile
+from trainables.tiny import MODEL_DIR
+
+TRIAL_ID = "t0001"
+PARAMS = Hyperparameters(lora_rank=4, lora_alpha=4, learning_rate=5e-3)
+SMALL: dict[str, dict[str, Any]] = {
+    "samsum": {"max_length_tokens": 120, "max_new_tokens": 32},
+    "turkish_tweets": {
+        "max_length_tokens": 40,
+        "max_new_tokens": 8,
+        "task_options": TaskOptions(prompt="Duygu: {Tweets}", label_names=("0=a", "1=b", "2=c")),
+    },
+}
+"""Lengths that some prompts are cut to, and labels among which an untaught model chooses each."""
+
+
+def end_of_text(model: Path) -> None:
+    """Ends at <|endoftext|> alone, as Qwen's base models do."""
+    _edit(model / "tokenizer_config.json", eos_token="<|endoftext|>")
+    _edit(model / "generation_config.json", eos_token_id=0)
+
+
+def no_end(model: Path) -> None:
+    """Names no end of its own."""
+    _edit(model / "tokenizer_config.json", eos_token=None, pad_token=None)
+    _edit(model / "generation_config.json", eos_token_id=None, pad_token_id=None)
+
+
+def penalty(model: Path) -> None:
+    """Samples, and punishes repeated words, as Qwen2.5-0.5B-Instruct's settings do."""
+    values = {"repetition_penalty": 1.1, "temperature": 0.7, "top_k": 20, "do_sample": True}
+    _edit(model / "generation_config.json", **values)
+
+
+CHANGES: tuple[Callable[[Path], None], ...] = (end_of_text, no_end, penalty)
+
+
+def copy_base(folder: Path, change: Callable[[Path], None]) -> Path:
+    """The bundled model with another tokenizer_config.json or generation_config.json."""
+    model = Path(shutil.copytree(MODEL_DIR, folder))
+    change(model)
+    return model
+
+
+def make_adapter(folder: Path, lora_alpha: int) -> Path:
+    """A PEFT folder with random weights, which bend the base's answers and leave them readable."""
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=lora_alpha,
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    base = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+    get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+def score(recipe: str, model: Path, adapter: Path, runs_dir: Path, num_rows: int | None) -> Path:
+    """A run's folder with rows/, answers/ and best/, after the one look at test.
+
+    Args:
+        num_rows: of test, the first; None is all.
+    """
+    config = _configure(recipe, model, runs_dir)
+    preflight = _prepare(config, num_rows)
+    paths = RunPaths.of(config.runs_dir, config.name)
+    sweep_json.write(paths.sweep_json, sweep_json.make_first_record(config, preflight))
+    settings = config.settings
+    results = final_test.score(settings, {TRIAL_ID: adapter}, capacity=capacity_of(1))
+    predictions.save(paths, preflight.splits, settings, results)
+    scores = {name: result.metrics for name, result in results.items()}
+    run = make_history(1, "completed", (settings.max_steps, 1.0), params=PARAMS)
+    report = replace(run.reports[-1], metrics=scores["validation_base"])
+    run = replace(run, reports=[report])
+    winner = Winner(run=run, tested={TRIAL_ID: adapter})
+    outcome = Outcome(winner=winner, scores=scores | {"test": scores.pop(TRIAL_ID)})
+    write_best(config, preflight, paths, [run], outcome)
+    return paths.folder
+
+
+def _configure(recipe: str, model: Path, runs_dir: Path, **changes: Any) -> SweepConfig:
+    config = RECIPES[recipe](True)
+    changes |= {"name": recipe, "num_rungs": 1, "compute_dtype": "float32", "eval_rows": 16}
+    changes |= {"model": str(model), "runs_dir": str(runs_dir), "eval_batch_size": 16}
+    return replace(config, **SMALL[recipe] | changes)
+
+
+def _prepare(config: SweepConfig, num_rows: int | None = None) -> Preflight:
+    task = TASKS[config.task](config.task_options)
+    splits = fit_splits(TokenizerFile(config.model), task.load(config.data), config)
+    splits = replace(splits, test=splits.test[:num_rows])
+    write_rows(config.settings.rows_dir, splits)
+    return Preflight(task, splits, read_model_facts(config.model), "disabled")
+
+
+def _edit(path: Path, **values: object) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kept = {k: v for k, v in (content | values).items() if v is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
