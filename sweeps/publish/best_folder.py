@@ -64,6 +64,7 @@ def write_best(
         source=splits.source,
         scoring=splits.scoring,
         settings=replace(config.settings, seed=config.seed if run.seed is None else run.seed),
+        system_prompt=config.task_options.system_prompt,
         metric=preflight.task.metric,
         outcome=outcome,
         trials=trials,

@@ -48,6 +48,8 @@ class CardFacts:
     scoring: Scoring
     """How the answers were scored."""
     settings: TrainingSettings
+    system_prompt: str | None = None
+    """What stands before every prompt."""
     metric: Metric
     """What the sweep optimised."""
     outcome: Outcome
@@ -155,6 +157,7 @@ def _usage(facts: CardFacts) -> str:
         source=facts.source,
         scoring=facts.scoring,
         options=facts.settings,
+        system_prompt=facts.system_prompt,
     )
 
 

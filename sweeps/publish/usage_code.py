@@ -45,19 +45,19 @@ def encode(text):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def encode_prompt(columns):
+def encode_prompt(columns, history):
     \"\"\"The prompt as in training; above {limit} tokens it loses the end of its text.\"\"\"
     columns = {{name: text.replace("\\r\\n", "\\n").strip() for name, text in columns.items()}}
     before = {before}
     text = {text}
     after = {after}
     chat = tokenizer.apply_chat_template(
-        [{{"role": "user", "content": "MESSAGE"}}],
+        [*history, {{"role": "user", "content": "MESSAGE"}}],
         tokenize=False,
         add_generation_prompt=True,
         enable_thinking={thinking},
     )
-    head, tail = chat.split("MESSAGE")
+    head, _, tail = chat.rpartition("MESSAGE")
     ids = encode(head + before + text + after + tail)
     if len(ids) > {limit}:
         first, last = encode(head + before), encode(after + tail)
@@ -67,8 +67,8 @@ def encode_prompt(columns):
 """
 
 GENERATE = """
-def answer(columns):
-    prompt = torch.tensor([encode_prompt(columns)], device=device)
+def answer(columns, history={history}):
+    prompt = torch.tensor([encode_prompt(columns, history)], device=device)
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled={is_bfloat16}):
         output = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt))
     stops = model.generation_config.eos_token_id
@@ -88,9 +88,9 @@ CLASSIFY = """
 labels = {labels}
 
 
-def answer(columns):
+def answer(columns, history={history}):
     \"\"\"The probability of each label, by the likelihood of its tokens and end of turn.\"\"\"
-    prompt = encode_prompt(columns)
+    prompt = encode_prompt(columns, history)
     log_probs = []
     for label in labels:
         target = encode(label) + [tokenizer.convert_tokens_to_ids("{end_of_turn}")]
@@ -114,6 +114,7 @@ def usage_code(
     source: str,
     scoring: Scoring,
     options: TrainingOptions,
+    system_prompt: str | None = None,
 ) -> str:
     """A script that answers as scoring did: the prompt is cut alike, ends and labels are the same.
 
@@ -121,6 +122,8 @@ def usage_code(
 
     Args:
         source: name in the template of the text that a long prompt loses the end of.
+        system_prompt: what stands before every prompt; a conversation's earlier turns are given to
+            the script's answer as its history.
     """
     is_hub = is_hub_id(base_model)
     before, after, names = _split_template(prompt_template, source)
@@ -139,6 +142,7 @@ def usage_code(
         "text": f"columns[{source!r}]" if source in names else repr(""),
         "after": f"{after!r}.format_map(columns)",
         "columns": repr(dict.fromkeys(names, "Put your text here.")),
+        "history": repr([{"role": "system", "content": system_prompt}] if system_prompt else []),
         "labels": repr(list(scoring.labels)),
         "end_of_turn": END_OF_TURN,
     }

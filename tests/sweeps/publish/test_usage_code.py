@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 
 from sweeps.publish.usage_code import is_hub_id, usage_code
 from trainables.config import TrainingOptions
-from trainables.data.rows import Scoring
+from trainables.data.rows import Message, Row, Scoring
+from trainables.data.tokens import encode_rows
+from trainables.models.base_model import load_tokenizer
+from trainables.tiny import MODEL_DIR
 
 LABELS = Scoring(kind="classify", labels=("a{b}", "c'd\n"))
 
@@ -50,6 +54,33 @@ def test_prompt_is_made_as_training_makes_it(template: str, prompt: str) -> None
     ]
     assert "".join(texts) == prompt.replace("TEXT", "Put your text here.")
     assert texts[1] == ("Put your text here." if "{text}" in template else "")
+
+
+@pytest.mark.parametrize("repeats", [1, 200])
+def test_turns_before_the_prompt_are_those_of_training(repeats: int) -> None:
+    system = Message(role="system", content="Be 'brief'.")
+    turns = (Message(role="user", content="Hi"), Message(role="assistant", content="Hello!"))
+    text = "Tell of MESSAGE. " * repeats
+    row = Row(id="1", prompt=text.strip(), target="", history=(system,))
+    code = usage_code(
+        base_model="Qwen/Qwen3-0.6B",
+        prompt_template="{input}",
+        source="input",
+        scoring=Scoring(kind="chat"),
+        options=TrainingOptions(max_length_tokens=128, max_new_tokens=8),
+        system_prompt=system.content,
+    )
+    tokenizer = load_tokenizer(str(MODEL_DIR))
+    encoding, _, answering = code[code.index("def encode(") :].partition("def answer(")
+    names = {"tokenizer": tokenizer}
+    exec(encoding, names)
+    history = eval(re.search(r"history=(.*)\):$", answering, re.M)[1])
+    (expected,) = encode_rows(tokenizer, [row], 120)
+    assert expected.is_cut == (repeats > 1)
+    assert names["encode_prompt"]({"input": text}, history) == expected.prompt_ids
+    (chat,) = encode_rows(tokenizer, [replace(row, prompt="Who?", history=(system, *turns))], 120)
+    said = [*history, *({"role": turn.role, "content": turn.content} for turn in turns)]
+    assert names["encode_prompt"]({"input": "Who?"}, said) == chat.prompt_ids
 
 
 @settings(deadline=None)
