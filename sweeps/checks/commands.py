@@ -16,21 +16,27 @@ def resume_command(config: SweepConfig) -> str:
 
 
 def sweep_command(config: SweepConfig) -> str:
-    """The command that repeats this sweep, for model cards; of its data the last name only."""
-    words = [config.recipe]
+    """The command that repeats this sweep, for model cards; of a local path the last name only."""
+    words = [_hide_folder(config.recipe)]
     if config.tiny:
         words += ["--tiny"]
     else:
-        words += ["--model", config.model]
+        words += ["--model", _hide_folder(config.model)]
         if config.data is not None:
             data = [config.data] if isinstance(config.data, str) else config.data
-            is_path = Path(data[0]).is_absolute()  # else a dataset of the Hub
-            words += ["--data", *(Path(path).name if is_path else path for path in data)]
+            words += ["--data", *map(_hide_folder, data)]
         for option in fields(config.task_options):
             value = getattr(config.task_options, option.name)
+            if option.name == "metric" and value:
+                value = _hide_folder(value)
             if value != option.default:
                 values = value if isinstance(value, tuple) else (value,)
                 words += [f"--{option.name.replace('_', '-')}", *map(str, values)]
     words += ["--num-trials", str(config.num_trials), "--max-steps", str(config.max_steps)]
     words += [*([] if config.finals else ["--no-finals"]), "--seed", str(config.seed)]
     return f"python -m sweeps.run {shlex.join(words)}"
+
+
+def _hide_folder(text: str) -> str:
+    """The last name of an absolute path, also within a list as --metric has it."""
+    return ",".join(Path(part).name if part.startswith("/") else part for part in text.split(","))

@@ -110,6 +110,8 @@ def _read_code(asked: AskedMetric, began: MetricCode | None) -> MetricCode:
         raise SweepAborted(
             f"--metric {asked.path} cannot be read: {error}", "name a Python file in UTF-8"
         ) from None
+    if not files and began is not None:
+        return began  # the run has its source; the module may be gone from evaluate's cache
     return replace(code, files=files or _find_module(code, asked.path))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainables.config import TrainedTurns
 from trainables.data.rows import Message, Role
+from trainables.data.tables.table import cell_text
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -57,7 +58,11 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
     Raises:
         Unusable: it is none, or has turns that are not trained on.
     """
-    turns = [_read_turn(turn) for turn in _list(value)]
+    given = _list(value)
+    while given and _role(given[-1]) in ("user", None):
+        given = given[:-1]  # nothing answers it
+    num_dropped = len(_list(value)) - len(given)
+    turns = [_read_turn(turn) for turn in given if _role(turn) != "system" or _content(turn)]
     answers = [index for index, (message, _) in enumerate(turns) if message.role == "assistant"]
     if not answers or answers[-1] == 0 or turns[answers[-1] - 1][0].role != "user":
         raise Unusable("no answer to a user")
@@ -73,7 +78,7 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
         prompt=turns[last - 1][0].content,
         answer=answer.content,
         thought=thought,
-        num_dropped=len(turns) - last - 1,
+        num_dropped=num_dropped + len(turns) - last - 1,
     )
 
 
@@ -109,20 +114,29 @@ def _list(value: object) -> Sequence[Any]:
 
 def _read_turn(turn: dict[str, Any]) -> tuple[Message, str]:
     """The message, and the thought that stood in it."""
-    name = turn.get("role", turn.get("from"))
+    name = turn.get("role") or turn.get("from")
     if turn.get("tool_calls") or turn.get("function_call") or name in ("tool", "function"):
         raise Unusable("tool calls")
-    role = ROLES.get(str(name).lower())
+    role = _role(turn)
     if role is None:
         raise Unusable("unknown role")
-    content = _text(turn.get("content", turn.get("value")))
-    thought = str(turn.get("reasoning_content") or "").strip()
+    content = _text(_content(turn))
+    thought = _text(turn.get("reasoning_content") or "")
     if role == "assistant":
         content, inside = split_thought(content)
         thought = thought or inside
     if not content:
         raise Unusable("blank turn")
     return Message(role=role, content=content), thought
+
+
+def _role(turn: dict[str, Any]) -> Role | None:
+    return ROLES.get(str(turn.get("role") or turn.get("from")).lower())
+
+
+def _content(turn: dict[str, Any]) -> Any:
+    content = turn.get("content")
+    return turn.get("value") if content is None else content
 
 
 def _text(content: Any) -> str:
@@ -135,6 +149,7 @@ def _text(content: Any) -> str:
         content = "\n".join(str(part.get("text") or "") for part in content)
     if content is None:
         raise Unusable("blank turn")
-    if not isinstance(content, str):
+    text = cell_text(content) if isinstance(content, str) else None
+    if text is None:
         raise Unusable("not text")
-    return content.strip()
+    return text

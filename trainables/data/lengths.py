@@ -39,8 +39,8 @@ def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOption
         notes.append(_note_long_targets(scored, options))
     if left_out:
         notes.append(
-            f"left out of train: {left_out:,} of {len(fitted):,} rows, whose targets leave no room "
-            f"for a prompt in {options.max_length_tokens} tokens: --max-length-tokens"
+            f"left out of train: {left_out:,} of {len(fitted):,} rows, whose target and the words "
+            f"around their text are above {options.max_length_tokens} tokens: --max-length-tokens"
         )
     return replace(
         splits,

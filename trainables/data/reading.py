@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from trainables.config import Balance, Data, Kind, Language, TaskOptions, TrainedTurns
-from trainables.data.conversations import Conversation, Unusable, read_conversation
+from trainables.data.conversations import Conversation, Unusable, read_conversation, split_thought
 from trainables.data.labels import (
     check_number,
     clean_label,
@@ -185,7 +185,7 @@ def _fill_splits(
     made = hold_out(
         given["train"],
         missing,
-        key_of=lambda d: near_key(d.source if spec.kind == "chat" else d.columns[spec.input]),
+        key_of=lambda d: near_key(_first_exchange(d) if spec.kind == "chat" else d.source),
         stratum_of=lambda d: d.target if spec.kind == "classify" else "",
     )
     if missing:
@@ -266,6 +266,12 @@ def _make_chat(id_: str, conversation: Conversation, spec: TableSpec) -> Documen
     )
 
 
+def _first_exchange(document: Document) -> str:
+    """By which conversations count as one when they are split: each may be another's beginning."""
+    said = [message.content for message in document.history if message.role != "system"]
+    return "\n".join([*said, document.columns["input"], document.target][:2])
+
+
 def _make_system(spec: TableSpec) -> tuple[Message, ...]:
     return (Message(role="system", content=spec.system_prompt),) if spec.system_prompt else ()
 
@@ -304,9 +310,12 @@ def _read_documents(
 def _make_document(
     id_: str, texts: Mapping[str, str], spec: TableSpec, named: Mapping[str, str]
 ) -> Document:
-    target = texts[spec.target]
+    target, thought = texts[spec.target], ""
+    if spec.kind != "classify":
+        target, thought = split_thought(target)
     return Document(
         id=id_,
+        thought=thought,
         history=_make_system(spec),
         source="\n".join(texts[column] for column in dict.fromkeys(named.values())),
         target=spec.clean_label(target) if spec.kind == "classify" else target,

@@ -1,6 +1,8 @@
 """Rows as tokens: the same prompt in training and in evaluation, labels on the answers alone."""
 
 import logging
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trainables.data.rows import Message, Row
+from trainables.data.rows import Row
 from trainables.errors import SweepAborted
 
 IGNORED = -100
@@ -184,7 +186,9 @@ def fit_training_rows(
     limit = prompt_limit(max_length_tokens, max_new_tokens)
     limits = [min(limit, max_length_tokens - len(target_ids)) for target_ids in targets]
     examples = _encode(tokenizer, rows, targets, limits, thinks)
-    fitted = [e if len(e.input_ids) <= max_length_tokens else None for e in examples]
+    fitted = [
+        e if len(e.prompt_ids) + len(e.target_ids) <= max_length_tokens else None for e in examples
+    ]
     if not any(fitted):
         raise SweepAborted(
             f"no training row fits in {max_length_tokens} tokens with its whole target",
@@ -263,7 +267,7 @@ def _encode(
     tokenizer: ChatTokenizer,
     rows: Sequence[Row],
     targets: Sequence[list[int]],
-    limits: Sequence[int],
+    limits: Sequence[float],
     thinks: Sequence[bool],
 ) -> list[Example]:
     """Prompts up to where the assistant begins to answer, cut to their limits, with targets."""
@@ -312,36 +316,43 @@ def _segments(row: Row, pieces: Sequence[str]) -> list[tuple[str, bool]]:
 
 
 def _shorten(
-    tokenizer: ChatTokenizer, row: Row, example: Example, limit: int, thinking: bool
+    tokenizer: ChatTokenizer, row: Row, example: Example, limit: float, thinking: bool
 ) -> Example:
     """The example with a prompt of at most limit tokens, if that can be.
 
     A conversation loses its oldest turns, a system message excepted; then the prompt loses the end
     of its text. The template and the words around the text stay, even if they are above limit.
     """
-    shorter = _drop_oldest_turns(row)
-    if shorter is not None:
-        (cut,) = _encode(tokenizer, [shorter], [example.target_ids], [limit], [thinking])
-        return replace(cut, is_cut=True)
+    shorter = _drop_turns(row)
+    if shorter:
+
+        def encode(turns: Row, most: float) -> Example:
+            (cut,) = _encode(tokenizer, [turns], [example.target_ids], [most], [thinking])
+            return replace(cut, is_cut=True)
+
+        # Each is shorter than the one before, so halving finds the first that fits.
+        index = bisect_left(
+            shorter[:-1], True, key=lambda r: len(encode(r, math.inf).prompt_ids) <= limit
+        )
+        return encode(shorter[index], limit)
     roles = (*(message.role for message in row.history), "user")
     *first, last = render_template(tokenizer, roles, thinking=thinking)
     (*_, (before, _)) = _segments(replace(row, prompt=""), [*first, ""])
     head, text = before + row.prompt[: row.cut_from], row.prompt[row.cut_from : row.cut_to]
     tail = row.prompt[len(row.prompt) if row.cut_to is None else row.cut_to :] + last
     head_ids, text_ids, tail_ids = _ids(tokenizer, [head, text, tail])
-    room = max(limit - len(head_ids) - len(tail_ids), 0)
+    room = max(int(limit) - len(head_ids) - len(tail_ids), 0)
     return Example(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
 
 
-def _drop_oldest_turns(row: Row) -> Row | None:
-    """The row without its first question and what follows up to the next; None if it has one."""
+def _drop_turns(row: Row) -> list[Row]:
+    """The row without its first question and what follows up to the next, without two, and so on
+    to its prompt alone; [] if it is that."""
     system = row.history[:1] if row.history and row.history[0].role == "system" else ()
     turns = row.history[len(system) :]
-    if not turns:
-        return None
     questions = [index for index, turn in enumerate(turns) if index and turn.role == "user"]
-    kept: tuple[Message, ...] = turns[questions[0] :] if questions else ()
-    return replace(row, history=(*system, *kept))
+    starts = [*questions, len(turns)] if turns else []
+    return [replace(row, history=(*system, *turns[start:])) for start in starts]
 
 
 def _encode_answers(

@@ -4,11 +4,11 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from trainables.config import Language, Metric, TaskOptions
+from trainables.config import Hyperparameters, Language, Metric, TaskOptions, TrialReport
 from trainables.errors import SweepAborted
 from trainables.metrics.rouge import ROUGE_TYPES
 from trainables.metrics.texts.ngram_scores import BLEU, CHRF, SummedScore
@@ -17,6 +17,15 @@ from trainables.metrics.texts.text_scores import exact_match, json_fields, token
 Mode = Literal["max", "min"]
 PER_LABEL = ("f1_", "precision_", "recall_")
 """How the scores of one label begin; trainables.metrics.classification.label_names ends them."""
+_RESERVED = {
+    *(f.name for f in fields(TrialReport)),
+    *(f.name for f in fields(Hyperparameters)),
+    *("gen_len_tokens", "unfinished_frac", "status", "reason", "steps", "slot", "pack", "name"),
+    *("number", "run", "done", "config", "date", "pid", "hostname", "node_ip", "timestamp"),
+    *("training_iteration", "time_total_s", "time_this_iter_s", "time_since_restore"),
+    *("iterations_since_restore", "experiment_tag", "should_checkpoint", "checkpoint_dir_name"),
+}
+"""Names of the columns of trials.csv and of Ray Tune's results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +129,11 @@ def resolve_metrics(text: str) -> str:
     return ",".join(parts)
 
 
+def is_reserved(name: str) -> bool:
+    """Whether something else is reported, kept in a table or told to Ray Tune under this name."""
+    return name in METRICS or name.startswith(PER_LABEL) or name in _RESERVED
+
+
 def _read_metric(text: str, mode: Mode | None) -> AskedMetric:
     if text in METRICS:
         return AskedMetric(metric=Metric(name=text, mode=METRICS[text].mode))
@@ -133,7 +147,7 @@ def _read_metric(text: str, mode: Mode | None) -> AskedMetric:
     stem = re.sub(r"[^A-Za-z0-9]+", "_", Path(parts["path"]).stem).strip("_")
     prefix = function or f"evaluate_{stem}"
     name = f"{prefix}_{key}" if key else prefix
-    if name in METRICS or name.startswith(PER_LABEL) or name in ("gen_len_tokens", "train_loss"):
+    if is_reserved(name):
         raise SweepAborted(
             f"--metric {text} would be reported as {name}, which is another score's name",
             f"give the function another name than {function}",

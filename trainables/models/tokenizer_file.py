@@ -20,6 +20,9 @@ from trainables.models.model_files import FIX, read_json
 _QWEN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 _FIX = "choose a Qwen model with the tokenizer of its makers, e.g. --model Qwen/Qwen3-0.6B"
 
+CHUNK_TEXTS = 1000
+"""Texts that are tokenised at once."""
+
 
 class TokenizerFile:
     """tokenizer.json and what tokenizer_config.json and chat_template.jinja say with it."""
@@ -31,11 +34,11 @@ class TokenizerFile:
             SweepAborted: one lacks, or cannot be read.
         """
         self._model = model
-        path = _file(model, "tokenizer.json")
         try:
+            path = _file(model, "tokenizer.json")
             self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise SweepAborted(f"the model folder {model} has no {path.name}", FIX) from None
+            raise SweepAborted(f"the model folder {model} has no tokenizer.json", FIX) from None
         except Exception as damaged:  # tokenizers raises nothing narrower
             error = f"the tokenizer of {model} cannot be read: {damaged}"
             raise SweepAborted(error, _FIX) from None
@@ -77,8 +80,15 @@ class TokenizerFile:
 
     def __call__(self, texts: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
         """{"input_ids": the tokens of each text}."""
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-        return {"input_ids": [encoding.ids for encoding in encodings]}
+        encode = self._tokenizer.encode_batch_fast
+        ids = [
+            encoding.ids
+            for first in range(0, len(texts), CHUNK_TEXTS)  # what else an encoding holds is large
+            for encoding in encode(
+                texts[first : first + CHUNK_TEXTS], add_special_tokens=add_special_tokens
+            )
+        ]
+        return {"input_ids": ids}
 
     def convert_tokens_to_ids(self, tokens: str) -> int | None:
         """The token of that name."""

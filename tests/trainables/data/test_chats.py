@@ -124,3 +124,28 @@ def test_generated_texts_have_no_question_of_ours_and_may_have_a_system_prompt(
     row = TableTask(options).load((str(path),)).test[0]
     assert row.prompt.startswith("Name planet ")
     assert row.history == (Message(role="system", content="Be brief."),)
+
+
+def test_conversations_that_begin_alike_are_in_one_split(tmp_path: Path) -> None:
+    longer = [
+        [*turns(n), {"role": "user", "content": f"And {n}?"}, {"role": "assistant", "content": "b"}]
+        for n in range(40)
+    ]
+    rows = [some[:length] for some in longer for length in (2, 4, 6)]
+    splits = load(tmp_path, rows)
+    firsts = {
+        split: {(row.history[0].content if row.history else row.prompt) for row in some}
+        for split, some in vars(splits).items()
+        if split in ("train", "validation", "test")
+    }
+    assert not firsts["train"] & firsts["test"] and not firsts["train"] & firsts["validation"]
+    assert sum(map(len, firsts.values())) == 40
+
+
+def test_thought_of_a_generated_text_is_kept_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"q": f"Add {n}.", "a": f"<think>hmm {n}</think> {n + 1}"} for n in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = TaskOptions(input="q", target="a", kind="generate")
+    row = TableTask(options).load((str(path),)).train[0]
+    assert (row.target, row.thought) == (str(int(row.thought[4:]) + 1), row.thought)

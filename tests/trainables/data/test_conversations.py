@@ -78,3 +78,20 @@ def test_thought_of_its_own_key_is_kept_apart() -> None:
 def test_what_is_not_trained_on_is_left_out_with_its_reason(value: Any, reason: str) -> None:
     with pytest.raises(Unusable, match=f"^{reason}$"):
         read_conversation(value)
+
+
+def test_blank_system_message_and_blank_last_question_are_passed_over() -> None:
+    turns = [{"from": "system", "value": ""}, *SHAREGPT[1:], {"from": "human", "value": " "}]
+    read = read_conversation(turns)
+    assert read.history == HISTORY[1:]
+    assert (read.answer, read.num_dropped) == ("Eight.", 1)
+
+
+def test_keys_of_both_shapes_may_stand_side_by_side() -> None:
+    merged = [{"role": None, "content": None, **turn} for turn in SHAREGPT]
+    assert read_conversation(merged) == read_conversation(SHAREGPT)
+
+
+def test_half_a_character_is_no_text() -> None:
+    with pytest.raises(Unusable, match="not text"):
+        read_conversation([{"role": "user", "content": "\ud83d"}, OPENAI[2]])

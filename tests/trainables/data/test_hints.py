@@ -26,8 +26,8 @@ def labels(*names: object) -> list[object]:
 @pytest.mark.parametrize(
     ("columns", "flags"),
     [
-        ({"output": texts("x", 9), "instruction": texts("y")}, "instruction output summarize"),
-        ({"completion": texts("x", 9), "prompt": texts("y")}, "prompt completion summarize"),
+        ({"output": texts("x", 9), "instruction": texts("y")}, "instruction output generate"),
+        ({"completion": texts("x", 9), "prompt": texts("y")}, "prompt completion generate"),
         ({"answer": labels("yes", "no"), "question": texts("y")}, "question answer classify"),
         ({"review": texts(LONG), "sentiment": labels("a", "b")}, "review sentiment classify"),
         ({"label": labels(*range(30)), "tweet": texts("t")}, "tweet label summarize"),
@@ -66,8 +66,8 @@ def test_target_that_was_given_is_never_the_input() -> None:
 
 def test_what_belongs_to_an_instruction_gets_into_the_prompt() -> None:
     columns = {"instruction": texts("do"), "input": labels("", "this"), "output": texts("o")}
-    assert suggest(**columns).endswith("--kind summarize --prompt '{instruction} {input}'")
-    assert suggest(TaskOptions(prompt="{instruction}"), **columns).endswith("--kind summarize")
+    assert suggest(**columns).endswith("--kind generate --prompt '{instruction} {input}'")
+    assert suggest(TaskOptions(prompt="{instruction}"), **columns).endswith("--kind generate")
 
 
 def test_a_first_row_that_is_no_header_is_told_with_names_to_give() -> None:

@@ -181,6 +181,24 @@ def test_long_conversation_loses_its_oldest_turns_and_keeps_its_system_message(
     assert least.prompt_ids == single.prompt_ids
 
 
+def test_very_long_conversation_is_cut_to_what_fits_at_once(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    turns = [
+        Message(role=role, content=f"{n}") for n in range(700) for role in ("user", "assistant")
+    ]
+    row = Row(id="8", prompt="Who?", target="Bob.", history=tuple(turns))
+    (cut,) = encode_rows(tokenizer, [row], 100)
+    assert cut.is_cut and len(cut.prompt_ids) <= 100
+    text = tokenizer.decode(cut.prompt_ids)
+    kept = [n for n in range(700) if f"user\n{n}<|im_end|>" in text]
+    assert kept == list(range(kept[0], 700)) and len(kept) >= 2
+    (longer,) = encode_rows(
+        tokenizer, [replace(row, history=tuple(turns[2 * kept[0] - 2 :]))], 9999
+    )
+    assert len(longer.prompt_ids) > 100
+
+
 def test_thought_is_trained_on_only_where_it_is_asked_for(bundled: PreTrainedTokenizerFast) -> None:
     row = replace(ROW, thought="Two people meet.")
     (plain,) = encode_training_rows(bundled, [row], 192, 16)

@@ -6,7 +6,7 @@ import pytest
 
 from trainables.config import Metric, TaskOptions
 from trainables.errors import SweepAborted
-from trainables.metrics.registry import METRICS, rank_by, read_metrics, resolve_metrics
+from trainables.metrics.registry import METRICS, is_reserved, rank_by, read_metrics, resolve_metrics
 
 
 def test_the_first_ranks_and_all_are_asked_for() -> None:
@@ -68,3 +68,8 @@ def test_files_and_folders_that_are_there_become_absolute(
     assert resolve_metrics(text) == (
         f"bleu,{tmp_path}/mine.py:score:a,evaluate:{tmp_path}/module,evaluate:accuracy,none.py:f"
     )
+
+
+@pytest.mark.parametrize("name", ["done", "tokens", "step", "status", "learning_rate", "pid"])
+def test_no_metric_has_the_name_of_a_column_or_of_tunes(name: str) -> None:
+    assert is_reserved(name) and not is_reserved(f"my_{name}")

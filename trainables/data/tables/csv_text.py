@@ -1,5 +1,6 @@
 """CSV files: which encoding and which delimiter one has, found by stated rules, and its cells."""
 
+import contextlib
 import csv
 import io
 from collections import Counter
@@ -52,8 +53,32 @@ def read_csv(
             if num_above
             else "put quotes around fields that hold the delimiter",
         ) from refused
+    frame, quotes = _read_stray_quotes(frame, text, delimiter)
     shown = "tab" if delimiter == "\t" else delimiter
-    return frame.fillna(""), f"encoding {encoding}, delimiter {shown}"
+    return frame.fillna(""), f"encoding {encoding}, delimiter {shown}{quotes}"
+
+
+def _read_stray_quotes(frame: pd.DataFrame, text: str, delimiter: str) -> tuple[pd.DataFrame, str]:
+    """The table with its quotes as letters, if a cell holds whole lines and that tells them apart.
+
+    A cell that begins with a quote that is none of CSV's takes in all lines up to the next one.
+    """
+    has_lines = frame.apply(
+        lambda cells: cells.str.contains("\n") & cells.str.contains(delimiter, regex=False)
+    )
+    if has_lines.any(axis=None):
+        with contextlib.suppress(pd.errors.ParserError):
+            plain = pd.read_csv(
+                io.StringIO(text),
+                sep=delimiter,
+                header=None,
+                dtype=str,
+                keep_default_na=False,
+                quoting=csv.QUOTE_NONE,
+            )
+            if plain.shape[1] == frame.shape[1] and not plain.isna().any(axis=None):
+                return plain, ", quotes taken as letters"
+    return frame, ""
 
 
 def decode(

@@ -51,13 +51,15 @@ def read_tables(data: str | Sequence[str], options: TaskOptions) -> dict[str, Ta
     if len(names) == 1 and is_dataset_id(names[0]):
         _refuse_useless(f"the dataset {names[0]}", ".parquet", options)
         repo = "/".join(names[0].split("/")[:2])
-        return _use_split_column(_read_files(find_hub_files(names[0]), options, repo), options)
+        tables = _use_split_column(_read_files(find_hub_files(names[0]), options, repo), options)
+        return {split: _draw(table, options.max_rows) for split, table in tables.items()}
     files, unused = find_files(names)
     tables = _read_files(files, options)
     if unused:
         shown = f"{', '.join(unused[:8])}{f' and {len(unused) - 8} more' * (len(unused) > 8)}"
         tables = _add_note(tables, f"not read: {shown}")
-    return _use_split_column(tables, options)
+    tables = _use_split_column(tables, options)
+    return {split: _draw(table, options.max_rows) for split, table in tables.items()}
 
 
 def read_dataset(
@@ -105,7 +107,7 @@ def _read_files(
             f"{parts[''][0].source} does not tell its split, but other files do",
             "let every name have train, validation or test in it, or none",
         )
-    return {s: _join(parts[s], options.max_rows) for s in ("", *SPLIT_NAMES) if s in parts}
+    return {s: _join(parts[s]) for s in ("", *SPLIT_NAMES) if s in parts}
 
 
 def _read_file(file: DataFile, options: TaskOptions) -> list[tuple[str, pd.DataFrame, str]]:
@@ -163,8 +165,8 @@ def _make_frame(rows: Rows, names: Sequence[str] | None) -> pd.DataFrame:
     return frame
 
 
-def _join(parts: Sequence[Table], max_rows: int | None) -> Table:
-    """The tables as one, of at most max_rows rows that are drawn alike each time."""
+def _join(parts: Sequence[Table]) -> Table:
+    """The tables as one."""
     frame = pd.concat([p.frame for p in parts], ignore_index=True) if parts[1:] else parts[0].frame
     sources = list(dict.fromkeys(part.source for part in parts))
     source = f"{sources[0]} and {len(sources) - 1} more" if sources[1:] else sources[0]
@@ -176,10 +178,16 @@ def _join(parts: Sequence[Table], max_rows: int | None) -> Table:
         for name in frame.columns.difference(part.frame.columns)
     }
     notes = [f"{len(frame):,} rows", *dict.fromkeys(part.note for part in parts), *sorted(lacking)]
-    if max_rows is not None and max_rows < len(frame):
-        frame = frame.sample(max_rows, random_state=0).sort_index().reset_index(drop=True)
-        notes.append(f"{max_rows:,} of them drawn, the same every time")
     return Table(frame, f"{source}: {', '.join(filter(None, notes))}", source)
+
+
+def _draw(table: Table, max_rows: int | None) -> Table:
+    """The table, or so many of its rows, the same every time."""
+    if max_rows is None or max_rows >= len(table.frame):
+        return table
+    frame = table.frame.sample(max_rows, random_state=0).sort_index().reset_index(drop=True)
+    note = f"{table.note}, {max_rows:,} of them drawn, the same every time"
+    return replace(table, frame=frame, note=note)
 
 
 def _use_split_column(tables: dict[str, Table], options: TaskOptions) -> dict[str, Table]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainables.data.rows import MetricCode, Row
 from trainables.errors import TrialFailed
+from trainables.metrics.registry import is_reserved
 
 SCRIPT = Path(__file__).with_name("process.py")
 TIMEOUT_S = 600.0
@@ -52,7 +53,13 @@ def score_custom(
             # one number of evaluate's needs no key to be told by
             if metric.function is None and metric.key is None and len(keys) == 1:
                 keys = {"": next(iter(keys.values()))}
-            totals |= {f"{metric.name}_{key}" if key else metric.name: keys[key] for key in keys}
+            named = {f"{metric.name}_{key}" if key else metric.name: keys[key] for key in keys}
+            taken = sorted(name for name in named if name in totals or is_reserved(name))
+            if taken:
+                raise TrialFailed(
+                    f"the metric {metric.name} failed: its {taken[0]} is another score's name"
+                )
+            totals |= named
         if metric.ranking_name not in totals:
             raise TrialFailed(f"the metric {metric.name} failed: {_describe_keys(metric, scores)}")
     return totals, by_row

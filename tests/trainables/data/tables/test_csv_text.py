@@ -104,3 +104,21 @@ def test_lines_above_the_header_are_skipped_and_counted_in_the_remedy(tmp_path: 
     assert told.value.fix.endswith("names stand in line 3, add --skip-rows 2")
     [table] = read_tables(path, TaskOptions(skip_rows=2)).values()
     assert table.frame.to_dict("list") == {"text": ["a", "c"], "mood": ["b", "d"]}
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_stray_quotes_take_in_no_rows(delimiter: str, tmp_path: Path) -> None:
+    path = tmp_path / ("rows.tsv" if delimiter == "\t" else "rows.csv")
+    lines = [f"{chr(34) * (n % 10 == 3)}review {n} good{delimiter}pos" for n in range(100)]
+    path.write_text("\n".join([f"text{delimiter}label", *lines]) + "\n")
+    table = read_tables(str(path), TaskOptions())[""]
+    assert len(table.frame) == 100 and set(table.frame["label"]) == {"pos"}
+    assert "quotes taken as letters" in table.note
+
+
+def test_quoted_cells_of_several_lines_stay_one_cell(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + '"one, and\ntwo, and three",pos\nfour,neg\n' * 20)
+    table = read_tables(str(path), TaskOptions())[""]
+    assert len(table.frame) == 40 and table.frame["text"][0] == "one, and\ntwo, and three"
+    assert "letters" not in table.note

@@ -203,3 +203,16 @@ def test_rows_beyond_the_most_are_drawn_alike_each_time(tmp_path: Path) -> None:
     assert first == second == sorted(first, key=lambda text: int(text[4:]))
     assert len(set(first)) == 10 and first[-1] > "row 1"
     assert len(read_tables(str(path), TaskOptions(max_rows=101))[""].frame) == 100
+
+
+def test_rows_are_drawn_of_each_split(tmp_path: Path) -> None:
+    splits = ["train"] * 190 + ["validation"] * 30 + ["test"] * 5
+    path = tmp_path / "rows.csv"
+    rows = [f"text {n},{split}" for n, split in enumerate(splits)]
+    path.write_text("\n".join(["text,split", *rows]) + "\n")
+    tables = read_tables(str(path), TaskOptions(max_rows=20))
+    assert {s: len(t.frame) for s, t in tables.items()} == {
+        "train": 20,
+        "validation": 20,
+        "test": 5,
+    }

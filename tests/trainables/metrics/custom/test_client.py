@@ -238,3 +238,17 @@ def test_the_example_in_the_readme_scores() -> None:
     metric = MetricCode(name="score", files={"mine.py": source}, function="score")
     found = score_custom([metric], rows, answers, ())
     assert found == ({"score": 0.5}, {"score": (1.0, 0.0)})
+
+
+def test_a_key_never_takes_another_scores_name() -> None:
+    sources = [returning(f"{{'a': {n}, 'own{n}': 1}}") for n in (1, 2)]
+    metrics = [
+        MetricCode(name="score", files={"m.py": source}, function="score", key=f"own{n}")
+        for n, source in enumerate(sources, 1)
+    ]
+    with pytest.raises(TrialFailed, match="its score_a is another score's name"):
+        score_custom(metrics, ROWS, ANSWERS, ())
+    source = "def token(rows):\n    return {'f1': 3, 'n': 1}\n"
+    token = MetricCode(name="token", files={"m.py": source}, function="token", key="n")
+    with pytest.raises(TrialFailed, match="its token_f1 is another score's name"):
+        score_custom([token], ROWS, ANSWERS, ())
