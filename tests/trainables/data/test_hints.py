@@ -79,7 +79,7 @@ def test_a_first_row_that_is_no_header_is_told_with_names_to_give() -> None:
 
 
 def test_columns_without_text_are_not_suggested() -> None:
-    assert suggest(messages=[[{"role": "user"}]] * 40) == (
+    assert suggest(boxes=[[{"x": 1}]] * 40) == (
         "give it a column of texts to read, and one of texts or labels to answer with"
     )
     table = Table(pd.DataFrame({"messages": [[1]], "x": ["y"]}), "")

@@ -333,7 +333,8 @@ def test_scores_are_those_of_a_solo_evaluation(
         assert loss == pytest.approx(expected.metrics.pop("eval_loss"), rel=1e-5)
         losses.add(round(loss, 3))
         assert scores == expected
-        names = ["rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len_tokens"]
+        names = ["rouge1", "rouge2", "rougeL", "rougeLsum", "exact_match", "token_f1"]
+        names += ["gen_len_tokens"]
         assert list(scores.metrics) == names
     assert len(losses) == 3
 
