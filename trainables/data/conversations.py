@@ -59,7 +59,7 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
         Unusable: it is none, or has turns that are not trained on.
     """
     given = _list(value)
-    while given and _role(given[-1]) in ("user", None):
+    while given and _role(given[-1]) == "user":
         given = given[:-1]  # nothing answers it
     num_dropped = len(_list(value)) - len(given)
     turns = [_read_turn(turn) for turn in given if _role(turn) != "system" or _content(turn)]

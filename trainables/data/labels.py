@@ -1,6 +1,7 @@
 """Labels of a classification table: cleaned, named, checked, and balanced."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,9 @@ MAX_SHOWN = 20
 
 
 def clean_label(text: str) -> str:
-    """The label in one line; a whole number, as a spreadsheet may keep it, without its ".0"."""
+    """The label in one line and composed (NFC), as Qwen's tokenizer has it; a whole number, as a
+    spreadsheet may keep it, without its ".0"."""
+    text = unicodedata.normalize("NFC", text)
     whole = re.fullmatch(r"([+-]?\d+)[.,]0+", text.strip())
     return whole[1] if whole else normalise(text)
 

@@ -114,6 +114,11 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
     fields = _find_fields(spec, next(iter(tables.values())).columns)
     template = _choose_template(spec, fields, ())
     named = {field: column for field, column in fields.items() if f"{{{field}}}" in template}
+    if spec.target in named.values():
+        raise SweepAborted(
+            f"the prompt names the target {spec.target}, so that every row would show its answer",
+            f"leave {{{spec.target}}} out of --prompt",
+        )
     for split, table in tables.items():
         wanted = dict.fromkeys((spec.input, *named.values(), spec.target))
         require_columns(table.columns, wanted, split or "the table", fix=NAME_COLUMNS)
@@ -185,7 +190,9 @@ def _fill_splits(
     made = hold_out(
         given["train"],
         missing,
-        key_of=lambda d: near_key(_first_exchange(d) if spec.kind == "chat" else d.source),
+        key_of=lambda d: near_key(
+            _first_exchange(d) if spec.kind == "chat" else d.columns[spec.input]
+        ),
         stratum_of=lambda d: d.target if spec.kind == "classify" else "",
     )
     if missing:

@@ -149,3 +149,14 @@ def test_thought_of_a_generated_text_is_kept_apart(tmp_path: Path) -> None:
     options = TaskOptions(input="q", target="a", kind="generate")
     row = TableTask(options).load((str(path),)).train[0]
     assert (row.target, row.thought) == (str(int(row.thought[4:]) + 1), row.thought)
+
+
+def test_prompt_that_shows_the_answer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(60)))
+    options = TaskOptions(
+        input="text", target="label", kind="classify", prompt="Text: {text} Label: {label}"
+    )
+    with pytest.raises(SweepAborted, match="names the target label") as refused:
+        TableTask(options).load((str(path),))
+    assert "{label}" in refused.value.fix

@@ -71,8 +71,8 @@ def test_thought_of_its_own_key_is_kept_apart() -> None:
         ([{"role": "narrator", "content": "It rains."}], "unknown role"),
         ([*OPENAI, {"role": "tool", "content": "8"}], "tool calls"),
         ([{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}], "tool calls"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "not text"),
-        ([{"role": "user", "content": 8}], "not text"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}, OPENAI[2]], "not text"),
+        ([{"role": "user", "content": 8}, OPENAI[2]], "not text"),
     ],
 )
 def test_what_is_not_trained_on_is_left_out_with_its_reason(value: Any, reason: str) -> None:

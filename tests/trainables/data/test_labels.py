@@ -107,3 +107,7 @@ def test_oversampling_makes_all_labels_equally_common_and_loses_none(labels: lis
         times = Counter(d.source for d in balanced if d.target == label)
         assert max(times.values()) - min(times.values()) <= 1
     assert oversample(rows) == balanced
+
+
+def test_composed_and_decomposed_letters_are_one_label() -> None:
+    assert clean_label("cafe\u0301") == clean_label("caf\u00e9") == "caf\u00e9"

@@ -59,14 +59,15 @@ def read_csv(
 
 
 def _read_stray_quotes(frame: pd.DataFrame, text: str, delimiter: str) -> tuple[pd.DataFrame, str]:
-    """The table with its quotes as letters, if a cell holds whole lines and that tells them apart.
+    """The table with its quotes as letters, if they are none of CSV's and rows are whole without.
 
-    A cell that begins with a quote that is none of CSV's takes in all lines up to the next one.
+    A cell that begins with a stray quote takes in all lines up to the next one, which no delimiter
+    follows: strict CSV refuses that.
     """
-    has_lines = frame.apply(
-        lambda cells: cells.str.contains("\n") & cells.str.contains(delimiter, regex=False)
-    )
-    if has_lines.any(axis=None):
+    try:
+        for _ in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True):
+            pass
+    except csv.Error:
         with contextlib.suppress(pd.errors.ParserError):
             plain = pd.read_csv(
                 io.StringIO(text),
