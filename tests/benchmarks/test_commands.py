@@ -8,6 +8,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = (
+    "label_scoring",
     "packing",
     "search_quality",
     "search_quality table",
