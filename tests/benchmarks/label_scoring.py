@@ -4,9 +4,9 @@ python -m tests.benchmarks.label_scoring MODEL_DIR [ROWS [SLOTS]] prints a JSON 
 first round also captures and compiles.
 """
 
+import argparse
 import json
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -29,7 +29,7 @@ WORDS = (
 EVAL_TOKENS = 1 << 19
 
 
-def main(model: str, num_rows: int = 1000, num_slots: int = 1) -> None:
+def main(model: str, num_rows: int, num_slots: int) -> None:
     """Time 3 and 151 labels of one to three words, three rounds of each."""
     draw = random.Random(0)
     named = (" ".join(draw.sample(WORDS, draw.choice([1, 2, 2, 3]))) for _ in range(400))
@@ -76,4 +76,8 @@ def main(model: str, num_rows: int = 1000, num_slots: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.label_scoring")
+    parser.add_argument("model", help="folder of a Qwen model")
+    parser.add_argument("num_rows", type=int, nargs="?", default=1000)
+    parser.add_argument("num_slots", type=int, nargs="?", default=1)
+    main(**vars(parser.parse_args()))
