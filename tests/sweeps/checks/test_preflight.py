@@ -1,6 +1,7 @@
 """What preflight finds: folders, models, data, GPU, login, cluster and database, before a start."""
 
 import contextlib
+import importlib
 import json
 import os
 import shlex
@@ -456,8 +457,11 @@ def test_runs_folder_below_a_file_is_refused(runs_dir: str, tmp_path: Path) -> N
 def refused_to_another_user(check: Callable[[], object]) -> bool:
     """Whether a check is refused as something that cannot be read or written.
 
-    The command itself may not be readable for that user, so a fork asks.
+    The command itself may not be readable for that user, so a fork asks; nor may what the check
+    imports late, which is imported before.
     """
+    for late in ("huggingface_hub.hf_api", "encodings.idna"):
+        importlib.import_module(late)
     child = os.fork()
     if child == 0:
         try:
