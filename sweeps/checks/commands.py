@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from sweeps.config import SweepConfig
+from trainables.metrics.registry import replace_paths
 
 
 def resume_command(config: SweepConfig) -> str:
@@ -28,7 +29,7 @@ def sweep_command(config: SweepConfig) -> str:
         for option in fields(config.task_options):
             value = getattr(config.task_options, option.name)
             if option.name == "metric" and value:
-                value = _hide_folder(value)
+                value = replace_paths(value, _hide_folder)
             if value != option.default:
                 values = value if isinstance(value, tuple) else (value,)
                 words += [f"--{option.name.replace('_', '-')}", *map(str, values)]
@@ -38,5 +39,5 @@ def sweep_command(config: SweepConfig) -> str:
 
 
 def _hide_folder(text: str) -> str:
-    """The last name of an absolute path, also within a list as --metric has it."""
-    return ",".join(Path(part).name if part.startswith("/") else part for part in text.split(","))
+    """The last name of an absolute path; all else, as a name of the Hub, as it is."""
+    return Path(text).name if Path(text).is_absolute() else text

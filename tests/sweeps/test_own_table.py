@@ -159,10 +159,14 @@ def test_command_of_the_card_names_the_data_and_its_options() -> None:
     for words in (["--input", "the text"], ["--label-names", "0=a", "1=b"]):
         assert any(command[i : i + len(words)] == words for i in range(len(command)))
     assert "--data owner/name" in sweep_command(replace(config, data="owner/name"))
-    hidden = replace(options, metric="bleu,/home/me/mine.py:score", kind="summarize")
+    own = "bleu,/home/me/mine.py:score,evaluate:/home/me/ter:score"
+    hidden = replace(options, metric=own, kind="summarize")
     hidden = replace(hidden, label_names=None)
     shown = sweep_command(replace(config, recipe="/home/me/own.py", task_options=hidden))
-    assert "/home/me" not in shown and "--metric bleu,mine.py:score" in shown
+    assert "/home/me" not in shown and "--metric bleu,mine.py:score,evaluate:ter:score" in shown
+    assert "--data 'rows, all.csv'" in sweep_command(
+        replace(config, data="/home/me,x/rows, all.csv")
+    )
     assert "--data" not in sweep_command(table(is_tiny=True))
 
 

@@ -119,12 +119,17 @@ def read_metrics(options: TaskOptions) -> tuple[AskedMetric, ...]:
 
 def resolve_metrics(text: str) -> str:
     """What --metric names, with the absolute paths of files and folders that are there."""
+    return replace_paths(text, lambda path: os.path.abspath(path) if os.path.exists(path) else path)
+
+
+def replace_paths(text: str, replace: Callable[[str], str]) -> str:
+    """What --metric names, with something else for each file or module of the user's."""
     parts = []
     for part in map(str.strip, text.split(",")):
         found = _MODULE.fullmatch(part) or _FUNCTION.fullmatch(part)
-        if found is not None and os.path.exists(found["path"]):
+        if found is not None:
             first, last = found.span("path")
-            part = f"{part[:first]}{Path(found['path']).absolute()}{part[last:]}"
+            part = f"{part[:first]}{replace(found['path'])}{part[last:]}"
         parts.append(part)
     return ",".join(parts)
 
