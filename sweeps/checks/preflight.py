@@ -23,8 +23,8 @@ from trainables.data.tasks import TASKS
 from trainables.data.tokens import render_template
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.models.model_files import check_encoder, check_thinking
-from trainables.models.tokenizer_file import TokenizerFile
+from trainables.models.model_files import check_encoder
+from trainables.models.tokenizer_file import TokenizerFile, check_thinking
 from trainables.models.weights import check_weights
 
 DEVICES = Path("/dev")
@@ -90,8 +90,6 @@ def check(
                 f"{model.max_positions:,} positions that {config.model} was made for",
                 f"give --max-length-tokens {model.max_positions} at most",
             )
-        if config.thinking:
-            check_thinking(config.model)
         if not is_resumed:
             splits = fit_splits(tokenizer, splits, config)
         splits = choose_metrics(splits, config.task_options, is_resumed=is_resumed)
@@ -120,6 +118,8 @@ def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:
             "model.resize_token_embeddings(len(tokenizer)), then save_pretrained",
         )
     render_template(tokenizer, ("user",), thinking=config.thinking)
+    if config.thinking:
+        check_thinking(tokenizer)
     return tokenizer
 
 

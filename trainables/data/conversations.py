@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from trainables.config import TrainedTurns
 from trainables.data.rows import Message, Role
 from trainables.data.tables.table import cell_text
@@ -58,10 +60,9 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
     Raises:
         Unusable: it is none, or has turns that are not trained on.
     """
-    given = _list(value)
+    said = given = _read_turns(value)
     while given and _role(given[-1]) == "user":
         given = given[:-1]  # nothing answers it
-    num_dropped = len(_list(value)) - len(given)
     turns = [_read_turn(turn) for turn in given if _role(turn) != "system" or _content(turn)]
     answers = [index for index, (message, _) in enumerate(turns) if message.role == "assistant"]
     if not answers or answers[-1] == 0 or turns[answers[-1] - 1][0].role != "user":
@@ -78,7 +79,7 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
         prompt=turns[last - 1][0].content,
         answer=answer.content,
         thought=thought,
-        num_dropped=num_dropped + len(turns) - last - 1,
+        num_dropped=len(said) - len(given) + len(turns) - last - 1,
     )
 
 
@@ -99,23 +100,27 @@ def split_thought(text: str) -> tuple[str, str]:
     return answer.strip(), thought.strip().removeprefix("<think>").strip()
 
 
-def _list(value: object) -> Sequence[Any]:
+def _read_turns(value: object) -> Sequence[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             raise Unusable("not a conversation") from None
-    if hasattr(value, "tolist"):  # Parquet's lists are NumPy's in a table
-        value = value.tolist()
+    value = _to_list(value)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Unusable("not a conversation")
     return value
 
 
+def _to_list(value: Any) -> Any:
+    """Lists of a table may be NumPy's; all else as it is."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
 def _read_turn(turn: dict[str, Any]) -> tuple[Message, str]:
     """The message, and the thought that stood in it."""
-    name = turn.get("role") or turn.get("from")
-    if turn.get("tool_calls") or turn.get("function_call") or name in ("tool", "function"):
+    is_tools = _speaker(turn) in ("tool", "function")
+    if turn.get("tool_calls") or turn.get("function_call") or is_tools:
         raise Unusable("tool calls")
     role = _role(turn)
     if role is None:
@@ -130,8 +135,12 @@ def _read_turn(turn: dict[str, Any]) -> tuple[Message, str]:
     return Message(role=role, content=content), thought
 
 
+def _speaker(turn: dict[str, Any]) -> str:
+    return str(turn.get("role") or turn.get("from"))
+
+
 def _role(turn: dict[str, Any]) -> Role | None:
-    return ROLES.get(str(turn.get("role") or turn.get("from")).lower())
+    return ROLES.get(_speaker(turn).lower())
 
 
 def _content(turn: dict[str, Any]) -> Any:
@@ -141,8 +150,7 @@ def _content(turn: dict[str, Any]) -> Any:
 
 def _text(content: Any) -> str:
     """A turn's text; of OpenAI's list of parts, which may also be pictures, the texts."""
-    if hasattr(content, "tolist"):
-        content = content.tolist()
+    content = _to_list(content)
     if isinstance(content, list):
         if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
             raise Unusable("not text")

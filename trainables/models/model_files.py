@@ -37,20 +37,6 @@ def tokenizer_files(model: str, names: Sequence[str] = TOKENIZER_FILES) -> list[
     return files
 
 
-def check_thinking(model: str) -> None:
-    """Whether the chat template of a folder or Hub model knows of thoughts before answers.
-
-    Raises:
-        SweepAborted: it does not, or the Hub and the cache have neither of its files.
-    """
-    templates = tokenizer_files(model, ("chat_template.jinja", "tokenizer_config.json"))
-    if not any("enable_thinking" in path.read_text(encoding="utf-8") for path in templates):
-        raise SweepAborted(
-            f"{model} does not think before it answers: its chat template has no enable_thinking",
-            "leave out --thinking, or choose a Qwen3 model that thinks, e.g. Qwen/Qwen3-0.6B",
-        )
-
-
 def check_encoder(encoder: str, layer: int) -> None:
     """Looks at config and weights of BERTScore's encoder; of a Hub model's downloads the config.
 

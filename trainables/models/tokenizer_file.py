@@ -110,10 +110,15 @@ class TokenizerFile:
         )
         environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
         environment.globals["raise_exception"] = _refuse
-        return environment.from_string(self._template_text)
+        return environment.from_string(self.template_text)
 
-    @property
-    def _template_text(self) -> str:
+    @cached_property
+    def template_text(self) -> str:
+        """The chat template's source.
+
+        Raises:
+            SweepAborted: there is none.
+        """
         try:
             return _file(self._model, "chat_template.jinja").read_text(encoding="utf-8")
         except OSError:  # older models keep it in tokenizer_config.json
@@ -138,6 +143,20 @@ class TokenizerFile:
     def _named(self, name: str) -> int | None:
         token = self._config.get(name, self._default_token)
         return None if token is None else self.convert_tokens_to_ids(_content(token))
+
+
+def check_thinking(tokenizer: TokenizerFile) -> None:
+    """Whether the model's chat template knows of thoughts before answers.
+
+    Raises:
+        SweepAborted: it does not.
+    """
+    if "enable_thinking" not in tokenizer.template_text:
+        raise SweepAborted(
+            f"{tokenizer.name_or_path} does not think before it answers: its chat template has no "
+            "enable_thinking",
+            "leave out --thinking, or choose a Qwen3 model that thinks, e.g. Qwen/Qwen3-0.6B",
+        )
 
 
 def _refuse(message: str) -> None:

@@ -8,17 +8,18 @@ import pytest
 
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
-from trainables.models.model_files import check_thinking, read_ahead, tokenizer_files
+from trainables.models.model_files import read_ahead, tokenizer_files
+from trainables.models.tokenizer_file import TokenizerFile, check_thinking
 from trainables.tiny import MODEL_DIR
 
 
 def test_a_template_without_thoughts_is_refused(tmp_path: Path) -> None:
-    check_thinking(str(MODEL_DIR))
+    check_thinking(TokenizerFile(str(MODEL_DIR)))
     shutil.copytree(MODEL_DIR, tmp_path / "instruct")
     template = tmp_path / "instruct" / "chat_template.jinja"
     template.write_text(template.read_text("utf-8").replace("enable_thinking", "other"), "utf-8")
     with pytest.raises(SweepAborted, match="does not think before it answers"):
-        check_thinking(str(tmp_path / "instruct"))
+        check_thinking(TokenizerFile(str(tmp_path / "instruct")))
 
 
 def test_a_models_tokenizer_files_make_its_tokenizer(tmp_path: Path) -> None:

@@ -54,13 +54,13 @@ def test_tokens_have_the_same_names(both: tuple[TokenizerFile, PreTrainedTokeniz
 @pytest.mark.parametrize("form", ["config", "named"])
 def test_template_in_the_config_is_found(form: str, tmp_path: Path) -> None:
     model = _copy_tokenizer(tmp_path)
-    template = TokenizerFile(str(MODEL_DIR))._template_text
+    template = TokenizerFile(str(MODEL_DIR)).template_text
     config = json.loads((model / "tokenizer_config.json").read_text())
     others = [{"name": "tool_use", "template": ""}, {"name": "default", "template": template}]
     config["chat_template"] = template if form == "config" else others
     (model / "tokenizer_config.json").write_text(json.dumps(config))
     (model / "chat_template.jinja").unlink(missing_ok=True)
-    assert TokenizerFile(str(model))._template_text == template
+    assert TokenizerFile(str(model)).template_text == template
 
 
 @pytest.mark.parametrize("damage", ["none", "no default", "not a tokenizer"])

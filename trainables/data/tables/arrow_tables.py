@@ -27,7 +27,8 @@ def read_arrow(content: bytes, suffix: str) -> pd.DataFrame:
     for name, column in zip(table.column_names, table.columns, strict=True):
         values = column.to_pylist()
         if name in names:  # -1 is the Hub's missing label
-            values = [dict(enumerate(names[name])).get(value) for value in values]
+            by_number = dict(enumerate(names[name]))
+            values = [by_number.get(value) for value in values]
         if not re.fullmatch(r"__index_level_\d+__", name):
             columns.append(pd.Series(values, name=name, dtype=object))
     return pd.concat(columns, axis=1) if columns else pd.DataFrame()

@@ -64,6 +64,8 @@ def _read_stray_quotes(frame: pd.DataFrame, text: str, delimiter: str) -> tuple[
     A cell that begins with a stray quote takes in all lines up to the next one, which no delimiter
     follows: strict CSV refuses that.
     """
+    if '"' not in text:
+        return frame, ""
     try:
         for _ in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True):
             pass
