@@ -78,7 +78,8 @@ def render(facts: CardFacts) -> str:
         *([_table(by_label)] if by_label else []),
         *([_confusion(facts.confusion)] if facts.confusion else []),
         "## Base and data\n\n" + _data(facts),
-        "## Prompt\n\nThe user's turn, before the chat template (thinking off):\n\n"
+        "## Prompt\n\nThe user's turn, before the chat template "
+        f"(thinking {'on' if facts.settings.thinking else 'off'}):\n\n"
         + _block(facts.prompt_template, "text"),
         "## Hyperparameters\n\n" + _fields_table(facts.outcome.winner.run.params),
         "## Training\n\n" + _fields_table(facts.settings, omit=("model", "rows_dir")),

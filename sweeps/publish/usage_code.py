@@ -6,13 +6,13 @@ from string import Formatter
 
 from trainables.config import TrainingOptions
 from trainables.data.rows import Scoring
-from trainables.data.tokens import END_OF_TURN, prompt_limit
+from trainables.data.tokens import prompt_limit
 
 ADAPTER_LINE = 'adapter = "."  # the folder of this card'
 """The usage code's line that an upload points at the adapter's name on the Hub."""
 
 LOAD = """\
-import torch
+{copy}import torch
 from peft import {imports}
 from transformers import (
     AutoModelForCausalLM,
@@ -34,7 +34,7 @@ quantization = BitsAndBytesConfig(
 model = AutoModelForCausalLM.from_pretrained(
     base, quantization_config=quantization, dtype=torch.{dtype}, device_map={{"": device}}
 )
-# greedy, with the ends of the scored answers; the base's own settings may be others
+# greedy, with the ends of the scored answers, the end of turn first; the base's may be others
 model.generation_config = GenerationConfig.from_pretrained(adapter)
 model = PeftModel.from_pretrained(model, adapter).eval()
 """
@@ -45,20 +45,35 @@ def encode(text):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def clean(text):
+    return text.replace("\\r\\n", "\\n").strip()
+
+
 def encode_prompt(columns, history):
-    \"\"\"The prompt as in training; above {limit} tokens it loses the end of its text.\"\"\"
-    columns = {{name: text.replace("\\r\\n", "\\n").strip() for name, text in columns.items()}}
+    \"\"\"The prompt as in training; above {limit} tokens it loses its oldest turns, then the end of
+    its text.\"\"\"
+    columns = {{name: clean(text) for name, text in columns.items()}}
     before = {before}
     text = {text}
     after = {after}
-    chat = tokenizer.apply_chat_template(
-        [*history, {{"role": "user", "content": "MESSAGE"}}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking={thinking},
-    )
-    head, _, tail = chat.rpartition("MESSAGE")
-    ids = encode(head + before + text + after + tail)
+    turns = [{{**turn, "content": clean(turn["content"])}} for turn in history]
+    system = {system}
+    if turns and turns[0]["role"] == "system":
+        system = [turns.pop(0)]
+    while True:
+        chat = tokenizer.apply_chat_template(
+            [*system, *turns, {{"role": "user", "content": "MESSAGE"}}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking={thinking},
+        )
+        head, _, tail = chat.rpartition("MESSAGE")
+        ids = encode(head + before + text + after + tail)
+        if len(ids) <= {limit} or not turns:
+            break
+        turns.pop(0)
+        while turns and turns[0]["role"] != "user":
+            turns.pop(0)
     if len(ids) > {limit}:
         first, last = encode(head + before), encode(after + tail)
         ids = first + encode(text)[: max({limit} - len(first) - len(last), 0)] + last
@@ -67,7 +82,7 @@ def encode_prompt(columns, history):
 """
 
 GENERATE = """
-def answer(columns, history={history}):
+def answer(columns, history=()):
     prompt = torch.tensor([encode_prompt(columns, history)], device=device)
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled={is_bfloat16}):
         output = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt))
@@ -88,17 +103,25 @@ CLASSIFY = """
 labels = {labels}
 
 
-def answer(columns, history={history}):
-    \"\"\"The probability of each label, by the likelihood of its tokens and end of turn.\"\"\"
-    prompt = encode_prompt(columns, history)
+def answer(columns, history=()):
+    \"\"\"The probability of each label, by the likelihood of its tokens and end.\"\"\"
+    prompt = torch.tensor([encode_prompt(columns, history)], device=device)
+    end = model.generation_config.eos_token_id[0]
+    targets = [encode(label) + [end] for label in labels]
     log_probs = []
-    for label in labels:
-        target = encode(label) + [tokenizer.convert_tokens_to_ids("{end_of_turn}")]
-        ids = torch.tensor([prompt + target], device=device)
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled={is_bfloat16}):
-            logits = model(input_ids=ids, logits_to_keep=len(target) + 1).logits[0, :-1].float()
-        of_tokens = logits.log_softmax(dim=-1)[range(len(target)), target]
-        log_probs.append(of_tokens.double().sum())
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled={is_bfloat16}):
+        read = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
+        for first in range(0, len(targets), 32):  # labels that are read together
+            some = targets[first : first + 32]
+            longest = max(map(len, some))
+            padded = [target + [end] * (longest - len(target)) for target in some]
+            ids = torch.tensor(padded, device=device)
+            cache = copy.deepcopy(read.past_key_values)
+            cache.batch_repeat_interleave(len(some))
+            logits = model(input_ids=ids[:, :-1], past_key_values=cache).logits
+            logits = torch.cat((read.logits.expand(len(some), -1, -1), logits), dim=1).float()
+            of_tokens = logits.log_softmax(dim=-1).gather(2, ids[..., None])[..., 0].double()
+            log_probs += [row[: len(target)].sum() for row, target in zip(of_tokens, some)]
     return dict(zip(labels, torch.stack(log_probs).softmax(dim=0).tolist()))
 
 
@@ -123,9 +146,9 @@ def usage_code(
     Args:
         source: name in the template of the text that a long prompt loses the end of.
         system_prompt: what stands before every prompt; a conversation's earlier turns are given to
-            the script's answer as its history.
+            the script's answer as its history, which may have a system prompt of its own.
     """
-    is_hub = is_hub_id(base_model)
+    is_hub, is_classifier = is_hub_id(base_model), scoring.kind == "classify"
     before, after, names = _split_template(prompt_template, source)
     values = {
         "imports": "PeftModel" if is_hub else "PeftConfig, PeftModel",
@@ -142,11 +165,11 @@ def usage_code(
         "text": f"columns[{source!r}]" if source in names else repr(""),
         "after": f"{after!r}.format_map(columns)",
         "columns": repr(dict.fromkeys(names, "Put your text here.")),
-        "history": repr([{"role": "system", "content": system_prompt}] if system_prompt else []),
+        "system": repr([{"role": "system", "content": system_prompt}] if system_prompt else []),
         "labels": repr(list(scoring.labels)),
-        "end_of_turn": END_OF_TURN,
+        "copy": "import copy\n\n" if is_classifier else "",
     }
-    ending = CLASSIFY if scoring.kind == "classify" else GENERATE
+    ending = CLASSIFY if is_classifier else GENERATE
     return (LOAD + PROMPT + ending).format_map(values)
 
 

@@ -106,9 +106,9 @@ def end_of_turn_id(tokenizer: ChatTokenizer) -> int:
 
 
 def stop_ids(tokenizer: ChatTokenizer) -> list[int]:
-    """Tokens that end an answer: the end of turn, and the tokenizer's own end of text."""
-    ends = {end_of_turn_id(tokenizer), tokenizer.eos_token_id}
-    return sorted(end for end in ends if end is not None)
+    """Tokens that end an answer: the end of turn, then the tokenizer's own end of text."""
+    ends = dict.fromkeys((end_of_turn_id(tokenizer), tokenizer.eos_token_id))
+    return [end for end in ends if end is not None]
 
 
 def greedy_generation(tokenizer: ChatTokenizer, max_new_tokens: int) -> dict[str, object]:

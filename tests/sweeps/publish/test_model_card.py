@@ -90,6 +90,12 @@ def test_body_has_scores_beside_the_base_rows_rule_and_ten_trials() -> None:
     assert FACTS.command in card
 
 
+def test_card_says_whether_the_model_thought() -> None:
+    assert "before the chat template (thinking off):" in render(FACTS)
+    card = render(facts(settings=replace(FACTS.settings, thinking=True)))
+    assert "before the chat template (thinking on):" in card
+
+
 def test_a_sweep_without_a_test_score_claims_no_look_at_test() -> None:
     card = render(facts(outcome=scored({"rougeLsum": 40.5})))
     assert "one look at test" not in card

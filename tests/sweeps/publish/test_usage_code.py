@@ -1,19 +1,23 @@
 """The card's script makes the prompt as training did; test_card_answers.py runs the whole of it."""
 
 import ast
+import copy
 import re
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from sweeps.publish.usage_code import is_hub_id, usage_code
 from trainables.config import TrainingOptions
 from trainables.data.rows import Message, Row, Scoring
-from trainables.data.tokens import encode_rows
-from trainables.models.base_model import load_tokenizer
+from trainables.data.tokens import encode_rows, encode_targets, greedy_generation
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.solo.evaluate import inference, label_log_probs
 from trainables.tiny import MODEL_DIR
 
 LABELS = Scoring(kind="classify", labels=("a{b}", "c'd\n"))
@@ -29,7 +33,7 @@ def script(
         prompt_template=prompt_template,
         source="text",
         scoring=scoring,
-        options=TrainingOptions(max_new_tokens=8),
+        options=TrainingOptions(max_new_tokens=8, compute_dtype="float32"),
     )
 
 
@@ -56,31 +60,82 @@ def test_prompt_is_made_as_training_makes_it(template: str, prompt: str) -> None
     assert texts[1] == ("Put your text here." if "{text}" in template else "")
 
 
-@pytest.mark.parametrize("repeats", [1, 200])
-def test_turns_before_the_prompt_are_those_of_training(repeats: int) -> None:
-    system = Message(role="system", content="Be 'brief'.")
-    turns = (Message(role="user", content="Hi"), Message(role="assistant", content="Hello!"))
-    text = "Tell of MESSAGE. " * repeats
-    row = Row(id="1", prompt=text.strip(), target="", history=(system,))
+LIMIT = 120
+SYSTEM = Message(role="system", content="Be 'brief'.")
+
+
+def chat_functions(system_prompt: str | None = SYSTEM.content) -> dict[str, Any]:
+    """What a conversation's script defines before answer, with the bundled tokenizer."""
     code = usage_code(
         base_model="Qwen/Qwen3-0.6B",
         prompt_template="{input}",
         source="input",
         scoring=Scoring(kind="chat"),
-        options=TrainingOptions(max_length_tokens=128, max_new_tokens=8),
-        system_prompt=system.content,
+        options=TrainingOptions(max_length_tokens=LIMIT + 8, max_new_tokens=8),
+        system_prompt=system_prompt,
     )
-    tokenizer = load_tokenizer(str(MODEL_DIR))
-    encoding, _, answering = code[code.index("def encode(") :].partition("def answer(")
-    names = {"tokenizer": tokenizer}
+    encoding, _, _ = code[code.index("def encode(") :].partition("def answer(")
+    names: dict[str, Any] = {"tokenizer": load_tokenizer(str(MODEL_DIR))}
     exec(encoding, names)
-    history = eval(re.search(r"history=(.*)\):$", answering, re.M)[1])
-    (expected,) = encode_rows(tokenizer, [row], 120)
+    return names
+
+
+@pytest.mark.parametrize("repeats", [1, 200])
+def test_prompt_is_cut_as_in_training(repeats: int) -> None:
+    text = "Tell of MESSAGE. " * repeats
+    row = Row(id="1", prompt=text.strip(), target="", history=(SYSTEM,))
+    names = chat_functions()
+    (expected,) = encode_rows(names["tokenizer"], [row], LIMIT)
     assert expected.is_cut == (repeats > 1)
-    assert names["encode_prompt"]({"input": text}, history) == expected.prompt_ids
-    (chat,) = encode_rows(tokenizer, [replace(row, prompt="Who?", history=(system, *turns))], 120)
-    said = [*history, *({"role": turn.role, "content": turn.content} for turn in turns)]
-    assert names["encode_prompt"]({"input": "Who?"}, said) == chat.prompt_ids
+    assert names["encode_prompt"]({"input": text}, ()) == expected.prompt_ids
+
+
+@pytest.mark.parametrize("num_turns", [0, 1, 2, 6, 9])
+@pytest.mark.parametrize("repeats", [1, 200])
+@pytest.mark.parametrize("system", ["card's", "own", "none"])
+def test_conversation_loses_its_turns_as_in_training(
+    num_turns: int, repeats: int, system: str
+) -> None:
+    own = Message(role="system", content="Answer in French.")
+    turns = tuple(
+        Message(role=("user", "assistant")[n % 2], content=f"What of MESSAGE {n}? \n\nI ask again.")
+        for n in range(num_turns)
+    )
+    names = chat_functions(None if system == "none" else SYSTEM.content)
+    first = {"card's": (SYSTEM,), "own": (own,), "none": ()}[system]
+    row = Row(id="1", prompt=("Who? " * repeats).strip(), target="", history=(*first, *turns))
+    (expected,) = encode_rows(names["tokenizer"], [row], LIMIT)
+    assert expected.is_cut == (repeats > 1 or num_turns > 4)
+    said = [
+        {"role": turn.role, "content": f" {turn.content}\n".replace("\n", "\r\n")}
+        for turn in ((own,) if system == "own" else ()) + turns
+    ]
+    assert names["encode_prompt"]({"input": row.prompt}, said) == expected.prompt_ids
+
+
+def test_labels_are_read_together_and_as_likely_as_when_they_are_scored() -> None:
+    words = ["of", "the", "answer", "we", "gave", "to", "all", "who", "had", "asked", "home"]
+    labels = tuple(" ".join(words[n % 7 : n % 7 + 1 + n // 7]) for n in range(49))
+    code = script(scoring=Scoring(kind="classify", labels=labels))
+    model = load_base(str(MODEL_DIR), "float32")
+    tokenizer = load_tokenizer(str(MODEL_DIR))
+    model.generation_config = GenerationConfig(**greedy_generation(tokenizer, 8))
+    calls = []
+
+    def count(**inputs: Any) -> Any:
+        calls.append(inputs["input_ids"].shape)
+        return model(**inputs)
+
+    count.generation_config = model.generation_config
+    names = {"tokenizer": tokenizer, "model": count, "torch": torch, "copy": copy, "device": "cpu"}
+    exec(code[code.index("def encode(") : code.index("probabilities =")], names)
+    probabilities = names["answer"]({"text": "Well?"})
+    prompt = names["encode_prompt"]({"text": "Well?"}, ())
+    assert [shape[0] for shape in calls] == [1, 32, 17]
+    with inference(model):
+        log_probs = label_log_probs(model, [prompt], encode_targets(tokenizer, labels), 1)
+    expected = dict(zip(labels, log_probs[0].softmax(dim=0).tolist(), strict=True))
+    assert probabilities == pytest.approx(expected, rel=1e-3)
 
 
 @settings(deadline=None)
