@@ -20,9 +20,9 @@ from sweeps.checks.environment import describe_hardware, list_versions, read_git
 from sweeps.checks.preflight import check
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig
-from sweeps.records.events import params_fields, read_events
+from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import TrialRecord, replay_all
+from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport
@@ -119,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the comparison, writes it beside the run, and returns the process's exit code."""
     args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
-    config = _read_config(paths)
-    record = _find_trial(paths, args.trial)
+    config = sweep_json.read_run(paths, f"{PROG} RUN TRIAL")
+    record = find_reported(paths, args.trial)
     adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():
         fix = "--no-weights compares losses and scores alone"
@@ -195,32 +195,6 @@ def find_faults(
         f"{len(unequal)} of {len(numbers)} numbers differ by more than their limit, first "
         f"{first.name} at step {first.step} by {first.difference:.2g}, limit {first.limit:.2g}"
     ]
-
-
-def _read_config(paths: RunPaths) -> SweepConfig:
-    if not paths.sweep_json.is_file():
-        runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
-        fix = f"{PROG} RUN TRIAL with RUN one of: {', '.join(map(str, runs))}"
-        fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
-        raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
-    fix = "verify with the version of this project that wrote it"
-    config = sweep_json.read_config(paths, (), fix)
-    return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
-
-
-def _find_trial(paths: RunPaths, trial_id: str) -> TrialRecord:
-    """The trial's record, which has a report."""
-    records = replay_all(read_events(paths.events)) if paths.events.is_file() else []
-    record = next((record for record in records if record.trial_id == trial_id), None)
-    if record is None:
-        known = ", ".join(record.trial_id for record in records if record.reports)
-        fix = f"name one that has reported: {known}" if known else "let the sweep go on first"
-        raise SweepAborted(f"there is no trial {trial_id!r} in {paths.folder}", fix)
-    if not record.reports:
-        ended = f" ({record.status}: {record.reason})" if record.status else ""
-        error = f"the trial {trial_id} has reported nothing{ended}"
-        raise SweepAborted(error, "verify one that has reported")
-    return record
 
 
 def _retrain(

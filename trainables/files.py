@@ -37,18 +37,19 @@ class JsonLines:
         if whole_bytes < len(content):
             os.ftruncate(self._file, whole_bytes)
 
-    def append(self, record: Mapping[str, object]) -> None:
-        """Writes one object.
+    def append(self, *records: Mapping[str, object]) -> None:
+        """Writes objects, all together.
 
         Raises:
-            OSError: the disk is full or gone; what was written of the line is taken back.
+            OSError: the disk is full or gone; what was written of the lines is taken back.
             ValueError: a number is not finite, which strict JSON cannot hold.
         """
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        texts = [json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records]
+        lines = "".join(texts).encode()
         size_bytes = os.fstat(self._file).st_size
         try:
-            while line:  # a write may take less than it is given
-                line = line[os.write(self._file, line) :]
+            while lines:  # a write may take less than it is given
+                lines = lines[os.write(self._file, lines) :]
             os.fsync(self._file)
         except OSError:
             with contextlib.suppress(OSError):  # else the half line is a torn one to readers

@@ -121,11 +121,20 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
             f"put it back as it was; or take it away to go on with the rows in {paths.rows}; or "
             "begin a new sweep with another --name",
         )
-    then, now = began["model"], digest_model(config.model)
+    check_model(paths, config.model)
+
+
+def check_model(paths: RunPaths, model: str) -> None:
+    """Refuses a model that is not what the run began with.
+
+    Raises:
+        SweepAborted: names its files that differ.
+    """
+    then, now = sweep_json.read(paths)["digests"]["model"], digest_model(model)
     files = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if files:
         raise SweepAborted(
-            f"the model {config.model} is not what it was when this sweep began; other contents: "
+            f"the model {model} is not what it was when this sweep began; other contents: "
             f"{', '.join(files)}",
             "put its files back as they were, or begin a new sweep with another --name",
         )

@@ -132,6 +132,24 @@ def read_config(paths: RunPaths, needed: Sequence[str], fix: str) -> SweepConfig
     return config
 
 
+def read_run(paths: RunPaths, command: str) -> SweepConfig:
+    """The config of the run, at the place where it lies now.
+
+    Args:
+        command: how the run is named to it.
+
+    Raises:
+        SweepAborted: there is none, or it is damaged or of another version.
+    """
+    if not paths.sweep_json.is_file():
+        runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
+        fix = f"{command} with RUN one of: {', '.join(map(str, runs))}"
+        fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
+        raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
+    config = read_config(paths, (), "use the version of this project that wrote it")
+    return replace(config, runs_dir=str(paths.folder.parent), name=paths.folder.name)
+
+
 def add(paths: RunPaths, **facts: object) -> None:
     """Writes further facts into sweep.json, e.g. what was predicted."""
     write(paths.sweep_json, read(paths) | facts)

@@ -20,9 +20,8 @@ from sweeps.records.paths import RunPaths
 from trainables.config import Metric
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Scoring, Splits
-from trainables.metrics.classification import classification_scores
-from trainables.metrics.eval_result import EvalResult, SavedAnswers, read_answers
-from trainables.metrics.score_texts import add_custom, score_texts
+from trainables.metrics.eval_result import SavedAnswers, read_answers
+from trainables.metrics.score_texts import score_said
 from trainables.metrics.sentences import sentences_of
 
 MAX_LEAD_SENTENCES = 3
@@ -92,19 +91,11 @@ def score(
     baseline: Baseline, rows: Sequence[Row], scoring: Scoring
 ) -> tuple[dict[str, float], SavedAnswers]:
     """The baseline's metrics on some rows, and what it says to each."""
-    said, targets = tuple(map(baseline.answer, rows)), tuple(row.target for row in rows)
-    if scoring.kind == "classify":
-        metrics = classification_scores(said, targets, scoring.labels)
-        pairs = zip(said, targets, strict=True)
-        of_rows = {"accuracy": tuple(100.0 * (one == target) for one, target in pairs)}
-    else:
-        metrics, of_rows = score_texts(said, rows, scoring)
-    scored = EvalResult(metrics=metrics, answers=said, row_scores=of_rows)
-    scored = add_custom(scored, rows, scoring)
+    scored = score_said([baseline.answer(row) for row in rows], rows, scoring)
     saved = SavedAnswers(
         ids=tuple(row.id for row in rows),
-        targets=targets,
-        answers=said,
+        targets=tuple(row.target for row in rows),
+        answers=scored.answers,
         row_scores=scored.row_scores,
         references=tuple(row.references for row in rows),
     )

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.records.events import Status, params_from_event, report_from_event
+from sweeps.records.events import Status, params_from_event, read_events, report_from_event
+from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, Metric, TrialReport
+from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Share
 
 
@@ -96,3 +98,22 @@ def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
         trial["reports"] = [report for _, report in sorted(trial["reports"].items())]
     records = [TrialRecord(**trial) for trial in trials.values()]
     return sorted(records, key=lambda r: (r.number, r.final_of is not None, r.seed or 0))
+
+
+def find_reported(paths: RunPaths, trial_id: str) -> TrialRecord:
+    """The record of a trial, or of a run of the finals, that has a report.
+
+    Raises:
+        SweepAborted: there is none of that name, or it has none.
+    """
+    records = replay_all(read_events(paths.events)) if paths.events.is_file() else []
+    record = next((record for record in records if record.trial_id == trial_id), None)
+    if record is None:
+        known = ", ".join(record.trial_id for record in records if record.reports)
+        fix = f"name one that has reported: {known}" if known else "let the sweep go on first"
+        raise SweepAborted(f"there is no trial {trial_id!r} in {paths.folder}", fix)
+    if not record.reports:
+        ended = f" ({record.status}: {record.reason})" if record.status else ""
+        error = f"the trial {trial_id} has reported nothing{ended}"
+        raise SweepAborted(error, "name one that has reported")
+    return record

@@ -83,6 +83,26 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
     )
 
 
+def read_question(value: object, trained: TrainedTurns = "all") -> Conversation:
+    """The conversation of one cell that may end with the user's message; the answer is "" then.
+
+    Raises:
+        Unusable: as read_conversation.
+    """
+    turns = _read_turns(value)
+    if not turns or _role(turns[-1]) != "user":
+        return read_conversation(turns, trained)
+    answered = [*turns, {"role": "assistant", "content": "to come"}]
+    return replace(read_conversation(answered, trained), answer="")
+
+
+def add_system(history: tuple[Message, ...], system_prompt: str | None) -> tuple[Message, ...]:
+    """The turns behind the system prompt, unless they begin with one of their own."""
+    if not system_prompt or (history and history[0].role == "system"):
+        return history
+    return (Message(role="system", content=system_prompt), *history)
+
+
 def is_conversation(value: object) -> bool:
     """Whether read_conversation would take it, or leave it out for what its turns are."""
     try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trainables.data.rows import Document, normalise
+from trainables.data.stratified import fold
 from trainables.errors import SweepAborted
 
 MAX_LABELS = 1000
@@ -21,6 +22,17 @@ def clean_label(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     whole = re.fullmatch(r"([+-]?\d+)[.,]0+", text.strip())
     return whole[1] if whole else normalise(text)
+
+
+def read_value(text: str, names: Mapping[str, str], words: Mapping[str, str]) -> str:
+    """The value that a cell means: what stands there, cleaned, or what a word stands for.
+
+    Args:
+        names: label by value.
+        words: value by word, as fold writes it.
+    """
+    value = clean_label(text)
+    return value if value in names else words.get(fold(value), value)
 
 
 def read_names(pairs: Sequence[str]) -> dict[str, str]:

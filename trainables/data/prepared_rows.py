@@ -6,15 +6,16 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from trainables.data.rows import SPLITS, Message, MetricCode, Row, Scoring, Splits
+from trainables.data.rows import SPLITS, Message, MetricCode, Row, Scoring, Splits, TableColumns
 from trainables.errors import SweepAborted
 
 FACTS_NAME = "splits.json"
@@ -59,6 +60,7 @@ def write_rows(folder: Path, splits: Splits) -> None:
             "prompt_template": splits.prompt_template,
             "source": splits.source,
             "notes": list(splits.notes),
+            "columns": splits.columns and asdict(splits.columns),
         }
         (tmp / FACTS_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for path in (*tmp.iterdir(), tmp):  # sweep.json, which names the rows, is synced too
@@ -75,28 +77,48 @@ def read_rows(folder: Path) -> Splits:
     Raises:
         SweepAborted: a file is missing or damaged.
     """
-    try:
-        facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-        scoring = facts["scoring"]
-        scoring |= {name: tuple(scoring.get(name, ())) for name in ("labels", "metrics")}
-        scoring["custom"] = tuple(MetricCode(**metric) for metric in scoring.get("custom", ()))
-        rows = {
-            name: tuple(
+    with _readable(folder):
+        train, validation, test = (
+            tuple(
                 _make_row(values)
                 for values in parquet.read_table(
                     folder / f"{name}.parquet", columns=_SCHEMA.names
                 ).to_pylist()
             )
             for name in SPLITS
-        }
+        )
+    return replace(read_facts(folder), train=train, validation=validation, test=test)
+
+
+def read_facts(folder: Path) -> Splits:
+    """What is true of the rows that write_rows wrote, without them.
+
+    Raises:
+        SweepAborted: the file is missing or damaged.
+    """
+    with _readable(folder):
+        facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
+        scoring = facts["scoring"]
+        scoring |= {name: tuple(scoring.get(name, ())) for name in ("labels", "metrics")}
+        scoring["custom"] = tuple(MetricCode(**metric) for metric in scoring.get("custom", ()))
+        columns = facts.get("columns")
         return Splits(
-            **rows,
+            train=(),
+            validation=(),
+            test=(),
             counts=facts["counts"],
             scoring=Scoring(**scoring),
             prompt_template=facts["prompt_template"],
             source=facts["source"],
             notes=tuple(facts["notes"]),
+            columns=columns and TableColumns(**columns),
         )
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as damaged:
         raise SweepAborted(
             f"the prepared rows in {folder} cannot be read: {' '.join(str(damaged).split())}",

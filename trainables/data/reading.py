@@ -2,25 +2,31 @@
 # ruff: noqa: RUF001 - Turkish has a dotless i
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from trainables.config import Balance, Data, Kind, Language, TaskOptions, TrainedTurns
-from trainables.data.conversations import Conversation, Unusable, read_conversation, split_thought
+from trainables.data.conversations import (
+    Conversation,
+    Unusable,
+    add_system,
+    read_conversation,
+    split_thought,
+)
 from trainables.data.labels import (
     check_number,
-    clean_label,
     describe_shares,
     drop_contradictory,
     find_joined_label,
     find_labels,
     oversample,
+    read_value,
     rename,
 )
 from trainables.data.prompts import choose_template
-from trainables.data.rows import SPLITS, Document, Message, Scoring, Splits, drop_duplicates
+from trainables.data.rows import SPLITS, Document, Scoring, Splits, TableColumns, drop_duplicates
 from trainables.data.splitting import assemble, separate
 from trainables.data.stratified import hold_out, near_key
 from trainables.data.tables.read_tables import read_tables
@@ -66,8 +72,8 @@ class TableSpec:
     language: Language
     label_names: Mapping[str, str]
     """Label by value of the target; empty keeps the values."""
-    clean_label: Callable[[str], str] = clean_label
-    """What is done to a value before its name is looked up."""
+    label_words: Mapping[str, str] = field(default_factory=dict)
+    """Value by what else may stand for it, without case."""
     balance: Balance
     system_prompt: str | None = None
     train_on: TrainedTurns = "all"
@@ -148,7 +154,14 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
     scoring = Scoring(kind=spec.kind, language=spec.language, labels=labels)
     template = _choose_template(spec, fields, labels)
     source = next(field for field, column in named.items() if column == spec.input)
-    return assemble(task, splits, template, source, scoring, counts, tuple(notes))
+    columns = TableColumns(
+        prompt=named,
+        target=spec.target,
+        label_names=spec.label_names,
+        label_words=spec.label_words,
+        system_prompt=spec.system_prompt,
+    )
+    return assemble(task, splits, template, source, scoring, counts, columns, tuple(notes))
 
 
 def _leave_out_unlabelled(
@@ -256,13 +269,14 @@ def _read_chats(
         notes.append(f"{num_thoughts:,} answers hold a thought, which is trained on by --thinking")
     splits = _fill_splits(documents, spec, counts, notes)
     scoring = Scoring(kind="chat", language=spec.language)
-    return assemble(task, splits, "{input}", "input", scoring, counts, tuple(notes))
+    columns = TableColumns(
+        prompt={"input": spec.input}, system_prompt=spec.system_prompt, train_on=spec.train_on
+    )
+    return assemble(task, splits, "{input}", "input", scoring, counts, columns, tuple(notes))
 
 
 def _make_chat(id_: str, conversation: Conversation, spec: TableSpec) -> Document:
-    history = conversation.history
-    if not history or history[0].role != "system":
-        history = (*_make_system(spec), *history)
+    history = add_system(conversation.history, spec.system_prompt)
     return Document(
         id=id_,
         source="\n".join([*(message.content for message in history), conversation.prompt]),
@@ -277,10 +291,6 @@ def _first_exchange(document: Document) -> str:
     """By which conversations count as one when they are split: each may be another's beginning."""
     said = [message.content for message in document.history if message.role != "system"]
     return "\n".join([*said, document.columns["input"], document.target][:2])
-
-
-def _make_system(spec: TableSpec) -> tuple[Message, ...]:
-    return (Message(role="system", content=spec.system_prompt),) if spec.system_prompt else ()
 
 
 def _read_documents(
@@ -323,9 +333,11 @@ def _make_document(
     return Document(
         id=id_,
         thought=thought,
-        history=_make_system(spec),
+        history=add_system((), spec.system_prompt),
         source="\n".join(texts[column] for column in dict.fromkeys(named.values())),
-        target=spec.clean_label(target) if spec.kind == "classify" else target,
+        target=read_value(target, spec.label_names, spec.label_words)
+        if spec.kind == "classify"
+        else target,
         columns={**texts, **{field: texts[column] for field, column in named.items()}},
     )
 

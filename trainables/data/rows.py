@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Literal, Protocol
 
-from trainables.config import Data, Kind, Language, Metric, TaskOptions
+from trainables.config import Data, Kind, Language, Metric, TaskOptions, TrainedTurns
 from trainables.errors import SweepAborted
 
 SPLITS = ("train", "validation", "test")
@@ -83,6 +83,24 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """What the columns of a task's tables are, by which rows of other tables become prompts too."""
+
+    prompt: Mapping[str, str] = field(hash=False)
+    """Column by the name that the prompt's template has for it; of a chat the conversation's."""
+    target: str = ""
+    """Column of the right answers; "" of conversations, which end with theirs."""
+    label_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Label by value of the target; empty where the values are the labels."""
+    label_words: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Value by what else may stand for it, without case."""
+    system_prompt: str | None = None
+    """System message of every row without one of its own."""
+    train_on: TrainedTurns = "all"
+    """Which answers of a conversation the loss counts: each is tokenised by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Splits:
     """A task's rows after cleaning."""
 
@@ -99,6 +117,8 @@ class Splits:
     """Which of these names is the text that a long prompt may lose the end of."""
     notes: tuple[str, ...] = ()
     """How the data was read where that is not plain, e.g. the encoding that was found."""
+    columns: TableColumns | None = None
+    """Where the prompts and targets came from; None in a run of an earlier version."""
 
 
 class Task(Protocol):

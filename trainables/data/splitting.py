@@ -11,6 +11,7 @@ from trainables.data.rows import (
     Row,
     Scoring,
     Splits,
+    TableColumns,
     drop_duplicates,
     drop_shared,
     normalise,
@@ -104,12 +105,14 @@ def assemble(
     source: str,
     scoring: Scoring,
     counts: dict[str, int],
+    columns: TableColumns,
     notes: tuple[str, ...] = (),
 ) -> Splits:
     """The documents as rows of prompt and target, counted.
 
     Args:
         source: the column whose text a long prompt may lose the end of.
+        columns: where the documents' texts came from.
 
     Raises:
         SweepAborted: a split has no row.
@@ -122,7 +125,7 @@ def assemble(
                 "give every split rows with an input and a target that no later split holds",
             )
     train, validation, test = (
-        tuple(_make_row(d, template, source) for d in documents[split]) for split in SPLITS
+        tuple(make_row(d, template, source) for d in documents[split]) for split in SPLITS
     )
     return Splits(
         train=train,
@@ -133,10 +136,12 @@ def assemble(
         prompt_template=template,
         source=source,
         notes=notes,
+        columns=columns,
     )
 
 
-def _make_row(document: Document, template: str, source: str) -> Row:
+def make_row(document: Document, template: str, source: str) -> Row:
+    """The document as a row of prompt and target."""
     cut_from, cut_to = find_cut(template, document.columns, source)
     return Row(
         id=document.id,

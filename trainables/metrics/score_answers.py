@@ -36,7 +36,7 @@ def score_answers(
     """The metrics of score_texts, gen_len_tokens, and eval_loss where it is given.
 
     A model that thinks answers after its thought; one that has not come to its end says nothing.
-    The share of such rows is unfinished_frac.
+    The share of such rows is unfinished_frac. Rows without targets are answered and not scored.
 
     Args:
         answers: tokens up to the stop, as generated, by row.
@@ -45,6 +45,8 @@ def score_answers(
     """
     answer_ids = [_drop_thought(tokenizer, ids) if thinking else ids for ids in answers]
     texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in answer_ids]
+    if not all(row.target for row in rows):
+        return EvalResult(metrics={}, answers=tuple(texts))
     metrics, row_scores = score_texts(texts, rows, scoring)
     if thinking:
         metrics["unfinished_frac"] = sum(ids is None for ids in answer_ids) / len(answer_ids)
@@ -60,12 +62,13 @@ def score_labels(
 ) -> EvalResult:
     """The metrics of metrics/classification.py, and eval_loss; ties go to the first label.
 
-    A label's probability is its likelihood's share of the likelihoods of all labels.
+    A label's probability is its likelihood's share of the likelihoods of all labels. Rows without
+    targets are answered and not scored.
 
     Args:
         log_probs_SL: float64, of each row and label; NaN is no choice, so a model that gives it
             has a loss of NaN.
-        rows: S; each target is one of the labels.
+        rows: S; each target is one of the labels, or all are blank.
         label_ids: tokens of each label with its end of turn, as encode_targets gives them.
         scoring: names the labels.
     """
@@ -74,8 +77,14 @@ def score_labels(
     order_SL = log_probs_SL.nan_to_num(-math.inf).argsort(dim=1, descending=True, stable=True)
     order_SL = order_SL[:, :num_kept]
     chosen = order_SL[:, 0].tolist()
-    targets = [scoring.labels.index(row.target) for row in rows]
     answers = tuple(scoring.labels[label] for label in chosen)
+    probabilities = tuple(
+        {scoring.labels[label]: round(share, 6) for label, share in zip(*pair, strict=True)}
+        for pair in zip(order_SL.tolist(), shares_SL.gather(1, order_SL).tolist(), strict=True)
+    )
+    if not all(row.target for row in rows):
+        return EvalResult(metrics={}, answers=answers, probabilities=probabilities)
+    targets = [scoring.labels.index(row.target) for row in rows]
     scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
     loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
     num_tokens = sum(len(label_ids[label]) for label in targets)
@@ -84,10 +93,7 @@ def score_labels(
         metrics={**scores, "eval_loss": loss / num_tokens},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
-        probabilities=tuple(
-            {scoring.labels[label]: round(share, 6) for label, share in zip(*pair, strict=True)}
-            for pair in zip(order_SL.tolist(), shares_SL.gather(1, order_SL).tolist(), strict=True)
-        ),
+        probabilities=probabilities,
     )
     return add_custom(scored, rows, scoring)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from trainables.config import Language
 from trainables.data.rows import Row, Scoring
 from trainables.errors import TrialFailed
+from trainables.metrics.classification import classification_scores
 from trainables.metrics.custom.client import score_custom
 from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.registry import METRICS
@@ -47,6 +48,19 @@ def _score_rouge(
     scores = iter(rouge_rows(said, [one for right in references for one in right], language))
     of_rows = [[next(scores) for _ in right] for right in references]
     return {name: tuple(max(one[name] for one in row) for row in of_rows) for name in ROUGE_TYPES}
+
+
+def score_said(said: Sequence[str], rows: Sequence[Row], scoring: Scoring) -> EvalResult:
+    """All scores of answers that are given, texts or labels; the loss is of a model alone."""
+    if scoring.kind == "classify":
+        targets = [row.target for row in rows]
+        metrics = classification_scores(said, targets, scoring.labels)
+        pairs = zip(said, targets, strict=True)
+        of_rows = {"accuracy": tuple(100.0 * (one == target) for one, target in pairs)}
+    else:
+        metrics, of_rows = score_texts(said, rows, scoring)
+    scored = EvalResult(metrics=metrics, answers=tuple(said), row_scores=of_rows)
+    return add_custom(scored, rows, scoring)
 
 
 def add_custom(scored: EvalResult, rows: Sequence[Row], scoring: Scoring) -> EvalResult:

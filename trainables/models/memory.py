@@ -5,12 +5,14 @@ import logging
 import resource
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from trainables.errors import TrialFailed
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in one unit of ru_maxrss (getrusage(2))."""
@@ -38,6 +40,31 @@ def with_less_memory(attempt: Callable[[int], None], micro_batch_size: int) -> N
         size = micro_batch_size
         micro_batch_size = max(part for part in range(1, size) if size % part == 0)
         logger.warning("out of memory; going on with micro-batch %d", micro_batch_size)
+
+
+def retry_with_less_memory(
+    attempt: Callable[[], Result],
+    use_less_memory: Callable[[], bool],
+    give_up: Callable[[], None],
+    what: str,
+) -> Result:
+    """Attempt something again while the GPU's memory runs out, each time with less.
+
+    Args:
+        use_less_memory: False if nothing of the attempt can be made smaller.
+        give_up: what is done then, before the next attempt.
+        what: name of the attempt for the log.
+    """
+    while True:
+        try:
+            return attempt()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("out of memory in %s: %s", what, error)
+        free_memory()  # only here, where no exception keeps the attempt's tensors
+        if not use_less_memory():
+            give_up()
 
 
 def peak_gib() -> float:

@@ -57,7 +57,7 @@ def evaluate(
             log_probs_SL = label_log_probs(model, prompts, labels, batch_size)
         return score_labels(log_probs_SL, rows, labels, scoring)
     with inference(model), autocast(settings.compute_dtype):
-        loss = eval_loss(model, examples, batch_size)
+        loss = eval_loss(model, examples, batch_size) if all(row.target for row in rows) else None
         answers = generate(model, tokenizer, prompts, batch_size, settings.max_new_tokens)
     return score_answers(tokenizer, answers, rows, scoring, thinking=thinking, eval_loss=loss)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.prepared_rows import digest_rows, read_rows, write_rows
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.prepared_rows import digest_rows, read_facts, read_rows, write_rows
+from trainables.data.rows import Row, Scoring, Splits, TableColumns
 from trainables.errors import SweepAborted
 
 ROW = Row(id="1", prompt="Ağaç\n\r\n  {x} \u2028 'q' \U0001f600", target=" été\t")
@@ -19,12 +19,17 @@ SPLITS = Splits(
     scoring=Scoring(kind="classify", language="turkish", labels=("kötü", "iyi")),
     prompt_template="{text}\n",
     notes=("rows.csv: 4 rows", "encoding utf-8"),
+    columns=TableColumns(
+        prompt={"text": "Tweet "}, target="y", label_names={"0": "iyi"}, system_prompt="Öz."
+    ),
 )
 
 
 def test_rows_and_facts_come_back_as_they_were(tmp_path: Path) -> None:
     write_rows(tmp_path / "run" / "rows", SPLITS)
     assert read_rows(tmp_path / "run" / "rows") == SPLITS
+    none = replace(SPLITS, train=(), validation=(), test=())
+    assert read_facts(tmp_path / "run" / "rows") == none
     assert os.listdir(tmp_path / "run") == ["rows"]
     names = {"train.parquet", "validation.parquet", "test.parquet", "splits.json"}
     assert set(os.listdir(tmp_path / "run" / "rows")) == names

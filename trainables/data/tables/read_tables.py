@@ -2,10 +2,12 @@
 
 import csv
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from zipfile import BadZipFile
 
 import pandas as pd
@@ -60,6 +62,24 @@ def read_tables(data: str | Sequence[str], options: TaskOptions) -> dict[str, Ta
         tables = _add_note(tables, f"not read: {shown}")
     tables = _use_split_column(tables, options)
     return {split: _draw(table, options.max_rows) for split, table in tables.items()}
+
+
+def read_table(path: str, options: TaskOptions) -> Table:
+    """All rows of a file, folder or archive in their order, whatever split they tell.
+
+    Args:
+        path: "-" is JSON Lines on standard input.
+
+    Raises:
+        SweepAborted: there is no such place, it holds no table, or one cannot be read.
+    """
+    if path == "-":
+        given = DataFile(PurePosixPath("standard input"), ".jsonl", sys.stdin.buffer.read)
+        files: Mapping[str, Sequence[DataFile]] = {"": [given]}
+    else:
+        files, _ = find_files([path])
+    tables = list(_read_files(files, options).values())
+    return _join(tables) if tables[1:] else tables[0]
 
 
 def read_dataset(

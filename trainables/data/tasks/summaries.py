@@ -8,7 +8,14 @@ import pandas as pd
 
 from trainables.config import Data, Metric, TaskOptions
 from trainables.data.prompts import choose_template
-from trainables.data.rows import Document, Scoring, Splits, drop_blank, refuse_unused
+from trainables.data.rows import (
+    Document,
+    Scoring,
+    Splits,
+    TableColumns,
+    drop_blank,
+    refuse_unused,
+)
 from trainables.data.splitting import assemble, divide, document
 from trainables.data.tables.read_tables import read_dataset
 from trainables.errors import SweepAborted
@@ -71,7 +78,8 @@ class SummaryTask:
         documents = {split: read(table, split, counts) for split, table in tables.items()}
         kept, notes = divide(documents, counts)
         template, text = self.prompt_template, self.prompt_columns[0]
-        return assemble(self.name, kept, template, text, self.scoring, counts, notes)
+        columns = TableColumns(prompt={c: c for c in self.prompt_columns}, target="summary")
+        return assemble(self.name, kept, template, text, self.scoring, counts, columns, notes)
 
 
 def _read_all(

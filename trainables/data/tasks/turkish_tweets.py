@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from trainables.config import Data, Metric, TaskOptions
-from trainables.data.labels import clean_label, read_names
+from trainables.data.labels import read_names
 from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
 from trainables.data.stratified import fold
@@ -58,7 +58,7 @@ class TurkishTweets:
             question=QUESTION,
             language="turkish",
             label_names=names,
-            clean_label=lambda text: _value(text, names),
+            label_words={fold(word): value for value in names for word in WORDS.get(value, ())},
             balance=self.options.balance,
         )
         return read_splits(self.name, read_data(self.name, data, self.options), spec)
@@ -66,12 +66,3 @@ class TurkishTweets:
     @property
     def _names(self) -> dict[str, str]:
         return read_names(self.options.label_names or LABEL_NAMES)
-
-
-def _value(text: str, names: dict[str, str]) -> str:
-    """The value that the cell means: a number, or a word for one."""
-    value = clean_label(text)
-    if value in names:
-        return value
-    meant = (number for number, words in WORDS.items() if fold(value) in map(fold, words))
-    return next((number for number in meant if number in names), value)

@@ -8,7 +8,6 @@ from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from safetensors import SafetensorError
 
@@ -16,7 +15,7 @@ from trainables.config import TrialReport
 from trainables.data.eval_rows import fixed_slice
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
-from trainables.models.memory import free_memory, is_out_of_memory, peak_gib
+from trainables.models.memory import peak_gib, retry_with_less_memory
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.service.ledger import LedgerKeeper
@@ -26,7 +25,6 @@ from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import Saver, run_if_live
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 POLL_INTERVAL_S = 0.1
 """How long an empty pack sleeps between two looks for trials."""
@@ -121,7 +119,7 @@ class PackLoop:
         results: list[EvalResult] = []
         for first in range(0, len(adapters), num_free):
             with self._pack.hold_adapters(adapters[first : first + num_free]) as slots:
-                results += _retry_with_less_memory(
+                results += retry_with_less_memory(
                     partial(evaluator.evaluate, self._pack.model, slots),
                     evaluator.use_less_memory,
                     _raise_no_room,
@@ -190,7 +188,7 @@ class PackLoop:
     def _train(self) -> None:
         """Make a step of the pack or some, in as many tries as its memory needs."""
         started_s = time.perf_counter()
-        results = _retry_with_less_memory(
+        results = retry_with_less_memory(
             lambda: self._pack.step(self._num_steps()),
             self._pack.use_less_memory,
             self._shrink,
@@ -275,7 +273,7 @@ class PackLoop:
             groups.setdefault(self._evaluator_of(trial), []).append(trial)
         results: dict[PackedTrial, EvalResult] = {}
         for evaluator, group in groups.items():
-            results |= _retry_with_less_memory(
+            results |= retry_with_less_memory(
                 partial(self._evaluate_group, evaluator, group),
                 evaluator.use_less_memory,
                 self._shrink,
@@ -341,31 +339,6 @@ class PackLoop:
             self._pack.leave(trial.slot)
             del self._trials[trial.slot]
             trial.slot = None
-
-
-def _retry_with_less_memory(
-    attempt: Callable[[], Result],
-    use_less_memory: Callable[[], bool],
-    give_up: Callable[[], None],
-    what: str,
-) -> Result:
-    """Attempt something again while the GPU's memory runs out, each time with less.
-
-    Args:
-        use_less_memory: False if nothing of the attempt can be made smaller.
-        give_up: what is done then, before the next attempt.
-        what: name of the attempt for the log.
-    """
-    while True:
-        try:
-            return attempt()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            logger.warning("out of memory in %s: %s", what, error)
-        free_memory()  # only here, where no exception keeps the attempt's tensors
-        if not use_less_memory():
-            give_up()
 
 
 def _raise_no_room() -> None:

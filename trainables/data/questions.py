@@ -1,0 +1,68 @@
+"""Rows of any table as the rows that a finished sweep was tested on: what its adapter is asked."""
+
+from collections.abc import Mapping
+
+from trainables.data.conversations import Unusable, add_system, read_question, split_thought
+from trainables.data.labels import read_value
+from trainables.data.rows import Document, Row, Splits, TableColumns
+from trainables.data.splitting import make_row
+from trainables.data.tables.table import Table, cell_text, require_columns
+
+
+def check_columns(table: Table, columns: TableColumns) -> None:
+    """Whether the table has what the prompt names.
+
+    Raises:
+        SweepAborted: a column is missing, or there are two of a name.
+    """
+    names = list(dict.fromkeys(columns.prompt.values()))
+    require_columns(
+        table.columns,
+        [*names, *table.columns],
+        table.source,
+        fix=f"name its columns as the sweep's data had them: {', '.join(names)}",
+        has_choice=False,
+    )
+
+
+def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row:
+    """The row that the sweep would have made; the target is "" where none is known.
+
+    Args:
+        values: by column.
+        splits: the run's, whose columns are known.
+
+    Raises:
+        Unusable: there is nothing to ask; its text is the reason.
+    """
+    columns, template, source = splits.columns, splits.prompt_template, splits.source
+    assert columns is not None
+    if splits.scoring.kind == "chat":
+        said = read_question(values[columns.prompt[source]], columns.train_on)
+        history, texts, target = said.history, {source: said.prompt}, said.answer
+    else:
+        cells = {name: cell_text(values[column]) for name, column in columns.prompt.items()}
+        texts = {name: text for name, text in cells.items() if text is not None}
+        if len(texts) < len(cells):
+            raise Unusable("not text")
+        if not texts[source]:
+            raise Unusable("blank input")
+        history, target = (), _read_target(values.get(columns.target), splits, columns)
+    document = Document(
+        id=id_,
+        source=texts[source],
+        target=target,
+        columns=texts,
+        history=add_system(history, columns.system_prompt),
+    )
+    return make_row(document, template, source)
+
+
+def _read_target(value: object, splits: Splits, columns: TableColumns) -> str:
+    """The right answer; "" for none, and for a value that is no label of the sweep's."""
+    text = cell_text(value) or ""
+    if splits.scoring.kind != "classify":
+        return split_thought(text)[0]
+    value = read_value(text, columns.label_names, columns.label_words)
+    label = columns.label_names.get(value, value)
+    return label if label in splits.scoring.labels else ""
