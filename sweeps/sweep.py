@@ -66,9 +66,6 @@ def run_sweep(
     log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
     with _connect() as cluster:
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
-        context = _open_context(
-            config, preflight, paths, log, allocation, events, is_resumed=is_resumed
-        )
         with pack_pool.run_packs(
             allocation,
             config.settings,
@@ -76,6 +73,10 @@ def run_sweep(
             has_trials=not finalists.is_over(config, events, metric),
             probed=probe_params(config),
         ) as actors:
+            # The packs load meanwhile.
+            context = _open_context(
+                config, preflight, paths, log, allocation, events, is_resumed=is_resumed
+            )
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
