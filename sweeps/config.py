@@ -122,7 +122,9 @@ class SweepConfig(TrainingOptions):
         options = self.task_options
         if options.metric is not None:
             options = replace(options, metric=resolve_metrics(options.metric))
-            object.__setattr__(self, "task_options", options)
+        if options.paraphrases is not None:
+            options = replace(options, paraphrases=_resolve_path(options.paraphrases))
+        object.__setattr__(self, "task_options", options)
         counts = ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds")
         for name in (*counts, "bertscore_layer"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

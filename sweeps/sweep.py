@@ -120,8 +120,11 @@ def run_sweep(
     log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
     context.tracker.finish()
     cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
+    about = plan.about_added(preflight.splits)
     print(
-        summary.describe(config, paths, trials, metric, outcome, ledgers, verdict, confusion),
+        summary.describe(
+            config, paths, trials, metric, outcome, ledgers, verdict, confusion, about
+        ),
         *cost,
         sep="\n",
     )

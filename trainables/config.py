@@ -17,6 +17,10 @@ Balance = Literal["none", "oversample"]
 Data = str | tuple[str, ...] | None
 """Where a task's rows are: files and folders, or a dataset of the Hub; None is its own."""
 
+AUGMENT_NOISE = 0.1
+"""EDA's share for sets of 5,000 rows and more; for fewer it names 0.05 (arXiv 1901.11196, table 3).
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -149,6 +153,14 @@ class TaskOptions:
     """Classification: what the labels are called in the answer, as VALUE=NAME, e.g. "0=neutral"."""
     balance: Balance = "none"
     """Classification: "oversample" repeats the training rows of rare labels."""
+    augment_copies: int = 0
+    """Copies of every training row whose input text has noise in it, 100 at most: words left out,
+    exchanged or misspelt, drawn by the sweep's seed. Of a conversation it is the last question."""
+    augment_noise: float = AUGMENT_NOISE
+    """Share of the words that one copy changes, above 0 and below 1."""
+    paraphrases: str | None = None
+    """File with paraphrases of training rows, in a column called paraphrase beside the original
+    text, or the row's id in a column called id. Those of validation and test rows are left out."""
     metric: str | None = None
     """Scores to report, as NAME[,NAME...]; the first ranks trials. Of texts rouge1, rouge2, rougeL,
     rougeLsum, exact_match, token_f1, json_fields, bleu and chrf; of labels accuracy, macro_f1, mcc
@@ -161,6 +173,11 @@ class TaskOptions:
         require(self.columns != (), "columns", self.columns, "one name or more")
         require(self.skip_rows >= 0, "skip_rows", self.skip_rows, "0 or more")
         require(self.max_rows is None or self.max_rows >= 1, "max_rows", self.max_rows, "1 or more")
+        copies, noise = self.augment_copies, self.augment_noise
+        require(0 <= copies <= 100, "augment_copies", copies, "from 0 to 100")
+        require(0.0 < noise < 1.0, "augment_noise", noise, "above 0 and below 1")
+        has_copies = copies > 0 or noise == AUGMENT_NOISE
+        require(has_copies, "augment_noise", noise, "given with --augment-copies N")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ def sweep_command(config: SweepConfig) -> str:
             value = getattr(config.task_options, option.name)
             if option.name == "metric" and value:
                 value = replace_paths(value, _hide_folder)
+            if option.name == "paraphrases" and value:
+                value = _hide_folder(value)
             if value != option.default:
                 values = value if isinstance(value, tuple) else (value,)
                 words += [f"--{option.name.replace('_', '-')}", *map(str, values)]

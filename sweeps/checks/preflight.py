@@ -16,6 +16,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_tracker import Mode, check_settings, resolve_mode
 from trainables.config import Kind
+from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
@@ -73,7 +74,7 @@ def check(
         check_settings(config)
     wandb_mode = resolve_mode(config.wandb, config.tiny)
     try:
-        splits = read_rows(config.settings.rows_dir) if is_resumed else task.load(config.data)
+        splits = read_rows(config.settings.rows_dir) if is_resumed else load_rows(config, task)
         model = read_model_facts(config.model)
         check_weights(config.model, model)
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
@@ -101,6 +102,15 @@ def check(
     if has_ray and config.study_storage is not None:
         check_storage(config.study_storage, config.name, is_resumed=is_resumed)
     return Preflight(task, splits, model, wandb_mode)
+
+
+def load_rows(config: SweepConfig, task: Task) -> Splits:
+    """The task's rows with those that augmentation adds, before they are fitted in length.
+
+    Raises:
+        SweepAborted: they cannot be read, or do not do.
+    """
+    return augment(task.load(config.data), config.task_options, config.seed)
 
 
 def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:

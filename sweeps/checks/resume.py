@@ -9,12 +9,14 @@ from typing import Any
 
 from sweeps.checks import sweep_json
 from sweeps.checks.commands import resume_command
-from sweeps.checks.preflight import Preflight
+from sweeps.checks.preflight import Preflight, load_rows
 from sweeps.checks.sweep_json import describe_metric, digest_model, digest_splits
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
+from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, first_line
+from trainables.models.tokenizer_file import TokenizerFile
 
 CHANGEABLE = frozenset(
     (
@@ -107,21 +109,25 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
             f"the rows in {paths.rows} are not those that this sweep began with: {changed}",
             "put the folder back as the sweep wrote it, or begin a new sweep with another --name",
         )
-    data = [config.data] if isinstance(config.data, str) else config.data or ()
+    check_model(paths, config.model)
+    data = [config.data] if isinstance(config.data, str) else list(config.data or ())
+    paraphrases = config.task_options.paraphrases
+    files = [*data, *([paraphrases] if paraphrases else [])]
     try:  # the user's data; of the Hub's, if that can be reached or is cached
-        changed = _changed_splits(began["rows"], preflight.task.load(config.data))
+        tokenizer = TokenizerFile(config.model)
+        given = fit_splits(tokenizer, load_rows(config, preflight.task), config)
+        changed = _changed_splits(began["rows"], given)
     except (SweepAborted, OSError) as refused:
-        is_here = bool(data) and all(Path(path).exists() for path in data)
+        is_here = bool(data) and all(Path(path).exists() for path in files)
         reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
         changed = reason if is_here else ""
     if changed:
         raise SweepAborted(
-            f"the data {', '.join(data) or preflight.task.dataset} does not give the rows that "
+            f"the data {', '.join(files) or preflight.task.dataset} does not give the rows that "
             f"this sweep began with: {changed}",
             f"put it back as it was; or take it away to go on with the rows in {paths.rows}; or "
             "begin a new sweep with another --name",
         )
-    check_model(paths, config.model)
 
 
 def check_model(paths: RunPaths, model: str) -> None:

@@ -46,6 +46,7 @@ def make_first_record(config: SweepConfig, preflight: Preflight) -> dict[str, ob
         },
         "rungs": list(config.rungs),
         "rows": preflight.splits.counts,
+        "added": preflight.splits.added,
         "digests": {"rows": digest_splits(preflight.splits), "model": digest_model(config.model)},
         "read": list(preflight.splits.notes),
         "prompt": preflight.splits.prompt_template,

@@ -10,6 +10,7 @@ from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
+from trainables.data.rows import Splits
 from trainables.packing.sizing.memory_model import predict_solo_gib
 
 
@@ -59,11 +60,17 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
 
 
 def about_rows(preflight: Preflight) -> list[str]:
-    """How the rows were read and which were left out, a line each; [] if that is plain."""
+    """How the rows were read, which were left out and added, a line each; [] if that is plain."""
     kept = ("train", "validation", "test")
     counts = {k: n for k, n in preflight.splits.counts.items() if k not in kept and n}
     left_out = [f"left out: {', '.join(f'{k} {n:,}' for k, n in counts.items())}"] if counts else []
-    return [*preflight.splits.notes, *left_out]
+    return [*preflight.splits.notes, *left_out, *about_added(preflight.splits)]
+
+
+def about_added(splits: Splits) -> list[str]:
+    """How many training rows the data does not have, in a line; [] if it has all."""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in splits.added.items())
+    return [f"added to train: {kinds}"] if kinds else []
 
 
 def start_points(config: SweepConfig) -> list[Point]:

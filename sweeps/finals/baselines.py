@@ -69,11 +69,12 @@ def add_baselines(
 def make_baseline(splits: Splits) -> Baseline:
     """The most common training label, or as many sentences as training targets have on average.
 
-    Of labels that are equally common it is the first; a row that is repeated counts once.
+    Of labels that are equally common it is the first; rows that augmentation added do not count.
     """
-    language, train = splits.scoring.language, splits.train
+    language = splits.scoring.language
+    train = [row for row in splits.train if not row.added]
     if splits.scoring.kind == "classify":
-        counts = Counter(target for _, target in {(row.prompt, row.target) for row in train})
+        counts = Counter(row.target for row in train)
         label = max(splits.scoring.labels, key=lambda label: counts[label])
         return Baseline(key="majority", title=f"always saying {label!r}", answer=lambda _: label)
     mean = fmean(len(sentences_of(row.target, language)) for row in train)

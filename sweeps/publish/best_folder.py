@@ -60,6 +60,7 @@ def write_best(
         else config.data or preflight.task.dataset,
         dataset_rows=rows,
         dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
+        added_rows=splits.added,
         prompt_template=splits.prompt_template,
         source=splits.source,
         scoring=splits.scoring,

@@ -41,6 +41,8 @@ class CardFacts:
     """Rows used, by split."""
     dropped_rows: dict[str, int] = field(default_factory=dict)
     """Rows left out, by reason or split."""
+    added_rows: dict[str, int] = field(default_factory=dict)
+    """Training rows that the data does not have, by how they came in."""
     prompt_template: str
     """The user's turn, with a {placeholder} for each column."""
     source: str
@@ -179,9 +181,12 @@ def _data(facts: CardFacts) -> str:
     if revision:
         data += f" at revision {_text(revision)}"
     dropped = _counts(facts.dropped_rows) or "none"
+    added = _counts(facts.added_rows)
+    about_added = f" Of the training rows augmentation has added: {added}." if added else ""
     return (
         f"- {base}, quantised to NF4 and frozen.\n- {data}.\n"
         f"- Rows: {_counts(facts.dataset_rows)}. Rows left out: {dropped}."
+        f"{about_added}"
     )
 
 

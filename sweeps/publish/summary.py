@@ -36,6 +36,7 @@ def describe(
     ledgers: Sequence[Ledger] = (),
     verdict: Verdict | None = None,
     confusion: Confusion | None = None,
+    about_rows: Sequence[str] = (),
 ) -> str:
     """The best trials, the winner beside the untuned base, and where everything lies."""
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
@@ -52,6 +53,7 @@ def describe(
         _render(tables.list_scores(outcome, metric)),
         *([_render(by_label)] if by_label else []),
         *([_describe_confusion(confusion)] if confusion else []),
+        *about_rows,
         *(f"warning: {doubt}" for doubt in outcome.doubts),
         *map(_pack_line, ledgers),
         f"adapter: {paths.best}",

@@ -1,4 +1,4 @@
-"""Labels of a classification table: cleaned, named, checked, and balanced."""
+"""Labels of a classification table: cleaned, named and checked."""
 
 import re
 import unicodedata
@@ -136,20 +136,6 @@ def find_labels(
             )
         raise SweepAborted(error, "name the column of the labels: --target")
     return labels
-
-
-def oversample(documents: Sequence[Document]) -> list[Document]:
-    """The documents, with those of rare labels repeated in turn until all labels are as common."""
-    by_label: dict[str, list[Document]] = defaultdict(list)
-    for document in documents:
-        by_label[document.target].append(document)
-    most = max(map(len, by_label.values()))
-    repeated = [
-        replace(same[i % len(same)], id=f"{same[i % len(same)].id}#{i // len(same) + 1}")
-        for same in by_label.values()
-        for i in range(len(same), most)
-    ]
-    return [*documents, *repeated]
 
 
 def describe_shares(documents: Sequence[Document], labels: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
         "references": pa.list_(pa.string()),
         "cut_from": pa.int64(),
         "cut_to": pa.int64(),
+        "added": pa.string(),
     }
 )
 _DAMAGED_ROWS = "put the folder back as it was, or begin a new sweep with another --name"

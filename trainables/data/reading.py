@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from trainables.config import Balance, Data, Kind, Language, TaskOptions, TrainedTurns
+from trainables.config import Data, Kind, Language, TaskOptions, TrainedTurns
 from trainables.data.conversations import (
     Conversation,
     Unusable,
@@ -21,7 +21,6 @@ from trainables.data.labels import (
     drop_contradictory,
     find_joined_label,
     find_labels,
-    oversample,
     read_value,
     rename,
 )
@@ -74,7 +73,6 @@ class TableSpec:
     """Label by value of the target; empty keeps the values."""
     label_words: Mapping[str, str] = field(default_factory=dict)
     """Value by what else may stand for it, without case."""
-    balance: Balance
     system_prompt: str | None = None
     train_on: TrainedTurns = "all"
     """Which answers of a conversation the loss counts."""
@@ -148,9 +146,6 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
                 f"the column {spec.target} seems to hold several labels in a cell, e.g. "
                 f"{joined!r}: each combination is a label of its own"
             )
-        if spec.balance == "oversample":
-            splits["train"] = oversample(splits["train"])
-            notes.append(f"train with repeated rows of rare labels: {len(splits['train']):,} rows")
     scoring = Scoring(kind=spec.kind, language=spec.language, labels=labels)
     template = _choose_template(spec, fields, labels)
     source = next(field for field, column in named.items() if column == spec.input)

@@ -3,6 +3,7 @@
 Tasks run before any GPU is used, so nothing here or in a task's file may import torch.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -13,6 +14,9 @@ from trainables.errors import SweepAborted
 
 SPLITS = ("train", "validation", "test")
 Role = Literal["system", "user", "assistant"]
+Added = Literal["", "repeated", "paraphrased", "noisy"]
+USED_BY_ALL = ("augment_copies", "augment_noise", "paraphrases")
+"""Options that every task heeds, since they change rows however those were read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,8 @@ class Row:
     """Where in the prompt the text begins that may lose its end to make the row fit."""
     cut_to: int | None = None
     """Where that text ends; None is the prompt's end."""
+    added: Added = ""
+    """How it came into train; "" is a row of the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,11 @@ class Splits:
     """How the data was read where that is not plain, e.g. the encoding that was found."""
     columns: TableColumns | None = None
     """Where the prompts and targets came from; None in a run of an earlier version."""
+
+    @property
+    def added(self) -> dict[str, int]:
+        """Training rows that the data does not have, by how they came in."""
+        return dict(Counter(row.added for row in self.train if row.added))
 
 
 class Task(Protocol):
@@ -174,6 +185,7 @@ def refuse_unused(options: TaskOptions, task: str, used: Collection[str]) -> Non
     Raises:
         SweepAborted: an option outside used is set; names each with its value.
     """
+    used = {*used, *USED_BY_ALL}
     unused = {
         f.name: getattr(options, f.name)
         for f in fields(options)

@@ -96,6 +96,20 @@ def test_data_that_can_no_longer_be_read_is_refused_with_its_reason(
     assert "put it back" in fix
 
 
+def test_rows_that_were_left_out_for_their_length_are_no_change(config: SweepConfig) -> None:
+    write_data(range(120))
+    with Path("m.csv").open("a") as file:
+        file.writelines(f"A long target has number {n},{'good ' * 300}\n" for n in range(9))
+    shutil.rmtree("runs")
+    options = replace(config.task_options, kind="generate")
+    begun = replace(config, max_length_tokens=64, task_options=options)
+    found = check(begun, is_resumed=False)
+    assert found.splits.counts["train too long"] > 0
+    with open_run(begun, found, is_resumed=False):
+        pass
+    check_resumes(129)
+
+
 def test_data_that_is_gone_is_no_matter(config: SweepConfig) -> None:
     Path("m.csv").unlink()
     check_resumes()

@@ -146,7 +146,9 @@ def test_majority_score_is_that_of_a_recount_of_the_training_labels(tmp_path: Pa
 
 def test_repeated_rows_of_rare_labels_do_not_hide_the_majority() -> None:
     rare = [row for row in CLASSES.train if row.target == "odd"]
-    repeated = [replace(row, id=f"{row.id}#{n}") for row in rare for n in range(9)]
+    repeated = [
+        replace(row, id=f"{row.id}#{n}", added="repeated") for row in rare for n in range(9)
+    ]
     assert make_baseline(replace(CLASSES, train=(*CLASSES.train, *repeated))).title.endswith(
         "'bad'"
     )

@@ -1,17 +1,12 @@
 """Labels: cleaned, named, counted where they contradict, and refused where they are none."""
 
-from collections import Counter
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trainables.data.labels import (
     check_number,
     clean_label,
     drop_contradictory,
     find_labels,
-    oversample,
     read_names,
     rename,
 )
@@ -94,19 +89,6 @@ def test_label_that_train_lacks_and_a_single_label_are_refused() -> None:
     one = documents(("a", "x"))
     with pytest.raises(SweepAborted, match="one label only, 'x'"):
         find_labels({"train": one, "validation": one, "test": one}, {}, "mood")
-
-
-@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=40))
-def test_oversampling_makes_all_labels_equally_common_and_loses_none(labels: list[str]) -> None:
-    rows = documents(*((f"text {i}", label) for i, label in enumerate(labels)))
-    balanced = oversample(rows)
-    assert balanced[: len(rows)] == rows
-    assert len(set(Counter(d.target for d in balanced).values())) == 1
-    assert len({d.id for d in balanced}) == len(balanced)
-    for label in set(labels):
-        times = Counter(d.source for d in balanced if d.target == label)
-        assert max(times.values()) - min(times.values()) <= 1
-    assert oversample(rows) == balanced
 
 
 def test_composed_and_decomposed_letters_are_one_label() -> None:

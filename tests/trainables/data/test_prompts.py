@@ -61,7 +61,8 @@ def test_options_without_a_use_are_refused_with_their_flags(task: str) -> None:
         TASKS[task](TaskOptions(label_names=("0=no",), balance="oversample"))
     assert "--label-names ('0=no',), --balance 'oversample'" in told.value.error
     assert told.value.fix.endswith(
-        f"of these options {task} takes --prompt, --metric, --metric-mode"
+        f"of these options {task} takes --prompt, --augment-copies, --augment-noise, "
+        "--paraphrases, --metric, --metric-mode"
     )
 
 

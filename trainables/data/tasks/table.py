@@ -54,7 +54,6 @@ class TableTask:
             prompt=options.prompt,
             language=options.language or "english",
             label_names=read_names(options.label_names or ()),
-            balance=options.balance,
             system_prompt=options.system_prompt,
             train_on=options.train_on or "all",
         )

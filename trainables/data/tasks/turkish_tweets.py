@@ -59,7 +59,6 @@ class TurkishTweets:
             language="turkish",
             label_names=names,
             label_words={fold(word): value for value in names for word in WORDS.get(value, ())},
-            balance=self.options.balance,
         )
         return read_splits(self.name, read_data(self.name, data, self.options), spec)
 

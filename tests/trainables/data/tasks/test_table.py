@@ -237,15 +237,6 @@ def test_labels_beyond_fifty_are_not_listed_in_the_question(tmp_path: Path) -> N
     assert "train: 60 labels of 8 to 8 rows" in splits.notes
 
 
-def test_oversampling_repeats_rare_training_rows_only(tmp_path: Path) -> None:
-    uneven = [row | {"mood": "bad" if i % 5 else "good"} for i, row in enumerate(rows(100))]
-    data = write(tmp_path / "a.jsonl", uneven)
-    plain, balanced = load(data, LABELLED), load(data, replace(LABELLED, balance="oversample"))
-    assert balanced.validation == plain.validation and balanced.test == plain.test
-    assert sum(row.target == "good" for row in balanced.train) * 2 == len(balanced.train) == 96
-    assert "train with repeated rows of rare labels: 96 rows" in balanced.notes
-
-
 @pytest.mark.parametrize("option", [{"label_names": ("0=a",)}, {"balance": "oversample"}])
 def test_options_of_labels_are_refused_for_texts(option: dict[str, object]) -> None:
     with pytest.raises(SweepAborted, match="has no use for --"):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.order import training_order
+from trainables.data.batches import training_order
 
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=60)
 BATCH_SIZES = st.integers(1, 9)
