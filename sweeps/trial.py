@@ -16,6 +16,7 @@ from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
+from trainables.metrics.scales import format_score
 from trainables.process import cpu_threads, see_one_gpu
 
 PROG = "python -m sweeps.trial"
@@ -86,7 +87,9 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
 
 
 def _show(report: TrialReport) -> None:
-    scores = "  ".join(f"{name} {value:.3f}" for name, value in sorted(report.metrics.items()))
+    scores = "  ".join(
+        f"{name} {format_score(name, v)}" for name, v in sorted(report.metrics.items())
+    )
     print(
         f"step {report.step}: train_loss {report.train_loss:.4f}  {scores}  "
         f"({report.tokens_per_s:,.0f} tokens/s, {report.peak_gib:.2f} GiB, "

@@ -29,6 +29,8 @@ from trainables.config import ComputeDtype, TrialConfig, TrialReport
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.files import write_atomic
+from trainables.metrics.eval_result import read_answers
+from trainables.metrics.scales import find_scale, format_score
 from trainables.process import see_one_gpu
 
 PROG = "python -m sweeps.verify"
@@ -39,9 +41,9 @@ LOSS_LIMITS: dict[ComputeDtype, float] = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest relative difference of two trainings with the same masks. What they round differently
 stays far below it: 1e-5 over 50 steps in float32 (tests/trainables/packing/compute/test_pack.py),
 2.2e-3 in bfloat16 on an H200."""
-METRIC_LIMITS: dict[ComputeDtype, float] = {"float32": 1.0, "bfloat16": 3.0}
-"""Largest difference of the metric (0 to 100), if it is more than one row can make: where two
-tokens are nearly as likely, rounding decides how an answer goes on."""
+METRIC_LIMITS: dict[ComputeDtype, float] = {"float32": 0.01, "bfloat16": 0.03}
+"""Largest difference of the metric as a share of its scale, if it is more than one row can make:
+where two tokens are nearly as likely, rounding decides how an answer goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class Number:
 
     @property
     def difference(self) -> float:
-        """Relative to the recorded number for losses, in points for the metric."""
+        """Relative to the recorded number for losses, in the metric's own unit for scores."""
         difference = abs(self.again - self.recorded)
         is_relative = difference and self.name in LOSSES
         return difference / abs(self.recorded) if is_relative else difference
@@ -142,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         retrain(Retraining(engine="solo", dropout_seed=(seed + offset) % 2**32))
         for offset in range(1, args.num_seeds * has_dropout + 1)
     ]
-    numbers = _compare(config, record, again, seeds)
+    numbers = _compare(config, record, again, seeds, adapter)
     _print_table(config, record, again, numbers)
     faults = find_faults(again, seeds, numbers)
     if faults:
@@ -215,12 +217,18 @@ def _retrain(
 
 
 def _compare(
-    config: SweepConfig, record: TrialRecord, again: Retraining, seeds: Sequence[Retraining]
+    config: SweepConfig,
+    record: TrialRecord,
+    again: Retraining,
+    seeds: Sequence[Retraining],
+    adapter: Path,
 ) -> list[Number]:
     """Each number that the trial reported beside those of its retrainings."""
     metric = TASKS[config.task](config.task_options).metric.name
     limits = dict.fromkeys(LOSSES, LOSS_LIMITS[config.compute_dtype])
-    limits.setdefault(metric, max(METRIC_LIMITS[config.compute_dtype], 100.0 / config.eval_rows))
+    scores = [report.metrics[metric] for report in record.reports]
+    scores += _row_scores(adapter, metric)
+    limits.setdefault(metric, find_metric_limit(config, metric, scores))
     # Only a pack has a pack's masks.
     has_other_masks = config.engine == "solo" and record.params.lora_dropout > 0
     recorded, retrained, *of_seeds = (
@@ -244,6 +252,24 @@ def _compare(
     ]
 
 
+def find_metric_limit(config: SweepConfig, metric: str, scores: Sequence[float]) -> float:
+    """Largest difference of the metric that counts as none.
+
+    Args:
+        scores: by it, of rows too; they tell the scale of a metric of the user's own.
+    """
+    share = max(METRIC_LIMITS[config.compute_dtype], 1 / config.eval_rows)
+    return share * find_scale(metric, scores)
+
+
+def _row_scores(adapter: Path, metric: str) -> tuple[float, ...]:
+    """The trial's scores of single rows, which show more of a metric's scale than their mean."""
+    try:
+        return read_answers(adapter).row_scores.get(metric, ())
+    except (OSError, ValueError):
+        return ()
+
+
 def _print_table(
     config: SweepConfig, record: TrialRecord, again: Retraining, numbers: Sequence[Number]
 ) -> None:
@@ -253,11 +279,11 @@ def _print_table(
     columns += ["solo, other dropout seeds"] * has_seeds
     table = Table(*columns, title=f"{record.trial_id}: as recorded and trained again")
     for n in numbers:
-        unit, digits = ("relative", ".1e") if n.name in LOSSES else ("points", ".2f")
         seeds = f"{min(n.seeds):.6f} .. {max(n.seeds):.6f}" if n.seeds else ""
         cells = [str(n.step), n.name, f"{n.recorded:.6f}", f"{n.again:.6f}"]
-        cells += [f"{n.difference:{digits}} {unit}" + ("" if n.is_equal else " !")]
-        cells += ["none" if n.limit is None else f"{n.limit:{digits}}"]
+        unit = " relative" * (n.name in LOSSES)
+        cells += [f"{_show(n, n.difference)}{unit}" + ("" if n.is_equal else " !")]
+        cells += ["none" if n.limit is None else _show(n, n.limit)]
         table.add_row(*cells, *[seeds] * has_seeds)
     Console(width=TABLE_WIDTH).print(table)
     weights = "not compared"
@@ -265,6 +291,12 @@ def _print_table(
         matrix, distance = max(again.distances.items(), key=lambda item: item[1])
         weights = f"matrices differ by {distance:.2e} of their norm at most; most in {matrix}"
     print(f"weights: {weights}")
+
+
+def _show(number: Number, difference: float) -> str:
+    if number.name in LOSSES:
+        return f"{difference:.1e}"
+    return format_score(number.name, difference, (number.recorded, number.limit))
 
 
 if __name__ == "__main__":

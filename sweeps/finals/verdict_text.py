@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from sweeps.finals.verdict import Finalist, Verdict
 from trainables.config import Metric
 from trainables.metrics.eval_result import SavedAnswers
+from trainables.metrics.scales import format_score
 
 MAX_EQUAL_FRAC = 0.9
 """Of texts, a larger share of equal answers is one answer to everybody."""
@@ -21,14 +22,14 @@ def write_sentences(verdict: Verdict) -> list[str]:
         ]
     name, num = verdict.metric.name, len(winner.completed)
     seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
-    spread = "" if winner.deviation is None else f" +- {winner.deviation:.2f}"
-    mean = f"{name} {winner.mean:.2f}{spread} over {seeds}"
+    spread = "" if winner.deviation is None else f" +- {_show(verdict, winner.deviation)}"
+    mean = f"{name} {_show(verdict, winner.mean)}{spread} over {seeds}"
     lines = [f"winner of the finals: {winner.trial_id}, {mean}"]
     if verdict.lead is not None:
         lines.append(_describe_lead(verdict, verdict.finalists[1]))
     lines.append(
         f"best/ holds {best_run.trial_id}, the best of the winner's seeds on validation "
-        f"({name} {best_run.value(verdict.metric):.2f}, seed {best_run.seed})"
+        f"({name} {_show(verdict, best_run.value(verdict.metric))}, seed {best_run.seed})"
     )
     return [*lines, *(f"note: {note}" for note in verdict.notes)]
 
@@ -39,15 +40,16 @@ def make_table(verdict: Verdict) -> list[dict[str, str]]:
         {
             "finalist": finalist.trial_id,
             "seeds": str(len(finalist.completed)),
-            f"mean {verdict.metric.name}": _format(finalist.mean),
-            "+-": _format(finalist.deviation),
-            "P(best)": _format(finalist.probability_best),
+            f"mean {verdict.metric.name}": _show(verdict, finalist.mean),
+            "+-": _show(verdict, finalist.deviation),
+            "P(best)": "" if likely is None else f"{likely:.2f}",
             "lora_rank": str(finalist.params.lora_rank),
             "lora_alpha": f"{finalist.params.lora_alpha:g}",
             "lora_dropout": f"{finalist.params.lora_dropout:g}",
             "learning_rate": f"{finalist.params.learning_rate:.2e}",
         }
         for finalist in verdict.finalists
+        for likely in [finalist.probability_best]
     ]
 
 
@@ -93,9 +95,11 @@ def describe_no_lead(
         if (lead if interval is None else interval[0]) > 0:
             continue
         is_behind |= lead <= 0
-        place = f"{best:.2f} against {other:.2f} on {split}"
+        shown, below = (format_score(metric.name, v, (best, other)) for v in (best, other))
+        place = f"{shown} against {below} on {split}"
         if interval is not None:
-            place += f" (95% interval of the lead {interval[0]:.2f} to {interval[1]:.2f})"
+            low, high = (format_score(metric.name, v, (best, other)) for v in interval)
+            place += f" (95% interval of the lead {low} to {high})"
         places.append(place)
     if not places:
         return None
@@ -104,18 +108,19 @@ def describe_no_lead(
 
 
 def _describe_lead(verdict: Verdict, second: Finalist) -> str:
-    line = f"it leads {second.trial_id} by {verdict.lead:.2f}"
+    line = f"it leads {second.trial_id} by {_show(verdict, verdict.lead)}"
     if verdict.interval is None:
         return line
-    low, high = verdict.interval
+    low, high = (_show(verdict, value) for value in verdict.interval)
     line += (
-        f" (95% interval {low:.2f} to {high:.2f}; {verdict.num_rows} validation rows in pairs, and "
+        f" (95% interval {low} to {high}; {verdict.num_rows} validation rows in pairs, and "
         "seeds, resampled)"
     )
     if verdict.finalists[0].probability_best is not None:
         line += f" and is the best with probability {verdict.finalists[0].probability_best:.2f}"
-    return line if low > 0 else f"{line}: the lead may be chance"
+    return line if verdict.interval[0] > 0 else f"{line}: the lead may be chance"
 
 
-def _format(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _show(verdict: Verdict, value: float | None) -> str:
+    means = (finalist.mean for finalist in verdict.finalists)
+    return format_score(verdict.metric.name, value, means)

@@ -11,6 +11,7 @@ from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import PARAMS, rank, shown_params
 from trainables.config import Metric
 from trainables.metrics.classification import Confusion
+from trainables.metrics.scales import format_score
 
 MAX_TRIALS = 10
 PER_LABEL = ("precision", "recall", "f1")
@@ -29,13 +30,14 @@ class Table:
 def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
     """The best trials of the search."""
     ranked = rank(trials, metric)[:MAX_TRIALS]
+    values = [trial.value(metric) for trial in ranked]
     rows = [
         [
             *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
-            f"{trial.value(metric):.2f}",
+            format_score(metric.name, value, values),
             *(f"{p:.4g}" if isinstance(p, float) else str(p) for p in shown_params(trial).values()),
         ]
-        for trial in ranked
+        for trial, value in zip(ranked, values, strict=True)
     ]
     columns = ("trial", "status", "steps", metric.name, *PARAMS)
     return Table(f"best {len(rows)} of {len(trials)} trials", columns, rows)
@@ -68,11 +70,12 @@ def list_scores(outcome: Outcome, ranked_by: Metric) -> Table:
     if start is not None:
         models[f"best start point ({start})"] = {"test": outcome.runs[start]}
     rows = [
-        [split, metric, *(_format(model.get(split, {}).get(metric)) for model in models.values())]
+        [split, metric, *(format_score(metric, value, values) for value in values)]
         for split in _splits(outcome)
         for metric in outcome.scores[split]
         if metric == ranked_by.name
         or not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
+        for values in [[model.get(split, {}).get(metric) for model in models.values()]]
     ]
     return Table("best adapter and untuned base", ["split", "metric", *models], rows)
 
@@ -81,7 +84,10 @@ def list_label_scores(test: Mapping[str, float]) -> Table | None:
     """Each label's scores on test; None of texts."""
     first = f"{PER_LABEL[0]}_"
     labels = [name.removeprefix(first) for name in test if name.startswith(first)]
-    rows = [[label, *(_format(test[f"{name}_{label}"]) for name in PER_LABEL)] for label in labels]
+    rows = [
+        [label, *(format_score(name, test[name]) for name in (f"{s}_{label}" for s in PER_LABEL))]
+        for label in labels
+    ]
     return Table("best adapter on test, by label", ("label", *PER_LABEL), rows) if rows else None
 
 
@@ -95,7 +101,3 @@ def list_confusion(confusion: Confusion) -> Table:
 
 def _splits(outcome: Outcome) -> list[str]:
     return [name for name in ("validation", "test") if name in outcome.scores]
-
-
-def _format(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"

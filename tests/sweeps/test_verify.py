@@ -18,7 +18,7 @@ from sweeps.config import Engine, SweepConfig, to_json
 from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import replay_all
+from sweeps.records.trial_record import TrialRecord, replay_all
 from tests.sweeps.small_sweep import Finished
 from tests.trainables.prepared import prepare_rows
 from trainables.compare_engines import WEIGHTS_NAME, reports_until
@@ -123,6 +123,33 @@ def number(name: str = "eval_loss", **changes: Any) -> verify.Number:
 )
 def test_number_is_equal_within_its_limit(changes: dict[str, Any], is_equal: bool) -> None:
     assert number(**changes).is_equal == is_equal
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "limit"),
+    [
+        ("rougeLsum", [3.0], 3.0),
+        ("mcc", [0.4], 0.03),
+        ("mine", [0.4, 0.7], 0.03),
+        ("mine", [40.0, 70.0], 3.0),
+        ("mine", [0.04, 0.0, 1.0], 0.03),
+    ],
+)
+def test_limit_of_a_score_is_a_share_of_its_metrics_scale(
+    metric: str, scores: list[float], limit: float
+) -> None:
+    config = replace(samsum(is_tiny=False), compute_dtype="bfloat16")
+    assert verify.find_metric_limit(config, metric, scores) == pytest.approx(limit)
+
+
+def test_difference_of_scores_from_0_to_1_is_shown_with_their_digits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config, again = samsum(is_tiny=True), verify.Retraining(engine="solo")
+    record = TrialRecord(trial_id="t0000", number=0, params=PLAIN)
+    own = number("mine", recorded=0.9123, again=0.9111, limit=0.01)
+    verify._print_table(config, record, again, [own])
+    assert "0.0012" in capsys.readouterr().out
 
 
 def test_range_of_the_seeds_decides_nothing() -> None:

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,8 @@ class BuiltIn:
     of: Literal["texts", "labels", "both"] = "texts"
     """What kind of answer it is of."""
     mode: Mode = "max"
+    scale: float | None = 100.0
+    """The largest score; None if there is none."""
     files: tuple[str, ...] = ()
     """Files of this folder whose code is the metric; they count in its fingerprint."""
     is_always: bool = True
@@ -57,8 +59,8 @@ METRICS: dict[str, BuiltIn] = {
     "chrf": BuiltIn(files=("texts/ngram_scores.py",), is_always=False, summed=CHRF),
     "accuracy": LABEL_METRIC,
     "macro_f1": LABEL_METRIC,
-    "mcc": LABEL_METRIC,
-    "eval_loss": BuiltIn(of="both", mode="min"),
+    "mcc": replace(LABEL_METRIC, scale=1.0),
+    "eval_loss": BuiltIn(of="both", mode="min", scale=None),
 }
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"

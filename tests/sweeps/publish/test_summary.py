@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sweeps.finals.final_test import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
+from sweeps.finals.verdict_text import describe_no_lead, make_table, write_sentences
 from sweeps.publish.summary import describe, without_best
-from sweeps.publish.tables import list_scores
+from sweeps.publish.tables import list_scores, list_trials
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
 from trainables.config import Metric
@@ -138,6 +139,30 @@ def test_summary_tells_how_the_finals_ended() -> None:
     assert "it leads t0002 by 0.50 (95% interval -0.25 to 1.50" in text
     assert "/runs/invented/finals.json" in text
     assert "finals" not in describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
+
+
+def test_scores_from_0_to_1_are_shown_with_the_digits_of_their_scale() -> None:
+    metric = Metric(name="share")
+    runs = tuple(
+        replace(run, reports=[replace(run.reports[-1], metrics={"share": run.value(METRIC) / 100})])
+        for run in (make_final_run("f0001s1", 1, 91.23), make_final_run("f0001s2", 2, 91.11))
+    )
+    first, second = (
+        Finalist(trial_id=f"t000{n}", params=PARAMS, metric=metric, runs=(run,))
+        for n, run in enumerate(runs, 1)
+    )
+    verdict = Verdict(
+        metric=metric, finalists=(first, second), lead=0.0012, interval=(-0.0002, 0.0026)
+    )
+    told = " ".join(write_sentences(verdict))
+    assert "share 0.9123 over" in told and "by 0.0012 (95% interval -0.0002 to 0.0026" in told
+    assert [row["mean share"] for row in make_table(verdict)] == ["0.9123", "0.9111"]
+    assert [row[3] for row in list_trials(runs, metric).rows] == ["0.9123", "0.9111"]
+    scores = {"test": {"share": 0.9123}, "test_base": {"share": 0.0004}}
+    outcome = Outcome(winner=OUTCOME.winner, scores=scores)
+    assert list_scores(outcome, metric).rows == [["test", "share", "0.9123", "0.0004"]]
+    doubt = describe_no_lead("base", "b", scores, metric, {"test": (-0.0002, 0.9)})
+    assert doubt is not None and "0.9123 against 0.0004" in doubt and "-0.0002 to 0.9" in doubt
 
 
 def test_summary_shows_which_labels_are_taken_for_which() -> None:
