@@ -17,7 +17,7 @@ from trainables.metrics.texts.ngram_scores import SummedScore
 
 
 def make_run_metric(answers: SavedAnswers, metric: Metric, scoring: Scoring) -> RunMetric:
-    """The metric of resamples: a mean over rows, or a function of counts that are summed over them.
+    """The metric of resamples: a mean over rows, or a function of sums over them.
 
     Raises:
         ValueError: it is a number of all rows that only its own code could give.
@@ -27,6 +27,9 @@ def make_run_metric(answers: SavedAnswers, metric: Metric, scoring: Scoring) -> 
     built_in = METRICS.get(metric.name)
     if built_in is not None and built_in.summed is not None:
         return summed_over_rows(answers, built_in.summed)
+    if metric.name == "eval_loss" and answers.row_losses:
+        losses_S, tokens_S = np.array(answers.row_losses, dtype=np.float64).T
+        return lambda drawn_BS: (drawn_BS @ losses_S) / (drawn_BS @ tokens_S)
     if scoring.kind == "classify" and metric.name != "eval_loss":
         return score_labels(metric.name, answers.answers, answers.targets, scoring.labels)
     raise ValueError(

@@ -126,6 +126,7 @@ def decide_winner(
         comparison, num_rows = _resample(config, paths, finalists, metric, scoring)
     except (OSError, ValueError) as missing:
         notes.append(f"no interval: {missing}")
+    means = [finalist.mean for finalist in finalists if finalist.mean is not None]
     likely = [
         replace(finalist, probability_best=probability)  # those that count come first
         for finalist, probability in zip_longest(
@@ -135,7 +136,7 @@ def decide_winner(
     return Verdict(
         metric=metric,
         finalists=tuple(likely),
-        lead=comparison.lead if comparison else None,
+        lead=abs(means[0] - means[1]) if len(means) > 1 else None,
         interval=comparison.interval if comparison else None,
         num_rows=num_rows,
         notes=tuple(notes),

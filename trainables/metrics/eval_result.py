@@ -20,6 +20,8 @@ class EvalResult:
     """What the model said to each row: a text, or the label that it chose."""
     row_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Each row's own value of those metrics that are means over the rows."""
+    row_losses: tuple[tuple[float, int], ...] = ()
+    """Each target's loss, summed over its tokens, and their number; none where no model spoke."""
     probabilities: tuple[dict[str, float], ...] = ()
     """Of the likeliest labels, by row, the chosen one first; none of texts."""
     failure: str | None = None
@@ -38,6 +40,7 @@ class SavedAnswers:
     probabilities: tuple[dict[str, float], ...] = ()
     references: tuple[tuple[str, ...], ...] = ()
     """Other right answers to each row."""
+    row_losses: tuple[tuple[float, int], ...] = ()
 
 
 def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None:
@@ -54,6 +57,8 @@ def write_answers(folder: Path, rows: Sequence[Row], scored: EvalResult) -> None
         if scored.probabilities:
             of_row = scored.probabilities[index]
             line |= {"probability": of_row[answer], "probabilities": of_row}
+        if scored.row_losses:
+            line["loss"] = scored.row_losses[index]
         if row.references:
             line["references"] = row.references
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
@@ -78,6 +83,7 @@ def read_answers(folder: Path) -> SavedAnswers:
             row_scores={name: tuple(float(own[name]) for own in scores) for name in names},
             probabilities=tuple(line["probabilities"] for line in lines if "probabilities" in line),
             references=tuple(tuple(line.get("references", ())) for line in lines),
+            row_losses=tuple(tuple(line["loss"]) for line in lines if "loss" in line),
         )
     except (KeyError, TypeError) as damaged:
         raise ValueError(f"{folder / ANSWERS_NAME} is damaged: {damaged!r}") from None

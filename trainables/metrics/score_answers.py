@@ -31,9 +31,9 @@ def score_answers(
     scoring: Scoring,
     *,
     thinking: bool,
-    eval_loss: float | None = None,
+    row_losses: Sequence[tuple[float, int]] = (),
 ) -> EvalResult:
-    """The metrics of score_texts, gen_len_tokens, and eval_loss where it is given.
+    """The metrics of score_texts, gen_len_tokens, and eval_loss where losses are given.
 
     A model that thinks answers after its thought; one that has not come to its end says nothing.
     The share of such rows is unfinished_frac. Rows without targets are answered and not scored.
@@ -41,7 +41,7 @@ def score_answers(
     Args:
         answers: tokens up to the stop, as generated, by row.
         scoring: names the language, and what is asked for beside what is always reported.
-        eval_loss: mean loss of the targets.
+        row_losses: each target's summed loss and its tokens.
     """
     answer_ids = [_drop_thought(tokenizer, ids) if thinking else ids for ids in answers]
     texts = [tokenizer.decode(ids or [], skip_special_tokens=True).strip() for ids in answer_ids]
@@ -51,9 +51,14 @@ def score_answers(
     if thinking:
         metrics["unfinished_frac"] = sum(ids is None for ids in answer_ids) / len(answer_ids)
     metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
-    if eval_loss is not None:
-        metrics["eval_loss"] = eval_loss
-    scored = EvalResult(metrics=metrics, answers=tuple(texts), row_scores=row_scores)
+    if row_losses:
+        metrics["eval_loss"] = _mean_loss(row_losses)
+    scored = EvalResult(
+        metrics=metrics,
+        answers=tuple(texts),
+        row_scores=row_scores,
+        row_losses=tuple(row_losses),
+    )
     return add_custom(scored, rows, scoring)
 
 
@@ -86,16 +91,22 @@ def score_labels(
         return EvalResult(metrics={}, answers=answers, probabilities=probabilities)
     targets = [scoring.labels.index(row.target) for row in rows]
     scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
-    loss = -log_probs_SL[torch.arange(len(rows)), targets].sum().item()
-    num_tokens = sum(len(label_ids[label]) for label in targets)
+    losses = (-log_probs_SL[torch.arange(len(rows)), targets]).tolist()
+    row_losses = [(loss, len(label_ids[t])) for loss, t in zip(losses, targets, strict=True)]
     is_right = [label == target for label, target in zip(chosen, targets, strict=True)]
     scored = EvalResult(
-        metrics={**scores, "eval_loss": loss / num_tokens},
+        metrics={**scores, "eval_loss": _mean_loss(row_losses)},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
         probabilities=probabilities,
+        row_losses=tuple(row_losses),
     )
     return add_custom(scored, rows, scoring)
+
+
+def _mean_loss(row_losses: Sequence[tuple[float, int]]) -> float:
+    """Mean a token over all rows."""
+    return sum(loss for loss, _ in row_losses) / sum(num for _, num in row_losses)
 
 
 def _drop_thought(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int] | None:

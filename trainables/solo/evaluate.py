@@ -57,9 +57,10 @@ def evaluate(
             log_probs_SL = label_log_probs(model, prompts, labels, batch_size)
         return score_labels(log_probs_SL, rows, labels, scoring)
     with inference(model), autocast(settings.compute_dtype):
-        loss = eval_loss(model, examples, batch_size) if all(row.target for row in rows) else None
+        has_targets = all(row.target for row in rows)
+        losses = row_losses(model, examples, batch_size) if has_targets else []
         answers = generate(model, tokenizer, prompts, batch_size, settings.max_new_tokens)
-    return score_answers(tokenizer, answers, rows, scoring, thinking=thinking, eval_loss=loss)
+    return score_answers(tokenizer, answers, rows, scoring, thinking=thinking, row_losses=losses)
 
 
 def generate(
@@ -88,14 +89,16 @@ def generate(
     return answers
 
 
-def eval_loss(model: Any, examples: Sequence[Example], batch_size: int) -> float:
-    """Mean loss a labelled token over all the examples, teacher-forced."""
-    total, count = 0.0, 0
+def row_losses(model: Any, examples: Sequence[Example], batch_size: int) -> list[tuple[float, int]]:
+    """Each example's loss, summed over its labelled tokens, and their number; teacher-forced."""
+    losses = [(0.0, 0)] * len(examples)
     for indices in _by_length([example.input_ids for example in examples], batch_size):
         logits, targets = _label_logits(model, [examples[i] for i in indices])
-        total += cross_entropy(logits, targets, reduction="sum").item()
-        count += len(targets)
-    return total / count
+        counts = [len(examples[i].target_ids) for i in indices]
+        parts = torch.split(cross_entropy(logits, targets, reduction="none").double().cpu(), counts)
+        for index, part in zip(indices, parts, strict=True):
+            losses[index] = part.sum().item(), len(part)
+    return losses
 
 
 def label_log_probs(

@@ -27,6 +27,24 @@ def picked(counts: np.ndarray) -> list[int]:
     return [row for row, number in enumerate(counts) for _ in range(number)]
 
 
+def test_loss_is_a_mean_over_the_tokens_of_the_rows_that_are_drawn() -> None:
+    losses = ((3.0, 2), (8.0, 10), (0.5, 1))
+    saved = SavedAnswers(
+        ids=("0", "1", "2"),
+        targets=("a",) * 3,
+        answers=("b",) * 3,
+        row_scores={},
+        row_losses=losses,
+    )
+    drawn = drawn_from(3, 0)
+    for kind in ("summarize", "classify"):
+        scoring = Scoring(kind=kind, labels=("a", "b"))
+        metric = make_run_metric(saved, Metric(name="eval_loss", mode="min"), scoring)
+        for counts, value in zip(drawn, metric(drawn.astype(float)), strict=True):
+            rows = [losses[row] for row in picked(counts)]
+            assert value == pytest.approx(sum(r[0] for r in rows) / sum(r[1] for r in rows))
+
+
 @given(
     num_labels=st.integers(1, 5),
     pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20),

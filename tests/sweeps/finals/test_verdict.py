@@ -143,6 +143,7 @@ def test_without_the_rows_answers_the_means_still_decide(tmp_path: Path) -> None
     assert found.winner is not None and found.winner.trial_id == "t0001"
     assert found.interval is None and found.finalists[0].probability_best is None
     assert len(found.notes) == 1 and "no interval" in found.notes[0]
+    assert found.lead == 0.5 and "it leads t0000 by 0.50" in write_sentences(found)
 
 
 def test_answers_to_other_rows_are_not_compared(tmp_path: Path) -> None:

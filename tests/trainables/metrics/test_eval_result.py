@@ -31,8 +31,11 @@ def test_answers_come_back_as_they_were(
     assert found.row_scores == (row_scores if told else {})
     assert found.probabilities == ()
     shares = tuple({answer: 0.75, f"{answer}?": 0.25} for answer in answers)
-    write_answers(folder, rows, EvalResult(metrics={}, answers=answers, probabilities=shares))
-    assert read_answers(folder).probabilities == shares
+    losses = tuple((value, len(answer)) for value, answer in zip(values, answers, strict=True))
+    scored = EvalResult(metrics={}, answers=answers, probabilities=shares, row_losses=losses)
+    write_answers(folder, rows, scored)
+    again = read_answers(folder)
+    assert again.probabilities == shares and again.row_losses == losses
 
 
 def test_answers_of_other_rows_than_were_asked_are_not_kept(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_the_likeliest_label_is_chosen_and_ties_go_to_the_first() -> None:
     assert scores.metrics["eval_loss"] == pytest.approx((1 + 1 + 2 + 5) / 6)
     assert scores.answers == ("a", "b", "a", "b")
     assert scores.row_scores == {"accuracy": (100.0, 100.0, 0.0, 0.0)}
+    assert scores.row_losses == ((1.0, 1), (1.0, 2), (2.0, 2), (5.0, 1))
 
 
 @pytest.mark.parametrize(("num_labels", "num_kept"), [(3, 3), (20, 20), (21, 5)])

@@ -16,7 +16,7 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
-from trainables.solo.evaluate import eval_loss, evaluate, generate, label_log_probs, pad
+from trainables.solo.evaluate import evaluate, generate, label_log_probs, pad, row_losses
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +52,19 @@ def test_answer_is_the_greedy_one(
     assert generate(base, tokenizer, [prompt], 1, 4) == [ids[len(prompt) :]]
 
 
-def test_loss_is_the_mean_over_the_labelled_tokens_of_all_rows(
+def test_loss_of_a_row_is_summed_over_its_labelled_tokens(
     base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
 ) -> None:
     examples = encode_rows(tokenizer, rows, 128)
-    total = 0.0
+    expected = []
     for example in examples:
         logits = base(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
         labels = torch.tensor(example.labels[1:])
-        total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-    mean = total / sum(len(example.target_ids) for example in examples)
+        expected.append(torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item())
     with torch.no_grad():
-        assert eval_loss(base, examples, 5) == pytest.approx(mean, rel=1e-5)
+        losses, counts = zip(*row_losses(base, examples, 5), strict=True)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert list(counts) == [len(example.target_ids) for example in examples]
 
 
 def test_evaluation_repeats_and_draws_no_random_number(

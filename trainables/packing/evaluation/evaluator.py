@@ -86,7 +86,7 @@ class PackEvaluator:
             return [
                 score_labels(of_slot, self.rows, labels, self._scoring) for of_slot in log_probs_KSL
             ]
-        answers, losses_K = generate(
+        answers, losses_KS = generate(
             decoder,
             self._examples,
             stop_ids=stop_ids(self._tokenizer),
@@ -94,7 +94,7 @@ class PackEvaluator:
             max_tokens_per_batch=self.max_tokens,
             is_graphed=self._is_graphed,
         )
-        num_labels = sum(len(example.target_ids) for example in self._examples)
+        num_labels = [len(example.target_ids) for example in self._examples]
         return [
             score_answers(
                 self._tokenizer,
@@ -102,7 +102,7 @@ class PackEvaluator:
                 self.rows,
                 self._scoring,
                 thinking=self._settings.thinking,
-                eval_loss=loss,
+                row_losses=list(zip(losses, num_labels, strict=True)),
             )
-            for ids, loss in zip(answers, (losses_K / num_labels).tolist(), strict=True)
+            for ids, losses in zip(answers, losses_KS.tolist(), strict=True)
         ]

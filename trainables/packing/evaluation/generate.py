@@ -35,8 +35,9 @@ def generate(
     max_tokens_per_batch: int,
     is_graphed: bool = False,
 ) -> tuple[list[list[list[int]]], Tensor]:
-    """Each slot's answers as tokens without their end, in the order of the prompts; and its loss
-    (K,), summed over the targets. These are read behind the prompts, at no pass of their own.
+    """Each slot's answers as tokens without their end, in the order of the prompts; and the
+    losses (K, S) of the rows' targets, summed over tokens. These are read behind the prompts, at no
+    pass of their own.
 
     Args:
         examples: prompts of at least one token each; none need have a target.
@@ -45,21 +46,22 @@ def generate(
         is_graphed: capture the step as a CUDA graph for every shape and replay it.
     """
     answers: list[list[list[int]]] = [[[] for _ in examples] for _ in range(decoder.num_slots)]
-    losses_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
+    shape = (decoder.num_slots, len(examples))
+    losses_KS = torch.zeros(shape, dtype=torch.float64, device=decoder.device)
     # An answer is written over the target, so a row has room for the longer of them.
     lengths = [len(e.prompt_ids) + max(max_new_tokens, len(e.target_ids)) for e in examples]
     for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch):
         num_positions = round_up(lengths[indices[0]], TOKENS_MULTIPLE)
         some = [examples[i] for i in indices]
-        batch, some_losses_K = _read(decoder, some, num_positions, stop_ids, max_new_tokens)
-        losses_K += some_losses_K
+        batch, some_losses_KS = _read(decoder, some, num_positions, stop_ids, max_new_tokens)
+        losses_KS[:, copy_to_device(torch.tensor(indices), decoder.device)] = some_losses_KS
         decode(batch, max_new_tokens, is_graphed)
         rows = batch.answers_AL.view(decoder.num_slots, -1, max_new_tokens).tolist()
         del batch  # its cache must go before the next one comes
         for of_slot, row in zip(answers, rows, strict=True):
             for index, ids in zip(indices, row, strict=False):
                 of_slot[index] = until_stop(ids, stop_ids)
-    return answers, losses_K
+    return answers, losses_KS
 
 
 def batches(lengths: Sequence[int], num_slots: int, max_tokens: int) -> Iterator[list[int]]:
@@ -93,7 +95,7 @@ def _read(
     stop_ids: Sequence[int],
     max_new_tokens: int,
 ) -> tuple[Batch, Tensor]:
-    """A batch with the first token of every answer, and the losses (K,) of the targets.
+    """A batch with the first token of every answer, and the losses (K, S) of the targets.
 
     Prompts are read some at a time. Rows that fill up the batch's shape are not read, and done.
     """
@@ -102,7 +104,7 @@ def _read(
     cache = decoder.new_cache(num_rows, num_positions)
     tokens_KS = torch.zeros(num_slots, num_rows, dtype=torch.int64, device=device)
     positions_KS = torch.ones_like(tokens_KS)
-    losses_K = torch.zeros(num_slots, dtype=torch.float64, device=device)
+    losses = []
     for rows in _reads(examples, num_slots):
         some = examples[rows]
         ids_ST, lengths_S = pad_right(some, device, READ_MULTIPLE)
@@ -112,7 +114,7 @@ def _read(
         last_S = lengths_S - 1 + torch.arange(len(some), device=device) * width
         tokens_KS[:, rows] = decoder.logits(x_KND[:, last_S]).argmax(dim=-1)
         positions_KS[:, rows] = lengths_S
-        losses_K += _sum_losses(decoder, x_KND, some, width)
+        losses.append(_sum_losses(decoder, x_KND, some, width))
     stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
     is_filler_S = torch.arange(num_rows, device=device) >= len(examples)
     answers_AL = tokens_KS.new_zeros(tokens_KS.numel(), max_new_tokens)
@@ -129,7 +131,7 @@ def _read(
         answers_AL=answers_AL,
         column_1=torch.ones(1, dtype=torch.int64, device=device),
     )
-    return batch, losses_K
+    return batch, torch.cat(losses, dim=1)
 
 
 def _reads(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
@@ -147,27 +149,29 @@ def _reads(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
 def _sum_losses(
     decoder: SlotDecoder, x_KND: Tensor, examples: Sequence[Example], width: int
 ) -> Tensor:
-    """Each slot's loss (K,), summed over the labels of the rows that gave x, width tokens each."""
-    totals_K = torch.zeros(decoder.num_slots, dtype=torch.float64, device=decoder.device)
+    """Losses (K, S), summed over the labels of the rows that gave x, width tokens each."""
+    most_labels = max(len(example.target_ids) for example in examples)
+    losses_KSL = torch.zeros(
+        (decoder.num_slots, len(examples), most_labels), dtype=torch.float64, device=decoder.device
+    )
+    if not most_labels:
+        return losses_KSL.sum(dim=2)
+    # Each label has a place of its own in the table, so the sums' order is fixed, unlike index_add.
+    rows = [row for row, example in enumerate(examples) for _ in example.target_ids]
+    places = [place for example in examples for place in range(len(example.target_ids))]
     firsts = [row * width + len(e.prompt_ids) - 1 for row, e in enumerate(examples)]
-    index = [
-        first + label
-        for first, example in zip(firsts, examples, strict=True)
-        for label in range(len(example.target_ids))
-    ]
-    if not index:
-        return totals_K
+    index = [firsts[row] + place for row, place in zip(rows, places, strict=True)]
     targets = [token for example in examples for token in example.target_ids]
     share = max(1, CHUNK_LABELS // decoder.num_slots)  # the head sees some labels at a time
     chunks = [
         torch.split(copy_to_device(torch.tensor(numbers), decoder.device), share)
-        for numbers in (index, targets)
+        for numbers in (index, targets, rows, places)
     ]
-    for at_L, targets_L in zip(*chunks, strict=True):
+    for at_L, targets_L, rows_L, places_L in zip(*chunks, strict=True):
         logits_KLV = decoder.logits(x_KND[:, at_L])
         targets_KL = targets_L.expand(logits_KLV.shape[:2])
         losses = cross_entropy(
             logits_KLV.flatten(0, 1).float(), targets_KL.flatten(), reduction="none"
         )
-        totals_K += losses.view_as(targets_KL).double().sum(dim=1)
-    return totals_K
+        losses_KSL[:, rows_L, places_L] = losses.view_as(targets_KL).double()
+    return losses_KSL.sum(dim=2)
