@@ -1,6 +1,5 @@
 """python -m sweeps.verify RUN TRIAL: whether a trial trained in a pack is what it gives alone."""
 
-import json
 import math
 import os
 import sys
@@ -28,7 +27,7 @@ from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_
 from trainables.config import ComputeDtype, TrialConfig, TrialReport
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.files import write_atomic
+from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
 from trainables.metrics.scales import find_scale, format_score
 from trainables.process import see_one_gpu
@@ -169,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "git_commit": read_git_commit(),
         "hardware": describe_hardware(),
     }
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_json(path, content)
     print(f"numbers: {path}")
     return EXIT_NOT_EQUAL if faults else EXIT_DONE
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -76,6 +77,27 @@ def read_json_lines(path: Path) -> list[Any]:
         except ValueError as error:
             raise DamagedLine(path, number, str(error)) from error
     return records
+
+
+def to_strict_json(value: Any) -> Any:
+    """Value as strict JSON can hold it: NaN and infinities as strings that float() reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    if isinstance(value, dict):
+        return {key: to_strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_strict_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes strict JSON for people, atomically.
+
+    Raises:
+        OSError: the disk is full or gone; an older file stays.
+    """
+    text = json.dumps(to_strict_json(content), indent=2, ensure_ascii=False)
+    write_atomic(path, f"{text}\n")
 
 
 def write_atomic(path: Path, content: str) -> None:

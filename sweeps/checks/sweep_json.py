@@ -19,7 +19,7 @@ from sweeps.search.storage import hide_password
 from trainables.data.prepared_rows import digest_rows
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
-from trainables.files import write_atomic
+from trainables.files import write_json
 from trainables.metrics.fingerprints import fingerprint
 from trainables.metrics.registry import read_metrics
 from trainables.models.hub_files import hub_file
@@ -158,4 +158,4 @@ def add(paths: RunPaths, **facts: object) -> None:
 
 def write(path: Path, record: dict[str, object]) -> None:
     """Replaces sweep.json."""
-    write_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, record)

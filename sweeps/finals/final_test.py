@@ -10,7 +10,7 @@ from sweeps.config import SweepConfig
 from sweeps.finals import predictions
 from sweeps.finals.finalists import Finals
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import EventLog, read_events
+from sweeps.records.events import EventLog, read_events, scores_from_event
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import find_best
@@ -127,10 +127,11 @@ def score_on_test(
     run_id = winner.run.trial_id
     for event in read_events(paths.events):
         if event["kind"] == "final_scores" and event["trial_id"] == run_id:
-            logged: Scores = event.get("runs", {run_id: event["scores"]["test"]})
+            scores = scores_from_event(event["scores"])
+            logged = scores_from_event(event.get("runs", {run_id: scores["test"]}))
             if winner.tested.keys() <= logged.keys():
                 runs = {tested_id: logged[tested_id] for tested_id in winner.tested}
-                return Outcome(winner=winner, scores=event["scores"], runs=runs)
+                return Outcome(winner=winner, scores=scores, runs=runs)
     results = score(winner.tested)
     for name, result in results.items():
         if result.failure is not None:

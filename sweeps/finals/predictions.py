@@ -14,7 +14,7 @@ from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice, rung_rows
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
-from trainables.files import read_json_lines
+from trainables.files import read_json_lines, to_strict_json
 from trainables.metrics.classification import Confusion, confusion
 from trainables.metrics.eval_result import EvalResult, read_answers, write_answers
 
@@ -111,7 +111,7 @@ def count_confusions(predictions: Sequence[Prediction], splits: Splits) -> Confu
 def make_files(predictions: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
     """Names and contents of the files for best/."""
     given = [{k: v for k, v in asdict(row).items() if v is not None} for row in predictions]
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in given]
+    lines = [json.dumps(to_strict_json(row), ensure_ascii=False) + "\n" for row in given]
     files = {PREDICTIONS_FILE: "".join(lines)} if lines else {}
     return files | ({CONFUSION_CSV: table.as_csv()} if table else {})
 

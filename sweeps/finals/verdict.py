@@ -1,10 +1,11 @@
 """Who won the finals and how sure that is: finals.json, and finals.csv with a row a run."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
+
+import numpy as np
 
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
@@ -16,7 +17,7 @@ from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
 from trainables.data.rows import Scoring
-from trainables.files import write_atomic
+from trainables.files import write_json
 from trainables.metrics.eval_result import SavedAnswers, read_answers
 
 BASELINE_RESAMPLES = 2_000
@@ -184,7 +185,7 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
         **(more or {}),
     }
     with abort_if_unwritable(paths.finals_json):
-        write_atomic(paths.finals_json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_json(paths.finals_json, content)
 
 
 def summarize(verdict: Verdict) -> dict[str, object]:
@@ -219,13 +220,17 @@ def resample_lead(
 ) -> tuple[float, float] | None:
     """95% interval of how much better one adapter is than what was said without training.
 
-    None where they were scored on different rows, or where no resample can be scored.
+    None where they were scored on different rows, or where a score of all rows or of a resample
+    cannot be told or is no finite number.
     """
     if winner.ids != baseline.ids:
         return None
     try:
         runs = [[make_run_metric(said, metric, scoring)] for said in (winner, baseline)]
     except ValueError:
+        return None
+    all_rows = np.ones((1, len(winner.ids)))
+    if not all(np.isfinite(run(all_rows)).all() for (run,) in runs):
         return None
     found = bootstrap.compare(
         runs, metric.mode, len(winner.ids), seed=seed, num_resamples=BASELINE_RESAMPLES

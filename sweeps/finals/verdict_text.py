@@ -1,5 +1,6 @@
 """What the finals came to, in words: for the summary and for the model card."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -79,6 +80,8 @@ def describe_no_lead(
 ) -> str | None:
     """A sentence if the winner is no better than a baseline on a split, or if that may be chance.
 
+    A baseline without a finite score says nothing.
+
     Args:
         key: ends the names of the baseline's scores.
         title: the baseline in words.
@@ -89,12 +92,12 @@ def describe_no_lead(
     for split in ("validation", "test"):
         best, other = (scores.get(of, {}).get(metric.name) for of in (split, f"{split}_{key}"))
         interval = intervals.get(split)
-        if best is None or other is None:
+        if best is None or other is None or not math.isfinite(other):
             continue
         lead = sign * (best - other)
         if (lead if interval is None else interval[0]) > 0:
             continue
-        is_behind |= lead <= 0
+        is_behind |= not lead > 0  # also where the winner's score is no number
         shown, below = (format_score(metric.name, v, (best, other)) for v in (best, other))
         place = f"{shown} against {below} on {split}"
         if interval is not None:

@@ -4,7 +4,6 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
-import math
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from sweeps.records.paths import abort_if_unwritable
 from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
-from trainables.files import DamagedLine, JsonLines, read_json_lines
+from trainables.files import DamagedLine, JsonLines, read_json_lines, to_strict_json
 
 Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
@@ -44,7 +43,7 @@ class EventLog:
         """Writes one event. Raises SweepAborted if the disk is full or gone."""
         event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind}
         with abort_if_unwritable(self._path):
-            self._lines.append({**event, **_to_strict_json(facts)})
+            self._lines.append({**event, **to_strict_json(facts)})
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -81,6 +80,11 @@ def report_from_event(event: dict[str, Any]) -> TrialReport:
     )
 
 
+def scores_from_event(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Metrics by what was scored, of an event; non-finite floats come back as they were."""
+    return {of: {name: float(v) for name, v in own.items()} for of, own in scores.items()}
+
+
 def params_fields(params: Hyperparameters) -> dict[str, Any]:
     """The params of a "trial_started" event, also what W&B shows as the run's config."""
     return asdict(params) | {"target_modules": list(params.target_modules)}
@@ -90,14 +94,3 @@ def params_from_event(event: dict[str, Any]) -> Hyperparameters:
     """The hyperparameters of a "trial_started" event."""
     params = event["params"]
     return Hyperparameters(**params | {"target_modules": tuple(params["target_modules"])})
-
-
-def _to_strict_json(value: Any) -> Any:
-    """Value as strict JSON can hold it: NaN and infinities as strings that float() reads."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    if isinstance(value, dict):
-        return {key: _to_strict_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_strict_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

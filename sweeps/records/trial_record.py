@@ -46,6 +46,13 @@ class TrialRecord:
         """The metric at the last report; None before the first."""
         return self.last.metrics[metric.name] if self.last else None
 
+    def worth(self, metric: Metric) -> float:
+        """The metric at the last report, where more is better; NaN and infinities are worst."""
+        value = self.value(metric)
+        if value is None or not math.isfinite(value):
+            return -math.inf
+        return value if metric.mode == "max" else -value
+
     def best(self, metric: Metric) -> float | None:
         """The best finite value of the metric at any report; None without one."""
         finite = [value for value in self.values(metric).values() if math.isfinite(value)]

@@ -19,8 +19,7 @@ PARAMS = ("lora_rank", "lora_alpha", "lora_dropout", "learning_rate", "use_rslor
 def rank(trials: Iterable[TrialRecord], metric: Metric) -> list[TrialRecord]:
     """Trials that reported, best first: a higher rung comes before any score of a lower one."""
     scored = [trial for trial in trials if trial.reports and trial.status != "failed"]
-    sign = -1.0 if metric.mode == "max" else 1.0
-    return sorted(scored, key=lambda t: (-t.num_steps, sign * (t.value(metric) or 0.0), t.trial_id))
+    return sorted(scored, key=lambda t: (-t.num_steps, -t.worth(metric), t.trial_id))
 
 
 def find_best(trials: Sequence[TrialRecord], metric: Metric) -> TrialRecord | None:

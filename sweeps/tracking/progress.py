@@ -166,10 +166,7 @@ class ProgressTable:
     def _rank(self, record: TrialRecord) -> tuple[float, ...]:
         """Sorts running trials first, then waiting ones, the best ended ones, and failed ones."""
         ranks = {"running": 0, "waiting": 1, "completed": 2, "stopped": 2, "failed": 3}
-        sign = -1 if self._metric.mode == "max" else 1
-        value = record.value(self._metric)
-        worth = math.inf if value is None or not math.isfinite(value) else sign * value
-        return (ranks[self._status(record)], -record.num_steps, worth)
+        return (ranks[self._status(record)], -record.num_steps, -record.worth(self._metric))
 
     def _table(self, records: Sequence[TrialRecord]) -> Table:
         table = Table(box=None, pad_edge=False)

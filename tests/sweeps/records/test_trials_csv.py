@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_higher_rung_ranks_first_and_then_the_better_score(
             worse, better = below.value(metric), above.value(metric)
             assert worse is not None and better is not None
             assert not metric.is_better(worse, better)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_score_that_is_no_number_ranks_last(mode: str) -> None:
+    values = (math.nan, 3.0, math.inf, 1.0, math.nan, 2.0, -math.inf)
+    histories = [make_history(n, None, (10, value)) for n, value in enumerate(values)]
+    order = rank(histories, Metric(name=METRIC.name, mode=mode))  # type: ignore[arg-type]
+    expected = [3.0, 2.0, 1.0] if mode == "max" else [1.0, 2.0, 3.0]
+    assert [trial.value(METRIC) for trial in order[:3]] == expected
 
 
 @given(stories())
