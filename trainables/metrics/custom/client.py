@@ -124,11 +124,10 @@ class MetricProcess:
         return files
 
     def end(self) -> None:
-        """Kills the process, if it runs."""
+        """Ends the process, if it runs: a closed pipe has it kill the metric and tidy up."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
             self._channel.close()
+            self._wait()
             self._process = None
 
     def _start(self) -> None:
@@ -162,7 +161,7 @@ class MetricProcess:
         return reply
 
     def _wait(self) -> int:
-        """The exit code of a process whose pipe is closed."""
+        """The exit code of the process, whose pipe is closed."""
         assert self._process is not None
         try:
             return self._process.wait(timeout=10)

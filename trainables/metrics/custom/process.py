@@ -2,41 +2,90 @@
 
 `python -P process.py HANDLE` takes JSON requests from a pipe and answers each with JSON. The first
 one is the metric; every other holds rows to score. Only the text of an error goes back: whatever
-the metric does, it ends or fails here. The process ends with the one that started it.
+the metric does, it ends or fails here. It ends with the process that started it.
 """
 
+import contextlib
+import ctypes
 import importlib
 import inspect
 import json
 import math
 import os
-import queue
 import re
+import select
+import signal
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PACKAGE = "users_metric"
 KEY = re.compile(r"[A-Za-z0-9_]+")
+POLL_MS = 200
+"""How often it is looked whether the worker has ended."""
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 Rows = list[dict[str, Any]]
 Score = Callable[[Rows], Any]
 
 
 def main(handle: int) -> None:
+    """Keeps a worker that answers requests, until it or the caller has gone; nothing is left then.
+
+    A process apart is needed: no thread of the worker runs while a metric holds the GIL.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="metric-", ignore_cleanup_errors=True) as folder:
+        keeper, worker = os.getpid(), os.fork()
+        if worker == 0:
+            _end_with_parent(keeper)
+            _answer(Connection(handle), folder)
+        try:
+            with contextlib.suppress(OSError):  # the worker does so too, and may have ended
+                os.setpgid(worker, worker)
+            code = _wait(worker, handle)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker, signal.SIGKILL)  # with all that the metric has started
+    if code < 0:
+        with contextlib.suppress(OSError):  # of signals that cannot be handled
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+def _wait(worker: int, handle: int) -> int:
+    """The exit code of the worker, or 0 as soon as the other end of the pipe is closed."""
+    caller = select.poll()
+    caller.register(handle, 0)  # a hang-up is told all the same
+    while True:
+        pid, status = os.waitpid(worker, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if caller.poll(POLL_MS):
+            return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent dies; all it starts is in a group."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _answer(channel: Connection, folder: str) -> NoReturn:
     """Answers requests until the pipe is closed."""
-    channel = Connection(handle)
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(channel, requests), daemon=True).start()
     score: Score | None = None
-    with tempfile.TemporaryDirectory(prefix="metric-") as folder:
+    try:
         while True:
-            request = json.loads(requests.get())
+            request = json.loads(channel.recv_bytes())
             reply: dict[str, Any] = {}
             try:
                 if "find" in request:
@@ -48,15 +97,10 @@ def main(handle: int) -> None:
             except BaseException as error:  # the user's code may raise anything, or call sys.exit
                 reply = {"error": describe(error)}
             channel.send_bytes(json.dumps(reply).encode())
-
-
-def _receive(channel: Connection, requests: "queue.SimpleQueue[bytes]") -> None:
-    """Takes requests in a thread of its own, so that an endless metric ends with its caller."""
-    try:
-        while True:
-            requests.put(channel.recv_bytes())
     except (EOFError, OSError):
         os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def load(metric: dict[str, Any], folder: Path) -> Score:

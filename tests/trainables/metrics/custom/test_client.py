@@ -1,5 +1,7 @@
 """A user's metric scores in a process of its own; whatever it does, its caller is told why."""
 
+import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -104,12 +106,18 @@ def test_modules_of_this_project_hide_none_of_the_users() -> None:
     assert score(source)[0] == {"score": 0.0}
 
 
-def test_an_endless_metric_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    place = tmp_path / "pid"
+HOLDS_THE_GIL = "import re; re.match('(a+)+$', 'a' * 60 + 'b')"
+STARTS_ANOTHER = "import subprocess; subprocess.run(['sleep', '600'])"
+
+
+@pytest.mark.parametrize("work", ["while True: pass", HOLDS_THE_GIL, STARTS_ANOTHER])
+def test_an_endless_metric_ends_with_the_process_that_started_it(tmp_path: Path, work: str) -> None:
+    place, folders = tmp_path / "pid", tmp_path / "tmp"
+    folders.mkdir()
     endless = (
         f"import os\ndef score(rows):\n    open({str(place)!r}, 'w').write(str(os.getpid()))\n"
     )
-    endless += "    while True: pass\n"
+    endless += f"    {work}\n"
     code = f"""
 from trainables.data.rows import MetricCode, Row
 from trainables.metrics.custom import client
@@ -117,12 +125,38 @@ from trainables.metrics.custom.client import score_custom
 metric = MetricCode(name="score", files={{"m.py": {endless!r}}}, function="score")
 score_custom([metric], [Row(id="0", prompt="", target="")], [""], ())
 """
-    caller = subprocess.Popen([sys.executable, "-c", code])
+    environment = os.environ | {"TMPDIR": str(folders)}
+    caller = subprocess.Popen([sys.executable, "-c", code], env=environment)
     wait_until(lambda: place.exists() and place.read_text() != "")
     pid = int(place.read_text())
+    assert list(folders.iterdir())
     caller.kill()
     caller.wait()
     wait_until(lambda: not is_running(pid))
+    wait_until(lambda: not list(folders.iterdir()))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        returning("1"),
+        returning("1 / 0"),
+        "import os\n" + returning("os.kill(os.getpid(), 11)"),
+        "import time\n" + returning("time.sleep(60)"),
+        HOLDS_THE_GIL + "\n" + returning("1"),
+    ],
+)
+def test_no_folder_and_no_process_stays(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with contextlib.suppress(TrialFailed):
+        score(source, timeout_s=1.5)
+    end_processes()
+    assert list(tmp_path.iterdir()) == []
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+    assert not [command for command in commands if "process.py" in command]
 
 
 def is_running(pid: int) -> bool:
