@@ -11,10 +11,10 @@ Punica, arXiv 2310.18547, and vLLM). For y = W x + scaling * B A drop(x), with t
                 expand   grad_x = drop(A^T g_inner)           the same mask as forward
 
 Dropout is part of the products, so that no dropped copy of an input is ever kept. On a GPU they are
-Triton kernels; elsewhere they pad the slots to equal lengths and multiply.
+Triton kernels; elsewhere each slot's tokens are multiplied in turn.
 
-Shapes: K slots, N tokens of a pass, T tokens of the largest slot, F features, M modules that share
-an input, R rank, B blocks.
+Shapes: K slots, N tokens of a pass, F and G features, M modules that share an input, R rank, B
+blocks.
 """
 
 import sys
@@ -45,12 +45,12 @@ def lora_shrink(
     keys_M2: Tensor | None = None,
 ) -> Tensor:
     """scaling * (drop(x) times each of the slot's matrices, transposed): (M, N, R)."""
-    inner = []
-    for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
-        x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)
-        made_NR = _unpad(torch.bmm(x_KTF, weights_KRF.to(x_NF.dtype).mT), segments)
-        inner.append(_scale(made_NR, scaling_K, segments))
-    return torch.stack(inner)
+    return torch.stack(
+        [
+            _multiply(_drop(x_NF, dropout, keys_M2, module), weights_KRF.mT, segments, scaling_K)
+            for module, weights_KRF in enumerate(weights_KMRF.unbind(1))
+        ]
+    )
 
 
 def lora_expand(
@@ -68,9 +68,8 @@ def lora_expand(
     """
     y_NF.zero_()
     for module, weights_KRF in enumerate(weights_KMRF.unbind(1)):
-        inner_KTR = _pad(inner_MNR[module], segments)
-        made_NF = _unpad(torch.bmm(inner_KTR, weights_KRF.to(inner_KTR.dtype)), segments)
-        y_NF += _drop(_scale(made_NF, scaling_K, segments), dropout, keys_M2, module)
+        made_NF = _multiply(inner_MNR[module], weights_KRF, segments, scaling_K)
+        y_NF += _drop(made_NF, dropout, keys_M2, module)
 
 
 def lora_weight_grad_(
@@ -84,34 +83,28 @@ def lora_weight_grad_(
 ) -> None:
     """Add scaling * (inner, transposed, times drop(x)), summed over the slot's tokens, in place."""
     for module, grads_KRF in enumerate(grads_KMRF.unbind(1)):
-        inner_KTR = _pad(inner_MNR[module], segments)
-        x_KTF = _pad(_drop(x_NF, dropout, keys_M2, module), segments)
-        made_KRF = torch.bmm(inner_KTR.mT, x_KTF).to(grads_KRF.dtype)
-        grads_KRF += made_KRF if scaling_K is None else made_KRF * scaling_K[:, None, None]
+        kept_NF = _drop(x_NF, dropout, keys_M2, module)
+        for slot, tokens in _tokens_of(segments):
+            made_RF = (inner_MNR[module, tokens].mT @ kept_NF[tokens]).to(grads_KRF.dtype)
+            grads_KRF[slot] += made_RF if scaling_K is None else made_RF * scaling_K[slot]
 
 
 def _drop(x_NF: Tensor, dropout: Dropout | None, keys_M2: Tensor | None, module: int) -> Tensor:
     return x_NF if dropout is None or keys_M2 is None else drop(x_NF, dropout, keys_M2[module])
 
 
-def _scale(x_NF: Tensor, scaling_K: Tensor | None, segments: Segments) -> Tensor:
-    if scaling_K is None:
-        return x_NF
-    return (x_NF * scaling_K[segments.slots_N][:, None]).to(x_NF.dtype)
+def _multiply(
+    x_NF: Tensor, weights_KFG: Tensor, segments: Segments, scaling_K: Tensor | None
+) -> Tensor:
+    """scaling * (each slot's tokens times its matrix): (N, G)."""
+    made_NG = x_NF.new_zeros(len(x_NF), weights_KFG.shape[2])
+    for slot, tokens in _tokens_of(segments):
+        made = x_NF[tokens] @ weights_KFG[slot].to(x_NF.dtype)
+        made_NG[tokens] = made if scaling_K is None else made * scaling_K[slot]
+    return made_NG
 
 
-def _pad(x_NF: Tensor, segments: Segments) -> Tensor:
-    """(K, T, F), with zeros behind each slot's tokens."""
-    # index[k, t] is the t-th token of slot k, were it as long as the longest. What lies behind its
-    # end belongs to its neighbour, or to nobody, and is replaced by zeros.
-    first_K1, end_K1 = torch.split(segments.bounds_K2.long(), 1, dim=1)
-    index_KT = first_K1 + torch.arange(segments.longest, device=x_NF.device)
-    is_real_KT = index_KT < end_K1
-    return torch.where(is_real_KT[:, :, None], x_NF[index_KT.clamp(max=len(x_NF) - 1)], 0.0)
-
-
-def _unpad(x_KTF: Tensor, segments: Segments) -> Tensor:
-    """(N, F) again."""
-    slots_N = segments.slots_N
-    offsets_N = torch.arange(len(slots_N), device=slots_N.device) - segments.bounds_K2[slots_N, 0]
-    return x_KTF[slots_N, offsets_N]
+def _tokens_of(segments: Segments) -> list[tuple[int, slice]]:
+    """The slots that have tokens in this pass, and their tokens."""
+    bounds = enumerate(segments.bounds_K2.tolist())
+    return [(slot, slice(first, end)) for slot, (first, end) in bounds if first < end]
