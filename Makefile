@@ -8,6 +8,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
+# Bytecode is kept: to rewrite the tests' asserts takes seconds, in each worker.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 INSTALLED := .venv/installed-$(TORCH)
 
 .PHONY: samsum test fast test-gpu test-kernels check setup clean
@@ -16,10 +18,10 @@ samsum: setup
 	$(BIN)/python -m sweeps.run samsum --tiny
 
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(PYTEST) -n 2
 
 fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not sweep and not slow"
+	$(PYTEST) -n 2 --hypothesis-profile=fast -m "not ray and not sweep and not slow"
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

@@ -1,12 +1,14 @@
 """Markers by rule, the order of tests, and the one whole sweep that several tests look at."""
 
 import fcntl
+import gc
 import json
 import os
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 # Without a GPU Triton interprets the kernels; it reads this once, when something imports it.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Nothing that is imported is garbage: looking for it costs seconds, until it is frozen below.
+gc.disable()
+
+# No example fails because a machine is slow. make fast has a quarter of the examples.
+whole = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("whole", whole)
+hypothesis.settings.register_profile("fast", whole, max_examples=25)
+hypothesis.settings.load_profile("whole")
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 NO_GPU = "needs an NVIDIA GPU, and torch with CUDA: make test-gpu"
@@ -35,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             item.add_marker("ray")
     if IS_WORKER:
         items.sort(key=lambda item: item.get_closest_marker("sweep") is None)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def test_sweeps_of_one_h200_took_what_is_predicted_of_them(sweep: dict[str, Any]
         assert sweep["search_steps"] == pytest.approx(num_trials * model.steps_from(0), rel=0.35)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(throughput=THROUGHPUTS, num_trials=st.integers(4, 60), num_packs=st.integers(1, 4))
 def test_more_trials_take_longer_and_more_packs_do_not(
     throughput: Throughput, num_trials: int, num_packs: int

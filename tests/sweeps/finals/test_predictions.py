@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from sweeps.finals import predictions
@@ -73,7 +72,6 @@ def test_each_row_has_its_own_answers_and_scores(
         assert one.scores == one.base_scores == {"rouge1": place}
 
 
-@budget(deadline=None)
 @given(said=st.lists(st.text(), min_size=7, max_size=7))
 def test_what_a_model_wrote_comes_back_as_it_was_whatever_it_is(
     said: list[str], tmp_path_factory: pytest.TempPathFactory

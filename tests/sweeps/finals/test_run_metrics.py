@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.finals.run_metrics import make_run_metric
@@ -50,7 +50,6 @@ def test_loss_is_a_mean_over_the_tokens_of_the_rows_that_are_drawn() -> None:
     pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20),
     seed=st.integers(0, 1000),
 )
-@settings(deadline=None)
 def test_scores_of_labels(num_labels: int, pairs: list[tuple[int, int]], seed: int) -> None:
     labels = [f"l{label}" for label in range(num_labels)]
     answers = [labels[answer % num_labels] for answer, _ in pairs]
@@ -80,7 +79,6 @@ def test_scores_of_labels(num_labels: int, pairs: list[tuple[int, int]], seed: i
     ),
     seed=st.integers(0, 1000),
 )
-@settings(deadline=None)
 def test_scores_of_texts(rows: list[tuple[str, str, list[str]]], seed: int) -> None:
     scoring = Scoring(metrics=("bleu", "chrf"))
     asked = [

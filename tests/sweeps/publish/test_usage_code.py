@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
@@ -138,7 +138,6 @@ def test_labels_are_read_together_and_as_likely_as_when_they_are_scored() -> Non
     assert probabilities == pytest.approx(expected, rel=1e-3)
 
 
-@settings(deadline=None)
 @given(base_model=st.text(max_size=40), prompt_template=st.text(max_size=40))
 @example(base_model="a'b", prompt_template="{'\"\n")
 def test_no_text_breaks_the_script(base_model: str, prompt_template: str) -> None:

@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 import torch
 from hypothesis import example, given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from trainables.metrics import label_tree
@@ -23,7 +22,6 @@ def read_prefixes(tree: LabelTree) -> list[tuple[int, ...]]:
     return [tuple(tree.tokens_N[is_seen].tolist()) for is_seen in tree.is_seen_NN]
 
 
-@budget(deadline=None)
 @given(labels=LABELS, max_nodes=st.integers(1, 40))
 @example(labels=[[1], [2]], max_nodes=1)
 @example(labels=[[1, 0], [1, 2, 0], [1, 2, 3, 0], [1, 2, 0]], max_nodes=40)
@@ -43,7 +41,6 @@ def test_every_beginning_of_a_label_is_one_node(labels: list[list[int]], max_nod
         assert len({tuple(label[:n]) for label in more for n in range(1, len(label))}) > max_nodes
 
 
-@budget(deadline=None)
 @given(labels=LABELS, max_nodes=st.integers(1, 40), seed=st.integers(0, 99))
 def test_likelihood_is_the_sum_over_a_labels_own_tokens(
     labels: list[list[int]], max_nodes: int, seed: int

@@ -21,7 +21,7 @@ def both() -> tuple[TokenizerFile, PreTrainedTokenizerFast]:
     return TokenizerFile(str(MODEL_DIR)), load_tokenizer(str(MODEL_DIR))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(), max_size=3))
 def test_texts_become_the_same_tokens(
     both: tuple[TokenizerFile, PreTrainedTokenizerFast], texts: list[str]

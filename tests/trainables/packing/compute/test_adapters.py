@@ -23,7 +23,7 @@ def test_matrices_fill_a_row_without_overlap(base: PreTrainedModel) -> None:
     assert (counts[1] == 1).all() and (counts[0] == 0).all()
 
 
-@budget(max_examples=20, deadline=None)
+@budget(max_examples=20)
 @given(
     rank=st.integers(1, 8),
     modules=st.lists(st.sampled_from(LINEAR_LAYERS), min_size=1, unique=True),

@@ -281,7 +281,7 @@ def test_slot_is_refused_to_a_second_trial_and_to_a_rank_above_the_pack(
     assert pack.free_slots() == [1]
 
 
-@budget(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     moves=st.lists(
         st.tuples(
@@ -316,7 +316,7 @@ def test_no_order_of_joining_and_leaving_moves_a_trial(
     assert losses(found) == pytest.approx(losses(run_pack(alone)["it"]), rel=1e-6)
 
 
-@budget(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(strides=st.lists(st.integers(1, 7), max_size=6))
 def test_steps_that_are_handed_over_together_are_those_made_one_by_one(
     base: PreTrainedModel,

@@ -11,7 +11,7 @@ from trainables.config import Schedule
 from trainables.packing.compute.slot import learning_rate
 
 
-@budget(max_examples=40, deadline=None)
+@budget(max_examples=40)
 @given(
     schedule=st.sampled_from(["linear", "cosine"]),
     max_steps=st.integers(1, 60),

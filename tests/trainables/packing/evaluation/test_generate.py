@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -394,7 +394,7 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
     assert found[0] != found[1] != found[2]
 
 
-@budget(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@budget(max_examples=15)
 @given(
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=7),
     limit=st.integers(1, 2000),

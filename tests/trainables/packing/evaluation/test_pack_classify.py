@@ -91,7 +91,7 @@ ids_of = st.lists(st.integers(5, 8), min_size=1, max_size=5)  # few tokens: labe
 prompts_of = st.lists(st.integers(5, 200), min_size=1, max_size=40)
 
 
-@budget(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompts=st.lists(
         st.lists(st.integers(5, 200), min_size=1, max_size=40), min_size=1, max_size=7
