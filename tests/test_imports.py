@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_trainables_import_ray_at_the_seam_only() -> None:
     assert "trainables/trial.py" in users and users <= WITH_RAY
 
 
+@functools.cache
 def imports_between_files() -> dict[str, set[str]]:
     """The modules of the packages, and which of the others each imports, anywhere in the file."""
     modules = {
@@ -181,29 +183,22 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
 
 def test_a_packs_process_does_without_the_reference_engine() -> None:
     """TRL, and W&B through it, take seconds to import, while GPUs wait; so do the metrics, which a
-    pack imports while it loads the base, and the compiler."""
+    pack imports while it loads the base, and the compiler. Metrics are called without evaluate,
+    which brings datasets with it: 1.7 s."""
     loaded = loaded_by(
         "import os; from trainables.process import COMPILES_NOTHING; "
-        "os.environ.update(COMPILES_NOTHING); import trainables.packing.service.loading"
+        "os.environ.update(COMPILES_NOTHING); import trainables.packing.service.loading; "
+        "assert not {'datasets', 'evaluate', 'nltk'} & set(sys.modules); "
+        "from trainables.packing.evaluation.evaluator import load_metrics; load_metrics()"
     )
-    assert "bitsandbytes" in loaded
-    heavy = {"trl", "wandb", "datasets", "evaluate", "nltk", "torch._inductor.compile_fx"}
-    assert not loaded & heavy
+    assert {"bitsandbytes", "trainables.metrics.rouge"} <= loaded
+    assert not loaded & {"trl", "wandb", "datasets", "evaluate", "torch._inductor.compile_fx"}
 
 
 @pytest.mark.slow
 def test_who_starts_a_pack_or_trains_in_one_loads_no_torch() -> None:
     loaded = loaded_by("from trainables.packing.service import actor, client")
     assert "ray" in loaded and not loaded & {"torch", "transformers"}
-
-
-def test_metrics_do_without_the_package_that_they_could_be_called_through() -> None:
-    """evaluate brings datasets with it: 1.7 s while a pack loads."""
-    loaded = loaded_by(
-        "from trainables.packing.evaluation.evaluator import load_metrics; load_metrics()"
-    )
-    assert "trainables.metrics.rouge" in loaded
-    assert not loaded & {"datasets", "evaluate"}
 
 
 def loaded_by(code: str) -> set[str]:

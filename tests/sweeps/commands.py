@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps import run, trial
+from sweeps import export, run, trial
 from sweeps.cli import run_command
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,8 @@ _RAY_TMPDIR = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 """Short, as Ray's sockets need it, and without a cluster of the machine's."""
 atexit.register(shutil.rmtree, _RAY_TMPDIR, ignore_errors=True)
 
-_MAINS: Mapping[str, Callable[[list[str]], int]] = {
+_MAINS: Mapping[str, Callable[[list[str]], int | None]] = {
+    "sweeps.export": export.main,
     "sweeps.run": run.main,
     "sweeps.trial": trial.main,
 }

@@ -1,5 +1,6 @@
 """A finished sweep's adapter reaches a folder or a Hub whole, or an error says what to do."""
 
+import importlib
 import json
 import os
 import re
@@ -11,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 from sweeps.publish.best_folder import write_folder
+from tests.sweeps.commands import NO_HUB, Ended, call, start
 from tests.sweeps.example_facts import facts
 from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
 from trainables.tiny import MODEL_DIR
@@ -59,20 +61,28 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-def export(
-    *args: object, endpoint: str = "http://127.0.0.1:9", token: str | None = TOKEN
-) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, with nothing of this machine's login."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": "/nonexistent", "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_TOKEN": token} if token else {}
-    command = [sys.executable, "-m", "sweeps.export", *map(str, args)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+def environment(endpoint: str, token: str | None) -> dict[str, str]:
+    """Nothing of this machine's login, and one Hub."""
+    login = {} if token is None else {"HF_TOKEN": token}
+    return {"HF_ENDPOINT": endpoint, "HF_HOME": "/nonexistent", "HF_HUB_DISABLE_XET": "1", **login}
 
 
-def refusal(ended: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+def export(*args: object, endpoint: str = NO_HUB, token: str | None = TOKEN) -> Ended:
+    """The command in this process, whose huggingface_hub reads the environment once more."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+            patch.delenv(name)
+        for name, value in environment(endpoint, token).items():
+            patch.setenv(name, value)
+        importlib.reload(constants)
+        ended = call("sweeps.export", *map(str, args))
+    importlib.reload(constants)
+    return ended
+
+
+def refusal(ended: Ended) -> tuple[str, str]:
     """The error and fix lines of a command that refused; nothing else was said."""
-    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert ended.code == 2, ended.stdout + ended.stderr
     assert TOKEN not in ended.stdout + ended.stderr
     assert "uploaded" not in ended.stdout
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("warning: the base")]
@@ -129,11 +139,11 @@ def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
     code = re.search(r"^```python\n(.*?)^```$", card.text, re.M | re.S)
     assert code is not None
     script = code.group(1) + "\nprint('model', type(model).__name__)\n"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
         [sys.executable, "-c", script],
         cwd=run / "best",
-        env=environment,
+        env=quiet,
         capture_output=True,
         text=True,
         timeout=120,
@@ -145,8 +155,9 @@ def test_usage_code_of_the_card_answers_as_printed(run: Path) -> None:
 
 
 def test_upload_is_one_commit_of_the_bytes_of_best(run: Path, hub: HubServer) -> None:
-    ended = export(run, "--to", f"hub:{REPO}", endpoint=hub.url)
-    assert ended.returncode == 0, ended.stderr
+    to = (str(run), "--to", f"hub:{REPO}")
+    ended = start("sweeps.export", *to, folder=run.parent, **environment(hub.url, TOKEN))
+    assert ended.code == 0, ended.stderr
     repo = hub.repos[REPO]
     (commit,) = repo.commits
     best = contents(run / "best")
@@ -169,7 +180,7 @@ def test_upload_is_one_commit_of_the_bytes_of_best(run: Path, hub: HubServer) ->
 
 def test_private_upload_to_a_branch(run: Path, hub: HubServer) -> None:
     ended = export(run, "--to", f"hub:{REPO}", "--private", "--revision", "dev", endpoint=hub.url)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.stderr
     repo = hub.repos[REPO]
     assert repo.is_private
     assert [commit.branch for commit in repo.commits] == ["dev"]
@@ -178,7 +189,7 @@ def test_private_upload_to_a_branch(run: Path, hub: HubServer) -> None:
 
 
 def test_private_is_refused_for_a_repository_that_is_public(run: Path, hub: HubServer) -> None:
-    assert export(run, "--to", f"hub:{REPO}", endpoint=hub.url).returncode == 0
+    assert export(run, "--to", f"hub:{REPO}", endpoint=hub.url).code == 0
     error, fix = refusal(export(run, "--to", f"hub:{REPO}", "--private", endpoint=hub.url))
     assert "exists and is public; nothing was uploaded" in error
     assert "settings" in fix
@@ -218,7 +229,9 @@ def test_wrong_token_is_refused(run: Path, hub: HubServer) -> None:
 
 
 def test_unknown_owner_is_refused(run: Path, hub: HubServer) -> None:
-    error, fix = refusal(export(run, "--to", "hub:nobody/adapter", endpoint=hub.url))
+    to = (str(run), "--to", "hub:nobody/adapter")
+    ended = start("sweeps.export", *to, folder=run.parent, **environment(hub.url, TOKEN))
+    error, fix = refusal(ended)
     assert "no user or organisation nobody (404)" in error
     assert "hf auth whoami" in fix
 
@@ -261,7 +274,7 @@ def test_target_of_a_wrong_form_is_refused(run: Path, target: str) -> None:
 
 def test_folder_gets_the_bytes_of_best(run: Path, tmp_path: Path) -> None:
     ended = export(run, "--to", tmp_path / "deep" / "copy", token=None)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.stderr
     assert contents(tmp_path / "deep" / "copy") == contents(run / "best")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["copy"]
 
@@ -317,8 +330,8 @@ def test_run_that_has_not_ended_says_how_to_go_on(run: Path, tmp_path: Path, los
 def test_help_and_errors_load_no_torch(run: Path) -> None:
     code = "import sys, sweeps.export; assert not {'torch', 'transformers'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    ended = export("--help")
-    assert ended.returncode == 0
+    ended = start("sweeps.export", "--help", folder=run.parent)
+    assert ended.code == 0
     assert "hub:USER/NAME" in ended.stdout
 
 
@@ -332,7 +345,7 @@ def test_rows_of_the_data_stay_in_the_run(
         assert (run / "best" / name).read_text() == content
     copied = export(run, "--to", tmp_path / "copy")
     sent = export(run, "--to", f"hub:{REPO}", endpoint=hub.url)
-    assert copied.returncode == sent.returncode == 0, copied.stderr + sent.stderr
+    assert copied.code == sent.code == 0, copied.stderr + sent.stderr
     (commit,) = hub.repos[REPO].commits
     for names in (contents(tmp_path / "copy").keys(), commit.files.keys()):
         assert "confusion.csv" in names and "test_predictions.jsonl" not in names
