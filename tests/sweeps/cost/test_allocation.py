@@ -29,7 +29,7 @@ def config_of(**values: Any) -> SweepConfig:
     return replace(samsum(is_tiny=True), **values)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 8))
 def test_most_trials_are_proposed_with_results_known(num_trials: int, num_gpus: int) -> None:
     allocation = allocate_slots(config_of(num_trials=num_trials), MODEL, gpus(num_gpus))

@@ -134,7 +134,7 @@ def test_home_folder_never_reaches_the_card(monkeypatch: pytest.MonkeyPatch) -> 
     assert redact("run --data /home/somebody/rows.csv") == "run --data ~/rows.csv"
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=st.text(min_size=1, max_size=60))
 @example(text="a: b\n---\n# c")
 def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:

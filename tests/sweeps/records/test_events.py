@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.records.events import (
@@ -67,7 +67,6 @@ def test_events_come_back_with_utc_time_and_fields(tmp_path: Path) -> None:
     assert offset is not None and offset.total_seconds() == 0
 
 
-@settings(deadline=None)  # a disk may take long
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.integers(1, 10**9))
 def test_report_survives_the_log_exactly_as_strict_json(
     tmp_path_factory: pytest.TempPathFactory, loss: float, score: float, step: int
