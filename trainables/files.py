@@ -5,7 +5,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ class JsonLines:
             OSError: the disk is full or gone; what was written of the lines is taken back.
             ValueError: a number is not finite, which strict JSON cannot hold.
         """
-        texts = [json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records]
-        lines = "".join(texts).encode()
+        lines = encode_lines(records)
         size_bytes = os.fstat(self._file).st_size
         try:
             while lines:  # a write may take less than it is given
@@ -60,6 +59,16 @@ class JsonLines:
     def close(self) -> None:
         """Closes the file; its lines are on disk already."""
         os.close(self._file)
+
+
+def encode_lines(records: Iterable[Mapping[str, object]]) -> bytes:
+    """The objects in UTF-8, one a line.
+
+    Raises:
+        ValueError: a number is not finite, which strict JSON cannot hold.
+    """
+    texts = [json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records]
+    return "".join(texts).encode()
 
 
 def read_json_lines(path: Path) -> list[Any]:

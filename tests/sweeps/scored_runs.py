@@ -28,7 +28,7 @@ from trainables.data.prepared_rows import write_rows
 from trainables.data.tasks import TASKS
 from trainables.models.model_facts import read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
-from trainables.tiny import MODEL_DIR
+from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 TRIAL_ID = "t0001"
 PARAMS = Hyperparameters(lora_rank=4, lora_alpha=4, learning_rate=5e-3)
@@ -38,6 +38,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "max_length_tokens": 40,
         "max_new_tokens": 8,
         "task_options": TaskOptions(prompt="Duygu: {Tweets}", label_names=("0=a", "1=b", "2=c")),
+    },
+    "table": {
+        "max_length_tokens": 110,
+        "max_new_tokens": 16,
+        "task_options": TaskOptions(input="messages", kind="chat", system_prompt="Be brief."),
     },
 }
 """Lengths that some prompts are cut to, and labels among which an untaught model chooses each."""
@@ -86,18 +91,35 @@ def make_adapter(folder: Path, lora_alpha: int) -> Path:
     return folder
 
 
-def score(recipe: str, model: Path, adapter: Path, runs_dir: Path, num_rows: int | None) -> Path:
+def write_chats(path: Path) -> Path:
+    """Conversations of two answers, some behind a system message of their own."""
+    lines = (SAMSUM_DIR / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    chats = []
+    for number, row in enumerate(map(json.loads, lines[:60])):
+        said = [f"What is row {number}?", "A chat.", row["dialogue"], row["summary"]]
+        roles = ("user", "assistant", "user", "assistant")
+        turns = [{"role": r, "content": text} for r, text in zip(roles, said, strict=True)]
+        chats.append([{"role": "system", "content": "Be kind."}][: number % 2] + turns)
+    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    return path
+
+
+def score(
+    recipe: str, model: Path, adapter: Path, runs_dir: Path, num_rows: int | None, **changes: Any
+) -> Path:
     """A run's folder with rows/, answers/ and best/, after the one look at test.
 
     Args:
         num_rows: of test, the first; None is all.
+        changes: of the config.
     """
-    config = _configure(recipe, model, runs_dir)
+    config = _configure(recipe, model, runs_dir, **changes)
     preflight = _prepare(config, num_rows)
     paths = RunPaths.of(config.runs_dir, config.name)
     sweep_json.write(paths.sweep_json, sweep_json.make_first_record(config, preflight))
     settings = config.settings
-    results = final_test.score(settings, {TRIAL_ID: adapter}, capacity=capacity_of(1))
+    capacity = None if config.engine == "solo" else capacity_of(1)
+    results = final_test.score(settings, {TRIAL_ID: adapter}, capacity=capacity)
     predictions.save(paths, preflight.splits, settings, results)
     scores = {name: result.metrics for name, result in results.items()}
     run = make_history(1, "completed", (settings.max_steps, 1.0), params=PARAMS)
@@ -111,9 +133,9 @@ def score(recipe: str, model: Path, adapter: Path, runs_dir: Path, num_rows: int
 
 def _configure(recipe: str, model: Path, runs_dir: Path, **changes: Any) -> SweepConfig:
     config = RECIPES[recipe](True)
-    changes |= {"name": recipe, "num_rungs": 1, "compute_dtype": "float32", "eval_rows": 16}
-    changes |= {"model": str(model), "runs_dir": str(runs_dir), "eval_batch_size": 16}
-    return replace(config, **SMALL[recipe] | changes)
+    common = {"name": recipe, "num_rungs": 1, "compute_dtype": "float32", "eval_rows": 16}
+    common |= {"model": str(model), "runs_dir": str(runs_dir), "eval_batch_size": 16}
+    return replace(config, **SMALL[recipe] | common | changes)
 
 
 def _prepare(config: SweepConfig, num_rows: int | None = None) -> Preflight:

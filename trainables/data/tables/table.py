@@ -6,7 +6,9 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from trainables.errors import SweepAborted
@@ -102,3 +104,21 @@ def cell_text(value: object) -> str | None:
         case float() if math.isfinite(value) and value.is_integer():
             return str(int(value))
     return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
+
+
+def to_json_value(value: object) -> Any:
+    """The cell as JSON can hold it: no number that is none, no half of a character."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {str(key): to_json_value(part) for key, part in value.items()}
+        case list() | tuple() | set() | np.ndarray():
+            return [to_json_value(part) for part in value]
+        case np.generic():
+            return to_json_value(value.item())
+        case float() if not math.isfinite(value):
+            return None
+        case None | bool() | int() | float():
+            return value
+    return None if pd.isna(value) else str(value)  # type: ignore[call-overload]

@@ -1,0 +1,280 @@
+"""python -m sweeps.predict RUN --input FILE --output FILE: a sweep's adapter answers your rows."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sweeps.checks import sweep_json
+from sweeps.checks.preflight import has_gpu
+from sweeps.checks.resume import check_model
+from sweeps.cli import parse, run_command
+from sweeps.config import SweepConfig, resolve_model
+from sweeps.publish.best_folder import ADAPTER_FILES, find_best
+from sweeps.records.paths import RunPaths
+from sweeps.records.prediction_file import ADDED, PredictionFile
+from sweeps.records.trial_record import find_reported
+from trainables.checkpoint import checkpoint_folder
+from trainables.config import TaskOptions, TrainingSettings, require
+from trainables.data.prepared_rows import read_facts
+from trainables.data.questions import Questions, ask
+from trainables.data.rows import Splits
+from trainables.data.tables.read_tables import read_table
+from trainables.data.tables.table import Table
+from trainables.data.tokens import encode_rows, prompt_limit
+from trainables.errors import SweepAborted
+from trainables.files import encode_lines
+from trainables.metrics.score_texts import score_said
+from trainables.models.model_facts import ModelFacts, read_model_facts
+from trainables.models.tokenizer_file import TokenizerFile
+from trainables.process import COMPILES_NOTHING, cpu_threads, see_one_gpu
+
+if TYPE_CHECKING:  # loads torch
+    from trainables.metrics.eval_result import EvalResult
+
+PROG = "python -m sweeps.predict"
+WINDOW_BATCHES = 8
+"""Batches whose rows are sorted by length together and written at once: what a kill may cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArgs:
+    """Answers the rows of a file as the sweep's test rows were answered: same prompt, cuts, chat
+    template, generation settings and choice of labels. Rows with right answers are scored too.
+
+    The same command goes on after a kill: rows that are written are not answered again.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the sweep, e.g. runs/samsum."""
+    input: str
+    """File, folder or archive of any type that --data of a sweep takes, with the columns that the
+    sweep's prompt names; - reads JSON Lines from standard input."""
+    output: str
+    """File for the input's columns with prediction and, of labels, probability and probabilities:
+    .jsonl, .csv or .parquet; - writes JSON Lines to standard output."""
+    trial: str | None = None
+    """Id of another trial, or run of the finals, whose adapter is still in checkpoints/, e.g.
+    t0003; None is the winner in best/."""
+    base: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The untuned base answers, without any adapter."""
+    model: str | None = None
+    """Where the sweep's model is now, as Hub id or folder; None is where it was."""
+    batch_size: int | None = None
+    """Rows that are answered together; None is the sweep's --eval-batch-size. A larger one is
+    faster on a large GPU; it is halved where the memory runs out."""
+    sheet: str | None = None
+    """Sheet of an .xlsx file; None is the first that looks like a table."""
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of a file whose first row holds none, in their order."""
+    encoding: str | None = None
+    """Encoding of text files by Python's name, e.g. cp1251; None finds the common ones."""
+    skip_rows: int = 0
+    """Lines of a CSV file, or rows of a sheet, above the one with the columns' names."""
+
+    def __post_init__(self) -> None:
+        is_size = self.batch_size is None or self.batch_size >= 1
+        require(is_size, "batch_size", self.batch_size, "at least 1")
+        is_one = not (self.base and self.trial)
+        require(is_one, "trial", self.trial, "left out with --base, which has no adapter")
+        _ = self.reading
+
+    @property
+    def reading(self) -> TaskOptions:
+        """How the input is read."""
+        names = ("sheet", "columns", "encoding", "skip_rows")
+        return TaskOptions(**{name: getattr(self, name) for name in names})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Checks all that can be checked before torch is loaded, then answers and scores."""
+    args = parse(PredictArgs, sys.argv[1:] if argv is None else argv, PROG)
+    paths = RunPaths(args.run.absolute())
+    config = sweep_json.read_run(paths, f"{PROG} RUN --input FILE --output FILE")
+    adapter = _find_adapter(args, paths)
+    splits = read_facts(paths.rows)
+    if splits.columns is None:
+        raise SweepAborted(
+            f"{paths.folder} is of an earlier version, which did not note what its prompts are "
+            "made of",
+            f"answer with the script in {paths.best / 'README.md'}, or sweep again",
+        )
+    model = resolve_model(args.model or config.model)
+    facts = read_model_facts(model)
+    check_model(paths, model)
+    batch_size = args.batch_size or config.eval_batch_size
+    settings = replace(config.settings, model=model, eval_batch_size=batch_size)
+    table = _read_input(args)
+    asked = ask(table, splits)
+    about = {
+        "run": sweep_json.read(paths)["sweep_id"],
+        "input": hashlib.sha256(encode_lines(asked.records)).hexdigest(),
+        "adapter": "none: the untuned base" if adapter is None else _digest(adapter),
+    }
+    output = PredictionFile(os.path.expanduser(args.output), about, table.frame)
+    notes = [*asked.notes, *_note_cuts(asked, len(output.said), settings)]
+    if not (config.tiny or has_gpu(has_ray=False)):
+        notes.append("no GPU found: the CPU answers, which takes long")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    _answer_rows(asked, output, config, settings, splits, facts, adapter)
+    results = _score(asked, output.said, splits)
+    output.finish(results)
+    shown = sys.stderr if args.output == "-" else sys.stdout
+    for line in _describe(results, sweep_json.read(paths)):
+        print(line, file=shown)
+    if args.output != "-":
+        print(f"predictions: {args.output}")
+
+
+def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:
+    """The PEFT folder; None for the base."""
+    if args.base:
+        return None
+    if args.trial is None:
+        return find_best(paths.folder)
+    record = find_reported(paths, args.trial)
+    folder = checkpoint_folder(paths.trial(args.trial), record.num_steps)
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        there = sorted({path.parts[-3] for path in paths.checkpoints.glob(f"*/*/{missing[0]}")})
+        raise SweepAborted(
+            f"the adapter of {args.trial} is not there any more: {folder} lacks {missing[0]}",
+            f"name one of: {', '.join(there)}" if there else "leave out --trial",
+        )
+    return folder
+
+
+def _read_input(args: PredictArgs) -> Table:
+    path = os.path.expanduser(args.input)
+    try:
+        if path != "-" and not os.path.exists(path):
+            raise SweepAborted(f"--input {path} does not exist", "check its path")
+        table = read_table(path, args.reading)
+    except SweepAborted as refused:  # what training data is called by
+        words = (refused.error, refused.fix)
+        raise SweepAborted(*(text.replace("--data", "--input") for text in words)) from None
+    except OSError as refused:
+        error = f"--input {args.input} cannot be read: {refused.strerror}"
+        raise SweepAborted(error, "check its permissions") from None
+    taken = [name for name in ADDED if name in table.columns]
+    if taken:
+        raise SweepAborted(
+            f"{table.source} has a column {taken[0]!r}, which predictions are to be called",
+            "rename or remove it",
+        )
+    return table
+
+
+def _note_cuts(asked: Questions, num_done: int, settings: TrainingSettings) -> list[str]:
+    """How many of the prompts that are left lose something for their length."""
+    rows = [row for row in asked.questions[num_done:] if row is not None]
+    limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+    examples = encode_rows(TokenizerFile(settings.model), rows, limit, thinking=settings.thinking)
+    num_cut = sum(example.is_cut for example in examples)
+    return [f"cut to {limit} tokens: {num_cut:,} of {len(rows):,} prompts"] if num_cut else []
+
+
+def _answer_rows(
+    asked: Questions,
+    output: PredictionFile,
+    config: SweepConfig,
+    settings: TrainingSettings,
+    splits: Splits,
+    facts: ModelFacts,
+    adapter: Path | None,
+) -> None:
+    """Answers and writes the rows that are not written yet, window by window."""
+    num_rows, num_done = len(asked.records), len(output.said)
+    if num_done == num_rows:
+        return
+    os.environ |= COMPILES_NOTHING
+    for name, value in cpu_threads().items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    see_one_gpu()
+    from trainables.predict import answer  # loads torch
+
+    size = WINDOW_BATCHES * settings.eval_batch_size
+    windows = [range(i, min(i + size, num_rows)) for i in range(num_done, num_rows, size)]
+    rows_of = [
+        [replace(row, target="") for i in window if (row := asked.questions[i]) is not None]
+        for window in windows
+    ]
+    results = answer(
+        filter(None, rows_of),
+        settings,
+        splits.scoring,
+        facts,
+        adapter,
+        is_packed=config.engine == "packed",
+    )
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("rows", total=num_rows, completed=num_done)
+        for window, rows in zip(windows, rows_of, strict=True):
+            said = _read_result(next(results)) if rows else iter(())
+            output.append(
+                [
+                    asked.records[i] | (next(said) if asked.questions[i] else {ADDED[0]: None})
+                    for i in window
+                ]
+            )
+            progress.update(bar, completed=window.stop)
+
+
+def _read_result(result: "EvalResult") -> Iterator[dict[str, object]]:
+    """What predictions add to their rows."""
+    for text, of_labels in zip_longest(result.answers, result.probabilities):
+        added = (text, of_labels[text], of_labels) if of_labels else (text,)
+        yield dict(zip(ADDED, added, strict=False))
+
+
+def _score(asked: Questions, said: Sequence[str | None], splits: Splits) -> dict[str, object]:
+    """Counts, and the scores of the rows whose right answer is known, if there are any."""
+    known = [
+        (row, text)
+        for row, text in zip(asked.questions, said, strict=True)
+        if row is not None and row.target and text is not None
+    ]
+    results: dict[str, object] = {
+        "rows": len(said),
+        "predicted": sum(text is not None for text in said),
+        "scored": len(known),
+    }
+    if known:
+        rows, texts = zip(*known, strict=True)
+        scored = score_said(texts, rows, splits.scoring)
+        results["scores"] = scored.metrics
+        if scored.failure is not None:
+            results["failure"] = scored.failure
+    return results
+
+
+def _describe(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    """The sweep's own metrics on the rows that were scored."""
+    scores = results.get("scores")
+    if scores is None:
+        return
+    yield f"scores of {results['scored']:,} of {results['rows']:,} rows:"
+    names = list(dict.fromkeys([record["metric"]["name"], *record["metrics"]]))
+    shown = [name for name in names if name in scores] or list(scores)
+    yield from (f"  {name} {scores[name]:.2f}" for name in shown)
+    if "failure" in results:
+        yield f"  {results['failure']}"
+
+
+def _digest(adapter: Path) -> str:
+    return hashlib.sha256((adapter / ADAPTER_FILES[1]).read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    run_command(main)

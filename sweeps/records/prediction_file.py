@@ -1,0 +1,144 @@
+"""The predictions of a file's rows, kept as they come, so that a killed command goes on."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trainables.data.tables.table import to_json_value
+from trainables.errors import SweepAborted, first_line
+from trainables.files import JsonLines, encode_lines, read_json_lines, write_atomic
+
+LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".parquet")
+"""Written in the end, from JSON Lines beside them."""
+ADDED = ("prediction", "probability", "probabilities")
+"""Columns that predictions add to those of the input."""
+
+
+class PredictionFile:
+    """Rows with their predictions, in the input's order; a note beside the file says of what.
+
+    Args:
+        path: "-" is standard output, which is neither gone on with nor noted.
+        about: what decides the predictions, by name, as JSON values.
+        frame: the input.
+
+    Raises:
+        SweepAborted: the file cannot be written, or holds something else already.
+    """
+
+    def __init__(self, path: str, about: Mapping[str, object], frame: pd.DataFrame) -> None:
+        self._path = Path(path)
+        self._frame = frame
+        self._about = about
+        self._lines: JsonLines | None = None
+        self.said: list[str | None] = []
+        """Predictions that are written, by row."""
+        if path == "-":
+            return
+        suffix = self._path.suffix.lower()
+        self._is_table = suffix in TABLES
+        if not self._is_table and suffix not in LINES:
+            raise SweepAborted(
+                f"--output {path} is of no known type",
+                f"end it in {', '.join((*LINES, *TABLES))}, or give - for standard output",
+            )
+        if suffix == ".parquet":
+            _check_parquet(frame)
+        self.note_path = self._path.with_name(f"{self._path.name}.json")
+        self._lines_path = self._path
+        if self._is_table:
+            self._lines_path = self._path.with_name(f"{self._path.name}.jsonl")
+            if os.path.lexists(self._path):
+                raise SweepAborted(
+                    f"--output {path} exists already", "name another file, or remove it"
+                )
+        try:
+            if self._lines_path.exists():
+                self._check_note()
+            else:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self.write_note({})
+            self._lines = JsonLines(self._lines_path)
+            self.said = [line["prediction"] for line in read_json_lines(self._lines_path)]
+        except (OSError, ValueError, TypeError, KeyError) as refused:
+            raise SweepAborted(
+                f"--output {path} cannot be written: {first_line(refused)}",
+                "name another file, in a folder that you may write to",
+            ) from None
+
+    def append(self, records: Sequence[Mapping[str, object]]) -> None:
+        """Writes rows with their predictions.
+
+        Raises:
+            OSError: the disk is full or gone, or nobody reads standard output any more.
+        """
+        if self._lines is None:
+            sys.stdout.buffer.write(encode_lines(records))
+            sys.stdout.buffer.flush()
+        else:
+            self._lines.append(*records)
+        self.said += [record["prediction"] for record in records]  # type: ignore[misc]
+
+    def finish(self, results: Mapping[str, object]) -> None:
+        """Notes the results once all rows are written, and makes the table if one was asked for."""
+        if self._lines is None:
+            return
+        self._lines.close()
+        if self._is_table:
+            self._write_table()
+        self.write_note(results)
+
+    def write_note(self, results: Mapping[str, object]) -> None:
+        """Writes what the predictions are of, and results of theirs."""
+        note = {"about": self._about, **results}
+        write_atomic(self.note_path, json.dumps(note, indent=2, ensure_ascii=False) + "\n")
+
+    def _check_note(self) -> None:
+        try:
+            about = json.loads(self.note_path.read_text(encoding="utf-8"))["about"]
+            differing = [name for name in self._about if about[name] != self._about[name]]
+        except (OSError, ValueError, TypeError, KeyError):
+            differing = ["command, or of none"]
+        if differing:
+            raise SweepAborted(
+                f"{self._lines_path} exists, and is of another {' and another '.join(differing)}",
+                "name another --output, or remove that file",
+            )
+
+    def _write_table(self) -> None:
+        frame = self._frame.copy()
+        lines = read_json_lines(self._lines_path)
+        for name in ADDED:
+            if any(name in line for line in lines):
+                frame[name] = [_to_cell(line.get(name)) for line in lines]
+        tmp = self._path.with_name(f".{self._path.name}.tmp")
+        if self._path.suffix.lower() == ".csv":
+            frame.map(_to_cell).to_csv(tmp, index=False)
+        else:
+            frame.to_parquet(tmp, index=False)
+        tmp.replace(self._path)
+        self._lines_path.unlink()
+
+
+def _to_cell(value: Any) -> Any:
+    """Lists and objects as JSON text."""
+    is_nested = isinstance(value, list | dict) or hasattr(value, "tolist")
+    return json.dumps(to_json_value(value), ensure_ascii=False) if is_nested else value
+
+
+def _check_parquet(frame: pd.DataFrame) -> None:
+    import pyarrow  # slow; other files need none
+
+    try:
+        pyarrow.Table.from_pandas(frame)
+    except (pyarrow.ArrowException, TypeError, ValueError) as refused:
+        raise SweepAborted(
+            f"the input's columns do not fit in Parquet: {first_line(refused)}",
+            "end --output in .jsonl",
+        ) from None

@@ -1,0 +1,124 @@
+"""Answer rows with an adapter, or with the untuned base, as the final test does."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from trainables.config import TrainingSettings
+from trainables.data.rows import Row, Scoring
+from trainables.errors import SweepAborted
+from trainables.metrics.eval_result import EvalResult
+from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.memory import is_out_of_memory, retry_with_less_memory
+from trainables.models.model_facts import ModelFacts
+from trainables.packing.compute.peft_format import read_adapter
+from trainables.packing.evaluation.evaluator import PackEvaluator
+from trainables.packing.service.loading import new_pack
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.choose import USABLE_FRAC
+from trainables.packing.sizing.memory_model import eval_positions, predict_pack
+from trainables.solo.evaluate import evaluate
+
+_AMPERE = (8, 0)
+"""Compute capability of the first GPUs with the flash attention of packs."""
+
+
+def answer(
+    windows: Iterable[Sequence[Row]],
+    settings: TrainingSettings,
+    scoring: Scoring,
+    facts: ModelFacts,
+    adapter: Path | None,
+    *,
+    is_packed: bool,
+) -> Iterator[EvalResult]:
+    """What is said to the rows of each window, with labels' probabilities; they are not scored.
+
+    Args:
+        windows: rows without targets; those of a window are answered in batches of like length.
+        settings: of the sweep; eval_batch_size rows of the longest kind are answered together.
+        facts: the base's.
+        adapter: PEFT folder; None is the untuned base.
+        is_packed: whether a pack answers, as in sweeps of the packed engine. GPUs that packs do not
+            run on answer as solo trials do.
+
+    Raises:
+        SweepAborted: the GPU's memory does not hold one row.
+    """
+    is_old = torch.cuda.is_available() and torch.cuda.get_device_capability() < _AMPERE
+    answer_window = _answer_packed if is_packed and not is_old else _answer_solo
+    try:
+        yield from answer_window(windows, settings, scoring, facts, adapter)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        _raise_no_room()
+
+
+def _answer_packed(
+    windows: Iterable[Sequence[Row]],
+    settings: TrainingSettings,
+    scoring: Scoring,
+    facts: ModelFacts,
+    adapter: Path | None,
+) -> Iterator[EvalResult]:
+    tokenizer = load_tokenizer(settings.model)
+    capacity = _choose_capacity(settings, facts, adapter)
+    pack, max_tokens = new_pack(settings, capacity), capacity.eval_tokens
+    with pack.hold_adapters([adapter]) as slots:
+        for rows in windows:
+            is_graphed = device().type == "cuda"
+            evaluator = PackEvaluator(tokenizer, rows, scoring, settings, max_tokens, is_graphed)
+            yield from retry_with_less_memory(
+                partial(evaluator.evaluate, pack.model, slots),
+                evaluator.use_less_memory,
+                _raise_no_room,
+                "a batch",
+            )
+            max_tokens = evaluator.max_tokens
+
+
+def _answer_solo(
+    windows: Iterable[Sequence[Row]],
+    settings: TrainingSettings,
+    scoring: Scoring,
+    facts: ModelFacts,
+    adapter: Path | None,
+) -> Iterator[EvalResult]:
+    tokenizer = load_tokenizer(settings.model)
+    model: Any = load_base(settings.model, settings.compute_dtype)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    for rows in windows:
+        yield evaluate(model, tokenizer, rows, scoring, settings)
+
+
+def _choose_capacity(
+    settings: TrainingSettings, facts: ModelFacts, adapter: Path | None
+) -> Capacity:
+    """A pack of one that never trains; its base is in the compute type where that fits."""
+    capacity = Capacity(
+        num_slots=1,
+        max_rank=8 if adapter is None else read_adapter(adapter)[1].lora_rank,
+        max_tokens=settings.max_length_tokens,
+        eval_tokens=settings.eval_batch_size * eval_positions(settings),
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
+    if torch.cuda.is_available():
+        peak = predict_pack(facts, settings, capacity)
+        usable = USABLE_FRAC * torch.cuda.mem_get_info()[0]
+        fits = peak.shared + peak.evaluation <= usable
+        capacity = replace(capacity, is_dequantised=fits)
+    return capacity
+
+
+def _raise_no_room() -> None:
+    raise SweepAborted(
+        "the GPU's memory is too small for a batch", "lower --batch-size, then repeat the command"
+    )
