@@ -8,6 +8,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = (
+    "augmentation",
     "label_scoring",
     "packing",
     "search_quality",
