@@ -18,7 +18,7 @@ from tests.trainables.packing.small_packs import trial_of
 from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.packing.compute.pack import Pack
-from trainables.packing.service import alone
+from trainables.packing.service import alone, loop
 from trainables.packing.service.events import (
     Event,
     Finished,
@@ -61,6 +61,15 @@ def running(settings: TrainingSettings, capacity: Capacity, **options: Any) -> I
     host = PackHost(settings, capacity, **options)
     with host.run_in_thread():
         yield host
+
+
+@contextmanager
+def running_once_full(settings: TrainingSettings, capacity: Capacity) -> Iterator[PackHost]:
+    """A host that begins when every slot has its trial, however late a busy machine brings it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SETTLE_S", 600.0)
+        with running(settings, capacity, admit_wait_s=600.0) as host:
+            yield host
 
 
 def trials_of(

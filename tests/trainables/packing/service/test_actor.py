@@ -47,14 +47,18 @@ def follow(
     max_failures: int = 2,
     hold_s: float = 0.0,
     last_step: int | None = None,
+    hold_until: Path | None = None,
 ) -> Followed:
-    """Trains a trial as Tune's process does; every report leaves a file, and may take its time."""
+    """Trains a trial as Tune's process does; every report leaves a file, and may take its time, or
+    as long as a file is not there."""
     reports: list[TrialReport] = []
 
     def report(made: TrialReport) -> None:
         reports.append(made)
         (trial.folder.parent / f"{trial.trial_id}.{made.step}").write_text(str(os.getpid()))
         time.sleep(hold_s)
+        while hold_until is not None and not hold_until.exists():
+            time.sleep(0.05)
         if made.step == last_step:
             raise SystemExit(0)
 
@@ -377,15 +381,18 @@ def test_trial_of_a_full_pack_goes_on_in_one_that_stands_empty(
     """One of three, once all have left the other pack: half of the difference."""
     rungs = tuple(range(2, 32, 2))
     longer = {"max_steps": 30, "rungs": rungs}
-    full, other = start(num_slots=3, **longer), start(num_slots=3, **longer)
+    full, other = (start(num_slots=3, lease_timeout_s=LIMIT_S, **longer) for _ in range(2))
     settings = dataclasses.replace(settings, **longer)
     trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(3)]
     guests = [trial_of(f"guest{number}", settings, tmp_path) for number in range(3)]
     leases = ray.get([other.join.remote(guest) for guest in guests], timeout=LIMIT_S)
-    following = [begin(trial, [full, other], hold_s=0.7) for trial in trials]
+    has_room = tmp_path / "the other pack has room"
+    hold = {"hold_s": 0.7, "hold_until": has_room}
+    following = [begin(trial, [full, other], **hold) for trial in trials]
     for trial in trials:
         wait_for_report(trial, 2)
     ray.get([other.leave.remote(lease) for lease in leases], timeout=LIMIT_S)
+    has_room.touch()
     found = [ended(one) for one in following]
     reports: list[TrialReport] = []
     alone.train(trial_of("alone", settings, tmp_path), reports.append)

@@ -24,6 +24,7 @@ from tests.trainables.packing.small_hosts import (
     of_six_steps,
     reports_in,
     running,
+    running_once_full,
     trials_of,
     wait_until,
 )
@@ -86,7 +87,7 @@ def test_trials_that_join_together_start_together(
     change_pack(monkeypatch, functools.partial(note_sizes, sizes, monkeypatch))
     change_pack(monkeypatch, packs.append)
     trials = trials_of(settings, tmp_path, KINDS)
-    with running(settings, capacity_of(4), admit_wait_s=60.0) as host:
+    with running_once_full(settings, capacity_of(4)) as host:
         wait_until(lambda: bool(packs))
         with ThreadPoolExecutor(4) as pool:
             for trial in trials:
@@ -160,7 +161,7 @@ def test_trials_that_are_scored_together_at_one_step_are_a_cohort(
     with running(settings, capacity_of(1)) as host:
         lease = host.join(trials[0])
         assert isinstance(host.next_event(lease, 60.0), Reported)
-    with running(settings, capacity_of(3), admit_wait_s=60.0) as host:
+    with running_once_full(settings, capacity_of(3)) as host:
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)
     for step in STEPS:
@@ -172,7 +173,7 @@ def test_pack_goes_on_once_the_sweep_has_decided_whoever_of_its_trials_has_heard
 ) -> None:
     trials = trials_of(settings, tmp_path, KINDS[:2])
     steps = iter(STEPS)
-    with running(settings, capacity_of(2), admit_wait_s=60.0) as host:
+    with running_once_full(settings, capacity_of(2)) as host:
         leases = [host.join(trial) for trial in trials]
         for step in steps:
             wait_until(functools.partial(stands_at, trials, step))
@@ -204,7 +205,7 @@ def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
     change_pack(monkeypatch, functools.partial(note_steps, made, monkeypatch))
     stopped, other, next_one = trials_of(settings, tmp_path, KINDS[:3])
     with (
-        running(settings, capacity_of(2), admit_wait_s=60.0) as host,
+        running_once_full(settings, capacity_of(2)) as host,
         ThreadPoolExecutor(2) as pool,
     ):
         lease = host.join(stopped)
@@ -237,7 +238,7 @@ def test_trial_that_is_stopped_while_it_waits_for_a_slot_gets_none(
 
 def test_left_folder_is_written_to_no_more(settings: TrainingSettings, tmp_path: Path) -> None:
     trials = trials_of(settings, tmp_path, KINDS)
-    with running(settings, capacity_of(4), admit_wait_s=60.0) as host:
+    with running_once_full(settings, capacity_of(4)) as host:
         leases = [host.join(trial) for trial in trials]
         for lease in leases:
             assert isinstance(host.next_event(lease, 60.0), Reported)

@@ -26,6 +26,7 @@ from tests.trainables.packing.small_hosts import (
     of_six_steps,
     reports_in,
     running,
+    running_once_full,
     trials_known_alone,
     trials_of,
     wait_until,
@@ -144,7 +145,7 @@ def test_trials_of_a_pack_that_died_go_on_in_another(
 ) -> None:
     trials = trials_of(settings, tmp_path, KINDS)
     first: dict[str, TrialReport] = {}
-    with running(settings, capacity_of(4), admit_wait_s=60.0) as host:
+    with running_once_full(settings, capacity_of(4)) as host:
         leases = {trial.trial_id: host.join(trial) for trial in trials}
         for trial_id, lease in leases.items():
             event = host.next_event(lease, 60.0)

@@ -18,6 +18,7 @@ from tests.trainables.packing.small_hosts import (
     num_trials,
     of_six_steps,
     running,
+    running_once_full,
     trials_known_alone,
 )
 from trainables.config import TrainingSettings
@@ -26,10 +27,12 @@ from trainables.packing.compute.pass_runner import capture_graph
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service import saving
+from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.saving import (
     BYTES_PER_WRITER,
     MAX_WRITERS,
     STAGING_BYTES,
+    Saver,
     Writers,
 )
 
@@ -61,7 +64,7 @@ def test_trials_are_saved_side_by_side_while_they_are_scored(
         return evaluate(*args)
 
     monkeypatch.setattr(PackEvaluator, "evaluate", met)
-    with running(settings, capacity_of(2), admit_wait_s=60.0) as host:
+    with running_once_full(settings, capacity_of(2)) as host:
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)
 
@@ -75,9 +78,20 @@ def test_a_trial_keeps_its_slot_until_it_is_saved(
     being_saved: set[int] = set()
     left: list[bool] = []
 
+    is_waited_for = threading.Event()
+    wait_saved = Saver.wait_saved
+
+    def waited(saver: Saver, trial: PackedTrial) -> None:
+        is_waited_for.set()
+        wait_saved(saver, trial)
+
+    monkeypatch.setattr(Saver, "wait_saved", waited)
+
     def slow(slot: int) -> None:
         being_saved.add(slot)
-        time.sleep(2.0 if len(left) < 2 else 0.0)  # longer than all tries of the first scoring
+        # Until a trial that is being saved is about to leave, and some time after that.
+        is_waited_for.wait(30.0)
+        time.sleep(0.3 if len(left) < 2 else 0.0)
         being_saved.remove(slot)
 
     def watch(pack: Pack) -> None:
