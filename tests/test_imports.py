@@ -181,6 +181,7 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
     assert not loaded & LEFT_UNLOADED
 
 
+@pytest.mark.slow
 def test_a_packs_process_does_without_the_reference_engine() -> None:
     """TRL, and W&B through it, take seconds to import, while GPUs wait; so do the metrics, which a
     pack imports while it loads the base, and the compiler. Metrics are called without evaluate,

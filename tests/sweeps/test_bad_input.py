@@ -1,12 +1,14 @@
 """Whatever a user gets wrong: error, fix, exit code 2, in time, and nothing is begun."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.sweeps.commands import call, start, tree, world
+from tests.sweeps.commands import Ended, call, start, tree, world
 
+POSTGRESQL = "postgresql+psycopg://"
 COUNTS = (
     "--num-trials",
     "--max-steps",
@@ -128,23 +130,27 @@ def test_bad_hyperparameter_of_one_trial_is_refused(
     assert tree(tmp_path) == {}
 
 
-PROCESSES = [
-    (["samsun"], "did you mean samsum?"),
-    (["samsum", "--num-trails", "3"], "--num-trials"),
-    (["samsum", "--num-trials", "0"], "--help"),
-    (["samsum"], "--tiny"),
-    (["samsum", "--tiny", "--wandb", "online"], "--wandb offline"),
-    (["samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B"], "--model DIR"),
-    (["samsum", "--tiny", "--model", "nowhere/at/all"], "--model DIR"),
-    (["samsum", "--tiny", "--data", "nowhere"], "--data"),
-    (["samsum", "--tiny", "--study-storage", "postgresql+psycopg://u@127.0.0.1:9/x"], "server"),
-    (["samsum", "--tiny", "--resume", "--name", "none"], "begin a new sweep"),
+MISTAKES = [
+    (start, ["samsun"], "did you mean samsum?"),
+    (call, ["samsum", "--num-trails", "3"], "--num-trials"),
+    (call, ["samsum", "--num-trials", "0"], "--help"),
+    (start, ["samsum"], "--tiny"),
+    (call, ["samsum", "--tiny", "--wandb", "online"], "--wandb offline"),
+    (start, ["samsum", "--tiny", "--model", "Qwen/Qwen3-0.6B"], "--model DIR"),
+    (call, ["samsum", "--tiny", "--model", "nowhere/at/all"], "--model DIR"),
+    (call, ["samsum", "--tiny", "--data", "nowhere"], "--data"),
+    (start, ["samsum", "--tiny", "--study-storage", f"{POSTGRESQL}u@127.0.0.1:9/x"], "server"),
+    (call, ["samsum", "--tiny", "--resume", "--name", "none"], "begin a new sweep"),
 ]
+"""In a process of its own where more is loaded than the tests' has loaded, or less."""
 
 
-@pytest.mark.parametrize(("words", "fix"), PROCESSES, ids=lambda v: " ".join(v)[:50])
-def test_mistake_ends_the_process_in_two_lines(words: list[str], fix: str, tmp_path: Path) -> None:
-    assert fix in start("sweeps.run", *words, folder=tmp_path).refusal()[1]
+@pytest.mark.parametrize(("way", "words", "fix"), MISTAKES)
+def test_mistake_ends_the_process_in_two_lines(
+    way: Callable[..., Ended], words: list[str], fix: str, tmp_path: Path
+) -> None:
+    where = {"folder": tmp_path} if way is start else {}
+    assert fix in way("sweeps.run", *words, **where).refusal()[1]
     left = {name for name in tree(tmp_path) if not name.startswith(".cache")}
     assert left == set()
 

@@ -9,6 +9,7 @@ from tests.benchmarks.search_quality.measurements import read_table
 from trainables.errors import SweepAborted
 
 
+@pytest.mark.slow
 def test_a_call_that_ran_out_of_time_is_finished_by_the_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

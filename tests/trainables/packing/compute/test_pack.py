@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
@@ -41,6 +41,7 @@ LATE = Hyperparameters(lora_rank=16, lora_alpha=16, learning_rate=5e-4)
 NOISY = Hyperparameters(lora_rank=2, lora_alpha=64, learning_rate=3e-2, lora_dropout=0.5)
 
 
+@pytest.mark.slow
 def test_trials_of_a_mixed_pack_equal_their_solo_runs_over_50_steps(
     settings: TrainingSettings, examples: list[Example], tmp_path: Path
 ) -> None:
@@ -281,61 +282,68 @@ def test_slot_is_refused_to_a_second_trial_and_to_a_rank_above_the_pack(
     assert pack.free_slots() == [1]
 
 
-@budget(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    moves=st.lists(
-        st.tuples(
-            st.integers(0, 2), st.sampled_from([NOISY, LATE, SCALED]), st.sampled_from([2, 6])
-        ),
-        max_size=4,
-    )
-)
 def test_no_order_of_joining_and_leaving_moves_a_trial(
     base: PreTrainedModel,
     settings: TrainingSettings,
     examples: list[Example],
     params: Hyperparameters,
-    moves: list[tuple[int, Hyperparameters, int]],
 ) -> None:
-    """Each move empties a slot if it is taken, and fills it if it is free."""
     settings = longer(settings, 5)
-    pack = Pack(base, 4, 16, MAX_TOKENS)
-    pack.join(3, trial_of("it", params, settings), examples)
-    found = []
-    for slot, other, batch_size in moves:
-        if slot in pack.free_slots():
-            own = longer(settings, 50, batch_size=batch_size, micro_batch_size=2)
-            pack.join(slot, trial_of("other", other, own), examples)
-        else:
-            pack.leave(slot)
-        found += [result for result in pack.step() if result.trial_id == "it"]
-    while len(found) < settings.max_steps:
-        found += [result for result in pack.step() if result.trial_id == "it"]
     alone = Pack(base, 1, 16, MAX_TOKENS)
     alone.join(0, trial_of("it", params, settings), examples)
-    assert losses(found) == pytest.approx(losses(run_pack(alone)["it"]), rel=1e-6)
+    expected = losses(run_pack(alone)["it"])
+    kinds = st.sampled_from([NOISY, LATE, SCALED])
+
+    @budget(max_examples=5)
+    @given(st.lists(st.tuples(st.integers(0, 2), kinds, st.sampled_from([2, 6])), max_size=4))
+    def check(moves: list[tuple[int, Hyperparameters, int]]) -> None:
+        """Each move empties a slot if it is taken, and fills it if it is free."""
+        pack = Pack(base, 4, 16, MAX_TOKENS)
+        pack.join(3, trial_of("it", params, settings), examples)
+        found = []
+        for slot, other, batch_size in moves:
+            if slot in pack.free_slots():
+                own = longer(settings, 50, batch_size=batch_size, micro_batch_size=2)
+                pack.join(slot, trial_of("other", other, own), examples)
+            else:
+                pack.leave(slot)
+            found += [result for result in pack.step() if result.trial_id == "it"]
+        while len(found) < settings.max_steps:
+            found += [result for result in pack.step() if result.trial_id == "it"]
+        assert losses(found) == pytest.approx(expected, rel=1e-6)
+
+    check()
 
 
-@budget(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(strides=st.lists(st.integers(1, 7), max_size=6))
 def test_steps_that_are_handed_over_together_are_those_made_one_by_one(
     base: PreTrainedModel,
     settings: TrainingSettings,
     examples: list[Example],
     params: Hyperparameters,
-    strides: list[int],
 ) -> None:
     short, long = longer(settings, 5), longer(settings, 9, batch_size=6, micro_batch_size=2)
     trials = [trial_of("short", params, short), trial_of("long", SCALED, long)]
-    one_by_one, together = Pack(base, 2, 16, MAX_TOKENS), Pack(base, 2, 16, MAX_TOKENS)
-    for slot, trial in enumerate(trials):
-        one_by_one.join(slot, trial, examples)
-        together.join(slot, trial, examples)
-    found = [result for most in [*strides, 9] for result in together.step(most)]
+
+    def join() -> Pack:
+        pack = Pack(base, 2, 16, MAX_TOKENS)
+        for slot, trial in enumerate(trials):
+            pack.join(slot, trial, examples)
+        return pack
+
+    one_by_one = join()
     expected = run_pack(one_by_one)
-    for trial in trials:
-        assert [one for one in found if one.trial_id == trial.trial_id] == expected[trial.trial_id]
-    assert torch.equal(one_by_one.adapters.params_KP, together.adapters.params_KP)
+
+    @budget(max_examples=8)
+    @given(st.lists(st.integers(1, 7), max_size=6))
+    def check(strides: list[int]) -> None:
+        together = join()
+        found = [result for most in [*strides, 9] for result in together.step(most)]
+        for trial in trials:
+            own = [one for one in found if one.trial_id == trial.trial_id]
+            assert own == expected[trial.trial_id]
+        assert torch.equal(one_by_one.adapters.params_KP, together.adapters.params_KP)
+
+    check()
 
 
 def test_steps_behind_a_failed_one_are_not_told(

@@ -94,10 +94,10 @@ prompts_of = st.lists(st.integers(5, 200), min_size=1, max_size=40)
 @budget(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompts=st.lists(
-        st.lists(st.integers(5, 200), min_size=1, max_size=40), min_size=1, max_size=7
+        st.lists(st.integers(5, 200), min_size=1, max_size=40), min_size=1, max_size=4
     ),
     stem=ids_of,
-    others=st.lists(ids_of, max_size=9),
+    others=st.lists(ids_of, max_size=6),
     max_tokens=st.sampled_from([1, 300, 100_000]),
 )
 def test_packed_log_probs_are_those_of_each_label_alone(
