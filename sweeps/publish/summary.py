@@ -38,7 +38,11 @@ def describe(
     confusion: Confusion | None = None,
     about_rows: Sequence[str] = (),
 ) -> str:
-    """The best trials, the winner beside the untuned base, and where everything lies."""
+    """The best trials, the winner beside the untuned base, and where everything lies.
+
+    Args:
+        about_rows: lines about the training rows.
+    """
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
     params = [f"{name} {value}" for name, value in trials_csv.shown_params(best).items()]
     counts = trials_csv.count_by_status(trials)

@@ -46,6 +46,12 @@ def test_summary_ranks_the_trials_and_names_the_best() -> None:
     assert "best: t0001 (lora_rank 8, lora_alpha 16.0" in text
 
 
+def test_summary_tells_what_augmentation_added() -> None:
+    rows = ["added to train: noisy 120"]
+    lines = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME, about_rows=rows).splitlines()
+    assert rows[0] in lines
+
+
 def test_summary_sets_the_winner_beside_the_untuned_base_on_both_splits() -> None:
     lines = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME).splitlines()
     for split, best, base in (("validation", "41.50", "25.25"), ("test", "40.75", "24.12")):
