@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 MAX_NODES = 256
-"""Nodes that are read together behind every prompt; a mask as wide as they and the prompt goes with
-them."""
+"""Nodes that are read together behind every prompt, where a mask as wide as they and the prompt
+goes with them."""
 HEAD_ROWS = 2048
 """Nodes whose logits are held together: 2048 * 151936 float32 logits are 1.2 GiB."""
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
+    return logits.float().logsumexp(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,28 @@ class LabelTree:
         is_node_NT[:, num_prompt : num_prompt + len(self.tokens_N)] = self.is_seen_NN
         return is_prompt_ST[:, None] | is_node_NT
 
-    def log_probs(self, hidden: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    def log_probs(
+        self,
+        hidden: Tensor,
+        head: Callable[[Tensor], Tensor],
+        logsumexp: Callable[[Tensor], Tensor] = _logsumexp,
+        head_rows: int = HEAD_ROWS,
+    ) -> Tensor:
         """float64 log-probability (S, L) of each label.
 
         Args:
             hidden: outputs (S, 1 + N, features) at the prompts' last tokens and at the nodes.
             head: gives their logits.
+            logsumexp: float32 over each node's logits.
+            head_rows: nodes whose logits are held together.
         """
-        share = max(1, HEAD_ROWS // hidden.shape[1])
-        chunks = torch.split(hidden, share)
-        return torch.cat([self._sum_paths(head(chunk).float()) for chunk in chunks])
+        share = max(1, head_rows // hidden.shape[1])
+        chunks = map(head, torch.split(hidden, share))
+        return torch.cat([self._sum_paths(logits, logsumexp(logits)) for logits in chunks])
 
-    def _sum_paths(self, logits: Tensor) -> Tensor:
+    def _sum_paths(self, logits: Tensor, sums_SN: Tensor) -> Tensor:
         chosen_SLJ = logits[:, self.nodes_LJ, self.targets_LJ.clamp(min=0)].double()
-        log_probs_SLJ = chosen_SLJ - logits.logsumexp(dim=-1)[:, self.nodes_LJ].double()
+        log_probs_SLJ = chosen_SLJ - sums_SN[:, self.nodes_LJ].double()
         return torch.where(self.targets_LJ >= 0, log_probs_SLJ, 0.0).sum(dim=-1)
 
 
@@ -84,7 +95,7 @@ def grow_trees(
     nodes: set[tuple[int, ...]] = set()
     for index in sorted(range(len(labels)), key=labels.__getitem__):  # neighbours share most
         prefixes = {tuple(labels[index][:end]) for end in range(1, len(labels[index]))}
-        if not parts or len(nodes | prefixes) > max_nodes:
+        if not parts or len(nodes) + len(prefixes - nodes) > max_nodes:
             parts.append([])
             nodes = set()
         parts[-1].append(index)
@@ -98,18 +109,19 @@ def _grow(labels: Sequence[tuple[int, ...]], part: list[int], device: torch.devi
         for end in range(len(label)):
             number_of.setdefault(label[:end], len(number_of))  # parents come before their children
     _, *prefixes = number_of
-    is_seen_NN = torch.eye(len(prefixes), dtype=torch.bool)
-    for row, prefix in enumerate(prefixes):
-        if len(prefix) > 1:
-            is_seen_NN[row] |= is_seen_NN[number_of[prefix[:-1]] - 1]
-    paths = [
-        torch.tensor([number_of[label[:end]] for end in range(len(label))]) for label in labels
-    ]
+    is_seen_NN = torch.zeros(len(prefixes), len(prefixes), dtype=torch.bool)
+    pairs = [(prefix, prefix[:end]) for prefix in prefixes for end in range(1, len(prefix) + 1)]
+    rows, columns = ([number_of[pair[side]] - 1 for pair in pairs] for side in (0, 1))
+    is_seen_NN[rows, columns] = True
+    longest = max(map(len, labels))
+    nodes = [[number_of[label[:end]] for end in range(len(label))] for label in labels]
+    nodes = [path + [0] * (longest - len(path)) for path in nodes]
+    targets = [[*label, *[-1] * (longest - len(label))] for label in labels]
     return LabelTree(
         labels=part,
         tokens_N=torch.tensor([prefix[-1] for prefix in prefixes], dtype=torch.int64).to(device),
         depths_N=torch.tensor([len(p) - 1 for p in prefixes], dtype=torch.int64).to(device),
         is_seen_NN=is_seen_NN.to(device),
-        nodes_LJ=pad_sequence(paths, batch_first=True).to(device),
-        targets_LJ=pad_sequence(list(map(torch.tensor, labels)), True, -1).to(device),
+        nodes_LJ=torch.tensor(nodes).to(device),
+        targets_LJ=torch.tensor(targets).to(device),
     )

@@ -75,17 +75,15 @@ def test_151_labels_take_few_passes_and_a_thousand_long_ones_bounded_ones() -> N
 
 
 @pytest.mark.parametrize("share", [1, 4, 100])
-def test_the_head_sees_few_prompts_at_a_time(share: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_sees_few_prompts_at_a_time(share: int) -> None:
     (tree,) = grow_trees([[1, 2, 0], [1, 3, 0]], CPU)
     hidden = torch.randn(9, 4, NUM_WORDS)
-    monkeypatch.setattr(label_tree, "HEAD_ROWS", share * 4)
     shapes = []
 
     def head(some: torch.Tensor) -> torch.Tensor:
         shapes.append(len(some))
         return some
 
-    found = tree.log_probs(hidden, head)
+    found = tree.log_probs(hidden, head, head_rows=share * 4)
     assert sum(shapes) == 9 and max(shapes) == min(share, 9)
-    monkeypatch.undo()
     assert torch.equal(found, tree.log_probs(hidden, head))

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
-from trainables.metrics.label_tree import MAX_NODES, LabelTree, grow_trees
-from trainables.packing.compute.pass_shapes import PROMPT_TOKENS, TOKENS_MULTIPLE, round_up
+from trainables.metrics.label_tree import LabelTree, grow_trees
+from trainables.packing.compute.pass_shapes import PROMPT_TOKENS
 from trainables.packing.evaluation.generate import batches, pad_right
-from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
+
+LEAST_NODES, MAX_NODES = 64, 1024
+"""Nodes of a tree behind a prompt; the kernel's mask is as wide as they, and one for all rows."""
+HEAD_BYTES = 1 << 14
+"""Bytes a word of the logits that are held together: 8192 nodes in bf16. The predicted memory has
+more for those of CHUNK_LABELS."""
 
 
 @torch.no_grad()
@@ -29,37 +35,43 @@ def label_log_probs(
         labels: each with its end of turn.
         max_tokens_per_batch: positions of the cache, over all slots and rows.
     """
-    log_probs_KSL = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
-    widths = [round_up(len(prompt), TOKENS_MULTIPLE) for prompt in prompts]
-    # Where the cache holds little more than the longest prompt, the labels are read in more passes.
-    room = max_tokens_per_batch // decoder.num_slots // TOKENS_MULTIPLE * TOKENS_MULTIPLE
-    max_nodes = min(max(room - max(widths), TOKENS_MULTIPLE), MAX_NODES)
-    trees = grow_trees(labels, decoder.device, max_nodes)
-    most_nodes = max(len(tree.tokens_N) for tree in trees)
-    lengths = [width + most_nodes for width in widths]
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
-    for indices in batches(lengths, decoder.num_slots, limit):
-        log_probs = _batch(decoder, [prompts[i] for i in indices], trees, most_nodes)
-        for tree, of_tree in zip(trees, log_probs, strict=True):
-            rows_S1, labels_L = torch.tensor(indices)[:, None], torch.tensor(tree.labels)
-            log_probs_KSL[:, rows_S1, labels_L] = of_tree.cpu()
+    max_nodes = min(max(limit // decoder.num_slots, LEAST_NODES), MAX_NODES)
+    trees = grow_trees(labels, decoder.device, max_nodes)
+    rows, found = [], []
+    for indices in batches(list(map(len, prompts)), decoder.num_slots, limit):
+        rows += indices
+        found.append(_batch(decoder, [prompts[i] for i in indices], trees, limit))
+    columns_L = torch.tensor([label for tree in trees for label in tree.labels])
+    log_probs_KSL = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
+    # Only here the host waits for the device.
+    log_probs_KSL[:, torch.tensor(rows)[:, None], columns_L] = torch.cat(found, dim=1).cpu()
     return log_probs_KSL
 
 
 def _batch(
-    decoder: SlotDecoder, prompts: Sequence[list[int]], trees: Sequence[LabelTree], most_nodes: int
-) -> list[Tensor]:
-    """Log-probabilities (K, S, L) of each tree's labels for rows that are read together."""
+    decoder: SlotDecoder, prompts: Sequence[list[int]], trees: Sequence[LabelTree], limit: int
+) -> Tensor:
+    """Log-probabilities (K, S, L) of the trees' labels, in their order, for prompts that are read
+    together; of nodes as many as the limit allows, and of one row a slot at least."""
     ids_ST, lengths_S = pad_right([Example(prompt, []) for prompt in prompts], decoder.device)
     num_rows, width = ids_ST.shape
-    cache = decoder.new_cache(num_rows, round_up(width + most_nodes, TOKENS_MULTIPLE))
+    cache = decoder.new_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
     last_KSD = decoder.read(ids_ST, cache)[:, last_S]
-    log_probs = []
-    for tree in trees:  # the nodes' keys stand where those of the tree before stood
-        x = last_KSD[:, :, None]
-        if len(tree.tokens_N):
-            x = torch.cat((x, decoder.read_tree(tree, lengths_S, cache, width)), dim=2)
-        log_probs_BL = tree.log_probs(x.flatten(0, 1), decoder.logits)
-        log_probs.append(log_probs_BL.view(*last_KSD.shape[:2], -1))
-    return log_probs
+    of_trees = []
+    for tree in trees:
+        share = max(1, limit // (decoder.num_slots * (1 + len(tree.tokens_N))))
+        parts = []
+        for first in range(0, num_rows, share):
+            some = slice(first, first + share)
+            x = last_KSD[:, some, None]
+            if len(tree.tokens_N):
+                cached = [KeysValues(keys[:, some], values[:, some]) for keys, values in cache]
+                x = torch.cat((x, decoder.read_tree(tree, lengths_S[some], cached)), dim=2)
+            log_probs_BL = tree.log_probs(
+                x.flatten(0, 1), decoder.logits, decoder.logsumexp, HEAD_BYTES // x.itemsize
+            )
+            parts.append(log_probs_BL.view(*x.shape[:2], -1))
+        of_trees.append(torch.cat(parts, dim=1))
+    return torch.cat(of_trees, dim=2)

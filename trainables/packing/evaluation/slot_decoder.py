@@ -105,27 +105,20 @@ class SlotDecoder:
             x_AD = self._layer(x_AD, weights, groups, angles, attend)
         return x_AD.view(self.num_slots, -1, x_AD.shape[1])
 
-    def read_tree(
-        self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[KeysValues], num_prompt: int
-    ) -> Tensor:
+    def read_tree(self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[KeysValues]) -> Tensor:
         """The last layer's output (K, S, N, D) over the nodes of a tree behind every prompt.
 
         Args:
-            lengths_S: tokens of each prompt, whose keys are in the cache.
-            num_prompt: positions of the cache that prompts take; the nodes' keys go to the next.
+            lengths_S: tokens of each prompt.
+            cache: keys and values of the prompts alone; those of the nodes are not kept.
         """
-        num_positions = cache[0].keys_KSGTC.shape[3]
+        num_positions = cache[0].keys_KSGTC.shape[3] + len(tree.tokens_N)
         positions = (lengths_S[:, None] + tree.depths_N).flatten().repeat(self.num_slots)
         angles = tuple(table_TC[positions] for table_TC in self.rotation(num_positions))
-        is_seen_SNT = tree.visible(lengths_S, num_prompt, num_positions)
-        bias_SNT = torch.zeros_like(is_seen_SNT, dtype=self.model.dtype)
-        bias_SNT.masked_fill_(~is_seen_SNT, -torch.inf)
-        config = self.model.config
-        num_shared = config.num_attention_heads // config.num_key_value_heads
-        bias_B1QT = bias_SNT.repeat(self.num_slots, num_shared, 1)[:, None]
-        x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(len(bias_B1QT))]
+        num_prompts = self.num_slots * len(lengths_S)
+        x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(num_prompts)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            attend = partial(_attend_in_tree, cached=cached, first=num_prompt, bias_B1QT=bias_B1QT)
+            attend = partial(_attend_in_tree, cached=cached, lengths_S=lengths_S, tree=tree)
             x_AD = self._layer(x_AD, weights, groups, angles, attend)
         return x_AD.view(self.num_slots, len(lengths_S), -1, x_AD.shape[1])
 
@@ -150,6 +143,15 @@ class SlotDecoder:
         normed = rms_norm(x, self.model.norm_D, self.model.config.rms_norm_eps)
         logits: Tensor = normed @ self.model.head_VD.T
         return logits
+
+    def logsumexp(self, logits: Tensor) -> Tensor:
+        """float32 (...) of logits (..., V)."""
+        if logits.is_cuda:
+            # It loads Triton.
+            from trainables.packing.compute.kernels.logsumexp import logsumexp
+
+            return logsumexp(logits)
+        return logits.float().logsumexp(dim=-1)
 
     def _layer(
         self,
@@ -194,24 +196,34 @@ def _attend_in_tree(
     v_AGC: Tensor,
     *,
     cached: KeysValues,
-    first: int,
-    bias_B1QT: Tensor,
+    lengths_S: Tensor,
+    tree: LabelTree,
 ) -> Tensor:
-    """Attention (B, N, G, H / G, C) of a tree's nodes, whose keys go to the cache behind first."""
-    num_rows, (_, num_key_heads, head_dim) = len(bias_B1QT), k_AGC.shape
-    num_nodes = len(k_AGC) // num_rows
-    for cached_KSGTC, new_AGC in zip(cached, (k_AGC, v_AGC), strict=True):
-        nodes_KSGNC = cached_KSGTC[:, :, :, first : first + num_nodes]
-        new_BNGC = new_AGC.view(num_rows, num_nodes, num_key_heads, head_dim)
-        nodes_KSGNC.copy_(new_BNGC.transpose(1, 2).reshape(nodes_KSGNC.shape))
-    keys_BGTC, values_BGTC = (x.view(-1, *x.shape[2:]) for x in cached)
+    """Attention (A, H, C) or (B, N, G, H / G, C) of a tree's nodes."""
+    if q_AHC.is_cuda and q_AHC.dtype == torch.bfloat16:
+        # It loads Triton.
+        from trainables.packing.compute.kernels.tree_attention import tree_attention
+
+        return tree_attention(q_AHC, k_AGC, v_AGC, cached, lengths_S, tree.is_seen_NN)
+    num_slots, _, num_key_heads, num_prompt, head_dim = cached.keys_KSGTC.shape
+    num_nodes = len(tree.tokens_N)
+    keys_BGTC, values_BGTC = (
+        torch.cat(
+            (old.flatten(0, 1), new.view(-1, num_nodes, num_key_heads, head_dim).transpose(1, 2)),
+            dim=2,
+        )
+        for old, new in zip(cached, (k_AGC, v_AGC), strict=True)
+    )
     # As in _attend_to_cache no key is repeated in memory. The kernels that take a mask on a GPU
     # want as many query heads as key heads.
-    q = q_AHC.view(num_rows, num_nodes, num_key_heads, -1, head_dim).permute(0, 2, 3, 1, 4)
+    is_seen_SNT = tree.visible(lengths_S, num_prompt, num_prompt + num_nodes)
+    shared = q_AHC.shape[1] // num_key_heads
+    is_seen_B1QT = is_seen_SNT.repeat(num_slots, shared, 1)[:, None]
+    q = q_AHC.view(-1, num_nodes, num_key_heads, shared, head_dim).permute(0, 2, 3, 1, 4)
     mixed_BGQC = scaled_dot_product_attention(
-        q.flatten(2, 3), keys_BGTC, values_BGTC, attn_mask=bias_B1QT, scale=head_dim**-0.5
+        q.flatten(2, 3), keys_BGTC, values_BGTC, attn_mask=is_seen_B1QT, scale=head_dim**-0.5
     )
-    mixed = mixed_BGQC.reshape(num_rows, num_key_heads, -1, num_nodes, head_dim)
+    mixed = mixed_BGQC.reshape(-1, num_key_heads, shared, num_nodes, head_dim)
     return mixed.permute(0, 3, 1, 2, 4)
 
 

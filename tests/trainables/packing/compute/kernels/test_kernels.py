@@ -19,6 +19,7 @@ from tests.trainables.packing.small_packs import (
 )
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
+from trainables.metrics.label_tree import grow_trees
 from trainables.models.base_model import load_base
 from trainables.packing.compute import elementwise, segments
 from trainables.packing.compute.model import load_fused
@@ -163,6 +164,50 @@ def test_a_token_attends_to_its_row_as_in_torch(
     )
     error = (found.float() - expected[:, :, 0]).norm() / expected.norm()
     assert float(error) < 5e-3
+
+
+@pytest.mark.parametrize(("num_heads", "head_dim"), [((6, 2), 64), ((2, 2), 128), ((14, 2), 20)])
+def test_a_tree_attends_to_its_prompts_and_ancestors_as_in_torch(
+    num_heads: tuple[int, int], head_dim: int
+) -> None:
+    """Some rows of each slot's cache, prompts of one to several blocks, chains beside wide forks;
+    the values are part of a wider matrix."""
+    from trainables.packing.compute.kernels.tree_attention import tree_attention  # needs Triton
+
+    dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # see above
+    labels = [[n % 3, *range(n, n + 1 + n % 9)] for n in range(12)] + [list(range(70))]
+    (tree,) = grow_trees(labels, torch.device(DEVICE), 1000)
+    num_nodes, lengths_S = len(tree.tokens_N), torch.tensor([1, 64, 70], device=DEVICE)
+    cache = torch.randn(2, 2, 5, num_heads[1], 80, head_dim, device=DEVICE, dtype=dtype)
+    keys, values = cache[0][:, 1:4], cache[1][:, 1:4]
+    q, k, v = (
+        torch.randn(6 * num_nodes, number + 1, head_dim, device=DEVICE, dtype=dtype)[:, :number]
+        for number in (num_heads[0], *[num_heads[1]] * 2)
+    )
+    found = tree_attention(q, k.contiguous(), v, (keys, values), lengths_S, tree.is_seen_NN)
+    keys, values = (
+        torch.cat((old.flatten(0, 1), new.unflatten(0, (6, -1)).transpose(1, 2)), dim=2).float()
+        for old, new in ((keys, k), (values, v))
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q.unflatten(0, (6, -1)).transpose(1, 2).float(),
+        keys,
+        values,
+        attn_mask=tree.visible(lengths_S, 80, 80 + num_nodes).repeat(2, 1, 1)[:, None],
+        enable_gqa=True,
+    )
+    expected = expected.transpose(1, 2).flatten(0, 1)
+    near = 3e-2 if DEVICE == "cuda" else 1e-5
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("num_words", [1, 2048, 5000])
+def test_logsumexp_is_that_of_torch(num_words: int) -> None:
+    from trainables.packing.compute.kernels.logsumexp import logsumexp  # needs Triton
+
+    dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # see above
+    logits = torch.randn(3, 4, num_words, device=DEVICE, dtype=dtype) * 30 - 100
+    torch.testing.assert_close(logsumexp(logits), logits.float().logsumexp(dim=-1))
 
 
 def test_fused_update_is_that_of_torch() -> None:
