@@ -28,7 +28,7 @@ from trainables.data.prepared_rows import read_facts
 from trainables.data.questions import Questions, ask
 from trainables.data.rows import Splits
 from trainables.data.tables.read_tables import read_table
-from trainables.data.tables.table import Table
+from trainables.data.tables.table import Table, to_json_value
 from trainables.data.tokens import encode_rows, prompt_limit
 from trainables.errors import SweepAborted
 from trainables.files import encode_lines
@@ -235,7 +235,7 @@ def _read_result(result: "EvalResult") -> Iterator[dict[str, object]]:
     """What predictions add to their rows."""
     for text, of_labels in zip_longest(result.answers, result.probabilities):
         added = (text, of_labels[text], of_labels) if of_labels else (text,)
-        yield dict(zip(ADDED, added, strict=False))
+        yield to_json_value(dict(zip(ADDED, added, strict=False)))
 
 
 def _score(asked: Questions, said: Sequence[str | None], splits: Splits) -> dict[str, object]:

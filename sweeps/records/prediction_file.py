@@ -11,7 +11,7 @@ import pandas as pd
 
 from trainables.data.tables.table import to_json_value
 from trainables.errors import SweepAborted, first_line
-from trainables.files import JsonLines, encode_lines, read_json_lines, write_atomic
+from trainables.files import JsonLines, encode_lines, read_json_lines, write_json
 
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".parquet")
@@ -96,8 +96,7 @@ class PredictionFile:
 
     def write_note(self, results: Mapping[str, object]) -> None:
         """Writes what the predictions are of, and results of theirs."""
-        note = {"about": self._about, **results}
-        write_atomic(self.note_path, json.dumps(note, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.note_path, {"about": self._about, **results})
 
     def _check_note(self) -> None:
         try:
