@@ -1,4 +1,4 @@
-"""Runs of the bundled model with an adapter whose test rows a pack has scored."""
+"""Runs of a small model with an adapter whose test rows a pack has scored."""
 
 import json
 import shutil
@@ -22,12 +22,14 @@ from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import make_history
 from tests.trainables.packing.small_hosts import capacity_of
 from trainables import final_test
-from trainables.config import Hyperparameters, TaskOptions
+from trainables.checkpoint import checkpoint_folder
+from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import write_rows
 from trainables.data.tasks import TASKS
 from trainables.models.model_facts import read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
+from trainables.solo import trainer
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 TRIAL_ID = "t0001"
@@ -51,7 +53,8 @@ SMALL: dict[str, dict[str, Any]] = {
 def end_of_text(model: Path) -> None:
     """Ends at <|endoftext|> alone, as Qwen's base models do."""
     _edit(model / "tokenizer_config.json", eos_token="<|endoftext|>")
-    _edit(model / "generation_config.json", eos_token_id=0)
+    end = TokenizerFile(str(model)).convert_tokens_to_ids("<|endoftext|>")
+    _edit(model / "generation_config.json", eos_token_id=end)
 
 
 def no_end(model: Path) -> None:
@@ -60,20 +63,31 @@ def no_end(model: Path) -> None:
     _edit(model / "generation_config.json", eos_token_id=None, pad_token_id=None)
 
 
+def another_end(model: Path) -> None:
+    """Ends a turn by a token of another name, which only its tokenizer's eos_token tells."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        text = (model / name).read_text(encoding="utf-8")
+        (model / name).write_text(text.replace("<|im_end|>", "<|end|>"), encoding="utf-8")
+
+
 def penalty(model: Path) -> None:
     """Samples, and punishes repeated words, as Qwen2.5-0.5B-Instruct's settings do."""
     values = {"repetition_penalty": 1.1, "temperature": 0.7, "top_k": 20, "do_sample": True}
     _edit(model / "generation_config.json", **values)
 
 
-CHANGES: tuple[Callable[[Path], None], ...] = (end_of_text, no_end, penalty)
+Change = Callable[[Path], None]
+CHANGES: tuple[Change, ...] = (end_of_text, no_end, penalty)
 
 
-def copy_base(folder: Path, change: Callable[[Path], None]) -> Path:
-    """The bundled model with another tokenizer_config.json or generation_config.json."""
-    model = Path(shutil.copytree(MODEL_DIR, folder))
-    change(model)
-    return model
+def copy_base(folder: Path, change: Change | None, model: Path = MODEL_DIR) -> Path:
+    """A model with another tokenizer_config.json or generation_config.json."""
+    folder.mkdir(parents=True)
+    for path in model.iterdir():
+        shutil.copyfile(path, folder / path.name)  # its permissions are not copied
+    if change is not None:
+        change(folder)
+    return folder
 
 
 def make_adapter(folder: Path, lora_alpha: int) -> Path:
@@ -91,11 +105,22 @@ def make_adapter(folder: Path, lora_alpha: int) -> Path:
     return folder
 
 
-def write_chats(path: Path) -> Path:
+def train_adapter(recipe: str, model: Path, folder: Path, num_steps: int, **changes: Any) -> Path:
+    """The PEFT folder of a trial of num_steps, trained alone in float32."""
+    config = _configure(recipe, model, folder, max_steps=num_steps, eval_rows=4, **changes)
+    _prepare(config)
+    trial = TrialConfig(
+        trial_id=TRIAL_ID, params=PARAMS, settings=config.settings, folder=folder / TRIAL_ID
+    )
+    trainer.train(trial, lambda report: None)
+    return checkpoint_folder(trial.folder, num_steps)
+
+
+def write_chats(path: Path, num_chats: int = 60) -> Path:
     """Conversations of two answers, some behind a system message of their own."""
-    lines = (SAMSUM_DIR / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (SAMSUM_DIR / "train.jsonl").read_text(encoding="utf-8").splitlines()
     chats = []
-    for number, row in enumerate(map(json.loads, lines[:60])):
+    for number, row in enumerate(map(json.loads, lines[:num_chats])):
         said = [f"What is row {number}?", "A chat.", row["dialogue"], row["summary"]]
         roles = ("user", "assistant", "user", "assistant")
         turns = [{"role": r, "content": text} for r, text in zip(roles, said, strict=True)]
