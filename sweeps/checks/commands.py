@@ -1,11 +1,19 @@
 """Commands that a sweep prints or writes down, to be pasted as they stand."""
 
 import shlex
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from sweeps.config import SweepConfig
+from sweeps.find_recipe import read_default
+from trainables.errors import SweepAborted
 from trainables.metrics.registry import replace_paths
+
+_NO_FLAGS = (
+    *("recipe", "task", "start_points", "tiny", "task_options", "space"),
+    *("study_storage", "wandb_entity"),  # which no card shows
+)
+_PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 
 
 def resume_command(config: SweepConfig) -> str:
@@ -17,27 +25,52 @@ def resume_command(config: SweepConfig) -> str:
 
 
 def sweep_command(config: SweepConfig) -> str:
-    """The command that repeats this sweep, for model cards; of a local path the last name only."""
-    words = [_hide_folder(config.recipe)]
-    if config.tiny:
-        words += ["--tiny"]
-    else:
-        words += ["--model", _hide_folder(config.model)]
-        if config.data is not None:
-            data = [config.data] if isinstance(config.data, str) else config.data
-            words += ["--data", *map(_hide_folder, data)]
-        for option in fields(config.task_options):
-            value = getattr(config.task_options, option.name)
-            if option.name == "metric" and value:
-                value = replace_paths(value, _hide_folder)
-            if option.name == "paraphrases" and value:
-                value = _hide_folder(value)
-            if value != option.default:
-                values = value if isinstance(value, tuple) else (value,)
-                words += [f"--{option.name.replace('_', '-')}", *map(str, values)]
-    words += ["--num-trials", str(config.num_trials), "--max-steps", str(config.max_steps)]
-    words += [*([] if config.finals else ["--no-finals"]), "--seed", str(config.seed)]
+    """The command that repeats this sweep, for model cards: every difference from its recipe.
+
+    Folders are shown by their last name. Where its owner keeps the study and W&B's runs is not.
+    """
+    recipe = [config.recipe, *(["--tiny"] if config.tiny else [])]
+    default = _read_recipe(recipe)
+    if default and default.data != config.data:
+        default = _read_recipe([*recipe, "--data"])
+    values, defaults = _list_flags(config), _list_flags(default) if default else {}
+    if config.epochs is not None:
+        del values["max_steps"]  # which the rows decide
+    elif default and default.epochs is not None:
+        del values["epochs"], defaults["max_steps"]
+    words = [_hide_folder(config.recipe), *recipe[1:]]
+    for name, value in values.items():
+        if name not in defaults or defaults[name] != value:
+            words += _write_flag(name, value)
     return f"python -m sweeps.run {shlex.join(words)}"
+
+
+def _read_recipe(argv: list[str]) -> SweepConfig | None:
+    """The recipe's config; None where its file is not here any more."""
+    try:
+        return read_default(argv, "")[0]
+    except SweepAborted:
+        return None
+
+
+def _list_flags(config: SweepConfig) -> dict[str, Any]:
+    """The value of each flag, by its field."""
+    values = vars(config) | vars(config.task_options) | vars(config.space)
+    return {name: value for name, value in values.items() if name not in _NO_FLAGS}
+
+
+def _write_flag(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    if name == "metric" and value:
+        value = replace_paths(value, _hide_folder)
+    shown = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    if name in _PATHS:
+        shown = list(map(_hide_folder, shown))
+    if len(shown) == 1 and shown[0].startswith("-"):
+        return [f"--{flag}={shown[0]}"]
+    return [f"--{flag}", *shown]
 
 
 def _hide_folder(text: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from sweeps.checks import sweep_json
 from sweeps.checks.commands import sweep_command
 from sweeps.checks.environment import list_versions
 from sweeps.checks.preflight import Preflight
@@ -73,6 +74,7 @@ def write_best(
         confusion=confusion,
         versions=list_versions(),
         command=sweep_command(config),
+        row_digests=sweep_json.read_row_digests(paths),
     )
     more_files = predictions.make_files(answered, confusion)
     write_folder(paths.best, outcome.winner.tested[run.trial_id], facts, more_files)

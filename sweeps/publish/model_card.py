@@ -66,6 +66,8 @@ class CardFacts:
     """Installed version by package."""
     command: str
     """Command line that repeats the sweep."""
+    row_digests: Mapping[str, str]
+    """SHA-256 of each split's rows."""
 
 
 def render(facts: CardFacts) -> str:
@@ -86,7 +88,9 @@ def render(facts: CardFacts) -> str:
         "## Hyperparameters\n\n" + _fields_table(facts.outcome.winner.run.params),
         "## Training\n\n" + _fields_table(facts.settings, omit=("model", "rows_dir")),
         "## How it was chosen\n\n" + _selection(facts),
-        "## Reproduce\n\n" + _block(facts.command, "sh"),
+        "## Reproduce\n\nFiles and folders are shown by their last names. The rows are the same if "
+        "the new run's `sweep.json` has these digests.\n\n" + _block(facts.command, "sh"),
+        _table(Table("", ("rows", "SHA-256"), list(facts.row_digests.items()))),
         _table(Table("", ("package", "version"), list(facts.versions.items()))),
     ]
     return redact(f"---\n{_metadata(facts)}\n---\n\n" + "\n\n".join(sections) + "\n")

@@ -48,6 +48,7 @@ FACTS = CardFacts(
     trials=TRIALS,
     versions={"torch": "2.13.0", "peft": "0.21.0"},
     command="python -m sweeps.run samsum --num-trials 40 --seed 0",
+    row_digests={"train": "a1" * 32, "validation": "b2" * 32, "test": "c3" * 32},
 )
 
 

@@ -88,6 +88,7 @@ def test_body_has_scores_beside_the_base_rows_rule_and_ten_trials() -> None:
     assert "| t0011 |" not in card
     assert FACTS.prompt_template in card
     assert FACTS.command in card
+    assert all(f"| {name} | {digest} |" in card for name, digest in FACTS.row_digests.items())
 
 
 def test_card_says_whether_the_model_thought() -> None:
