@@ -13,8 +13,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sweeps.cli import parse, run_command
-from sweeps.publish.best_folder import CARD_FILE, find_best, replace_folder
-from sweeps.publish.hub import NEVER_EXPORTED, aborted, upload
+from sweeps.publish.best_folder import CARD_FILE, find_best, list_exported, replace_folder
+from sweeps.publish.hub import aborted, upload
 
 PROG = "python -m sweeps.export"
 TARGETS = "--to hub:USER/NAME (the Hugging Face Hub) or --to DIR (a new folder)"
@@ -73,9 +73,10 @@ def copy_best(best: Path, target: Path) -> Path:
         "choose a folder outside the run",
     )
     try:
+        files = list_exported(best)
         with replace_folder(target) as folder:
-            private = shutil.ignore_patterns(*NEVER_EXPORTED)
-            shutil.copytree(best, folder, dirs_exist_ok=True, ignore=private)
+            for path in files:
+                shutil.copyfile(path, folder / path.name)
     except OSError as failed:
         raise aborted(
             f"cannot write {target}: {failed.strerror or failed}",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
 from sweeps.finals.final_test import Outcome
+from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.model_card import CardFacts, render
 from sweeps.records.paths import RunPaths
@@ -23,12 +25,18 @@ from sweeps.records.trial_record import TrialRecord
 from trainables.data.tokens import greedy_generation
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion
-from trainables.models.model_files import tokenizer_files
+from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CARD_FILE = "README.md"
 GENERATION_FILE = "generation_config.json"
+EXPORTED = (
+    *(*ADAPTER_FILES, CARD_FILE, GENERATION_FILE, CONFUSION_CSV, *TOKENIZER_FILES),
+    *("config.json", "model.safetensors", WEIGHTS_INDEX),
+)
+"""All that leaves a run, beside shards of merged weights: what else lies in best/ may hold rows of
+the data, or is not ours to publish."""
 RESUME = "repeat the sweep's command with --resume"
 
 
@@ -132,6 +140,23 @@ def find_best(run: Path) -> Path:
     if missing:
         raise SweepAborted(f"{best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}")
     return best
+
+
+def list_exported(folder: Path) -> list[Path]:
+    """The files of best/, or of merged weights, that leave the run.
+
+    Raises:
+        SweepAborted: one is a link, or no file: nobody knows what would be published.
+    """
+    shard = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+    known = [p for p in folder.iterdir() if p.name in EXPORTED or shard.fullmatch(p.name)]
+    for path in known:
+        if path.is_symlink() or not path.is_file():
+            raise SweepAborted(
+                f"{path} is no plain file but a {'link' if path.is_symlink() else 'folder'}",
+                "put the file itself there; exports follow no links",
+            )
+    return sorted(known)
 
 
 @contextmanager

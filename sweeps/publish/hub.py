@@ -10,14 +10,11 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from sweeps.finals.predictions import PREDICTIONS_FILE
-from sweeps.publish.best_folder import CARD_FILE
+from sweeps.publish.best_folder import CARD_FILE, list_exported
 from sweeps.publish.model_card import redact
 from sweeps.publish.usage_code import ADAPTER_LINE, is_hub_id
 from trainables.errors import SweepAborted
 
-NEVER_EXPORTED = (PREDICTIONS_FILE,)
-"""Files of best/ that hold rows of the data: nobody who publishes an adapter asked for that."""
 UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
 """The HTTPError of httpx or httpx2, whichever huggingface_hub is built on; and sockets' own."""
 
@@ -31,6 +28,7 @@ def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) 
     if token is None:
         fix = "hf auth login, or set HF_TOKEN to a token with write permission"
         raise SweepAborted("no Hugging Face token: you are not logged in", fix)
+    files = list_exported(best)
     _warn_of_local_base(best)
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -47,9 +45,7 @@ def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) 
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         operations = [
-            CommitOperationAdd(str(path.relative_to(best)), _content(path, repo_id, revision))
-            for path in sorted(best.rglob("*"))
-            if path.is_file() and path.name not in NEVER_EXPORTED
+            CommitOperationAdd(path.name, _content(path, repo_id, revision)) for path in files
         ]
         commit = api.create_commit(
             repo_id,

@@ -349,3 +349,36 @@ def test_rows_of_the_data_stay_in_the_run(
     (commit,) = hub.repos[REPO].commits
     for names in (contents(tmp_path / "copy").keys(), commit.files.keys()):
         assert "confusion.csv" in names and "test_predictions.jsonl" not in names
+
+
+@pytest.mark.parametrize("way", ["folder", "hub"])
+def test_only_known_files_leave_the_run(
+    run: Path, hub: HubServer, tmp_path: Path, way: str
+) -> None:
+    best = run / "best"
+    known = contents(best).keys()
+    (best / "notes.txt").write_text("mine")
+    (best / "link.txt").symlink_to("/etc/passwd")
+    (best / "inside").mkdir()
+    (best / "inside" / "config.json").write_text("{}")
+    (best / "elsewhere").symlink_to(run)
+    to = tmp_path / "copy" if way == "folder" else f"hub:{REPO}"
+    assert export(run, "--to", to, endpoint=hub.url).code == 0
+    sent = contents(to) if way == "folder" else hub.repos[REPO].commits[0].files
+    assert sent.keys() == known
+
+
+@pytest.mark.parametrize("name", ["README.md", "vocab.json", "model-00001-of-00002.safetensors"])
+def test_links_in_place_of_known_files_are_refused(
+    run: Path, hub: HubServer, tmp_path: Path, name: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes((run / "best" / "README.md").read_bytes())
+    (run / "best" / name).unlink(missing_ok=True)
+    (run / "best" / name).symlink_to(secret)
+    for to in (tmp_path / "copy", f"hub:{REPO}"):
+        error, fix = refusal(export(run, "--to", to, endpoint=hub.url))
+        assert f"{name} is no plain file but a link" in error
+        assert "the file itself" in fix
+    assert not (tmp_path / "copy").exists()
+    assert hub.calls == []
