@@ -16,7 +16,7 @@ from sweeps.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables.config import Data, TaskOptions, TrainingOptions, TrainingSettings, require
 from trainables.metrics.registry import resolve_metrics
-from trainables.models.hub_files import is_dataset_id
+from trainables.models.hub_files import is_dataset_id, is_on_disk
 
 Bertscore = Literal["off", "auto", "on"]
 Engine = Literal["packed", "solo"]
@@ -187,9 +187,9 @@ class SweepConfig(TrainingOptions):
 
 
 def resolve_model(model: str) -> str:
-    """The absolute path of a folder that exists; otherwise the Hub id as it was given."""
+    """The absolute path of what is on this disk; otherwise the Hub id as it was given."""
     folder = os.path.expanduser(model)
-    return str(Path(folder).absolute()) if os.path.isdir(folder) else model
+    return str(Path(folder).absolute()) if is_on_disk(folder) else model
 
 
 def resolve_data(data: Data) -> Data:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import itertools
 import shlex
 import sys
 import traceback
@@ -41,6 +42,7 @@ def read_default(argv: Sequence[str], prog: str) -> tuple[SweepConfig, list[str]
         SweepAborted: no recipe stands first, there is none of that name, or flags contradict.
     """
     recipe, flags, prog = read_recipe(argv, prog)
+    words = {*flags, *map(" ".join, itertools.pairwise(flags))}
     names = {flag.partition("=")[0].replace("_", "-") for flag in flags}
     if {"--epochs", "--max-steps"} <= names:
         raise SweepAborted(
@@ -53,6 +55,12 @@ def read_default(argv: Sequence[str], prog: str) -> tuple[SweepConfig, list[str]
         is_named = {"--input", "--target"} <= names
         kind = config.task_options.kind if is_named else None
         config = replace(config, task_options=TaskOptions(kind=kind))
+    elif argv[0] == "table" and config.tiny and {"--kind chat", "--kind=chat"} & words:
+        raise SweepAborted(
+            "--kind chat is of conversations, and the bundled rows of --tiny are messages and "
+            "labels",
+            f"name a file of yours: {prog} --tiny --data FILE --input COLUMN --kind chat",
+        )
     return config, flags, prog
 
 

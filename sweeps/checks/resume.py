@@ -118,7 +118,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
         given = fit_splits(tokenizer, load_rows(config, preflight.task), config)
         changed = _changed_splits(began["rows"], given)
     except (SweepAborted, OSError) as refused:
-        is_here = bool(data) and all(Path(path).exists() for path in files)
+        is_here = bool(data) and all(map(os.path.exists, files))
         reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
         changed = reason if is_here else ""
     if changed:

@@ -96,6 +96,7 @@ def test_bad_value_is_refused_by_its_name(flags: list[str], named: str, tmp_path
         (["samsum", "--lora-rnks", "3"], "--lora-rnks", "--lora-ranks"),
         (["samsum", "--zzzzzz"], "--zzzzzz", "--help"),
         (["samsum", "stray"], "stray", "--help"),
+        (["table", "--tiny", "--kind", "chat"], "the bundled rows of --tiny are", "--data FILE"),
         (["samsum", "--model", "no\nsuch/x/y"], "no such/x/y", "--model DIR"),
     ],
 )

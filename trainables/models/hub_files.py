@@ -75,7 +75,18 @@ def is_dataset_id(data: str) -> bool:
     is_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", data, re.ASCII) is not None
     types = r"csv|tsv|jsonl|ndjson|json|parquet|arrow|xlsx|gz|zst|bz2|zip"
     is_file = re.search(rf"\.({types})$", data, re.IGNORECASE) is not None
-    return is_name and not is_file and not os.path.exists(data)
+    return is_name and not is_file and not is_on_disk(data)
+
+
+def is_on_disk(path: str) -> bool:
+    """Whether there is such a file or folder here, or a folder that may not be entered hides it."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @functools.cache

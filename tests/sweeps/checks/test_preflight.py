@@ -452,8 +452,8 @@ def test_runs_folder_below_a_file_is_refused(runs_dir: str, tmp_path: Path) -> N
     assert "--runs-dir DIR" in fix
 
 
-def refused_to_another_user(check: Callable[[], object]) -> bool:
-    """Whether a check is refused as something that cannot be read or written.
+def refused_to_another_user(check: Callable[[], object], words: str) -> bool:
+    """Whether a check is refused with these words.
 
     The command itself may not be readable for that user, so a fork asks; nor may what the check
     imports late, which is imported before.
@@ -467,7 +467,7 @@ def refused_to_another_user(check: Callable[[], object]) -> bool:
             check()
             os._exit(1)
         except SweepAborted as caught:
-            os._exit(0 if "cannot be" in caught.error else 2)
+            os._exit(0 if words in f"{caught.error} {caught.fix}" else 2)
         except BaseException:
             os._exit(3)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -478,7 +478,7 @@ def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o700)
     config = _tiny(runs_dir="theirs")
     assert refused_to_another_user(
-        lambda: preflight.check_run_folder(config, is_resumed=False),
+        lambda: preflight.check_run_folder(config, is_resumed=False), "cannot be written"
     )
 
 
@@ -495,7 +495,8 @@ def test_model_or_data_in_a_folder_of_another_user_is_refused(name: str) -> None
         assert refused_to_another_user(
             lambda: preflight.check(
                 replace(config, wandb="disabled", **{name: f"theirs/{name}"}), is_resumed=False
-            )
+            ),
+            "check its permissions",
         )
 
 
