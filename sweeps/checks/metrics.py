@@ -1,5 +1,6 @@
 """Whether the asked metrics can score the task's answers: tried before a GPU is used."""
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,8 @@ from trainables.metrics.classification import label_names
 from trainables.metrics.custom.client import MetricProcess, end_processes, score_custom
 from trainables.metrics.registry import METRICS, PER_LABEL, AskedMetric, read_metrics
 
+MAX_NAMED = 20
+"""Labels that an error names at most, the nearest ones."""
 TRY_TIMEOUT_S = 120.0
 """Longest time for two rows, the metric's imports included."""
 
@@ -60,8 +63,10 @@ def _check_built_in(name: str, splits: Splits) -> None:
         )
     known = [f"{PER_LABEL[0]}{label}" for label in label_names(labels).values()]
     if is_of_label and name.partition("_")[2] not in label_names(labels).values():
+        near = difflib.get_close_matches(name, known, n=MAX_NAMED, cutoff=0.0)
+        named = known if len(known) <= MAX_NAMED else near
         raise SweepAborted(
-            f"--metric {name} is of no label here", f"name one of {', '.join(known)}"
+            f"--metric {name} is of no label here", f"name one of {', '.join(named)}"
         )
     if name == "json_fields":
         for row in (*splits.validation, *splits.test):

@@ -21,6 +21,7 @@ from trainables.metrics.eval_result import EvalResult, read_answers, write_answe
 PREDICTIONS_FILE = "test_predictions.jsonl"
 """In best/; it holds rows of the data, so no export takes it along."""
 CONFUSION_CSV = "confusion.csv"
+LABEL_SCORES_CSV = "label_scores.csv"
 VALIDATION_BASE, TEST_BASE = "validation_base", "test_base"
 """Keys of the untuned base's scores; see trainables.final_test.score."""
 
@@ -113,7 +114,9 @@ def make_files(predictions: Sequence[Prediction], table: Confusion | None) -> di
     given = [{k: v for k, v in asdict(row).items() if v is not None} for row in predictions]
     lines = [json.dumps(to_strict_json(row), ensure_ascii=False) + "\n" for row in given]
     files = {PREDICTIONS_FILE: "".join(lines)} if lines else {}
-    return files | ({CONFUSION_CSV: table.as_csv()} if table else {})
+    if table is None:
+        return files
+    return files | {CONFUSION_CSV: table.as_csv(), LABEL_SCORES_CSV: table.scores_as_csv()}
 
 
 def read(best: Path) -> list[Prediction]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from sweeps.finals.final_test import Outcome
-from sweeps.finals.predictions import CONFUSION_CSV
+from sweeps.finals.predictions import CONFUSION_CSV, LABEL_SCORES_CSV
 from sweeps.finals.verdict import Verdict
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
@@ -172,7 +172,7 @@ def _confusion(confusion: Confusion) -> str:
     """The section of a classifier's mistakes; a large table stays in its file."""
     title = "## Confusion matrix\n\nOn test, targets in rows and predictions in columns"
     if len(confusion.labels) > MAX_SHOWN_LABELS:
-        return f"{title}: {CONFUSION_CSV}."
+        return f"{title}: {CONFUSION_CSV}. The scores of each label: {LABEL_SCORES_CSV}."
     return f"{title}.\n\n{_table(tables.list_confusion(confusion))}"
 
 

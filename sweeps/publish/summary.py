@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sweeps.config import SweepConfig
 from sweeps.finals.final_test import Outcome
-from sweeps.finals.predictions import CONFUSION_CSV, PREDICTIONS_FILE
+from sweeps.finals.predictions import CONFUSION_CSV, LABEL_SCORES_CSV, PREDICTIONS_FILE
 from sweeps.finals.verdict import Verdict, summarize
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
@@ -21,7 +21,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.search.storage import hide_password
 from trainables.config import Metric
-from trainables.metrics.classification import Confusion
+from trainables.metrics.classification import MAX_REPORTED_LABELS, Confusion
 from trainables.packing.service.ledger import Ledger
 
 MAX_SHOWN_LABELS = 8
@@ -93,6 +93,8 @@ def summary_fields(
                 values[f"finals/{name}"] = facts[name]
         if verdict.interval is not None:
             values["finals/lead_low"], values["finals/lead_high"] = verdict.interval
+    if confusion is not None and len(confusion.labels) > MAX_REPORTED_LABELS:
+        confusion = None  # no chart can show it; its file has it
     return {
         "values": values,
         "confusion": confusion
@@ -111,7 +113,8 @@ def without_best(trials: Sequence[TrialRecord]) -> str:
 def _describe_confusion(confusion: Confusion) -> str:
     """Which labels are taken for which; a large table is in its file only."""
     if len(confusion.labels) > MAX_SHOWN_LABELS:
-        return f"which of the {len(confusion.labels)} labels is taken for which: {CONFUSION_CSV}"
+        shown = f"which of the {len(confusion.labels)} labels is taken for which: {CONFUSION_CSV}"
+        return f"{shown}; the scores of each: {LABEL_SCORES_CSV}"
     return _render(tables.list_confusion(confusion))
 
 

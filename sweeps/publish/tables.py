@@ -53,7 +53,7 @@ def list_finalists(verdict: Verdict) -> Table:
 def list_scores(outcome: Outcome, ranked_by: Metric) -> Table:
     """The best adapter beside the untuned base and, on test, its other seeds and a start point.
 
-    Of the scores of single labels it has the one that ranks, if any does.
+    Where a table of their own has the scores of single labels, it has only the one that ranks.
     """
     models: dict[str, Mapping[str, Mapping[str, float]]] = {
         "best adapter": {name: outcome.scores[name] for name in _splits(outcome)},
@@ -69,11 +69,13 @@ def list_scores(outcome: Outcome, ranked_by: Metric) -> Table:
         models[f"mean of its {len(own)} seeds"] = {"test": means}
     if start is not None:
         models[f"best start point ({start})"] = {"test": outcome.runs[start]}
+    has_own_table = list_label_scores(outcome.scores.get("test", {})) is not None
     rows = [
         [split, metric, *(format_score(metric, value, values) for value in values)]
         for split in _splits(outcome)
         for metric in outcome.scores[split]
         if metric == ranked_by.name
+        or not has_own_table
         or not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
         for values in [[model.get(split, {}).get(metric) for model in models.values()]]
     ]

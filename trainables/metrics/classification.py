@@ -11,10 +11,12 @@ import io
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 PER_CLASS = ("precision", "recall", "f1")
+MAX_REPORTED_LABELS = 20
+"""Of more labels the reports hold no scores of single ones, but for those that are asked for."""
 LETTERS = str.maketrans(
     {"\N{LATIN SMALL LETTER DOTLESS I}": "i", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 )
@@ -22,36 +24,38 @@ LETTERS = str.maketrans(
 
 
 def classification_scores(
-    predictions: Sequence[str], targets: Sequence[str], labels: Sequence[str]
+    predictions: Sequence[str],
+    targets: Sequence[str],
+    labels: Sequence[str],
+    asked: Collection[str] = (),
 ) -> dict[str, float]:
     """accuracy, macro_f1 (0 to 100), mcc (-1 to 1), and each class's scores (0 to 100).
 
-    A class's scores are precision_NAME, recall_NAME and f1_NAME with the NAME of label_names.
+    A class's scores are precision_NAME, recall_NAME and f1_NAME with the NAME of label_names. Of
+    more than MAX_REPORTED_LABELS classes only those in asked are there.
 
     Raises:
         ValueError: no rows, unlike numbers of rows, or a prediction or target that is no label.
     """
-    table = confusion(predictions, targets, labels).counts
+    table = confusion(predictions, targets, labels)
     if not targets:
         raise ValueError("no rows: a score needs at least one prediction and its target")
-    occurring = [sum(row) for row in table]
-    predicted = [sum(column) for column in zip(*table, strict=True)]
-    right = [table[index][index] for index in range(len(labels))]
-    f1 = [
-        _percent(2 * hits, seen + chosen)
-        for hits, seen, chosen in zip(right, occurring, predicted, strict=True)
-    ]
-    present = [f1[i] for i in range(len(labels)) if occurring[i] or predicted[i]]
-    scores = {
+    right, occurring, predicted = table.sums()
+    of_classes = table.class_scores()
+    pairs = zip(of_classes, occurring, predicted, strict=True)
+    present = [own[-1] for own, seen, chosen in pairs if seen or chosen]
+    single = {
+        f"{kind}_{name}": score
+        for name, own in zip(label_names(labels).values(), of_classes, strict=True)
+        for kind, score in zip(PER_CLASS, own, strict=True)
+        if len(labels) <= MAX_REPORTED_LABELS or f"{kind}_{name}" in asked
+    }
+    return {
         "accuracy": _percent(sum(right), len(targets)),
         "macro_f1": sum(present) / len(present),
         "mcc": _matthews(right, occurring, predicted),
+        **single,
     }
-    for index, name in enumerate(label_names(labels).values()):
-        scores[f"precision_{name}"] = _percent(right[index], predicted[index])
-        scores[f"recall_{name}"] = _percent(right[index], occurring[index])
-        scores[f"f1_{name}"] = f1[index]
-    return scores
 
 
 def label_names(labels: Sequence[str]) -> dict[str, str]:
@@ -79,6 +83,31 @@ class Confusion:
 
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+
+    def sums(self) -> tuple[list[int], list[int], list[int]]:
+        """Of each class how many rows are right, have it as their target, and are taken for it."""
+        right = [row[index] for index, row in enumerate(self.counts)]
+        return right, list(map(sum, self.counts)), list(map(sum, zip(*self.counts, strict=True)))
+
+    def class_scores(self) -> list[tuple[float, ...]]:
+        """Each class's precision, recall and F1, 0 to 100."""
+        return [
+            (
+                _percent(hits, chosen),
+                _percent(hits, seen),
+                _percent(2 * hits, seen + chosen),
+            )
+            for hits, seen, chosen in zip(*self.sums(), strict=True)
+        ]
+
+    def scores_as_csv(self) -> str:
+        """A header, then a line a class with its rows and scores."""
+        text = io.StringIO()
+        table = csv.writer(text)
+        table.writerow(["label", "rows", *PER_CLASS])
+        rows = zip(self.labels, self.sums()[1], self.class_scores(), strict=True)
+        table.writerows([label, num, *own] for label, num, own in rows)
+        return text.getvalue()
 
     def as_csv(self) -> str:
         """A header with the predictions' labels, then a line a target."""

@@ -90,7 +90,9 @@ def score_labels(
     if not all(row.target for row in rows):
         return EvalResult(metrics={}, answers=answers, probabilities=probabilities)
     targets = [scoring.labels.index(row.target) for row in rows]
-    scores = classification_scores(answers, [row.target for row in rows], scoring.labels)
+    scores = classification_scores(
+        answers, [row.target for row in rows], scoring.labels, scoring.metrics
+    )
     losses = (-log_probs_SL[torch.arange(len(rows)), targets]).tolist()
     row_losses = [(loss, len(label_ids[t])) for loss, t in zip(losses, targets, strict=True)]
     is_right = [label == target for label, target in zip(chosen, targets, strict=True)]

@@ -54,7 +54,7 @@ def score_said(said: Sequence[str], rows: Sequence[Row], scoring: Scoring) -> Ev
     """All scores of answers that are given, texts or labels; the loss is of a model alone."""
     if scoring.kind == "classify":
         targets = [row.target for row in rows]
-        metrics = classification_scores(said, targets, scoring.labels)
+        metrics = classification_scores(said, targets, scoring.labels, scoring.metrics)
         pairs = zip(said, targets, strict=True)
         of_rows = {"accuracy": tuple(100.0 * (one == target) for one, target in pairs)}
     else:

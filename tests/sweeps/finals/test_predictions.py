@@ -115,7 +115,7 @@ def test_confusion_matrix_is_of_the_tuned_model_in_the_order_of_the_labels(
     assert matrix is not None and matrix.labels == labels
     assert matrix.counts == ((3, 0, 1), (0, 3, 0), (0, 0, 0))
     files = predictions.make_files(said, matrix)
-    assert set(files) == {"test_predictions.jsonl", "confusion.csv"}
+    assert set(files) == {"test_predictions.jsonl", "confusion.csv", "label_scores.csv"}
     assert "yes,3,0,1" in files["confusion.csv"]
 
 

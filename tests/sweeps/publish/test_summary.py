@@ -7,7 +7,7 @@ from pathlib import Path
 from sweeps.finals.final_test import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.finals.verdict_text import describe_no_lead, make_table, write_sentences
-from sweeps.publish.summary import describe, without_best
+from sweeps.publish.summary import describe, summary_fields, without_best
 from sweeps.publish.tables import list_scores, list_trials
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
@@ -180,3 +180,16 @@ def test_summary_shows_which_labels_are_taken_for_which() -> None:
     large = Confusion(many, ((0,) * 9,) * 9)
     text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME, confusion=large)
     assert "9 labels" in text and "confusion.csv" in text and "label 7" not in text
+    assert "label_scores.csv" in text
+
+
+def test_a_score_of_one_of_many_labels_that_was_asked_for_is_shown() -> None:
+    scores = {"test": {"accuracy": 50.0, "f1_l1": 40.0}, "test_base": {"accuracy": 1.0}}
+    outcome = Outcome(winner=OUTCOME.winner, scores=scores)
+    assert [row[1] for row in list_scores(outcome, Metric(name="accuracy")).rows] == [
+        "accuracy",
+        "f1_l1",
+    ]
+    many = tuple(f"l{n}" for n in range(21))
+    table = Confusion(many, ((0,) * 21,) * 21)
+    assert summary_fields(outcome, None, table)["confusion"] is None

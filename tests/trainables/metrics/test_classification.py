@@ -127,3 +127,19 @@ def test_csv_names_every_row_and_column_whatever_the_labels_hold() -> None:
     assert [row[1:] for row in rows] == [
         ["1" if place == other else "0" for other in range(4)] for place in range(4)
     ]
+
+
+@pytest.mark.parametrize("num_labels", [20, 21, 1000])
+def test_scores_of_single_labels_are_few_and_their_file_has_all(num_labels: int) -> None:
+    labels = [f"l{n}" for n in range(num_labels)]
+    answers = [*labels[1:], labels[1]]
+    scores = classification_scores(answers, labels, labels, asked=("f1_l1", "accuracy"))
+    whole = {"accuracy", "macro_f1", "mcc"}
+    if num_labels == 20:
+        assert len(scores) == 3 + 3 * 20
+    else:
+        assert scores.keys() == whole | {"f1_l1"}
+    table = confusion([*labels[:-1], labels[0]], labels, labels)
+    lines = table.scores_as_csv().splitlines()
+    assert lines[0] == "label,rows,precision,recall,f1" and len(lines) == 1 + num_labels
+    assert lines[1].startswith("l0,1,50.0,100.0,66.6") and lines[-1].endswith(",1,0.0,0.0,0.0")
