@@ -243,8 +243,8 @@ def test_metric_that_cannot_be_resampled_is_compared_by_its_scores(tmp_path: Pat
     splits = replace(CLASSES, scoring=replace(CLASSES.scoring, custom=(code,)))
     found = judge(tmp_path, splits, Metric(name="flat"), say_bad, say_bad)
     assert found.doubts[1:] == tuple(
-        f"the winner is no better than {what}: flat 0.00 against 0.00 on validation and 0.00 "
-        "against 0.00 on test"
+        f"the winner is no better than {what}: flat 0.0000 against 0.0000 on validation "
+        "and 0.0000 against 0.0000 on test"
         for what in ("always saying 'bad'", "the untuned base")
     )
 

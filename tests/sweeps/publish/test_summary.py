@@ -107,7 +107,8 @@ def test_summary_shows_the_scores_of_each_label_apart() -> None:
 
 
 def test_the_score_of_a_label_that_ranks_stands_with_the_others() -> None:
-    scores = {split: {"accuracy": 75.5, "f1_good": 84.71, "f1_bad": 70.0} for split in SCORES}
+    of_labels = {f"{kind}_bad": 70.0 for kind in ("precision", "recall", "f1")}
+    scores = {split: {"accuracy": 75.5, "f1_good": 84.71, **of_labels} for split in SCORES}
     table = list_scores(outcome_of(scores), Metric(name="f1_good"))
     assert [row[1] for row in table.rows] == ["accuracy", "f1_good"] * 2
 
