@@ -3,7 +3,10 @@
 OpenAI: [{"role": "user", "content": ...}, ...]; ShareGPT: [{"from": "human", "value": ...}, ...].
 """
 
+import ast
+import io
 import json
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,14 +125,30 @@ def split_thought(text: str) -> tuple[str, str]:
 
 def _read_turns(value: object) -> Sequence[Any]:
     if isinstance(value, str):
+        text = value
         try:
-            value = json.loads(value)
-        except ValueError:
-            raise Unusable("not a conversation") from None
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = _read_literal(text)
     value = _to_list(value)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Unusable("not a conversation")
     return value
+
+
+def _read_literal(text: str) -> Any:
+    """What pandas writes of a list into a CSV file: Python's own spelling, or NumPy's, in which no
+    commas stand between the turns."""
+    if not text.lstrip().startswith("["):
+        raise Unusable("not a conversation")
+    try:
+        tokens = [t[:2] for t in tokenize.generate_tokens(io.StringIO(text).readline)]
+        kept = [t for t in tokens if t[0] not in (tokenize.NL, tokenize.NEWLINE)]
+        pairs = zip(kept, [*kept[1:], kept[-1]], strict=True)
+        spelled = [t if (t[1], after[1]) != ("}", "{") else (t[0], "},") for t, after in pairs]
+        return ast.literal_eval(tokenize.untokenize(spelled).strip())
+    except (ValueError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
+        raise Unusable("not a conversation") from None
 
 
 def _to_list(value: Any) -> Any:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from trainables.config import TaskOptions
@@ -160,3 +162,30 @@ def test_prompt_that_shows_the_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepAborted, match="names the target label") as refused:
         TableTask(options).load((str(path),))
     assert "{label}" in refused.value.fix
+
+
+def write_csv(path: Path, cells: list[str]) -> str:
+    """As pandas.DataFrame({"messages": cells}).to_csv(path, index=False) does."""
+    pd.DataFrame({"messages": cells}).to_csv(path, index=False)
+    return str(path)
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_conversations_that_pandas_wrote_are_read(tmp_path: Path, as_array: bool) -> None:
+    chats: list[Any] = [turns(n) for n in range(40)]
+    chats[3][1]["content"] = "It's \"3\":\n} {\n[None] {'role': 1} 😀"
+    cells = [np.array(chat, dtype=object) for chat in chats] if as_array else chats
+    path = write_csv(tmp_path / "chats.csv", cells)
+    splits = TableTask(TaskOptions(input="messages", kind="chat")).load((path,))
+    rows = [*splits.train, *splits.validation, *splits.test]
+    said = {(r.history[0].content, r.history[1].content, r.prompt, r.target) for r in rows}
+    assert said == {tuple(turn["content"] for turn in chat) for chat in chats}
+
+
+@pytest.mark.parametrize(
+    "cell", ["[", "[1, 2]", "[open('x')]", "['a', ", "[" * 5000, "{'role': 1}"]
+)
+def test_what_is_no_conversation_in_python_either_is_counted(tmp_path: Path, cell: str) -> None:
+    path = write_csv(tmp_path / "chats.csv", [cell, *(str(turns(n)) for n in range(40))])
+    splits = TableTask(TaskOptions(input="messages", kind="chat")).load((path,))
+    assert splits.counts["table not a conversation"] == 1
