@@ -26,7 +26,7 @@ from trainables.data.labels import (
 )
 from trainables.data.prompts import choose_template
 from trainables.data.rows import SPLITS, Document, Scoring, Splits, TableColumns, drop_duplicates
-from trainables.data.splitting import assemble, separate
+from trainables.data.splitting import assemble, drop_shared_turns, separate
 from trainables.data.stratified import hold_out, near_key
 from trainables.data.tables.read_tables import read_tables
 from trainables.data.tables.table import Table, cell_text, require_columns
@@ -195,6 +195,8 @@ def _fill_splits(
         given = {"train": drop_duplicates(documents[""], "table", counts)}
     else:
         given = separate({s: documents.get(s, []) for s in SPLITS}, counts)
+        if spec.kind == "chat":
+            given = drop_shared_turns(given, counts)
     made = hold_out(
         given["train"],
         missing,

@@ -74,6 +74,37 @@ def separate(
     }
 
 
+def drop_shared_turns(
+    splits: Mapping[str, Sequence[Document]], counts: dict[str, int]
+) -> dict[str, list[Document]]:
+    """Conversations without those that a later split's begins with or goes on from, and counts."""
+    chains = {split: list(map(_digest_turns, some)) for split, some in splits.items()}
+    kept = {}
+    for number, split in enumerate(SPLITS):
+        is_shared = [False] * len(splits[split])
+        for other in SPLITS[number + 1 :]:
+            wholes = {chain[-1] for chain in chains[other]}
+            begun = {digest for chain in chains[other] for digest in chain}
+            found = [c[-1] in begun or not wholes.isdisjoint(c) for c in chains[split]]
+            counts[f"{split} shares its turns with {other}"] = sum(found)
+            is_shared = [one or two for one, two in zip(is_shared, found, strict=True)]
+        kept[split] = [d for d, is_out in zip(splits[split], is_shared, strict=True) if not is_out]
+    return kept
+
+
+def _digest_turns(document: Document) -> list[bytes]:
+    """A digest of what is said up to each of the assistant's answers, the last one too."""
+    said = [(message.role, message.content) for message in document.history]
+    said += [("user", document.columns["input"]), ("assistant", document.target)]
+    digest, chain = hashlib.blake2b(digest_size=16), []
+    for role, text in said:
+        if role != "system":
+            digest.update(f"{normalise(text)}\n".encode())
+        if role == "assistant":
+            chain.append(digest.digest())
+    return chain
+
+
 def split_by_content(
     documents: Sequence[Document], counts: dict[str, int]
 ) -> dict[str, list[Document]]:

@@ -189,3 +189,23 @@ def test_what_is_no_conversation_in_python_either_is_counted(tmp_path: Path, cel
     path = write_csv(tmp_path / "chats.csv", [cell, *(str(turns(n)) for n in range(40))])
     splits = TableTask(TaskOptions(input="messages", kind="chat")).load((path,))
     assert splits.counts["table not a conversation"] == 1
+
+
+def test_given_splits_share_no_beginnings(tmp_path: Path) -> None:
+    """A conversation that another split's begins with shows its answers, and so does the whole."""
+    greeting = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    other_answer = [turns(5)[0], {"role": "assistant", "content": "Elsewhere."}]
+    given = {
+        "train": [turns(n) for n in range(20, 40)] + [turns(1)[:2], turns(2), other_answer],
+        "validation": [turns(n) for n in range(3, 6)] + [turns(2)[:2], greeting],
+        "test": [turns(0), [*greeting, *turns(7)], [*turns(1), *turns(8)]],
+    }
+    for split, chats in given.items():
+        lines = "".join(json.dumps({"messages": chat}) + "\n" for chat in chats)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    splits = TableTask(TaskOptions(input="messages", kind="chat")).load((str(tmp_path),))
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [21, 4, 3]
+    assert splits.counts["train shares its turns with test"] == 1
+    assert splits.counts["train shares its turns with validation"] == 1
+    assert splits.counts["validation shares its turns with test"] == 1
+    assert "Elsewhere." in [row.target for row in splits.train]
