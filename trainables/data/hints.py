@@ -34,6 +34,9 @@ ANSWERS: tuple[str, ...] = (
 SUMMARIES = ("summary", "highlights", "tldr")
 CONTEXTS = ("input", "context", "passage")
 """Names of what belongs to an instruction or a question."""
+NUM_LOOKED_AT = 1000
+MIN_WORDS = 3
+"""From how many words on a text is more than a name, in most cells."""
 SIDE = ("id", "idx", "index", "unnamed", "uuid", "url", "link", "date", "time", "split")
 """Names of what is neither."""
 
@@ -141,6 +144,25 @@ class Columns:
         few = [n for n, t in self.texts.items() if n != longest and 2 <= len(set(t)) <= 20]
         names = {name: f"column{number}" for number, name in enumerate(self.texts, 1)}
         return names | {longest: "text"} | ({few[0]: "label"} if few else {})
+
+
+def find_unused_texts(table: Table, used: Collection[str]) -> list[str]:
+    """The columns that seem to hold what a model should read, and are not used.
+
+    They hold different texts, of several words for the most part unless their name tells that they
+    belong to an instruction or a question; and their name is not that of an id or a date.
+    """
+    found = []
+    for name in table.columns:
+        is_side = not set(SIDE).isdisjoint(_words(name)[-1:])
+        if name in used or is_side or table.columns.count(name) > 1:
+            continue
+        cells = map(cell_text, table.frame[name].head(NUM_LOOKED_AT))
+        texts = {text for text in cells if text}
+        are_long = [len(text.split()) >= MIN_WORDS for text in texts]
+        if len(texts) > 1 and (_has_word(name, CONTEXTS) or 2 * sum(are_long) >= len(texts)):
+            found.append(name)
+    return found
 
 
 def _words(name: str) -> list[str]:

@@ -1,9 +1,10 @@
 """A table's rows as a task's: columns chosen, bad rows counted, splits made, labels found."""
 # ruff: noqa: RUF001 - Turkish has a dotless i
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from trainables.data.conversations import (
     read_conversation,
     split_thought,
 )
+from trainables.data.hints import find_unused_texts
 from trainables.data.labels import (
     check_number,
     describe_shares,
@@ -25,7 +27,15 @@ from trainables.data.labels import (
     rename,
 )
 from trainables.data.prompts import choose_template
-from trainables.data.rows import SPLITS, Document, Scoring, Splits, TableColumns, drop_duplicates
+from trainables.data.rows import (
+    SPLITS,
+    Document,
+    Scoring,
+    Splits,
+    TableColumns,
+    drop_duplicates,
+    normalise,
+)
 from trainables.data.splitting import assemble, drop_shared_turns, separate
 from trainables.data.stratified import hold_out, near_key
 from trainables.data.tables.read_tables import read_tables
@@ -126,9 +136,16 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
     for split, table in tables.items():
         wanted = dict.fromkeys((spec.input, *named.values(), spec.target))
         require_columns(table.columns, wanted, split or "the table", fix=NAME_COLUMNS)
+    used = {*named.values(), spec.target}
+    unused = sorted({name for t in tables.values() for name in find_unused_texts(t, used)})
+    if unused:
+        notes.append(
+            f"columns of text that the prompt does not use: {', '.join(unused)}: --prompt names "
+            "columns in braces"
+        )
     counts: dict[str, int] = {}
     documents = {
-        split: _read_documents(table.frame, split or "table", spec, named, counts)
+        split: _read_documents(table.frame, split or "table", spec, named, unused, counts)
         for split, table in tables.items()
     }
     _require_usable_rows(
@@ -295,13 +312,18 @@ def _read_documents(
     split: str,
     spec: TableSpec,
     named: Mapping[str, str],
+    unused: Sequence[str],
     counts: dict[str, int],
 ) -> list[Document]:
     """The rows with an input and a target; their source is all that the prompt names.
 
     Args:
         named: column by the name that the prompt has for it.
+        unused: other columns, by which rows are no copies of one another.
     """
+    beside = frame[[name for name in unused if name in frame.columns]]
+    digests = [_digest(cells) for cells in beside.itertuples(index=False, name=None)]
+    digests = digests or [b""] * len(frame)  # without columns there are no tuples
     wanted = list(dict.fromkeys([spec.input, *named.values(), spec.target]))
     documents: list[Document] = []
     dropped = dict.fromkeys(("not text", "several labels", "blank input", "no target"), 0)
@@ -316,9 +338,15 @@ def _read_documents(
         elif not known[spec.target]:
             dropped["no target"] += 1
         else:
-            documents.append(_make_document(f"{split}-{number}", known, spec, named))
+            document = _make_document(f"{split}-{number}", known, spec, named)
+            documents.append(replace(document, unused=digests[number - 1]))
     counts.update({f"{split} {reason}": count for reason, count in dropped.items()})
     return documents
+
+
+def _digest(cells: Sequence[object]) -> bytes:
+    text = "\n".join(normalise(cell_text(cell) or "") for cell in cells)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _make_document(

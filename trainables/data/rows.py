@@ -172,6 +172,9 @@ class Document:
     """Other right answers."""
     keys: frozenset[str] = frozenset()
     """Marks by which two documents are one although their sources differ, e.g. an address."""
+    unused: bytes = b""
+    """A digest of texts that no prompt shows: in one split, documents are copies only if it is the
+    same."""
 
     @cached_property
     def marks(self) -> frozenset[str]:
@@ -230,11 +233,12 @@ def drop_duplicates(
 ) -> list[Document]:
     """Keep the first of the documents that count as one, and count the others."""
     kept: list[Document] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, bytes]] = set()
     for document in documents:
-        if seen.isdisjoint(document.marks):
+        marks = {(mark, document.unused) for mark in document.marks}
+        if seen.isdisjoint(marks):
             kept.append(document)
-            seen |= document.marks
+            seen |= marks
     counts[f"{split} duplicates"] = len(documents) - len(kept)
     return kept
 

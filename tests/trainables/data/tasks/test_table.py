@@ -307,3 +307,51 @@ def test_sheet_is_chosen_by_its_name_and_refused_where_there_is_none(tmp_path: P
     assert refusal("owner/name", named)[0] == "the dataset owner/name has no sheets"
     with pytest.raises(SweepAborted, match="no use for --sheet 'rows 2024'"):
         TASKS["samsum"](TaskOptions(sheet="rows 2024"))
+
+
+def test_rows_that_differ_in_what_the_prompt_leaves_out_are_no_copies(tmp_path: Path) -> None:
+    alpaca = [
+        {"instruction": f"Do task {n % 30}", "input": f"n{n}" * (n > 9), "output": f"answer {n}"}
+        for n in range(60)
+    ]
+    options = TaskOptions(input="instruction", target="output", kind="generate")
+    data = write(tmp_path / "a.jsonl", [*alpaca, alpaca[50], alpaca[50]])
+    splits = load(data, options)
+    assert splits.counts["table duplicates"] == 2
+    assert sum(splits.counts[name] for name in ("train", "validation", "test")) == 60
+    (note,) = [note for note in splits.notes if "does not use" in note]
+    assert note.startswith("columns of text that the prompt does not use: input: --prompt")
+    parts = [
+        {row.prompt for row in some} for some in (splits.train, splits.validation, splits.test)
+    ]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 30  # none in two splits
+    both = load(data, replace(options, prompt="{instruction} {input}"))
+    assert both.counts["table duplicates"] == 2
+    assert not [note for note in both.notes if "does not use" in note]
+
+
+def test_between_given_splits_the_prompt_alone_tells_copies(tmp_path: Path) -> None:
+    for split, number in (("train", 0), ("validation", 50), ("test", 80)):
+        some = [{"text": f"text {number + n}", "mood": ("good", "bad")[n % 2]} for n in range(20)]
+        write(tmp_path / f"{split}.jsonl", [row | {"context": f"of {split}"} for row in some])
+    write(
+        tmp_path / "train.jsonl",
+        [r | {"context": f"seen {r['text']}"} for r in [*rows(20), rows(81)[80]]],
+    )
+    splits = load(str(tmp_path), LABELLED)
+    assert splits.counts["train also in test"] == 1 and splits.counts["train"] == 20
+
+
+def test_only_columns_that_a_model_could_read_are_said_to_be_unused(tmp_path: Path) -> None:
+    more = {
+        "title": [f"A title of number {n}" for n in range(40)],
+        "created_date": [f"on day {n} of May" for n in range(40)],
+        "author": [f"Ann Smith {'' if n % 3 else 'Lee'}" for n in range(40)],
+        "stars": list(range(40)),
+        "source": ["one and the same"] * 40,
+        "tags": [["a b c", "d"]] * 40,
+    }
+    given = [row | {name: some[n] for name, some in more.items()} for n, row in enumerate(rows(40))]
+    notes = load(write(tmp_path / "a.jsonl", given), LABELLED).notes
+    (note,) = [note for note in notes if "does not use" in note]
+    assert ": title: --prompt" in note
