@@ -34,7 +34,10 @@ def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOption
     trained = [example for example in fitted if example is not None]
     train = tuple(row for row, example in zip(splits.train, fitted, strict=True) if example)
     left_out = len(fitted) - len(trained)
-    notes = [_note_cut_prompts({"train": trained, **scored}, options)]
+    notes = [
+        _note_cut_prompts({"train": trained, **scored}, options),
+        _note_long_prompts(scored, options),
+    ]
     if splits.scoring.kind != "classify":
         notes.append(_note_long_targets(scored, options))
     if left_out:
@@ -59,10 +62,25 @@ def _note_cut_prompts(examples: dict[str, list[Example]], options: TrainingOptio
     return f"prompts cut to {limit} tokens: {_shares(cut, examples)}: --max-length-tokens"
 
 
+def _note_long_prompts(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
+    """How many prompts of each split are scored although cutting leaves them too long."""
+    limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
+    longer = {s: sum(len(e.prompt_ids) > limit for e in some) for s, some in examples.items()}
+    if not any(longer.values()):
+        return ""
+    return (
+        f"prompts scored that are longer than {limit} tokens, by the words around their text "
+        f"alone: {_shares(longer, examples)}: --max-length-tokens"
+    )
+
+
 def _note_long_targets(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
     """How many targets no generated answer can be as long as; "" if none."""
     room = options.max_new_tokens
-    longer = {s: sum(len(e.target_ids) > room for e in some) for s, some in examples.items()}
+    longer = {
+        s: sum(len(e.target_ids) > room for e in some)
+        for s, some in examples.items()
+    }
     if not any(longer.values()):
         return ""
     return (

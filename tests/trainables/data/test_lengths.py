@@ -6,7 +6,7 @@ import pytest
 
 from trainables.config import TrainingOptions
 from trainables.data.lengths import fit_splits
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.rows import Message, Row, Scoring, Splits
 from trainables.data.tokens import encode_training_rows
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
@@ -48,6 +48,16 @@ def test_training_rows_without_room_for_their_prompt_are_left_out_and_counted() 
     assert "validation 1 of 3, test 1 of 3: --max-new-tokens" in longer
     trained = encode_training_rows(load_tokenizer(str(MODEL_DIR)), fitted.train, 96, 16)
     assert len(trained) == len(fitted.train)  # what the engines read leaves nothing else out
+
+
+def test_prompts_that_no_cutting_makes_short_enough_are_told() -> None:
+    """The system prompt is no text that may be cut."""
+    system = Message(role="system", content="Say it briefly. " * 30)
+    long_words = replace(SHORT, id="4", history=(system,))
+    fitted = fit_splits(TOKENIZER, splits(SHORT, long_words), OPTIONS)
+    (note,) = [note for note in fitted.notes if "scored" in note]
+    assert "longer than 80 tokens" in note
+    assert "validation 1 of 2, test 1 of 2: --max-length-tokens" in note
 
 
 def test_labels_are_not_generated_so_their_length_is_not_told() -> None:
