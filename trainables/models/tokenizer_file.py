@@ -4,6 +4,7 @@ The driver counts rows' tokens with it; what trains and scores loads transformer
 """
 
 import json
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,21 @@ from typing import Any
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
 
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 from trainables.models.model_files import FIX, read_json
 
 _QWEN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""PRETOKENIZE_REGEX of transformers/models/qwen2/tokenization_qwen2.py."""
+_TOKEN_KEYS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+_END_OF_TEXT = "<|endoftext|>"
 _FIX = "choose a Qwen model with the tokenizer of its makers, e.g. --model Qwen/Qwen3-0.6B"
 
 CHUNK_TEXTS = 1000
@@ -35,10 +44,9 @@ class TokenizerFile:
         """
         self._model = model
         try:
-            path = _file(model, "tokenizer.json")
-            self._tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SweepAborted(f"the model folder {model} has no tokenizer.json", FIX) from None
+            self._tokenizer = _read_tokenizer(model)
+        except SweepAborted:
+            raise
         except Exception as damaged:  # tokenizers raises nothing narrower
             error = f"the tokenizer of {model} cannot be read: {damaged}"
             raise SweepAborted(error, _FIX) from None
@@ -133,7 +141,7 @@ class TokenizerFile:
     def _default_token(self) -> str | None:
         """What transformers' class for Qwen takes for a token that the file does not name."""
         has_class = self._config.get("tokenizer_class") not in (None, *_QWEN_CLASSES)
-        return None if has_class else "<|endoftext|>"
+        return None if has_class else _END_OF_TEXT
 
     @property
     def _special_tokens(self) -> dict[str, str]:
@@ -143,6 +151,47 @@ class TokenizerFile:
     def _named(self, name: str) -> int | None:
         token = self._config.get(name, self._default_token)
         return None if token is None else self.convert_tokens_to_ids(_content(token))
+
+
+def _read_tokenizer(model: str) -> Tokenizer:
+    try:
+        text = _file(model, "tokenizer.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return _read_vocabulary(Path(model))
+    return Tokenizer.from_str(text)
+
+
+def _read_vocabulary(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder without tokenizer.json, as transformers makes it for Qwen.
+
+    Raises:
+        SweepAborted: it lacks vocab.json or merges.txt too, or is of another class.
+    """
+    paths = [folder / name for name in ("vocab.json", "merges.txt")]
+    if not all(path.is_file() for path in paths):
+        raise SweepAborted(f"the model folder {folder} has no tokenizer.json", FIX)
+    config = read_json(folder / "tokenizer_config.json")
+    if config.get("tokenizer_class") not in (None, *_QWEN_CLASSES):
+        raise SweepAborted(
+            f"the model folder {folder} has no tokenizer.json, and its vocab.json is of a "
+            f"{config['tokenizer_class']}",
+            'have transformers write it once: python -c "import sys; from transformers import '
+            'AutoTokenizer as A; A.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])" '
+            f"{shlex.quote(str(folder))}",
+        )
+    tokenizer = Tokenizer(BPE.from_file(*map(str, paths)))
+    tokenizer.normalizer = normalizers.NFC()
+    words = pre_tokenizers.Split(Regex(_QWEN_WORDS), behavior="isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+    added = config.get("added_tokens_decoder") or {}
+    for _, token in sorted(added.items(), key=lambda item: int(item[0])):
+        tokenizer.add_tokens([AddedToken(**{k: v for k, v in token.items() if k in _TOKEN_KEYS})])
+    named = [config.get(name, _END_OF_TEXT) for name in ("eos_token", "unk_token", "pad_token")]
+    extra = config.get("additional_special_tokens") or ()
+    texts = [_content(token) for token in (*named, *extra) if token is not None]
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in texts])
+    return tokenizer
 
 
 def check_thinking(tokenizer: TokenizerFile) -> None:

@@ -1,7 +1,9 @@
 """The tokenizer read without transformers gives what transformers' gives."""
 
 import json
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,67 @@ def _copy_tokenizer(folder: Path) -> Path:
         if path.suffix != ".safetensors":
             shutil.copy(path, folder)
     return folder
+
+
+QWEN = {"tokenizer_class": "Qwen2Tokenizer"}
+
+
+def _split_tokenizer(folder: Path, **config: object) -> Path:
+    """The bundled tokenizer as older Qwen folders have it: a vocabulary, merges, added tokens."""
+    model = _copy_tokenizer(folder)
+    whole = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").unlink()
+    added = {token.pop("id"): token for token in whole["added_tokens"]}
+    vocabulary = whole["model"]["vocab"] | {token["content"]: n for n, token in added.items()}
+    (model / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = [m if isinstance(m, str) else " ".join(m) for m in whole["model"]["merges"]]
+    (model / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    own = {"eos_token": "<|im_end|>", "added_tokens_decoder": added} | config
+    (model / "tokenizer_config.json").write_text(json.dumps(own))
+    return model
+
+
+TEXTS = [
+    *(
+        "It's 12 o'clock,\n\n I'LL go  home!\t",
+        "Güle güle, e\u0301te\u0301 <|im_start|>user",
+        "日本語 🙂",
+    ),
+    *(" x" * 3, "", "a<|endoftext|>b <think>\n</think> <tool_call>"),
+]
+
+
+@pytest.mark.parametrize("config", [QWEN, {}, {**QWEN, "pad_token": "<|pad|>", "unk_token": None}])
+def test_a_vocabulary_with_merges_gives_what_transformers_gives(
+    config: dict[str, object], tmp_path: Path
+) -> None:
+    model = str(_split_tokenizer(tmp_path, **config))
+    light, full = TokenizerFile(model), load_tokenizer(model)
+    bundled = load_tokenizer(str(MODEL_DIR))
+    expected = full(TEXTS, add_special_tokens=False)["input_ids"]
+    assert light(TEXTS, add_special_tokens=False)["input_ids"] == expected
+    assert expected == bundled(TEXTS, add_special_tokens=False)["input_ids"]
+    assert light.vocab_size == len(full)
+    names = ("eos_token_id", "pad_token_id", "unk_token_id")
+    assert [getattr(light, name) for name in names] == [getattr(full, name) for name in names]
+    assert end_of_turn_id(light) == end_of_turn_id(full)
+
+
+def test_a_vocabulary_of_another_class_is_answered_with_what_converts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _split_tokenizer(tmp_path, tokenizer_class="GPT2Tokenizer")
+    with pytest.raises(SweepAborted, match="is of a GPT2Tokenizer") as told:
+        TokenizerFile(str(model))
+    command = shlex.split(told.value.fix.partition(": ")[2])
+    monkeypatch.setattr(sys, "argv", command[2:])
+    exec(command[2])
+    assert TokenizerFile(str(model))(["a b"], add_special_tokens=False)["input_ids"]
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").write_text("{}")
+    (model / "merges.txt").write_text("no merges of it\n")
+    with pytest.raises(SweepAborted, match="cannot be read"):
+        TokenizerFile(str(model))
+    (model / "merges.txt").unlink()
+    with pytest.raises(SweepAborted, match=r"has no tokenizer\.json"):
+        TokenizerFile(str(model))
