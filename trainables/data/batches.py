@@ -26,7 +26,7 @@ class Batches:
     """The examples of every step of a trial; which they are depends on the sweep alone."""
 
     def __init__(self, examples: Sequence[Example], settings: TrainingSettings) -> None:
-        lengths = [len(example.input_ids) for example in examples]
+        lengths = [len(example.ids) for example in examples]
         num_rows = settings.max_steps * settings.batch_size
         self.order = training_order(lengths, settings.batch_size, num_rows, settings.seed)
         self.longest = max(lengths)

@@ -65,7 +65,7 @@ def _note_cut_prompts(examples: dict[str, list[Example]], options: TrainingOptio
 def _note_long_prompts(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
     """How many prompts of each split are scored although cutting leaves them too long."""
     limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
-    longer = {s: sum(len(e.prompt_ids) > limit for e in some) for s, some in examples.items()}
+    longer = {s: sum(e.num_prompt_tokens > limit for e in some) for s, some in examples.items()}
     if not any(longer.values()):
         return ""
     return (
@@ -78,7 +78,7 @@ def _note_long_targets(examples: dict[str, list[Example]], options: TrainingOpti
     """How many targets no generated answer can be as long as; "" if none."""
     room = options.max_new_tokens
     longer = {
-        s: sum(len(e.target_ids) > room for e in some)
+        s: sum(len(e.ids) - e.num_prompt_tokens > room for e in some)
         for s, some in examples.items()
     }
     if not any(longer.values()):

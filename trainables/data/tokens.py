@@ -2,8 +2,9 @@
 
 import logging
 import math
+from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from trainables.errors import SweepAborted
 
 IGNORED = -100
 """Label of a token that no loss counts (torch.nn.functional.cross_entropy's ignore_index)."""
+CHUNK_ROWS = 2000
+"""Rows that are tokenised at once."""
 END_OF_TURN = "<|im_end|>"
 """What Qwen's chat template writes after an answer; Qwen base tokenizers name another eos."""
 
@@ -52,37 +55,57 @@ class ChatTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """One row as tokens."""
+    """One row as tokens, which take four bytes each; as a list of Python's numbers they take 36."""
 
-    prompt_ids: list[int]
-    """Generation prompt: what the model is given when it is evaluated."""
-    target_ids: list[int]
-    """Answer with its end of turn: what it is trained to say."""
+    ids: "array[int]"
+    """Prompt and target."""
+    num_prompt_tokens: int
     answer_spans: tuple[tuple[int, int], ...] = ()
-    """Begin and end in prompt_ids of the earlier answers that are trained on too."""
+    """Begin and end in the prompt of the earlier answers that are trained on too."""
     is_cut: bool = False
     """Whether the prompt has lost something to fit."""
 
-    @cached_property
+    @classmethod
+    def of(
+        cls,
+        prompt_ids: Sequence[int],
+        target_ids: Sequence[int],
+        answer_spans: tuple[tuple[int, int], ...] = (),
+        is_cut: bool = False,
+    ) -> "Example":
+        """The example of a prompt and its target."""
+        return cls(array("i", [*prompt_ids, *target_ids]), len(prompt_ids), answer_spans, is_cut)
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Generation prompt: what the model is given when it is evaluated."""
+        return self.ids[: self.num_prompt_tokens].tolist()
+
+    @property
+    def target_ids(self) -> list[int]:
+        """Answer with its end of turn: what it is trained to say."""
+        return self.ids[self.num_prompt_tokens :].tolist()
+
+    @property
     def input_ids(self) -> list[int]:
         """Prompt and target."""
-        return self.prompt_ids + self.target_ids
+        return self.ids.tolist()
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """input_ids as int32, kept because a pack lays thousands of rows together every second."""
-        return np.array(self.input_ids, dtype=np.int32)
+        """A view of ids as int32: a pack lays thousands of rows together every second."""
+        return np.asarray(self.ids, dtype=np.int32)
 
     @cached_property
     def label_positions(self) -> np.ndarray:
         """Places in input_ids of the tokens that the loss counts, ascending; int64."""
-        spans = (*self.answer_spans, (len(self.prompt_ids), len(self.input_ids)))
+        spans = (*self.answer_spans, (self.num_prompt_tokens, len(self.ids)))
         return np.concatenate([np.arange(*span) for span in spans])
 
-    @cached_property
+    @property
     def labels(self) -> list[int]:
         """As long as input_ids: the tokens that the loss counts, IGNORED elsewhere."""
-        labels = np.full(len(self.input_ids), IGNORED)
+        labels = np.full(len(self.ids), IGNORED)
         labels[self.label_positions] = self.tokens[self.label_positions]
         return list(map(int, labels))
 
@@ -181,18 +204,20 @@ def fit_training_rows(
     Raises:
         SweepAborted: no row fits, or the chat template cannot hold these turns.
     """
-    thinks = [thinking and bool(row.thought) for row in rows]
-    targets = _encode_answers(tokenizer, rows, thinks)
     limit = prompt_limit(max_length_tokens, max_new_tokens)
-    limits = [min(limit, max_length_tokens - len(target_ids)) for target_ids in targets]
-    examples = _encode(tokenizer, rows, targets, limits, thinks)
-    fitted = [
-        e if len(e.prompt_ids) + len(e.target_ids) <= max_length_tokens else None for e in examples
-    ]
+    fitted: list[Example | None] = []
+    shortest = math.inf
+    for some in _chunks(rows):
+        thinks = [thinking and bool(row.thought) for row in some]
+        targets = _encode_answers(tokenizer, some, thinks)
+        shortest = min(shortest, *map(len, targets))
+        limits = [min(limit, max_length_tokens - len(target_ids)) for target_ids in targets]
+        examples = _encode(tokenizer, some, targets, limits, thinks)
+        fitted += [e if len(e.ids) <= max_length_tokens else None for e in examples]
     if not any(fitted):
         raise SweepAborted(
             f"no training row fits in {max_length_tokens} tokens with its whole target",
-            f"raise --max-length-tokens: the shortest target alone has {min(map(len, targets))}",
+            f"raise --max-length-tokens: the shortest target alone has {shortest}",
         )
     return fitted
 
@@ -212,10 +237,17 @@ def encode_rows(
     Raises:
         SweepAborted: the chat template cannot hold these turns.
     """
-    targets = _encode_answers(tokenizer, rows, [thinking and bool(row.thought) for row in rows])
-    limits = [prompt_limit_tokens] * len(rows)
-    examples = _encode(tokenizer, rows, targets, limits, [thinking] * len(rows))
+    examples: list[Example] = []
+    for some in _chunks(rows):
+        targets = _encode_answers(tokenizer, some, [thinking and bool(row.thought) for row in some])
+        limits = [prompt_limit_tokens] * len(some)
+        examples += _encode(tokenizer, some, targets, limits, [thinking] * len(some))
     return [replace(example, answer_spans=()) for example in examples]  # the last answer is scored
+
+
+def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The rows in parts: what is between text and Example takes 20 times the memory of either."""
+    return (rows[first : first + CHUNK_ROWS] for first in range(0, len(rows), CHUNK_ROWS))
 
 
 def encode_targets(tokenizer: ChatTokenizer, targets: Sequence[str]) -> list[list[int]]:
@@ -290,7 +322,7 @@ def _encode(
             prompt_ids += next(ids)
             if is_trained:
                 spans.append((begin, len(prompt_ids)))
-        example = Example(prompt_ids, target_ids, tuple(spans))
+        example = Example.of(prompt_ids, target_ids, tuple(spans))
         if len(prompt_ids) > limit:
             example = _shorten(tokenizer, row, example, limit, thinking)
         examples.append(example)
@@ -332,7 +364,7 @@ def _shorten(
 
         # Each is shorter than the one before, so halving finds the first that fits.
         index = bisect_left(
-            shorter[:-1], True, key=lambda r: len(encode(r, math.inf).prompt_ids) <= limit
+            shorter[:-1], True, key=lambda r: encode(r, math.inf).num_prompt_tokens <= limit
         )
         return encode(shorter[index], limit)
     roles = (*(message.role for message in row.history), "user")
@@ -342,7 +374,7 @@ def _shorten(
     tail = row.prompt[len(row.prompt) if row.cut_to is None else row.cut_to :] + last
     head_ids, text_ids, tail_ids = _ids(tokenizer, [head, text, tail])
     room = max(int(limit) - len(head_ids) - len(tail_ids), 0)
-    return Example(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
+    return Example.of(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
 
 
 def _drop_turns(row: Row) -> list[Row]:

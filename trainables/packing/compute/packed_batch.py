@@ -48,7 +48,7 @@ class MicroBatch:
     @property
     def num_tokens(self) -> int:
         """Tokens of its rows."""
-        return sum(len(row.input_ids) for row in self.rows)
+        return sum(len(row.ids) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
         rounding: of its sizes.
     """
     rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
-    longest_row = max(len(row.input_ids) for row in rows)
+    longest_row = max(len(row.ids) for row in rows)
     tokens: dict[int, int] = {}
     for micro_batch in micro_batches:
         tokens[micro_batch.slot] = tokens.get(micro_batch.slot, 0) + micro_batch.num_tokens
@@ -144,7 +144,7 @@ def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch
     # One flat int32 array holds every part of the pass, so that one copy brings all to the device
     # and a captured graph has one input. parts are views of it, filled in place.
     rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
-    lengths = np.array([len(row.input_ids) for row in rows])
+    lengths = np.array([len(row.ids) for row in rows])
     num_real = int(lengths.sum())
     numbers = np.zeros(sum(shape.sizes.values()), dtype=np.int32)
     parts = _parts(numbers, shape)
@@ -215,7 +215,7 @@ def _fill_slots(parts: dict[str, np.ndarray], micro_batches: Sequence[MicroBatch
         if micro_batch.lora_dropout:
             numbers = range(micro_batch.first_row, micro_batch.first_row + len(micro_batch.rows))
             keys = [row_key(micro_batch.seed, micro_batch.step, number) for number in numbers]
-            lengths = [len(row.input_ids) for row in micro_batch.rows]
+            lengths = [len(row.ids) for row in micro_batch.rows]
             words[start:end] = np.repeat(keys, lengths, axis=0)
         start = end
 

@@ -56,7 +56,7 @@ class Slot:
         label_weight = 1.0 / sum(len(row.label_positions) for row in rows)
         micro_batches: list[MicroBatch] = []
         first = 0
-        for part in split_by_size(rows, [len(row.input_ids) for row in rows], max_tokens):
+        for part in split_by_size(rows, [len(row.ids) for row in rows], max_tokens):
             micro_batches.append(
                 MicroBatch(index, part, first, seed, step, lora_dropout, label_weight)
             )

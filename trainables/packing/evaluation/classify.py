@@ -54,7 +54,7 @@ def _batch(
 ) -> Tensor:
     """Log-probabilities (K, S, L) of the trees' labels, in their order, for prompts that are read
     together; of nodes as many as the limit allows, and of one row a slot at least."""
-    ids_ST, lengths_S = pad_right([Example(prompt, []) for prompt in prompts], decoder.device)
+    ids_ST, lengths_S = pad_right([Example.of(prompt, []) for prompt in prompts], decoder.device)
     num_rows, width = ids_ST.shape
     cache = decoder.new_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width

@@ -50,12 +50,12 @@ class PackEvaluator:
         self._is_graphed = is_graphed
         limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
         self._examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
-        self.num_tokens = sum(len(example.input_ids) for example in self._examples)
+        self.num_tokens = sum(len(example.ids) for example in self._examples)
         """Tokens of the rows' prompts and targets."""
         self.target_tokens = max(len(example.target_ids) for example in self._examples)
         """Tokens of the longest target."""
         self.row_tokens = max(
-            len(row.prompt_ids) + max(len(row.target_ids), settings.max_new_tokens)
+            row.num_prompt_tokens + max(len(row.target_ids), settings.max_new_tokens)
             for row in self._examples
         )
         """Places that the longest row takes in the cache, with its answer."""

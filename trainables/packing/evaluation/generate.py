@@ -49,7 +49,7 @@ def generate(
     shape = (decoder.num_slots, len(examples))
     losses_KS = torch.zeros(shape, dtype=torch.float64, device=decoder.device)
     # An answer is written over the target, so a row has room for the longer of them.
-    lengths = [len(e.prompt_ids) + max(max_new_tokens, len(e.target_ids)) for e in examples]
+    lengths = [e.num_prompt_tokens + max(max_new_tokens, len(e.target_ids)) for e in examples]
     for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch):
         num_positions = round_up(lengths[indices[0]], TOKENS_MULTIPLE)
         some = [examples[i] for i in indices]
@@ -82,9 +82,9 @@ def pad_right(
     examples: Sequence[Example], device: torch.device, multiple: int = TOKENS_MULTIPLE
 ) -> tuple[Tensor, Tensor]:
     """Tokens (S, T) padded on the right to a multiple, and the prompts' lengths (S,)."""
-    width = round_up(max(len(row.input_ids) for row in examples), multiple)
-    ids_ST = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in examples])
-    lengths_S = torch.tensor([len(row.prompt_ids) for row in examples])
+    width = round_up(max(len(row.ids) for row in examples), multiple)
+    ids_ST = torch.tensor([row.input_ids + [0] * (width - len(row.ids)) for row in examples])
+    lengths_S = torch.tensor([row.num_prompt_tokens for row in examples])
     return copy_to_device(ids_ST, device), copy_to_device(lengths_S, device)
 
 
@@ -138,7 +138,7 @@ def _reads(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
     """Neighbouring rows that are read together, each time as many as PROMPT_TOKENS hold."""
     first = widest = 0
     for row, example in enumerate(examples):
-        width = round_up(len(example.input_ids), READ_MULTIPLE)
+        width = round_up(len(example.ids), READ_MULTIPLE)
         widest = max(widest, width)
         if row > first and num_slots * (row + 1 - first) * widest > PROMPT_TOKENS:
             yield slice(first, row)
@@ -159,7 +159,7 @@ def _sum_losses(
     # Each label has a place of its own in the table, so the sums' order is fixed, unlike index_add.
     rows = [row for row, example in enumerate(examples) for _ in example.target_ids]
     places = [place for example in examples for place in range(len(example.target_ids))]
-    firsts = [row * width + len(e.prompt_ids) - 1 for row, e in enumerate(examples)]
+    firsts = [row * width + e.num_prompt_tokens - 1 for row, e in enumerate(examples)]
     index = [firsts[row] + place for row, place in zip(rows, places, strict=True)]
     targets = [token for example in examples for token in example.target_ids]
     share = max(1, CHUNK_LABELS // decoder.num_slots)  # the head sees some labels at a time

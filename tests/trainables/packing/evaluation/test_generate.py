@@ -113,7 +113,7 @@ def ask(
     model: PackedModel, slots: Sequence[int], prompts: Sequence[list[int]], **options: Any
 ) -> list[list[list[int]]]:
     """Packed answers to prompts alone."""
-    examples = [Example(prompt, []) for prompt in prompts]
+    examples = [Example.of(prompt, []) for prompt in prompts]
     answers, losses_KS = generate(SlotDecoder.of(model, slots), examples, **options)
     assert not losses_KS.any()
     return answers
@@ -268,7 +268,7 @@ def test_rows_are_read_once_each_and_few_places_together(
     lengths: list[int], num_slots: int
 ) -> None:
     most = 1000
-    examples = [Example([1] * length, []) for length in sorted(lengths, reverse=True)]
+    examples = [Example.of([1] * length, []) for length in sorted(lengths, reverse=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "PROMPT_TOKENS", most)
         found = list(generation._reads(examples, num_slots))
@@ -380,7 +380,7 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
     for place, prompt in enumerate(prompts):
         rows = [[*prompt] for _ in range(3)]
         for _ in range(12):
-            batch = pass_of([[Example(row, [])] for row in rows])
+            batch = pass_of([[Example.of(row, [])] for row in rows])
             with torch.no_grad():
                 logits_NV = packed.logits(packed.embed(batch), batch)
             last_K = batch.rows.bounds_S1[1:].long() - 1
