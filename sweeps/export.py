@@ -1,10 +1,12 @@
-"""python -m sweeps.export RUN --to hub:USER/NAME or DIR: the best adapter leaves the sweep."""
+"""python -m sweeps.export RUN --to hub:USER/NAME or DIR: an adapter leaves the sweep."""
 
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -13,8 +15,16 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sweeps.cli import parse, run_command
-from sweeps.publish.best_folder import CARD_FILE, find_best, list_exported, replace_folder
-from sweeps.publish.hub import aborted, upload
+from sweeps.publish.best_folder import (
+    CARD_FILE,
+    find_best,
+    list_exported,
+    replace_folder,
+    write_trial,
+)
+from sweeps.publish.hub import aborted, require_token, upload
+from sweeps.publish.merged_folder import check_mergeable, write_merged
+from sweeps.records.paths import RunPaths
 
 PROG = "python -m sweeps.export"
 TARGETS = "--to hub:USER/NAME (the Hugging Face Hub) or --to DIR (a new folder)"
@@ -22,12 +32,19 @@ TARGETS = "--to hub:USER/NAME (the Hugging Face Hub) or --to DIR (a new folder)"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArgs:
-    """Copies or uploads the best adapter of a finished sweep; the run itself is only read."""
+    """Copies or uploads an adapter of a sweep; the run itself is only read."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the sweep, e.g. runs/samsum."""
     to: str
     """hub:USER/NAME for the Hugging Face Hub (HF_ENDPOINT and HF_TOKEN count), or a new folder."""
+    trial: str | None = None
+    """Id of another trial, or run of the finals, whose adapter is still in checkpoints/, e.g.
+    t0003; None is the winner in best/. The card says which it is and how it scored."""
+    merge: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write whole weights in bfloat16, which transformers loads without PEFT: the adapter merged
+    into the base as NF4 holds it, over which it was trained and scored. Takes memory for the base
+    in the sweep's --compute-dtype."""
     private: tyro.conf.FlagCreatePairsOff[bool] = False
     """Create the Hub repository as private; one that is already public is refused."""
     revision: str | None = None
@@ -38,15 +55,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Checks everything that can be checked here before anything is sent or written."""
     args = parse(ExportArgs, sys.argv[1:] if argv is None else argv, PROG)
     repo_id = _parse_target(args.to)
-    best = find_best(args.run)
-    check_card(best / CARD_FILE)
-    if repo_id is None:
-        _require(not args.private, "--private is for the Hub", f"leave it out, or {TARGETS}")
-        _require(args.revision is None, "--revision is for the Hub", f"leave it out, or {TARGETS}")
-        print(f"wrote {copy_best(best, Path(args.to))}")
-    else:
-        url = upload(best, repo_id, is_private=args.private, revision=args.revision)
-        print(f"uploaded {best} in one commit: {url}")
+    with tempfile.TemporaryDirectory(prefix="sweeps-export-") as name:
+        paths, temporary = RunPaths(args.run.absolute()), Path(name)
+        if args.trial is None:
+            source = find_best(args.run)
+        else:
+            source = write_trial(paths, args.trial, temporary / "adapter")
+        check_card(source / CARD_FILE)
+        fill = partial(_copy_files, source)
+        if repo_id is None:
+            _require(not args.private, "--private is for the Hub", f"leave it out, or {TARGETS}")
+            is_main = args.revision is None
+            _require(is_main, "--revision is for the Hub", f"leave it out, or {TARGETS}")
+            target = Path(args.to)
+            _check_target(source, target)
+            if args.merge:
+                base = check_mergeable(paths, source, target)
+                fill = partial(write_merged, paths, source, base)
+            print(f"wrote {_write(target, fill)}")
+        else:
+            require_token()
+            if args.merge:
+                base = check_mergeable(paths, source, temporary)
+                source = _write(temporary / "merged", partial(write_merged, paths, source, base))
+            url = upload(source, repo_id, is_private=args.private, revision=args.revision)
+            print(f"uploaded {args.trial or source} in one commit: {url}")
 
 
 def check_card(card: Path) -> None:
@@ -59,8 +92,8 @@ def check_card(card: Path) -> None:
     _require(data.get("library_name") == "peft", f"{card} does not say library_name: peft", fix)
 
 
-def copy_best(best: Path, target: Path) -> Path:
-    """Copies best/ to a folder that does not exist yet or is empty."""
+def _check_target(source: Path, target: Path) -> None:
+    """A folder that does not exist yet or is empty, outside the source."""
     is_free = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
     _require(
         is_free,
@@ -68,15 +101,22 @@ def copy_best(best: Path, target: Path) -> Path:
         "choose another folder, or empty this one",
     )
     _require(
-        not target.resolve().is_relative_to(best.resolve()),
-        f"{target} is inside {best}",
+        not target.resolve().is_relative_to(source.resolve()),
+        f"{target} is inside {source}",
         "choose a folder outside the run",
     )
+
+
+def _copy_files(source: Path, folder: Path) -> None:
+    for path in list_exported(source):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _write(target: Path, fill: Callable[[Path], None]) -> Path:
+    """The target, filled; it appears whole or not at all."""
     try:
-        files = list_exported(best)
         with replace_folder(target) as folder:
-            for path in files:
-                shutil.copyfile(path, folder / path.name)
+            fill(folder)
     except OSError as failed:
         raise aborted(
             f"cannot write {target}: {failed.strerror or failed}",

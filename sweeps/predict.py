@@ -18,11 +18,9 @@ from sweeps.checks.preflight import has_gpu
 from sweeps.checks.resume import check_model
 from sweeps.cli import parse, run_command
 from sweeps.config import SweepConfig, resolve_model
-from sweeps.publish.best_folder import ADAPTER_FILES, find_best
+from sweeps.publish.best_folder import ADAPTER_FILES, find_adapter, find_best
 from sweeps.records.paths import RunPaths
 from sweeps.records.prediction_file import ADDED, PredictionFile
-from sweeps.records.trial_record import find_reported
-from trainables.checkpoint import checkpoint_folder
 from trainables.config import TaskOptions, TrainingSettings, require
 from trainables.data.prepared_rows import read_facts
 from trainables.data.questions import Questions, ask
@@ -141,16 +139,7 @@ def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:
         return None
     if args.trial is None:
         return find_best(paths.folder)
-    record = find_reported(paths, args.trial)
-    folder = checkpoint_folder(paths.trial(args.trial), record.num_steps)
-    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
-    if missing:
-        there = sorted({path.parts[-3] for path in paths.checkpoints.glob(f"*/*/{missing[0]}")})
-        raise SweepAborted(
-            f"the adapter of {args.trial} is not there any more: {folder} lacks {missing[0]}",
-            f"name one of: {', '.join(there)}" if there else "leave out --trial",
-        )
-    return folder
+    return find_adapter(paths, args.trial)[1]
 
 
 def _read_input(args: PredictArgs) -> Table:

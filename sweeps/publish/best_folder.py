@@ -16,12 +16,17 @@ from sweeps.checks.environment import list_versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
-from sweeps.finals.final_test import Outcome
+from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.model_card import CardFacts, render
+from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import TrialRecord
+from sweeps.records.trial_record import TrialRecord, find_reported, replay
+from trainables.checkpoint import checkpoint_folder
+from trainables.data.prepared_rows import read_rows
+from trainables.data.rows import SPLITS, Splits, Task
+from trainables.data.tasks import TASKS
 from trainables.data.tokens import greedy_generation
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion
@@ -59,34 +64,88 @@ def write_best(
     run, splits = outcome.winner.run, preflight.splits
     answered = predictions.load(paths, splits.test, run.trial_id)
     confusion = predictions.count_confusions(answered, splits)
-    rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
-    facts = CardFacts(
+    facts = _make_facts(config, preflight.task, splits, paths, trials, outcome)
+    facts = replace(facts, verdict=verdict, confusion=confusion)
+    more_files = predictions.make_files(answered, confusion)
+    write_folder(paths.best, outcome.winner.tested[run.trial_id], facts, more_files)
+    return confusion
+
+
+def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
+    """Writes the same folder of any trial whose adapter is there; its card says which it is.
+
+    Raises:
+        SweepAborted: there is no sweep, no such trial, or its adapter is gone.
+    """
+    config = sweep_json.read_run(paths, "python -m sweeps.export RUN --to TARGET")
+    record, adapter = find_adapter(paths, trial_id)
+    assert record.last is not None
+    task, splits = TASKS[config.task](config.task_options), read_rows(paths.rows)
+    scores = {"validation": dict(record.last.metrics)}
+    events = read_events(paths.events)
+    for event in events:
+        if event["kind"] == "final_scores":
+            tested = {event["trial_id"]: event["scores"]["test"], **event.get("runs", {})}
+            names = ["validation_base"] if record.num_steps == config.max_steps else []
+            if trial_id in tested:
+                scores["test"] = tested[trial_id]
+                names.append("test_base")
+            scores |= {name: event["scores"][name] for name in names if name in event["scores"]}
+    outcome = Outcome(winner=Winner(run=record, tested={trial_id: adapter}), scores=scores)
+    facts = _make_facts(config, task, splits, paths, replay(events), outcome)
+    write_folder(folder, adapter, replace(facts, is_best=False), {})
+    return folder
+
+
+def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
+    """The record and the PEFT folder of a trial, or of a run of the finals.
+
+    Raises:
+        SweepAborted: there is none of that name, or its adapter is not there any more.
+    """
+    record = find_reported(paths, trial_id)
+    folder = checkpoint_folder(paths.trial(trial_id), record.num_steps)
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        there = sorted({path.parts[-3] for path in paths.checkpoints.glob(f"*/*/{missing[0]}")})
+        raise SweepAborted(
+            f"the adapter of {trial_id} is not there any more: {folder} lacks {missing[0]}",
+            f"name one of: {', '.join(there)}" if there else "leave out --trial",
+        )
+    return record, folder
+
+
+def _make_facts(
+    config: SweepConfig,
+    task: Task,
+    splits: Splits,
+    paths: RunPaths,
+    trials: Sequence[TrialRecord],
+    outcome: Outcome,
+) -> CardFacts:
+    run = outcome.winner.run
+    rows = {name: len(getattr(splits, name)) for name in SPLITS}
+    return CardFacts(
         sweep_name=config.name,
         task=config.task,
         base_model=config.model,
         dataset=", ".join(Path(path).name for path in config.data)
         if isinstance(config.data, tuple)
-        else config.data or preflight.task.dataset,
+        else config.data or task.dataset,
         dataset_rows=rows,
         dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
-        added_rows=splits.added,
         prompt_template=splits.prompt_template,
         source=splits.source,
         scoring=splits.scoring,
         settings=replace(config.settings, seed=config.seed if run.seed is None else run.seed),
         system_prompt=config.task_options.system_prompt,
-        metric=preflight.task.metric,
+        metric=task.metric,
         outcome=outcome,
         trials=trials,
-        verdict=verdict,
-        confusion=confusion,
         versions=list_versions(),
         command=sweep_command(config),
         row_digests=sweep_json.read_row_digests(paths),
     )
-    more_files = predictions.make_files(answered, confusion)
-    write_folder(paths.best, outcome.winner.tested[run.trial_id], facts, more_files)
-    return confusion
 
 
 def write_folder(

@@ -10,9 +10,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from sweeps.publish.best_folder import CARD_FILE, list_exported
+from sweeps.publish.best_folder import ADAPTER_FILES, CARD_FILE, list_exported
 from sweeps.publish.model_card import redact
-from sweeps.publish.usage_code import ADAPTER_LINE, is_hub_id
+from sweeps.publish.usage_code import ADAPTER_LINE, MERGED_LINE, is_hub_id
 from trainables.errors import SweepAborted
 
 UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
@@ -20,14 +20,12 @@ UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSE
 
 
 def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) -> str:
-    """Uploads best/ as one commit and returns its address; until then the Hub has nothing of it.
+    """Uploads best/, or another folder to export, as one commit and returns its address; until
+    then the Hub has nothing of it.
 
     The card's usage code is sent with the adapter's Hub name in place of its folder.
     """
-    token = get_token()
-    if token is None:
-        fix = "hf auth login, or set HF_TOKEN to a token with write permission"
-        raise SweepAborted("no Hugging Face token: you are not logged in", fix)
+    token = require_token()
     files = list_exported(best)
     _warn_of_local_base(best)
     if not sys.stderr.isatty():
@@ -51,25 +49,44 @@ def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) 
             repo_id,
             operations,
             revision=revision,
-            commit_message="Upload the best adapter of a sweep",
+            commit_message="Upload an adapter of a sweep",
         )
     return str(commit.commit_url)
+
+
+def require_token() -> str:
+    """The login's token.
+
+    Raises:
+        SweepAborted: there is none.
+    """
+    token = get_token()
+    if token is None:
+        fix = "hf auth login, or set HF_TOKEN to a token with write permission"
+        raise SweepAborted("no Hugging Face token: you are not logged in", fix)
+    return token
 
 
 def _content(path: Path, repo_id: str, revision: str | None) -> Path | bytes:
     if path.name != CARD_FILE:
         return path
-    line = f'adapter = "{repo_id}"'
-    if revision is not None:
-        line = (
-            f"from huggingface_hub import snapshot_download\n\n"
-            f"adapter = snapshot_download({repo_id!r}, revision={revision!r})"
-        )
-    return path.read_bytes().replace(ADAPTER_LINE.encode(), line.encode())
+    text = path.read_bytes().decode()
+    for line in (ADAPTER_LINE, MERGED_LINE):
+        name = line.partition(" ")[0]
+        here = f'{name} = "{repo_id}"'
+        if revision is not None:
+            here = (
+                f"from huggingface_hub import snapshot_download\n\n"
+                f"{name} = snapshot_download({repo_id!r}, revision={revision!r})"
+            )
+        text = text.replace(line, here)
+    return text.encode()
 
 
 def _warn_of_local_base(best: Path) -> None:
-    config = json.loads((best / "adapter_config.json").read_text(encoding="utf-8"))
+    if not (best / ADAPTER_FILES[0]).is_file():
+        return  # merged weights need no base
+    config = json.loads((best / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path"))
     if not is_hub_id(base):
         print(

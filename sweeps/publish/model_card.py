@@ -21,6 +21,7 @@ from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 from trainables.data.rows import Scoring
 from trainables.metrics.classification import Confusion
+from trainables.metrics.scales import format_score
 
 PIPELINE_TAG = "text-generation"
 MAX_SHOWN_LABELS = 20
@@ -68,17 +69,20 @@ class CardFacts:
     """Command line that repeats the sweep."""
     row_digests: Mapping[str, str]
     """SHA-256 of each split's rows."""
+    is_best: bool = True
+    """Whether the sweep chose this adapter; if not, someone asked for it."""
 
 
 def render(facts: CardFacts) -> str:
     """The whole README.md. Redacted last, so that no field can bring a secret in."""
     by_label = tables.list_label_scores(facts.outcome.scores.get("test", {}))
+    adapter = "best adapter" if facts.is_best else "this adapter"
     sections = [
         f"# {_text(facts.sweep_name)}",
         _opening(facts),
         *(f"**Warning:** {_text(doubt)}." for doubt in facts.outcome.doubts),
         "## Use\n\n" + _block(_usage(facts), "python"),
-        "## Scores\n\n" + _table(tables.list_scores(facts.outcome, facts.metric)),
+        "## Scores\n\n" + _table(tables.list_scores(facts.outcome, facts.metric, adapter)),
         *([_table(by_label)] if by_label else []),
         *([_confusion(facts.confusion)] if facts.confusion else []),
         "## Base and data\n\n" + _data(facts),
@@ -152,8 +156,19 @@ def _opening(facts: CardFacts) -> str:
     return (
         f"A QLoRA adapter for {_text(_shown(facts.base_model))}, finetuned on "
         f"{_text(_dataset(facts)[0])} (task {_text(facts.task)}): trial "
-        f"{_text(facts.outcome.winner.run.trial_id)}, the best of a hyperparameter sweep by "
-        f"{facts.metric.name}."
+        f"{_text(facts.outcome.winner.run.trial_id)}{_describe_choice(facts)}"
+    )
+
+
+def _describe_choice(facts: CardFacts) -> str:
+    run, name = facts.outcome.winner.run, facts.metric.name
+    if facts.is_best or run.last is None:
+        return f", the best of a hyperparameter sweep by {name}."
+    return (
+        f" of a hyperparameter sweep, which was asked for by its name and is not the sweep's own "
+        f"choice: {name} {format_score(name, run.last.metrics[name])} on "
+        f"{run.last.eval_rows} validation rows after {run.num_steps} of {facts.settings.max_steps} "
+        f"steps ({run.status or 'running'})."
     )
 
 
@@ -200,15 +215,17 @@ def _selection(facts: CardFacts) -> str:
         "then one look at test" if "test" in facts.outcome.scores else "the test split was not used"
     )
     among = f"among the trials that reached the last rung (step {facts.settings.rungs[-1]})"
+    rule = f"Rule: the {best} validation {facts.metric.name} "
     finals: list[str] = []
+    if not facts.is_best:
+        rule, among = "This trial was asked for by its name", "whatever the sweep has chosen"
     if facts.verdict is not None:
         among = "as a mean over the seeds with which the best trials were trained again"
         told = "\n".join(f"- {_text(line)}" for line in write_sentences(facts.verdict))
         finals = [told, _table(tables.list_finalists(facts.verdict))]
     rule = (
         f"Sweep {_text(facts.sweep_name)}, {len(facts.trials)} trials "
-        f"({_counts(count_by_status(facts.trials))}). Rule: the {best} validation "
-        f"{facts.metric.name} {among}; {looks}."
+        f"({_counts(count_by_status(facts.trials))}). {rule}{among}; {looks}."
     )
     return "\n\n".join([rule, *finals, _table(tables.list_trials(facts.trials, facts.metric))])
 

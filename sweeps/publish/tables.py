@@ -50,13 +50,13 @@ def list_finalists(verdict: Verdict) -> Table:
     return Table("finals: means over seeds, on validation", list(rows[0]), cells)
 
 
-def list_scores(outcome: Outcome, ranked_by: Metric) -> Table:
+def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapter") -> Table:
     """The best adapter beside the untuned base and, on test, its other seeds and a start point.
 
     Where a table of their own has the scores of single labels, it has only the one that ranks.
     """
     models: dict[str, Mapping[str, Mapping[str, float]]] = {
-        "best adapter": {name: outcome.scores[name] for name in _splits(outcome)},
+        adapter: {name: outcome.scores[name] for name in _splits(outcome)},
         "untuned base": {name: outcome.scores.get(f"{name}_base", {}) for name in _splits(outcome)},
     }
     for key, title in outcome.baselines.items():

@@ -7,9 +7,11 @@ from string import Formatter
 from trainables.config import TrainingOptions
 from trainables.data.rows import Scoring
 from trainables.data.tokens import prompt_limit
+from trainables.errors import SweepAborted
 
 ADAPTER_LINE = 'adapter = "."  # the folder of this card'
-"""The usage code's line that an upload points at the adapter's name on the Hub."""
+MERGED_LINE = 'model_path = "."  # the folder of this card'
+"""The usage code's lines that an upload points at a name on the Hub."""
 
 LOAD = """\
 {copy}import torch
@@ -37,6 +39,18 @@ model = AutoModelForCausalLM.from_pretrained(
 # greedy, with the ends of the scored answers, the end of turn first; the base's may be others
 model.generation_config = GenerationConfig.from_pretrained(adapter)
 model = PeftModel.from_pretrained(model, adapter).eval()
+"""
+
+MERGED_LOAD = f"""\
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+{MERGED_LINE}
+device = "cuda" if torch.cuda.is_available() else "cpu"
+tokenizer = AutoTokenizer.from_pretrained(model_path)
+model = AutoModelForCausalLM.from_pretrained(
+    model_path, dtype=torch.DTYPE, device_map={{"": device}}
+).eval()
 """
 
 PROMPT = """
@@ -171,6 +185,26 @@ def usage_code(
     }
     ending = CLASSIFY if is_classifier else GENERATE
     return (LOAD + PROMPT + ending).format_map(values)
+
+
+def use_merged(card: str) -> str:
+    """The card of an adapter with a script that loads merged weights.
+
+    Raises:
+        SweepAborted: the card has no such script.
+    """
+    load = re.compile(
+        r"^import torch\nfrom peft import .*?compute_dtype=torch\.(\w+),.*?"
+        r"^model = PeftModel\.from_pretrained\(model, adapter\)\.eval\(\)\n",
+        re.M | re.S,
+    )
+    found = load.search(card)
+    if found is None:
+        raise SweepAborted(
+            "the model card's script loads no adapter, so none can be made for merged weights",
+            "put the script under Use in README.md back as the sweep wrote it",
+        )
+    return card.replace(found[0], MERGED_LOAD.replace("DTYPE", found[1]))
 
 
 def is_hub_id(name: str) -> bool:

@@ -18,6 +18,7 @@ PROGRAM = """
 import io, json, os, sys
 from contextlib import redirect_stdout
 
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # as if these were not installed
 for job in json.load(open(sys.argv[1])):
     os.chdir(job["folder"])
     script, shown = {"__name__": "__main__"}, io.StringIO()
@@ -101,12 +102,15 @@ class CardAnswers:
         return sum(a == b for a, b in zip(self.said, self.batched, strict=True))
 
 
-def run_cards(runs: Sequence[Path], folder: Path, batch_size: int = 0) -> list[CardAnswers]:
+def run_cards(
+    runs: Sequence[Path], folder: Path, batch_size: int = 0, without: Sequence[str] = ()
+) -> list[CardAnswers]:
     """Each run's script, one after the other in a process of their own, each in its best/.
 
     Args:
         folder: for the process's input.
         batch_size: of the answers in batches; 0 for none.
+        without: packages that cannot be imported there.
     """
     jobs = [
         {
@@ -120,7 +124,7 @@ def run_cards(runs: Sequence[Path], folder: Path, batch_size: int = 0) -> list[C
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder / "jobs.json"],
+        [sys.executable, "-c", PROGRAM, folder / "jobs.json", *without],
         env={"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

@@ -1,0 +1,81 @@
+"""An adapter merged into its base's weights: a folder that transformers loads without PEFT."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from sweeps.checks import sweep_json
+from sweeps.checks.resume import check_model
+from sweeps.publish.best_folder import ADAPTER_FILES, CARD_FILE, list_exported
+from sweeps.publish.usage_code import is_hub_id, use_merged
+from sweeps.records.paths import RunPaths
+from trainables.errors import SweepAborted
+from trainables.models.model_facts import read_model_facts
+
+ADAPTER_OF, WEIGHTS_OF = "A QLoRA adapter for", "The weights, with a QLoRA adapter merged in, of"
+NOTE = (
+    "These are whole weights in bfloat16. The adapter was merged into its base as NF4 holds it, "
+    "dequantised: over that base it was trained and scored. The scores are those of the adapter "
+    "over NF4; rounding the sum to bfloat16 changes few answers, and merging it into the base's "
+    "original weights would change many more."
+)
+
+
+def check_mergeable(paths: RunPaths, adapter: Path, target: Path) -> str:
+    """The base of the adapter, Hub id or folder.
+
+    Args:
+        adapter: PEFT folder.
+        target: where the weights are to be written.
+
+    Raises:
+        SweepAborted: the base is not there, is not what it was, its weights have no room, or the
+            card is not the sweep's.
+    """
+    content = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    base = str(content.get("base_model_name_or_path"))
+    if not (is_hub_id(base) or Path(base).is_dir()):
+        raise SweepAborted(
+            f"the base {base} is not here, and --merge needs its weights",
+            f"put its place into {adapter / ADAPTER_FILES[0]}, or leave out --merge",
+        )
+    _ = _read_card(adapter)
+    facts = read_model_facts(base)
+    check_model(paths, base)
+    num_bytes = 2 * sum(map(math.prod, facts.weight_shapes.values()))
+    folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < num_bytes:
+        raise SweepAborted(
+            f"the merged weights take {num_bytes / 2**30:.1f} GiB, and {folder} has "
+            f"{free_bytes / 2**30:.1f} GiB left",
+            "choose a folder on a disk with more space; for hub: name one with TMPDIR",
+        )
+    return base
+
+
+def write_merged(paths: RunPaths, adapter: Path, base: str, folder: Path) -> None:
+    """Fills the folder: weights, tokenizer, generation config and a card that loads them."""
+    from trainables.models.merge import save_merged  # loads torch, which early errors do without
+
+    config = sweep_json.read_run(paths, "RUN")
+    save_merged(base, adapter, folder, config.compute_dtype)
+    for path in list_exported(adapter):
+        if path.name not in (*ADAPTER_FILES, CARD_FILE):
+            shutil.copyfile(path, folder / path.name)
+    (folder / CARD_FILE).write_text(_read_card(adapter), encoding="utf-8", newline="")
+
+
+def _read_card(adapter: Path) -> str:
+    """The adapter's card, of the weights that it is in now."""
+    card = ModelCard((adapter / CARD_FILE).read_text(encoding="utf-8"))
+    card.data["library_name"] = "transformers"
+    card.data["tags"] = [tag for tag in card.data.get("tags") or [] if tag != "peft"]
+    if "base_model_relation" in card.data:
+        card.data["base_model_relation"] = "finetune"
+    body = card.text.replace(ADAPTER_OF, WEIGHTS_OF, 1)
+    body = body.replace("## Use\n", f"## Use\n\n{NOTE}\n", 1)
+    return f"---\n{card.data.to_yaml()}\n---\n{use_merged(body)}"

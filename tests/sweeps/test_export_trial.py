@@ -1,0 +1,161 @@
+"""Any trial's adapter can leave the run, and merged weights need no PEFT and answer as scored."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from sweeps.records.events import EventLog, params_fields, report_fields
+from tests.sweeps import scored_runs
+from tests.sweeps.card_programs import run_cards
+from tests.sweeps.invented_sweep import make_history
+from tests.sweeps.servers.hub_server import HubServer
+from tests.sweeps.test_export import REPO, export, hub, refusal
+from trainables.models import merge
+from trainables.tiny import MODEL_DIR
+
+assert hub  # a fixture
+NUM_ROWS, NUM_STEPS = 40, 12
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its best/ and the checkpoint of a trial that was stopped."""
+    folder = tmp_path_factory.mktemp("merged")
+    torch.set_num_threads(1)
+    base = scored_runs.copy_base(folder / "base", scored_runs.end_of_text)
+    adapter = scored_runs.train_adapter("samsum", base, folder / "training", NUM_STEPS)
+    run = scored_runs.score("samsum", base, adapter, folder, NUM_ROWS)
+    log = EventLog(run / "events.jsonl")
+    for number, status, steps in ((2, "stopped", 30), (3, "failed", 0), (4, "stopped", 30)):
+        trial = make_history(
+            number, status, *([(steps, 38.25)] if steps else []), params=scored_runs.PARAMS
+        )
+        params = params_fields(trial.params)
+        log.append("trial_started", trial_id=trial.trial_id, number=number, params=params)
+        for report in trial.reports:
+            log.append("report", **report_fields(report))
+        log.append("trial_ended", trial_id=trial.trial_id, status=status, reason="")
+    shutil.copytree(adapter, run / "checkpoints" / "t0002" / "checkpoint-30")
+    return run
+
+
+@pytest.fixture
+def run(scored: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scored, tmp_path / "samsum"))
+
+
+def test_another_trial_is_exported_with_a_card_of_its_own(run: Path, tmp_path: Path) -> None:
+    ended = export(run, "--trial", "t0002", "--to", tmp_path / "copy")
+    assert ended.code == 0, ended.stderr
+    name = "adapter_model.safetensors"
+    checkpoint = run / "checkpoints" / "t0002" / "checkpoint-30"
+    assert (tmp_path / "copy" / name).read_bytes() == (checkpoint / name).read_bytes()
+    names = {path.name for path in (run / "best").iterdir()} - {"test_predictions.jsonl"}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == names
+    card = ModelCard.load(tmp_path / "copy" / "README.md")
+    assert "trial t0002 of a hyperparameter sweep" in card.text
+    assert "not the sweep's own choice: rougeLsum 38.25 on" in card.text
+    assert "after 30 of 90 steps (stopped)" in card.text
+    assert "| validation | rougeLsum | 38.25 |" in card.text
+    assert "the best of" not in card.text and "Rule:" not in card.text
+    assert [r.metric_value for r in card.data.eval_results if r.metric_name == "rougeLsum"] == [
+        38.25
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "fix"),
+    [
+        (["--trial", "t0009"], "there is no trial 't0009'", "t0002"),
+        (["--trial", "t0003"], "t0003 has reported nothing", "one that has reported"),
+        (["--trial", "t0004"], "adapter of t0004 is not there any more", "name one of: t0002"),
+        (["--merge", "--private"], "--private is for the Hub", "leave it out"),
+    ],
+)
+def test_trial_that_cannot_be_exported_is_one_clear_error(
+    run: Path, tmp_path: Path, words: list[str], error: str, fix: str
+) -> None:
+    said = refusal(export(run, *words, "--to", tmp_path / "copy"))
+    assert error in said[0] and fix in said[1]
+    assert not (tmp_path / "copy").exists()
+
+
+def test_merge_is_refused_where_it_cannot_be_done(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "save_merged", None)  # nothing is loaded
+    config = run / "best" / "adapter_config.json"
+    content = json.loads(config.read_text())
+    to = ("--merge", "--to", tmp_path / "copy")
+    config.write_text(json.dumps(content | {"base_model_name_or_path": "/gone/base"}))
+    error, fix = refusal(export(run, *to))
+    assert "/gone/base is not here" in error and "leave out --merge" in fix
+    config.write_text(json.dumps(content | {"base_model_name_or_path": str(MODEL_DIR)}))
+    assert "is not what it was when this sweep began" in refusal(export(run, *to))[0]
+    config.write_text(json.dumps(content))
+    usage = shutil.disk_usage(run)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    error, fix = refusal(export(run, *to))
+    assert "has 0.0 GiB left" in error and "more space" in fix
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 40))
+    card = run / "best" / "README.md"
+    card.write_text(card.read_text().replace("from peft", "from  peft"))
+    error, _ = refusal(export(run, *to))
+    assert "card's script loads no adapter" in error
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.slow
+def test_merged_weights_need_no_peft_and_answer_as_scored(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer
+) -> None:
+    monkeypatch.setattr(merge, "SHARD_SIZE", "1MB")
+    runs = [tmp_path / name for name in ("nf4", "original")]
+    for copy in runs:
+        shutil.copytree(run / "rows", copy / "rows")
+        ended = export(run, "--merge", "--to", copy / "best")
+        assert ended.code == 0, ended.stderr
+        shutil.copy(run / "best" / "test_predictions.jsonl", copy / "best")
+    merged = runs[0] / "best"
+    shards = {path.name: load_file(path) for path in merged.glob("model-*-of-*.safetensors")}
+    assert len(shards) > 1
+    index = json.loads((merged / "model.safetensors.index.json").read_text())["weight_map"]
+    assert index == {key: name for name, tensors in shards.items() for key in tensors}
+    assert {t.dtype for tensors in shards.values() for t in tensors.values()} == {torch.bfloat16}
+    assert not list(merged.glob("adapter*"))
+    best = run / "best"
+    for name in ("generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (merged / name).read_bytes() == (best / name).read_bytes()
+    assert str(tmp_path) not in (merged / "config.json").read_text()
+    card = ModelCard.load(merged / "README.md")
+    assert card.data.library_name == "transformers" and "peft" not in card.data.tags
+    assert "merged into its base as NF4 holds it" in card.text
+    write_merged_into_original(best, runs[1] / "best")
+    nf4, original = run_cards(runs, tmp_path, without=("peft", "bitsandbytes"))
+    print(nf4.num_equal, original.num_equal)
+    assert nf4.num_equal >= 0.8 * NUM_ROWS > original.num_equal
+    sent = export(run, "--trial", "t0002", "--merge", "--to", f"hub:{REPO}", endpoint=hub.url)
+    assert sent.code == 0, sent.stderr
+    files = hub.repos[REPO].commits[0].files
+    assert files.keys() == {p.name for p in merged.iterdir()} - {"test_predictions.jsonl"}
+    assert f'model_path = "{REPO}"\n' in files["README.md"].decode()
+
+
+def write_merged_into_original(adapter: Path, folder: Path) -> None:
+    """What a user might expect of --merge: the base's own weights with the adapter in them."""
+    from peft import PeftModel
+
+    content = json.loads((adapter / "adapter_config.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(
+        content["base_model_name_or_path"], dtype=torch.bfloat16
+    )
+    for path in folder.glob("model*"):
+        path.unlink()
+    PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)
+    shutil.copy(adapter / "generation_config.json", folder)

@@ -1,0 +1,28 @@
+"""An adapter in the weights of its base, which transformers then loads without PEFT."""
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from trainables.config import ComputeDtype
+from trainables.models.base_model import DTYPES, load_base
+
+SHARD_SIZE = "4GB"
+
+
+def save_merged(model: str, adapter: Path, folder: Path, compute_dtype: ComputeDtype) -> None:
+    """Writes model type, shapes and bfloat16 weights of the base with the adapter in them.
+
+    The base is what NF4 holds of it: over this one the adapter was trained and scored, and its
+    weights make good what NF4 rounds away. In the original weights it would be another model.
+
+    Args:
+        model: Hub id or folder of the base.
+        adapter: PEFT folder.
+        folder: gets the files; weights of more than SHARD_SIZE are in several.
+        compute_dtype: of the sweep, in which NF4 weights are multiplied.
+    """
+    base = load_base(model, compute_dtype).dequantize(dtype=DTYPES[compute_dtype])
+    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    merged.to(torch.bfloat16).save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
