@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "commit": read_git_commit(),
         "arguments": {name: value for name, value in vars(args).items() if name != "output"},
         "hyperparameters": vars(bench.params),
+        "max_steps": config.max_steps,
+        "batch_size": config.batch_size,
         "scored_rows": len(splits.validation),
         "majority": round(100 * most_common / len(splits.validation), 2),
         "seconds": round(time.perf_counter() - began_s, 1),
