@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import tyro
 
 from search_spaces.lora import POINT_NAMES, make_hyperparameters
-from sweeps.checks.preflight import check, check_recipe
+from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import SweepConfig, count_steps
 from sweeps.find_recipe import read_default
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = read_command(sys.argv[1:] if argv is None else argv)
     config = replace(args.config, wandb="disabled")
     preflight = check(config, is_resumed=False, has_ray=False)
+    check_targets(args.params, preflight.model)
     config = count_steps(config, len(preflight.splits.train))
     paths = RunPaths.of(config.runs_dir, config.name)
     write_rows(paths.rows, preflight.splits)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The seven linear layers of a Qwen decoder block."""
+from trainables.models.layer_kinds import LINEAR_LAYERS, TARGET_SETS
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
@@ -50,17 +49,17 @@ class Hyperparameters:
     """Peak learning rate of AdamW, above 0."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) (arXiv 2312.03732) instead of alpha / rank."""
-    target_modules: tuple[str, ...] = LINEAR_LAYERS
-    """Names of the linear layers that get an adapter."""
+    target_modules: tuple[str, ...] = ("all",)
+    """The linear layers that get an adapter: names, or all, attention (what mixes tokens), mlp."""
 
     def __post_init__(self) -> None:
         require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "at least 1")
         require(_is_positive(self.lora_alpha), "lora_alpha", self.lora_alpha, "above 0")
         require(0.0 <= self.lora_dropout < 1.0, "lora_dropout", self.lora_dropout, "in [0, 1)")
         require(_is_positive(self.learning_rate), "learning_rate", self.learning_rate, "above 0")
-        unknown = sorted(set(self.target_modules) - set(LINEAR_LAYERS))
-        is_known = bool(self.target_modules) and not unknown
-        rule = f"one or more of {', '.join(LINEAR_LAYERS)}"
+        known = (*TARGET_SETS, *LINEAR_LAYERS)
+        is_known = bool(self.target_modules) and set(self.target_modules) <= set(known)
+        rule = f"one or more of {', '.join(known)}"
         require(is_known, "target_modules", self.target_modules, rule)
 
 

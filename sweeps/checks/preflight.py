@@ -15,7 +15,7 @@ from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_tracker import Mode, check_settings, resolve_mode
-from trainables.config import Kind
+from trainables.config import Hyperparameters, Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
@@ -23,6 +23,7 @@ from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import render_template
 from trainables.errors import SweepAborted
+from trainables.models.layer_kinds import TARGET_SETS, resolve_targets
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.model_files import check_encoder
 from trainables.models.tokenizer_file import TokenizerFile, check_thinking
@@ -78,6 +79,8 @@ def check(
         model = read_model_facts(config.model)
         check_weights(config.model, model)
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
+        if model.is_hybrid:
+            unlike = "layers of linear attention"
         if model.activation != "silu":
             unlike = f"{model.activation} between its layers"
         if config.engine == "packed" and unlike is not None:
@@ -150,6 +153,19 @@ def check_recipe(config: SweepConfig) -> None:
                 f"give each start point one or more of {', '.join(sorted(POINT_NAMES))}; "
                 "what it leaves out is drawn",
             )
+
+
+def check_targets(params: Hyperparameters, model: ModelFacts) -> None:
+    """Whether the model has the linear layers that shall be adapted.
+
+    Raises:
+        SweepAborted: it has not.
+    """
+    try:
+        resolve_targets(params.target_modules, model.layer_types)
+    except ValueError as refused:
+        names = ", ".join((*TARGET_SETS, *model.linear_shapes))
+        raise SweepAborted(str(refused), f"give --target-modules some of {names}") from None
 
 
 def check_bertscore(config: SweepConfig, kind: Kind) -> None:

@@ -120,6 +120,7 @@ def test_unreadable_command_line_names_what_is_near(
         (["--lora-alpha", "-1"], "lora_alpha"),
         (["--target-modules", "embed_tokens"], "target_modules"),
         (["--target-modules"], "target_modules"),
+        (["--target-modules", "q_proj", "in_proj_z"], "in_proj_z"),
         (["--lora-rnk", "3"], "--lora-rnk"),
     ],
 )

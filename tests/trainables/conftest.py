@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    set_seed,
+)
 
+from tests.trainables.hybrid_model import save_hybrid
 from tests.trainables.prepared import prepare_rows
 from trainables.config import Hyperparameters, TrainingSettings
 
@@ -64,6 +70,12 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTok
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def hybrid_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Folder of a test-sized Qwen3.5 model."""
+    return save_hybrid(tmp_path_factory.mktemp("hybrid"), tokenizer)
 
 
 @pytest.fixture(scope="session")

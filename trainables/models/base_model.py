@@ -1,7 +1,7 @@
 """What both engines train: Qwen in NF4, frozen, its tokenizer, and a trial's adapter in PEFT's
 words. The only place that sets dtype and device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from trainables.config import ComputeDtype, Hyperparameters
 from trainables.data.tokens import END_OF_TURN
+from trainables.models.layer_kinds import resolve_targets
 
 DTYPES: dict[ComputeDtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -85,15 +86,19 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
     return base
 
 
-def lora_config(params: Hyperparameters) -> LoraConfig:
-    """PEFT's configuration of a trial's adapter."""
+def lora_config(params: Hyperparameters, layer_types: Sequence[str]) -> LoraConfig:
+    """PEFT's configuration of a trial's adapter.
+
+    Args:
+        layer_types: of the model's config.
+    """
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=params.lora_rank,
         lora_alpha=params.lora_alpha,
         lora_dropout=params.lora_dropout,
         use_rslora=params.use_rslora,
-        target_modules=list(params.target_modules),
+        target_modules=list(resolve_targets(params.target_modules, layer_types)),
         bias="none",
     )
 

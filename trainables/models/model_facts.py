@@ -1,19 +1,62 @@
 """What a model's config.json tells before anything is loaded: type, shapes, sizes. No torch."""
 
+import math
+import re
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
+from trainables.models.layer_kinds import (
+    LAYER_KINDS,
+    list_linear_layers,
+    parent_of,
+    resolve_targets,
+)
 from trainables.models.model_files import read_json, tokenizer_files
 
-MODEL_TYPES = ("qwen2", "qwen3")
-"""model_type values whose decoder blocks have the seven linear layers of LINEAR_LAYERS."""
+MODEL_TYPES = ("qwen2", "qwen3", "qwen3_5_text")
+"""model_type values that a sweep trains."""
+HYBRID_TYPE = "qwen3_5_text"
+"""Qwen3.5 to Qwen3.8: three layers of Gated DeltaNet to one of gated attention."""
+_NOT_TRAINED = (
+    (r"qwen4_exp.*", "its residual streams and n-gram tables are not known to LoRA's libraries"),
+    (
+        r"qwen.*(_moe|_moe_text|_next)",
+        "bitsandbytes would leave its experts, most of its weights, unquantised",
+    ),
+    (r"qwen.*(_vl|_omni|_audio|_asr)", "it reads images or sound, and has no part for text alone"),
+)
+"""Types that look like Qwen, as regular expressions, and why a sweep refuses them."""
 _MADE_FROM = "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaFacts:
+    """The shape of a layer of Gated DeltaNet."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    conv_width: int
+    """Tokens that the convolution before it sees."""
+
+    @property
+    def conv_channels(self) -> int:
+        """Queries, keys and values, which the convolution mixes over time."""
+        return 2 * self.num_key_heads * self.key_head_dim + self.value_size
+
+    @property
+    def value_size(self) -> int:
+        """Features of all value heads."""
+        return self.num_value_heads * self.value_head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +64,8 @@ class ModelFacts:
     """The shape of a dense Qwen decoder."""
 
     kind: str
-    num_layers: int
+    layer_types: tuple[str, ...]
+    """What each layer is, as transformers names it; a key of LAYER_KINDS."""
     hidden_size: int
     intermediate_size: int
     num_heads: int
@@ -32,8 +76,8 @@ class ModelFacts:
     """Tokens of the longest text that the model was made for."""
     is_tied: bool
     """Whether the output head shares the embedding's weights."""
-    has_sliding_attention: bool = False
-    """Whether some layers see a window of the last tokens only, which packs do not train."""
+    delta: DeltaFacts | None = None
+    """Of the layers of linear attention; None where there are none."""
     activation: str = "silu"
     """What stands between gate and down."""
     biased_layers: tuple[str, ...] = ()
@@ -50,12 +94,27 @@ class ModelFacts:
             raise ValueError(f"{self.num_heads} heads cannot share {self.num_kv_heads} of keys")
 
     @property
+    def num_layers(self) -> int:
+        """Decoder layers of all kinds."""
+        return len(self.layer_types)
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether layers of linear attention stand between those of attention."""
+        return self.kind == HYBRID_TYPE
+
+    @property
+    def has_sliding_attention(self) -> bool:
+        """Whether some layers see a window of the last tokens only, which packs do not train."""
+        return "sliding_attention" in self.layer_types
+
+    @cached_property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(features out, features in) of each linear layer of a block, as its weight has them."""
+        """(features out, features in) of each linear layer of any kind, as its weight has them."""
         hidden, wide = self.hidden_size, self.intermediate_size
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return {
-            "q_proj": (q, hidden),
+        shapes = {
+            "q_proj": (2 * q if self.is_hybrid else q, hidden),  # with the gate of each head
             "k_proj": (kv, hidden),
             "v_proj": (kv, hidden),
             "o_proj": (hidden, q),
@@ -63,39 +122,73 @@ class ModelFacts:
             "up_proj": (wide, hidden),
             "down_proj": (hidden, wide),
         }
+        if self.delta is not None:
+            shapes |= {
+                "in_proj_qkv": (self.delta.conv_channels, hidden),
+                "in_proj_z": (self.delta.value_size, hidden),
+                "in_proj_b": (self.delta.num_value_heads, hidden),
+                "in_proj_a": (self.delta.num_value_heads, hidden),
+                "out_proj": (hidden, self.delta.value_size),
+            }
+        return {name: shapes[name] for name in list_linear_layers(self.layer_types)}
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every weight, by its name in the model's files."""
-        hidden = (self.hidden_size,)
-        block: dict[str, tuple[int, ...]] = {
-            "input_layernorm.weight": hidden,
-            "post_attention_layernorm.weight": hidden,
-        }
-        for name, shape in self.linear_shapes.items():
-            layer = (
-                f"{'mlp' if name in ('gate_proj', 'up_proj', 'down_proj') else 'self_attn'}.{name}"
-            )
-            block[f"{layer}.weight"] = shape
-            if name in self.biased_layers:
-                block[f"{layer}.bias"] = shape[:1]
-        if self.kind == "qwen3":
-            norms = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
-            block |= dict.fromkeys(norms, (self.head_dim,))
         embedding = (self.vocab_size, self.hidden_size)
         shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": embedding,
-            "model.norm.weight": hidden,
+            "model.norm.weight": embedding[1:],
         }
         if not self.is_tied:
             shapes["lm_head.weight"] = embedding
-        layers = [f"model.layers.{index}" for index in range(self.num_layers)]
-        return shapes | {f"{at}.{name}": shape for at in layers for name, shape in block.items()}
+        for index, layer_type in enumerate(self.layer_types):
+            layer = self._layer_shapes(layer_type)
+            shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
+        return shapes
+
+    def _layer_shapes(self, layer_type: str) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight of a layer."""
+        hidden = (self.hidden_size,)
+        shapes: dict[str, tuple[int, ...]] = {
+            "input_layernorm.weight": hidden,
+            "post_attention_layernorm.weight": hidden,
+        }
+        for name in LAYER_KINDS[layer_type].linear_layers:
+            shape = self.linear_shapes[name]
+            shapes[f"{parent_of(name)}.{name}.weight"] = shape
+            if name in self.biased_layers:
+                shapes[f"{parent_of(name)}.{name}.bias"] = shape[:1]
+        if layer_type == "linear_attention" and self.delta is not None:
+            heads = (self.delta.num_value_heads,)
+            shapes |= {
+                "linear_attn.conv1d.weight": (self.delta.conv_channels, 1, self.delta.conv_width),
+                "linear_attn.A_log": heads,
+                "linear_attn.dt_bias": heads,
+                "linear_attn.norm.weight": (self.delta.value_head_dim,),
+            }
+        elif self.kind != "qwen2":
+            norms = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
+            shapes |= dict.fromkeys(norms, (self.head_dim,))
+        return shapes
+
+    def count_features(self, linear_layers: Collection[str]) -> int:
+        """Features in and out of those linear layers, over all decoder layers."""
+        counts = self._linear_counts
+        return sum(counts[name] * sum(self.linear_shapes[name]) for name in linear_layers)
 
     @property
     def body_params(self) -> int:
         """Weights of the linear layers of all blocks: what NF4 quantises."""
-        return self.num_layers * sum(out * into for out, into in self.linear_shapes.values())
+        counts = self._linear_counts
+        return sum(counts[name] * math.prod(shape) for name, shape in self.linear_shapes.items())
+
+    @cached_property
+    def _linear_counts(self) -> Counter[str]:
+        """How many there are of each name."""
+        return Counter(
+            name for layer in self.layer_types for name in LAYER_KINDS[layer].linear_layers
+        )
 
     @property
     def num_params(self) -> int:
@@ -104,8 +197,8 @@ class ModelFacts:
 
     def lora_params(self, params: Hyperparameters) -> int:
         """Trainable weights of one adapter."""
-        shapes = [self.linear_shapes[name] for name in params.target_modules]
-        return self.num_layers * params.lora_rank * sum(out + into for out, into in shapes)
+        targets = resolve_targets(params.target_modules, self.layer_types)
+        return params.lora_rank * self.count_features(targets)
 
 
 def read_model_facts(model: str) -> ModelFacts:
@@ -129,13 +222,19 @@ def read_model_facts(model: str) -> ModelFacts:
 
 def _check_kind(model: str, config: dict[str, Any]) -> None:
     kind = str(config.get("model_type"))
-    architectures = config.get("architectures") or []
-    if kind not in MODEL_TYPES or not any(str(a).endswith("ForCausalLM") for a in architectures):
-        raise SweepAborted(
-            f"{model} is a {kind} model ({', '.join(map(str, architectures)) or 'no architecture'})"
-            ", not a Qwen causal language model",
-            "choose a dense Qwen2, Qwen2.5 or Qwen3 model, e.g. --model Qwen/Qwen3-0.6B",
-        )
+    architectures = [str(name) for name in config.get("architectures") or []]
+    text_kind = str(_text_config(config).get("model_type"))
+    if text_kind in MODEL_TYPES and any(
+        name.endswith(("ForCausalLM", "Qwen3_5ForConditionalGeneration")) for name in architectures
+    ):
+        return
+    reasons = [why for pattern, why in _NOT_TRAINED if re.fullmatch(pattern, kind)]
+    why = reasons[0] if reasons else "it is no Qwen causal language model"
+    raise SweepAborted(
+        f"{model} is a {kind} model ({', '.join(architectures) or 'no architecture'}), which is "
+        f"not trained: {why}",
+        "choose a dense Qwen2, Qwen2.5, Qwen3 or Qwen3.5 model, e.g. --model Qwen/Qwen3-0.6B",
+    )
 
 
 def _check_quantisation(model: str, stored: dict[str, Any], facts: ModelFacts) -> None:
@@ -158,7 +257,7 @@ def _check_quantisation(model: str, stored: dict[str, Any], facts: ModelFacts) -
             _MADE_FROM,
         )
     skipped = set(stored.get("llm_int8_skip_modules") or ()) - {"lm_head"}
-    layers = [name for name in facts.weight_shapes if name.endswith("_proj.weight")]
+    layers = [name for name in facts.weight_shapes if name.split(".")[-2] in facts.linear_shapes]
     left_out = [name for name in layers if any(str(skip) in name for skip in skipped)]
     if left_out:
         raise SweepAborted(
@@ -170,6 +269,7 @@ def _check_quantisation(model: str, stored: dict[str, Any], facts: ModelFacts) -
 
 def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     """The facts of a config.json, or of what a transformers config's to_dict gives."""
+    config = _text_config(config)
     heads = int(config["num_attention_heads"])
     kind = str(config["model_type"])
     biased: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
@@ -177,7 +277,7 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         biased = (*biased, "o_proj") if config.get("attention_bias") else ()
     return ModelFacts(
         kind=kind,
-        num_layers=int(config["num_hidden_layers"]),
+        layer_types=_layer_types(config),
         hidden_size=int(config["hidden_size"]),
         intermediate_size=int(config["intermediate_size"]),
         num_heads=heads,
@@ -186,20 +286,47 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         vocab_size=int(config["vocab_size"]),
         max_positions=int(config.get("max_position_embeddings") or 32768),
         is_tied=bool(config.get("tie_word_embeddings", False)),
-        has_sliding_attention=_has_sliding_attention(config),
+        delta=_delta_facts(config) if kind == HYBRID_TYPE else None,
         activation=str(config.get("hidden_act", "silu")),
         biased_layers=biased,
         is_quantised=bool(config.get("quantization_config")),
     )
 
 
-def _has_sliding_attention(config: Mapping[str, Any]) -> bool:
-    """Whether any layer slides; fills a missing layer_types as transformers' configs do."""
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a model that also sees images, the part that reads text; sweeps load no other."""
+    return {**config, **(config.get("text_config") or {})}
+
+
+def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What each layer is; missing ones are filled in as transformers' configs do."""
+    num_layers = int(config["num_hidden_layers"])
     layer_types = config.get("layer_types")
     if layer_types is not None:
-        return set(layer_types) != {"full_attention"}
+        if len(layer_types) != num_layers or not set(layer_types) <= set(LAYER_KINDS):
+            raise ValueError(f"layer_types is {layer_types}, of {num_layers} layers")
+        return tuple(layer_types)
+    if config["model_type"] == HYBRID_TYPE:
+        every = int(config.get("full_attention_interval", 4))
+        return tuple(
+            "linear_attention" if (index + 1) % every else "full_attention"
+            for index in range(num_layers)
+        )
     is_used = bool(config.get("use_sliding_window")) and config.get("sliding_window", 1) is not None
-    return is_used and int(config.get("max_window_layers", 28)) < int(config["num_hidden_layers"])
+    num_full = int(config.get("max_window_layers", 28)) if is_used else num_layers
+    return tuple(
+        "full_attention" if index < num_full else "sliding_attention" for index in range(num_layers)
+    )
+
+
+def _delta_facts(config: Mapping[str, Any]) -> DeltaFacts:
+    return DeltaFacts(
+        num_key_heads=int(config.get("linear_num_key_heads", 16)),
+        num_value_heads=int(config.get("linear_num_value_heads", 32)),
+        key_head_dim=int(config.get("linear_key_head_dim", 128)),
+        value_head_dim=int(config.get("linear_value_head_dim", 128)),
+        conv_width=int(config.get("linear_conv_kernel_dim", 4)),
+    )
 
 
 def _config_json(model: str) -> dict[str, Any]:

@@ -44,16 +44,20 @@ def check_weights(model: str, facts: ModelFacts) -> None:
 
 
 def _find_fault(tensors: dict[str, Tensor], facts: ModelFacts) -> str | None:
-    # A model saved without its head has no prefix; tied weights may be saved under either name.
+    # A model saved without its head has no prefix, one that sees images too has a part more; tied
+    # weights may be saved under either name.
     is_bare = "embed_tokens.weight" in tensors
-    tensors = {f"model.{n}" if is_bare else n: tensor for n, tensor in tensors.items()}
+    tensors = {
+        f"model.{n}" if is_bare else n.replace("model.language_model.", "model.", 1): tensor
+        for n, tensor in tensors.items()
+    }
     if facts.is_tied and "lm_head.weight" in tensors:
         tensors.setdefault("model.embed_tokens.weight", tensors["lm_head.weight"])
     for name, shape in facts.weight_shapes.items():
         if name not in tensors:
             return f"there is no {name}"
         tensor = tensors[name]
-        if facts.is_quantised and name.endswith("_proj.weight"):
+        if facts.is_quantised and name.split(".")[-2] in facts.linear_shapes:
             num_bytes = math.ceil(math.prod(shape) / 2)
             if name + _NF4_MARK not in tensors or tensor != ("U8", (num_bytes, 1)):
                 return f"{name} is {tensor}, not in NF4"

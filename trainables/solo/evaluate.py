@@ -8,6 +8,7 @@ a label that begins another one competes fairly.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -112,10 +113,14 @@ def label_log_probs(
     """
     causal = _causal_model(model)
     log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
-    trees = grow_trees(labels, causal.device)
+    read, trees = _read_tree, grow_trees(labels, causal.device)
+    if "linear_attention" in causal.config.layer_types:
+        # A recurrent layer reads sequences, not trees: each label by itself.
+        own = [grow_trees([label], causal.device)[0] for label in labels]
+        read, trees = _read_sequence, [replace(t, labels=[i]) for i, t in enumerate(own)]
     for indices in _by_length(prompts, batch_size):
         for tree in trees:
-            hidden = _read_tree(causal, [prompts[i] for i in indices], tree)
+            hidden = read(causal, [prompts[i] for i in indices], tree)
             log_probs = tree.log_probs(hidden, causal.get_output_embeddings()).cpu()
             log_probs_SL[torch.tensor(indices)[:, None], torch.tensor(tree.labels)] = log_probs
     return log_probs_SL
@@ -143,6 +148,17 @@ def _read_tree(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Te
     ).last_hidden_state
     last = hidden[torch.arange(num_rows, device=ids.device), lengths - 1]
     return torch.cat((last[:, None], hidden[:, num_prompt:]), dim=1)
+
+
+def _read_sequence(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Tensor:
+    """As _read_tree, of a tree of one label, whose tokens follow each prompt at once."""
+    label = tree.tokens_N.tolist()
+    ids, mask = pad([[*prompt, *label] for prompt in prompts], 0, "right")
+    hidden: Tensor = causal.base_model(
+        input_ids=ids.to(causal.device), attention_mask=mask.to(causal.device), use_cache=False
+    ).last_hidden_state
+    last = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None]
+    return hidden[torch.arange(len(prompts))[:, None], last + torch.arange(1 + len(label))]
 
 
 def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def train(
 def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> PeftModel:
     """The base with a fresh float32 adapter; its weights depend on seed and params alone."""
     set_seed(seed)
-    return get_peft_model(base, lora_config(params))
+    return get_peft_model(base, lora_config(params, base.config.layer_types))
 
 
 def _attempt(

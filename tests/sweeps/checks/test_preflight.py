@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+from transformers import AutoTokenizer
 
 from sweeps.checks import preflight
 from sweeps.config import SweepConfig
@@ -23,6 +24,7 @@ from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_study
 from tests.sweeps.commands import PROJECT, TINY, call, start, tree, world
+from tests.trainables.hybrid_model import save_hybrid
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.models import hub_files
@@ -287,6 +289,16 @@ def test_model_that_packs_cannot_train_offers_the_other_engine(
     assert fix == "add --engine solo"
     flags = ("samsum", "--tiny", "--model", "model", "--dry-run")
     assert call("sweeps.run", *flags, "--engine", "solo").code == 0
+
+
+def test_hybrid_model_is_for_the_other_engine(tmp_path: Path) -> None:
+    folder = save_hybrid(tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"))
+    message, fix = refused(tmp_path, "--model", "model")
+    assert message == f"{folder} has layers of linear attention, which packs cannot train"
+    assert fix == "add --engine solo"
+    flags = ("samsum", "--tiny", "--model", "model", "--dry-run", "--engine", "solo")
+    told = call("sweeps.run", *flags)
+    assert told.code == 0 and "qwen3_5_text" in told.stdout
 
 
 @pytest.mark.parametrize("model", ["nowhere/at/all", "/nowhere", "./nowhere", "~/nowhere", "a b"])

@@ -116,7 +116,9 @@ def test_solo_trials_take_a_core_and_a_share_of_a_gpu(
 @pytest.mark.parametrize("gpu_gib", [6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 24.0, 80.0])
 def test_finals_take_what_memory_is_left_but_not_the_searchs_base(gpu_gib: float) -> None:
     """More slots are planned for with the base and the activations as the search alone has them."""
-    facts = replace(MODEL, num_layers=28, hidden_size=1024, intermediate_size=3072)
+    facts = replace(
+        MODEL, layer_types=("full_attention",) * 28, hidden_size=1024, intermediate_size=3072
+    )
     alone = allocate_slots(config_of(num_trials=12, finals=False), facts, gpus(1, gpu_gib)).capacity
     allocation = allocate_slots(config_of(num_trials=12, **WIDE), facts, gpus(1, gpu_gib))
     wide = allocation.capacity

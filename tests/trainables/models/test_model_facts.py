@@ -2,14 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
-from trainables.config import LINEAR_LAYERS, Hyperparameters
+from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
+from trainables.models.layer_kinds import ATTENTION
 from trainables.models.model_facts import read_model_facts
 
 SHAPES = {
@@ -54,6 +64,20 @@ SHAPES = {
         "vocab_size": 151936,
         "tie_word_embeddings": True,
     },
+    "qwen3_5": {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 8,
+        "vocab_size": 301,
+        "tie_word_embeddings": True,
+    },
     "qwen2": {
         "hidden_size": 64,
         "intermediate_size": 160,
@@ -77,12 +101,20 @@ SHAPES = {
 
 def built(name: str, folder: Path) -> torch.nn.Module:
     """The real model on the meta device, with its config.json in folder."""
-    is_qwen3 = name.lower().startswith("qwen3")
-    config = (Qwen3Config if is_qwen3 else Qwen2Config)(**SHAPES[name])
-    config.architectures = ["Qwen3ForCausalLM" if is_qwen3 else "Qwen2ForCausalLM"]
+    kinds: list[tuple[str, Any, Any]] = [
+        ("qwen3_5", Qwen3_5TextConfig, Qwen3_5ForCausalLM),
+        ("qwen3", Qwen3Config, Qwen3ForCausalLM),
+        ("qwen2", Qwen2Config, Qwen2ForCausalLM),
+    ]
+    config_class, model_class = next(
+        (config, model) for kind, config, model in kinds if name.lower().startswith(kind)
+    )
+    config: PreTrainedConfig = config_class(**SHAPES[name])
+    config.architectures = [model_class.__name__]
     config.save_pretrained(folder)
     with torch.device("meta"):
-        return (Qwen3ForCausalLM if is_qwen3 else Qwen2ForCausalLM)(config)
+        model: torch.nn.Module = model_class(config)
+    return model
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -92,13 +124,22 @@ def test_weights_are_those_of_the_real_model_but_norms_and_biases(
     """Every weight is counted, save those of norms and the biases of Qwen2's q, k and v."""
     model = built(name, tmp_path)
     facts = read_model_facts(str(tmp_path))
-    counted = {name: p.numel() for name, p in model.named_parameters() if "norm" not in name}
+    small = ("norm", "conv1d", "A_log", "dt_bias")
+    counted = {
+        name: p.numel()
+        for name, p in model.named_parameters()
+        if not any(part in name for part in small)
+    }
     biases = sum(n for name, n in counted.items() if name.endswith("bias"))
     assert facts.num_params == sum(counted.values()) - biases
     kv = 2 * facts.num_kv_heads + facts.num_heads
     per_layer = kv * facts.head_dim + (facts.hidden_size if facts.kind == "qwen3" else 0)
     assert biases == (facts.num_layers * per_layer if facts.biased_layers else 0)
-    body = [n for name, n in counted.items() if name.endswith("proj.weight")]
+    body = [
+        module.weight.numel()
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and path != "lm_head"
+    ]
     assert facts.body_params == sum(body)
     left_out = sum(p.numel() for p in model.parameters()) - facts.num_params
     assert left_out < 0.02 * facts.num_params
@@ -108,7 +149,8 @@ def test_weights_are_those_of_the_real_model_but_norms_and_biases(
 def test_linear_shapes_are_those_of_the_real_model(name: str, tmp_path: Path) -> None:
     model = built(name, tmp_path)
     shapes = read_model_facts(str(tmp_path)).linear_shapes
-    assert tuple(shapes) == LINEAR_LAYERS
+    assert tuple(shapes)[:7] == ATTENTION.linear_layers
+    assert (len(shapes) > 7) == (name == "qwen3_5")
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and "lm_head" not in path:
             layer = path.rpartition(".")[2]
@@ -123,7 +165,7 @@ def test_weight_shapes_are_those_of_the_real_model(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("rank", [1, 8, 64])
-@pytest.mark.parametrize("targets", [LINEAR_LAYERS, ("q_proj", "v_proj"), ("down_proj",)])
+@pytest.mark.parametrize("targets", [ATTENTION.linear_layers, ("q_proj", "v_proj"), ("down_proj",)])
 @pytest.mark.parametrize("name", ["qwen3", "qwen3 untied, own head_dim", "qwen2"])
 def test_adapter_is_as_large_as_pefts(
     name: str, targets: tuple[str, ...], rank: int, tmp_path: Path
@@ -149,10 +191,40 @@ def test_missing_kv_heads_and_head_dim_are_derived(tmp_path: Path) -> None:
     assert (facts.num_kv_heads, facts.head_dim) == (4, 16)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "qwen2_vl", None])
-def test_other_kinds_are_refused_by_name(kind: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("llama", "no Qwen"),
+        (None, "no Qwen"),
+        ("qwen2_moe", "experts"),
+        ("qwen3_moe", "experts"),
+        ("qwen3_next", "experts"),
+        ("qwen3_5_moe", "experts"),
+        ("qwen3_5_moe_text", "experts"),
+        ("qwen4_exp_text", "residual streams"),
+        ("qwen2_vl", "images"),
+        ("qwen2_5_vl", "images"),
+    ],
+)
+def test_other_kinds_are_refused_by_name_with_the_reason(
+    kind: str | None, reason: str, tmp_path: Path
+) -> None:
     content = {"model_type": kind, "architectures": ["XForCausalLM"]}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(SweepAborted, match=f"is a {kind} model") as told:
+    with pytest.raises(SweepAborted, match=f"is a {kind} model .* not trained: .*{reason}") as told:
         read_model_facts(str(tmp_path))
     assert "--model Qwen/Qwen3-0.6B" in told.value.fix
+
+
+def test_text_part_of_a_model_that_sees_images_is_taken(tmp_path: Path) -> None:
+    text = SHAPES["qwen3_5"] | {"model_type": "qwen3_5_text"}
+    content = {
+        "model_type": "qwen3_5",
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "text_config": text,
+        "vision_config": {"hidden_size": 8},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    facts = read_model_facts(str(tmp_path))
+    assert facts.layer_types == (*("linear_attention",) * 3, "full_attention", "linear_attention")
+    assert (facts.kind, facts.hidden_size) == ("qwen3_5_text", 64)

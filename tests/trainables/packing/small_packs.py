@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import trainables.solo.trainer
-from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings, TrialConfig
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.layer_kinds import ATTENTION
 from trainables.packing.compute.kernels.inputs import Dropout
 from trainables.packing.compute.masks import keep_mask, module_key
 from trainables.packing.compute.pack import Pack
@@ -156,9 +157,9 @@ def put_masks_into(model: PeftModel, dropout: Dropout) -> None:
     found = 0
     for layer_number, layer in enumerate(model.get_base_model().model.layers):
         children = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
-        for place, name in enumerate(LINEAR_LAYERS):
+        for place, name in enumerate(ATTENTION.linear_layers):
             with contextlib.suppress(AttributeError):
-                number = layer_number * len(LINEAR_LAYERS) + place
+                number = layer_number * len(ATTENTION.linear_layers) + place
                 children[name].lora_dropout["default"] = GivenMask(dropout, number)
                 found += 1
     assert found, "no adapted module was found"

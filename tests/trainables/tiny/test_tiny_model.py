@@ -14,7 +14,7 @@ from tests.benchmarks.tiny_makers.make_model import (
     save,
     train_tokenizer,
 )
-from trainables.config import LINEAR_LAYERS
+from trainables.models.layer_kinds import ATTENTION
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 NF4_BLOCK = 64
@@ -55,7 +55,7 @@ def test_every_linear_dimension_is_a_multiple_of_an_nf4_block(model: Qwen3ForCau
         for name, module in model.model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    assert {name.rpartition(".")[2] for name in shapes} == set(LINEAR_LAYERS)
+    assert {name.rpartition(".")[2] for name in shapes} == set(ATTENTION.linear_layers)
     assert all(size % NF4_BLOCK == 0 for shape in shapes.values() for size in shape)
 
 

@@ -5,7 +5,7 @@ pack's largest: the padded rows of A and columns of B get gradients of exactly z
 is a product with the other.
 
 Shapes: K slots, P LoRA numbers of a slot, D features in, O features out, R rank (padded),
-M modules that share an input.
+M modules that share an input, J linear layers of all kinds of decoder layers.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from trainables.config import LINEAR_LAYERS
+from trainables.models.layer_kinds import (
+    LAYER_KINDS,
+    list_linear_layers,
+    parent_of,
+    resolve_targets,
+)
 from trainables.models.model_facts import facts_of
 from trainables.packing.compute.lora import LoraGroup
 from trainables.packing.compute.masks import module_key
-
-GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-"""The linear layers of a block, by the input that they share."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +59,30 @@ class Adapters:
     ) -> None:
         self.max_rank = max_rank
         shapes = facts_of(config.to_dict()).linear_shapes
-        self._blocks = _layout(shapes, config.num_hidden_layers, max_rank)
+        self._layer_types = tuple(config.layer_types)
+        self._linear_layers = list_linear_layers(self._layer_types)
+        self._blocks = _layout(shapes, self._layer_types, max_rank)
         num_params = self._blocks[-1].start + self._blocks[-1].rows * self._blocks[-1].columns
         self.params_KP = torch.zeros(num_slots, num_params, device=device, dtype=dtype)
         self.grads_KP = torch.zeros_like(self.params_KP)
-        self.scaling_K7 = torch.zeros(num_slots, len(LINEAR_LAYERS), device=device, dtype=dtype)
+        self.scaling_KJ = torch.zeros(
+            num_slots, len(self._linear_layers), device=device, dtype=dtype
+        )
         starts = {block.name: block.start for block in self._blocks}
         self.layers = [
-            tuple(self._group(layer, names, starts, shapes) for names in GROUPS)
-            for layer in range(config.num_hidden_layers)
+            tuple(self._group(layer, names, starts, shapes) for names in LAYER_KINDS[kind].groups)
+            for layer, kind in enumerate(self._layer_types)
         ]
 
-    def set_scaling(self, slot: int, scaling: float, modules: Sequence[str]) -> None:
-        """Scale the slot's products of these modules, and switch off all its others."""
-        row = [scaling if name in modules else 0.0 for name in LINEAR_LAYERS]
-        self.scaling_K7[slot] = torch.tensor(row, dtype=self.scaling_K7.dtype)
+    def set_scaling(self, slot: int, scaling: float, targets: Sequence[str]) -> None:
+        """Scale the slot's products of its target modules, and switch off all its others."""
+        modules = resolve_targets(targets, self._layer_types)
+        row = [scaling if name in modules else 0.0 for name in self._linear_layers]
+        self.scaling_KJ[slot] = torch.tensor(row, dtype=self.scaling_KJ.dtype)
 
-    def views(self, row_P: Tensor, rank: int, modules: Sequence[str]) -> dict[str, Tensor]:
+    def views(self, row_P: Tensor, rank: int, targets: Sequence[str]) -> dict[str, Tensor]:
         """A slot's row of weights (or of moments) as PEFT's tensors, without the padding."""
+        modules = resolve_targets(targets, self._layer_types)
         views = {}
         for block in self._blocks:
             if block.module in modules:
@@ -90,13 +98,13 @@ class Adapters:
         starts: dict[str, int],
         shapes: dict[str, tuple[int, int]],
     ) -> LoraGroup:
-        first = LINEAR_LAYERS.index(names[0])
-        assert LINEAR_LAYERS[first : first + len(names)] == names
+        first = self._linear_layers.index(names[0])
+        assert self._linear_layers[first : first + len(names)] == names
         start = starts[peft_name(layer, names[0], "A")]
         starts_b = [starts[peft_name(layer, name, "B")] for name in names]
         shape_a = (len(names), self.max_rank, shapes[names[0]][1])
         shapes_b = [(shapes[name][0], self.max_rank) for name in names]
-        number = layer * len(LINEAR_LAYERS) + first
+        number = layer * len(self._linear_layers) + first
         keys = [module_key(number + index) for index in range(len(names))]
         weights, grads = self.params_KP, self.grads_KP
         return LoraGroup(
@@ -104,23 +112,25 @@ class Adapters:
             lora_b_KOR=tuple(map(_view, [weights] * len(names), starts_b, shapes_b)),
             grad_a_KMRD=_view(grads, start, shape_a),
             grad_b_KOR=tuple(map(_view, [grads] * len(names), starts_b, shapes_b)),
-            scaling_KM=self.scaling_K7[:, first : first + len(names)],
+            scaling_KM=self.scaling_KJ[:, first : first + len(names)],
             module_keys_M2=torch.tensor(keys, dtype=torch.int32, device=weights.device),
         )
 
 
 def peft_name(layer: int, module: str, matrix: str) -> str:
     """The name of a LoRA matrix in PEFT's files."""
-    part = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "self_attn"
-    return f"base_model.model.model.layers.{layer}.{part}.{module}.lora_{matrix}.weight"
+    parent = parent_of(module)
+    return f"base_model.model.model.layers.{layer}.{parent}.{module}.lora_{matrix}.weight"
 
 
-def _layout(shapes: dict[str, tuple[int, int]], num_layers: int, rank: int) -> list[_Block]:
+def _layout(
+    shapes: dict[str, tuple[int, int]], layer_types: Sequence[str], rank: int
+) -> list[_Block]:
     """All blocks of a slot; the A matrices of modules that share an input are neighbours."""
     blocks: list[_Block] = []
     start = 0
-    for layer in range(num_layers):
-        for names in GROUPS:
+    for layer, kind in enumerate(layer_types):
+        for names in LAYER_KINDS[kind].groups:
             for matrix in "AB":
                 for module in names:
                     out, into = shapes[module]

@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
-from trainables.config import LINEAR_LAYERS
 from trainables.data.tokens import IGNORED
-from trainables.models.model_facts import MODEL_TYPES
+from trainables.models.layer_kinds import ATTENTION
 from trainables.packing.compute import elementwise
-from trainables.packing.compute.adapters import GROUPS, Adapters
+from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.attention import attention
 from trainables.packing.compute.elementwise import Norms, rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
 from trainables.packing.compute.packed_batch import PackedInputs
 from trainables.packing.compute.pass_shapes import CHUNK_LABELS
+
+PACKED_TYPES = ("qwen2", "qwen3")
 
 
 class Elementwise(NamedTuple):
@@ -54,7 +55,7 @@ class LayerWeights(NamedTuple):
     head_norms: Norms | None
     """Norms of queries and keys; Qwen2 has none."""
     linears: tuple[FrozenLinears, ...]
-    """In the order of GROUPS."""
+    """In the order of its kind's groups."""
 
 
 class PackedModel:
@@ -169,8 +170,8 @@ class PackedModel:
 
 def require_supported(config: PretrainedConfig) -> None:
     """Raise ValueError for a model whose decoder is not the one below."""
-    if config.model_type not in MODEL_TYPES:
-        rule = f"one of {', '.join(MODEL_TYPES)}; train others with the solo engine"
+    if config.model_type not in PACKED_TYPES:
+        rule = f"one of {', '.join(PACKED_TYPES)}; train others with the solo engine"
         raise ValueError(f"the model's type is {config.model_type!r}; a pack needs {rule}")
     if set(config.layer_types) != {"full_attention"}:
         raise ValueError("the model has sliding attention; train it with the solo engine")
@@ -183,12 +184,13 @@ def _layer_weights(layer: Any, is_dequantised: bool) -> LayerWeights:
     norms = None
     if "q_norm" in modules:
         norms = Norms(modules["q_norm"].weight.detach(), modules["k_norm"].weight.detach())
-    assert tuple(name for names in GROUPS for name in names) == LINEAR_LAYERS
     return LayerWeights(
         layer.input_layernorm.weight.detach(),
         layer.post_attention_layernorm.weight.detach(),
         norms,
-        tuple(freeze([modules[name] for name in names], is_dequantised) for names in GROUPS),
+        tuple(
+            freeze([modules[name] for name in names], is_dequantised) for names in ATTENTION.groups
+        ),
     )
 
 

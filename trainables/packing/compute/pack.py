@@ -138,7 +138,8 @@ class Pack:
         state = SlotState(
             weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=occupant.step
         )
-        write_slot(folder, state, params, occupant.trial.settings.model)
+        model, layer_types = occupant.trial.settings.model, self._config.layer_types
+        write_slot(folder, state, params, model, layer_types)
 
     def new_staging(self) -> Staging:
         """Room on the host for what save writes, for one thread."""

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
-from trainables.config import LINEAR_LAYERS, Hyperparameters
+from trainables.config import Hyperparameters
 from trainables.models.base_model import lora_config
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -52,16 +53,27 @@ def initial_weights(
         for layer in skeleton.model.layers:
             _materialise(layer)
         torch.default_generator.manual_seed(seed)
-        model = get_peft_model(skeleton, lora_config(params))
+        model = get_peft_model(skeleton, lora_config(params, bare.layer_types))
     return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
-def write_slot(folder: Path, state: SlotState, params: Hyperparameters, model: str) -> None:
-    """Write a slot beside folder and rename it to that, replacing what was there."""
+def write_slot(
+    folder: Path,
+    state: SlotState,
+    params: Hyperparameters,
+    model: str,
+    layer_types: Sequence[str],
+) -> None:
+    """Write a slot beside folder and rename it to that, replacing what was there.
+
+    Args:
+        model: the base's name in the adapter's config.
+        layer_types: of the base's config.
+    """
     tmp = folder.with_name(folder.name + TMP_SUFFIX)
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
-    peft_config = lora_config(params)
+    peft_config = lora_config(params, layer_types)
     peft_config.base_model_name_or_path = model
     peft_config.inference_mode = True
     peft_config.save_pretrained(str(tmp))
@@ -114,11 +126,9 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Hyperparameters]:
 
 def _materialise(layer: Any) -> None:
     """Give a meta layer's linears weights that PEFT takes for real: one number, expanded."""
-    for parent in (layer.self_attn, layer.mlp):
-        for name, child in parent.named_children():
-            if name in LINEAR_LAYERS:
-                shape = child.weight.shape
-                child.weight = torch.nn.Parameter(torch.zeros(1, 1).expand(shape))
+    for child in layer.modules():
+        if isinstance(child, torch.nn.Linear):
+            child.weight = torch.nn.Parameter(torch.zeros(1, 1).expand(child.weight.shape))
 
 
 def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -125,8 +125,8 @@ def predict_pack(
     else:
         base = outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
         anew = DEQUANTISED_WIDE * widest
-    widths = sum(out + into for out, into in facts.linear_shapes.values())
-    slot_params = facts.num_layers * capacity.max_rank * widths  # has room for all seven modules
+    # A slot has room for all linear layers, whichever its trial adapts.
+    slot_params = capacity.max_rank * facts.count_features(facts.linear_shapes)
     lora_params = capacity.num_slots * slot_params
     labels = min(CHUNK_LABELS, capacity.max_tokens if num_labels is None else num_labels)
     tokens = round_up_to_bucket(capacity.max_tokens, BLOCK_TOKENS)
@@ -152,14 +152,20 @@ def predict_solo_gib(
     """Rough peak memory of one solo trial, in GiB; an upper estimate at the longest rows.
 
     Stock PEFT and TRL keep more of a token than a pack's kernels do: 14 hidden, 5 intermediate and
-    4 attention widths a layer, 2 bytes each, and the logits of every position.
+    4 attention widths a layer, 2 bytes each, and the logits of every position. A layer of Gated
+    DeltaNet keeps what it mixes in float32 too, and a state every 64 tokens.
     """
     tokens = settings.micro_batch_size * settings.max_length_tokens
     base = facts.body_params * NF4_BITS / 8 + 2 * (facts.num_params - facts.body_params)
     adapter = ADAPTER_BYTES * facts.lora_params(params)
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    widths = 14 * facts.hidden_size + 5 * facts.intermediate_size + 4 * (q + kv)
-    activations = 2 * tokens * widths * facts.num_layers
+    mixed = {"full_attention": 4 * (q + kv), "sliding_attention": 4 * (q + kv)}
+    if facts.delta is not None:
+        state = facts.delta.value_size * facts.delta.key_head_dim // 64
+        of_delta = facts.delta.conv_channels + facts.delta.value_size
+        mixed["linear_attention"] = 8 * of_delta + 2 * state
+    widths = 14 * facts.hidden_size + 5 * facts.intermediate_size
+    activations = 2 * tokens * sum(widths + mixed[kind] for kind in facts.layer_types)
     logits = LOGIT_BYTES * tokens * facts.vocab_size
     return (base + adapter + activations + logits) / _GIB
 

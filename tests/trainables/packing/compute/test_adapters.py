@@ -7,7 +7,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from trainables.config import LINEAR_LAYERS
+from trainables.models.layer_kinds import ATTENTION
 from trainables.packing.compute.adapters import Adapters
 
 CPU = torch.device("cpu")
@@ -16,17 +16,17 @@ CPU = torch.device("cpu")
 def test_matrices_fill_a_row_without_overlap(base: PreTrainedModel) -> None:
     adapters = Adapters(base.config, 2, 4, CPU)
     counts = torch.zeros_like(adapters.params_KP)
-    views = adapters.views(counts[1], 4, LINEAR_LAYERS)
+    views = adapters.views(counts[1], 4, ATTENTION.linear_layers)
     for view in views.values():
         view += 1
-    assert len(views) == 2 * len(LINEAR_LAYERS) * base.config.num_hidden_layers
+    assert len(views) == 2 * len(ATTENTION.linear_layers) * base.config.num_hidden_layers
     assert (counts[1] == 1).all() and (counts[0] == 0).all()
 
 
 @budget(max_examples=20)
 @given(
     rank=st.integers(1, 8),
-    modules=st.lists(st.sampled_from(LINEAR_LAYERS), min_size=1, unique=True),
+    modules=st.lists(st.sampled_from(ATTENTION.linear_layers), min_size=1, unique=True),
 )
 def test_views_have_the_trials_rank_and_modules(
     base: PreTrainedModel, rank: int, modules: list[str]
@@ -49,7 +49,7 @@ def test_module_weights_and_gradients_are_views_of_the_rows(base: PreTrainedMode
     assert (down.lora_a_KMRD[1] == 3).all() and (down.lora_a_KMRD[0] == 0).all()
     assert (down.lora_b_KOR[0][1] == 5).all()
     down.grad_a_KMRD[0] += 9
-    grads = adapters.views(adapters.grads_KP[0], 4, LINEAR_LAYERS)
+    grads = adapters.views(adapters.grads_KP[0], 4, ATTENTION.linear_layers)
     assert (grads[f"{name}A.weight"] == 9).all()
     total = sum(float(grad.sum()) for grad in grads.values())
     assert total == pytest.approx(9 * down.lora_a_KMRD[0].numel())

@@ -111,7 +111,7 @@ def test_gradients_of_the_whole_model_agree_with_finite_differences(name: str) -
     model.model.rotary_emb.float()
     adapters = Adapters(model.config, 2, 3, CPU, torch.float64)
     packed = PackedModel(model, adapters, False, False)
-    adapters.scaling_K7.copy_(torch.rand(2, 7) + 0.5)
+    adapters.scaling_KJ.copy_(torch.rand(2, 7) + 0.5)
     torch.manual_seed(1)
     adapters.params_KP.copy_(torch.randn_like(adapters.params_KP) * 0.1)
     rows = [Example.of([3, 4, 5], [6, 7]), Example.of([9], [1, 2, 3, 4])]
@@ -139,7 +139,7 @@ def test_what_fills_up_a_pass_changes_nothing(
     adapters = Adapters(base.config, 3, 4, CPU)
     torch.manual_seed(0)
     adapters.params_KP.normal_(std=0.02)
-    adapters.scaling_K7.fill_(1.0)
+    adapters.scaling_KJ.fill_(1.0)
     packed = PackedModel(base, adapters, True, False)
     micro_batches = [
         MicroBatch(0, examples[:3], 0, 7, 1, 0.3, 1.0),

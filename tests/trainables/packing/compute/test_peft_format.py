@@ -16,14 +16,15 @@ from tests.trainables.packing.small_packs import (
     weights_of,
 )
 from trainables.checkpoint import PACK_STATE_NAMES
-from trainables.config import LINEAR_LAYERS, Hyperparameters, TrainingSettings
+from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.models.base_model import load_base
+from trainables.models.layer_kinds import ATTENTION
 from trainables.packing.compute.peft_format import initial_weights, read_slot
 from trainables.solo.trainer import new_adapter
 
 
-@pytest.mark.parametrize("modules", [LINEAR_LAYERS, ("up_proj", "q_proj")])
+@pytest.mark.parametrize("modules", [ATTENTION.linear_layers, ("up_proj", "q_proj")])
 def test_first_weights_are_those_of_a_solo_trial(
     settings: TrainingSettings, params: Hyperparameters, modules: tuple[str, ...]
 ) -> None:
@@ -40,7 +41,7 @@ def test_first_weights_are_those_of_a_solo_trial(
     assert any(not torch.equal(found[name], other[name]) for name in found)
 
 
-@pytest.mark.parametrize("modules", [LINEAR_LAYERS, ("o_proj", "down_proj")])
+@pytest.mark.parametrize("modules", [ATTENTION.linear_layers, ("o_proj", "down_proj")])
 def test_saved_slot_gives_peft_the_same_logits(
     settings: TrainingSettings,
     examples: list[Example],

@@ -365,7 +365,7 @@ def random_model(name: str) -> tuple[PreTrainedModel, PackedModel]:
     model.requires_grad_(False).eval()
     adapters = Adapters(model.config, 3, 4, CPU)
     adapters.params_KP.normal_(std=0.2)
-    adapters.scaling_K7[1:] = 1.0
+    adapters.scaling_KJ[1:] = 1.0
     return model, PackedModel(model, adapters, False, False)
 
 

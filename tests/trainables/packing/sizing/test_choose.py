@@ -30,7 +30,7 @@ from trainables.tiny import MODEL_DIR
 QWEN3_06B = ModelFacts(
     max_positions=40960,
     kind="qwen3",
-    num_layers=28,
+    layer_types=("full_attention",) * 28,
     hidden_size=1024,
     intermediate_size=3072,
     num_heads=16,
@@ -40,11 +40,15 @@ QWEN3_06B = ModelFacts(
     is_tied=True,
 )
 QWEN3_4B = dataclasses.replace(
-    QWEN3_06B, num_layers=36, hidden_size=2560, intermediate_size=9728, num_heads=32
+    QWEN3_06B,
+    layer_types=("full_attention",) * 36,
+    hidden_size=2560,
+    intermediate_size=9728,
+    num_heads=32,
 )
 QWEN3_32B = dataclasses.replace(
     QWEN3_06B,
-    num_layers=64,
+    layer_types=("full_attention",) * 64,
     hidden_size=5120,
     intermediate_size=25600,
     num_heads=64,

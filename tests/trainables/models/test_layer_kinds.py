@@ -1,0 +1,37 @@
+"""Words for sets of linear layers stand for what a model has."""
+
+import pytest
+
+from trainables.models.layer_kinds import ATTENTION, LINEAR_LAYERS, resolve_targets
+
+DENSE, HYBRID = ("full_attention",), ("linear_attention", "full_attention")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+@pytest.mark.parametrize(
+    ("targets", "layer_types", "expected"),
+    [
+        (("all",), DENSE, ATTENTION.linear_layers),
+        (("all",), ("sliding_attention",), ATTENTION.linear_layers),
+        (("all",), HYBRID, (*ATTENTION.linear_layers, "in_proj_qkv", "in_proj_z", "out_proj")),
+        (("attention",), DENSE, ("q_proj", "k_proj", "v_proj", "o_proj")),
+        (
+            ("attention",),
+            HYBRID,
+            ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkv", "in_proj_z", "out_proj"),
+        ),
+        (("mlp",), HYBRID, MLP),
+        (("mlp", "q_proj"), DENSE, ("q_proj", *MLP)),
+        (("in_proj_a", "all"), HYBRID, (*LINEAR_LAYERS[:9], "in_proj_a", "out_proj")),
+        ((), DENSE, ()),
+    ],
+)
+def test_targets_are_layers_of_the_model_in_its_order(
+    targets: tuple[str, ...], layer_types: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert resolve_targets(targets, layer_types) == expected
+
+
+def test_layer_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="no in_proj_z; its layers are q_proj"):
+        resolve_targets(("q_proj", "in_proj_z"), DENSE)

@@ -1,0 +1,70 @@
+"""Qwen3.5's hybrid decoder in the solo engine: training, answers, labels."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.data.prepared_rows import read_rows
+from trainables.data.tokens import encode_rows, encode_targets
+from trainables.models.base_model import load_base
+from trainables.models.layer_kinds import LINEAR_LAYERS
+from trainables.solo import trainer
+from trainables.solo.evaluate import generate, label_log_probs
+
+
+@pytest.fixture(scope="module")
+def base(hybrid_dir: str) -> PreTrainedModel:
+    """The test-sized hybrid in NF4."""
+    return load_base(hybrid_dir, "float32")
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer: PreTrainedTokenizerFast, rows_dir: Path) -> list[list[int]]:
+    """Validation prompts of several lengths."""
+    found = [e.prompt_ids for e in encode_rows(tokenizer, read_rows(rows_dir).validation, 128)]
+    assert len(set(map(len, found))) > 2
+    return found
+
+
+def test_padding_moves_neither_convolution_nor_state(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[int]]
+) -> None:
+    alone = generate(base, tokenizer, prompts, 1, 6)
+    assert generate(base, tokenizer, prompts, 5, 6) == alone
+    assert any(alone)
+
+
+def test_labels_are_as_likely_as_each_read_alone(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[int]]
+) -> None:
+    labels = encode_targets(tokenizer, ["tickets", "a cake", "a map"])
+    with torch.no_grad():
+        together = label_log_probs(base, prompts, labels, 5)
+        for row, prompt in enumerate(prompts):
+            for column, label in enumerate(labels):
+                logits = base(input_ids=torch.tensor([prompt + label])).logits[0]
+                log_probs = logits[len(prompt) - 1 : -1].double().log_softmax(dim=-1)
+                alone = log_probs.gather(1, torch.tensor(label)[:, None]).sum()
+                torch.testing.assert_close(together[row, column], alone, rtol=0, atol=2e-5)
+
+
+def test_trial_trains_every_target_of_every_kind_of_layer(
+    hybrid_dir: str, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    reports: list[TrialReport] = []
+    settings = dataclasses.replace(settings, model=hybrid_dir, compute_dtype="float32")
+    params = Hyperparameters(lora_rank=4, lora_alpha=8.0, learning_rate=5e-3, lora_dropout=0.1)
+    trial = TrialConfig(trial_id="t", params=params, settings=settings, folder=tmp_path / "t")
+    trainer.train(trial, reports.append)
+    assert [report.step for report in reports] == [2, 4]
+    assert reports[1].train_loss < reports[0].train_loss
+    (weights,) = reports[1].checkpoint.rglob("adapter_model.safetensors")
+    lora_b = {name: w for name, w in load_file(weights).items() if "lora_B" in name}
+    adapted = {name.split(".")[-3] for name in lora_b}
+    assert adapted == set(LINEAR_LAYERS) - {"in_proj_a", "in_proj_b"}
+    assert all(bool(weight.any()) for weight in lora_b.values())
