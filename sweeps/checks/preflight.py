@@ -165,7 +165,9 @@ def check_targets(params: Hyperparameters, model: ModelFacts) -> None:
         resolve_targets(params.target_modules, model.layer_types)
     except ValueError as refused:
         names = ", ".join((*TARGET_SETS, *model.linear_shapes))
-        raise SweepAborted(str(refused), f"give --target-modules some of {names}") from None
+        raise SweepAborted(
+            f"target_modules: {refused}", f"give --target-modules some of {names}"
+        ) from None
 
 
 def check_bertscore(config: SweepConfig, kind: Kind) -> None:
