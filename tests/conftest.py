@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from trainables.process import COMPILES_NOTHING
+
 if TYPE_CHECKING:
     from tests.sweeps.small_sweep import Finished
 
-# Without a GPU Triton interprets the kernels; it reads this once, when something imports it.
+# Without a GPU Triton interprets the kernels; it reads this once, when something imports it. And
+# nothing is compiled, for which bitsandbytes would load inductor.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    os.environ.update(COMPILES_NOTHING)
 
 # Nothing that is imported is garbage: looking for it costs seconds, until it is frozen below.
 gc.disable()

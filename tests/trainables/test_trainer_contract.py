@@ -50,6 +50,25 @@ def engine(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="module")
+def whole_runs() -> dict[str, list[TrialReport]]:
+    return {}
+
+
+@pytest.fixture
+def whole(
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    whole_runs: dict[str, list[TrialReport]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[TrialReport]:
+    """The reports of an undisturbed trial; its folder is read only."""
+    if engine not in whole_runs:
+        whole_runs[engine] = run(engine, settings, params, tmp_path_factory.mktemp(engine))
+    return whole_runs[engine]
+
+
 def run(
     engine: str,
     settings: TrainingSettings,
@@ -85,13 +104,11 @@ def stop_at(step: int) -> Callable[[TrialReport], None]:
     return stop
 
 
-def test_trial_reports_at_its_rungs_and_leaves_its_adapter(
-    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
-) -> None:
-    reports = run(engine, settings, params, tmp_path)
+def test_trial_reports_at_its_rungs_and_leaves_its_adapter(whole: list[TrialReport]) -> None:
+    reports, folder = whole, whole[-1].checkpoint.parent
     assert [report.step for report in reports] == [2, 4]
     assert [report.trial_id for report in reports] == ["t0001", "t0001"]
-    assert reports[1].checkpoint == tmp_path / "checkpoint-4"
+    assert reports[1].checkpoint.name == "checkpoint-4"
     assert reports[1].train_loss < reports[0].train_loss
     assert reports[0].learning_rate == pytest.approx(5e-3)
     assert reports[1].learning_rate == pytest.approx(5e-3 / 3)
@@ -102,18 +119,14 @@ def test_trial_reports_at_its_rungs_and_leaves_its_adapter(
     training_s = [n / made.tokens_per_s for n, made in zip(trained, reports, strict=True)]
     assert 0 < sum(training_s) < reports[1].seconds
     assert reports[1].peak_gib > 0
-    assert [path.name for path in list_complete_checkpoints(tmp_path)] == ["checkpoint-4"]
+    assert [path.name for path in list_complete_checkpoints(folder)] == ["checkpoint-4"]
     assert sorted(path.name for path in reports[1].checkpoint.iterdir()) == sorted(ADAPTER_NAMES)
 
 
 def test_peft_loads_the_adapter_and_gives_the_reported_scores(
-    engine: str,
-    settings: TrainingSettings,
-    params: Hyperparameters,
-    tokenizer: PreTrainedTokenizerBase,
-    tmp_path: Path,
+    whole: list[TrialReport], settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    last = run(engine, settings, params, tmp_path)[-1]
+    last = whole[-1]
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(last.checkpoint))
     splits = read_rows(settings.rows_dir)
@@ -132,9 +145,12 @@ def test_peft_loads_the_adapter_and_gives_the_reported_scores(
 
 
 def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one(
-    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    whole: list[TrialReport],
+    tmp_path: Path,
 ) -> None:
-    whole = run(engine, settings, params, tmp_path / "whole")
     with pytest.raises(SystemExit):
         run(engine, settings, params, tmp_path / "cut", stop_at(2))
     sent = read_last_report(tmp_path / "cut")
@@ -147,10 +163,10 @@ def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one
 
 
 def test_finished_trial_sends_its_report_again_and_trains_no_more(
-    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+    engine: str, settings: TrainingSettings, params: Hyperparameters, whole: list[TrialReport]
 ) -> None:
-    first = run(engine, settings, params, tmp_path)
-    assert run(engine, settings, params, tmp_path) == first[-1:]
+    folder = whole[-1].checkpoint.parent
+    assert run(engine, settings, params, folder) == whole[-1:]
 
 
 def test_stopped_trial_keeps_the_state_to_go_on_from(
@@ -174,12 +190,15 @@ def test_pruned_trial_starts_anew(
 
 
 def test_trial_of_the_other_engine_starts_anew(
-    engine: str, settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    whole: list[TrialReport],
+    tmp_path: Path,
 ) -> None:
     (other,) = TRAINERS.keys() - {engine}
     with pytest.raises(SystemExit):
         run(other, settings, params, tmp_path, stop_at(2))
-    whole = run(engine, settings, params, tmp_path / "whole")
     assert numbers(run(engine, settings, params, tmp_path)) == numbers(whole)
 
 
@@ -309,7 +328,10 @@ def test_engines_report_the_same_of_every_metric_and_reference(
     for one, other in zip(solo, packed, strict=True):
         assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
     kept = [read_answers(reports[-1].checkpoint) for reports in (solo, packed)]
-    assert kept[0] == kept[1] and any(kept[0].references)
+    losses = [[loss for loss, _ in one.row_losses] for one in kept]
+    assert losses[0] and losses[0] == pytest.approx(losses[1], rel=1e-5)
+    one, other = (dataclasses.replace(answers, row_losses=()) for answers in kept)
+    assert one == other and any(one.references)
     assert packed[-1].metrics["half"] > 10
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
@@ -18,6 +18,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay
 from sweeps.search.asha import Asha
 from sweeps.search.study import Search
+from tests.examples import max_examples
 from tests.sweeps.control.controllers import (
     CONFIG,
     Recorder,
@@ -70,7 +71,7 @@ def test_resent_report_finds_its_decision_made_and_is_told_to_nobody(tmp_path: P
 VALUES = st.one_of(st.integers(0, 4).map(float), st.just(math.nan))
 
 
-@settings(max_examples=60)
+@max_examples(60)
 @given(data=st.data(), values=st.lists(VALUES, min_size=1, max_size=9), factor=st.integers(2, 4))
 def test_whichever_of_a_cohort_reports_decides_it_alike_for_all(
     data: st.DataObject, values: list[float], factor: int

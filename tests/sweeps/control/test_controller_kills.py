@@ -11,13 +11,14 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from optuna.storages import RDBStorage
 
 from sweeps.config import SweepConfig
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
+from tests.examples import max_examples
 from tests.sweeps.control.controllers import (
     STATES,
     check_whole,
@@ -158,7 +159,7 @@ def test_kill_before_any_write_loses_and_repeats_nothing(tmp_path: Path, fuse: F
         check_whole(folder, WITH_FINALS)
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@max_examples(5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(3, 70), min_size=2, max_size=4))
 def test_kills_of_one_driver_after_another_lose_and_repeat_nothing(
     tmp_path_factory: pytest.TempPathFactory, fuse: Fuse, kills: list[int]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
@@ -12,6 +12,7 @@ from sweeps.cost.allocation import allocate_slots, most_at_once
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from sweeps.search.study import num_startup_trials
+from tests.examples import max_examples
 from trainables import tiny
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
@@ -29,7 +30,7 @@ def config_of(**values: Any) -> SweepConfig:
     return replace(samsum(is_tiny=True), **values)
 
 
-@settings(max_examples=30)
+@max_examples(30)
 @given(st.integers(1, 300), st.integers(1, 8))
 def test_most_trials_are_proposed_with_results_known(num_trials: int, num_gpus: int) -> None:
     allocation = allocate_slots(config_of(num_trials=num_trials), MODEL, gpus(num_gpus))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.cost.allocation import Allocation
@@ -18,6 +18,7 @@ from sweeps.cost.estimate import (
     probe_params,
 )
 from sweeps.search.asha import Asha
+from tests.examples import max_examples
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
 from tests.sweeps.small_costs import make_capacity, make_model, make_throughput
 from trainables.packing.sizing.throughput import Throughput
@@ -70,7 +71,7 @@ def test_sweeps_of_one_h200_took_what_is_predicted_of_them(sweep: dict[str, Any]
         assert sweep["search_steps"] == pytest.approx(num_trials * model.steps_from(0), rel=0.35)
 
 
-@settings(max_examples=50)
+@max_examples(50)
 @given(throughput=THROUGHPUTS, num_trials=st.integers(4, 60), num_packs=st.integers(1, 4))
 def test_more_trials_take_longer_and_more_packs_do_not(
     throughput: Throughput, num_trials: int, num_packs: int

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from sweeps.finals import bootstrap
 from sweeps.finals.bootstrap import compare, mean_of_rows
+from tests.examples import max_examples
 
 NUM_ROWS = 60
 
@@ -57,7 +58,7 @@ def test_pairs_make_the_interval_narrower_than_rows_drawn_apart_would() -> None:
     mode=st.sampled_from(["max", "min"]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=30)
+@max_examples(30)
 def test_resamples_are_those_of_a_plain_loop(runs: list[int], mode: str, seed: int) -> None:
     values = [[rows_of(10 * c + r, c) for r in range(num)] for c, num in enumerate(runs)]
     found = compare(

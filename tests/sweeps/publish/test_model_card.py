@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.model_card import CardFacts, redact, render
+from tests.examples import max_examples
 from tests.sweeps.example_facts import FACTS, METRIC, OUTCOME, PARAMS, facts
 from tests.sweeps.invented_sweep import make_final_run
 from trainables.metrics.classification import Confusion
@@ -135,7 +136,7 @@ def test_home_folder_never_reaches_the_card(monkeypatch: pytest.MonkeyPatch) -> 
     assert redact("run --data /home/somebody/rows.csv") == "run --data ~/rows.csv"
 
 
-@settings(max_examples=150)
+@max_examples(150)
 @given(text=st.text(min_size=1, max_size=60))
 @example(text="a: b\n---\n# c")
 def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:

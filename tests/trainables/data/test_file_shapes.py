@@ -22,7 +22,7 @@ import pytest
 from pyarrow import ipc, parquet
 
 from sweeps.run import read_command
-from tests.sweeps.commands import call, start, world
+from tests.sweeps.commands import call, world
 from trainables.data.tasks import TASKS
 
 Pair = tuple[str, str]
@@ -414,7 +414,7 @@ def test_real_command_plans_the_rows(make: Callable[[Path], Shape], tmp_path: Pa
     (tmp_path / "data").mkdir()
     shape = make(tmp_path / "data")
     flags = flags_of_the_hint(shape)
-    ended = start("sweeps.run", "table", "--tiny", "--dry-run", *flags, folder=tmp_path)
+    ended = call("sweeps.run", "table", "--tiny", "--dry-run", *flags)
     assert ended.code == 0, ended.stderr
     num_rows = sum(map(len, shape.rows.values()))
     told = [line for line in ended.stdout.splitlines() if line.startswith("rows ")]

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from tests.examples import max_examples
 from tests.trainables.conftest import TEMPLATE
 from trainables.data.rows import Message, Row
 from trainables.data.tokens import (
@@ -216,7 +217,7 @@ texts = st.text(max_size=20).map(lambda text: f"x{text}x".replace("<", "")).map(
 """Turns as they are read: without blanks around them."""
 
 
-@settings(max_examples=50)
+@max_examples(50)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.booleans(), texts)
 def test_every_answer_of_a_conversation_is_trained_on_as_it_would_be_generated(
     bundled: PreTrainedTokenizerFast, pairs: list[tuple[str, str]], has_system: bool, system: str

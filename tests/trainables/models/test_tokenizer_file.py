@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from tests.examples import max_examples
 from trainables.data.tokens import end_of_turn_id, render_template
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
@@ -23,7 +24,7 @@ def both() -> tuple[TokenizerFile, PreTrainedTokenizerFast]:
     return TokenizerFile(str(MODEL_DIR)), load_tokenizer(str(MODEL_DIR))
 
 
-@settings(max_examples=200)
+@max_examples(200)
 @given(st.lists(st.text(), max_size=3))
 def test_texts_become_the_same_tokens(
     both: tuple[TokenizerFile, PreTrainedTokenizerFast], texts: list[str]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from tests.examples import max_examples
 from trainables.models.layer_kinds import ATTENTION
 from trainables.packing.compute.adapters import Adapters
 
@@ -23,7 +23,7 @@ def test_matrices_fill_a_row_without_overlap(base: PreTrainedModel) -> None:
     assert (counts[1] == 1).all() and (counts[0] == 0).all()
 
 
-@budget(max_examples=20)
+@max_examples(20)
 @given(
     rank=st.integers(1, 8),
     modules=st.lists(st.sampled_from(ATTENTION.linear_layers), min_size=1, unique=True),

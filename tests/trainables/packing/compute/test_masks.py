@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.examples import max_examples
 from trainables.packing.compute.masks import (
     Dropout,
     drop,
@@ -98,7 +98,7 @@ def test_rate_zero_changes_nothing_and_other_rates_keep_the_mean() -> None:
     assert torch.allclose(dropped[TOKENS:][kept], x[TOKENS:][kept] / (1 - RATE))
 
 
-@budget(max_examples=30)
+@max_examples(30)
 @given(rate=st.floats(0.0, 0.99), seed=st.integers(0, 2**32 - 1), step=st.integers(1, 10**6))
 def test_any_rate_is_kept(rate: float, seed: int, step: int) -> None:
     kept = keep_mask(64, dropout_of([row_key(seed, step, 0)], [rate]), key_of(0))

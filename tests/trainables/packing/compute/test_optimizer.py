@@ -3,9 +3,9 @@
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 
+from tests.examples import max_examples
 from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
 
 NUM_PARAMS = 37
@@ -14,7 +14,7 @@ DECAYS = (0.0, 0.3, 0.1)
 NORMS = (1.0, 0.2, 1e9)
 
 
-@budget(max_examples=20)
+@max_examples(20)
 @given(due=st.lists(st.tuples(*[st.booleans()] * 3), min_size=1, max_size=12))
 def test_rows_step_as_torch_steps_each_of_them(due: list[tuple[bool, bool, bool]]) -> None:
     """due says which rows step in each round; the others gather their gradients."""

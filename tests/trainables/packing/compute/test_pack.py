@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from tests.examples import max_examples
 from tests.trainables.packing.small_packs import (
     MAX_TOKENS,
     Plan,
@@ -294,7 +294,7 @@ def test_no_order_of_joining_and_leaving_moves_a_trial(
     expected = losses(run_pack(alone)["it"])
     kinds = st.sampled_from([NOISY, LATE, SCALED])
 
-    @budget(max_examples=5)
+    @max_examples(5)
     @given(st.lists(st.tuples(st.integers(0, 2), kinds, st.sampled_from([2, 6])), max_size=4))
     def check(moves: list[tuple[int, Hyperparameters, int]]) -> None:
         """Each move empties a slot if it is taken, and fills it if it is free."""
@@ -333,7 +333,7 @@ def test_steps_that_are_handed_over_together_are_those_made_one_by_one(
     one_by_one = join()
     expected = run_pack(one_by_one)
 
-    @budget(max_examples=8)
+    @max_examples(8)
     @given(st.lists(st.integers(1, 7), max_size=6))
     def check(strides: list[int]) -> None:
         together = join()

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 
+from tests.examples import max_examples
 from tests.trainables.packing.small_packs import longer
 from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
@@ -38,7 +38,7 @@ def pass_of(micro_batches: list[MicroBatch], num_slots: int, rounding: Rounding)
     return unpack_inputs(torch.from_numpy(packed.numbers), packed.shape)
 
 
-@budget(max_examples=40)
+@max_examples(40)
 @given(groups=some_groups, rounding=st.sampled_from(["exact", "recurring", "fine"]))
 def test_every_token_and_label_is_in_its_place(
     groups: list[list[Example] | None], rounding: Rounding
@@ -73,7 +73,7 @@ def labels_by_slot(batch: PackedInputs, num_slots: int) -> list[list[int]]:
     return found
 
 
-@budget(max_examples=40)
+@max_examples(40)
 @given(groups=some_groups)
 def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
     groups: list[list[Example] | None],
@@ -90,7 +90,7 @@ def test_what_fills_up_a_pass_is_little_and_belongs_to_nobody(
     assert int(batch.segments.bounds_K2.max()) == num_real
 
 
-@budget(max_examples=40)
+@max_examples(40)
 @given(groups=some_groups, rounding=st.sampled_from(["exact", "recurring", "fine"]))
 def test_blocks_cover_every_slot_once_and_no_other_token(
     groups: list[list[Example] | None], rounding: Rounding
@@ -130,7 +130,7 @@ def test_dropout_words_count_rows_across_units() -> None:
     )
 
 
-@budget(max_examples=40)
+@max_examples(40)
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20), most=st.integers(1, 120))
 def test_groups_hold_the_items_in_order_and_no_more_than_fits(
     lengths: list[int], most: int

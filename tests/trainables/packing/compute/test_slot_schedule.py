@@ -3,15 +3,15 @@
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 from transformers import get_scheduler
 
+from tests.examples import max_examples
 from trainables.config import Schedule
 from trainables.packing.compute.slot import learning_rate
 
 
-@budget(max_examples=40)
+@max_examples(40)
 @given(
     schedule=st.sampled_from(["linear", "cosine"]),
     max_steps=st.integers(1, 60),

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import (
@@ -23,6 +22,7 @@ from transformers import (
     set_seed,
 )
 
+from tests.examples import max_examples
 from tests.trainables.packing.small_packs import pass_of, trial_of, weights_of
 from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
 from trainables.data.rows import Row, Scoring
@@ -394,7 +394,7 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
     assert found[0] != found[1] != found[2]
 
 
-@budget(max_examples=15)
+@max_examples(15)
 @given(
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=7),
     limit=st.integers(1, 2000),

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given
-from hypothesis import settings as budget
 from hypothesis import strategies as st
 from peft import PeftModel
 
+from tests.examples import max_examples
 from tests.trainables.packing.small_packs import new_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.eval_rows import rung_rows
@@ -91,7 +91,7 @@ ids_of = st.lists(st.integers(5, 8), min_size=1, max_size=5)  # few tokens: labe
 prompts_of = st.lists(st.integers(5, 200), min_size=1, max_size=40)
 
 
-@budget(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@max_examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompts=st.lists(
         st.lists(st.integers(5, 200), min_size=1, max_size=40), min_size=1, max_size=4
