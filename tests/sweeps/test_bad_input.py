@@ -8,6 +8,8 @@ import pytest
 
 from tests.sweeps.commands import Ended, call, start, tree, world
 
+pytestmark = pytest.mark.usefixtures("few_rows")
+
 POSTGRESQL = "postgresql+psycopg://"
 COUNTS = (
     "--num-trials",

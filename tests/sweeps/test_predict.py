@@ -184,6 +184,7 @@ def test_tables_have_the_same_predictions(runs: dict[str, Path], tmp_path: Path)
     assert json.loads((tmp_path / "o.csv.json").read_text())["scored"] == 8
 
 
+@pytest.mark.slow
 def test_standard_input_and_output_carry_lines_and_nothing_else(
     runs: dict[str, Path], few: Path, tmp_path: Path
 ) -> None:

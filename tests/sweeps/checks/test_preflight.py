@@ -29,6 +29,8 @@ from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.models import hub_files
 
+pytestmark = pytest.mark.usefixtures("few_rows")
+
 Damage = Callable[[Path], object]
 
 

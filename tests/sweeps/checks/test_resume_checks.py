@@ -16,6 +16,8 @@ from tests.sweeps.commands import call, tree, world
 from trainables.config import TaskOptions
 from trainables.tiny import MODEL_DIR
 
+pytestmark = pytest.mark.usefixtures("few_rows")
+
 FLAGS = ("table", "--tiny", "--runs-dir", "runs", "--name", "r1", "--resume", "--dry-run")
 
 

@@ -19,6 +19,8 @@ from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import world
 from trainables.errors import SweepAborted
 
+pytestmark = pytest.mark.usefixtures("few_rows")
+
 STARTED = (
     '{"time": "t", "kind": "trial_started", "trial_id": "t0000", "number": 0, "params": '
     '{"lora_rank": 4, "lora_alpha": 8, "learning_rate": 0.001, "lora_dropout": 0.0, '

@@ -22,6 +22,8 @@ from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, start, tree, world
 from trainables.errors import REPEAT, SweepAborted
 
+pytestmark = pytest.mark.usefixtures("few_rows")
+
 
 @pytest.fixture(autouse=True)
 def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
