@@ -181,6 +181,30 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
     assert not loaded & LEFT_UNLOADED
 
 
+MISTAKES = {
+    "sweeps.export": ["nowhere", "--to", "copy"],
+    "sweeps.predict": ["nowhere", "--input", "a", "--output", "b"],
+    "sweeps.verify": ["nowhere", "t0"],
+}
+RUN_COMMANDS = f"""
+import contextlib, importlib, io
+from sweeps.cli import run_command
+for command, mistake in {MISTAKES}.items():
+    main = importlib.import_module(command).main
+    for words, code in ((["--help"], 0), (mistake, 2)):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                run_command(lambda: main(words))
+        except SystemExit as ended:
+            assert ended.code == code, (command, words, ended.code)
+"""
+
+
+def test_help_and_mistakes_of_other_commands_load_no_torch() -> None:
+    loaded = loaded_by(RUN_COMMANDS)
+    assert set(MISTAKES) <= loaded and "torch" not in loaded
+
+
 @pytest.mark.slow
 def test_a_packs_process_does_without_the_reference_engine() -> None:
     """TRL, and W&B through it, take seconds to import, while GPUs wait; so do the metrics, which a
@@ -205,7 +229,7 @@ def test_who_starts_a_pack_or_trains_in_one_loads_no_torch() -> None:
 def loaded_by(code: str) -> set[str]:
     """The modules that are there when a process has run the code."""
     ended = subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}; print(*sorted(sys.modules))"],
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sorted(sys.modules))"],
         cwd=PROJECT,
         capture_output=True,
         text=True,

@@ -327,12 +327,9 @@ def test_run_that_has_not_ended_says_how_to_go_on(run: Path, tmp_path: Path, los
     assert "--resume" in fix
 
 
-def test_help_and_errors_load_no_torch(run: Path) -> None:
-    code = "import sys, sweeps.export; assert not {'torch', 'transformers'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    ended = start("sweeps.export", "--help", folder=run.parent)
-    assert ended.code == 0
-    assert "hub:USER/NAME" in ended.stdout
+def test_help_says_where_an_adapter_can_go() -> None:
+    ended = export("--help")
+    assert ended.code == 0 and "hub:USER/NAME" in ended.stdout
 
 
 def test_rows_of_the_data_stay_in_the_run(

@@ -19,7 +19,7 @@ from sweeps.finals import predictions
 from sweeps.finals.finalists import last_finals
 from sweeps.records.events import EventLog, params_fields, read_events, report_fields
 from tests.sweeps import scored_runs
-from tests.sweeps.commands import PROJECT, world
+from tests.sweeps.commands import world
 from tests.sweeps.invented_sweep import make_history
 from tests.sweeps.small_sweep import Finished
 from trainables.files import read_json_lines
@@ -269,19 +269,6 @@ def test_run_of_an_earlier_version_is_one_clear_error(
     (run / "rows" / "splits.json").write_text(json.dumps(facts))
     error, fix = refusal(run, few, tmp_path / "out.jsonl", capsys=capsys)
     assert "is of an earlier version" in error and "best/README.md" in fix
-
-
-def test_help_and_mistakes_load_no_torch(tmp_path: Path) -> None:
-    for words, code in ((["--help"], 0), ([tmp_path, "--input", "a", "--output", "b"], 2)):
-        ended = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "sweeps.predict", *words],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-        )
-        assert ended.returncode == code, ended.stderr
-        loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
-        assert "sweeps.records.prediction_file" in loaded and "torch" not in loaded
 
 
 def test_whole_sweep_is_answered_by_its_winner_its_base_and_another_trial(

@@ -3,8 +3,6 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,20 +208,6 @@ def test_damaged_sweep_json_is_named(run: Path, capsys: pytest.CaptureFixture[st
     (run / "sweep.json").write_text("{}")
     assert call(str(run), "t0000") == 2
     assert f"{run}/sweep.json cannot be read" in capsys.readouterr().err
-
-
-def test_help_and_mistakes_load_no_torch(tmp_path: Path) -> None:
-    for words, code in ((["--help"], 0), ([str(tmp_path), "t0"], 2)):
-        ended = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "sweeps.verify", *words],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == code, ended.stderr
-        loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
-        assert "sweeps.records.trial_record" in loaded and "torch" not in loaded
 
 
 def test_trials_of_a_whole_sweep_are_what_they_give_alone(

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from sweeps.checks.commands import sweep_command
 from sweeps.config import SweepConfig, to_json
 from sweeps.run import read_command
+from tests.examples import max_examples
 
 OWN_RECIPE = """
 from dataclasses import replace
@@ -63,7 +64,7 @@ def read(words: list[str]) -> SweepConfig | None:
         return None
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@max_examples(12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     recipe=st.sampled_from(["table", "samsum", "own.py"]),
     tiny=st.booleans(),

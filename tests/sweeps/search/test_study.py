@@ -34,7 +34,8 @@ PROGRAMS = sorted(
     for folder in Path("/").glob(pattern)
     if (folder / "initdb").exists() and (folder / "pg_ctl").exists()
 )
-STORAGES = ["sqlite", "postgresql"] if PROGRAMS else ["sqlite"]
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
+STORAGES = ["sqlite", POSTGRESQL] if PROGRAMS else ["sqlite"]
 STARTS = (point(2e-4), point(1e-3, rank=16))
 
 
