@@ -84,18 +84,23 @@ class LabelTree:
 
 
 def grow_trees(
-    labels: Sequence[list[int]], device: torch.device, max_nodes: int = MAX_NODES
+    labels: Sequence[list[int]],
+    device: torch.device,
+    max_nodes: int = MAX_NODES,
+    *,
+    has_branches: bool = True,
 ) -> list[LabelTree]:
     """As few trees as hold all labels with at most max_nodes nodes each; a longer label has one.
 
     Args:
         labels: at least one token each.
+        has_branches: False gives each label a tree of its own, for layers that are recurrent.
     """
     parts: list[list[int]] = []
     nodes: set[tuple[int, ...]] = set()
     for index in sorted(range(len(labels)), key=labels.__getitem__):  # neighbours share most
         prefixes = {tuple(labels[index][:end]) for end in range(1, len(labels[index]))}
-        if not parts or len(nodes) + len(prefixes - nodes) > max_nodes:
+        if not (parts and has_branches) or len(nodes) + len(prefixes - nodes) > max_nodes:
             parts.append([])
             nodes = set()
         parts[-1].append(index)

@@ -8,7 +8,6 @@ a label that begins another one competes fairly.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -113,11 +112,9 @@ def label_log_probs(
     """
     causal = _causal_model(model)
     log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
-    read, trees = _read_tree, grow_trees(labels, causal.device)
-    if "linear_attention" in causal.config.layer_types:
-        # A recurrent layer reads sequences, not trees: each label by itself.
-        own = [grow_trees([label], causal.device)[0] for label in labels]
-        read, trees = _read_sequence, [replace(t, labels=[i]) for i, t in enumerate(own)]
+    is_recurrent = "linear_attention" in causal.config.layer_types
+    trees = grow_trees(labels, causal.device, has_branches=not is_recurrent)
+    read = _read_sequence if is_recurrent else _read_tree
     for indices in _by_length(prompts, batch_size):
         for tree in trees:
             hidden = read(causal, [prompts[i] for i in indices], tree)

@@ -14,7 +14,7 @@ from torch.nn.functional import silu
 
 
 class Norms(NamedTuple):
-    """Weights of the norms over each head."""
+    """Weights of the norms over each head, as rms_norm takes them."""
 
     query_C: Tensor
     key_C: Tensor
@@ -52,6 +52,18 @@ def heads(
     return apply_rotary(q, cos_N1C, sin_N1C), apply_rotary(k, cos_N1C, sin_N1C), v
 
 
+def split_gates(projected_NO: Tensor, size: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Queries, keys and values (N, E) without the gates, and these (N, size).
+
+    Args:
+        size: features of all query heads; in projected each head's queries and gate are neighbours.
+    """
+    gated_NHC, others_NO = projected_NO[:, : 2 * size], projected_NO[:, 2 * size :]
+    gated_NHC = gated_NHC.reshape(len(gated_NHC), -1, 2 * head_dim)
+    q_NHC, gate_NHC = gated_NHC.chunk(2, dim=-1)
+    return torch.cat((q_NHC.flatten(1), others_NO), dim=1), gate_NHC.flatten(1)
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up, of (N, 2 F)."""
     gate_NF, up_NF = gate_up.chunk(2, dim=1)
@@ -59,14 +71,20 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x over its root mean square, times the weight; at least in float32."""
+    """x over its root mean square, at least in float32, times the weight.
+
+    It is rounded to the weight's type before the product, and to x's after it: the norms of Qwen3
+    have weights of x's type, the zero-centred ones of Qwen3.5 (one plus what is stored) of float32.
+    """
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * normed.to(x.dtype)
+    return (weight * normed.to(weight.dtype)).to(x.dtype)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864), with the halves of a head as pairs."""
+    """Rotary positions (arXiv 2104.09864), with the halves of what is turned as pairs: a head's
+    first features, as many as there are angles."""
+    x, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin
+    turned = x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned

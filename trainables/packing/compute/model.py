@@ -5,6 +5,7 @@ heads, F features between gate and down, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,16 +14,19 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainables.data.tokens import IGNORED
-from trainables.models.layer_kinds import ATTENTION
+from trainables.models.layer_kinds import LAYER_KINDS
+from trainables.models.model_facts import HYBRID_TYPE, facts_of
 from trainables.packing.compute import elementwise
 from trainables.packing.compute.adapters import Adapters
-from trainables.packing.compute.attention import attention
-from trainables.packing.compute.elementwise import Norms, rms_norm
+from trainables.packing.compute.elementwise import Norms, rms_norm, split_gates
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
+from trainables.packing.compute.mixers import gated_delta
+from trainables.packing.compute.mixers.attention import attention
+from trainables.packing.compute.mixers.gated_delta import DeltaWeights
 from trainables.packing.compute.packed_batch import PackedInputs
 from trainables.packing.compute.pass_shapes import CHUNK_LABELS
 
-PACKED_TYPES = ("qwen2", "qwen3")
+PACKED_TYPES = ("qwen2", "qwen3", HYBRID_TYPE)
 
 
 class Elementwise(NamedTuple):
@@ -47,13 +51,21 @@ def load_fused() -> Elementwise:
     return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
 
 
+class AttentionWeights(NamedTuple):
+    """What a layer of attention holds beside its linear layers."""
+
+    norms: Norms | None
+    """Of queries and keys; Qwen2 has none."""
+    is_gated: bool
+    """Whether q_proj gives each head a gate too, which what it attends to is multiplied by."""
+
+
 class LayerWeights(NamedTuple):
     """One block of the base."""
 
     input_norm_D: Tensor
     post_norm_D: Tensor
-    head_norms: Norms | None
-    """Norms of queries and keys; Qwen2 has none."""
+    mixer: AttentionWeights | DeltaWeights
     linears: tuple[FrozenLinears, ...]
     """In the order of its kind's groups."""
 
@@ -84,8 +96,14 @@ class PackedModel:
         self.embedding_VD = base.get_input_embeddings().weight.detach()
         self.head_VD = base.get_output_embeddings().weight.detach()
         self.rotary: Any = base.model.rotary_emb
-        self.norm_D = base.model.norm.weight.detach()
-        self.layers = [_layer_weights(layer, is_dequantised) for layer in base.model.layers]
+        facts = facts_of(base.config.to_dict())
+        self.head_dim = facts.head_dim
+        """C."""
+        self.norm_D = _norm_weight(base.model.norm, facts.is_hybrid)
+        self.layers = [
+            _layer_weights(layer, kind, facts.is_hybrid, is_dequantised)
+            for layer, kind in zip(base.model.layers, facts.layer_types, strict=True)
+        ]
         linears = [linears for layer in self.layers for linears in layer.linears]
         self.num_weights = sum(group.num_weights for group in linears)
         """Weights of the linear layers of all blocks."""
@@ -97,11 +115,6 @@ class PackedModel:
         """The compute type."""
         dtype: torch.dtype = self.embedding_VD.dtype
         return dtype
-
-    @property
-    def head_dim(self) -> int:
-        """C."""
-        return int(self.rotary.inv_freq.shape[0]) * 2
 
     def embed(self, inputs: PackedInputs) -> Tensor:
         """The tokens' embeddings (N, D), from which a backward pass begins its way to adapters."""
@@ -158,14 +171,41 @@ class PackedModel:
         ops, eps = self.elementwise, self.config.rms_norm_eps
         extras = (inputs.segments, inputs.dropout)
         x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.input_norm_D, eps)
-        qkv_NE = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)
-        sizes = (*weights.linears[0].sizes[:2], self.head_dim)
-        q, k, v = ops.heads(qkv_NE, weights.head_norms, *angles, sizes, eps)
-        mixed_NE = attention(q, k, v, inputs.rows).flatten(1)
+        projected_NO = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)
+        if isinstance(weights.mixer, DeltaWeights):
+            mixed_NE = gated_delta.mix(projected_NO, weights.mixer, inputs.rows, eps)
+        else:
+            attend = partial(attention, rows=inputs.rows)
+            mixed_NE = self.mix_heads(projected_NO, weights, angles, attend)
         y_ND = packed_linears(mixed_NE, weights.linears[1], groups[1], *extras)
         x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.post_norm_D, eps)
         gate_up = packed_linears(normed_ND, weights.linears[2], groups[2], *extras)
         return x_ND, packed_linears(ops.swiglu(gate_up), weights.linears[3], groups[3], *extras)
+
+    def mix_heads(
+        self,
+        projected_NO: Tensor,
+        weights: LayerWeights,
+        angles: tuple[Tensor, Tensor],
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """What the query heads of a layer of attention read, (N, E), before o_proj.
+
+        Args:
+            projected_NO: queries, with gates if it has them, keys and values side by side.
+            attend: takes queries, keys and values, normed and turned to their positions.
+        """
+        assert isinstance(weights.mixer, AttentionWeights)
+        eps, (q_size, kv_size, _) = self.config.rms_norm_eps, weights.linears[0].sizes
+        if not weights.mixer.is_gated:
+            sizes = (q_size, kv_size, self.head_dim)
+            q, k, v = self.elementwise.heads(projected_NO, weights.mixer.norms, *angles, sizes, eps)
+            return attend(q, k, v).reshape(len(projected_NO), -1)
+        # The fused kernel knows neither gates nor angles for a part of a head.
+        sizes = (q_size // 2, kv_size, self.head_dim)
+        qkv_NE, gate_NE = split_gates(projected_NO, sizes[0], self.head_dim)
+        q, k, v = elementwise.heads(qkv_NE, weights.mixer.norms, *angles, sizes, eps)
+        return attend(q, k, v).reshape(len(projected_NO), -1) * gate_NE.sigmoid()
 
 
 def require_supported(config: PretrainedConfig) -> None:
@@ -173,25 +213,37 @@ def require_supported(config: PretrainedConfig) -> None:
     if config.model_type not in PACKED_TYPES:
         rule = f"one of {', '.join(PACKED_TYPES)}; train others with the solo engine"
         raise ValueError(f"the model's type is {config.model_type!r}; a pack needs {rule}")
-    if set(config.layer_types) != {"full_attention"}:
+    if "sliding_attention" in config.layer_types:
         raise ValueError("the model has sliding attention; train it with the solo engine")
     assert config.hidden_act == "silu"
 
 
-def _layer_weights(layer: Any, is_dequantised: bool) -> LayerWeights:
-    attention_layer = layer.self_attn
-    modules = {**dict(attention_layer.named_children()), **dict(layer.mlp.named_children())}
-    norms = None
-    if "q_norm" in modules:
-        norms = Norms(modules["q_norm"].weight.detach(), modules["k_norm"].weight.detach())
+def _layer_weights(layer: Any, kind: str, is_hybrid: bool, is_dequantised: bool) -> LayerWeights:
+    mixer_layer = getattr(layer, LAYER_KINDS[kind].mixer)
+    modules = {**dict(mixer_layer.named_children()), **dict(layer.mlp.named_children())}
+    mixer: AttentionWeights | DeltaWeights
+    if kind == "linear_attention":
+        mixer = gated_delta.read_weights(mixer_layer)
+    else:
+        norms = [_norm_weight(modules[n], is_hybrid) for n in ("q_norm", "k_norm") if n in modules]
+        mixer = AttentionWeights(Norms(*norms) if norms else None, is_hybrid)
     return LayerWeights(
-        layer.input_layernorm.weight.detach(),
-        layer.post_attention_layernorm.weight.detach(),
-        norms,
+        _norm_weight(layer.input_layernorm, is_hybrid),
+        _norm_weight(layer.post_attention_layernorm, is_hybrid),
+        mixer,
         tuple(
-            freeze([modules[name] for name in names], is_dequantised) for names in ATTENTION.groups
+            freeze([modules[name] for name in names], is_dequantised)
+            for names in LAYER_KINDS[kind].groups
         ),
     )
+
+
+def _norm_weight(norm: Any, is_centred: bool) -> Tensor:
+    """As rms_norm takes it; of a zero-centred one that is one more than what is stored."""
+    weight: Tensor = norm.weight.detach()
+    if not is_centred:
+        return weight
+    return 1.0 + weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def label_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:

@@ -88,6 +88,13 @@ class PackedInputs(NamedTuple):
     label_weights_K: Tensor
 
 
+def pad_rows(rows: Rows, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Where each row's tokens are (S, T), and which of these places are of a row (S, T)."""
+    first_S1, end_S1 = rows.bounds_S1[:-1, None].long(), rows.bounds_S1[1:, None]
+    index_ST = first_S1 + torch.arange(rows.longest, device=first_S1.device)
+    return index_ST.clamp(max=num_tokens - 1), index_ST < end_S1
+
+
 def split_by_size(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
     """The items in their order, as many together as most allows, one at least."""
     groups: list[list[Item]] = []

@@ -5,6 +5,7 @@ features.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from trainables.data.tokens import Example
 from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.packing.compute.pass_shapes import PROMPT_TOKENS
 from trainables.packing.evaluation.generate import batches, pad_right
-from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
+from trainables.packing.evaluation.slot_decoder import SlotDecoder, change_state
 
 LEAST_NODES, MAX_NODES = 64, 1024
 """Nodes of a tree behind a prompt; the kernel's mask is as wide as they, and one for all rows."""
@@ -37,7 +38,7 @@ def label_log_probs(
     """
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
     max_nodes = min(max(limit // decoder.num_slots, LEAST_NODES), MAX_NODES)
-    trees = grow_trees(labels, decoder.device, max_nodes)
+    trees = grow_trees(labels, decoder.device, max_nodes, has_branches=not decoder.is_recurrent)
     rows, found = [], []
     for indices in batches(list(map(len, prompts)), decoder.num_slots, limit):
         rows += indices
@@ -56,9 +57,10 @@ def _batch(
     together; of nodes as many as the limit allows, and of one row a slot at least."""
     ids_ST, lengths_S = pad_right([Example.of(prompt, []) for prompt in prompts], decoder.device)
     num_rows, width = ids_ST.shape
-    cache = decoder.new_cache(num_rows, width)
+    longest = max(len(tree.tokens_N) for tree in trees)  # their nodes are read one by one
+    cache = decoder.new_cache(num_rows, width + longest if decoder.is_recurrent else width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
-    last_KSD = decoder.read(ids_ST, cache)[:, last_S]
+    last_KSD = decoder.read(ids_ST, lengths_S, cache)[:, last_S]
     of_trees = []
     for tree in trees:
         share = max(1, limit // (decoder.num_slots * (1 + len(tree.tokens_N))))
@@ -67,8 +69,9 @@ def _batch(
             some = slice(first, first + share)
             x = last_KSD[:, some, None]
             if len(tree.tokens_N):
-                cached = [KeysValues(keys[:, some], values[:, some]) for keys, values in cache]
-                x = torch.cat((x, decoder.read_tree(tree, lengths_S[some], cached)), dim=2)
+                cached = [change_state(state, itemgetter((slice(None), some))) for state in cache]
+                read = decoder.read_tree(tree, lengths_S[some], cached)
+                x = torch.cat((x, read), dim=2)
             log_probs_BL = tree.log_probs(
                 x.flatten(0, 1), decoder.logits, decoder.logsumexp, HEAD_BYTES // x.itemsize
             )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.packing.compute.pass_runner import capture_graph
-from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
+from trainables.packing.evaluation.slot_decoder import LayerState, SlotDecoder, change_state
 
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""
@@ -30,7 +30,7 @@ class Batch:
     """Rows that are decoded together; all that a step reads and writes, changed in place."""
 
     decoder: SlotDecoder
-    cache: list[KeysValues]
+    cache: list[LayerState]
     rotation: tuple[Tensor, Tensor]
     stops: Tensor
     tokens_KS: Tensor
@@ -122,8 +122,8 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
         batch.decoder = batch.decoder.select_slots(slots_K)
     for name in ("tokens_KS", "positions_KS", "is_done_KS", "home_KS"):
         setattr(batch, name, getattr(batch, name)[at])
-    for number, (keys, values) in enumerate(batch.cache):
-        batch.cache[number] = KeysValues(keys[at], values[at])
+    for number, state in enumerate(batch.cache):
+        batch.cache[number] = change_state(state, lambda part: part[at])
     return True
 
 

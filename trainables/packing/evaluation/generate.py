@@ -5,6 +5,7 @@ L tokens of an answer or labels, D features, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from trainables.packing.compute.pass_shapes import (
 )
 from trainables.packing.compute.transfer import copy_to_device
 from trainables.packing.evaluation.decode import Batch, decode, is_stop
-from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
+from trainables.packing.evaluation.slot_decoder import SlotDecoder, change_state
 
 READ_MULTIPLE = 8
 """Rows that are read together are padded to a multiple of it, for aligned loads."""
@@ -109,8 +110,8 @@ def _read(
         some = examples[rows]
         ids_ST, lengths_S = pad_right(some, device, READ_MULTIPLE)
         width = ids_ST.shape[1]
-        cache_of_rows = [KeysValues(keys[:, rows], values[:, rows]) for keys, values in cache]
-        x_KND = decoder.read(ids_ST, cache_of_rows)
+        cache_of_rows = [change_state(state, itemgetter((slice(None), rows))) for state in cache]
+        x_KND = decoder.read(ids_ST, lengths_S, cache_of_rows)
         last_S = lengths_S - 1 + torch.arange(len(some), device=device) * width
         tokens_KS[:, rows] = decoder.logits(x_KND[:, last_S]).argmax(dim=-1)
         positions_KS[:, rows] = lengths_S

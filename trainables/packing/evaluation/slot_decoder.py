@@ -22,6 +22,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from trainables.metrics.label_tree import LabelTree
 from trainables.packing.compute.elementwise import rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, add_base_product
+from trainables.packing.compute.mixers import gated_delta
+from trainables.packing.compute.mixers.gated_delta import DeltaState, DeltaWeights
 from trainables.packing.compute.model import LayerWeights, PackedModel
 
 
@@ -39,6 +41,21 @@ class KeysValues(NamedTuple):
 
     keys_KSGTC: Tensor
     values_KSGTC: Tensor
+
+
+LayerState = KeysValues | DeltaState
+Angles = tuple[Tensor, Tensor]
+"""Cosines and sines (A, C) of the tokens' positions."""
+Mix = Callable[[Tensor, LayerWeights, Angles], Tensor]
+"""What a layer makes of its projections (A, O), to be projected back; takes its weights, and the
+angles of positions too."""
+
+
+def change_state(state: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState:
+    """With other tensors: some rows of it, or copies."""
+    first, second = map(change, state)
+    is_attention = isinstance(state, KeysValues)
+    return KeysValues(first, second) if is_attention else DeltaState(first, second)
 
 
 @dataclass(frozen=True)
@@ -78,12 +95,22 @@ class SlotDecoder:
         )
         return replace(self, layers=layers)
 
-    def new_cache(self, num_rows: int, num_positions: int) -> list[KeysValues]:
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a layer keeps a state of its rows, which cannot follow the branches of a tree."""
+        return any(isinstance(layer.mixer, DeltaWeights) for layer in self.model.layers)
+
+    def new_cache(self, num_rows: int, num_positions: int) -> list[LayerState]:
         """Zeros for every layer; what a mask hides is still multiplied, so it must be finite."""
         num_heads = self.model.config.num_key_value_heads
         shape = (self.num_slots, num_rows, num_heads, num_positions, self.model.head_dim)
         like = self.model.embedding_VD
-        return [KeysValues(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
+        return [
+            gated_delta.new_state(layer.mixer, self.num_slots, num_rows, like)
+            if isinstance(layer.mixer, DeltaWeights)
+            else KeysValues(like.new_zeros(shape), like.new_zeros(shape))
+            for layer in self.model.layers
+        ]
 
     def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]:
         """The rotary cosines and sines (T, C) of the first positions."""
@@ -91,51 +118,81 @@ class SlotDecoder:
         cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, position_ids_1T)
         return cos_1TC[0], sin_1TC[0]
 
-    def read(self, input_ids_ST: Tensor, cache: Sequence[KeysValues]) -> Tensor:
+    def read(self, input_ids_ST: Tensor, lengths_S: Tensor, cache: Sequence[LayerState]) -> Tensor:
         """The last layer's output (K, N, D) over rows that all slots share, padded on the right.
 
-        Their keys and values become the first positions of the cache.
+        Their keys and values become the first positions of the cache; states are those behind each
+        row's first lengths_S tokens.
         """
         num_rows, num_tokens = input_ids_ST.shape
         cos_TC, sin_TC = self.rotation(num_tokens)
-        angles = tuple(table.repeat(self.num_slots * num_rows, 1) for table in (cos_TC, sin_TC))
+        num_copies = self.num_slots * num_rows
+        angles = (cos_TC.repeat(num_copies, 1), sin_TC.repeat(num_copies, 1))
         x_AD: Tensor = self.model.embedding_VD[input_ids_ST.flatten().repeat(self.num_slots)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
-            x_AD = self._layer(x_AD, weights, groups, angles, attend)
+            if isinstance(cached, DeltaState):
+                mix: Mix = partial(self._read_rows, state=cached, lengths_S=lengths_S)
+            else:
+                attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
+                mix = partial(self.model.mix_heads, attend=attend)
+            x_AD = self._layer(x_AD, weights, groups, angles, mix)
         return x_AD.view(self.num_slots, -1, x_AD.shape[1])
 
-    def read_tree(self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[KeysValues]) -> Tensor:
+    def read_tree(self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[LayerState]) -> Tensor:
         """The last layer's output (K, S, N, D) over the nodes of a tree behind every prompt.
 
         Args:
             lengths_S: tokens of each prompt.
-            cache: keys and values of the prompts alone; those of the nodes are not kept.
+            cache: of the prompts, which stays as it is. Where layers are recurrent the tree has no
+                branches, and the cache room for it behind every prompt.
         """
+        if self.is_recurrent:
+            return self._read_path(tree.tokens_N, lengths_S, cache)
+        assert isinstance(cache[0], KeysValues)
         num_positions = cache[0].keys_KSGTC.shape[3] + len(tree.tokens_N)
         positions = (lengths_S[:, None] + tree.depths_N).flatten().repeat(self.num_slots)
-        angles = tuple(table_TC[positions] for table_TC in self.rotation(num_positions))
+        cos_TC, sin_TC = self.rotation(num_positions)
+        angles = (cos_TC[positions], sin_TC[positions])
         num_prompts = self.num_slots * len(lengths_S)
         x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(num_prompts)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
+            assert isinstance(cached, KeysValues)
             attend = partial(_attend_in_tree, cached=cached, lengths_S=lengths_S, tree=tree)
-            x_AD = self._layer(x_AD, weights, groups, angles, attend)
+            mix = partial(self.model.mix_heads, attend=attend)
+            x_AD = self._layer(x_AD, weights, groups, angles, mix)
         return x_AD.view(self.num_slots, len(lengths_S), -1, x_AD.shape[1])
+
+    def _read_path(
+        self, tokens_N: Tensor, lengths_S: Tensor, cache: Sequence[LayerState]
+    ) -> Tensor:
+        """As read_tree, of a tree without branches, token by token; the cache has room for them."""
+        own = [change_state(state, torch.clone) for state in cache]
+        num_positions = int(lengths_S.max()) + len(tokens_N)
+        rotation, positions_KS = self.rotation(num_positions), lengths_S.expand(self.num_slots, -1)
+        outputs = [
+            self.step(token.expand_as(positions_KS), positions_KS + number, own, rotation)
+            for number, token in enumerate(tokens_N)
+        ]
+        return torch.stack(outputs, dim=2)
 
     def step(
         self,
         tokens_KS: Tensor,
         positions_KS: Tensor,
-        cache: Sequence[KeysValues],
+        cache: Sequence[LayerState],
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """The last layer's output (K, S, D) over one token a row, whose keys go to the cache."""
+        """The last layer's output (K, S, D) over one token a row, which the cache then holds."""
         positions_B = positions_KS.flatten()
-        angles = tuple(table_TC[positions_B] for table_TC in rotation)
+        angles = (rotation[0][positions_B], rotation[1][positions_B])
         x_BD: Tensor = self.model.embedding_VD[tokens_KS.flatten()]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
-            x_BD = self._layer(x_BD, weights, groups, angles, attend)
+            if isinstance(cached, DeltaState):
+                mix: Mix = partial(self._step_rows, state=cached)
+            else:
+                attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
+                mix = partial(self.model.mix_heads, attend=attend)
+            x_BD = self._layer(x_BD, weights, groups, angles, mix)
         return x_BD.view(*tokens_KS.shape, -1)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -158,19 +215,48 @@ class SlotDecoder:
         x_AD: Tensor,
         weights: LayerWeights,
         groups: Sequence[FrozenGroup],
-        angles: tuple[Tensor, ...],
-        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        angles: Angles,
+        mix: Mix,
     ) -> Tensor:
-        """One block, in the order of operations of PackedModel's; attend takes rotated heads."""
+        """One block, in the order of operations of PackedModel's."""
         ops, eps, linears = self.model.elementwise, self.model.config.rms_norm_eps, weights.linears
         _, normed_AD = ops.add_norm(x_AD, None, weights.input_norm_D, eps)
-        qkv_AE = _apply_linears(normed_AD, linears[0], groups[0])
-        sizes = (*linears[0].sizes[:2], self.model.head_dim)
-        mixed = attend(*ops.heads(qkv_AE, weights.head_norms, *angles, sizes, eps))
-        y_AD = _apply_linears(mixed.reshape(len(x_AD), -1), linears[1], groups[1])
+        mixed_AE = mix(_apply_linears(normed_AD, linears[0], groups[0]), weights, angles)
+        y_AD = _apply_linears(mixed_AE, linears[1], groups[1])
         x_AD, normed_AD = ops.add_norm(x_AD, y_AD, weights.post_norm_D, eps)
         gate_up = _apply_linears(normed_AD, linears[2], groups[2])
         return x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
+
+    def _read_rows(
+        self,
+        projected_AO: Tensor,
+        weights: LayerWeights,
+        _: Angles,
+        *,
+        state: DeltaState,
+        lengths_S: Tensor,
+    ) -> Tensor:
+        """A layer of Gated DeltaNet over whole rows, whose states are kept."""
+        assert isinstance(weights.mixer, DeltaWeights)
+        lengths_B, eps = lengths_S.repeat(self.num_slots), self.model.config.rms_norm_eps
+        projected_BTO = projected_AO.view(len(lengths_B), -1, projected_AO.shape[1])
+        mixed_BTF, states = gated_delta.mix_padded(projected_BTO, weights.mixer, eps, lengths_B)
+        assert states is not None
+        for kept, new in zip(state, states, strict=True):
+            kept.copy_(new.view_as(kept))
+        return mixed_BTF.flatten(0, 1)
+
+    def _step_rows(
+        self,
+        projected_BO: Tensor,
+        weights: LayerWeights,
+        _: Angles,
+        *,
+        state: DeltaState,
+    ) -> Tensor:
+        """A layer of Gated DeltaNet over one token a row."""
+        assert isinstance(weights.mixer, DeltaWeights)
+        return gated_delta.step(projected_BO, weights.mixer, state, self.model.config.rms_norm_eps)
 
 
 def _attend_in_prompts(

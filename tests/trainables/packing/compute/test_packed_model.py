@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
     set_seed,
 )
@@ -50,6 +51,16 @@ SIZES = {
 CONFIGS = {
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
+    "qwen3_5": Qwen3_5TextConfig(
+        **SIZES,
+        head_dim=16,
+        tie_word_embeddings=True,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=16,
+        linear_value_head_dim=8,
+    ),
 }
 CPU = torch.device("cpu")
 
@@ -67,7 +78,7 @@ def random_model(name: str) -> PreTrainedModel:
 def test_logits_are_those_of_transformers(name: str) -> None:
     model = random_model(name)
     packed = PackedModel(model, Adapters(model.config, 3, 4, CPU), False, False)
-    rows = [[example(17), example(5)], [], [example(9)]]
+    rows = [[example(170), example(5)], [], [example(1), example(9), example(64)]]
     batch = pass_of(rows)
     with torch.no_grad():
         found_NV = packed.logits(packed.embed(batch), batch)
@@ -111,10 +122,11 @@ def test_gradients_of_the_whole_model_agree_with_finite_differences(name: str) -
     model.model.rotary_emb.float()
     adapters = Adapters(model.config, 2, 3, CPU, torch.float64)
     packed = PackedModel(model, adapters, False, False)
-    adapters.scaling_KJ.copy_(torch.rand(2, 7) + 0.5)
+    adapters.scaling_KJ.copy_(torch.rand_like(adapters.scaling_KJ) + 0.5)
     torch.manual_seed(1)
     adapters.params_KP.copy_(torch.randn_like(adapters.params_KP) * 0.1)
-    rows = [Example.of([3, 4, 5], [6, 7]), Example.of([9], [1, 2, 3, 4])]
+    long = example(70).tokens.tolist()
+    rows = [Example.of(long, [6, 7]), Example.of([9], [1, 2, 3, 4])]
     batch = pass_of([rows, rows[::-1]], [0.3, 0.3])
     direction = torch.randn_like(adapters.params_KP)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from trainables.packing.compute.packed_batch import Rows
+from trainables.packing.compute.packed_batch import Rows, pad_rows
 
 
 def attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor:
@@ -30,10 +30,7 @@ def attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor
 
 def _padded_attention(q_NHC: Tensor, k_NGC: Tensor, v_NGC: Tensor, rows: Rows) -> Tensor:
     """Where there is no kernel for ragged rows: on a CPU, and in float32."""
-    first_S1, end_S1 = rows.bounds_S1[:-1, None].long(), rows.bounds_S1[1:, None]
-    index_ST = first_S1 + torch.arange(rows.longest, device=q_NHC.device)
-    is_real_ST = index_ST < end_S1
-    index_ST = index_ST.clamp(max=len(q_NHC) - 1)
+    index_ST, is_real_ST = pad_rows(rows, len(q_NHC))
     q, k, v = (
         torch.where(is_real_ST[:, :, None, None], x[index_ST], 0.0).transpose(1, 2)
         for x in (q_NHC, k_NGC, v_NGC)

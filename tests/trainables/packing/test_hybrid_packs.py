@@ -1,0 +1,169 @@
+"""Packs over Qwen3.5's hybrid decoder: training, answers, losses and labels as of one alone."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from tests.trainables.packing.small_packs import (
+    Plan,
+    largest_relative,
+    longer,
+    new_pack,
+    run_pack,
+    run_solo,
+    trial_of,
+    weight_distance,
+    weights_of,
+)
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.data.prepared_rows import read_rows
+from trainables.data.tokens import Example, encode_rows, encode_targets, stop_ids
+from trainables.models.base_model import load_base, load_tokenizer
+from trainables.packing.compute.pack import Pack
+from trainables.packing.evaluation import decode
+from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.generate import generate
+from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.solo import evaluate
+
+WIDE = Hyperparameters(lora_rank=16, lora_alpha=16, learning_rate=2e-3)
+NARROW = Hyperparameters(
+    lora_rank=3, lora_alpha=6, learning_rate=4e-3, target_modules=("attention", "in_proj_a")
+)
+NOISY = Hyperparameters(lora_rank=2, lora_alpha=64, learning_rate=3e-2, lora_dropout=0.5)
+ADAPTED = {2: WIDE, 0: NARROW}
+"""Slots of a pack of three."""
+
+
+@pytest.fixture
+def settings(settings: TrainingSettings, hybrid_dir: str) -> TrainingSettings:
+    """The test-sized hybrid in float32."""
+    return dataclasses.replace(settings, model=hybrid_dir, compute_dtype="float32")
+
+
+def test_trials_of_a_pack_equal_their_solo_runs_whoever_joins_and_leaves(
+    settings: TrainingSettings, examples: list[Example], tmp_path: Path
+) -> None:
+    settings = longer(settings, 12, eval_rows=1)
+    late = longer(settings, 6)
+    neighbour = trial_of("noisy", NOISY, settings)
+    plan: Plan = {
+        3: lambda pack: pack.join(2, neighbour, examples),
+        4: lambda pack: pack.join(1, trial_of("late", NARROW, late), examples),
+        7: lambda pack: pack.leave(2),
+    }
+    pack = new_pack(settings, 3, max_tokens=400)
+    pack.join(0, trial_of("wide", WIDE, settings), examples)
+    found = run_pack(pack, plan)
+    for slot, name, params, own in ((0, "wide", WIDE, settings), (1, "late", NARROW, late)):
+        logs, weights = run_solo(params, own, tmp_path / name)
+        for key, near in (("loss", 1e-5), ("grad_norm", 1e-4)):
+            pairs = [(getattr(a, key), b[key]) for a, b in zip(found[name], logs, strict=True)]
+            assert largest_relative(pairs) < near, key
+        assert weight_distance(weights_of(pack, slot, params), weights) < 2e-4
+
+
+@dataclasses.dataclass
+class Case:
+    """A pack of random adapters, and the same in PEFT."""
+
+    pack: Pack
+    peft: PeftModel
+    examples: list[Example]
+
+    @property
+    def decoder(self) -> SlotDecoder:
+        return SlotDecoder.of(self.pack.model, list(ADAPTED))
+
+
+@pytest.fixture
+def case(settings: TrainingSettings, rows_dir: Path, tmp_path: Path) -> Case:
+    tokenizer = load_tokenizer(settings.model)
+    examples = encode_rows(tokenizer, read_rows(rows_dir).validation, 100)
+    pack = new_pack(settings, 3)
+    torch.manual_seed(5)
+    for slot, params in ADAPTED.items():
+        pack.join(slot, trial_of(str(slot), params, settings), examples)
+        for weights in weights_of(pack, slot, params).values():
+            weights.normal_(std=0.1)
+        pack.save(slot, tmp_path / str(slot))
+    base = load_base(settings.model, "float32")
+    peft = PeftModel.from_pretrained(base, str(tmp_path / "2"), adapter_name="2")
+    peft.load_adapter(str(tmp_path / "0"), adapter_name="0")
+    return Case(pack, peft, examples)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 4000])
+def test_answers_and_losses_are_those_of_peft(
+    case: Case, settings: TrainingSettings, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once finished rows have left the batch."""
+    monkeypatch.setattr(decode, "CHECK_STEPS", 2)
+    tokenizer = load_tokenizer(settings.model)
+    stops = [*stop_ids(tokenizer), *range(30, 60)]  # so that answers end at different lengths
+    answers, losses_KS = generate(
+        case.decoder,
+        case.examples,
+        stop_ids=stops,
+        max_new_tokens=12,
+        max_tokens_per_batch=max_tokens,
+    )
+    assert len({len(answer) for of_slot in answers for answer in of_slot}) > 2
+    for number, slot in enumerate(ADAPTED):
+        case.peft.set_adapter(str(slot))
+        assert answers[number] == greedy(case.peft, case.examples, stops, 12)
+        with torch.no_grad():
+            expected = [loss for loss, _ in evaluate.row_losses(case.peft, case.examples, 5)]
+        torch.testing.assert_close(losses_KS[number].tolist(), expected, rtol=1e-5, atol=1e-5)
+
+
+def greedy(
+    model: PeftModel, examples: Sequence[Example], stops: Sequence[int], limit: int
+) -> list[list[int]]:
+    """Answers without a cache, token by token."""
+    answers = []
+    for example in examples:
+        ids: list[int] = []
+        while len(ids) < limit:
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[*example.prompt_ids, *ids]])).logits
+            token = int(logits[0, -1].argmax())
+            if token in stops:
+                break
+            ids.append(token)
+        answers.append(ids)
+    return answers
+
+
+@pytest.mark.parametrize("max_tokens", [1, 4000])
+def test_labels_are_as_likely_as_in_peft(
+    case: Case, settings: TrainingSettings, max_tokens: int
+) -> None:
+    labels = encode_targets(load_tokenizer(settings.model), ["map", "a map", "tickets", "a cake"])
+    prompts = [example.prompt_ids for example in case.examples]
+    found_KSL = label_log_probs(case.decoder, prompts, labels, max_tokens)
+    for number, slot in enumerate(ADAPTED):
+        case.peft.set_adapter(str(slot))
+        with torch.no_grad():
+            expected_SL = evaluate.label_log_probs(case.peft, prompts, labels, 5)
+        torch.testing.assert_close(found_KSL[number], expected_SL, rtol=0, atol=5e-5)
+
+
+def test_saved_trial_goes_on_as_if_nothing_had_happened(
+    settings: TrainingSettings, examples: list[Example], tmp_path: Path
+) -> None:
+    settings = longer(settings, 6)
+    trial = trial_of("t", WIDE, settings)
+    whole, first, second = (new_pack(settings, 2) for _ in range(3))
+    whole.join(0, trial, examples)
+    undisturbed = [result.loss for result in run_pack(whole)["t"]]
+    first.join(0, trial, examples)
+    for _ in range(3):
+        first.step()
+    first.save(0, tmp_path / "saved")
+    second.restore(1, trial, examples, tmp_path / "saved")
+    assert [result.loss for result in run_pack(second)["t"]] == undisturbed[3:]

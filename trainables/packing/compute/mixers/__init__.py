@@ -1,0 +1,1 @@
+"""What mixes the tokens of a row: a file a kind of decoder layer."""
