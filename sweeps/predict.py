@@ -30,6 +30,7 @@ from trainables.data.tables.table import Table, to_json_value
 from trainables.data.tokens import encode_rows, prompt_limit
 from trainables.errors import SweepAborted
 from trainables.files import encode_lines
+from trainables.metrics.scales import format_score
 from trainables.metrics.score_texts import score_said
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
@@ -117,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "input": hashlib.sha256(encode_lines(asked.records)).hexdigest(),
         "adapter": "none: the untuned base" if adapter is None else _digest(adapter),
     }
-    output = PredictionFile(os.path.expanduser(args.output), about, table.frame)
+    output = PredictionFile(
+        os.path.expanduser(args.output), about, table.frame, asked.records, splits.scoring.labels
+    )
     notes = [*asked.notes, *_note_cuts(asked, len(output.said), settings)]
     if not (config.tiny or has_gpu(has_ray=False)):
         notes.append("no GPU found: the CPU answers, which takes long")
@@ -256,7 +259,7 @@ def _describe(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
     yield f"scores of {results['scored']:,} of {results['rows']:,} rows:"
     names = list(dict.fromkeys([record["metric"]["name"], *record["metrics"]]))
     shown = [name for name in names if name in scores] or list(scores)
-    yield from (f"  {name} {scores[name]:.2f}" for name in shown)
+    yield from (f"  {name} {format_score(name, scores[name])}" for name in shown)
     if "failure" in results:
         yield f"  {results['failure']}"
 

@@ -1,5 +1,6 @@
 """The predictions of a file's rows, kept as they come, so that a killed command goes on."""
 
+import fcntl
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ import pandas as pd
 
 from trainables.data.tables.table import to_json_value
 from trainables.errors import SweepAborted, first_line
-from trainables.files import JsonLines, encode_lines, read_json_lines, write_json
+from trainables.files import DamagedLine, JsonLines, encode_lines, read_json_lines, write_json
 
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".parquet")
@@ -27,12 +28,21 @@ class PredictionFile:
         path: "-" is standard output, which is neither gone on with nor noted.
         about: what decides the predictions, by name, as JSON values.
         frame: the input.
+        records: its rows as JSON values.
+        labels: what may be predicted; none of texts.
 
     Raises:
-        SweepAborted: the file cannot be written, or holds something else already.
+        SweepAborted: the file cannot be written, holds something else already, or is being written.
     """
 
-    def __init__(self, path: str, about: Mapping[str, object], frame: pd.DataFrame) -> None:
+    def __init__(
+        self,
+        path: str,
+        about: Mapping[str, object],
+        frame: pd.DataFrame,
+        records: Sequence[Mapping[str, object]],
+        labels: Sequence[str],
+    ) -> None:
         self._path = Path(path)
         self._frame = frame
         self._about = about
@@ -59,14 +69,18 @@ class PredictionFile:
                     f"--output {path} exists already", "name another file, or remove it"
                 )
         try:
-            if self._lines_path.exists():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            if self._lines_path.stat().st_size:
                 self._check_note()
             else:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
                 self.write_note({})
             self._lines = JsonLines(self._lines_path)
-            self.said = [line["prediction"] for line in read_json_lines(self._lines_path)]
-        except (OSError, ValueError, TypeError, KeyError) as refused:
+            self.said = self._read_said(records, labels)
+        except SweepAborted:
+            self._locked.close()
+            raise
+        except OSError as refused:
             raise SweepAborted(
                 f"--output {path} cannot be written: {first_line(refused)}",
                 "name another file, in a folder that you may write to",
@@ -93,6 +107,7 @@ class PredictionFile:
         if self._is_table:
             self._write_table()
         self.write_note(results)
+        self._locked.close()
 
     def write_note(self, results: Mapping[str, object]) -> None:
         """Writes what the predictions are of, and results of theirs."""
@@ -110,6 +125,32 @@ class PredictionFile:
                 "name another --output, or remove that file",
             )
 
+    def _lock(self) -> None:
+        """Holds the file until this process ends: lines of two would be mixed."""
+        self._locked = self._lines_path.open("ab")
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweepAborted(
+                f"another process writes {self._lines_path}", "wait for it to end, or stop it first"
+            ) from None
+
+    def _read_said(
+        self, records: Sequence[Mapping[str, object]], labels: Sequence[str]
+    ) -> list[str | None]:
+        """The predictions in the file, whose lines are the first rows."""
+        try:
+            lines = read_json_lines(self._lines_path)
+            for number, line in enumerate(lines, 1):
+                record = records[number - 1] if number <= len(records) else None
+                if not _is_prediction(line, record, labels):
+                    raise DamagedLine(self._lines_path, number, "it is not as it was written")
+        except DamagedLine as damaged:
+            raise SweepAborted(
+                str(damaged), f"remove line {damaged.number} and all below it, or name another file"
+            ) from None
+        return [line[ADDED[0]] for line in lines]
+
     def _write_table(self) -> None:
         frame = self._frame.copy()
         lines = read_json_lines(self._lines_path)
@@ -125,8 +166,19 @@ class PredictionFile:
         self._lines_path.unlink()
 
 
+def _is_prediction(line: Any, record: Mapping[str, object] | None, labels: Sequence[str]) -> bool:
+    """Whether the line is the record with a prediction."""
+    if not isinstance(line, dict) or ADDED[0] not in line:
+        return False
+    text, own = line[ADDED[0]], {name: line[name] for name in line if name not in ADDED}
+    is_text = isinstance(text, str) and (not labels or text in labels)
+    return own == record and (text is None or is_text)
+
+
 def _to_cell(value: Any) -> Any:
-    """Lists and objects as JSON text."""
+    """Lists and objects as JSON text; of half a character, which no file can hold, a "?"."""
+    if isinstance(value, str):
+        return to_json_value(value)
     is_nested = isinstance(value, list | dict) or hasattr(value, "tolist")
     return json.dumps(to_json_value(value), ensure_ascii=False) if is_nested else value
 

@@ -1,6 +1,7 @@
 """python -m sweeps.predict answers as the sweep's test rows were answered, and survives a kill."""
 
 import csv
+import fcntl
 import io
 import json
 import shutil
@@ -149,6 +150,49 @@ def test_killed_command_answers_only_what_is_not_written(
     assert output.read_bytes() == b"".join(lines)
 
 
+def test_output_with_other_lines_than_the_command_writes_is_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (TURKISH_TWEETS_DIR / "tweets.csv").read_text().splitlines()[:4]
+    source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("\n".join(rows))
+    call(runs["turkish_tweets"], source, output)
+    capsys.readouterr()
+    first, *others = output.read_text().splitlines(keepends=True)
+    own = json.loads(first)
+    for number, lines in {
+        4: [first, *others, first],
+        1: [others[0], first],
+        2: [first, "[1]\n"],
+        3: [first, others[0], "{\n", others[1]],
+    }.items():
+        output.write_text("".join(lines))
+        error, fix = refusal(runs["turkish_tweets"], source, output, capsys=capsys)
+        assert f"line {number} of {output} is damaged" in error and f"remove line {number}" in fix
+    for change in ({"prediction": 5}, {"prediction": "no label"}):
+        output.write_text(json.dumps(own | change) + "\n")
+        error, _ = refusal(runs["turkish_tweets"], source, output, capsys=capsys)
+        assert f"line 1 of {output} is damaged" in error
+
+
+def test_two_commands_do_not_write_one_file(
+    runs: dict[str, Path], few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.jsonl"
+    with output.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        error, fix = refusal(runs["samsum"], few, output, capsys=capsys)
+    assert f"another process writes {output}" in error and "wait" in fix
+    assert output.read_bytes() == b""
+
+
+def test_half_of_a_character_costs_no_table(runs: dict[str, Path], tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"dialogue": "A: hi", "name": "half \\ud800"}\n')
+    call(runs["samsum"], source, tmp_path / "out.csv")
+    assert "half ?" in (tmp_path / "out.csv").read_text(encoding="utf-8")
+
+
 def test_row_that_cannot_be_asked_keeps_its_place(
     runs: dict[str, Path], few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +202,13 @@ def test_row_that_cannot_be_asked_keeps_its_place(
     assert [n for n, line in enumerate(lines) if line["prediction"] is None] == [4]
     told = capsys.readouterr()
     assert "rows without a prediction: blank input 1" in told.err and "scores" not in told.out
+
+
+def test_scores_are_shown_with_the_digits_of_their_scale() -> None:
+    results = {"rows": 3, "scored": 2, "scores": {"half": 0.43216, "rouge1": 43.216, "other": 1.0}}
+    record = {"metric": {"name": "half"}, "metrics": ["half", "rouge1"]}
+    lines = list(predict._describe(results, record))
+    assert lines == ["scores of 2 of 3 rows:", "  half 0.4322", "  rouge1 43.22"]
 
 
 def test_tables_have_the_same_predictions(runs: dict[str, Path], tmp_path: Path) -> None:
