@@ -152,7 +152,7 @@ def largest_difference(
     """Of some rows' likelihoods from those of each label read behind its prompt alone."""
     largest = 0.0
     for row, prompt in enumerate(prompts[:CHECKED_ROWS]):
-        ids_LT, _ = pad_right([Example(prompt, label) for label in labels], decoder.device)
+        ids_LT, _ = pad_right([Example.of(prompt, label) for label in labels], decoder.device)
         x_KND = decoder.read(ids_LT, decoder.new_cache(*ids_LT.shape))
         x_KLTD = x_KND.unflatten(1, ids_LT.shape)
         for column, label in enumerate(labels):
