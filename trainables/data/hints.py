@@ -160,7 +160,7 @@ def find_unused_texts(table: Table, used: Collection[str]) -> list[str]:
         cells = map(cell_text, table.frame[name].head(NUM_LOOKED_AT))
         texts = {text for text in cells if text}
         are_long = [len(text.split()) >= MIN_WORDS for text in texts]
-        if len(texts) > 1 and (_has_word(name, CONTEXTS) or 2 * sum(are_long) >= len(texts)):
+        if len(texts) > 1 and (_has_word(name, CONTEXTS) or 2 * sum(are_long) > len(texts)):
             found.append(name)
     return found
 
