@@ -1,5 +1,5 @@
 # make samsum: the bundled sweep. make test: ruff, mypy and all tests.
-# make fast: the tests that start neither Ray nor a sweep and take seconds.
+# make fast: the tests that start neither Ray nor a sweep and take seconds, with fewer examples.
 # make test-gpu: the tests that need a GPU.
 # make test-kernels: the kernels' tests on a CPU, by Triton's interpreter, which it downloads.
 # Each sets up .venv first, if it is not there.

@@ -330,7 +330,8 @@ def test_trials_that_are_scored_together_bring_each_others_reports(
 ) -> None:
     pack = start(num_slots=2)
     trials = [trial, trial_of("t0001", trial.settings, trial.folder.parent)]
-    found = [ended(one) for one in [begin(each, [pack]) for each in trials]]
+    with ThreadPoolExecutor(2) as pool:  # both wait before the pack has loaded, as no process might
+        found = list(pool.map(lambda each: follow(each, [pack]), trials))
     by_id = [{(r.trial_id, r.step): r for r in one.reports} for one in found]
     for one, other in (by_id, by_id[::-1]):
         for report in one.values():
