@@ -74,6 +74,9 @@ def write_best(
 def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     """Writes the same folder of any trial whose adapter is there; its card says which it is.
 
+    Returns:
+        The folder; of the winner best/, where nothing is written.
+
     Raises:
         SweepAborted: there is no sweep, no such trial, or its adapter is gone.
     """
@@ -85,6 +88,8 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     events = read_events(paths.events)
     for event in events:
         if event["kind"] == "final_scores":
+            if event["trial_id"] == trial_id and paths.best.is_dir():
+                return find_best(paths.folder)
             tested = {event["trial_id"]: event["scores"]["test"], **event.get("runs", {})}
             names = ["validation_base"] if record.num_steps == config.max_steps else []
             if trial_id in tested:

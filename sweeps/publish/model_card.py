@@ -218,7 +218,7 @@ def _selection(facts: CardFacts) -> str:
     rule = f"Rule: the {best} validation {facts.metric.name} "
     finals: list[str] = []
     if not facts.is_best:
-        rule, among = "This trial was asked for by its name", "whatever the sweep has chosen"
+        rule, among = "This trial was asked for by its name", ", whatever the sweep has chosen"
     if facts.verdict is not None:
         among = "as a mean over the seeds with which the best trials were trained again"
         told = "\n".join(f"- {_text(line)}" for line in write_sentences(facts.verdict))

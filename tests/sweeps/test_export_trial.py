@@ -64,9 +64,31 @@ def test_another_trial_is_exported_with_a_card_of_its_own(run: Path, tmp_path: P
     assert "after 30 of 90 steps (stopped)" in card.text
     assert "| validation | rougeLsum | 38.25 |" in card.text
     assert "the best of" not in card.text and "Rule:" not in card.text
+    assert "asked for by its name, whatever the sweep has chosen; the test split" in card.text
     assert [r.metric_value for r in card.data.eval_results if r.metric_name == "rougeLsum"] == [
         38.25
     ]
+
+
+def test_trial_that_was_tested_has_its_scores_and_the_winner_is_best(
+    run: Path, tmp_path: Path
+) -> None:
+    log = EventLog(run / "events.jsonl")
+    base = {"rougeLsum": 11.5}
+    scores = {"test": {"rougeLsum": 40.0}, "test_base": base, "validation_base": {"rougeLsum": 9}}
+    tested = {"t0002": {"rougeLsum": 35.75}, "t0004": {"rougeLsum": 40.0}}
+    log.append("final_scores", trial_id="t0004", scores=scores, runs=tested)
+    assert export(run, "--trial", "t0002", "--to", tmp_path / "copy").code == 0
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "| test | rougeLsum | 35.75 | 11.50 |" in card
+    assert "| validation | rougeLsum | 38.25 |  |" in card  # the base was scored on other rows
+    shutil.copytree(
+        run / "checkpoints" / "t0002" / "checkpoint-30",
+        run / "checkpoints" / "t0004" / "checkpoint-30",
+    )
+    assert export(run, "--trial", "t0004", "--to", tmp_path / "winner").code == 0
+    best = (run / "best" / "README.md").read_bytes()
+    assert (tmp_path / "winner" / "README.md").read_bytes() == best
 
 
 @pytest.mark.parametrize(
