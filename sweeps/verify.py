@@ -25,6 +25,8 @@ from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport
+from trainables.data.eval_rows import rung_rows
+from trainables.data.rows import Row
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.files import write_json
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():
         fix = "--no-weights compares losses and scores alone"
         raise SweepAborted(f"the trial's last adapter is missing: {adapter}", fix)
-    check(replace(config, wandb="disabled"), is_resumed=True, has_ray=False)
+    checked = check(replace(config, wandb="disabled"), is_resumed=True, has_ray=False)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     see_one_gpu()
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         retrain(Retraining(engine="solo", dropout_seed=(seed + offset) % 2**32))
         for offset in range(1, args.num_seeds * has_dropout + 1)
     ]
-    numbers = _compare(config, record, again, seeds, adapter)
+    numbers = _compare(config, record, again, seeds, adapter, checked.splits.validation)
     _print_table(config, record, again, numbers)
     faults = find_faults(again, seeds, numbers)
     if faults:
@@ -221,13 +223,19 @@ def _compare(
     again: Retraining,
     seeds: Sequence[Retraining],
     adapter: Path,
+    validation: Sequence[Row],
 ) -> list[Number]:
     """Each number that the trial reported beside those of its retrainings."""
     metric = TASKS[config.task](config.task_options).metric.name
-    limits = dict.fromkeys(LOSSES, LOSS_LIMITS[config.compute_dtype])
     scores = [report.metrics[metric] for report in record.reports]
     scores += _row_scores(adapter, metric)
-    limits.setdefault(metric, find_metric_limit(config, metric, scores))
+
+    def find_limit(step: int, name: str) -> float:
+        if name in LOSSES:
+            return LOSS_LIMITS[config.compute_dtype]
+        num_rows = len(rung_rows(validation, config.settings, step))
+        return find_metric_limit(config.compute_dtype, num_rows, name, scores)
+
     # Only a pack has a pack's masks.
     has_other_masks = config.engine == "solo" and record.params.lora_dropout > 0
     recorded, retrained, *of_seeds = (
@@ -244,20 +252,23 @@ def _compare(
             name=name,
             recorded=value,
             again=retrained.get((step, name), math.nan),
-            limit=None if has_other_masks else limits[name],
+            limit=None if has_other_masks else find_limit(step, name),
             seeds=[values[step, name] for values in of_seeds if (step, name) in values],
         )
         for (step, name), value in recorded.items()
     ]
 
 
-def find_metric_limit(config: SweepConfig, metric: str, scores: Sequence[float]) -> float:
+def find_metric_limit(
+    compute_dtype: ComputeDtype, num_rows: int, metric: str, scores: Sequence[float]
+) -> float:
     """Largest difference of the metric that counts as none.
 
     Args:
+        num_rows: rows that were scored.
         scores: by it, of rows too; they tell the scale of a metric of the user's own.
     """
-    share = max(METRIC_LIMITS[config.compute_dtype], 1 / config.eval_rows)
+    share = max(METRIC_LIMITS[compute_dtype], 1 / num_rows)
     return share * find_scale(metric, scores)
 
 

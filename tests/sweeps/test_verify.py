@@ -54,6 +54,8 @@ def test_packed_trial_without_dropout_equals_its_solo_training(
     assert content["is_equal"] is True and content["seeds"] == []
     assert content["again"]["engine"] == "solo"
     assert [number["step"] for number in content["numbers"]] == [2, 2, 2, 4, 4, 4]
+    limits = [n["limit"] for n in content["numbers"] if n["name"] == "rougeLsum"]
+    assert limits == [50.0, 25.0]  # what one row of two, then of four, can make
     assert largest_gap(content) < 1e-5
     assert max(content["again"]["distances"].values()) < 1e-2
 
@@ -136,8 +138,7 @@ def test_number_is_equal_within_its_limit(changes: dict[str, Any], is_equal: boo
 def test_limit_of_a_score_is_a_share_of_its_metrics_scale(
     metric: str, scores: list[float], limit: float
 ) -> None:
-    config = replace(samsum(is_tiny=False), compute_dtype="bfloat16")
-    assert verify.find_metric_limit(config, metric, scores) == pytest.approx(limit)
+    assert verify.find_metric_limit("bfloat16", 818, metric, scores) == pytest.approx(limit)
 
 
 def test_difference_of_scores_from_0_to_1_is_shown_with_their_digits(
@@ -274,6 +275,7 @@ def make_run(engine: Engine, folder: Path) -> Path:
         micro_batch_size=2,
         max_length_tokens=96,
         eval_rows=4,
+        low_rung_eval_rows=2,
         eval_batch_size=4,
         max_new_tokens=4,
         compute_dtype="float32",
