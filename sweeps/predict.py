@@ -146,11 +146,8 @@ def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:
 
 
 def _read_input(args: PredictArgs) -> Table:
-    path = os.path.expanduser(args.input)
     try:
-        if path != "-" and not os.path.exists(path):
-            raise SweepAborted(f"--input {path} does not exist", "check its path")
-        table = read_table(path, args.reading)
+        table = read_table(os.path.expanduser(args.input), args.reading)
     except SweepAborted as refused:  # what training data is called by
         words = (refused.error, refused.fix)
         raise SweepAborted(*(text.replace("--data", "--input") for text in words)) from None

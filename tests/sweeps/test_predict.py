@@ -256,7 +256,8 @@ def test_standard_input_and_output_carry_lines_and_nothing_else(
 @pytest.mark.parametrize(
     ("words", "error", "fix"),
     [
-        (["--input", "nowhere.csv"], "--input nowhere.csv does not exist", "path"),
+        (["--input", "nowhere.csv"], "--input nowhere.csv does not exist", "check --input"),
+        (["--input", "https://a.b/c.csv"], "--input https://a.b/c.csv does not exist", "download"),
         (["--input", "other.csv"], "has no column 'dialogue'; found text", "dialogue"),
         (["--input", "empty.jsonl"], "cannot read empty.jsonl", ""),
         (["--input", "twice.csv"], "two columns 'a'", "rename"),

@@ -114,3 +114,9 @@ def test_rows_of_all_splits_are_read_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"test": [{"n": 1}], "train": [{"n": 2}, {"n": 3}]}')
     table = read_table(str(tmp_path / "b.json"), TaskOptions())
     assert sorted(table.frame["n"]) == [1, 2, 3]
+
+
+def test_files_of_a_folder_that_are_not_read_are_told(tmp_path: Path) -> None:
+    for name in ("train", "others"):
+        (tmp_path / f"{name}.csv").write_text("n\n1\n")
+    assert read_table(str(tmp_path), TaskOptions()).note.endswith("; not read: others.csv")

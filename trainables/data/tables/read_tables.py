@@ -55,12 +55,7 @@ def read_tables(data: str | Sequence[str], options: TaskOptions) -> dict[str, Ta
         repo = "/".join(names[0].split("/")[:2])
         tables = _use_split_column(_read_files(find_hub_files(names[0]), options, repo), options)
         return {split: _draw(table, options.max_rows) for split, table in tables.items()}
-    files, unused = find_files(names)
-    tables = _read_files(files, options)
-    if unused:
-        shown = f"{', '.join(unused[:8])}{f' and {len(unused) - 8} more' * (len(unused) > 8)}"
-        tables = _add_note(tables, f"not read: {shown}")
-    tables = _use_split_column(tables, options)
+    tables = _use_split_column(_read_places(names, options), options)
     return {split: _draw(table, options.max_rows) for split, table in tables.items()}
 
 
@@ -75,10 +70,10 @@ def read_table(path: str, options: TaskOptions) -> Table:
     """
     if path == "-":
         given = DataFile(PurePosixPath("standard input"), ".jsonl", sys.stdin.buffer.read)
-        files: Mapping[str, Sequence[DataFile]] = {"": [given]}
+        by_split = _read_files({"": [given]}, options)
     else:
-        files, _ = find_files([path])
-    tables = list(_read_files(files, options).values())
+        by_split = _read_places([path], options)
+    tables = list(by_split.values())
     return _join(tables) if tables[1:] else tables[0]
 
 
@@ -110,6 +105,16 @@ def read_dataset(
     for table in tables.values():
         require_columns(table.columns, columns, table.source, fix=fix, has_choice=False)
     return {split or table.source: table.frame for split, table in tables.items()}
+
+
+def _read_places(names: Sequence[str], options: TaskOptions) -> dict[str, Table]:
+    """The tables of files, folders and archives by split; files that are not used are noted."""
+    files, unused = find_files(names)
+    tables = _read_files(files, options)
+    if not unused:
+        return tables
+    shown = f"{', '.join(unused[:8])}{f' and {len(unused) - 8} more' * (len(unused) > 8)}"
+    return _add_note(tables, f"not read: {shown}")
 
 
 def _read_files(
