@@ -111,7 +111,11 @@ def test_trial_that_cannot_be_exported_is_one_clear_error(
 def test_merge_is_refused_where_it_cannot_be_done(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge, "save_merged", None)  # nothing is loaded
+
+    def lack_memory(*of: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(merge, "load_base", lack_memory)  # and nothing is loaded
     config = run / "best" / "adapter_config.json"
     content = json.loads(config.read_text())
     to = ("--merge", "--to", tmp_path / "copy")
@@ -126,6 +130,8 @@ def test_merge_is_refused_where_it_cannot_be_done(
     error, fix = refusal(export(run, *to))
     assert "has 0.0 GiB left" in error and "more space" in fix
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 40))
+    error, fix = refusal(export(run, *to))
+    assert "free memory does not hold" in error and "CUDA_VISIBLE_DEVICES=" in fix
     card = run / "best" / "README.md"
     card.write_text(card.read_text().replace("from peft", "from  peft"))
     error, _ = refusal(export(run, *to))

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 
 from trainables.config import ComputeDtype
+from trainables.errors import SweepAborted
 from trainables.models.base_model import DTYPES, load_base
 
 SHARD_SIZE = "4GB"
@@ -22,7 +23,16 @@ def save_merged(model: str, adapter: Path, folder: Path, compute_dtype: ComputeD
         adapter: PEFT folder.
         folder: gets the files; weights of more than SHARD_SIZE are in several.
         compute_dtype: of the sweep, in which NF4 weights are multiplied.
+
+    Raises:
+        SweepAborted: the GPU's memory does not hold the base.
     """
-    base = load_base(model, compute_dtype).dequantize(dtype=DTYPES[compute_dtype])
-    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    try:
+        base = load_base(model, compute_dtype).dequantize(dtype=DTYPES[compute_dtype])
+        merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    except torch.OutOfMemoryError:
+        raise SweepAborted(
+            f"the GPU's free memory does not hold {model} in {compute_dtype}",
+            "merge on the CPU: set CUDA_VISIBLE_DEVICES= before the same command",
+        ) from None
     merged.to(torch.bfloat16).save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
