@@ -323,6 +323,30 @@ def test_run_of_an_earlier_version_is_one_clear_error(
     assert "is of an earlier version" in error and "best/README.md" in fix
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("adapter_config.json", b"{", "Expecting property name"),
+        ("adapter_config.json", b"[]", "adapter_config.json is no PEFT config"),
+        ("adapter_model.safetensors", b"version https://git-lfs", "no whole safetensors file"),
+    ],
+)
+def test_damaged_adapter_is_one_clear_error(
+    name: str,
+    content: bytes,
+    reason: str,
+    runs: dict[str, Path],
+    few: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Path(shutil.copytree(runs["samsum"], tmp_path / "run"))
+    (run / "best" / name).write_bytes(content)
+    error, fix = refusal(run, few, tmp_path / "out.jsonl", capsys=capsys)
+    assert f"the adapter in {run / 'best'} is damaged" in error and reason in error
+    assert "copy" in fix and not (tmp_path / "out.jsonl").exists()
+
+
 def test_whole_sweep_is_answered_by_its_winner_its_base_and_another_trial(
     finished: Finished, tmp_path: Path
 ) -> None:

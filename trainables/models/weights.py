@@ -34,7 +34,7 @@ def check_weights(model: str, facts: ModelFacts) -> None:
     """
     tensors: dict[str, Tensor] = {}
     for path in _files_here(model):
-        tensors |= _read_header(path)
+        tensors |= read_header(path)
     fault = _find_fault(tensors, facts) if tensors else None
     if fault is not None:
         raise SweepAborted(
@@ -87,7 +87,12 @@ def _files_here(model: str) -> list[Path]:
     return []
 
 
-def _read_header(path: Path) -> dict[str, Tensor]:
+def read_header(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds, by name.
+
+    Raises:
+        SweepAborted: it is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
