@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from string import Formatter
 
 from trainables.config import TaskOptions
 from trainables.data.rows import Added, Row, Splits, normalise
@@ -23,8 +24,11 @@ def augment(splits: Splits, options: TaskOptions, seed: int) -> Splits:
     own.
 
     Raises:
-        SweepAborted: the paraphrases cannot be read, or none is of a training row.
+        SweepAborted: the paraphrases cannot be read, or none is of a training row; or prompts hold
+            the text more than once.
     """
+    if options.paraphrases is not None or options.augment_copies:
+        _require_one_text(splits)
     if options.paraphrases is not None:
         splits = _add_paraphrases(splits, Path(options.paraphrases))
     if options.balance == "oversample":
@@ -32,6 +36,19 @@ def augment(splits: Splits, options: TaskOptions, seed: int) -> Splits:
     if options.augment_copies:
         splits = _add_noisy_copies(splits, options.augment_copies, options.augment_noise, seed)
     return splits
+
+
+def _require_one_text(splits: Splits) -> None:
+    """A copy with another text in one place would still hold the original in the others."""
+    of_field = splits.columns.prompt if splits.columns else {}
+    fields = [field for _, field, _, _ in Formatter().parse(splits.prompt_template) if field]
+    source = of_field.get(splits.source, splits.source)
+    num_texts = sum(of_field.get(field, field) == source for field in fields)
+    if num_texts > 1:
+        raise SweepAborted(
+            f"the prompt names the column {source} {num_texts} times, and augmentation changes one",
+            "name it once in --prompt, or leave out --augment-copies and --paraphrases",
+        )
 
 
 def oversample(rows: Sequence[Row]) -> tuple[Row, ...]:

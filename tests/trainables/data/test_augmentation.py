@@ -210,3 +210,15 @@ def test_file_that_adds_nothing_is_refused(
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepAborted, match=r"--paraphrases .*none\.csv is no file"):
         augment(SPLITS, TaskOptions(paraphrases=str(tmp_path / "none.csv")), seed=0)
+
+
+def test_prompt_with_the_text_twice_is_refused(tmp_path: Path) -> None:
+    twice = replace(
+        SPLITS,
+        prompt_template="{tweet} or {input}",
+        columns=TableColumns(prompt={"tweet": "tweet", "input": "tweet"}),
+    )
+    for refused in (lambda: augment(twice, NOISE, 0), lambda: paraphrase(tmp_path, splits=twice)):
+        with pytest.raises(SweepAborted, match="the prompt names the column tweet 2 times"):
+            refused()
+    assert augment(twice, TaskOptions(), seed=0) == twice
