@@ -62,6 +62,10 @@ def edit(name: str, **values: object) -> Damage:
     return damage
 
 
+def layers(num: int) -> Damage:
+    return edit("config.json", num_hidden_layers=num, layer_types=["full_attention"] * num)
+
+
 def write(name: str, content: bytes) -> Damage:
     return lambda model: (model / name).write_bytes(content)
 
@@ -154,8 +158,8 @@ ADAPTER = b'{"base_model_name_or_path": "Qwen/Qwen3-0.6B", "peft_type": "LORA"}'
 
 DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (edit("config.json", model_type="llama", architectures=["LlamaForCausalLM"]), "llama model"),
-    (edit("config.json", architectures=["Qwen3ForSequenceClassification"]), "not a Qwen causal"),
-    (edit("config.json", architectures=["Qwen3Model"]), "not a Qwen causal"),
+    (edit("config.json", architectures=["Qwen3ForSequenceClassification"]), "no Qwen causal"),
+    (edit("config.json", architectures=["Qwen3Model"]), "no Qwen causal"),
     (edit("config.json", architectures=None), "no architecture"),
     (edit("config.json", model_type="qwen3_moe"), "qwen3_moe model"),
     (edit("config.json", model_type="qwen\n3"), "qwen 3 model"),
@@ -167,15 +171,16 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (edit("config.json", quantization_config="fp8"), "is damaged"),
     (edit("config.json", architectures=7), "is damaged"),
     (edit("config.json", hidden_size=-5), "is damaged: hidden_size is -5"),
-    (edit("config.json", num_hidden_layers=0), "is damaged: num_layers is 0"),
+    (layers(0), UNLIKE + "there are more than 0 layers"),
     (edit("config.json", num_key_value_heads=3), "is damaged: 4 heads cannot share 3"),
     (edit("config.json", hidden_size=512), UNLIKE + "model.embed_tokens.weight is BF16 2048 x 256"),
     (edit("config.json", vocab_size=4096), UNLIKE + "model.embed_tokens.weight is BF16 2048 x 256"),
     (edit("config.json", vocab_size=1024), UNLIKE + "model.embed_tokens.weight is BF16 2048 x 256"),
     (edit("config.json", intermediate_size=511), "mlp.gate_proj.weight is BF16 512 x 256, not 511"),
     (edit("config.json", head_dim=32), "self_attn.q_proj.weight is BF16 256 x 256, not 128 x 256"),
-    (edit("config.json", num_hidden_layers=3), UNLIKE + "there are more than 3 layers"),
-    (edit("config.json", num_hidden_layers=5), UNLIKE + "there is no model.layers.4."),
+    (edit("config.json", num_hidden_layers=3), "is damaged: layer_types is ['full_attention', "),
+    (layers(3), UNLIKE + "there are more than 3 layers"),
+    (layers(5), UNLIKE + "there is no model.layers.4."),
     (edit("config.json", tie_word_embeddings=False), UNLIKE + "there is no lm_head.weight"),
     (edit("config.json", model_type="qwen2"), "there is no model.layers.0.self_attn.q_proj.bias"),
     (relabel(save_compiled), UNLIKE + "there is no model.embed_tokens.weight"),
