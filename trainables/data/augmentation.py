@@ -193,7 +193,13 @@ def _read_paraphrases(path: Path, splits: Splits) -> tuple[str, list[tuple[str, 
             "name a table with two columns: the original text (or the row's id, called id), and "
             "paraphrase",
         )
-    tables = read_tables(str(path), TaskOptions())
+    try:
+        tables = read_tables(str(path), TaskOptions())
+    except SweepAborted as refused:  # its fix may name flags, which are those of --data
+        raise SweepAborted(
+            f"--paraphrases: {refused.error}",
+            "save it as UTF-8 CSV with two columns: the original text, and paraphrase",
+        ) from None
     names = (*((splits.columns.prompt[splits.source],) if splits.columns else ()), "text", "id")
     pairs = []
     for table in tables.values():

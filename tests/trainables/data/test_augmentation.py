@@ -190,6 +190,7 @@ def test_paraphrases_become_rows_and_those_of_held_out_rows_do_not(
 @pytest.mark.parametrize(
     ("lines", "error", "fix"),
     [
+        (["", ""], "--paraphrases: cannot read more.csv", "save it as UTF-8 CSV with two columns"),
         (["text,other", "a,b"], "no column 'paraphrase'", "two columns: the original text"),
         (["a,b,paraphrase", "a,b,c"], "no column 'text'", "two columns: the original text"),
         (
