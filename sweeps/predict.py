@@ -73,7 +73,8 @@ class PredictArgs:
     """Rows that are answered together; None is the sweep's --eval-batch-size. A larger one is
     faster on a large GPU; it is halved where the memory runs out."""
     sheet: str | None = None
-    """Sheet of an .xlsx file; None is the first that looks like a table."""
+    """Sheet of an .xlsx file; None is every sheet that is called after a split, or the first that
+    looks like a table."""
     columns: tuple[str, ...] | None = None
     """Names of the columns of a file whose first row holds none, in their order."""
     encoding: str | None = None
