@@ -68,6 +68,11 @@ class PredictionFile:
                 raise SweepAborted(
                     f"--output {path} exists already", "name another file, or remove it"
                 )
+        if os.path.lexists(self.note_path) and not self._read_about():
+            raise SweepAborted(
+                f"{self.note_path} exists, and is no note of predictions",
+                "name another --output, or move that file",
+            )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock()
@@ -114,16 +119,22 @@ class PredictionFile:
         write_json(self.note_path, {"about": self._about, **results})
 
     def _check_note(self) -> None:
-        try:
-            about = json.loads(self.note_path.read_text(encoding="utf-8"))["about"]
-            differing = [name for name in self._about if about[name] != self._about[name]]
-        except (OSError, ValueError, TypeError, KeyError):
-            differing = ["command, or of none"]
+        about = self._read_about()
+        differing = [name for name in self._about if about.get(name) != self._about[name]]
+        differing = differing if about else ["command, or of none"]
         if differing:
             raise SweepAborted(
                 f"{self._lines_path} exists, and is of another {' and another '.join(differing)}",
                 "name another --output, or remove that file",
             )
+
+    def _read_about(self) -> dict[str, Any]:
+        """What the note tells of predictions; nothing if it is none."""
+        try:
+            about = json.loads(self.note_path.read_text(encoding="utf-8"))["about"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
+        return about if isinstance(about, dict) else {}
 
     def _lock(self) -> None:
         """Holds the file until this process ends: lines of two would be mixed."""

@@ -265,6 +265,11 @@ def test_standard_input_and_output_carry_lines_and_nothing_else(
         (["--input", "rows.txt"], "no known type", ".jsonl"),
         (["--output", "out.xlsx"], "--output out.xlsx is of no known type", ".parquet"),
         (["--output", "rows.csv"], "exists already", "another"),
+        (
+            ["--output", "own.jsonl"],
+            "own.jsonl.json exists, and is no note of predictions",
+            "another",
+        ),
         (["--output", "rows.csv/out.jsonl"], "cannot be written", "folder"),
         (["--input", "mixed.json", "--output", "o.parquet"], "do not fit in Parquet", ".jsonl"),
         (["--trial", "t7"], "there is no trial 't7'", "t0001"),
@@ -299,6 +304,7 @@ def test_mistakes_are_told_before_anything_is_loaded(
     files = {"rows.csv": "dialogue,n\na,1\n", "other.csv": "text\na\n", "empty.jsonl": ""}
     files |= {"twice.csv": "dialogue,a,a\na,1,2\n", "taken.csv": "dialogue,prediction\na,b\n"}
     files |= {"rows.txt": "a", "mixed.json": '[{"dialogue": "a"}, {"dialogue": {"a": 1}}]'}
+    files["own.jsonl.json"] = "{}"
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     if "base" in words:
