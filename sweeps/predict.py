@@ -1,7 +1,6 @@
 """python -m sweeps.predict RUN --input FILE --output FILE: a sweep's adapter answers your rows."""
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +28,12 @@ from trainables.data.rows import Splits
 from trainables.data.tables.read_tables import read_table
 from trainables.data.tables.table import Table, to_json_value
 from trainables.data.tokens import encode_rows, prompt_limit
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted
 from trainables.files import encode_lines
 from trainables.metrics.scales import format_score
 from trainables.metrics.score_texts import score_said
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
-from trainables.models.weights import read_header
 from trainables.process import COMPILES_NOTHING, cpu_threads, see_one_gpu
 
 if TYPE_CHECKING:  # loads torch
@@ -140,22 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:
-    """The PEFT folder, which can be read; None for the base."""
+    """The PEFT folder; None for the base."""
     if args.base:
         return None
-    folder = find_best(paths.folder) if args.trial is None else find_adapter(paths, args.trial)[1]
-    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or "r" not in config:
-            raise ValueError(f"{config_path.name} is no PEFT config")
-        read_header(weights_path)
-    except (OSError, ValueError, SweepAborted) as damaged:
-        raise SweepAborted(
-            f"the adapter in {folder} is damaged: {first_line(damaged)}",
-            "copy it here again, or name another --trial",
-        ) from None
-    return folder
+    return find_best(paths.folder) if args.trial is None else find_adapter(paths, args.trial)[1]
 
 
 def _read_input(args: PredictArgs) -> Table:

@@ -28,10 +28,11 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import SPLITS, Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import greedy_generation
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, first_line
 from trainables.metrics.classification import Confusion
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
+from trainables.models.weights import read_header
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CARD_FILE = "README.md"
@@ -64,7 +65,7 @@ def write_best(
     run, splits = outcome.winner.run, preflight.splits
     answered = predictions.load(paths, splits.test, run.trial_id)
     confusion = predictions.count_confusions(answered, splits)
-    facts = _make_facts(config, preflight.task, splits, paths, trials, outcome)
+    facts = make_facts(config, preflight.task, splits, paths, trials, outcome)
     facts = replace(facts, verdict=verdict, confusion=confusion)
     more_files = predictions.make_files(answered, confusion)
     write_folder(paths.best, outcome.winner.tested[run.trial_id], facts, more_files)
@@ -97,7 +98,7 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
                 names.append("test_base")
             scores |= {name: event["scores"][name] for name in names if name in event["scores"]}
     outcome = Outcome(winner=Winner(run=record, tested={trial_id: adapter}), scores=scores)
-    facts = _make_facts(config, task, splits, paths, replay(events), outcome)
+    facts = make_facts(config, task, splits, paths, replay(events), outcome)
     write_folder(folder, adapter, replace(facts, is_best=False), {})
     return folder
 
@@ -106,7 +107,7 @@ def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
     """The record and the PEFT folder of a trial, or of a run of the finals.
 
     Raises:
-        SweepAborted: there is none of that name, or its adapter is not there any more.
+        SweepAborted: there is none of that name, or its adapter is damaged or not there any more.
     """
     record = find_reported(paths, trial_id)
     folder = checkpoint_folder(paths.trial(trial_id), record.num_steps)
@@ -117,10 +118,30 @@ def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
             f"the adapter of {trial_id} is not there any more: {folder} lacks {missing[0]}",
             f"name one of: {', '.join(there)}" if there else "leave out --trial",
         )
+    check_adapter(folder)
     return record, folder
 
 
-def _make_facts(
+def check_adapter(folder: Path) -> None:
+    """Whether a PEFT folder's files can be read.
+
+    Raises:
+        SweepAborted: they cannot.
+    """
+    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or "r" not in config:
+            raise ValueError(f"{config_path.name} is no PEFT config")
+        read_header(weights_path)
+    except (OSError, ValueError, SweepAborted) as damaged:
+        raise SweepAborted(
+            f"the adapter in {folder} is damaged: {first_line(damaged)}",
+            "copy it here again, or name another --trial",
+        ) from None
+
+
+def make_facts(
     config: SweepConfig,
     task: Task,
     splits: Splits,
@@ -128,6 +149,7 @@ def _make_facts(
     trials: Sequence[TrialRecord],
     outcome: Outcome,
 ) -> CardFacts:
+    """What the card of the outcome's winner says."""
     run = outcome.winner.run
     rows = {name: len(getattr(splits, name)) for name in SPLITS}
     return CardFacts(
@@ -139,6 +161,7 @@ def _make_facts(
         else config.data or task.dataset,
         dataset_rows=rows,
         dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
+        added_rows=splits.added,
         prompt_template=splits.prompt_template,
         source=splits.source,
         scoring=splits.scoring,
@@ -186,7 +209,8 @@ def find_best(run: Path) -> Path:
     """The best/ folder of a run, complete.
 
     Raises:
-        SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
+        SweepAborted: no such run, no trial of it finished, or best/ is missing, lacks files or has
+            a damaged adapter.
     """
     if not (run / "sweep.json").is_file():
         runs = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
@@ -203,6 +227,7 @@ def find_best(run: Path) -> Path:
     missing = [name for name in (*ADAPTER_FILES, CARD_FILE) if not (best / name).is_file()]
     if missing:
         raise SweepAborted(f"{best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}")
+    check_adapter(best)
     return best
 
 

@@ -327,6 +327,15 @@ def test_run_that_has_not_ended_says_how_to_go_on(run: Path, tmp_path: Path, los
     assert "--resume" in fix
 
 
+@pytest.mark.parametrize("flags", [(), ("--merge",)])
+def test_damaged_adapter_is_not_exported(run: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    weights = run / "best/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    error, fix = refusal(export(run, "--to", tmp_path / "copy", *flags))
+    assert f"the adapter in {run / 'best'} is damaged" in error and "copy it here again" in fix
+    assert not (tmp_path / "copy").exists()
+
+
 def test_help_says_where_an_adapter_can_go() -> None:
     ended = export("--help")
     assert ended.code == 0 and "hub:USER/NAME" in ended.stdout

@@ -12,11 +12,14 @@ from sweeps.checks.commands import sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig, count_steps
+from sweeps.publish.best_folder import make_facts
 from sweeps.publish.model_card import render
 from sweeps.recipes import turkish_tweets
+from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, world
 from tests.sweeps.example_facts import facts
 from trainables.data.prepared_rows import read_rows
+from trainables.data.tasks import TASKS
 
 FLAGS = ("turkish_tweets", "--tiny", "--runs-dir", "runs", "--name", "r1")
 
@@ -58,7 +61,9 @@ def test_added_rows_are_kept_and_told(config: SweepConfig) -> None:
     assert any("p.csv: 1 rows" in note for note in record["read"])
     assert count_steps(config, len(kept.train)).max_steps * 8 >= 2 * len(kept.train)
     assert "--augment-copies 2 --paraphrases p.csv" in sweep_command(replace(config, tiny=False))
-    card = render(facts(added_rows=kept.added))
+    paths, outcome = RunPaths.of(config.runs_dir, config.name), facts().outcome
+    own = make_facts(config, TASKS[config.task](config.task_options), kept, paths, [], outcome)
+    card = render(own)
     assert f"augmentation has added: 1 paraphrased, {added['noisy']} noisy." in card
     assert "augmentation" not in render(facts())
 
