@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from sweeps.cli import parse, run_command
 from sweeps.publish.best_folder import (
     CARD_FILE,
+    check_adapter,
     find_best,
     list_exported,
     replace_folder,
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             source = find_best(args.run)
         else:
             source = write_trial(paths, args.trial, temporary / "adapter")
+        check_adapter(source)
         check_card(source / CARD_FILE)
         fill = partial(_copy_files, source)
         if repo_id is None:

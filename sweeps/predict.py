@@ -18,7 +18,7 @@ from sweeps.checks.preflight import has_gpu
 from sweeps.checks.resume import check_model
 from sweeps.cli import parse, run_command
 from sweeps.config import SweepConfig, resolve_model
-from sweeps.publish.best_folder import ADAPTER_FILES, find_adapter, find_best
+from sweeps.publish.best_folder import ADAPTER_FILES, check_adapter, find_adapter, find_best
 from sweeps.records.paths import RunPaths
 from sweeps.records.prediction_file import ADDED, PredictionFile
 from trainables.config import TaskOptions, TrainingSettings, require
@@ -141,7 +141,9 @@ def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:
     """The PEFT folder; None for the base."""
     if args.base:
         return None
-    return find_best(paths.folder) if args.trial is None else find_adapter(paths, args.trial)[1]
+    folder = find_best(paths.folder) if args.trial is None else find_adapter(paths, args.trial)[1]
+    check_adapter(folder)
+    return folder
 
 
 def _read_input(args: PredictArgs) -> Table:

@@ -107,7 +107,7 @@ def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
     """The record and the PEFT folder of a trial, or of a run of the finals.
 
     Raises:
-        SweepAborted: there is none of that name, or its adapter is damaged or not there any more.
+        SweepAborted: there is none of that name, or its adapter is not there any more.
     """
     record = find_reported(paths, trial_id)
     folder = checkpoint_folder(paths.trial(trial_id), record.num_steps)
@@ -118,7 +118,6 @@ def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
             f"the adapter of {trial_id} is not there any more: {folder} lacks {missing[0]}",
             f"name one of: {', '.join(there)}" if there else "leave out --trial",
         )
-    check_adapter(folder)
     return record, folder
 
 
@@ -209,8 +208,7 @@ def find_best(run: Path) -> Path:
     """The best/ folder of a run, complete.
 
     Raises:
-        SweepAborted: no such run, no trial of it finished, or best/ is missing, lacks files or has
-            a damaged adapter.
+        SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
     """
     if not (run / "sweep.json").is_file():
         runs = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
@@ -227,7 +225,6 @@ def find_best(run: Path) -> Path:
     missing = [name for name in (*ADAPTER_FILES, CARD_FILE) if not (best / name).is_file()]
     if missing:
         raise SweepAborted(f"{best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}")
-    check_adapter(best)
     return best
 
 
