@@ -19,6 +19,8 @@ from tests.sweeps.test_export import REPO, export, hub, refusal
 from trainables.models import merge
 from trainables.tiny import MODEL_DIR
 
+pytestmark = pytest.mark.slow
+
 assert hub  # a fixture
 NUM_ROWS, NUM_STEPS = 40, 12
 
@@ -139,7 +141,6 @@ def test_merge_is_refused_where_it_cannot_be_done(
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.slow
 def test_merged_weights_need_no_peft_and_answer_as_scored(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer
 ) -> None:

@@ -26,6 +26,8 @@ from tests.sweeps.small_sweep import Finished
 from trainables.files import read_json_lines
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR, TURKISH_TWEETS_DIR
 
+pytestmark = pytest.mark.slow
+
 ALPHAS = {"samsum": 4, "turkish_tweets": 64, "table": 4}
 NUM_ROWS = 8
 
@@ -235,7 +237,6 @@ def test_tables_have_the_same_predictions(runs: dict[str, Path], tmp_path: Path)
     assert json.loads((tmp_path / "o.csv.json").read_text())["scored"] == 8
 
 
-@pytest.mark.slow
 def test_standard_input_and_output_carry_lines_and_nothing_else(
     runs: dict[str, Path], few: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from trainables.compare_engines import WEIGHTS_NAME, reports_until
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.tiny import SAMSUM_DIR
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=5e-3)
 TRIALS = {
@@ -74,7 +76,6 @@ def test_trial_with_dropout_equals_a_pack_of_one_and_is_trained_no_further_than_
     assert low < high and any(f"{low:.6f} .. {high:.6f}" in line for line in lines)
 
 
-@pytest.mark.slow
 def test_solo_trial_is_compared_with_a_pack_of_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def test_training_ends_at_the_step_and_its_schedule_spans_the_budget(
     assert (part[0].checkpoint / WEIGHTS_NAME).is_file()
 
 
+@pytest.mark.slow
 def test_seed_moves_dropout_and_nothing_else(
     params: Hyperparameters, settings: TrainingSettings, tmp_path: Path
 ) -> None:

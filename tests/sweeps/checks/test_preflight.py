@@ -315,6 +315,7 @@ def test_model_that_is_not_there_is_named(model: str, tmp_path: Path) -> None:
     assert "--model DIR" in fix
 
 
+@pytest.mark.slow
 def test_hub_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"

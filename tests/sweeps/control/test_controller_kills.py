@@ -161,6 +161,7 @@ def test_kill_before_any_write_loses_and_repeats_nothing(tmp_path: Path, fuse: F
 
 @max_examples(5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(3, 70), min_size=2, max_size=4))
+@pytest.mark.slow
 def test_kills_of_one_driver_after_another_lose_and_repeat_nothing(
     tmp_path_factory: pytest.TempPathFactory, fuse: Fuse, kills: list[int]
 ) -> None:

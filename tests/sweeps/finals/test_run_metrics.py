@@ -79,6 +79,7 @@ def test_scores_of_labels(num_labels: int, pairs: list[tuple[int, int]], seed: i
     ),
     seed=st.integers(0, 1000),
 )
+@pytest.mark.slow
 def test_scores_of_texts(rows: list[tuple[str, str, list[str]]], seed: int) -> None:
     scoring = Scoring(metrics=("bleu", "chrf"))
     asked = [

@@ -32,6 +32,8 @@ from tests.sweeps.servers.wandb_server import WandbServer
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted
 
+pytestmark = pytest.mark.slow
+
 METRIC = Metric(name="rougeLsum")
 CONFIG = replace(samsum(False), wandb_project="proj")
 SETTINGS = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=40, rungs=(10, 20, 40))

@@ -45,6 +45,7 @@ def settings(settings: TrainingSettings, hybrid_dir: str) -> TrainingSettings:
     return dataclasses.replace(settings, model=hybrid_dir, compute_dtype="float32")
 
 
+@pytest.mark.slow
 def test_trials_of_a_pack_equal_their_solo_runs_whoever_joins_and_leaves(
     settings: TrainingSettings, examples: list[Example], tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def case(settings: TrainingSettings, rows_dir: Path, tmp_path: Path) -> Case:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4000])
+@pytest.mark.slow
 def test_answers_and_losses_are_those_of_peft(
     case: Case, settings: TrainingSettings, max_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

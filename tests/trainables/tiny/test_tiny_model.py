@@ -97,6 +97,7 @@ def test_untuned_model_answers_with_dialogue(
     assert all(": " in line for line in answer.split("\n")), answer
 
 
+@pytest.mark.slow
 def test_script_writes_a_model_that_loads_and_has_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_row_has_what_the_metric_is_told_it_has() -> None:
         ("import time\n" + returning("time.sleep(60)"), "it gave nothing for 2 s"),
     ],
 )
+@pytest.mark.slow
 def test_what_goes_wrong_is_the_reason(source: str, reason: str) -> None:
     with pytest.raises(TrialFailed, match=rf"the metric score failed: .*{reason}"):
         score(source, timeout_s=2.0 if "sleep" in source else 60.0)

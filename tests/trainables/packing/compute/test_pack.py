@@ -315,6 +315,7 @@ def test_no_order_of_joining_and_leaving_moves_a_trial(
     check()
 
 
+@pytest.mark.slow
 def test_steps_that_are_handed_over_together_are_those_made_one_by_one(
     base: PreTrainedModel,
     settings: TrainingSettings,

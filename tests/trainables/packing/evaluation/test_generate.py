@@ -41,6 +41,8 @@ from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 from trainables.solo import evaluate
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainingSettings(
     rows_dir=Path("/none"),
     model=str(MODEL_DIR),

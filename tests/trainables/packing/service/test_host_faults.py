@@ -98,6 +98,7 @@ def erratic(host: PackHost, trial: TrialConfig, seed: int, silence_s: float) -> 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.slow
 def test_erratic_trials_get_every_rung_as_if_alone(
     settings: TrainingSettings, tmp_path: Path, seed: int
 ) -> None:
