@@ -1,9 +1,12 @@
-"""Few of the bundled rows, for tests in which commands look at all of them."""
+"""What tests of commands share: few of the bundled rows, and a world of their own."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.sweeps.commands import world
 from trainables import tiny
 
 
@@ -18,3 +21,13 @@ def few_rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "SAMSUM_DIR", folder)
         yield
+
+
+@pytest.fixture
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment and working folder of tests.sweeps.commands, for this process."""
+    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
+        monkeypatch.delenv(name)
+    for name, value in world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)

@@ -1,14 +1,13 @@
 """Whatever a user gets wrong: error, fix, exit code 2, in time, and nothing is begun."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.sweeps.commands import Ended, call, start, tree, world
+from tests.sweeps.commands import Ended, call, start, tree
 
-pytestmark = pytest.mark.usefixtures("few_rows")
+pytestmark = pytest.mark.usefixtures("few_rows", "own_world")
 
 POSTGRESQL = "postgresql+psycopg://"
 COUNTS = (
@@ -66,15 +65,6 @@ BAD_VALUES = [
     (["--name", "a\nb"], "--name"),
     (["--runs-dir", "s3://bucket/runs"], "--runs-dir"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
-        monkeypatch.delenv(name)
-    for name, value in world(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(("flags", "named"), BAD_VALUES, ids=lambda v: " ".join(v)[:40])

@@ -1,7 +1,6 @@
 """An augmented sweep keeps and tells the rows that were added, and resumes with the same ones."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +15,14 @@ from sweeps.publish.best_folder import make_facts
 from sweeps.publish.model_card import render
 from sweeps.recipes import turkish_tweets
 from sweeps.records.paths import RunPaths
-from tests.sweeps.commands import call, world
+from tests.sweeps.commands import call
 from tests.sweeps.example_facts import facts
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("own_world")
+
 FLAGS = ("turkish_tweets", "--tiny", "--runs-dir", "runs", "--name", "r1")
-
-
-@pytest.fixture(autouse=True)
-def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
-        monkeypatch.delenv(name)
-    for name, value in world(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -23,24 +23,15 @@ from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_study
-from tests.sweeps.commands import PROJECT, TINY, call, start, tree, world
+from tests.sweeps.commands import PROJECT, TINY, call, start, tree
 from tests.trainables.hybrid_model import save_hybrid
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.models import hub_files
 
-pytestmark = pytest.mark.usefixtures("few_rows")
+pytestmark = pytest.mark.usefixtures("few_rows", "own_world")
 
 Damage = Callable[[Path], object]
-
-
-@pytest.fixture(autouse=True)
-def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
-        monkeypatch.delenv(name)
-    for name, value in world(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
 
 
 def refused(folder: Path, *flags: str) -> tuple[str, str]:

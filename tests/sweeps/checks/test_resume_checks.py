@@ -1,7 +1,6 @@
 """A resume is refused where rows or model have changed, and goes on where they are only gone."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +11,13 @@ from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig
 from sweeps.recipes import table
-from tests.sweeps.commands import call, tree, world
+from tests.sweeps.commands import call, tree
 from trainables.config import TaskOptions
 from trainables.tiny import MODEL_DIR
 
-pytestmark = pytest.mark.usefixtures("few_rows")
+pytestmark = pytest.mark.usefixtures("few_rows", "own_world")
 
 FLAGS = ("table", "--tiny", "--runs-dir", "runs", "--name", "r1", "--resume", "--dry-run")
-
-
-@pytest.fixture(autouse=True)
-def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
-        monkeypatch.delenv(name)
-    for name, value in world(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -22,16 +22,7 @@ from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, start, tree, world
 from trainables.errors import REPEAT, SweepAborted
 
-pytestmark = pytest.mark.usefixtures("few_rows")
-
-
-@pytest.fixture(autouse=True)
-def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ) & {"RAY_ADDRESS", "WANDB_API_KEY", "WANDB_MODE"}:
-        monkeypatch.delenv(name)
-    for name, value in world(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("few_rows", "own_world")
 
 
 @pytest.fixture
