@@ -162,7 +162,7 @@ def check_targets(params: Hyperparameters, model: ModelFacts) -> None:
         SweepAborted: it has not.
     """
     try:
-        resolve_targets(params.target_modules, model.layer_types)
+        resolve_targets(params.target_modules, model.linear_shapes)
     except ValueError as refused:
         names = ", ".join((*TARGET_SETS, *model.linear_shapes))
         raise SweepAborted(

@@ -1,7 +1,7 @@
 """What both engines train: Qwen in NF4, frozen, its tokenizer, and a trial's adapter in PEFT's
 words. The only place that sets dtype and device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -86,11 +86,11 @@ def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
     return base
 
 
-def lora_config(params: Hyperparameters, layer_types: Sequence[str]) -> LoraConfig:
+def lora_config(params: Hyperparameters, linear_layers: Collection[str]) -> LoraConfig:
     """PEFT's configuration of a trial's adapter.
 
     Args:
-        layer_types: of the model's config.
+        linear_layers: all that the model has.
     """
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -98,7 +98,7 @@ def lora_config(params: Hyperparameters, layer_types: Sequence[str]) -> LoraConf
         lora_alpha=params.lora_alpha,
         lora_dropout=params.lora_dropout,
         use_rslora=params.use_rslora,
-        target_modules=list(resolve_targets(params.target_modules, layer_types)),
+        target_modules=list(resolve_targets(params.target_modules, linear_layers)),
         bias="none",
     )
 

@@ -1,6 +1,6 @@
 """The kinds of decoder layers, by transformers' names of them: their linear layers. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 MLP_GROUPS = (("gate_proj", "up_proj"), ("down_proj",))
@@ -57,23 +57,25 @@ def list_linear_layers(layer_types: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in LINEAR_LAYERS if name in present)
 
 
-def resolve_targets(targets: Sequence[str], layer_types: Sequence[str]) -> tuple[str, ...]:
+def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> tuple[str, ...]:
     """The linear layers of a model that get an adapter.
 
     Args:
         targets: names, or words of TARGET_SETS.
+        linear_layers: all that the model has, in the order of list_linear_layers.
 
     Raises:
         ValueError: the model has no such layer.
     """
-    present = list_linear_layers(layer_types)
-    missing = [name for name in targets if name not in (*present, *TARGET_SETS)]
+    missing = [name for name in targets if name not in (*linear_layers, *TARGET_SETS)]
     if missing:
-        raise ValueError(f"the model has no {missing[0]}; its layers are {', '.join(present)}")
+        raise ValueError(
+            f"the model has no {missing[0]}; its layers are {', '.join(linear_layers)}"
+        )
     words, has_all = set(targets), "all" in targets
     return tuple(
         name
-        for name in present
+        for name in linear_layers
         if name in words or (name not in _NO_TARGETS and (has_all or _set_of(name) in words))
     )
 

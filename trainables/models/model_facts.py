@@ -197,7 +197,7 @@ class ModelFacts:
 
     def lora_params(self, params: Hyperparameters) -> int:
         """Trainable weights of one adapter."""
-        targets = resolve_targets(params.target_modules, self.layer_types)
+        targets = resolve_targets(params.target_modules, self.linear_shapes)
         return params.lora_rank * self.count_features(targets)
 
 

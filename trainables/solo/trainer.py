@@ -24,6 +24,7 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_base, load_tokenizer, lora_config
 from trainables.models.memory import reset_peak, with_less_memory
+from trainables.models.model_facts import facts_of
 from trainables.solo.evaluate import evaluate
 from trainables.solo.rung_callback import RungReportCallback
 
@@ -58,7 +59,7 @@ def train(
 def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> PeftModel:
     """The base with a fresh float32 adapter; its weights depend on seed and params alone."""
     set_seed(seed)
-    return get_peft_model(base, lora_config(params, base.config.layer_types))
+    return get_peft_model(base, lora_config(params, facts_of(base.config.to_dict()).linear_shapes))
 
 
 def _attempt(

@@ -2,7 +2,12 @@
 
 import pytest
 
-from trainables.models.layer_kinds import ATTENTION, LINEAR_LAYERS, resolve_targets
+from trainables.models.layer_kinds import (
+    ATTENTION,
+    LINEAR_LAYERS,
+    list_linear_layers,
+    resolve_targets,
+)
 
 DENSE, HYBRID = ("full_attention",), ("linear_attention", "full_attention")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -29,9 +34,9 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 def test_targets_are_layers_of_the_model_in_its_order(
     targets: tuple[str, ...], layer_types: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    assert resolve_targets(targets, layer_types) == expected
+    assert resolve_targets(targets, list_linear_layers(layer_types)) == expected
 
 
 def test_layer_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="no in_proj_z; its layers are q_proj"):
-        resolve_targets(("q_proj", "in_proj_z"), DENSE)
+        resolve_targets(("q_proj", "in_proj_z"), list_linear_layers(DENSE))

@@ -17,7 +17,6 @@ from transformers import PretrainedConfig
 
 from trainables.models.layer_kinds import (
     LAYER_KINDS,
-    list_linear_layers,
     parent_of,
     resolve_targets,
 )
@@ -59,30 +58,29 @@ class Adapters:
     ) -> None:
         self.max_rank = max_rank
         shapes = facts_of(config.to_dict()).linear_shapes
-        self._layer_types = tuple(config.layer_types)
-        self._linear_layers = list_linear_layers(self._layer_types)
-        self._blocks = _layout(shapes, self._layer_types, max_rank)
+        self.linear_layers = tuple(shapes)
+        self._blocks = _layout(shapes, config.layer_types, max_rank)
         num_params = self._blocks[-1].start + self._blocks[-1].rows * self._blocks[-1].columns
         self.params_KP = torch.zeros(num_slots, num_params, device=device, dtype=dtype)
         self.grads_KP = torch.zeros_like(self.params_KP)
         self.scaling_KJ = torch.zeros(
-            num_slots, len(self._linear_layers), device=device, dtype=dtype
+            num_slots, len(self.linear_layers), device=device, dtype=dtype
         )
         starts = {block.name: block.start for block in self._blocks}
         self.layers = [
             tuple(self._group(layer, names, starts, shapes) for names in LAYER_KINDS[kind].groups)
-            for layer, kind in enumerate(self._layer_types)
+            for layer, kind in enumerate(config.layer_types)
         ]
 
     def set_scaling(self, slot: int, scaling: float, targets: Sequence[str]) -> None:
         """Scale the slot's products of its target modules, and switch off all its others."""
-        modules = resolve_targets(targets, self._layer_types)
-        row = [scaling if name in modules else 0.0 for name in self._linear_layers]
+        modules = resolve_targets(targets, self.linear_layers)
+        row = [scaling if name in modules else 0.0 for name in self.linear_layers]
         self.scaling_KJ[slot] = torch.tensor(row, dtype=self.scaling_KJ.dtype)
 
     def views(self, row_P: Tensor, rank: int, targets: Sequence[str]) -> dict[str, Tensor]:
         """A slot's row of weights (or of moments) as PEFT's tensors, without the padding."""
-        modules = resolve_targets(targets, self._layer_types)
+        modules = resolve_targets(targets, self.linear_layers)
         views = {}
         for block in self._blocks:
             if block.module in modules:
@@ -98,13 +96,13 @@ class Adapters:
         starts: dict[str, int],
         shapes: dict[str, tuple[int, int]],
     ) -> LoraGroup:
-        first = self._linear_layers.index(names[0])
-        assert self._linear_layers[first : first + len(names)] == names
+        first = self.linear_layers.index(names[0])
+        assert self.linear_layers[first : first + len(names)] == names
         start = starts[peft_name(layer, names[0], "A")]
         starts_b = [starts[peft_name(layer, name, "B")] for name in names]
         shape_a = (len(names), self.max_rank, shapes[names[0]][1])
         shapes_b = [(shapes[name][0], self.max_rank) for name in names]
-        number = layer * len(self._linear_layers) + first
+        number = layer * len(self.linear_layers) + first
         keys = [module_key(number + index) for index in range(len(names))]
         weights, grads = self.params_KP, self.grads_KP
         return LoraGroup(

@@ -138,8 +138,8 @@ class Pack:
         state = SlotState(
             weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=occupant.step
         )
-        model, layer_types = occupant.trial.settings.model, self._config.layer_types
-        write_slot(folder, state, params, model, layer_types)
+        model = occupant.trial.settings.model
+        write_slot(folder, state, params, model, self.adapters.linear_layers)
 
     def new_staging(self) -> Staging:
         """Room on the host for what save writes, for one thread."""

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import Hyperparameters
 from trainables.models.base_model import lora_config
+from trainables.models.layer_kinds import list_linear_layers
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES
@@ -53,7 +54,7 @@ def initial_weights(
         for layer in skeleton.model.layers:
             _materialise(layer)
         torch.default_generator.manual_seed(seed)
-        model = get_peft_model(skeleton, lora_config(params, bare.layer_types))
+        model = get_peft_model(skeleton, lora_config(params, list_linear_layers(bare.layer_types)))
     return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
@@ -62,18 +63,18 @@ def write_slot(
     state: SlotState,
     params: Hyperparameters,
     model: str,
-    layer_types: Sequence[str],
+    linear_layers: Collection[str],
 ) -> None:
     """Write a slot beside folder and rename it to that, replacing what was there.
 
     Args:
         model: the base's name in the adapter's config.
-        layer_types: of the base's config.
+        linear_layers: all that the base has.
     """
     tmp = folder.with_name(folder.name + TMP_SUFFIX)
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
-    peft_config = lora_config(params, layer_types)
+    peft_config = lora_config(params, linear_layers)
     peft_config.base_model_name_or_path = model
     peft_config.inference_mode = True
     peft_config.save_pretrained(str(tmp))
