@@ -80,8 +80,10 @@ def _forward(
         # The norm is that of the rounded sum: unfused, it would read the sum back from memory, and
         # the backward pass does.
         total = total.to(kind).to(tl.float32)
-    # Rounded before the weight, as transformers' Qwen3RMSNorm does.
-    normed = (total * _scale(total, num_features, eps)).to(kind).to(tl.float32)
+    # Rounded before the weight to the weight's type: Qwen3's is the sum's, and that of Qwen3.5, one
+    # plus what is stored, float32.
+    normed = total * _scale(total, num_features, eps)
+    normed = normed.to(weight_ptr.dtype.element_ty).to(tl.float32)
     weight = tl.load(weight_ptr + d, mask=mask, other=0.0).to(tl.float32)
     tl.store(normed_ptr + row + d, (normed * weight).to(kind), mask=mask)
 

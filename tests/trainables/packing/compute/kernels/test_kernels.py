@@ -89,37 +89,6 @@ def test_kernels_give_the_padded_products(
         assert float((one - expected).norm() / expected.norm()) < near
 
 
-@pytest.mark.parametrize(("dtype", "near"), DTYPES)
-@pytest.mark.parametrize("num_features", [64, 1000, 2560])
-@pytest.mark.parametrize("has_other", [False, True])
-def test_sum_and_norm_are_those_of_torch(
-    dtype: torch.dtype, near: float, num_features: int, has_other: bool
-) -> None:
-    """The gradient adds what came past the norm; sums round alike to the bit."""
-    x, y, *weights = torch.randn(4, 33, num_features, device=DEVICE, dtype=dtype).unbind()
-    inputs = [one.requires_grad_() for one in (x, y)][: 1 + has_other]
-    norm_D = torch.rand(num_features, device=DEVICE, dtype=dtype)
-    found = []
-    for add_norm in (elementwise.add_norm, load_fused().add_norm):
-        made = add_norm(x, y if has_other else None, norm_D, 1e-6)
-        total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
-        found.append([*made, *torch.autograd.grad(total, inputs)])
-    assert torch.equal(found[1][0], found[0][0])
-    for expected, one in zip(*found, strict=True):
-        error = (one - expected).detach().float().norm() / expected.detach().float().norm()
-        assert float(error) < near
-
-
-def test_gate_is_that_of_torch() -> None:
-    gate_up = torch.randn(33, 2 * 1500, device=DEVICE, requires_grad=True)
-    weights = torch.randn(33, 1500, device=DEVICE)
-    found = [
-        (made, torch.autograd.grad((made * weights).sum(), gate_up)[0])
-        for made in (elementwise.swiglu(gate_up), load_fused().swiglu(gate_up))
-    ]
-    torch.testing.assert_close(found[1], found[0])
-
-
 @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
 @pytest.mark.parametrize("has_norm", [False, True])
 def test_heads_are_those_of_torch(
