@@ -1,8 +1,9 @@
-"""The bundled tiny Qwen3 model and SAMSum-shaped rows behind --tiny: no GPU, no network."""
+"""The bundled tiny models and rows behind --tiny: no GPU, no network."""
 
 from pathlib import Path
 
 MODEL_DIR: Path = Path(__file__).parent / "model"
+HYBRID_DIR: Path = Path(__file__).parent / "hybrid"
 SAMSUM_DIR: Path = Path(__file__).parent / "samsum"
 TURKISH_YOUTUBE_DIR: Path = Path(__file__).parent / "turkish_youtube"
 WIKIPEDIA_PT_DIR: Path = Path(__file__).parent / "wikipedia_pt"

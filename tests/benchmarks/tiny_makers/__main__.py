@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.tiny_makers NAME: makes the bundled rows or the bundled model again.
+"""python -m tests.benchmarks.tiny_makers NAME: makes bundled rows or a bundled model again.
 
 Without --out it writes into trainables/tiny/, over the files that are committed.
 """
@@ -33,16 +33,17 @@ ROWS: dict[str, tuple[Path, Callable[[Path, int], None]]] = {
     ),
 }
 """The committed folder of each set of rows, and what writes them."""
+MODELS = ("model", "hybrid")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Makes rows; `model`, which loads torch, has flags of its own."""
-    if argv[:1] == ["model"]:
+    """Makes rows; the models, which load torch, have flags of their own."""
+    if argv and argv[0] in MODELS:
         from tests.benchmarks.tiny_makers import make_model
 
-        return make_model.main(argv[1:], f"{PROG} model")
+        return make_model.main(argv[1:], f"{PROG} {argv[0]}", argv[0])
     parser = argparse.ArgumentParser(PROG, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", choices=[*ROWS, "model"], help="what to make")
+    parser.add_argument("name", choices=[*ROWS, *MODELS], help="what to make")
     parser.add_argument("--seed", type=int, default=0, help="seed of every draw")
     parser.add_argument("--out", type=Path, help="folder of the files; default: the committed one")
     args = parser.parse_args(argv)

@@ -1,9 +1,10 @@
-"""Pretrain the bundled tiny Qwen3 model and its tokenizer on the tiny corpus.
+"""Pretrain a bundled tiny model, of Qwen3 or a hybrid, and its tokenizer on the tiny corpus.
 
 The weights in trainables/tiny/model/ were made by `python -m tests.benchmarks.tiny_makers model`:
 3,000 steps of 192 rows of 512 tokens, from 124M tokens of corpus, in 104 s on one NVIDIA H200 with
 16 CPU cores (torch 2.11, transformers 5.17). Another GPU or version gives the same corpus and
 slightly different weights.
+`hybrid` in place of `model` makes those in trainables/tiny/hybrid/, with as many rows and steps.
 The chat template, an input of this script, is Qwen3's own (Apache-2.0). Hidden sizes are multiples
 of 64, NF4's block, so that no quantisation block straddles two rows.
 """
@@ -12,20 +13,29 @@ import argparse
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3_5TextConfig,
+    Qwen3Config,
+)
 
 from tests.benchmarks.tiny_makers.corpus import documents
-from trainables.tiny import MODEL_DIR
+from trainables.tiny import HYBRID_DIR, MODEL_DIR
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 VOCAB_SIZE = 2048
@@ -39,16 +49,17 @@ _QWEN_SPLIT = (
 Tokens = NDArray[np.uint16]
 
 
-def main(argv: Sequence[str], prog: str) -> None:
+def main(argv: Sequence[str], prog: str, kind: str) -> None:
     """Trains a tokenizer, makes the corpus, pretrains the model and writes its files."""
-    args = _parse_args(argv, prog)
+    make_config, folder = KINDS[kind]
+    args = _parse_args(argv, prog, folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     begun = time.monotonic()
     tokenizer = train_tokenizer(args.seed)
     rows = corpus_rows(tokenizer, args.seed, args.shards, args.row_tokens, args.workers)
     print(f"{rows.size / 1e6:.0f}M tokens, {time.monotonic() - begun:.0f} s", flush=True)
     torch.manual_seed(args.seed)
-    model = Qwen3ForCausalLM(model_config(tokenizer)).to(device)
+    model = AutoModelForCausalLM.from_config(make_config(tokenizer)).to(device)
     pretrain(model, rows, args.steps, args.batch_rows, args.learning_rate, args.seed)
     save(model, tokenizer, args.out)
     print(f"{model.num_parameters() / 1e6:.2f}M parameters, {time.monotonic() - begun:.0f} s")
@@ -105,33 +116,67 @@ def _shard_tokens(tokenizer_json: str, seed: str) -> Tokens:
     return np.array([token for ids in encoded for token in (*ids, end)], dtype=np.uint16)
 
 
-def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
-    """The tiny architecture: about 2.9 million parameters."""
+def dense_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    """A tiny Qwen3: about 2.9 million parameters."""
     return Qwen3Config(
-        vocab_size=VOCAB_SIZE,
         hidden_size=256,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
         intermediate_size=512,
-        max_position_embeddings=2048,
         rope_theta=10_000.0,
-        tie_word_embeddings=True,
-        use_cache=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        **_common_config(tokenizer),
     )
 
 
+def hybrid_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5TextConfig:
+    """A tiny Qwen3.5: about 1.4 million parameters; gated attention after three Gated DeltaNets."""
+    return Qwen3_5TextConfig(
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=32,
+        linear_value_head_dim=32,
+        intermediate_size=256,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 0.25,
+        },
+        **_common_config(tokenizer),
+    )
+
+
+def _common_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "vocab_size": VOCAB_SIZE,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+    }
+
+
+KINDS: dict[str, tuple[Callable[[PreTrainedTokenizerFast], PreTrainedConfig], Path]] = {
+    "model": (dense_config, MODEL_DIR),
+    "hybrid": (hybrid_config, HYBRID_DIR),
+}
+"""The architecture of each bundled model, and its committed folder."""
+
+
 def pretrain(
-    model: Qwen3ForCausalLM, rows: Tokens, steps: int, batch_rows: int, peak: float, seed: int
+    model: PreTrainedModel, rows: Tokens, steps: int, batch_rows: int, peak: float, seed: int
 ) -> None:
     """Next-token training with AdamW, a warm-up and a cosine down to a tenth of the peak."""
     device = model.device
     data = torch.from_numpy(rows.astype(np.int32)).to(device)
-    forward = torch.compile(model) if device.type == "cuda" else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, steps=steps))
     generator = torch.Generator().manual_seed(seed)
@@ -140,7 +185,7 @@ def pretrain(
         picked = torch.randint(len(data), (batch_rows,), generator=generator).to(device)
         batch = data[picked].long()  # (batch_rows, row_tokens)
         with torch.autocast(device.type, torch.bfloat16):
-            logits = forward(input_ids=batch, use_cache=False).logits
+            logits = model(input_ids=batch, use_cache=False).logits
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -156,7 +201,7 @@ def _rate(step: int, steps: int) -> float:
     return warmup * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
 
 
-def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """The model in bf16, its tokenizer and its greedy generation settings."""
     model.generation_config = GenerationConfig(
         do_sample=False,
@@ -167,11 +212,11 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def _parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
+def _parse_args(argv: Sequence[str], prog: str, folder: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights")
-    parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder of the model")
+    parser.add_argument("--out", type=Path, default=folder, help="folder of the model")
     parser.add_argument("--shards", type=int, default=160, help="shards of 10,000 documents")
     parser.add_argument("--row-tokens", type=int, default=512, help="tokens of a packed row")
     parser.add_argument("--batch-rows", type=int, default=192, help="rows of a step")

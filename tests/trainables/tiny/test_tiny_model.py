@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen3ForCausalLM,
+)
 
 from tests.benchmarks.tiny_makers.make_model import (
+    KINDS,
     SPECIAL_TOKENS,
     corpus_rows,
-    model_config,
     pretrain,
     save,
     train_tokenizer,
@@ -98,19 +103,22 @@ def test_untuned_model_answers_with_dialogue(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_script_writes_a_model_that_loads_and_has_learned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.benchmarks.tiny_makers.make_model.SHARD_DOCUMENTS", 50)
     tokenizer = train_tokenizer(seed=1)
     rows = corpus_rows(tokenizer, seed=1, shards=1, row_tokens=64, workers=1)
     assert (rows == corpus_rows(tokenizer, seed=1, shards=1, row_tokens=64, workers=1)).all()
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(model_config(tokenizer))
+    make_config, _ = KINDS[kind]
+    model = AutoModelForCausalLM.from_config(make_config(tokenizer))
     batch = torch.from_numpy(rows[:4].astype("int64"))
     before = model(input_ids=batch, labels=batch).loss.item()
     pretrain(model, rows, steps=6, batch_rows=4, peak=3e-3, seed=0)
     save(model, tokenizer, tmp_path)
-    reloaded = Qwen3ForCausalLM.from_pretrained(tmp_path)
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(reloaded) is type(model)
     assert reloaded(input_ids=batch, labels=batch).loss.item() < before - 0.5
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
