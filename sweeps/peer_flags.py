@@ -43,6 +43,10 @@ _BOTH = {
     "--schedule linear or cosine": ("lr-scheduler-type", "lr-scheduler", "scheduler"),
     "--warmup-frac FRACTION": ("warmup-ratio", "warmup-steps"),
     "--compute-dtype bfloat16 or float32": ("bf16", "fp16", "dtype", "torch-dtype"),
+    "--base nf4 or bf16": (
+        *("load-in-4bit", "use-4bit", "load-in-8bit", "quantization", "quantization-bit"),
+        *("bnb-4bit-quant-type", "use-qlora", "qlora"),
+    ),
     "--wandb online, offline or disabled": ("report-to", "use-wandb"),
     "--gpus GPUS": ("num-gpus", "n-gpus"),
 }

@@ -7,6 +7,7 @@ from typing import Literal
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
+BaseType = Literal["nf4", "bf16"]
 Kind = Literal["summarize", "generate", "classify", "chat"]
 TrainedTurns = Literal["all", "last"]
 Language = Literal["english", "turkish", "portuguese"]
@@ -88,8 +89,11 @@ class TrainingOptions:
     thinking: bool = False
     """Let a model that can think do so before its answer when it is scored; training rows do not
     think. Needs a larger max_new_tokens."""
+    base: BaseType = "nf4"
+    """What the frozen base is: nf4 quantises its linear layers (QLoRA); bf16 leaves them as they
+    are, in compute_dtype (plain LoRA), which takes more memory."""
     compute_dtype: ComputeDtype = "bfloat16"
-    """Type in which NF4 weights are multiplied."""
+    """Type in which the base's weights are multiplied."""
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "micro_batch_size", "eval_rows", "eval_batch_size")

@@ -38,7 +38,7 @@ def score(
         validation = fixed_slice(splits.validation, settings.eval_rows)
         test = fixed_slice(splits.test, len(splits.test))
         tokenizer = load_tokenizer(settings.model)
-        base = load_base(settings.model, settings.compute_dtype)
+        base = load_base(settings.model, settings.compute_dtype, settings.base)
         scores = {
             "validation_base": evaluate(base, tokenizer, validation, splits.scoring, settings),
             "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),

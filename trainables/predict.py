@@ -91,7 +91,7 @@ def _answer_solo(
     adapter: Path | None,
 ) -> Iterator[EvalResult]:
     tokenizer = load_tokenizer(settings.model)
-    model: Any = load_base(settings.model, settings.compute_dtype)
+    model: Any = load_base(settings.model, settings.compute_dtype, settings.base)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     for rows in windows:
@@ -114,7 +114,7 @@ def _choose_capacity(
         peak = predict_pack(facts, settings, capacity)
         usable = USABLE_FRAC * torch.cuda.mem_get_info()[0]
         fits = peak.shared + peak.evaluation <= usable
-        capacity = replace(capacity, is_dequantised=fits)
+        capacity = replace(capacity, is_dequantised=fits or settings.base == "bf16")
     return capacity
 
 

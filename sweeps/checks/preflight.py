@@ -77,6 +77,7 @@ def check(
     try:
         splits = read_rows(config.settings.rows_dir) if is_resumed else load_rows(config, task)
         model = read_model_facts(config.model)
+        check_base(config, model)
         check_weights(config.model, model)
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
         if model.is_hybrid:
@@ -168,6 +169,19 @@ def check_targets(params: Hyperparameters, model: ModelFacts) -> None:
         raise SweepAborted(
             f"target_modules: {refused}", f"give --target-modules some of {names}"
         ) from None
+
+
+def check_base(config: SweepConfig, model: ModelFacts) -> None:
+    """Whether the model can be the base that was asked for.
+
+    Raises:
+        SweepAborted: its files hold NF4, and it shall not be quantised.
+    """
+    if config.base == "bf16" and model.is_quantised:
+        raise SweepAborted(
+            f"--base bf16 needs unquantised weights, and {config.model} is saved in NF4",
+            "leave out --base bf16, or give the model that it was made from: --model ID_OR_DIR",
+        )
 
 
 def check_bertscore(config: SweepConfig, kind: Kind) -> None:

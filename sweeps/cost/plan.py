@@ -41,6 +41,9 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         "scored": _describe_scores(config, preflight),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
         f"{model.num_layers} layers, hidden {model.hidden_size}, vocabulary {model.vocab_size:,}",
+        "base": "in NF4 (QLoRA)"
+        if config.base == "nf4"
+        else f"not quantised, in {config.compute_dtype} (plain LoRA)",
         "engine": "packed: the trials of a GPU train together over one base"
         if config.engine == "packed"
         else "solo: each trial trains in a process of its own",

@@ -62,7 +62,7 @@ def write_merged(paths: RunPaths, adapter: Path, base: str, folder: Path) -> Non
     from trainables.models.merge import save_merged  # loads torch, which early errors do without
 
     config = sweep_json.read_run(paths, "RUN")
-    save_merged(base, adapter, folder, config.compute_dtype)
+    save_merged(base, adapter, folder, config.compute_dtype, config.base)
     for path in list_exported(adapter):
         if path.name not in (*ADAPTER_FILES, CARD_FILE):
             shutil.copyfile(path, folder / path.name)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
 from trainables.checkpoint import (
     ADAPTER_NAMES,
@@ -160,6 +160,31 @@ def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one
     assert resumed[0] == sent
     assert resumed[1].seconds > resumed[0].seconds
     assert resumed[1].tokens == whole[1].tokens
+
+
+@pytest.mark.slow
+def test_trial_over_an_unquantised_base_resumes_and_its_adapter_scores_as_reported(
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    whole: list[TrialReport],
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+) -> None:
+    settings = dataclasses.replace(settings, base="bf16")
+    plain = run(engine, settings, params, tmp_path / "whole")
+    assert plain[-1].metrics["eval_loss"] != pytest.approx(whole[-1].metrics["eval_loss"], rel=1e-5)
+    with pytest.raises(SystemExit):
+        run(engine, settings, params, tmp_path / "cut", stop_at(2))
+    assert numbers(run(engine, settings, params, tmp_path / "cut")) == numbers(plain)
+    base = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+    base.generation_config = GenerationConfig()
+    model = PeftModel.from_pretrained(base, str(plain[-1].checkpoint))
+    splits = read_rows(settings.rows_dir)
+    rows = fixed_slice(splits.validation, settings.eval_rows)
+    scores = evaluate(model, tokenizer, rows, splits.scoring, settings)
+    assert plain[-1].metrics == pytest.approx(scores.metrics, rel=1e-5)
+    assert read_answers(plain[-1].checkpoint).answers == scores.answers
 
 
 def test_finished_trial_sends_its_report_again_and_trains_no_more(

@@ -1,5 +1,5 @@
-"""What both engines train: Qwen in NF4, frozen, its tokenizer, and a trial's adapter in PEFT's
-words. The only place that sets dtype and device."""
+"""What both engines train: a frozen Qwen, in NF4 unless asked otherwise, its tokenizer, and a
+trial's adapter in PEFT's words. The only place that sets dtype and device."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from trainables.config import ComputeDtype, Hyperparameters
+from trainables.config import BaseType, ComputeDtype, Hyperparameters
 from trainables.data.tokens import END_OF_TURN
 from trainables.models.layer_kinds import resolve_targets
 
@@ -45,18 +45,22 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(model: str, compute_dtype: ComputeDtype) -> PreTrainedModel:
+def load_base(
+    model: str, compute_dtype: ComputeDtype, base_type: BaseType = "nf4"
+) -> PreTrainedModel:
     """The frozen base: linear layers in NF4 with doubly quantised constants (arXiv 2305.14314).
 
-    Embeddings, norms and the head stay in compute_dtype.
+    Embeddings, norms and the head stay in compute_dtype; of a base_type "bf16" everything does.
     """
     dtype = DTYPES[compute_dtype]
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    quantization = None
+    if base_type == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
     logging.disable_progress_bar()
     with _skip_weight_draws():
         base = AutoModelForCausalLM.from_pretrained(

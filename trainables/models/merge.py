@@ -5,30 +5,35 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from trainables.config import ComputeDtype
+from trainables.config import BaseType, ComputeDtype
 from trainables.errors import SweepAborted
 from trainables.models.base_model import DTYPES, load_base
 
 SHARD_SIZE = "4GB"
 
 
-def save_merged(model: str, adapter: Path, folder: Path, compute_dtype: ComputeDtype) -> None:
+def save_merged(
+    model: str, adapter: Path, folder: Path, compute_dtype: ComputeDtype, base_type: BaseType
+) -> None:
     """Writes model type, shapes and bfloat16 weights of the base with the adapter in them.
 
-    The base is what NF4 holds of it: over this one the adapter was trained and scored, and its
-    weights make good what NF4 rounds away. In the original weights it would be another model.
+    A quantised base is what NF4 holds of it: over this one the adapter was trained and scored, and
+    its weights make good what NF4 rounds away. In the original weights it would be another model.
 
     Args:
         model: Hub id or folder of the base.
         adapter: PEFT folder.
         folder: gets the files; weights of more than SHARD_SIZE are in several.
-        compute_dtype: of the sweep, in which NF4 weights are multiplied.
+        compute_dtype: of the sweep, in which the base's weights are multiplied.
+        base_type: of the sweep.
 
     Raises:
         SweepAborted: the GPU's memory does not hold the base.
     """
     try:
-        base = load_base(model, compute_dtype).dequantize(dtype=DTYPES[compute_dtype])
+        base = load_base(model, compute_dtype, base_type)
+        if base_type == "nf4":
+            base = base.dequantize(dtype=DTYPES[compute_dtype])
         merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     except torch.OutOfMemoryError:
         raise SweepAborted(

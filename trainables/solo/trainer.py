@@ -1,4 +1,4 @@
-"""One trial alone: TRL's SFTTrainer on stock PEFT over an NF4 base; what a pack must equal."""
+"""One trial alone: TRL's SFTTrainer on stock PEFT over a frozen base; what a pack must equal."""
 
 import dataclasses
 import time
@@ -86,7 +86,7 @@ def _attempt(
         thinking=settings.thinking,
     )
     batches = Batches(examples, settings)
-    base = load_base(settings.model, settings.compute_dtype)
+    base = load_base(settings.model, settings.compute_dtype, settings.base)
     model = new_adapter(base, config.params, settings.seed)
     # The evaluation's batch shrinks as the micro-batch did: either may have filled the memory.
     eval_batch_size = settings.eval_batch_size * micro_batch_size // settings.micro_batch_size

@@ -263,6 +263,18 @@ def test_model_with_another_activation_is_offered_the_other_engine(tmp_path: Pat
     assert fix == "add --engine solo"
 
 
+def test_model_saved_in_nf4_is_no_unquantised_base(tmp_path: Path) -> None:
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    quantised(**NF4)(tmp_path / "model")
+    message, fix = refused(tmp_path, "--model", "model", "--base", "bf16")
+    expected = f"--base bf16 needs unquantised weights, and {tmp_path}/model is saved in NF4"
+    assert message == expected
+    assert fix.startswith("leave out --base bf16, or give the model that it was made from: --model")
+    for command in ("sweeps.run", "sweeps.trial"):
+        words = ("samsum", "--tiny", "--base", "fp8")
+        assert "--base" in call(command, *words).refusal()[0]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -247,6 +247,7 @@ OTHER_VALUES: dict[str, Any] = {
     "recipe": "other",
     "tiny": False,
     "schedule": "cosine",
+    "base": "bf16",
     "compute_dtype": "float32",
     "max_new_tokens": 9,
     "eval_batch_size": 9,

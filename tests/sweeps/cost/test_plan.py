@@ -86,6 +86,13 @@ def test_plan_says_what_ends_the_search_and_when_its_time_is_estimated(
     assert "while it runs" in said["estimate"][0]
 
 
+def test_plan_says_what_the_base_is(config: SweepConfig, preflight: Preflight) -> None:
+    assert sections_of(plan.describe(config, preflight))["base"] == ["in NF4 (QLoRA)"]
+    plain = replace(config, base="bf16", compute_dtype="float32")
+    (said,) = sections_of(plan.describe(plain, preflight))["base"]
+    assert said == "not quantised, in float32 (plain LoRA)"
+
+
 def test_memory_is_that_of_the_largest_rank(config: SweepConfig, preflight: Preflight) -> None:
     config = replace(config, engine="solo")
     largest = largest_point(config)

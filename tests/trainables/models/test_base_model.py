@@ -1,4 +1,4 @@
-"""The NF4 base and its tokenizer."""
+"""The base, in NF4 and not, and its tokenizer."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from trainables.config import ComputeDtype, Hyperparameters
@@ -33,6 +34,20 @@ def test_base_is_frozen_and_its_linear_layers_are_nf4(
     assert all(state.nested for state in states)
     assert base.get_input_embeddings().weight.dtype == getattr(torch, compute_dtype)
     assert base.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("compute_dtype", ["bfloat16", "float32"])
+def test_base_that_is_not_quantised_has_the_weights_of_its_files(
+    compute_dtype: ComputeDtype,
+) -> None:
+    base = load_base(str(MODEL_DIR), compute_dtype, "bf16")
+    assert not any(isinstance(module, Linear4bit) for module in base.modules())
+    assert not any(parameter.requires_grad for parameter in base.parameters())
+    dtype = getattr(torch, compute_dtype)
+    stored = load_file(MODEL_DIR / "model.safetensors")
+    loaded = base.state_dict()
+    assert all(torch.equal(loaded[name], weight.to(dtype)) for name, weight in stored.items())
+    assert {parameter.dtype for parameter in base.parameters()} == {dtype} == {base.config.dtype}
 
 
 def quantise(folder: Path, dtype: torch.dtype = torch.bfloat16, **options: Any) -> str:

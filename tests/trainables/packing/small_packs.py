@@ -60,7 +60,7 @@ def new_pack(
     settings: TrainingSettings, num_slots: int, max_tokens: int = MAX_TOKENS, **options: Any
 ) -> Pack:
     """A pack on the settings' model, for ranks up to 16."""
-    base = load_base(settings.model, settings.compute_dtype)
+    base = load_base(settings.model, settings.compute_dtype, settings.base)
     return Pack(base, num_slots, 16, max_tokens, **options)
 
 

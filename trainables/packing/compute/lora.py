@@ -64,6 +64,7 @@ def freeze(modules: Sequence[Any], is_dequantised: bool) -> FrozenLinears:
     """Layers of the base as tensors.
 
     Dequantised weights are the numbers that NF4 gives in every product, kept instead of made anew.
+    Those of a base that is not quantised lie side by side from now on, in the modules too.
     """
     sizes = tuple(module.out_features for module in modules)
     biases = [module.bias for module in modules if module.bias is not None]
@@ -71,6 +72,8 @@ def freeze(modules: Sequence[Any], is_dequantised: bool) -> FrozenLinears:
     assert len(biases) in (0, len(modules))
     if not isinstance(modules[0], Linear4bit):
         weight_OD = torch.cat([module.weight.detach() for module in modules])
+        for module, weight in zip(modules, torch.split(weight_OD, list(sizes)), strict=True):
+            module.weight.data = weight  # a large base is not held twice while it is read
         return FrozenLinears(weight_OD, (), bias_O, sizes)
     quantised = tuple(_nf4(module) for module in modules)
     if is_dequantised:

@@ -47,12 +47,14 @@ def initial_weights(
     process's random state stays as it was.
     """
     bare = copy.deepcopy(config)
-    bare.__dict__.pop("quantization_config", None)
+    # PEFT draws in float32, and rounds to the type of the weights beside it unless that is NF4.
+    is_quantised = bare.__dict__.pop("quantization_config", None) is not None
+    dtype = torch.float32 if is_quantised else bare.dtype
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(bare)
         for layer in skeleton.model.layers:
-            _materialise(layer)
+            _materialise(layer, dtype)
         torch.default_generator.manual_seed(seed)
         model = get_peft_model(skeleton, lora_config(params, list_linear_layers(bare.layer_types)))
     return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
@@ -125,11 +127,12 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Hyperparameters]:
     return load_file(folder / WEIGHTS_NAME), params
 
 
-def _materialise(layer: Any) -> None:
+def _materialise(layer: Any, dtype: torch.dtype) -> None:
     """Give a meta layer's linears weights that PEFT takes for real: one number, expanded."""
     for child in layer.modules():
         if isinstance(child, torch.nn.Linear):
-            child.weight = torch.nn.Parameter(torch.zeros(1, 1).expand(child.weight.shape))
+            weight = torch.zeros(1, 1, dtype=dtype)
+            child.weight = torch.nn.Parameter(weight.expand(child.weight.shape))
 
 
 def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

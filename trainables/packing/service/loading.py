@@ -99,7 +99,7 @@ def load_pack(settings: TrainingSettings, capacity: Capacity) -> LoadedPack:
 def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
     """An empty pack over a base that nothing else holds."""
     pack = Pack(
-        load_base(settings.model, settings.compute_dtype),
+        load_base(settings.model, settings.compute_dtype, settings.base),
         num_slots=capacity.num_slots,
         max_rank=capacity.max_rank,
         max_tokens=capacity.max_tokens,
@@ -107,7 +107,7 @@ def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
         is_checkpointed=capacity.is_checkpointed,
         is_fast=device().type == "cuda" and settings.compute_dtype == "bfloat16",
     )
-    free_memory()  # the base's NF4 weights, which stand in a cycle of references
+    free_memory()  # the base's own weights, which stand in a cycle of references
     return pack
 
 

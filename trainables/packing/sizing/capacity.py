@@ -16,7 +16,7 @@ class Capacity:
     eval_tokens: int
     """Places of the evaluation's key-value cache, over slots and rows."""
     is_dequantised: bool
-    """Whether the base is kept in the compute type instead of NF4."""
+    """Whether the base is kept in the compute type instead of NF4, as one in bf16 always is."""
     predicted_gib: float
     """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
     is_checkpointed: bool = False

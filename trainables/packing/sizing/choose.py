@@ -77,7 +77,8 @@ def choose(
     raise SweepAborted(
         f"one trial of rank {max_rank} with rows of {settings.max_length_tokens} tokens needs "
         f"{needed_gib:.1f} GiB; the GPU has {memory_gib:.1f} GiB",
-        "choose a smaller model, or lower max_length_tokens or the largest rank",
+        f"{'leave out --base bf16, ' if settings.base == 'bf16' else ''}choose a smaller model, or "
+        "lower max_length_tokens or the largest rank",
     )
 
 
@@ -86,7 +87,7 @@ def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> I
     longest = settings.max_length_tokens
     max_tokens = max(BUSY_TOKENS, longest)
     while True:
-        for is_dequantised in (True, False):
+        for is_dequantised in (True, False) if settings.base == "nf4" else (True,):
             yield Capacity(
                 num_slots=1,
                 max_rank=max_rank,

@@ -156,7 +156,10 @@ def predict_solo_gib(
     DeltaNet keeps what it mixes in float32 too, and a state every 64 tokens.
     """
     tokens = settings.micro_batch_size * settings.max_length_tokens
-    base = facts.body_params * NF4_BITS / 8 + 2 * (facts.num_params - facts.body_params)
+    weight_bytes = NF4_BITS / 8
+    if settings.base == "bf16":
+        weight_bytes = 4 if settings.compute_dtype == "float32" else 2
+    base = facts.body_params * weight_bytes + 2 * (facts.num_params - facts.body_params)
     adapter = ADAPTER_BYTES * facts.lora_params(params)
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
     mixed = {"full_attention": 4 * (q + kv), "sliding_attention": 4 * (q + kv)}

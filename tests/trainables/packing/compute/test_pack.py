@@ -24,8 +24,9 @@ from tests.trainables.packing.small_packs import (
     weight_distance,
     weights_of,
 )
-from trainables.config import Hyperparameters, TrainingSettings
+from trainables.config import BaseType, Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
+from trainables.models.base_model import load_base
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import PackedInputs
 
@@ -71,10 +72,49 @@ def test_trials_of_a_mixed_pack_equal_their_solo_runs_over_50_steps(
         assert weight_distance(weights_of(pack, slot, params), weights) < 1e-4
 
 
-def test_bfloat16_trial_follows_its_solo_run(
+@pytest.mark.slow
+def test_trials_over_an_unquantised_base_equal_their_solo_runs(
     settings: TrainingSettings, examples: list[Example], tmp_path: Path
 ) -> None:
-    settings = longer(settings, 6, eval_rows=1, compute_dtype="bfloat16")
+    settings = longer(settings, 12, eval_rows=1, base="bf16")
+    pack = new_pack(settings, 3)
+    trials = {"plain": (0, PLAIN), "scaled": (2, SCALED)}
+    for name, (slot, params) in trials.items():
+        pack.join(slot, trial_of(name, params, settings), examples)
+    plan: Plan = {
+        2: lambda pack: pack.join(1, trial_of("noisy", NOISY, settings), examples),
+        8: lambda pack: pack.leave(1),
+    }
+    found = run_pack(pack, plan)
+    for name, (slot, params) in trials.items():
+        logs, weights = run_solo(params, settings, tmp_path / name)
+        pairs = zip(losses(found[name]), [log["loss"] for log in logs], strict=True)
+        assert largest_relative(list(pairs)) < 1e-5
+        assert weight_distance(weights_of(pack, slot, params), weights) < 1e-4
+    quantised = new_pack(dataclasses.replace(settings, base="nf4"), 1)
+    quantised.join(0, trial_of("plain", PLAIN, settings), examples)
+    pairs = zip(losses(run_pack(quantised)["plain"]), losses(found["plain"]), strict=True)
+    assert largest_relative(list(pairs)) > 1e-4
+
+
+def test_unquantised_base_is_held_once(settings: TrainingSettings) -> None:
+    base = load_base(settings.model, settings.compute_dtype, "bf16")
+    mlp, attention = base.model.layers[0].mlp, base.model.layers[0].self_attn
+    modules = [attention.q_proj, attention.k_proj, attention.v_proj, mlp.down_proj]
+    before = [module.weight.clone() for module in modules]
+    pack = Pack(base, 1, 16, MAX_TOKENS)
+    held = [linears.weight_OD for linears in pack.model.layers[0].linears]
+    owners = [held[0], held[0], held[0], held[3]]
+    for module, weight, owner in zip(modules, before, owners, strict=True):
+        assert owner is not None and torch.equal(module.weight, weight)
+        assert module.weight.untyped_storage().data_ptr() == owner.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("base_type", ["nf4", "bf16"])
+def test_bfloat16_trial_follows_its_solo_run(
+    settings: TrainingSettings, examples: list[Example], base_type: BaseType, tmp_path: Path
+) -> None:
+    settings = longer(settings, 6, eval_rows=1, compute_dtype="bfloat16", base=base_type)
     pack = new_pack(settings, 2)
     pack.join(1, trial_of("it", PLAIN, settings), examples)
     pack.join(0, trial_of("other", SCALED, settings), examples)

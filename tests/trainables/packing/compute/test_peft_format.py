@@ -16,7 +16,7 @@ from tests.trainables.packing.small_packs import (
     weights_of,
 )
 from trainables.checkpoint import PACK_STATE_NAMES
-from trainables.config import Hyperparameters, TrainingSettings
+from trainables.config import ComputeDtype, Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.models.base_model import load_base
 from trainables.models.layer_kinds import ATTENTION
@@ -39,6 +39,18 @@ def test_first_weights_are_those_of_a_solo_trial(
     assert all(value.dtype == torch.float32 for value in found.values())
     other = initial_weights(base.config, params, settings.seed + 1)
     assert any(not torch.equal(found[name], other[name]) for name in found)
+
+
+@pytest.mark.parametrize("compute_dtype", ["bfloat16", "float32"])
+def test_first_weights_over_an_unquantised_base_are_rounded_as_peft_rounds_them(
+    settings: TrainingSettings, params: Hyperparameters, compute_dtype: ComputeDtype
+) -> None:
+    base = load_base(settings.model, compute_dtype, "bf16")
+    found = initial_weights(base.config, params, settings.seed)
+    expected = get_peft_model_state_dict(new_adapter(base, params, settings.seed))
+    assert found.keys() == expected.keys() and found
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(value.dtype == torch.float32 for value in found.values())
 
 
 @pytest.mark.parametrize("modules", [ATTENTION.linear_layers, ("o_proj", "down_proj")])

@@ -20,6 +20,7 @@ from trainables.packing.compute.adapters import Adapters
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, choose
 from trainables.packing.sizing.memory_model import (
+    NF4_BITS,
     PeakBytes,
     eval_positions,
     predict_pack,
@@ -72,7 +73,6 @@ def tensor_bytes(model: PreTrainedModel) -> int:
     """Bytes of a loaded base, NF4's scales included."""
     tensors = list(model.parameters())
     states = [p.quant_state for p in tensors if getattr(p, "quant_state", None) is not None]
-    assert states, "nothing is quantised"
     for state in states:
         tensors += [state.absmax, state.state2.absmax]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -91,12 +91,14 @@ def test_base_is_as_large_as_the_loaded_one(compute_dtype: str) -> None:
         predicted_gib=0.0,
     )
     real = tensor_bytes(load_base(str(MODEL_DIR), options.compute_dtype))
+    plain = tensor_bytes(load_base(str(MODEL_DIR), options.compute_dtype, "bf16"))
+    assert plain > 1.2 * real
     with_copy = parts(facts, one, options, is_nf4_kept=True).base
     copy_only = parts(facts, one, options).base
     size = getattr(torch, compute_dtype).itemsize
     assert with_copy - size * facts.body_params == pytest.approx(real, rel=0.01)
     outside = size * (facts.num_params - facts.body_params)
-    assert copy_only == outside + size * facts.body_params
+    assert copy_only == outside + size * facts.body_params == pytest.approx(plain, rel=0.01)
     nf4 = parts(facts, dataclasses.replace(one, is_dequantised=False), options).base
     assert nf4 == pytest.approx(real + facts.body_params * 4 / 64, rel=0.01)
 
@@ -210,6 +212,18 @@ def test_base_stays_in_nf4_where_it_would_take_the_trials_places() -> None:
     assert found.num_slots >= 8
 
 
+def test_unquantised_base_never_stays_in_nf4() -> None:
+    plain = dataclasses.replace(OPTIONS, base="bf16")
+    assert choose(QWEN3_06B, plain, 16, H200_GIB) == choose(QWEN3_06B, OPTIONS, 16, H200_GIB)
+    found = choose(QWEN3_4B, plain, 16, 24)
+    assert found.is_dequantised
+    assert found.max_tokens < choose(QWEN3_4B, OPTIONS, 16, 24).max_tokens
+    with pytest.raises(SweepAborted) as told:
+        choose(QWEN3_32B, plain, 16, 48)
+    assert told.value.fix.startswith("leave out --base bf16, choose a smaller model, or")
+    assert choose(QWEN3_32B, OPTIONS, 16, 48).num_slots == 1
+
+
 def test_passes_shrink_before_the_trials_become_few() -> None:
     found = choose(QWEN3_4B, OPTIONS, 64, 24)
     assert found.num_slots >= 4
@@ -284,3 +298,5 @@ def test_memory_of_a_solo_trial_rises_with_all_that_takes_it() -> None:
     one_more = predict_solo_gib(facts, dataclasses.replace(params, lora_rank=9), settings) - least
     extra = facts.lora_params(dataclasses.replace(params, lora_rank=9)) - facts.lora_params(params)
     assert one_more * 2**30 == pytest.approx(16 * extra, rel=1e-3)
+    plain = predict_solo_gib(facts, params, dataclasses.replace(settings, base="bf16")) - least
+    assert plain * 2**30 == pytest.approx(facts.body_params * (16 - NF4_BITS) / 8, rel=1e-3)
