@@ -72,8 +72,15 @@ def _answer_packed(
     pack, max_tokens = new_pack(settings, capacity), capacity.eval_tokens
     with pack.hold_adapters([adapter]) as slots:
         for rows in windows:
-            is_graphed = device().type == "cuda"
-            evaluator = PackEvaluator(tokenizer, rows, scoring, settings, max_tokens, is_graphed)
+            evaluator = PackEvaluator(
+                tokenizer,
+                rows,
+                scoring,
+                settings,
+                max_tokens,
+                is_graphed=device().type == "cuda",
+                state_positions=pack.model.state_positions,
+            )
             yield from retry_with_less_memory(
                 partial(evaluator.evaluate, pack.model, slots),
                 evaluator.use_less_memory,
@@ -106,7 +113,7 @@ def _choose_capacity(
         num_slots=1,
         max_rank=8 if adapter is None else read_adapter(adapter)[1].lora_rank,
         max_tokens=settings.max_length_tokens,
-        eval_tokens=settings.eval_batch_size * eval_positions(settings),
+        eval_tokens=settings.eval_batch_size * eval_positions(facts, settings),
         is_dequantised=True,
         predicted_gib=0.0,
     )

@@ -131,6 +131,7 @@ class Bench:
             settings,
             max_tokens=capacity.eval_tokens,
             is_graphed=is_gpu,
+            state_positions=self._pack.model.state_positions,
         )
 
     def train(self, wanted: dict[tuple[int, int], Sequence[Row]]) -> dict[tuple[int, int], Scores]:

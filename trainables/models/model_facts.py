@@ -195,6 +195,22 @@ class ModelFacts:
         """All weights, norms left out."""
         return self.body_params + self.vocab_size * self.hidden_size * (1 if self.is_tied else 2)
 
+    def position_bytes(self, itemsize: int) -> int:
+        """Bytes of a position of a row in evaluation's cache: its keys and values in all layers of
+        attention, in a type of that size."""
+        num_layers = sum(kind != "linear_attention" for kind in self.layer_types)
+        return num_layers * 2 * self.num_kv_heads * self.head_dim * itemsize
+
+    def state_positions(self, itemsize: int) -> int:
+        """How many positions take as much as what a row keeps however long it is: in every layer of
+        linear attention a float32 matrix a head, and the last inputs of the convolution."""
+        if self.delta is None:
+            return 0
+        memory = 4 * self.delta.value_size * self.delta.key_head_dim
+        inputs = itemsize * self.delta.conv_channels * self.delta.conv_width
+        num_layers = self.layer_types.count("linear_attention")
+        return math.ceil(num_layers * (memory + inputs) / self.position_bytes(itemsize))
+
     def lora_params(self, params: Hyperparameters) -> int:
         """Trainable weights of one adapter."""
         targets = resolve_targets(params.target_modules, self.linear_shapes)

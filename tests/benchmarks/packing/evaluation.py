@@ -204,8 +204,15 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
     rows, scoring = _rows(args, settings)
     reset_peak()
     started_s = time.perf_counter()
-    is_graphed = device().type == "cuda"
-    evaluator = PackEvaluator(tokenizer, rows, scoring, settings, eval_tokens, is_graphed)
+    evaluator = PackEvaluator(
+        tokenizer,
+        rows,
+        scoring,
+        settings,
+        eval_tokens,
+        is_graphed=device().type == "cuda",
+        state_positions=pack.model.state_positions,
+    )
     tokenised_s = time.perf_counter()
     while True:
         try:

@@ -85,6 +85,7 @@ class Trainer:
                     settings,
                     max_tokens=capacity.eval_tokens,
                     is_graphed=device().type == "cuda",
+                    state_positions=self._pack.model.state_positions,
                 ),
             )
 

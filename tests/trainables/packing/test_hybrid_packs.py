@@ -23,11 +23,13 @@ from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_rows, encode_targets, stop_ids
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.model_facts import read_model_facts
+from trainables.packing.compute.mixers.gated_delta import DeltaState
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.generate import generate
-from trainables.packing.evaluation.slot_decoder import SlotDecoder
+from trainables.packing.evaluation.slot_decoder import KeysValues, LayerState, SlotDecoder
 from trainables.solo import evaluate
 
 WIDE = Hyperparameters(lora_rank=16, lora_alpha=16, learning_rate=2e-3)
@@ -153,6 +155,41 @@ def test_labels_are_as_likely_as_in_peft(
         with torch.no_grad():
             expected_SL = evaluate.label_log_probs(case.peft, prompts, labels, 5)
         torch.testing.assert_close(found_KSL[number], expected_SL, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("limit", [1, 1500, 4000])
+def test_caches_of_answers_and_labels_are_as_large_as_allowed(
+    case: Case, settings: TrainingSettings, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bytes: rows keep a state each, and labels are read from a copy of it."""
+    facts = read_model_facts(settings.model)
+    allowed = limit * facts.position_bytes(itemsize=4)
+    found: list[tuple[int, int, int]] = []
+    new_cache = SlotDecoder.new_cache
+
+    def count_cache(self: SlotDecoder, num_rows: int, num_positions: int) -> list[LayerState]:
+        cache = new_cache(self, num_rows, num_positions)
+        held = {KeysValues: 0, DeltaState: 0}
+        for state in cache:
+            held[type(state)] += sum(part.nbytes for part in state)
+        found.append((num_rows, held[KeysValues], held[DeltaState]))
+        return cache
+
+    def check(num_states: int) -> None:
+        assert sum(num_rows for num_rows, _, _ in found) >= len(case.examples)
+        assert limit == 1 or max(num_rows for num_rows, _, _ in found) > 1
+        for num_rows, keys, states in found:
+            assert states > 0
+            assert num_rows == 1 or keys + num_states * states <= allowed
+
+    monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
+    options = {"stop_ids": [1], "max_new_tokens": 2, "max_tokens_per_batch": limit}
+    generate(case.decoder, case.examples, **options)  # type: ignore[arg-type]
+    check(num_states=1)
+    found.clear()
+    labels = encode_targets(load_tokenizer(settings.model), ["map", "a map"])
+    label_log_probs(case.decoder, [e.prompt_ids for e in case.examples], labels, limit)
+    check(num_states=2)
 
 
 def test_saved_trial_goes_on_as_if_nothing_had_happened(

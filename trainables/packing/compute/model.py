@@ -99,6 +99,8 @@ class PackedModel:
         facts = facts_of(base.config.to_dict())
         self.head_dim = facts.head_dim
         """C."""
+        self.state_positions = facts.state_positions(self.dtype.itemsize)
+        """Positions of evaluation's cache that the state of a row is worth."""
         self.norm_D = _norm_weight(base.model.norm, facts.is_hybrid)
         self.layers = [
             _layer_weights(layer, kind, facts.is_hybrid, is_dequantised)

@@ -29,8 +29,10 @@ class PackEvaluator:
         rows: validation rows.
         scoring: of their answers.
         settings: of the sweep.
-        max_tokens: positions of the key-value cache, over all slots and rows.
+        max_tokens: positions of the cache, over all slots and rows, and what the rows' states are
+            worth.
         is_graphed: capture decoding as CUDA graphs.
+        state_positions: what the state of a row is worth (PackedModel.state_positions).
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class PackEvaluator:
         settings: TrainingSettings,
         max_tokens: int,
         is_graphed: bool,
+        state_positions: int,
     ) -> None:
         self.rows = rows
         self.max_tokens = max_tokens
@@ -58,11 +61,14 @@ class PackEvaluator:
             row.num_prompt_tokens + max(len(row.target_ids), settings.max_new_tokens)
             for row in self._examples
         )
-        """Places that the longest row takes in the cache, with its answer."""
+        """Tokens of the longest row, with its answer."""
+        num_states = 2 if scoring.kind == "classify" else 1  # labels are read from a copy
+        self.row_positions = self.row_tokens + num_states * state_positions
+        """What the longest row takes of the cache."""
 
     def evaluate(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
         """The scores of each slot: all slots in one batch, unless not even one row of each fits."""
-        share = max(1, self.max_tokens // self.row_tokens)
+        share = max(1, self.max_tokens // self.row_positions)
         results = []
         for first in range(0, len(slots), share):
             results += self._evaluate_together(model, slots[first : first + share])
@@ -70,9 +76,9 @@ class PackEvaluator:
 
     def use_less_memory(self) -> bool:
         """Halve the cache; False if it holds one row of one slot only."""
-        if self.max_tokens <= self.row_tokens:
+        if self.max_tokens <= self.row_positions:
             return False
-        self.max_tokens = max(self.max_tokens // 2, self.row_tokens)
+        self.max_tokens = max(self.max_tokens // 2, self.row_positions)
         return True
 
     def _evaluate_together(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:

@@ -42,8 +42,8 @@ def generate(
 
     Args:
         examples: prompts of at least one token each; none need have a target.
-        max_tokens_per_batch: positions of the cache, over all slots and rows; a batch has one row a
-            slot at least, even where that is more.
+        max_tokens_per_batch: positions of the cache, over all slots and rows, and what the rows'
+            states are worth; a batch has one row a slot at least, even where that is more.
         is_graphed: capture the step as a CUDA graph for every shape and replay it.
     """
     answers: list[list[list[int]]] = [[[] for _ in examples] for _ in range(decoder.num_slots)]
@@ -51,7 +51,8 @@ def generate(
     losses_KS = torch.zeros(shape, dtype=torch.float64, device=decoder.device)
     # An answer is written over the target, so a row has room for the longer of them.
     lengths = [e.num_prompt_tokens + max(max_new_tokens, len(e.target_ids)) for e in examples]
-    for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch):
+    state_positions = decoder.model.state_positions
+    for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch, state_positions):
         num_positions = round_up(lengths[indices[0]], TOKENS_MULTIPLE)
         some = [examples[i] for i in indices]
         batch, some_losses_KS = _read(decoder, some, num_positions, stop_ids, max_new_tokens)
@@ -65,16 +66,29 @@ def generate(
     return answers, losses_KS
 
 
-def batches(lengths: Sequence[int], num_slots: int, max_tokens: int) -> Iterator[list[int]]:
+def batches(
+    lengths: Sequence[int],
+    num_slots: int,
+    max_tokens: int,
+    state_positions: int = 0,
+    max_read_tokens: int | None = None,
+) -> Iterator[list[int]]:
     """Indices of rows of similar length, the longest first so that memory fails early.
 
     Every batch but the last has a power of two of rows, for few shapes.
+
+    Args:
+        max_tokens: positions of the cache, over all slots and rows.
+        state_positions: those that a row takes whatever its length.
+        max_read_tokens: of a batch that is read at once; None for any number.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while order:
         num_positions = round_up(lengths[order[0]], TOKENS_MULTIPLE)
-        room = max(1, max_tokens // (num_slots * num_positions))
-        num_rows = 1 << (room.bit_length() - 1)
+        room = max_tokens // (num_slots * (num_positions + state_positions))
+        if max_read_tokens is not None:
+            room = min(room, max_read_tokens // (num_slots * num_positions))
+        num_rows = 1 << (max(1, room).bit_length() - 1)
         yield order[:num_rows]
         order = order[num_rows:]
 

@@ -143,8 +143,8 @@ class SlotDecoder:
 
         Args:
             lengths_S: tokens of each prompt.
-            cache: of the prompts, which stays as it is. Where layers are recurrent the tree has no
-                branches, and the cache room for it behind every prompt.
+            cache: of the prompts, which stay as they are. Where layers are recurrent the tree has
+                no branches, and the cache room for it behind every prompt.
         """
         if self.is_recurrent:
             return self._read_path(tree.tokens_N, lengths_S, cache)
@@ -166,7 +166,11 @@ class SlotDecoder:
         self, tokens_N: Tensor, lengths_S: Tensor, cache: Sequence[LayerState]
     ) -> Tensor:
         """As read_tree, of a tree without branches, token by token; the cache has room for them."""
-        own = [change_state(state, torch.clone) for state in cache]
+        # Keys behind the prompt are written before they are seen, so they need no copy.
+        own = [
+            change_state(state, torch.clone) if isinstance(state, DeltaState) else state
+            for state in cache
+        ]
         num_positions = int(lengths_S.max()) + len(tokens_N)
         rotation, positions_KS = self.rotation(num_positions), lengths_S.expand(self.num_slots, -1)
         outputs = [

@@ -48,6 +48,7 @@ class LoadedPack(NamedTuple):
             settings or self.settings,
             max_tokens=self.capacity.eval_tokens,
             is_graphed=device().type == "cuda",
+            state_positions=self.pack.model.state_positions,
         )
 
     def measure_throughput(

@@ -14,7 +14,8 @@ class Capacity:
     max_tokens: int
     """Training tokens of one pass, over all slots."""
     eval_tokens: int
-    """Places of the evaluation's key-value cache, over slots and rows."""
+    """Positions of evaluation's cache, over slots and rows. A row of a hybrid takes more of them
+    than it has: ModelFacts.state_positions."""
     is_dequantised: bool
     """Whether the base is kept in the compute type instead of NF4, as one in bf16 always is."""
     predicted_gib: float

@@ -61,18 +61,18 @@ def choose(
             num_slots=limit,
             max_rank=max_rank,
             max_tokens=max(BUSY_TOKENS, settings.max_length_tokens),
-            eval_tokens=max(CPU_EVAL_TOKENS, limit * eval_positions(settings)),
+            eval_tokens=max(CPU_EVAL_TOKENS, limit * eval_positions(facts, settings)),
             is_dequantised=True,
             predicted_gib=0.0,
         )
     usable_gib = USABLE_FRAC * memory_gib
     counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
     for is_checkpointed, fewest in product((False, True), counts):
-        for least in _least(settings, max_rank, is_checkpointed):
+        for least in _least(facts, settings, max_rank, is_checkpointed):
             capacity = _most_slots(facts, settings, least, limit, usable_gib)
             if capacity is not None and capacity.num_slots >= fewest:
                 return _grow(facts, settings, capacity, usable_gib)
-    smallest = list(_least(settings, max_rank, is_checkpointed=True))[-1]
+    smallest = list(_least(facts, settings, max_rank, is_checkpointed=True))[-1]
     needed_gib = predict_pack(facts, settings, smallest).reserved_gib / USABLE_FRAC
     raise SweepAborted(
         f"one trial of rank {max_rank} with rows of {settings.max_length_tokens} tokens needs "
@@ -82,7 +82,9 @@ def choose(
     )
 
 
-def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> Iterator[Capacity]:
+def _least(
+    facts: ModelFacts, settings: TrainingOptions, max_rank: int, is_checkpointed: bool
+) -> Iterator[Capacity]:
     """Packs of one trial, the most wanted first; the last needs least."""
     longest = settings.max_length_tokens
     max_tokens = max(BUSY_TOKENS, longest)
@@ -92,7 +94,7 @@ def _least(settings: TrainingOptions, max_rank: int, is_checkpointed: bool) -> I
                 num_slots=1,
                 max_rank=max_rank,
                 max_tokens=max_tokens,
-                eval_tokens=eval_positions(settings),
+                eval_tokens=eval_positions(facts, settings),
                 is_dequantised=is_dequantised,
                 predicted_gib=0.0,
                 is_checkpointed=is_checkpointed,

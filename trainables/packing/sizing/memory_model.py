@@ -116,7 +116,7 @@ def predict_pack(
         num_labels: labelled tokens of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
-    size = 4 if settings.compute_dtype == "float32" else 2
+    size = _itemsize(settings)
     outside = size * (facts.num_params - facts.body_params)
     widest = size * facts.hidden_size * facts.intermediate_size
     if capacity.is_dequantised:
@@ -194,22 +194,35 @@ def _evaluation(
 ) -> int:
     """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    row = capacity.num_slots * eval_positions(settings)
+    row = capacity.num_slots * eval_positions(facts, settings)
     positions = max(capacity.eval_tokens, row)
+    longest = capacity.num_slots * _longest_row(settings)
     attention = READ_Q * q + 2 * kv + 2 * facts.hidden_size
     feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
-    reading = min(positions, max(PROMPT_TOKENS, row)) * size * max(attention, feed_forward) + anew
+    reading = (
+        min(positions, max(PROMPT_TOKENS, longest)) * size * max(attention, feed_forward) + anew
+    )
     labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
-    shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE)
+    shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE) + facts.state_positions(size)
     num_rows = min(capacity.num_slots * power_of_two(settings.eval_rows), positions // shortest)
     decoding = num_rows * facts.vocab_size * size
-    cache = positions * facts.num_layers * 2 * kv * size
+    cache = positions * facts.position_bytes(size)
     return cache + max(reading, labels, decoding)
 
 
-def eval_positions(settings: TrainingOptions) -> int:
-    """The longest row of the cache: a prompt that fills the row, and an answer."""
+def eval_positions(facts: ModelFacts, settings: TrainingOptions) -> int:
+    """What the longest row takes of the cache: its positions, and what its state is worth."""
+    return _longest_row(settings) + facts.state_positions(_itemsize(settings))
+
+
+def _longest_row(settings: TrainingOptions) -> int:
+    """Positions of a prompt that fills the row, and of an answer."""
     return round_up(settings.max_length_tokens + settings.max_new_tokens, TOKENS_MULTIPLE)
+
+
+def _itemsize(settings: TrainingOptions) -> int:
+    """Bytes of a number of the compute type."""
+    return 4 if settings.compute_dtype == "float32" else 2
 
 
 def power_of_two(count: int) -> int:

@@ -164,7 +164,7 @@ def _time_evaluation(
     few_s = time_answers(1, few_rows)
     more_rows = capacity.num_slots * len(rows) - len(few_rows)
     row_s = max(0.0, many_s - few_s) / max(1, more_rows)
-    batch_rows = max(1, capacity.eval_tokens // evaluator.row_tokens)
+    batch_rows = max(1, capacity.eval_tokens // evaluator.row_positions)
     return max(0.0, few_s - row_s * len(few_rows)), row_s, batch_rows
 
 

@@ -326,7 +326,7 @@ def test_scores_are_those_of_a_solo_evaluation(
     losses = set()
     before = torch.get_rng_state()
     scoring = Scoring(language="english")
-    evaluator = PackEvaluator(case.tokenizer, case.rows, scoring, settings, 4000, False)
+    evaluator = PackEvaluator(case.tokenizer, case.rows, scoring, settings, 4000, False, 0)
     found = evaluator.evaluate(pack.model, SLOTS)
     assert torch.equal(torch.get_rng_state(), before)
     for slot, scores in zip(SLOTS, found, strict=True):
@@ -423,11 +423,13 @@ def test_batching_does_not_change_the_answers(
     lengths=st.lists(st.integers(1, 300), max_size=30),
     num_slots=st.integers(1, 9),
     limit=st.integers(1, 20000),
+    state_positions=st.sampled_from((0, 1, 1500)),
+    most_read=st.none() | st.integers(1, 20000),
 )
-def test_batches_hold_every_row_once_within_the_limit(
-    lengths: list[int], num_slots: int, limit: int
+def test_batches_hold_every_row_once_within_the_limits(
+    lengths: list[int], num_slots: int, limit: int, state_positions: int, most_read: int | None
 ) -> None:
-    found = list(batches(lengths, num_slots, limit))
+    found = list(batches(lengths, num_slots, limit, state_positions, most_read))
     order = [place for batch in found for place in batch]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[place] for place in order] == sorted(lengths, reverse=True)
@@ -435,7 +437,9 @@ def test_batches_hold_every_row_once_within_the_limit(
         padded = 1 << (len(batch) - 1).bit_length()
         assert padded == len(batch) or number == len(found) - 1
         num_positions = -(-lengths[batch[0]] // 64) * 64
-        assert padded == 1 or num_slots * padded * num_positions <= limit
+        num_rows = num_slots * padded
+        assert padded == 1 or num_rows * (num_positions + state_positions) <= limit
+        assert padded == 1 or most_read is None or num_rows * num_positions <= most_read
 
 
 @pytest.mark.gpu

@@ -172,7 +172,7 @@ def test_slots_are_scored_as_transformers_scores_each(
 ) -> None:
     settings = settings_of(model_dir, rows_dir)
     tokenizer = load_tokenizer(model_dir)
-    evaluator = PackEvaluator(tokenizer, ROWS, SCORING, settings, 500, False)
+    evaluator = PackEvaluator(tokenizer, ROWS, SCORING, settings, 500, False, 0)
     found = evaluator.evaluate(case.pack.model, SLOTS)
     for slot, scores in zip(SLOTS, found, strict=True):
         case.peft.set_adapter(str(slot))

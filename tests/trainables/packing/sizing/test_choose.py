@@ -189,7 +189,7 @@ def test_chosen_pack_fits_and_holds_the_longest_row(
     assert found.max_tokens >= max_length_tokens
     step_tokens = found.num_slots * batch_size * max_length_tokens
     assert found.max_tokens <= min(step_tokens, max(MOST_TOKENS, max_length_tokens))
-    assert found.eval_tokens >= found.num_slots * eval_positions(options)
+    assert found.eval_tokens >= found.num_slots * eval_positions(facts, options)
     assert found.max_rank == max_rank
 
 
@@ -263,7 +263,7 @@ def test_long_rows_on_a_small_gpu_are_trained_with_checkpoints() -> None:
 def test_cpu_gets_few_trials_and_small_passes() -> None:
     found = choose(QWEN3_06B, OPTIONS, 16, None)
     assert (found.num_slots, found.max_tokens, found.is_dequantised) == (4, BUSY_TOKENS, True)
-    assert found.eval_tokens >= 4 * eval_positions(OPTIONS)
+    assert found.eval_tokens >= 4 * eval_positions(QWEN3_06B, OPTIONS)
     assert choose(QWEN3_06B, OPTIONS, 16, None, num_slots=9).num_slots == 9
 
 
