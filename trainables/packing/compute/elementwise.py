@@ -70,6 +70,18 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return silu(gate_NF) * up_NF
 
 
+def gate_norm(mixed: Tensor, z: Tensor, norm_E: Tensor, eps: float) -> Tensor:
+    """The norm of each head (..., H, E), times silu(z), as (..., H * E).
+
+    Rounded where transformers' Qwen3_5RMSNormGated rounds.
+    """
+    exact = torch.promote_types(mixed.dtype, torch.float32)
+    heads = mixed.to(exact)
+    normed = heads * torch.rsqrt(heads.square().mean(dim=-1, keepdim=True) + eps)
+    gate = silu(z.reshape(heads.shape).to(exact))
+    return (norm_E * normed.to(mixed.dtype) * gate).to(mixed.dtype).flatten(-2)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x over its root mean square, at least in float32, times the weight.
 

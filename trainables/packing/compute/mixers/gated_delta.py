@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
+from trainables.packing.compute.elementwise import gate_norm
 from trainables.packing.compute.packed_batch import Rows, pad_rows
 
 CHUNK = 64
@@ -90,7 +91,7 @@ def mix_padded(
     turned_SPT = conv1d(inputs_SPT, weights.conv_PW[:, None], groups=len(weights.conv_PW))
     heads = _to_heads(silu(turned_SPT).mT, b_STH, a_STH, weights)
     mixed_SHTE, _ = _run_chunks(heads)
-    mixed_STF = _gate(mixed_SHTE.transpose(1, 2).to(z_STF.dtype), z_STF, weights.norm_E, eps)
+    mixed_STF = gate_norm(mixed_SHTE.transpose(1, 2).to(z_STF.dtype), z_STF, weights.norm_E, eps)
     if lengths_S is None:
         return mixed_STF, None
     # Tokens behind the prompt neither forget nor learn, so the last memory is that of its end.
@@ -117,7 +118,7 @@ def step(projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: fl
     learnt_BHE = (v_BHE - known_BHE) * beta_BH[..., None]
     memory_BHCE += k_BHC[..., None] * learnt_BHE[..., None, :]
     mixed_BHE = (memory_BHCE * q_BHC[..., None]).sum(dim=-2).to(z_BF.dtype)
-    return _gate(mixed_BHE, z_BF, weights.norm_E, eps)
+    return gate_norm(mixed_BHE, z_BF, weights.norm_E, eps)
 
 
 def _split(projected: Tensor, weights: DeltaWeights) -> tuple[Tensor, ...]:
@@ -182,12 +183,3 @@ def _run_chunks(heads: _Heads) -> tuple[Tensor, Tensor]:
         read.append(q_from_start[:, :, chunk] @ memory + within[:, :, chunk] @ learnt)
         memory = memory * kept[:, :, chunk] + k_to_end[:, :, chunk].mT @ learnt
     return torch.cat(read, dim=2)[:, :, :num_tokens], memory
-
-
-def _gate(mixed: Tensor, z: Tensor, norm_E: Tensor, eps: float) -> Tensor:
-    """The norm of each head (..., H, E), times silu(z); rounded where transformers rounds."""
-    exact = torch.promote_types(mixed.dtype, torch.float32)
-    heads = mixed.to(exact)
-    normed = heads * torch.rsqrt(heads.square().mean(dim=-1, keepdim=True) + eps)
-    gate = silu(z.reshape(heads.shape).to(exact))
-    return (norm_E * normed.to(mixed.dtype) * gate).to(mixed.dtype).flatten(-2)
