@@ -44,8 +44,8 @@ class ExportArgs:
     t0003; None is the winner in best/. The card says which it is and how it scored."""
     merge: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write whole weights in bfloat16, which transformers loads without PEFT: the adapter merged
-    into the base as NF4 holds it, over which it was trained and scored. Takes memory for the base
-    in the sweep's --compute-dtype."""
+    into the base over which it was trained and scored: as NF4 holds it, or of --base bf16 its own
+    weights. Takes memory for the base in the sweep's --compute-dtype."""
     private: tyro.conf.FlagCreatePairsOff[bool] = False
     """Create the Hub repository as private; one that is already public is refused."""
     revision: str | None = None

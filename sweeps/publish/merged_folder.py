@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -12,16 +13,21 @@ from sweeps.checks.resume import check_model
 from sweeps.publish.best_folder import ADAPTER_FILES, CARD_FILE, list_exported
 from sweeps.publish.usage_code import is_hub_id, use_merged
 from sweeps.records.paths import RunPaths
+from trainables.config import BaseType
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
 
-ADAPTER_OF, WEIGHTS_OF = "A QLoRA adapter for", "The weights, with a QLoRA adapter merged in, of"
-NOTE = (
-    "These are whole weights in bfloat16. The adapter was merged into its base as NF4 holds it, "
-    "dequantised: over that base it was trained and scored. The scores are those of the adapter "
-    "over NF4; rounding the sum to bfloat16 changes few answers, and merging it into the base's "
-    "original weights would change many more."
-)
+ADAPTER_OF = re.compile(r"^A (Q?LoRA) adapter for", re.M)
+WEIGHTS_OF = r"The weights, with a \1 adapter merged in, of"
+NOTES: dict[BaseType, str] = {
+    "nf4": "These are whole weights in bfloat16. The adapter was merged into its base as NF4 holds "
+    "it, dequantised: over that base it was trained and scored. The scores are those of the "
+    "adapter over NF4; rounding the sum to bfloat16 changes few answers, and merging it into the "
+    "base's original weights would change many more.",
+    "bf16": "These are whole weights in bfloat16. The adapter was merged into its base's own "
+    "weights: over these, not quantised, it was trained and scored. The scores are those of the "
+    "adapter beside them; rounding the sum to bfloat16 changes few answers.",
+}
 
 
 def check_mergeable(paths: RunPaths, adapter: Path, target: Path) -> str:
@@ -42,7 +48,7 @@ def check_mergeable(paths: RunPaths, adapter: Path, target: Path) -> str:
             f"the base {base} is not here, and --merge needs its weights",
             f"put its place into {adapter / ADAPTER_FILES[0]}, or leave out --merge",
         )
-    _ = _read_card(adapter)
+    _ = _read_card(adapter, "")
     facts = read_model_facts(base)
     check_model(paths, base)
     num_bytes = 2 * sum(map(math.prod, facts.weight_shapes.values()))
@@ -66,16 +72,18 @@ def write_merged(paths: RunPaths, adapter: Path, base: str, folder: Path) -> Non
     for path in list_exported(adapter):
         if path.name not in (*ADAPTER_FILES, CARD_FILE):
             shutil.copyfile(path, folder / path.name)
-    (folder / CARD_FILE).write_text(_read_card(adapter), encoding="utf-8", newline="")
+    (folder / CARD_FILE).write_text(
+        _read_card(adapter, NOTES[config.base]), encoding="utf-8", newline=""
+    )
 
 
-def _read_card(adapter: Path) -> str:
-    """The adapter's card, of the weights that it is in now."""
+def _read_card(adapter: Path, note: str) -> str:
+    """The adapter's card, of the weights that it is in now, with a note on these."""
     card = ModelCard((adapter / CARD_FILE).read_text(encoding="utf-8"))
     card.data["library_name"] = "transformers"
     card.data["tags"] = [tag for tag in card.data.get("tags") or [] if tag != "peft"]
     if "base_model_relation" in card.data:
         card.data["base_model_relation"] = "finetune"
-    body = card.text.replace(ADAPTER_OF, WEIGHTS_OF, 1)
-    body = body.replace("## Use\n", f"## Use\n\n{NOTE}\n", 1)
+    body = ADAPTER_OF.sub(WEIGHTS_OF, card.text, count=1)
+    body = body.replace("## Use\n", f"## Use\n\n{note}\n", 1)
     return f"---\n{card.data.to_yaml()}\n---\n{use_merged(body)}"

@@ -116,12 +116,13 @@ def _metadata(facts: CardFacts) -> str:
     """The front matter; a local base or dataset is left out, for the Hub takes only its own ids."""
     base = facts.base_model if is_hub_id(facts.base_model) else None
     dataset, _ = _dataset(facts)
+    is_nf4 = facts.settings.base == "nf4"
     data = ModelCardData(
         library_name="peft",
         pipeline_tag=PIPELINE_TAG,
         base_model=base,
         datasets=[dataset] if is_hub_id(dataset) else None,
-        tags=["lora", "qlora", "hyperparameter-search", "peft"],
+        tags=["lora", *(["qlora"] if is_nf4 else []), "hyperparameter-search", "peft"],
         model_name=_line(facts.sweep_name),
         eval_results=_results(facts),
     )
@@ -153,8 +154,9 @@ def _results(facts: CardFacts) -> list[EvalResult]:
 
 
 def _opening(facts: CardFacts) -> str:
+    kind = "QLoRA" if facts.settings.base == "nf4" else "LoRA"
     return (
-        f"A QLoRA adapter for {_text(_shown(facts.base_model))}, finetuned on "
+        f"A {kind} adapter for {_text(_shown(facts.base_model))}, finetuned on "
         f"{_text(_dataset(facts)[0])} (task {_text(facts.task)}): trial "
         f"{_text(facts.outcome.winner.run.trial_id)}{_describe_choice(facts)}"
     )
@@ -199,11 +201,14 @@ def _data(facts: CardFacts) -> str:
     data = f"Data: {_text(dataset)}"
     if revision:
         data += f" at revision {_text(revision)}"
+    kept = f"in {facts.settings.compute_dtype}, not quantised (plain LoRA)"
+    if facts.settings.base == "nf4":
+        kept = "quantised to NF4"
     dropped = _counts(facts.dropped_rows) or "none"
     added = _counts(facts.added_rows)
     about_added = f" Of the training rows augmentation has added: {added}." if added else ""
     return (
-        f"- {base}, quantised to NF4 and frozen.\n- {data}.\n"
+        f"- {base}, {kept} and frozen.\n- {data}.\n"
         f"- Rows: {_counts(facts.dataset_rows)}. Rows left out: {dropped}."
         f"{about_added}"
     )

@@ -16,29 +16,34 @@ MERGED_LINE = 'model_path = "."  # the folder of this card'
 LOAD = """\
 {copy}import torch
 from peft import {imports}
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GenerationConfig,
-)
+from transformers import {classes}
 
 {adapter_line}
 base = {base}
 device = "cuda" if torch.cuda.is_available() else "cpu"
 tokenizer = AutoTokenizer.from_pretrained(adapter)
+{quantization}model = AutoModelForCausalLM.from_pretrained(
+    base, {quantized}dtype=torch.{dtype}, device_map={{"": device}}
+)
+# greedy, with the ends of the scored answers, the end of turn first; the base's may be others
+model.generation_config = GenerationConfig.from_pretrained(adapter)
+model = PeftModel.from_pretrained(model, adapter).eval()
+"""
+
+CLASSES = "AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
+NF4_CLASSES = """(
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)"""
+NF4 = """\
 quantization = BitsAndBytesConfig(
     load_in_4bit=True,
     bnb_4bit_quant_type="nf4",
     bnb_4bit_use_double_quant=True,
     bnb_4bit_compute_dtype=torch.{dtype},
 )
-model = AutoModelForCausalLM.from_pretrained(
-    base, quantization_config=quantization, dtype=torch.{dtype}, device_map={{"": device}}
-)
-# greedy, with the ends of the scored answers, the end of turn first; the base's may be others
-model.generation_config = GenerationConfig.from_pretrained(adapter)
-model = PeftModel.from_pretrained(model, adapter).eval()
 """
 
 MERGED_LOAD = f"""\
@@ -163,6 +168,7 @@ def usage_code(
             the script's answer as its history, which may have a system prompt of its own.
     """
     is_hub, is_classifier = is_hub_id(base_model), scoring.kind == "classify"
+    is_nf4, dtype = options.base == "nf4", options.compute_dtype
     before, after, names = _split_template(prompt_template, source)
     values = {
         "imports": "PeftModel" if is_hub else "PeftConfig, PeftModel",
@@ -170,8 +176,11 @@ def usage_code(
         "base": repr(base_model)
         if is_hub
         else "PeftConfig.from_pretrained(adapter).base_model_name_or_path",
-        "dtype": options.compute_dtype,
-        "is_bfloat16": options.compute_dtype == "bfloat16",
+        "classes": NF4_CLASSES if is_nf4 else CLASSES,
+        "quantization": NF4.format(dtype=dtype) if is_nf4 else "",
+        "quantized": "quantization_config=quantization, " if is_nf4 else "",
+        "dtype": dtype,
+        "is_bfloat16": dtype == "bfloat16",
         "limit": prompt_limit(options.max_length_tokens, options.max_new_tokens),
         "thinking": options.thinking,
         "drop_thought": DROP_THOUGHT if options.thinking else "",
@@ -194,7 +203,7 @@ def use_merged(card: str) -> str:
         SweepAborted: the card has no such script.
     """
     load = re.compile(
-        r"^import torch\nfrom peft import .*?compute_dtype=torch\.(\w+),.*?"
+        r"^import torch\nfrom peft import .*?dtype=torch\.(\w+),.*?"
         r"^model = PeftModel\.from_pretrained\(model, adapter\)\.eval\(\)\n",
         re.M | re.S,
     )

@@ -176,6 +176,26 @@ def test_merged_weights_need_no_peft_and_answer_as_scored(
     assert f'model_path = "{REPO}"\n' in files["README.md"].decode()
 
 
+def test_cards_over_an_unquantised_base_need_no_bitsandbytes_and_answer_as_scored(
+    tmp_path: Path,
+) -> None:
+    adapter = scored_runs.train_adapter(
+        "samsum", MODEL_DIR, tmp_path / "training", NUM_STEPS, base="bf16"
+    )
+    base = scored_runs.copy_base(tmp_path / "base", scored_runs.end_of_text)
+    run = scored_runs.score("samsum", base, adapter, tmp_path, NUM_ROWS // 2, base="bf16")
+    merged = tmp_path / "merged"
+    shutil.copytree(run / "rows", merged / "rows")
+    assert export(run, "--merge", "--to", merged / "best").code == 0
+    shutil.copy(run / "best" / "test_predictions.jsonl", merged / "best")
+    card = (merged / "best" / "README.md").read_text()
+    assert "The weights, with a LoRA adapter merged in, of" in card and "NF4" not in card
+    assert "merged into its base's own weights" in card
+    beside, within = run_cards([run, merged], tmp_path, without=("bitsandbytes",))
+    assert beside.num_equal >= NUM_ROWS // 2 - 1
+    assert within.num_equal >= 0.4 * NUM_ROWS
+
+
 def write_merged_into_original(adapter: Path, folder: Path) -> None:
     """What a user might expect of --merge: the base's own weights with the adapter in them."""
     from peft import PeftModel

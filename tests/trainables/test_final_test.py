@@ -1,13 +1,14 @@
 """The one look at the test split."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
+from trainables.config import BaseType, Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.final_test import score
 from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.trainer import train
@@ -22,9 +23,11 @@ CAPACITY = Capacity(
 )
 
 
+@pytest.mark.parametrize("base_type", ["nf4", "bf16"])
 def test_adapters_are_scored_on_test_beside_the_untuned_base(
-    settings: TrainingSettings, params: Hyperparameters, tmp_path: Path
+    settings: TrainingSettings, params: Hyperparameters, base_type: BaseType, tmp_path: Path
 ) -> None:
+    settings = replace(settings, base=base_type)
     reports: list[TrialReport] = []
     config = TrialConfig(trial_id="t0001", params=params, settings=settings, folder=tmp_path)
     train(config, reports.append)

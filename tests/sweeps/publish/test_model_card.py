@@ -41,6 +41,18 @@ def test_metadata_names_base_dataset_and_kind() -> None:
     assert {"lora", "qlora", "hyperparameter-search"} <= set(data["tags"])
 
 
+def test_card_says_what_the_base_is() -> None:
+    card = render(FACTS)
+    assert "A QLoRA adapter for" in card and "quantised to NF4 and frozen" in card
+    plain = facts(settings=replace(FACTS.settings, base="bf16"))
+    card = render(plain)
+    assert "A LoRA adapter for Qwen/Qwen3-0.6B" in card and "NF4" not in card
+    assert "in float32, not quantised (plain LoRA) and frozen" in card
+    assert (
+        {"lora", "peft"} <= set(metadata(plain)["tags"]) - {"qlora"} == set(metadata(plain)["tags"])
+    )
+
+
 def test_model_index_has_every_metric_of_the_adapter_with_its_split_and_dataset() -> None:
     results = ModelCard(render(FACTS)).data.eval_results
     found = {(r.dataset_split, r.metric_name): r.metric_value for r in results}
