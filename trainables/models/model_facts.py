@@ -207,7 +207,7 @@ class ModelFacts:
         if self.delta is None:
             return 0
         memory = 4 * self.delta.value_size * self.delta.key_head_dim
-        inputs = itemsize * self.delta.conv_channels * self.delta.conv_width
+        inputs = itemsize * self.delta.conv_channels * (self.delta.conv_width - 1)
         num_layers = self.layer_types.count("linear_attention")
         return math.ceil(num_layers * (memory + inputs) / self.position_bytes(itemsize))
 

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from trainables.data.tokens import Example
 from trainables.metrics.label_tree import LabelTree, grow_trees
-from trainables.packing.compute.pass_shapes import PROMPT_TOKENS, TOKENS_MULTIPLE, round_up
+from trainables.packing.compute.pass_shapes import PROMPT_TOKENS
 from trainables.packing.evaluation.generate import batches, pad_right
 from trainables.packing.evaluation.slot_decoder import SlotDecoder, change_state
 
 LEAST_NODES, MAX_NODES = 64, 1024
 """Nodes of a tree behind a prompt; the kernel's mask is as wide as they, and one for all rows."""
+MAX_RECURRENT_NODES = 128
+"""Where layers are recurrent: what a node costs grows with the nodes of its tree, and at so many it
+is twice the reading of the prompt's state, of 128 x 128 numbers a head."""
 HEAD_BYTES = 1 << 14
 """Bytes a word of the logits that are held together: 8192 nodes in bf16. The predicted memory has
 more for those of CHUNK_LABELS."""
@@ -38,19 +41,14 @@ def label_log_probs(
             states are worth.
     """
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
-    max_nodes = min(max(limit // decoder.num_slots, LEAST_NODES), MAX_NODES)
-    trees = grow_trees(labels, decoder.device, max_nodes, has_branches=not decoder.is_recurrent)
-    # A tree without branches is read one token after the other, into the cache, from a copy of the
-    # state.
-    behind = max(len(tree.tokens_N) for tree in trees) if decoder.is_recurrent else 0
-    lengths, state_positions = [len(p) + behind for p in prompts], 2 * decoder.model.state_positions
-    sizes = (max_tokens_per_batch, state_positions, PROMPT_TOKENS)
+    most = MAX_RECURRENT_NODES if decoder.is_recurrent else MAX_NODES
+    max_nodes = min(max(limit // decoder.num_slots, LEAST_NODES), most)
+    trees = grow_trees(labels, decoder.device, max_nodes)
     rows, found = [], []
-    for indices in batches(lengths, decoder.num_slots, *sizes):
+    sizes = (max_tokens_per_batch, decoder.model.state_positions, PROMPT_TOKENS)
+    for indices in batches(list(map(len, prompts)), decoder.num_slots, *sizes):
         rows += indices
-        num_positions = round_up(lengths[indices[0]], TOKENS_MULTIPLE)
-        some = [prompts[i] for i in indices]
-        found.append(_batch(decoder, some, trees, num_positions, limit))
+        found.append(_batch(decoder, [prompts[i] for i in indices], trees, limit))
     columns_L = torch.tensor([label for tree in trees for label in tree.labels])
     log_probs_KSL = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
     # Only here the host waits for the device.
@@ -59,21 +57,13 @@ def label_log_probs(
 
 
 def _batch(
-    decoder: SlotDecoder,
-    prompts: Sequence[list[int]],
-    trees: Sequence[LabelTree],
-    num_positions: int,
-    limit: int,
+    decoder: SlotDecoder, prompts: Sequence[list[int]], trees: Sequence[LabelTree], limit: int
 ) -> Tensor:
     """Log-probabilities (K, S, L) of the trees' labels, in their order, for prompts that are read
-    together; of nodes as many as the limit allows, and of one row a slot at least.
-
-    Args:
-        num_positions: of a row of the cache.
-    """
+    together; of nodes as many as the limit allows, and of one row a slot at least."""
     ids_ST, lengths_S = pad_right([Example.of(prompt, []) for prompt in prompts], decoder.device)
     num_rows, width = ids_ST.shape
-    cache = decoder.new_cache(num_rows, num_positions)
+    cache = decoder.new_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
     last_KSD = decoder.read(ids_ST, lengths_S, cache)[:, last_S]
     of_trees = []

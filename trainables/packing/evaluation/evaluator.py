@@ -62,8 +62,7 @@ class PackEvaluator:
             for row in self._examples
         )
         """Tokens of the longest row, with its answer."""
-        num_states = 2 if scoring.kind == "classify" else 1  # labels are read from a copy
-        self.row_positions = self.row_tokens + num_states * state_positions
+        self.row_positions = self.row_tokens + state_positions
         """What the longest row takes of the cache."""
 
     def evaluate(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:

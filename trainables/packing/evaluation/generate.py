@@ -125,7 +125,8 @@ def _read(
         ids_ST, lengths_S = pad_right(some, device, READ_MULTIPLE)
         width = ids_ST.shape[1]
         cache_of_rows = [change_state(state, itemgetter((slice(None), rows))) for state in cache]
-        x_KND = decoder.read(ids_ST, lengths_S, cache_of_rows)
+        num_targets = max(len(example.target_ids) for example in some)
+        x_KND = decoder.read(ids_ST, lengths_S, cache_of_rows, num_targets)
         last_S = lengths_S - 1 + torch.arange(len(some), device=device) * width
         tokens_KS[:, rows] = decoder.logits(x_KND[:, last_S]).argmax(dim=-1)
         positions_KS[:, rows] = lengths_S

@@ -44,6 +44,9 @@ class KeysValues(NamedTuple):
 
 
 LayerState = KeysValues | DeltaState
+TREE_NODES = 1 << 13
+"""Nodes of all rows whose systems are solved together: at 64 nodes a tree and 32 value heads of 128
+features, which make some 8 KiB of float32 a node and head, 2 GiB."""
 Angles = tuple[Tensor, Tensor]
 """Cosines and sines (A, C) of the tokens' positions."""
 Mix = Callable[[Tensor, LayerWeights, Angles], Tensor]
@@ -97,7 +100,7 @@ class SlotDecoder:
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether a layer keeps a state of its rows, which cannot follow the branches of a tree."""
+        """Whether a layer keeps a state of its rows."""
         return any(isinstance(layer.mixer, DeltaWeights) for layer in self.model.layers)
 
     def new_cache(self, num_rows: int, num_positions: int) -> list[LayerState]:
@@ -118,11 +121,21 @@ class SlotDecoder:
         cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, position_ids_1T)
         return cos_1TC[0], sin_1TC[0]
 
-    def read(self, input_ids_ST: Tensor, lengths_S: Tensor, cache: Sequence[LayerState]) -> Tensor:
+    def read(
+        self,
+        input_ids_ST: Tensor,
+        lengths_S: Tensor,
+        cache: Sequence[LayerState],
+        num_targets: int = 0,
+    ) -> Tensor:
         """The last layer's output (K, N, D) over rows that all slots share, padded on the right.
 
-        Their keys and values become the first positions of the cache; states are those behind each
-        row's first lengths_S tokens.
+        Their keys and values become the first positions of the cache; states are those behind the
+        prompts.
+
+        Args:
+            lengths_S: tokens of each prompt.
+            num_targets: tokens of the longest target behind a prompt.
         """
         num_rows, num_tokens = input_ids_ST.shape
         cos_TC, sin_TC = self.rotation(num_tokens)
@@ -131,7 +144,10 @@ class SlotDecoder:
         x_AD: Tensor = self.model.embedding_VD[input_ids_ST.flatten().repeat(self.num_slots)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._read_rows, state=cached, lengths_S=lengths_S)
+                lengths_B = lengths_S.repeat(self.num_slots)
+                mix: Mix = partial(
+                    self._read_rows, state=cached, lengths_B=lengths_B, num_targets=num_targets
+                )
             else:
                 attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
                 mix = partial(self.model.mix_heads, attend=attend)
@@ -143,41 +159,22 @@ class SlotDecoder:
 
         Args:
             lengths_S: tokens of each prompt.
-            cache: of the prompts, which stay as they are. Where layers are recurrent the tree has
-                no branches, and the cache room for it behind every prompt.
+            cache: of the prompts, which stays as it is.
         """
-        if self.is_recurrent:
-            return self._read_path(tree.tokens_N, lengths_S, cache)
-        assert isinstance(cache[0], KeysValues)
-        num_positions = cache[0].keys_KSGTC.shape[3] + len(tree.tokens_N)
         positions = (lengths_S[:, None] + tree.depths_N).flatten().repeat(self.num_slots)
-        cos_TC, sin_TC = self.rotation(num_positions)
+        num_prompt = max(s.keys_KSGTC.shape[3] for s in cache if isinstance(s, KeysValues))
+        cos_TC, sin_TC = self.rotation(num_prompt + len(tree.tokens_N))
         angles = (cos_TC[positions], sin_TC[positions])
         num_prompts = self.num_slots * len(lengths_S)
         x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(num_prompts)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            assert isinstance(cached, KeysValues)
-            attend = partial(_attend_in_tree, cached=cached, lengths_S=lengths_S, tree=tree)
-            mix = partial(self.model.mix_heads, attend=attend)
+            if isinstance(cached, DeltaState):
+                mix: Mix = partial(self._read_nodes, state=cached, is_seen_NN=tree.is_seen_NN)
+            else:
+                attend = partial(_attend_in_tree, cached=cached, lengths_S=lengths_S, tree=tree)
+                mix = partial(self.model.mix_heads, attend=attend)
             x_AD = self._layer(x_AD, weights, groups, angles, mix)
         return x_AD.view(self.num_slots, len(lengths_S), -1, x_AD.shape[1])
-
-    def _read_path(
-        self, tokens_N: Tensor, lengths_S: Tensor, cache: Sequence[LayerState]
-    ) -> Tensor:
-        """As read_tree, of a tree without branches, token by token; the cache has room for them."""
-        # Keys behind the prompt are written before they are seen, so they need no copy.
-        own = [
-            change_state(state, torch.clone) if isinstance(state, DeltaState) else state
-            for state in cache
-        ]
-        num_positions = int(lengths_S.max()) + len(tokens_N)
-        rotation, positions_KS = self.rotation(num_positions), lengths_S.expand(self.num_slots, -1)
-        outputs = [
-            self.step(token.expand_as(positions_KS), positions_KS + number, own, rotation)
-            for number, token in enumerate(tokens_N)
-        ]
-        return torch.stack(outputs, dim=2)
 
     def step(
         self,
@@ -238,17 +235,38 @@ class SlotDecoder:
         _: Angles,
         *,
         state: DeltaState,
-        lengths_S: Tensor,
+        lengths_B: Tensor,
+        num_targets: int,
     ) -> Tensor:
-        """A layer of Gated DeltaNet over whole rows, whose states are kept."""
+        """A layer of Gated DeltaNet over whole rows, whose prompts' states are kept."""
         assert isinstance(weights.mixer, DeltaWeights)
-        lengths_B, eps = lengths_S.repeat(self.num_slots), self.model.config.rms_norm_eps
         projected_BTO = projected_AO.view(len(lengths_B), -1, projected_AO.shape[1])
-        mixed_BTF, states = gated_delta.mix_padded(projected_BTO, weights.mixer, eps, lengths_B)
-        assert states is not None
-        for kept, new in zip(state, states, strict=True):
+        rows = (projected_BTO, weights.mixer, self.model.config.rms_norm_eps)
+        mixed_BTF, parts = gated_delta.read(*rows, lengths_B, num_targets)
+        for kept, new in zip(state, parts, strict=True):
             kept.copy_(new.view_as(kept))
         return mixed_BTF.flatten(0, 1)
+
+    def _read_nodes(
+        self,
+        projected_AO: Tensor,
+        weights: LayerWeights,
+        _: Angles,
+        *,
+        state: DeltaState,
+        is_seen_NN: Tensor,
+    ) -> Tensor:
+        """A layer of Gated DeltaNet over the nodes of a tree behind every prompt."""
+        assert isinstance(weights.mixer, DeltaWeights)
+        num_nodes, eps = len(is_seen_NN), self.model.config.rms_norm_eps
+        share = max(1, TREE_NODES // num_nodes)
+        rows = (projected_AO.view(-1, num_nodes, projected_AO.shape[1]), *state)
+        parts = (torch.split(x if x is rows[0] else x.flatten(0, 1), share) for x in rows)
+        mixed = [
+            gated_delta.read_tree(projected, weights.mixer, eps, is_seen_NN, *own)
+            for projected, *own in zip(*parts, strict=True)
+        ]
+        return torch.cat(mixed).flatten(0, 1)
 
     def _step_rows(
         self,

@@ -3,8 +3,9 @@
 A row's state is a matrix a head, which forgets by a factor each token and learns what a token's key
 stands for. Neither it nor the short convolution before it crosses a row's end.
 
-Shapes: S rows, N tokens, T tokens of the longest row, B rows in decoding, H value heads, G key
-heads, C features of a key, E of a value, P channels of the convolution, W its width.
+Shapes: S rows, N tokens or nodes of a tree, T tokens of the longest row, B rows in decoding,
+H value heads, G key heads, C features of a key, E of a value, F of all value heads, P channels of
+the convolution, W its width, L one less.
 """
 
 from typing import Any, NamedTuple
@@ -36,18 +37,19 @@ class DeltaWeights(NamedTuple):
 class DeltaState(NamedTuple):
     """What decoding keeps of every row."""
 
-    inputs_KSPW: Tensor
-    """The convolution's last inputs, zero before a row's first token."""
+    inputs_KSLP: Tensor
+    """The convolution's last inputs, the oldest first, zero before a row's first token."""
     memory_KSHCE: Tensor
     """At least float32."""
 
 
 class _Heads(NamedTuple):
-    q_SHTC: Tensor
-    k_SHTC: Tensor
-    v_SHTE: Tensor
-    log_decay_SHT: Tensor
-    beta_SHT: Tensor
+    q_STGC: Tensor
+    """Of unit length, as the keys are."""
+    k_STGC: Tensor
+    v_STHE: Tensor
+    log_decay_STH: Tensor
+    beta_STH: Tensor
 
 
 def read_weights(module: Any) -> DeltaWeights:
@@ -64,55 +66,96 @@ def read_weights(module: Any) -> DeltaWeights:
 
 def new_state(weights: DeltaWeights, num_slots: int, num_rows: int, like: Tensor) -> DeltaState:
     """Of rows without a token; the inputs are of the type of like."""
-    num_heads, shape = len(weights.log_decay_H), (num_slots, num_rows)
-    memory_shape = (*shape, num_heads, weights.key_head_dim, len(weights.norm_E))
+    (num_channels, width), shape = weights.conv_PW.shape, (num_slots, num_rows)
+    heads_shape = (len(weights.log_decay_H), weights.key_head_dim, len(weights.norm_E))
     exact = torch.promote_types(like.dtype, torch.float32)
     return DeltaState(
-        like.new_zeros(*shape, *weights.conv_PW.shape), like.new_zeros(memory_shape, dtype=exact)
+        like.new_zeros(*shape, width - 1, num_channels),
+        like.new_zeros(*shape, *heads_shape, dtype=exact),
     )
 
 
 def mix(projected_NO: Tensor, weights: DeltaWeights, rows: Rows, eps: float) -> Tensor:
-    """(N, H * E) of tokens that lie end to end, from in_proj_qkv, z, b and a side by side."""
+    """(N, F) of tokens that lie end to end, from in_proj_qkv, z, b and a side by side."""
     index_ST, is_real_ST = pad_rows(rows, len(projected_NO))
     padded_STO = torch.where(is_real_ST[..., None], projected_NO[index_ST], 0.0)
-    mixed_STF, _ = mix_padded(padded_STO, weights, eps)
-    return mixed_STF[is_real_ST]
+    heads, z_STF = _prepare(padded_STO, weights)
+    mixed_STHE, _ = _run_chunks(heads)
+    return gate_norm(mixed_STHE.to(z_STF.dtype), z_STF, weights.norm_E, eps)[is_real_ST]
 
 
-def mix_padded(
-    projected_STO: Tensor, weights: DeltaWeights, eps: float, lengths_S: Tensor | None = None
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """(S, T, H * E) of rows that are padded on the right, and, behind the first lengths_S tokens of
-    each, the convolution's inputs (S, P, W) and the memory (S, H, C, E)."""
-    qkv_STP, z_STF, b_STH, a_STH = _split(projected_STO, weights)
-    width = weights.conv_PW.shape[1]
-    inputs_SPT = pad(qkv_STP.mT, (width - 1, 0))
-    turned_SPT = conv1d(inputs_SPT, weights.conv_PW[:, None], groups=len(weights.conv_PW))
-    heads = _to_heads(silu(turned_SPT).mT, b_STH, a_STH, weights)
-    mixed_SHTE, _ = _run_chunks(heads)
-    mixed_STF = gate_norm(mixed_SHTE.transpose(1, 2).to(z_STF.dtype), z_STF, weights.norm_E, eps)
-    if lengths_S is None:
-        return mixed_STF, None
-    # Tokens behind the prompt neither forget nor learn, so the last memory is that of its end.
-    positions_T = torch.arange(qkv_STP.shape[1], device=lengths_S.device)
-    is_prompt_S1T = (positions_T < lengths_S[:, None])[:, None]
-    decay, beta = (torch.where(is_prompt_S1T, x, 0.0) for x in heads[3:])
-    _, memory_SHCE = _run_chunks(heads._replace(log_decay_SHT=decay, beta_SHT=beta))
-    # The convolution's inputs have width - 1 zeros before the first token.
-    at_S1W = lengths_S[:, None, None] - 1 + torch.arange(width, device=lengths_S.device)
-    at_SPW = at_S1W.expand(-1, inputs_SPT.shape[1], -1)
-    return mixed_STF, (inputs_SPT.gather(2, at_SPW), memory_SHCE)
+def read(
+    projected_STO: Tensor, weights: DeltaWeights, eps: float, lengths_S: Tensor, num_targets: int
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """(S, T, F) of rows that are padded on the right, and their prompts' states.
+
+    Args:
+        lengths_S: tokens of each row's prompt. What is told of the tokens behind the next
+            num_targets means nothing.
+
+    Returns:
+        Also the convolution's inputs (S, L, P) and the memory (S, H, C, E), behind the prompts.
+    """
+    heads, z_STF = _prepare(projected_STO, weights)
+    # Behind its prompt a row neither forgets nor learns, so the last memory is that of the prompt's
+    # end. From there the targets go on in a pass of their own, which is a short one.
+    places_ST = torch.arange(z_STF.shape[1], device=z_STF.device) - lengths_S[:, None]
+    is_prompt_ST1 = (places_ST < 0)[..., None]
+    decay, beta = (torch.where(is_prompt_ST1, x, 0.0) for x in heads[3:])
+    mixed_STHE, memory_SHCE = _run_chunks(heads._replace(log_decay_STH=decay, beta_STH=beta))
+    rows_S1 = torch.arange(len(lengths_S), device=lengths_S.device)[:, None]
+    if num_targets:
+        at_ST = lengths_S[:, None] + torch.arange(num_targets, device=lengths_S.device)
+        at_ST = at_ST.clamp(max=z_STF.shape[1] - 1)
+        targets_STHE, _ = _run_chunks(_Heads(*(x[rows_S1, at_ST] for x in heads)), memory_SHCE)
+        targets_STHE = targets_STHE[rows_S1, places_ST.clamp(0, num_targets - 1)]
+        mixed_STHE = torch.where(is_prompt_ST1[..., None], mixed_STHE, targets_STHE)
+    mixed_STF = gate_norm(mixed_STHE.to(z_STF.dtype), z_STF, weights.norm_E, eps)
+    num_kept, num_channels = weights.conv_PW.shape[1] - 1, len(weights.conv_PW)
+    at_SL = lengths_S[:, None] - num_kept + torch.arange(num_kept, device=lengths_S.device)
+    inputs_SLP = projected_STO[rows_S1, at_SL.clamp(min=0), :num_channels]
+    inputs_SLP = torch.where((at_SL >= 0)[..., None], inputs_SLP, 0.0)
+    return mixed_STF, (inputs_SLP, memory_SHCE)
+
+
+def read_tree(
+    projected_SNO: Tensor,
+    weights: DeltaWeights,
+    eps: float,
+    is_seen_NN: Tensor,
+    inputs_SLP: Tensor,
+    memory_SHCE: Tensor,
+) -> Tensor:
+    """(S, N, F) of the nodes of a tree behind every prompt.
+
+    A chunk's triangular system holds for a tree too, if a token's past is its ancestors: the
+    branches need no states of their own.
+
+    Args:
+        is_seen_NN: which nodes (columns) each node (row) sees: itself and its ancestors, which come
+            before it.
+        inputs_SLP: the convolution's last inputs of each prompt, as memory_SHCE is its memory.
+    """
+    qkv_SNP, z_SNF, b_SNH, a_SNH = _split(projected_SNO, weights)
+    turned_SNP = _convolve_tree(torch.cat((inputs_SLP, qkv_SNP), dim=1), weights, is_seen_NN)
+    q, k, v, log_decay, beta = _lay_out(_to_heads(turned_SNP, b_SNH, a_SNH, weights))
+    reach = log_decay @ is_seen_NN.to(log_decay.dtype).T  # from the prompt's end
+    values, reads, within = _solve(q, k, v, reach, beta, is_seen_NN)
+    learnt = values - reads @ memory_SHCE
+    mixed_SHNE = (q * reach.exp()[..., None]) @ memory_SHCE + within @ learnt
+    return gate_norm(mixed_SHNE.transpose(1, 2).to(z_SNF.dtype), z_SNF, weights.norm_E, eps)
 
 
 def step(projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float) -> Tensor:
-    """(B, H * E) of one token a row; the state is changed in place, which a CUDA graph needs."""
+    """(B, F) of one token a row; the state is changed in place, which a CUDA graph needs."""
     qkv_BP, z_BF, b_BH, a_BH = _split(projected_BO, weights)
-    inputs_BPW, memory_BHCE = (part.flatten(0, 1) for part in state)  # views
-    inputs_BPW.copy_(torch.cat((inputs_BPW[..., 1:], qkv_BP[..., None]), dim=-1))
-    turned_BP = silu((inputs_BPW * weights.conv_PW).sum(dim=-1))
+    inputs_BLP, memory_BHCE = (part.view(-1, *part.shape[2:]) for part in state)
+    inputs_BWP = torch.cat((inputs_BLP, qkv_BP[:, None]), dim=1)
+    inputs_BLP.copy_(inputs_BWP[:, 1:])
+    turned_BP = (inputs_BWP.to(memory_BHCE.dtype) * weights.conv_PW.T).sum(dim=1)
+    turned_BP = silu(turned_BP.to(qkv_BP.dtype))
     heads = _to_heads(turned_BP[:, None], b_BH[:, None], a_BH[:, None], weights)
-    q_BHC, k_BHC, v_BHE, log_decay_BH, beta_BH = (part[:, :, 0] for part in heads)
+    q_BHC, k_BHC, v_BHE, log_decay_BH, beta_BH = (part[:, :, 0] for part in _lay_out(heads))
     memory_BHCE *= log_decay_BH.exp()[..., None, None]
     known_BHE = (memory_BHCE * k_BHC[..., None]).sum(dim=-2)
     learnt_BHE = (v_BHE - known_BHE) * beta_BH[..., None]
@@ -127,59 +170,98 @@ def _split(projected: Tensor, weights: DeltaWeights) -> tuple[Tensor, ...]:
     return torch.split(projected, sizes, dim=-1)
 
 
+def _prepare(projected_STO: Tensor, weights: DeltaWeights) -> tuple[_Heads, Tensor]:
+    """The heads of rows that begin at their first token, and z (S, T, F)."""
+    qkv_STP, z_STF, b_STH, a_STH = _split(projected_STO, weights)
+    inputs_SPT = pad(qkv_STP.mT, (weights.conv_PW.shape[1] - 1, 0))
+    turned_SPT = conv1d(inputs_SPT, weights.conv_PW[:, None], groups=len(weights.conv_PW))
+    return _to_heads(silu(turned_SPT).mT, b_STH, a_STH, weights), z_STF
+
+
+def _convolve_tree(inputs_SXP: Tensor, weights: DeltaWeights, is_seen_NN: Tensor) -> Tensor:
+    """silu of the convolution (S, N, P) over each node, its ancestors and its prompt's end.
+
+    Args:
+        inputs_SXP: of the prompt's last L tokens, then of the nodes.
+    """
+    width, exact = weights.conv_PW.shape[1], torch.promote_types(inputs_SXP.dtype, torch.float32)
+    # An ancestor is known by the number of nodes that it sees.
+    depths_N = is_seen_NN.sum(dim=1)
+    turned_SNP = inputs_SXP.new_zeros(())
+    for back in range(width):
+        is_it_NN = is_seen_NN & (depths_N == depths_N[:, None] - back)
+        in_tree_N = is_it_NN.int().argmax(dim=1) + width - 1
+        at_N = torch.where(back < depths_N, in_tree_N, depths_N + width - 2 - back)
+        turned_SNP = turned_SNP + inputs_SXP[:, at_N].to(exact) * weights.conv_PW[:, -1 - back]
+    return silu(turned_SNP.to(inputs_SXP.dtype))
+
+
 def _to_heads(turned_STP: Tensor, b_STH: Tensor, a_STH: Tensor, weights: DeltaWeights) -> _Heads:
     """Of at least float32: unit keys and queries, values, log decays and step sizes."""
     exact = torch.promote_types(turned_STP.dtype, torch.float32)
-    num_heads, key_size = len(weights.log_decay_H), weights.num_key_heads * weights.key_head_dim
+    key_size = weights.num_key_heads * weights.key_head_dim
     sizes = [key_size, key_size, turned_STP.shape[-1] - 2 * key_size]
-    q, k, v = (
-        part.to(exact).reshape(*part.shape[:2], heads, -1).transpose(1, 2)
-        for part, heads in zip(
-            torch.split(turned_STP, sizes, dim=-1),
-            (weights.num_key_heads, weights.num_key_heads, num_heads),
-            strict=True,
-        )
-    )
-    shared = num_heads // weights.num_key_heads
-    q, k = (_normalise(part).repeat_interleave(shared, dim=1) for part in (q, k))
+    q, k, v = torch.split(turned_STP.to(exact), sizes, dim=-1)
+    q, k = (_normalise(torch.unflatten(x, -1, (weights.num_key_heads, -1))) for x in (q, k))
     rate_H = -weights.log_decay_H.to(exact).exp()
     log_decay_STH = rate_H * softplus(a_STH.to(exact) + weights.bias_H)
-    beta_STH = b_STH.sigmoid().to(exact)
-    return _Heads(q * weights.key_head_dim**-0.5, k, v, log_decay_STH.mT, beta_STH.mT)
+    v_STHE = torch.unflatten(v, -1, (len(rate_H), -1))
+    return _Heads(q, k, v_STHE, log_decay_STH, b_STH.sigmoid().to(exact))
 
 
 def _normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + L2_EPS)
 
 
-def _run_chunks(heads: _Heads) -> tuple[Tensor, Tensor]:
-    """What the queries read (S, H, T, E), and the last memory (S, H, C, E).
+def _lay_out(heads: _Heads) -> tuple[Tensor, ...]:
+    """Queries, scaled, keys and values (S, H, T, features), log decays and step sizes (S, H, T)."""
+    q, k, *others = (part.transpose(1, 2) for part in heads)
+    shared, scale = others[0].shape[1] // q.shape[1], q.shape[-1] ** -0.5
+    q, k = (part.repeat_interleave(shared, dim=1) for part in (q, k))
+    return q * scale, k, *others
+
+
+def _run_chunks(heads: _Heads, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What the queries read (S, T, H, E), and the last memory (S, H, C, E).
 
     Token by token, M = d M + k (beta (v - (d M)' k))', and q reads M. Within a chunk the updates
     are one triangular system (arXiv 2406.06484, section 3.2; with decays arXiv 2412.06464,
     section 3.3).
     """
-    num_rows, num_heads, num_tokens, _ = heads.q_SHTC.shape
+    num_tokens = heads.q_STGC.shape[1]
     missing = -num_tokens % CHUNK
-    chunks = (num_rows, num_heads, -1, CHUNK)
-    q, k, v = (pad(x, (0, 0, 0, missing)).reshape(*chunks, x.shape[-1]) for x in heads[:3])
-    log_decay, beta = (pad(x, (0, missing)).reshape(chunks) for x in heads[3:])
+    parts = (pad(x, (*[0, 0] * (x.ndim - 2), 0, missing)) for x in heads)
+    laid_out = _lay_out(_Heads(*parts))
+    q, k, v, log_decay, beta = (torch.unflatten(x, 2, (-1, CHUNK)) for x in laid_out)
     reach = log_decay.cumsum(dim=-1)  # from the chunk's start
-    is_later = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).triu(1)
-    decay = (reach[..., :, None] - reach[..., None, :]).masked_fill(is_later, -torch.inf).exp()
-    k_beta = k * beta[..., None]
-    system = (k_beta @ k.mT) * decay
-    sides = torch.cat((v * beta[..., None], k_beta * reach.exp()[..., None]), dim=-1)
-    solved = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
-    values, reads = torch.split(solved, [v.shape[-1], k.shape[-1]], dim=-1)
-    within = (q @ k.mT) * decay
+    is_seen = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril()
+    values, reads, within = _solve(q, k, v, reach, beta, is_seen)
     q_from_start = q * reach.exp()[..., None]
     k_to_end = k * (reach[..., -1:] - reach).exp()[..., None]
     kept = reach[..., -1].exp()[..., None, None]
-    memory = v.new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1])
+    if memory is None:
+        memory = v.new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1])
     read = []
     for chunk in range(v.shape[2]):
         learnt = values[:, :, chunk] - reads[:, :, chunk] @ memory
         read.append(q_from_start[:, :, chunk] @ memory + within[:, :, chunk] @ learnt)
         memory = memory * kept[:, :, chunk] + k_to_end[:, :, chunk].mT @ learnt
-    return torch.cat(read, dim=2)[:, :, :num_tokens], memory
+    return torch.cat(read, dim=2)[:, :, :num_tokens].transpose(1, 2), memory
+
+
+def _solve(
+    q: Tensor, k: Tensor, v: Tensor, reach: Tensor, beta: Tensor, is_seen: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What tokens (..., T, features) that see some of those before them learn without a memory,
+    what they would know from it, and how much each reads of what the others learn (..., T, T).
+
+    Args:
+        reach: the sum of log decays from the memory to each token (..., T).
+    """
+    decay = (reach[..., :, None] - reach[..., None, :]).masked_fill(~is_seen, -torch.inf).exp()
+    k_beta = k * beta[..., None]
+    system = (k_beta @ k.mT) * decay
+    sides = torch.cat((v * beta[..., None], k_beta * reach.exp()[..., None]), dim=-1)
+    solved = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
+    values, reads = torch.split(solved, [v.shape[-1], k.shape[-1]], dim=-1)
+    return values, reads, (q @ k.mT) * decay
