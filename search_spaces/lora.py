@@ -1,19 +1,22 @@
 """The LoRA search space: what Optuna may choose for a trial, and how it is written down."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 
-Point = dict[str, float | int | bool]
+Point = dict[str, float | int | bool | str]
 """A point, or a part of one, in Optuna's words: learning_rate, lora_rank, alpha_over_rank, ..."""
 
-POINT_NAMES = frozenset(
+WHOLE_NAMES = frozenset(
     {"learning_rate", "lora_rank", "alpha_over_rank", "lora_dropout", "use_rslora"}
 )
-"""What a whole point names."""
+"""What a whole point names; one that names no target_modules has the space's first set of them."""
+POINT_NAMES = WHOLE_NAMES | {"target_modules"}
+"""What a point may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,9 @@ class LoraSpace:
     """Dropout probabilities to choose from."""
     rsloras: tuple[bool, ...] = (False,)
     """Whether to scale by alpha / sqrt(rank) (rsLoRA); give both to let the sweep choose."""
+    target_modules: tuple[str, ...] = ("all",)
+    """Sets of linear layers to choose from: each is all, attention (what mixes tokens), mlp, or
+    names that commas join. "all attention q_proj,v_proj" are three."""
 
     def __post_init__(self) -> None:
         low, high = self.learning_rates
@@ -47,21 +53,27 @@ class LoraSpace:
         _require(self.alphas_over_rank, "alphas_over_rank", "above 0", lambda a: 0 < a < math.inf)
         _require(self.lora_dropouts, "lora_dropouts", "in [0, 1)", lambda d: 0 <= d < 1)
         _require(self.rsloras, "rsloras", "True or False", lambda _: True)
+        rule = "a name, or several that commas join without blanks"
+        is_set = re.compile(r"\w+(,\w+)*").fullmatch
+        _require(self.target_modules, "target_modules", rule, lambda names: bool(is_set(names)))
 
     @property
-    def choices(self) -> dict[str, tuple[float, ...]]:
+    def choices(self) -> dict[str, tuple[float | str, ...]]:
         """The values to choose from, by name; the learning rate has bounds instead."""
         return {
             "lora_rank": self.lora_ranks,
             "alpha_over_rank": self.alphas_over_rank,
             "lora_dropout": self.lora_dropouts,
             "use_rslora": self.rsloras,
+            "target_modules": self.target_modules,
         }
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float | int | bool]:
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Asks Optuna for a point; returns the trial's hyperparameters by name."""
         rate = trial.suggest_float("learning_rate", *self.learning_rates, log=True)
-        drawn = {name: trial.suggest_categorical(name, c) for name, c in self.choices.items()}
+        drawn: dict[str, Any] = {
+            name: trial.suggest_categorical(name, c) for name, c in self.choices.items()
+        }
         return make_hyperparameters({"learning_rate": rate, **drawn})
 
     def contains(self, point: Point) -> bool:
@@ -72,7 +84,7 @@ class LoraSpace:
         """
         low, high = self.learning_rates
         return all(
-            low <= value <= high if name == "learning_rate" else value in self.choices[name]
+            low <= float(value) <= high if name == "learning_rate" else value in self.choices[name]
             for name, value in point.items()
         )
 
@@ -81,14 +93,18 @@ class LoraSpace:
         rows = [f"learning_rate in [{low:g}, {high:g}], log scale"]
         for name, values in self.choices.items():
             shown = "lora_alpha / lora_rank" if name == "alpha_over_rank" else name
-            rows.append(f"{shown} in {{{', '.join(map(str, values))}}}")
+            comma = " | " if name == "target_modules" else ", "
+            rows.append(f"{shown} in {{{comma.join(map(str, values))}}}")
         return "\n".join(rows)
 
 
-def make_hyperparameters(point: Point) -> dict[str, float | int | bool]:
-    """A whole point with alpha in place of its ratio to the rank."""
-    rest = {name: value for name, value in point.items() if name != "alpha_over_rank"}
-    return {**rest, "lora_alpha": point["alpha_over_rank"] * point["lora_rank"]}
+def make_hyperparameters(point: Point) -> dict[str, Any]:
+    """A whole point as a trial has it: alpha in place of its ratio to the rank, names apart."""
+    made: dict[str, Any] = {n: value for n, value in point.items() if n != "alpha_over_rank"}
+    made["lora_alpha"] = float(point["alpha_over_rank"]) * float(point["lora_rank"])
+    if "target_modules" in point:
+        made["target_modules"] = tuple(str(point["target_modules"]).split(","))
+    return made
 
 
 def _require(values: Sequence[Any], name: str, rule: str, holds: Callable[[Any], bool]) -> None:

@@ -1,10 +1,12 @@
 """What users of other trainers type, and the flag here that does it."""
 
+_TARGETS = ("lora-target", "lora-target-modules", "target-module", "targets")
 _RUN = {
     "--learning-rates LOW HIGH": ("lr", "learning-rate"),
     "--lora-ranks RANK [RANK ...]": ("r", "rank", "lora-r", "lora-rank"),
     "--alphas-over-rank RATIO [RATIO ...], e.g. 2 for alpha 32 at rank 16": ("alpha", "lora-alpha"),
     "--lora-dropouts DROPOUT [DROPOUT ...]": ("dropout", "lora-dropout"),
+    "--target-modules SET [SET ...], e.g. all or q_proj,v_proj": _TARGETS,
 }
 """A sweep searches what others are told."""
 _TRIAL = {
@@ -12,6 +14,7 @@ _TRIAL = {
     "--lora-rank RANK": ("r", "rank", "lora-r"),
     "--lora-alpha ALPHA": ("alpha",),
     "--lora-dropout DROPOUT": ("dropout",),
+    "--target-modules NAME[,NAME...]": _TARGETS,
 }
 _BOTH = {
     "--epochs EPOCHS": ("num-epochs", "num-train-epochs", "epoch", "n-epochs"),

@@ -71,7 +71,7 @@ def run_sweep(
             config.settings,
             paths.checkpoints,
             has_trials=not finalists.is_over(config, events, metric),
-            probed=probe_params(config),
+            probed=probe_params(config, preflight.model),
         ) as actors:
             # The packs load meanwhile.
             context = _open_context(

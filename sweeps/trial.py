@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from search_spaces.lora import POINT_NAMES, make_hyperparameters
+from search_spaces.lora import WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
 from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import SweepConfig, count_steps
@@ -24,6 +24,13 @@ TRIAL_ID = "trial"
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepOfTrial(SweepConfig):
+    """A sweep of which one point is trained, so that the bounds of its space are no flags."""
+
+    space: tyro.conf.Suppress[LoraSpace]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialArgs:
     """Trains one trial as a sweep would, in this process: python -m sweeps.trial RECIPE [flags].
 
@@ -31,16 +38,16 @@ class TrialArgs:
     inside a sweep.
     """
 
-    config: tyro.conf.OmitArgPrefixes[SweepConfig]
+    config: tyro.conf.OmitArgPrefixes[SweepOfTrial]
     params: tyro.conf.OmitArgPrefixes[Hyperparameters]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains the trial and prints its reports; returns the process's exit code."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    config = replace(args.config, wandb="disabled")
+    config: SweepConfig = replace(args.config, wandb="disabled")
     preflight = check(config, is_resumed=False, has_ray=False)
-    check_targets(args.params, preflight.model)
+    check_targets(args.params.target_modules, preflight.model)
     config = count_steps(config, len(preflight.splits.train))
     paths = RunPaths.of(config.runs_dir, config.name)
     write_rows(paths.rows, preflight.splits)
@@ -77,13 +84,13 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
         SweepAborted: an unknown recipe or flag, or a bad value.
     """
     config, flags, prog = read_default(argv, PROG)
-    config = replace(config, tiny=False)
     check_recipe(config)
-    whole = [point for point in config.start_points if set(point) == POINT_NAMES]
-    params = Hyperparameters(lora_rank=16, lora_alpha=32.0, learning_rate=2e-4)  # the common one
-    if whole:
-        params = Hyperparameters(**make_hyperparameters(whole[-1]))  # type: ignore[arg-type]
-    default = TrialArgs(config=config, params=params)
+    common: Point = {"lora_rank": 16, "alpha_over_rank": 2.0, "learning_rate": 2e-4}
+    whole = [point for point in config.start_points if set(point) >= WHOLE_NAMES]
+    point = {"target_modules": config.space.target_modules[0], **(whole or [common])[-1]}
+    params = Hyperparameters(**make_hyperparameters(point))
+    sweep = SweepOfTrial(**vars(config) | {"tiny": False})
+    default = TrialArgs(config=sweep, params=params)
     return parse(TrialArgs, flags, prog, default)
 
 

@@ -49,15 +49,18 @@ class Hyperparameters:
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) (arXiv 2312.03732) instead of alpha / rank."""
     target_modules: tuple[str, ...] = ("all",)
-    """The linear layers that get an adapter: names, or all, attention (what mixes tokens), mlp."""
+    """The linear layers that get an adapter: names, which commas may join, or all, attention (what
+    mixes tokens), mlp."""
 
     def __post_init__(self) -> None:
         require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "at least 1")
         require(_is_positive(self.lora_alpha), "lora_alpha", self.lora_alpha, "above 0")
         require(0.0 <= self.lora_dropout < 1.0, "lora_dropout", self.lora_dropout, "in [0, 1)")
         require(_is_positive(self.learning_rate), "learning_rate", self.learning_rate, "above 0")
+        names = tuple(name for joined in self.target_modules for name in joined.split(","))
         rule = "one or more names, or all, attention, mlp"
-        require(bool(self.target_modules), "target_modules", self.target_modules, rule)
+        require(bool(names) and all(names), "target_modules", self.target_modules, rule)
+        object.__setattr__(self, "target_modules", names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.wandb_tracker import Mode, check_settings, resolve_mode
-from trainables.config import Hyperparameters, Kind
+from trainables.config import Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
@@ -79,6 +80,7 @@ def check(
         model = read_model_facts(config.model)
         check_base(config, model)
         check_weights(config.model, model)
+        check_targets([n for names in config.space.target_modules for n in names.split(",")], model)
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
         if model.is_hybrid:
             unlike = "layers of linear attention"
@@ -156,18 +158,19 @@ def check_recipe(config: SweepConfig) -> None:
             )
 
 
-def check_targets(params: Hyperparameters, model: ModelFacts) -> None:
+def check_targets(targets: Sequence[str], model: ModelFacts) -> None:
     """Whether the model has the linear layers that shall be adapted.
 
     Raises:
         SweepAborted: it has not.
     """
     try:
-        resolve_targets(params.target_modules, model.linear_shapes)
+        resolve_targets(targets, model.linear_shapes)
     except ValueError as refused:
         names = ", ".join((*TARGET_SETS, *model.linear_shapes))
         raise SweepAborted(
-            f"target_modules: {refused}", f"give --target-modules some of {names}"
+            f"target_modules: {refused}",
+            f"give --target-modules some of {names}; commas join the names of a set",
         ) from None
 
 

@@ -89,13 +89,18 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     )
 
 
-def largest_point(config: SweepConfig) -> Hyperparameters:
+def largest_point(config: SweepConfig, model: ModelFacts) -> Hyperparameters:
     """The point of the space that needs the most memory."""
-    return Hyperparameters(
-        lora_rank=max(config.space.lora_ranks),
-        lora_alpha=1.0,
-        learning_rate=config.space.learning_rates[0],
+    points = (
+        Hyperparameters(
+            lora_rank=max(config.space.lora_ranks),
+            lora_alpha=1.0,
+            learning_rate=config.space.learning_rates[0],
+            target_modules=(names,),
+        )
+        for names in config.space.target_modules
     )
+    return max(points, key=model.lora_params)
 
 
 def most_at_once(config: SweepConfig) -> int:
@@ -136,6 +141,6 @@ def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_
         return MAX_AUTO_SLOTS
     if hardware.gpu_gib is None:
         return 1
-    trial_gib = predict_solo_gib(model, largest_point(config), config.settings)
+    trial_gib = predict_solo_gib(model, largest_point(config, model), config.settings)
     num_fitting = int(0.9 * hardware.gpu_gib / (trial_gib + PROCESS_GIB))
     return max(1, min(MAX_AUTO_SLOTS, hardware.num_cpus // num_gpus - 1, num_fitting))

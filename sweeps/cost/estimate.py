@@ -4,15 +4,16 @@ A closed form, told before the first trial. No torch, no Ray.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import Allocation
+from sweeps.cost.allocation import Allocation, largest_point
 from sweeps.durations import format_duration
 from sweeps.finals.finalists import num_runs
 from trainables.config import Hyperparameters
+from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.throughput import Throughput
 
 PROMOTED = 1.4
@@ -198,17 +199,13 @@ class CostModel:
         return 0.0
 
 
-def probe_params(config: SweepConfig) -> list[Hyperparameters]:
-    """What the throughput is measured with: ranks and dropouts as the space has them, in turn."""
-    space = config.space
+def probe_params(config: SweepConfig, model: ModelFacts) -> list[Hyperparameters]:
+    """What the throughput is measured with: ranks and dropouts as the space has them, in turn, on
+    the largest set of linear layers."""
+    space, largest = config.space, largest_point(config, model)
     pairs = product(space.lora_dropouts, space.lora_ranks) if config.estimate else ()
     return [
-        Hyperparameters(
-            lora_rank=rank,
-            lora_alpha=float(rank),
-            lora_dropout=dropout,
-            learning_rate=space.learning_rates[0],
-        )
+        replace(largest, lora_rank=rank, lora_alpha=float(rank), lora_dropout=dropout)
         for dropout, rank in pairs
     ]
 

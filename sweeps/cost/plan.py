@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
+from search_spaces.lora import WHOLE_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight, has_gpu
 from sweeps.config import SweepConfig
 from sweeps.cost.allocation import Allocation, allocate_slots, largest_point
@@ -77,14 +77,19 @@ def about_added(splits: Splits) -> list[str]:
 
 
 def start_points(config: SweepConfig) -> list[Point]:
-    """The start points that lie inside the space."""
-    return [point for point in config.start_points if config.space.contains(point)]
+    """The start points that lie inside the space; whole ones with a set of linear layers, if there
+    are several."""
+    first, *others = config.space.target_modules
+    named: Point = {"target_modules": first} if others else {}
+    inside = [point for point in config.start_points if config.space.contains(point)]
+    return [named | point if set(point) >= WHOLE_NAMES else point for point in inside]
 
 
 def _format_point(point: Point) -> str:
-    is_whole = set(point) == POINT_NAMES
+    is_whole = set(point) >= WHOLE_NAMES
     named = make_hyperparameters(point) if is_whole else point
-    text = ", ".join(f"{name} {value}" for name, value in named.items())
+    shown = {n: ",".join(v) if isinstance(v, tuple) else v for n, v in named.items()}
+    text = ", ".join(f"{name} {value}" for name, value in shown.items())
     return text if is_whole else f"{text}, the rest drawn"
 
 
@@ -122,7 +127,7 @@ def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str,
 def _describe_memory(config: SweepConfig, preflight: Preflight, allocation: Allocation) -> str:
     capacity = allocation.capacity
     if capacity is None:
-        largest = largest_point(config)
+        largest = largest_point(config, preflight.model)
         needed_gib = predict_solo_gib(preflight.model, largest, config.settings)
         return (
             f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "

@@ -48,6 +48,7 @@ def make_table(verdict: Verdict) -> list[dict[str, str]]:
             "lora_alpha": f"{finalist.params.lora_alpha:g}",
             "lora_dropout": f"{finalist.params.lora_dropout:g}",
             "learning_rate": f"{finalist.params.learning_rate:.2e}",
+            "target_modules": ",".join(finalist.params.target_modules),
         }
         for finalist in verdict.finalists
         for likely in [finalist.probability_best]

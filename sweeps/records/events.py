@@ -86,7 +86,7 @@ def scores_from_event(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
 
 
 def params_fields(params: Hyperparameters) -> dict[str, Any]:
-    """The params of a "trial_started" event, also what W&B shows as the run's config."""
+    """The params of a "trial_started" event, and of a run's config in W&B."""
     return asdict(params) | {"target_modules": list(params.target_modules)}
 
 

@@ -13,7 +13,10 @@ from trainables.files import write_atomic
 
 BUDGET_REASON = "time budget"
 """Why a trial was stopped that could not have reported in time."""
-PARAMS = ("lora_rank", "lora_alpha", "lora_dropout", "learning_rate", "use_rslora")
+PARAMS = (
+    *("lora_rank", "lora_alpha", "lora_dropout", "learning_rate", "use_rslora"),
+    "target_modules",
+)
 
 
 def rank(trials: Iterable[TrialRecord], metric: Metric) -> list[TrialRecord]:
@@ -46,7 +49,8 @@ def count_by_status(trials: Iterable[TrialRecord]) -> dict[str, int]:
 
 def shown_params(trial: TrialRecord) -> dict[str, object]:
     """The hyperparameters that tables show."""
-    return {name: getattr(trial.params, name) for name in PARAMS}
+    named = {name: getattr(trial.params, name) for name in PARAMS}
+    return named | {"target_modules": ",".join(trial.params.target_modules)}
 
 
 def write_csv(

@@ -142,7 +142,7 @@ class Search:
 
     def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
         self._trials[trial.number] = trial
-        params = Hyperparameters(**self._space.suggest(trial))  # type: ignore[arg-type]
+        params = Hyperparameters(**self._space.suggest(trial))
         trial.set_user_attr("lora_alpha", params.lora_alpha)
         return params
 

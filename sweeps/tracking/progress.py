@@ -191,10 +191,12 @@ class ProgressTable:
 
 
 def _format_params(params: Hyperparameters) -> str:
-    return (
+    text = (
         f"lora_rank {params.lora_rank}, lora_alpha {params.lora_alpha:g}, "
         f"lora_dropout {params.lora_dropout:g}, learning_rate {params.learning_rate:.2e}"
     )
+    names = ",".join(params.target_modules)
+    return text if names == "all" else f"{text}, target_modules {names}"
 
 
 def _format_number(value: float | None) -> str:

@@ -205,6 +205,7 @@ class WandbTracker:
         if trial.trial_id not in self._open:
             is_final = trial.final_of is not None
             config = {"number": trial.number} | params_fields(trial.params)
+            config["target_modules"] = ",".join(trial.params.target_modules)  # W&B plots no lists
             config |= {"final_of": trial.final_of, "seed": trial.seed} if is_final else {}
             job_type, tags = ("final", ["final"]) if is_final else ("trial", [])
             run = self._start_run(trial.trial_id, job_type, config, tags)

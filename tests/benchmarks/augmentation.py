@@ -117,7 +117,7 @@ class Bench:
     ) -> None:
         self._settings = settings = config.settings
         self._tokenizer = load_tokenizer(settings.model)
-        params = Hyperparameters(**make_hyperparameters(config.start_points[-1]))  # type: ignore[arg-type]
+        params = Hyperparameters(**make_hyperparameters(config.start_points[-1]))
         self.params = replace(params, learning_rate=learning_rate or params.learning_rate)
         is_gpu = device().type == "cuda"
         memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.lora import POINT_NAMES, LoraSpace, Point, make_hyperparameters
+from search_spaces.lora import POINT_NAMES, WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
 from search_spaces.presets import SAMSUM, SAMSUM_TINY
 from trainables.config import Hyperparameters
 
@@ -18,6 +18,7 @@ SPACES = (
     LoraSpace(
         learning_rates=(2e-4, 2e-4), lora_ranks=(8,), alphas_over_rank=(1.0,), lora_dropouts=(0.0,)
     ),
+    LoraSpace(target_modules=("all", "attention", "q_proj,v_proj")),
 )
 
 
@@ -26,7 +27,7 @@ def test_every_drawn_point_is_inside_and_makes_hyperparameters(space: LoraSpace)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(30):
         trial = study.ask()
-        params = Hyperparameters(**space.suggest(trial))  # type: ignore[arg-type]
+        params = Hyperparameters(**space.suggest(trial))
         assert space.contains(trial.params)
         assert params.lora_alpha == trial.params["alpha_over_rank"] * params.lora_rank
         assert (params.learning_rate, params.lora_dropout, params.use_rslora) == (
@@ -34,6 +35,7 @@ def test_every_drawn_point_is_inside_and_makes_hyperparameters(space: LoraSpace)
             trial.params["lora_dropout"],
             trial.params["use_rslora"],
         )
+        assert ",".join(params.target_modules) == trial.params["target_modules"]
 
 
 def test_learning_rate_is_drawn_on_a_log_scale() -> None:
@@ -62,15 +64,17 @@ def test_alpha_is_its_ratio_times_the_rank(rank: int, ratio: float) -> None:
         ("alpha_over_rank", 4.0),
         ("lora_dropout", 0.2),
         ("use_rslora", True),
+        ("target_modules", "attention"),
     ],
 )
-def test_point_with_one_value_outside_is_outside(name: str, value: float) -> None:
+def test_point_with_one_value_outside_is_outside(name: str, value: float | str) -> None:
     inside: Point = {
         "learning_rate": 1e-4,
         "lora_rank": 8,
         "alpha_over_rank": 1.0,
         "lora_dropout": 0.1,
         "use_rslora": False,
+        "target_modules": "all",
     }
     assert LoraSpace().contains(inside)
     assert not LoraSpace().contains(inside | {name: value})
@@ -79,7 +83,7 @@ def test_point_with_one_value_outside_is_outside(name: str, value: float) -> Non
 
 
 def test_point_that_names_something_else_is_none() -> None:
-    assert set(SAMSUM.start_points[0]) == POINT_NAMES
+    assert set(SAMSUM.start_points[0]) == WHOLE_NAMES < POINT_NAMES
     with pytest.raises(KeyError, match="rank"):
         LoraSpace().contains({"rank": 8})
 
@@ -106,10 +110,13 @@ def test_bounds_belong_to_the_space() -> None:
         ("lora_dropouts", (-0.1,), r"in \[0, 1\)"),
         ("lora_dropouts", (math.nan,), r"in \[0, 1\)"),
         ("rsloras", (), "one or more"),
+        ("target_modules", (), "one or more"),
+        ("target_modules", ("q_proj,",), "commas"),
+        ("target_modules", ("all", "q_proj, v_proj"), "without blanks"),
     ],
 )
 def test_bad_bounds_are_refused_with_the_value_and_the_rule(
-    name: str, value: tuple[float, ...], rule: str
+    name: str, value: tuple[float | str, ...], rule: str
 ) -> None:
     with pytest.raises(ValueError, match=rule) as caught:
         LoraSpace(**{name: value})  # type: ignore[arg-type]
@@ -127,6 +134,9 @@ def test_start_points_of_samsum_lie_inside_its_space(
 
 
 def test_space_in_words_names_every_bound() -> None:
-    text = str(LoraSpace(lora_ranks=(4, 128), learning_rates=(3e-5, 2e-3)))
-    for part in ("[3e-05, 0.002]", "{4, 128}", "{0.5, 1.0, 2.0}", "{0.0, 0.05, 0.1}", "{False}"):
+    sets = ("mlp", "q_proj,v_proj")
+    text = str(LoraSpace(lora_ranks=(4, 128), learning_rates=(3e-5, 2e-3), target_modules=sets))
+    dropouts = "{0.0, 0.05, 0.1}"
+    parts = ("[3e-05, 0.002]", "{4, 128}", "{0.5, 1.0, 2.0}", dropouts, "{False}")
+    for part in (*parts, "{mlp | q_proj,v_proj}"):
         assert part in text

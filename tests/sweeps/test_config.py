@@ -28,7 +28,8 @@ POINTS = st.fixed_dictionaries(
         "alpha_over_rank": st.floats(0.1, 8.0),
         "lora_dropout": st.sampled_from([0.0, 0.05, 0.5]),
         "use_rslora": st.booleans(),
-    }
+    },
+    optional={"target_modules": st.sampled_from(["all", "q_proj,v_proj"])},
 )
 
 
@@ -40,6 +41,7 @@ def spaces(draw: st.DrawFn) -> LoraSpace:
         lora_ranks=tuple(draw(st.lists(st.integers(1, 256), min_size=1, max_size=3))),
         lora_dropouts=tuple(draw(st.lists(st.floats(0.0, 0.9), min_size=1, max_size=3))),
         rsloras=draw(st.sampled_from([(False,), (True,), (False, True)])),
+        target_modules=draw(st.sampled_from([("all",), ("mlp", "attention", "q_proj,v_proj")])),
     )
 
 
@@ -84,6 +86,13 @@ def test_json_holds_every_field_so_that_a_new_default_changes_no_old_sweep() -> 
     assert values.keys() == {field.name for field in fields(SweepConfig)}
     assert isinstance(values["space"], dict)
     assert values["space"].keys() == {field.name for field in fields(LoraSpace)}
+
+
+def test_space_of_a_version_without_target_modules_adapts_all_layers() -> None:
+    values = to_json(make_config())
+    assert isinstance(values["space"], dict)
+    del values["space"]["target_modules"]
+    assert from_json(values) == make_config()
 
 
 @pytest.mark.parametrize("is_tiny", [False, True])

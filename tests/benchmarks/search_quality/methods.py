@@ -144,7 +144,7 @@ class PlainTpe:
     def propose(self) -> tuple[int, Hyperparameters]:
         """See Method."""
         trial = self._study.ask()
-        return trial.number, Hyperparameters(**self._space.suggest(trial))  # type: ignore[arg-type]
+        return trial.number, Hyperparameters(**self._space.suggest(trial))
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
         """See Method."""

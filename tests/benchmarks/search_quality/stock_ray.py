@@ -48,7 +48,7 @@ class StockRay:
         assert isinstance(point, dict), "an OptunaSearch without limits always has a next trial"
         self._scheduler.on_trial_add(None, trial)
         self._trials.append(trial)
-        return number, Hyperparameters(**make_hyperparameters(point))  # type: ignore[arg-type]
+        return number, Hyperparameters(**make_hyperparameters(point))
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
         """See Method."""

@@ -37,6 +37,7 @@ FLAGS = (
     ["--learning-rates", "1e-05", "3e-3"],
     ["--lora-ranks", "4"],
     ["--rsloras", "True", "False"],
+    ["--target-modules", "all", "attention", "q_proj,v_proj"],
     ["--no-finals", "--no-estimate"],
     ["--thinking"],
     ["--low-rung-eval-rows", "None"],

@@ -323,6 +323,7 @@ def test_every_field_is_changed_above() -> None:
         (["--name", "none"], "there is no sweep 'none'", "--name with one of: mine"),
         (["--name", "mine", "--max-steps", "91"], "--max-steps", "leave them out"),
         (["--name", "mine", "--seed", "1", "--lora-ranks", "8"], "--seed, --lora-ranks", "leave"),
+        (["--name", "mine", "--target-modules", "mlp"], "differ: --target-modules", "leave"),
         (["--name", "mine", "--runs-dir", "other"], "no sweep 'mine' in other", "begin a new"),
         (["--name", "mine", "--num-trials", "0"], "num_trials", "--help"),
     ],

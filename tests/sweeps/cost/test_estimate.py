@@ -21,8 +21,11 @@ from sweeps.search.asha import Asha
 from tests.examples import max_examples
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
 from tests.sweeps.small_costs import make_capacity, make_model, make_throughput
+from trainables import tiny
+from trainables.models.model_facts import read_model_facts
 from trainables.packing.sizing.throughput import Throughput
 
+MODEL = read_model_facts(str(tiny.MODEL_DIR))
 THROUGHPUTS = st.builds(
     make_throughput,
     step_fixed_s=st.floats(0.01, 1.0),
@@ -200,11 +203,14 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
 
 
 def test_the_throughput_is_measured_with_every_rank_and_dropout_of_the_space() -> None:
-    params = probe_params(make_config())
+    sets = ("q_proj", "attention,mlp", "attention")
+    config = make_config(space=dataclasses.replace(SPACE, target_modules=sets))
+    params = probe_params(config, MODEL)
     pairs = {(one.lora_rank, one.lora_dropout) for one in params}
     assert pairs == {(r, d) for r in SPACE.lora_ranks for d in SPACE.lora_dropouts}
     assert [one.lora_rank for one in params[:3]] == list(SPACE.lora_ranks)
-    assert probe_params(make_config(estimate=False)) == []
+    assert {one.target_modules for one in params} == {("attention", "mlp")}, "the largest set"
+    assert probe_params(make_config(estimate=False), MODEL) == []
 
 
 def test_the_estimate_tells_time_gpu_hours_throughput_and_memory() -> None:

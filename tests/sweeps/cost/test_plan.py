@@ -69,6 +69,9 @@ def test_plan_lists_the_start_points_that_lie_inside(
         **vars(config) | {"space": LoraSpace(learning_rates=(1e-5, 2e-5))}
     )
     assert sections_of(plan.describe(narrow, preflight))["start points"] == ["none"]
+    sets = replace(config.space, target_modules=("q_proj,v_proj", "all"))
+    searched = sections_of(plan.describe(replace(config, space=sets), preflight))["start points"]
+    assert searched[0].startswith("target_modules q_proj,v_proj, lora_rank 64, use_rslora True")
     partial = replace(config, start_points=({"lora_rank": 8, "learning_rate": 5e-3},))
     said = sections_of(plan.describe(partial, preflight))["start points"]
     assert said == ["lora_rank 8, learning_rate 0.005, the rest drawn"]
@@ -95,8 +98,11 @@ def test_plan_says_what_the_base_is(config: SweepConfig, preflight: Preflight) -
 
 def test_memory_is_that_of_the_largest_rank(config: SweepConfig, preflight: Preflight) -> None:
     config = replace(config, engine="solo")
-    largest = largest_point(config)
+    largest = largest_point(config, preflight.model)
     assert largest.lora_rank == max(config.space.lora_ranks) == 64
+    sets = replace(config.space, target_modules=("mlp", "attention"))
+    of_sets = largest_point(replace(config, space=sets), preflight.model)
+    assert of_sets == replace(largest, target_modules=("mlp",))
     said = sections_of(plan.describe(config, preflight))["memory"][0]
     assert f"{predict_solo_gib(preflight.model, largest, config.settings):.1f} GiB" in said
     assert "rank 64" in said

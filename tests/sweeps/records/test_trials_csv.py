@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import count_by_status, find_best, rank, write_csv
-from tests.sweeps.invented_sweep import LOSS, METRIC, make_history, make_report
+from tests.sweeps.invented_sweep import LOSS, METRIC, PARAMS, make_history, make_report
 from trainables.config import Metric
 from trainables.packing.service.ledger import Share
 
@@ -103,7 +103,8 @@ def test_failed_trial_is_never_best_though_it_scored_highest() -> None:
 
 
 def test_csv_has_the_columns_that_users_were_promised(tmp_path: Path) -> None:
-    trial = make_history(0, "completed", (90, 41.5), share=Share(seconds=180.0))
+    params = replace(PARAMS, target_modules=("q_proj", "v_proj"))
+    trial = make_history(0, "completed", (90, 41.5), params=params, share=Share(seconds=180.0))
     (row,) = read_csv([trial], tmp_path)
     names = list(row)
     promised = [
@@ -114,6 +115,7 @@ def test_csv_has_the_columns_that_users_were_promised(tmp_path: Path) -> None:
         "lora_alpha",
         "lora_dropout",
         "learning_rate",
+        "target_modules",
         "steps",
         "metric",
         "value",
@@ -132,6 +134,7 @@ def test_csv_has_the_columns_that_users_were_promised(tmp_path: Path) -> None:
         "lora_alpha": "16.0",
         "lora_dropout": "0.0",
         "learning_rate": "0.0002",
+        "target_modules": "q_proj,v_proj",
         "steps": "90",
         "metric": "rougeLsum",
         "value": "41.5",

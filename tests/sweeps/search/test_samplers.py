@@ -1,6 +1,7 @@
 """Where points come from: partial start points, samplers; what plain Optuna makes of a study."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -86,6 +87,37 @@ def test_sampler_draws_inside_of_the_space_and_trials_drawn_together_differ(kind
     together = [search.propose()[1] for _ in range(3)]
     assert all(SPACE.contains(trial.params) for trial in study.trials)
     assert len(set(together)) == 3
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_sets_of_linear_layers_are_drawn_and_the_better_one_is_learnt(kind: Sampler) -> None:
+    sets = ("all", "attention", "q_proj,v_proj")
+    space = replace(SPACE, target_modules=sets)
+    study = optuna.create_study(direction="maximize")
+    search = Search(study, space, seed=0, num_startup_trials=6, sampler=kind)
+    drawn = []
+    for number in range(14):
+        _, params = search.propose()
+        drawn.append(params.target_modules)
+        search.report(number, 1, 10.0 * (params.target_modules == ("q_proj", "v_proj")))
+        search.finish(number, "stopped", None, "place 2 of 2 at step 1")
+    assert set(drawn) == {("all",), ("attention",), ("q_proj", "v_proj")}
+    assert kind == "random" or drawn[8:].count(("q_proj", "v_proj")) >= 4
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_study_of_a_version_without_target_modules_goes_on(kind: Sampler) -> None:
+    study = optuna.create_study(direction="maximize")
+    older = {name: values for name, values in SPACE.choices.items() if name != "target_modules"}
+    for number in range(6):
+        trial = study.ask()
+        trial.suggest_float("learning_rate", *SPACE.learning_rates, log=True)
+        for name, values in older.items():
+            trial.suggest_categorical(name, values)
+        trial.report(float(number), 1)
+    search = Search(study, SPACE, seed=0, num_startup_trials=2, sampler=kind)
+    assert search.adopt(5).target_modules == ("all",)
+    assert search.propose()[1].target_modules == ("all",)
 
 
 @pytest.mark.parametrize("kind", ("tpe", "gp"))

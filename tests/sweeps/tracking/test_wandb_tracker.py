@@ -123,6 +123,8 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def test_offline_run_holds_config_every_report_and_the_end(tmp_path: Path) -> None:
     config = make_config(0)
+    params = replace(config.params, target_modules=("q_proj", "v_proj"))
+    config = replace(config, params=params)
     sweep = LoggedSweep(tmp_path / "run")
     sweep.tracker.start()
     sweep.start(config)
@@ -134,6 +136,7 @@ def test_offline_run_holds_config_every_report_and_the_end(tmp_path: Path) -> No
     assert (run.record.run_group, run.record.job_type) == ("my sweep", "trial")
     assert run.record.run_id.startswith("my-sweep-t0000-") and list(run.record.tags) == ["samsum"]
     assert run.config["lora_rank"] == 8 and run.config["learning_rate"] == 2e-4
+    assert run.config["target_modules"] == "q_proj,v_proj"
     assert (
         run.config["model"] == "Qwen/Qwen3-0.6B" and run.config["batch_size"] == CONFIG.batch_size
     )
