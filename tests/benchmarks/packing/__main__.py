@@ -1,4 +1,9 @@
-"""python -m tests.benchmarks.packing: packs beside TRL's SFTTrainer, on real row lengths."""
+"""python -m tests.benchmarks.packing: packs beside TRL's SFTTrainer, on real row lengths.
+
+Each call measures the rows that it is asked for and adds them to its file, e.g.
+--model-config Qwen3.5-0.8B --rows solo pack --slots 1 8 --batch-sizes 2 --ranks 16 --out FILE.
+A file has one set of settings: large batches, which take fewer --num-steps, have another file.
+"""
 
 import sys
 

@@ -16,6 +16,7 @@ import tyro
 
 from tests.benchmarks.packing.process import in_own_process, random_model
 from tests.benchmarks.packing.results import commit
+from tests.benchmarks.packing.shapes import check_shape
 from tests.trainables.prepared import prepare_rows
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.data.prepared_rows import read_rows
@@ -34,7 +35,7 @@ class Args:
     """Times the evaluation of many adapters on the validation rows of SAMSum."""
 
     model_config: Path
-    """Folder with the config.json of a Qwen model, which gets random weights."""
+    """Name of a shape in shapes.py, or folder with a config.json; the weights are random."""
     tokenizer: Path
     """Folder with its tokenizer."""
     data: Path
@@ -50,7 +51,8 @@ class Args:
     solo_batch_size: int = 64
     """Prompts that transformers answers together."""
     solo_adapters: int = 1
-    """Adapters that transformers scores; its time is multiplied to num_adapters."""
+    """Adapters that transformers scores; its time is multiplied to num_adapters. 0 leaves
+    transformers out."""
     lora_rank: int = 16
     """Of every adapter."""
     compute_dtype: tyro.conf.Suppress[Any] = "bfloat16"
@@ -88,16 +90,22 @@ def main() -> None:
 
 
 def run(args: Args) -> dict[str, Any]:
-    """The figures."""
+    """The figures.
+
+    Raises:
+        SweepAborted: there is no such shape, or the adapters do not fit.
+    """
+    check_shape(args.model_config)
     with (
         random_model(args.model_config, args.tokenizer) as model,
         tempfile.TemporaryDirectory() as name,
     ):
         settings = _settings(args, model)
         first, again = in_own_process(pack_timings, args, settings, Path(name))
-        solo = in_own_process(solo_timing, args, settings, Path(name))
-    solo_s = solo.total_s * args.num_adapters / solo.num_adapters
-    return {
+        solo = None
+        if args.solo_adapters:
+            solo = in_own_process(solo_timing, args, settings, Path(name))
+    found = {
         "gpu": in_own_process(_gpu_name),
         "commit": commit(),
         "settings": {
@@ -106,6 +114,11 @@ def run(args: Args) -> dict[str, Any]:
             if key != "out"
         },
         "pack": asdict(again) | {"total_s": again.total_s, "first_total_s": first.total_s},
+    }
+    if solo is None:
+        return found
+    solo_s = solo.total_s * args.num_adapters / solo.num_adapters
+    return found | {
         "transformers": asdict(solo) | {"total_s": solo.total_s, "all_adapters_s": solo_s},
         "times_faster": solo_s / again.total_s,
     }

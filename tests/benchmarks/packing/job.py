@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from tests.benchmarks.packing.products import count_linear, count_products
 from tests.benchmarks.packing.results import Row
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.data.batches import Batches
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_tokenizer
@@ -51,9 +53,21 @@ class Job:
         name = f"t{number:04d}"
         return TrialConfig(trial_id=name, params=params, settings=self.settings, folder=folder)
 
-    def row(self, *, steps: int, tokens: int, seconds: float, **others: Any) -> Row:
-        """The measurement's row."""
-        body_params = read_model_facts(self.settings.model).body_params
+    def row(self, batches: Batches, *, steps: int, seconds: float, **others: Any) -> Row:
+        """The measurement's row.
+
+        Args:
+            batches: of every trial.
+            steps: that were timed, over all trials; each trial's are a multiple of num_steps.
+            seconds: that they took.
+        """
+        facts = read_model_facts(self.settings.model)
+        timed = range(self.num_warm_up_steps + 1, self.settings.max_steps + 1)
+        rows = [row for step in timed for row in batches.step_rows(step)]
+        num_tokens = sum(len(row.input_ids) for row in rows)
+        trials = [self.trial(number) for number in range(self.num_trials)]
+        products = sum(count_products(facts, trial.params, rows) for trial in trials) / len(trials)
+        times_per_s = steps / self.num_steps / seconds
         known = {
             "num_trials": self.num_trials,
             "real_frac": None,
@@ -66,8 +80,9 @@ class Job:
             batch_size=self.settings.batch_size,
             ranks=self.ranks,
             trial_steps_per_s=steps / seconds,
-            real_tokens_per_s=tokens / seconds,
-            tflops=4 * body_params * tokens / seconds / 1e12,
+            real_tokens_per_s=num_tokens * times_per_s,
+            tflops=count_linear(facts, num_tokens) * times_per_s / 1e12,
+            products_tflops=products * times_per_s / 1e12,
             timed_s=seconds,
             **{**known, **others},
         )

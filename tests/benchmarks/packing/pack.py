@@ -44,10 +44,10 @@ def pack_row(job: Job) -> Row:
     times = len(counted) * capacity.num_slots
     base = settings.compute_dtype if capacity.is_dequantised else "NF4"
     return job.row(
+        batches,
         name="pack",
         settings=f"base in {base}, passes of {capacity.max_tokens} tokens",
         steps=times * job.num_steps,
-        tokens=times * (batches.tokens(settings.max_steps) - batches.tokens(job.num_warm_up_steps)),
         seconds=sum(each.seconds for each in counted),
         real_frac=counted[-1].real_frac,
         predicted_gib=_predicted_gib(job, capacity, batches) if is_fast else None,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from tests.benchmarks.packing.shapes import SHAPES
+
 Result = TypeVar("Result")
 
 
@@ -21,7 +23,7 @@ def in_own_process(measure: Callable[..., Result], *args: object) -> Result:
 
 @contextmanager
 def random_model(model_config: Path, tokenizer: Path) -> Iterator[Path]:
-    """A folder with a model of the shape."""
+    """A folder with a model of the shape; model_config is what shapes.check_shape takes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         in_own_process(_save_random_model, model_config, folder)
@@ -37,7 +39,11 @@ def _save_random_model(model_config: Path, folder: Path) -> None:
 
     from trainables.models.base_model import device
 
-    config = AutoConfig.from_pretrained(model_config)
+    shape = SHAPES.get(str(model_config))
+    if shape is None:
+        config = AutoConfig.from_pretrained(model_config)
+    else:
+        config = AutoConfig.for_model(**shape)
     with device():  # billions of random numbers take minutes on a CPU
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)

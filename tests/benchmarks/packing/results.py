@@ -23,6 +23,7 @@ HEADER = (
     "of TRL solo",
     "real tokens/s",
     "of the ceiling",
+    "with all products",
     "real",
     "peak GiB (predicted)",
     "first step",
@@ -51,6 +52,9 @@ class Row:
     """Tokens that are not padding, summed over the trials."""
     tflops: float
     """4 x parameters of the linear layers x real tokens a second, in TFLOP/s."""
+    products_tflops: float | None = None
+    """All that products.count_products counts: those and adapters, head, attention, Gated DeltaNet;
+    None in files that are older."""
     timed_s: float
     """Seconds that were timed, without warm-up."""
     real_frac: float | None
@@ -102,14 +106,23 @@ class Results:
                 return row.trial_steps_per_s / other.trial_steps_per_s
         return None
 
+    def products_frac(self, row: Row) -> float | None:
+        """The rate of all its products over the card's ceiling."""
+        rate = row.products_tflops
+        return None if rate is None else rate / self.gpu.ceiling_tflops
+
     def line(self, row: Row) -> str:
         """The row for people."""
-        times = self.times_solo(row)
+        first, predicted = row.first_round_steps_per_s, row.predicted_gib
         return (
             f"{row.name}, {row.settings}; {row.num_trials} at once, ranks {row.ranks}, batch "
             f"{row.batch_size}: {row.trial_steps_per_s:.2f} trial-steps/s"
-            f"{'' if times is None else f' ({times:.1f}x)'}, {row.real_tokens_per_s:,.0f} tokens/s"
-            f", {row.tflops / self.gpu.ceiling_tflops:.1%} of the ceiling, {row.peak_gib:.2f} GiB, "
+            f"{_optional(self.times_solo(row), ' ({:.1f}x)')}"
+            f"{_optional(first, ', {:.2f} in the first round')}, "
+            f"{row.real_tokens_per_s:,.0f} tokens/s, "
+            f"{row.tflops / self.gpu.ceiling_tflops:.1%} of the ceiling"
+            f"{_optional(self.products_frac(row), ' ({:.1%} with all products)')}, "
+            f"{row.peak_gib:.2f} GiB{_optional(predicted, ' ({:.2f} predicted)')}, "
             f"first step after {row.startup_s:.0f} s"
         )
 
@@ -118,6 +131,7 @@ class Results:
         content = asdict(self)
         for shown, row in zip(content["rows"], self.rows, strict=True):
             shown["ceiling_frac"] = row.tflops / self.gpu.ceiling_tflops
+            shown["products_frac"] = self.products_frac(row)
             shown["times_solo"] = self.times_solo(row)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -125,7 +139,7 @@ class Results:
 def read_results(path: Path) -> Results:
     """A file that Results.write wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    derived = ("ceiling_frac", "times_solo")
+    derived = ("ceiling_frac", "products_frac", "times_solo")
     rows = [{k: v for k, v in row.items() if k not in derived} for row in content.pop("rows")]
     gpu = Gpu(**content.pop("gpu"))
     return Results(gpu=gpu, rows=[Row(**row) for row in rows], **content)
@@ -163,26 +177,25 @@ def table(results: list[Results]) -> str:
 
 
 def _cells(found: Results, row: Row) -> tuple[str, ...]:
-    times = found.times_solo(row)
-    predicted = "" if row.predicted_gib is None else f" ({row.predicted_gib:.1f})"
     return (
         str(found.settings["model_config"]),
         f"{row.name}, {row.settings}" if row.name != "pack" else f"pack of {row.num_trials}",
         str(row.batch_size),
         row.ranks,
         f"{row.trial_steps_per_s:.3g}",
-        _optional(row.first_round_steps_per_s, ".3g"),
-        "" if times is None else f"{times:.1f}x",
+        _optional(row.first_round_steps_per_s, "{:.3g}"),
+        _optional(found.times_solo(row), "{:.1f}x"),
         f"{row.real_tokens_per_s:,.0f}",
         f"{row.tflops / found.gpu.ceiling_tflops:.0%}",
-        _optional(row.real_frac, ".0%"),
-        f"{row.peak_gib:.1f}{predicted}",
+        _optional(found.products_frac(row), "{:.0%}"),
+        _optional(row.real_frac, "{:.0%}"),
+        f"{row.peak_gib:.1f}{_optional(row.predicted_gib, ' ({:.1f})')}",
         f"{row.startup_s:.0f} s",
     )
 
 
-def _optional(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _optional(value: float | None, text: str) -> str:
+    return "" if value is None else text.format(value)
 
 
 def commit() -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tests.benchmarks.packing.process import in_own_process, random_model
 from tests.benchmarks.packing.results import Gpu, Results, Row, commit, opened
+from tests.benchmarks.packing.shapes import check_shape
 from tests.trainables.prepared import prepare_rows
 from trainables.config import ComputeDtype, TrainingSettings
 from trainables.errors import TrialFailed
@@ -42,7 +43,7 @@ class BenchArgs:
     """Times solo trials and packs on one GPU, over the same rows, and writes a JSON file."""
 
     model_config: Path
-    """Folder with the config.json of the shape; the weights are random."""
+    """Name of a shape in shapes.py, or folder with a config.json; the weights are random."""
     tokenizer: Path
     """Folder of the tokenizer that gives the rows their lengths."""
     data: Path
@@ -75,8 +76,10 @@ def run(args: BenchArgs) -> Results:
     """All rows that were asked for; those that fail are named with their reason.
 
     Raises:
-        SweepAborted: the file has rows of another GPU, commit or other settings.
+        SweepAborted: there is no such shape, or the file has rows of another GPU, commit or other
+            settings.
     """
+    check_shape(args.model_config)
     gpu = in_own_process(_gpu)
     results = opened(args.out, Results(gpu=gpu, commit=commit(), settings=_settings(args)))
     with random_model(args.model_config, args.tokenizer) as model:

@@ -1,5 +1,6 @@
 """The bench's measurements of TRL's SFTTrainer: alone, sharing the GPU, and with fast settings."""
 
+import importlib
 import importlib.util
 import multiprocessing
 import tempfile
@@ -25,10 +26,13 @@ from tests.benchmarks.packing.results import SOLO, Row
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.model_facts import read_model_facts
 from trainables.solo.trainer import new_adapter, train
 
 BARRIER_TIMEOUT_S = 300.0
 """Longest wait of a process for the others to be warm."""
+RATES = ("trial_steps_per_s", "real_tokens_per_s", "tflops", "products_tflops")
+"""What processes that share a GPU add up to."""
 NUM_LOADERS = 2
 """Processes that lay out batches, where TRL is at its fastest."""
 FAST_SETTINGS: dict[str, dict[str, Any]] = {
@@ -41,6 +45,7 @@ FAST_SETTINGS: dict[str, dict[str, Any]] = {
 
 def solo_row(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
     """TRL's SFTTrainer, one trial; evaluation and checkpoints are outside its clock."""
+    settings = f"as sweeps train it{_delta_kernels(job)}"
     reports: list[TrialReport] = []
     arrived_s: list[float] = []
 
@@ -53,15 +58,28 @@ def solo_row(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         train(job.trial(0, Path(folder)), take)
     _, warm, last = reports
-    tokens = last.tokens - warm.tokens
     return job.row(
+        Batches(training_examples(job.settings), job.settings),
         name=SOLO,
-        settings="as sweeps train it",
+        settings=settings,
         steps=job.num_steps,
-        tokens=tokens,
-        seconds=tokens / last.tokens_per_s,
+        seconds=(last.tokens - warm.tokens) / last.tokens_per_s,
         startup_s=arrived_s[0] - job.started_s,
     )
+
+
+def _delta_kernels(job: Job) -> str:
+    """What transformers computes a hybrid's Gated DeltaNet with, for the row's settings.
+
+    Raises:
+        ImportError: there is a GPU without flash-linear-attention, which its users install.
+    """
+    if not read_model_facts(job.settings.model).is_hybrid:
+        return ""
+    if device().type == "cpu":
+        return ", Gated DeltaNet by torch"
+    importlib.import_module("fla.ops.gated_delta_rule")
+    return f", flash-linear-attention {importlib.import_module('fla').__version__}"
 
 
 def shared_row(job: Job) -> Row:
@@ -83,7 +101,7 @@ def shared_row(job: Job) -> Row:
         rows = [future.result() for future in futures]
     totals = {
         name: sum(getattr(row, name) for row in rows)
-        for name in ("trial_steps_per_s", "real_tokens_per_s", "tflops", "peak_gib", "reserved_gib")
+        for name in (*RATES, "peak_gib", "reserved_gib")
     }
     return replace(
         rows[0],
@@ -136,13 +154,12 @@ def fast_row(job: Job, how: str) -> Row:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    tokens = batches.tokens(settings.max_steps) - batches.tokens(job.num_warm_up_steps)
     liger = "with Liger" if has_liger else "without Liger, which is not installed"
     return job.row(
+        batches,
         name="TRL fast",
-        settings=f"{how}, {liger}",
+        settings=f"{how}, {liger}{_delta_kernels(job)}",
         steps=job.num_steps,
-        tokens=tokens,
         seconds=clock.end_s - clock.warm_s,
         startup_s=clock.first_s - job.started_s,
     )

@@ -39,6 +39,7 @@ SOLO_ROW = Row(
     first_round_steps_per_s=None,
     real_tokens_per_s=800.0,
     tflops=3.0,
+    products_tflops=4.5,
     timed_s=30.0,
     real_frac=None,
     predicted_gib=None,
@@ -55,6 +56,7 @@ PACK_ROW = replace(
     first_round_steps_per_s=90.0,
     real_tokens_per_s=80_000.0,
     tflops=300.0,
+    products_tflops=375.0,
     real_frac=0.97,
     predicted_gib=11.0,
     peak_gib=10.5,
@@ -103,6 +105,7 @@ def test_file_holds_every_row_with_its_ratios_and_reads_back(tmp_path: Path) -> 
     assert set(content) == {"gpu", "commit", "settings", "rows", "failures"}
     assert [row["times_solo"] for row in content["rows"]] == [1.0, 100.0]
     assert [row["ceiling_frac"] for row in content["rows"]] == [3 / 750, 300 / 750]
+    assert [row["products_frac"] for row in content["rows"]] == [4.5 / 750, 375 / 750]
     assert read_results(tmp_path / "out.json") == found
 
 
@@ -137,6 +140,23 @@ def test_rows_that_cannot_be_compared_are_refused(
     assert "--out" in told.value.fix
 
 
+def test_line_tells_the_rates_the_first_round_and_what_was_predicted() -> None:
+    found = results(SOLO_ROW, PACK_ROW)
+    assert found.line(PACK_ROW) == (
+        "pack, base in bfloat16; 32 at once, ranks 16, batch 2: 200.00 trial-steps/s (100.0x), "
+        "90.00 in the first round, 80,000 tokens/s, 40.0% of the ceiling (50.0% with all "
+        "products), 10.50 GiB (11.00 predicted), first step after 27 s"
+    )
+    old = replace(SOLO_ROW, products_tflops=None)
+    assert "0.4% of the ceiling, 3.50 GiB, first" in found.line(old)
+
+
+@pytest.mark.parametrize("name", ["0.6b", "0.6b-batch8", "4b", "4b-batch8"])
+def test_file_of_before_products_were_counted_can_be_read(name: str) -> None:
+    found = read_results(Path(__file__).parents[1] / f"h200-qwen3-{name}.json")
+    assert found.rows and {found.products_frac(row) for row in found.rows} == {None}
+
+
 def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None:
     eight = replace(SOLO_ROW, batch_size=8)
     lines = table([results(eight, PACK_ROW, SOLO_ROW)]).splitlines()
@@ -153,6 +173,7 @@ def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None
             "1.0x",
             "800",
             "0%",
+            "1%",
             "",
             "3.5",
             "27 s",
@@ -167,6 +188,7 @@ def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None
             "100.0x",
             "80,000",
             "40%",
+            "50%",
             "97%",
             "10.5 (11.0)",
             "27 s",
@@ -181,6 +203,7 @@ def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None
             "1.0x",
             "800",
             "0%",
+            "1%",
             "",
             "3.5",
             "27 s",
@@ -212,6 +235,7 @@ def test_pack_row_counts_the_timed_steps_of_all_trials(
     assert row.real_tokens_per_s * row.timed_s == pytest.approx(tokens)
     body = read_model_facts(settings.model).body_params
     assert row.tflops * row.timed_s == pytest.approx(4 * body * tokens / 1e12)
+    assert row.products_tflops is not None and row.products_tflops > 1.1 * row.tflops
     assert row.real_frac is not None and 0.9 < row.real_frac <= 1.0
     assert row.first_round_steps_per_s is not None and row.first_round_steps_per_s > 0
     assert 0 < row.peak_gib <= peak_gib()
