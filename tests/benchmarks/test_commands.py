@@ -15,6 +15,7 @@ COMMANDS = (
     "search_quality",
     "search_quality table",
     "search_quality replay",
+    "sizes",
     "tiny_makers",
     "tiny_makers model",
     "torture",

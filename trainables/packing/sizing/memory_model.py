@@ -1,14 +1,16 @@
 """The memory of a pack and of a solo trial, predicted before any is used. Imports no torch.
 
 Widths are counted in elements a token: q and kv are the widths of the queries and of the keys,
-hidden and wide those of a block's state and of its feed-forward.
+hidden and wide those of a block's state and of its feed-forward; of Gated DeltaNet, keys and values
+are those of all its heads.
 """
 
 from dataclasses import dataclass
 
 from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
-from trainables.models.model_facts import ModelFacts
-from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
+from trainables.models.layer_kinds import LAYER_KINDS
+from trainables.models.model_facts import DeltaFacts, ModelFacts
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS, CHUNK_TOKENS
 from trainables.packing.compute.pass_shapes import (
     CHUNK_LABELS,
     PROMPT_TOKENS,
@@ -25,15 +27,21 @@ ABSMAX_BITS = 0.5
 ADAPTER_BYTES = 16
 """Bytes of a LoRA weight: itself, its gradient and AdamW's two moments in float32."""
 SAVED_HIDDEN = 4
-"""Kept for the backward pass (model._layer): a block's input and middle, and their norms."""
+"""Kept for the backward pass (model._layer): a block's input and middle, and their norms. Beside
+what follows, the inner product of each LoRA module is kept, as wide as the largest rank."""
 SAVED_Q = 3
 """Kept: queries before and after they are rotated, and what attention gives."""
 SAVED_KV = 3
 """Kept: keys before and after they are rotated; values, which stay where they were made."""
 SAVED_WIDE = 3
 """Kept: gate, up, and the product of silu(gate) and up."""
-SAVED_INNER = 7
-"""Kept: the inner product of each LoRA module, as wide as the largest rank."""
+SAVED_GATES = 2
+"""Kept of gated attention, as wide as the queries: their gates, and what they let through."""
+SAVED_VALUES = 2
+"""Kept of Gated DeltaNet, beside its projections and the convolution's output: what the delta rule
+gives, and what the gate lets through."""
+SAVED_VALUE_HEAD_BYTES = 8
+"""Kept a head of values, in float32: how far the memory decays in a chunk, and the step size."""
 SAVED_INPUTS = 2
 """Kept by a block whose pass is checkpointed: the two parts of its input."""
 SAVED_HEAD_BYTES = 4
@@ -42,12 +50,29 @@ GRADIENT_WIDE = 3
 """Held a moment in the backward pass: the gradients of gate and up, and of their product."""
 GRADIENT_HIDDEN = 4
 """Held a moment in the backward pass: gradients of a block's state on its two ways."""
+GRADIENT_VALUES = 9
+"""Held a moment in the backward pass of the delta rule (fla's chunk_gated_delta_rule_bwd): the
+gradients of its output and of the gate; the chunks' keys and values as the memory meets them, and
+the latter less what it knows, all made again; the first two's gradients; those of keys and values
+through the triangular system."""
+GRADIENT_KEYS = 2
+"""Held then: the gradients of queries and keys outside that system."""
+GRADIENT_STATES = 2
+"""Held then, of every chunk and head: the memory at its start, made again, and its gradient."""
 LOGIT_BYTES = 10
 """Bytes of a labelled position and word: the logit in bf16 and float32, its log-probability."""
-DEQUANTISED_WIDE = 4
-"""Held a moment where the base stays in NF4: gate and up, each alone and then as one matrix."""
+DEQUANTISED = 2
+"""Held a moment where the base stays in NF4: the largest weights that share an input, each alone
+and then as one matrix."""
 READ_Q = 7
 """Held while prompts are read, in the attention: queries and their float32 norm."""
+READ_GATES = 3
+"""Held while prompts are read, in gated attention: the gates, these squashed, and what they let
+through."""
+READ_VALUES = 6
+"""Held while prompts are read, in Gated DeltaNet: the chunks' keys and values as the memory meets
+them, the latter less what it knows, what the rule gives, its norm, and what the gate lets through.
+"""
 READ_WIDE = 5
 """Held while prompts are read, in the feed-forward: gate and up of the base, their adapted sums,
 and a LoRA product."""
@@ -105,6 +130,7 @@ def predict_pack(
     capacity: Capacity,
     *,
     num_labels: int | None = None,
+    num_rows: int | None = None,
     is_nf4_kept: bool = False,
 ) -> PeakBytes:
     """The memory of a pack whose passes are as large as they may be.
@@ -114,23 +140,23 @@ def predict_pack(
         settings: of the sweep.
         capacity: of the pack; no eval_tokens leave evaluation out.
         num_labels: labelled tokens of the largest pass; None for as many as there can be.
+        num_rows: rows of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
     size = _itemsize(settings)
     outside = size * (facts.num_params - facts.body_params)
-    widest = size * facts.hidden_size * facts.intermediate_size
     if capacity.is_dequantised:
         nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
         base, anew = outside + size * facts.body_params + round(nf4), 0
     else:
         base = outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
-        anew = DEQUANTISED_WIDE * widest
+        anew = DEQUANTISED * size * _largest_group(facts)
     # A slot has room for all linear layers, whichever its trial adapts.
     slot_params = capacity.max_rank * facts.count_features(facts.linear_shapes)
     lora_params = capacity.num_slots * slot_params
     labels = min(CHUNK_LABELS, capacity.max_tokens if num_labels is None else num_labels)
     tokens = round_up_to_bucket(capacity.max_tokens, BLOCK_TOKENS)
-    gradient = GRADIENT_WIDE * facts.intermediate_size + GRADIENT_HIDDEN * facts.hidden_size
+    rows = capacity.num_slots * settings.batch_size if num_rows is None else num_rows
     evaluation = 0
     if capacity.eval_tokens:
         copies = round(COPIED_ADAPTERS * size * lora_params)
@@ -139,7 +165,7 @@ def predict_pack(
         base=base,
         adapters=ADAPTER_BYTES * lora_params,
         activations=tokens * _kept_bytes(facts, capacity, size),
-        gradients=tokens * size * gradient + anew,
+        gradients=size * _held_elements(facts, tokens, min(rows, tokens)) + anew,
         logits=labels * facts.vocab_size * LOGIT_BYTES,
         evaluation=evaluation,
         workspace=WORKSPACE_BYTES,
@@ -173,41 +199,88 @@ def predict_solo_gib(
     return (base + adapter + activations + logits) / _GIB
 
 
+def _largest_group(facts: ModelFacts) -> int:
+    """Weights of the linear layers that share an input, where they are most."""
+    shapes = facts.linear_shapes
+    groups = {group for kind in facts.layer_types for group in LAYER_KINDS[kind].groups}
+    return max(sum(shapes[name][0] for name in group) * shapes[group[0]][1] for group in groups)
+
+
 def _kept_bytes(facts: ModelFacts, capacity: Capacity, size: int) -> int:
     """What a pass keeps of a token for its backward pass."""
-    q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    elements = (
-        SAVED_HIDDEN * facts.hidden_size
-        + SAVED_Q * q
-        + SAVED_KV * kv
-        + SAVED_WIDE * facts.intermediate_size
-        + SAVED_INNER * capacity.max_rank
-    )
-    of_block = size * elements + SAVED_HEAD_BYTES * facts.num_heads
+    blocks = [_block_bytes(facts, kind, capacity.max_rank, size) for kind in facts.layer_types]
     if capacity.is_checkpointed:
-        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + of_block
-    return facts.num_layers * of_block
+        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + max(blocks)
+    return sum(blocks)
+
+
+def _block_bytes(facts: ModelFacts, kind: str, max_rank: int, size: int) -> int:
+    """What one block keeps of a token."""
+    elements = SAVED_HIDDEN * facts.hidden_size + SAVED_WIDE * facts.intermediate_size
+    elements += len(LAYER_KINDS[kind].linear_layers) * max_rank
+    if kind == "linear_attention" and facts.delta is not None:
+        heads = facts.delta.num_value_heads
+        elements += _projected(facts.delta) + facts.delta.conv_channels
+        elements += SAVED_VALUES * facts.delta.value_size
+        elements += CHUNK_TOKENS * heads  # the inverse of each chunk's triangular system
+        return size * elements + SAVED_VALUE_HEAD_BYTES * heads
+    q, kv = _attention_widths(facts)
+    elements += (SAVED_Q + SAVED_GATES * facts.is_hybrid) * q + SAVED_KV * kv
+    return size * elements + SAVED_HEAD_BYTES * facts.num_heads
+
+
+def _held_elements(facts: ModelFacts, num_tokens: int, num_rows: int) -> int:
+    """What the backward pass of a block holds a moment, over all tokens."""
+    hidden = GRADIENT_HIDDEN * facts.hidden_size
+    feed_forward = num_tokens * (GRADIENT_WIDE * facts.intermediate_size + hidden)
+    if facts.delta is None:
+        return feed_forward
+    keys = facts.delta.num_key_heads * facts.delta.key_head_dim
+    gradient = GRADIENT_VALUES * facts.delta.value_size + GRADIENT_KEYS * keys + hidden
+    states = GRADIENT_STATES * _chunk_elements(facts.delta, num_tokens, num_rows)
+    return max(feed_forward, num_tokens * gradient + states)
 
 
 def _evaluation(
     facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, size: int, anew: int
 ) -> int:
     """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
-    q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    row = capacity.num_slots * eval_positions(facts, settings)
-    positions = max(capacity.eval_tokens, row)
+    state = facts.state_positions(size)
     longest = capacity.num_slots * _longest_row(settings)
-    attention = READ_Q * q + 2 * kv + 2 * facts.hidden_size
+    positions = max(capacity.eval_tokens, longest + capacity.num_slots * state)
+    shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE)
+    most_rows = capacity.num_slots * power_of_two(settings.eval_rows)
+    num_read = min(positions, max(PROMPT_TOKENS, longest))
+    q, kv = _attention_widths(facts)
+    attention = (READ_Q + READ_GATES * facts.is_hybrid) * q + 2 * kv + 2 * facts.hidden_size
     feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
-    reading = (
-        min(positions, max(PROMPT_TOKENS, longest)) * size * max(attention, feed_forward) + anew
-    )
+    read = num_read * max(attention, feed_forward)
+    if facts.delta is not None:
+        rows = min(most_rows, num_read // shortest)
+        mixed = _projected(facts.delta) + 2 * facts.delta.conv_channels + 2 * facts.hidden_size
+        mixed += READ_VALUES * facts.delta.value_size
+        read = max(read, num_read * mixed + _chunk_elements(facts.delta, num_read, rows))
     labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
-    shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE) + facts.state_positions(size)
-    num_rows = min(capacity.num_slots * power_of_two(settings.eval_rows), positions // shortest)
-    decoding = num_rows * facts.vocab_size * size
+    decoding = min(most_rows, positions // (shortest + state)) * facts.vocab_size * size
     cache = positions * facts.position_bytes(size)
-    return cache + max(reading, labels, decoding)
+    return cache + max(read * size + anew, labels, decoding)
+
+
+def _attention_widths(facts: ModelFacts) -> tuple[int, int]:
+    """Features of all query heads, without gates, and of all key heads."""
+    return facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
+
+
+def _projected(delta: DeltaFacts) -> int:
+    """Features of a token that the mixer of Gated DeltaNet takes: queries, keys and values, gates,
+    step sizes and decays."""
+    return delta.conv_channels + delta.value_size + 2 * delta.num_value_heads
+
+
+def _chunk_elements(delta: DeltaFacts, num_tokens: int, num_rows: int) -> int:
+    """The memory at every chunk's start; a row's last chunk need not be full."""
+    num_chunks = num_tokens // CHUNK_TOKENS + num_rows
+    return num_chunks * delta.value_size * delta.key_head_dim
 
 
 def eval_positions(facts: ModelFacts, settings: TrainingOptions) -> int:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from tests.benchmarks.sizes import facts_by_name
 from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base
@@ -28,34 +29,10 @@ from trainables.packing.sizing.memory_model import (
 )
 from trainables.tiny import MODEL_DIR
 
-QWEN3_06B = ModelFacts(
-    max_positions=40960,
-    kind="qwen3",
-    layer_types=("full_attention",) * 28,
-    hidden_size=1024,
-    intermediate_size=3072,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-    vocab_size=151936,
-    is_tied=True,
-)
-QWEN3_4B = dataclasses.replace(
-    QWEN3_06B,
-    layer_types=("full_attention",) * 36,
-    hidden_size=2560,
-    intermediate_size=9728,
-    num_heads=32,
-)
-QWEN3_32B = dataclasses.replace(
-    QWEN3_06B,
-    layer_types=("full_attention",) * 64,
-    hidden_size=5120,
-    intermediate_size=25600,
-    num_heads=64,
-    is_tied=False,
-)
-SHAPES = (QWEN3_06B, QWEN3_4B, QWEN3_32B)
+FACTS = facts_by_name()
+QWEN3_06B, QWEN3_4B, QWEN3_32B = (FACTS[f"Qwen3-{size}"] for size in ("0.6B", "4B", "32B"))
+HYBRIDS = tuple(FACTS[f"Qwen3.5-{size}"] for size in ("0.8B", "4B", "27B"))
+SHAPES = (QWEN3_06B, QWEN3_4B, QWEN3_32B, *HYBRIDS)
 OPTIONS = TrainingOptions()
 H200_GIB = 139.8
 
@@ -139,6 +116,92 @@ def test_memory_rises_with_each_size_of_a_pack() -> None:
         found = dataclasses.asdict(parts(QWEN3_06B, larger))
         rising = {name for name, size in dataclasses.asdict(least).items() if found[name] > size}
         assert rising == set(grown), changed
+
+
+@pytest.mark.parametrize(
+    ("facts", "num_slots", "max_tokens", "measured_gib"),
+    [(QWEN3_06B, 32, 32768, 47.86), (QWEN3_4B, 16, 16384, 78.58)],
+)
+def test_peaks_of_training_are_those_measured_on_an_h200(
+    facts: ModelFacts, num_slots: int, max_tokens: int, measured_gib: float
+) -> None:
+    """tests/benchmarks/h200-qwen3-0.6b.json and h200-qwen3-4b-batch8.json."""
+    pack = Capacity(
+        num_slots=num_slots,
+        max_rank=16,
+        max_tokens=max_tokens,
+        eval_tokens=0,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
+    assert parts(facts, pack).total_gib == pytest.approx(measured_gib, rel=0.01)
+
+
+@given(
+    facts=st.sampled_from(HYBRIDS),
+    kinds=st.lists(st.sampled_from(("linear_attention", "full_attention")), min_size=2),
+    cut=st.integers(1, 99),
+    max_rank=st.integers(1, 64),
+    max_tokens=st.integers(1, 40_000),
+)
+def test_a_pass_keeps_the_sum_of_what_its_layers_keep(
+    facts: ModelFacts, kinds: list[str], cut: int, max_rank: int, max_tokens: int
+) -> None:
+    pack = Capacity(
+        num_slots=2,
+        max_rank=max_rank,
+        max_tokens=max_tokens,
+        eval_tokens=0,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
+    checkpointed = dataclasses.replace(pack, is_checkpointed=True)
+
+    def kept(kinds: list[str], capacity: Capacity = pack) -> int:
+        facts_of_kinds = dataclasses.replace(facts, layer_types=tuple(kinds))
+        return parts(facts_of_kinds, capacity).activations
+
+    cut = 1 + cut % (len(kinds) - 1)
+    assert kept(kinds) == kept(kinds[:cut]) + kept(kinds[cut:])
+    assert max(kept([kind]) for kind in kinds) < kept(kinds, checkpointed)
+
+
+@given(
+    facts=st.sampled_from(HYBRIDS),
+    max_tokens=st.integers(1000, 40_000),
+    num_rows=st.integers(1, 500),
+    more=st.integers(1, 500),
+)
+def test_rows_of_a_hybrid_have_chunks_of_their_own(
+    facts: ModelFacts, max_tokens: int, num_rows: int, more: int
+) -> None:
+    """Each row ends with a chunk that need not be full, whose memory the backward pass holds."""
+    pack = Capacity(
+        num_slots=8,
+        max_rank=8,
+        max_tokens=max_tokens,
+        eval_tokens=0,
+        is_dequantised=True,
+        predicted_gib=0.0,
+    )
+
+    def held(facts: ModelFacts, num_rows: int) -> int:
+        return predict_pack(facts, OPTIONS, pack, num_rows=num_rows).gradients
+
+    assert facts.delta is not None
+    state = facts.delta.num_value_heads * 128 * 128 * 2  # bytes of bfloat16
+    assert held(facts, num_rows + more) - held(facts, num_rows) == 2 * state * more
+    assert held(QWEN3_4B, num_rows + more) == held(QWEN3_4B, num_rows)
+
+
+@pytest.mark.parametrize(("facts", "mib"), zip(HYBRIDS, (18, 48, 144), strict=True))
+def test_a_row_of_a_hybrid_keeps_its_state_whatever_its_length(facts: ModelFacts, mib: int) -> None:
+    assert facts.delta is not None
+    num_layers = facts.layer_types.count("linear_attention")
+    inputs = num_layers * facts.delta.conv_channels * 4 * 2  # four tokens in bfloat16
+    found = facts.state_positions(itemsize=2) * facts.position_bytes(itemsize=2)
+    assert 0 <= found - (mib * 2**20 + inputs) < facts.position_bytes(itemsize=2)
+    assert QWEN3_4B.state_positions(itemsize=2) == 0
 
 
 def test_peak_is_the_larger_of_training_and_evaluation() -> None:

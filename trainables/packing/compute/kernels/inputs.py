@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 BLOCK_TOKENS = 64
 """The kernels take a slot's tokens in blocks of so many; passes grow by it at least."""
+CHUNK_TOKENS = 64
+"""Tokens of a row whose delta rule is one triangular system; fla's kernels take so many."""
 KEEP_BITS = 16
 """Bits that decide whether an input is kept: its probability is exact to 2^-17. Two neighbouring
 features share the 32 bits of one hash, which costs as much as reading them."""
