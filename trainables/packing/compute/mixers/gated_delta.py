@@ -148,6 +148,26 @@ def read_tree(
 
 def step(projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float) -> Tensor:
     """(B, F) of one token a row; the state is changed in place, which a CUDA graph needs."""
+    return (step_by_kernel if projected_BO.is_cuda else step_plainly)(
+        projected_BO, weights, state, eps
+    )
+
+
+def step_by_kernel(
+    projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float
+) -> Tensor:
+    """step by one kernel, for a GPU."""
+    # It loads Triton.
+    from trainables.packing.compute.kernels.delta_step import delta_step
+
+    inputs_BLP, memory_BHCE = (part.view(-1, *part.shape[2:]) for part in state)
+    return delta_step(projected_BO, *weights[:4], inputs_BLP, memory_BHCE, eps)
+
+
+def step_plainly(
+    projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float
+) -> Tensor:
+    """step by plain functions."""
     qkv_BP, z_BF, b_BH, a_BH = _split(projected_BO, weights)
     inputs_BLP, memory_BHCE = (part.view(-1, *part.shape[2:]) for part in state)
     inputs_BWP = torch.cat((inputs_BLP, qkv_BP[:, None]), dim=1)

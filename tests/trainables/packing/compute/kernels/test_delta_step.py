@@ -1,0 +1,51 @@
+"""One token of Gated DeltaNet by its kernel, against the plain step; compiled on a GPU, elsewhere
+interpreted by Triton."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.packing.compute.mixers import gated_delta
+from trainables.packing.compute.mixers.gated_delta import DeltaWeights
+
+pytest.importorskip("triton", reason="needs Triton: make test-kernels")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
+# Triton's interpreter cuts bfloat16 off where a GPU rounds it.
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 1e-2 if DEVICE == "cuda" else 5e-2}
+SHAPES = [(2, 1, 16, 16), (2, 2, 16, 128), (1, 3, 128, 128)]
+"""Key heads, value heads of each, features of a key and of a value."""
+
+
+def new_weights(shape: tuple[int, ...], dtype: torch.dtype, norm: torch.dtype) -> DeltaWeights:
+    num_key_heads, shared, key_dim, value_dim = shape
+    num_heads = num_key_heads * shared
+    num_channels = 2 * num_key_heads * key_dim + num_heads * value_dim
+    conv_PW, log_decay_H, bias_H, norm_E = (
+        torch.randn(*size, device=DEVICE).to(dtype)
+        for size in ((num_channels, 4), (num_heads,), (num_heads,), (value_dim,))
+    )
+    return DeltaWeights(conv_PW, log_decay_H, bias_H, norm_E.to(norm), num_key_heads, key_dim)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tokens_are_mixed_as_by_the_plain_step(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Some tokens, one after the other: answers, memories and the convolution's inputs."""
+    for norm_dtype in {dtype, torch.float32}:
+        weights = new_weights(shape, dtype, norm_dtype)
+        like = torch.zeros((), device=DEVICE, dtype=dtype)
+        plain, fused = (gated_delta.new_state(weights, 1, 2, like) for _ in range(2))
+        size = len(weights.conv_PW) + len(weights.log_decay_H) * (len(weights.norm_E) + 2)
+        for _ in range(5):
+            projected_BO = torch.randn(2, size, device=DEVICE).to(dtype)
+            expected = gated_delta.step_plainly(projected_BO, weights, plain, 1e-6)
+            found = gated_delta.step_by_kernel(projected_BO, weights, fused, 1e-6)
+            assert found.dtype == expected.dtype
+            assert relative_error(found, expected) < NEAR[dtype]
+        assert torch.equal(fused.inputs_KSLP, plain.inputs_KSLP)
+        assert relative_error(fused.memory_KSHCE, plain.memory_KSHCE) < NEAR[dtype]
