@@ -80,7 +80,8 @@ def check(
         model = read_model_facts(config.model)
         check_base(config, model)
         check_weights(config.model, model)
-        check_targets([n for names in config.space.target_modules for n in names.split(",")], model)
+        for names in config.space.target_modules:
+            check_targets(names.split(","), model)
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
         if model.is_hybrid:
             unlike = "layers of linear attention"

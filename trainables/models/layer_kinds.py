@@ -65,7 +65,7 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
         linear_layers: all that the model has, in the order of list_linear_layers.
 
     Raises:
-        ValueError: the model has no such layer.
+        ValueError: the model has no such layer, or none at all of a set.
     """
     missing = [name for name in targets if name not in (*linear_layers, *TARGET_SETS)]
     if missing:
@@ -73,11 +73,14 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
             f"the model has no {missing[0]}; its layers are {', '.join(linear_layers)}"
         )
     words, has_all = set(targets), "all" in targets
-    return tuple(
+    resolved = tuple(
         name
         for name in linear_layers
         if name in words or (name not in _NO_TARGETS and (has_all or _set_of(name) in words))
     )
+    if not resolved:
+        raise ValueError(f"the model has no layers of {','.join(targets)} that can be adapted")
+    return resolved
 
 
 def _set_of(linear_layer: str) -> str:

@@ -28,7 +28,6 @@ MLP = ("gate_proj", "up_proj", "down_proj")
         (("mlp",), HYBRID, MLP),
         (("mlp", "q_proj"), DENSE, ("q_proj", *MLP)),
         (("in_proj_a", "all"), HYBRID, (*LINEAR_LAYERS[:9], "in_proj_a", "out_proj")),
-        ((), DENSE, ()),
     ],
 )
 def test_targets_are_layers_of_the_model_in_its_order(
@@ -40,3 +39,9 @@ def test_targets_are_layers_of_the_model_in_its_order(
 def test_layer_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="no in_proj_z; its layers are q_proj"):
         resolve_targets(("q_proj", "in_proj_z"), list_linear_layers(DENSE))
+
+
+def test_set_of_which_the_model_has_no_layer_is_refused() -> None:
+    """As the mlp of a mixture whose experts stay frozen."""
+    with pytest.raises(ValueError, match="no layers of mlp that can be adapted"):
+        resolve_targets(("mlp",), ("q_proj", "o_proj"))

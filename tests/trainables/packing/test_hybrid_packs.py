@@ -26,6 +26,7 @@ from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.mixers.gated_delta import DeltaState
 from trainables.packing.compute.pack import Pack
+from trainables.packing.compute.peft_format import read_adapter
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.generate import generate
@@ -98,6 +99,20 @@ def case(settings: TrainingSettings, rows_dir: Path, tmp_path: Path) -> Case:
     peft = PeftModel.from_pretrained(base, str(tmp_path / "2"), adapter_name="2")
     peft.load_adapter(str(tmp_path / "0"), adapter_name="0")
     return Case(pack, peft, examples)
+
+
+def test_saved_adapter_names_its_layers_one_by_one(case: Case, tmp_path: Path) -> None:
+    """PEFT knows no words for sets, and takes its layers by the ends of their names."""
+    attention = {"q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkv", "in_proj_z", "out_proj"}
+    expected = {2: attention | {"gate_proj", "up_proj", "down_proj"}, 0: attention | {"in_proj_a"}}
+    for slot, names in expected.items():
+        weights, params = read_adapter(tmp_path / str(slot))
+        assert set(params.target_modules) == names
+        assert {name.split(".")[-3] for name in weights} == names
+        own = case.peft.peft_config[str(slot)].target_modules
+        assert isinstance(own, set) and own == names
+        adapted = [n for n, _ in case.peft.named_modules() if n.endswith(f"lora_A.{slot}")]
+        assert len(adapted) == len(weights) / 2 > 0
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4000])

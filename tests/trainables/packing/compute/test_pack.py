@@ -14,6 +14,7 @@ from tests.examples import max_examples
 from tests.trainables.packing.small_packs import (
     MAX_TOKENS,
     Plan,
+    examples_of,
     largest_relative,
     longer,
     losses,
@@ -24,9 +25,11 @@ from tests.trainables.packing.small_packs import (
     weight_distance,
     weights_of,
 )
+from trainables import tiny
 from trainables.config import BaseType, Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.models.base_model import load_base
+from trainables.models.layer_kinds import ATTENTION, resolve_targets
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import PackedInputs
 
@@ -70,6 +73,29 @@ def test_trials_of_a_mixed_pack_equal_their_solo_runs_over_50_steps(
             moved = [pair for pair in pairs if pair != (0.0, 0.0)]
             assert largest_relative(moved) < near, key
         assert weight_distance(weights_of(pack, slot, params), weights) < 1e-4
+
+
+@pytest.mark.slow
+def test_trials_of_other_target_modules_share_a_pack_and_equal_their_solo_runs(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """With the bundled model; one trial's set is a part of another's, and one has no part in it."""
+    settings = longer(settings, 4, eval_rows=1, model=str(tiny.MODEL_DIR))
+    pack = new_pack(settings, 3)
+    sets = (("mlp",), ("all",), ("q_proj,v_proj",))
+    trials = [dataclasses.replace(PLAIN, target_modules=names) for names in sets]
+    for slot, params in enumerate(trials):
+        pack.join(slot, trial_of(str(slot), params, settings), examples_of(settings))
+    found = run_pack(pack)
+    for slot, params in enumerate(trials):
+        logs, weights = run_solo(params, settings, tmp_path / str(slot))
+        for key, near in (("loss", 1e-5), ("grad_norm", 1e-4)):
+            pairs = [(getattr(a, key), b[key]) for a, b in zip(found[str(slot)], logs, strict=True)]
+            assert largest_relative(pairs) < near, key
+        own = weights_of(pack, slot, params)
+        assert weight_distance(own, weights) < 1e-4
+        names = resolve_targets(params.target_modules, ATTENTION.linear_layers)
+        assert len(own) == 2 * 4 * len(names), "A and B of each in four layers"
 
 
 @pytest.mark.slow
