@@ -9,6 +9,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "augmentation",
+    "base_types",
     "card_answers",
     "label_scoring",
     "packing",

@@ -34,10 +34,11 @@ NUM_ROWS = 8
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind whose test rows were scored in float32; the last is of the solo engine."""
+    """A run of each kind whose test rows were scored in float32; one has an unquantised base, and
+    the last is of the solo engine."""
     folder = tmp_path_factory.mktemp("runs")
     chats = scored_runs.write_chats(folder / "chats.jsonl")
-    data: dict[str, dict[str, Any]] = {"table": {"data": (str(chats),)}}
+    data: dict[str, dict[str, Any]] = {"table": {"data": (str(chats),), "base": "bf16"}}
     made = {}
     for recipe, alpha in ALPHAS.items():
         adapter = scored_runs.make_adapter(folder / f"{recipe}-adapter", alpha)

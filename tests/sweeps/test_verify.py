@@ -62,6 +62,17 @@ def test_packed_trial_without_dropout_equals_its_solo_training(
     assert max(content["again"]["distances"].values()) < 1e-2
 
 
+def test_trial_is_trained_again_over_the_base_that_the_sweep_names(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run / "sweep.json"
+    changed = record.read_text().replace('"base": "nf4"', '"base": "bf16"')
+    assert changed != record.read_text()
+    record.write_text(changed)
+    code, _, content = run_verify(run, "t0000", capsys)
+    assert code == 1 and largest_gap(content) > 1e-4
+
+
 def test_trial_with_dropout_equals_a_pack_of_one_and_is_trained_no_further_than_it_came(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
