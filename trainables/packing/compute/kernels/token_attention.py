@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_T = tl.constexpr(64)
-"""Positions whose keys are held at a time."""
+MOST_POSITIONS, MOST_NUMBERS = 64, 64 * 128
+"""Positions whose keys are held at a time, and numbers of them: 16 KiB of bfloat16."""
 MIN_QUERIES = 16
 """The smallest side of a matrix that tensor cores multiply."""
 
@@ -35,9 +35,15 @@ def token_attention(
     shared = num_heads // num_key_heads
     tensors = (q_BHC, keys_BGTC, values_BGTC, positions_B, mixed_BHC)
     numbers = (head_dim**-0.5, *keys_BGTC.stride()[:2], shared, head_dim)
-    blocks = max(MIN_QUERIES, triton.next_power_of_2(shared)), triton.next_power_of_2(head_dim)
+    block_q, block_c = (triton.next_power_of_2(size) for size in (shared, head_dim))
+    blocks = (max(MIN_QUERIES, block_q), held_positions(block_c), block_c)
     _attend[(num_rows, num_key_heads)](*tensors, *numbers, *blocks)
     return mixed_BHC
+
+
+def held_positions(num_features: int) -> int:
+    """Of so many features each, those whose keys are held at a time."""
+    return min(MOST_POSITIONS, MOST_NUMBERS // num_features)
 
 
 @triton.jit
@@ -53,6 +59,7 @@ def _attend(
     shared,
     head_dim,
     BLOCK_Q: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One row and one key head: all query heads that share it, as the rows of one matrix."""

@@ -13,10 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_Q = tl.constexpr(64)
-"""Queries that one program works on: all those of a key head, node by node."""
-BLOCK_T = tl.constexpr(64)
-"""Positions or nodes whose keys are held at a time."""
+from trainables.packing.compute.kernels.token_attention import held_positions
 
 
 def tree_attention(
@@ -45,11 +42,13 @@ def tree_attention(
     mixed_AHC = torch.empty_like(q_AHC)
     shared = num_heads // num_key_heads
     first_N = is_seen_NN.int().argmax(dim=1)
-    grid = (triton.cdiv(num_nodes * shared, BLOCK_Q.value), num_key_heads, num_slots * num_rows)
+    block_c = max(16, triton.next_power_of_2(head_dim))
+    block = held_positions(block_c)  # as many queries: all those of a key head, node by node
+    grid = (triton.cdiv(num_nodes * shared, block), num_key_heads, num_slots * num_rows)
     _attend[grid](
         *(q_AHC, k_AGC, v_AGC, keys, values, lengths_S, is_seen_NN.view(torch.uint8), first_N),
         *(mixed_AHC, head_dim**-0.5, k_AGC.stride(0), v_AGC.stride(0), *keys.stride()[:4]),
-        *(num_rows, num_nodes, shared, head_dim, max(16, triton.next_power_of_2(head_dim))),
+        *(num_rows, num_nodes, shared, head_dim, block, block, block_c),
     )
     return mixed_AHC
 
@@ -76,6 +75,8 @@ def _attend(
     num_nodes,
     shared,
     head_dim,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One row and one key head: some nodes' query heads that share it, as the rows of a matrix."""

@@ -108,7 +108,7 @@ def test_heads_are_those_of_torch(
     torch.testing.assert_close(found[1], found[0])
 
 
-@pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
+@pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64), ((8, 2), 256)])
 @pytest.mark.parametrize("row_positions", [(0, 1, 63, 64, 65, 128, 150, 198, 199), (150,)])
 def test_a_token_attends_to_its_row_as_in_torch(
     row_positions: tuple[int, ...], num_heads: tuple[int, int], head_dim: int
@@ -135,7 +135,9 @@ def test_a_token_attends_to_its_row_as_in_torch(
     assert float(error) < 5e-3
 
 
-@pytest.mark.parametrize(("num_heads", "head_dim"), [((6, 2), 64), ((2, 2), 128), ((14, 2), 20)])
+@pytest.mark.parametrize(
+    ("num_heads", "head_dim"), [((6, 2), 64), ((2, 2), 128), ((14, 2), 20), ((4, 1), 256)]
+)
 def test_a_tree_attends_to_its_prompts_and_ancestors_as_in_torch(
     num_heads: tuple[int, int], head_dim: int
 ) -> None:
