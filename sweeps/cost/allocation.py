@@ -2,7 +2,8 @@
 Ray."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from sweeps.checks.preflight import check_generation, make_no_gpu_error
 from sweeps.config import SweepConfig
@@ -12,7 +13,7 @@ from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.choose import CPU_SLOTS, MOST_SLOTS, choose
+from trainables.packing.sizing.choose import CPU_SLOTS, MOST_SLOTS, choose, make_too_large_error
 from trainables.packing.sizing.memory_model import predict_solo_gib
 
 MAX_AUTO_SLOTS = 8
@@ -134,13 +135,26 @@ def _choose_capacity(
 
 
 def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int) -> int:
-    """Trials that fit on the smallest GPU; 1 where its memory is not known."""
+    """Trials that fit on the smallest GPU; 1 where its memory is not known.
+
+    Raises:
+        SweepAborted: not even one trial fits, however small its micro-batches become.
+    """
+    largest = largest_point(config, model)
+
+    def needed_gib(rank: int, rows: int) -> float:
+        params = replace(largest, lora_rank=rank)
+        settings = replace(config.settings, micro_batch_size=rows)
+        return predict_solo_gib(model, params, settings) + PROCESS_GIB
+
+    of_one_row, rank = partial(needed_gib, rows=1), largest.lora_rank
+    if num_gpus and hardware.gpu_gib is not None and of_one_row(rank) > hardware.gpu_gib:
+        raise make_too_large_error(config.settings, rank, hardware.gpu_gib, of_one_row)
     if config.slots_per_gpu != "auto":
         return config.slots_per_gpu
     if num_gpus == 0:
         return MAX_AUTO_SLOTS
     if hardware.gpu_gib is None:
         return 1
-    trial_gib = predict_solo_gib(model, largest_point(config, model), config.settings)
-    num_fitting = int(0.9 * hardware.gpu_gib / (trial_gib + PROCESS_GIB))
+    num_fitting = int(0.9 * hardware.gpu_gib / needed_gib(rank, config.micro_batch_size))
     return max(1, min(MAX_AUTO_SLOTS, hardware.num_cpus // num_gpus - 1, num_fitting))

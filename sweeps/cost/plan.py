@@ -5,13 +5,15 @@ from dataclasses import fields
 from search_spaces.lora import WHOLE_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight, has_gpu
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import Allocation, allocate_slots, largest_point
+from sweeps.cost.allocation import PROCESS_GIB, allocate_slots, largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
 from trainables.data.rows import Splits
-from trainables.packing.sizing.memory_model import predict_solo_gib
+from trainables.models.model_facts import ModelFacts
+from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.memory_model import find_solo_micro_batch, predict_solo_gib
 
 
 def describe(config: SweepConfig, preflight: Preflight) -> str:
@@ -121,19 +123,42 @@ def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str,
     at_once += f", {where}, {allocation.slots_per_gpu} slots each"
     if config.engine == "packed" and config.slots_per_gpu == "auto":
         at_once += "; a search takes a third of all at most, so that it learns from results"
-    return {"memory": _describe_memory(config, preflight, allocation), "at once": at_once}
-
-
-def _describe_memory(config: SweepConfig, preflight: Preflight, allocation: Allocation) -> str:
     capacity = allocation.capacity
     if capacity is None:
-        largest = largest_point(config, preflight.model)
-        needed_gib = predict_solo_gib(preflight.model, largest, config.settings)
-        return (
-            f"about {needed_gib:.1f} GiB a trial at most (rank {largest.lora_rank}, all rows of "
-            f"{config.max_length_tokens} tokens)"
-        )
-    if not allocation.num_gpus:
+        share_gib = None
+        if allocation.num_gpus and hardware.gpu_gib is not None:
+            share_gib = hardware.gpu_gib / allocation.slots_per_gpu - PROCESS_GIB
+        memory = _describe_solo_memory(config, preflight.model, share_gib)
+    else:
+        memory = _describe_memory(config, capacity, allocation.num_gpus)
+    return {"memory": memory, "at once": at_once}
+
+
+def _describe_solo_memory(config: SweepConfig, model: ModelFacts, share_gib: float | None) -> str:
+    """What a trial takes, and whether its micro-batches will be halved for it.
+
+    Args:
+        share_gib: of a GPU that a trial has; None where there is none, or it is not known.
+    """
+    largest, settings = largest_point(config, model), config.settings
+    text = (
+        f"about {predict_solo_gib(model, largest, settings):.1f} GiB a trial at most (rank "
+        f"{largest.lora_rank}, all rows of {config.max_length_tokens} tokens)"
+    )
+    if share_gib is None:
+        return text
+    num_rows = max(1, find_solo_micro_batch(model, largest, settings, share_gib))
+    if num_rows == settings.micro_batch_size:
+        return text
+    return (
+        f"{text}\nits share of a GPU is {share_gib:.1f} GiB: where that runs out, micro-batches of "
+        f"{settings.micro_batch_size} rows are halved, to {num_rows} if rows are so long; the "
+        "effective batch stays"
+    )
+
+
+def _describe_memory(config: SweepConfig, capacity: Capacity, num_gpus: int) -> str:
+    if not num_gpus:
         return "not predicted without a GPU"
     base = config.compute_dtype if capacity.is_dequantised else "NF4"
     recomputed = ", activations computed again" if capacity.is_checkpointed else ""

@@ -6,11 +6,11 @@ no model and no GPU is needed.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import tyro
 
 from sweeps.recipes import RECIPES
+from tests.benchmarks.packing.shapes import SHAPES
 from trainables.config import BaseType, TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, facts_of, read_model_facts
@@ -24,22 +24,6 @@ CARDS_GIB = {
     "141 GB": 139.8,
 }
 """Memory as torch tells it: of an RTX 4090, A100, L40S, H100 and H200."""
-_HYBRID = {"linear_num_key_heads": 16, "head_dim": 256, "vocab_size": 248_320}
-_SHAPES: dict[str, tuple[int, int, int, int, int, dict[str, int]]] = {
-    "Qwen3-0.6B": (28, 1024, 3072, 16, 8, {}),
-    "Qwen3-1.7B": (28, 2048, 6144, 16, 8, {}),
-    "Qwen3-4B": (36, 2560, 9728, 32, 8, {}),
-    "Qwen3-8B": (36, 4096, 12_288, 32, 8, {}),
-    "Qwen3-14B": (40, 5120, 17_408, 40, 8, {}),
-    "Qwen3-32B": (64, 5120, 25_600, 64, 8, {}),
-    "Qwen3.5-0.8B": (24, 1024, 3584, 8, 2, _HYBRID | {"linear_num_value_heads": 16}),
-    "Qwen3.5-4B": (32, 2560, 9216, 16, 4, _HYBRID | {"linear_num_value_heads": 32}),
-    "Qwen3.5-9B": (32, 4096, 12_288, 16, 4, _HYBRID | {"linear_num_value_heads": 32}),
-    "Qwen3.5-27B": (64, 5120, 17_408, 24, 4, _HYBRID | {"linear_num_value_heads": 48}),
-}
-"""Layers, width of the hidden state and of the feed-forward, heads of queries and of keys, and what
-else config.json says (huggingface.co/Qwen, 2026-11)."""
-_UNTIED = ("Qwen3-8B", "Qwen3-14B", "Qwen3-32B", "Qwen3.5-9B", "Qwen3.5-27B")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +39,8 @@ class Args:
 
 
 def facts_by_name() -> dict[str, ModelFacts]:
-    """Every size's shape."""
-    return {name: facts_of(_config(name)) for name in _SHAPES}
-
-
-def _config(name: str) -> Mapping[str, Any]:
-    num_layers, hidden, wide, num_heads, num_kv_heads, others = _SHAPES[name]
-    return {
-        "model_type": "qwen3_5_text" if others else "qwen3",
-        "num_hidden_layers": num_layers,
-        "hidden_size": hidden,
-        "intermediate_size": wide,
-        "num_attention_heads": num_heads,
-        "num_key_value_heads": num_kv_heads,
-        "head_dim": 128,
-        "vocab_size": 151_936,
-        "tie_word_embeddings": name not in _UNTIED,
-        **others,
-    }
+    """The facts of every size."""
+    return {name: facts_of(shape) for name, shape in SHAPES.items()}
 
 
 def table(facts: Mapping[str, ModelFacts], settings: TrainingOptions, rank: int) -> Iterator[str]:

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import allocate_slots, most_at_once
+from sweeps.cost.allocation import (
+    PROCESS_GIB,
+    allocate_slots,
+    largest_point,
+    most_at_once,
+)
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from sweeps.search.study import num_startup_trials
@@ -16,6 +21,7 @@ from tests.examples import max_examples
 from trainables import tiny
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
+from trainables.packing.sizing.memory_model import predict_solo_gib
 
 MODEL = read_model_facts(str(tiny.MODEL_DIR))
 CPUS = Hardware(num_cpus=2, num_gpus=0, gpu_gib=None)
@@ -131,6 +137,22 @@ def test_finals_take_what_memory_is_left_but_not_the_searchs_base(gpu_gib: float
     )  # fmt: skip
     assert wide.num_slots == 13 if gpu_gib >= 16 else 4 <= wide.num_slots < 13
     assert wide.predicted_gib <= 0.92 * gpu_gib
+
+
+@pytest.mark.parametrize("slots_per_gpu", ["auto", 4])
+def test_solo_trial_of_which_one_row_does_not_fit_is_refused(slots_per_gpu: Any) -> None:
+    """Micro-batches are halved by themselves, so one row is what must fit."""
+    config = config_of(engine="solo", slots_per_gpu=slots_per_gpu)
+    one_row = replace(config.settings, micro_batch_size=1)
+    needed_gib = predict_solo_gib(MODEL, largest_point(config, MODEL), one_row) + PROCESS_GIB
+    assert allocate_slots(config, MODEL, gpus(1, needed_gib + 0.01)).slots_per_gpu >= 1
+    with pytest.raises(SweepAborted) as told:
+        allocate_slots(config, MODEL, gpus(1, needed_gib - 0.1))
+    assert told.value.error == (
+        f"one trial of rank 64 with rows of {config.max_length_tokens} tokens needs "
+        f"{needed_gib:.1f} GiB; the GPU has {needed_gib - 0.1:.1f} GiB"
+    )
+    assert "choose a smaller model" in told.value.fix
 
 
 def test_explicit_slots_are_not_capped() -> None:

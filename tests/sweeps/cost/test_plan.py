@@ -8,7 +8,8 @@ from search_spaces.lora import LoraSpace
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.cost import plan
-from sweeps.cost.allocation import largest_point
+from sweeps.cost.allocation import PROCESS_GIB, largest_point
+from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from trainables.data.tasks import TASKS
 from trainables.models.model_facts import read_model_facts
@@ -106,6 +107,29 @@ def test_memory_is_that_of_the_largest_rank(config: SweepConfig, preflight: Pref
     said = sections_of(plan.describe(config, preflight))["memory"][0]
     assert f"{predict_solo_gib(preflight.model, largest, config.settings):.1f} GiB" in said
     assert "rank 64" in said
+
+
+def test_plan_says_where_micro_batches_of_solo_trials_will_be_halved(
+    config: SweepConfig, preflight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, engine="solo", batch_size=64, micro_batch_size=64)
+
+    def memory(gpu_gib: float | None, num_gpus: int = 1) -> list[str]:
+        here = Hardware(num_cpus=16, num_gpus=num_gpus, gpu_gib=gpu_gib)
+        monkeypatch.setattr(Hardware, "of_this_machine", lambda: here)
+        return sections_of(plan.describe(config, preflight))["memory"]
+
+    largest = largest_point(config, preflight.model)
+    whole_gib = predict_solo_gib(preflight.model, largest, config.settings)
+    quarter = replace(config.settings, micro_batch_size=16)
+    quarter_gib = predict_solo_gib(preflight.model, largest, quarter)
+    for enough in (memory(80.0), memory(None), memory(None, num_gpus=0)):
+        assert len(enough) == 1 and "64, all rows of 384 tokens" in enough[0]
+    assert memory(quarter_gib + PROCESS_GIB + 0.01)[1] == (
+        f"its share of a GPU is {quarter_gib + 0.01:.1f} GiB: where that runs out, micro-batches "
+        "of 64 rows are halved, to 16 if rows are so long; the effective batch stays"
+    )
+    assert quarter_gib + 0.01 < whole_gib
 
 
 def test_plan_says_how_many_rows_each_rung_scores(

@@ -26,6 +26,8 @@ CPU_SLOTS = 4
 CPU_EVAL_TOKENS = 1 << 15
 
 _TOKENS_STEP = 1024
+_RANKS = (64, 32, 16, 8, 4)
+"""Of which the first that fits is named where a larger one does not."""
 
 
 def choose(
@@ -72,13 +74,35 @@ def choose(
             capacity = _most_slots(facts, settings, least, limit, usable_gib)
             if capacity is not None and capacity.num_slots >= fewest:
                 return _grow(facts, settings, capacity, usable_gib)
-    smallest = list(_least(facts, settings, max_rank, is_checkpointed=True))[-1]
-    needed_gib = predict_pack(facts, settings, smallest).reserved_gib / USABLE_FRAC
-    raise SweepAborted(
+
+    def needed_gib(rank: int) -> float:
+        smallest = list(_least(facts, settings, rank, is_checkpointed=True))[-1]
+        return predict_pack(facts, settings, smallest).reserved_gib / USABLE_FRAC
+
+    raise make_too_large_error(settings, max_rank, memory_gib, needed_gib)
+
+
+def make_too_large_error(
+    settings: TrainingOptions,
+    max_rank: int,
+    memory_gib: float,
+    needed_gib: Callable[[int], float],
+) -> SweepAborted:
+    """The error for a GPU that does not hold one trial; it names a largest rank that fits, if a
+    smaller one helps.
+
+    Args:
+        memory_gib: of the GPU.
+        needed_gib: by one trial of a rank.
+    """
+    fitting = [f"{rank}" for rank in _RANKS if rank < max_rank and needed_gib(rank) <= memory_gib]
+    remedies = ["leave out --base bf16"] if settings.base == "bf16" else []
+    remedies += [f"give --lora-ranks of {fitting[0]} at most"] if fitting else []
+    remedies += ["choose a smaller model", "lower --max-length-tokens"]
+    return SweepAborted(
         f"one trial of rank {max_rank} with rows of {settings.max_length_tokens} tokens needs "
-        f"{needed_gib:.1f} GiB; the GPU has {memory_gib:.1f} GiB",
-        f"{'leave out --base bf16, ' if settings.base == 'bf16' else ''}choose a smaller model, or "
-        "lower max_length_tokens or the largest rank",
+        f"{needed_gib(max_rank):.1f} GiB; the GPU has {memory_gib:.1f} GiB",
+        f"{', '.join(remedies[:-1])}, or {remedies[-1]}",
     )
 
 

@@ -5,7 +5,7 @@ hidden and wide those of a block's state and of its feed-forward; of Gated Delta
 are those of all its heads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
 from trainables.models.layer_kinds import LAYER_KINDS
@@ -80,6 +80,16 @@ READ_HIDDEN = 3
 """Held while prompts are read: a block's input, middle and norm."""
 COPIED_ADAPTERS = 1.5
 """Evaluation's adapters in the compute type, and the smaller copy as slots finish."""
+SOLO_HIDDEN, SOLO_WIDE, SOLO_Q, SOLO_KV = 14, 5, 4, 6
+"""Kept of a token by a solo trial, in widths of a layer: fitted to the peaks of TRL 1.16 with Qwen3
+0.6B and 4B, 1,206 and 4,096 tokens (tests/benchmarks/h200-qwen3-*.json), which they meet within 3%.
+Queries are as wide as q_proj, so with their gates if they have some."""
+SOLO_CONV, SOLO_VALUES = 4, 10
+"""Kept by a layer of Gated DeltaNet instead of queries, keys and values of attention: what the
+convolution takes and gives, unit queries and keys; gates, outputs and their norm, half of it in
+float32. Counted in transformers with fla's kernels, not measured; without these it is much more."""
+SOLO_TILE = (4096, 32_768)
+"""Labels and words of the logits that TRL holds together (trl/kernels/chunked_logprob.py)."""
 WORKSPACE_BYTES = 96 << 20
 """cuBLAS's workspaces (32 MiB a stream on Hopper) and small tables."""
 
@@ -175,28 +185,38 @@ def predict_pack(
 def predict_solo_gib(
     facts: ModelFacts, params: Hyperparameters, settings: TrainingSettings
 ) -> float:
-    """Rough peak memory of one solo trial, in GiB; an upper estimate at the longest rows.
-
-    Stock PEFT and TRL keep more of a token than a pack's kernels do: 14 hidden, 5 intermediate and
-    4 attention widths a layer, 2 bytes each, and the logits of every position. A layer of Gated
-    DeltaNet keeps what it mixes in float32 too, and a state every 64 tokens.
-    """
-    tokens = settings.micro_batch_size * settings.max_length_tokens
-    weight_bytes = NF4_BITS / 8
-    if settings.base == "bf16":
-        weight_bytes = 4 if settings.compute_dtype == "float32" else 2
-    base = facts.body_params * weight_bytes + 2 * (facts.num_params - facts.body_params)
+    """Peak memory of one solo trial, in GiB, if all rows of a micro-batch are as long as they may
+    be. TRL holds the logits of a tile at a time."""
+    size, tokens = _itemsize(settings), settings.micro_batch_size * settings.max_length_tokens
+    outside = size * (facts.num_params - facts.body_params)
+    body = facts.body_params * (NF4_BITS / 8 if settings.base == "nf4" else size)
     adapter = ADAPTER_BYTES * facts.lora_params(params)
+    kept = sum(_solo_elements(facts, kind) for kind in facts.layer_types)
+    tile = min(tokens, SOLO_TILE[0]) * min(facts.vocab_size, SOLO_TILE[1])
+    return (outside + body + adapter + size * (tokens * kept + tile) + WORKSPACE_BYTES) / _GIB
+
+
+def find_solo_micro_batch(
+    facts: ModelFacts, params: Hyperparameters, settings: TrainingSettings, memory_gib: float
+) -> int:
+    """The rows of a micro-batch that fit, however long they are, once it was halved as often as
+    models.memory.with_less_memory does; 0 if not even one row does."""
+    rows = settings.micro_batch_size
+    while predict_solo_gib(facts, params, replace(settings, micro_batch_size=rows)) > memory_gib:
+        if rows == 1:
+            return 0
+        rows = max(part for part in range(1, rows) if rows % part == 0)
+    return rows
+
+
+def _solo_elements(facts: ModelFacts, kind: str) -> int:
+    """What stock PEFT and transformers keep of a token in a layer."""
+    elements = SOLO_HIDDEN * facts.hidden_size + SOLO_WIDE * facts.intermediate_size
+    if kind == "linear_attention" and facts.delta is not None:
+        elements += SOLO_CONV * facts.delta.conv_channels + SOLO_VALUES * facts.delta.value_size
+        return elements + CHUNK_TOKENS * facts.delta.num_value_heads
     q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    mixed = {"full_attention": 4 * (q + kv), "sliding_attention": 4 * (q + kv)}
-    if facts.delta is not None:
-        state = facts.delta.value_size * facts.delta.key_head_dim // 64
-        of_delta = facts.delta.conv_channels + facts.delta.value_size
-        mixed["linear_attention"] = 8 * of_delta + 2 * state
-    widths = 14 * facts.hidden_size + 5 * facts.intermediate_size
-    activations = 2 * tokens * sum(widths + mixed[kind] for kind in facts.layer_types)
-    logits = LOGIT_BYTES * tokens * facts.vocab_size
-    return (base + adapter + activations + logits) / _GIB
+    return elements + SOLO_Q * q + SOLO_KV * kv
 
 
 def _largest_group(facts: ModelFacts) -> int:
