@@ -61,7 +61,7 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
     """The linear layers of a model that get an adapter.
 
     Args:
-        targets: names, or words of TARGET_SETS.
+        targets: names, or words of TARGET_SETS; none for no layer.
         linear_layers: all that the model has, in the order of list_linear_layers.
 
     Raises:
@@ -78,7 +78,7 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
         for name in linear_layers
         if name in words or (name not in _NO_TARGETS and (has_all or _set_of(name) in words))
     )
-    if not resolved:
+    if targets and not resolved:
         raise ValueError(f"the model has no layers of {','.join(targets)} that can be adapted")
     return resolved
 
