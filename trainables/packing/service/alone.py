@@ -6,6 +6,7 @@ from collections.abc import Callable
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.models.memory import free_memory
+from trainables.models.model_facts import read_model_facts
 from trainables.packing.service.events import (
     Aborted,
     Failed,
@@ -16,6 +17,7 @@ from trainables.packing.service.events import (
 )
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.memory_model import eval_positions
 
 _EVENT_WAIT_S = 60.0
 
@@ -31,12 +33,12 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
         SweepAborted: the disk is full, or the data cannot be read.
     """
     settings = config.settings
-    row_tokens = settings.max_length_tokens
+    facts = read_model_facts(settings.model)
     capacity = Capacity(  # one trial, with the batches that solo would use
         num_slots=1,
         max_rank=config.params.lora_rank,
-        max_tokens=settings.micro_batch_size * row_tokens,
-        eval_tokens=settings.eval_batch_size * (row_tokens + settings.max_new_tokens),
+        max_tokens=settings.micro_batch_size * settings.max_length_tokens,
+        eval_tokens=settings.eval_batch_size * eval_positions(facts, settings),
         is_dequantised=False,
         predicted_gib=0.0,
     )
