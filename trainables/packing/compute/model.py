@@ -95,12 +95,13 @@ class PackedModel:
         self.adapters = adapters
         self.embedding_VD = base.get_input_embeddings().weight.detach()
         self.head_VD = base.get_output_embeddings().weight.detach()
-        self.rotary: Any = base.model.rotary_emb
+        self._rotary: Any = base.model.rotary_emb
         facts = facts_of(base.config.to_dict())
         self.head_dim = facts.head_dim
         """C."""
         self.state_positions = facts.state_positions(self.dtype.itemsize)
         """Positions of evaluation's cache that the state of a row is worth."""
+        self._is_hybrid = facts.is_hybrid
         self.norm_D = _norm_weight(base.model.norm, facts.is_hybrid)
         self.layers = [
             _layer_weights(layer, kind, facts.is_hybrid, is_dequantised)
@@ -123,10 +124,16 @@ class PackedModel:
         embedded_ND: Tensor = self.embedding_VD[inputs.ids_N]
         return embedded_ND.requires_grad_()
 
+    def angles(self, position_ids_N: Tensor) -> tuple[Tensor, Tensor]:
+        """The rotary cosines and sines (N, C) of positions, in the compute type."""
+        # Models that see images have three numbers a position: of text all are the same.
+        positions = position_ids_N.expand(*((3, 1) if self._is_hybrid else (1,)), -1)
+        cos_1NC, sin_1NC = self._rotary(self.embedding_VD, positions)
+        return cos_1NC[0], sin_1NC[0]
+
     def hidden_states(self, embedded_ND: Tensor, inputs: PackedInputs) -> Tensor:
         """The last layer's output (N, D), before the last norm."""
-        cos_1NC, sin_1NC = self.rotary(embedded_ND, inputs.position_ids_N[None])
-        angles = (cos_1NC[0], sin_1NC[0])
+        angles = self.angles(inputs.position_ids_N)
         x_ND, y_ND = embedded_ND, None
         for weights, groups in zip(self.layers, self.adapters.layers, strict=True):
             x_ND, y_ND = self._block(x_ND, y_ND, weights, groups, angles, inputs)
@@ -175,7 +182,7 @@ class PackedModel:
         x_ND, normed_ND = ops.add_norm(x_ND, y_ND, weights.input_norm_D, eps)
         projected_NO = packed_linears(normed_ND, weights.linears[0], groups[0], *extras)
         if isinstance(weights.mixer, DeltaWeights):
-            mixed_NE = gated_delta.mix(projected_NO, weights.mixer, inputs.rows, eps)
+            mixed_NE = gated_delta.mix(projected_NO, weights.mixer, inputs, eps)
         else:
             attend = partial(attention, rows=inputs.rows)
             mixed_NE = self.mix_heads(projected_NO, weights, angles, attend)

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 
 from trainables.data.tokens import Example
-from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS, Dropout, Segments
+from trainables.packing.compute.kernels.inputs import (
+    BLOCK_TOKENS,
+    CHUNK_TOKENS,
+    Dropout,
+    Segments,
+)
 from trainables.packing.compute.masks import row_key, threshold
 from trainables.packing.compute.pass_shapes import (
     LABEL_SHARES,
@@ -69,6 +74,18 @@ class Rows(NamedTuple):
     """int32, one more than rows: each row's first token, and the end of the last."""
     longest: int
     """T, or more."""
+    chunks: "Chunks | None" = None
+    """None where no kernel asks for them."""
+
+
+class Chunks(NamedTuple):
+    """Rows in pieces of CHUNK_TOKENS, as fla's kernels take them."""
+
+    bounds_S2: Tensor
+    """int32: as of rows, and a last one that is empty."""
+    pieces_X2: Tensor
+    """int32: a row, and the number of a piece of it; what fills up belongs to the empty row. In
+    those kernels a piece's place in the table is also that of its state, so none may be twice."""
 
 
 class PackedInputs(NamedTuple):
@@ -159,10 +176,12 @@ def pack_batch(micro_batches: Sequence[MicroBatch], shape: Shape) -> PackedBatch
     # Behind the rows' lengths stand those of the rows that fill up the pass.
     filling = np.full(shape.num_rows - len(rows), shape.longest_row)
     ends = np.minimum(np.cumsum(np.concatenate([lengths, filling])), shape.num_tokens)
-    parts["rows"][1:] = ends  # rows[0] stays 0: cu_seqlens of a varlen attention
+    # rows[0] stays 0: cu_seqlens of a varlen attention. The last row of all is empty.
+    parts["rows"][1:-1], parts["rows"][-1] = ends, shape.num_tokens
     starts = np.concatenate([[0], ends[:-1]])
     firsts = np.repeat(starts, ends - starts)
     parts["position_ids"][:] = np.arange(shape.num_tokens) - firsts
+    _fill_chunks(parts["chunks"].reshape(-1, 2), ends - starts)
     _fill_slots(parts, micro_batches)
     _fill_blocks(parts, num_real, shape.num_tokens)
     _fill_labels(parts, rows, starts, micro_batches, shape.num_slots, shape.num_tokens)
@@ -188,7 +207,11 @@ def unpack_inputs(numbers: Tensor, shape: Shape) -> PackedInputs:
     return PackedInputs(
         ids_N=parts["ids"],
         position_ids_N=parts["position_ids"],
-        rows=Rows(parts["rows"], shape.longest_row),
+        rows=Rows(
+            parts["rows"][:-1],
+            shape.longest_row,
+            Chunks(parts["rows"], parts["chunks"].view(-1, 2)),
+        ),
         segments=segments,
         dropout=dropout if shape.has_dropout else None,
         label_index_L=parts["label_index"],
@@ -201,6 +224,16 @@ def unpack_inputs(numbers: Tensor, shape: Shape) -> PackedInputs:
 def _parts(numbers: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
     ends = np.cumsum(list(shape.sizes.values()))[:-1]
     return dict(zip(shape.sizes, np.split(numbers, ends), strict=True))
+
+
+def _fill_chunks(pieces_X2: np.ndarray, lengths_S: np.ndarray) -> None:
+    """Each row's pieces, and then those of the empty row behind the last."""
+    counts = -(-lengths_S // CHUNK_TOKENS)
+    num_pieces = int(counts.sum())
+    pieces_X2[:] = (len(lengths_S), 0)
+    pieces_X2[:num_pieces, 0] = np.repeat(np.arange(len(lengths_S)), counts)
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    pieces_X2[:num_pieces, 1] = np.arange(num_pieces) - firsts
 
 
 def _fill_slots(parts: dict[str, np.ndarray], micro_batches: Sequence[MicroBatch]) -> None:

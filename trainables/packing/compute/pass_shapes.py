@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
+from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS, CHUNK_TOKENS
 
 Rounding = Literal["exact", "recurring", "fine"]
 """Sizes of a pass: as they are; rounded up so that few shapes recur, which can be captured; or
@@ -57,7 +57,8 @@ class Shape(NamedTuple):
             "position_ids": tokens,
             "slots": tokens,
             "words": 2 * tokens,
-            "rows": self.num_rows + 1,
+            "rows": self.num_rows + 2,
+            "chunks": 2 * (tokens // CHUNK_TOKENS + self.num_rows),
             "bounds": 2 * slots,
             "blocks": 3 * num_blocks,
             "label_index": labels,

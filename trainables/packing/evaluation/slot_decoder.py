@@ -117,9 +117,7 @@ class SlotDecoder:
 
     def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]:
         """The rotary cosines and sines (T, C) of the first positions."""
-        position_ids_1T = torch.arange(num_positions, device=self.device)[None]
-        cos_1TC, sin_1TC = self.model.rotary(self.model.embedding_VD, position_ids_1T)
-        return cos_1TC[0], sin_1TC[0]
+        return self.model.angles(torch.arange(num_positions, device=self.device))
 
     def read(
         self,

@@ -51,3 +51,12 @@ class Dropout(NamedTuple):
     """float32: 1 / (1 - p)."""
     known: "dict[tuple[int, ...], Tensor] | None" = None
     """Masks that drop has made, kept for the backward pass; None makes each anew."""
+
+
+class DeltaSizes(NamedTuple):
+    """Heads of a layer of Gated DeltaNet, of queries and keys, and of values."""
+
+    num_key_heads: int
+    key_head_dim: int
+    num_heads: int
+    value_head_dim: int

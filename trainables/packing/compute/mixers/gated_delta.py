@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
 from trainables.packing.compute.elementwise import gate_norm
-from trainables.packing.compute.packed_batch import Rows, pad_rows
+from trainables.packing.compute.kernels.inputs import CHUNK_TOKENS, DeltaSizes
+from trainables.packing.compute.packed_batch import PackedInputs, pad_rows
 
-CHUNK = 64
-"""Tokens whose products are made together; the state moves from chunk to chunk."""
 L2_EPS = 1e-6
 """As transformers' l2norm has it."""
 
@@ -75,13 +74,32 @@ def new_state(weights: DeltaWeights, num_slots: int, num_rows: int, like: Tensor
     )
 
 
-def mix(projected_NO: Tensor, weights: DeltaWeights, rows: Rows, eps: float) -> Tensor:
-    """(N, F) of tokens that lie end to end, from in_proj_qkv, z, b and a side by side."""
+def mix(projected_NO: Tensor, weights: DeltaWeights, inputs: PackedInputs, eps: float) -> Tensor:
+    """(N, H * E) of tokens that lie end to end, from in_proj_qkv, z, b and a side by side."""
+    if projected_NO.is_cuda and projected_NO.dtype == torch.bfloat16:
+        return _mix_by_kernels(projected_NO, weights, inputs, eps)
+    rows = inputs.rows
     index_ST, is_real_ST = pad_rows(rows, len(projected_NO))
     padded_STO = torch.where(is_real_ST[..., None], projected_NO[index_ST], 0.0)
     heads, z_STF = _prepare(padded_STO, weights)
     mixed_STHE, _ = _run_chunks(heads)
     return gate_norm(mixed_STHE.to(z_STF.dtype), z_STF, weights.norm_E, eps)[is_real_ST]
+
+
+def _mix_by_kernels(
+    projected_NO: Tensor, weights: DeltaWeights, inputs: PackedInputs, eps: float
+) -> Tensor:
+    # These load Triton, which a CPU has no use for.
+    from trainables.packing.compute.kernels.delta_gate import gate_norm as gate
+    from trainables.packing.compute.kernels.delta_inputs import delta_inputs
+    from trainables.packing.compute.kernels.delta_rule import delta_rule
+
+    num_heads, head_dim = len(weights.log_decay_H), len(weights.norm_E)
+    sizes = DeltaSizes(weights.num_key_heads, weights.key_head_dim, num_heads, head_dim)
+    frozen = (weights.conv_PW, weights.log_decay_H, weights.bias_H, inputs.position_ids_N, sizes)
+    made = delta_inputs(projected_NO, *frozen)
+    assert inputs.rows.chunks is not None
+    return gate(delta_rule(made, inputs.rows.chunks), made.z_NF, weights.norm_E, eps)
 
 
 def read(
@@ -249,12 +267,12 @@ def _run_chunks(heads: _Heads, memory: Tensor | None = None) -> tuple[Tensor, Te
     section 3.3).
     """
     num_tokens = heads.q_STGC.shape[1]
-    missing = -num_tokens % CHUNK
+    missing = -num_tokens % CHUNK_TOKENS
     parts = (pad(x, (*[0, 0] * (x.ndim - 2), 0, missing)) for x in heads)
     laid_out = _lay_out(_Heads(*parts))
-    q, k, v, log_decay, beta = (torch.unflatten(x, 2, (-1, CHUNK)) for x in laid_out)
+    q, k, v, log_decay, beta = (torch.unflatten(x, 2, (-1, CHUNK_TOKENS)) for x in laid_out)
     reach = log_decay.cumsum(dim=-1)  # from the chunk's start
-    is_seen = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril()
+    is_seen = torch.ones(CHUNK_TOKENS, CHUNK_TOKENS, dtype=torch.bool, device=q.device).tril()
     values, reads, within = _solve(q, k, v, reach, beta, is_seen)
     q_from_start = q * reach.exp()[..., None]
     k_to_end = k * (reach[..., -1:] - reach).exp()[..., None]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch._dynamo.utils
 
+from tests.trainables.hybrid_model import save_hybrid
 from tests.trainables.packing.small_packs import (
     largest_relative,
     longer,
@@ -20,7 +21,7 @@ from tests.trainables.packing.small_packs import (
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.metrics.label_tree import grow_trees
-from trainables.models.base_model import load_base
+from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute import elementwise, segments
 from trainables.packing.compute.model import load_fused
 from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
@@ -217,10 +218,19 @@ def test_fused_update_is_that_of_torch() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("is_hybrid", [False, True])
 def test_fast_pack_follows_a_plain_one(
-    settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
+    settings: TrainingSettings,
+    examples: list[Example],
+    params: Hyperparameters,
+    tmp_path: Path,
+    is_hybrid: bool,
 ) -> None:
     """In bfloat16, with a join, a departure and passes that vary; no compiler takes part."""
+    if is_hybrid:
+        pytest.importorskip("fla", reason="needs fla-core: pip install '.[hybrid]'")
+        hybrid = save_hybrid(tmp_path / "hybrid", load_tokenizer(settings.model))
+        settings = dataclasses.replace(settings, model=hybrid)
     torch._dynamo.utils.counters.clear()
     settings = longer(settings, 12, compute_dtype="bfloat16", batch_size=8)
     found = []
