@@ -89,8 +89,9 @@ class _DeltaInputs(torch.autograd.Function):
             _convolve_back[_grid(x_NHC)](turned_NHC, *args, **_options(x_NHC, conv))
         grad_decay_NH, grad_beta_NH, grad_z_NF = grads[3:]
         frozen_H = (log_decay_H, bias_H, b_NH.shape[1], triton.next_power_of_2(b_NH.shape[1]))
-        args = (grad_beta_NH.contiguous(), grad_decay_NH.contiguous(), b_NH, a_NH, b_NH.stride(0))
-        _decay_back[(len(b_NH),)](into_b, into_a, *args, *frozen_H)
+        grads_NH = (grad_beta_NH.contiguous(), grad_decay_NH.contiguous())
+        inputs = (*grads_NH, b_NH, a_NH, b_NH.stride(0), *frozen_H)
+        _decay_back[(len(b_NH),)](into_b, into_a, *inputs)
         into_z.copy_(grad_z_NF)
         return grad_NO, None, None, None, None, None
 
@@ -101,8 +102,8 @@ def _split(projected_NO: Tensor, sizes: DeltaSizes) -> list[Tensor]:
     value_size = sizes.num_heads * sizes.value_head_dim
     widths = [key_size, key_size, value_size, value_size, sizes.num_heads, sizes.num_heads]
     q, k, v, *others = torch.split(projected_NO, widths, dim=1)
-    heads = [x.unflatten(1, (sizes.num_key_heads, -1)) for x in (q, k)]
-    return [*heads, v.unflatten(1, (sizes.num_heads, -1)), *others]
+    heads = [x.view(len(x), sizes.num_key_heads, -1) for x in (q, k)]
+    return [*heads, v.view(len(v), sizes.num_heads, -1), *others]
 
 
 def _split_channels(conv_PW: Tensor, sizes: DeltaSizes) -> tuple[Tensor, ...]:
