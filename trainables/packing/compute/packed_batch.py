@@ -17,6 +17,7 @@ from trainables.data.tokens import Example
 from trainables.packing.compute.kernels.inputs import (
     BLOCK_TOKENS,
     CHUNK_TOKENS,
+    Chunks,
     Dropout,
     Segments,
 )
@@ -76,16 +77,6 @@ class Rows(NamedTuple):
     """T, or more."""
     chunks: "Chunks | None" = None
     """None where no kernel asks for them."""
-
-
-class Chunks(NamedTuple):
-    """Rows in pieces of CHUNK_TOKENS, as fla's kernels take them."""
-
-    bounds_S2: Tensor
-    """int32: as of rows, and a last one that is empty."""
-    pieces_X2: Tensor
-    """int32: a row, and the number of a piece of it; what fills up belongs to the empty row. In
-    those kernels a piece's place in the table is also that of its state, so none may be twice."""
 
 
 class PackedInputs(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.packing.compute.kernels.delta_inputs import DeltaInputs
-from trainables.packing.compute.packed_batch import Chunks
+from trainables.packing.compute.kernels.inputs import Chunks
 
 HOPPER_CONFIGS = Path(__file__).parent / "fla_hopper"
 """Block sizes of fla's kernels, in its format, as its tuning chose them on an H200."""

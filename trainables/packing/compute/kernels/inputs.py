@@ -2,7 +2,7 @@
 
 Loads neither torch nor Triton, so that the sizes of a pass can be reckoned without them.
 
-Shapes: K slots, N tokens of a pass, B blocks.
+Shapes: K slots, S rows, N tokens of a pass, B blocks, X pieces of rows.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +34,16 @@ class Segments(NamedTuple):
     """int32: each token's slot."""
     longest: int
     """Tokens of the largest slot."""
+
+
+class Chunks(NamedTuple):
+    """Rows in pieces of CHUNK_TOKENS, as fla's kernels take them."""
+
+    bounds_S2: "Tensor"
+    """int32: as of rows, and a last one that is empty."""
+    pieces_X2: "Tensor"
+    """int32: a row, and the number of a piece of it; what fills up belongs to the empty row. In
+    those kernels a piece's place in the table is also that of its state, so none may be twice."""
 
 
 class Dropout(NamedTuple):
