@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -121,25 +122,32 @@ def _round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
 def _predicted_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
     """The peak that the largest of the passes should have; nothing is evaluated."""
     settings = job.settings
-    tokens, labels = largest_pass(batches, settings.max_steps, job.num_trials, capacity.max_tokens)
+    largest = largest_pass(batches, settings.max_steps, job.num_trials, capacity.max_tokens)
     return predict_pack(
         read_model_facts(settings.model),
         settings,
-        replace(capacity, max_tokens=tokens, eval_tokens=0),
-        num_labels=round_up_to_bucket(labels, BLOCK_TOKENS),
+        replace(capacity, max_tokens=largest.tokens, eval_tokens=0),
+        num_labels=round_up_to_bucket(largest.labels, BLOCK_TOKENS),
+        num_rows=largest.rows,
     ).total_gib
 
 
-def largest_pass(
-    batches: Batches, num_steps: int, num_trials: int, max_tokens: int
-) -> tuple[int, int]:
-    """Most tokens of a pass, and most labels, where all trials go the same way in step."""
-    tokens = labels = 0
+class LargestPass(NamedTuple):
+    """Most of each, not always in the same pass."""
+
+    tokens: int
+    labels: int
+    rows: int
+
+
+def largest_pass(batches: Batches, num_steps: int, num_trials: int, max_tokens: int) -> LargestPass:
+    """What a pass has at most, where all trials go the same way in step."""
+    passes = []
     for step in range(1, num_steps + 1):
         rows = batches.step_rows(step)
-        step_tokens = num_trials * sum(len(row.input_ids) for row in rows)
-        step_labels = num_trials * sum(len(row.target_ids) for row in rows)
-        share = min(1.0, max_tokens / step_tokens)
-        tokens = max(tokens, round(share * step_tokens))
-        labels = max(labels, round(share * step_labels))
-    return tokens, labels
+        tokens = num_trials * sum(len(row.input_ids) for row in rows)
+        labels = num_trials * sum(len(row.target_ids) for row in rows)
+        share = min(1.0, max_tokens / tokens)
+        of_step = (tokens, labels, num_trials * len(rows))
+        passes.append([round(share * count) for count in of_step])
+    return LargestPass(*map(max, zip(*passes, strict=True)))

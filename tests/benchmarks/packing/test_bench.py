@@ -219,8 +219,10 @@ def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
     tokens = [sum(len(row.input_ids) for row in rows) for rows in steps]
     labels = [sum(len(row.target_ids) for row in rows) for rows in steps]
     assert len(set(tokens)) > 1
-    assert largest_pass(batches, 4, 3, 10**6) == (3 * max(tokens), 3 * max(labels))
-    most, most_labels = largest_pass(batches, 4, 3, 2 * min(tokens))
+    num_rows = 3 * settings.batch_size
+    assert largest_pass(batches, 4, 3, 10**6) == (3 * max(tokens), 3 * max(labels), num_rows)
+    most, most_labels, most_rows = largest_pass(batches, 4, 3, 2 * min(tokens))
+    assert most_rows == round(2 / 3 * num_rows)
     assert most == 2 * min(tokens)
     assert max(labels) <= most_labels < 3 * max(labels)
 

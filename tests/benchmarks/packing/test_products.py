@@ -36,11 +36,15 @@ def row(num_prompt_tokens: int, num_labels: int) -> Example:
     ("name", "billions"),
     [
         ("Qwen3-0.6B", 0.596),
+        ("Qwen3-1.7B", 1.72),
         ("Qwen3-4B", 4.02),
         ("Qwen3-8B", 8.19),
+        ("Qwen3-14B", 14.77),
+        ("Qwen3-32B", 32.76),
         ("Qwen3.5-0.8B", 0.752),
         ("Qwen3.5-4B", 4.21),
         ("Qwen3.5-9B", 8.95),
+        ("Qwen3.5-27B", 26.9),
     ],
 )
 def test_shape_has_the_parameters_of_its_model(name: str, billions: float) -> None:

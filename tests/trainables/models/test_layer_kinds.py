@@ -25,6 +25,7 @@ MLP = ("gate_proj", "up_proj", "down_proj")
             HYBRID,
             ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkv", "in_proj_z", "out_proj"),
         ),
+        ((), DENSE, ()),
         (("mlp",), HYBRID, MLP),
         (("mlp", "q_proj"), DENSE, ("q_proj", *MLP)),
         (("in_proj_a", "all"), HYBRID, (*LINEAR_LAYERS[:9], "in_proj_a", "out_proj")),
