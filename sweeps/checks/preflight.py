@@ -24,7 +24,7 @@ from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import render_template
 from trainables.errors import SweepAborted
-from trainables.models.layer_kinds import TARGET_SETS, resolve_targets
+from trainables.models.layer_kinds import list_target_sets, resolve_targets
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.model_files import check_encoder
 from trainables.models.tokenizer_file import TokenizerFile, check_thinking
@@ -85,6 +85,8 @@ def check(
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
         if model.is_hybrid:
             unlike = "layers of linear attention"
+        if model.experts is not None:
+            unlike = "experts"
         if model.activation != "silu":
             unlike = f"{model.activation} between its layers"
         if config.engine == "packed" and unlike is not None:
@@ -168,7 +170,7 @@ def check_targets(targets: Sequence[str], model: ModelFacts) -> None:
     try:
         resolve_targets(targets, model.linear_shapes)
     except ValueError as refused:
-        names = ", ".join((*TARGET_SETS, *model.linear_shapes))
+        names = ", ".join((*list_target_sets(model.linear_shapes), *model.linear_shapes))
         raise SweepAborted(
             f"target_modules: {refused}",
             f"give --target-modules some of {names}; commas join the names of a set",

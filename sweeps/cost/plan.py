@@ -46,6 +46,7 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         "base": "in NF4 (QLoRA)"
         if config.base == "nf4"
         else f"not quantised, in {config.compute_dtype} (plain LoRA)",
+        **_describe_experts(config, model),
         "engine": "packed: the trials of a GPU train together over one base"
         if config.engine == "packed"
         else "solo: each trial trains in a process of its own",
@@ -62,6 +63,16 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         first, *rest = text.splitlines() or [""]
         lines += [f"{title:<14}{first}", *(" " * 14 + line for line in rest)]
     return "\n".join(lines)
+
+
+def _describe_experts(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
+    """What NF4 leaves out, if the model has experts."""
+    if model.experts is None:
+        return {}
+    gib = model.expert_params * (4 if config.compute_dtype == "float32" else 2) / 2**30
+    text = f"{model.expert_params / 1e6:,.1f} M weights in {config.compute_dtype} ({gib:,.1f} GiB)"
+    why = "; bitsandbytes quantises linear layers only" if config.base == "nf4" else ""
+    return {"experts": f"{text}, frozen{why}"}
 
 
 def about_rows(preflight: Preflight) -> list[str]:

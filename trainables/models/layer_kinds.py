@@ -1,9 +1,26 @@
 """The kinds of decoder layers, by transformers' names of them: their linear layers. No torch."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-MLP_GROUPS = (("gate_proj", "up_proj"), ("down_proj",))
+SHARED_GATE = "shared_expert_gate"
+
+
+@dataclass(frozen=True)
+class MlpKind:
+    """What follows the mixer in a decoder layer."""
+
+    parent: str = "mlp"
+    """The submodule that the linear layers are in."""
+    groups: tuple[tuple[str, ...], ...] = (("gate_proj", "up_proj"), ("down_proj",))
+    """The linear layers by the input that they share: into the MLP, out of it."""
+
+
+DENSE_MLP = MlpKind()
+EXPERTS = MlpKind(groups=())
+"""A router and experts, whose weights lie in tensors of three dimensions: no linear layer."""
+SHARED_EXPERT = MlpKind("mlp.shared_expert", (*DENSE_MLP.groups, (SHARED_GATE,)))
+"""Beside them an expert that every token passes through, and a gate, which is not inside it."""
 
 
 @dataclass(frozen=True)
@@ -11,10 +28,16 @@ class LayerKind:
     """What a decoder layer consists of."""
 
     mixer: str
-    """The submodule that mixes tokens; the other is the mlp."""
-    groups: tuple[tuple[str, ...], ...]
-    """The linear layers by the input that they share: into the mixer, out of it, into the MLP, out
-    of it."""
+    """The submodule that mixes tokens."""
+    mixer_groups: tuple[tuple[str, ...], ...]
+    """Its linear layers by the input that they share: into the mixer, out of it."""
+    mlp: MlpKind = DENSE_MLP
+    """What follows it."""
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """All linear layers by the input that they share."""
+        return self.mixer_groups + self.mlp.groups
 
     @property
     def linear_layers(self) -> tuple[str, ...]:
@@ -22,10 +45,9 @@ class LayerKind:
         return tuple(name for group in self.groups for name in group)
 
 
-ATTENTION = LayerKind("self_attn", (("q_proj", "k_proj", "v_proj"), ("o_proj",), *MLP_GROUPS))
+ATTENTION = LayerKind("self_attn", (("q_proj", "k_proj", "v_proj"), ("o_proj",)))
 GATED_DELTA_NET = LayerKind(
-    "linear_attn",
-    (("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"), ("out_proj",), *MLP_GROUPS),
+    "linear_attn", (("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"), ("out_proj",))
 )
 """arXiv 2412.06464, as Qwen3.5 has it."""
 
@@ -34,27 +56,35 @@ LAYER_KINDS = {
     "sliding_attention": ATTENTION,
     "linear_attention": GATED_DELTA_NET,
 }
-LINEAR_LAYERS = tuple(dict.fromkeys((*ATTENTION.linear_layers, *GATED_DELTA_NET.linear_layers)))
+"""With a dense MLP."""
+LINEAR_LAYERS = tuple(
+    dict.fromkeys((*ATTENTION.linear_layers, *GATED_DELTA_NET.linear_layers, SHARED_GATE))
+)
 """Every linear layer of any kind, those of attention first."""
-_NO_TARGETS = frozenset({"in_proj_b", "in_proj_a"})
-"""Step sizes and decays, one number a head: they get an adapter only where they are named."""
-_MLP = frozenset(name for group in MLP_GROUPS for name in group)
+_NO_TARGETS = frozenset({"in_proj_b", "in_proj_a", SHARED_GATE})
+"""Step sizes, decays and gates of few numbers: they get an adapter only where they are named."""
+_MLP = frozenset(name for group in SHARED_EXPERT.groups for name in group)
 TARGET_SETS = ("all", "attention", "mlp")
 """Words for sets of linear layers; attention is whatever mixes tokens."""
 
 
-def parent_of(linear_layer: str) -> str:
+def parent_of(linear_layer: str, mlp: MlpKind = DENSE_MLP) -> str:
     """The submodule of a decoder layer that a linear layer is in."""
     if linear_layer in _MLP:
-        return "mlp"
+        return "mlp" if linear_layer == SHARED_GATE else mlp.parent
     kind = ATTENTION if linear_layer in ATTENTION.linear_layers else GATED_DELTA_NET
     return kind.mixer
 
 
-def list_linear_layers(layer_types: Sequence[str]) -> tuple[str, ...]:
+def list_linear_layers(kinds: Iterable[LayerKind]) -> tuple[str, ...]:
     """Those that any layer of a model has, those of attention first."""
-    present = {name for kind in set(layer_types) for name in LAYER_KINDS[kind].linear_layers}
+    present = {name for kind in set(kinds) for name in kind.linear_layers}
     return tuple(name for name in LINEAR_LAYERS if name in present)
+
+
+def list_target_sets(linear_layers: Collection[str]) -> tuple[str, ...]:
+    """The words of TARGET_SETS that stand for layers of a model."""
+    return TARGET_SETS if _MLP.intersection(linear_layers) else ("all", "attention")
 
 
 def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> tuple[str, ...]:
@@ -65,22 +95,21 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
         linear_layers: all that the model has, in the order of list_linear_layers.
 
     Raises:
-        ValueError: the model has no such layer, or none at all of a set.
+        ValueError: the model has no such layer, or none of a set.
     """
+    if "mlp" in targets and "mlp" not in list_target_sets(linear_layers):
+        raise ValueError("the model has no layers of mlp that can be adapted: experts stay frozen")
     missing = [name for name in targets if name not in (*linear_layers, *TARGET_SETS)]
     if missing:
         raise ValueError(
             f"the model has no {missing[0]}; its layers are {', '.join(linear_layers)}"
         )
     words, has_all = set(targets), "all" in targets
-    resolved = tuple(
+    return tuple(
         name
         for name in linear_layers
         if name in words or (name not in _NO_TARGETS and (has_all or _set_of(name) in words))
     )
-    if targets and not resolved:
-        raise ValueError(f"the model has no layers of {','.join(targets)} that can be adapted")
-    return resolved
 
 
 def _set_of(linear_layer: str) -> str:

@@ -2,36 +2,42 @@
 
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import hub_file
 from trainables.models.layer_kinds import (
+    DENSE_MLP,
+    EXPERTS,
     LAYER_KINDS,
+    SHARED_EXPERT,
+    SHARED_GATE,
+    LayerKind,
+    MlpKind,
     list_linear_layers,
     parent_of,
     resolve_targets,
 )
-from trainables.models.model_files import read_json, tokenizer_files
+from trainables.models.model_files import read_config
 
-MODEL_TYPES = ("qwen2", "qwen3", "qwen3_5_text")
-"""model_type values that a sweep trains."""
 HYBRID_TYPE = "qwen3_5_text"
 """Qwen3.5 to Qwen3.8: three layers of Gated DeltaNet to one of gated attention."""
+_HYBRID_TYPES = (HYBRID_TYPE, "qwen3_5_moe_text")
+_EXPERT_TYPES = ("qwen2_moe", "qwen3_moe", "qwen3_5_moe_text")
+"""Mixtures of experts."""
+MODEL_TYPES = ("qwen2", "qwen3", HYBRID_TYPE, *_EXPERT_TYPES)
+"""model_type values that a sweep trains."""
 _NOT_TRAINED = (
     (r"qwen4_exp.*", "its residual streams and n-gram tables are not known to LoRA's libraries"),
+    (r"qwen3_next", "PEFT takes the layers of its shared expert for those of all its experts"),
     (
-        r"qwen.*(_moe|_moe_text|_next)",
-        "bitsandbytes would leave its experts, most of its weights, unquantised",
+        r"qwen.*(_vl|_omni|_audio|_asr).*",
+        "it reads images or sound, and transformers loads no part of it for text alone",
     ),
-    (r"qwen.*(_vl|_omni|_audio|_asr)", "it reads images or sound, and has no part for text alone"),
 )
 """Types that look like Qwen, as regular expressions, and why a sweep refuses them."""
 _MADE_FROM = "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B"
@@ -60,14 +66,38 @@ class DeltaFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpertFacts:
+    """The shape of the experts that a layer has in place of an MLP."""
+
+    num_experts: int
+    num_per_token: int
+    """Experts that the router chooses for a token."""
+    width: int
+    """Features between gate and down of each."""
+    shared_width: int | None = None
+    """Of the expert that every token passes through; None where there is none."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+        if self.num_per_token > self.num_experts:
+            raise ValueError(f"a token cannot have {self.num_per_token} of {self.num_experts}")
+
+    @property
+    def widths_per_token(self) -> int:
+        """Features between gate and down, of all the experts that a token passes through."""
+        return self.num_per_token * self.width + (self.shared_width or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """The shape of a dense Qwen decoder."""
+    """The shape of a Qwen decoder."""
 
     kind: str
     layer_types: tuple[str, ...]
     """What each layer is, as transformers names it; a key of LAYER_KINDS."""
     hidden_size: int
     intermediate_size: int
+    """Features of a token between gate and down: of the MLP, or of all experts that it passes."""
     num_heads: int
     num_kv_heads: int
     head_dim: int
@@ -78,6 +108,8 @@ class ModelFacts:
     """Whether the output head shares the embedding's weights."""
     delta: DeltaFacts | None = None
     """Of the layers of linear attention; None where there are none."""
+    experts: ExpertFacts | None = None
+    """In all layers; None where there are none."""
     activation: str = "silu"
     """What stands between gate and down."""
     biased_layers: tuple[str, ...] = ()
@@ -86,10 +118,7 @@ class ModelFacts:
     """Whether the files hold the linear layers in NF4 already."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f"{field.name} is {value}; it must be at least 1")
+        _require_positive(self)
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads} heads cannot share {self.num_kv_heads} of keys")
 
@@ -101,7 +130,19 @@ class ModelFacts:
     @property
     def is_hybrid(self) -> bool:
         """Whether layers of linear attention stand between those of attention."""
-        return self.kind == HYBRID_TYPE
+        return self.delta is not None
+
+    @property
+    def mlp(self) -> MlpKind:
+        """What follows the mixer in each layer."""
+        if self.experts is None:
+            return DENSE_MLP
+        return EXPERTS if self.experts.shared_width is None else SHARED_EXPERT
+
+    @cached_property
+    def layers(self) -> tuple[LayerKind, ...]:
+        """What each layer consists of."""
+        return tuple(replace(LAYER_KINDS[name], mlp=self.mlp) for name in self.layer_types)
 
     @property
     def has_sliding_attention(self) -> bool:
@@ -112,6 +153,8 @@ class ModelFacts:
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(features out, features in) of each linear layer of any kind, as its weight has them."""
         hidden, wide = self.hidden_size, self.intermediate_size
+        if self.experts is not None and self.experts.shared_width is not None:
+            wide = self.experts.shared_width
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         shapes = {
             "q_proj": (2 * q if self.is_hybrid else q, hidden),  # with the gate of each head
@@ -121,6 +164,7 @@ class ModelFacts:
             "gate_proj": (wide, hidden),
             "up_proj": (wide, hidden),
             "down_proj": (hidden, wide),
+            SHARED_GATE: (1, hidden),
         }
         if self.delta is not None:
             shapes |= {
@@ -130,11 +174,11 @@ class ModelFacts:
                 "in_proj_a": (self.delta.num_value_heads, hidden),
                 "out_proj": (hidden, self.delta.value_size),
             }
-        return {name: shapes[name] for name in list_linear_layers(self.layer_types)}
+        return {name: shapes[name] for name in list_linear_layers(self.layers)}
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight, by its name in the model's files."""
+        """The shape of every weight, by its name in the model's files; experts lie together."""
         embedding = (self.vocab_size, self.hidden_size)
         shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": embedding,
@@ -142,24 +186,26 @@ class ModelFacts:
         }
         if not self.is_tied:
             shapes["lm_head.weight"] = embedding
-        for index, layer_type in enumerate(self.layer_types):
-            layer = self._layer_shapes(layer_type)
+        for index, kind in enumerate(self.layers):
+            layer = self._layer_shapes(kind)
             shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
         return shapes
 
-    def _layer_shapes(self, layer_type: str) -> dict[str, tuple[int, ...]]:
+    def _layer_shapes(self, kind: LayerKind) -> dict[str, tuple[int, ...]]:
         """The shape of every weight of a layer."""
         hidden = (self.hidden_size,)
         shapes: dict[str, tuple[int, ...]] = {
             "input_layernorm.weight": hidden,
             "post_attention_layernorm.weight": hidden,
         }
-        for name in LAYER_KINDS[layer_type].linear_layers:
-            shape = self.linear_shapes[name]
-            shapes[f"{parent_of(name)}.{name}.weight"] = shape
+        for name in kind.linear_layers:
+            shape, parent = self.linear_shapes[name], parent_of(name, kind.mlp)
+            shapes[f"{parent}.{name}.weight"] = shape
             if name in self.biased_layers:
-                shapes[f"{parent_of(name)}.{name}.bias"] = shape[:1]
-        if layer_type == "linear_attention" and self.delta is not None:
+                shapes[f"{parent}.{name}.bias"] = shape[:1]
+        if self.experts is not None:
+            shapes |= self._expert_shapes(self.experts)
+        if kind.mixer == "linear_attn" and self.delta is not None:
             heads = (self.delta.num_value_heads,)
             shapes |= {
                 "linear_attn.conv1d.weight": (self.delta.conv_channels, 1, self.delta.conv_width),
@@ -167,10 +213,22 @@ class ModelFacts:
                 "linear_attn.dt_bias": heads,
                 "linear_attn.norm.weight": (self.delta.value_head_dim,),
             }
-        elif self.kind != "qwen2":
+        elif not self.kind.startswith("qwen2"):
             norms = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
             shapes |= dict.fromkeys(norms, (self.head_dim,))
         return shapes
+
+    def _expert_shapes(self, experts: ExpertFacts) -> dict[str, tuple[int, ...]]:
+        """Of a layer's router and experts, as transformers 5 has them in memory."""
+        return {
+            "mlp.gate.weight": (experts.num_experts, self.hidden_size),
+            "mlp.experts.gate_up_proj": (experts.num_experts, 2 * experts.width, self.hidden_size),
+            "mlp.experts.down_proj": (experts.num_experts, self.hidden_size, experts.width),
+        }
+
+    def is_linear_weight(self, name: str) -> bool:
+        """Whether a name of the model's files is that of a linear layer's weight: one for NF4."""
+        return name.split(".")[-2] in self.linear_shapes and ".experts." not in name
 
     def count_features(self, linear_layers: Collection[str]) -> int:
         """Features in and out of those linear layers, over all decoder layers."""
@@ -186,14 +244,21 @@ class ModelFacts:
     @cached_property
     def _linear_counts(self) -> Counter[str]:
         """How many there are of each name."""
-        return Counter(
-            name for layer in self.layer_types for name in LAYER_KINDS[layer].linear_layers
-        )
+        return Counter(name for kind in self.layers for name in kind.linear_layers)
+
+    @property
+    def expert_params(self) -> int:
+        """Weights of all experts and routers: they stay frozen in the compute type, since
+        bitsandbytes (0.50) quantises linear layers alone."""
+        if self.experts is None:
+            return 0
+        return self.num_layers * sum(map(math.prod, self._expert_shapes(self.experts).values()))
 
     @property
     def num_params(self) -> int:
         """All weights, norms left out."""
-        return self.body_params + self.vocab_size * self.hidden_size * (1 if self.is_tied else 2)
+        body = self.body_params + self.expert_params
+        return body + self.vocab_size * self.hidden_size * (1 if self.is_tied else 2)
 
     def position_bytes(self, itemsize: int) -> int:
         """Bytes of a position of a row in evaluation's cache: its keys and values in all layers of
@@ -221,9 +286,9 @@ def read_model_facts(model: str) -> ModelFacts:
     """Reads the config.json of a folder or a Hub model.
 
     Raises:
-        SweepAborted: there is no such model, or it is not a dense Qwen causal language model.
+        SweepAborted: there is no such model, or it is not one of MODEL_TYPES.
     """
-    config = _config_json(model)
+    config = read_config(model)
     fix = "download the model again"
     try:
         _check_kind(model, config)
@@ -241,7 +306,8 @@ def _check_kind(model: str, config: dict[str, Any]) -> None:
     architectures = [str(name) for name in config.get("architectures") or []]
     text_kind = str(_text_config(config).get("model_type"))
     if text_kind in MODEL_TYPES and any(
-        name.endswith(("ForCausalLM", "Qwen3_5ForConditionalGeneration")) for name in architectures
+        re.fullmatch(r".*ForCausalLM|Qwen3_5(Moe)?ForConditionalGeneration", name)
+        for name in architectures
     ):
         return
     reasons = [why for pattern, why in _NOT_TRAINED if re.fullmatch(pattern, kind)]
@@ -249,7 +315,7 @@ def _check_kind(model: str, config: dict[str, Any]) -> None:
     raise SweepAborted(
         f"{model} is a {kind} model ({', '.join(architectures) or 'no architecture'}), which is "
         f"not trained: {why}",
-        "choose a dense Qwen2, Qwen2.5, Qwen3 or Qwen3.5 model, e.g. --model Qwen/Qwen3-0.6B",
+        "choose a Qwen2.5, Qwen3 or Qwen3.5 language model, e.g. --model Qwen/Qwen3-0.6B",
     )
 
 
@@ -273,7 +339,7 @@ def _check_quantisation(model: str, stored: dict[str, Any], facts: ModelFacts) -
             _MADE_FROM,
         )
     skipped = set(stored.get("llm_int8_skip_modules") or ()) - {"lm_head"}
-    layers = [name for name in facts.weight_shapes if name.split(".")[-2] in facts.linear_shapes]
+    layers = [name for name in facts.weight_shapes if facts.is_linear_weight(name)]
     left_out = [name for name in layers if any(str(skip) in name for skip in skipped)]
     if left_out:
         raise SweepAborted(
@@ -289,20 +355,26 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     heads = int(config["num_attention_heads"])
     kind = str(config["model_type"])
     biased: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
-    if kind != "qwen2":
+    if kind == "qwen2_moe":
+        biased = biased if config.get("qkv_bias", True) else ()
+    elif kind != "qwen2":
         biased = (*biased, "o_proj") if config.get("attention_bias") else ()
+    experts = _expert_facts(config) if kind in _EXPERT_TYPES else None
     return ModelFacts(
         kind=kind,
         layer_types=_layer_types(config),
         hidden_size=int(config["hidden_size"]),
-        intermediate_size=int(config["intermediate_size"]),
+        intermediate_size=(
+            experts.widths_per_token if experts else int(config["intermediate_size"])
+        ),
         num_heads=heads,
         num_kv_heads=int(config.get("num_key_value_heads") or heads),
         head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
         vocab_size=int(config["vocab_size"]),
         max_positions=int(config.get("max_position_embeddings") or 32768),
         is_tied=bool(config.get("tie_word_embeddings", False)),
-        delta=_delta_facts(config) if kind == HYBRID_TYPE else None,
+        delta=_delta_facts(config) if kind in _HYBRID_TYPES else None,
+        experts=experts,
         activation=str(config.get("hidden_act", "silu")),
         biased_layers=biased,
         is_quantised=bool(config.get("quantization_config")),
@@ -322,7 +394,7 @@ def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
         if len(layer_types) != num_layers or not set(layer_types) <= set(LAYER_KINDS):
             raise ValueError(f"layer_types is {layer_types}, of {num_layers} layers")
         return tuple(layer_types)
-    if config["model_type"] == HYBRID_TYPE:
+    if config["model_type"] in _HYBRID_TYPES:
         every = int(config.get("full_attention_interval", 4))
         return tuple(
             "linear_attention" if (index + 1) % every else "full_attention"
@@ -345,26 +417,26 @@ def _delta_facts(config: Mapping[str, Any]) -> DeltaFacts:
     )
 
 
-def _config_json(model: str) -> dict[str, Any]:
-    if Path(model).is_dir():
-        _refuse_adapter(model)
-        return read_json(Path(model) / "config.json")
-    fix = "check the name and the network, or give a folder: --model DIR"
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise SweepAborted(f"there is no model folder {model}", fix)
-    try:
-        _refuse_adapter(model)
-        return read_json(hub_file(model, "config.json"))
-    except (OSError, ValueError) as refused:
-        reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
-        raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None
+def _expert_facts(config: Mapping[str, Any]) -> ExpertFacts:
+    """Of a config whose layers all have experts.
+
+    Raises:
+        ValueError: some have none, and PEFT (0.21) takes their layers for those of experts.
+    """
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
+        raise ValueError("layers without experts stand between those with experts")
+    has_shared = config["model_type"] != "qwen3_moe"
+    return ExpertFacts(
+        num_experts=int(config.get("num_experts") or config["num_local_experts"]),
+        num_per_token=int(config["num_experts_per_tok"]),
+        width=int(config["moe_intermediate_size"]),
+        shared_width=int(config["shared_expert_intermediate_size"]) if has_shared else None,
+    )
 
 
-def _refuse_adapter(model: str) -> None:
-    """transformers would load the adapter's base, and the adapter into it."""
-    for path in tokenizer_files(model, ("adapter_config.json",)):
-        base = read_json(path).get("base_model_name_or_path")
-        raise SweepAborted(
-            f"{model} is an adapter of {base or 'a model that it does not name'}, not a model",
-            f"give its base: --model {shlex.quote(str(base)) if base else 'ID_OR_DIR'}",
-        )
+def _require_positive(facts: Any) -> None:
+    """Every whole number of a shape is at least 1."""
+    for field in fields(facts):
+        value = getattr(facts, field.name)
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"{field.name} is {value}; it must be at least 1")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,33 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SweepAborted(f"{path} is not a JSON object", FIX)
     return content
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """The config.json of a folder or a Hub model.
+
+    Raises:
+        SweepAborted: there is no such model, or it is an adapter.
+    """
+    if Path(model).is_dir():
+        _refuse_adapter(model)
+        return read_json(Path(model) / "config.json")
+    fix = "check the name and the network, or give a folder: --model DIR"
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise SweepAborted(f"there is no model folder {model}", fix)
+    try:
+        _refuse_adapter(model)
+        return read_json(hub_file(model, "config.json"))
+    except (OSError, ValueError) as refused:
+        reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
+        raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None
+
+
+def _refuse_adapter(model: str) -> None:
+    """transformers would load the adapter's base, and the adapter into it."""
+    for path in tokenizer_files(model, ("adapter_config.json",)):
+        base = read_json(path).get("base_model_name_or_path")
+        raise SweepAborted(
+            f"{model} is an adapter of {base or 'a model that it does not name'}, not a model",
+            f"give its base: --model {shlex.quote(str(base)) if base else 'ID_OR_DIR'}",
+        )

@@ -1,6 +1,9 @@
 """Whether a model's weights are what its config.json describes, from their headers. No torch."""
 
+import itertools
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +14,9 @@ from trainables.models.model_files import FIX, WEIGHTS_INDEX, weight_files
 
 _NF4_MARK = ".quant_state.bitsandbytes__nf4"
 """Ends the name of what bitsandbytes saves beside a weight in NF4."""
+_SPLIT_EXPERT = re.compile(r"model\.layers\.\d+\.mlp\.experts\.\d+\.\w+\.weight")
+"""A weight of one expert, as transformers 5 saves it; in its models, and in some checkpoints, those
+of a layer lie in one tensor."""
 _FLOATS = ("BF16", "F16", "F32", "F64")
 
 
@@ -53,11 +59,13 @@ def _find_fault(tensors: dict[str, Tensor], facts: ModelFacts) -> str | None:
     }
     if facts.is_tied and "lm_head.weight" in tensors:
         tensors.setdefault("model.embed_tokens.weight", tensors["lm_head.weight"])
-    for name, shape in facts.weight_shapes.items():
+    has_one_by_one = any(_SPLIT_EXPERT.fullmatch(name) for name in tensors)
+    shapes = facts.weight_shapes
+    for name, shape in _split_experts(shapes) if has_one_by_one else shapes.items():
         if name not in tensors:
             return f"there is no {name}"
         tensor = tensors[name]
-        if facts.is_quantised and name.split(".")[-2] in facts.linear_shapes:
+        if facts.is_quantised and facts.is_linear_weight(name):
             num_bytes = math.ceil(math.prod(shape) / 2)
             if name + _NF4_MARK not in tensors or tensor != ("U8", (num_bytes, 1)):
                 return f"{name} is {tensor}, not in NF4"
@@ -65,7 +73,22 @@ def _find_fault(tensors: dict[str, Tensor], facts: ModelFacts) -> str | None:
             return f"{name} is {tensor}, not {' x '.join(map(str, shape))} in floating point"
     if any(name.startswith(f"model.layers.{facts.num_layers}.") for name in tensors):
         return f"there are more than {facts.num_layers} layers"
+    if facts.experts and any(f".experts.{facts.experts.num_experts}." in name for name in tensors):
+        return f"there are more than {facts.experts.num_experts} experts"
     return None
+
+
+def _split_experts(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The weights of a file that holds a layer's experts one by one, gate and up apart."""
+    for name, shape in shapes.items():
+        parent, _, last = name.rpartition(".")
+        if not parent.endswith(".mlp.experts"):
+            yield name, shape
+            continue
+        num_experts, rows, columns = shape
+        parts = ("gate_proj", "up_proj") if last == "gate_up_proj" else (last,)
+        for expert, part in itertools.product(range(num_experts), parts):
+            yield f"{parent}.{expert}.{part}.weight", (rows // len(parts), columns)
 
 
 def _files_here(model: str) -> list[Path]:

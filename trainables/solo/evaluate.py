@@ -32,6 +32,7 @@ from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.metrics.score_answers import score_answers, score_labels
 from trainables.models.base_model import autocast
+from trainables.models.model_facts import facts_of
 
 
 def evaluate(
@@ -112,7 +113,7 @@ def label_log_probs(
     """
     causal = _causal_model(model)
     log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
-    is_recurrent = "linear_attention" in causal.config.layer_types
+    is_recurrent = facts_of(causal.config.to_dict()).is_hybrid
     trees = grow_trees(labels, causal.device, has_branches=not is_recurrent)
     read = _read_sequence if is_recurrent else _read_tree
     for indices in _by_length(prompts, batch_size):
@@ -137,9 +138,10 @@ def _read_tree(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Te
         distance = position_ids[:, :, None] - position_ids[:, None]
         is_near = distance < causal.config.sliding_window
         masks["sliding_attention"] = (is_seen & is_near)[:, None]
+    is_uniform = causal.config.model_type == "qwen3_moe"  # its decoder takes one mask, not several
     hidden = causal.base_model(
         input_ids=torch.cat((ids, tree.tokens_N.expand(num_rows, -1)), dim=1),
-        attention_mask=masks,
+        attention_mask=list(masks.values())[-1] if is_uniform else masks,
         position_ids=position_ids,
         use_cache=False,
     ).last_hidden_state

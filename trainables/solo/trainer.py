@@ -134,6 +134,9 @@ def _training_arguments(
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
+        # Routers are frozen. SFTTrainer (1.16) would also leave output_router_logits on in the
+        # model's config, over which generate() of transformers 5.23 falls.
+        router_aux_loss_coef=0.0,
         optim="adamw_torch",
         bf16=settings.compute_dtype == "bfloat16",
         use_cpu=device().type == "cpu",

@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from sweeps.checks import preflight
@@ -24,6 +25,7 @@ from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_study
 from tests.sweeps.commands import PROJECT, TINY, call, start, tree
+from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
 from tests.trainables.hybrid_model import save_hybrid
 from trainables.config import Metric
 from trainables.errors import SweepAborted
@@ -152,7 +154,7 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (edit("config.json", architectures=["Qwen3ForSequenceClassification"]), "no Qwen causal"),
     (edit("config.json", architectures=["Qwen3Model"]), "no Qwen causal"),
     (edit("config.json", architectures=None), "no architecture"),
-    (edit("config.json", model_type="qwen3_moe"), "qwen3_moe model"),
+    (edit("config.json", model_type="qwen3_next"), "qwen3_next model"),
     (edit("config.json", model_type="qwen\n3"), "qwen 3 model"),
     (edit("config.json", hidden_size=None), "has no 'hidden_size'"),
     (edit("config.json", hidden_size="wide"), "is damaged"),
@@ -309,6 +311,50 @@ def test_hybrid_model_is_for_the_other_engine(tmp_path: Path) -> None:
     flags = ("samsum", "--tiny", "--model", "model", "--dry-run", "--engine", "solo")
     told = call("sweeps.run", *flags)
     assert told.code == 0 and "qwen3_5_text" in told.stdout
+
+
+@pytest.mark.parametrize("kind", EXPERT_KINDS)
+def test_model_with_experts_is_for_the_other_engine(kind: str, tmp_path: Path) -> None:
+    folder = save_experts(tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"), kind)
+    message, fix = refused(tmp_path, "--model", "model")
+    assert message == f"{folder} has experts, which packs cannot train"
+    assert fix == "add --engine solo"
+    flags = ("samsum", "--tiny", "--model", "model", "--dry-run", "--engine", "solo")
+    told = call("sweeps.run", *flags)
+    assert told.code == 0 and kind in told.stdout and "\nexperts " in told.stdout
+    join_experts(tmp_path / "model")
+    assert call("sweeps.run", *flags).code == 0
+
+
+def test_frozen_experts_are_no_mlp_to_adapt(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(TINY / "model")
+    save_experts(tmp_path / "model", tokenizer, "qwen3_moe")
+    flags = ("--model", "model", "--engine", "solo", "--target-modules", "mlp")
+    message, fix = refused(tmp_path, *flags)
+    assert "no layers of mlp that can be adapted: experts stay frozen" in message
+    assert "some of all, attention, q_proj, k_proj, v_proj, o_proj;" in fix
+
+
+@pytest.mark.parametrize(
+    ("last", "values", "error"),
+    [
+        ("5.up_proj", {}, "there is no model.layers.1.mlp.experts.5.up_proj.weight"),
+        (None, {"num_local_experts": 5}, "mlp.gate.weight is F32 6 x 64, not 5 x 64"),
+        (None, {"moe_intermediate_size": 16}, "gate_proj.weight is F32 32 x 64, not 16 x 64"),
+    ],
+)
+def test_experts_unlike_the_config_are_told(
+    last: str | None, values: dict[str, Any], error: str, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(TINY / "model")
+    save_experts(tmp_path / "model", tokenizer, "qwen3_moe")
+    edit("config.json", **values)(tmp_path / "model")
+    if last is not None:
+        weights = load_file(tmp_path / "model" / "model.safetensors")
+        del weights[f"model.layers.1.mlp.experts.{last}.weight"]
+        save_file(weights, tmp_path / "model" / "model.safetensors")
+    message, _ = refused(tmp_path, "--model", "model", "--engine", "solo")
+    assert error in message
 
 
 @pytest.mark.parametrize("model", ["nowhere/at/all", "/nowhere", "./nowhere", "~/nowhere", "a b"])

@@ -12,7 +12,7 @@ from sweeps.cost.allocation import PROCESS_GIB, largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from trainables.data.tasks import TASKS
-from trainables.models.model_facts import read_model_facts
+from trainables.models.model_facts import ExpertFacts, read_model_facts
 from trainables.packing.sizing.memory_model import predict_solo_gib
 
 
@@ -35,6 +35,20 @@ def sections_of(text: str) -> dict[str, list[str]]:
             sections[line[:14].strip()] = []
         sections[[*sections][-1]].append(line[14:])
     return sections
+
+
+def test_plan_says_what_nf4_leaves_out(config: SweepConfig, preflight: Preflight) -> None:
+    assert "experts" not in sections_of(plan.describe(config, preflight))
+    experts = ExpertFacts(num_experts=128, num_per_token=8, width=768)
+    model = replace(
+        preflight.model, experts=experts, hidden_size=2048, layer_types=("full_attention",) * 48
+    )
+    config = replace(config, engine="solo", compute_dtype="bfloat16")
+    said = sections_of(plan.describe(config, replace(preflight, model=model)))["experts"]
+    text = "29,003.6 M weights in bfloat16 (54.0 GiB), frozen"
+    assert said == [f"{text}; bitsandbytes quantises linear layers only"]
+    config = replace(config, base="bf16")
+    assert sections_of(plan.describe(config, replace(preflight, model=model)))["experts"] == [text]
 
 
 def test_plan_says_what_would_run(config: SweepConfig, preflight: Preflight) -> None:

@@ -1,23 +1,30 @@
 """Words for sets of linear layers stand for what a model has."""
 
+from dataclasses import replace
+
 import pytest
 
 from trainables.models.layer_kinds import (
     ATTENTION,
+    EXPERTS,
+    GATED_DELTA_NET,
     LINEAR_LAYERS,
+    SHARED_EXPERT,
+    LayerKind,
     list_linear_layers,
     resolve_targets,
 )
 
-DENSE, HYBRID = ("full_attention",), ("linear_attention", "full_attention")
+DENSE, HYBRID = (ATTENTION,), (GATED_DELTA_NET, ATTENTION)
+NO_SHARED = (replace(ATTENTION, mlp=EXPERTS),)
+SHARED = (replace(GATED_DELTA_NET, mlp=SHARED_EXPERT), replace(ATTENTION, mlp=SHARED_EXPERT))
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 @pytest.mark.parametrize(
-    ("targets", "layer_types", "expected"),
+    ("targets", "kinds", "expected"),
     [
         (("all",), DENSE, ATTENTION.linear_layers),
-        (("all",), ("sliding_attention",), ATTENTION.linear_layers),
         (("all",), HYBRID, (*ATTENTION.linear_layers, "in_proj_qkv", "in_proj_z", "out_proj")),
         (("attention",), DENSE, ("q_proj", "k_proj", "v_proj", "o_proj")),
         (
@@ -29,12 +36,16 @@ MLP = ("gate_proj", "up_proj", "down_proj")
         (("mlp",), HYBRID, MLP),
         (("mlp", "q_proj"), DENSE, ("q_proj", *MLP)),
         (("in_proj_a", "all"), HYBRID, (*LINEAR_LAYERS[:9], "in_proj_a", "out_proj")),
+        (("all",), NO_SHARED, ("q_proj", "k_proj", "v_proj", "o_proj")),
+        (("all",), SHARED, (*ATTENTION.linear_layers, "in_proj_qkv", "in_proj_z", "out_proj")),
+        (("mlp",), SHARED, MLP),
+        (("mlp", "shared_expert_gate"), SHARED, (*MLP, "shared_expert_gate")),
     ],
 )
 def test_targets_are_layers_of_the_model_in_its_order(
-    targets: tuple[str, ...], layer_types: tuple[str, ...], expected: tuple[str, ...]
+    targets: tuple[str, ...], kinds: tuple[LayerKind, ...], expected: tuple[str, ...]
 ) -> None:
-    assert resolve_targets(targets, list_linear_layers(layer_types)) == expected
+    assert resolve_targets(targets, list_linear_layers(kinds)) == expected
 
 
 def test_layer_that_the_model_lacks_is_refused() -> None:
@@ -45,4 +56,4 @@ def test_layer_that_the_model_lacks_is_refused() -> None:
 def test_set_of_which_the_model_has_no_layer_is_refused() -> None:
     """As the mlp of a mixture whose experts stay frozen."""
     with pytest.raises(ValueError, match="no layers of mlp that can be adapted"):
-        resolve_targets(("mlp",), ("q_proj", "o_proj"))
+        resolve_targets(("attention", "mlp"), list_linear_layers(NO_SHARED))

@@ -12,7 +12,7 @@ from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, Tr
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_rows, encode_targets
 from trainables.models.base_model import load_base
-from trainables.models.layer_kinds import LINEAR_LAYERS
+from trainables.models.layer_kinds import ATTENTION, GATED_DELTA_NET, list_linear_layers
 from trainables.solo import trainer
 from trainables.solo.evaluate import generate, label_log_probs
 
@@ -66,5 +66,8 @@ def test_trial_trains_every_target_of_every_kind_of_layer(
     (weights,) = reports[1].checkpoint.rglob("adapter_model.safetensors")
     lora_b = {name: w for name, w in load_file(weights).items() if "lora_B" in name}
     adapted = {name.split(".")[-3] for name in lora_b}
-    assert adapted == set(LINEAR_LAYERS) - {"in_proj_a", "in_proj_b"}
+    assert adapted == set(list_linear_layers((GATED_DELTA_NET, ATTENTION))) - {
+        "in_proj_a",
+        "in_proj_b",
+    }
     assert all(bool(weight.any()) for weight in lora_b.values())

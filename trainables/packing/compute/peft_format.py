@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import Hyperparameters
 from trainables.models.base_model import lora_config
-from trainables.models.layer_kinds import list_linear_layers
+from trainables.models.model_facts import facts_of
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES
@@ -56,7 +56,9 @@ def initial_weights(
         for layer in skeleton.model.layers:
             _materialise(layer, dtype)
         torch.default_generator.manual_seed(seed)
-        model = get_peft_model(skeleton, lora_config(params, list_linear_layers(bare.layer_types)))
+        model = get_peft_model(
+            skeleton, lora_config(params, facts_of(bare.to_dict()).linear_shapes)
+        )
     return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
