@@ -29,7 +29,7 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.peft_format import read_adapter
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation.classify import label_log_probs
-from trainables.packing.evaluation.generate import generate
+from trainables.packing.evaluation.generate import generate, pad_right
 from trainables.packing.evaluation.slot_decoder import KeysValues, LayerState, SlotDecoder
 from trainables.solo import evaluate
 
@@ -85,15 +85,24 @@ class Case:
 
 
 @pytest.fixture
-def case(settings: TrainingSettings, rows_dir: Path, tmp_path: Path) -> Case:
-    tokenizer = load_tokenizer(settings.model)
-    examples = encode_rows(tokenizer, read_rows(rows_dir).validation, 100)
-    pack = new_pack(settings, 3)
-    torch.manual_seed(5)
+def examples_with_targets(settings: TrainingSettings, rows_dir: Path) -> list[Example]:
+    return encode_rows(load_tokenizer(settings.model), read_rows(rows_dir).validation, 100)
+
+
+def random_pack(settings: TrainingSettings, examples: list[Example], **options: bool) -> Pack:
+    pack = new_pack(settings, 3, **options)
+    generator = torch.Generator().manual_seed(5)
     for slot, params in ADAPTED.items():
         pack.join(slot, trial_of(str(slot), params, settings), examples)
         for weights in weights_of(pack, slot, params).values():
-            weights.normal_(std=0.1)
+            weights.copy_(torch.randn(weights.shape, generator=generator) * 0.1)
+    return pack
+
+
+@pytest.fixture
+def case(settings: TrainingSettings, examples_with_targets: list[Example], tmp_path: Path) -> Case:
+    pack, examples = random_pack(settings, examples_with_targets), examples_with_targets
+    for slot in ADAPTED:
         pack.save(slot, tmp_path / str(slot))
     base = load_base(settings.model, "float32")
     peft = PeftModel.from_pretrained(base, str(tmp_path / "2"), adapter_name="2")
@@ -226,3 +235,59 @@ def test_saved_trial_goes_on_as_if_nothing_had_happened(
     first.save(0, tmp_path / "saved")
     second.restore(1, trial, examples, tmp_path / "saved")
     assert [result.loss for result in run_pack(second)["t"]] == undisturbed[3:]
+
+
+@pytest.mark.gpu
+def test_kernels_evaluate_as_plain_functions_do(
+    settings: TrainingSettings, examples_with_targets: list[Example]
+) -> None:
+    """In bfloat16; answers that are decoded by CUDA graphs are those without."""
+    pytest.importorskip("fla", reason="needs fla-core: pip install '.[hybrid]'")
+    examples = [*examples_with_targets, Example.of([7], [8, 9]), Example.of([8, 9], [])]
+    labels = [[9], [7], [7, 8], [7, 8, 9, 6, 5], [7, 8, 9, 5, 6, 1], [7, *range(5, 75)]]
+    answers, losses, log_probs = [], [], []
+    for dtype, is_graphed in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
+        own = dataclasses.replace(settings, compute_dtype=dtype)
+        decoder = SlotDecoder.of(
+            random_pack(own, examples, is_fast=dtype == "bfloat16").model, list(ADAPTED)
+        )
+        answers_KS, losses_KS = generate(
+            decoder,
+            examples,
+            stop_ids=[1, *range(30, 60)],
+            max_new_tokens=24,
+            max_tokens_per_batch=4000,
+            is_graphed=is_graphed,
+        )
+        answers.append(answers_KS)
+        losses.append(losses_KS)
+        log_probs.append(label_log_probs(decoder, [e.prompt_ids for e in examples], labels, 4000))
+    assert answers[1] == answers[2]
+    assert float((losses[1] - losses[0]).norm() / losses[0].norm()) < 2e-2
+    assert float((log_probs[1] - log_probs[0]).norm() / log_probs[0].norm()) < 2e-2
+
+
+@pytest.mark.gpu
+def test_a_step_gives_what_reading_gives_on_kernels(
+    settings: TrainingSettings, examples_with_targets: list[Example]
+) -> None:
+    """In bfloat16: the tokens of targets one by one, behind their prompts."""
+    pytest.importorskip("fla", reason="needs fla-core: pip install '.[hybrid]'")
+    own = dataclasses.replace(settings, compute_dtype="bfloat16")
+    model = random_pack(own, examples_with_targets, is_fast=True).model
+    decoder = SlotDecoder.of(model, list(ADAPTED))
+    num_targets = min(len(example.target_ids) for example in examples_with_targets)
+    assert num_targets > 2
+    ids_ST, lengths_S = pad_right(examples_with_targets, decoder.device)
+    cache = decoder.new_cache(*ids_ST.shape)
+    with torch.no_grad():
+        read_KSTD = decoder.read(ids_ST, lengths_S, cache, num_targets)
+        read_KSTD = read_KSTD.unflatten(1, ids_ST.shape)  # type: ignore[no-untyped-call]
+        rotation, rows_S = decoder.rotation(ids_ST.shape[1]), torch.arange(len(ids_ST))
+        for number in range(num_targets):
+            tokens_S = ids_ST[rows_S, lengths_S + number]
+            both = (x.repeat(len(ADAPTED), 1) for x in (tokens_S, lengths_S + number))
+            found_KSD = decoder.step(*both, cache, rotation)
+            expected_KSD = read_KSTD[:, rows_S, lengths_S + number]
+            error = (found_KSD - expected_KSD).float().norm() / expected_KSD.float().norm()
+            assert float(error) < 2e-2

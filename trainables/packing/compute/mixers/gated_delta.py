@@ -76,30 +76,26 @@ def new_state(weights: DeltaWeights, num_slots: int, num_rows: int, like: Tensor
 
 def mix(projected_NO: Tensor, weights: DeltaWeights, inputs: PackedInputs, eps: float) -> Tensor:
     """(N, H * E) of tokens that lie end to end, from in_proj_qkv, z, b and a side by side."""
-    if projected_NO.is_cuda and projected_NO.dtype == torch.bfloat16:
+    if _has_kernels(projected_NO):
         return _mix_by_kernels(projected_NO, weights, inputs, eps)
     rows = inputs.rows
     index_ST, is_real_ST = pad_rows(rows, len(projected_NO))
     padded_STO = torch.where(is_real_ST[..., None], projected_NO[index_ST], 0.0)
     heads, z_STF = _prepare(padded_STO, weights)
     mixed_STHE, _ = _run_chunks(heads)
-    return gate_norm(mixed_STHE.to(z_STF.dtype), z_STF, weights.norm_E, eps)[is_real_ST]
+    return _gate(mixed_STHE, z_STF, weights, eps)[is_real_ST]
 
 
 def _mix_by_kernels(
     projected_NO: Tensor, weights: DeltaWeights, inputs: PackedInputs, eps: float
 ) -> Tensor:
     # These load Triton, which a CPU has no use for.
-    from trainables.packing.compute.kernels.delta_gate import gate_norm as gate
     from trainables.packing.compute.kernels.delta_inputs import delta_inputs
     from trainables.packing.compute.kernels.delta_rule import delta_rule
 
-    num_heads, head_dim = len(weights.log_decay_H), len(weights.norm_E)
-    sizes = DeltaSizes(weights.num_key_heads, weights.key_head_dim, num_heads, head_dim)
-    frozen = (weights.conv_PW, weights.log_decay_H, weights.bias_H, inputs.position_ids_N, sizes)
-    made = delta_inputs(projected_NO, *frozen)
+    made = delta_inputs(projected_NO, *weights[:3], inputs.position_ids_N, _sizes(weights))
     assert inputs.rows.chunks is not None
-    return gate(delta_rule(made, inputs.rows.chunks), made.z_NF, weights.norm_E, eps)
+    return _gate(delta_rule(made, inputs.rows.chunks), made.z_NF, weights, eps)
 
 
 def read(
@@ -120,15 +116,15 @@ def read(
     places_ST = torch.arange(z_STF.shape[1], device=z_STF.device) - lengths_S[:, None]
     is_prompt_ST1 = (places_ST < 0)[..., None]
     decay, beta = (torch.where(is_prompt_ST1, x, 0.0) for x in heads[3:])
-    mixed_STHE, memory_SHCE = _run_chunks(heads._replace(log_decay_STH=decay, beta_STH=beta))
+    mixed_STHE, memory_SHCE = _run_rule(heads._replace(log_decay_STH=decay, beta_STH=beta))
     rows_S1 = torch.arange(len(lengths_S), device=lengths_S.device)[:, None]
     if num_targets:
         at_ST = lengths_S[:, None] + torch.arange(num_targets, device=lengths_S.device)
         at_ST = at_ST.clamp(max=z_STF.shape[1] - 1)
-        targets_STHE, _ = _run_chunks(_Heads(*(x[rows_S1, at_ST] for x in heads)), memory_SHCE)
+        targets_STHE, _ = _run_rule(_Heads(*(x[rows_S1, at_ST] for x in heads)), memory_SHCE)
         targets_STHE = targets_STHE[rows_S1, places_ST.clamp(0, num_targets - 1)]
         mixed_STHE = torch.where(is_prompt_ST1[..., None], mixed_STHE, targets_STHE)
-    mixed_STF = gate_norm(mixed_STHE.to(z_STF.dtype), z_STF, weights.norm_E, eps)
+    mixed_STF = _gate(mixed_STHE, z_STF, weights, eps)
     num_kept, num_channels = weights.conv_PW.shape[1] - 1, len(weights.conv_PW)
     at_SL = lengths_S[:, None] - num_kept + torch.arange(num_kept, device=lengths_S.device)
     inputs_SLP = projected_STO[rows_S1, at_SL.clamp(min=0), :num_channels]
@@ -161,7 +157,7 @@ def read_tree(
     values, reads, within = _solve(q, k, v, reach, beta, is_seen_NN)
     learnt = values - reads @ memory_SHCE
     mixed_SHNE = (q * reach.exp()[..., None]) @ memory_SHCE + within @ learnt
-    return gate_norm(mixed_SHNE.transpose(1, 2).to(z_SNF.dtype), z_SNF, weights.norm_E, eps)
+    return _gate(mixed_SHNE.transpose(1, 2), z_SNF, weights, eps)
 
 
 def step(projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float) -> Tensor:
@@ -202,6 +198,27 @@ def step_plainly(
     return gate_norm(mixed_BHE, z_BF, weights.norm_E, eps)
 
 
+def _has_kernels(x: Tensor) -> bool:
+    return x.is_cuda and x.dtype == torch.bfloat16
+
+
+def _sizes(weights: DeltaWeights) -> DeltaSizes:
+    num_heads, head_dim = len(weights.log_decay_H), len(weights.norm_E)
+    return DeltaSizes(weights.num_key_heads, weights.key_head_dim, num_heads, head_dim)
+
+
+def _gate(mixed: Tensor, z: Tensor, weights: DeltaWeights, eps: float) -> Tensor:
+    """gate_norm of heads (..., H, E) that may be more exact than z (..., F)."""
+    mixed = mixed.to(z.dtype)
+    if not _has_kernels(z):
+        return gate_norm(mixed, z, weights.norm_E, eps)
+    # It loads Triton.
+    from trainables.packing.compute.kernels import delta_gate
+
+    flat = (mixed.flatten(0, -3), z.flatten(0, -2))
+    return delta_gate.gate_norm(*flat, weights.norm_E, eps).view(z.shape)
+
+
 def _split(projected: Tensor, weights: DeltaWeights) -> tuple[Tensor, ...]:
     num_heads = len(weights.log_decay_H)
     sizes = [len(weights.conv_PW), num_heads * len(weights.norm_E), num_heads, num_heads]
@@ -210,6 +227,16 @@ def _split(projected: Tensor, weights: DeltaWeights) -> tuple[Tensor, ...]:
 
 def _prepare(projected_STO: Tensor, weights: DeltaWeights) -> tuple[_Heads, Tensor]:
     """The heads of rows that begin at their first token, and z (S, T, F)."""
+    if _has_kernels(projected_STO):
+        # It loads Triton.
+        from trainables.packing.compute.kernels.delta_inputs import delta_inputs
+
+        shape, device = projected_STO.shape[:2], projected_STO.device
+        positions_N = torch.arange(shape[1], dtype=torch.int32, device=device).repeat(shape[0])
+        flat_NO = projected_STO.flatten(0, 1)
+        made = delta_inputs(flat_NO, *weights[:3], positions_N, _sizes(weights))
+        *heads, z_STF = (torch.unflatten(x, 0, shape) for x in made)
+        return _Heads(*heads), z_STF
     qkv_STP, z_STF, b_STH, a_STH = _split(projected_STO, weights)
     inputs_SPT = pad(qkv_STP.mT, (weights.conv_PW.shape[1] - 1, 0))
     turned_SPT = conv1d(inputs_SPT, weights.conv_PW[:, None], groups=len(weights.conv_PW))
@@ -257,6 +284,19 @@ def _lay_out(heads: _Heads) -> tuple[Tensor, ...]:
     shared, scale = others[0].shape[1] // q.shape[1], q.shape[-1] ** -0.5
     q, k = (part.repeat_interleave(shared, dim=1) for part in (q, k))
     return q * scale, k, *others
+
+
+def _run_rule(heads: _Heads, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """_run_chunks; of heads that are not exact by kernels."""
+    if not _has_kernels(heads.q_STGC):
+        return _run_chunks(heads, memory)
+    # It loads Triton.
+    from trainables.packing.compute.kernels.delta_rule import load_rule
+
+    scale = heads.q_STGC.shape[-1] ** -0.5
+    options = {"initial_state": memory, "output_final_state": True}
+    mixed_STHE, memory_SHCE = load_rule()(*heads, scale=scale, **options)
+    return mixed_STHE, memory_SHCE
 
 
 def _run_chunks(heads: _Heads, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:

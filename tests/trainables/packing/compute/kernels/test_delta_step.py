@@ -1,16 +1,20 @@
-"""One token of Gated DeltaNet by its kernel, against the plain step; compiled on a GPU, elsewhere
-interpreted by Triton."""
+"""Gated DeltaNet of rows that are evaluated by its kernels, against plain functions; compiled on a
+GPU, elsewhere interpreted by Triton."""
+
+import importlib.util
 
 import pytest
 import torch
 from torch import Tensor
 
+from trainables.metrics.label_tree import grow_trees
 from trainables.packing.compute.mixers import gated_delta
 from trainables.packing.compute.mixers.gated_delta import DeltaWeights
 
 pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
+HAS_FLA = importlib.util.find_spec("fla") is not None
 # Triton's interpreter cuts bfloat16 off where a GPU rounds it.
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 1e-2 if DEVICE == "cuda" else 5e-2}
 SHAPES = [(2, 1, 16, 16), (2, 2, 16, 128), (1, 3, 128, 128)]
@@ -49,3 +53,31 @@ def test_tokens_are_mixed_as_by_the_plain_step(dtype: torch.dtype, shape: tuple[
             assert relative_error(found, expected) < NEAR[dtype]
         assert torch.equal(fused.inputs_KSLP, plain.inputs_KSLP)
         assert relative_error(fused.memory_KSHCE, plain.memory_KSHCE) < NEAR[dtype]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_FLA, reason="needs fla-core: pip install '.[hybrid]'")
+@pytest.mark.parametrize("shape", SHAPES[1:])
+@pytest.mark.parametrize("num_targets", [0, 70])
+def test_rows_and_trees_are_read_as_by_plain_functions(
+    shape: tuple[int, ...], num_targets: int
+) -> None:
+    """In bfloat16: rows of one to several chunks, the states of their prompts, and a tree there."""
+    weights = new_weights(shape, torch.bfloat16, torch.bfloat16)
+    exact = DeltaWeights(*(part.float() for part in weights[:4]), *weights[4:])
+    lengths_S = torch.tensor([150, 1, 64, 130, 2], device=DEVICE)
+    size = len(weights.conv_PW) + len(weights.log_decay_H) * (len(weights.norm_E) + 2)
+    projected_STO = torch.randn(5, 200, size, device=DEVICE).bfloat16()
+    found, state = gated_delta.read(projected_STO, weights, 1e-6, lengths_S, num_targets)
+    expected, plain = gated_delta.read(projected_STO.float(), exact, 1e-6, lengths_S, num_targets)
+    for row, length in enumerate(lengths_S.tolist()):
+        end = min(length + num_targets, 200)
+        assert relative_error(found[row, :end], expected[row, :end]) < 2e-2
+        assert relative_error(state[1][row], plain[1][row]) < 2e-2
+    assert torch.equal(state[0].float(), plain[0])
+    labels = [[n % 3, *range(n, n + 1 + n % 9)] for n in range(12)]
+    (tree,) = grow_trees(labels, torch.device(DEVICE), 1000)
+    nodes_SNO = torch.randn(5, len(tree.tokens_N), size, device=DEVICE).bfloat16()
+    found = gated_delta.read_tree(nodes_SNO, weights, 1e-6, tree.is_seen_NN, *state)
+    expected = gated_delta.read_tree(nodes_SNO.float(), exact, 1e-6, tree.is_seen_NN, *plain)
+    assert relative_error(found, expected) < 2e-2
