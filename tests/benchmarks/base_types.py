@@ -8,6 +8,7 @@ base. The difference has the 95% interval of a bootstrap over seeds and rows, bo
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -138,6 +139,9 @@ def train(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
                 done = results[-1].step
             found = evaluator.evaluate(pack.model, slots)
             runs.setdefault(rung, []).extend(save_answers(one, rows) for one in found)
+            loss = fmean(one.metrics["eval_loss"] for one in found)
+            told = f"{config.base}, step {rung}, {len(slots)} seeds: eval_loss {loss:.3f}"
+            print(told, file=sys.stderr, flush=True)
         for slot in slots:
             pack.leave(slot)
     return runs

@@ -19,7 +19,7 @@ from tests.trainables.packing.small_packs import (
     weight_distance,
     weights_of,
 )
-from trainables.config import Hyperparameters, TrainingSettings
+from trainables.config import BaseType, Hyperparameters, TrainingSettings
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_rows, encode_targets, stop_ids
 from trainables.models.base_model import load_base, load_tokenizer
@@ -49,10 +49,11 @@ def settings(settings: TrainingSettings, hybrid_dir: str) -> TrainingSettings:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("base_type", ["nf4", "bf16"])
 def test_trials_of_a_pack_equal_their_solo_runs_whoever_joins_and_leaves(
-    settings: TrainingSettings, examples: list[Example], tmp_path: Path
+    settings: TrainingSettings, examples: list[Example], base_type: BaseType, tmp_path: Path
 ) -> None:
-    settings = longer(settings, 12, eval_rows=1)
+    settings = longer(settings, 12, eval_rows=1, base=base_type)
     late = longer(settings, 6)
     neighbour = trial_of("noisy", NOISY, settings)
     plan: Plan = {
