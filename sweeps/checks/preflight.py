@@ -22,7 +22,7 @@ from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
-from trainables.data.tokens import render_template
+from trainables.data.tokens import opens_thought, render_template
 from trainables.errors import SweepAborted
 from trainables.models.layer_kinds import list_target_sets, resolve_targets
 from trainables.models.model_facts import ModelFacts, read_model_facts
@@ -136,9 +136,14 @@ def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:
             "give the tokenizer that the model was trained with, or enlarge the model once: "
             "model.resize_token_embeddings(len(tokenizer)), then save_pretrained",
         )
-    render_template(tokenizer, ("user",), thinking=config.thinking)
+    if opens_thought(tokenizer, thinking=False):
+        raise SweepAborted(
+            f"{config.model} thinks before every answer, which most rows do not",
+            "choose a model that can answer at once, such as its Instruct variant",
+        )
     if config.thinking:
         check_thinking(tokenizer)
+        render_template(tokenizer, ("user",), thinking=True)
     return tokenizer
 
 

@@ -20,6 +20,8 @@ CHUNK_ROWS = 2000
 """Rows that are tokenised at once."""
 END_OF_TURN = "<|im_end|>"
 """What Qwen's chat template writes after an answer; Qwen base tokenizers name another eos."""
+BEGIN_THOUGHT = "<think>"
+"""What stands before a thought."""
 
 logger = logging.getLogger(__name__)
 
@@ -295,6 +297,17 @@ def render_template(
     return [*pieces, text]
 
 
+def opens_thought(tokenizer: ChatTokenizer, *, thinking: bool) -> bool:
+    """Whether prompts end in a thought that has begun, as Qwen3.5's that think and those of Qwen's
+    Thinking models do.
+
+    Raises:
+        SweepAborted: the chat template cannot write a question.
+    """
+    end = render_template(tokenizer, ("user",), thinking=thinking)[-1]
+    return end.rstrip().endswith(BEGIN_THOUGHT)
+
+
 def _encode(
     tokenizer: ChatTokenizer,
     rows: Sequence[Row],
@@ -391,8 +404,11 @@ def _encode_answers(
     tokenizer: ChatTokenizer, rows: Sequence[Row], thinks: Sequence[bool]
 ) -> list[list[int]]:
     """Targets, behind their thoughts where these are wanted, as Qwen's template writes both."""
+    begin = f"{BEGIN_THOUGHT}\n"
+    if any(thinks) and opens_thought(tokenizer, thinking=True):
+        begin = ""  # which the prompt has
     texts = [
-        f"<think>\n{row.thought}\n</think>\n\n{row.target}" if thinks_it else row.target
+        f"{begin}{row.thought}\n</think>\n\n{row.target}" if thinks_it else row.target
         for row, thinks_it in zip(rows, thinks, strict=True)
     ]
     return encode_targets(tokenizer, texts)

@@ -121,9 +121,9 @@ def add_token(model: Path) -> None:
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def template(text: str, before: str = "") -> Damage:
+def template(text: str, before: str = "", after: str = "") -> Damage:
     """A template that writes this of every message m."""
-    loop = "{% for m in messages %}" + text + "{% endfor %}<|im_start|>assistant"
+    loop = "{% for m in messages %}" + text + "{% endfor %}<|im_start|>assistant" + after
     return write("chat_template.jinja", (before + loop).encode())
 
 
@@ -197,6 +197,7 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (template("{{ m.content }}{% if %}"), "/model cannot write turns of user: Expected an expr"),
     (template("{{ 1 / 0 }}"), "/model cannot write turns of user: division by zero"),
     (template("{{ m.content }}", NEEDS_SYSTEM), "/model cannot write turns of user: I want"),
+    (template("{{ m.content }}", after="\n<think>\n"), "/model thinks before every answer"),
     (write("config.json", b'{"model_type": "qwen3", '), "is not JSON"),
     (write("config.json", b"\xff\xfe"), "is not JSON"),
     (write("config.json", b"[1]"), "is not a JSON object"),
@@ -227,6 +228,15 @@ def test_model_that_cannot_be_trained_is_told_before_any_trial(
     message, fix = refused(tmp_path, "--model", "model")
     assert any(part in message for part in error.split("|"))
     assert any(word in fix for word in ("model", "folder", "download", "safetensors"))
+
+
+def test_model_that_never_thinks_is_not_asked_to(tmp_path: Path) -> None:
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    template("{{ m.content }}<|im_end|>\n")(tmp_path / "model")
+    assert call("sweeps.run", "samsum", "--tiny", "--model", "model", "--dry-run").code == 0
+    message, fix = refused(tmp_path, "--model", "model", "--thinking")
+    assert message.startswith(f"{tmp_path}/model does not think before it answers")
+    assert fix.startswith("leave out --thinking")
 
 
 def test_adapter_given_as_a_model_is_answered_with_its_base(tmp_path: Path) -> None:
