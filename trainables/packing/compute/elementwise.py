@@ -2,8 +2,9 @@
 
 The products, the attention and LoRA have kernels of their own and stay outside.
 
-Shapes: N tokens (or rows of tokens), D features, C features of a head, E features of all heads,
-F features between gate and down.
+Shapes: N tokens (or rows of tokens), D features, O outputs of a projection, H query heads, C
+features of a head, R of them that are turned, E features of all heads, F features between gate and
+down.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
+
+from trainables.packing.compute.kernels.inputs import HeadLayout
 
 
 class Norms(NamedTuple):
@@ -29,39 +32,24 @@ def add_norm(
 
 
 def heads(
-    qkv_NE: Tensor,
+    projected_NO: Tensor,
     norms: Norms | None,
-    cos_NC: Tensor,
-    sin_NC: Tensor,
-    sizes: tuple[int, int, int],
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    layout: HeadLayout,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (N, heads, C), normed and turned to their positions.
-
-    Args:
-        sizes: features of all query heads, of all key heads, and of one head.
-    """
-    q_size, kv_size, head_dim = sizes
-    q, k, v = (
-        part.reshape(len(qkv_NE), -1, head_dim)
-        for part in torch.split(qkv_NE, [q_size, kv_size, kv_size], dim=1)
-    )
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Queries and keys, normed and turned to their positions, values, and gates if it has them."""
+    q, k, v, gate = layout.split(projected_NO)
     if norms is not None:
         q, k = rms_norm(q, norms.query_C, eps), rms_norm(k, norms.key_C, eps)
-    cos_N1C, sin_N1C = cos_NC[:, None], sin_NC[:, None]
-    return apply_rotary(q, cos_N1C, sin_N1C), apply_rotary(k, cos_N1C, sin_N1C), v
+    cos_N1R, sin_N1R = cos_NR[:, None], sin_NR[:, None]
+    return apply_rotary(q, cos_N1R, sin_N1R), apply_rotary(k, cos_N1R, sin_N1R), v, gate
 
 
-def split_gates(projected_NO: Tensor, size: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Queries, keys and values (N, E) without the gates, and these (N, size).
-
-    Args:
-        size: features of all query heads; in projected each head's queries and gate are neighbours.
-    """
-    gated_NHC, others_NO = projected_NO[:, : 2 * size], projected_NO[:, 2 * size :]
-    gated_NHC = gated_NHC.reshape(len(gated_NHC), -1, 2 * head_dim)
-    q_NHC, gate_NHC = gated_NHC.chunk(2, dim=-1)
-    return torch.cat((q_NHC.flatten(1), others_NO), dim=1), gate_NHC.flatten(1)
+def gate_heads(mixed_NE: Tensor, gate_NHC: Tensor) -> Tensor:
+    """What all heads read, times the sigmoid of their gates."""
+    return mixed_NE * gate_NHC.flatten(1).sigmoid()
 
 
 def swiglu(gate_up: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from trainables.models.layer_kinds import LAYER_KINDS
 from trainables.models.model_facts import HYBRID_TYPE, facts_of
 from trainables.packing.compute import elementwise
 from trainables.packing.compute.adapters import Adapters
-from trainables.packing.compute.elementwise import Norms, rms_norm, split_gates
+from trainables.packing.compute.elementwise import Norms, rms_norm
+from trainables.packing.compute.kernels.inputs import HeadLayout
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, freeze, packed_linears
 from trainables.packing.compute.mixers import gated_delta
 from trainables.packing.compute.mixers.attention import attention
@@ -33,11 +34,14 @@ class Elementwise(NamedTuple):
     """What lies between a block's products, plain or fused."""
 
     add_norm: Callable[..., tuple[Tensor, Tensor]]
-    heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    heads: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]
+    gate_heads: Callable[[Tensor, Tensor], Tensor]
     swiglu: Callable[[Tensor], Tensor]
 
 
-PLAIN = Elementwise(elementwise.add_norm, elementwise.heads, elementwise.swiglu)
+PLAIN = Elementwise(
+    elementwise.add_norm, elementwise.heads, elementwise.gate_heads, elementwise.swiglu
+)
 """For a CPU, and for numbers that must be exact."""
 
 
@@ -48,7 +52,7 @@ def load_fused() -> Elementwise:
     from trainables.packing.compute.kernels import gate
     from trainables.packing.compute.kernels import heads as head_kernels
 
-    return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.swiglu)
+    return Elementwise(norm_kernels.add_norm, head_kernels.heads, gate.gate_heads, gate.swiglu)
 
 
 class AttentionWeights(NamedTuple):
@@ -205,16 +209,12 @@ class PackedModel:
             attend: takes queries, keys and values, normed and turned to their positions.
         """
         assert isinstance(weights.mixer, AttentionWeights)
-        eps, (q_size, kv_size, _) = self.config.rms_norm_eps, weights.linears[0].sizes
-        if not weights.mixer.is_gated:
-            sizes = (q_size, kv_size, self.head_dim)
-            q, k, v = self.elementwise.heads(projected_NO, weights.mixer.norms, *angles, sizes, eps)
-            return attend(q, k, v).reshape(len(projected_NO), -1)
-        # The fused kernel knows neither gates nor angles for a part of a head.
-        sizes = (q_size // 2, kv_size, self.head_dim)
-        qkv_NE, gate_NE = split_gates(projected_NO, sizes[0], self.head_dim)
-        q, k, v = elementwise.heads(qkv_NE, weights.mixer.norms, *angles, sizes, eps)
-        return attend(q, k, v).reshape(len(projected_NO), -1) * gate_NE.sigmoid()
+        mixer, eps = weights.mixer, self.config.rms_norm_eps
+        layout = HeadLayout(weights.linears[0].sizes, self.head_dim, mixer.is_gated)
+        ops = self.elementwise
+        q, k, v, gate = ops.heads(projected_NO, mixer.norms, *angles, layout, eps)
+        mixed_NE = attend(q, k, v).reshape(len(projected_NO), -1)
+        return mixed_NE if gate is None else ops.gate_heads(mixed_NE, gate)
 
 
 def require_supported(config: PretrainedConfig) -> None:

@@ -2,7 +2,8 @@
 
 A compiler makes several kernels of the gradient, at twice the cost on an H200.
 
-Shapes: N tokens, E features of all heads, H heads of one kind, C features of a head.
+Shapes: N tokens, O outputs of the projection, H heads of one kind, C features of a head, R of them
+that are turned.
 """
 
 from typing import Any, NamedTuple
@@ -12,163 +13,176 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from trainables.packing.compute.kernels.inputs import HeadLayout
+
+FEATURES_PER_WARP, MOST_WARPS = 256, 16
+"""Eight numbers a thread, 16 bytes of bfloat16, are one load."""
+
 
 def heads(
-    qkv_NE: Tensor,
+    projected_NO: Tensor,
     norms: tuple[Tensor, Tensor] | None,
-    cos_NC: Tensor,
-    sin_NC: Tensor,
-    sizes: tuple[int, int, int],
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    layout: HeadLayout,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """elementwise.heads as one kernel a kind of head, rounded once."""
-    outputs: tuple[Tensor, Tensor, Tensor]
-    outputs = _Heads.apply(qkv_NE, cos_NC, sin_NC, norms, sizes, eps)  # type: ignore[no-untyped-call]
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """elementwise.heads as one kernel a kind of head, rounded once.
+
+    Values and gates are views of the projection. Norms are the base's, frozen: they get no
+    gradients.
+    """
+    inputs = (projected_NO, cos_NR, sin_NR, norms, layout, eps)
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor | None]
+    outputs = _Heads.apply(*inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 
 class _Heads(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv_NE: Tensor, cos_NC: Tensor, sin_NC: Tensor, *others: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        norms, sizes, eps = ctx.others = others
-        *parts, v_NHC = _split(qkv_NE, sizes)
-        rotated = []
+        ctx: Any, projected_NO: Tensor, cos_NR: Tensor, sin_NR: Tensor, *others: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        norms, layout, eps = ctx.others = others
+        *parts, v_NHC, gate_NHC = layout.split(projected_NO)
+        turned = []
         for x_NHC, weight_C in zip(parts, norms or (None, None), strict=True):
             y_NHC = torch.empty_like(x_NHC, memory_format=torch.contiguous_format)
-            _forward[(len(qkv_NE),)](y_NHC, *_args(x_NHC, weight_C, cos_NC, sin_NC, eps))
-            rotated.append(y_NHC)
-        ctx.save_for_backward(qkv_NE, cos_NC, sin_NC)
-        return rotated[0], rotated[1], v_NHC
+            _launch(_forward, (y_NHC, x_NHC), weight_C, cos_NR, sin_NR, eps)
+            turned.append(y_NHC)
+        ctx.save_for_backward(projected_NO, cos_NR, sin_NR)
+        return turned[0], turned[1], v_NHC, gate_NHC
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        qkv_NE, cos_NC, sin_NC = ctx.saved_tensors
-        norms, sizes, eps = ctx.others
-        grad_NE = torch.empty_like(qkv_NE)
-        into = _split(grad_NE, sizes)
-        parts = _split(qkv_NE, sizes)
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        projected_NO, cos_NR, sin_NR = ctx.saved_tensors
+        norms, layout, eps = ctx.others
+        grad_NO = torch.empty_like(projected_NO)
+        *parts, _, _ = layout.split(projected_NO)
+        *into, dv_NHC, dgate_NHC = layout.split(grad_NO)
         for index, weight_C in enumerate(norms or (None, None)):
-            dx_NHC, args = into[index], _args(parts[index], weight_C, cos_NC, sin_NC, eps)
-            grad_NHC = grads[index].contiguous()
-            _backward[(len(qkv_NE),)](dx_NHC, dx_NHC.stride(0), grad_NHC, *args)
-        into[2].copy_(grads[2])
-        return grad_NE, None, None, None, None, None
+            views = (into[index], grads[index].contiguous(), parts[index])
+            _launch(_backward, views, weight_C, cos_NR, sin_NR, eps)
+        dv_NHC.copy_(grads[2])
+        if dgate_NHC is not None:
+            dgate_NHC.copy_(grads[3])
+        return grad_NO, None, None, None, None, None
 
 
-class _Angles(NamedTuple):
-    cos: Tensor
-    sin: Tensor
-    stride: int
-    """From one token to the next."""
+class _Part(NamedTuple):
+    """Tokens of heads of features, or what is the same for all heads or tokens."""
+
+    ptr: Tensor
+    token_stride: int
+    head_stride: int
 
 
 class _Sizes(NamedTuple):
-    num_heads: int
-    half: int
-    """Half the features of a head."""
+    num_heads: tl.constexpr
+    head_dim: tl.constexpr
+    num_turned: tl.constexpr
+    """The first features of each head, as many as there are angles."""
     heads: tl.constexpr
-    """As many as are loaded, some of them masked; so is features, of a half."""
+    """As many as are loaded, some of them masked; so is features."""
     features: tl.constexpr
 
 
-def _split(x_NE: Tensor, sizes: tuple[int, int, int]) -> list[Tensor]:
-    """Views of queries, keys and values, each (N, H, C)."""
-    q_size, kv_size, head_dim = sizes
-    parts = torch.split(x_NE, [q_size, kv_size, kv_size], dim=1)
-    return [part.view(len(part), -1, head_dim) for part in parts]
-
-
-def _args(
-    x_NHC: Tensor, weight_C: Tensor | None, cos_NC: Tensor, sin_NC: Tensor, eps: float
-) -> tuple[Any, ...]:
-    _, num_heads, head_dim = x_NHC.shape
-    loaded = (triton.next_power_of_2(size) for size in (num_heads, head_dim // 2))
-    angles = _Angles(cos_NC, sin_NC, cos_NC.stride(0))
-    sizes = _Sizes(num_heads, head_dim // 2, *map(tl.constexpr, loaded))
-    return x_NHC, x_NHC.stride(0), weight_C, angles, eps, sizes
+def _launch(
+    kernel: Any,
+    parts: tuple[Tensor, ...],
+    weight_C: Tensor | None,
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    eps: float,
+) -> None:
+    """Run over the heads of one kind (N, H, C)."""
+    num_tokens, num_heads, head_dim = parts[0].shape
+    loaded: list[int] = [triton.next_power_of_2(size) for size in (num_heads, head_dim)]
+    sizes = (num_heads, head_dim, cos_NR.shape[1], *loaded)
+    num_warps = min(MOST_WARPS, max(1, loaded[0] * loaded[1] // FEATURES_PER_WARP))
+    kernel[(num_tokens,)](
+        *(_Part(part, part.stride(0), part.stride(1)) for part in parts),
+        None if weight_C is None else _Part(weight_C, 0, 0),
+        *(_Part(part, part.stride(0), 0) for part in (cos_NR, sin_NR)),
+        eps,
+        _Sizes(*map(tl.constexpr, sizes)),
+        num_warps=num_warps,
+    )
 
 
 @triton.jit
-def _forward(y_ptr, x_ptr, x_stride, weight_ptr, angles, eps, sizes):
+def _forward(y, x, weight, cos, sin, eps, sizes):
     """All heads of one kind of one token.
 
-    low and high are the halves of each head, which rotary position embedding turns as pairs (arXiv
-    2104.09864, in the layout of transformers' rotate_half).
+    A turned feature's partner lies half of what is turned away (arXiv 2104.09864, in the layout of
+    transformers' rotate_half).
     """
-    token = tl.program_id(0).to(tl.int64)
-    half = sizes.half
-    offset, mask = _head_offsets(sizes)
-    # x is a view of the fused q, k, v: its tokens are x_stride apart.
-    low, high = _load_halves(x_ptr + token * x_stride + offset, mask, half)
-    if weight_ptr is not None:
-        w_low, w_high = _load_vector(weight_ptr, sizes)
-        scale = _scale(low, high, half, eps)
-        low, high = low * scale * w_low, high * scale * w_high
-    cos_low, cos_high = _load_vector(angles.cos + token * angles.stride, sizes)
-    sin_low, sin_high = _load_vector(angles.sin + token * angles.stride, sizes)
-    y = y_ptr + token * sizes.num_heads * 2 * half + offset
-    # (low, high) * cos + (-high, low) * sin, one half after the other.
-    _store_halves(y, low * cos_low - high * sin_low, high * cos_high + low * sin_high, mask, half)
+    c, is_real, partner, is_turned = _features(sizes)
+    own, other = _load(x, c, is_real, 0.0, sizes), _load(x, partner, is_turned, 0.0, sizes)
+    if weight is not None:
+        scale = _scale(own, eps, sizes)
+        own *= scale * _load(weight, c, is_real, 0.0, sizes)
+        other *= scale * _load(weight, partner, is_turned, 0.0, sizes)
+    cos_own, sin_own = _load(cos, c, is_turned, 1.0, sizes), _load(sin, c, is_turned, 0.0, sizes)
+    # (low, high) * cos + (-high, low) * sin.
+    _store(y, c, is_real, own * cos_own + tl.where(c < partner, -other, other) * sin_own, sizes)
 
 
 @triton.jit
-def _backward(dx_ptr, dx_stride, grad_ptr, x_ptr, x_stride, weight_ptr, angles, eps, sizes):
+def _backward(dx, grad, x, weight, cos, sin, eps, sizes):
     """The gradient of one token's heads: turned back, then through the norm."""
-    token = tl.program_id(0).to(tl.int64)
-    half = sizes.half
-    offset, mask = _head_offsets(sizes)
-    g_low, g_high = _load_halves(grad_ptr + token * sizes.num_heads * 2 * half + offset, mask, half)
-    cos_low, cos_high = _load_vector(angles.cos + token * angles.stride, sizes)
-    sin_low, sin_high = _load_vector(angles.sin + token * angles.stride, sizes)
+    c, is_real, partner, is_turned = _features(sizes)
+    own, other = _load(grad, c, is_real, 0.0, sizes), _load(grad, partner, is_turned, 0.0, sizes)
+    cos_own = _load(cos, c, is_turned, 1.0, sizes)
+    sin_other = _load(sin, partner, is_turned, 0.0, sizes)
     # The transpose of the rotation above.
-    d_low = g_low * cos_low + g_high * sin_high
-    d_high = g_high * cos_high - g_low * sin_low
-    if weight_ptr is not None:
+    d = own * cos_own + tl.where(c < partner, other, -other) * sin_other
+    if weight is not None:
         # x * scale * weight, where scale depends on x: as in add_norm._backward, head by head.
-        low, high = _load_halves(x_ptr + token * x_stride + offset, mask, half)
-        scale = _scale(low, high, half, eps)
-        w_low, w_high = _load_vector(weight_ptr, sizes)
-        d_low, d_high = d_low * w_low, d_high * w_high
-        shared = tl.sum(d_low * low + d_high * high, axis=1)[:, None] * scale * scale / (2 * half)
-        d_low, d_high = scale * (d_low - low * shared), scale * (d_high - high * shared)
-    _store_halves(dx_ptr + token * dx_stride + offset, d_low, d_high, mask, half)
+        exact = _load(x, c, is_real, 0.0, sizes)
+        scale = _scale(exact, eps, sizes)
+        d *= _load(weight, c, is_real, 0.0, sizes)
+        shared = tl.sum(d * exact, axis=1)[:, None] * scale * scale / sizes.head_dim
+        d = scale * (d - exact * shared)
+    _store(dx, c, is_real, d, sizes)
 
 
 @triton.jit
-def _head_offsets(sizes):
-    """Where the first half of each head of a token lies."""
-    head, c = tl.arange(0, sizes.heads), tl.arange(0, sizes.features)
-    mask = (head < sizes.num_heads)[:, None] & (c < sizes.half)[None, :]
-    return head[:, None] * (2 * sizes.half) + c[None, :], mask
+def _features(sizes):
+    """The features of a head and those that there are; their partners and those that have one."""
+    c = tl.arange(0, sizes.features)[None, :]
+    half: tl.constexpr = sizes.num_turned // 2
+    partner = tl.where(c < half, c + half, c - half)
+    return c, c < sizes.head_dim, partner, c < sizes.num_turned
 
 
 @triton.jit
-def _load_halves(ptr, mask, half):
-    """Both halves of a head, in float32."""
-    low = tl.load(ptr, mask=mask, other=0.0).to(tl.float32)
-    high = tl.load(ptr + half, mask=mask, other=0.0).to(tl.float32)
-    return low, high
+def _pointers(part, c, mask, sizes):
+    """Where features of all heads of this program's token lie, and which there are."""
+    head = tl.arange(0, sizes.heads)[:, None]
+    token = tl.program_id(0).to(tl.int64)
+    ptr = part.ptr + token * part.token_stride + head * part.head_stride + c
+    return ptr, mask & (head < sizes.num_heads)
 
 
 @triton.jit
-def _load_vector(ptr, sizes):
-    """Both halves of one vector for all heads, in float32."""
-    c = tl.arange(0, sizes.features)
-    low, high = _load_halves(ptr + c, c < sizes.half, sizes.half)
-    return low[None, :], high[None, :]
+def _load(part, c, mask, other, sizes):
+    """Features of all heads, in float32.
+
+    What heads share is read for each of them, from the cache, and so lies where they do: to hand
+    a vector round would go through shared memory.
+    """
+    ptr, mask = _pointers(part, c, mask, sizes)
+    return tl.load(ptr, mask=mask, other=other).to(tl.float32)
 
 
 @triton.jit
-def _store_halves(ptr, low, high, mask, half):
-    kind = ptr.dtype.element_ty
-    tl.store(ptr, low.to(kind), mask=mask)
-    tl.store(ptr + half, high.to(kind), mask=mask)
+def _store(part, c, mask, x, sizes):
+    ptr, mask = _pointers(part, c, mask, sizes)
+    tl.store(ptr, x.to(part.ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _scale(low, high, half, eps):
+def _scale(x, eps, sizes):
     """One over the root mean square of each head."""
-    squares = tl.sum(low * low + high * high, axis=1)[:, None]
-    return tl.rsqrt(squares / (2 * half) + eps)
+    return tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / sizes.head_dim + eps)

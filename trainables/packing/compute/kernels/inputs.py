@@ -2,7 +2,8 @@
 
 Loads neither torch nor Triton, so that the sizes of a pass can be reckoned without them.
 
-Shapes: K slots, S rows, N tokens of a pass, B blocks, X pieces of rows.
+Shapes: K slots, S rows, N tokens of a pass, B blocks, X pieces of rows, O outputs of a projection,
+C features of a head.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,3 +71,21 @@ class DeltaSizes(NamedTuple):
     key_head_dim: int
     num_heads: int
     value_head_dim: int
+
+
+class HeadLayout(NamedTuple):
+    """How heads lie in a projection: those of queries, of keys and of values side by side."""
+
+    sizes: tuple[int, ...]
+    """Features of each kind, the queries' with their gates."""
+    head_dim: int
+    is_gated: bool = False
+    """Whether each query head's gate follows it."""
+
+    def split(self, projected_NO: "Tensor") -> "tuple[Tensor, Tensor, Tensor, Tensor | None]":
+        """Views (N, heads, C) of queries, keys, values, and gates if it has them."""
+        q, k, v = (
+            part.view(len(part), -1, self.head_dim)
+            for part in projected_NO.split_with_sizes(self.sizes, dim=1)
+        )
+        return (q[:, ::2], k, v, q[:, 1::2]) if self.is_gated else (q, k, v, None)

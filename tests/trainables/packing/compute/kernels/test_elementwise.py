@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.examples import max_examples
 from trainables.packing.compute import elementwise
+from trainables.packing.compute.kernels.inputs import HeadLayout
 from trainables.packing.compute.model import PLAIN, load_fused
 
 pytest.importorskip("triton", reason="needs Triton: make test-kernels")
@@ -72,6 +73,61 @@ def test_gate_is_that_of_torch() -> None:
         for made in (PLAIN.swiglu(gate_up), load_fused().swiglu(gate_up))
     ]
     torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize(
+    ("num_heads", "head_dim", "num_turned"),
+    [((16, 8), 128, 128), ((14, 2), 64, 64), ((8, 2), 256, 64), ((3, 1), 20, 6)],
+)
+@pytest.mark.parametrize("has_norm", [False, True])
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_heads_are_those_of_torch(
+    dtype: torch.dtype,
+    num_heads: tuple[int, int],
+    head_dim: int,
+    num_turned: int,
+    has_norm: bool,
+    is_gated: bool,
+) -> None:
+    """The projection may be part of wider rows; zero-centred norms have float32 weights."""
+    q_size, kv_size = (number * head_dim for number in num_heads)
+    layout = HeadLayout((q_size * (1 + is_gated), kv_size, kv_size), head_dim, is_gated)
+    wide = torch.randn(9, 5 + sum(layout.sizes), device=DEVICE, dtype=dtype, requires_grad=True)
+    angles = torch.rand(2, 9, num_turned, device=DEVICE).sub(0.5).to(dtype).unbind()
+    weight_dtype = torch.float32 if is_gated else dtype
+    weights = torch.rand(2, head_dim, device=DEVICE, dtype=weight_dtype)
+    norms = elementwise.Norms(*weights) if has_norm else None
+    numbers = (num_heads[0], num_heads[1], num_heads[1], num_heads[0])
+    grads = [torch.randn(9, number, head_dim, device=DEVICE, dtype=dtype) for number in numbers]
+    found = []
+    for ops in (PLAIN, load_fused()):
+        made = [
+            one for one in ops.heads(wide[:, 5:], norms, *angles, layout, 1e-6) if one is not None
+        ]
+        assert len(made) == 3 + is_gated
+        found.append([*made, *torch.autograd.grad(made, wide, grads[: len(made)])])
+    assert_near(found[1], found[0], NEAR[dtype])
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+@max_examples(8)
+@given(
+    num_tokens=st.integers(1, 9), num_heads=st.integers(1, 12), head_dim=st.sampled_from([20, 256])
+)
+def test_gated_heads_are_those_of_torch(
+    dtype: torch.dtype, num_tokens: int, num_heads: int, head_dim: int
+) -> None:
+    """The gates are part of a projection."""
+    layout = HeadLayout((2 * num_heads * head_dim, head_dim, head_dim), head_dim, is_gated=True)
+    projected = torch.randn(num_tokens, sum(layout.sizes), device=DEVICE, dtype=dtype)
+    mixed, grad = torch.randn(2, num_tokens, num_heads * head_dim, device=DEVICE, dtype=dtype)
+    inputs = (mixed.requires_grad_(), projected.requires_grad_())
+    found = []
+    for ops in (PLAIN, load_fused()):
+        gated = ops.gate_heads(mixed, layout.split(projected)[3])
+        found.append([gated, *torch.autograd.grad(gated, inputs, grad)])
+    assert_near(found[1], found[0], NEAR[dtype])
 
 
 @pytest.mark.parametrize("dtype", NEAR)

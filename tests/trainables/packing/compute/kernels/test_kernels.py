@@ -22,8 +22,7 @@ from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.metrics.label_tree import grow_trees
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.packing.compute import elementwise, segments
-from trainables.packing.compute.model import load_fused
+from trainables.packing.compute import segments
 from trainables.packing.compute.optimizer import PackedAdamW, SlotUpdate
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.packed_batch import (
@@ -88,25 +87,6 @@ def test_kernels_give_the_padded_products(
         found.append([tensor.float().cpu() for tensor in made])
     for expected, one in zip(*found, strict=True):
         assert float((one - expected).norm() / expected.norm()) < near
-
-
-@pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64)])
-@pytest.mark.parametrize("has_norm", [False, True])
-def test_heads_are_those_of_torch(
-    num_heads: tuple[int, int], head_dim: int, has_norm: bool
-) -> None:
-    sizes = (num_heads[0] * head_dim, num_heads[1] * head_dim, head_dim)
-    wide = 5 + sizes[0] + 2 * sizes[1]
-    qkv = torch.randn(33, wide, device=DEVICE, requires_grad=True)
-    angles = torch.rand(2, 33, head_dim, device=DEVICE).sub(0.5).unbind()
-    norms = elementwise.Norms(*torch.rand(2, head_dim, device=DEVICE)) if has_norm else None
-    weights = [torch.randn(33, n, head_dim, device=DEVICE) for n in (*num_heads, num_heads[1])]
-    found = []
-    for heads in (elementwise.heads, load_fused().heads):
-        made = heads(qkv[:, 5:], norms, *angles, sizes, 1e-6)
-        total = sum((one * weight).sum() for one, weight in zip(made, weights, strict=True))
-        found.append([*made, *torch.autograd.grad(total, qkv)])
-    torch.testing.assert_close(found[1], found[0])
 
 
 @pytest.mark.parametrize(("num_heads", "head_dim"), [((16, 8), 128), ((14, 2), 64), ((8, 2), 256)])
