@@ -263,7 +263,7 @@ class ModelFacts:
     def position_bytes(self, itemsize: int) -> int:
         """Bytes of a position of a row in evaluation's cache: its keys and values in all layers of
         attention, in a type of that size."""
-        num_layers = sum(kind != "linear_attention" for kind in self.layer_types)
+        num_layers = self.num_layers - self.layer_types.count("linear_attention")
         return num_layers * 2 * self.num_kv_heads * self.head_dim * itemsize
 
     def state_positions(self, itemsize: int) -> int:

@@ -69,10 +69,13 @@ READ_Q = 7
 READ_GATES = 3
 """Held while prompts are read, in gated attention: the gates, these squashed, and what they let
 through."""
-READ_VALUES = 6
+READ_VALUES = 7
 """Held while prompts are read, in Gated DeltaNet: the chunks' keys and values as the memory meets
-them, the latter less what it knows, what the rule gives, its norm, and what the gate lets through.
-"""
+them, the latter less what it knows; what the rule gives for prompts, for targets and for both; and
+what the gate lets through."""
+READ_STATES = 2
+"""Held while prompts are read, of every row and head, in float32: the memory behind its prompt and
+behind its target."""
 READ_WIDE = 5
 """Held while prompts are read, in the feed-forward: gate and up of the base, their adapted sums,
 and a LoRA product."""
@@ -222,16 +225,18 @@ def _solo_elements(facts: ModelFacts, kind: str) -> int:
 def _largest_group(facts: ModelFacts) -> int:
     """Weights of the linear layers that share an input, where they are most."""
     shapes = facts.linear_shapes
-    groups = {group for kind in facts.layer_types for group in LAYER_KINDS[kind].groups}
+    groups = {group for kind in set(facts.layer_types) for group in LAYER_KINDS[kind].groups}
     return max(sum(shapes[name][0] for name in group) * shapes[group[0]][1] for group in groups)
 
 
 def _kept_bytes(facts: ModelFacts, capacity: Capacity, size: int) -> int:
     """What a pass keeps of a token for its backward pass."""
-    blocks = [_block_bytes(facts, kind, capacity.max_rank, size) for kind in facts.layer_types]
+    blocks = {
+        kind: _block_bytes(facts, kind, capacity.max_rank, size) for kind in set(facts.layer_types)
+    }
     if capacity.is_checkpointed:
-        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + max(blocks)
-    return sum(blocks)
+        return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + max(blocks.values())
+    return sum(facts.layer_types.count(kind) * block for kind, block in blocks.items())
 
 
 def _block_bytes(facts: ModelFacts, kind: str, max_rank: int, size: int) -> int:
@@ -265,25 +270,29 @@ def _evaluation(
     facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, size: int, anew: int
 ) -> int:
     """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
-    state = facts.state_positions(size)
-    longest = capacity.num_slots * _longest_row(settings)
-    positions = max(capacity.eval_tokens, longest + capacity.num_slots * state)
+    state, longest = facts.state_positions(size), _longest_row(settings)
+    positions = max(capacity.eval_tokens, capacity.num_slots * (longest + state))
     shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE)
     most_rows = capacity.num_slots * power_of_two(settings.eval_rows)
-    num_read = min(positions, max(PROMPT_TOKENS, longest))
+    num_rows = min(most_rows, positions // (shortest + state))
+    # Of the longest rows the cache has most tokens beside their states.
+    most_read = positions * longest // (longest + state)
+    num_read = min(most_read, max(PROMPT_TOKENS, capacity.num_slots * longest))
     q, kv = _attention_widths(facts)
     attention = (READ_Q + READ_GATES * facts.is_hybrid) * q + 2 * kv + 2 * facts.hidden_size
     feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
-    read = num_read * max(attention, feed_forward)
+    reading = size * num_read * max(attention, feed_forward)
     if facts.delta is not None:
-        rows = min(most_rows, num_read // shortest)
+        rows = min(num_rows, num_read // shortest)
         mixed = _projected(facts.delta) + 2 * facts.delta.conv_channels + 2 * facts.hidden_size
         mixed += READ_VALUES * facts.delta.value_size
-        read = max(read, num_read * mixed + _chunk_elements(facts.delta, num_read, rows))
+        read_bytes = size * (num_read * mixed + _chunk_elements(facts.delta, num_read, rows))
+        read_bytes += 4 * READ_STATES * rows * facts.delta.value_size * facts.delta.key_head_dim
+        reading = max(reading, read_bytes)
     labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
-    decoding = min(most_rows, positions // (shortest + state)) * facts.vocab_size * size
+    decoding = num_rows * facts.vocab_size * size
     cache = positions * facts.position_bytes(size)
-    return cache + max(read * size + anew, labels, decoding)
+    return cache + max(reading + anew, labels, decoding)
 
 
 def _attention_widths(facts: ModelFacts) -> tuple[int, int]:
