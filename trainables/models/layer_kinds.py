@@ -1,7 +1,9 @@
-"""The kinds of decoder layers, by transformers' names of them: their linear layers. No torch."""
+"""The kinds of decoder layers, by transformers' names of them: their linear layers, and the shapes
+of what only some have. No torch."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 SHARED_GATE = "shared_expert_gate"
 
@@ -114,3 +116,56 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
 
 def _set_of(linear_layer: str) -> str:
     return "mlp" if linear_layer in _MLP else "attention"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaFacts:
+    """The shape of a layer of Gated DeltaNet."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    conv_width: int
+    """Tokens that the convolution before it sees."""
+
+    @property
+    def conv_channels(self) -> int:
+        """Queries, keys and values, which the convolution mixes over time."""
+        return 2 * self.num_key_heads * self.key_head_dim + self.value_size
+
+    @property
+    def value_size(self) -> int:
+        """Features of all value heads."""
+        return self.num_value_heads * self.value_head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertFacts:
+    """The shape of the experts that a layer has in place of an MLP."""
+
+    num_experts: int
+    num_per_token: int
+    """Experts that the router chooses for a token."""
+    width: int
+    """Features between gate and down of each."""
+    shared_width: int | None = None
+    """Of the expert that every token passes through; None where there is none."""
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+        if self.num_per_token > self.num_experts:
+            raise ValueError(f"a token cannot have {self.num_per_token} of {self.num_experts}")
+
+    @property
+    def widths_per_token(self) -> int:
+        """Features between gate and down, of all the experts that a token passes through."""
+        return self.num_per_token * self.width + (self.shared_width or 0)
+
+
+def require_positive(facts: Any) -> None:
+    """Every whole number of a shape is at least 1."""
+    for field in fields(facts):
+        value = getattr(facts, field.name)
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"{field.name} is {value}; it must be at least 1")

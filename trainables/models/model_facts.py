@@ -1,10 +1,9 @@
 """What a model's config.json tells before anything is loaded: type, shapes, sizes. No torch."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,76 +15,23 @@ from trainables.models.layer_kinds import (
     LAYER_KINDS,
     SHARED_EXPERT,
     SHARED_GATE,
+    DeltaFacts,
+    ExpertFacts,
     LayerKind,
     MlpKind,
     list_linear_layers,
     parent_of,
+    require_positive,
     resolve_targets,
 )
 from trainables.models.model_files import read_config
-
-HYBRID_TYPE = "qwen3_5_text"
-"""Qwen3.5 to Qwen3.8: three layers of Gated DeltaNet to one of gated attention."""
-_HYBRID_TYPES = (HYBRID_TYPE, "qwen3_5_moe_text")
-_EXPERT_TYPES = ("qwen2_moe", "qwen3_moe", "qwen3_5_moe_text")
-"""Mixtures of experts."""
-MODEL_TYPES = ("qwen2", "qwen3", HYBRID_TYPE, *_EXPERT_TYPES)
-"""model_type values that a sweep trains."""
-_NOT_TRAINED = (
-    (r"qwen4_exp.*", "its residual streams and n-gram tables are not known to LoRA's libraries"),
-    (r"qwen3_next", "PEFT takes the layers of its shared expert for those of all its experts"),
-    (
-        r"qwen.*(_vl|_omni|_audio|_asr).*",
-        "it reads images or sound, and transformers loads no part of it for text alone",
-    ),
+from trainables.models.model_types import (
+    EXPERT_TYPES,
+    HYBRID_TYPES,
+    check_quantisation,
+    check_type,
+    text_config,
 )
-"""Types that look like Qwen, as regular expressions, and why a sweep refuses them."""
-_MADE_FROM = "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeltaFacts:
-    """The shape of a layer of Gated DeltaNet."""
-
-    num_key_heads: int
-    num_value_heads: int
-    key_head_dim: int
-    value_head_dim: int
-    conv_width: int
-    """Tokens that the convolution before it sees."""
-
-    @property
-    def conv_channels(self) -> int:
-        """Queries, keys and values, which the convolution mixes over time."""
-        return 2 * self.num_key_heads * self.key_head_dim + self.value_size
-
-    @property
-    def value_size(self) -> int:
-        """Features of all value heads."""
-        return self.num_value_heads * self.value_head_dim
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertFacts:
-    """The shape of the experts that a layer has in place of an MLP."""
-
-    num_experts: int
-    num_per_token: int
-    """Experts that the router chooses for a token."""
-    width: int
-    """Features between gate and down of each."""
-    shared_width: int | None = None
-    """Of the expert that every token passes through; None where there is none."""
-
-    def __post_init__(self) -> None:
-        _require_positive(self)
-        if self.num_per_token > self.num_experts:
-            raise ValueError(f"a token cannot have {self.num_per_token} of {self.num_experts}")
-
-    @property
-    def widths_per_token(self) -> int:
-        """Features between gate and down, of all the experts that a token passes through."""
-        return self.num_per_token * self.width + (self.shared_width or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +64,7 @@ class ModelFacts:
     """Whether the files hold the linear layers in NF4 already."""
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        require_positive(self)
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"{self.num_heads} heads cannot share {self.num_kv_heads} of keys")
 
@@ -291,9 +237,10 @@ def read_model_facts(model: str) -> ModelFacts:
     config = read_config(model)
     fix = "download the model again"
     try:
-        _check_kind(model, config)
+        check_type(model, config)
         facts = facts_of(config)
-        _check_quantisation(model, config.get("quantization_config") or {}, facts)
+        layers = [name for name in facts.weight_shapes if facts.is_linear_weight(name)]
+        check_quantisation(model, config.get("quantization_config") or {}, layers)
         return facts
     except KeyError as missing:
         raise SweepAborted(f"the config.json of {model} has no {missing}", fix) from None
@@ -301,57 +248,9 @@ def read_model_facts(model: str) -> ModelFacts:
         raise SweepAborted(f"the config.json of {model} is damaged: {damaged}", fix) from None
 
 
-def _check_kind(model: str, config: dict[str, Any]) -> None:
-    kind = str(config.get("model_type"))
-    architectures = [str(name) for name in config.get("architectures") or []]
-    text_kind = str(_text_config(config).get("model_type"))
-    if text_kind in MODEL_TYPES and any(
-        re.fullmatch(r".*ForCausalLM|Qwen3_5(Moe)?ForConditionalGeneration", name)
-        for name in architectures
-    ):
-        return
-    reasons = [why for pattern, why in _NOT_TRAINED if re.fullmatch(pattern, kind)]
-    why = reasons[0] if reasons else "it is no Qwen causal language model"
-    raise SweepAborted(
-        f"{model} is a {kind} model ({', '.join(architectures) or 'no architecture'}), which is "
-        f"not trained: {why}",
-        "choose a Qwen2.5, Qwen3 or Qwen3.5 language model, e.g. --model Qwen/Qwen3-0.6B",
-    )
-
-
-def _check_quantisation(model: str, stored: dict[str, Any], facts: ModelFacts) -> None:
-    """What is quantised already must be what a sweep makes of a model: NF4, in all linear layers.
-
-    Raises:
-        SweepAborted: it is not.
-    """
-    if not stored:
-        return
-    method = stored.get("quant_method", "bitsandbytes")
-    if method == "bitsandbytes":
-        bits = {"load_in_4bit": "4-bit", "load_in_8bit": "8-bit"}
-        method = "".join(name for key, name in bits.items() if stored.get(key)) or method
-    if method == "4-bit":
-        method = str(stored.get("bnb_4bit_quant_type", "fp4"))  # bitsandbytes' default
-    if method != "nf4":
-        raise SweepAborted(
-            f"{model} is quantised already ({method}); a sweep quantises to NF4 by itself",
-            _MADE_FROM,
-        )
-    skipped = set(stored.get("llm_int8_skip_modules") or ()) - {"lm_head"}
-    layers = [name for name in facts.weight_shapes if facts.is_linear_weight(name)]
-    left_out = [name for name in layers if any(str(skip) in name for skip in skipped)]
-    if left_out:
-        raise SweepAborted(
-            f"{model} is quantised to NF4 with {len(left_out)} of its {len(layers)} linear layers "
-            f"left out, the first {left_out[0].removesuffix('.weight')}; a sweep needs all in NF4",
-            _MADE_FROM,
-        )
-
-
 def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     """The facts of a config.json, or of what a transformers config's to_dict gives."""
-    config = _text_config(config)
+    config = text_config(config)
     heads = int(config["num_attention_heads"])
     kind = str(config["model_type"])
     biased: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
@@ -359,7 +258,7 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         biased = biased if config.get("qkv_bias", True) else ()
     elif kind != "qwen2":
         biased = (*biased, "o_proj") if config.get("attention_bias") else ()
-    experts = _expert_facts(config) if kind in _EXPERT_TYPES else None
+    experts = _expert_facts(config) if kind in EXPERT_TYPES else None
     return ModelFacts(
         kind=kind,
         layer_types=_layer_types(config),
@@ -373,17 +272,12 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         vocab_size=int(config["vocab_size"]),
         max_positions=int(config.get("max_position_embeddings") or 32768),
         is_tied=bool(config.get("tie_word_embeddings", False)),
-        delta=_delta_facts(config) if kind in _HYBRID_TYPES else None,
+        delta=_delta_facts(config) if kind in HYBRID_TYPES else None,
         experts=experts,
         activation=str(config.get("hidden_act", "silu")),
         biased_layers=biased,
         is_quantised=bool(config.get("quantization_config")),
     )
-
-
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a model that also sees images, the part that reads text; sweeps load no other."""
-    return {**config, **(config.get("text_config") or {})}
 
 
 def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -394,7 +288,7 @@ def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
         if len(layer_types) != num_layers or not set(layer_types) <= set(LAYER_KINDS):
             raise ValueError(f"layer_types is {layer_types}, of {num_layers} layers")
         return tuple(layer_types)
-    if config["model_type"] in _HYBRID_TYPES:
+    if config["model_type"] in HYBRID_TYPES:
         every = int(config.get("full_attention_interval", 4))
         return tuple(
             "linear_attention" if (index + 1) % every else "full_attention"
@@ -432,11 +326,3 @@ def _expert_facts(config: Mapping[str, Any]) -> ExpertFacts:
         width=int(config["moe_intermediate_size"]),
         shared_width=int(config["shared_expert_intermediate_size"]) if has_shared else None,
     )
-
-
-def _require_positive(facts: Any) -> None:
-    """Every whole number of a shape is at least 1."""
-    for field in fields(facts):
-        value = getattr(facts, field.name)
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise ValueError(f"{field.name} is {value}; it must be at least 1")

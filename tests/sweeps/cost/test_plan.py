@@ -12,7 +12,8 @@ from sweeps.cost.allocation import PROCESS_GIB, largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from trainables.data.tasks import TASKS
-from trainables.models.model_facts import ExpertFacts, read_model_facts
+from trainables.models.layer_kinds import ExpertFacts
+from trainables.models.model_facts import read_model_facts
 from trainables.packing.sizing.memory_model import predict_solo_gib
 
 

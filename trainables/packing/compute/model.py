@@ -15,7 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from trainables.data.tokens import IGNORED
 from trainables.models.layer_kinds import LAYER_KINDS
-from trainables.models.model_facts import HYBRID_TYPE, facts_of
+from trainables.models.model_facts import facts_of
+from trainables.models.model_types import HYBRID_TYPE
 from trainables.packing.compute import elementwise
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.elementwise import Norms, rms_norm

@@ -8,8 +8,8 @@ are those of all its heads.
 from dataclasses import dataclass, replace
 
 from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
-from trainables.models.layer_kinds import LAYER_KINDS
-from trainables.models.model_facts import DeltaFacts, ModelFacts
+from trainables.models.layer_kinds import LAYER_KINDS, DeltaFacts
+from trainables.models.model_facts import ModelFacts
 from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS, CHUNK_TOKENS
 from trainables.packing.compute.pass_shapes import (
     CHUNK_LABELS,
