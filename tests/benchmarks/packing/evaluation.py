@@ -25,6 +25,7 @@ from trainables.errors import SweepAborted
 
 if TYPE_CHECKING:  # load torch, which --help can do without
     from trainables.packing.compute.pack import Pack
+    from trainables.packing.sizing.capacity import Capacity
 
 WEIGHT_SIZE = 0.02
 """Standard deviation of the adapters' weights, so that their answers differ."""
@@ -70,6 +71,8 @@ class Timing:
     """Text and ROUGE; the pack's is estimated from one adapter's."""
     peak_gib: float
     new_tokens: int
+    predicted_gib: float | None = None
+    """Peak memory of a pack that only answers, predicted for a GPU."""
 
     @property
     def total_s(self) -> float:
@@ -105,8 +108,15 @@ def run(args: Args) -> dict[str, Any]:
         solo = None
         if args.solo_adapters:
             solo = in_own_process(solo_timing, args, settings, Path(name))
-    found = {
-        "gpu": in_own_process(_gpu_name),
+    return figures(args, in_own_process(_gpu_name), first, again, solo)
+
+
+def figures(
+    args: Args, gpu: str, first: Timing, again: Timing, solo: Timing | None
+) -> dict[str, Any]:
+    """What the file says; nothing of transformers where it was left out."""
+    found: dict[str, Any] = {
+        "gpu": gpu,
         "commit": commit(),
         "settings": {
             key: value.name if isinstance(value, Path) else value
@@ -126,8 +136,8 @@ def run(args: Args) -> dict[str, Any]:
 
 def pack_timings(args: Args, settings: TrainingSettings, folder: Path) -> tuple[Timing, Timing]:
     """The pack's first evaluation, which makes kernels, and one after it."""
-    pack, eval_tokens = _pack(args, settings, folder)
-    first, again = (_pack_timing(args, settings, pack, eval_tokens) for _ in range(2))
+    pack, capacity = _pack(args, settings, folder)
+    first, again = (_pack_timing(args, settings, pack, capacity) for _ in range(2))
     return first, again
 
 
@@ -172,8 +182,8 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
     )
 
 
-def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack", int]:
-    """Adapters of random weights in all slots, also saved; and the positions of the cache."""
+def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack", "Capacity"]:
+    """Adapters of random weights in all slots, also saved."""
     import torch
 
     from tests.benchmarks.packing.job import training_examples
@@ -201,17 +211,21 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
         pack.join(slot, trial, examples)
         pack.adapters.params_KP[slot].normal_(std=WEIGHT_SIZE, generator=generator)
         pack.save(slot, folder / name)
-    return pack, capacity.eval_tokens
+    return pack, capacity
 
 
-def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_tokens: int) -> Timing:
+def _pack_timing(
+    args: Args, settings: TrainingSettings, pack: "Pack", capacity: "Capacity"
+) -> Timing:
     """As a sweep scores its slots: a cache that does not fit is halved."""
     import torch
 
     from trainables.metrics.score_answers import score_answers
     from trainables.models.base_model import device, load_tokenizer
     from trainables.models.memory import free_memory, peak_gib, reset_peak
+    from trainables.models.model_facts import read_model_facts
     from trainables.packing.evaluation.evaluator import PackEvaluator
+    from trainables.packing.sizing.memory_model import predict_pack
 
     tokenizer = load_tokenizer(settings.model)
     rows, scoring = _rows(args, settings)
@@ -222,7 +236,7 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
         rows,
         scoring,
         settings,
-        eval_tokens,
+        capacity.eval_tokens,
         is_graphed=device().type == "cuda",
         state_positions=pack.model.state_positions,
     )
@@ -236,6 +250,7 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
             if not evaluator.use_less_memory():
                 raise
     scored_s = time.perf_counter()
+    predicted = predict_pack(read_model_facts(settings.model), settings, capacity)
     said = [[1] * args.max_new_tokens for _ in rows]
     score_answers(tokenizer, said, rows, scoring, thinking=False)
     rouge_s = (time.perf_counter() - scored_s) * args.num_adapters
@@ -245,6 +260,7 @@ def _pack_timing(args: Args, settings: TrainingSettings, pack: "Pack", eval_toke
         answer_s=scored_s - tokenised_s - rouge_s,
         rouge_s=rouge_s,
         peak_gib=peak_gib(),
+        predicted_gib=(predicted.shared + predicted.evaluation) / 2**30,
         new_tokens=round(sum(one.metrics["gen_len_tokens"] for one in found) * len(rows)),
     )
 

@@ -2,12 +2,31 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.packing import evaluation
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
+
+
+def test_transformers_may_be_left_out(tmp_path: Path) -> None:
+    args = evaluation.Args(
+        model_config=Path("Qwen3.5-0.8B"),
+        tokenizer=tmp_path,
+        data=tmp_path,
+        out=tmp_path / "out.json",
+        solo_adapters=0,
+    )
+    timing = evaluation.Timing(
+        num_adapters=16, tokenise_s=1.0, answer_s=20.0, rouge_s=2.0, peak_gib=9.0, new_tokens=64
+    )
+    found = evaluation.figures(args, "H200", replace(timing, answer_s=30.0), timing, None)
+    assert (found["pack"]["first_total_s"], found["pack"]["total_s"]) == (33.0, 23.0)
+    assert not {"transformers", "times_faster"} & found.keys()
+    beside = evaluation.figures(args, "H200", timing, timing, replace(timing, num_adapters=1))
+    assert beside["times_faster"] == 16.0
 
 
 @pytest.mark.slow
@@ -30,6 +49,7 @@ def test_both_sides_answer_all_rows_of_all_adapters(
     found = json.loads(out.read_text("utf-8"))
     assert found["pack"]["num_adapters"] == 2
     assert found["pack"]["new_tokens"] == 2 * 3 * 2
+    assert found["pack"]["predicted_gib"] > 0 and found["transformers"]["predicted_gib"] is None
     assert found["transformers"]["new_tokens"] == 3 * 2
     solo_s, pack_s = found["transformers"]["total_s"], found["pack"]["total_s"]
     assert found["times_faster"] == pytest.approx(2 * solo_s / pack_s)
