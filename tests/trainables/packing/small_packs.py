@@ -65,7 +65,10 @@ def new_pack(
 
 
 def pass_of(
-    rows: Sequence[Sequence[Example]], rates: Sequence[float] | None = None, step: int = 1
+    rows: Sequence[Sequence[Example]],
+    rates: Sequence[float] | None = None,
+    step: int = 1,
+    device: str = "cpu",
 ) -> PackedInputs:
     """Each slot's rows as a pass; a slot's number is its seed."""
     rates = rates or [0.0] * len(rows)
@@ -75,7 +78,7 @@ def pass_of(
         if own
     ]
     packed = pack_batch(micro_batches, shape_of(micro_batches, len(rows), "exact"))
-    return unpack_inputs(torch.from_numpy(packed.numbers), packed.shape)
+    return unpack_inputs(torch.from_numpy(packed.numbers).to(device), packed.shape)
 
 
 def run_pack(pack: Pack, plan: Plan | None = None) -> dict[str, list[StepResult]]:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.examples import max_examples
+from tests.trainables.packing.compute.test_packed_model import random_model
+from tests.trainables.packing.small_packs import pass_of
+from trainables.data.tokens import Example
 from trainables.packing.compute import elementwise
+from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.kernels.inputs import HeadLayout
-from trainables.packing.compute.model import PLAIN, load_fused
+from trainables.packing.compute.model import PLAIN, PackedModel, load_fused
 
 pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -187,3 +191,23 @@ def test_gradient_of_gated_norm_is_written_into_wider_rows() -> None:
     assert torch.equal(into[:, :7], untouched[:, :7]) and torch.equal(
         into[:, 67:], untouched[:, 67:]
     )
+
+
+@pytest.mark.slow
+def test_fused_hybrid_gives_the_losses_and_gradients_of_a_plain_one() -> None:
+    """In float32, in which the delta rule has no kernels."""
+    model = random_model("qwen3_5").to(DEVICE)
+    rows = [Example.of(list(range(1, length)), [1, 2]) for length in (9, 4, 6)]
+    batch = pass_of([rows[:1], rows[1:]], device=DEVICE)
+    found = []
+    for is_fused in (True, False):
+        adapters = Adapters(model.config, 2, 4, torch.device(DEVICE))
+        torch.manual_seed(0)
+        adapters.params_KP.copy_(torch.randn_like(adapters.params_KP) * 0.1)
+        adapters.scaling_KJ.fill_(1.0)
+        packed = PackedModel(model, adapters, False, is_fused)
+        embedded_ND = packed.embed(batch)
+        losses_K = packed.losses(embedded_ND, batch)
+        grads = torch.autograd.grad(losses_K.sum(), embedded_ND)
+        found.append([losses_K, *grads, adapters.grads_KP])
+    assert_near(found[0], found[1], 1e-5)
