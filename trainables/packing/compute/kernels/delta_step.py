@@ -1,22 +1,22 @@
-"""One token of every row through Gated DeltaNet, as one Triton kernel: what a row keeps is read and
+"""One token of every row through Gated DeltaNet as Triton kernels: what a row keeps is read and
 written once, in place.
 
-A program has a row and a key head, with the value heads that share it: so nothing that it changes
-is read by another.
-
 Shapes: B rows, G key heads, H value heads, C features of a key, E of a value, F of all value heads,
-O features of all projections, P channels of the convolution, W its width, L one less.
+O features of all projections, P channels of the convolution, W its width, L one less; heads are
+those of queries, keys and values.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from trainables.packing.compute.kernels.delta_gate import gate_norm
+
 WIDTH = 4
 """W of every model so far; the kernel has a line for each."""
 BLOCK_E, NUM_WARPS = 64, 8
-"""Columns of a head's memory that are held together: of 128 rows 32 KiB, or 32 registers a thread.
-Three programs or more fit a multiprocessor, so that some load while others compute."""
+"""Columns of a head's memory that a program has: 32 KiB of 128 rows, 32 registers a thread. Three
+programs fit a multiprocessor then, so that some load while others compute."""
 L2_EPS = tl.constexpr(1e-6)
 """As transformers' l2norm has it."""
 
@@ -38,106 +38,112 @@ def delta_step(
         memory_BHCE: float32, with C and E powers of two; it is changed too.
     """
     num_rows, num_heads, key_dim, value_dim = memory_BHCE.shape
-    num_channels = conv_PW.shape[0]
+    (num_channels, width), size = conv_PW.shape, projected_BO.shape[1]
     num_key_heads = (num_channels - num_heads * value_dim) // (2 * key_dim)
-    block = min(BLOCK_E, value_dim)
     tensors = (projected_BO, inputs_BLP, memory_BHCE, conv_PW)
-    assert all(tensor.is_contiguous() for tensor in tensors) and conv_PW.shape[1] == WIDTH
-    mixed_BF = projected_BO.new_empty(num_rows, num_heads * value_dim)
-    numbers = (eps, key_dim**-0.5, num_key_heads, num_heads // num_key_heads)
-    _step[(num_rows * num_key_heads,)](
-        *(mixed_BF, *tensors, log_decay_H, bias_H, norm_E, *numbers),
-        *(key_dim, value_dim, block, value_dim // block),
+    assert all(tensor.is_contiguous() for tensor in tensors) and width == WIDTH
+    heads_BP = projected_BO.new_empty(num_rows, num_channels)
+    sizes = (num_channels, size, key_dim, value_dim)
+    _convolve[(num_rows, 2 * num_key_heads + num_heads)](
+        *(heads_BP, projected_BO, inputs_BLP, conv_PW, key_dim**-0.5, num_key_heads, *sizes),
+        max(key_dim, value_dim),
+        num_warps=1,
+    )
+    mixed_BHE = projected_BO.new_empty(num_rows, num_heads, value_dim)
+    block = min(BLOCK_E, value_dim)
+    _learn[(num_rows * num_heads, value_dim // block)](
+        *(mixed_BHE, memory_BHCE, heads_BP, projected_BO, log_decay_H, bias_H),
+        *(num_heads, num_heads // num_key_heads, *sizes, block),
         num_warps=NUM_WARPS,
     )
-    return mixed_BF
+    z_BF = projected_BO[:, num_channels : num_channels + num_heads * value_dim]
+    return gate_norm(mixed_BHE, z_BF, norm_E, eps)
 
 
 @triton.jit
-def _step(
-    mixed_ptr,
+def _convolve(
+    heads_ptr,
     projected_ptr,
     inputs_ptr,
-    memory_ptr,
     conv_ptr,
-    log_decay_ptr,
-    bias_ptr,
-    norm_ptr,
-    eps,
     scale,
     num_key_heads,
-    shared,
+    num_channels,
+    size,
     C: tl.constexpr,
     E: tl.constexpr,
     BLOCK: tl.constexpr,
-    BLOCKS: tl.constexpr,
 ):
-    """One row and one key head."""
-    row = (tl.program_id(0) // num_key_heads).to(tl.int64)
-    key_head = tl.program_id(0) % num_key_heads
-    num_heads = num_key_heads * shared
-    num_channels = 2 * num_key_heads * C + num_heads * E
-    # The projections of a row: its channels, then z, b and a of all value heads.
-    z_ptr = projected_ptr + row * (num_channels + num_heads * (E + 2)) + num_channels
-    new_ptr, b_ptr, a_ptr = z_ptr - num_channels, z_ptr + num_heads * E, z_ptr + num_heads * (E + 1)
-    inputs_ptr += row * 3 * num_channels
-    c = key_head * C + tl.arange(0, C)
-    q = _convolve(new_ptr, inputs_ptr, conv_ptr, c, num_channels)
-    k = _convolve(new_ptr, inputs_ptr, conv_ptr, num_key_heads * C + c, num_channels)
-    q *= tl.rsqrt(tl.sum(q * q, axis=0) + L2_EPS) * scale
-    k *= tl.rsqrt(tl.sum(k * k, axis=0) + L2_EPS)
-    overlap = tl.sum(q * k, axis=0)
-    block, e = tl.arange(0, BLOCKS)[:, None], tl.arange(0, BLOCK)
-    for head in range(key_head * shared, (key_head + 1) * shared):
-        raised = tl.load(a_ptr + head).to(tl.float32) + tl.load(bias_ptr + head).to(tl.float32)
-        # softplus, without overflow.
-        soft = tl.maximum(raised, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raised)))
-        decay = tl.exp(-tl.exp(tl.load(log_decay_ptr + head).to(tl.float32)) * soft)
-        beta = tl.sigmoid(tl.load(b_ptr + head).to(tl.float32))
-        first_v = 2 * num_key_heads * C + head * E
-        columns_ptr = memory_ptr + ((row * num_heads + head) * C + tl.arange(0, C))[:, None] * E + e
-        mixed = tl.zeros((BLOCKS, BLOCK), dtype=tl.float32)
-        for number in range(BLOCKS):
-            memory = tl.load(columns_ptr + number * BLOCK) * decay
-            v = _convolve(new_ptr, inputs_ptr, conv_ptr, first_v + number * BLOCK + e, num_channels)
-            known = tl.sum(memory * k[:, None], axis=0)
-            read = tl.sum(memory * q[:, None], axis=0)
-            learnt = (v - known) * beta
-            tl.store(columns_ptr + number * BLOCK, memory + k[:, None] * learnt[None, :])
-            # What the query reads of the new memory, without another sum over its rows.
-            read += overlap * learnt
-            mixed = tl.where(block == number, read[None, :], mixed)
-        at = head * E + block * BLOCK + e[None, :]
-        z = tl.load(z_ptr + at).to(tl.float32)
-        norm = tl.load(norm_ptr + block * BLOCK + e[None, :])
-        kind = mixed_ptr.dtype.element_ty
-        # As elementwise.gate_norm rounds: before the weight, and after it if it is of that type.
-        mixed = mixed.to(kind).to(tl.float32)
-        mean = tl.sum(tl.sum(mixed * mixed, axis=1), axis=0) / E
-        gated = (mixed * tl.rsqrt(mean + eps)).to(kind).to(tl.float32) * norm.to(tl.float32)
-        if norm.dtype == kind:
-            gated = gated.to(kind).to(tl.float32)
-        gated *= z * tl.sigmoid(z)
-        tl.store(mixed_ptr + row * num_heads * E + at, gated.to(kind))
+    """One head of one row: silu of its convolution, queries and keys of unit length."""
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    is_value = head >= 2 * num_key_heads
+    first = tl.where(is_value, 2 * num_key_heads * (C - E) + head * E, head * C)
+    c = tl.arange(0, BLOCK)
+    mask = c < tl.where(is_value, E, C)
+    at = inputs_ptr + row * 3 * num_channels + first + c
+    new = tl.load(projected_ptr + row * size + first + c, mask=mask, other=0.0)
+    third = tl.load(at, mask=mask, other=0.0)
+    second = tl.load(at + num_channels, mask=mask, other=0.0)
+    latest = tl.load(at + 2 * num_channels, mask=mask, other=0.0)
+    weights = conv_ptr + (first + c) * 4
+    total = third.to(tl.float32) * tl.load(weights, mask=mask, other=0.0).to(tl.float32)
+    total += second.to(tl.float32) * tl.load(weights + 1, mask=mask, other=0.0).to(tl.float32)
+    total += latest.to(tl.float32) * tl.load(weights + 2, mask=mask, other=0.0).to(tl.float32)
+    total += new.to(tl.float32) * tl.load(weights + 3, mask=mask, other=0.0).to(tl.float32)
+    # Threads may hold the same numbers: all have read before one writes.
+    tl.debug_barrier()
+    tl.store(at, second, mask=mask)
+    tl.store(at + num_channels, latest, mask=mask)
+    tl.store(at + 2 * num_channels, new, mask=mask)
+    turned = total * tl.sigmoid(total)
+    length = tl.rsqrt(tl.sum(turned * turned, axis=0) + L2_EPS)
+    length *= tl.where(head < num_key_heads, scale, 1.0)
+    turned *= tl.where(is_value, 1.0, length)
+    out = heads_ptr + row * num_channels + first + c
+    tl.store(out, turned.to(heads_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _convolve(new_ptr, inputs_ptr, conv_ptr, channels, num_channels):
-    """silu of the convolution of some channels, in float32; their inputs move up by one token."""
-    at = inputs_ptr + channels
-    new = tl.load(new_ptr + channels)
-    third = tl.load(at)
-    second = tl.load(at + num_channels)
-    first = tl.load(at + 2 * num_channels)
-    weights = conv_ptr + channels * 4
-    total = third.to(tl.float32) * tl.load(weights).to(tl.float32)
-    total += second.to(tl.float32) * tl.load(weights + 1).to(tl.float32)
-    total += first.to(tl.float32) * tl.load(weights + 2).to(tl.float32)
-    total += new.to(tl.float32) * tl.load(weights + 3).to(tl.float32)
-    # Threads may hold the same numbers: all have read before one writes. What the program has
-    # loaded of a memory too, which is as small in a small model.
+def _learn(
+    mixed_ptr,
+    memory_ptr,
+    heads_ptr,
+    projected_ptr,
+    log_decay_ptr,
+    bias_ptr,
+    num_heads,
+    shared,
+    num_channels,
+    size,
+    C: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Some columns of the memory of one value head: it fades and learns, and the query reads."""
+    row, head = (tl.program_id(0) // num_heads).to(tl.int64), tl.program_id(0) % num_heads
+    c, e = tl.arange(0, C), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    at = memory_ptr + ((row * num_heads + head) * C + c[:, None]) * E + e[None, :]
+    memory = tl.load(at)
+    # The heads of a row: all queries, all keys, all values.
+    q_ptr = heads_ptr + row * num_channels + head // shared * C
+    key_size = num_heads // shared * C
+    q = tl.load(q_ptr + c).to(tl.float32)
+    k = tl.load(q_ptr + key_size + c).to(tl.float32)
+    v_ptr = heads_ptr + row * num_channels + 2 * key_size + head * E
+    v = tl.load(v_ptr + e).to(tl.float32)
+    # b and a of all heads are the last projections of a row.
+    a_ptr = projected_ptr + (row + 1) * size - num_heads + head
+    raised = tl.load(a_ptr).to(tl.float32) + tl.load(bias_ptr + head).to(tl.float32)
+    # softplus, without overflow.
+    soft = tl.maximum(raised, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raised)))
+    decay = tl.exp(-tl.exp(tl.load(log_decay_ptr + head).to(tl.float32)) * soft)
+    beta = tl.sigmoid(tl.load(a_ptr - num_heads).to(tl.float32))
+    memory *= decay
+    learnt = (v - tl.sum(memory * k[:, None], axis=0)) * beta
+    # What the query reads of the new memory, without a sum that waits for it.
+    mixed = tl.sum(memory * q[:, None], axis=0) + tl.sum(k * q, axis=0) * learnt
+    # As in _convolve, where a memory is small.
     tl.debug_barrier()
-    tl.store(at, second)
-    tl.store(at + num_channels, first)
-    tl.store(at + 2 * num_channels, new)
-    return total * tl.sigmoid(total)
+    tl.store(at, memory + k[:, None] * learnt[None, :])
+    out = mixed_ptr + (row * num_heads + head) * E + e
+    tl.store(out, mixed.to(mixed_ptr.dtype.element_ty))
