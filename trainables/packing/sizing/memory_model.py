@@ -215,6 +215,9 @@ def find_solo_micro_batch(
 def _solo_elements(facts: ModelFacts, kind: str) -> int:
     """What stock PEFT and transformers keep of a token in a layer."""
     elements = SOLO_HIDDEN * facts.hidden_size + SOLO_WIDE * facts.intermediate_size
+    if facts.experts is not None:
+        # what each expert gives, for the gradient of its weight; counted in transformers 5.23
+        elements += facts.experts.num_per_token * facts.hidden_size
     if kind == "linear_attention" and facts.delta is not None:
         elements += SOLO_CONV * facts.delta.conv_channels + SOLO_VALUES * facts.delta.value_size
         return elements + CHUNK_TOKENS * facts.delta.num_value_heads

@@ -18,6 +18,7 @@ from tests.examples import max_examples
 from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base
+from trainables.models.layer_kinds import ExpertFacts
 from trainables.models.memory import with_less_memory
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.packing.compute.adapters import Adapters
@@ -468,3 +469,20 @@ def test_memory_of_a_solo_trial_rises_with_all_that_takes_it() -> None:
     assert one_more * 2**30 == pytest.approx(16 * extra, rel=1e-3)
     plain = predict_solo_gib(facts, params, dataclasses.replace(settings, base="bf16")) - least
     assert plain * 2**30 == pytest.approx(facts.body_params * (16 - NF4_BITS) / 8, rel=1e-3)
+
+
+def test_solo_trial_has_experts_in_the_compute_type_and_keeps_what_each_gives() -> None:
+    experts = ExpertFacts(num_experts=8, num_per_token=2, width=16)
+    facts = dataclasses.replace(read_model_facts(str(MODEL_DIR)), experts=experts)
+    twice, more = (
+        dataclasses.replace(facts, experts=dataclasses.replace(experts, **changed))
+        for changed in ({"num_experts": 16}, {"num_per_token": 4})
+    )
+    least = predict_solo_gib(facts, PARAMS, TRIAL)
+    assert twice.expert_params == 2 * facts.expert_params
+    beside = (predict_solo_gib(twice, PARAMS, TRIAL) - least) * 2**30
+    assert beside == pytest.approx(2 * facts.expert_params)
+    outputs = 2 * facts.hidden_size * facts.num_layers
+    num_tokens = TRIAL.micro_batch_size * TRIAL.max_length_tokens
+    kept = (predict_solo_gib(more, PARAMS, TRIAL) - least) * 2**30
+    assert kept == pytest.approx(2 * num_tokens * outputs)
