@@ -130,7 +130,9 @@ def _pack_line(ledger: Ledger) -> str:
 
 
 def _render(table: tables.Table) -> str:
-    shown = RichTable(*(Column(Text(name)) for name in table.columns), title=table.title)
+    shown = RichTable(
+        *(Column(Text(name), overflow="fold") for name in table.columns), title=table.title
+    )
     for row in table.rows:
         shown.add_row(*map(Text, row))
     text = io.StringIO()

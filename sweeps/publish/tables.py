@@ -40,14 +40,22 @@ def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         for trial, value in zip(ranked, values, strict=True)
     ]
     columns = ("trial", "status", "steps", metric.name, *PARAMS)
-    return Table(f"best {len(rows)} of {len(trials)} trials", columns, rows)
+    return _drop_plain_targets(Table(f"best {len(rows)} of {len(trials)} trials", columns, rows))
 
 
 def list_finalists(verdict: Verdict) -> Table:
     """The finalists, best first."""
     rows = make_table(verdict)
     cells = [list(row.values()) for row in rows]
-    return Table("finals: means over seeds, on validation", list(rows[0]), cells)
+    table = Table("finals: means over seeds, on validation", list(rows[0]), cells)
+    return _drop_plain_targets(table)
+
+
+def _drop_plain_targets(table: Table) -> Table:
+    """The table without its last column where that says "all" in every row, as most sweeps' do."""
+    if any(row[-1] != "all" for row in table.rows):
+        return table
+    return Table(table.title, table.columns[:-1], [row[:-1] for row in table.rows])
 
 
 def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapter") -> Table:

@@ -8,7 +8,7 @@ from sweeps.finals.final_test import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.finals.verdict_text import describe_no_lead, make_table, write_sentences
 from sweeps.publish.summary import describe, summary_fields, without_best
-from sweeps.publish.tables import list_scores, list_trials
+from sweeps.publish.tables import list_finalists, list_scores, list_trials
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
 from trainables.config import Metric
@@ -146,6 +146,22 @@ def test_summary_tells_how_the_finals_ended() -> None:
     assert "it leads t0002 by 0.50 (95% interval -0.25 to 1.50" in text
     assert "/runs/invented/finals.json" in text
     assert "finals" not in describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
+
+
+def test_tables_tell_target_modules_where_they_are_searched() -> None:
+    runs = [make_history(number, "completed", (9, 40.0 - number)) for number in range(2)]
+    assert "target_modules" not in list_trials(runs, METRIC).columns
+    params = replace(PARAMS, target_modules=("q_proj", "v_proj"))
+    runs[1] = replace(runs[1], params=params)
+    table = list_trials(runs, METRIC)
+    assert table.columns[-1] == "target_modules"
+    assert [row[-1] for row in table.rows] == ["all", "q_proj,v_proj"]
+    finalists = tuple(
+        Finalist(trial_id=run.trial_id, params=run.params, metric=METRIC, runs=(run,))
+        for run in runs
+    )
+    told = list_finalists(Verdict(metric=METRIC, finalists=finalists))
+    assert [row[-1] for row in told.rows] == ["all", "q_proj,v_proj"]
 
 
 def test_scores_from_0_to_1_are_shown_with_the_digits_of_their_scale() -> None:
