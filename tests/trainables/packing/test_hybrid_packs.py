@@ -21,6 +21,7 @@ from tests.trainables.packing.small_packs import (
 )
 from trainables.config import BaseType, Hyperparameters, TrainingSettings
 from trainables.data.prepared_rows import read_rows
+from trainables.data.rows import Scoring
 from trainables.data.tokens import Example, encode_rows, encode_targets, stop_ids
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.model_facts import read_model_facts
@@ -29,6 +30,7 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.peft_format import read_adapter
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.evaluation.generate import generate, pad_right
 from trainables.packing.evaluation.slot_decoder import KeysValues, LayerState, SlotDecoder
 from trainables.solo import evaluate
@@ -220,6 +222,37 @@ def test_caches_of_answers_and_labels_are_as_large_as_allowed(
     labels = encode_targets(load_tokenizer(settings.model), ["map", "a map"])
     label_log_probs(case.decoder, [e.prompt_ids for e in case.examples], labels, limit)
     check()
+
+
+@pytest.mark.slow
+def test_evaluation_with_less_memory_has_room_for_fewer_rows_until_one_of_one_slot_is_left(
+    case: Case, settings: TrainingSettings, rows_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, int]] = []
+    new_cache = SlotDecoder.new_cache
+
+    def count_cache(self: SlotDecoder, num_rows: int, num_positions: int) -> list[LayerState]:
+        shapes.append((self.num_slots * num_rows, num_positions))
+        return new_cache(self, num_rows, num_positions)
+
+    monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
+    model, settings = case.pack.model, dataclasses.replace(settings, max_new_tokens=2)
+    rows, scoring = read_rows(rows_dir).validation[:2], Scoring(language="english")
+    tokenizer, state = load_tokenizer(settings.model), model.state_positions
+    evaluator = PackEvaluator(tokenizer, rows, scoring, settings, 2000, False, state)
+    largest = []
+    has_less = True
+    while has_less:
+        shapes.clear()
+        evaluator.evaluate(model, list(ADAPTED))
+        largest.append(max(num_rows for num_rows, _ in shapes))
+        assert largest[-1] == 1 or all(
+            num_rows * (num_positions + state) <= evaluator.max_tokens
+            for num_rows, num_positions in shapes
+        )
+        has_less = evaluator.use_less_memory()
+    assert largest == sorted(largest, reverse=True)
+    assert (largest[0], largest[-1]) == (4, 1)
 
 
 def test_saved_trial_goes_on_as_if_nothing_had_happened(

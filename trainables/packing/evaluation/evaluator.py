@@ -10,6 +10,7 @@ from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows, encode_targets, prompt_limit, stop_ids
 from trainables.metrics.eval_result import EvalResult
 from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.pass_shapes import TOKENS_MULTIPLE, round_up
 from trainables.packing.evaluation.classify import label_log_probs
 from trainables.packing.evaluation.generate import generate
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
@@ -62,7 +63,7 @@ class PackEvaluator:
             for row in self._examples
         )
         """Tokens of the longest row, with its answer."""
-        self.row_positions = self.row_tokens + state_positions
+        self.row_positions = round_up(self.row_tokens, TOKENS_MULTIPLE) + state_positions
         """What the longest row takes of the cache."""
 
     def evaluate(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
