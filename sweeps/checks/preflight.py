@@ -24,6 +24,7 @@ from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import opens_thought, render_template
 from trainables.errors import SweepAborted
+from trainables.models.delta_kernels import INSTALL, find_fault
 from trainables.models.layer_kinds import list_target_sets, resolve_targets
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.model_files import check_encoder
@@ -70,8 +71,8 @@ def check(
         _check_cluster()
     if needs_gpu and not config.tiny and not has_gpu(has_ray=has_ray):
         raise make_no_gpu_error()
-    if not (has_ray and address_to_join()):
-        check_generation(config, oldest_gpu(visible_gpus()))
+    oldest = None if has_ray and address_to_join() else oldest_gpu(visible_gpus())
+    check_generation(config, oldest)
     if config.wandb != "disabled":
         check_settings(config)
     wandb_mode = resolve_mode(config.wandb, config.tiny)
@@ -83,8 +84,6 @@ def check(
         for names in config.space.target_modules:
             check_targets(names.split(","), model)
         unlike = "layers with sliding attention" if model.has_sliding_attention else None
-        if model.is_hybrid:
-            unlike = "layers of linear attention"
         if model.experts is not None:
             unlike = "experts"
         if model.activation != "silu":
@@ -93,6 +92,7 @@ def check(
             raise SweepAborted(
                 f"{config.model} has {unlike}, which packs cannot train", "add --engine solo"
             )
+        check_delta_kernels(config, model, oldest)
         tokenizer = _read_tokenizer(config, model)
         if config.max_length_tokens > model.max_positions:
             raise SweepAborted(
@@ -193,6 +193,23 @@ def check_base(config: SweepConfig, model: ModelFacts) -> None:
             f"--base bf16 needs unquantised weights, and {config.model} is saved in NF4",
             "leave out --base bf16, or give the model that it was made from: --model ID_OR_DIR",
         )
+
+
+def check_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | None) -> None:
+    """Whether this machine's GPUs have the kernels that a hybrid needs; solo can go without.
+
+    Raises:
+        SweepAborted: they have not.
+    """
+    if not model.is_hybrid or oldest is None or config.compute_dtype != "bfloat16":
+        return
+    fault = find_fault(oldest.compute_capability)
+    if fault is None or (config.engine == "solo" and fault.remedy == INSTALL):
+        return
+    or_solo = "; or add --engine solo, which is slower" * (fault.remedy == INSTALL)
+    raise SweepAborted(
+        f"{config.model} trains by fla's kernels, and {fault.found}", fault.remedy + or_solo
+    )
 
 
 def check_bertscore(config: SweepConfig, kind: Kind) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+from cluster.gpus import oldest_gpu, visible_gpus
 from search_spaces.lora import WHOLE_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight, has_gpu
 from sweeps.config import SweepConfig
@@ -11,6 +12,7 @@ from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
 from trainables.data.rows import Splits
+from trainables.models.delta_kernels import find_fault
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.memory_model import find_solo_micro_batch, predict_solo_gib
@@ -47,6 +49,7 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         if config.base == "nf4"
         else f"not quantised, in {config.compute_dtype} (plain LoRA)",
         **_describe_experts(config, model),
+        **_describe_kernels(config, model),
         "engine": "packed: the trials of a GPU train together over one base"
         if config.engine == "packed"
         else "solo: each trial trains in a process of its own",
@@ -73,6 +76,15 @@ def _describe_experts(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
     text = f"{model.expert_params / 1e6:,.1f} M weights in {config.compute_dtype} ({gib:,.1f} GiB)"
     why = "; bitsandbytes quantises linear layers only" if config.base == "nf4" else ""
     return {"experts": f"{text}, frozen{why}"}
+
+
+def _describe_kernels(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
+    """What solo trials of a hybrid go without on this machine's GPUs."""
+    oldest = oldest_gpu(visible_gpus())
+    fault = find_fault(oldest.compute_capability) if oldest and model.is_hybrid else None
+    if fault is None:
+        return {}
+    return {"kernels": f"{fault.found}: trials go on without, more slowly; {fault.remedy}"}
 
 
 def about_rows(preflight: Preflight) -> list[str]:

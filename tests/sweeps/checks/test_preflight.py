@@ -29,7 +29,7 @@ from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_exper
 from tests.trainables.hybrid_model import save_hybrid
 from trainables.config import Metric
 from trainables.errors import SweepAborted
-from trainables.models import hub_files
+from trainables.models import delta_kernels, hub_files
 
 pytestmark = pytest.mark.usefixtures("few_rows", "own_world")
 
@@ -313,16 +313,6 @@ def test_model_that_packs_cannot_train_offers_the_other_engine(
     assert call("sweeps.run", *flags, "--engine", "solo").code == 0
 
 
-def test_hybrid_model_is_for_the_other_engine(tmp_path: Path) -> None:
-    folder = save_hybrid(tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"))
-    message, fix = refused(tmp_path, "--model", "model")
-    assert message == f"{folder} has layers of linear attention, which packs cannot train"
-    assert fix == "add --engine solo"
-    flags = ("samsum", "--tiny", "--model", "model", "--dry-run", "--engine", "solo")
-    told = call("sweeps.run", *flags)
-    assert told.code == 0 and "qwen3_5_text" in told.stdout
-
-
 @pytest.mark.parametrize("kind", EXPERT_KINDS)
 def test_model_with_experts_is_for_the_other_engine(kind: str, tmp_path: Path) -> None:
     folder = save_experts(tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"), kind)
@@ -603,6 +593,7 @@ def have_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None
 
 T4 = "GPU-a1, Tesla T4, 15360, 7.5"
 L4 = "GPU-a2, NVIDIA L4, 23034, 8.9"
+H200 = "GPU-a3, NVIDIA H200, 143771, 9.0"
 
 
 @pytest.mark.parametrize(
@@ -632,6 +623,49 @@ def test_gpu_too_old_for_packs_or_bfloat16_is_told(
     assert told == f"{fix}, or leave that GPU out with CUDA_VISIBLE_DEVICES"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a2")
     assert call("sweeps.run", "samsum", "--tiny", *flags, "--dry-run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "installed", "reason", "fix"),
+    [
+        (L4, {}, "fla's kernels are not installed", "pip install '.[hybrid]'"),
+        (L4, {"fla-core": "0.6.0", "triton": "3.6.0"}, None, None),
+        (
+            H200,
+            {"fla-core": "0.6.0", "triton": "3.6.0"},
+            "Triton 3.6.0 gives wrong gradients of Gated DeltaNet on Hopper",
+            "pip install 'triton>=3.7.1'; torch works with it",
+        ),
+        (H200, {"fla-core": "0.6.0", "triton": "3.7.1"}, None, None),
+        (H200, {"fla-core": "0.6.0", "triton": "3.3.1+git5e2f"}, None, None),
+    ],
+)
+def test_packs_of_hybrids_on_a_gpu_need_kernels(
+    gpu: str,
+    installed: dict[str, str],
+    reason: str | None,
+    fix: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delta_kernels, "_installed", lambda name: installed.get(name, ""))
+    have_gpu(tmp_path, monkeypatch, gpu)
+    folder = save_hybrid(tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"))
+    flags = ("--model", folder, "--dry-run")
+    if reason is None:
+        assert call("sweeps.run", "samsum", "--tiny", *flags).code == 0
+        return
+    message, told = refused(tmp_path, *flags)
+    assert message == f"{folder} trains by fla's kernels, and {reason}"
+    solo = call("sweeps.run", "samsum", "--tiny", *flags, "--engine", "solo")
+    if installed:  # fla refuses in the midst of training
+        assert told == fix and solo.refusal() == (message, told)
+        return
+    assert told == f"{fix}; or add --engine solo, which is slower"
+    assert solo.code == 0 and f"trials go on without, more slowly; {fix}" in solo.stdout
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    on_cpu = call("sweeps.run", "samsum", "--tiny", *flags)
+    assert on_cpu.code == 0 and "kernels" not in on_cpu.stdout
 
 
 def test_gpu_of_amd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

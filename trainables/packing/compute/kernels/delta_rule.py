@@ -1,19 +1,13 @@
 """Gated DeltaNet's rule by fla's kernels (github.com/fla-org/flash-linear-attention), for a GPU."""
 
-import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainables.packing.compute.kernels.delta_inputs import DeltaInputs
 from trainables.packing.compute.kernels.inputs import Chunks
-
-HOPPER_CONFIGS = Path(__file__).parent / "fla_hopper"
-"""Block sizes of fla's kernels, in its format, as its tuning chose them on an H200."""
 
 
 def delta_rule(inputs: DeltaInputs, chunks: Chunks) -> Tensor:
@@ -30,11 +24,7 @@ def delta_rule(inputs: DeltaInputs, chunks: Chunks) -> Tensor:
 
 @cache
 def load_rule() -> Callable[..., Any]:
-    """fla's function for a rule in chunks."""
-    if torch.cuda.get_device_capability()[0] == 9:
-        # Its own tuning compiles each kernel many times: two minutes, once for each shape of heads.
-        os.environ.setdefault("FLA_CACHE_MODE", "full")
-        os.environ.setdefault("FLA_CONFIG_DIR", str(HOPPER_CONFIGS))
+    """fla's function; see models.delta_kernels for what it needs."""
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
     rule: Callable[..., Any] = chunk_gated_delta_rule

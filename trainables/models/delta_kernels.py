@@ -1,0 +1,57 @@
+"""What a GPU needs of fla (github.com/fla-org/flash-linear-attention), whose kernels compute Gated
+DeltaNet. Imports neither torch nor fla."""
+
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+INSTALL = "pip install '.[hybrid]'"
+"""What installs them."""
+_HOPPER = 9
+"""Major compute capability of an H100 or H200."""
+_BAD_TRITON = ((3, 4, 0), (3, 7, 1))
+"""From the first and before the second Hopper gets wrong gradients, and fla refuses (its issue
+640)."""
+_HOPPER_CONFIGS = Path(__file__).parent / "fla_hopper"
+"""Block sizes of fla's kernels, in its own format, as its tuning chose them on an H200."""
+
+
+class Fault(NamedTuple):
+    """What keeps a GPU from computing by fla's kernels, and what mends it."""
+
+    found: str
+    remedy: str
+
+
+def find_fault(compute_capability: float) -> Fault | None:
+    """Of a GPU of this kind with what is installed here."""
+    if not (_installed("fla-core") and _installed("triton")):
+        return Fault("fla's kernels are not installed", INSTALL)
+    triton = tuple(map(int, re.findall(r"\d+", _installed("triton"))[:3]))
+    first, fixed = _BAD_TRITON
+    if int(compute_capability) == _HOPPER and first <= triton < fixed:
+        found = f"Triton {_installed('triton')} gives wrong gradients of Gated DeltaNet on Hopper"
+        return Fault(
+            found, f"pip install 'triton>={'.'.join(map(str, fixed))}'; torch works with it"
+        )
+    return None
+
+
+def choose_block_sizes(compute_capability: tuple[int, int]) -> None:
+    """Spare fla its own tuning where its outcome is known; call it before anything imports fla.
+
+    It compiles each kernel many times: two minutes, once for each shape of heads and machine.
+    """
+    if compute_capability[0] == _HOPPER:
+        os.environ.setdefault("FLA_CACHE_MODE", "full")
+        os.environ.setdefault("FLA_CONFIG_DIR", str(_HOPPER_CONFIGS))
+
+
+def _installed(distribution: str) -> str:
+    """Its version; "" if it is not there."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
