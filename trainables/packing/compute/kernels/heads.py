@@ -44,28 +44,29 @@ class _Heads(torch.autograd.Function):
         ctx: Any, projected_NO: Tensor, cos_NR: Tensor, sin_NR: Tensor, *others: Any
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         norms, layout, eps = ctx.others = others
-        *parts, v_NHC, gate_NHC = layout.split(projected_NO)
-        turned = []
-        for x_NHC, weight_C in zip(parts, norms or (None, None), strict=True):
-            y_NHC = torch.empty_like(x_NHC, memory_format=torch.contiguous_format)
-            _launch(_forward, (y_NHC, x_NHC), weight_C, cos_NR, sin_NR, eps)
-            turned.append(y_NHC)
+        q, k, v, gate = layout.split(projected_NO)
+        new_q, new_k = (
+            torch.empty_like(part, memory_format=torch.contiguous_format) for part in (q, k)
+        )
+        query_C, key_C = norms or (None, None)
+        _launch(_forward, (new_q, q), query_C, cos_NR, sin_NR, eps)
+        _launch(_forward, (new_k, k), key_C, cos_NR, sin_NR, eps)
         ctx.save_for_backward(projected_NO, cos_NR, sin_NR)
-        return turned[0], turned[1], v_NHC, gate_NHC
+        return new_q, new_k, v, gate
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         projected_NO, cos_NR, sin_NR = ctx.saved_tensors
         norms, layout, eps = ctx.others
         grad_NO = torch.empty_like(projected_NO)
-        *parts, _, _ = layout.split(projected_NO)
-        *into, dv_NHC, dgate_NHC = layout.split(grad_NO)
-        for index, weight_C in enumerate(norms or (None, None)):
-            views = (into[index], grads[index].contiguous(), parts[index])
-            _launch(_backward, views, weight_C, cos_NR, sin_NR, eps)
-        dv_NHC.copy_(grads[2])
-        if dgate_NHC is not None:
-            dgate_NHC.copy_(grads[3])
+        q, k, _, _ = layout.split(projected_NO)
+        into_q, into_k, into_v, into_gate = layout.split(grad_NO)
+        dq, dk, dv, dgate = (grad if grad is None else grad.contiguous() for grad in grads)
+        query_C, key_C = norms or (None, None)
+        # Gates have as many heads as queries, values as many as keys.
+        views = (into_q, dq, q, into_gate, dgate)
+        _launch(_backward, views, query_C, cos_NR, sin_NR, eps)
+        _launch(_backward, (into_k, dk, k, into_v, dv), key_C, cos_NR, sin_NR, eps)
         return grad_NO, None, None, None, None, None
 
 
@@ -89,21 +90,26 @@ class _Sizes(NamedTuple):
 
 def _launch(
     kernel: Any,
-    parts: tuple[Tensor, ...],
+    views: tuple[Tensor | None, ...],
     weight_C: Tensor | None,
     cos_NR: Tensor,
     sin_NR: Tensor,
     eps: float,
 ) -> None:
-    """Run over the heads of one kind (N, H, C)."""
-    num_tokens, num_heads, head_dim = parts[0].shape
+    """Run over the heads of one kind.
+
+    Args:
+        views: (N, H, C).
+    """
+    assert views[0] is not None
+    num_tokens, num_heads, head_dim = views[0].shape
     loaded: list[int] = [triton.next_power_of_2(size) for size in (num_heads, head_dim)]
     sizes = (num_heads, head_dim, cos_NR.shape[1], *loaded)
     num_warps = min(MOST_WARPS, max(1, loaded[0] * loaded[1] // FEATURES_PER_WARP))
     kernel[(num_tokens,)](
-        *(_Part(part, part.stride(0), part.stride(1)) for part in parts),
+        *(x_NHC if x_NHC is None else _Part(x_NHC, *x_NHC.stride()[:2]) for x_NHC in views),
         None if weight_C is None else _Part(weight_C, 0, 0),
-        *(_Part(part, part.stride(0), 0) for part in (cos_NR, sin_NR)),
+        *(_Part(angles_NR, angles_NR.stride(0), 0) for angles_NR in (cos_NR, sin_NR)),
         eps,
         _Sizes(*map(tl.constexpr, sizes)),
         num_warps=num_warps,
@@ -129,8 +135,11 @@ def _forward(y, x, weight, cos, sin, eps, sizes):
 
 
 @triton.jit
-def _backward(dx, grad, x, weight, cos, sin, eps, sizes):
-    """The gradient of one token's heads: turned back, then through the norm."""
+def _backward(dx, grad, x, into, beside, weight, cos, sin, eps, sizes):
+    """The gradient of one token's heads: turned back, then through the norm.
+
+    That of what lies beside them in the projection is copied into it.
+    """
     c, is_real, partner, is_turned = _features(sizes)
     own, other = _load(grad, c, is_real, 0.0, sizes), _load(grad, partner, is_turned, 0.0, sizes)
     cos_own = _load(cos, c, is_turned, 1.0, sizes)
@@ -145,6 +154,8 @@ def _backward(dx, grad, x, weight, cos, sin, eps, sizes):
         shared = tl.sum(d * exact, axis=1)[:, None] * scale * scale / sizes.head_dim
         d = scale * (d - exact * shared)
     _store(dx, c, is_real, d, sizes)
+    if into is not None:
+        _store(into, c, is_real, _load(beside, c, is_real, 0.0, sizes), sizes)
 
 
 @triton.jit
