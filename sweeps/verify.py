@@ -16,7 +16,7 @@ from rich.table import Table
 
 from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
-from sweeps.checks.preflight import check
+from sweeps.checks.preflight import check, find_unpacked
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
@@ -54,7 +54,7 @@ class VerifyArgs:
     Without dropout it is trained by the other engine, which must give each recorded number within
     the limit beside it. The dropout masks of a pack are its own, so with dropout a pack of one must
     do so, and it is also trained by TRL with several seeds of dropout, whose range is shown and
-    decides nothing.
+    decides nothing. A model that packs cannot train is trained by TRL again, with the same masks.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -135,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in other_versions(paths):
         print(note)
     has_dropout = record.params.lora_dropout > 0
-    engine: Engine = "packed" if config.engine == "solo" or has_dropout else "solo"
+    can_pack = find_unpacked(checked.model) is None
+    wants_pack = config.engine == "solo" or has_dropout
+    engine: Engine = "packed" if can_pack and wants_pack else "solo"
     seed = config.seed if record.seed is None else record.seed  # a run of the finals has its own
     settings, folder = replace(config.settings, seed=seed), paths.trial(args.trial)
     trial = TrialConfig(trial_id=args.trial, params=record.params, settings=settings, folder=folder)
@@ -237,7 +239,7 @@ def _compare(
         return find_metric_limit(config.compute_dtype, num_rows, name, scores)
 
     # Only a pack has a pack's masks.
-    has_other_masks = config.engine == "solo" and record.params.lora_dropout > 0
+    has_other_masks = config.engine != again.engine and record.params.lora_dropout > 0
     recorded, retrained, *of_seeds = (
         {
             (report.step, name): {**report.metrics, "train_loss": report.train_loss}[name]

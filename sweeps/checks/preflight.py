@@ -83,14 +83,10 @@ def check(
         check_weights(config.model, model)
         for names in config.space.target_modules:
             check_targets(names.split(","), model)
-        unlike = "layers with sliding attention" if model.has_sliding_attention else None
-        if model.experts is not None:
-            unlike = "experts"
-        if model.activation != "silu":
-            unlike = f"{model.activation} between its layers"
-        if config.engine == "packed" and unlike is not None:
+        unpacked = find_unpacked(model)
+        if config.engine == "packed" and unpacked is not None:
             raise SweepAborted(
-                f"{config.model} has {unlike}, which packs cannot train", "add --engine solo"
+                f"{config.model} has {unpacked}, which packs cannot train", "add --engine solo"
             )
         check_delta_kernels(config, model, oldest)
         tokenizer = _read_tokenizer(config, model)
@@ -145,6 +141,15 @@ def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:
         check_thinking(tokenizer)
         render_template(tokenizer, ("user",), thinking=True)
     return tokenizer
+
+
+def find_unpacked(model: ModelFacts) -> str | None:
+    """What a model has that packs cannot train; None if they can train it."""
+    if model.activation != "silu":
+        return f"{model.activation} between its layers"
+    if model.experts is not None:
+        return "experts"
+    return "layers with sliding attention" if model.has_sliding_attention else None
 
 
 def check_recipe(config: SweepConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from sweeps import verify
 from sweeps.checks.environment import list_versions
@@ -18,10 +19,11 @@ from sweeps.records.events import EventLog, params_fields, read_events, report_f
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from tests.sweeps.small_sweep import Finished
+from tests.trainables.expert_model import save_experts
 from tests.trainables.prepared import prepare_rows
 from trainables.compare_engines import WEIGHTS_NAME, reports_until
 from trainables.config import Hyperparameters, TrialConfig
-from trainables.tiny import SAMSUM_DIR
+from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +99,18 @@ def test_solo_trial_is_compared_with_a_pack_of_one(
     code, lines, content = run_verify(run, "t0001", capsys, "--num-seeds", "2")
     assert code == 0, lines
     assert lines[-2].startswith("no verdict: TRL and a pack draw other dropout masks")
+
+
+def test_trial_of_a_model_that_packs_cannot_train_is_compared_with_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    run = make_run("solo", tmp_path / "run", save_experts(tmp_path / "m", tokenizer, "qwen3_moe"))
+    code, lines, content = run_verify(run, "t0001", capsys, "--num-seeds", "2")
+    assert code == 0, lines
+    assert lines[-2].startswith("equal: all 3 numbers within their limits")
+    assert content["again"]["engine"] == "solo" and largest_gap(content) == 0.0
+    assert max(content["again"]["distances"].values()) == 0.0
 
 
 def test_false_record_and_foreign_adapter_are_found(
@@ -273,13 +287,14 @@ def change_losses(path: Path, trial_id: str, factor: float) -> None:
     path.write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
-def make_run(engine: Engine, folder: Path) -> Path:
+def make_run(engine: Engine, folder: Path, model: str = str(MODEL_DIR)) -> Path:
     """What a sweep of this engine would have written of TRIALS."""
     config = replace(
         samsum(is_tiny=True),
         runs_dir=str(folder.parent),
         name=folder.name,
         engine=engine,
+        model=model,
         max_steps=4,
         num_rungs=2,
         reduction_factor=2,
