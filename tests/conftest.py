@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from trainables.models.delta_kernels import choose_block_sizes
 from trainables.process import COMPILES_NOTHING
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
     os.environ.update(COMPILES_NOTHING)
+else:
+    import torch  # a GPU's capability is not known without
+
+    if torch.cuda.is_available():
+        choose_block_sizes(torch.cuda.get_device_capability())  # before a test's module loads fla
 
 # Nothing that is imported is garbage: looking for it costs seconds, until it is frozen below.
 gc.disable()

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import conv1d, silu, softplus
 
 from trainables.data.tokens import Example
-from trainables.models.delta_kernels import choose_block_sizes
 from trainables.packing.compute.kernels.inputs import DeltaSizes
 from trainables.packing.compute.mixers import gated_delta
 from trainables.packing.compute.mixers.gated_delta import DeltaWeights
@@ -23,8 +22,6 @@ from trainables.packing.compute.packed_batch import (
 pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
-if DEVICE == "cuda":
-    choose_block_sizes(torch.cuda.get_device_capability())
 HAS_FLA = importlib.util.find_spec("fla") is not None
 
 # Triton 3.8 interprets bfloat16 wrongly: see test_kernels.
