@@ -79,20 +79,21 @@ class _DeltaInputs(torch.autograd.Function):
         *parts, _, b_NH, a_NH = _split(projected_NO, sizes)
         grad_NO = torch.empty_like(projected_NO)
         *into, into_z, into_b, into_a = _split(grad_NO, sizes)
+        grad_decay_NH, grad_beta_NH, grad_z_NF = grads[3:]
         for number, conv in enumerate(_split_channels(conv_PW, sizes)):
             x_NHC, grad_NHC = parts[number], grads[number].contiguous()
             turned_NHC = torch.empty_like(grad_NHC)
             args = (x_NHC, x_NHC.stride(0), conv, position_ids_N)
             options = _options(x_NHC, conv, has_norm=number < 2)
             _turn_back[_grid(x_NHC)](turned_NHC, grad_NHC, *args, **options)
-            args = (into[number], into[number].stride(0), conv, position_ids_N)
+            # z has as many features as values, and its gradient goes along with theirs.
+            beside = (into_z, grad_z_NF.contiguous()) if number == 2 else (None, None)
+            args = (into[number], into[number].stride(0), *beside, conv, position_ids_N)
             _convolve_back[_grid(x_NHC)](turned_NHC, *args, **_options(x_NHC, conv))
-        grad_decay_NH, grad_beta_NH, grad_z_NF = grads[3:]
         frozen_H = (log_decay_H, bias_H, b_NH.shape[1], triton.next_power_of_2(b_NH.shape[1]))
         grads_NH = (grad_beta_NH.contiguous(), grad_decay_NH.contiguous())
         inputs = (*grads_NH, b_NH, a_NH, b_NH.stride(0), *frozen_H)
         _decay_back[(len(b_NH),)](into_b, into_a, *inputs)
-        into_z.copy_(grad_z_NF)
         return grad_NO, None, None, None, None, None
 
 
@@ -184,6 +185,8 @@ def _convolve_back(
     grad_ptr,
     out_ptr,
     out_stride,
+    z_out_ptr,
+    z_grad_ptr,
     conv_ptr,
     positions_ptr,
     num_tokens,
@@ -205,11 +208,11 @@ def _convolve_back(
         offset = later[:, None] * num_heads * head_dim + head + c[None, :]
         grad = tl.load(grad_ptr + offset, mask=is_seen, other=0.0).to(tl.float32)
         total += grad * _weights(conv_ptr, head, c, head_dim, WIDTH - 1 - back, WIDTH)
-    tl.store(
-        out_ptr + t[:, None] * out_stride + head + c[None, :],
-        total.to(out_ptr.dtype.element_ty),
-        mask=mask,
-    )
+    out_at = t[:, None] * out_stride + head + c[None, :]
+    tl.store(out_ptr + out_at, total.to(out_ptr.dtype.element_ty), mask=mask)
+    if z_grad_ptr is not None:
+        offset = t[:, None] * num_heads * head_dim + head + c[None, :]
+        tl.store(z_out_ptr + out_at, tl.load(z_grad_ptr + offset, mask=mask), mask=mask)
 
 
 @triton.jit
