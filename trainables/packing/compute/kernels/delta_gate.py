@@ -30,39 +30,24 @@ def gate_norm(mixed_NHE: Tensor, z_NF: Tensor, norm_E: Tensor, eps: float) -> Te
 class _GateNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mixed_NHE: Tensor, z_NF: Tensor, norm_E: Tensor, eps: float) -> Tensor:
+        mixed_NHE = mixed_NHE.contiguous()
+        gated_NF = torch.empty_like(z_NF, memory_format=torch.contiguous_format)
+        grid, sizes = _sizes(mixed_NHE)
+        inputs = (mixed_NHE, z_NF, z_NF.stride(0), norm_E, eps)
+        _forward[grid](gated_NF, *inputs, *sizes, num_warps=NUM_WARPS)
         ctx.save_for_backward(mixed_NHE, z_NF, norm_E)
         ctx.eps = eps
-        return gate_norm_forward(mixed_NHE, z_NF, norm_E, eps)
+        return gated_NF
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         mixed_NHE, z_NF, norm_E = ctx.saved_tensors
+        dmixed_NHE = torch.empty_like(mixed_NHE)
         dz_NF = torch.empty_like(z_NF, memory_format=torch.contiguous_format)
-        dmixed_NHE = gate_norm_backward(grads[0], mixed_NHE, z_NF, norm_E, ctx.eps, dz_NF)
+        grid, sizes = _sizes(mixed_NHE)
+        inputs = (grads[0].contiguous(), mixed_NHE, z_NF, z_NF.stride(0), norm_E, ctx.eps)
+        _backward[grid](dmixed_NHE, dz_NF, *inputs, *sizes, num_warps=NUM_WARPS)
         return dmixed_NHE, dz_NF, None, None
-
-
-def gate_norm_forward(mixed_NHE: Tensor, z_NF: Tensor, norm_E: Tensor, eps: float) -> Tensor:
-    """(N, F), for an autograd function of more than this."""
-    gated_NF = torch.empty_like(z_NF, memory_format=torch.contiguous_format)
-    mixed_NHE = mixed_NHE.contiguous()
-    grid, sizes = _sizes(mixed_NHE)
-    _forward[grid](
-        gated_NF, mixed_NHE, z_NF, z_NF.stride(0), norm_E, eps, *sizes, num_warps=NUM_WARPS
-    )
-    return gated_NF
-
-
-def gate_norm_backward(
-    grad_NF: Tensor, mixed_NHE: Tensor, z_NF: Tensor, norm_E: Tensor, eps: float, dz_NF: Tensor
-) -> Tensor:
-    """The gradient of mixed; that of z is written to dz, which may be part of wider rows too."""
-    mixed_NHE = mixed_NHE.contiguous()
-    dmixed_NHE = torch.empty_like(mixed_NHE)
-    grid, sizes = _sizes(mixed_NHE)
-    inputs = (grad_NF.contiguous(), mixed_NHE, z_NF, z_NF.stride(0), norm_E, eps)
-    _backward[grid](dmixed_NHE, dz_NF, dz_NF.stride(0), *inputs, *sizes, num_warps=NUM_WARPS)
-    return dmixed_NHE
 
 
 def _sizes(mixed_NHE: Tensor) -> tuple[tuple[int], tuple[int, ...]]:
@@ -88,8 +73,7 @@ def _forward(
     BLOCK: tl.constexpr,
 ):
     """Some heads: norm * mixed / rms(mixed) * silu(z)."""
-    row, e, mask = _rows(num_rows, num_features, ROWS, BLOCK)
-    at, z_at = row * num_features + e, _strided(row, e, num_heads, num_features, z_stride)
+    at, z_at, e, mask = _rows(num_rows, num_heads, num_features, z_stride, ROWS, BLOCK)
     mixed = tl.load(mixed_ptr + at, mask=mask, other=0.0)
     z = tl.load(z_ptr + z_at, mask=mask, other=0.0).to(tl.float32)
     norm = tl.load(norm_ptr + e, mask=e < num_features, other=0.0)
@@ -102,7 +86,6 @@ def _forward(
 def _backward(
     dmixed_ptr,
     dz_ptr,
-    dz_stride,
     grad_ptr,
     mixed_ptr,
     z_ptr,
@@ -116,8 +99,7 @@ def _backward(
     BLOCK: tl.constexpr,
 ):
     """Some heads: the gradients of mixed and z."""
-    row, e, mask = _rows(num_rows, num_features, ROWS, BLOCK)
-    at, z_at = row * num_features + e, _strided(row, e, num_heads, num_features, z_stride)
+    at, z_at, e, mask = _rows(num_rows, num_heads, num_features, z_stride, ROWS, BLOCK)
     mixed = tl.load(mixed_ptr + at, mask=mask, other=0.0)
     z = tl.load(z_ptr + z_at, mask=mask, other=0.0).to(tl.float32)
     norm = tl.load(norm_ptr + e, mask=e < num_features, other=0.0)
@@ -127,8 +109,7 @@ def _backward(
     sigmoid = tl.sigmoid(z)
     # silu'(z) = sigmoid(z) * (1 + z * (1 - sigmoid(z))).
     dz = grad * _normed(mixed, norm, scale) * sigmoid * (1.0 + z * (1.0 - sigmoid))
-    dz_at = _strided(row, e, num_heads, num_features, dz_stride)
-    tl.store(dz_ptr + dz_at, dz.to(dz_ptr.dtype.element_ty), mask=mask)
+    tl.store(dz_ptr + at, dz.to(dz_ptr.dtype.element_ty), mask=mask)
     # mixed * scale, where scale depends on mixed: as in add_norm._backward, head by head.
     grad *= z * sigmoid * norm.to(tl.float32)
     shared = tl.sum(grad * exact, axis=1)[:, None] * scale * scale / num_features
@@ -137,17 +118,21 @@ def _backward(
 
 
 @triton.jit
-def _rows(num_rows, num_features: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """A row is a head of a token: which ones this program has, and their features."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+def _rows(
+    num_rows,
+    num_heads,
+    num_features: tl.constexpr,
+    z_stride,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Where some rows lie, each a head of a token, and their z; their features, and which there
+    are."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     e = tl.arange(0, BLOCK)[None, :]
-    return row, e, (row < num_rows) & (e < num_features)
-
-
-@triton.jit
-def _strided(row, e, num_heads, num_features: tl.constexpr, stride):
-    """Where the features lie in tokens that are a stride apart."""
-    return row // num_heads * stride + row % num_heads * num_features + e
+    at = row.to(tl.int64) * num_features + e
+    z_at = (row // num_heads).to(tl.int64) * z_stride + row % num_heads * num_features + e
+    return at, z_at, e, (row < num_rows) & (e < num_features)
 
 
 @triton.jit

@@ -177,22 +177,6 @@ def test_gated_norm_rounds_where_torch_does(weight_dtype: torch.dtype) -> None:
     assert share_of_equal(found, expected) > 0.99
 
 
-def test_gradient_of_gated_norm_is_written_into_wider_rows() -> None:
-    from trainables.packing.compute.kernels import delta_gate  # needs Triton
-
-    mixed, grad = torch.randn(2, 5, 3, 20, device=DEVICE).unbind()
-    wide, into = torch.randn(2, 5, 100, device=DEVICE).unbind()
-    norm_E, z, untouched = torch.rand(20, device=DEVICE), wide[:, 7:67], into.clone()
-    gated = elementwise.gate_norm(mixed.requires_grad_(), z.requires_grad_(), norm_E, 1e-6)
-    expected = torch.autograd.grad(gated, (mixed, z), grad.flatten(1))
-    inputs = (mixed, z, norm_E, 1e-6, into[:, 7:67])
-    found = delta_gate.gate_norm_backward(grad.flatten(1), *inputs)
-    assert_near([found, into[:, 7:67]], expected, 1e-6)
-    assert torch.equal(into[:, :7], untouched[:, :7]) and torch.equal(
-        into[:, 67:], untouched[:, 67:]
-    )
-
-
 @pytest.mark.slow
 def test_fused_hybrid_gives_the_losses_and_gradients_of_a_plain_one() -> None:
     """In float32, in which the delta rule has no kernels."""
