@@ -12,6 +12,7 @@ from trainables.errors import SweepAborted
 from trainables.models.layer_kinds import (
     DENSE_MLP,
     EXPERTS,
+    KEPT_TOKENS,
     LAYER_KINDS,
     SHARED_EXPERT,
     SHARED_GATE,
@@ -214,13 +215,17 @@ class ModelFacts:
 
     def state_positions(self, itemsize: int) -> int:
         """How many positions take as much as what a row keeps however long it is: in every layer of
-        linear attention a float32 matrix a head, and the last inputs of the convolution."""
+        linear attention a float32 matrix a head, the last inputs of the convolution, and what
+        KEPT_TOKENS taught."""
         if self.delta is None:
             return 0
         memory = 4 * self.delta.value_size * self.delta.key_head_dim
         inputs = itemsize * self.delta.conv_channels * (self.delta.conv_width - 1)
+        key_size = (self.delta.conv_channels - self.delta.value_size) // 2
+        taught = 4 * (self.delta.value_size + self.delta.num_value_heads)
+        row = memory + inputs + KEPT_TOKENS * (itemsize * key_size + taught)
         num_layers = self.layer_types.count("linear_attention")
-        return math.ceil(num_layers * (memory + inputs) / self.position_bytes(itemsize))
+        return math.ceil(num_layers * row / self.position_bytes(itemsize))
 
     def lora_params(self, params: Hyperparameters) -> int:
         """Trainable weights of one adapter."""

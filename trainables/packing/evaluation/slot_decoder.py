@@ -56,9 +56,8 @@ angles of positions too."""
 
 def change_state(state: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState:
     """With other tensors: some rows of it, or copies."""
-    first, second = map(change, state)
-    is_attention = isinstance(state, KeysValues)
-    return KeysValues(first, second) if is_attention else DeltaState(first, second)
+    parts = map(change, state)
+    return KeysValues(*parts) if isinstance(state, KeysValues) else DeltaState(*parts)
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class SlotDecoder:
         x_BD: Tensor = self.model.embedding_VD[tokens_KS.flatten()]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._step_rows, state=cached)
+                mix: Mix = partial(self._step_rows, state=cached, positions_B=positions_B)
             else:
                 attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
                 mix = partial(self.model.mix_heads, attend=attend)
@@ -241,7 +240,7 @@ class SlotDecoder:
         projected_BTO = projected_AO.view(len(lengths_B), -1, projected_AO.shape[1])
         rows = (projected_BTO, weights.mixer, self.model.config.rms_norm_eps)
         mixed_BTF, parts = gated_delta.read(*rows, lengths_B, num_targets)
-        for kept, new in zip(state, parts, strict=True):
+        for kept, new in zip(state[:2], parts, strict=True):
             kept.copy_(new.view_as(kept))
         return mixed_BTF.flatten(0, 1)
 
@@ -258,7 +257,7 @@ class SlotDecoder:
         assert isinstance(weights.mixer, DeltaWeights)
         num_nodes, eps = len(is_seen_NN), self.model.config.rms_norm_eps
         share = max(1, TREE_NODES // num_nodes)
-        rows = (projected_AO.view(-1, num_nodes, projected_AO.shape[1]), *state)
+        rows = (projected_AO.view(-1, num_nodes, projected_AO.shape[1]), *state[:2])
         parts = (torch.split(x if x is rows[0] else x.flatten(0, 1), share) for x in rows)
         mixed = [
             gated_delta.read_tree(projected, weights.mixer, eps, is_seen_NN, *own)
@@ -273,10 +272,12 @@ class SlotDecoder:
         _: Angles,
         *,
         state: DeltaState,
+        positions_B: Tensor,
     ) -> Tensor:
         """A layer of Gated DeltaNet over one token a row."""
         assert isinstance(weights.mixer, DeltaWeights)
-        return gated_delta.step(projected_BO, weights.mixer, state, self.model.config.rms_norm_eps)
+        eps = self.model.config.rms_norm_eps
+        return gated_delta.step(projected_BO, weights.mixer, state, positions_B, eps)
 
 
 def _attend_in_prompts(

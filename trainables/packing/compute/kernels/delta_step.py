@@ -1,9 +1,12 @@
-"""One token of every row through Gated DeltaNet as Triton kernels: what a row keeps is read and
-written once, in place.
+"""One token of every row through Gated DeltaNet as Triton kernels, in place.
+
+Nearly all of the time goes to the rows' memories. What a token teaches is therefore kept beside a
+memory, which is read for every token and written for every eighth only: where the row's position
+ends a block of M.
 
 Shapes: B rows, G key heads, H value heads, C features of a key, E of a value, F of all value heads,
-O features of all projections, P channels of the convolution, W its width, L one less; heads are
-those of queries, keys and values.
+O features of all projections, P channels of the convolution, W its width, L one less, M tokens
+that are kept; heads are those of queries, keys and values.
 """
 
 import triton
@@ -14,9 +17,9 @@ from trainables.packing.compute.kernels.delta_gate import gate_norm
 
 WIDTH = 4
 """W of every model so far; the kernel has a line for each."""
-BLOCK_E, NUM_WARPS = 64, 8
-"""Columns of a head's memory that a program has: 32 KiB of 128 rows, 32 registers a thread. Three
-programs fit a multiprocessor then, so that some load while others compute."""
+BLOCK_E, NUM_WARPS, MOST_REGISTERS = 64, 8, 64
+"""Columns of a head's memory that a program has: 32 KiB of 128 rows, 32 registers a thread. With so
+few registers four programs fit a multiprocessor, so that some load while others compute."""
 L2_EPS = tl.constexpr(1e-6)
 """As transformers' l2norm has it."""
 
@@ -27,34 +30,45 @@ def delta_step(
     log_decay_H: Tensor,
     bias_H: Tensor,
     norm_E: Tensor,
+    positions_B: Tensor,
+    eps: float,
     inputs_BLP: Tensor,
     memory_BHCE: Tensor,
-    eps: float,
+    keys_BMX: Tensor,
+    learnt_BMHE: Tensor,
+    reach_BMH: Tensor,
 ) -> Tensor:
     """(B, F): mixers.gated_delta.step, from in_proj_qkv, z, b and a side by side.
 
     Args:
+        positions_B: of the tokens in their rows.
         inputs_BLP: the convolution's last inputs, which go on by one token.
-        memory_BHCE: float32, with C and E powers of two; it is changed too.
+        memory_BHCE: float32, with C and E powers of two, as M is; it is changed too.
+        keys_BMX: all key heads of the tokens that were kept since the memory was written.
+        learnt_BMHE: what these tokens taught, float32; zero for those of a prompt.
+        reach_BMH: float32, the sum of log decays from the memory to each of them.
     """
-    num_rows, num_heads, key_dim, value_dim = memory_BHCE.shape
+    (num_rows, num_heads, key_dim, value_dim), num_kept = memory_BHCE.shape, keys_BMX.shape[1]
     (num_channels, width), size = conv_PW.shape, projected_BO.shape[1]
     num_key_heads = (num_channels - num_heads * value_dim) // (2 * key_dim)
-    tensors = (projected_BO, inputs_BLP, memory_BHCE, conv_PW)
+    kept = (keys_BMX, learnt_BMHE, reach_BMH)
+    tensors = (projected_BO, inputs_BLP, memory_BHCE, conv_PW, *kept)
+    positions_B = positions_B.contiguous()  # as in token_attention
     assert all(tensor.is_contiguous() for tensor in tensors) and width == WIDTH
     heads_BP = projected_BO.new_empty(num_rows, num_channels)
     sizes = (num_channels, size, key_dim, value_dim)
     _convolve[(num_rows, 2 * num_key_heads + num_heads)](
-        *(heads_BP, projected_BO, inputs_BLP, conv_PW, key_dim**-0.5, num_key_heads, *sizes),
-        max(key_dim, value_dim),
+        *(heads_BP, keys_BMX, projected_BO, inputs_BLP, conv_PW, positions_B),
+        *(key_dim**-0.5, num_key_heads, *sizes, max(key_dim, value_dim), num_kept),
         num_warps=1,
     )
     mixed_BHE = projected_BO.new_empty(num_rows, num_heads, value_dim)
     block = min(BLOCK_E, value_dim)
     _learn[(num_rows * num_heads, value_dim // block)](
-        *(mixed_BHE, memory_BHCE, heads_BP, projected_BO, log_decay_H, bias_H),
-        *(num_heads, num_heads // num_key_heads, *sizes, block),
+        *(mixed_BHE, memory_BHCE, *kept, heads_BP, projected_BO, log_decay_H, bias_H, positions_B),
+        *(num_heads, num_heads // num_key_heads, *sizes, block, num_kept),
         num_warps=NUM_WARPS,
+        maxnreg=MOST_REGISTERS,
     )
     z_BF = projected_BO[:, num_channels : num_channels + num_heads * value_dim]
     return gate_norm(mixed_BHE, z_BF, norm_E, eps)
@@ -63,9 +77,11 @@ def delta_step(
 @triton.jit
 def _convolve(
     heads_ptr,
+    keys_ptr,
     projected_ptr,
     inputs_ptr,
     conv_ptr,
+    positions_ptr,
     scale,
     num_key_heads,
     num_channels,
@@ -73,6 +89,7 @@ def _convolve(
     C: tl.constexpr,
     E: tl.constexpr,
     BLOCK: tl.constexpr,
+    KEPT: tl.constexpr,
 ):
     """One head of one row: silu of its convolution, queries and keys of unit length."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -99,18 +116,26 @@ def _convolve(
     length = tl.rsqrt(tl.sum(turned * turned, axis=0) + L2_EPS)
     length *= tl.where(head < num_key_heads, scale, 1.0)
     turned *= tl.where(is_value, 1.0, length)
-    out = heads_ptr + row * num_channels + first + c
-    tl.store(out, turned.to(heads_ptr.dtype.element_ty), mask=mask)
+    turned = turned.to(heads_ptr.dtype.element_ty)
+    tl.store(heads_ptr + row * num_channels + first + c, turned, mask=mask)
+    is_key = (head >= num_key_heads) & (head < 2 * num_key_heads)
+    token = row * KEPT + tl.load(positions_ptr + row) % KEPT
+    key_at = keys_ptr + token * num_key_heads * C + first - num_key_heads * C + c
+    tl.store(key_at, turned, mask=mask & is_key)
 
 
 @triton.jit
 def _learn(
     mixed_ptr,
     memory_ptr,
+    keys_ptr,
+    learnt_ptr,
+    reach_ptr,
     heads_ptr,
     projected_ptr,
     log_decay_ptr,
     bias_ptr,
+    positions_ptr,
     num_heads,
     shared,
     num_channels,
@@ -118,8 +143,10 @@ def _learn(
     C: tl.constexpr,
     E: tl.constexpr,
     BLOCK: tl.constexpr,
+    KEPT: tl.constexpr,
 ):
-    """Some columns of the memory of one value head: it fades and learns, and the query reads."""
+    """Some columns of the memory of one value head, which fades and learns, and the query reads:
+    D M + sum of fading_m k_m learnt_m', with the tokens m that were kept since M was written."""
     row, head = (tl.program_id(0) // num_heads).to(tl.int64), tl.program_id(0) % num_heads
     c, e = tl.arange(0, C), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     at = memory_ptr + ((row * num_heads + head) * C + c[:, None]) * E + e[None, :]
@@ -136,14 +163,42 @@ def _learn(
     raised = tl.load(a_ptr).to(tl.float32) + tl.load(bias_ptr + head).to(tl.float32)
     # softplus, without overflow.
     soft = tl.maximum(raised, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raised)))
-    decay = tl.exp(-tl.exp(tl.load(log_decay_ptr + head).to(tl.float32)) * soft)
+    log_decay = -tl.exp(tl.load(log_decay_ptr + head).to(tl.float32)) * soft
     beta = tl.sigmoid(tl.load(a_ptr - num_heads).to(tl.float32))
-    memory *= decay
-    learnt = (v - tl.sum(memory * k[:, None], axis=0)) * beta
-    # What the query reads of the new memory, without a sum that waits for it.
-    mixed = tl.sum(memory * q[:, None], axis=0) + tl.sum(k * q, axis=0) * learnt
-    # As in _convolve, where a memory is small.
-    tl.debug_barrier()
-    tl.store(at, memory + k[:, None] * learnt[None, :])
+    # The tokens that are kept: the first of a block of positions, as many as came before this one.
+    number = (tl.load(positions_ptr + row) % KEPT).to(tl.int32)
+    m = tl.arange(0, KEPT)
+    is_kept = m < number
+    keys_ptr += row * KEPT * key_size + head // shared * C + c
+    learnt_ptr += (row * KEPT * num_heads + head) * E + e
+    reach_ptr += row * KEPT * num_heads + head
+    keys = tl.load(keys_ptr[None, :] + m[:, None] * key_size, mask=is_kept[:, None], other=0.0)
+    keys = keys.to(tl.float32)
+    taught_at = learnt_ptr[None, :] + m[:, None] * num_heads * E
+    taught = tl.load(taught_at, mask=is_kept[:, None], other=0.0)
+    reach = tl.load(reach_ptr + (number - 1) * num_heads, mask=number > 0, other=0.0) + log_decay
+    fading = tl.exp(reach - tl.load(reach_ptr + m * num_heads, mask=is_kept, other=0.0))
+    memory *= tl.exp(reach)
+    known = tl.sum(memory * k[:, None], axis=0)
+    known += tl.sum((tl.sum(keys * k[None, :], axis=1) * fading)[:, None] * taught, axis=0)
+    learnt = (v - known) * beta
+    mixed = tl.sum(memory * q[:, None], axis=0)
+    mixed += tl.sum((tl.sum(keys * q[None, :], axis=1) * fading)[:, None] * taught, axis=0)
+    mixed += tl.sum(k * q, axis=0) * learnt
     out = mixed_ptr + (row * num_heads + head) * E + e
     tl.store(out, mixed.to(mixed_ptr.dtype.element_ty))
+    tl.store(learnt_ptr + number * num_heads * E, learnt)
+    tl.store(reach_ptr + number * num_heads, reach, mask=tl.program_id(1) == 0)
+    if number == KEPT - 1:
+        # Loaded again, from the cache: else it would have to be held all the time. The barriers are
+        # for threads that hold the same numbers, and for what others of them have just stored.
+        tl.debug_barrier()
+        memory = tl.load(at) * tl.exp(reach)
+        for old in range(number + 1):
+            # Another program may be writing this token's.
+            own_reach = tl.where(old < number, tl.load(reach_ptr + old * num_heads), reach)
+            own = tl.load(learnt_ptr + old * num_heads * E) * tl.exp(reach - own_reach)
+            key = tl.load(keys_ptr + old * key_size).to(tl.float32)
+            memory += key[:, None] * own[None, :]
+        tl.debug_barrier()
+        tl.store(at, memory)

@@ -5,7 +5,8 @@ stands for. Neither it nor the short convolution before it crosses a row's end.
 
 Shapes: S rows, N tokens or nodes of a tree, T tokens of the longest row, B rows in decoding,
 H value heads, G key heads, C features of a key, E of a value, F of all value heads, P channels of
-the convolution, W its width, L one less.
+the convolution, W its width, L one less, M tokens that are kept beside a memory, X features of
+all key heads.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
+from trainables.models.layer_kinds import KEPT_TOKENS
 from trainables.packing.compute.elementwise import gate_norm
 from trainables.packing.compute.kernels.inputs import CHUNK_TOKENS, DeltaSizes
 from trainables.packing.compute.packed_batch import PackedInputs, pad_rows
@@ -39,7 +41,14 @@ class DeltaState(NamedTuple):
     inputs_KSLP: Tensor
     """The convolution's last inputs, the oldest first, zero before a row's first token."""
     memory_KSHCE: Tensor
-    """At least float32."""
+    """At least float32. Behind a prompt it is all that the row knows; then kernels write it every
+    M tokens only, and keep the rest in between, which is 0 behind a prompt."""
+    keys_KSMX: Tensor
+    """Of the tokens since: all key heads side by side."""
+    learnt_KSMHE: Tensor
+    """What they taught."""
+    reach_KSMH: Tensor
+    """The sum of log decays from the memory to each of them."""
 
 
 class _Heads(NamedTuple):
@@ -66,11 +75,18 @@ def read_weights(module: Any) -> DeltaWeights:
 def new_state(weights: DeltaWeights, num_slots: int, num_rows: int, like: Tensor) -> DeltaState:
     """Of rows without a token; the inputs are of the type of like."""
     (num_channels, width), shape = weights.conv_PW.shape, (num_slots, num_rows)
-    heads_shape = (len(weights.log_decay_H), weights.key_head_dim, len(weights.norm_E))
-    exact = torch.promote_types(like.dtype, torch.float32)
+    num_heads, key_dim, value_dim = (
+        len(weights.log_decay_H),
+        weights.key_head_dim,
+        len(weights.norm_E),
+    )
+    exact = like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32))
     return DeltaState(
         like.new_zeros(*shape, width - 1, num_channels),
-        like.new_zeros(*shape, *heads_shape, dtype=exact),
+        exact.new_zeros(*shape, num_heads, key_dim, value_dim),
+        like.new_zeros(*shape, KEPT_TOKENS, weights.num_key_heads * key_dim),
+        exact.new_zeros(*shape, KEPT_TOKENS, num_heads, value_dim),
+        exact.new_zeros(*shape, KEPT_TOKENS, num_heads),
     )
 
 
@@ -160,22 +176,32 @@ def read_tree(
     return _gate(mixed_SHNE.transpose(1, 2), z_SNF, weights, eps)
 
 
-def step(projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float) -> Tensor:
-    """(B, F) of one token a row; the state is changed in place, which a CUDA graph needs."""
-    return (step_by_kernel if projected_BO.is_cuda else step_plainly)(
-        projected_BO, weights, state, eps
-    )
-
-
-def step_by_kernel(
-    projected_BO: Tensor, weights: DeltaWeights, state: DeltaState, eps: float
+def step(
+    projected_BO: Tensor,
+    weights: DeltaWeights,
+    state: DeltaState,
+    positions_B: Tensor,
+    eps: float,
 ) -> Tensor:
-    """step by one kernel, for a GPU."""
+    """(B, F) of one token a row; the state is changed in place, which a CUDA graph needs."""
+    if projected_BO.is_cuda:
+        return step_by_kernels(projected_BO, weights, state, positions_B, eps)
+    return step_plainly(projected_BO, weights, state, eps)
+
+
+def step_by_kernels(
+    projected_BO: Tensor,
+    weights: DeltaWeights,
+    state: DeltaState,
+    positions_B: Tensor,
+    eps: float,
+) -> Tensor:
+    """step for a GPU."""
     # It loads Triton.
     from trainables.packing.compute.kernels.delta_step import delta_step
 
-    inputs_BLP, memory_BHCE = (part.view(-1, *part.shape[2:]) for part in state)
-    return delta_step(projected_BO, *weights[:4], inputs_BLP, memory_BHCE, eps)
+    parts = [part.view(-1, *part.shape[2:]) for part in state]
+    return delta_step(projected_BO, *weights[:4], positions_B, eps, *parts)
 
 
 def step_plainly(
@@ -183,7 +209,7 @@ def step_plainly(
 ) -> Tensor:
     """step by plain functions."""
     qkv_BP, z_BF, b_BH, a_BH = _split(projected_BO, weights)
-    inputs_BLP, memory_BHCE = (part.view(-1, *part.shape[2:]) for part in state)
+    inputs_BLP, memory_BHCE = (part.view(-1, *part.shape[2:]) for part in state[:2])
     inputs_BWP = torch.cat((inputs_BLP, qkv_BP[:, None]), dim=1)
     inputs_BLP.copy_(inputs_BWP[:, 1:])
     turned_BP = (inputs_BWP.to(memory_BHCE.dtype) * weights.conv_PW.T).sum(dim=1)
