@@ -136,7 +136,7 @@ def answer(columns, history=()):
             padded = [target + [end] * (longest - len(target)) for target in some]
             ids = torch.tensor(padded, device=device)
             cache = copy.deepcopy(read.past_key_values)
-            cache.batch_repeat_interleave(len(some))
+            cache.reorder_cache(torch.zeros(len(some), dtype=torch.long, device=device))
             logits = model(input_ids=ids[:, :-1], past_key_values=cache).logits
             logits = torch.cat((read.logits.expand(len(some), -1, -1), logits), dim=1).float()
             of_tokens = logits.log_softmax(dim=-1).gather(2, ids[..., None])[..., 0].double()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from sweeps.publish.usage_code import is_hub_id, usage_code
+from tests.trainables.expert_model import save_experts
 from trainables.config import TrainingOptions
 from trainables.data.rows import Message, Row, Scoring
 from trainables.data.tokens import encode_rows, encode_targets, greedy_generation
@@ -113,12 +114,16 @@ def test_conversation_loses_its_turns_as_in_training(
     assert names["encode_prompt"]({"input": row.prompt}, said) == expected.prompt_ids
 
 
-def test_labels_are_read_together_and_as_likely_as_when_they_are_scored() -> None:
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe", "qwen3_5_moe"])
+def test_labels_are_read_together_and_as_likely_as_when_they_are_scored(
+    kind: str, tmp_path: Path
+) -> None:
     words = ["of", "the", "answer", "we", "gave", "to", "all", "who", "had", "asked", "home"]
     labels = tuple(" ".join(words[n % 7 : n % 7 + 1 + n // 7]) for n in range(49))
     code = script(scoring=Scoring(kind="classify", labels=labels))
-    model = load_base(str(MODEL_DIR), "float32")
     tokenizer = load_tokenizer(str(MODEL_DIR))
+    folder = str(MODEL_DIR) if kind == "qwen3" else save_experts(tmp_path, tokenizer, kind)
+    model = load_base(folder, "float32")
     model.generation_config = GenerationConfig(**greedy_generation(tokenizer, 8))
     calls = []
 
