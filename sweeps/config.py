@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from search_spaces.lora import LoraSpace, Point
 from sweeps.durations import parse_duration
 from sweeps.records.paths import RunPaths
+from trainables import tiny
 from trainables.config import Data, TaskOptions, TrainingOptions, TrainingSettings, require
 from trainables.metrics.registry import resolve_metrics
 from trainables.models.hub_files import is_dataset_id, is_on_disk
@@ -33,7 +34,8 @@ class SweepConfig(TrainingOptions):
     task: tyro.conf.Suppress[str]
     """Name of the task in trainables.data.tasks."""
     model: str
-    """Hub id or folder of a Qwen causal language model. All folders and files become absolute."""
+    """Hub id or folder of a Qwen causal language model; tiny-hybrid is a bundled one of Qwen3.5's
+    kind, for --tiny. All folders and files become absolute."""
     task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)
     """What the task is told about its rows."""
     data: Data = None
@@ -187,9 +189,11 @@ class SweepConfig(TrainingOptions):
 
 
 def resolve_model(model: str) -> str:
-    """The absolute path of what is on this disk; otherwise the Hub id as it was given."""
+    """The absolute path of what is on this disk or bundled; otherwise the Hub id as it is."""
     folder = os.path.expanduser(model)
-    return str(Path(folder).absolute()) if is_on_disk(folder) else model
+    if is_on_disk(folder):
+        return str(Path(folder).absolute())
+    return str(tiny.MODELS.get(model, model))
 
 
 def resolve_data(data: Data) -> Data:

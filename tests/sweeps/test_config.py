@@ -17,6 +17,7 @@ from sweeps.recipes import RECIPES, samsum
 from sweeps.run import RunArgs
 from tests.sweeps.invented_sweep import make_config
 from trainables.config import TrainingOptions
+from trainables.tiny import HYBRID_DIR
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
@@ -201,6 +202,15 @@ def test_settings_hold_every_option_and_absolute_folders(
     assert settings.rows_dir == tmp_path / "runs" / "n" / "rows"
     assert (settings.rungs, settings.max_steps, settings.seed) == ((1, 3, 9), 9, 3)
     assert make_config(model="Qwen/Qwen3-0.6B").model == "Qwen/Qwen3-0.6B"
+
+
+def test_bundled_model_is_named_where_no_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_config(model="tiny-hybrid").model == str(HYBRID_DIR)
+    (tmp_path / "tiny-hybrid").mkdir()
+    assert make_config(model="tiny-hybrid").model == f"{tmp_path}/tiny-hybrid"
 
 
 @pytest.mark.parametrize("name", ["finals", "estimate"])

@@ -1,13 +1,16 @@
-"""The bundled model: small, a Qwen3 with Qwen3's chat template, and fit for NF4."""
+"""The bundled models: small, with Qwen3's chat template, and fit for NF4."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen3_5ForCausalLM,
     Qwen3ForCausalLM,
 )
 
@@ -19,11 +22,12 @@ from tests.benchmarks.tiny_makers.make_model import (
     save,
     train_tokenizer,
 )
-from trainables.models.layer_kinds import ATTENTION
-from trainables.tiny import MODEL_DIR, SAMSUM_DIR
+from trainables.models.layer_kinds import list_linear_layers
+from trainables.tiny import HYBRID_DIR, MODEL_DIR, SAMSUM_DIR
 
 NF4_BLOCK = 64
 MAX_BUNDLE_BYTES = 8 * 1024**2
+MAX_HYBRID_BYTES = 3 * 10**6
 REQUEST = [{"role": "user", "content": "Summarize the following dialogue.\n\nAda: Hi!"}]
 RENDERED = (
     "<|im_start|>user\nSummarize the following dialogue.\n\nAda: Hi!<|im_end|>\n"
@@ -31,14 +35,20 @@ RENDERED = (
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(MODEL_DIR)
+@pytest.fixture(scope="module", params=[MODEL_DIR, HYBRID_DIR], ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
 
 
 @pytest.fixture(scope="module")
-def model() -> Qwen3ForCausalLM:
-    return Qwen3ForCausalLM.from_pretrained(MODEL_DIR)
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_bundle_is_at_most_8_mib() -> None:
@@ -47,21 +57,43 @@ def test_bundle_is_at_most_8_mib() -> None:
     assert sum(path.stat().st_size for path in files) <= MAX_BUNDLE_BYTES
 
 
-def test_model_is_a_small_bf16_qwen3(model: Qwen3ForCausalLM) -> None:
-    assert isinstance(model, Qwen3ForCausalLM)
+def test_hybrid_takes_3_mb_with_the_same_tokenizer_as_the_other() -> None:
+    files = {path.name: path.read_bytes() for path in HYBRID_DIR.iterdir()}
+    assert sum(map(len, files.values())) <= MAX_HYBRID_BYTES
+    assert files.keys() == {path.name for path in MODEL_DIR.iterdir()}
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert files[name] == (MODEL_DIR / name).read_bytes()
+
+
+def test_models_are_small_in_bf16_and_of_the_types_that_they_stand_for(
+    folder: Path, model: PreTrainedModel
+) -> None:
+    assert isinstance(model, Qwen3ForCausalLM if folder == MODEL_DIR else Qwen3_5ForCausalLM)
     assert model.dtype == torch.bfloat16
-    assert 2e6 < model.num_parameters() < 3.5e6
+    assert 1e6 < model.num_parameters() < 3.5e6
     assert model.config.tie_word_embeddings
 
 
-def test_every_linear_dimension_is_a_multiple_of_an_nf4_block(model: Qwen3ForCausalLM) -> None:
+def test_hybrid_has_each_kind_of_layer_with_grouped_heads_and_partial_rotation() -> None:
+    config = AutoConfig.from_pretrained(HYBRID_DIR)
+    assert config.layer_types == ["linear_attention"] * 3 + ["full_attention"]
+    assert config.linear_num_value_heads == 2 * config.linear_num_key_heads > 2
+    assert config.num_attention_heads == 2 * config.num_key_value_heads > 2
+    assert config.rope_parameters["partial_rotary_factor"] == 0.25
+
+
+def test_every_linear_dimension_is_a_multiple_of_an_nf4_block(model: PreTrainedModel) -> None:
     shapes = {
         name: module.weight.shape
         for name, module in model.model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    assert {name.rpartition(".")[2] for name in shapes} == set(ATTENTION.linear_layers)
-    assert all(size % NF4_BLOCK == 0 for shape in shapes.values() for size in shape)
+    names = {name.rpartition(".")[2] for name in shapes}
+    assert names == set(list_linear_layers(model.config.layer_types))
+    per_head = {"in_proj_a", "in_proj_b"}
+    for name, (size_out, size_in) in shapes.items():
+        assert size_in % NF4_BLOCK == 0
+        assert size_out % NF4_BLOCK == 0 or name.rpartition(".")[2] in per_head
 
 
 def test_chat_template_renders_as_qwen3_does(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -84,7 +116,7 @@ def test_tokenizer_gives_back_any_text(tokenizer: PreTrainedTokenizerBase) -> No
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_special_tokens_agree(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_special_tokens_agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     assert tokenizer.convert_ids_to_tokens(list(range(5))) == list(SPECIAL_TOKENS)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert model.config.eos_token_id == tokenizer.eos_token_id
@@ -93,7 +125,7 @@ def test_special_tokens_agree(model: Qwen3ForCausalLM, tokenizer: PreTrainedToke
 
 
 def test_untuned_model_answers_with_dialogue(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     inputs = tokenizer(RENDERED, return_tensors="pt")
     generated = model.generate(**inputs, max_new_tokens=48)[0, inputs.input_ids.shape[1] :]
