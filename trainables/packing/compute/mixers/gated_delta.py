@@ -17,7 +17,14 @@ from torch.nn.functional import conv1d, pad, silu, softplus
 
 from trainables.models.layer_kinds import KEPT_TOKENS
 from trainables.packing.compute.elementwise import gate_norm
-from trainables.packing.compute.kernels.inputs import CHUNK_TOKENS, DeltaSizes
+from trainables.packing.compute.kernels.inputs import DeltaSizes
+from trainables.packing.compute.mixers.delta_rule import (
+    Heads,
+    has_kernels,
+    lay_out,
+    run_rule,
+    run_tree_rule,
+)
 from trainables.packing.compute.packed_batch import PackedInputs, pad_rows
 
 L2_EPS = 1e-6
@@ -49,15 +56,6 @@ class DeltaState(NamedTuple):
     """What they taught."""
     reach_KSMH: Tensor
     """The sum of log decays from the memory to each of them."""
-
-
-class _Heads(NamedTuple):
-    q_STGC: Tensor
-    """Of unit length, as the keys are."""
-    k_STGC: Tensor
-    v_STHE: Tensor
-    log_decay_STH: Tensor
-    beta_STH: Tensor
 
 
 def read_weights(module: Any) -> DeltaWeights:
@@ -92,13 +90,13 @@ def new_state(weights: DeltaWeights, num_slots: int, num_rows: int, like: Tensor
 
 def mix(projected_NO: Tensor, weights: DeltaWeights, inputs: PackedInputs, eps: float) -> Tensor:
     """(N, H * E) of tokens that lie end to end, from in_proj_qkv, z, b and a side by side."""
-    if _has_kernels(projected_NO):
+    if has_kernels(projected_NO):
         return _mix_by_kernels(projected_NO, weights, inputs, eps)
     rows = inputs.rows
     index_ST, is_real_ST = pad_rows(rows, len(projected_NO))
     padded_STO = torch.where(is_real_ST[..., None], projected_NO[index_ST], 0.0)
     heads, z_STF = _prepare(padded_STO, weights)
-    mixed_STHE, _ = _run_chunks(heads)
+    mixed_STHE, _ = run_rule(heads)
     return _gate(mixed_STHE, z_STF, weights, eps)[is_real_ST]
 
 
@@ -132,12 +130,12 @@ def read(
     places_ST = torch.arange(z_STF.shape[1], device=z_STF.device) - lengths_S[:, None]
     is_prompt_ST1 = (places_ST < 0)[..., None]
     decay, beta = (torch.where(is_prompt_ST1, x, 0.0) for x in heads[3:])
-    mixed_STHE, memory_SHCE = _run_rule(heads._replace(log_decay_STH=decay, beta_STH=beta))
+    mixed_STHE, memory_SHCE = run_rule(heads._replace(log_decay_STH=decay, beta_STH=beta))
     rows_S1 = torch.arange(len(lengths_S), device=lengths_S.device)[:, None]
     if num_targets:
         at_ST = lengths_S[:, None] + torch.arange(num_targets, device=lengths_S.device)
         at_ST = at_ST.clamp(max=z_STF.shape[1] - 1)
-        targets_STHE, _ = _run_rule(_Heads(*(x[rows_S1, at_ST] for x in heads)), memory_SHCE)
+        targets_STHE, _ = run_rule(Heads(*(x[rows_S1, at_ST] for x in heads)), memory_SHCE)
         targets_STHE = targets_STHE[rows_S1, places_ST.clamp(0, num_targets - 1)]
         mixed_STHE = torch.where(is_prompt_ST1[..., None], mixed_STHE, targets_STHE)
     mixed_STF = _gate(mixed_STHE, z_STF, weights, eps)
@@ -158,9 +156,6 @@ def read_tree(
 ) -> Tensor:
     """(S, N, F) of the nodes of a tree behind every prompt.
 
-    A chunk's triangular system holds for a tree too, if a token's past is its ancestors: the
-    branches need no states of their own.
-
     Args:
         is_seen_NN: which nodes (columns) each node (row) sees: itself and its ancestors, which come
             before it.
@@ -168,12 +163,9 @@ def read_tree(
     """
     qkv_SNP, z_SNF, b_SNH, a_SNH = _split(projected_SNO, weights)
     turned_SNP = _convolve_tree(torch.cat((inputs_SLP, qkv_SNP), dim=1), weights, is_seen_NN)
-    q, k, v, log_decay, beta = _lay_out(_to_heads(turned_SNP, b_SNH, a_SNH, weights))
-    reach = log_decay @ is_seen_NN.to(log_decay.dtype).T  # from the prompt's end
-    values, reads, within = _solve(q, k, v, reach, beta, is_seen_NN)
-    learnt = values - reads @ memory_SHCE
-    mixed_SHNE = (q * reach.exp()[..., None]) @ memory_SHCE + within @ learnt
-    return _gate(mixed_SHNE.transpose(1, 2), z_SNF, weights, eps)
+    heads = _to_heads(turned_SNP, b_SNH, a_SNH, weights)
+    mixed_SNHE = run_tree_rule(heads, memory_SHCE, is_seen_NN)
+    return _gate(mixed_SNHE, z_SNF, weights, eps)
 
 
 def step(
@@ -215,17 +207,13 @@ def step_plainly(
     turned_BP = (inputs_BWP.to(memory_BHCE.dtype) * weights.conv_PW.T).sum(dim=1)
     turned_BP = silu(turned_BP.to(qkv_BP.dtype))
     heads = _to_heads(turned_BP[:, None], b_BH[:, None], a_BH[:, None], weights)
-    q_BHC, k_BHC, v_BHE, log_decay_BH, beta_BH = (part[:, :, 0] for part in _lay_out(heads))
+    q_BHC, k_BHC, v_BHE, log_decay_BH, beta_BH = (part[:, :, 0] for part in lay_out(heads))
     memory_BHCE *= log_decay_BH.exp()[..., None, None]
     known_BHE = (memory_BHCE * k_BHC[..., None]).sum(dim=-2)
     learnt_BHE = (v_BHE - known_BHE) * beta_BH[..., None]
     memory_BHCE += k_BHC[..., None] * learnt_BHE[..., None, :]
     mixed_BHE = (memory_BHCE * q_BHC[..., None]).sum(dim=-2).to(z_BF.dtype)
     return gate_norm(mixed_BHE, z_BF, weights.norm_E, eps)
-
-
-def _has_kernels(x: Tensor) -> bool:
-    return x.is_cuda and x.dtype == torch.bfloat16
 
 
 def _sizes(weights: DeltaWeights) -> DeltaSizes:
@@ -236,7 +224,7 @@ def _sizes(weights: DeltaWeights) -> DeltaSizes:
 def _gate(mixed: Tensor, z: Tensor, weights: DeltaWeights, eps: float) -> Tensor:
     """gate_norm of heads (..., H, E) that may be more exact than z (..., F)."""
     mixed = mixed.to(z.dtype)
-    if not _has_kernels(z):
+    if not has_kernels(z):
         return gate_norm(mixed, z, weights.norm_E, eps)
     # It loads Triton.
     from trainables.packing.compute.kernels import delta_gate
@@ -251,9 +239,9 @@ def _split(projected: Tensor, weights: DeltaWeights) -> tuple[Tensor, ...]:
     return torch.split(projected, sizes, dim=-1)
 
 
-def _prepare(projected_STO: Tensor, weights: DeltaWeights) -> tuple[_Heads, Tensor]:
+def _prepare(projected_STO: Tensor, weights: DeltaWeights) -> tuple[Heads, Tensor]:
     """The heads of rows that begin at their first token, and z (S, T, F)."""
-    if _has_kernels(projected_STO):
+    if has_kernels(projected_STO):
         # It loads Triton.
         from trainables.packing.compute.kernels.delta_inputs import delta_inputs
 
@@ -262,7 +250,7 @@ def _prepare(projected_STO: Tensor, weights: DeltaWeights) -> tuple[_Heads, Tens
         flat_NO = projected_STO.flatten(0, 1)
         made = delta_inputs(flat_NO, *weights[:3], positions_N, _sizes(weights))
         *heads, z_STF = (torch.unflatten(x, 0, shape) for x in made)
-        return _Heads(*heads), z_STF
+        return Heads(*heads), z_STF
     qkv_STP, z_STF, b_STH, a_STH = _split(projected_STO, weights)
     inputs_SPT = pad(qkv_STP.mT, (weights.conv_PW.shape[1] - 1, 0))
     turned_SPT = conv1d(inputs_SPT, weights.conv_PW[:, None], groups=len(weights.conv_PW))
@@ -287,7 +275,7 @@ def _convolve_tree(inputs_SXP: Tensor, weights: DeltaWeights, is_seen_NN: Tensor
     return silu(turned_SNP.to(inputs_SXP.dtype))
 
 
-def _to_heads(turned_STP: Tensor, b_STH: Tensor, a_STH: Tensor, weights: DeltaWeights) -> _Heads:
+def _to_heads(turned_STP: Tensor, b_STH: Tensor, a_STH: Tensor, weights: DeltaWeights) -> Heads:
     """Of at least float32: unit keys and queries, values, log decays and step sizes."""
     exact = torch.promote_types(turned_STP.dtype, torch.float32)
     key_size = weights.num_key_heads * weights.key_head_dim
@@ -297,75 +285,8 @@ def _to_heads(turned_STP: Tensor, b_STH: Tensor, a_STH: Tensor, weights: DeltaWe
     rate_H = -weights.log_decay_H.to(exact).exp()
     log_decay_STH = rate_H * softplus(a_STH.to(exact) + weights.bias_H)
     v_STHE = torch.unflatten(v, -1, (len(rate_H), -1))
-    return _Heads(q, k, v_STHE, log_decay_STH, b_STH.sigmoid().to(exact))
+    return Heads(q, k, v_STHE, log_decay_STH, b_STH.sigmoid().to(exact))
 
 
 def _normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + L2_EPS)
-
-
-def _lay_out(heads: _Heads) -> tuple[Tensor, ...]:
-    """Queries, scaled, keys and values (S, H, T, features), log decays and step sizes (S, H, T)."""
-    q, k, *others = (part.transpose(1, 2) for part in heads)
-    shared, scale = others[0].shape[1] // q.shape[1], q.shape[-1] ** -0.5
-    q, k = (part.repeat_interleave(shared, dim=1) for part in (q, k))
-    return q * scale, k, *others
-
-
-def _run_rule(heads: _Heads, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """_run_chunks; of heads that are not exact by kernels."""
-    if not _has_kernels(heads.q_STGC):
-        return _run_chunks(heads, memory)
-    # It loads Triton.
-    from trainables.packing.compute.kernels.delta_rule import load_rule
-
-    scale = heads.q_STGC.shape[-1] ** -0.5
-    options = {"initial_state": memory, "output_final_state": True}
-    mixed_STHE, memory_SHCE = load_rule()(*heads, scale=scale, **options)
-    return mixed_STHE, memory_SHCE
-
-
-def _run_chunks(heads: _Heads, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What the queries read (S, T, H, E), and the last memory (S, H, C, E).
-
-    Token by token, M = d M + k (beta (v - (d M)' k))', and q reads M. Within a chunk the updates
-    are one triangular system (arXiv 2406.06484, section 3.2; with decays arXiv 2412.06464,
-    section 3.3).
-    """
-    num_tokens = heads.q_STGC.shape[1]
-    missing = -num_tokens % CHUNK_TOKENS
-    parts = (pad(x, (*[0, 0] * (x.ndim - 2), 0, missing)) for x in heads)
-    laid_out = _lay_out(_Heads(*parts))
-    q, k, v, log_decay, beta = (torch.unflatten(x, 2, (-1, CHUNK_TOKENS)) for x in laid_out)
-    reach = log_decay.cumsum(dim=-1)  # from the chunk's start
-    is_seen = torch.ones(CHUNK_TOKENS, CHUNK_TOKENS, dtype=torch.bool, device=q.device).tril()
-    values, reads, within = _solve(q, k, v, reach, beta, is_seen)
-    q_from_start = q * reach.exp()[..., None]
-    k_to_end = k * (reach[..., -1:] - reach).exp()[..., None]
-    kept = reach[..., -1].exp()[..., None, None]
-    if memory is None:
-        memory = v.new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1])
-    read = []
-    for chunk in range(v.shape[2]):
-        learnt = values[:, :, chunk] - reads[:, :, chunk] @ memory
-        read.append(q_from_start[:, :, chunk] @ memory + within[:, :, chunk] @ learnt)
-        memory = memory * kept[:, :, chunk] + k_to_end[:, :, chunk].mT @ learnt
-    return torch.cat(read, dim=2)[:, :, :num_tokens].transpose(1, 2), memory
-
-
-def _solve(
-    q: Tensor, k: Tensor, v: Tensor, reach: Tensor, beta: Tensor, is_seen: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What tokens (..., T, features) that see some of those before them learn without a memory,
-    what they would know from it, and how much each reads of what the others learn (..., T, T).
-
-    Args:
-        reach: the sum of log decays from the memory to each token (..., T).
-    """
-    decay = (reach[..., :, None] - reach[..., None, :]).masked_fill(~is_seen, -torch.inf).exp()
-    k_beta = k * beta[..., None]
-    system = (k_beta @ k.mT) * decay
-    sides = torch.cat((v * beta[..., None], k_beta * reach.exp()[..., None]), dim=-1)
-    solved = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
-    values, reads = torch.split(solved, [v.shape[-1], k.shape[-1]], dim=-1)
-    return values, reads, (q @ k.mT) * decay
