@@ -22,7 +22,7 @@ from tests.benchmarks.tiny_makers.make_model import (
     save,
     train_tokenizer,
 )
-from trainables.models.layer_kinds import list_linear_layers
+from trainables.models.layer_kinds import LAYER_KINDS
 from trainables.tiny import HYBRID_DIR, MODEL_DIR, SAMSUM_DIR
 
 NF4_BLOCK = 64
@@ -88,8 +88,9 @@ def test_every_linear_dimension_is_a_multiple_of_an_nf4_block(model: PreTrainedM
         for name, module in model.model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
+    kinds = set(model.config.layer_types)
     names = {name.rpartition(".")[2] for name in shapes}
-    assert names == set(list_linear_layers(model.config.layer_types))
+    assert names == {name for kind in kinds for name in LAYER_KINDS[kind].linear_layers}
     per_head = {"in_proj_a", "in_proj_b"}
     for name, (size_out, size_in) in shapes.items():
         assert size_in % NF4_BLOCK == 0
