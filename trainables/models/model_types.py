@@ -23,7 +23,8 @@ _NOT_TRAINED = (
     ),
 )
 """Types that look like Qwen, as regular expressions, and why a sweep refuses them."""
-_MADE_FROM = "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B"
+MADE_FROM = "choose the model that it was made from, e.g. --model Qwen/Qwen3-0.6B"
+"""What to do with a model that is quantised in another way."""
 
 
 def check_type(model: str, config: Mapping[str, Any]) -> None:
@@ -70,7 +71,7 @@ def check_quantisation(model: str, stored: Mapping[str, Any], layers: Sequence[s
     if method != "nf4":
         raise SweepAborted(
             f"{model} is quantised already ({method}); a sweep quantises to NF4 by itself",
-            _MADE_FROM,
+            MADE_FROM,
         )
     skipped = set(stored.get("llm_int8_skip_modules") or ()) - {"lm_head"}
     left_out = [name for name in layers if any(str(skip) in name for skip in skipped)]
@@ -78,7 +79,7 @@ def check_quantisation(model: str, stored: Mapping[str, Any], layers: Sequence[s
         raise SweepAborted(
             f"{model} is quantised to NF4 with {len(left_out)} of its {len(layers)} linear layers "
             f"left out, the first {left_out[0].removesuffix('.weight')}; a sweep needs all in NF4",
-            _MADE_FROM,
+            MADE_FROM,
         )
 
 

@@ -11,6 +11,7 @@ from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_answers, hub_file, hub_has
 from trainables.models.model_facts import ModelFacts
 from trainables.models.model_files import FIX, WEIGHTS_INDEX, weight_files
+from trainables.models.model_types import MADE_FROM
 
 _NF4_MARK = ".quant_state.bitsandbytes__nf4"
 """Ends the name of what bitsandbytes saves beside a weight in NF4."""
@@ -41,6 +42,10 @@ def check_weights(model: str, facts: ModelFacts) -> None:
     tensors: dict[str, Tensor] = {}
     for path in _files_here(model):
         tensors |= read_header(path)
+    if any(".mlp.experts." in name and name.endswith(_NF4_MARK) for name in tensors):
+        raise SweepAborted(
+            f"{model} holds its experts in NF4, which transformers 5 does not load", MADE_FROM
+        )
     fault = _find_fault(tensors, facts) if tensors else None
     if fault is not None:
         raise SweepAborted(

@@ -357,6 +357,19 @@ def test_experts_unlike_the_config_are_told(
     assert error in message
 
 
+def test_experts_in_nf4_are_told(tmp_path: Path) -> None:
+    folder = save_experts(
+        tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"), "qwen3_moe"
+    )
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    name = "model.layers.0.mlp.experts.0.up_proj.weight"
+    weights[f"{name}.quant_state.bitsandbytes__nf4"] = weights[name]
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    message, fix = refused(tmp_path, "--model", "model", "--engine", "solo")
+    assert message == f"{folder} holds its experts in NF4, which transformers 5 does not load"
+    assert fix.startswith("choose the model that it was made from")
+
+
 @pytest.mark.parametrize("model", ["nowhere/at/all", "/nowhere", "./nowhere", "~/nowhere", "a b"])
 def test_model_that_is_not_there_is_named(model: str, tmp_path: Path) -> None:
     message, fix = refused(tmp_path, "--model", model)
