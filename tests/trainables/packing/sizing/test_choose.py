@@ -202,11 +202,9 @@ def test_rows_of_a_hybrid_have_chunks_of_their_own(
 
 @pytest.mark.parametrize(("facts", "mib"), zip(HYBRIDS, (18, 48, 144), strict=True))
 def test_a_row_of_a_hybrid_keeps_its_state_whatever_its_length(facts: ModelFacts, mib: int) -> None:
-    assert facts.delta is not None
-    num_layers = facts.layer_types.count("linear_attention")
-    inputs = num_layers * facts.delta.conv_channels * 3 * 2  # three tokens in bfloat16
+    """Nearly all of it are the memories, in float32."""
     found = facts.state_positions(itemsize=2) * facts.position_bytes(itemsize=2)
-    assert 0 <= found - (mib * 2**20 + inputs) < facts.position_bytes(itemsize=2)
+    assert mib < found / 2**20 < 1.15 * mib
     assert QWEN3_4B.state_positions(itemsize=2) == 0
 
 
