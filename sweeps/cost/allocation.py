@@ -14,7 +14,7 @@ from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import CPU_SLOTS, MOST_SLOTS, choose, make_too_large_error
-from trainables.packing.sizing.memory_model import predict_solo_gib
+from trainables.packing.sizing.solo_memory import predict_solo_gib
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""

@@ -15,7 +15,7 @@ from trainables.data.rows import Splits
 from trainables.models.delta_kernels import find_fault
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.memory_model import find_solo_micro_batch, predict_solo_gib
+from trainables.packing.sizing.solo_memory import find_solo_micro_batch, predict_solo_gib
 
 
 def describe(config: SweepConfig, preflight: Preflight) -> str:

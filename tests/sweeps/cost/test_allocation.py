@@ -21,7 +21,7 @@ from tests.examples import max_examples
 from trainables import tiny
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
-from trainables.packing.sizing.memory_model import predict_solo_gib
+from trainables.packing.sizing.solo_memory import predict_solo_gib
 
 MODEL = read_model_facts(str(tiny.MODEL_DIR))
 CPUS = Hardware(num_cpus=2, num_gpus=0, gpu_gib=None)

@@ -14,7 +14,7 @@ from sweeps.recipes import samsum
 from trainables.data.tasks import TASKS
 from trainables.models.layer_kinds import ExpertFacts
 from trainables.models.model_facts import read_model_facts
-from trainables.packing.sizing.memory_model import predict_solo_gib
+from trainables.packing.sizing.solo_memory import predict_solo_gib
 
 
 @pytest.fixture(scope="module")

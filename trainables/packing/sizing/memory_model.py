@@ -1,13 +1,13 @@
-"""The memory of a pack and of a solo trial, predicted before any is used. Imports no torch.
+"""The memory of a pack, predicted before any is used. Imports no torch.
 
 Widths are counted in elements a token: q and kv are the widths of the queries and of the keys,
 hidden and wide those of a block's state and of its feed-forward; of Gated DeltaNet, keys and values
 are those of all its heads.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from trainables.config import Hyperparameters, TrainingOptions, TrainingSettings
+from trainables.config import TrainingOptions
 from trainables.models.layer_kinds import LAYER_KINDS, DeltaFacts
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS, CHUNK_TOKENS
@@ -83,20 +83,10 @@ READ_HIDDEN = 3
 """Held while prompts are read: a block's input, middle and norm."""
 COPIED_ADAPTERS = 1.5
 """Evaluation's adapters in the compute type, and the smaller copy as slots finish."""
-SOLO_HIDDEN, SOLO_WIDE, SOLO_Q, SOLO_KV = 14, 5, 4, 6
-"""Kept of a token by a solo trial, in widths of a layer: fitted to the peaks of TRL 1.16 with Qwen3
-0.6B and 4B, 1,206 and 4,096 tokens (tests/benchmarks/h200-qwen3-*.json), which they meet within 3%.
-Queries are as wide as q_proj, so with their gates if they have some."""
-SOLO_CONV, SOLO_VALUES = 4, 10
-"""Kept by a layer of Gated DeltaNet instead of queries, keys and values of attention: what the
-convolution takes and gives, unit queries and keys; gates, outputs and their norm, half of it in
-float32. Counted in transformers with fla's kernels, not measured; without these it is much more."""
-SOLO_TILE = (4096, 32_768)
-"""Labels and words of the logits that TRL holds together (trl/kernels/chunked_logprob.py)."""
 WORKSPACE_BYTES = 96 << 20
 """cuBLAS's workspaces (32 MiB a stream on Hopper) and small tables."""
 
-_GIB = 2**30
+GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +119,12 @@ class PeakBytes:
     @property
     def total_gib(self) -> float:
         """The peak of torch.cuda.max_memory_allocated."""
-        return (self.shared + max(self.training, self.evaluation)) / _GIB
+        return (self.shared + max(self.training, self.evaluation)) / GIB
 
     @property
     def reserved_gib(self) -> float:
         """What the allocator holds: CUDA graphs keep training's memory from evaluation."""
-        return (self.shared + self.training + self.evaluation) / _GIB
+        return (self.shared + self.training + self.evaluation) / GIB
 
 
 def predict_pack(
@@ -156,7 +146,7 @@ def predict_pack(
         num_rows: rows of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
-    size = _itemsize(settings)
+    size = itemsize(settings)
     outside = size * (facts.num_params - facts.body_params)
     if capacity.is_dequantised:
         nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
@@ -183,46 +173,6 @@ def predict_pack(
         evaluation=evaluation,
         workspace=WORKSPACE_BYTES,
     )
-
-
-def predict_solo_gib(
-    facts: ModelFacts, params: Hyperparameters, settings: TrainingSettings
-) -> float:
-    """Peak memory of one solo trial, in GiB, if all rows of a micro-batch are as long as they may
-    be. TRL holds the logits of a tile at a time."""
-    size, tokens = _itemsize(settings), settings.micro_batch_size * settings.max_length_tokens
-    outside = size * (facts.num_params - facts.body_params)
-    body = facts.body_params * (NF4_BITS / 8 if settings.base == "nf4" else size)
-    adapter = ADAPTER_BYTES * facts.lora_params(params)
-    kept = sum(_solo_elements(facts, kind) for kind in facts.layer_types)
-    tile = min(tokens, SOLO_TILE[0]) * min(facts.vocab_size, SOLO_TILE[1])
-    return (outside + body + adapter + size * (tokens * kept + tile) + WORKSPACE_BYTES) / _GIB
-
-
-def find_solo_micro_batch(
-    facts: ModelFacts, params: Hyperparameters, settings: TrainingSettings, memory_gib: float
-) -> int:
-    """The rows of a micro-batch that fit, however long they are, once it was halved as often as
-    models.memory.with_less_memory does; 0 if not even one row does."""
-    rows = settings.micro_batch_size
-    while predict_solo_gib(facts, params, replace(settings, micro_batch_size=rows)) > memory_gib:
-        if rows == 1:
-            return 0
-        rows = max(part for part in range(1, rows) if rows % part == 0)
-    return rows
-
-
-def _solo_elements(facts: ModelFacts, kind: str) -> int:
-    """What stock PEFT and transformers keep of a token in a layer."""
-    elements = SOLO_HIDDEN * facts.hidden_size + SOLO_WIDE * facts.intermediate_size
-    if facts.experts is not None:
-        # what each expert gives, for the gradient of its weight; counted in transformers 5.23
-        elements += facts.experts.num_per_token * facts.hidden_size
-    if kind == "linear_attention" and facts.delta is not None:
-        elements += SOLO_CONV * facts.delta.conv_channels + SOLO_VALUES * facts.delta.value_size
-        return elements + CHUNK_TOKENS * facts.delta.num_value_heads
-    q, kv = (facts.linear_shapes[name][0] for name in ("q_proj", "k_proj"))
-    return elements + SOLO_Q * q + SOLO_KV * kv
 
 
 def _largest_group(facts: ModelFacts) -> int:
@@ -317,7 +267,7 @@ def _chunk_elements(delta: DeltaFacts, num_tokens: int, num_rows: int) -> int:
 
 def eval_positions(facts: ModelFacts, settings: TrainingOptions) -> int:
     """What the longest row takes of the cache: its positions, and what its state is worth."""
-    return _longest_row(settings) + facts.state_positions(_itemsize(settings))
+    return _longest_row(settings) + facts.state_positions(itemsize(settings))
 
 
 def _longest_row(settings: TrainingOptions) -> int:
@@ -325,7 +275,7 @@ def _longest_row(settings: TrainingOptions) -> int:
     return round_up(settings.max_length_tokens + settings.max_new_tokens, TOKENS_MULTIPLE)
 
 
-def _itemsize(settings: TrainingOptions) -> int:
+def itemsize(settings: TrainingOptions) -> int:
     """Bytes of a number of the compute type."""
     return 4 if settings.compute_dtype == "float32" else 2
 
