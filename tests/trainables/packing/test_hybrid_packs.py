@@ -321,7 +321,8 @@ def test_a_step_gives_what_reading_gives_on_kernels(
         for number in range(num_targets):
             tokens_S = ids_ST[rows_S, lengths_S + number]
             both = (x.repeat(len(ADAPTED), 1) for x in (tokens_S, lengths_S + number))
-            found_KSD = decoder.step(*both, cache, rotation)
+            is_done_KS = torch.zeros(read_KSTD.shape[:2], dtype=torch.bool, device=decoder.device)
+            found_KSD = decoder.step(*both, cache, rotation, is_done_KS)
             expected_KSD = read_KSTD[:, rows_S, lengths_S + number]
             error = (found_KSD - expected_KSD).float().norm() / expected_KSD.float().norm()
             assert float(error) < 2e-2

@@ -82,7 +82,8 @@ def _step(batch: Batch) -> None:
     """One more token for every row, without waiting for the device."""
     # All writes are in place, and the column is a tensor: a captured graph replays the same
     # addresses. Rows that are done go on answering to nobody; until_stop cuts what they say.
-    x_KSD = batch.decoder.step(batch.tokens_KS, batch.positions_KS, batch.cache, batch.rotation)
+    rows = (batch.tokens_KS, batch.positions_KS, batch.cache)
+    x_KSD = batch.decoder.step(*rows, batch.rotation, batch.is_done_KS)
     tokens_KS = batch.decoder.logits(x_KSD).argmax(dim=-1)
     batch.answers_AL[batch.home_KS, batch.column_1] = tokens_KS
     batch.is_done_KS |= is_stop(tokens_KS, batch.stops)

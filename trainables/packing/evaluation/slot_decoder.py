@@ -179,14 +179,20 @@ class SlotDecoder:
         positions_KS: Tensor,
         cache: Sequence[LayerState],
         rotation: tuple[Tensor, Tensor],
+        is_done_KS: Tensor,
     ) -> Tensor:
-        """The last layer's output (K, S, D) over one token a row, which the cache then holds."""
+        """The last layer's output (K, S, D) over one token a row, which the cache then holds.
+
+        Args:
+            is_done_KS: rows that nobody asks for any more: what is given of them means nothing.
+        """
         positions_B = positions_KS.flatten()
         angles = (rotation[0][positions_B], rotation[1][positions_B])
         x_BD: Tensor = self.model.embedding_VD[tokens_KS.flatten()]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._step_rows, state=cached, positions_B=positions_B)
+                rows = (positions_B, is_done_KS.flatten())
+                mix: Mix = partial(self._step_rows, state=cached, rows=rows)
             else:
                 attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
                 mix = partial(self.model.mix_heads, attend=attend)
@@ -272,12 +278,12 @@ class SlotDecoder:
         _: Angles,
         *,
         state: DeltaState,
-        positions_B: Tensor,
+        rows: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """A layer of Gated DeltaNet over one token a row."""
+        """A layer of Gated DeltaNet over one token a row: their positions, and which are done."""
         assert isinstance(weights.mixer, DeltaWeights)
         eps = self.model.config.rms_norm_eps
-        return gated_delta.step(projected_BO, weights.mixer, state, positions_B, eps)
+        return gated_delta.step(projected_BO, weights.mixer, state, *rows, eps)
 
 
 def _attend_in_prompts(

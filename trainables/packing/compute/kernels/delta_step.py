@@ -9,6 +9,7 @@ O features of all projections, P channels of the convolution, W its width, L one
 that are kept; heads are those of queries, keys and values.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -31,6 +32,7 @@ def delta_step(
     bias_H: Tensor,
     norm_E: Tensor,
     positions_B: Tensor,
+    is_done_B: Tensor,
     eps: float,
     inputs_BLP: Tensor,
     memory_BHCE: Tensor,
@@ -42,6 +44,7 @@ def delta_step(
 
     Args:
         positions_B: of the tokens in their rows.
+        is_done_B: rows that are left as they are, and get zeros.
         inputs_BLP: the convolution's last inputs, which go on by one token.
         memory_BHCE: float32, with C and E powers of two, as M is; it is changed too.
         keys_BMX: all key heads of the tokens that were kept since the memory was written.
@@ -53,19 +56,19 @@ def delta_step(
     num_key_heads = (num_channels - num_heads * value_dim) // (2 * key_dim)
     kept = (keys_BMX, learnt_BMHE, reach_BMH)
     tensors = (projected_BO, inputs_BLP, memory_BHCE, conv_PW, *kept)
-    positions_B = positions_B.contiguous()  # as in token_attention
+    rows = (positions_B.contiguous(), is_done_B.contiguous().view(torch.uint8))
     assert all(tensor.is_contiguous() for tensor in tensors) and width == WIDTH
     heads_BP = projected_BO.new_empty(num_rows, num_channels)
     sizes = (num_channels, size, key_dim, value_dim)
     _convolve[(num_rows, 2 * num_key_heads + num_heads)](
-        *(heads_BP, keys_BMX, projected_BO, inputs_BLP, conv_PW, positions_B),
+        *(heads_BP, keys_BMX, projected_BO, inputs_BLP, conv_PW, *rows),
         *(key_dim**-0.5, num_key_heads, *sizes, max(key_dim, value_dim), num_kept),
         num_warps=1,
     )
     mixed_BHE = projected_BO.new_empty(num_rows, num_heads, value_dim)
     block = min(BLOCK_E, value_dim)
     _learn[(num_rows * num_heads, value_dim // block)](
-        *(mixed_BHE, memory_BHCE, *kept, heads_BP, projected_BO, log_decay_H, bias_H, positions_B),
+        *(mixed_BHE, memory_BHCE, *kept, heads_BP, projected_BO, log_decay_H, bias_H, *rows),
         *(num_heads, num_heads // num_key_heads, *sizes, block, num_kept),
         num_warps=NUM_WARPS,
         maxnreg=MOST_REGISTERS,
@@ -82,6 +85,7 @@ def _convolve(
     inputs_ptr,
     conv_ptr,
     positions_ptr,
+    is_done_ptr,
     scale,
     num_key_heads,
     num_channels,
@@ -93,6 +97,8 @@ def _convolve(
 ):
     """One head of one row: silu of its convolution, queries and keys of unit length."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    if tl.load(is_done_ptr + row) != 0:
+        return
     is_value = head >= 2 * num_key_heads
     first = tl.where(is_value, 2 * num_key_heads * (C - E) + head * E, head * C)
     c = tl.arange(0, BLOCK)
@@ -136,6 +142,7 @@ def _learn(
     log_decay_ptr,
     bias_ptr,
     positions_ptr,
+    is_done_ptr,
     num_heads,
     shared,
     num_channels,
@@ -149,6 +156,11 @@ def _learn(
     D M + sum of fading_m k_m learnt_m', with the tokens m that were kept since M was written."""
     row, head = (tl.program_id(0) // num_heads).to(tl.int64), tl.program_id(0) % num_heads
     c, e = tl.arange(0, C), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    out = mixed_ptr + (row * num_heads + head) * E + e
+    number = (tl.load(positions_ptr + row) % KEPT).to(tl.int32)
+    if tl.load(is_done_ptr + row) != 0:
+        tl.store(out, tl.zeros((BLOCK,), dtype=mixed_ptr.dtype.element_ty))
+        return
     at = memory_ptr + ((row * num_heads + head) * C + c[:, None]) * E + e[None, :]
     memory = tl.load(at)
     # The heads of a row: all queries, all keys, all values.
@@ -166,7 +178,6 @@ def _learn(
     log_decay = -tl.exp(tl.load(log_decay_ptr + head).to(tl.float32)) * soft
     beta = tl.sigmoid(tl.load(a_ptr - num_heads).to(tl.float32))
     # The tokens that are kept: the first of a block of positions, as many as came before this one.
-    number = (tl.load(positions_ptr + row) % KEPT).to(tl.int32)
     m = tl.arange(0, KEPT)
     is_kept = m < number
     keys_ptr += row * KEPT * key_size + head // shared * C + c
@@ -185,7 +196,6 @@ def _learn(
     mixed = tl.sum(memory * q[:, None], axis=0)
     mixed += tl.sum((tl.sum(keys * q[None, :], axis=1) * fading)[:, None] * taught, axis=0)
     mixed += tl.sum(k * q, axis=0) * learnt
-    out = mixed_ptr + (row * num_heads + head) * E + e
     tl.store(out, mixed.to(mixed_ptr.dtype.element_ty))
     tl.store(learnt_ptr + number * num_heads * E, learnt)
     tl.store(reach_ptr + number * num_heads, reach, mask=tl.program_id(1) == 0)

@@ -173,11 +173,17 @@ def step(
     weights: DeltaWeights,
     state: DeltaState,
     positions_B: Tensor,
+    is_done_B: Tensor,
     eps: float,
 ) -> Tensor:
-    """(B, F) of one token a row; the state is changed in place, which a CUDA graph needs."""
+    """(B, F) of one token a row; the state is changed in place, which a CUDA graph needs.
+
+    Args:
+        positions_B: of the tokens in their rows.
+        is_done_B: rows that nobody asks for any more.
+    """
     if projected_BO.is_cuda:
-        return step_by_kernels(projected_BO, weights, state, positions_B, eps)
+        return step_by_kernels(projected_BO, weights, state, positions_B, is_done_B, eps)
     return step_plainly(projected_BO, weights, state, eps)
 
 
@@ -186,6 +192,7 @@ def step_by_kernels(
     weights: DeltaWeights,
     state: DeltaState,
     positions_B: Tensor,
+    is_done_B: Tensor,
     eps: float,
 ) -> Tensor:
     """step for a GPU."""
@@ -193,7 +200,7 @@ def step_by_kernels(
     from trainables.packing.compute.kernels.delta_step import delta_step
 
     parts = [part.view(-1, *part.shape[2:]) for part in state]
-    return delta_step(projected_BO, *weights[:4], positions_B, eps, *parts)
+    return delta_step(projected_BO, *weights[:4], positions_B, is_done_B, eps, *parts)
 
 
 def step_plainly(

@@ -39,19 +39,24 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("dtype", NEAR)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tokens_are_mixed_as_by_the_plain_step(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    """Some tokens, one after the other: answers, memories and the convolution's inputs."""
+    """Some tokens, one after the other: answers, memories and the convolution's inputs. A row that
+    is done stays as it was."""
     weights = new_weights(shape, dtype)
     like = torch.zeros((), device=DEVICE, dtype=dtype)
-    plain, fused = (gated_delta.new_state(weights, 1, 2, like) for _ in range(2))
+    plain, fused = (gated_delta.new_state(weights, 1, 3, like) for _ in range(2))
     size = len(weights.conv_PW) + len(weights.log_decay_H) * (len(weights.norm_E) + 2)
+    is_done_B = torch.tensor([False, False, True], device=DEVICE)
     for number in range(11):
-        projected_BO = torch.randn(2, size, device=DEVICE).to(dtype)
+        projected_BO = torch.randn(3, size, device=DEVICE).to(dtype)
         expected = gated_delta.step_plainly(projected_BO, weights, plain, 1e-6)
-        positions_B = torch.tensor([13, 40], device=DEVICE) + number
-        found = gated_delta.step_by_kernels(projected_BO, weights, fused, positions_B, 1e-6)
+        positions_B = torch.tensor([13, 40, 5], device=DEVICE) + number
+        rows = (positions_B, is_done_B)
+        found = gated_delta.step_by_kernels(projected_BO, weights, fused, *rows, 1e-6)
         assert found.dtype == expected.dtype
-        assert relative_error(found, expected) < NEAR[dtype]
-    assert torch.equal(fused.inputs_KSLP, plain.inputs_KSLP)
+        assert relative_error(found[:2], expected[:2]) < NEAR[dtype]
+        assert not found[2].any()
+    assert torch.equal(fused.inputs_KSLP[:, :2], plain.inputs_KSLP[:, :2])
+    assert not any(part[:, 2].any() for part in fused)
     # A memory is written where a position ends a block of eight: here the first row's.
     assert relative_error(fused.memory_KSHCE[:, 0], plain.memory_KSHCE[:, 0]) < NEAR[dtype]
 
