@@ -18,7 +18,7 @@ from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.models.layer_kinds import ATTENTION
+from trainables.models.model_facts import facts_of
 from trainables.packing.compute.kernels.inputs import Dropout
 from trainables.packing.compute.masks import keep_mask, module_key
 from trainables.packing.compute.pack import Pack
@@ -157,12 +157,14 @@ class GivenMask(torch.nn.Module):
 
 def put_masks_into(model: PeftModel, dropout: Dropout) -> None:
     """Give a PEFT model the masks of one slot."""
+    base = model.get_base_model()
+    names = tuple(facts_of(base.config.to_dict()).linear_shapes)
     found = 0
-    for layer_number, layer in enumerate(model.get_base_model().model.layers):
-        children = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
-        for place, name in enumerate(ATTENTION.linear_layers):
-            with contextlib.suppress(AttributeError):
-                number = layer_number * len(ATTENTION.linear_layers) + place
+    for layer_number, layer in enumerate(base.model.layers):
+        children = {n: m for part in layer.children() for n, m in part.named_children()}
+        for place, name in enumerate(names):
+            with contextlib.suppress(AttributeError, KeyError):
+                number = layer_number * len(names) + place
                 children[name].lora_dropout["default"] = GivenMask(dropout, number)
                 found += 1
     assert found, "no adapted module was found"

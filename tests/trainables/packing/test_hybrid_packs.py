@@ -51,12 +51,17 @@ def settings(settings: TrainingSettings, hybrid_dir: str) -> TrainingSettings:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base_type", ["nf4", "bf16"])
+@pytest.mark.parametrize(("base_type", "num_steps", "far"), [("nf4", 50, 5e-4), ("bf16", 12, 2e-4)])
 def test_trials_of_a_pack_equal_their_solo_runs_whoever_joins_and_leaves(
-    settings: TrainingSettings, examples: list[Example], base_type: BaseType, tmp_path: Path
+    settings: TrainingSettings,
+    examples: list[Example],
+    base_type: BaseType,
+    num_steps: int,
+    far: float,
+    tmp_path: Path,
 ) -> None:
-    settings = longer(settings, 12, eval_rows=1, base=base_type)
-    late = longer(settings, 6)
+    settings = longer(settings, num_steps, eval_rows=1, base=base_type)
+    late = longer(settings, num_steps // 2)
     neighbour = trial_of("noisy", NOISY, settings)
     plan: Plan = {
         3: lambda pack: pack.join(2, neighbour, examples),
@@ -71,7 +76,7 @@ def test_trials_of_a_pack_equal_their_solo_runs_whoever_joins_and_leaves(
         for key, near in (("loss", 1e-5), ("grad_norm", 1e-4)):
             pairs = [(getattr(a, key), b[key]) for a, b in zip(found[name], logs, strict=True)]
             assert largest_relative(pairs) < near, key
-        assert weight_distance(weights_of(pack, slot, params), weights) < 2e-4
+        assert weight_distance(weights_of(pack, slot, params), weights) < far
 
 
 @dataclasses.dataclass

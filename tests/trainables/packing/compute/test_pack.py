@@ -149,10 +149,15 @@ def test_bfloat16_trial_follows_its_solo_run(
     assert largest_relative(list(pairs)) < 2e-3
 
 
+@pytest.mark.parametrize("folder", ["model_dir", "hybrid_dir"])
 def test_dropout_does_not_depend_on_neighbours(
-    settings: TrainingSettings, examples: list[Example], params: Hyperparameters
+    settings: TrainingSettings,
+    examples: list[Example],
+    params: Hyperparameters,
+    folder: str,
+    request: pytest.FixtureRequest,
 ) -> None:
-    settings = longer(settings, 12)
+    settings = longer(settings, 12, model=request.getfixturevalue(folder))
     alone = new_pack(settings, 1)
     alone.join(0, trial_of("it", params, settings), examples)
     expected = run_pack(alone)["it"]

@@ -208,13 +208,21 @@ def own_dropout(batch: PackedInputs, slot: int) -> tuple[Tensor, Dropout]:
     return ids, dropout
 
 
+@pytest.mark.parametrize(("folder", "num_grads"), [("model_dir", 28), ("hybrid_dir", 50)])
 def test_loss_and_gradients_are_those_of_peft_given_the_same_masks(
-    settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
+    settings: TrainingSettings,
+    examples: list[Example],
+    params: Hyperparameters,
+    folder: str,
+    num_grads: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
+    settings = dataclasses.replace(settings, model=request.getfixturevalue(folder))
     loss, grads = loss_and_grads_of_pack(settings, examples, params, tmp_path)
     expected_loss, expected = loss_and_grads_of_peft(settings, examples, params, tmp_path)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    assert len(grads) == len(expected) == 28
+    assert len(grads) == len(expected) == num_grads
     for name, grad in expected.items():
         assert grads[name].dtype == grad.dtype == torch.float32
         assert float((grads[name] - grad).norm()) < 1e-5 * float(grad.norm())

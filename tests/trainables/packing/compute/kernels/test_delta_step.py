@@ -16,7 +16,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 HAS_FLA = importlib.util.find_spec("fla") is not None
 # Triton's interpreter cuts bfloat16 off where a GPU rounds it.
-NEAR = {torch.float32: 1e-5, torch.bfloat16: 1e-2 if DEVICE == "cuda" else 5e-2}
+# The norm behind the rule makes what rounding leaves of a small sum as large as any other.
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 3e-2 if DEVICE == "cuda" else 5e-2}
 SHAPES = [(2, 1, 16, 16), (2, 2, 16, 128), (1, 3, 128, 128)]
 """Key heads, value heads of each, features of a key and of a value."""
 

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 
 # Triton 3.8 cuts bfloat16 off where a GPU rounds it, if it interprets; it rounds float16.
 ROUNDED = torch.bfloat16 if DEVICE == "cuda" else torch.float16
-NEAR = {torch.float32: 1e-6, torch.bfloat16: 5e-3 if DEVICE == "cuda" else 3e-2}
+# Plain functions round a gradient several times: of few numbers up to 0.5%, seen on an H200.
+NEAR = {torch.float32: 1e-6, torch.bfloat16: 1e-2 if DEVICE == "cuda" else 3e-2}
 
 
 def assert_near(found: Iterable[Tensor], expected: Iterable[Tensor], near: float) -> None:
