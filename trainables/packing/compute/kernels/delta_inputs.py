@@ -121,7 +121,8 @@ def _options(x_NHC: Tensor, conv_PW: Tensor, **flags: bool) -> dict[str, Any]:
     upper = {name.upper(): flag for name, flag in flags.items()}
     sizes = {"num_tokens": num_tokens, "num_heads": num_heads, "head_dim": head_dim}
     blocks = {"BLOCK_T": BLOCK_TOKENS, "BLOCK_C": triton.next_power_of_2(head_dim)}
-    return {**sizes, **upper, "WIDTH": conv_PW.shape[1], **blocks}
+    # With fewer warps a thread holds more numbers than registers for them.
+    return {**sizes, **upper, "WIDTH": conv_PW.shape[1], **blocks, "num_warps": 8}
 
 
 @triton.jit
