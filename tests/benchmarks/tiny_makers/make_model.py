@@ -4,8 +4,7 @@ The weights in trainables/tiny/model/ were made by `python -m tests.benchmarks.t
 3,000 steps of 192 rows of 512 tokens, from 124M tokens of corpus, in 104 s on one NVIDIA H200 with
 16 CPU cores (torch 2.11, transformers 5.17). Another GPU or version gives the same corpus and
 slightly different weights.
-Those in trainables/tiny/hybrid/ are of `hybrid --steps 2000 --shards 110`, in 113 s there, with fla's
-kernels.
+Those in trainables/tiny/hybrid/ are of `hybrid --steps 2000 --shards 110`: 113 s there, with fla.
 The chat template, an input of this script, is Qwen3's own (Apache-2.0). Hidden sizes are multiples
 of 64, NF4's block, so that no quantisation block straddles two rows.
 """
