@@ -72,6 +72,7 @@ def test_plan_has_a_title_for_every_paragraph(planned: Ended) -> None:
         "rows",
         "scored",
         "model",
+        "base",
         "engine",
         "memory",
         "at once",
