@@ -363,7 +363,7 @@ def test_experts_in_nf4_are_told(tmp_path: Path) -> None:
     )
     weights = load_file(tmp_path / "model" / "model.safetensors")
     name = "model.layers.0.mlp.experts.0.up_proj.weight"
-    weights[f"{name}.quant_state.bitsandbytes__nf4"] = weights[name]
+    weights[f"{name}.quant_state.bitsandbytes__nf4"] = weights[name].clone()
     save_file(weights, tmp_path / "model" / "model.safetensors")
     message, fix = refused(tmp_path, "--model", "model", "--engine", "solo")
     assert message == f"{folder} holds its experts in NF4, which transformers 5 does not load"
