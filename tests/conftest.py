@@ -65,7 +65,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
-    """Six trials of the bundled model and their finals, undisturbed; run by one worker for all."""
+    """Six trials of the bundled model and their finals, undisturbed; run by one worker for all.
+
+    Two sets of target modules are searched, so trials of both share a pack.
+    """
     from tests.sweeps import small_sweep  # loads Optuna, which few tests need
 
     base = tmp_path_factory.getbasetemp()

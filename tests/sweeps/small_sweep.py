@@ -41,6 +41,9 @@ WITH_FINALS = (
     "4",
     "--micro-batch-size",
     "4",
+    "--target-modules",
+    "attention,up_proj",
+    "all",
 )
 FLAGS = (*WITH_FINALS, "--no-finals", "--no-estimate")
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from peft import PeftModel
@@ -25,7 +26,10 @@ from trainables.config import Metric
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.prepared_rows import read_rows
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.layer_kinds import resolve_targets
+from trainables.models.model_facts import read_model_facts
 from trainables.solo.evaluate import evaluate
+from trainables.tiny import MODEL_DIR
 
 
 def test_sweep_runs_every_trial_and_all_its_files_agree(finished: Finished) -> None:
@@ -94,6 +98,27 @@ def test_start_points_are_tried_first(finished: Finished) -> None:
         32.0,
         False,
     )
+
+
+def test_target_modules_are_told_by_every_file_and_adapted(finished: Finished) -> None:
+    events = small_sweep.events_of(finished.folder)
+    trials = replay(events)
+    chosen = [",".join(trial.params.target_modules) for trial in trials]
+    assert chosen[:2] == ["attention,up_proj"] * 2, "start points have the first set"
+    assert set(chosen) <= {"attention,up_proj", "all"}
+    with (finished.folder / "trials.csv").open() as file:
+        assert [row["target_modules"] for row in csv.DictReader(file)] == chosen
+    storage = f"sqlite:///{finished.folder}/optuna.db"
+    study = optuna.load_study(study_name=finished.name, storage=storage)
+    assert [trial.params["target_modules"] for trial in study.trials] == chosen
+    layers = read_model_facts(str(MODEL_DIR)).linear_shapes
+    for trial in replay_all(events):
+        assert trial.last is not None
+        config = json.loads((trial.last.checkpoint / "adapter_config.json").read_text())
+        adapted = resolve_targets(trial.params.target_modules, layers)
+        assert set(config["target_modules"]) == set(adapted)
+        weights = load_file(trial.last.checkpoint / "adapter_model.safetensors")
+        assert {name.split(".")[-3] for name in weights} == set(adapted)
 
 
 def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) -> None:
@@ -208,6 +233,8 @@ def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None
         "--use-rslora" if params.use_rslora else "--no-use-rslora",
         "--learning-rate",
         str(params.learning_rate),
+        "--target-modules",
+        ",".join(params.target_modules),
         "--runs-dir",
         str(finished.runs_dir),
         "--name",
