@@ -51,7 +51,7 @@ def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     from trainables.packing.compute.kernels import delta_rule
 
-    monkeypatch.setattr(gated_delta, "_has_kernels", lambda x: True)
+    monkeypatch.setattr(gated_delta, "has_kernels", lambda x: True)
     monkeypatch.setattr(packed_model, "attention", lambda q, k, v, rows: _Attention.apply(q, k, v))
     monkeypatch.setattr(delta_rule, "delta_rule", lambda made, chunks: _Rule.apply(*made[:5]))
 
