@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from trainables.models.delta_kernels import choose_block_sizes
+from trainables.models.delta_kernels import prepare_fla
 from trainables.process import COMPILES_NOTHING
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ else:
     import torch  # a GPU's capability is not known without
 
     if torch.cuda.is_available():
-        choose_block_sizes(torch.cuda.get_device_capability())  # before a test's module loads fla
+        prepare_fla(torch.cuda.get_device_capability())  # before a test's module loads fla
 
 # Nothing that is imported is garbage: looking for it costs seconds, until it is frozen below.
 gc.disable()

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from trainables.config import BaseType, ComputeDtype, Hyperparameters
 from trainables.data.tokens import END_OF_TURN
-from trainables.models.delta_kernels import choose_block_sizes
+from trainables.models.delta_kernels import prepare_fla
 from trainables.models.layer_kinds import resolve_targets
 
 DTYPES: dict[ComputeDtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -63,8 +63,8 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     logging.disable_progress_bar()
-    if device().type == "cuda":
-        choose_block_sizes(torch.cuda.get_device_capability())  # transformers imports fla
+    is_on_gpu = device().type == "cuda"
+    prepare_fla(torch.cuda.get_device_capability() if is_on_gpu else None)
     with _skip_weight_draws():
         base = AutoModelForCausalLM.from_pretrained(
             model,

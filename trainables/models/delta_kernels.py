@@ -3,6 +3,7 @@ DeltaNet. Imports neither torch nor fla."""
 
 import os
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -39,12 +40,18 @@ def find_fault(compute_capability: float) -> Fault | None:
     return None
 
 
-def choose_block_sizes(compute_capability: tuple[int, int]) -> None:
+def prepare_fla(compute_capability: tuple[int, int] | None) -> None:
     """Spare fla its own tuning where its outcome is known; call it before anything imports fla.
 
     It compiles each kernel many times: two minutes, once for each shape of heads and machine.
+
+    Args:
+        compute_capability: of the GPU; None without one. Then nothing can import fla, since
+            transformers takes its kernels wherever they are installed, and they need a GPU.
     """
-    if compute_capability[0] == _HOPPER:
+    if compute_capability is None:
+        sys.modules.setdefault("fla", None)  # type: ignore[arg-type]
+    elif compute_capability[0] == _HOPPER:
         os.environ.setdefault("FLA_CACHE_MODE", "full")
         os.environ.setdefault("FLA_CONFIG_DIR", str(_HOPPER_CONFIGS))
 

@@ -1,7 +1,10 @@
 """The base, in NF4 and not, and its tokenizer."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.model_facts import read_model_facts
 from trainables.models.weights import check_weights
 from trainables.solo.trainer import new_adapter
-from trainables.tiny import MODEL_DIR
+from trainables.tiny import HYBRID_DIR, MODEL_DIR
 
 
 @pytest.mark.parametrize("compute_dtype", ["bfloat16", "float32"])
@@ -48,6 +51,31 @@ def test_base_that_is_not_quantised_has_the_weights_of_its_files(
     loaded = base.state_dict()
     assert all(torch.equal(loaded[name], weight.to(dtype)) for name, weight in stored.items())
     assert {parameter.dtype for parameter in base.parameters()} == {dtype} == {base.config.dtype}
+
+
+@pytest.mark.slow
+def test_hybrid_on_a_cpu_leaves_fla_alone(tmp_path: Path) -> None:
+    rule = tmp_path / "fla" / "ops" / "gated_delta_rule.py"
+    rule.parent.mkdir(parents=True)
+    for folder in (rule.parent, rule.parent.parent):
+        (folder / "__init__.py").touch()
+    rule.write_text("def chunk_gated_delta_rule(*args, **named): raise RuntimeError('no driver')")
+    code = (
+        "import sys, torch\n"
+        "from trainables.models.base_model import load_base\n"
+        "base = load_base(sys.argv[1], 'float32')\n"
+        "assert base(torch.arange(9)[None]).logits.isfinite().all()"
+    )
+    paths = os.pathsep.join((str(tmp_path), *filter(None, sys.path)))
+    hidden = {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(HYBRID_DIR)],
+        env=os.environ | hidden,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def quantise(folder: Path, dtype: torch.dtype = torch.bfloat16, **options: Any) -> str:
