@@ -201,15 +201,18 @@ def check_base(config: SweepConfig, model: ModelFacts) -> None:
 
 
 def check_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | None) -> None:
-    """Whether this machine's GPUs have the kernels that a hybrid needs; solo can go without.
+    """Whether this machine's GPUs have the kernels that a hybrid needs; solo can go without, and
+    packs in float32 do.
 
     Raises:
         SweepAborted: they have not.
     """
-    if not model.is_hybrid or oldest is None or config.compute_dtype != "bfloat16":
+    is_solo = config.engine == "solo"
+    has_no_use = config.compute_dtype == "float32" and not is_solo
+    if not model.is_hybrid or oldest is None or has_no_use:
         return
     fault = find_fault(oldest.compute_capability)
-    if fault is None or (config.engine == "solo" and fault.remedy == INSTALL):
+    if fault is None or (is_solo and fault.remedy == INSTALL):
         return
     or_solo = "; or add --engine solo, which is slower" * (fault.remedy == INSTALL)
     raise SweepAborted(

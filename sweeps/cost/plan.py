@@ -80,8 +80,8 @@ def _describe_experts(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
 
 def _describe_kernels(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
     """What solo trials of a hybrid go without on this machine's GPUs."""
-    oldest = oldest_gpu(visible_gpus())
-    fault = find_fault(oldest.compute_capability) if oldest and model.is_hybrid else None
+    oldest = oldest_gpu(visible_gpus()) if model.is_hybrid and config.engine == "solo" else None
+    fault = find_fault(oldest.compute_capability) if oldest else None
     if fault is None:
         return {}
     return {"kernels": f"{fault.found}: trials go on without, more slowly; {fault.remedy}"}

@@ -670,10 +670,17 @@ def test_packs_of_hybrids_on_a_gpu_need_kernels(
         return
     message, told = refused(tmp_path, *flags)
     assert message == f"{folder} trains by fla's kernels, and {reason}"
+    exact = call("sweeps.run", "samsum", "--tiny", *flags, "--compute-dtype", "float32")
+    assert exact.code == 0 and "kernels" not in exact.stdout  # no pack uses them in float32
     solo = call("sweeps.run", "samsum", "--tiny", *flags, "--engine", "solo")
+    exact_solo = call(
+        *("sweeps.run", "samsum", "--tiny", *flags),
+        *("--engine", "solo", "--compute-dtype", "float32"),
+    )
     if installed:  # fla refuses in the midst of training
-        assert told == fix and solo.refusal() == (message, told)
+        assert told == fix and solo.refusal() == exact_solo.refusal() == (message, told)
         return
+    assert exact_solo.code == 0
     assert told == f"{fix}; or add --engine solo, which is slower"
     assert solo.code == 0 and f"trials go on without, more slowly; {fix}" in solo.stdout
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
