@@ -54,7 +54,7 @@ class LoraSpace:
         _require(self.lora_dropouts, "lora_dropouts", "in [0, 1)", lambda d: 0 <= d < 1)
         _require(self.rsloras, "rsloras", "True or False", lambda _: True)
         rule = "a name, or several that commas join without blanks"
-        is_set = re.compile(r"\w+(,\w+)*").fullmatch
+        is_set = re.compile(r"[^\s,]+(,[^\s,]+)*").fullmatch
         _require(self.target_modules, "target_modules", rule, lambda names: bool(is_set(names)))
 
     @property

@@ -8,6 +8,7 @@ from sweeps.config import SweepConfig
 from sweeps.find_recipe import read_default
 from trainables.errors import SweepAborted
 from trainables.metrics.registry import replace_paths
+from trainables.tiny import MODELS
 
 _NO_FLAGS = (
     *("recipe", "task", "start_points", "tiny", "task_options", "space"),
@@ -74,5 +75,7 @@ def _write_flag(name: str, value: Any) -> list[str]:
 
 
 def _hide_folder(text: str) -> str:
-    """The last name of an absolute path; all else, as a name of the Hub, as it is."""
-    return Path(text).name if Path(text).is_absolute() else text
+    """What names a bundled model, or the last name of an absolute path; all else, as a name of the
+    Hub, as it is."""
+    bundled = {str(folder): name for name, folder in MODELS.items()}
+    return bundled.get(text, Path(text).name if Path(text).is_absolute() else text)

@@ -74,6 +74,7 @@ def read(words: list[str]) -> SweepConfig | None:
 @example(recipe="own.py", tiny=False, flags=[["--max-steps", "900"]])
 @example(recipe="own.py", tiny=False, flags=[["--epochs", "2.0"]])
 @example(recipe="table", tiny=True, flags=[["--data", "rows.csv"], ["--input", "message"]])
+@example(recipe="samsum", tiny=True, flags=[["--model", "tiny-hybrid"], ["--base", "bf16"]])
 @example(recipe="table", tiny=False, flags=FLAGS[1:4:2])
 @example(recipe="table", tiny=False, flags=FLAGS[1:6:4])
 def test_command_of_the_card_asks_for_the_same_sweep(
