@@ -14,6 +14,7 @@ from trainables.data.rows import Row, Scoring
 from trainables.errors import SweepAborted
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.delta_kernels import INSTALL, find_fault
 from trainables.models.memory import is_out_of_memory, retry_with_less_memory
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.compute.peft_format import read_adapter
@@ -45,19 +46,27 @@ def answer(
         facts: the base's.
         adapter: PEFT folder; None is the untuned base.
         is_packed: whether a pack answers, as in sweeps of the packed engine. GPUs that packs do not
-            run on answer as solo trials do.
+            run on, or whose kernels for hybrids are not installed, answer as solo trials do.
 
     Raises:
         SweepAborted: the GPU's memory does not hold one row.
     """
-    is_old = torch.cuda.is_available() and torch.cuda.get_device_capability() < _AMPERE
-    answer_window = _answer_packed if is_packed and not is_old else _answer_solo
+    can_pack = not torch.cuda.is_available() or _runs_packs(settings, facts)
+    answer_window = _answer_packed if is_packed and can_pack else _answer_solo
     try:
         yield from answer_window(windows, settings, scoring, facts, adapter)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         _raise_no_room()
+
+
+def _runs_packs(settings: TrainingSettings, facts: ModelFacts) -> bool:
+    """Whether this GPU answers in packs; no gradients are needed, which some Triton gets wrong."""
+    capability = torch.cuda.get_device_capability()
+    needs_fla = facts.is_hybrid and settings.compute_dtype == "bfloat16"
+    fault = find_fault(capability[0]) if needs_fla else None
+    return capability >= _AMPERE and (fault is None or fault.remedy != INSTALL)
 
 
 def _answer_packed(
