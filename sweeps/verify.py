@@ -14,9 +14,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from cluster.gpus import oldest_gpu, visible_gpus
 from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
-from sweeps.checks.preflight import check, find_unpacked
+from sweeps.checks.preflight import check, find_unpacked, has_delta_kernels
 from sweeps.cli import EXIT_DONE, parse, run_command
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
@@ -54,7 +55,8 @@ class VerifyArgs:
     Without dropout it is trained by the other engine, which must give each recorded number within
     the limit beside it. The dropout masks of a pack are its own, so with dropout a pack of one must
     do so, and it is also trained by TRL with several seeds of dropout, whose range is shown and
-    decides nothing. A model that packs cannot train is trained by TRL again, with the same masks.
+    decides nothing. A model that packs cannot train, or not here, is trained by TRL again, with
+    the same masks.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -135,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in other_versions(paths):
         print(note)
     has_dropout = record.params.lora_dropout > 0
-    can_pack = find_unpacked(checked.model) is None
+    oldest = oldest_gpu(visible_gpus())
+    has_kernels = has_delta_kernels(config, checked.model, oldest)
+    can_pack = has_kernels and find_unpacked(checked.model) is None
     wants_pack = config.engine == "solo" or has_dropout
     engine: Engine = "packed" if can_pack and wants_pack else "solo"
     seed = config.seed if record.seed is None else record.seed  # a run of the finals has its own

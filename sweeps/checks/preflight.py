@@ -208,16 +208,21 @@ def check_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | No
         SweepAborted: they have not.
     """
     is_solo = config.engine == "solo"
-    has_no_use = config.compute_dtype == "float32" and not is_solo
-    if not model.is_hybrid or oldest is None or has_no_use:
+    if not is_solo and has_delta_kernels(config, model, oldest):
         return
-    fault = find_fault(oldest.compute_capability)
+    fault = find_fault(oldest.compute_capability) if model.is_hybrid and oldest else None
     if fault is None or (is_solo and fault.remedy == INSTALL):
         return
     or_solo = "; or add --engine solo, which is slower" * (fault.remedy == INSTALL)
     raise SweepAborted(
         f"{config.model} trains by fla's kernels, and {fault.found}", fault.remedy + or_solo
     )
+
+
+def has_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | None) -> bool:
+    """Whether packs of the model have the kernels that they need on this machine's GPUs."""
+    needs_none = not model.is_hybrid or config.compute_dtype == "float32"
+    return oldest is None or needs_none or find_fault(oldest.compute_capability) is None
 
 
 def check_bertscore(config: SweepConfig, kind: Kind) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from cluster.gpus import Gpu
 from sweeps import verify
 from sweeps.checks.environment import list_versions
 from sweeps.cli import run_command
@@ -22,8 +23,9 @@ from tests.sweeps.small_sweep import Finished
 from tests.trainables.expert_model import save_experts
 from tests.trainables.prepared import prepare_rows
 from trainables.compare_engines import WEIGHTS_NAME, reports_until
-from trainables.config import Hyperparameters, TrialConfig
-from trainables.tiny import MODEL_DIR, SAMSUM_DIR
+from trainables.config import ComputeDtype, Hyperparameters, TrialConfig
+from trainables.models import delta_kernels
+from trainables.tiny import HYBRID_DIR, MODEL_DIR, SAMSUM_DIR
 
 pytestmark = pytest.mark.slow
 
@@ -101,11 +103,21 @@ def test_solo_trial_is_compared_with_a_pack_of_one(
     assert lines[-2].startswith("no verdict: TRL and a pack draw other dropout masks")
 
 
+@pytest.mark.parametrize("kind", ["experts", "hybrid without kernels"])
 def test_trial_of_a_model_that_packs_cannot_train_is_compared_with_itself(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    run = make_run("solo", tmp_path / "run", save_experts(tmp_path / "m", tokenizer, "qwen3_moe"))
+    monkeypatch.setattr(delta_kernels, "_installed", lambda name: "")
+    monkeypatch.setattr(verify, "visible_gpus", lambda: [Gpu("GPU-a", "NVIDIA L4", 22.5, 8.9)])
+    compute_dtype: ComputeDtype
+    model, compute_dtype = str(HYBRID_DIR), "bfloat16"
+    if kind == "experts":
+        tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+        model, compute_dtype = save_experts(tmp_path / "m", tokenizer, "qwen3_moe"), "float32"
+    run = make_run("solo", tmp_path / "run", model, compute_dtype)
     code, lines, content = run_verify(run, "t0001", capsys, "--num-seeds", "2")
     assert code == 0, lines
     assert lines[-2].startswith("equal: all 3 numbers within their limits")
@@ -287,7 +299,12 @@ def change_losses(path: Path, trial_id: str, factor: float) -> None:
     path.write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
-def make_run(engine: Engine, folder: Path, model: str = str(MODEL_DIR)) -> Path:
+def make_run(
+    engine: Engine,
+    folder: Path,
+    model: str = str(MODEL_DIR),
+    compute_dtype: ComputeDtype = "float32",
+) -> Path:
     """What a sweep of this engine would have written of TRIALS."""
     config = replace(
         samsum(is_tiny=True),
@@ -305,7 +322,7 @@ def make_run(engine: Engine, folder: Path, model: str = str(MODEL_DIR)) -> Path:
         low_rung_eval_rows=2,
         eval_batch_size=4,
         max_new_tokens=4,
-        compute_dtype="float32",
+        compute_dtype=compute_dtype,
     )
     prepare_rows(folder, SAMSUM_DIR)
     log = EventLog(folder / "events.jsonl")
