@@ -16,9 +16,6 @@ from torch.nn.functional import pad
 
 from trainables.packing.compute.kernels.inputs import CHUNK_TOKENS
 
-MOST_HEADS = 65_535
-"""Of all rows that go through the rule together: a CUDA grid is no wider where fla has heads."""
-
 
 class Heads(NamedTuple):
     """What the rule takes of every token."""
@@ -42,24 +39,12 @@ def run_rule(heads: Heads, memory: Tensor | None = None) -> tuple[Tensor, Tensor
     Args:
         memory: that of each row's beginning; None for one without a token.
     """
-    num_rows, share = len(heads.v_STHE), MOST_HEADS // heads.v_STHE.shape[2]
-    if num_rows > share:
-        rows = [slice(first, first + share) for first in range(0, num_rows, share)]
-        parts = [
-            run_rule(Heads(*(x[some] for x in heads)), None if memory is None else memory[some])
-            for some in rows
-        ]
-        mixed, memories = zip(*parts, strict=True)
-        return torch.cat(mixed), torch.cat(memories)
     if not has_kernels(heads.q_STGC):
         return _run_chunks(heads, memory)
-    # It loads Triton.
-    from trainables.packing.compute.kernels.delta_rule import load_rule
+    # It loads fla.
+    from trainables.packing.compute.kernels.delta_rule import delta_rule_of_padded
 
-    scale = heads.q_STGC.shape[-1] ** -0.5
-    options = {"initial_state": memory, "output_final_state": True}
-    mixed_STHE, memory_SHCE = load_rule()(*heads, scale=scale, **options)
-    return mixed_STHE, memory_SHCE
+    return delta_rule_of_padded(heads, memory)
 
 
 def run_tree_rule(heads: Heads, memory_SHCE: Tensor, is_seen_NN: Tensor) -> Tensor:

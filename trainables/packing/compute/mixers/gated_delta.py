@@ -109,7 +109,8 @@ def _mix_by_kernels(
 
     made = delta_inputs(projected_NO, *weights[:3], inputs.position_ids_N, _sizes(weights))
     assert inputs.rows.chunks is not None
-    return _gate(delta_rule(made, inputs.rows.chunks), made.z_NF, weights, eps)
+    mixed_NHE, _ = delta_rule(made[:5], inputs.rows.chunks)
+    return _gate(mixed_NHE, made.z_NF, weights, eps)
 
 
 def read(

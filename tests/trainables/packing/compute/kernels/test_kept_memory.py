@@ -53,7 +53,7 @@ def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gated_delta, "has_kernels", lambda x: True)
     monkeypatch.setattr(packed_model, "attention", lambda q, k, v, rows: _Attention.apply(q, k, v))
-    monkeypatch.setattr(delta_rule, "delta_rule", lambda made, chunks: _Rule.apply(*made[:5]))
+    monkeypatch.setattr(delta_rule, "delta_rule", lambda made, chunks: (_Rule.apply(*made), None))
 
 
 class _Attention(torch.autograd.Function):
