@@ -203,7 +203,7 @@ def _data(facts: CardFacts) -> str:
         data += f" at revision {_text(revision)}"
     kept = f"in {facts.settings.compute_dtype}, not quantised (plain LoRA)"
     if facts.settings.base == "nf4":
-        kept = "quantised to NF4"
+        kept = "with its linear layers in NF4"
     dropped = _counts(facts.dropped_rows) or "none"
     added = _counts(facts.added_rows)
     about_added = f" Of the training rows augmentation has added: {added}." if added else ""

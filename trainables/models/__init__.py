@@ -1,1 +1,1 @@
-"""What a model folder tells, and loading it in NF4."""
+"""What a model folder tells, and loading it, in NF4 or not."""

@@ -43,7 +43,7 @@ def test_metadata_names_base_dataset_and_kind() -> None:
 
 def test_card_says_what_the_base_is() -> None:
     card = render(FACTS)
-    assert "A QLoRA adapter for" in card and "quantised to NF4 and frozen" in card
+    assert "A QLoRA adapter for" in card and "with its linear layers in NF4 and frozen" in card
     plain = facts(settings=replace(FACTS.settings, base="bf16"))
     card = render(plain)
     assert "A LoRA adapter for Qwen/Qwen3-0.6B" in card and "NF4" not in card
