@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 INSTALL = "pip install '.[hybrid]'"
 """What installs them."""
+_LEAST_FLA = (0, 6)
+"""Whose functions packs call; older ones lack some of their arguments."""
 _HOPPER = 9
 """Major compute capability of an H100 or H200."""
 _BAD_TRITON = ((3, 4, 0), (3, 7, 1))
@@ -28,15 +30,17 @@ class Fault(NamedTuple):
 
 def find_fault(compute_capability: float) -> Fault | None:
     """Of a GPU of this kind with what is installed here."""
-    if not (_installed("fla-core") and _installed("triton")):
-        return Fault("fla's kernels are not installed", INSTALL)
-    triton = tuple(map(int, re.findall(r"\d+", _installed("triton"))[:3]))
+    fla, triton = (_installed(name) for name in ("fla-core", "triton"))
     first, fixed = _BAD_TRITON
-    if int(compute_capability) == _HOPPER and first <= triton < fixed:
-        found = f"Triton {_installed('triton')} gives wrong gradients of Gated DeltaNet on Hopper"
+    if fla and int(compute_capability) == _HOPPER and first <= _numbers(triton) < fixed:
+        found = f"Triton {triton} gives wrong gradients of Gated DeltaNet on Hopper"
         return Fault(
             found, f"pip install 'triton>={'.'.join(map(str, fixed))}'; torch works with it"
         )
+    if not (fla and triton):
+        return Fault("fla's kernels are not installed", INSTALL)
+    if _numbers(fla) < _LEAST_FLA:
+        return Fault(f"fla-core {fla} is older than {'.'.join(map(str, _LEAST_FLA))}", INSTALL)
     return None
 
 
@@ -62,3 +66,8 @@ def _installed(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three of a version."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))

@@ -642,6 +642,12 @@ def test_gpu_too_old_for_packs_or_bfloat16_is_told(
     ("gpu", "installed", "reason", "fix"),
     [
         (L4, {}, "fla's kernels are not installed", "pip install '.[hybrid]'"),
+        (
+            L4,
+            {"fla-core": "0.5.1", "triton": "3.6.0"},
+            "fla-core 0.5.1 is older than 0.6",
+            "pip install '.[hybrid]'",
+        ),
         (L4, {"fla-core": "0.6.0", "triton": "3.6.0"}, None, None),
         (
             H200,
@@ -677,7 +683,7 @@ def test_packs_of_hybrids_on_a_gpu_need_kernels(
         *("sweeps.run", "samsum", "--tiny", *flags),
         *("--engine", "solo", "--compute-dtype", "float32"),
     )
-    if installed:  # fla refuses in the midst of training
+    if fix != delta_kernels.INSTALL:  # fla refuses in the midst of training
         assert told == fix and solo.refusal() == exact_solo.refusal() == (message, told)
         return
     assert exact_solo.code == 0
