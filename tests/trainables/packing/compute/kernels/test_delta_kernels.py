@@ -101,6 +101,24 @@ def test_inputs_of_the_rule_are_those_of_each_row_alone(
     assert largest(own, other) < near
 
 
+def test_a_row_of_nan_leaves_its_neighbours_as_they_are() -> None:
+    from trainables.packing.compute.kernels.delta_inputs import delta_inputs  # needs Triton
+
+    inputs, sizes = pass_of(LENGTHS), SHAPES[0]
+    weights, found = weights_of(sizes), []
+    projected_NO = project(sum(LENGTHS), weights)
+    broken_NO = projected_NO.clone()
+    broken_NO[70:73] = torch.nan
+    frozen = (weights.conv_PW, weights.log_decay_H, weights.bias_H, inputs.position_ids_N)
+    for part_NO in (projected_NO, broken_NO):
+        outputs = delta_inputs(part_NO.requires_grad_(), *frozen, sizes)
+        grads = [part.detach() for part in outputs]
+        found.append((*grads, *torch.autograd.grad(outputs, part_NO, grads)))
+    for whole, broken in zip(*found, strict=True):
+        assert broken[70:73].isnan().all()
+        assert torch.equal(whole[:70], broken[:70]) and torch.equal(whole[73:], broken[73:])
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not HAS_FLA, reason="needs fla-core: pip install '.[hybrid]'")
 @pytest.mark.parametrize("sizes", [DeltaSizes(2, 128, 4, 128), DeltaSizes(3, 64, 3, 64)])
