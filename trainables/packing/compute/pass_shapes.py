@@ -58,7 +58,6 @@ class Shape(NamedTuple):
             "slots": tokens,
             "words": 2 * tokens,
             "rows": self.num_rows + 2,
-            "chunks": 2 * (tokens // CHUNK_TOKENS + self.num_rows),
             "bounds": 2 * slots,
             "blocks": 3 * num_blocks,
             "label_index": labels,
@@ -67,6 +66,7 @@ class Shape(NamedTuple):
             "thresholds": slots,
             "scales": slots,
             "label_weights": slots,
+            "chunks": 2 * (tokens // CHUNK_TOKENS + self.num_rows),
         }
 
     def holds(self, other: "Shape") -> bool:
