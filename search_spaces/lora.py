@@ -55,7 +55,12 @@ class LoraSpace:
         _require(self.rsloras, "rsloras", "True or False", lambda _: True)
         rule = "a name, or several that commas join without blanks"
         is_set = re.compile(r"[^\s,]+(,[^\s,]+)*").fullmatch
-        _require(self.target_modules, "target_modules", rule, lambda names: bool(is_set(names)))
+        _require(
+            self.target_modules,
+            "target_modules",
+            rule,
+            lambda names: isinstance(names, str) and bool(is_set(names)),
+        )
 
     @property
     def choices(self) -> dict[str, tuple[float | str, ...]]:

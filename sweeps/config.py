@@ -4,12 +4,12 @@ import contextlib
 import math
 import os
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.durations import parse_duration
@@ -219,6 +219,19 @@ def to_json(config: SweepConfig) -> dict[str, object]:
     """The config as JSON values, for sweep.json."""
     values: dict[str, object] = TypeAdapter(SweepConfig).dump_python(config, mode="json")
     return values
+
+
+def find_bad_value(config: SweepConfig) -> str:
+    """The first field whose value is not of its type, in words; "" if all are. A command line gives
+    none, but a recipe may: Python checks no type."""
+    try:
+        TypeAdapter(SweepConfig).validate_python(asdict(config))
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        is_nested = first["loc"][0] in ("space", "task_options")
+        name = ".".join(map(str, first["loc"][: 1 + is_nested]))
+        return f"{name} is {first['input']!r}: {first['msg']}"
+    return ""
 
 
 def from_json(values: dict[str, object]) -> SweepConfig:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.config import SweepConfig
+from sweeps.config import SweepConfig, find_bad_value
 from sweeps.recipes import RECIPES, Recipe
 from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
@@ -103,6 +103,9 @@ def _from_file(path: Path) -> Recipe:
             raise SweepAborted(
                 f"recipe in {path} returned a {type(config).__name__}", f"let it be {_SIGNATURE}"
             )
+        bad_value = find_bad_value(config)
+        if bad_value:
+            raise SweepAborted(f"recipe in {path} gives a bad value: {bad_value}", f"edit {path}")
         return replace(config, recipe=str(path))
 
     return recipe

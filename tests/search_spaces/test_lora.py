@@ -112,6 +112,7 @@ def test_bounds_belong_to_the_space() -> None:
         ("rsloras", (), "one or more"),
         ("target_modules", (), "one or more"),
         ("target_modules", ("q_proj,",), "commas"),
+        ("target_modules", (("q_proj", "v_proj"),), "commas"),
         ("target_modules", ("all", "q_proj, v_proj"), "without blanks"),
     ],
 )

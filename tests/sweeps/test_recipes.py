@@ -44,6 +44,17 @@ BROKEN = [
         "line 4",
     ),
     (WITH + "def recipe(t):\n    return replace(samsum(t), no=0)\n", "TypeError", "line 4"),
+    (
+        WITH + "def recipe(t):\n    return replace(samsum(t), base='NF4')\n",
+        "base is 'NF4': Input should be 'nf4' or 'bf16'",
+        ".py",
+    ),
+    (
+        WITH + "def recipe(t):\n    c = samsum(t)\n"
+        "    return replace(c, space=replace(c.space, target_modules='all'))\n",
+        "space.target_modules is 'all': Input should be a valid tuple",
+        ".py",
+    ),
     (WITH + "def recipe(t):\n    return replace(samsum(t), task='cook')\n", "'cook'", "samsum"),
     (
         WITH + "def recipe(t):\n    return replace(samsum(t), start_points=({'rank': 8},))\n",
