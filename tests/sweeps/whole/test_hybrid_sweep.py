@@ -12,7 +12,7 @@ from trainables.models.layer_kinds import GATED_DELTA_NET
 def test_sweep_of_the_bundled_hybrid_is_whole_and_adapts_every_kind_of_layer(
     tmp_path: Path,
 ) -> None:
-    flags = (*FLAGS, "--model", "tiny-hybrid", "--num-trials", "3")
+    flags = (*FLAGS, "--model", "tiny-hybrid", "--num-trials", "3", "--target-modules", "all")
     code, output = small_sweep.run(tmp_path, "hybrid", *flags)
     assert code == 0, output
     trials = small_sweep.check_whole(tmp_path / "hybrid", "hybrid", 3)
