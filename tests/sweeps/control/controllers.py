@@ -176,7 +176,8 @@ def check_whole(folder: Path, config: SweepConfig) -> None:
         params = config.space.suggest(optuna.trial.FixedTrial(trial.params))  # type: ignore[arg-type]
         assert {name: getattr(record.params, name) for name in params} == params
     points = [trial.params for trial in trials[: len(config.start_points)]]
-    assert points == plan.start_points(config)
+    named = {"target_modules": config.space.target_modules[0]}
+    assert points == [named | point for point in config.start_points]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
     assert [record.value(METRIC) for record in records] == [
         t.intermediate_values.get(max(t.intermediate_values, default=0)) for t in trials

@@ -152,7 +152,7 @@ def test_kill_before_any_write_loses_and_repeats_nothing(tmp_path: Path, fuse: F
     check_whole(whole, WITH_FINALS)
     statuses = [h.status for h in records_of(whole)]
     assert statuses == ["stopped", "failed", "failed", "completed"]
-    assert len(left) > 50 and fuse.kinds["log"] > 10 and fuse.kinds["_set_trial_param"] == 20
+    assert len(left) > 50 and fuse.kinds["log"] > 10 and fuse.kinds["_set_trial_param"] == 24
     for folder, disk in left:
         check_log_is_ahead(folder)
         train_all(open_controller(folder, WITH_FINALS, is_resumed=True), WITH_FINALS, disk)
