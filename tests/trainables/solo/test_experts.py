@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
+from tests.trainables.solo.small_prompts import check_labels, validation_prompts
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.eval_rows import rung_rows
 from trainables.data.prepared_rows import read_rows
-from trainables.data.tokens import encode_rows, encode_targets
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.layer_kinds import ATTENTION, DENSE_MLP
 from trainables.solo import trainer
-from trainables.solo.evaluate import evaluate, generate, label_log_probs
+from trainables.solo.evaluate import evaluate, generate
 
 QKVO = {name for group in ATTENTION.mixer_groups for name in group}
 MLP = {name for group in DENSE_MLP.groups for name in group}
@@ -51,9 +51,7 @@ def base(folder: str) -> PreTrainedModel:
 @pytest.fixture(scope="module")
 def prompts(tokenizer: PreTrainedTokenizerFast, rows_dir: Path) -> list[list[int]]:
     """Validation prompts of several lengths."""
-    found = [e.prompt_ids for e in encode_rows(tokenizer, read_rows(rows_dir).validation, 128)]
-    assert len(set(map(len, found))) > 2
-    return found[:6]
+    return validation_prompts(tokenizer, rows_dir)[:6]
 
 
 def train(settings: TrainingSettings, params: Hyperparameters, folder: Path) -> list[TrialReport]:
@@ -123,15 +121,7 @@ def test_labels_are_as_likely_as_each_read_alone(
         return  # it has no sliding attention
     sliding = {"use_sliding_window": window is not None, "sliding_window": window}
     base = load_base(save_experts(tmp_path, tokenizer, kind, **sliding), "float32")
-    labels = encode_targets(tokenizer, ["tickets", "a cake", "a map"])
-    with torch.no_grad():
-        together = label_log_probs(base, prompts, labels, 4)
-        for row, prompt in enumerate(prompts):
-            for column, label in enumerate(labels):
-                logits = base(input_ids=torch.tensor([prompt + label])).logits[0]
-                log_probs = logits[len(prompt) - 1 : -1].double().log_softmax(dim=-1)
-                alone = log_probs.gather(1, torch.tensor(label)[:, None]).sum()
-                torch.testing.assert_close(together[row, column], alone, rtol=0, atol=2e-5)
+    check_labels(base, tokenizer, prompts, 4)
 
 
 def test_experts_that_lie_together_in_a_file_are_the_same(

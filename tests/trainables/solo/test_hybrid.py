@@ -4,17 +4,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tests.trainables.solo.small_prompts import check_labels, validation_prompts
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.data.prepared_rows import read_rows
-from trainables.data.tokens import encode_rows, encode_targets
 from trainables.models.base_model import load_base
 from trainables.models.layer_kinds import ATTENTION, GATED_DELTA_NET, list_linear_layers
 from trainables.solo import trainer
-from trainables.solo.evaluate import generate, label_log_probs
+from trainables.solo.evaluate import generate
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +24,7 @@ def base(hybrid_dir: str) -> PreTrainedModel:
 @pytest.fixture(scope="module")
 def prompts(tokenizer: PreTrainedTokenizerFast, rows_dir: Path) -> list[list[int]]:
     """Validation prompts of several lengths."""
-    found = [e.prompt_ids for e in encode_rows(tokenizer, read_rows(rows_dir).validation, 128)]
-    assert len(set(map(len, found))) > 2
-    return found
+    return validation_prompts(tokenizer, rows_dir)
 
 
 def test_padding_moves_neither_convolution_nor_state(
@@ -42,15 +38,7 @@ def test_padding_moves_neither_convolution_nor_state(
 def test_labels_are_as_likely_as_each_read_alone(
     base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[int]]
 ) -> None:
-    labels = encode_targets(tokenizer, ["tickets", "a cake", "a map"])
-    with torch.no_grad():
-        together = label_log_probs(base, prompts, labels, 5)
-        for row, prompt in enumerate(prompts):
-            for column, label in enumerate(labels):
-                logits = base(input_ids=torch.tensor([prompt + label])).logits[0]
-                log_probs = logits[len(prompt) - 1 : -1].double().log_softmax(dim=-1)
-                alone = log_probs.gather(1, torch.tensor(label)[:, None]).sum()
-                torch.testing.assert_close(together[row, column], alone, rtol=0, atol=2e-5)
+    check_labels(base, tokenizer, prompts, 5)
 
 
 def test_trial_trains_every_target_of_every_kind_of_layer(
