@@ -67,8 +67,7 @@ class _DeltaInputs(torch.autograd.Function):
             made.append(out)
         beta_NH = torch.empty_like(b_NH, memory_format=torch.contiguous_format)
         decay_NH = torch.empty_like(beta_NH, dtype=torch.float32)
-        frozen_H = (log_decay_H, bias_H, b_NH.shape[1], triton.next_power_of_2(b_NH.shape[1]))
-        _decay[(len(b_NH),)](beta_NH, decay_NH, b_NH, a_NH, b_NH.stride(0), *frozen_H)
+        _decay[(len(b_NH),)](beta_NH, decay_NH, *_decay_args(b_NH, a_NH, log_decay_H, bias_H))
         ctx.save_for_backward(projected_NO)
         return *made, decay_NH, beta_NH, z_NF
 
@@ -90,10 +89,9 @@ class _DeltaInputs(torch.autograd.Function):
             beside = (into_z, grad_z_NF.contiguous()) if number == 2 else (None, None)
             args = (into[number], into[number].stride(0), *beside, conv, position_ids_N)
             _convolve_back[_grid(x_NHC)](turned_NHC, *args, **_options(x_NHC, conv))
-        frozen_H = (log_decay_H, bias_H, b_NH.shape[1], triton.next_power_of_2(b_NH.shape[1]))
         grads_NH = (grad_beta_NH.contiguous(), grad_decay_NH.contiguous())
-        inputs = (*grads_NH, b_NH, a_NH, b_NH.stride(0), *frozen_H)
-        _decay_back[(len(b_NH),)](into_b, into_a, *inputs)
+        args = (*grads_NH, *_decay_args(b_NH, a_NH, log_decay_H, bias_H))
+        _decay_back[(len(b_NH),)](into_b, into_a, *args)
         return grad_NO, None, None, None, None, None
 
 
@@ -110,6 +108,11 @@ def _split(projected_NO: Tensor, sizes: DeltaSizes) -> list[Tensor]:
 def _split_channels(conv_PW: Tensor, sizes: DeltaSizes) -> tuple[Tensor, ...]:
     key_size = sizes.num_key_heads * sizes.key_head_dim
     return torch.split(conv_PW, [key_size, key_size, len(conv_PW) - 2 * key_size])
+
+
+def _decay_args(b_NH: Tensor, a_NH: Tensor, *frozen_H: Tensor) -> tuple[Any, ...]:
+    num_heads = b_NH.shape[1]
+    return b_NH, a_NH, b_NH.stride(0), *frozen_H, num_heads, triton.next_power_of_2(num_heads)
 
 
 def _grid(x_NHC: Tensor) -> tuple[int, int]:
@@ -146,7 +149,7 @@ def _convolve(
     y = y * tl.sigmoid(y)
     if HAS_NORM:
         y = y * tl.rsqrt(tl.sum(y * y, axis=1) + L2_EPS)[:, None]
-    offset = t[:, None] * num_heads * head_dim + tl.program_id(1) * head_dim + c[None, :]
+    offset = _offset(t, c, num_heads, head_dim)
     tl.store(out_ptr + offset, y.to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -170,7 +173,7 @@ def _turn_back(
     t, c, mask = _block(num_tokens, head_dim, BLOCK_T, BLOCK_C)
     y = _mix(x_ptr, x_stride, conv_ptr, positions_ptr, t, c, mask, num_tokens, head_dim, WIDTH)
     gate = tl.sigmoid(y)
-    offset = t[:, None] * num_heads * head_dim + tl.program_id(1) * head_dim + c[None, :]
+    offset = _offset(t, c, num_heads, head_dim)
     grad = tl.load(grad_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     if HAS_NORM:
         # With s = rsqrt(sum(u^2) + eps): d(u s)/du = s (g - u s^2 sum(g u)).
@@ -206,13 +209,13 @@ def _convolve_back(
         later = t + back
         position = tl.load(positions_ptr + later, mask=later < num_tokens, other=-1)
         is_seen = mask & (position >= back)[:, None]
-        offset = later[:, None] * num_heads * head_dim + head + c[None, :]
+        offset = _offset(later, c, num_heads, head_dim)
         grad = tl.load(grad_ptr + offset, mask=is_seen, other=0.0).to(tl.float32)
         total += grad * _weights(conv_ptr, head, c, head_dim, WIDTH - 1 - back, WIDTH)
     out_at = t[:, None] * out_stride + head + c[None, :]
     tl.store(out_ptr + out_at, total.to(out_ptr.dtype.element_ty), mask=mask)
     if z_grad_ptr is not None:
-        offset = t[:, None] * num_heads * head_dim + head + c[None, :]
+        offset = _offset(t, c, num_heads, head_dim)
         tl.store(z_out_ptr + out_at, tl.load(z_grad_ptr + offset, mask=mask), mask=mask)
 
 
@@ -221,6 +224,12 @@ def _block(num_tokens, head_dim, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
     t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     c = tl.arange(0, BLOCK_C)
     return t, c, (t < num_tokens)[:, None] & (c < head_dim)[None, :]
+
+
+@triton.jit
+def _offset(t, c, num_heads, head_dim):
+    """Where tokens of one head lie, of heads side by side."""
+    return t[:, None] * num_heads * head_dim + tl.program_id(1) * head_dim + c[None, :]
 
 
 @triton.jit
