@@ -75,8 +75,7 @@ class Rows(NamedTuple):
     """int32, one more than rows: each row's first token, and the end of the last."""
     longest: int
     """T, or more."""
-    chunks: "Chunks | None" = None
-    """None where no kernel asks for them."""
+    chunks: Chunks
 
 
 class PackedInputs(NamedTuple):

@@ -14,12 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trainables.packing.compute.kernels.inputs import DeltaSizes
+from trainables.packing.compute.kernels.inputs import L2_EPS, DeltaSizes
 
 BLOCK_TOKENS = 32
 """Tokens of one head that one program works on."""
-L2_EPS = tl.constexpr(1e-6)
-"""As transformers' l2norm has it."""
+LENGTH_EPS = tl.constexpr(L2_EPS)
 
 
 class DeltaInputs(NamedTuple):
@@ -148,7 +147,7 @@ def _convolve(
     y = _mix(x_ptr, x_stride, conv_ptr, positions_ptr, t, c, mask, num_tokens, head_dim, WIDTH)
     y = y * tl.sigmoid(y)
     if HAS_NORM:
-        y = y * tl.rsqrt(tl.sum(y * y, axis=1) + L2_EPS)[:, None]
+        y = y * tl.rsqrt(tl.sum(y * y, axis=1) + LENGTH_EPS)[:, None]
     offset = _offset(t, c, num_heads, head_dim)
     tl.store(out_ptr + offset, y.to(out_ptr.dtype.element_ty), mask=mask)
 
@@ -178,7 +177,7 @@ def _turn_back(
     if HAS_NORM:
         # With s = rsqrt(sum(u^2) + eps): d(u s)/du = s (g - u s^2 sum(g u)).
         u = y * gate
-        scale = tl.rsqrt(tl.sum(u * u, axis=1) + L2_EPS)[:, None]
+        scale = tl.rsqrt(tl.sum(u * u, axis=1) + LENGTH_EPS)[:, None]
         grad = scale * (grad - u * scale * scale * tl.sum(grad * u, axis=1)[:, None])
     grad = grad * gate * (1.0 + y * (1.0 - gate))
     tl.store(out_ptr + offset, grad.to(out_ptr.dtype.element_ty), mask=mask)

@@ -15,14 +15,14 @@ import triton.language as tl
 from torch import Tensor
 
 from trainables.packing.compute.kernels.delta_gate import gate_norm
+from trainables.packing.compute.kernels.inputs import L2_EPS
 
 WIDTH = 4
 """W of every model so far; the kernel has a line for each."""
 BLOCK_E, NUM_WARPS, MOST_REGISTERS = 64, 8, 64
 """Columns of a head's memory that a program has: 32 KiB of 128 rows, 32 registers a thread. With so
 few registers four programs fit a multiprocessor, so that some load while others compute."""
-L2_EPS = tl.constexpr(1e-6)
-"""As transformers' l2norm has it."""
+LENGTH_EPS = tl.constexpr(L2_EPS)
 
 
 def delta_step(
@@ -119,7 +119,7 @@ def _convolve(
     tl.store(at + num_channels, latest, mask=mask)
     tl.store(at + 2 * num_channels, new, mask=mask)
     turned = total * tl.sigmoid(total)
-    length = tl.rsqrt(tl.sum(turned * turned, axis=0) + L2_EPS)
+    length = tl.rsqrt(tl.sum(turned * turned, axis=0) + LENGTH_EPS)
     length *= tl.where(head < num_key_heads, scale, 1.0)
     turned *= tl.where(is_value, 1.0, length)
     turned = turned.to(heads_ptr.dtype.element_ty)

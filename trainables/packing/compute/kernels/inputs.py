@@ -15,6 +15,8 @@ BLOCK_TOKENS = 64
 """The kernels take a slot's tokens in blocks of so many; passes grow by it at least."""
 CHUNK_TOKENS = 64
 """Tokens of a row whose delta rule is one triangular system; fla's kernels take so many."""
+L2_EPS = 1e-6
+"""Added to the square of a key's length, or a query's, as transformers' l2norm does."""
 KEEP_BITS = 16
 """Bits that decide whether an input is kept: its probability is exact to 2^-17. Two neighbouring
 features share the 32 bits of one hash, which costs as much as reading them."""

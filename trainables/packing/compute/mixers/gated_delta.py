@@ -17,7 +17,7 @@ from torch.nn.functional import conv1d, pad, silu, softplus
 
 from trainables.models.layer_kinds import KEPT_TOKENS
 from trainables.packing.compute.elementwise import gate_norm
-from trainables.packing.compute.kernels.inputs import DeltaSizes
+from trainables.packing.compute.kernels.inputs import L2_EPS, DeltaSizes
 from trainables.packing.compute.mixers.delta_rule import (
     Heads,
     has_kernels,
@@ -26,9 +26,6 @@ from trainables.packing.compute.mixers.delta_rule import (
     run_tree_rule,
 )
 from trainables.packing.compute.packed_batch import PackedInputs, pad_rows
-
-L2_EPS = 1e-6
-"""As transformers' l2norm has it."""
 
 
 class DeltaWeights(NamedTuple):
@@ -108,7 +105,6 @@ def _mix_by_kernels(
     from trainables.packing.compute.kernels.delta_rule import delta_rule
 
     made = delta_inputs(projected_NO, *weights[:3], inputs.position_ids_N, _sizes(weights))
-    assert inputs.rows.chunks is not None
     mixed_NHE, _ = delta_rule(made[:5], inputs.rows.chunks)
     return _gate(mixed_NHE, made.z_NF, weights, eps)
 
