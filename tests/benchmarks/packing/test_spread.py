@@ -1,0 +1,25 @@
+"""The spread of solo runs tells rounding from differences."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.packing.spread import Args, measure
+from trainables.tiny import MODEL_DIR, SAMSUM_DIR
+
+
+@pytest.mark.slow
+def test_in_float32_all_runs_lie_within_rounding(tmp_path: Path) -> None:
+    args = Args(
+        model=MODEL_DIR,
+        data=SAMSUM_DIR,
+        out=tmp_path / "out.json",
+        num_steps=3,
+        batch_size=4,
+        max_length_tokens=384,
+        compute_dtype="float32",
+    )
+    found = measure(args)
+    assert list(found["distances"]) == ["solo, again", "solo, half", "solo, quarter", "pack of 4"]
+    assert max(found["distances"].values()) < 1e-5
+    assert found["last_loss"] < found["first_loss"]
