@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
-from sweeps.peer_flags import find_our_flag
+from sweeps.command_line.peer_flags import find_our_flag
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 
 Args = TypeVar("Args")

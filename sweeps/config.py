@@ -12,7 +12,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from search_spaces.lora import LoraSpace, Point
-from sweeps.durations import parse_duration
+from sweeps.command_line.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables import tiny
 from trainables.config import Data, TaskOptions, TrainingOptions, TrainingSettings, require

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import tyro
 
+from sweeps.checks.find_recipe import read_default
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, explain_end, parse, run_command
 from sweeps.config import SweepConfig, count_steps
-from sweeps.find_recipe import read_default
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
 

@@ -15,6 +15,7 @@ from cluster.find import address_to_join
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
+from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
@@ -24,7 +25,6 @@ from sweeps.cost.allocation import Allocation, allocate_slots
 from sweeps.cost.estimate import CostModel, probe_params
 from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
-from sweeps.durations import format_duration
 from sweeps.finals import final_test, finalists
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.baselines import add_baselines

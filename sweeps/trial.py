@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import tyro
 
 from search_spaces.lora import WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
+from sweeps.checks.find_recipe import read_default
 from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
 from sweeps.config import SweepConfig, count_steps
-from sweeps.find_recipe import read_default
 from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows

@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from sweeps.checks.find_recipe import read_default
 from sweeps.config import SweepConfig
-from sweeps.find_recipe import read_default
 from trainables.errors import SweepAborted
 from trainables.metrics.registry import replace_paths
 from trainables.tiny import MODELS

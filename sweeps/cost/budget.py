@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from sweeps.command_line.durations import format_duration
 from sweeps.cost.estimate import STEPS_PER_CAPTURE, CostModel
-from sweeps.durations import format_duration
 from sweeps.finals.finalists import num_runs
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger

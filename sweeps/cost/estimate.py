@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
+from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
 from sweeps.cost.allocation import Allocation, largest_point
-from sweeps.durations import format_duration
 from sweeps.finals.finalists import num_runs
 from trainables.config import Hyperparameters
 from trainables.models.model_facts import ModelFacts

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
+from sweeps.command_line.durations import format_duration
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import CostModel
-from sweeps.durations import format_duration
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import BUDGET_REASON
 from trainables.packing.service.ledger import Ledger, Share

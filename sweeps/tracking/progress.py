@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli import join_lines
-from sweeps.durations import format_clock
+from sweeps.command_line.durations import format_clock
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport

@@ -179,7 +179,7 @@ def test_remedy_of_a_full_disk_has_no_flag_that_the_command_lacks(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("sweeps.cli.parse", fail)
-        patch.setattr("sweeps.find_recipe.read_recipe", fail)
+        patch.setattr("sweeps.checks.find_recipe.read_recipe", fail)
         error, fix = _run_as_main(module, [], patch, capsys).err.splitlines()
     assert error.startswith("error: ") and "then repeat the command" in fix
     flags = set(re.findall("--[a-z-]+", fix))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.find_recipe import find_recipe, read_recipe
+from sweeps.checks.find_recipe import find_recipe, read_recipe
 from sweeps.recipes import RECIPES
 from sweeps.trial import read_command
 from tests.sweeps.commands import TINY, call, start, tree, world

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.durations import format_duration, parse_duration
+from sweeps.command_line.durations import format_duration, parse_duration
 from tests.sweeps.invented_sweep import make_config
 
 

@@ -1,0 +1,1 @@
+"""What users type: spans of time, and flags of other trainers."""
