@@ -37,6 +37,7 @@ from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
+from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.checkpoint import prune_to_adapter
@@ -82,10 +83,10 @@ def run_sweep(
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
                 _run_trials(context, actors, replay(events), tell)
             except (SweepAborted, OSError):  # perhaps of a full disk
-                context.tracker.distrust_files()
+                context.trackers.distrust_files()
                 raise
             finally:
-                context.tracker.finish()
+                context.trackers.finish()
                 records = _collect_records(context, actors)
                 trials = [record for record in records if record.final_of is None]
                 write_csv(trials, metric, paths.trials_csv)
@@ -118,7 +119,7 @@ def run_sweep(
             verdicts.write(verdict, paths, outcome.baseline_facts)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
     log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
-    context.tracker.finish()
+    context.trackers.finish()
     cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
     about = plan.about_added(preflight.splits)
     print(
@@ -140,8 +141,8 @@ class _Context:
     log: EventLog
     allocation: Allocation
     controller: TrialController
-    tracker: WandbTracker
-    """Follows the log."""
+    trackers: Trackers
+    """Follow the log."""
     eta: Eta
     """Listens to the controller, and so does the next."""
     progress: ProgressTable
@@ -169,14 +170,15 @@ def _open_context(
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    tracker = WandbTracker(config, mode, paths, metric, began["name"], began["sweep_id"])
+    wandb = WandbTracker(config, mode, paths, metric, began["name"], began["sweep_id"])
+    trackers = Trackers(paths, [wandb] if mode != "disabled" else [])
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(
         metric, config.num_trials, config.max_steps, replay(events), eta.left_s
     )
     controller = TrialController(config, paths, metric, search, log, (eta, progress))
-    return _Context(config, paths, log, allocation, controller, tracker, eta, progress)
+    return _Context(config, paths, log, allocation, controller, trackers, eta, progress)
 
 
 def _connect() -> Cluster:
@@ -226,7 +228,7 @@ def _run_trials(
     gate = StartupGate(context.controller, actors, tell_estimate)
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
-    context.tracker.start()
+    context.trackers.start()
     with context.progress:
         context.controller.resume(earlier)
         gate.close()

@@ -12,6 +12,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.run_folder import lock_run
 from sweeps.cli import parse, run_command
 from sweeps.records.paths import RunPaths
+from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.wandb_tracker import WandbTracker, resolve_mode
 from trainables.config import Metric
 from trainables.errors import SweepAborted
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if mode == "disabled":
             raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
         tracker = WandbTracker(config, mode, paths, metric, record["name"], record["sweep_id"])
-        tracker.finish()
+        Trackers(paths, [tracker]).finish()
     if tracker.mode != mode:
         raise SweepAborted(f"W&B could not be written {mode}", "repeat the command later")
     wandb_folder = paths.folder / "wandb"

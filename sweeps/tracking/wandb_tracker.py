@@ -1,20 +1,14 @@
-"""W&B: one run a trial, replayed from events.jsonl, and never in the sweep's way.
-
-A thread reads the log whenever it has grown, and writes what W&B lacks. So a slow server slows no
-trial, and whatever is missing or damaged is written again by the next replay: after W&B failed,
-when a killed sweep is resumed, or by `python -m sweeps.sync`.
-"""
+"""W&B: one run a trial, replayed from events.jsonl; what is missing or damaged is written again."""
 
 import hashlib
 import logging
 import os
 import re
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +16,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from sweeps.config import SweepConfig
-from sweeps.records.events import params_fields, read_events, report_fields
+from sweeps.records.events import params_fields, report_fields
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import TrialRecord, replay_all
+from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric, TrialReport
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
@@ -39,7 +33,6 @@ COMPLETE_FILE = "complete.jsonl"
 """Beside W&B's own files, a line for each run that was replayed to its end."""
 SUMMARY = "summary"
 """Name of the run with the scores on test, and what its id holds in place of a trial's."""
-POLL_INTERVAL_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +77,7 @@ class _OpenRun:
 
 
 class WandbTracker:
-    """Follows the sweep's event log, and writes one W&B run a trial and one named `summary`.
+    """A Tracker that writes one W&B run a trial and one named `summary`.
 
     Offline, there is one `offline-run-*` folder a run. wandb cannot append to those, so an
     incomplete one is removed and written anew. Online, a run is resumed under its id.
@@ -97,6 +90,8 @@ class WandbTracker:
         name: that the sweep began with; the group of its runs.
         sweep_id: unique among sweeps.
     """
+
+    name = "wandb"
 
     def __init__(
         self,
@@ -129,50 +124,22 @@ class WandbTracker:
         self._unrecorded: dict[str, dict[str, object]] = {}
         """By name, lines of COMPLETE_FILE that wait for wandb's process to end."""
         self._are_files_trusted = True
-        self._log_bytes = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="wandb", daemon=True)
 
-    def start(self) -> None:
-        """Begins to follow the log while it grows."""
-        if self.mode != "disabled":
-            self._thread.start()
-
-    def finish(self) -> None:
-        """Writes what the log holds and W&B lacks; may be called again when the log has grown.
-
-        Runs of trials that have not ended are left incomplete, and the next replay writes them
-        again. It takes as long as wandb does: some seconds where a server does not answer.
-        """
-        if self.mode == "disabled":
-            return
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._catch_up()
-        self._stop_wandb()
-        self._record_complete()
-
-    def distrust_files(self) -> None:
-        """Counts no file as complete that was written: wandb does not tell of a full disk."""
-        self._are_files_trusted = False
-
-    def _follow(self) -> None:
-        with suppress(SweepAborted, OSError):  # the log's own: finish meets it again, and raises it
-            while not self._ended.wait(POLL_INTERVAL_S):
-                self._catch_up()
-
-    def _catch_up(self) -> None:
-        """Replays the log if it has grown; if wandb fails, steps down and replays again."""
-        num_bytes = self._paths.events.stat().st_size
-        while self.mode != "disabled" and self._log_bytes != num_bytes:
-            events = read_events(self._paths.events)
-            trials = replay_all(events)
+    def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
+        """Brings every run to what the log says of it; if wandb fails, steps down and repeats."""
+        while self.mode != "disabled":
             try:
-                self._replay(events, trials)
-                self._log_bytes = num_bytes
+                return self._replay(events, trials)
             except Exception as error:  # wandb raises many kinds, some of them private
                 self._step_down(error)
+
+    def close(self, *, is_disk_trusted: bool) -> None:
+        """Ends wandb's process. Runs of trials that have not ended are left incomplete, and the
+        next replay writes them again; so are all files of this process if the disk is not trusted:
+        wandb does not tell of a full one."""
+        self._are_files_trusted &= is_disk_trusted
+        self._stop_wandb()
+        self._record_complete()
 
     def _step_down(self, error: Exception) -> None:
         lower: Mode = "offline" if self.mode == "online" else "disabled"
@@ -189,7 +156,6 @@ class WandbTracker:
         self.mode = lower
 
     def _replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
-        """Brings every run to what the log says of it."""
         num_events = Counter(filter(None, map(_run_name, events)))
         for trial in trials:
             name = trial.trial_id

@@ -15,6 +15,7 @@ from sweeps.publish.summary import summary_fields
 from sweeps.recipes import turkish_tweets
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
+from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.wandb_tracker import Mode, WandbTracker
 from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.servers.wandb_files import offline_runs
@@ -53,9 +54,10 @@ def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     wandb.teardown()
 
 
-def make_tracker(folder: Path, mode: Mode = "offline") -> WandbTracker:
+def make_tracker(folder: Path, mode: Mode = "offline") -> Trackers:
     config = replace(turkish_tweets(False), wandb_project="proj")
-    return WandbTracker(config, mode, RunPaths(folder), METRIC, "my sweep", "id-1")
+    paths = RunPaths(folder)
+    return Trackers(paths, [WandbTracker(config, mode, paths, METRIC, "my sweep", "id-1")])
 
 
 def track_summary(

@@ -19,7 +19,8 @@ import wandb
 from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, report_fields
 from sweeps.records.paths import RunPaths
-from sweeps.tracking import wandb_session, wandb_tracker
+from sweeps.tracking import follow_log, wandb_session
+from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.wandb_tracker import (
     COMPLETE_FILE,
     Mode,
@@ -50,7 +51,7 @@ def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
     (tmp_path / "home").mkdir()
-    monkeypatch.setattr(wandb_tracker, "POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(follow_log, "POLL_INTERVAL_S", 0.1)
     yield
     wandb.teardown()
 
@@ -84,7 +85,8 @@ class LoggedSweep:
         self.folder = folder
         paths = RunPaths(folder)
         self._log = EventLog(paths.events)
-        self.tracker = WandbTracker(CONFIG, mode, paths, metric, "my sweep", "id-1")
+        self.wandb = WandbTracker(CONFIG, mode, paths, metric, "my sweep", "id-1")
+        self.tracker = Trackers(paths, [self.wandb])
 
     def start(self, config: TrialConfig) -> None:
         number = int(config.trial_id[1:5])
@@ -185,7 +187,7 @@ def test_open_runs_do_not_mix(tmp_path: Path) -> None:
     for step in (10, 20, 40):
         for number, config in enumerate(configs):
             sweep.report(config, step, score=100.0 * number + step)
-        time.sleep(1.2 * wandb_tracker.POLL_INTERVAL_S)
+        time.sleep(1.2 * follow_log.POLL_INTERVAL_S)
     for config in configs:
         sweep.end(config, "stopped", "ASHA")
     sweep.tracker.finish()
@@ -226,7 +228,7 @@ for number in range(3):
     sweep.start(make_config(number))
     sweep.report(make_config(number), 10)
 sweep.end(make_config(0), "completed")
-while sweep.tracker._log_bytes != (sweep.folder / "events.jsonl").stat().st_size:
+while len(sweep.wandb._open) != 2 or "t0000" not in sweep.wandb._num_replayed:
     time.sleep(0.1)
 print("written", flush=True)
 time.sleep(100)
@@ -490,7 +492,7 @@ def test_server_lost_mid_run_costs_one_warning_and_no_row(
     for config in configs[:2]:
         sweep.start(config)
         sweep.report(config, 10)
-    wait_until(lambda: len(sweep.tracker._open) == 2)
+    wait_until(lambda: len(sweep.wandb._open) == 2)
     if way == "gone":
         server.stop()
     else:
@@ -519,7 +521,7 @@ def test_unwritable_folder_switches_tracking_off_with_a_warning(
     sweep.tracker.start()
     sweep.start(config)
     sweep.report(config, 10)
-    wait_until(lambda: bool(sweep.tracker._open))
+    wait_until(lambda: bool(sweep.wandb._open))
     (tmp_path / "run" / "wandb").rename(tmp_path / "run" / "moved")
     (tmp_path / "run" / "wandb").write_text("not a folder")
     sweep.end(config, "completed")

@@ -1,0 +1,186 @@
+"""Trackers follow the event log, each in a thread of its own, and none in the sweep's way.
+
+A thread reads the log whenever it has grown, and its tracker writes what it lacks. So a slow
+server slows neither trials nor other trackers, and whatever is missing is written by the next
+replay: after a failure, when a killed sweep is resumed, or by `python -m sweeps.sync`.
+"""
+
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from sweeps.cli import join_lines
+from sweeps.records.events import read_events
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord, replay_all
+from trainables.errors import SweepAborted, first_line
+
+POLL_INTERVAL_S = 1.0
+RETRY_INTERVAL_S = 30.0
+"""After a failure, until the tracker is asked again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """Shows a sweep in one more place than its folder. Calls come from one thread at a time.
+
+    Whatever replay and close raise costs one warning, and a later replay.
+    """
+
+    name: str
+    """As `--track` takes it."""
+
+    def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
+        """Brings what it shows to what the whole log says; what it shows already stays as it is.
+
+        Args:
+            events: of the log, oldest first.
+            trials: what they tell of each trial and each run of the finals.
+        """
+
+    def close(self, *, is_disk_trusted: bool) -> None:
+        """Completes what was written. Another replay may follow, once the log has grown.
+
+        Args:
+            is_disk_trusted: False if the disk may be full, so that files may lack their ends.
+        """
+
+
+class Trackers:
+    """All trackers of a sweep, each with the thread that follows the log for it."""
+
+    def __init__(self, paths: RunPaths, trackers: Sequence[Tracker]) -> None:
+        log = _Log(paths)
+        self._followers = [_Follower(tracker, log) for tracker in trackers]
+
+    def start(self) -> None:
+        """Begins to follow the log while it grows."""
+        for follower in self._followers:
+            follower.start()
+
+    def finish(self) -> None:
+        """Writes what the log holds and trackers lack; may be called again when it has grown.
+
+        It takes as long as the slowest tracker does: some seconds where a server does not answer.
+
+        Raises:
+            SweepAborted, OSError: the log cannot be read.
+        """
+        for follower in self._followers:
+            follower.end()
+        for follower in self._followers:
+            follower.join()
+
+    def distrust_files(self) -> None:
+        """Counts no file as complete that was written: not every tracker tells of a full disk."""
+        for follower in self._followers:
+            follower.is_disk_trusted = False
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the trackers that lack something."""
+        return [f.tracker.name for f in self._followers if f.has_failed]
+
+
+class _Log:
+    """The log as it was when last read, which all threads share: to read it again takes time."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+        self._lock = threading.Lock()
+        self._num_bytes = 0
+        self._events: list[dict[str, Any]] = []
+        self._trials: list[TrialRecord] = []
+
+    def read(self) -> tuple[int, list[dict[str, Any]], list[TrialRecord]]:
+        """Its length in bytes, its events, and what they tell of trials."""
+        with self._lock:
+            num_bytes = self.paths.events.stat().st_size
+            if num_bytes != self._num_bytes:
+                self._events = read_events(self.paths.events)
+                self._trials = replay_all(self._events)
+                self._num_bytes = num_bytes
+            return self._num_bytes, self._events, self._trials
+
+
+class _Follower:
+    """One tracker, and the thread that calls it."""
+
+    def __init__(self, tracker: Tracker, log: _Log) -> None:
+        self.tracker = tracker
+        self.is_disk_trusted = True
+        self.has_failed = False
+        """Since its last replay that succeeded."""
+        self._log = log
+        self._num_bytes = 0
+        """Length of the log at that replay."""
+        self._has_warned = False
+        self._retry_at_s = 0.0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._log_error: Exception | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._follow, name=self.tracker.name, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Lets the thread, or a new one, catch up with the log for the last time."""
+        self._ended.set()
+        if self._thread is None:
+            self.start()
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        if self._log_error is not None:
+            error, self._log_error = self._log_error, None
+            raise error
+
+    def _follow(self) -> None:
+        while not self._ended.wait(POLL_INTERVAL_S):
+            if time.monotonic() >= self._retry_at_s:
+                with suppress(SweepAborted, OSError):  # the log's own: the last look meets it again
+                    self._catch_up()
+        try:
+            self._catch_up()
+        except (SweepAborted, OSError) as error:
+            self._log_error = error
+            return
+        try:
+            self.tracker.close(is_disk_trusted=self.is_disk_trusted)
+        except Exception as error:
+            self._fail(error)
+
+    def _catch_up(self) -> None:
+        num_bytes, events, trials = self._log.read()
+        if num_bytes == self._num_bytes:
+            return
+        try:
+            self.tracker.replay(events, trials)
+        except Exception as error:  # libraries raise many kinds, some of them private
+            self._fail(error)
+        else:
+            self._num_bytes, self.has_failed = num_bytes, False
+
+    def _fail(self, error: Exception) -> None:
+        self.has_failed = True
+        self._num_bytes = 0
+        self._retry_at_s = time.monotonic() + RETRY_INTERVAL_S
+        if self._has_warned:
+            return
+        self._has_warned = True
+        _log.warning(
+            "%s cannot be written and is tried again (%s). No report is lost: events.jsonl has "
+            "them all. If something is missing in the end: python -m sweeps.sync %s --track %s",
+            self.tracker.name,
+            join_lines(first_line(error)),
+            shlex.quote(str(self._log.paths.folder)),
+            self.tracker.name,
+        )
