@@ -256,6 +256,14 @@ class TrialReport:
     gpu_seconds: float = 0.0
     """The trial's share of its packs' wall time since it began, over all attempts; 0 where it
     trains alone."""
+    pack: str = ""
+    """Id of the pack that it trains in, as its ledger has it; empty where it trains alone."""
+    slot: int | None = None
+    """Its place in that pack."""
+    entered: float = 0.0
+    """When it took that place, in Unix time."""
+    device: str = ""
+    """Name of that pack's GPU, or "cpu"."""
     cohort: "tuple[TrialReport, ...]" = ()
     """Reports of the other trials that were scored in the same round at the same step, so that
     the sweep can decide about all of them at once. On their way only: no file keeps them."""

@@ -284,7 +284,7 @@ def _count_bytes(run_folder: Path) -> int:
 def _report_values(report: TrialReport) -> dict[str, object]:
     values = report_fields(report)
     values |= values.pop("metrics")
-    hidden = ("trial_id", "step", "checkpoint", "cohort")
+    hidden = ("trial_id", "step", "checkpoint", "cohort", "pack", "slot", "entered", "device")
     return {name: value for name, value in values.items() if name not in hidden}
 
 

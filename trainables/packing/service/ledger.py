@@ -63,6 +63,8 @@ class Ledger:
     """Places of all passes."""
     peak_gib: float = 0.0
     """Highest memory: allocated on the GPU, or resident in the process on a CPU."""
+    pack_id: str = ""
+    """Unique in the sweep; empty in the ledger of an older version."""
 
     @property
     def wall_s(self) -> float:
@@ -80,6 +82,8 @@ class LedgerKeeper:
 
     def __init__(self, device: str, since_s: float | None = None) -> None:
         self._lock = threading.Lock()
+        self.device = device
+        self.pack_id = uuid.uuid4().hex[:8]
         self._activity: Activity = "load"
         now_s = time.monotonic()
         self._since_s = now_s if since_s is None else since_s
@@ -89,6 +93,7 @@ class LedgerKeeper:
             device=device,
             started=time.time() - (now_s - self._since_s),
             seconds=dict.fromkeys(get_args(Activity), 0.0),
+            pack_id=self.pack_id,
         )
 
     def turn_to(self, activity: Activity) -> None:

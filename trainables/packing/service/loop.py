@@ -241,6 +241,8 @@ class PackLoop:
                 evaluation_s=seconds,
                 charged_s=self._ledger.seconds_of(trial.trial_id),
                 peak_gib=peak_gib(),
+                pack=self._ledger.pack_id,
+                device=self._ledger.device,
             )
             for trial in saved
             if trial in results

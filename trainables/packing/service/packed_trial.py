@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,8 @@ class PackedTrial:
     """Optimizer steps done."""
     reported_step: int = 0
     """Step of the last report."""
+    entered: float = 0.0
+    """When it took the slot, in Unix time."""
     seconds: float = 0.0
     """Busy seconds up to the last report, over all attempts."""
     earlier_gpu_s: float = 0.0
@@ -122,6 +125,7 @@ class PackedTrial:
         """
         last = self.last
         self.slot = slot
+        self.entered = time.time()
         self.batches = batches
         self.step = self.reported_step = last.step if last else 0
         self.seconds = last.seconds if last else 0.0
@@ -144,6 +148,8 @@ class PackedTrial:
         evaluation_s: float,
         charged_s: float,
         peak_gib: float,
+        pack: str,
+        device: str,
     ) -> TrialReport:
         """The report of the present step, from which the next one's figures begin anew.
 
@@ -153,6 +159,7 @@ class PackedTrial:
             evaluation_s: what scoring and saving took.
             charged_s: what the pack has charged the trial with so far.
             peak_gib: the pack's highest memory.
+            pack, device: as its ledger has them.
         """
         self.seconds += self.training_s + evaluation_s
         tokens = self.batches.tokens(self.step)
@@ -171,6 +178,10 @@ class PackedTrial:
             checkpoint=self.checkpoint,
             eval_rows=num_eval_rows,
             gpu_seconds=self.earlier_gpu_s + charged_s,
+            pack=pack,
+            slot=self.slot,
+            entered=self.entered,
+            device=device,
         )
         self.reported_step = self.step
         self.training_s = 0.0

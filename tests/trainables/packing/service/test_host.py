@@ -351,6 +351,14 @@ def test_ledger_sums_to_the_wall_time_of_the_loop(
     for name, made in reports.items():
         charged_s = [report.gpu_seconds for report in made]
         assert 0 < charged_s[0] < charged_s[1] < charged_s[2] <= ledger.shares[name].seconds
+    places = {name: {(r.pack, r.slot, r.device) for r in made} for name, made in reports.items()}
+    assert {len(of_trial) for of_trial in places.values()} == {1}  # none has moved
+    slots = {slot for ((_, slot, _),) in places.values()}
+    assert places.keys() == reports.keys() and slots == {0}  # one after another
+    for ((pack, _, device),) in places.values():
+        assert pack == ledger.pack_id != "" and device == ledger.device
+    entered = {report.entered for made in reports.values() for report in made}
+    assert ledger.started < min(entered) and max(entered) < time.time()
     time.sleep(0.05)
     assert host.ledger() == ledger
 

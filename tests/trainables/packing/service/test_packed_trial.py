@@ -38,6 +38,8 @@ def test_each_report_counts_from_the_last(
                 evaluation_s=5.0,
                 charged_s=step * 3.0,
                 peak_gib=2.5,
+                pack="p",
+                device="cpu",
             )
             assert not trial.is_at_rung
             registry.post(trial, Reported(report))
@@ -68,7 +70,7 @@ def test_resumed_trial_counts_from_its_last_report(
     trial.enter(0, batches, charged_s=0.0)
     for step in (1, 2):
         trial.add_step(dataclasses.replace(STEP, step=step, loss=1.0), seconds=10.0)
-    sizes = {"num_eval_rows": 7, "evaluation_s": 5.0, "peak_gib": 0.0}
+    sizes = {"num_eval_rows": 7, "evaluation_s": 5.0, "peak_gib": 0.0, "pack": "p", "device": "cpu"}
     last = trial.last = trial.make_report({}, charged_s=6.0, **sizes)  # type: ignore[arg-type]
     trial.add_step(dataclasses.replace(STEP, step=3, loss=9.0), seconds=10.0)  # is lost
     trial.enter(1, batches, charged_s=8.0)
@@ -79,3 +81,4 @@ def test_resumed_trial_counts_from_its_last_report(
     assert report.train_loss == 2.0
     assert report.seconds == last.seconds + 2.0 + 5.0
     assert report.gpu_seconds == last.gpu_seconds + 1.0
+    assert (last.slot, report.slot) == (0, 1) and last.entered < report.entered
