@@ -1,20 +1,28 @@
-"""Command lines from dataclasses, and one way for every command to end."""
+"""Command lines from dataclasses, and one way for every command to end, for people and programs.
+
+With --json, standard output gets exactly one JSON object on one line: what the command has found,
+or {"error": ..., "fix": ...} where it exits with 2 or was interrupted. All that people read goes to
+standard error. Exit codes are the same, and numbers that are not finite are strings ("nan").
+"""
 
 import contextlib
 import functools
 import io
+import json
 import logging
 import os
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import tyro
 
 from sweeps.command_line.peer_flags import find_our_flag
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
+from trainables.files import to_strict_json
 
 Args = TypeVar("Args")
 
@@ -22,20 +30,51 @@ EXIT_DONE, EXIT_NO_TRIAL, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_BROKEN_PIPE = 141
 """As a shell tells of a program that SIGPIPE has ended."""
 
+JsonFlag = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(
+        help="Print one JSON object for programs: what was found, or error and fix; all else goes "
+        "to standard error."
+    ),
+]
+"""The field json of a command that returns a Result; run_command obeys it."""
 
-def run_command(main: Callable[[], int | None], repeat_with: str = "") -> NoReturn:
+
+@dataclass(frozen=True)
+class Result:
+    """What a command has found."""
+
+    facts: Mapping[str, object]
+    """What --json prints; JSON values, floats that are not finite, and paths."""
+    code: int = EXIT_DONE
+    """The process's exit code."""
+
+
+def run_command(
+    main: Callable[[], Result | int | None],
+    repeat_with: str = "",
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
     """Ends the process with main's exit code; a SweepAborted becomes two lines and exit code 2.
 
     So does a full disk or quota, whatever was being written.
 
     Args:
         repeat_with: what the command needs to be repeated after a failure on its way.
+        argv: the words of the command line, which may hold --json.
     """
+    is_json = "--json" in (sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # of an output that cannot show all letters
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    failure: dict[str, str] = {}
     try:
-        code = main()
+        with contextlib.redirect_stdout(sys.stderr) if is_json else contextlib.nullcontext():
+            result = main()
+        code = result.code if isinstance(result, Result) else result
+        if is_json and isinstance(result, Result):
+            print(_encode(result.facts))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, e.g. head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,13 +82,22 @@ def run_command(main: Callable[[], int | None], repeat_with: str = "") -> NoRetu
     except (SweepAborted, OSError) as ended:
         aborted = explain_end(ended)
         fix = f"{aborted.fix} {repeat_with}" if aborted.is_resumable else aborted.fix
-        for kind, text in (("error", aborted.error), ("fix", fix)):
-            print(f"{kind}: {join_lines(text)}", file=sys.stderr)
+        failure = {"error": join_lines(aborted.error), "fix": join_lines(fix)}
+        for kind, text in failure.items():
+            print(f"{kind}: {text}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
+        failure = {"error": "interrupted", "fix": "repeat the command"}
         code = EXIT_INTERRUPTED
+    if is_json and failure:
+        print(_encode(failure))
     sys.stdout.flush()
     sys.exit(code or EXIT_DONE)
+
+
+def _encode(facts: Mapping[str, object]) -> str:
+    """One line of ASCII, which any output can show."""
+    return json.dumps(to_strict_json(facts), allow_nan=False)
 
 
 def explain_end(ended: SweepAborted | OSError) -> SweepAborted:

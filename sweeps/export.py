@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from sweeps.cli import parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.best_folder import (
     CARD_FILE,
     check_adapter,
@@ -50,9 +50,10 @@ class ExportArgs:
     """Create the Hub repository as private; one that is already public is refused."""
     revision: str | None = None
     """Branch of the Hub repository, created if missing; None is main."""
+    json: JsonFlag = False
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> Result:
     """Checks everything that can be checked here before anything is sent or written."""
     args = parse(ExportArgs, sys.argv[1:] if argv is None else argv, PROG)
     repo_id = _parse_target(args.to)
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 base = check_mergeable(paths, source, target)
                 fill = partial(write_merged, paths, source, base)
             print(f"wrote {_write(target, fill)}")
+            where: dict[str, object] = {"folder": target.absolute()}
         else:
             require_token()
             if args.merge:
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 source = _write(temporary / "merged", partial(write_merged, paths, source, base))
             url = upload(source, repo_id, is_private=args.private, revision=args.revision)
             print(f"uploaded {args.trial or source} in one commit: {url}")
+            where = {"url": url, "repo_id": repo_id}
+    return Result({"run": paths.folder, "trial_id": args.trial, **where})
 
 
 def check_card(card: Path) -> None:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import tyro
 
-from sweeps.cli import join_lines, parse, run_command
+from sweeps.cli import JsonFlag, Result, join_lines, parse, run_command
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
 from sweeps.publish.best_folder import find_best
@@ -98,6 +98,7 @@ class JudgeArgs:
     """Price of a million prompt tokens, in any currency."""
     price_completion: float | None = None
     """Price of a million completion tokens."""
+    json: JsonFlag = False
 
     def __post_init__(self) -> None:
         least = {"num_rows": 1, "concurrency": 1, "max_retries": 0, "max_tokens": 1, "timeout_s": 1}
@@ -118,7 +119,7 @@ class JudgeArgs:
             )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> Result:
     """Judges, prints the scores and the cost, and keeps both in RUN/judge."""
     args = parse(JudgeArgs, sys.argv[1:] if argv is None else argv, PROG)
     rows = predictions.read(find_best(args.run))[: args.num_rows]
@@ -135,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, value in scores.items():
         print(f"{TITLES[name]:44} {value:.4g}")
     print(_describe_usage(usage, args))
-    asked = {k: v for k, v in asdict(args).items() if k not in ("run", "endpoint", "api_key_env")}
+    left_out = ("run", "endpoint", "api_key_env", "json")
+    asked = {k: v for k, v in asdict(args).items() if k not in left_out}
     record = {"scores": scores, "asked": asked, "usage": usage}
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", args.model).strip("-.") or "judge"
     path = folder / f"{name}.json"
@@ -146,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     print(f"scores: {path}")
+    return Result({**record, "file": path})
 
 
 def summarise(verdicts: Sequence[str | None]) -> dict[str, float]:

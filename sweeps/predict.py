@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import has_gpu
 from sweeps.checks.resume import check_model
-from sweeps.cli import parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, resolve_model
 from sweeps.publish.best_folder import ADAPTER_FILES, check_adapter, find_adapter, find_best
 from sweeps.records.paths import RunPaths
@@ -79,12 +79,15 @@ class PredictArgs:
     """Encoding of text files by Python's name, e.g. cp1251; None finds the common ones."""
     skip_rows: int = 0
     """Lines of a CSV file, or rows of a sheet, above the one with the columns' names."""
+    json: JsonFlag = False
 
     def __post_init__(self) -> None:
         is_size = self.batch_size is None or self.batch_size >= 1
         require(is_size, "batch_size", self.batch_size, "at least 1")
         is_one = not (self.base and self.trial)
         require(is_one, "trial", self.trial, "left out with --base, which has no adapter")
+        is_file = not (self.json and self.output == "-")
+        require(is_file, "output", self.output, "a file with --json, which needs standard output")
         _ = self.reading
 
     @property
@@ -94,7 +97,7 @@ class PredictArgs:
         return TaskOptions(**{name: getattr(self, name) for name in names})
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> Result:
     """Checks all that can be checked before torch is loaded, then answers and scores."""
     args = parse(PredictArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
@@ -135,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(line, file=shown)
     if args.output != "-":
         print(f"predictions: {args.output}")
+    return Result({**results, "predictions": args.output})
 
 
 def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:

@@ -10,7 +10,7 @@ import tyro
 
 from sweeps.checks import sweep_json
 from sweeps.checks.run_folder import lock_run
-from sweeps.cli import parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.records.paths import RunPaths
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.wandb_tracker import WandbTracker, resolve_mode
@@ -28,9 +28,10 @@ class SyncArgs:
     """Folder of the sweep, e.g. runs/samsum."""
     wandb: Literal["auto", "online", "offline"] = "auto"
     """online also sends runs that were written offline; auto is online where a login is found."""
+    json: JsonFlag = False
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> Result:
     """Replays the log of a sweep that no process is working on.
 
     Raises:
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wandb_folder = paths.folder / "wandb"
     upload = f"; upload it with: wandb sync {wandb_folder}/offline-run-*"
     print(f"replayed {paths.events} {mode}{upload if mode == 'offline' else ''}")
+    return Result({"run": paths.folder, "mode": mode, "wandb": wandb_folder})
 
 
 if __name__ == "__main__":

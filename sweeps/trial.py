@@ -4,14 +4,16 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import tyro
 
 from search_spaces.lora import WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
 from sweeps.checks.find_recipe import read_default
 from sweeps.checks.preflight import check, check_recipe, check_targets
-from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL, parse, run_command
+from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, count_steps
+from sweeps.records.events import params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
@@ -40,10 +42,11 @@ class TrialArgs:
 
     config: tyro.conf.OmitArgPrefixes[SweepOfTrial]
     params: tyro.conf.OmitArgPrefixes[Hyperparameters]
+    json: JsonFlag = False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains the trial and prints its reports; returns the process's exit code."""
+def main(argv: Sequence[str] | None = None) -> Result:
+    """Trains the trial, prints its reports as they come, and returns them."""
     args = read_command(sys.argv[1:] if argv is None else argv)
     config: SweepConfig = replace(args.config, wandb="disabled")
     preflight = check(config, is_resumed=False, has_ray=False)
@@ -61,20 +64,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     see_one_gpu()
+    reports: list[dict[str, Any]] = []
+
+    def take(report: TrialReport) -> None:
+        reports.append(report_fields(report))
+        _show(report)
+
+    facts = {"folder": folder, "params": params_fields(args.params), "reports": reports}
     try:
         if config.engine == "packed":
             from trainables.packing.service import alone  # loads torch, as the next does
 
-            alone.train(trial, _show)
+            alone.train(trial, take)
         else:
             from trainables.solo import trainer
 
-            trainer.train(trial, _show)
+            trainer.train(trial, take)
     except TrialFailed as failed:
         print(f"the trial failed: {failed}", file=sys.stderr)
-        return EXIT_NO_TRIAL
+        return Result({**facts, "failed": str(failed)}, EXIT_NO_TRIAL)
     print(f"checkpoints: {folder}")
-    return EXIT_DONE
+    return Result({**facts, "failed": None})
 
 
 def read_command(argv: Sequence[str]) -> TrialArgs:

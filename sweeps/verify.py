@@ -18,7 +18,7 @@ from cluster.gpus import oldest_gpu, visible_gpus
 from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.checks.preflight import check, find_unpacked, has_delta_kernels
-from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.cli import EXIT_DONE, JsonFlag, Result, parse, run_command
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths
@@ -67,6 +67,7 @@ class VerifyArgs:
     """Solo trainings with other seeds of dropout, at least 2; none if the trial has no dropout."""
     weights: bool = True
     """Compare the adapter's weights too."""
+    json: JsonFlag = False
 
     def __post_init__(self) -> None:
         if self.num_seeds < 2:
@@ -120,8 +121,8 @@ class Number:
         return self.limit is None or self.difference <= self.limit
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the comparison, writes it beside the run, and returns the process's exit code."""
+def main(argv: Sequence[str] | None = None) -> Result:
+    """Prints the comparison, writes it beside the run, and returns it."""
     args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
     config = sweep_json.read_run(paths, f"{PROG} RUN TRIAL")
@@ -178,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     write_json(path, content)
     print(f"numbers: {path}")
-    return EXIT_NOT_EQUAL if faults else EXIT_DONE
+    return Result({**content, "file": path}, EXIT_NOT_EQUAL if faults else EXIT_DONE)
 
 
 def other_versions(paths: RunPaths) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps import export, run, trial
-from sweeps.cli import run_command
+from sweeps.cli import Result, run_command
 
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = PROJECT / "trainables" / "tiny"
@@ -26,7 +26,7 @@ _RAY_TMPDIR = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 """Short, as Ray's sockets need it, and without a cluster of the machine's."""
 atexit.register(shutil.rmtree, _RAY_TMPDIR, ignore_errors=True)
 
-_MAINS: Mapping[str, Callable[[list[str]], int | None]] = {
+_MAINS: Mapping[str, Callable[[list[str]], Result | int | None]] = {
     "sweeps.export": export.main,
     "sweeps.run": run.main,
     "sweeps.trial": trial.main,
@@ -57,7 +57,7 @@ def call(command: str, *words: str) -> Ended:
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
-            run_command(lambda: _MAINS[command](list(words)))
+            run_command(lambda: _MAINS[command](list(words)), argv=words)
         except SystemExit as ended:
             code = ended.code
     assert isinstance(code, int)

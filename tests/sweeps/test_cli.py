@@ -1,6 +1,8 @@
 """The command line: help, near flags, and how a command ends, whatever shows its output."""
 
 import errno
+import json
+import math
 import os
 import pty
 import re
@@ -17,7 +19,7 @@ from typing import NoReturn
 import pytest
 from _pytest.capture import CaptureResult
 
-from sweeps.cli import parse, run_command
+from sweeps.cli import Result, parse, run_command
 from tests.sweeps.commands import HANG_S, PROJECT, call, start, tree, world
 from trainables.checkpoint import abort_if_disk_full
 from trainables.errors import SweepAborted
@@ -125,6 +127,45 @@ def test_value_that_the_dataclass_refuses_is_told_on_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(r"error: .*num_trays is 0\nfix: bake --help.*\n", err)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_json_is_alone_on_standard_output(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"score": math.nan, "text": "ünï\n\x1b[0m", "folder": Path("/runs/a")}
+
+    def main() -> Result:
+        print("for people")
+        return Result(facts, code)
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, argv=["a", "--json"])
+    assert ended.value.code == code
+    out, err = capsys.readouterr()
+    assert err == "for people\n" and out.isascii() and out.count("\n") == 1
+    assert json.loads(out) == {"score": "nan", "text": facts["text"], "folder": "/runs/a"}
+    with pytest.raises(SystemExit):
+        run_command(main, argv=["a"])
+    assert capsys.readouterr() == ("for people\n", "")
+
+
+def test_interrupt_is_told_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, argv=["--json"])
+    assert ended.value.code == 130
+    assert json.loads(capsys.readouterr().out)["error"] == "interrupted"
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_tells_mistakes_as_json(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = _run_as_main(module, ["nowhere", "--json"], monkeypatch, capsys)
+    told = json.loads(out)
+    assert told.keys() == {"error", "fix"} and all(told.values())
+    assert err == f"error: {told['error']}\nfix: {told['fix']}\n"
 
 
 @pytest.mark.parametrize("result", [(None, 0), (0, 0), (1, 1), (130, 130)])

@@ -273,8 +273,11 @@ def test_target_of_a_wrong_form_is_refused(run: Path, target: str) -> None:
 
 
 def test_folder_gets_the_bytes_of_best(run: Path, tmp_path: Path) -> None:
-    ended = export(run, "--to", tmp_path / "deep" / "copy", token=None)
+    ended = export(run, "--to", tmp_path / "deep" / "copy", "--json", token=None)
     assert ended.code == 0, ended.stderr
+    folder = str(tmp_path / "deep" / "copy")
+    told = {"run": str(run), "trial_id": None, "folder": folder}
+    assert (json.loads(ended.stdout), ended.stderr) == (told, f"wrote {folder}\n")
     assert contents(tmp_path / "deep" / "copy") == contents(run / "best")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["copy"]
 

@@ -94,8 +94,9 @@ def test_winner_is_compared_with_the_base_and_the_verdicts_are_kept(
         assert server.authorizations == [None] * 6
         asked = json.dumps(server.requests)
         assert "Summarise chat 0" in asked and "good 0" not in asked
-        main(command(run, server.url))
+        again = main(command(run, server.url))
         assert len(server.requests) == 6
+    assert again.facts == {**record_of(run), "file": run / "judge" / "judges-big.json"}
     assert "0 requests, 6 replies from the cache" in capsys.readouterr().out
     assert record_of(run)["scores"]["winner"] == 2
     assert "127.0.0.1" not in json.dumps(record_of(run))

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_scores_are_those_of_the_test(runs: dict[str, Path], tmp_path: Path) -> 
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for flags, name in (((), "scores"), (("--base",), "base_scores")):
         output = tmp_path / f"{name}.jsonl"
-        call(runs["samsum"], tmp_path / "in.jsonl", output, *flags)
+        told = call(runs["samsum"], tmp_path / "in.jsonl", output, *flags)
         note = json.loads(output.with_name(f"{output.name}.json").read_text())
         assert (note["rows"], note["predicted"], note["scored"]) == (NUM_ROWS + 1,) * 2 + (
             NUM_ROWS,
@@ -124,6 +125,7 @@ def test_scores_are_those_of_the_test(runs: dict[str, Path], tmp_path: Path) -> 
         for metric in ("rougeLsum", "rouge1"):
             mean = sum(getattr(row, name)[metric] for row in scored.values()) / NUM_ROWS
             assert note["scores"][metric] == pytest.approx(mean)
+        assert told["scores"] == note["scores"] and told["predictions"] == str(output)
 
 
 def test_killed_command_answers_only_what_is_not_written(
@@ -285,6 +287,7 @@ def test_standard_input_and_output_carry_lines_and_nothing_else(
         (["--model", "nowhere/at all"], "nowhere/at all", "--model"),
         (["--model", "base"], "base is not what it was when", "put its files back"),
         (["--bsae"], "--bsae", "--base"),
+        (["--json", "--output", "-"], "output is '-'", "--help"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(
@@ -380,10 +383,10 @@ def test_whole_sweep_is_answered_by_its_winner_its_base_and_another_trial(
         assert {row_id: said[row_id] for row_id in expected} == expected
 
 
-def call(run: Path, source: Path, output: Path, *flags: str) -> None:
-    """The command in this process."""
+def call(run: Path, source: Path, output: Path, *flags: str) -> Mapping[str, Any]:
+    """What the command finds, in this process."""
     words = ["--input", str(source), "--output", str(output), *flags]
-    predict.main([str(run), *words])
+    return predict.main([str(run), *words]).facts
 
 
 def refusal(run: Path, *words: object, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

@@ -45,7 +45,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_missing_runs_are_written_and_complete_ones_left_alone(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([str(folder)])
+    assert main([str(folder)]).facts == {
+        "run": folder,
+        "mode": "offline",
+        "wandb": folder / "wandb",
+    }
     assert "wandb sync" in capsys.readouterr().out
     assert {name: run.steps for name, run in offline_runs(folder).items()} == {
         "t0000": [10, 20],

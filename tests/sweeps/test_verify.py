@@ -214,10 +214,13 @@ def test_other_versions_are_noted(run: Path) -> None:
 
 def test_weights_can_be_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "checkpoints")
-    code, lines, content = run_verify(run, "t0000", capsys, "--no-weights")
-    assert code == 0
-    assert "weights: not compared" in lines
+    assert call(str(run), "t0000", "--no-weights", "--json") == 0
+    out, err = capsys.readouterr()
+    content = json.loads(out)
+    assert "weights: not compared" in err.splitlines()
     assert content["again"]["distances"] is None
+    path = Path(content.pop("file"))
+    assert content == json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -276,7 +279,7 @@ def run_verify(
 def call(*words: str) -> int:
     """The command in this process."""
     with pytest.raises(SystemExit) as ended:
-        run_command(lambda: verify.main(list(words)))
+        run_command(lambda: verify.main(list(words)), argv=words)
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
