@@ -1,26 +1,71 @@
-"""A loopback server that speaks as much of W&B's API as a run of scalars needs."""
+"""A loopback server that speaks as much of W&B's API as sweeps need: runs, a sweep, artifacts."""
 
+import base64
 import gzip
 import json
+import re
 import threading
 from collections import defaultdict
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
+
+import yaml
+
+_PROJECT = {"id": "p", "name": "proj", "entity": {"id": "e", "name": "me"}}
+
+
+@dataclass
+class ServedRun:
+    """What the server was told of one run."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Variables of UpsertBucket that were not null, the latest of each: sweep, jobType, ..."""
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+    is_stopped: bool = False
+    """Whether somebody has pressed Stop in the browser."""
+
+
+@dataclass
+class ServedArtifact:
+    """An artifact with the files that were uploaded for it."""
+
+    facts: dict[str, Any]
+    """The input of CreateArtifact."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    is_committed: bool = False
 
 
 class WandbServer:
-    """Takes runs in; `refusal` and `stop` make it fail as real servers do.
+    """Takes runs in; `refusal`, `outage` and `stop` make it fail as real servers do.
 
     Attributes:
+        runs: by run id; a dict keeps their order.
         rows: history rows received, by run id.
+        sweeps: the configs of the sweeps that were made, by sweep id, with "prior_runs".
+        artifacts: by "type/name", the last version of each.
+        files: contents of files of runs, by "run id/name".
         known_steps: last step of the runs that it says it has from before, by run id.
         refusal: HTTP status that every request gets, once set.
+        outage: "silent" keeps all requests waiting, "closed" breaks their connections.
     """
 
     def __init__(self) -> None:
+        self.runs: dict[str, ServedRun] = defaultdict(ServedRun)
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.sweeps: dict[str, dict[str, Any]] = {}
+        self.artifacts: dict[str, ServedArtifact] = {}
+        self.files: dict[str, bytes] = {}
         self.known_steps: dict[str, int] = {}
         self.refusal: int | None = None
+        self.outage: Literal["silent", "closed"] | None = None
+        self.has_sweeps = True
+        self._by_id: dict[str, ServedArtifact] = {}
+        self._lock = threading.RLock()
+        self._over = threading.Condition()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,6 +75,9 @@ class WandbServer:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                if server.breaks_off():
+                    self.close_connection = True
+                    return
                 self._send(server.refusal or 200, server.answer(self.path, body))
 
             do_PUT = do_POST
@@ -44,7 +92,11 @@ class WandbServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """wandb breaks connections off when it ends."""
+
+        self._http = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
@@ -53,50 +105,158 @@ class WandbServer:
         self._http.shutdown()
         self._http.server_close()
 
+    def press_stop(self, run_id: str) -> None:
+        """What W&B's Stop button does to a run."""
+        self.runs[run_id].is_stopped = True
+
+    def end_outage(self) -> None:
+        """Requests that waited are broken off, and new ones are answered."""
+        with self._over:
+            self.outage = None
+            self._over.notify_all()
+
+    def breaks_off(self) -> bool:
+        """Whether a request is to get no answer; in a silent outage it waits for its end."""
+        with self._over:
+            is_out = self.outage is not None
+            while self.outage == "silent":
+                self._over.wait()
+        return is_out
+
     def answer(self, path: str, body: bytes) -> dict[str, Any]:
         if self.refusal:
             return {"errors": [{"message": "refused"}]}
-        if path.endswith("/file_stream"):
-            files = json.loads(body).get("files") or {}
-            lines = files.get("wandb-history.jsonl", {}).get("content", [])
-            self.rows[path.split("/")[-2]] += map(json.loads, lines)
-            return {"limits": {}}
-        if path != "/graphql":
+        with self._lock:
+            if path.endswith("/file_stream"):
+                return self._stream(path.split("/")[-2], json.loads(body))
+            if path == "/graphql":
+                return self._answer_query(json.loads(body))
+            kind, _, rest = path.lstrip("/").partition("/")
+            if kind == "artifact":
+                artifact_id, _, name = rest.partition("/")
+                self._by_id[artifact_id].files[name] = body
+            elif kind == "manifest":
+                self._by_id[rest].manifest = json.loads(body)
+            elif kind == "up":
+                self.files[rest] = body
             return {}
-        query = json.loads(body)
-        return {"data": self._data(query["operationName"], query.get("variables", {}))}
 
-    def _data(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if operation == "UpsertBucket":
-            project = {"id": "p", "name": "proj", "entity": {"id": "e", "name": "me"}}
-            bucket = {"id": "b", "name": variables["name"], "config": "{}", "project": project}
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if operation == "RunResumeStatus" and variables["name"] in self.known_steps:
-            step = self.known_steps[variables["name"]]
-            bucket = {
-                "id": "b",
-                "name": variables["name"],
-                "summaryMetrics": "{}",
-                "config": "{}",
-                "logLineCount": 0,
-                "historyLineCount": 1,
-                "eventsLineCount": 0,
-                "tags": [],
-                "historyTail": json.dumps([json.dumps({"_step": step, "_runtime": 1})]),
-                "eventsTail": "[]",
-                "wandbConfig": json.dumps({"t": 1}),
-            }
-            return {
-                "model": {
-                    "id": "p",
-                    "name": "proj",
-                    "entity": {"id": "e", "name": "me"},
-                    "bucket": bucket,
+    def _stream(self, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        run, files = self.runs[run_id], request.get("files") or {}
+        if "wandb-history.jsonl" in files:
+            chunk = files["wandb-history.jsonl"]
+            start, new = chunk["offset"], [json.loads(line) for line in chunk["content"]]
+            self.rows[run_id][start : start + len(new)] = new
+        if "wandb-summary.json" in files:
+            run.summary = json.loads(files["wandb-summary.json"]["content"][-1])
+        if request.get("complete"):
+            run.exit_code = request["exitcode"]
+        return {"limits": {}, "stopped": run.is_stopped}
+
+    def _answer_query(self, request: dict[str, Any]) -> dict[str, Any]:
+        named = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
+        operation, variables = named.group(1) if named else "", request.get("variables") or {}
+        if operation == "UpsertSweep" and not self.has_sweeps:
+            return {"errors": [{"message": "this server has no sweeps"}], "data": None}
+        answer = getattr(self, f"_answer_{operation}", lambda _: {"model": None, "project": None})
+        return {"data": answer(variables)}
+
+    def _answer_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"viewer": {"id": "v", "username": "me", "entity": "me", "teams": {"edges": []}}}
+
+    def _answer_UpsertSweep(self, variables: dict[str, Any]) -> dict[str, Any]:
+        sweep_id = f"sweep{len(self.sweeps)}"
+        prior = json.loads(variables.get("priorRunsFilters") or '{"$or": []}')["$or"]
+        config = yaml.safe_load(variables["config"])
+        self.sweeps[sweep_id] = config | {"prior_runs": [run["name"] for run in prior]}
+        sweep = {"name": sweep_id, "project": _PROJECT}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _answer_SweepRuns(self, variables: dict[str, Any]) -> dict[str, Any]:
+        runs = [
+            {"node": {"name": run_id, "stopped": run.is_stopped}}
+            for run_id, run in self.runs.items()
+            if run.facts.get("sweep") == variables["sweep"]
+        ]
+        return {"project": {"sweep": {"runs": {"edges": runs}}}}
+
+    def _answer_UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs[variables["name"]]
+        run.facts |= {name: value for name, value in variables.items() if value is not None}
+        for name, entry in json.loads(variables.get("config") or "{}").items():
+            run.config[name] = entry["value"]
+        bucket = {
+            "id": variables["name"],
+            "name": variables["name"],
+            "displayName": run.facts.get("displayName"),
+            "sweepName": run.facts.get("sweep"),
+            "config": "{}",
+            "historyLineCount": len(self.rows[variables["name"]]),
+            "project": _PROJECT,
+        }
+        return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+
+    def _answer_RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name = variables["name"]
+        if name not in self.known_steps and name not in self.runs:
+            return {"model": None}
+        rows = self.rows[name] or [{"_step": self.known_steps.get(name, -1)}]
+        tail = [json.dumps({"_runtime": 1} | rows[-1])] if rows[-1]["_step"] >= 0 else []
+        config = {key: {"value": value} for key, value in self.runs[name].config.items()}
+        bucket = {
+            "id": name,
+            "name": name,
+            "summaryMetrics": json.dumps(self.runs[name].summary),
+            "config": json.dumps(config),
+            "logLineCount": 0,
+            "historyLineCount": len(rows) if tail else 0,
+            "eventsLineCount": 0,
+            "tags": [],
+            "historyTail": json.dumps(tail),
+            "eventsTail": "[]",
+            "wandbConfig": json.dumps({"t": 1}),
+        }
+        return {"model": {**_PROJECT, "bucket": bucket}}
+
+    def _answer_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        run = variables["run"]
+        files = [{"name": f, "uploadUrl": f"{self.url}/up/{run}/{f}"} for f in variables["files"]]
+        return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
+
+    def _answer_CreateArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        facts = variables["input"]
+        artifact = ServedArtifact(facts)
+        artifact_id = base64.b64encode(f"a{len(self._by_id)}".encode()).decode()
+        self._by_id[artifact_id] = artifact
+        self.artifacts[f"{facts['artifactTypeName']}/{facts['artifactCollectionName']}"] = artifact
+        sequence = {"latestArtifact": None}
+        created = {"id": artifact_id, "state": "PENDING", "artifactSequence": sequence}
+        return {"createArtifact": {"artifact": created}}
+
+    def _answer_CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        artifact_id = variables["artifactID"]
+        file = {"id": "f", "uploadUrl": None, "uploadHeaders": []}
+        if variables["includeUpload"]:
+            file["uploadUrl"] = f"{self.url}/manifest/{artifact_id}"
+        return {"createArtifactManifest": {"artifactManifest": {"id": artifact_id, "file": file}}}
+
+    def _answer_CreateArtifactFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        edges = [
+            {
+                "node": {
+                    "storagePath": spec["name"],
+                    "uploadUrl": f"{self.url}/artifact/{spec['artifactID']}/{spec['name']}",
+                    "uploadHeaders": [],
+                    "uploadMultipartUrls": None,
+                    "artifact": {"id": spec["artifactID"]},
                 }
             }
-        if operation == "CreateRunFiles":
-            files = [{"name": f, "uploadUrl": f"{self.url}/up/{f}"} for f in variables["files"]]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        if operation == "Viewer":
-            return {"viewer": {"id": "v", "username": "me", "entity": "me"}}
-        return {"model": None}
+            for spec in variables["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def _answer_CommitArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        artifact = self._by_id[variables["artifactID"]]
+        artifact.is_committed = True
+        facts = {"id": variables["artifactID"], "digest": artifact.facts["digest"]}
+        return {"commitArtifact": {"artifact": facts}}
