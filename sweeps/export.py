@@ -16,7 +16,6 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.best_folder import (
-    CARD_FILE,
     check_adapter,
     find_best,
     list_exported,
@@ -24,6 +23,7 @@ from sweeps.publish.best_folder import (
     write_trial,
 )
 from sweeps.publish.hub import aborted, require_token, upload
+from sweeps.publish.license import CARD_FILE
 from sweeps.publish.merged_folder import check_mergeable, write_merged
 from sweeps.records.paths import RunPaths
 

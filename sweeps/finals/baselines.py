@@ -55,15 +55,21 @@ def add_baselines(
     winner = _read_answers(outcome.winner.tested[run.trial_id], paths.answers / run.trial_id)
     base = _read_answers(paths.answers / VALIDATION_BASE, paths.answers / TEST_BASE)
     doubts = [describe_single_answer(winner, is_label=splits.scoring.kind == "classify")]
+    intervals = {}
     others = ((baseline.key, baseline.title, said), ("base", "the untuned base", base))
     for key, title, answers in others:
-        intervals = {
+        intervals[key] = {
             split: resample_lead(winner[split], answers[split], metric, splits.scoring, config.seed)
             for split in winner.keys() & answers.keys()
         }
-        doubts.append(describe_no_lead(key, title, scores, metric, intervals))
-    told = tuple(doubt for doubt in doubts if doubt is not None)
-    return replace(outcome, scores=scores, baselines={baseline.key: baseline.title}, doubts=told)
+        doubts.append(describe_no_lead(key, title, scores, metric, intervals[key]))
+    return replace(
+        outcome,
+        scores=scores,
+        baselines={baseline.key: baseline.title},
+        intervals=intervals,
+        doubts=tuple(doubt for doubt in doubts if doubt is not None),
+    )
 
 
 def make_baseline(splits: Splits) -> Baseline:

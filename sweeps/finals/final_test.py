@@ -54,13 +54,21 @@ class Outcome:
     baselines: Mapping[str, str] = field(default_factory=dict)
     """What needs no training and is among the scores too: what it does, by the end of its scores'
     names; see baselines.py."""
+    intervals: Mapping[str, Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
+    """95% intervals of the kept adapter's lead by the metric that ranks, by the same ends of names
+    ("base" is the untuned base) and by split; None where rows cannot be resampled."""
     doubts: tuple[str, ...] = ()
     """A sentence for each reason why the winner may be worth nothing."""
 
     @property
+    def untrained(self) -> dict[str, str]:
+        """All that the adapter stands beside and that was not trained, as baselines has it."""
+        return {"base": "the untuned base", **self.baselines}
+
+    @property
     def baseline_facts(self) -> dict[str, object]:
-        """What sweep.json and finals.json say of baselines, with their scores, and doubts."""
-        titles = {"base": "the untuned base", **self.baselines}
+        """What sweep.json and finals.json say of baselines: scores, intervals of the winner's lead
+        over them, and doubts."""
         return {
             "baselines": {
                 title: {
@@ -68,7 +76,10 @@ class Outcome:
                     for split in ("validation", "test")
                     if f"{split}_{key}" in self.scores
                 }
-                for key, title in titles.items()
+                for key, title in self.untrained.items()
+            },
+            "lead_intervals": {
+                self.untrained[key]: dict(by_split) for key, by_split in self.intervals.items()
             },
             "doubts": list(self.doubts),
         }

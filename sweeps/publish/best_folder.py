@@ -11,21 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.checks import sweep_json
-from sweeps.checks.commands import sweep_command
-from sweeps.checks.environment import list_versions
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
-from sweeps.publish.model_card import CardFacts, render
+from sweeps.publish.card_facts import CardFacts, make_facts
+from sweeps.publish.license import CARD_FILE
+from sweeps.publish.model_card import render
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, find_reported, replay
 from trainables.checkpoint import checkpoint_folder
 from trainables.data.prepared_rows import read_rows
-from trainables.data.rows import SPLITS, Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import greedy_generation
 from trainables.errors import SweepAborted, first_line
@@ -35,7 +34,6 @@ from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-CARD_FILE = "README.md"
 GENERATION_FILE = "generation_config.json"
 EXPORTED = (
     *(*ADAPTER_FILES, CARD_FILE, GENERATION_FILE, CONFUSION_CSV, *TOKENIZER_FILES),
@@ -138,41 +136,6 @@ def check_adapter(folder: Path) -> None:
             f"the adapter in {folder} is damaged: {first_line(damaged)}",
             "copy it here again, or name another --trial",
         ) from None
-
-
-def make_facts(
-    config: SweepConfig,
-    task: Task,
-    splits: Splits,
-    paths: RunPaths,
-    trials: Sequence[TrialRecord],
-    outcome: Outcome,
-) -> CardFacts:
-    """What the card of the outcome's winner says."""
-    run = outcome.winner.run
-    rows = {name: len(getattr(splits, name)) for name in SPLITS}
-    return CardFacts(
-        sweep_name=config.name,
-        task=config.task,
-        base_model=config.model,
-        dataset=", ".join(Path(path).name for path in config.data)
-        if isinstance(config.data, tuple)
-        else config.data or task.dataset,
-        dataset_rows=rows,
-        dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
-        added_rows=splits.added,
-        prompt_template=splits.prompt_template,
-        source=splits.source,
-        scoring=splits.scoring,
-        settings=replace(config.settings, seed=config.seed if run.seed is None else run.seed),
-        system_prompt=config.task_options.system_prompt,
-        metric=task.metric,
-        outcome=outcome,
-        trials=trials,
-        versions=list_versions(),
-        command=sweep_command(config),
-        row_digests=sweep_json.read_row_digests(paths),
-    )
 
 
 def write_folder(

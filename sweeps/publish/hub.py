@@ -10,7 +10,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from sweeps.publish.best_folder import ADAPTER_FILES, CARD_FILE, list_exported
+from sweeps.publish.best_folder import ADAPTER_FILES, list_exported
+from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import redact
 from sweeps.publish.usage_code import ADAPTER_LINE, MERGED_LINE, is_hub_id
 from trainables.errors import SweepAborted

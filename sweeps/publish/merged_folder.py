@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 
 from sweeps.checks import sweep_json
 from sweeps.checks.resume import check_model
-from sweeps.publish.best_folder import ADAPTER_FILES, CARD_FILE, list_exported
+from sweeps.publish.best_folder import ADAPTER_FILES, list_exported
+from sweeps.publish.license import CARD_FILE
 from sweeps.publish.usage_code import is_hub_id, use_merged
 from sweeps.records.paths import RunPaths
 from trainables.config import BaseType

@@ -1,76 +1,26 @@
 """The model card of a sweep's best adapter: YAML for the Hub, Markdown for people."""
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData
-
-from sweeps.finals.final_test import Outcome
 from sweeps.finals.predictions import CONFUSION_CSV, LABEL_SCORES_CSV
-from sweeps.finals.verdict import Verdict
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
+from sweeps.publish.card_facts import CardFacts, join_lines, shorten
+from sweeps.publish.card_metadata import make_metadata
+from sweeps.publish.license import describe_base_license
 from sweeps.publish.tables import Table
 from sweeps.publish.usage_code import is_hub_id, usage_code
-from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import count_by_status
-from trainables.config import Hyperparameters, Metric, TrainingSettings
-from trainables.data.rows import Scoring
+from trainables.config import Hyperparameters, TrainingSettings
+from trainables.data.tokens import prompt_limit
 from trainables.metrics.classification import Confusion
 from trainables.metrics.scales import format_score
 
-PIPELINE_TAG = "text-generation"
 MAX_SHOWN_LABELS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class CardFacts:
-    """What the card says; render adds no fact of its own."""
-
-    sweep_name: str
-    task: str
-    """Name of the task, e.g. "samsum"."""
-    base_model: str
-    """Hub id or folder of the base; of a folder the card shows only the last name."""
-    dataset: str
-    """OWNER/NAME or OWNER/NAME@REVISION on the Hub, or a path; of that only the last name shows."""
-    dataset_rows: dict[str, int]
-    """Rows used, by split."""
-    dropped_rows: dict[str, int] = field(default_factory=dict)
-    """Rows left out, by reason or split."""
-    added_rows: dict[str, int] = field(default_factory=dict)
-    """Training rows that the data does not have, by how they came in."""
-    prompt_template: str
-    """The user's turn, with a {placeholder} for each column."""
-    source: str
-    """Which of these names is the text that a long prompt may lose the end of."""
-    scoring: Scoring
-    """How the answers were scored."""
-    settings: TrainingSettings
-    system_prompt: str | None = None
-    """What stands before every prompt."""
-    metric: Metric
-    """What the sweep optimised."""
-    outcome: Outcome
-    """The adapter, and what it reaches beside the untuned base."""
-    trials: Sequence[TrialRecord]
-    """Of the search."""
-    verdict: Verdict | None = None
-    """Of the finals; None of a sweep without them."""
-    confusion: Confusion | None = None
-    """Of the adapter on test; None of texts."""
-    versions: dict[str, str]
-    """Installed version by package."""
-    command: str
-    """Command line that repeats the sweep."""
-    row_digests: Mapping[str, str]
-    """SHA-256 of each split's rows."""
-    is_best: bool = True
-    """Whether the sweep chose this adapter; if not, someone asked for it."""
 
 
 def render(facts: CardFacts) -> str:
@@ -83,8 +33,10 @@ def render(facts: CardFacts) -> str:
         *(f"**Warning:** {_text(doubt)}." for doubt in facts.outcome.doubts),
         "## Use\n\n" + _block(_usage(facts), "python"),
         "## Scores\n\n" + _table(tables.list_scores(facts.outcome, facts.metric, adapter)),
+        *_leads(facts),
         *([_table(by_label)] if by_label else []),
         *([_confusion(facts.confusion)] if facts.confusion else []),
+        "## Limits\n\n" + _limits(facts),
         "## Base and data\n\n" + _data(facts),
         "## Prompt\n\nThe user's turn, before the chat template "
         f"(thinking {'on' if facts.settings.thinking else 'off'}):\n\n"
@@ -97,7 +49,7 @@ def render(facts: CardFacts) -> str:
         _table(Table("", ("rows", "SHA-256"), list(facts.row_digests.items()))),
         _table(Table("", ("package", "version"), list(facts.versions.items()))),
     ]
-    return redact(f"---\n{_metadata(facts)}\n---\n\n" + "\n\n".join(sections) + "\n")
+    return redact(f"---\n{make_metadata(facts)}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
 def redact(text: str) -> str:
@@ -112,52 +64,11 @@ def redact(text: str) -> str:
     return text.replace(f"{Path.home()}/", "~/")
 
 
-def _metadata(facts: CardFacts) -> str:
-    """The front matter; a local base or dataset is left out, for the Hub takes only its own ids."""
-    base = facts.base_model if is_hub_id(facts.base_model) else None
-    dataset, _ = _dataset(facts)
-    is_nf4 = facts.settings.base == "nf4"
-    data = ModelCardData(
-        library_name="peft",
-        pipeline_tag=PIPELINE_TAG,
-        base_model=base,
-        datasets=[dataset] if is_hub_id(dataset) else None,
-        tags=["lora", *(["qlora"] if is_nf4 else []), "hyperparameter-search", "peft"],
-        model_name=_line(facts.sweep_name),
-        eval_results=_results(facts),
-    )
-    if base:
-        data["base_model_relation"] = "adapter"
-    return data.to_yaml()
-
-
-def _results(facts: CardFacts) -> list[EvalResult]:
-    """The adapter's own finite scores; those of the untuned base and of baselines are not its."""
-    dataset, revision = _dataset(facts)
-    return [
-        EvalResult(
-            task_type=PIPELINE_TAG,
-            task_name=_line(facts.task),
-            dataset_name=dataset,
-            dataset_type=dataset if is_hub_id(dataset) else _slug(dataset),
-            dataset_revision=revision,
-            dataset_split=split,
-            metric_type="rouge" if metric.startswith("rouge") else metric,
-            metric_name=metric,
-            metric_value=float(value),
-        )
-        for split, metrics in facts.outcome.scores.items()
-        if split in ("validation", "test")
-        for metric, value in metrics.items()
-        if math.isfinite(value)
-    ]
-
-
 def _opening(facts: CardFacts) -> str:
     kind = "QLoRA" if facts.settings.base == "nf4" else "LoRA"
     return (
-        f"A {kind} adapter for {_text(_shown(facts.base_model))}, finetuned on "
-        f"{_text(_dataset(facts)[0])} (task {_text(facts.task)}): trial "
+        f"A {kind} adapter for {_text(shorten(facts.base_model))}, finetuned on "
+        f"{_text(facts.dataset_name)} (task {_text(facts.task)}): trial "
         f"{_text(facts.outcome.winner.run.trial_id)}{_describe_choice(facts)}"
     )
 
@@ -185,6 +96,38 @@ def _usage(facts: CardFacts) -> str:
     )
 
 
+def _leads(facts: CardFacts) -> list[str]:
+    """How sure it is that the adapter beats what needs no training, where that was resampled."""
+    table = tables.list_leads(facts.outcome, facts.metric)
+    if not table.rows:
+        return []
+    about = "The lead of the adapter over what needs no training"
+    return [f"{about}, with a 95% interval (paired bootstrap over rows):\n\n{_table(table)}"]
+
+
+def _limits(facts: CardFacts) -> str:
+    settings, tested = facts.settings, facts.dataset_rows.get("test")
+    limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+    lines = [
+        f"The scores are of rows of {facts.dataset_name} alone, asked by the prompt below and "
+        "answered by the likeliest tokens; other data and prompts were not tried.",
+        f"Prompts lose what is beyond {limit:,} tokens, and answers end after "
+        f"{settings.max_new_tokens:,}.",
+        "Validation chose among the trials, so its scores flatter; "
+        + (
+            f"test's {tested} rows were looked at once."
+            if "test" in facts.outcome.scores
+            else "there is no score on test."
+        ),
+        "Whatever is wrong or unfair in the base's answers may be in this adapter's; nobody has "
+        "examined them for safety.",
+    ]
+    if facts.verdict is None:
+        once = "Each configuration was trained once, so the lead of the best one may be chance."
+        lines.insert(3, once)
+    return "\n".join(f"- {_text(line)}" for line in lines)
+
+
 def _confusion(confusion: Confusion) -> str:
     """The section of a classifier's mistakes; a large table stays in its file."""
     title = "## Confusion matrix\n\nOn test, targets in rows and predictions in columns"
@@ -194,13 +137,12 @@ def _confusion(confusion: Confusion) -> str:
 
 
 def _data(facts: CardFacts) -> str:
-    base = f"Base: {_text(_shown(facts.base_model))}"
+    base = f"Base: {_text(shorten(facts.base_model))}"
     if not is_hub_id(facts.base_model):
         base += ", a local folder (adapter_config.json has its place on the machine of the sweep)"
-    dataset, revision = _dataset(facts)
-    data = f"Data: {_text(dataset)}"
-    if revision:
-        data += f" at revision {_text(revision)}"
+    data = f"Data: {_text(facts.dataset_name)}"
+    if facts.dataset_revision:
+        data += f" at revision {_text(facts.dataset_revision)}"
     kept = f"in {facts.settings.compute_dtype}, not quantised (plain LoRA)"
     if facts.settings.base == "nf4":
         kept = "with its linear layers in NF4"
@@ -210,7 +152,7 @@ def _data(facts: CardFacts) -> str:
     return (
         f"- {base}, {kept} and frozen.\n- {data}.\n"
         f"- Rows: {_counts(facts.dataset_rows)}. Rows left out: {dropped}."
-        f"{about_added}"
+        f"{about_added}\n- {_text(describe_base_license(facts.license))}"
     )
 
 
@@ -232,15 +174,15 @@ def _selection(facts: CardFacts) -> str:
         f"Sweep {_text(facts.sweep_name)}, {len(facts.trials)} trials "
         f"({_counts(count_by_status(facts.trials))}). {rule}{among}; {looks}."
     )
-    return "\n\n".join([rule, *finals, _table(tables.list_trials(facts.trials, facts.metric))])
+    search = _table(tables.list_rungs(facts.trials, facts.metric))
+    best = _table(tables.list_trials(facts.trials, facts.metric))
+    return "\n\n".join([rule, *finals, search, best])
 
 
 def _fields_table(values: Hyperparameters | TrainingSettings, omit: Sequence[str] = ()) -> str:
+    """A row a field; those that are off have none."""
     pairs = [(f.name, getattr(values, f.name)) for f in fields(values) if f.name not in omit]
-    rows = [
-        (name, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value))
-        for name, value in pairs
-    ]
+    rows = [(name, tables.show_value(value)) for name, value in pairs if value is not None]
     return _table(Table("", ("name", "value"), rows))
 
 
@@ -262,26 +204,5 @@ def _block(text: str, language: str) -> str:
 
 def _text(text: str) -> str:
     """One line in which no character is Markdown or HTML; underscores inside words stay plain."""
-    escaped = re.sub(r"([\\`*\[\]<>#|~&$])", r"\\\1", _line(text))
+    escaped = re.sub(r"([\\`*\[\]<>#|~&$])", r"\\\1", join_lines(text))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "local"
-
-
-def _dataset(facts: CardFacts) -> tuple[str, str | None]:
-    """The dataset's name as the card shows it, and its revision on the Hub."""
-    name, _, revision = facts.dataset.partition("@")
-    if is_hub_id(name):
-        return name, _line(revision) or None
-    return _shown(facts.dataset), None
-
-
-def _shown(name: str) -> str:
-    """A Hub id whole; of a path only the last name, for folders tell about a machine's owner."""
-    return _line(name if is_hub_id(name) else Path(name).name or name)

@@ -44,7 +44,10 @@ def describe(
         about_rows: lines about the training rows.
     """
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
-    params = [f"{name} {value}" for name, value in trials_csv.shown_params(best).items()]
+    params = [
+        f"{name} {tables.show_value(value)}"
+        for name, value in trials_csv.shown_params(best).items()
+    ]
     counts = trials_csv.count_by_status(trials)
     storage = config.study_storage or paths.study_url
     said = paths.best / PREDICTIONS_FILE

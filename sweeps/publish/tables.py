@@ -1,8 +1,9 @@
 """Tables of a sweep's results, as text: the terminal and the model card show the same ones."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.verdict import Verdict
@@ -35,12 +36,38 @@ def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         [
             *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
             format_score(metric.name, value, values),
-            *(f"{p:.4g}" if isinstance(p, float) else str(p) for p in shown_params(trial).values()),
+            *(
+                f"{value:.4g}" if isinstance(value, float) else show_value(value)
+                for value in shown_params(trial).values()
+            ),
         ]
         for trial, value in zip(ranked, values, strict=True)
     ]
     columns = ("trial", "status", "steps", metric.name, *PARAMS)
     return _drop_plain_targets(Table(f"best {len(rows)} of {len(trials)} trials", columns, rows))
+
+
+def list_rungs(trials: Sequence[TrialRecord], metric: Metric) -> Table:
+    """How the search went: at each rung how many trials were scored, and how well."""
+    values: dict[int, list[float]] = {}
+    for trial in trials:
+        for report in trial.reports:
+            if math.isfinite(value := report.metrics[metric.name]):
+                values.setdefault(report.step, []).append(value)
+    choose = max if metric.mode == "max" else min
+    every = [value for of_rung in values.values() for value in of_rung]
+    rows = [
+        [
+            *(str(step), str(len(of_rung))),
+            *(
+                format_score(metric.name, value, every)
+                for value in (choose(of_rung), median(of_rung))
+            ),
+        ]
+        for step, of_rung in sorted(values.items())
+    ]
+    columns = ("step", "trials scored", f"best {metric.name}", f"median {metric.name}")
+    return Table("the search by rung", columns, rows)
 
 
 def list_finalists(verdict: Verdict) -> Table:
@@ -88,6 +115,38 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
         for values in [[model.get(split, {}).get(metric) for model in models.values()]]
     ]
     return Table("best adapter and untuned base", ["split", "metric", *models], rows)
+
+
+def list_leads(outcome: Outcome, metric: Metric) -> Table:
+    """How sure it is that the adapter is better than what needs no training, by the metric that
+    ranks; a row a split and a baseline whose interval is known."""
+    sign = 1.0 if metric.mode == "max" else -1.0
+    rows = []
+    for split in _splits(outcome):
+        for key, title in outcome.untrained.items():
+            interval = outcome.intervals.get(key, {}).get(split)
+            if interval is None:
+                continue
+            own, other = (outcome.scores[of][metric.name] for of in (split, f"{split}_{key}"))
+            lead = sign * (own - other)
+            shown = [format_score(metric.name, v, (own, other)) for v in (lead, *interval)]
+            is_sure = "no" if interval[0] <= 0 else "yes"
+            rows.append([split, title, shown[0], f"{shown[1]} to {shown[2]}", is_sure])
+    columns = ("split", "over", f"lead in {metric.name}", "95% interval", "beyond chance")
+    return Table("lead over what needs no training", columns, rows)
+
+
+def show_value(value: object) -> str:
+    """A setting as people write it, not as Python does."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.8g}"
+        case tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
 
 
 def list_label_scores(test: Mapping[str, float]) -> Table | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.finals.final_test import Outcome, Winner
-from sweeps.publish.model_card import CardFacts
+from sweeps.publish.card_facts import CardFacts
 from tests.sweeps.invented_sweep import make_history
 from trainables.config import Hyperparameters, Metric, TrainingSettings
 from trainables.data.rows import Scoring

@@ -11,7 +11,7 @@ from sweeps.checks.commands import sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig, count_steps
-from sweeps.publish.best_folder import make_facts
+from sweeps.publish.card_facts import make_facts
 from sweeps.publish.model_card import render
 from sweeps.recipes import turkish_tweets
 from sweeps.records.paths import RunPaths

@@ -274,6 +274,9 @@ def test_terminal_files_card_and_tracker_show_baseline_and_doubt(tmp_path: Path)
     assert content["baselines"]["always saying 'bad'"]["test"]["accuracy"] == 60.0
     assert content["baselines"]["the untuned base"]["test"]["accuracy"] == 50.0
     assert content["doubts"] == list(found.doubts)
+    assert content["lead_intervals"]["always saying 'bad'"]["test"] == [0.0, 0.0]
+    low, high = content["lead_intervals"]["the untuned base"]["test"]
+    assert f"| test | the untuned base | 10.00 | {low:.2f} to {high:.2f} |" in card
 
 
 def test_run_without_answers_is_compared_by_its_scores(tmp_path: Path) -> None:

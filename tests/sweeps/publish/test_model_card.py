@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from sweeps.finals.final_test import Outcome
 from sweeps.finals.verdict import Finalist, Verdict
-from sweeps.publish.model_card import CardFacts, redact, render
+from sweeps.publish.card_facts import CardFacts
+from sweeps.publish.license import License
+from sweeps.publish.model_card import redact, render
 from tests.examples import max_examples
 from tests.sweeps.example_facts import FACTS, METRIC, OUTCOME, PARAMS, facts
 from tests.sweeps.invented_sweep import make_final_run
+from trainables.config import Metric
+from trainables.data.rows import Scoring
 from trainables.metrics.classification import Confusion
 
 
@@ -39,6 +43,77 @@ def test_metadata_names_base_dataset_and_kind() -> None:
     assert data["base_model_relation"] == "adapter"
     assert data["datasets"] == ["knkarthick/samsum"]
     assert {"lora", "qlora", "hyperparameter-search"} <= set(data["tags"])
+
+
+def test_metadata_names_language_and_licence_only_where_they_are_told() -> None:
+    assert not {"language", "license", "license_name"} & metadata(FACTS).keys()
+    assert "Licence: not stated" in render(FACTS)
+    licence = License(identifier="other", name="qwen-research", link="https://x.org/LICENSE")
+    told = facts(language="turkish", license=licence)
+    data = metadata(told)
+    assert data["language"] == ["tr"]
+    assert (data["license"], data["license_name"]) == ("other", "qwen-research")
+    assert data["license_link"] == "https://x.org/LICENSE"
+    assert "- Licence: qwen-research, the base's own, as its card says." in render(told)
+
+
+def test_each_score_is_filed_by_what_it_is() -> None:
+    scores = {"accuracy": 90.0, "macro_f1": 80.0, "mcc": 0.7, "eval_loss": 1.0, "f1_bad": 70.0}
+    of_labels = facts(
+        outcome=scored(scores),
+        scoring=Scoring(kind="classify"),
+        metric=Metric(name="accuracy"),
+        trials=[],
+    )
+    results = ModelCard(render(of_labels)).data.eval_results
+    found = {r.metric_name: (r.task_type, r.metric_type) for r in results}
+    assert found == {
+        "accuracy": ("text-classification", "accuracy"),
+        "macro_f1": ("text-classification", "f1"),
+        "mcc": ("text-classification", "matthews_correlation"),
+        "eval_loss": ("text-classification", "loss"),
+    }
+    assert {r.task_type for r in ModelCard(render(FACTS)).data.eval_results} == {"summarization"}
+
+
+def test_card_shows_values_as_people_write_them() -> None:
+    params = replace(PARAMS, use_rslora=True, target_modules=("q_proj", "v_proj"))
+    run = replace(OUTCOME.winner.run, params=params)
+    outcome = replace(OUTCOME, winner=replace(OUTCOME.winner, run=run))
+    body = render(facts(outcome=outcome, trials=[run])).partition("## Scores")[2]
+    cells = [cell.strip() for line in body.splitlines() for cell in line.split("|")]
+    assert not {"None", "True", "False"} & {*cells} and "('" not in body and "nan" not in cells
+    assert "| use_rslora | yes |" in body and "| thinking | no |" in body
+    assert "| target_modules | q_proj, v_proj |" in body
+    assert "| rungs | 10, 30, 90 |" in body and "low_rung_eval_rows" not in body
+    assert "| 0.0003162 | yes | q_proj,v_proj |" in body
+
+
+def test_leads_over_what_was_not_trained_stand_beside_the_scores_with_intervals() -> None:
+    lead = {"validation_lead": {"rougeLsum": 39.5}, "test_lead": {"rougeLsum": 38.0}}
+    outcome = replace(
+        OUTCOME,
+        scores=OUTCOME.scores | lead,
+        baselines={"lead": "the input's first sentence"},
+        intervals={
+            "base": {"validation": (12.5, 17.0), "test": None},
+            "lead": {"test": (-0.25, 3.5)},
+        },
+    )
+    section = render(facts(outcome=outcome)).partition("## Scores")[2].partition("## ")[0]
+    assert "| validation | the untuned base | 15.00 | 12.50 to 17.00 | yes |" in section
+    assert "| test | the input's first sentence | 1.75 | -0.25 to 3.50 | no |" in section
+    assert "| test | the untuned base |" not in section and "95% interval" not in render(FACTS)
+
+
+def test_search_is_shown_by_rung_and_limits_are_told() -> None:
+    card = render(FACTS)
+    assert "| 30 | 1 | 50.00 | 50.00 |\n| 90 | 12 | 39.50 | 34.00 |" in card
+    limits = card.partition("## Limits")[2].partition("## ")[0]
+    assert "beyond 1,016 tokens" in limits and "test's 819 rows were looked at once" in limits
+    assert "trained once, so the lead of the best one may be chance" in limits
+    untested = render(facts(outcome=scored({"rougeLsum": 40.5})))
+    assert "there is no score on test" in untested
 
 
 def test_card_says_what_the_base_is() -> None:
@@ -160,6 +235,7 @@ def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:
         outcome=named(text),
         prompt_template=text,
         command=text,
+        license=License(identifier="other", name=text, link=text),
     )
     card = ModelCard(render(card_facts))
     assert card.data.library_name == "peft"
@@ -211,4 +287,5 @@ def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
     assert "best/ holds f0001s1" in card
     assert "| t0001 | 2 | 41.00 | 0.71 | 0.87 |" in card
     assert "<b>" not in card
+    assert "trained once" not in card
     assert "finals" not in render(FACTS)

@@ -1,0 +1,134 @@
+"""What a model card says of an adapter, its base, its data and its sweep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sweeps.checks import sweep_json
+from sweeps.checks.commands import sweep_command
+from sweeps.checks.environment import list_versions
+from sweeps.config import SweepConfig
+from sweeps.finals.final_test import Outcome
+from sweeps.finals.verdict import Verdict
+from sweeps.publish.license import License, read_license
+from sweeps.publish.usage_code import is_hub_id
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
+from trainables.config import Language, Metric, TrainingSettings
+from trainables.data.rows import SPLITS, Scoring, Splits, Task
+from trainables.metrics.classification import Confusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What the card says; render adds no fact of its own."""
+
+    sweep_name: str
+    task: str
+    """Name of the task, e.g. "samsum"."""
+    base_model: str
+    """Hub id or folder of the base; of a folder the card shows only the last name."""
+    dataset: str
+    """OWNER/NAME or OWNER/NAME@REVISION on the Hub, or a path; of that only the last name shows."""
+    dataset_rows: dict[str, int]
+    """Rows used, by split."""
+    dropped_rows: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by reason or split."""
+    added_rows: dict[str, int] = field(default_factory=dict)
+    """Training rows that the data does not have, by how they came in."""
+    prompt_template: str
+    """The user's turn, with a {placeholder} for each column."""
+    source: str
+    """Which of these names is the text that a long prompt may lose the end of."""
+    scoring: Scoring
+    """How the answers were scored."""
+    settings: TrainingSettings
+    system_prompt: str | None = None
+    """What stands before every prompt."""
+    metric: Metric
+    """What the sweep optimised."""
+    outcome: Outcome
+    """The adapter, and what it reaches beside the untuned base."""
+    trials: Sequence[TrialRecord]
+    """Of the search."""
+    verdict: Verdict | None = None
+    """Of the finals; None of a sweep without them."""
+    confusion: Confusion | None = None
+    """Of the adapter on test; None of texts."""
+    versions: dict[str, str]
+    """Installed version by package."""
+    command: str
+    """Command line that repeats the sweep."""
+    row_digests: Mapping[str, str]
+    """SHA-256 of each split's rows."""
+    language: Language | None = None
+    """Of the targets; None where nobody has told it."""
+    license: License | None = None
+    """What the base's own card says; None if it says nothing."""
+    is_best: bool = True
+    """Whether the sweep chose this adapter; if not, someone asked for it."""
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset as the card shows it; a name of the Hub without its revision."""
+        name = self.dataset.partition("@")[0]
+        return name if is_hub_id(name) else shorten(self.dataset)
+
+    @property
+    def dataset_revision(self) -> str | None:
+        """On the Hub."""
+        name, _, revision = self.dataset.partition("@")
+        return (join_lines(revision) or None) if is_hub_id(name) else None
+
+
+def make_facts(
+    config: SweepConfig,
+    task: Task,
+    splits: Splits,
+    paths: RunPaths,
+    trials: Sequence[TrialRecord],
+    outcome: Outcome,
+) -> CardFacts:
+    """What the card of the outcome's winner says."""
+    run = outcome.winner.run
+    rows = {name: len(getattr(splits, name)) for name in SPLITS}
+    return CardFacts(
+        sweep_name=config.name,
+        task=config.task,
+        base_model=config.model,
+        dataset=", ".join(Path(path).name for path in config.data)
+        if isinstance(config.data, tuple)
+        else config.data or task.dataset,
+        dataset_rows=rows,
+        dropped_rows={k: n for k, n in splits.counts.items() if k not in rows and n},
+        added_rows=splits.added,
+        prompt_template=splits.prompt_template,
+        source=splits.source,
+        scoring=splits.scoring,
+        settings=replace(config.settings, seed=config.seed if run.seed is None else run.seed),
+        system_prompt=config.task_options.system_prompt,
+        metric=task.metric,
+        outcome=outcome,
+        trials=trials,
+        versions=list_versions(),
+        command=sweep_command(config),
+        row_digests=sweep_json.read_row_digests(paths),
+        language=_find_language(config, splits),
+        license=read_license(config.model),
+    )
+
+
+def shorten(name: str) -> str:
+    """A Hub id whole; of a path only the last name, for folders tell about a machine's owner."""
+    return join_lines(name if is_hub_id(name) else Path(name).name or name)
+
+
+def join_lines(text: str) -> str:
+    """The text in one line."""
+    return " ".join(text.split())
+
+
+def _find_language(config: SweepConfig, splits: Splits) -> Language | None:
+    """What the task or the user has told; a table's rows are not looked at, so it may be none."""
+    told = config.task_options.language
+    return told if config.task == "table" else told or splits.scoring.language
