@@ -7,6 +7,7 @@ standard error. Exit codes are the same, and numbers that are not finite are str
 
 import contextlib
 import functools
+import inspect
 import io
 import json
 import logging
@@ -20,6 +21,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import tyro
 
+from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 from trainables.files import to_strict_json
@@ -135,8 +137,15 @@ def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None 
         SweepAborted: an unknown flag or a value that does not fit; the fix names near flags.
         SystemExit: after `--help`, with code 0.
     """
-    given = {} if default is None else {"default": default}
-    read: Callable[[], Args] = functools.partial(tyro.cli, cls, args=argv, prog=prog, **given)
+    root, registry = group_flags(cls, default)
+    read: Callable[[], Args] = functools.partial(
+        tyro.cli,
+        root,
+        args=argv,
+        prog=prog,
+        registry=registry,
+        description=inspect.getdoc(cls),
+    )
     stderr = io.StringIO()
     # tyro draws its frame as stdout can show it: without colours, in UTF-8
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")

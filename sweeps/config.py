@@ -15,7 +15,19 @@ from search_spaces.lora import LoraSpace, Point
 from sweeps.command_line.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables import tiny
-from trainables.config import Data, TaskOptions, TrainingOptions, TrainingSettings, require
+from trainables.config import (
+    Data,
+    DataFlag,
+    EngineFlag,
+    MainFlag,
+    OutputFlag,
+    ScoringFlag,
+    SearchFlag,
+    TaskOptions,
+    TrainingOptions,
+    TrainingSettings,
+    require,
+)
 from trainables.metrics.registry import resolve_metrics
 from trainables.models.hub_files import is_dataset_id, is_on_disk
 
@@ -33,86 +45,88 @@ class SweepConfig(TrainingOptions):
     """The recipe that this config came from, as it was given on the command line."""
     task: tyro.conf.Suppress[str]
     """Name of the task in trainables.data.tasks."""
-    model: str
+    model: MainFlag[str]
     """Hub id or folder of a Qwen causal language model; tiny-hybrid is a bundled one of Qwen3.5's
     kind, for --tiny. All folders and files become absolute."""
-    task_options: tyro.conf.OmitArgPrefixes[TaskOptions] = field(default_factory=TaskOptions)
-    """What the task is told about its rows."""
-    data: Data = None
+    data: MainFlag[Data] = None
     """Files, plain or compressed, folders with train, validation and test files, or (table)
     OWNER/NAME of the Hub, with the task's rows; None is the task's own dataset on the Hub."""
-    tiny: tyro.conf.FlagCreatePairsOff[bool] = False
+    tiny: MainFlag[tyro.conf.FlagCreatePairsOff[bool]] = False
     """The bundled model, data and budget: no GPU, no network, minutes on two cores."""
+    task_options: DataFlag[tyro.conf.OmitArgPrefixes[TaskOptions]] = field(
+        default_factory=TaskOptions
+    )
+    """What the task is told about its rows."""
 
-    num_trials: int = 32
+    num_trials: MainFlag[int] = 32
     """Trials that the sweep is asked for."""
-    seed: int = 0
+    seed: SearchFlag[int] = 0
     """Seed of the search, of the row order and of every trial."""
-    max_steps: int
+    max_steps: MainFlag[int]
     """Full budget of a trial, in optimizer steps."""
-    epochs: float | None = None
+    epochs: MainFlag[float | None] = None
     """The same as passes over the training rows, in place of max_steps."""
-    num_rungs: int = 3
+    num_rungs: SearchFlag[int] = 3
     """Levels at which ASHA compares trials, the last at max_steps."""
-    reduction_factor: int = 3
+    reduction_factor: SearchFlag[int] = 3
     """ASHA keeps one trial in this many at each rung, and the rungs grow by it."""
-    space: tyro.conf.OmitArgPrefixes[LoraSpace]
+    space: SearchFlag[tyro.conf.OmitArgPrefixes[LoraSpace]]
     """What may vary."""
     start_points: tyro.conf.Suppress[tuple[Point, ...]] = ()
     """Points that are tried first, in this order; those outside the space are left out. One that
     names only some of what may vary has the rest drawn."""
-    sampler: Sampler = "tpe"
+    sampler: SearchFlag[Sampler] = "tpe"
     """How all other points are drawn: "tpe" (Parzen estimators) and "gp" (a Gaussian process, which
     loads torch beside the sweep) learn from every report; "random" learns nothing."""
 
-    finals: bool = True
+    finals: ScoringFlag[bool] = True
     """Whether the best configurations are trained with several seeds once the search has ended, and
     the winner is chosen by their means on validation."""
-    num_finalists: int = 4
+    num_finalists: ScoringFlag[int] = 4
     """Configurations that meet in the finals."""
-    num_final_seeds: int = 3
+    num_final_seeds: ScoringFlag[int] = 3
     """Fresh seeds of each; the run of the search was chosen for its value and does not count."""
 
-    bertscore: Bertscore = "off"
+    bertscore: ScoringFlag[Bertscore] = "off"
     """Whether the final answers to validation and test, of the winner and the untuned base, are
     scored by BERTScore too; "auto": if the encoder can be had when the sweep has ended."""
-    bertscore_encoder: str = "google-bert/bert-base-multilingual-cased"
+    bertscore_encoder: ScoringFlag[str] = "google-bert/bert-base-multilingual-cased"
     """Hub id or folder of BERTScore's encoder; the weights have to be safetensors."""
-    bertscore_layer: int = 9
+    bertscore_layer: ScoringFlag[int] = 9
     """Block of the encoder whose outputs are compared, from 1 on."""
 
-    engine: Engine = "packed"
+    engine: EngineFlag[Engine] = "packed"
     """How trials train: "packed" trains the trials of a GPU together over one base; "solo" gives
     each its own process with TRL's SFTTrainer."""
-    slots_per_gpu: int | Literal["auto"] = "auto"
+    slots_per_gpu: EngineFlag[int | Literal["auto"]] = "auto"
     """Trials that share one GPU (without a GPU: this machine). auto: as its memory allows; packed,
     so that at most a third of the trials (2 at least) run at once over all GPUs and the others are
     proposed with results known; solo, 8 at most."""
-    gpus: int | None = None
+    gpus: MainFlag[int | None] = None
     """GPUs of the cluster to use at most; None uses all of them."""
-    time_budget: str | None = None
+    time_budget: MainFlag[str | None] = None
     """Wall time of the whole sweep, e.g. 2h, 45m, 1h30m or 90s: the search ends early enough for
     the finals and the test. A resumed sweep counts what it has used before."""
-    gpu_hours: float | None = None
+    gpu_hours: EngineFlag[float | None] = None
     """The same in GPU-hours: hours times GPUs that the sweep holds. A machine without a GPU counts
     as one."""
-    estimate: bool = True
+    estimate: EngineFlag[bool] = True
     """Measure a pack's throughput for a few seconds before the first trial, and predict what the
     sweep will take. No trial is changed by it."""
-    max_failures: int = 2
+    max_failures: EngineFlag[int] = 2
     """Times that a trial is started again, from its last report, after its process died."""
 
-    runs_dir: str = "runs"
+    runs_dir: OutputFlag[str] = "runs"
     """Folder that holds one folder a sweep; on a cluster, one that every node shares."""
-    name: str
+    name: MainFlag[str]
     """Name of the sweep and of its folder: letters, digits, '.', '_' and '-'."""
-    study_storage: str | None = None
+    study_storage: OutputFlag[str | None] = None
     """SQLAlchemy URL of the Optuna study, e.g. a PostgreSQL server; None keeps RUN/optuna.db."""
-    wandb: WandbMode = "auto"
+    wandb: MainFlag[WandbMode] = "auto"
     """Where W&B logs; "auto" is online when a login is found, else offline (tiny: offline)."""
-    wandb_project: str = "qlora-sweeps"
+    wandb_project: OutputFlag[str] = "qlora-sweeps"
     """W&B project of the runs."""
-    wandb_entity: str | None = None
+    wandb_entity: OutputFlag[str | None] = None
     """W&B user or team of the runs; None is the login's default."""
 
     def __post_init__(self) -> None:

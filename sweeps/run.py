@@ -9,6 +9,7 @@ import tyro
 from sweeps.checks.find_recipe import read_default
 from sweeps.cli import EXIT_DONE, EXIT_INTERRUPTED, explain_end, parse, run_command
 from sweeps.config import SweepConfig, count_steps
+from trainables.config import MainFlag
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
 
@@ -20,9 +21,9 @@ class RunArgs:
     """Searches the best LoRA hyperparameters for a task: python -m sweeps.run RECIPE [flags]."""
 
     config: tyro.conf.OmitArgPrefixes[SweepConfig]
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    resume: MainFlag[tyro.conf.FlagCreatePairsOff[bool]] = False
     """Go on with the sweep --name, from where its last process ended."""
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    dry_run: MainFlag[tyro.conf.FlagCreatePairsOff[bool]] = False
     """Print what would run, and write nothing."""
 
 

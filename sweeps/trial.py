@@ -15,7 +15,7 @@ from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import params_fields, report_fields
 from sweeps.records.paths import RunPaths
-from trainables.config import Hyperparameters, TrialConfig, TrialReport
+from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
 from trainables.metrics.scales import format_score
@@ -41,8 +41,8 @@ class TrialArgs:
     """
 
     config: tyro.conf.OmitArgPrefixes[SweepOfTrial]
-    params: tyro.conf.OmitArgPrefixes[Hyperparameters]
-    json: JsonFlag = False
+    params: MainFlag[tyro.conf.OmitArgPrefixes[Hyperparameters]]
+    json: OutputFlag[JsonFlag] = False
 
 
 def main(argv: Sequence[str] | None = None) -> Result:

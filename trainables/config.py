@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
@@ -18,6 +19,29 @@ Data = str | tuple[str, ...] | None
 AUGMENT_NOISE = 0.1
 """EDA's share for sets of 5,000 rows and more; for fewer it names 0.05 (arXiv 1901.11196, table 3).
 """
+
+
+class FlagGroup(Enum):
+    """Under which heading `--help` shows a field that is a flag, in this order."""
+
+    MAIN = "main"
+    """First of all, without a heading: the few that most users need."""
+    DATA = "data and prompt"
+    TRAINING = "training"
+    SEARCH = "search"
+    SCORING = "finals and scores"
+    ENGINE = "engine and hardware"
+    OUTPUT = "output and tracking"
+
+
+_T = TypeVar("_T")
+MainFlag = Annotated[_T, FlagGroup.MAIN]
+DataFlag = Annotated[_T, FlagGroup.DATA]
+TrainingFlag = Annotated[_T, FlagGroup.TRAINING]
+SearchFlag = Annotated[_T, FlagGroup.SEARCH]
+ScoringFlag = Annotated[_T, FlagGroup.SCORING]
+EngineFlag = Annotated[_T, FlagGroup.ENGINE]
+OutputFlag = Annotated[_T, FlagGroup.OUTPUT]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,35 +91,35 @@ class Hyperparameters:
 class TrainingOptions:
     """How a trial trains and is scored: the knobs that all trials of a sweep share."""
 
-    batch_size: int = 8
+    batch_size: TrainingFlag[int] = 8
     """Rows in one optimizer step (the effective batch)."""
-    micro_batch_size: int = 8
+    micro_batch_size: TrainingFlag[int] = 8
     """Rows in one forward pass; divides batch_size."""
-    max_length_tokens: int = 1024
+    max_length_tokens: TrainingFlag[int] = 1024
     """Tokens of prompt and target that a training row may have; longer prompts are cut."""
-    schedule: Schedule = "linear"
+    schedule: TrainingFlag[Schedule] = "linear"
     """Shape of the learning rate after the warm-up; it spans the full budget at every rung."""
-    warmup_frac: float = 0.05
+    warmup_frac: TrainingFlag[float] = 0.05
     """Share of max_steps over which the learning rate rises, in [0, 1)."""
-    weight_decay: float = 0.0
+    weight_decay: TrainingFlag[float] = 0.0
     """AdamW's decoupled weight decay, 0 or more."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: TrainingFlag[float] = 1.0
     """Largest L2 norm of a trial's gradient, above 0."""
-    eval_rows: int = 200
+    eval_rows: ScoringFlag[int] = 200
     """Validation rows that the last report scores: the first eval_rows of a fixed order."""
-    low_rung_eval_rows: int | None = None
+    low_rung_eval_rows: ScoringFlag[int | None] = None
     """Rows that the reports before it score, the first of the same order; None is eval_rows."""
-    eval_batch_size: int = 32
+    eval_batch_size: ScoringFlag[int] = 32
     """Prompts that are generated together."""
-    max_new_tokens: int = 96
+    max_new_tokens: ScoringFlag[int] = 96
     """Longest generated answer, in tokens, its thought included."""
-    thinking: bool = False
+    thinking: ScoringFlag[bool] = False
     """Let a model that can think do so before its answer when it is scored; training rows do not
     think. Needs a larger max_new_tokens."""
-    base: BaseType = "nf4"
+    base: TrainingFlag[BaseType] = "nf4"
     """What the frozen base is: nf4 quantises its linear layers (QLoRA); bf16 leaves them as they
     are, in compute_dtype (plain LoRA), which takes more memory."""
-    compute_dtype: ComputeDtype = "bfloat16"
+    compute_dtype: TrainingFlag[ComputeDtype] = "bfloat16"
     """Type in which the base's weights are multiplied."""
 
     def __post_init__(self) -> None:
@@ -163,12 +187,12 @@ class TaskOptions:
     paraphrases: str | None = None
     """File with paraphrases of training rows, in a column called paraphrase beside the original
     text, or the row's id in a column called id. Those of validation and test rows are left out."""
-    metric: str | None = None
+    metric: MainFlag[str | None] = None
     """Scores to report, as NAME[,NAME...]; the first ranks trials. Of texts rouge1, rouge2, rougeL,
     rougeLsum, exact_match, token_f1, json_fields, bleu and chrf; of labels accuracy, macro_f1, mcc
     and f1_LABEL; of both eval_loss, FILE.py:FUNCTION[:KEY] (your own) and
     evaluate:NAME_OR_DIR[:KEY] (a module of evaluate). None is rougeLsum, or accuracy of labels."""
-    metric_mode: Literal["max", "min"] | None = None
+    metric_mode: ScoringFlag[Literal["max", "min"] | None] = None
     """Whether more or less is better of a metric of your own or of evaluate; None is more."""
 
     def __post_init__(self) -> None:

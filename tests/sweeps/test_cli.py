@@ -259,7 +259,7 @@ def test_suggested_help_works() -> None:
 def _flags(text: str) -> dict[str, str]:
     """Each flag of a help text with what is said of it."""
     plain = re.sub(r"[│╭╮╰╯─]", " ", text)
-    parts = re.split(r"\n +(--[a-z-]+|-h, --help)(?= )", plain)
+    parts = re.split(r"\n +(--[a-z][a-z-]*|-h, --help)(?= )", plain)
     return dict(zip(parts[1::2], map(_words, parts[2::2]), strict=True))
 
 
