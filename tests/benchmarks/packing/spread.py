@@ -52,7 +52,7 @@ def measure(args: Args) -> dict[str, Any]:
     """The file's content; distances are largest relative ones, of a step's loss from the first
     solo run's."""
     settings = TrainingSettings(
-        rows_dir=prepare_rows(args.model, args.data),
+        rows_dir=prepare_rows(args.out.with_suffix(""), args.data),
         model=str(args.model),
         max_steps=args.num_steps,
         rungs=(args.num_steps,),
