@@ -43,16 +43,21 @@ def main() -> None:
     """Measures, writes the file and prints it."""
     args = tyro.cli(Args, prog="python -m tests.benchmarks.packing.spread")
     see_one_gpu()
-    found = measure(args)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(args, Path(folder))
     args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in found.items() if key != "losses"}, indent=2))
 
 
-def measure(args: Args) -> dict[str, Any]:
+def measure(args: Args, folder: Path) -> dict[str, Any]:
     """The file's content; distances are largest relative ones, of a step's loss from the first
-    solo run's."""
+    solo run's.
+
+    Args:
+        folder: gets the prepared rows.
+    """
     settings = TrainingSettings(
-        rows_dir=prepare_rows(args.out.with_suffix(""), args.data),
+        rows_dir=prepare_rows(folder, args.data),
         model=str(args.model),
         max_steps=args.num_steps,
         rungs=(args.num_steps,),
