@@ -73,13 +73,20 @@ class LoraSpace:
             "target_modules": self.target_modules,
         }
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Asks Optuna for a point; returns the trial's hyperparameters by name."""
-        rate = trial.suggest_float("learning_rate", *self.learning_rates, log=True)
-        drawn: dict[str, Any] = {
-            name: trial.suggest_categorical(name, c) for name, c in self.choices.items()
-        }
-        return make_hyperparameters({"learning_rate": rate, **drawn})
+    def suggest(self, trial: optuna.Trial, outside: Point | None = None) -> dict[str, Any]:
+        """Asks Optuna for a point; returns the trial's hyperparameters by name.
+
+        Args:
+            outside: what lies outside the bounds, so that Optuna is not asked for it.
+        """
+        point: dict[str, Any] = dict(outside or {})
+        if "learning_rate" not in point:
+            rates = self.learning_rates
+            point["learning_rate"] = trial.suggest_float("learning_rate", *rates, log=True)
+        for name, choices in self.choices.items():
+            if name not in point:
+                point[name] = trial.suggest_categorical(name, choices)
+        return make_hyperparameters(point)
 
     def contains(self, point: Point) -> bool:
         """Whether what a start point names lies inside the bounds; it may leave names out.

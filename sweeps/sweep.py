@@ -19,7 +19,9 @@ from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
+from sweeps.control.requests import Inbox
 from sweeps.control.startup_gate import StartupGate
+from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
 from sweeps.cost.allocation import Allocation, allocate_slots
 from sweeps.cost.estimate import CostModel, probe_params
@@ -31,7 +33,7 @@ from sweeps.finals.baselines import add_baselines
 from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
 from sweeps.publish.best_folder import write_best
-from sweeps.records.events import EventLog, read_events
+from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
@@ -64,14 +66,16 @@ def run_sweep(
     log = EventLog(paths.events)
     events = read_events(paths.events)  # what earlier processes of this sweep have done
     earlier_ledgers = read_ledgers(paths.checkpoints)
-    log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
+    inbox = Inbox(paths, events)
+    kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
+    log.append(kind, name=config.name, num_trials=config.num_trials)
     with _connect() as cluster:
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
         with pack_pool.run_packs(
             allocation,
             config.settings,
             paths.checkpoints,
-            has_trials=not finalists.is_over(config, events, metric),
+            has_trials=not (finalists.is_over(config, events, metric) and inbox.is_empty),
             probed=probe_params(config, preflight.model),
         ) as actors:
             # The packs load meanwhile.
@@ -81,7 +85,7 @@ def run_sweep(
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
-                _run_trials(context, actors, replay(events), tell)
+                _run_trials(context, actors, events, inbox, tell)
             except (SweepAborted, OSError):  # perhaps of a full disk
                 context.trackers.distrust_files()
                 raise
@@ -90,6 +94,8 @@ def run_sweep(
                 records = _collect_records(context, actors)
                 trials = [record for record in records if record.final_of is None]
                 write_csv(trials, metric, paths.trials_csv)
+            config = context.controller.config  # users may have asked for more or fewer trials
+            sweep_json.add(paths, config=sweep_json.dump_config(config))
             # The verdict on validation.
             finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
             verdict = None
@@ -215,7 +221,8 @@ def _tell_estimate(
 def _run_trials(
     context: _Context,
     actors: Sequence[ActorHandle],
-    earlier: Sequence[TrialRecord],
+    events: Sequence[dict[str, Any]],
+    inbox: Inbox,
     tell_estimate: Callable[[Throughput | None], None],
 ) -> None:
     """The search and its finals, from where earlier processes left them.
@@ -226,11 +233,12 @@ def _run_trials(
         from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
 
     gate = StartupGate(context.controller, actors, tell_estimate)
+    steering = Steering(context.controller, context.paths, context.log, events, inbox)
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
     context.trackers.start()
     with context.progress:
-        context.controller.resume(earlier)
+        context.controller.resume(replay(events), steering.resume)
         gate.close()
         ray_tuner.run_trials(
             context.controller,
@@ -238,6 +246,7 @@ def _run_trials(
             actors,
             gate,
             context.eta,
+            steering,
             folder=context.paths.folder,
             max_failures=context.config.max_failures,
         )

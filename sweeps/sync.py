@@ -9,9 +9,9 @@ from typing import Literal
 import tyro
 
 from sweeps.checks import sweep_json
-from sweeps.checks.run_folder import lock_run
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.records.paths import RunPaths
+from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.wandb_tracker import WandbTracker, resolve_mode
 from trainables.config import Metric

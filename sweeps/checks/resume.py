@@ -12,6 +12,7 @@ from sweeps.checks.commands import resume_command
 from sweeps.checks.preflight import Preflight, load_rows
 from sweeps.checks.sweep_json import describe_metric, digest_model, digest_splits
 from sweeps.config import SweepConfig
+from sweeps.records.events import find_num_trials, read_events
 from sweeps.records.paths import RunPaths
 from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
@@ -50,7 +51,9 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
         )
     fix = "resume with the version of this project that wrote it, or begin a new sweep"
     config = sweep_json.read_config(paths, ("sweep_id", "name", "digests"), fix)
-    config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
+    events = read_events(paths.events) if paths.events.is_file() else []
+    num_trials = find_num_trials(events, config.num_trials)
+    config = replace(config, runs_dir=asked.runs_dir, name=asked.name, num_trials=num_trials)
     # a recipe file may have been moved since, so that its name alone counts
     if Path(config.recipe).name != Path(asked.recipe).name:
         raise SweepAborted(

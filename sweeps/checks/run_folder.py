@@ -1,6 +1,5 @@
 """The run's folder: whole from its first moment, and held by one process."""
 
-import fcntl
 import os
 import shutil
 import uuid
@@ -14,6 +13,7 @@ from sweeps.checks.sweep_json import describe_metric
 from sweeps.config import SweepConfig
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.run_lock import lock_run
 from sweeps.records.trial_record import replay
 from trainables.data.prepared_rows import write_rows
 from trainables.data.rows import Splits
@@ -42,7 +42,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
     else:
         record = sweep_json.make_first_record(config, preflight)
         _create(paths, record, preflight.splits)
-    with lock_run(paths):
+    with lock_run(paths, "sweep"):
         sweep_json.write(paths.sweep_json, record)
         try:
             yield paths
@@ -74,21 +74,3 @@ def _has_trials(paths: RunPaths) -> bool:
         return paths.events.exists() and bool(replay(read_events(paths.events)))
     except (OSError, SweepAborted):
         return True
-
-
-@contextmanager
-def lock_run(paths: RunPaths) -> Iterator[None]:
-    """Holds the run's folder against other processes.
-
-    Raises:
-        SweepAborted: another process holds it.
-    """
-    with paths.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SweepAborted(
-                f"another process works on the run {paths.folder}",
-                "wait for it to end, or stop it first",
-            ) from None
-        yield

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
+from search_spaces.lora import Point
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import Finals, choose_finals, last_finals
 from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
@@ -30,6 +31,9 @@ class Listener(Protocol):
 
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """The search has ended, and these runs follow, which start, report and end like trials."""
+
+    def num_trials_changed(self, num_trials: int) -> None:
+        """The search shall have so many trials from now on."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,7 +77,8 @@ class TrialController:
         log: EventLog,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self._config = config
+        self.config = config
+        """With the number of trials that the search is asked for by now."""
         self._paths = paths
         self.metric = metric
         self._search = search
@@ -87,7 +92,9 @@ class TrialController:
         self._held: list[_Trial] | None = None
         """Trials that were handed out and have not started yet; None while starts are not held."""
 
-    def resume(self, records: Sequence[TrialRecord]) -> None:
+    def resume(
+        self, records: Sequence[TrialRecord], take_requests: Callable[[], None] = lambda: None
+    ) -> None:
         """Takes over from a driver that died: its trials, its rungs, its unfinished trials.
 
         A trial that stands at a rung is decided again, with all that is known there by now. It
@@ -95,6 +102,7 @@ class TrialController:
 
         Args:
             records: of the search's trials.
+            take_requests: is called when all trials are known, and before the finals follow.
         """
         for record in records:
             self._search.require(record.number)
@@ -110,6 +118,7 @@ class TrialController:
         for number in sorted(running - {record.number for record in records}):
             self._waiting.append(self._add_proposed(number, self._search.adopt(number)))
         self._decide_again()
+        take_requests()
         self._start_finals_if_due()
 
     @property
@@ -121,6 +130,27 @@ class TrialController:
     def is_in_finals(self) -> bool:
         """Whether the search has ended, and the runs of the finals are what is left."""
         return self._finals is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the search may have new trials."""
+        return self._finals is None and not self._is_search_closed
+
+    def has_ended(self, trial_id: str) -> bool:
+        """Whether the log says so of a trial, or a run of the finals."""
+        return not self._is_running(trial_id)
+
+    def change_num_trials(self, num_trials: int) -> None:
+        """Asks the search for more or fewer trials; those that have begun go on."""
+        if num_trials != self.config.num_trials:
+            self.config = replace(self.config, num_trials=num_trials)
+            for listener in self._listeners:
+                listener.num_trials_changed(num_trials)
+            self._start_finals_if_due()
+
+    def enqueue(self, point: Point, request_id: str) -> None:
+        """Has a point proposed next that a user asked for."""
+        self._search.enqueue(point, request_id)
 
     def stop_search(self) -> None:
         """Has no new trial proposed; those that have begun go on, and then the finals follow."""
@@ -154,6 +184,13 @@ class TrialController:
         for trial in held:
             self._start(trial)
 
+    def write_starts(self) -> None:
+        """Has the log know all trials that were proposed, also those that do not train yet."""
+        self.release_starts()
+        for trial in self._waiting:
+            if not trial.is_logged:
+                self._start(trial)
+
     def put_back(self, trial_id: str) -> None:
         """Has a trial run again from its last report, after it lost its process."""
         trial = self._trials[trial_id]
@@ -183,7 +220,7 @@ class TrialController:
             for r in list_cohort(report)
             if self._is_running(r.trial_id) and step > self._trials[r.trial_id].last_step
         ]
-        faults = {r.trial_id: find_fault(r, self._config.rungs, self.metric) for r in new}
+        faults = {r.trial_id: find_fault(r, self.config.rungs, self.metric) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
         # 1. The log has every report of the cohort.
         for r in valid:
@@ -212,6 +249,7 @@ class TrialController:
         """Ends a trial; the first end counts."""
         self.release_starts()
         if self._is_running(trial_id):
+            self._start(self._trials[trial_id])
             ends: Ends = {trial_id: (status, reason)}
             self._write_ends(ends)
             self._notify_ends(ends)
@@ -228,7 +266,7 @@ class TrialController:
 
     def _decide_again(self) -> None:
         """Decides all trials whose last report is that of an earlier process."""
-        for step in self._config.rungs:
+        for step in self.config.rungs:
             ends = self._decide_ends(step, [t for t in self._waiting if t.last_step == step])
             self._write_ends(ends)
             for trial_id in ends:
@@ -266,7 +304,7 @@ class TrialController:
     def _num_to_propose(self) -> int:
         """Trials that the search has yet to propose."""
         num_begun = sum(not trial.is_final for trial in self._trials.values())
-        return 0 if self._is_search_closed else max(0, self._config.num_trials - num_begun)
+        return 0 if self._is_search_closed else max(0, self.config.num_trials - num_begun)
 
     def _start_finals_if_due(self) -> None:
         """Once the search has ended: who meets in the finals is written down, and their runs wait.
@@ -278,7 +316,7 @@ class TrialController:
         if self._finals is not None or self.num_left > 0:
             return
         events = read_events(self._paths.events)
-        finals = choose_finals(self._config, replay(events), self.metric)
+        finals = choose_finals(self.config, replay(events), self.metric)
         if finals is None:
             return
         if finals != last_finals(events):
@@ -299,12 +337,12 @@ class TrialController:
 
     def _add(self, record: TrialRecord, *, is_logged: bool = True) -> _Trial:
         """Adds a trial; one that an earlier process has written down waits if it has not ended."""
-        seed = self._config.seed if record.seed is None else record.seed
+        seed = self.config.seed if record.seed is None else record.seed
         trial = _Trial(
             config=TrialConfig(
                 trial_id=record.trial_id,
                 params=record.params,
-                settings=replace(self._config.settings, seed=seed),
+                settings=replace(self.config.settings, seed=seed),
                 folder=self._paths.trial(record.trial_id),
             ),
             number=record.number,

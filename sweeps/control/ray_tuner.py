@@ -23,6 +23,7 @@ from sweeps.control import pack_pool
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
+from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.eta import Eta
 from trainables import trial as trainable
@@ -35,6 +36,7 @@ def run_trials(
     actors: Sequence[ActorHandle],
     gate: StartupGate,
     eta: Eta,
+    steering: Steering,
     *,
     folder: Path,
     max_failures: int,
@@ -45,6 +47,7 @@ def run_trials(
         actors: the sweep's packs; none where trials train alone.
         gate: looks after the packs while they load.
         eta: knows when the search must end.
+        steering: takes up what users ask.
         folder: the run's, for Tune's own files.
         max_failures: processes that a trial may lose.
 
@@ -52,7 +55,7 @@ def run_trials(
         KeyboardInterrupt: Ctrl-C, or SIGUSR1, which Tune takes for it.
         SweepAborted: the event log cannot be written, or Tune ended early by itself.
     """
-    budget_stop = BudgetStop(controller, actors, eta)
+    budget_stop = BudgetStop(controller, eta)
     budget_stop.enforce()
     if controller.num_left == 0:
         return
@@ -63,7 +66,9 @@ def run_trials(
     searcher = _ControllerSearcher(controller, allocation)
     scheduler = _ControllerScheduler(controller, actors, budget_stop, gate)
     most_at_once = allocation.most_at_once
-    callback = _ControllerCallback(controller, max_failures, most_at_once, budget_stop, gate)
+    callback = _ControllerCallback(
+        controller, max_failures, most_at_once, budget_stop, gate, steering, actors
+    )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
         tune_config=_make_tune_config(searcher, scheduler, most_at_once),
@@ -220,6 +225,8 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     """Processes in a row that it may be handed dead."""
     budget_stop: BudgetStop
     gate: StartupGate
+    steering: Steering
+    actors: Sequence[ActorHandle]
     has_started: set[str] = field(default_factory=set)
     num_lost: Counter[str] = field(default_factory=Counter)
     num_dead_starts: Counter[str] = field(default_factory=Counter)
@@ -227,8 +234,18 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self.gate.poll()
         if self.budget_stop.is_due:
-            running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
-            self.budget_stop.enforce(running)
+            self.budget_stop.enforce()
+        if self.steering.is_due:
+            self.steering.poll()
+            self._tell_packs(trials)
+
+    def _tell_packs(self, trials: Sequence[Trial]) -> None:
+        """Has packs free the slots of trials that ended between two reports; of one that had no
+        place in a pack yet they are told again. Trials without a pack end at their next report."""
+        running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
+        ended = {trial_id: False for trial_id in running if self.controller.has_ended(trial_id)}
+        if ended:
+            pack_pool.decide(self.actors, 0, ended)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self.has_started.add(_trial_id(trial))

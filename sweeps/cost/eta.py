@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeps.cost.budget import check_budget, find_limit_s
@@ -135,6 +135,11 @@ class Eta:
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """From now on only these runs count."""
         self._runs = self._finals = self._follow(runs)
+        self._update()
+
+    def num_trials_changed(self, num_trials: int) -> None:
+        """The search takes longer, or ends earlier."""
+        self.model.config = replace(self.model.config, num_trials=num_trials)
         self._update()
 
     def left_s(self) -> float | None:

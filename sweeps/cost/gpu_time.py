@@ -8,7 +8,7 @@ from sweeps.command_line.durations import format_duration
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.estimate import CostModel
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import BUDGET_REASON
+from sweeps.records.trials_csv import EARLY_REASONS
 from trainables.packing.service.ledger import Ledger, Share
 from trainables.packing.sizing.throughput import Throughput
 
@@ -75,7 +75,7 @@ def account(
         "alone_s": None,
     }
     if completed_s := _list_seconds(record for record in records if record.status == "completed"):
-        asha = (r for r in search if r.status == "stopped" and r.reason != BUDGET_REASON)
+        asha = (r for r in search if r.status == "stopped" and r.reason not in EARLY_REASONS)
         stopped_s = _list_seconds(asha)
         full_trial_s = fmean(completed_s)
         saved_s = full_trial_s * len(stopped_s) - sum(stopped_s)

@@ -90,6 +90,15 @@ def is_over(config: SweepConfig, events: Sequence[dict[str, Any]], metric: Metri
     return finals is None or ended >= {run.trial_id for run in finals.runs}
 
 
+def is_search_over(config: SweepConfig, events: Sequence[dict[str, Any]]) -> bool:
+    """Whether the process that runs a sweep is past the search, by what the log tells."""
+    phases = ("sweep_started", "sweep_resumed", "finals_started")
+    last = [event["kind"] for event in events if event["kind"] in phases][-1:]
+    trials = replay(events)
+    have_ended = all(trial.status is not None for trial in trials)
+    return last == ["finals_started"] or (have_ended and len(trials) >= config.num_trials)
+
+
 def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
     """The most runs that the finals train.
 

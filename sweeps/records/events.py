@@ -4,6 +4,7 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ Kind = Literal[
     "trial_started",
     "report",
     "trial_ended",
+    "asked",
     "finals_started",
     "final_scores",
     "bertscore",
@@ -61,6 +63,17 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         fix = f"restore {path} from a copy, or remove line {damaged.number} and repeat the command"
         raise SweepAborted(str(damaged), fix) from damaged
     return events
+
+
+def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
+    """Trials that a sweep is asked for by what its log tells: as it began, was resumed, or as a
+    user asked meanwhile.
+
+    Args:
+        default: of a log that does not tell.
+    """
+    told = [event["num_trials"] for event in events if "num_trials" in event]
+    return int(told[-1]) if told else default
 
 
 def report_fields(report: TrialReport) -> dict[str, Any]:

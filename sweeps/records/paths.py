@@ -19,6 +19,8 @@ class RunPaths:
         """The prepared rows, which all that train and score read."""
         self.events = folder / "events.jsonl"
         """Append-only log: one line a report or status change."""
+        self.requests = folder / "requests.jsonl"
+        """Append-only: one line a request of a user to the sweep that runs."""
         self.trials_csv = folder / "trials.csv"
         """A row a trial."""
         self.finals_csv = folder / "finals.csv"

@@ -13,6 +13,12 @@ from trainables.files import write_atomic
 
 BUDGET_REASON = "time budget"
 """Why a trial was stopped that could not have reported in time."""
+STOP_REASON = "stopped by hand"
+"""Why a trial was stopped that a user had asked to stop."""
+FINISH_REASON = "search ended by hand"
+"""Why a trial was stopped that trained when a user asked for the finals."""
+EARLY_REASONS = frozenset((BUDGET_REASON, STOP_REASON, FINISH_REASON))
+"""Why trials were stopped, whatever their scores."""
 PARAMS = (
     *("lora_rank", "lora_alpha", "lora_dropout", "learning_rate", "use_rslora"),
     "target_modules",
@@ -34,10 +40,11 @@ def find_best(trials: Sequence[TrialRecord], metric: Metric) -> TrialRecord | No
     with scores of the last rung. To ask such a trial, train it to the end: finals do, with the
     slots that completed trials leave.
 
-    Where a budget has ended the search before any could, the best of the highest rung reached.
+    Where a budget or a user has ended the search before any could, the best of the highest rung
+    reached.
     """
     ranked = rank(trials, metric)
-    ended_early = any(trial.reason == BUDGET_REASON for trial in trials)
+    ended_early = any(trial.reason in EARLY_REASONS for trial in trials)
     completed = [trial for trial in ranked if trial.status == "completed"]
     return next(iter(completed or (ranked if ended_early else [])), None)
 

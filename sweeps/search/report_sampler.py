@@ -8,6 +8,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+OUTSIDE = "outside_space"
+"""User attribute of a trial whose point lies outside the search space: its values there."""
 Values = Mapping[int, float]
 """A trial's reported values by step."""
 
@@ -91,9 +93,12 @@ def expected_finals(reported: Sequence[Values]) -> list[float | None]:
 
 
 def _list_others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """All other trials that have begun and not failed."""
+    """All other trials that have begun and not failed, of points inside the search space."""
+    left_out = (TrialState.FAIL, TrialState.WAITING)
     return [
         other
         for other in study.get_trials(deepcopy=False)
-        if other.number != trial.number and other.state not in (TrialState.FAIL, TrialState.WAITING)
+        if other.number != trial.number
+        and other.state not in left_out
+        and OUTSIDE not in other.user_attrs
     ]

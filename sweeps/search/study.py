@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import Sampler
 from sweeps.records.events import Status
-from sweeps.search.report_sampler import ReportSampler
+from sweeps.search.report_sampler import OUTSIDE, ReportSampler
 from sweeps.search.storage import STORAGE_ERRORS, describe_cause
 from trainables.config import Hyperparameters
 from trainables.errors import REPEAT, SweepAborted
@@ -19,6 +19,8 @@ from trainables.errors import REPEAT, SweepAborted
 SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
 """Makes the sampler of one draw from its seed."""
 
+REQUEST = "request_id"
+"""User attribute of a trial whose point a user asked for."""
 _STATES = {
     "completed": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
@@ -76,6 +78,21 @@ class Search:
         self._seed_sampler(len(self._study.get_trials(deepcopy=False, states=states)))
         trial = self._study.ask()
         return trial.number, self._suggest(trial)
+
+    @_abort_without_storage()
+    def enqueue(self, point: Point, request_id: str) -> None:
+        """Has a point proposed next that a user asked for; once, however often it is called.
+
+        What it does not name is drawn. Of values outside the space, which a study cannot hold
+        beside others, no sampler learns: they are an attribute of the trial.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        if any(trial.user_attrs.get(REQUEST) == request_id for trial in trials):
+            return
+        outside = {n: v for n, v in point.items() if not self._space.contains({n: v})}
+        inside = {name: value for name, value in point.items() if name not in outside}
+        attributes = {REQUEST: request_id} | ({OUTSIDE: outside} if outside else {})
+        self._study.enqueue_trial(inside, user_attrs=attributes)
 
     @_abort_without_storage()
     def adopt(self, number: int) -> Hyperparameters:
@@ -142,7 +159,8 @@ class Search:
 
     def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
         self._trials[trial.number] = trial
-        params = Hyperparameters(**self._space.suggest(trial))
+        outside = trial.user_attrs.get(OUTSIDE)
+        params = Hyperparameters(**self._space.suggest(trial, outside))
         trial.set_user_attr("lora_alpha", params.lora_alpha)
         return params
 

@@ -119,6 +119,12 @@ class ProgressTable:
             self._num_trials = len(self._records)  # a budget may have ended the search early
             self._print_line(f"finals started: {len(runs)} runs to train")
 
+    def num_trials_changed(self, num_trials: int) -> None:
+        """Show of how many trials these are."""
+        with self._lock:
+            self._num_trials = num_trials
+            self._print_line(f"asked for {num_trials} trials")
+
     def render(self) -> RenderableType:
         """The header, and at most MAX_ROWS trials: running ones, then the best ended ones."""
         with self._lock:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import wandb
 
-from sweeps.checks.run_folder import lock_run
 from sweeps.config import to_json
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
+from sweeps.records.run_lock import lock_run
 from sweeps.sync import main
 from tests.sweeps.servers.wandb_files import offline_runs
 from tests.sweeps.tracking.test_wandb_tracker import LoggedSweep, complete_names

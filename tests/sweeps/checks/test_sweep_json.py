@@ -128,9 +128,9 @@ def test_folder_that_cannot_be_made_leaves_nothing(
 
 HOLDER = """
 import sys, time
-from sweeps.checks import run_folder
 from sweeps.records.paths import RunPaths
-with run_folder.lock_run(RunPaths.of("runs", "mine")):
+from sweeps.records.run_lock import lock_run
+with lock_run(RunPaths.of("runs", "mine")):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -10,9 +10,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
+from sweeps.control.requests import Inbox
+from sweeps.control.steering import Steering
 from sweeps.cost import plan
 from sweeps.finals import finalists
-from sweeps.records.events import EventLog, read_events
+from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.search.storage import open_study
@@ -50,6 +52,9 @@ class Recorder:
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         self.notices.append(("finals", *(run.trial_id for run in runs)))
 
+    def num_trials_changed(self, num_trials: int) -> None:
+        self.notices.append(("num_trials", num_trials))
+
     def _tell(self, kind: str, trial_id: str, *facts: object) -> None:
         self.notices.append((kind, trial_id, *facts))
         everyone = replay_all(events_of(self.folder))
@@ -77,17 +82,26 @@ def open_controller(
     folder: Path, config: SweepConfig, *listeners: Any, is_resumed: bool = False
 ) -> TrialController:
     """What sweeps.sweep does before the first trial, over the files in folder."""
+    return open_steered(folder, config, *listeners, is_resumed=is_resumed)[0]
+
+
+def open_steered(
+    folder: Path, config: SweepConfig, *listeners: Any, is_resumed: bool = False
+) -> tuple[TrialController, Steering]:
+    """The same, with what takes up requests."""
     paths = RunPaths(folder)
     log = EventLog(paths.events)
-    records = records_of(paths.folder)
-    log.append("sweep_resumed" if is_resumed else "sweep_started", name=config.name)
+    events = events_of(paths.folder)
+    kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
+    log.append(kind, name=config.name, num_trials=config.num_trials)
     url = f"sqlite:///{paths.optuna_db}"
     study = open_study(url, config.name, METRIC, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     search = Search(study, config.space, config.seed, num_startup_trials=3)
     controller = TrialController(config, paths, METRIC, search, log, listeners)
-    controller.resume(records)
-    return controller
+    steering = Steering(controller, paths, log, events, Inbox(paths, events))
+    controller.resume(replay(events), steering.resume)
+    return controller, steering
 
 
 def open_with_trials(folder: Path, num_trials: int, *listeners: Any) -> TrialController:

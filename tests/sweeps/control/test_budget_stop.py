@@ -58,7 +58,7 @@ def make_scene(folder: Path, budget_s: float | None = BUDGET_S, **changes: Any) 
     study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
     search = Search(study, config.space, 0, 5)
     controller = TrialController(config, paths, METRIC, search, log, (eta,))
-    return Scene(config, paths, clock, controller, BudgetStop(controller, (), eta, now_s=clock))
+    return Scene(config, paths, clock, controller, BudgetStop(controller, eta, now_s=clock))
 
 
 def test_a_trial_whose_next_report_comes_too_late_is_stopped_at_its_report(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from ray.tune.execution.tune_controller import _get_max_pending_trials
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.tune.tune import _setup_signal_catching
@@ -24,7 +25,9 @@ from sweeps.control.ray_tuner import (
     _ControllerSearcher,
     _make_tune_config,
 )
+from sweeps.control.requests import Inbox, Request, append
 from sweeps.control.startup_gate import StartupGate
+from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog, read_events
@@ -47,17 +50,24 @@ class Sweep:
         config = make_config(num_trials=3, start_points=())
         self.paths = RunPaths(folder)
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
-        self.controller = TrialController(
-            config, self.paths, METRIC, search, EventLog(self.paths.events)
-        )
+        log = EventLog(self.paths.events)
+        self.controller = TrialController(config, self.paths, METRIC, search, log)
+        self.steering = Steering(self.controller, self.paths, log, [], Inbox(self.paths, []))
         while self.controller.next_trial() is not None:
             pass
         self.calls: Calls = []
         self.events_when_called: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
         self.gate = StartupGate(self.controller, [], lambda throughput: None)
-        self.budget_stop = BudgetStop(self.controller, [pack], Eta(make_model()))
+        self.budget_stop = BudgetStop(self.controller, Eta(make_model()))
         self.scheduler = _ControllerScheduler(self.controller, [pack], self.budget_stop, self.gate)
+
+    def make_callback(self) -> _ControllerCallback:
+        """Tune's callback, for trials that may lose two processes."""
+        gate, packs = self.gate, self.scheduler.actors
+        return _ControllerCallback(
+            self.controller, 2, 3, self.budget_stop, gate, self.steering, packs
+        )
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:
         self.calls.append((step, should_continue))
@@ -73,10 +83,10 @@ class Sweep:
         return replay(read_events(self.paths.events))
 
 
-def as_tune_has_it(trial_id: str) -> Any:
+def as_tune_has_it(trial_id: str, status: str = "") -> Any:
     """What of Tune's trial is looked at."""
     config = SimpleNamespace(trial_id=trial_id)
-    return SimpleNamespace(config={trainable.TRIAL: config}, error_file=None)
+    return SimpleNamespace(config={trainable.TRIAL: config}, error_file=None, status=status)
 
 
 @pytest.fixture
@@ -122,7 +132,7 @@ def test_process_that_ends_after_its_trial_changes_nothing(sweep: Sweep) -> None
 def test_tune_keeps_a_report_without_its_cohort(sweep: Sweep) -> None:
     report = make_cohort(1, {"t0000": 1.0, "t0001": 3.0})[0]
     result: dict[str, Any] = {trainable.REPORT: report, "step": 1}
-    callback = _ControllerCallback(sweep.controller, 2, 3, sweep.budget_stop, sweep.gate)
+    callback = sweep.make_callback()
     callback.on_trial_result(0, [], SimpleNamespace(), result)
     assert result == {trainable.REPORT: dataclasses.replace(report, cohort=()), "step": 1}
 
@@ -132,7 +142,7 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
     sweep: Sweep, num_starts: int, num_put_back: int
 ) -> None:
     """A trial that never starts has been handed all that can have died, and fails in the end."""
-    callback = _ControllerCallback(sweep.controller, 2, 3, sweep.budget_stop, sweep.gate)
+    callback = sweep.make_callback()
     trial = as_tune_has_it("t0000")
     for attempt in range(num_put_back + 1):
         for _ in range(num_starts):
@@ -141,6 +151,18 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
         again = sweep.controller.next_trial()
         assert (again is not None and again.trial_id == "t0000") == (attempt < num_put_back)
     assert sweep.records[0].status == "failed"
+
+
+def test_trial_that_is_stopped_by_hand_frees_its_slot_at_once(sweep: Sweep) -> None:
+    callback = sweep.make_callback()
+    trials = [as_tune_has_it(f"t000{n}", Trial.RUNNING) for n in range(3)]
+    append(sweep.paths, Request(stop=("t0001",)))
+    callback.on_step_begin(0, trials)
+    assert sweep.calls == [(0, {"t0001": False})]
+    assert (sweep.records[1].status, sweep.records[1].reason) == ("stopped", "stopped by hand")
+    report = make_report("t0001", 1, 9.0)  # it was under way
+    assert sweep.result("t0001", **{trainable.REPORT: report}) == STOP
+    assert not sweep.records[1].reports
 
 
 def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""python -m sweeps.ask RUN --stop t0007: steers a sweep while it runs."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from search_spaces.lora import Point
+from sweeps.checks import sweep_json
+from sweeps.checks.commands import resume_command
+from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.control import requests
+from sweeps.control.requests import Request
+from sweeps.finals.finalists import is_search_over
+from sweeps.records.events import find_num_trials, read_events
+from sweeps.records.paths import RunPaths
+from sweeps.records.run_lock import find_holder
+from trainables.errors import SweepAborted
+
+PROG = "python -m sweeps.ask"
+ANSWER_TIMEOUT_S = 10.0
+"""How long the sweep is waited for; it looks for requests about once a second."""
+POLL_INTERVAL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskArgs:
+    """Stops or adds trials of a sweep, or ends its search, while it runs: one of the flags.
+
+    The sweep takes it up within seconds, writes it into its log, and keeps it when it is resumed.
+    One that does not run takes it up when it is resumed.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the sweep, e.g. runs/samsum."""
+    stop: tuple[str, ...] = ()
+    """Trials to stop now, e.g. t0007 t0008; their slots go to others. Without a pack (--engine
+    solo) a trial trains on to its next report, which does not count any more."""
+    add: tuple[str, ...] = ()
+    """One more trial, which comes next, e.g. lora_rank=32 learning_rate=3e-4; what is not named is
+    drawn. Values may lie outside the search space: such a trial competes like all others, but the
+    sampler does not learn from it. Ranks above the largest of the space do not fit."""
+    num_trials: int | None = None
+    """Trials that the search shall have, more or fewer; those that have begun go on. As many train
+    at once as when the sweep was started or resumed."""
+    finish: tyro.conf.FlagCreatePairsOff[bool] = False
+    """End the search now: running trials are stopped, and the finals follow."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks a request against the run, writes it down, and tells what became of it."""
+    args = parse(AskArgs, sys.argv[1:] if argv is None else argv, PROG)
+    paths = RunPaths(args.run.absolute())
+    config = sweep_json.read_run(paths, PROG)
+    request = make_request(args)
+    events = _read_events(paths)
+    config = replace(config, num_trials=find_num_trials(events, config.num_trials))
+    holder = find_holder(paths)
+    has_driver = holder.is_alive is not False and holder.work != "sync"
+    is_open = not (has_driver and is_search_over(config, events))
+    requests.resolve(request, config, events, is_open=is_open)
+    requests.append(paths, request)
+    if not has_driver:
+        print(
+            f"written down; no process runs this sweep, so it counts from: {resume_command(config)}"
+        )
+        return EXIT_DONE
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        time.sleep(POLL_INTERVAL_S)
+        answer = find_answer(_read_events(paths), request.id)
+        if answer is not None:
+            if answer["refused"]:
+                raise SweepAborted(answer["refused"], "look at how far the sweep is by now")
+            print(describe(answer))
+            return EXIT_DONE
+    print(
+        "written down; the sweep has not taken it up yet. It does so once it trains (models may "
+        f"still load), or when it is resumed: {resume_command(config)}"
+    )
+    return EXIT_DONE
+
+
+def make_request(args: AskArgs) -> Request:
+    """The request of a command line.
+
+    Raises:
+        SweepAborted: not exactly one thing is asked for, or a value has no name.
+    """
+    point: Point | None = None
+    if args.add:
+        nameless = [word for word in args.add if "=" not in word]
+        if nameless:
+            fix = "write NAME=VALUE, e.g. --add lora_rank=32 learning_rate=3e-4"
+            raise SweepAborted(f"--add {nameless[0]!r} has no name", fix)
+        point = {name.strip(): v.strip() for name, _, v in (w.partition("=") for w in args.add)}
+    try:
+        return Request(stop=args.stop, add=point, num_trials=args.num_trials, finish=args.finish)
+    except ValueError:
+        fix = "name exactly one of --stop, --add, --num-trials and --finish"
+        raise SweepAborted("one thing is asked for at a time", fix) from None
+
+
+def find_answer(events: Sequence[dict[str, Any]], request_id: str) -> dict[str, Any] | None:
+    """What the sweep's log says of a request; None if it was not taken up."""
+    asked = (event for event in events if event["kind"] == "asked")
+    return next((event for event in asked if event["id"] == request_id), None)
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """What the sweep has done, in words."""
+    if answer["finish"]:
+        stopped = ", ".join(answer["stop"])
+        return f"the search has ended{f'; stopped: {stopped}' if stopped else ''}"
+    if answer["stop"]:
+        return f"stopped: {', '.join(answer['stop'])}"
+    if answer["add"]:
+        point = ", ".join(f"{name} {value}" for name, value in answer["add"].items())
+        return f"the next trial has {point}; the search has {answer['num_trials']} trials now"
+    return f"the search has {answer['num_trials']} trials now"
+
+
+def _read_events(paths: RunPaths) -> list[dict[str, Any]]:
+    return read_events(paths.events) if paths.events.is_file() else []
+
+
+if __name__ == "__main__":
+    run_command(main)

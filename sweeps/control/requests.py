@@ -1,0 +1,294 @@
+"""What users ask of a sweep while it runs: a file of requests, and what each comes to.
+
+Whoever steers a sweep (sweeps.ask, a tracker's stop button, a program) appends a request to
+RUN/requests.jsonl. The sweep's process reads the file about once a second, and says in events.jsonl
+what it has done about each, in an event of the kind "asked". A sweep that is resumed takes up what
+was asked meanwhile. Loads no Ray.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from search_spaces.lora import LoraSpace, Point, make_hyperparameters
+from sweeps.config import SweepConfig
+from sweeps.records.paths import RunPaths, abort_if_unwritable
+from sweeps.records.trial_record import TrialRecord, replay, replay_all
+from trainables.config import Hyperparameters
+from trainables.errors import SweepAborted
+from trainables.files import encode_lines
+
+logger = logging.getLogger(__name__)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing that is asked of a sweep: exactly one of the fields after id."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Names it in the log. Of two with the same id the first counts."""
+    stop: tuple[str, ...] = ()
+    """Running trials to stop."""
+    add: Point | None = None
+    """Hyperparameters of one more trial, which comes next; what is not named is drawn."""
+    num_trials: int | None = None
+    """Trials that the search shall have, at least those that have begun."""
+    finish: bool = False
+    """End the search now, its running trials too, and go to the finals."""
+
+    def __post_init__(self) -> None:
+        given = [bool(self.stop), self.add is not None, self.num_trials is not None, self.finish]
+        if sum(given) != 1:
+            raise ValueError("a request asks for one of stop, add, num_trials and finish")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What a request comes to, as things stand."""
+
+    stop: tuple[str, ...] = ()
+    """Trials that end as stopped."""
+    add: Point | None = None
+    """A point that is proposed next."""
+    num_trials: int
+    """Trials that the search has from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AskedPoint:
+    """The type of each name that a point may have."""
+
+    learning_rate: float | None = None
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    alpha_over_rank: float | None = None
+    lora_dropout: float | None = None
+    use_rslora: bool | None = None
+    target_modules: str | None = None
+
+
+def append(paths: RunPaths, request: Request) -> None:
+    """Writes a request, for the process that runs the sweep or resumes it.
+
+    The file is its user's alone, and only grows. Writers of several machines take turns by its
+    lock, where the file system has locks.
+
+    Raises:
+        SweepAborted: the file cannot be written.
+    """
+    line = encode_lines([{name: v for name, v in asdict(request).items() if v}])
+    with abort_if_unwritable(paths.requests):
+        file = os.open(paths.requests, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            with _hold_turn(file):
+                size_bytes = os.fstat(file).st_size
+                is_torn = size_bytes > 0 and os.pread(file, 1, size_bytes - 1) != b"\n"
+                os.write(file, b"\n" * is_torn + line)
+                os.fsync(file)
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def _hold_turn(file: int) -> Iterator[None]:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX)  # ends with the file's being closed
+    except OSError as refused:
+        if refused.errno not in NO_LOCKS:
+            raise
+    yield
+
+
+class Inbox:
+    """Reads the requests of a run, each once. A line that is none is told once and left out.
+
+    Args:
+        events: requests that these answer are not new.
+    """
+
+    def __init__(self, paths: RunPaths, events: Sequence[dict[str, Any]]) -> None:
+        self._path = paths.requests
+        self._read = {event["id"] for event in events if event["kind"] == "asked"}
+        self._offset = 0
+        self._num_lines = 0
+        self._new: list[Request] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing new."""
+        self._new += self._read_file()
+        return not self._new
+
+    def take_new(self) -> list[Request]:
+        """What is new, oldest first."""
+        new, self._new = [*self._new, *self._read_file()], []
+        return new
+
+    def _read_file(self) -> list[Request]:
+        """Requests that were not read before; a line without an end is left for later.
+
+        The file is opened anew each time, because a shared file system shows then what others
+        wrote.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as refused:
+            logger.warning("%s cannot be read: %s", self._path, refused.strerror)
+            return []
+        self._offset += len(whole) + len(end)
+        new = []
+        for line in whole.split(b"\n") if end else []:
+            self._num_lines += 1
+            try:
+                request = TypeAdapter(Request).validate_json(line)
+            except ValidationError as refused:
+                where = f"line {self._num_lines} of {self._path}"
+                logger.warning("%s is no request: %s", where, refused.errors()[0]["msg"])
+                continue
+            if request.id not in self._read:
+                self._read.add(request.id)
+                new.append(request)
+        return new
+
+
+def resolve(
+    request: Request,
+    config: SweepConfig,
+    events: Sequence[dict[str, Any]],
+    *,
+    is_open: bool = True,
+) -> Effect:
+    """What a request comes to.
+
+    Args:
+        config: with the number of trials that the search is asked for by now.
+        events: of the log, which has all trials that have begun.
+        is_open: whether the search may still have new trials.
+
+    Raises:
+        SweepAborted: it cannot be done, and why.
+    """
+    trials = replay(events)
+    running = tuple(trial.trial_id for trial in trials if trial.status is None)
+    if request.stop:
+        known = {record.trial_id: record for record in replay_all(events)}
+        for trial_id in request.stop:
+            _check_stoppable(trial_id, known, running)
+        return Effect(stop=request.stop, num_trials=config.num_trials)
+    if not is_open or (request.finish and not running and len(trials) >= config.num_trials):
+        fix = "once the sweep has ended, more trials follow by: --resume --num-trials N"
+        raise SweepAborted("the search has ended already", fix)
+    if request.finish:
+        if not any(trial.reports for trial in trials):
+            raise SweepAborted(
+                "no trial has reported yet, so there is none for the finals",
+                "wait for a report, or end the sweep: Ctrl-C",
+            )
+        return Effect(stop=running, num_trials=len(trials))
+    if request.num_trials is not None:
+        if request.num_trials < 1:
+            raise SweepAborted(f"--num-trials is {request.num_trials}", "ask for 1 or more")
+        return Effect(num_trials=max(request.num_trials, len(trials)))
+    point = read_point(request.add or {}, config.space)
+    _check_new(point, config.space, trials, events)
+    return Effect(add=point, num_trials=config.num_trials + 1)
+
+
+def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
+    """A point, or a part of one, as the search takes it.
+
+    It may lie outside the bounds of the space, but not where packs have no memory for it: a rank
+    above all of the space, or other sets of layers.
+
+    Args:
+        named: values, or texts of them, by hyperparameter; lora_alpha beside lora_rank.
+
+    Raises:
+        SweepAborted: an unknown name, or a value that no trial can have.
+    """
+    names = [f.name for f in fields(_AskedPoint)]
+    fix = f"name some of {', '.join(names)}, e.g. lora_rank=32 learning_rate=3e-4"
+    unknown = [name for name in named if name not in names]
+    if unknown or not named:
+        what = f"there is no hyperparameter {unknown[0]!r}" if unknown else "no point was named"
+        raise SweepAborted(what, fix)
+    try:
+        asked = TypeAdapter(_AskedPoint).validate_python(dict(named))
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        raise SweepAborted(
+            f"{first['loc'][0]} is {first['input']!r}: {first['msg']}", fix
+        ) from None
+    point: Point = {name: v for name, v in vars(asked).items() if v is not None}
+    if asked.lora_alpha is not None:
+        if asked.lora_rank is None or asked.alpha_over_rank is not None:
+            ratio = "name lora_rank beside it; or alpha_over_rank alone"
+            raise SweepAborted("lora_alpha is a multiple of the rank", ratio)
+        point["alpha_over_rank"] = asked.lora_alpha / max(1, asked.lora_rank)
+        del point["lora_alpha"]
+    largest = max(space.lora_ranks)
+    whole: Point = {"lora_rank": largest, "alpha_over_rank": 1.0, "learning_rate": 1e-4, **point}
+    try:
+        Hyperparameters(**make_hyperparameters(whole))
+    except ValueError as refused:
+        raise SweepAborted(str(refused), fix) from None
+    if int(whole["lora_rank"]) > largest:
+        error = f"lora_rank is {asked.lora_rank}; this sweep has memory for {largest} at most"
+        raise SweepAborted(
+            error, "name a smaller one, or begin a new sweep with other --lora-ranks"
+        )
+    if not space.contains({"target_modules": point.get("target_modules", space.target_modules[0])}):
+        sets = " ".join(space.target_modules)
+        error = f"target_modules is {asked.target_modules!r}; this sweep has memory for: {sets}"
+        raise SweepAborted(error, "name one of them, or begin a new sweep with other ones")
+    return point
+
+
+def _check_stoppable(
+    trial_id: str, known: Mapping[str, TrialRecord], running: Sequence[str]
+) -> None:
+    record = known.get(trial_id)
+    fix = f"name some of those that run: {', '.join(running)}" if running else "none runs now"
+    if record is None:
+        raise SweepAborted(f"there is no trial {trial_id!r} in this sweep", fix)
+    if record.final_of is not None:
+        raise SweepAborted(f"{trial_id} is a run of the finals, which all run to their end", fix)
+    if record.status is not None:
+        reason = f", {record.reason}" if record.reason else ""
+        raise SweepAborted(f"{trial_id} has ended already ({record.status}{reason})", fix)
+
+
+def _check_new(
+    point: Point,
+    space: LoraSpace,
+    trials: Sequence[TrialRecord],
+    events: Sequence[dict[str, Any]],
+) -> None:
+    """Refuses a point that would be the same training once more.
+
+    Raises:
+        SweepAborted: a trial has it, or it was asked for before and waits.
+    """
+    fixed = {name: c[0] for name, c in space.choices.items() if len(c) == 1}
+    whole: Point = {**fixed, **point}
+    if set(whole) < {"learning_rate", *space.choices}:
+        return  # what it leaves out is drawn
+    params = Hyperparameters(**make_hyperparameters(whole))
+    same = [trial.trial_id for trial in trials if trial.params == params]
+    asked = any({**fixed, **(e.get("add") or {})} == whole for e in events if e["kind"] == "asked")
+    if same or asked:
+        error = f"{same[0] if same else 'a trial that is to come'} has this point already"
+        raise SweepAborted(error, "name another one, or leave something out, which is drawn")

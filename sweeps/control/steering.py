@@ -1,0 +1,89 @@
+"""Does what users ask of a running search, each request once, also after the driver was killed."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sweeps.control.controller import TrialController
+from sweeps.control.requests import Effect, Inbox, Request, resolve
+from sweeps.records.events import EventLog, read_events
+from sweeps.records.paths import RunPaths
+from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
+from trainables.errors import SweepAborted
+
+CHECK_INTERVAL_S = 1.0
+"""Between two looks into the file of requests."""
+
+
+class Steering:
+    """Takes up requests. The log has what one comes to before it is done.
+
+    Args:
+        log: of the sweep.
+        events: of the sweep's earlier processes.
+        inbox: the requests that these do not answer.
+    """
+
+    def __init__(
+        self,
+        controller: TrialController,
+        paths: RunPaths,
+        log: EventLog,
+        events: Sequence[dict[str, Any]],
+        inbox: Inbox,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._controller = controller
+        self._paths = paths
+        self._log = log
+        self._earlier = [e for e in events if e["kind"] == "asked" and not e["refused"]]
+        self._inbox = inbox
+        self._now_s = now_s
+        self._looked_s = -CHECK_INTERVAL_S
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look for requests again."""
+        return self._now_s() - self._looked_s >= CHECK_INTERVAL_S
+
+    def resume(self) -> None:
+        """Completes what an earlier process has written down, and takes up what was asked since.
+
+        The number of trials is the config's, since a resume may change it.
+        """
+        for event in self._earlier:
+            if event["add"]:
+                self._controller.enqueue(event["add"], event["id"])
+            self._stop(event["stop"], event["finish"])
+        self.poll()
+
+    def poll(self) -> None:
+        """Takes up what is new."""
+        self._looked_s = self._now_s()
+        for request in self._inbox.take_new():
+            self._take_up(request)
+
+    def _take_up(self, request: Request) -> None:
+        self._controller.write_starts()
+        asked = {"id": request.id, "finish": request.finish}
+        events = read_events(self._paths.events)
+        try:
+            effect = resolve(
+                request, self._controller.config, events, is_open=self._controller.is_open
+            )
+        except SweepAborted as refused:
+            self._log.append("asked", **asked, stop=[], add=None, refused=refused.error)
+            return
+        self._log.append("asked", **asked, **asdict(effect), refused="")
+        self._carry_out(request, effect)
+
+    def _carry_out(self, request: Request, effect: Effect) -> None:
+        if effect.add:
+            self._controller.enqueue(effect.add, request.id)
+        self._controller.change_num_trials(effect.num_trials)
+        self._stop(effect.stop, request.finish)
+
+    def _stop(self, trial_ids: Sequence[str], is_finish: bool) -> None:
+        for trial_id in trial_ids:
+            self._controller.end(trial_id, "stopped", FINISH_REASON if is_finish else STOP_REASON)

@@ -1,0 +1,81 @@
+"""The run folder's lock: held by the process that works on the run, and asked who that is."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from sweeps.records.paths import RunPaths
+from trainables.errors import SweepAborted
+
+TRIES_S = 0.5
+"""How long a lock is tried for: who asks whether it is held holds it for a moment."""
+Work = Literal["sweep", "sync"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who works on a run, or did last."""
+
+    is_alive: bool | None
+    """None where it cannot be told: of another machine, whose locks may not be seen here."""
+    work: str = ""
+    """"sweep" runs trials; "" is not known."""
+    host: str = ""
+    """Name of its machine, "" if not known."""
+    pid: int = 0
+
+
+@contextmanager
+def lock_run(paths: RunPaths, work: Work = "sync") -> Iterator[None]:
+    """Holds the run's folder against other processes, and says in the lock's file who does.
+
+    Raises:
+        SweepAborted: another process holds it.
+    """
+    with paths.lock.open("a+") as file:
+        deadline_s = time.monotonic() + TRIES_S
+        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
+            if time.monotonic() > deadline_s:
+                raise SweepAborted(
+                    f"another process works on the run {paths.folder}",
+                    "wait for it to end, or stop it first",
+                )
+            time.sleep(0.05)
+        holder = {"work": work, "host": socket.gethostname(), "pid": os.getpid()}
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+        yield
+
+
+def find_holder(paths: RunPaths) -> Holder:
+    """Who works on the run; without an answer for a machine whose locks are not seen here."""
+    try:
+        with paths.lock.open() as file:
+            is_free = _try_lock(file.fileno(), fcntl.LOCK_SH)
+            text = file.read()
+    except FileNotFoundError:
+        return Holder(is_alive=False)
+    except OSError:  # of a file system without locks, or of a file of another user
+        return Holder(is_alive=None)
+    said = {}
+    with contextlib.suppress(ValueError):
+        said = json.loads(text or "{}")
+    known = {name: said[name] for name in ("work", "host", "pid") if name in said}
+    is_elsewhere = known.get("host", socket.gethostname()) != socket.gethostname()
+    return Holder(is_alive=None if is_free and is_elsewhere else not is_free, **known)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
