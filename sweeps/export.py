@@ -23,7 +23,7 @@ from sweeps.publish.best_folder import (
     write_trial,
 )
 from sweeps.publish.hub import aborted, require_token, upload
-from sweeps.publish.license import CARD_FILE
+from sweeps.publish.license import CARD_FILE, check_identifier, state_license
 from sweeps.publish.merged_folder import check_mergeable, write_merged
 from sweeps.records.paths import RunPaths
 
@@ -50,6 +50,9 @@ class ExportArgs:
     """Create the Hub repository as private; one that is already public is refused."""
     revision: str | None = None
     """Branch of the Hub repository, created if missing; None is main."""
+    license: str | None = None
+    """The Hub's identifier of the licence under which you publish, e.g. apache-2.0; None is that of
+    the base, where its own card names one."""
     json: JsonFlag = False
 
 
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Checks everything that can be checked here before anything is sent or written."""
     args = parse(ExportArgs, sys.argv[1:] if argv is None else argv, PROG)
     repo_id = _parse_target(args.to)
+    if args.license is not None:
+        check_identifier(args.license)
     with tempfile.TemporaryDirectory(prefix="sweeps-export-") as name:
         paths, temporary = RunPaths(args.run.absolute()), Path(name)
         if args.trial is None:
@@ -64,38 +69,48 @@ def main(argv: Sequence[str] | None = None) -> Result:
         else:
             source = write_trial(paths, args.trial, temporary / "adapter")
         check_adapter(source)
-        check_card(source / CARD_FILE)
-        fill = partial(_copy_files, source)
+        card = read_card(source / CARD_FILE)
+        if args.license is not None:
+            card = state_license(card, args.license)
+        fill = partial(_copy_files, source, card)
         if repo_id is None:
             _require(not args.private, "--private is for the Hub", f"leave it out, or {TARGETS}")
             is_main = args.revision is None
             _require(is_main, "--revision is for the Hub", f"leave it out, or {TARGETS}")
-            target = Path(args.to)
+            target = Path(args.to).expanduser()
             _check_target(source, target)
             if args.merge:
-                base = check_mergeable(paths, source, target)
-                fill = partial(write_merged, paths, source, base)
+                base = check_mergeable(paths, source, card, target)
+                fill = partial(write_merged, paths, source, card, base)
             print(f"wrote {_write(target, fill)}")
             where: dict[str, object] = {"folder": target.absolute()}
         else:
             require_token()
             if args.merge:
-                base = check_mergeable(paths, source, temporary)
-                source = _write(temporary / "merged", partial(write_merged, paths, source, base))
-            url = upload(source, repo_id, is_private=args.private, revision=args.revision)
+                base = check_mergeable(paths, source, card, temporary)
+                fill = partial(write_merged, paths, source, card, base)
+                source = _write(temporary / "merged", fill)
+                card = (source / CARD_FILE).read_text(encoding="utf-8")
+            url = upload(source, card, repo_id, is_private=args.private, revision=args.revision)
             print(f"uploaded {args.trial or source} in one commit: {url}")
             where = {"url": url, "repo_id": repo_id}
     return Result({"run": paths.folder, "trial_id": args.trial, **where})
 
 
-def check_card(card: Path) -> None:
-    """Raises SweepAborted unless the card's YAML is what huggingface_hub reads as a model card."""
-    fix = f"correct the YAML between the --- lines of {card}"
+def read_card(path: Path) -> str:
+    """The card of an adapter.
+
+    Raises:
+        SweepAborted: its YAML is not what huggingface_hub reads as a model card.
+    """
+    fix = f"correct the YAML between the --- lines of {path}"
     try:
-        data = ModelCard(card.read_text(encoding="utf-8")).data
+        card = path.read_bytes().decode()
+        data = ModelCard(card).data
     except Exception as refused:  # yaml and huggingface_hub raise many kinds
-        raise aborted(f"the metadata of {card} cannot be read: {refused}", fix) from None
-    _require(data.get("library_name") == "peft", f"{card} does not say library_name: peft", fix)
+        raise aborted(f"the metadata of {path} cannot be read: {refused}", fix) from None
+    _require(data.get("library_name") == "peft", f"{path} does not say library_name: peft", fix)
+    return card
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -113,9 +128,10 @@ def _check_target(source: Path, target: Path) -> None:
     )
 
 
-def _copy_files(source: Path, folder: Path) -> None:
+def _copy_files(source: Path, card: str, folder: Path) -> None:
     for path in list_exported(source):
         shutil.copyfile(path, folder / path.name)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8", newline="")
 
 
 def _write(target: Path, fill: Callable[[Path], None]) -> Path:
@@ -126,7 +142,8 @@ def _write(target: Path, fill: Callable[[Path], None]) -> Path:
     except OSError as failed:
         raise aborted(
             f"cannot write {target}: {failed.strerror or failed}",
-            "choose a folder on a disk with space that you may write to",
+            "choose a folder on a disk with space that you may write to; for hub: name one with "
+            "TMPDIR",
         ) from None
     return target
 

@@ -16,23 +16,29 @@ from sweeps.publish.model_card import redact
 from sweeps.publish.usage_code import ADAPTER_LINE, MERGED_LINE, is_hub_id
 from trainables.errors import SweepAborted
 
+UNCHANGED = "the repository shows nothing new, and the run is as it was"
+REPEAT_UPLOAD = "repeat the command; large files that have arrived are not sent again"
 UNREACHABLE: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
 """The HTTPError of httpx or httpx2, whichever huggingface_hub is built on; and sockets' own."""
 
 
-def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) -> str:
+def upload(folder: Path, card: str, repo_id: str, *, is_private: bool, revision: str | None) -> str:
     """Uploads best/, or another folder to export, as one commit and returns its address; until
-    then the Hub has nothing of it.
+    then the Hub shows nothing of it.
 
-    The card's usage code is sent with the adapter's Hub name in place of its folder.
+    Large files go first, each by itself. After a failure the Hub keeps those that have arrived, so
+    the next upload of the same bytes sends the others only.
+
+    Args:
+        card: what is sent as the folder's README.md, with the Hub's name in place of the folder.
     """
     token = require_token()
-    files = list_exported(best)
-    _warn_of_local_base(best)
+    files = list_exported(folder)
+    _warn_of_local_base(folder)
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi(token=token)
-    with _hub_errors(api, repo_id, best):
+    with _hub_errors(api, repo_id):
         api.whoami()
         api.create_repo(repo_id, private=is_private or None, exist_ok=True)
         if is_private and not api.repo_info(repo_id).private:
@@ -44,8 +50,10 @@ def upload(best: Path, repo_id: str, *, is_private: bool, revision: str | None) 
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         operations = [
-            CommitOperationAdd(path.name, _content(path, repo_id, revision)) for path in files
+            CommitOperationAdd(path.name, path) for path in files if path.name != CARD_FILE
         ]
+        sent_card = _name_on_hub(card, repo_id, revision).encode()
+        operations.append(CommitOperationAdd(CARD_FILE, sent_card))
         commit = api.create_commit(
             repo_id,
             operations,
@@ -68,10 +76,7 @@ def require_token() -> str:
     return token
 
 
-def _content(path: Path, repo_id: str, revision: str | None) -> Path | bytes:
-    if path.name != CARD_FILE:
-        return path
-    text = path.read_bytes().decode()
+def _name_on_hub(card: str, repo_id: str, revision: str | None) -> str:
     for line in (ADAPTER_LINE, MERGED_LINE):
         name = line.partition(" ")[0]
         here = f'{name} = "{repo_id}"'
@@ -80,8 +85,8 @@ def _content(path: Path, repo_id: str, revision: str | None) -> Path | bytes:
                 f"from huggingface_hub import snapshot_download\n\n"
                 f"{name} = snapshot_download({repo_id!r}, revision={revision!r})"
             )
-        text = text.replace(line, here)
-    return text.encode()
+        card = card.replace(line, here)
+    return card
 
 
 def _warn_of_local_base(best: Path) -> None:
@@ -98,33 +103,38 @@ def _warn_of_local_base(best: Path) -> None:
 
 
 @contextmanager
-def _hub_errors(api: HfApi, repo_id: str, best: Path) -> Iterator[None]:
+def _hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
     """Turns what huggingface_hub raises into an error with its remedy."""
-    kept = f"{best} is as it was"
     try:
         yield
     except HfHubHTTPError as refused:
-        raise _refusal(refused, api, repo_id, kept) from None
+        raise _refusal(refused, api, repo_id) from None
     except UNREACHABLE as failed:
         raise aborted(
-            f"cannot reach {api.endpoint}: {failed}; {kept}",
+            f"cannot reach {api.endpoint}: {failed}; {UNCHANGED}",
             "check the network, HF_ENDPOINT, HTTPS_PROXY and HF_HUB_OFFLINE; or use --to DIR",
         ) from None
     except RuntimeError as failed:  # huggingface_hub wraps what a file's upload raised
         if isinstance(failed.__cause__, HfHubHTTPError):
-            raise _refusal(failed.__cause__, api, repo_id, kept) from None
-        raise aborted(f"{failed} {failed.__cause__ or ''}; {kept}", "try again") from None
+            raise _refusal(failed.__cause__, api, repo_id) from None
+        error = f"{failed} {failed.__cause__ or ''}; {UNCHANGED}"
+        raise aborted(error, REPEAT_UPLOAD) from None
     except ValueError as refused:
         raise aborted(
-            f"the Hub refused the files: {refused}; {kept}", f"correct {best / CARD_FILE}"
+            f"the Hub refused the files: {refused}; {UNCHANGED}",
+            f"correct the YAML between the --- lines of the run's best/{CARD_FILE}, or --license",
         ) from None
 
 
-def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str, kept: str) -> SweepAborted:
+def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str) -> SweepAborted:
     owner, status = repo_id.split("/")[0], refused.response.status_code
     tokens = f"{api.endpoint}/settings/tokens"
     said = f" ({refused.server_message})" if refused.server_message else ""
+    is_full = status in (402, 507) or (status == 403 and "storage" in said.lower())
     match status:
+        case _ if is_full:
+            error = f"{owner} has no storage left on the Hub ({status})"
+            fix = f"free some, or see {api.endpoint}/settings/billing; or use --to DIR"
         case 401:
             error = "the Hub refused the token (401)"
             fix = f"make a new one at {tokens}, then hf auth login or set HF_TOKEN (HF_TOKEN "
@@ -136,9 +146,18 @@ def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str, kept: str) -> Sw
         case 404:
             error = f"the Hub has no user or organisation {owner} (404)"
             fix = "hf auth whoami shows the names that you may use"
+        case 409 | 412:
+            error = f"{repo_id} was changed at the same time ({status})"
+            fix = f"wait until the other upload to it has ended, then {REPEAT_UPLOAD}"
+        case 413:
+            error = "the Hub finds the files too large (413)"
+            fix = "leave out --merge, or use --to DIR and hf upload-large-folder"
+        case 429:
+            error = "the Hub has had too many requests of yours (429)"
+            fix = f"wait some minutes, then {REPEAT_UPLOAD}"
         case _:
-            error, fix = f"the Hub answered {status}", "try again later"
-    return aborted(f"{error}{said}; {kept}", fix)
+            error, fix = f"the Hub answered {status}", f"try again later: {REPEAT_UPLOAD}"
+    return aborted(f"{error}{said}; {UNCHANGED}", fix)
 
 
 def aborted(error: str, fix: str) -> SweepAborted:

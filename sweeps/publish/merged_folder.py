@@ -31,11 +31,12 @@ NOTES: dict[BaseType, str] = {
 }
 
 
-def check_mergeable(paths: RunPaths, adapter: Path, target: Path) -> str:
+def check_mergeable(paths: RunPaths, adapter: Path, card: str, target: Path) -> str:
     """The base of the adapter, Hub id or folder.
 
     Args:
         adapter: PEFT folder.
+        card: the adapter's.
         target: where the weights are to be written.
 
     Raises:
@@ -49,7 +50,7 @@ def check_mergeable(paths: RunPaths, adapter: Path, target: Path) -> str:
             f"the base {base} is not here, and --merge needs its weights",
             f"put its place into {adapter / ADAPTER_FILES[0]}, or leave out --merge",
         )
-    _ = _read_card(adapter, "")
+    _ = _make_card(card, "")
     facts = read_model_facts(base)
     check_model(paths, base)
     num_bytes = 2 * sum(map(math.prod, facts.weight_shapes.values()))
@@ -64,7 +65,7 @@ def check_mergeable(paths: RunPaths, adapter: Path, target: Path) -> str:
     return base
 
 
-def write_merged(paths: RunPaths, adapter: Path, base: str, folder: Path) -> None:
+def write_merged(paths: RunPaths, adapter: Path, card: str, base: str, folder: Path) -> None:
     """Fills the folder: weights, tokenizer, generation config and a card that loads them."""
     from trainables.models.merge import save_merged  # loads torch, which early errors do without
 
@@ -73,18 +74,17 @@ def write_merged(paths: RunPaths, adapter: Path, base: str, folder: Path) -> Non
     for path in list_exported(adapter):
         if path.name not in (*ADAPTER_FILES, CARD_FILE):
             shutil.copyfile(path, folder / path.name)
-    (folder / CARD_FILE).write_text(
-        _read_card(adapter, NOTES[config.base]), encoding="utf-8", newline=""
-    )
+    merged_card = _make_card(card, NOTES[config.base])
+    (folder / CARD_FILE).write_text(merged_card, encoding="utf-8", newline="")
 
 
-def _read_card(adapter: Path, note: str) -> str:
-    """The adapter's card, of the weights that it is in now, with a note on these."""
-    card = ModelCard((adapter / CARD_FILE).read_text(encoding="utf-8"))
-    card.data["library_name"] = "transformers"
-    card.data["tags"] = [tag for tag in card.data.get("tags") or [] if tag != "peft"]
-    if "base_model_relation" in card.data:
-        card.data["base_model_relation"] = "finetune"
-    body = ADAPTER_OF.sub(WEIGHTS_OF, card.text, count=1)
+def _make_card(card: str, note: str) -> str:
+    """An adapter's card, of the weights that it is in now, with a note on these."""
+    read = ModelCard(card)
+    read.data["library_name"] = "transformers"
+    read.data["tags"] = [tag for tag in read.data.get("tags") or [] if tag != "peft"]
+    if "base_model_relation" in read.data:
+        read.data["base_model_relation"] = "finetune"
+    body = ADAPTER_OF.sub(WEIGHTS_OF, read.text, count=1)
     body = body.replace("## Use\n", f"## Use\n\n{note}\n", 1)
-    return f"---\n{card.data.to_yaml()}\n---\n{use_merged(body)}"
+    return f"---\n{read.data.to_yaml()}\n---\n{use_merged(body)}"

@@ -203,6 +203,9 @@ def test_private_is_refused_for_a_repository_that_is_public(run: Path, hub: HubS
         ("/api/repos/create", 403, "may not write to", f"write permission for {OWNER}"),
         ("/commit/", 403, "may not write to", f"write permission for {OWNER}"),
         ("/storage/", 403, "may not write to", f"write permission for {OWNER}"),
+        ("/commit/", 409, "was changed at the same time", "wait until the other upload"),
+        ("/storage/", 413, "too large (413)", "leave out --merge"),
+        ("/storage/", 507, f"{OWNER} has no storage left", "settings/billing"),
         ("/api/repos/create", 500, "answered 500", "try again later"),
     ],
 )
@@ -217,6 +220,42 @@ def test_refusal_by_the_hub_has_its_remedy_and_loses_nothing(
     assert any(path in call for call in hub.calls)
     assert contents(run) == before
     assert not any(repo.commits for repo in hub.repos.values())
+
+
+def test_full_private_storage_is_no_lack_of_permission(run: Path, hub: HubServer) -> None:
+    hub.refuse["/preupload/"] = (403, "Private repository storage limit reached")
+    error, fix = refusal(export(run, "--to", f"hub:{REPO}", "--private", endpoint=hub.url))
+    assert f"{OWNER} has no storage left" in error and "settings/billing" in fix
+
+
+@pytest.mark.parametrize("way", ["folder", "hub"])
+def test_card_states_the_licence_that_its_publisher_names(
+    run: Path, hub: HubServer, tmp_path: Path, way: str
+) -> None:
+    before = contents(run)
+    to = tmp_path / "copy" if way == "folder" else f"hub:{REPO}"
+    ended = export(run, "--to", to, "--license", "cc-by-4.0", endpoint=hub.url)
+    assert ended.code == 0, ended.stderr
+    sent = contents(to) if way == "folder" else hub.repos[REPO].commits[0].files
+    card = ModelCard(sent["README.md"].decode())
+    assert card.data.license == "cc-by-4.0"
+    assert "- Licence: cc-by-4.0, as stated by who published this." in card.text
+    assert contents(run) == before
+
+
+def test_licence_that_is_none_is_refused(run: Path, hub: HubServer) -> None:
+    words = ("--to", f"hub:{REPO}", "--license", "My own")
+    error, fix = refusal(export(run, *words, endpoint=hub.url))
+    assert "'My own' is no identifier of a licence" in error and "--license apache-2.0" in fix
+    assert hub.calls == []
+
+
+def test_folder_in_the_home_is_the_homes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert export(run, "--to=~/copy").code == 0
+    assert contents(tmp_path / "copy") == contents(run / "best")
 
 
 def test_wrong_token_is_refused(run: Path, hub: HubServer) -> None:

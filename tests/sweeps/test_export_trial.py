@@ -1,5 +1,6 @@
 """Any trial's adapter can leave the run, and merged weights need no PEFT and answer as scored."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -169,8 +170,19 @@ def test_merged_weights_need_no_peft_and_answer_as_scored(
     nf4, original = run_cards(runs, tmp_path, without=("peft", "bitsandbytes"))
     print(nf4.num_equal, original.num_equal)
     assert nf4.num_equal >= 0.8 * NUM_ROWS > original.num_equal
-    sent = export(run, "--trial", "t0002", "--merge", "--to", f"hub:{REPO}", endpoint=hub.url)
+    upload = ("--trial", "t0002", "--merge", "--to", f"hub:{REPO}")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in merged.glob("model-*")]
+    lost = sorted(digests)[-1]
+    hub.refuse[lost] = (507, "Insufficient storage")
+    assert refusal(export(run, *upload, endpoint=hub.url))[1].startswith("fix: free some")
+    arrived = set(hub.repos[REPO].blobs)
+    assert arrived and lost not in arrived and hub.repos[REPO].commits == []
+    hub.refuse.clear()
+    hub.calls.clear()
+    sent = export(run, *upload, endpoint=hub.url)
     assert sent.code == 0, sent.stderr
+    sent_again = {call.rpartition("/")[2] for call in hub.calls if call.startswith("PUT")}
+    assert lost in sent_again and not sent_again & arrived
     files = hub.repos[REPO].commits[0].files
     assert files.keys() == {p.name for p in merged.iterdir()} - {"test_predictions.jsonl"}
     assert f'model_path = "{REPO}"\n' in files["README.md"].decode()

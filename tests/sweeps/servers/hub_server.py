@@ -153,12 +153,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(404, {"error": f"no {path} here"})
 
     def _object(self, repo_id: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """As the Hub has it: an object that is there, committed or not, needs no upload."""
+        known = {"oid": asked["oid"], "size": asked["size"]}
+        if asked["oid"] in self.server_hub.repos[repo_id].blobs:
+            return known
         url = self.server_hub.url
         actions = {
             "upload": {"href": f"{url}/storage/{repo_id}/{asked['oid']}"},
             "verify": {"href": f"{url}/api/models/{repo_id}/verify"},
         }
-        return {"oid": asked["oid"], "size": asked["size"], "actions": actions}
+        return {**known, "actions": actions}
 
     def _store(self, path: str, body: bytes) -> None:
         repo_id, _, oid = path.removeprefix("/storage/").rpartition("/")
