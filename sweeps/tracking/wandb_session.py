@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
 from pydantic import ValidationError
 
+from sweeps.tracking.wandb_stop import OpenRun
 from trainables.errors import SweepAborted
 
 INIT_TIMEOUT_S = 10.0
@@ -16,24 +17,70 @@ FINISH_TIMEOUT_S = 30.0
 
 VERIFY_TIMEOUT_S = 10
 
+NOT_OURS = (
+    "WANDB_SERVICE",
+    *("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_LAUNCH", "WANDB_LAUNCH_CONFIG_PATH"),
+    *("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM", "WANDB_NAME"),
+    *("WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_TAGS", "WANDB_NOTES", "WANDB_RUN_NAME"),
+)
+"""Variables of a process that is one run, or starts us; they are taken out of our process for good.
+
+With WANDB_SWEEP_ID or WANDB_LAUNCH wandb drops the ids and the project of our runs. A parent's
+WANDB_SERVICE would outlive us and keep our runs' ids, and could not be ended to complete files.
+"""
+
 _log = logging.getLogger(__name__)
 
 
-def open_run(mode: Literal["online", "offline"], folder: Path, **facts: Any) -> Any:
+def open_run(
+    mode: Literal["online", "offline"],
+    folder: Path,
+    *,
+    sweep_id: str | None = None,
+    stop: Callable[[], None] = lambda: None,
+    finish_timeout_s: float = 0.0,
+    **facts: Any,
+) -> Any:
     """Opens a run beside the open ones; online, it is resumed if the server knows its id.
 
     wandb's logs stay in folder, and its error reports off the network.
+
+    Args:
+        sweep_id: of the W&B sweep that the run belongs to.
+        stop: called once if W&B's Stop button is pressed. Without one wandb would interrupt the
+            driver, and with it the whole sweep.
+        finish_timeout_s: what the run's end may take beyond that of a run of scalars.
     """
-    os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "wandb" / "cache"))
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    _set_up()
+    _set_up(folder)
     return wandb.init(
         mode=mode,
         dir=str(folder),
         reinit="create_new",
         resume="allow" if mode == "online" else None,
-        settings=_settings(),
+        settings=_settings(
+            sweep_id=sweep_id, stop_fn=stop, finish_timeout=FINISH_TIMEOUT_S + finish_timeout_s
+        ),
         **facts,
+    )
+
+
+def find_server(folder: Path) -> str:
+    """The URL of the API that runs are sent to."""
+    _set_up(folder)
+    return str(wandb.setup().settings.base_url)
+
+
+def locate(run: Any) -> OpenRun | None:
+    """Where the server has an open run; None without an API key."""
+    settings = run.settings
+    if not settings.api_key:
+        return None
+    return OpenRun(
+        server=settings.base_url,
+        api_key=settings.api_key,
+        entity=run.entity,
+        project=run.project,
+        run_id=run.id,
     )
 
 
@@ -122,24 +169,23 @@ def has_login() -> bool:
         ) from error
 
 
-def _set_up(**settings: Any) -> None:
-    """Sets wandb up with a process of its own, although a parent that uses wandb offers its own.
-
-    That would outlive us and keep the ids of our runs, and could not be ended to complete files.
-    """
-    os.environ.pop("WANDB_SERVICE", None)
-    os.environ.pop("WANDB_SWEEP_ID", None)  # with it wandb drops the ids and project of our runs
+def _set_up(folder: Path | None = None, **settings: Any) -> None:
+    """Sets wandb up, with what it keeps beside runs in the sweep's folder."""
+    for name in NOT_OURS:
+        os.environ.pop(name, None)
+    if folder is not None:
+        os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "wandb" / "cache"))
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     wandb.setup(wandb.Settings(silent=True, **settings))
 
 
-def _settings() -> Any:
+def _settings(**more: Any) -> Any:
     return wandb.Settings(
         silent=True,
         console="off",
         init_timeout=INIT_TIMEOUT_S,
-        finish_timeout=FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
-        stop_fn=_ignore_stop_button,
         use_dot_wandb=False,
         symlink=False,
         disable_code=True,
@@ -151,8 +197,5 @@ def _settings() -> Any:
         x_disable_stats=True,
         x_disable_machine_info=True,
         x_save_requirements=False,
+        **more,
     )
-
-
-def _ignore_stop_button() -> None:
-    """Without this, W&B's stop button for one run would interrupt the driver and its sweep."""

@@ -4,9 +4,10 @@ import hashlib
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -19,7 +20,9 @@ from sweeps.config import SweepConfig
 from sweeps.records.events import params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from trainables.config import Metric, TrialReport
+from sweeps.tracking.wandb_stop import StopButtons
+from sweeps.tracking.wandb_sweep import SweepRefused, describe_sweep, find_sweep, make_sweep
+from trainables.config import Hyperparameters, Metric, TrialReport
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 
@@ -82,6 +85,8 @@ class WandbTracker:
     Offline, there is one `offline-run-*` folder a run. wandb cannot append to those, so an
     incomplete one is removed and written anew. Online, a run is resumed under its id.
 
+    Online, the runs are those of one W&B sweep, whose id stays in the run folder.
+
     If wandb fails, one warning is logged and tracking continues offline, and if it fails there
     too, it ends.
 
@@ -89,6 +94,7 @@ class WandbTracker:
         metric: whose best value each run's summary shows.
         name: that the sweep began with; the group of its runs.
         sweep_id: unique among sweeps.
+        stop: told the name of each run whose Stop button in W&B was pressed while it was open.
     """
 
     name = "wandb"
@@ -101,6 +107,7 @@ class WandbTracker:
         metric: Metric,
         name: str,
         sweep_id: str,
+        stop: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.mode = mode
         self._paths = paths
@@ -118,6 +125,11 @@ class WandbTracker:
         of_sweep = ("recipe", "engine", "task", "data")
         self._config |= {field: getattr(config, field) for field in of_sweep}
         self._config |= {"task_options": asdict(config.task_options), "space": asdict(config.space)}
+        self._as_sweep = describe_sweep(config, metric, name)
+        self._sweep_id: str | None = None
+        """Of the W&B sweep, unlike the argument."""
+        self._has_refused_sweep = False
+        self._buttons = StopButtons(stop)
         self._open: dict[str, _OpenRun] = {}
         self._num_replayed = _read_complete(self._folder, mode)
         """Events of the log that each complete run shows; with further ones it is incomplete."""
@@ -157,6 +169,7 @@ class WandbTracker:
 
     def _replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         num_events = Counter(filter(None, map(_run_name, events)))
+        refusal = self._join_sweep(num_events) if num_events else None
         for trial in trials:
             name = trial.trial_id
             if self._num_replayed.get(name, 0) != num_events[name]:
@@ -166,28 +179,66 @@ class WandbTracker:
             run = self._start_run(SUMMARY, SUMMARY, {}, [])
             _session().log_summary(run, summary)
             self._finish_run(SUMMARY, run, num_events[SUMMARY], exit_code=0)
+        if refusal is not None:  # by a server that takes runs
+            _log.warning(
+                "W&B makes no sweep of the runs (%s), which it shows as the group %s. Try later: "
+                "python -m sweeps.sync %s --wandb online",
+                refusal,
+                self._of_all_runs["group"],
+                shlex.quote(str(self._paths.folder)),
+            )
+
+    def _join_sweep(self, names: Iterable[str]) -> SweepRefused | None:
+        """Finds the W&B sweep, or makes it.
+
+        Args:
+            names: of runs; those that are online already become part of it.
+
+        Returns:
+            Why W&B has made none.
+        """
+        if self._sweep_id is not None or self._has_refused_sweep:
+            return None
+        of_all = self._of_all_runs
+        place = {"project": of_all["project"], "entity": of_all["entity"]}
+        if self.mode == "online":
+            place["server"] = _session().find_server(self._paths.folder)
+        self._sweep_id = find_sweep(self._folder, place)
+        if self._sweep_id is None and self.mode == "online":
+            ids = [self._make_run_id(name) for name in names]
+            try:
+                self._sweep_id = make_sweep(self._folder, place, self._as_sweep, ids)
+            except SweepRefused as refused:
+                self._has_refused_sweep = True
+                return refused
+        return None
 
     def _replay_trial(self, trial: TrialRecord, num_events: int) -> None:
         if trial.trial_id not in self._open:
             is_final = trial.final_of is not None
-            config = {"number": trial.number} | params_fields(trial.params)
-            config["target_modules"] = ",".join(trial.params.target_modules)  # W&B plots no lists
+            config = {"number": trial.number} | _plottable(trial.params)
             config |= {"final_of": trial.final_of, "seed": trial.seed} if is_final else {}
             job_type, tags = ("final", ["final"]) if is_final else ("trial", [])
             run = self._start_run(trial.trial_id, job_type, config, tags)
             self._open[trial.trial_id] = _OpenRun(run)
+            if self.mode == "online" and (place := _session().locate(run)) is not None:
+                self._buttons.watch(trial.trial_id, place)
         entry = self._open[trial.trial_id]
         for report in trial.reports[entry.num_reports :]:
             # wandb drops what the server has of a resumed run, but with a warning.
             if report.step >= entry.run.starting_step:
                 entry.run.log(_report_values(report), step=report.step)
         entry.num_reports = len(trial.reports)
+        if trial.last is not None and trial.last.pack:
+            place = {name: getattr(trial.last, name) for name in ("pack", "slot", "device")}
+            entry.run.config.update(place, allow_val_change=True)
         best = trial.best(self._metric)
         if best is not None:
             entry.run.summary.update({f"best_{self._metric.name}": best})
         if trial.status is not None:
             entry.run.summary.update({"status": trial.status, "reason": trial.reason})
             exit_code = 1 if trial.status == "failed" else 0
+            self._buttons.forget(trial.trial_id)
             self._finish_run(trial.trial_id, entry.run, num_events, exit_code)
             del self._open[trial.trial_id]
 
@@ -201,6 +252,8 @@ class WandbTracker:
             self.mode,
             self._paths.folder,
             **self._of_all_runs,
+            sweep_id=self._sweep_id,
+            stop=lambda: self._buttons.press(name),  # wandb copies settings, which no partial likes
             id=run_id,
             name=name,
             job_type=job_type,
@@ -223,6 +276,7 @@ class WandbTracker:
         if self.mode == "disabled":
             return
         session = _session()
+        self._buttons.clear()
         with ThreadPoolExecutor(len(self._open) + 1) as pool:
             list(pool.map(session.abandon, [entry.run for entry in self._open.values()]))
         self._open.clear()
@@ -279,6 +333,13 @@ def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
 
 def _count_bytes(run_folder: Path) -> int:
     return sum(path.stat().st_size for path in run_folder.glob("*.wandb"))
+
+
+def _plottable(params: Hyperparameters) -> dict[str, object]:
+    """The hyperparameters under the names of the space, which the W&B sweep has too, and no lists:
+    W&B plots none."""
+    values = params_fields(params) | {"target_modules": ",".join(params.target_modules)}
+    return values | {"alpha_over_rank": params.lora_alpha / params.lora_rank}
 
 
 def _report_values(report: TrialReport) -> dict[str, object]:

@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -40,7 +40,7 @@ class ServedArtifact:
 
 
 class WandbServer:
-    """Takes runs in; `refusal`, `outage` and `stop` make it fail as real servers do.
+    """Takes runs in; `refusal`, `is_silent` and `stop` make it fail as real servers do.
 
     Attributes:
         runs: by run id; a dict keeps their order.
@@ -50,7 +50,7 @@ class WandbServer:
         files: contents of files of runs, by "run id/name".
         known_steps: last step of the runs that it says it has from before, by run id.
         refusal: HTTP status that every request gets, once set.
-        outage: "silent" keeps all requests waiting, "closed" breaks their connections.
+        is_silent: keeps all requests waiting, until `end_outage`.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class WandbServer:
         self.files: dict[str, bytes] = {}
         self.known_steps: dict[str, int] = {}
         self.refusal: int | None = None
-        self.outage: Literal["silent", "closed"] | None = None
+        self.is_silent = False
         self.has_sweeps = True
         self._by_id: dict[str, ServedArtifact] = {}
         self._lock = threading.RLock()
@@ -112,16 +112,15 @@ class WandbServer:
     def end_outage(self) -> None:
         """Requests that waited are broken off, and new ones are answered."""
         with self._over:
-            self.outage = None
+            self.is_silent = False
             self._over.notify_all()
 
     def breaks_off(self) -> bool:
-        """Whether a request is to get no answer; in a silent outage it waits for its end."""
+        """Whether a request is to get no answer; in an outage it waits for its end."""
         with self._over:
-            is_out = self.outage is not None
-            while self.outage == "silent":
-                self._over.wait()
-        return is_out
+            was_silent = self.is_silent
+            self._over.wait_for(lambda: not self.is_silent)
+        return was_silent
 
     def answer(self, path: str, body: bytes) -> dict[str, Any]:
         if self.refusal:
@@ -172,13 +171,11 @@ class WandbServer:
         sweep = {"name": sweep_id, "project": _PROJECT}
         return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
 
-    def _answer_SweepRuns(self, variables: dict[str, Any]) -> dict[str, Any]:
-        runs = [
-            {"node": {"name": run_id, "stopped": run.is_stopped}}
-            for run_id, run in self.runs.items()
-            if run.facts.get("sweep") == variables["sweep"]
-        ]
-        return {"project": {"sweep": {"runs": {"edges": runs}}}}
+    def _answer_StoppedRuns(self, variables: dict[str, Any]) -> dict[str, Any]:
+        asked = {key: name for key, name in variables.items() if re.fullmatch(r"r\d+", key)}
+        known = {key: name for key, name in asked.items() if name in self.runs}
+        stopped = {key: {"stopped": self.runs[name].is_stopped} for key, name in known.items()}
+        return {"project": dict.fromkeys(asked) | stopped}
 
     def _answer_UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[variables["name"]]

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import wandb
 
+import wandb
 from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.tracking import follow_log, wandb_session
 from sweeps.tracking.follow_log import Trackers
+from sweeps.tracking.wandb_sweep import SWEEP_FILE
 from sweeps.tracking.wandb_tracker import (
     COMPLETE_FILE,
     Mode,
@@ -81,11 +82,17 @@ def make_report(config: TrialConfig, step: int, score: float | None = None) -> T
 class LoggedSweep:
     """A sweep that writes its log, and the tracker that follows it."""
 
-    def __init__(self, folder: Path, mode: Mode = "offline", metric: Metric = METRIC) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mode: Mode = "offline",
+        metric: Metric = METRIC,
+        stop: Callable[[str], None] = lambda name: None,
+    ) -> None:
         self.folder = folder
         paths = RunPaths(folder)
         self._log = EventLog(paths.events)
-        self.wandb = WandbTracker(CONFIG, mode, paths, metric, "my sweep", "id-1")
+        self.wandb = WandbTracker(CONFIG, mode, paths, metric, "my sweep", "id-1", stop)
         self.tracker = Trackers(paths, [self.wandb])
 
     def start(self, config: TrialConfig) -> None:
@@ -418,8 +425,12 @@ def test_unreachable_server_costs_one_warning_and_no_row(
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> WandbServer:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
+    """A server with the sweep of the run, which is one that goes on, and a login there."""
     server = WandbServer()
+    place = {"id": "s0", "server": server.url, "project": "proj", "entity": None}
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    (tmp_path / "run" / "wandb" / SWEEP_FILE).write_text(json.dumps(place))
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setattr(wandb_session, "INIT_TIMEOUT_S", 3.0)

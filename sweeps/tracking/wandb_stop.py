@@ -1,0 +1,122 @@
+"""W&B's Stop button: whose run it was pressed for, seen within seconds.
+
+wandb itself tells of it through Settings.stop_fn, but late: its process hears of it with the next
+rows, or every 30 s, and is asked every 15 s. So the server is asked for all open runs at once.
+"""
+
+import base64
+import json
+import logging
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+
+POLL_INTERVAL_S = 4.0
+TIMEOUT_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRun:
+    """Where W&B has a run."""
+
+    server: str
+    """URL of its API."""
+    api_key: str
+    entity: str
+    project: str
+    run_id: str
+
+
+def list_stopped(runs: Mapping[str, OpenRun]) -> set[str]:
+    """Names of the runs whose Stop button was pressed.
+
+    Args:
+        runs: by name, all of one project.
+
+    Raises:
+        OSError, ValueError, HTTPException: the server does not answer, or not this.
+    """
+    (place, *_) = runs.values()
+    variables = {f"r{n}": run.run_id for n, run in enumerate(runs.values())}
+    declared = "".join(f", ${key}: String!" for key in variables)
+    asked = " ".join(f"{key}: run(name: ${key}) {{ stopped }}" for key in variables)
+    query = (
+        f"query StoppedRuns($entity: String!, $project: String!{declared}) "
+        f"{{ project(name: $project, entityName: $entity) {{ {asked} }} }}"
+    )
+    variables |= {"entity": place.entity, "project": place.project}
+    token = base64.b64encode(f"api:{place.api_key}".encode()).decode()
+    request = urllib.request.Request(
+        f"{place.server.rstrip('/')}/graphql",
+        json.dumps({"query": query, "variables": variables}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {token}"},
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        told = json.load(answer)
+    try:
+        by_key = told["data"]["project"]
+        return {name for n, name in enumerate(runs) if (by_key[f"r{n}"] or {}).get("stopped")}
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"the server says {str(told)[:200]}") from None
+
+
+class StopButtons:
+    """Watches open runs, in a thread of its own, and tells of each whose button was pressed once.
+
+    Args:
+        stop: is told the run's name.
+    """
+
+    def __init__(self, stop: Callable[[str], None]) -> None:
+        self._stop = stop
+        self._runs: dict[str, OpenRun] = {}
+        self._pressed: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, name: str, run: OpenRun) -> None:
+        """Adds an open run."""
+        with self._lock:
+            self._runs[name] = run
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._poll, name="wandb stop", daemon=True)
+                self._thread.start()
+
+    def forget(self, name: str) -> None:
+        """Leaves out a run that has ended."""
+        with self._lock:
+            self._runs.pop(name, None)
+
+    def press(self, name: str) -> None:
+        """Takes up that the button of a run was pressed, from wherever that is known."""
+        with self._lock:
+            if name in self._pressed:
+                return
+            self._pressed.add(name)
+        self._stop(name)
+
+    def clear(self) -> None:
+        """Leaves out all runs; the thread ends, until another run is watched."""
+        with self._lock:
+            self._runs.clear()
+
+    def _poll(self) -> None:
+        while True:
+            time.sleep(POLL_INTERVAL_S)
+            with self._lock:
+                if not self._runs:
+                    self._thread = None
+                    return
+                runs = {name: self._runs[name] for name in self._runs.keys() - self._pressed}
+            if not runs:
+                continue
+            try:
+                for name in list_stopped(runs):
+                    self.press(name)
+            except (OSError, ValueError, HTTPException) as error:  # what is lost W&B tells later
+                _log.debug("W&B does not say which runs to stop: %s", error)
