@@ -36,6 +36,8 @@ Engine = Literal["packed", "solo"]
 Sampler = Literal["tpe", "gp", "random"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
+TRACKERS = ("wandb", "mlflow")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(TrainingOptions):
@@ -122,6 +124,9 @@ class SweepConfig(TrainingOptions):
     """Name of the sweep and of its folder: letters, digits, '.', '_' and '-'."""
     study_storage: OutputFlag[str | None] = None
     """SQLAlchemy URL of the Optuna study, e.g. a PostgreSQL server; None keeps RUN/optuna.db."""
+    track: OutputFlag[str] = "wandb"
+    """Where the sweep is shown while it runs: wandb and mlflow, with
+    commas between them, or none. All but wandb are extras: pip install '.[mlflow]'."""
     wandb: MainFlag[WandbMode] = "auto"
     """Where W&B logs; "auto" is online when a login is found, else offline (tiny: offline)."""
     wandb_project: OutputFlag[str] = "qlora-sweeps"
@@ -163,8 +168,17 @@ class SweepConfig(TrainingOptions):
         require(self.data != (), "data", self.data, "one file or more")
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
         require(is_name, "name", self.name, "letters, digits, '.', '_' and '-', 100 at most")
+        trackers = split_trackers(self.track)
+        is_wandb = "wandb" in trackers or self.wandb in ("auto", "disabled")
+        rule = f"with wandb in it for --wandb {self.wandb}, e.g. wandb,{self.track}"
+        require(is_wandb, "track", self.track, rule)
         is_folder = "://" not in self.runs_dir
         require(is_folder, "runs_dir", self.runs_dir, "a folder; mount remote storage first")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in track."""
+        return split_trackers(self.track)
 
     @property
     def has_budget(self) -> bool:
@@ -200,6 +214,18 @@ class SweepConfig(TrainingOptions):
             rungs=self.rungs,
             seed=self.seed,
         )
+
+
+def split_trackers(track: str) -> tuple[str, ...]:
+    """The names in track, each once.
+
+    Raises:
+        ValueError: one is no tracker's.
+    """
+    names = dict.fromkeys(name.strip() for name in track.split(",")) if track != "none" else {}
+    rule = f"some of {', '.join(TRACKERS)} with commas between them, or none"
+    require(names.keys() <= set(TRACKERS), "track", track, rule)
+    return tuple(names)
 
 
 def resolve_model(model: str) -> str:

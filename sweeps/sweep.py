@@ -41,7 +41,7 @@ from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.progress import ProgressTable
-from sweeps.tracking.wandb_tracker import WandbTracker
+from sweeps.tracking.trackers import make_trackers
 from trainables.checkpoint import prune_to_adapter
 from trainables.errors import SweepAborted, first_line
 from trainables.packing.service.ledger import Ledger, read_ledgers
@@ -176,8 +176,8 @@ def _open_context(
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    wandb = WandbTracker(config, mode, paths, metric, began["name"], began["sweep_id"])
-    trackers = Trackers(paths, [wandb] if mode != "disabled" else [])
+    shown = make_trackers(config, mode, paths, metric, began["name"], began["sweep_id"])
+    trackers = Trackers(paths, shown)
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(

@@ -1,8 +1,8 @@
-"""python -m sweeps.sync RUN: the event log is replayed into W&B, where runs are missing there."""
+"""python -m sweeps.sync RUN: the event log is replayed into W&B and other trackers."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +10,12 @@ import tyro
 
 from sweeps.checks import sweep_json
 from sweeps.cli import JsonFlag, Result, parse, run_command
+from sweeps.config import split_trackers
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
-from sweeps.tracking.wandb_tracker import WandbTracker, resolve_mode
+from sweeps.tracking.trackers import check_trackers, make_trackers
+from sweeps.tracking.wandb_tracker import Mode, WandbTracker, resolve_mode
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 
@@ -22,13 +24,20 @@ PROG = "python -m sweeps.sync"
 
 @dataclass(frozen=True, kw_only=True)
 class SyncArgs:
-    """Writes from the event log which W&B runs of a sweep are missing, unfinished or damaged."""
+    """Writes from the event log what W&B and other trackers lack of a sweep, or have torn."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the sweep, e.g. runs/samsum."""
+    track: str | None = None
+    """Some of wandb, mlflow, trackio and tensorboard, with commas between them; None is those that
+    the sweep was started with."""
     wandb: Literal["auto", "online", "offline"] = "auto"
     """online also sends runs that were written offline; auto is online where a login is found."""
     json: JsonFlag = False
+
+    def __post_init__(self) -> None:
+        if self.track is not None:
+            split_trackers(self.track)
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
@@ -45,17 +54,30 @@ def main(argv: Sequence[str] | None = None) -> Result:
     config = sweep_json.read_config(paths, ("sweep_id", "name", "metric"), fix)
     record = sweep_json.read(paths)
     metric = Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
+    config = replace(config, track=args.track or config.track, wandb="auto")
+    if not config.trackers:
+        raise SweepAborted("the sweep has no trackers", "name some: --track wandb,mlflow")
+    check_trackers(config, paths)
     with lock_run(paths):
-        mode = resolve_mode(args.wandb, is_tiny=False)
-        if mode == "disabled":
-            raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
-        tracker = WandbTracker(config, mode, paths, metric, record["name"], record["sweep_id"])
-        Trackers(paths, [tracker]).finish()
-    if tracker.mode != mode:
-        raise SweepAborted(f"W&B could not be written {mode}", "repeat the command later")
+        mode: Mode = "disabled"
+        if "wandb" in config.trackers:
+            mode = resolve_mode(args.wandb, is_tiny=False)
+            if mode == "disabled":
+                raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
+        shown = make_trackers(config, mode, paths, metric, record["name"], record["sweep_id"])
+        trackers = Trackers(paths, shown)
+        trackers.finish()
+    for tracker in shown:
+        if isinstance(tracker, WandbTracker) and tracker.mode != mode:
+            raise SweepAborted(f"W&B could not be written {mode}", "repeat the command later")
+    if trackers.failed:
+        raise SweepAborted(
+            f"{', '.join(trackers.failed)} could not be written", "repeat the command later"
+        )
+    print(f"replayed {paths.events} into {', '.join(config.trackers)}")
     wandb_folder = paths.folder / "wandb"
-    upload = f"; upload it with: wandb sync {wandb_folder}/offline-run-*"
-    print(f"replayed {paths.events} {mode}{upload if mode == 'offline' else ''}")
+    if mode == "offline":
+        print(f"upload W&B's runs with: wandb sync {wandb_folder}/offline-run-*")
     return Result({"run": paths.folder, "mode": mode, "wandb": wandb_folder})
 
 

@@ -48,7 +48,7 @@ class TrialArgs:
 def main(argv: Sequence[str] | None = None) -> Result:
     """Trains the trial, prints its reports as they come, and returns them."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    config: SweepConfig = replace(args.config, wandb="disabled")
+    config: SweepConfig = replace(args.config, wandb="disabled", track="none")
     preflight = check(config, is_resumed=False, has_ray=False)
     check_targets(args.params.target_modules, preflight.model)
     config = count_steps(config, len(preflight.splits.train))

@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():
         fix = "--no-weights compares losses and scores alone"
         raise SweepAborted(f"the trial's last adapter is missing: {adapter}", fix)
-    checked = check(replace(config, wandb="disabled"), is_resumed=True, has_ray=False)
+    checked = check(replace(config, wandb="disabled", track="none"), is_resumed=True, has_ray=False)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     see_one_gpu()

@@ -12,7 +12,7 @@ from trainables.tiny import MODELS
 
 _NO_FLAGS = (
     *("recipe", "task", "start_points", "tiny", "task_options", "space"),
-    *("study_storage", "wandb_entity"),  # which no card shows
+    *("study_storage", "track", "wandb_entity"),  # which no card shows
 )
 _PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 

@@ -15,6 +15,7 @@ from sweeps.checks.metrics import choose_metrics
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
+from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_tracker import Mode, check_settings, resolve_mode
 from trainables.config import Kind
 from trainables.data.augmentation import augment
@@ -73,9 +74,11 @@ def check(
         raise make_no_gpu_error()
     oldest = None if has_ray and address_to_join() else oldest_gpu(visible_gpus())
     check_generation(config, oldest)
-    if config.wandb != "disabled":
+    wandb_mode: Mode = "disabled"
+    if "wandb" in config.trackers and config.wandb != "disabled":
         check_settings(config)
-    wandb_mode = resolve_mode(config.wandb, config.tiny)
+        wandb_mode = resolve_mode(config.wandb, config.tiny)
+    check_trackers(config, RunPaths.of(config.runs_dir, config.name))
     try:
         splits = read_rows(config.settings.rows_dir) if is_resumed else load_rows(config, task)
         model = read_model_facts(config.model)

@@ -24,7 +24,7 @@ CHANGEABLE = frozenset(
         *("num_trials", "finals", "num_finalists", "num_final_seeds", "max_failures", "estimate"),
         *("bertscore", "bertscore_encoder", "bertscore_layer"),
         *("slots_per_gpu", "gpus", "time_budget", "gpu_hours", "study_storage"),
-        *("runs_dir", "name", "wandb", "wandb_project", "wandb_entity"),
+        *("runs_dir", "name", "track", "wandb", "wandb_project", "wandb_entity"),
     )
 )
 """Fields that a resume may change without making its trials incomparable."""

@@ -59,6 +59,7 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         if is_estimated
         else "the time left: while it runs, from the trials' reports",
         "W&B": preflight.wandb_mode,
+        **({"trackers": config.track} if config.track != "wandb" else {}),
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
     lines = []

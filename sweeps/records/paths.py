@@ -35,6 +35,8 @@ class RunPaths:
         """A folder a model that was tested, with what it said to each row."""
         self.checkpoints = folder / "checkpoints"
         """A folder a trial, with its last reports' adapters."""
+        self.mlruns = folder / "mlruns"
+        """MLflow's database and artifacts, unless it has a server."""
         self.lock = folder / ".lock"
         """Held by the process that runs the sweep, so that no second one resumes it."""
 

@@ -220,3 +220,19 @@ def test_a_switch_can_be_set_whatever_the_saved_config_says(name: str, saved: bo
     for flag, expected in ((f"--{name}", True), (f"--no-{name}", False)):
         assert getattr(parse(RunArgs, [flag], "program", default).config, name) is expected
     assert getattr(parse(RunArgs, [], "program", default).config, name) is saved
+
+
+@pytest.mark.parametrize("track", ["", "wandb,", "comet", "none,mlflow", "wandb mlflow"])
+def test_unknown_trackers_are_refused(track: str) -> None:
+    with pytest.raises(ValueError, match="track is"):
+        replace(samsum(False), track=track)
+
+
+def test_trackers_are_named_with_commas_or_none() -> None:
+    assert replace(samsum(False), track="none").trackers == ()
+    assert replace(samsum(False), track="mlflow, wandb,mlflow").trackers == ("mlflow", "wandb")
+
+
+def test_wandb_mode_that_is_asked_for_needs_wandb_among_the_trackers() -> None:
+    with pytest.raises(ValueError, match=r"wandb in it for --wandb online, e\.g\. wandb,mlflow"):
+        replace(samsum(False), track="mlflow", wandb="online")

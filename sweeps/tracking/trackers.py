@@ -1,0 +1,109 @@
+"""The trackers that --track names: what can be found wrong with them, and how each is made."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from sweeps.config import SweepConfig
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
+from sweeps.tracking.follow_log import Tracker
+from sweeps.tracking.wandb_tracker import Mode, WandbTracker
+from trainables.config import Metric
+from trainables.errors import SweepAborted, first_line
+
+CLASSES = {"mlflow": "MlflowTracker"}
+"""By package, which is also the name of the extra and of the file; wandb is always there."""
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its own 7 would take minutes
+}
+"""What the libraries read when they are loaded, unless the user has set it."""
+
+
+def check_trackers(config: SweepConfig, paths: RunPaths) -> None:
+    """Whether the trackers that were asked for are installed, and a server that was named answers.
+
+    Raises:
+        SweepAborted: one is not, or does not.
+    """
+    for name in config.trackers:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a mere folder of that name
+            raise SweepAborted(
+                f"--track {name} needs the package {name}, which is not installed",
+                f"pip install '.[{name}]'; or leave it out of --track",
+            )
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if "mlflow" in config.trackers and uri and not uri.startswith("sqlite:"):
+        try:
+            _load("mlflow").open_client(paths).search_experiments(max_results=1)
+        except Exception as refused:  # MLflow, requests and SQLAlchemy raise many kinds
+            raise SweepAborted(
+                f"MLflow cannot be reached at {hide_login(uri)}: {hide_login(first_line(refused))}",
+                "check MLFLOW_TRACKING_URI and that its server runs, unset it to write "
+                "RUN/mlruns, or leave mlflow out of --track",
+            ) from None
+
+
+def make_trackers(
+    config: SweepConfig,
+    wandb_mode: Mode,
+    paths: RunPaths,
+    metric: Metric,
+    name: str,
+    sweep_id: str,
+) -> list[Tracker]:
+    """The trackers of a sweep; what takes time to load is loaded in the threads that follow.
+
+    Args:
+        name: that the sweep began with.
+        sweep_id: unique among sweeps.
+    """
+    trackers: list[Tracker] = []
+    for tracker in config.trackers:
+        if tracker != "wandb":
+            make = partial(_make, tracker, config, paths, metric, name, sweep_id)
+            trackers.append(_LazyTracker(tracker, make))
+        elif wandb_mode != "disabled":
+            trackers.append(WandbTracker(config, wandb_mode, paths, metric, name, sweep_id))
+    return trackers
+
+
+def hide_login(text: str) -> str:
+    """Text without what stands before the @ of a URL."""
+    return re.sub(r"//[^/\s]*@", "//***@", text)
+
+
+class _LazyTracker:
+    """A Tracker whose library is loaded when there is something to show."""
+
+    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
+        self.name = name
+        self._make = make
+        self._tracker: Tracker | None = None
+
+    def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
+        self._tracker = self._tracker or self._make()
+        self._tracker.replay(events, trials)
+
+    def close(self, *, is_disk_trusted: bool) -> None:
+        if self._tracker is not None:
+            self._tracker.close(is_disk_trusted=is_disk_trusted)
+
+
+def _make(name: str, *facts: Any) -> Tracker:
+    tracker: Tracker = getattr(_load(name), CLASSES[name])(*facts)
+    return tracker
+
+
+def _load(name: str) -> Any:
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    return import_module(f"sweeps.tracking.{name}_tracker")
