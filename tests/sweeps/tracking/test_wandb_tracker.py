@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 import wandb
+
 from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, report_fields
 from sweeps.records.paths import RunPaths
