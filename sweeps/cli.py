@@ -23,6 +23,7 @@ import tyro
 
 from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
+from sweeps.command_line.safe_output import guard_output, unguard
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 from trainables.files import to_strict_json
 
@@ -67,8 +68,7 @@ def run_command(
         argv: the words of the command line, which may hold --json.
     """
     is_json = "--json" in (sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # of an output that cannot show all letters
+    guard_output()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     failure: dict[str, str] = {}
     try:
@@ -154,7 +154,8 @@ def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None 
             return read()
     except SystemExit as ended:
         if not ended.code:
-            return read()  # --help, as the real stdout can show it
+            with contextlib.redirect_stdout(unguard(sys.stdout)):
+                return read()  # --help, as the real stdout can show it
     except ValueError as refused:  # raised by a dataclass that checks its own values
         raise SweepAborted(str(refused), f"{prog} --help") from None
     error, fix = _plain_error(stderr.getvalue())

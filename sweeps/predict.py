@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import has_gpu
 from sweeps.checks.resume import check_model
 from sweeps.cli import JsonFlag, Result, parse, run_command
+from sweeps.command_line.safe_console import SafeConsole
 from sweeps.config import SweepConfig, resolve_model
 from sweeps.publish.best_folder import ADAPTER_FILES, check_adapter, find_adapter, find_best
 from sweeps.records.paths import RunPaths
@@ -212,7 +212,7 @@ def _answer_rows(
         is_packed=config.engine == "packed",
     )
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=SafeConsole(sys.stderr)) as progress:
         bar = progress.add_task("rows", total=num_rows, completed=num_done)
         for window, rows in zip(windows, rows_of, strict=True):
             said = _read_result(next(results)) if rows else iter(())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from cluster.gpus import oldest_gpu, visible_gpus
@@ -19,6 +18,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.checks.preflight import check, find_unpacked, has_delta_kernels
 from sweeps.cli import EXIT_DONE, JsonFlag, Result, parse, run_command
+from sweeps.command_line.safe_console import SafeConsole
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths
@@ -302,7 +302,7 @@ def _print_table(
         cells += [f"{_show(n, n.difference)}{unit}" + ("" if n.is_equal else " !")]
         cells += ["none" if n.limit is None else _show(n, n.limit)]
         table.add_row(*cells, *[seeds] * has_seeds)
-    Console(width=TABLE_WIDTH).print(table)
+    SafeConsole(sys.stdout, width=TABLE_WIDTH).print(table)
     weights = "not compared"
     if again.distances is not None:
         matrix, distance = max(again.distances.items(), key=lambda item: item[1])
