@@ -36,7 +36,7 @@ Engine = Literal["packed", "solo"]
 Sampler = Literal["tpe", "gp", "random"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
-TRACKERS = ("wandb", "mlflow")
+TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,8 @@ class SweepConfig(TrainingOptions):
     study_storage: OutputFlag[str | None] = None
     """SQLAlchemy URL of the Optuna study, e.g. a PostgreSQL server; None keeps RUN/optuna.db."""
     track: OutputFlag[str] = "wandb"
-    """Where the sweep is shown while it runs: wandb and mlflow, with
-    commas between them, or none. All but wandb are extras: pip install '.[mlflow]'."""
+    """Where the sweep is shown while it runs: some of wandb, mlflow, trackio and tensorboard, with
+    commas between them, or none. All but wandb are extras, e.g. pip install '.[mlflow]'."""
     wandb: MainFlag[WandbMode] = "auto"
     """Where W&B logs; "auto" is online when a login is found, else offline (tiny: offline)."""
     wandb_project: OutputFlag[str] = "qlora-sweeps"

@@ -37,6 +37,10 @@ class RunPaths:
         """A folder a trial, with its last reports' adapters."""
         self.mlruns = folder / "mlruns"
         """MLflow's database and artifacts, unless it has a server."""
+        self.tensorboard = folder / "tensorboard"
+        """TensorBoard's log folders."""
+        self.trackio = folder / "trackio"
+        """Trackio's database, unless TRACKIO_DIR names another folder."""
         self.lock = folder / ".lock"
         """Held by the process that runs the sweep, so that no second one resumes it."""
 

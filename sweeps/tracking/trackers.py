@@ -16,7 +16,11 @@ from sweeps.tracking.wandb_tracker import Mode, WandbTracker
 from trainables.config import Metric
 from trainables.errors import SweepAborted, first_line
 
-CLASSES = {"mlflow": "MlflowTracker"}
+CLASSES = {
+    "mlflow": "MlflowTracker",
+    "trackio": "TrackioTracker",
+    "tensorboard": "TensorboardTracker",
+}
 """By package, which is also the name of the extra and of the file; wandb is always there."""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -1,31 +1,49 @@
 """Trackers beside W&B, with their real libraries: what they show is read back through these."""
 
+import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard import program as tensorboard_program
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweeps.records.paths import RunPaths
-from sweeps.tracking import follow_log, trackers
+from sweeps.tracking import follow_log, tensorboard_tracker, trackers, trackio_tracker
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.trackers import check_trackers, make_trackers
-from tests.sweeps.tracking.test_wandb_tracker import CONFIG, METRIC, LoggedSweep, make_config
+from tests.sweeps.tracking.test_wandb_tracker import (
+    CONFIG,
+    METRIC,
+    LoggedSweep,
+    make_config,
+    wait_until,
+)
 from trainables.errors import SweepAborted
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("mlflow",)
+NAMES = ("mlflow", "trackio", "tensorboard")
+Curves = dict[str, list[tuple[int, float]]]
+"""Steps and values by trial."""
 
 
 @pytest.fixture(autouse=True)
 def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "TRACKIO_"))]:
         monkeypatch.delenv(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)  # it reads its folder when it is loaded
     monkeypatch.setattr(follow_log, "POLL_INTERVAL_S", 0.1)
     monkeypatch.chdir(tmp_path)
 
@@ -62,11 +80,20 @@ def run_search(sweep: TrackedSweep) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database without a run: to make one takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
     mlflow_client(folder).search_experiments()
     return folder / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, mlflow_db: Path) -> Path:
+    """A run folder, of a name that needs care in URLs."""
+    folder = tmp_path / "a?b%20c" / "my run"
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(mlflow_db, folder / "mlruns")
+    return folder
 
 
 def mlflow_client(folder: Path) -> Any:
@@ -82,17 +109,58 @@ def mlflow_runs(folder: Path) -> dict[str, Any]:
     return by_name
 
 
-def mlflow_curve(folder: Path, run: Any, metric: str) -> list[tuple[int, float]]:
-    points = mlflow_client(folder).get_metric_history(run.info.run_id, metric)
-    return sorted((point.step, point.value) for point in points)
+def mlflow_curves(folder: Path, metric: str) -> Curves:
+    client = mlflow_client(folder)
+    return {
+        name: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, metric)]
+        for name, run in mlflow_runs(folder).items()
+        if "mlflow.parentRunId" in run.data.tags
+    }
+
+
+def trackio_runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """The config of each run, by name; asserts that no name is there twice."""
+    api, _ = load_trackio(folder)
+    runs = api.runs("proj")
+    by_name = {run.name: run.config for run in runs}
+    assert len(by_name) == len(runs) > 0
+    return by_name
+
+
+def trackio_curves(folder: Path, metric: str) -> Curves:
+    api, storage = load_trackio(folder)
+    logs = {r.name: storage.get_logs("proj", r.name, run_id=r.id) for r in api.runs("proj")}
+    return {
+        name: [(row["step"], row[metric]) for row in rows if metric in row]
+        for name, rows in logs.items()
+        if name != "summary"
+    }
+
+
+def load_trackio(folder: Path) -> tuple[Any, Any]:
+    storage = trackio_tracker._load_storage(folder / "trackio")
+    return import_module("trackio").Api(), storage
+
+
+def tensorboard_curves(folder: Path, metric: str) -> Curves:
+    curves = {}
+    for path in sorted(folder.glob("tensorboard/[tf]*")):
+        log = EventAccumulator(str(path)).Reload()
+        is_there = metric in log.Tags()["scalars"]
+        curves[path.name] = [(p.step, p.value) for p in log.Scalars(metric)] if is_there else []
+    return curves
+
+
+CURVES: dict[str, Callable[[Path, str], Curves]] = {
+    "mlflow": mlflow_curves,
+    "trackio": trackio_curves,
+    "tensorboard": tensorboard_curves,
+}
 
 
 def test_mlflow_has_a_parent_run_and_in_it_a_run_a_trial_and_final(
-    tmp_path: Path, empty_mlflow_db: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "a?b%20c" / "my run"
-    (folder / "mlruns").mkdir(parents=True)
-    shutil.copy(empty_mlflow_db, folder / "mlruns")
     sweep = TrackedSweep(folder, "mlflow")
     sweep.tracker.start()
     run_search(sweep)
@@ -105,7 +173,6 @@ def test_mlflow_has_a_parent_run_and_in_it_a_run_a_trial_and_final(
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (trial.data.params["lora_rank"], trial.data.params["learning_rate"]) == ("8", "0.0002")
     assert trial.data.metrics["best_rougeLsum"] == 40.0
-    assert mlflow_curve(folder, trial, "rougeLsum") == [(10, 30.0), (20, 40.0)]
     assert (trial.info.status, trial.data.tags["status"]) == ("FINISHED", "completed")
     assert (failed.info.status, failed.data.tags["reason"]) == ("FAILED", "loss is nan")
     assert "best_rougeLsum" not in failed.data.metrics
@@ -117,6 +184,151 @@ def test_mlflow_has_a_parent_run_and_in_it_a_run_a_trial_and_final(
     copied = [p.name for p in folder.rglob("mlruns/artifacts/*/artifacts/best/*")]
     assert copied == ["adapter_config.json"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_trackio_has_a_run_a_trial_and_final_and_the_summary(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = TrackedSweep(folder, "trackio")
+    sweep.tracker.start()
+    run_search(sweep)
+    sweep.end_sweep("f0000s1")
+    sweep.tracker.finish()
+    runs = trackio_runs(folder)
+    assert sorted(runs) == ["f0000s1", "summary", "t0000", "t0001"]
+    trial, failed, final = (runs[name] for name in ("t0000", "t0001", "f0000s1"))
+    assert (trial["lora_rank"], trial["_Group"], trial["status"]) == (8, "my sweep", "completed")
+    assert trial["batch_size"] == CONFIG.batch_size
+    assert (failed["status"], failed["reason"]) == ("failed", "loss is nan")
+    assert (final["job_type"], final["final_of"], final["seed"]) == ("final", "t0000", 7)
+    assert runs["summary"]["winner"] == "f0000s1"
+    assert trackio_curves(folder, "best_rougeLsum")["t0000"] == [(10, 30.0), (20, 40.0)]
+    assert {p.name for p in folder.iterdir()} == {"best", "events.jsonl", "mlruns", "trackio"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensorboard_compares_trials_in_its_hparams_tab(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = TrackedSweep(folder, "tensorboard")
+    sweep.tracker.start()
+    run_search(sweep)
+    sweep.end_sweep("f0000s1")
+    sweep.tracker.finish()
+    assert capfd.readouterr() == ("", "")
+    server = tensorboard_program.TensorBoard()
+    server.configure(logdir=str(folder / "tensorboard"), port=0, host="127.0.0.1")
+    url = f"{server.launch()}data/plugin/hparams"
+    known = ask(f"{url}/experiment", {"experimentName": ""})
+    columns = {info["name"]: info["type"] for info in known["hparamInfos"]}
+    assert columns["learning_rate"] == "DATA_TYPE_FLOAT64"
+    assert columns["use_rslora"] == "DATA_TYPE_BOOL" and "number" not in columns
+    tags = [{"metric": info["name"]} for info in known["metricInfos"]]
+    assert [tag["metric"]["tag"] for tag in tags] == ["rougeLsum", "best_rougeLsum"]
+    asked = {"colParams": tags, "startIndex": 0, "sliceSize": 9, "experimentName": ""}
+    asked["allowedStatuses"] = [f"STATUS_{s}" for s in ("SUCCESS", "FAILURE", "RUNNING")]
+    groups = {g["name"]: g for g in ask(f"{url}/session_groups", asked)["sessionGroups"]}
+    assert sorted(groups) == ["finals of t0000", "t0000", "t0001"]
+    assert groups["t0000"]["hparams"]["lora_rank"] == 8
+    shown = {m["name"]["tag"]: m["value"] for m in groups["t0000"]["metricValues"]}
+    assert shown == {"rougeLsum": 40.0, "best_rougeLsum": 40.0}
+    assert groups["t0001"]["sessions"][0]["status"] == "STATUS_FAILURE"
+    log = EventAccumulator(str(folder / "tensorboard" / "summary")).Reload()
+    assert [point.value for point in log.Scalars("test/rougeLsum")] == [31.5]
+
+
+def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return dict(json.load(response))
+
+
+KILLED_DRIVER = """
+import sys, time
+from pathlib import Path
+from tests.sweeps.tracking.test_trackers import CURVES, TrackedSweep, make_config
+sweep = TrackedSweep(Path(sys.argv[1]))
+sweep.tracker.start()
+sweep.complete(0)
+sweep.start(make_config(1))
+sweep.report(make_config(1), 10)
+while any(follower._num_bytes == 0 for follower in sweep.tracker._followers):
+    time.sleep(0.1)
+sweep.report(make_config(1), 20)
+time.sleep(1.0)
+print("written", flush=True)
+time.sleep(100)
+"""
+
+
+def test_resume_after_a_kill_goes_on_without_duplicates(folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_DRIVER, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    ) as driver:
+        assert driver.stdout is not None and driver.stdout.readline() == "written\n"
+        driver.send_signal(signal.SIGKILL)
+    torn = folder / "tensorboard" / "t0000" / tensorboard_tracker.FILE
+    os.truncate(torn, torn.stat().st_size - 5)
+    ids = {name: run.info.run_id for name, run in mlflow_runs(folder).items()}
+    assert sorted(ids) == ["my sweep", "t0000", "t0001"]
+    for _ in range(2):
+        sweep = TrackedSweep(folder)
+        sweep.tracker.start()
+        sweep.report(make_config(1), 40)
+        sweep.end(make_config(1), "stopped", "ASHA")
+        sweep.tracker.finish()
+    whole = {"t0000": [(10, 30.0), (20, 40.0)], "t0001": [(10, 30.0), (20, 40.0), (40, 60.0)]}
+    for name, read in CURVES.items():
+        assert read(folder, "rougeLsum") == whole, name
+    assert {name: run.info.run_id for name, run in mlflow_runs(folder).items()} == ids
+    assert trackio_runs(folder)["t0001"]["status"] == "stopped"
+
+
+def test_trial_that_runs_when_the_sweep_is_interrupted_is_running_again_at_resume(
+    folder: Path,
+) -> None:
+    sweep = TrackedSweep(folder, "mlflow")
+    sweep.start(make_config(0))
+    sweep.report(make_config(0), 10)
+    sweep.tracker.finish()
+    states = {name: run.info.status for name, run in mlflow_runs(folder).items()}
+    assert states == {"my sweep": "KILLED", "t0000": "KILLED"}
+    sweep = TrackedSweep(folder, "mlflow")
+    sweep.tracker.start()
+    wait_until(lambda: mlflow_runs(folder)["t0000"].info.status == "RUNNING")
+    sweep.report(make_config(0), 20)
+    sweep.end(make_config(0), "stopped", "ASHA")
+    sweep.tracker.finish()
+    run = mlflow_runs(folder)["t0000"]
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "stopped")
+    assert mlflow_curves(folder, "rougeLsum") == {"t0000": [(10, 30.0), (20, 40.0)]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_store_that_becomes_unwritable_costs_a_warning_and_nothing_else(
+    name: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = "tensorboard" if name != "tensorboard" else "mlflow"
+    sweep = TrackedSweep(folder, name, other)
+    sweep.tracker.start()
+    sweep.start(make_config(0))
+    sweep.report(make_config(0), 10)
+    wait_until(lambda: all(f._num_bytes for f in sweep.tracker._followers))
+    store = {"mlflow": folder / "mlruns", "trackio": folder / "trackio"}
+    store["tensorboard"] = folder / "tensorboard"
+    store[name].rename(folder / "moved")
+    store[name].write_text("a file where the folder was")
+    sweep.report(make_config(0), 20)
+    sweep.end(make_config(0), "completed")
+    sweep.tracker.finish()
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(f"{name} cannot be written") and "sweeps.sync" in warning
+    assert sweep.tracker.failed == [name]
+    assert CURVES[other](folder, "rougeLsum") == {"t0000": [(10, 30.0), (20, 40.0)]}
 
 
 @pytest.mark.parametrize("name", NAMES)
