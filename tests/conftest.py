@@ -4,6 +4,7 @@ import fcntl
 import gc
 import json
 import os
+import shutil
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,10 @@ hypothesis.settings.register_profile("fast", whole, max_examples=25)
 hypothesis.settings.load_profile("whole")
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+NO_CHROMIUM = "needs Chromium: apt-get install chromium"
 NO_GPU = "needs an NVIDIA GPU, and torch with CUDA: make test-gpu"
 
 
@@ -85,9 +90,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test that needs a GPU is shown as skipped where there is none."""
+    """A test that needs a GPU or Chromium is shown as skipped where there is none."""
     if item.get_closest_marker("gpu") and not _has_gpu():
         pytest.skip(NO_GPU)
+    if item.get_closest_marker("browser") and not CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
 
 
 def _runs_sweeps(item: pytest.Function) -> bool:

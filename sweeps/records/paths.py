@@ -29,6 +29,8 @@ class RunPaths:
         """Who won the finals, and how sure that is."""
         self.optuna_db = folder / "optuna.db"
         """The study, as optuna-dashboard opens it."""
+        self.report = folder / "report.html"
+        """What was found, for people: one file that opens without a network."""
         self.best = folder / "best"
         """PEFT folder of the best adapter, with tokenizer and model card."""
         self.answers = folder / "answers"

@@ -1,0 +1,1 @@
+"""report.html: one page with all that a sweep found, which opens without a network."""

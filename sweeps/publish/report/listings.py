@@ -1,0 +1,167 @@
+"""The lists of a report: trials, failures, rows, settings, versions, costs and commands."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sweeps.checks.commands import resume_command, sweep_command
+from sweeps.command_line.durations import format_duration
+from sweeps.config import to_json
+from sweeps.publish.model_card import redact
+from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.tables import Table, show_value
+from sweeps.publish.usage_code import is_hub_id
+from sweeps.records.trials_csv import rank, shown_params
+from trainables.data.rows import SPLITS
+from trainables.metrics.scales import format_score
+
+HIDDEN = ("study_storage", "wandb_entity", "runs_dir", "recipe", "start_points")
+"""Settings that tell about the sweep's owner, or that other lines tell."""
+
+
+def list_trials(facts: RunFacts) -> tuple[Table, list[list[object]]]:
+    """All trials, those of the last rung first, and what the cells are sorted by."""
+    metric = facts.metric
+    ranked = rank(facts.trials, metric)
+    others = [trial for trial in facts.trials if trial not in ranked]
+    values = [trial.value(metric) for trial in facts.trials]
+    rows: list[list[str]] = []
+    keys: list[list[object]] = []
+    for trial in (*ranked, *others):
+        value, seconds = trial.value(metric), trial.last.gpu_seconds if trial.last else 0.0
+        params = shown_params(trial)
+        rows.append(
+            [
+                *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
+                format_score(metric.name, value, values),
+                *map(show, params.values()),
+                f"{seconds:.0f}" if seconds else "",
+                redact(trial.reason),
+            ]
+        )
+        sortable = [p if isinstance(p, int | float) else str(p) for p in params.values()]
+        keys.append(
+            [
+                *(trial.trial_id, trial.status or "running", trial.num_steps),
+                value if value is not None and math.isfinite(value) else "",
+                *sortable,
+                seconds,
+                trial.reason,
+            ]
+        )
+    columns = ("trial", "ended", "steps", metric.name, *_shown_names(facts), "GPU s", "because")
+    title = "All trials; a score at a lower rung does not compare with one of the last"
+    return Table(title, columns, rows), keys
+
+
+def _shown_names(facts: RunFacts) -> list[str]:
+    """The hyperparameters that tables show."""
+    return list(shown_params(facts.trials[0])) if facts.trials else []
+
+
+def list_failures(facts: RunFacts) -> Table | None:
+    failed = [t for t in (*facts.trials, *facts.final_runs) if t.status == "failed"]
+    rows = [[t.trial_id, str(t.num_steps), redact(t.reason) or "no reason given"] for t in failed]
+    return Table("Failed trials", ("trial", "last step", "reason"), rows) if rows else None
+
+
+def list_rows(record: Mapping[str, Any]) -> Table:
+    counts, added = record.get("rows", {}), record.get("added", {})
+    rows = [[name, f"{counts[name]:,}", "used"] for name in SPLITS if name in counts]
+    rows += [
+        [name, f"{num:,}", "left out"] for name, num in counts.items() if name not in SPLITS and num
+    ]
+    rows += [[name, f"{num:,}", "added to train"] for name, num in added.items()]
+    return Table("Rows", ("rows", "number", "what became of them"), rows)
+
+
+def describe_cost(facts: RunFacts) -> list[str]:
+    ended = facts.find_last("sweep_ended")
+    predicted = facts.find_last("predicted")
+    lines = []
+    if ended is not None:
+        actual, told = ended["actual"], ended["gpu_time"]
+        hours = float(actual["gpu_hours"])
+        lines.append(
+            f"{hours:.3g} GPU-hours in {format_duration(actual['wall_s'])} of the last run"
+        )
+        if saved := told.get("saved_by_asha_s"):
+            lines.append(
+                f"{format_duration(saved)} of GPU time saved by stopping trials early, against "
+                "training each to its end at the completed ones' mean"
+            )
+    if predicted is not None:
+        low, high = (format_duration(predicted[name]) for name in ("wall_low_s", "wall_high_s"))
+        told_s = format_duration(predicted["wall_s"])
+        lines.append(f"Predicted before the first trial: {told_s} ({low} to {high})")
+    return lines
+
+
+def list_settings(facts: RunFacts) -> Table:
+    """The config, without what tells about its owner's machine."""
+    values = to_json(facts.config)
+    nested = {
+        name: values.pop(name)
+        for name in ("space", "task_options")
+        if isinstance(values[name], dict)
+    }
+    flat = values | {name: value for one in nested.values() for name, value in one.items()}  # type: ignore[attr-defined]
+    rows = [
+        [name, redact(name_data(value) if name in ("data", "model") else show(value))]
+        for name, value in flat.items()
+        if name not in HIDDEN and value is not None
+    ]
+    return Table("Settings of the sweep", ("setting", "value"), rows)
+
+
+def list_versions(record: Mapping[str, Any]) -> Table:
+    rows = [[name, str(version)] for name, version in record.get("versions", {}).items()]
+    rows.append(["git commit", str(record.get("git_commit") or "unknown")])
+    digests = record.get("digests", {}).get("rows", {})
+    rows += [[f"SHA-256 of {name}", str(of.get("sha256", ""))] for name, of in digests.items()]
+    return Table("Versions and digests", ("what", "value"), rows)
+
+
+def list_commands(facts: RunFacts) -> list[tuple[str, str]]:
+    """What the owner of the run can do next; a winner has to be there for most of it."""
+    folder = facts.paths.folder
+    here = Path.cwd()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    run = shlex.quote(str(shown))
+    told = []
+    if facts.state != "ended":
+        config = facts.config
+        runs_dir = str(shown.parent)
+        told.append(("Resume the sweep", resume_command(replace(config, runs_dir=runs_dir))))
+    if facts.outcome is not None:
+        trial = facts.outcome.winner.run.trial_id
+        told += [
+            (
+                "Train the winner again, alone, and compare",
+                f"python -m sweeps.verify {run} {trial}",
+            ),
+            ("Publish the adapter", f"python -m sweeps.export {run} --to hub:USER/NAME"),
+            (
+                "Answer rows of your own",
+                f"python -m sweeps.predict {run} --input FILE --output answers.jsonl",
+            ),
+        ]
+    told.append(("Make this page again", f"python -m sweeps.report {run}"))
+    told.append(("Repeat the sweep", sweep_command(facts.config)))
+    return [(what, redact(command)) for what, command in told]
+
+
+def show(value: object) -> str:
+    """A setting as people write it, floats to four digits."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show, value))
+    return f"{value:.4g}" if isinstance(value, float) else show_value(value)
+
+
+def name_data(data: object) -> str:
+    """Hub ids whole; of paths the last names, for folders tell about a machine's owner."""
+    names = map(str, data if isinstance(data, list | tuple) else [data])
+    return ", ".join(name if is_hub_id(name) else Path(name).name or name for name in names)

@@ -1,0 +1,69 @@
+"""The report as one HTML file: the template, its style and script, and Vega inside."""
+
+import base64
+import functools
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.report.sections import Section, describe_run
+from trainables.files import to_strict_json
+
+REFRESH_S = 10
+"""How often the page of a sweep that runs loads itself again."""
+
+
+def render(runs: Sequence[RunFacts]) -> str:
+    """The page of one run, or of several that are compared.
+
+    Whatever comes from data, labels, models or logs is text in it: the template escapes it, and the
+    page's policy runs no script but its own two and loads nothing.
+    """
+    script = _read("report.js")
+    is_running = len(runs) == 1 and runs[0].state == "running"
+    page: Section = describe_run(runs[0])
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        page=page,
+        style=_read("report.css"),
+        scripts=[_vega(), script],
+        hashes=[_hash(_vega()), _hash(script)],
+        specs=to_strict_json({plot.key: plot.spec for plot in page.plots}),
+        refresh_s=REFRESH_S if is_running else 0,
+        written=datetime.now(UTC),
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("sweeps.publish.report", package_path="."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@functools.cache
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed as one script; it takes a second to make."""
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    assert "</script" not in script.lower() and "<!--" not in script  # it would end there
+    return script
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return (resources.files("sweeps.publish.report") / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """As a Content-Security-Policy names a script."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

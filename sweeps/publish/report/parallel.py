@@ -1,0 +1,300 @@
+"""Parallel coordinates with a brush on each axis, in Vega: Vega-Lite has neither."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sweeps.publish.report.charts import Plot, winning_trial
+from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.report.importance import list_varied, make_point
+from sweeps.publish.tables import show_value
+from sweeps.records.trial_record import TrialRecord
+from trainables.metrics.scales import format_score
+
+SCHEMA = "https://vega.github.io/schema/vega/v6.json"
+NUM_COLOURS = 5
+HEIGHT = 300
+HALF_GRIP = 16
+"""Pixels to both sides of an axis where a brush begins."""
+BEYOND = 8
+"""Pixels above and below it, so that the ends can be reached."""
+
+
+class _Axis:
+    """One axis: where a value lies on it, from 0 at the foot to 1, and its labels."""
+
+    def __init__(self, title: str, values: Sequence[Any], *, is_continuous: bool, is_log: bool):
+        self.title = title
+        self._values = values
+        self._is_continuous = is_continuous
+        self._is_log = is_log
+        if is_continuous:
+            low, high = self._scale(values[0]), self._scale(values[-1])
+            self._low, self._range = low, (high - low) or 1.0
+
+    def place(self, value: Any) -> float:
+        if self._is_continuous:
+            return (self._scale(value) - self._low) / self._range
+        return self._values.index(value) / max(1, len(self._values) - 1)
+
+    def ticks(self, name: str = "") -> list[tuple[float, str]]:
+        """Places and labels; scores are shown as everywhere else."""
+        if not self._is_continuous:
+            return [(self.place(value), show_value(value)) for value in self._values]
+        places = [number / 4 for number in range(5)]
+        scaled = [self._low + place * self._range for place in places]
+        values = [10**one if self._is_log else one for one in scaled]
+        shown = [format_score(name, v, values) if name else f"{v:.1e}" for v in values]
+        return list(zip(places, shown, strict=True))
+
+    def _scale(self, value: float) -> float:
+        return math.log10(value) if self._is_log else value
+
+
+def plot_parallel(facts: RunFacts) -> Plot | None:
+    """A line a trial through its hyperparameters and the rung that it reached.
+
+    Only trials of the last rung go on to the score: others' scores do not compare with it.
+    """
+    metric, winner = facts.metric, winning_trial(facts)
+    trials = [trial for trial in facts.trials if trial.reports]
+    varied = list_varied(trials)
+    if len(trials) < 2 or not varied:
+        return None
+    last = facts.scores_at(facts.last_rung)
+    axes = {
+        name: _Axis(name, values, is_continuous=name == "learning_rate", is_log=True)
+        for name, values in varied.items()
+    }
+    axes["step"] = _Axis("steps", list(facts.config.rungs), is_continuous=False, is_log=False)
+    if last:
+        ends = sorted(last.values())
+        axes["score"] = _Axis(metric.name, [ends[0], ends[-1]], is_continuous=True, is_log=False)
+    steps = set(facts.config.rungs)
+    points = [
+        {
+            "trial": trial.trial_id,
+            "axis": number,
+            "place": axis.place(value),
+            "role": "winner" if trial.trial_id == winner else "other",
+            "colour": _colour(trial, last, higher=metric.mode == "max"),
+            "shown": _describe(trial, facts),
+        }
+        for trial in trials
+        if trial.num_steps in steps
+        for number, (name, axis) in enumerate(axes.items())
+        for value in [_value_of(trial, name, last)]
+        if value is not None
+    ]
+    ticks = [
+        {"axis": number, "place": place, "label": label}
+        for number, (name, axis) in enumerate(axes.items())
+        for place, label in axis.ticks(metric.name if name == "score" else "")
+    ]
+    titles: list[dict[str, Any]] = [
+        {"axis": number, "label": axis.title} for number, axis in enumerate(axes.values())
+    ]
+    told = [
+        {"title": axis["label"], "ticks": [tick for tick in ticks if tick["axis"] == axis["axis"]]}
+        for axis in titles
+    ]
+    stopped = len(trials) - len(last)
+    return Plot(
+        key="parallel",
+        title="Parallel coordinates",
+        says=(
+            f"A line a trial: {', '.join(axis['label'] for axis in titles)}. The {len(last)} "
+            f"trials of the last rung are coloured by their {metric.name}, the strongest colour is "
+            f"the best; the other {stopped}, grey, have no score that compares with theirs, so "
+            "their lines end at the steps. Drag along an axis to select trials, double-click it to "
+            "let go, or use the lists below. The table of trials follows the selection."
+        ),
+        spec=_make_spec(points, ticks, titles),
+        is_wide=True,
+        height=HEIGHT + 70,
+        axes=told,
+    )
+
+
+def _value_of(trial: TrialRecord, name: str, last: dict[str, float]) -> Any:
+    if name == "step":
+        return trial.num_steps
+    return last.get(trial.trial_id) if name == "score" else make_point(trial.params)[name]
+
+
+def _colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
+    """The fifth of the last rung's scores in which the trial's lies, from s1 (worst) on."""
+    if trial.trial_id not in last:
+        return "var(--faint)"
+    ranked = sorted(last.values(), reverse=not higher)
+    fifth = ranked.index(last[trial.trial_id]) * NUM_COLOURS // len(ranked)
+    return f"var(--s{fifth + 1})"
+
+
+def _describe(trial: TrialRecord, facts: RunFacts) -> str:
+    value = format_score(facts.metric.name, trial.value(facts.metric))
+    return f"{facts.metric.name} {value} at step {trial.num_steps}"
+
+
+def _make_spec(
+    points: list[dict[str, Any]], ticks: list[dict[str, Any]], titles: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Signals: "matching", the trials that the page has selected, or null; "brush0" on, what is
+    dragged, in pixels. The page hears the latter and sets the former."""
+    scales = [
+        {
+            "name": "x",
+            "type": "point",
+            "domain": [title["axis"] for title in titles],
+            "range": "width",
+            "padding": 0.35,
+        },
+        {"name": "y", "type": "linear", "domain": [0, 1], "range": "height"},
+    ]
+    x, y = {"scale": "x", "field": "axis"}, {"scale": "y", "field": "place"}
+    ink = {"font": {"value": "inherit"}, "fill": {"value": "var(--ink)"}}
+    is_on = "!matching || indexof(matching, datum.trial) >= 0"
+    return {
+        "$schema": SCHEMA,
+        "height": HEIGHT,
+        "padding": {"top": 34, "bottom": 10, "left": 4, "right": 4},
+        "autosize": {"type": "none"},
+        "signals": [
+            {
+                "name": "width",
+                "init": "max(300, containerSize()[0] - 8)",
+                "on": [
+                    {
+                        "events": {"source": "window", "type": "resize"},
+                        "update": "max(300, containerSize()[0] - 8)",
+                    }
+                ],
+            },
+            {"name": "matching", "value": None},
+            *(_make_brush(title["axis"]) for title in titles),
+        ],
+        "data": [
+            {"name": "points", "values": points},
+            {"name": "ticks", "values": ticks},
+            {"name": "titles", "values": titles},
+        ],
+        "scales": scales,
+        "marks": [
+            {
+                "type": "group",
+                "from": {"facet": {"name": "line", "data": "points", "groupby": "trial"}},
+                "marks": [
+                    {
+                        "type": "line",
+                        "from": {"data": "line"},
+                        "encode": {
+                            "update": {
+                                "x": x,
+                                "y": y,
+                                "stroke": {"field": "colour"},
+                                "strokeWidth": {"signal": "datum.role === 'winner' ? 3.5 : 1.6"},
+                                "strokeOpacity": {"signal": f"({is_on}) ? 0.85 : 0.06"},
+                                "tooltip": {
+                                    "signal": "{'trial': datum.trial, 'reached': datum.shown}"
+                                },
+                            }
+                        },
+                    }
+                ],
+            },
+            *(_make_axis_marks(title["axis"]) for title in titles),
+            {
+                "type": "text",
+                "from": {"data": "ticks"},
+                "interactive": False,
+                "encode": {
+                    "update": {
+                        **ink,
+                        "x": {**x, "offset": 6},
+                        "y": y,
+                        "text": {"field": "label"},
+                        "limit": {"value": 92},
+                        "fontSize": {"value": 11},
+                        "baseline": {"value": "middle"},
+                        "stroke": {"value": "var(--paper)"},
+                        "strokeWidth": {"value": 4},
+                    }
+                },
+            },
+            {
+                "type": "text",
+                "from": {"data": "titles"},
+                "encode": {
+                    "update": {
+                        **ink,
+                        "x": x,
+                        "y": {"value": -16},
+                        "text": {"field": "label"},
+                        "limit": {"value": 120},
+                        "align": {"value": "center"},
+                        "fontSize": {"value": 12},
+                        "fontWeight": {"value": 600},
+                    }
+                },
+            },
+            *(
+                mark
+                for title in titles
+                for mark in (_make_grip(title["axis"]), _make_band(title["axis"]))
+            ),
+        ],
+    }
+
+
+def _make_brush(axis: int) -> dict[str, Any]:
+    y, grip = "clamp(y(), 0, height)", f"@grip{axis}"
+    drag = f"[{grip}:pointerdown, window:pointerup] > window:pointermove!"
+    return {
+        "name": f"brush{axis}",
+        "value": None,
+        "on": [
+            {"events": f"{grip}:pointerdown", "update": f"[{y}, {y}]"},
+            {"events": drag, "update": f"[brush{axis}[0], {y}]"},
+            {"events": f"{grip}:dblclick", "update": "null"},
+        ],
+    }
+
+
+def _place(axis: int, offset: int = 0) -> dict[str, Any]:
+    return {"scale": "x", "value": axis, "offset": offset}
+
+
+def _make_axis_marks(axis: int) -> dict[str, Any]:
+    update = {
+        "x": _place(axis),
+        "y": {"value": 0},
+        "y2": {"signal": "height"},
+        "stroke": {"value": "var(--ink-2)"},
+        "strokeWidth": {"value": 1},
+    }
+    return {"type": "rule", "interactive": False, "encode": {"update": update}}
+
+
+def _make_grip(axis: int) -> dict[str, Any]:
+    update = {
+        "x": _place(axis, -HALF_GRIP),
+        "width": {"value": 2 * HALF_GRIP},
+        "y": {"value": -BEYOND},
+        "y2": {"signal": f"height + {BEYOND}"},
+        "fill": {"value": "transparent"},
+        "cursor": {"value": "ns-resize"},
+    }
+    return {"type": "rect", "name": f"grip{axis}", "encode": {"update": update}}
+
+
+def _make_band(axis: int) -> dict[str, Any]:
+    brush = f"brush{axis}"
+    update = {
+        "x": _place(axis, -6),
+        "width": {"value": 12},
+        "y": {"signal": f"{brush} ? min({brush}[0], {brush}[1]) : 0"},
+        "y2": {"signal": f"{brush} ? max({brush}[0], {brush}[1]) : 0"},
+        "fill": {"value": "var(--accent)"},
+        "fillOpacity": {"value": 0.35},
+    }
+    return {"type": "rect", "interactive": False, "encode": {"update": update}}

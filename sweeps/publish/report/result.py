@@ -1,0 +1,109 @@
+"""What came out, in short: the winner, its score and gain, and what it had to beat."""
+
+from collections.abc import Sequence
+
+from sweeps.command_line.durations import format_duration
+from sweeps.publish.report.charts import winning_trial
+from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.report.listings import name_data, show
+from sweeps.publish.tables import Table
+from sweeps.records.trials_csv import count_by_status, find_best, rank, shown_params
+from trainables.data.rows import SPLITS
+from trainables.metrics.scales import format_score
+
+
+def describe_sweep(facts: RunFacts) -> list[str]:
+    """What was swept, how far, and when."""
+    config, record = facts.config, facts.record
+    better = "higher" if facts.metric.mode == "max" else "lower"
+    base = "NF4" if config.base == "nf4" else "bf16"
+    counts = ", ".join(f"{n} {s}" for s, n in sorted(count_by_status(facts.trials).items()))
+    lines = [
+        f"Task {config.task} on {name_data(record.get('dataset'))}",
+        f"Base {name_data(config.model)} in {base}, engine {config.engine}",
+        f"Metric {facts.metric.name}, {better} is better",
+        f"{len(facts.trials)} of {config.num_trials} trials" + (f": {counts}" if counts else ""),
+    ]
+    if facts.began is not None and facts.last_told is not None:
+        took = format_duration((facts.last_told - facts.began).total_seconds())
+        lines.append(
+            f"Began {facts.began.strftime('%Y-%m-%d %H:%M UTC')}, last report after {took}"
+        )
+    return lines
+
+
+def write_headline(facts: RunFacts) -> list[tuple[str, str, str]]:
+    """The winner's score and gain, or, before the test, the best so far."""
+    name, outcome = facts.metric.name, facts.outcome
+    if outcome is None:
+        best = find_best(facts.trials, facts.metric)
+        if best is not None:
+            value = format_score(name, best.value(facts.metric))
+            where = f"{best.trial_id}, on validation at the last rung (step {best.num_steps})"
+            return [("Best so far", f"{name} {value}", where)]
+        ranked = rank(facts.trials, facts.metric)
+        if not ranked:
+            return [("Best so far", "none yet", "no trial has reported")]
+        value = format_score(name, ranked[0].value(facts.metric))
+        where = f"{ranked[0].trial_id} at step {ranked[0].num_steps} of {facts.last_rung}"
+        return [("Leads so far", f"{name} {value}", f"{where}, on validation")]
+    split = "test" if "test" in outcome.scores else "validation"
+    score = outcome.scores[split].get(name)
+    base = outcome.scores.get(f"{split}_base", {}).get(name)
+    told = "no interval: the metric is one number of all rows"
+    if facts.score_interval is not None:
+        told = show_interval(name, facts.score_interval, (score,))
+    figures = [
+        ("Winner", outcome.winner.trial_id, f"adapter of {outcome.winner.run.trial_id} in best/"),
+        (f"{name} on {split}", format_score(name, score, (base,)), told),
+    ]
+    if score is not None and base is not None:
+        gain = (score - base) * (1 if facts.metric.mode == "max" else -1)
+        interval = outcome.intervals.get("base", {}).get(split)
+        more = f"; {show_interval(name, interval, (gain,))}" if interval else ""
+        gain_sign, shown = "+" * (gain >= 0), format_score(name, base, (score,))
+        figures.append(
+            (
+                "Gain over the untuned base",
+                f"{gain_sign}{format_score(name, gain, (score,))}",
+                f"from {shown}{more}",
+            )
+        )
+    return figures
+
+
+def compare(facts: RunFacts) -> Table | None:
+    """The winner beside all that it must beat, by the metric that ranks."""
+    outcome, name = facts.outcome, facts.metric.name
+    if outcome is None:
+        return None
+    models: dict[str, dict[str, float | None]] = {
+        title: {split: outcome.scores.get(f"{split}{key}", {}).get(name) for split in SPLITS[1:]}
+        for title, key in (
+            ("winner", ""),
+            *((title, f"_{key}") for key, title in outcome.untrained.items()),
+        )
+    }
+    start = outcome.winner.baseline
+    if start is not None:
+        models[f"best start point ({start})"] = {"test": outcome.runs[start].get(name)}
+    every = [value for of in models.values() for value in of.values()]
+    rows = [
+        [title, *(format_score(name, of.get(split), every) for split in SPLITS[1:])]
+        for title, of in models.items()
+    ]
+    columns = ("model", *SPLITS[1:])
+    return Table(f"{name} of the winner and of what it must beat", columns, rows)
+
+
+def describe_winner(facts: RunFacts) -> list[tuple[str, str]]:
+    """Its hyperparameters; before the end those of the best so far."""
+    by_id = {trial.trial_id: trial for trial in facts.trials}
+    best = by_id.get(winning_trial(facts) or "") or find_best(facts.trials, facts.metric)
+    return [] if best is None else [(k, show(v)) for k, v in shown_params(best).items()]
+
+
+def show_interval(name: str, interval: Sequence[float], beside: Sequence[float | None]) -> str:
+    """In words, with the digits of the scores beside it."""
+    low, high = (format_score(name, end, (*interval, *beside)) for end in interval)
+    return f"95% interval {low} to {high}"

@@ -1,0 +1,218 @@
+"""Who trained in which slot of which GPU, and when; and where the GPUs' time went."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sweeps.command_line.durations import format_duration
+from sweeps.publish.report.charts import SCHEMA, Plot, status_encoding, tooltip
+from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.tables import Table
+
+ROW_HEIGHT = 17
+
+
+@dataclass(kw_only=True)
+class Stay:
+    """A trial in one slot, from its entry to its last report there, or to its end."""
+
+    trial_id: str
+    pack: str
+    """"" of a trial that trains alone."""
+    slot: int
+    began_s: float
+    """Unix time."""
+    ended_s: float
+    device: str = ""
+    reports_s: list[float]
+    status: str = "running"
+
+
+def list_stays(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Stay]:
+    """All stays, oldest first. Trials that train alone, or of a log that does not say where they
+    trained, are put side by side in as few rows as they need.
+
+    Args:
+        now_s: where what has not ended is drawn to; when the log was last written.
+    """
+    stays: dict[str, list[Stay]] = {}
+    begun: dict[str, float] = {}
+    for event in events:
+        trial_id, time_s = event.get("trial_id"), datetime.fromisoformat(event["time"]).timestamp()
+        if event["kind"] == "trial_started":
+            begun[event["trial_id"]] = time_s
+        elif event["kind"] == "finals_started":
+            begun |= {run["trial_id"]: time_s for run in event["runs"]}
+        elif event["kind"] == "report":
+            own = stays.setdefault(event["trial_id"], [])
+            place = event.get("pack", ""), event.get("slot"), event.get("entered", 0.0)
+            known = (own[-1].pack, own[-1].slot, own[-1].began_s) if own else None
+            if not event.get("pack"):
+                place = ("", -1, begun.get(event["trial_id"], time_s))
+            if place != known:
+                if own:
+                    own[-1].status = "moved"
+                pack, slot, entered = place
+                began = {"pack": pack, "slot": slot, "began_s": entered, "reports_s": []}
+                device = event.get("device", "")
+                own.append(Stay(trial_id=event["trial_id"], ended_s=time_s, device=device, **began))
+            own[-1].reports_s.append(time_s)
+            own[-1].ended_s = time_s
+        elif event["kind"] == "trial_ended" and (own := stays.get(str(trial_id), [])):
+            own[-1].status = event["status"]
+            own[-1].ended_s = max(own[-1].ended_s, time_s)
+    found = sorted((stay for own in stays.values() for stay in own), key=lambda s: s.began_s)
+    for stay in found:
+        if stay.status == "running":
+            stay.ended_s = max(stay.ended_s, now_s)
+    _give_rows([stay for stay in found if not stay.pack])
+    return found
+
+
+def _give_rows(stays: Sequence[Stay]) -> None:
+    """Puts stays without a slot into the first row that is free."""
+    free_s: list[float] = []
+    for stay in stays:
+        row = next((n for n, until_s in enumerate(free_s) if until_s <= stay.began_s), len(free_s))
+        free_s[row:] = [stay.ended_s, *free_s[row + 1 :]]
+        stay.slot = row
+
+
+def plot_timeline(facts: RunFacts) -> Plot | None:
+    """A bar a trial in the row of its slot."""
+    if facts.began is None or facts.last_told is None:
+        return None
+    began_s, now_s = facts.began.timestamp(), facts.last_told.timestamp()
+    stays = list_stays(facts.events, now_s)
+    if not stays:
+        return None
+    packs = list(dict.fromkeys(stay.pack for stay in stays))
+    unit, unit_s = ("minutes", 60.0) if now_s - began_s < 3 * 3600 else ("hours", 3600.0)
+
+    def row_of(stay: Stay) -> str:
+        if not stay.pack:
+            return f"trial process {stay.slot + 1}"
+        pack = f"pack {packs.index(stay.pack) + 1} " * (len(packs) > 1)
+        return f"{pack}slot {stay.slot + 1}"
+
+    bars, marks = [], []
+    for stay in stays:
+        bar = {
+            "trial": stay.trial_id,
+            "row": row_of(stay),
+            "from": (stay.began_s - began_s) / unit_s,
+            "to": (stay.ended_s - began_s) / unit_s,
+            "kind": "finals" if stay.trial_id.startswith("f") else "search",
+            "status": stay.status,
+            "took": format_duration(stay.ended_s - stay.began_s),
+            "num": len(stay.reports_s),
+        }
+        bars.append(bar)
+        marks += [
+            {"row": bar["row"], "at": (time_s - began_s) / unit_s, "trial": stay.trial_id}
+            for time_s in stay.reports_s
+        ]
+    keys = {row_of(s): (packs.index(s.pack), s.slot) for s in stays}
+    order = sorted(keys, key=lambda row: keys[row])
+    y: dict[str, Any] = {"field": "row", "type": "nominal", "sort": order, "title": None}
+    y |= {"axis": {"ticks": False, "domain": False, "labelLimit": 130}}
+    x = {"field": "from", "type": "quantitative", "title": f"{unit} since the start"}
+    tip = tooltip("trial", "status", row="place", took="stayed", num="reports")
+    fill: dict[str, Any] = {"field": "kind", "type": "nominal"}
+    fill["scale"] = {"domain": ["search", "finals"], "range": ["var(--s2)", "var(--s4)"]}
+    fill["legend"] = {"title": None, "orient": "top", "symbolType": "square"}
+    layers = [
+        {
+            "mark": {"type": "bar", "height": {"band": 0.8}, "stroke": "var(--paper)"},
+            "encoding": {"y": y, "x": x, "x2": {"field": "to"}, "fill": fill, "tooltip": tip},
+        },
+        {
+            "data": {"values": marks},
+            "mark": {"type": "tick", "thickness": 1.5, "color": "var(--ink)", "size": 9},
+            "encoding": {"y": y, "x": {**x, "field": "at"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 38, "xOffset": -4, "opacity": 1},
+            "encoding": {"y": y, "x": {**x, "field": "to"}, "tooltip": tip, **status_encoding()},
+        },
+    ]
+    devices = ", ".join(dict.fromkeys(stay.device for stay in stays if stay.device))
+    where = f"{len(order)} slots" if packs != [""] else f"{len(order)} trials at once"
+    spec: dict[str, Any] = {
+        "$schema": SCHEMA,
+        "width": "container",
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "data": {"values": bars},
+        "height": ROW_HEIGHT * len(order),
+        "resolve": {"scale": {"fill": "independent", "shape": "independent"}},
+        "layer": layers,
+    }
+    return Plot(
+        key="timeline",
+        title="GPU timeline",
+        says=(
+            f"{where}{f' on {devices}' * bool(devices)}. A bar is a trial in its slot until its "
+            "end or its last report there; thin ticks are reports, and the shape at the bar's end "
+            "says how the trial ended. Trials that never reported are in the table of failures."
+        ),
+        spec=spec,
+        is_wide=True,
+        height=90 + ROW_HEIGHT * len(order),
+    )
+
+
+def list_gpu_time(facts: RunFacts) -> Table | None:
+    """What the packs' seconds were spent on, once the sweep has ended."""
+    ended = facts.find_last("sweep_ended")
+    if ended is None:
+        return None
+    told = ended["gpu_time"]
+    parts = {
+        "trials of the search": told["search_s"],
+        "runs of the finals": told["finals_s"],
+        **{OVERHEAD_WORDS.get(name, name): s for name, s in told["overhead_s"].items()},
+    }
+    total_s = sum(parts.values())
+    rows = [
+        [name, format_duration(seconds), f"{seconds / total_s:.1%}"]
+        for name, seconds in parts.items()
+        if seconds > 0.0005 * total_s
+    ]
+    return Table("Where the GPUs' time went", ("what", "GPU time", "share"), rows)
+
+
+OVERHEAD_WORDS = {
+    "load": "loading the base",
+    "probe": "measuring throughput",
+    "admit": "placing trials in slots",
+    "decide": "waiting for decisions",
+    "test": "the final test",
+    "idle": "idle",
+    "other": "saving and telling",
+}
+"""Activities of a ledger, in words."""
+
+
+def list_packs(facts: RunFacts) -> Table | None:
+    """Each pack of which the log has the ledger."""
+    ledgers: dict[int, dict[str, Any]] = {
+        e["pack"]: e for e in facts.events if e["kind"] == "pack_ended"
+    }
+    rows = []
+    for number, told in sorted(ledgers.items()):
+        seconds = told["seconds"]
+        wall_s = sum(seconds.values())
+        busy_s = wall_s - seconds.get("idle", 0.0) - seconds.get("load", 0.0)
+        real = told["real_tokens"] / told["computed_tokens"] if told["computed_tokens"] else None
+        rows.append(
+            [
+                *(f"pack {number + 1}", told["device"], format_duration(wall_s)),
+                f"{busy_s / wall_s:.0%}" if wall_s else "",
+                f"{told['trial_steps']:,}",
+                "" if real is None else f"{real:.1%}",
+                f"{told['peak_gib']:.1f}",
+            ]
+        )
+    columns = ("pack", "device", "held for", "busy", "trial steps", "real tokens", "peak GiB")
+    return Table("Packs", columns, rows) if rows else None

@@ -1,0 +1,102 @@
+"""python -m sweeps.report: the page of a run, from its folder alone."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sweeps.publish.report.facts import read_facts
+from sweeps.report import main
+from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
+from trainables.errors import SweepAborted
+
+MAX_BYTES = 5_000_000
+
+
+class _Page(HTMLParser):
+    """Tags, attributes and text of a page; what is a script's own is no text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_page_of_many_trials_is_small_loads_nothing_and_says_what_came_out(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "many")
+    shutil.move(tmp_path / "many", tmp_path / "moved")
+    main([str(tmp_path / "moved")])
+    html = (tmp_path / "moved" / "report.html").read_text(encoding="utf-8")
+    assert len(html.encode()) < MAX_BYTES and not paths.folder.exists()
+    page = _Page(html)
+    assert not {name for name, _ in page.attributes} & {"src", "srcset", "action", "onclick"}
+    links = {value for name, value in page.attributes if name == "href"}
+    assert all(link and link.startswith("#") for link in links)
+    facts = read_facts(tmp_path / "moved")
+    assert facts.outcome is not None and facts.verdict is not None and facts.score_interval
+    for told in (
+        facts.outcome.winner.trial_id,
+        "95% interval",
+        "Gain over the untuned base",
+        "the input's first sentence",
+        "Warning:",
+        "PED-ANOVA",
+        "non-finite loss at step 3",
+        "3left out",
+        "prompts cut to 512 tokens",
+        "slots on NVIDIA H200",
+        "python -m sweeps.verify",
+        "python -m sweeps.export",
+        "python -m sweeps.predict",
+    ):
+        assert told in page.text, told
+    assert page.tags.count("article") == 20
+    assert str(Path.home()) not in html
+
+
+def test_what_data_labels_logs_and_models_say_is_text_on_the_page(tmp_path: Path) -> None:
+    harmless = write_run(tmp_path / "plain", labels=(*LABELS[:2], "x"))
+    paths = write_run(tmp_path / "hostile", labels=(*LABELS[:2], HOSTILE), text=HOSTILE)
+    main([str(harmless.folder)])
+    main([str(paths.folder)])
+    plain, page = (_Page(run.report.read_text(encoding="utf-8")) for run in (harmless, paths))
+    assert page.tags == plain.tags  # not one element more
+    assert page.text.count("window.hurt=1") > 100
+    raw = paths.report.read_text(encoding="utf-8")
+    assert raw.count("<script") == 3 and "\u2028</" not in raw and "<!--" not in raw
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "new", is_ended=False)
+    paths.events.unlink()
+    main([str(paths.folder)])
+    page = _Page(paths.report.read_text(encoding="utf-8"))
+    assert "No trial has started yet" in page.text and "not finished" in page.text
+    assert re.search(r"python -m sweeps.run samsum .*--resume", page.text)
+
+
+def test_unfinished_sweep_shows_the_best_so_far_without_a_test(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "half", num_trials=20, is_ended=False)
+    output = tmp_path / "page.html"
+    main([str(paths.folder), "--output", str(output)])
+    page = _Page(output.read_text(encoding="utf-8"))
+    assert "Best so far" in page.text and "on test" not in page.text
+    assert not paths.report.exists()
+
+
+def test_no_run_is_told_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(SweepAborted, match="there is no sweep in"):
+        main([str(tmp_path)])
+    with pytest.raises(SweepAborted, match="no run is named"):
+        main([])

@@ -1,0 +1,52 @@
+"""Where and when each trial trained, as the log tells it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sweeps.publish.report.timeline import list_stays
+
+
+def event(second: int, kind: str, trial_id: str, **facts: Any) -> dict[str, Any]:
+    time = datetime.fromtimestamp(second, UTC).isoformat()
+    return {"time": time, "kind": kind, "trial_id": trial_id, **facts}
+
+
+def test_a_trial_that_goes_on_in_another_pack_has_two_bars() -> None:
+    first, second = (
+        {"pack": "a", "slot": 3, "entered": 2.0, "device": "cpu"},
+        {"pack": "b", "slot": 0, "entered": 50.0, "device": "cpu"},
+    )
+    events = [
+        event(0, "trial_started", "t0000"),
+        event(10, "report", "t0000", **first),
+        event(30, "report", "t0000", **first),
+        event(70, "report", "t0000", **second),
+        event(71, "trial_ended", "t0000", status="completed"),
+    ]
+    one, other = list_stays(events, 99.0)
+    assert (one.pack, one.slot, one.began_s, one.ended_s) == ("a", 3, 2.0, 30.0)
+    assert (other.pack, other.slot, other.began_s, other.ended_s) == ("b", 0, 50.0, 71.0)
+    assert (one.reports_s, other.reports_s) == ([10.0, 30.0], [70.0])
+    assert (one.status, other.status) == ("moved", "completed")
+
+
+def test_trials_without_a_slot_share_the_rows_that_they_leave() -> None:
+    events = []
+    for number, (began, ended) in enumerate(((0, 10), (1, 30), (12, 20), (25, 40))):
+        name = f"t{number:04d}"
+        events += [event(began, "trial_started", name), event(ended, "report", name)]
+        events.append(event(ended, "trial_ended", name, status="stopped"))
+    events.sort(key=lambda one: one["time"])
+    stays = list_stays(events, 50.0)
+    assert [(stay.trial_id, stay.slot) for stay in stays] == [
+        ("t0000", 0),
+        ("t0001", 1),
+        ("t0002", 0),
+        ("t0003", 0),
+    ]
+
+
+def test_a_trial_that_runs_is_drawn_to_where_the_log_ends() -> None:
+    events = [event(0, "trial_started", "t0000"), event(10, "report", "t0000")]
+    (stay,) = list_stays(events, 50.0)
+    assert (stay.status, stay.ended_s) == ("running", 50.0)
