@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -69,7 +70,7 @@ def run_sweep(
     inbox = Inbox(paths, events)
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
-    with _connect() as cluster:
+    with _connect() as cluster, ExitStack() as at_end:
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
         with pack_pool.run_packs(
             allocation,
@@ -82,6 +83,7 @@ def run_sweep(
             context = _open_context(
                 config, preflight, paths, log, allocation, events, is_resumed=is_resumed
             )
+            at_end.callback(context.trackers.finish)  # when no GPU waits for it
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
@@ -90,7 +92,6 @@ def run_sweep(
                 context.trackers.distrust_files()
                 raise
             finally:
-                context.trackers.finish()
                 records = _collect_records(context, actors)
                 trials = [record for record in records if record.final_of is None]
                 write_csv(trials, metric, paths.trials_csv)
@@ -124,8 +125,7 @@ def run_sweep(
         if verdict is not None:
             verdicts.write(verdict, paths, outcome.baseline_facts)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
-    log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
-    context.trackers.finish()
+        log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
     cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
     about = plan.about_added(preflight.splits)
     print(

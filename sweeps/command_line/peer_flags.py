@@ -50,7 +50,8 @@ _BOTH = {
         *("load-in-4bit", "use-4bit", "load-in-8bit", "quantization", "quantization-bit"),
         *("bnb-4bit-quant-type", "use-qlora", "qlora"),
     ),
-    "--wandb online, offline or disabled": ("report-to", "use-wandb"),
+    "--track some of wandb,mlflow,trackio,tensorboard, or none": ("report-to",),
+    "--wandb online, offline or disabled": ("use-wandb",),
     "--gpus GPUS": ("num-gpus", "n-gpus"),
 }
 

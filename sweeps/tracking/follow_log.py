@@ -6,6 +6,7 @@ replay: after a failure, when a killed sweep is resumed, or by `python -m sweeps
 """
 
 import logging
+import re
 import shlex
 import threading
 import time
@@ -180,7 +181,12 @@ class _Follower:
             "%s cannot be written and is tried again (%s). No report is lost: events.jsonl has "
             "them all. If something is missing in the end: python -m sweeps.sync %s --track %s",
             self.tracker.name,
-            join_lines(first_line(error)),
+            hide_login(join_lines(first_line(error))),
             shlex.quote(str(self._log.paths.folder)),
             self.tracker.name,
         )
+
+
+def hide_login(text: str) -> str:
+    """Text without what stands before the @ of a URL."""
+    return re.sub(r"//[^/\s]*@", "//***@", text)

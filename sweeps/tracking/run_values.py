@@ -11,7 +11,7 @@ from sweeps.records.events import params_fields, report_fields
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric, TrialReport
 
-_HIDDEN = ("trial_id", "step", "checkpoint", "cohort")
+_HIDDEN = ("trial_id", "step", "checkpoint", "cohort", "pack", "slot", "entered", "device")
 
 
 def list_sweep_values(config: SweepConfig) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def list_trial_values(trial: TrialRecord) -> dict[str, Any]:
 
 
 def list_report_values(report: TrialReport) -> dict[str, Any]:
-    """Scores, losses, speed and place of a report, without what names it."""
+    """Scores, losses and speed of a report, without what names it and its place."""
     values = report_fields(report)
     values |= values.pop("metrics")
     return {name: value for name, value in values.items() if name not in _HIDDEN}

@@ -1,7 +1,6 @@
 """The trackers that --track names: what can be found wrong with them, and how each is made."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Any
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking.follow_log import Tracker
+from sweeps.tracking.follow_log import Tracker, hide_login
 from sweeps.tracking.wandb_tracker import Mode, WandbTracker
 from trainables.config import Metric
 from trainables.errors import SweepAborted, first_line
@@ -78,11 +77,6 @@ def make_trackers(
         elif wandb_mode != "disabled":
             trackers.append(WandbTracker(config, wandb_mode, paths, metric, name, sweep_id))
     return trackers
-
-
-def hide_login(text: str) -> str:
-    """Text without what stands before the @ of a URL."""
-    return re.sub(r"//[^/\s]*@", "//***@", text)
 
 
 class _LazyTracker:

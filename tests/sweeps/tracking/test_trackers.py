@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,7 +104,8 @@ def mlflow_client(folder: Path) -> Any:
 def mlflow_runs(folder: Path) -> dict[str, Any]:
     """By name; asserts that no name is there twice."""
     client = mlflow_client(folder)
-    runs = client.search_runs([client.get_experiment_by_name("proj").experiment_id])
+    ids = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
+    runs = client.search_runs(ids)
     by_name = {run.info.run_name: run for run in runs}
     assert len(by_name) == len(runs) > 0
     return by_name
@@ -120,16 +122,15 @@ def mlflow_curves(folder: Path, metric: str) -> Curves:
 
 def trackio_runs(folder: Path) -> dict[str, dict[str, Any]]:
     """The config of each run, by name; asserts that no name is there twice."""
-    api, _ = load_trackio(folder)
-    runs = api.runs("proj")
+    runs = load_trackio(folder)[0]
     by_name = {run.name: run.config for run in runs}
     assert len(by_name) == len(runs) > 0
     return by_name
 
 
 def trackio_curves(folder: Path, metric: str) -> Curves:
-    api, storage = load_trackio(folder)
-    logs = {r.name: storage.get_logs("proj", r.name, run_id=r.id) for r in api.runs("proj")}
+    runs, storage = load_trackio(folder)
+    logs = {r.name: storage.get_logs(r.project, r.name, run_id=r.id) for r in runs}
     return {
         name: [(row["step"], row[metric]) for row in rows if metric in row]
         for name, rows in logs.items()
@@ -139,7 +140,8 @@ def trackio_curves(folder: Path, metric: str) -> Curves:
 
 def load_trackio(folder: Path) -> tuple[Any, Any]:
     storage = trackio_tracker._load_storage(folder / "trackio")
-    return import_module("trackio").Api(), storage
+    (project,) = storage.get_projects()
+    return import_module("trackio").Api().runs(project), storage
 
 
 def tensorboard_curves(folder: Path, metric: str) -> Curves:
@@ -365,4 +367,23 @@ def test_mlflow_server_that_does_not_answer_is_told_before_the_sweep(
     with pytest.raises(SweepAborted, match="MLflow cannot be reached at http") as caught:
         check_trackers(replace(CONFIG, track="mlflow"), RunPaths(tmp_path))
     assert "secret" not in caught.value.error and "MLFLOW_TRACKING_URI" in caught.value.fix
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_mlflow_server_that_is_lost_costs_one_warning_which_shows_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://me:secret@127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    sweep = TrackedSweep(tmp_path, "mlflow", "tensorboard")
+    sweep.tracker.start()
+    sweep.complete(0)
+    began_s = time.monotonic()
+    sweep.tracker.finish()
+    assert time.monotonic() - began_s < 30.0
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "sweeps.tracking.follow_log"]
+    assert warning.startswith("mlflow cannot be written") and "secret" not in warning
+    assert tensorboard_curves(tmp_path, "rougeLsum") == {"t0000": [(10, 30.0), (20, 40.0)]}
     assert not (tmp_path / "mlruns").exists()
