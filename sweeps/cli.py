@@ -88,8 +88,10 @@ def run_command(
         for kind, text in failure.items():
             print(f"{kind}: {text}", file=sys.stderr)
         code = EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        failure = {"error": "interrupted", "fix": "repeat the command"}
+    except KeyboardInterrupt as ended:  # its text is how to go on, where that is known
+        if ended.args:
+            print(f"interrupted; {ended}", file=sys.stderr if is_json else sys.stdout)
+        failure = {"error": "interrupted", "fix": str(ended) or "repeat the command"}
         code = EXIT_INTERRUPTED
     if is_json and failure:
         print(_encode(failure))

@@ -50,7 +50,7 @@ from trainables.packing.sizing.throughput import Throughput
 from trainables.process import gc_disabled, num_cores
 
 
-def run_sweep(
+def run_stages(
     config: SweepConfig, preflight: Preflight, paths: RunPaths, *, is_resumed: bool
 ) -> int:
     """Runs the trials and finals that are left, tests the winner, and writes the run's files.

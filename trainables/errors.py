@@ -37,6 +37,10 @@ class SweepAborted(Exception):
     def __str__(self) -> str:
         return f"error: {self.error}\nfix: {self.fix}"
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows (IPython asks for it): where it was raised helps no user."""
+        return str(self).splitlines()
+
 
 def first_line(error: Exception) -> str:
     """An error's message, without what a library adds below it."""

@@ -19,10 +19,20 @@ _PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 
 def resume_command(config: SweepConfig) -> str:
     """The command that goes on with this sweep."""
-    tiny = ["--tiny"] if config.tiny else []
-    runs_dir = [] if config.runs_dir == "runs" else ["--runs-dir", config.runs_dir]
-    words = [config.recipe, *tiny, "--name", config.name, *runs_dir, "--resume"]
-    return f"python -m sweeps.run {shlex.join(words)}"
+    words = [word for name, value in _resume_flags(config) for word in write_flag(name, value)]
+    return f"python -m sweeps.run {shlex.join([config.recipe, *words])}"
+
+
+def resume_call(config: SweepConfig) -> str:
+    """The same in Python."""
+    words = [f"{name}={value!r}" for name, value in _resume_flags(config)]
+    return f"run_sweep({', '.join([repr(config.recipe), *words])})"
+
+
+def _resume_flags(config: SweepConfig) -> list[tuple[str, Any]]:
+    tiny = [("tiny", True)] if config.tiny else []
+    runs_dir = [] if config.runs_dir == "runs" else [("runs_dir", config.runs_dir)]
+    return [*tiny, ("name", config.name), *runs_dir, ("resume", True)]
 
 
 def sweep_command(config: SweepConfig) -> str:
@@ -42,7 +52,7 @@ def sweep_command(config: SweepConfig) -> str:
     words = [_hide_folder(config.recipe), *recipe[1:]]
     for name, value in values.items():
         if name not in defaults or defaults[name] != value:
-            words += _write_flag(name, value)
+            words += write_flag(name, _hide_folders(name, value))
     return f"python -m sweeps.run {shlex.join(words)}"
 
 
@@ -60,18 +70,24 @@ def _list_flags(config: SweepConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _NO_FLAGS}
 
 
-def _write_flag(name: str, value: Any) -> list[str]:
+def write_flag(name: str, value: Any) -> list[str]:
+    """The words by which a command line gives a field its value."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
-    if name == "metric" and value:
-        value = replace_paths(value, _hide_folder)
-    shown = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
-    if name in _PATHS:
-        shown = list(map(_hide_folder, shown))
+    shown = [str(one) for one in (value if isinstance(value, tuple | list) else (value,))]
     if len(shown) == 1 and shown[0].startswith("-"):
         return [f"--{flag}={shown[0]}"]
     return [f"--{flag}", *shown]
+
+
+def _hide_folders(name: str, value: Any) -> Any:
+    """A field's value without the folders in it that a card's readers do not have."""
+    if name == "metric" and value:
+        return replace_paths(value, _hide_folder)
+    if name not in _PATHS or value is None:
+        return value
+    return tuple(map(_hide_folder, value)) if isinstance(value, tuple) else _hide_folder(value)
 
 
 def _hide_folder(text: str) -> str:

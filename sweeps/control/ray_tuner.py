@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import tune
 from ray.actor import ActorHandle
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
+from ray.tune import Callback, FailureConfig, ProgressReporter, RunConfig, TuneConfig
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.result import DONE
@@ -78,6 +78,7 @@ def run_trials(
             # Tune gives up a trial at its first failure; _ControllerCallback counts and retries.
             failure_config=FailureConfig(max_failures=0),
             callbacks=[callback],
+            progress_reporter=_NoReporter(),
             verbose=0,
         ),
     )
@@ -273,6 +274,13 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+class _NoReporter(ProgressReporter):  # type: ignore[misc]
+    """In a notebook Tune clears the cell for tables of its own, however quiet it is to be."""
+
+    def should_report(self, trials: list[Trial], done: bool = False) -> bool:
+        return False
 
 
 def _read_reason(trial: Trial) -> str:

@@ -20,12 +20,21 @@ from trainables.packing.sizing.solo_memory import find_solo_micro_batch, predict
 
 def describe(config: SweepConfig, preflight: Preflight) -> str:
     """The plan, a paragraph a subject."""
+    lines = []
+    for title, text in list_sections(config, preflight).items():
+        first, *rest = text.splitlines() or [""]
+        lines += [f"{title:<14}{first}", *(" " * 14 + line for line in rest)]
+    return "\n".join(lines)
+
+
+def list_sections(config: SweepConfig, preflight: Preflight) -> dict[str, str]:
+    """What is said of each subject."""
     splits, model, metric = preflight.splits, preflight.model, preflight.task.metric
     rows = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     epochs = config.max_steps * config.batch_size / rows["train"]
     options = (f"{f.name} {getattr(config, f.name)}" for f in fields(TrainingOptions))
     is_estimated = config.estimate and config.engine == "packed"
-    sections = {
+    return {
         "sweep": f"{config.name}: {config.num_trials} trials of {config.recipe}, "
         f"ranked by {metric.name} ({metric.mode}) on validation, seed {config.seed}",
         "space": str(config.space),
@@ -62,11 +71,6 @@ def describe(config: SweepConfig, preflight: Preflight) -> str:
         **({"trackers": config.track} if config.track != "wandb" else {}),
         "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
     }
-    lines = []
-    for title, text in sections.items():
-        first, *rest = text.splitlines() or [""]
-        lines += [f"{title:<14}{first}", *(" " * 14 + line for line in rest)]
-    return "\n".join(lines)
 
 
 def _describe_experts(config: SweepConfig, model: ModelFacts) -> dict[str, str]:

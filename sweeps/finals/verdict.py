@@ -1,9 +1,11 @@
 """Who won the finals and how sure that is: finals.json, and finals.csv with a row a run."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 
@@ -188,6 +190,37 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
         write_json(paths.finals_json, content)
 
 
+def read(paths: RunPaths, records: Sequence[TrialRecord], metric: Metric) -> Verdict | None:
+    """What finals.json says; None where it is not there, or of other trials.
+
+    Args:
+        records: of the search's trials and of the finals' runs.
+    """
+    by_id = {record.trial_id: record for record in records}
+    try:
+        told = json.loads(paths.finals_json.read_text(encoding="utf-8"))
+        finalists = tuple(
+            Finalist(
+                trial_id=one["trial_id"],
+                params=by_id[one["trial_id"]].params,
+                metric=metric,
+                runs=tuple(by_id[run["trial_id"]] for run in one["runs"]),
+                probability_best=one["probability_best"],
+            )
+            for one in told["finalists"]
+        )
+        return Verdict(
+            metric=metric,
+            finalists=finalists,
+            lead=told["lead"],
+            interval=tuple(told["interval"]) if told["interval"] else None,
+            num_rows=told["num_rows"],
+            notes=tuple(told["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def summarize(verdict: Verdict) -> dict[str, object]:
     """What sweep.json says of the finals."""
     winner, best_run = verdict.winner, verdict.best_run
@@ -238,6 +271,23 @@ def resample_lead(
     assert found.interval is not None  # there are two
     low, high = found.interval
     return (low, high) if found.best == 0 else (-high, -low)
+
+
+def find_score_interval(
+    answers: Path, metric: Metric, scoring: Scoring, seed: int
+) -> tuple[float, float] | None:
+    """95% interval over rows of one adapter's score; None where its answers were not kept, or the
+    metric is a number of all rows.
+
+    Args:
+        answers: the folder that keeps what it said.
+    """
+    try:
+        said = read_answers(answers)
+        run = make_run_metric(said, metric, scoring)
+    except (OSError, ValueError):
+        return None
+    return bootstrap.resample_score(run, len(said.ids), seed=seed) if said.ids else None
 
 
 def _resample(

@@ -139,5 +139,5 @@ def _render(table: tables.Table) -> str:
     for row in table.rows:
         shown.add_row(*map(Text, row))
     text = io.StringIO()
-    Console(file=text, width=110).print(shown)
+    Console(file=text, width=110, force_jupyter=False).print(shown)  # not to a cell
     return text.getvalue().rstrip()

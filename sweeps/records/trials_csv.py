@@ -68,11 +68,23 @@ def write_csv(
 ) -> None:
     """Writes trials.csv atomically.
 
-    Args:
-        more: further cells of a trial, by its id and by column; they stand at the end.
-
     Raises:
         SweepAborted: the disk is full or gone; an older table stays.
+    """
+    text = make_csv(trials, metric, more)
+    with abort_if_unwritable(path):
+        write_atomic(path, text)
+
+
+def make_csv(
+    trials: Sequence[TrialRecord],
+    metric: Metric,
+    more: Mapping[str, Mapping[str, object]] | None = None,
+) -> str:
+    """The text of trials.csv.
+
+    Args:
+        more: further cells of a trial, by its id and by column; they stand at the end.
     """
     more = more or {}
     scores = sorted({name for trial in trials if trial.last for name in trial.last.metrics})
@@ -85,8 +97,7 @@ def write_csv(
     table = csv.DictWriter(text, header, restval="")
     table.writeheader()
     table.writerows({**_make_cells(t, metric), **more.get(t.trial_id, {})} for t in trials)
-    with abort_if_unwritable(path):
-        write_atomic(path, text.getvalue())
+    return text.getvalue()
 
 
 def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:

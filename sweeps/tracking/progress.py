@@ -18,6 +18,7 @@ from sweeps.cli import join_lines
 from sweeps.command_line.durations import format_clock
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
+from sweeps.tracking.notebook import NotebookLive
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 MAX_ROWS = 20
@@ -59,14 +60,19 @@ class ProgressTable:
         self._console = console or Console()
         self._began_s = time.monotonic()
         self._lock = RLock()
-        self._live = Live(
-            get_renderable=self.render,
-            console=self._console,
-            refresh_per_second=REFRESHES_PER_S,
+        self._is_live = self._console.is_terminal or self._console.is_jupyter
+        self._live = (
+            NotebookLive(get_renderable=self.render, refresh_per_second=REFRESHES_PER_S)
+            if self._console.is_jupyter
+            else Live(
+                get_renderable=self.render,
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_S,
+            )
         )
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
@@ -136,7 +142,7 @@ class ProgressTable:
             return Group(header, self._table(shown), *footer)
 
     def _print_line(self, line: str) -> None:
-        if not self._console.is_terminal:
+        if not self._is_live:
             self._console.print(Text(f"{line} | {', '.join(self._header_parts())}"), soft_wrap=True)
 
     def _header_parts(self) -> list[str]:

@@ -1,11 +1,12 @@
 """--dry-run tells what a sweep would do, and writes nothing at all."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.sweeps.commands import PROJECT, TINY, Ended, start, tree
+from tests.sweeps.commands import PROJECT, TINY, Ended, call, start, tree
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,14 @@ def test_plan_is_all_that_is_printed(planned: Ended) -> None:
 )
 def test_plan_tells(line: str, planned: Ended) -> None:
     assert re.search(rf"^{line}$", planned.stdout, re.MULTILINE), planned.stdout
+
+
+def test_plan_is_json_too(planned: Ended, few_rows: None, own_world: None) -> None:
+    told = json.loads(call("sweeps.run", "samsum", "--tiny", "--dry-run", "--json").stdout)
+    assert told["config"]["num_trials"] == 12
+    titles = re.findall(r"^(\S.{12}) ", planned.stdout, re.MULTILINE)
+    assert list(told["plan"]) == [title.strip() for title in titles]
+    assert told["plan"]["rungs"].startswith("10, 30, 90 steps")
 
 
 def test_plan_counts_the_rows_of_the_files(planned: Ended) -> None:

@@ -1,6 +1,5 @@
 """What a report says of one run, read from its folder; no number is made up on the page itself."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +11,10 @@ import numpy as np
 from sweeps.checks import sweep_json
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
-from sweeps.finals.bootstrap import resample_score
+from sweeps.finals import verdict as verdicts
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.predictions import Prediction
-from sweeps.finals.run_metrics import make_run_metric
-from sweeps.finals.verdict import Finalist, Verdict
+from sweeps.finals.verdict import Verdict
 from sweeps.records.events import read_events, scores_from_event
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
@@ -25,7 +23,6 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import Confusion
-from trainables.metrics.eval_result import read_answers
 
 COMMAND = "python -m sweeps.report RUN"
 UNTUNED = "the untuned base"
@@ -120,40 +117,15 @@ def read_facts(folder: Path, *, is_running: bool = False) -> RunFacts:
         trials=[trial for trial in records if trial.final_of is None],
         final_runs=final_runs,
         outcome=outcome,
-        verdict=_read_verdict(paths, records, metric),
+        verdict=verdicts.read(paths, records, metric),
         answers=answers,
         confusion=predictions.count_confusions(answers, splits) if splits else None,
-        score_interval=_find_interval(paths, outcome, metric, splits, config.seed),
-    )
-
-
-def _read_verdict(
-    paths: RunPaths, records: Sequence[TrialRecord], metric: Metric
-) -> Verdict | None:
-    """What finals.json says; None where it is not there, or of other trials."""
-    by_id = {record.trial_id: record for record in records}
-    try:
-        told = json.loads(paths.finals_json.read_text(encoding="utf-8"))
-        finalists = [
-            Finalist(
-                trial_id=one["trial_id"],
-                params=by_id[one["trial_id"]].params,
-                metric=metric,
-                runs=tuple(by_id[run["trial_id"]] for run in one["runs"]),
-                probability_best=one["probability_best"],
-            )
-            for one in told["finalists"]
-        ]
-        return Verdict(
-            metric=metric,
-            finalists=tuple(finalists),
-            lead=told["lead"],
-            interval=tuple(told["interval"]) if told["interval"] else None,
-            num_rows=told["num_rows"],
-            notes=tuple(told["notes"]),
+        score_interval=verdicts.find_score_interval(
+            paths.answers / outcome.winner.run.trial_id, metric, splits.scoring, config.seed
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        if outcome and splits
+        else None,
+    )
 
 
 def _find_outcome(
@@ -198,19 +170,6 @@ def _read_answers(
     except SweepAborted:
         return None, []
     return splits, predictions.load(paths, splits.test, outcome.winner.run.trial_id)
-
-
-def _find_interval(
-    paths: RunPaths, outcome: Outcome | None, metric: Metric, splits: Splits | None, seed: int
-) -> tuple[float, float] | None:
-    if outcome is None or splits is None:
-        return None
-    try:
-        said = read_answers(paths.answers / outcome.winner.run.trial_id)
-        run = make_run_metric(said, metric, splits.scoring)
-    except (OSError, ValueError):
-        return None
-    return resample_score(run, len(said.ids), seed=seed) if said.ids else None
 
 
 def _time_of(event: Mapping[str, Any]) -> datetime:

@@ -264,8 +264,10 @@ def test_resuming_a_finished_sweep_runs_nothing_also_in_a_renamed_folder(
     shutil.copytree(finished.folder, folder)
     names = ("trials.csv", "finals.csv", "finals.json")
     before = [(folder / name).read_text() for name in names]
-    code, output = small_sweep.resume(finished.runs_dir, "renamed")
+    code, output = small_sweep.resume(finished.runs_dir, "renamed", "--json")
     assert code == 0, output
+    told = json.loads(output.splitlines()[-1])
+    assert told["run"] == str(folder) and told["best"]["trial_id"] == _verdict(finished)["winner"]
     assert [(folder / name).read_text() for name in names] == before
     assert small_sweep.count(small_sweep.events_of(folder), "final_scores") == 1
 
