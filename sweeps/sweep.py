@@ -18,9 +18,9 @@ from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
-from sweeps.control import pack_pool
+from sweeps.control import pack_pool, requests
 from sweeps.control.controller import TrialController
-from sweeps.control.requests import Inbox
+from sweeps.control.requests import Inbox, Request
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
@@ -33,7 +33,7 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.baselines import add_baselines
 from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
-from sweeps.publish.best_folder import write_best
+from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
@@ -125,7 +125,8 @@ def run_stages(
         if verdict is not None:
             verdicts.write(verdict, paths, outcome.baseline_facts)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
-        log.append("summary", **summary.summary_fields(outcome, verdict, confusion))
+        files = [path.name for path in list_exported(paths.best)]
+        log.append("summary", **summary.summary_fields(outcome, verdict, confusion), files=files)
     cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
     about = plan.about_added(preflight.splits)
     print(
@@ -176,7 +177,8 @@ def _open_context(
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    shown = make_trackers(config, mode, paths, metric, began["name"], began["sweep_id"])
+    stop = partial(_ask_to_stop, paths)
+    shown = make_trackers(config, mode, paths, metric, began["name"], began["sweep_id"], stop)
     trackers = Trackers(paths, shown)
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
@@ -185,6 +187,11 @@ def _open_context(
     )
     controller = TrialController(config, paths, metric, search, log, (eta, progress))
     return _Context(config, paths, log, allocation, controller, trackers, eta, progress)
+
+
+def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
+    """Has a trial stopped whose Stop button in W&B was pressed."""
+    requests.append(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
 
 
 def _connect() -> Cluster:

@@ -62,12 +62,14 @@ def make_trackers(
     metric: Metric,
     name: str,
     sweep_id: str,
+    stop: Callable[[str], None] = lambda name: None,
 ) -> list[Tracker]:
     """The trackers of a sweep; what takes time to load is loaded in the threads that follow.
 
     Args:
         name: that the sweep began with.
         sweep_id: unique among sweeps.
+        stop: told the name of a trial whose Stop button was pressed where it is shown.
     """
     trackers: list[Tracker] = []
     for tracker in config.trackers:
@@ -75,7 +77,8 @@ def make_trackers(
             make = partial(_make, tracker, config, paths, metric, name, sweep_id)
             trackers.append(_LazyTracker(tracker, make))
         elif wandb_mode != "disabled":
-            trackers.append(WandbTracker(config, wandb_mode, paths, metric, name, sweep_id))
+            wandb = WandbTracker(config, wandb_mode, paths, metric, name, sweep_id, stop)
+            trackers.append(wandb)
     return trackers
 
 

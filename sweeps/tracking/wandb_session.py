@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,24 +82,6 @@ def locate(run: Any) -> OpenRun | None:
         project=run.project,
         run_id=run.id,
     )
-
-
-def log_summary(run: Any, event: Mapping[str, Any]) -> None:
-    """Replays a "summary" event into its W&B run."""
-    if event["confusion"] is not None:
-        labels, counts = event["confusion"]["labels"], event["confusion"]["counts"]
-        cells = [(t, p, n) for t, row in enumerate(counts) for p, n in enumerate(row)]
-        chart = wandb.plot.confusion_matrix(  # which counts every row again
-            y_true=[target for target, _, n in cells for _ in range(n)],
-            preds=[prediction for _, prediction, n in cells for _ in range(n)],
-            class_names=labels,
-            title="winner on test: what was taken for what",
-        )
-        run.log({"confusion": chart})
-    # The log, which is strict JSON, holds numbers that are not finite as strings.
-    values = event["values"]
-    odd = {name: float(v) for name, v in values.items() if v in ("nan", "inf", "-inf")}
-    run.summary.update({**values, **odd})
 
 
 def abandon(run: Any) -> None:

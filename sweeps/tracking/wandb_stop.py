@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 
+from trainables.errors import SweepAborted
+
 POLL_INTERVAL_S = 4.0
+COALESCE_S = 0.5
 TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -77,12 +80,14 @@ class StopButtons:
         self._runs: dict[str, OpenRun] = {}
         self._pressed: set[str] = set()
         self._lock = threading.Lock()
+        self._is_due = threading.Event()
         self._thread: threading.Thread | None = None
 
     def watch(self, name: str, run: OpenRun) -> None:
         """Adds an open run."""
         with self._lock:
             self._runs[name] = run
+            self._is_due.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._poll, name="wandb stop", daemon=True)
                 self._thread.start()
@@ -107,16 +112,17 @@ class StopButtons:
 
     def _poll(self) -> None:
         while True:
-            time.sleep(POLL_INTERVAL_S)
+            time.sleep(COALESCE_S)  # runs are opened together
+            self._is_due.clear()
             with self._lock:
                 if not self._runs:
                     self._thread = None
                     return
                 runs = {name: self._runs[name] for name in self._runs.keys() - self._pressed}
-            if not runs:
-                continue
             try:
-                for name in list_stopped(runs):
+                for name in list_stopped(runs) if runs else ():
                     self.press(name)
-            except (OSError, ValueError, HTTPException) as error:  # what is lost W&B tells later
+            except (OSError, ValueError, HTTPException, SweepAborted) as error:
+                # wandb tells later what is missed here. A disk that is full ends the sweep.
                 _log.debug("W&B does not say which runs to stop: %s", error)
+            self._is_due.wait(POLL_INTERVAL_S)

@@ -176,9 +176,7 @@ class WandbTracker:
                 self._replay_trial(trial, num_events[name])
         if self._num_replayed.get(SUMMARY, 0) != num_events[SUMMARY]:
             (*_, summary) = (event for event in events if event["kind"] == "summary")
-            run = self._start_run(SUMMARY, SUMMARY, {}, [])
-            _session().log_summary(run, summary)
-            self._finish_run(SUMMARY, run, num_events[SUMMARY], exit_code=0)
+            self._replay_summary(summary, num_events[SUMMARY])
         if refusal is not None:  # by a server that takes runs
             _log.warning(
                 "W&B makes no sweep of the runs (%s), which it shows as the group %s. Try later: "
@@ -213,6 +211,18 @@ class WandbTracker:
                 return refused
         return None
 
+    def _replay_summary(self, event: dict[str, Any], num_events: int) -> None:
+        from sweeps.tracking import wandb_summary  # loads wandb
+
+        best = self._paths.best
+        upload_s = wandb_summary.estimate_upload_s(wandb_summary.list_files(event, best))
+        run = self._start_run(SUMMARY, SUMMARY, {}, [], upload_s)
+        trained_by = str(event["values"].get("adapter", ""))
+        about = {name: self._config[name] for name in ("model", "task", "recipe")}
+        about |= {"metric": self._metric.name, "trained_by": self._make_run_id(trained_by)}
+        wandb_summary.log_summary(run, event, best, about)
+        self._finish_run(SUMMARY, run, num_events, exit_code=0)
+
     def _replay_trial(self, trial: TrialRecord, num_events: int) -> None:
         if trial.trial_id not in self._open:
             is_final = trial.final_of is not None
@@ -243,7 +253,12 @@ class WandbTracker:
             del self._open[trial.trial_id]
 
     def _start_run(
-        self, name: str, job_type: str, config: dict[str, object], tags: Sequence[str]
+        self,
+        name: str,
+        job_type: str,
+        config: dict[str, object],
+        tags: Sequence[str],
+        upload_s: float = 0.0,
     ) -> Any:
         run_id = self._make_run_id(name)
         for path in self._folder.glob(f"offline-run-????????_??????-{run_id}*"):
@@ -253,6 +268,7 @@ class WandbTracker:
             self._paths.folder,
             **self._of_all_runs,
             sweep_id=self._sweep_id,
+            finish_timeout_s=upload_s,
             stop=lambda: self._buttons.press(name),  # wandb copies settings, which no partial likes
             id=run_id,
             name=name,

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from sweeps.publish.summary import summary_fields
 from sweeps.recipes import turkish_tweets
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
+from sweeps.tracking import wandb_summary
 from sweeps.tracking.follow_log import Trackers
-from sweeps.tracking.wandb_tracker import Mode, WandbTracker
+from sweeps.tracking.wandb_tracker import Mode, WandbTracker, make_run_id
 from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.servers.wandb_files import offline_runs
+from tests.sweeps.servers.wandb_server import WandbServer
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.classification import Confusion
 
@@ -54,6 +58,30 @@ def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     wandb.teardown()
 
 
+ANSWER = {
+    "id": "r0",
+    "prompt": "the whole dialogue, which stays here",
+    "target": "olumlu",
+    "prediction": "<script>alert(1)</script>",
+    "base_prediction": "=1+1",
+    "scores": {"exact_match": 0.0},
+    "base_scores": {"exact_match": 100.0},
+}
+
+
+def write_best(folder: Path, num_answers: int = 3) -> dict[str, bytes]:
+    """A run's best/, with a file that is not the sweep's; returns what may leave it."""
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 40}
+    best = folder / "best"
+    best.mkdir(parents=True)
+    for name, content in files.items():
+        (best / name).write_bytes(content)
+    (best / "notes.txt").write_text("rows of the data")
+    lines = [json.dumps(ANSWER | {"id": f"r{n}"}) + "\n" for n in range(num_answers)]
+    (best / "test_predictions.jsonl").write_text("".join(lines))
+    return files
+
+
 def make_tracker(folder: Path, mode: Mode = "offline") -> Trackers:
     config = replace(turkish_tweets(False), wandb_project="proj")
     paths = RunPaths(folder)
@@ -65,9 +93,10 @@ def track_summary(
     verdict: Verdict | None = None,
     confusion: Confusion | None = None,
     mode: Mode = "offline",
+    files: Sequence[str] = (),
 ) -> None:
     log = EventLog(RunPaths(folder).events)
-    log.append("summary", **summary_fields(OUTCOME, verdict, confusion))
+    log.append("summary", **summary_fields(OUTCOME, verdict, confusion), files=files)
     make_tracker(folder, mode).finish()
 
 
@@ -130,3 +159,58 @@ def test_summary_that_cannot_be_written_costs_a_warning(
     track_summary(tmp_path, VERDICT, CONFUSION)
     warned = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 1 and "W&B failed" in warned[0].getMessage()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server, and a login there."""
+    server = WandbServer()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    yield server
+    wandb.teardown()
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["online", "offline, then wandb sync"])
+def test_adapter_and_answers_reach_the_server(
+    tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(wandb_summary, "MAX_ROWS", 2)
+    files, run_folder = write_best(tmp_path / "run"), tmp_path / "run"
+    mode: Mode = "online" if way == "online" else "offline"
+    track_summary(run_folder, VERDICT, CONFUSION, mode, [*files, "not_there.json"])
+    if mode == "offline":
+        folders = list(run_folder.glob("wandb/offline-run-*"))
+        assert len(folders) == 1 and not server.runs
+        subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], cwd=tmp_path, check=True)
+    artifact = server.artifacts["model/my-sweep-best"]
+    assert artifact.files == files and artifact.is_committed
+    metadata = json.loads(artifact.facts["metadata"])
+    assert metadata["trained_by"] == make_run_id("my sweep", "id-1", "f0003s2")
+    assert (metadata["winner"], metadata["test/accuracy"]) == ("t0003", 60.5)
+    ((run_id, run),) = server.runs.items()
+    assert artifact.facts["runName"] == run_id and run.facts["jobType"] == "summary"
+    (table,) = (json.loads(text) for name, text in server.files.items() if "/answers_" in name)
+    columns = ["row", "reference", "base", "winner", "base/exact_match", "winner/exact_match"]
+    said = ["olumlu", "=1+1", "<script>alert(1)</script>", 100.0, 0.0]
+    assert table == table | {"columns": columns, "data": [["r0", *said], ["r1", *said]]}
+    assert not any(
+        b"stays here" in text or b"of the data" in text for text in server.files.values()
+    )
+    assert len(server.sweeps) == (mode == "online")
+
+
+def test_large_adapter_stays_here_and_the_summary_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_summary, "MAX_ADAPTER_GIB", 1e-6)
+    track_summary(tmp_path, VERDICT, files=list(write_best(tmp_path)))
+    run = offline_runs(tmp_path)["summary"]
+    assert run.summary["artifact"].startswith("left out: 0.0 GiB")
+    assert "sweeps.export" in run.summary["artifact"]
+    assert any(key.startswith("answers") for row in run.rows for key in row)

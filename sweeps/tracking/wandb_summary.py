@@ -1,0 +1,107 @@
+"""The sweep's own W&B run: scores, what the winner answered to test, and its adapter."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from sweeps.finals import predictions
+from trainables.errors import SweepAborted
+
+MAX_ADAPTER_GIB = 2.0
+"""A larger one is not uploaded: where it is wanted, sweeps.export brings it."""
+UPLOAD_BYTES_PER_S = 2**20
+"""The slowest upload that the end of a sweep waits for."""
+MAX_ROWS = 200
+MAX_CHARS = 4000
+
+_log = logging.getLogger(__name__)
+
+
+def list_files(event: Mapping[str, Any], best: Path) -> list[Path]:
+    """What of best/ an artifact holds: the files that the "summary" event names and no others,
+    because what else lies there may hold rows of the data."""
+    paths = [best / Path(name).name for name in event.get("files", ())]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def estimate_upload_s(files: list[Path]) -> float:
+    """Seconds that an upload may take."""
+    return sum(path.stat().st_size for path in files) / UPLOAD_BYTES_PER_S
+
+
+def log_summary(
+    run: Any, event: Mapping[str, Any], best: Path, about: Mapping[str, object]
+) -> None:
+    """Replays a "summary" event into its W&B run.
+
+    Args:
+        about: the adapter; see _log_adapter.
+    """
+    media = {}
+    if event["confusion"] is not None:
+        media["confusion"] = _draw_confusion(event["confusion"])
+    answers = _make_answers(best) if event.get("files") else None
+    if answers is not None:
+        media["answers"] = answers
+    if media:
+        run.log(media)
+    # The log, which is strict JSON, holds numbers that are not finite as strings.
+    values = event["values"]
+    odd = {name: float(v) for name, v in values.items() if v in ("nan", "inf", "-inf")}
+    run.summary.update({**values, **odd})
+    files = list_files(event, best)
+    num_gib = sum(path.stat().st_size for path in files) / 2**30
+    if num_gib > MAX_ADAPTER_GIB:
+        said = f"left out: {num_gib:.1f} GiB; sweeps.export sends more than {MAX_ADAPTER_GIB:g}"
+        run.summary.update({"artifact": said})
+    elif files:
+        _log_adapter(run, files, {**values, **about})
+
+
+def _log_adapter(run: Any, files: list[Path], about: Mapping[str, object]) -> None:
+    """Logs best/ as an artifact.
+
+    Args:
+        about: its metadata, with the id of the W&B run that trained it.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", str(run.group))[:100]
+    artifact = wandb.Artifact(f"{name}-best", "model", metadata=dict(about))
+    for path in files:
+        artifact.add_file(str(path), skip_cache=True, policy="immutable")  # no copies
+    run.log_artifact(artifact, aliases=["best"])
+
+
+def _make_answers(best: Path) -> Any:
+    """What the first rows of test were answered by the winner and by the untuned base.
+
+    All of it is text to W&B, whatever it looks like. Prompts stay here; None without answers.
+    """
+    try:
+        answered = predictions.read(best)
+    except SweepAborted as unread:
+        _log.debug("no answers for W&B: %s", unread)
+        return None
+    metrics = sorted({name for row in answered for name in row.scores})
+    columns = ["row", "reference", "base", "winner"]
+    columns += [f"{of}/{name}" for name in metrics for of in ("base", "winner")]
+    table = wandb.Table(columns=columns, allow_mixed_types=True)
+    for row in answered[:MAX_ROWS]:
+        texts = (row.id, row.target, row.base_prediction, row.prediction)
+        scores = [of.get(name) for name in metrics for of in (row.base_scores, row.scores)]
+        table.add_data(*(text[:MAX_CHARS] for text in texts), *scores)
+    return table
+
+
+def _draw_confusion(confusion: Mapping[str, Any]) -> Any:
+    labels, counts = confusion["labels"], confusion["counts"]
+    cells = [(t, p, n) for t, row in enumerate(counts) for p, n in enumerate(row)]
+    return wandb.plot.confusion_matrix(  # which counts every row again
+        y_true=[target for target, _, n in cells for _ in range(n)],
+        preds=[prediction for _, prediction, n in cells for _ in range(n)],
+        class_names=labels,
+        title="winner on test: what was taken for what",
+    )
