@@ -21,6 +21,8 @@ class Cluster:
 
     address: str
     """Address that was joined, or "local" for one started here."""
+    num_nodes: int
+    """Nodes that are alive."""
     num_cpus: int
     num_gpus: int
 
@@ -69,6 +71,7 @@ def connect(num_local_cpus: int) -> Cluster:
     resources = ray.cluster_resources()
     return Cluster(
         address=address or "local",
+        num_nodes=sum(node["Alive"] for node in ray.nodes()),
         num_cpus=int(resources.get("CPU", 0)),
         num_gpus=int(resources.get("GPU", 0)),
     )

@@ -24,7 +24,7 @@ from sweeps.control.requests import Inbox, Request
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
-from sweeps.cost.allocation import Allocation, allocate_slots
+from sweeps.cost.allocation import Allocation, Site, allocate_slots
 from sweeps.cost.estimate import CostModel, probe_params
 from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
@@ -81,7 +81,14 @@ def run_stages(
         ) as actors:
             # The packs load meanwhile.
             context = _open_context(
-                config, preflight, paths, log, allocation, events, is_resumed=is_resumed
+                config,
+                preflight,
+                paths,
+                log,
+                allocation,
+                Site.of(cluster, allocation),
+                events,
+                is_resumed=is_resumed,
             )
             at_end.callback(context.trackers.finish)  # when no GPU waits for it
             # The search, and the finals' runs.
@@ -161,6 +168,7 @@ def _open_context(
     paths: RunPaths,
     log: EventLog,
     allocation: Allocation,
+    site: Site,
     events: Sequence[dict[str, Any]],
     *,
     is_resumed: bool,
@@ -183,7 +191,7 @@ def _open_context(
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(
-        metric, config.num_trials, config.max_steps, replay(events), eta.left_s
+        metric, config.num_trials, config.max_steps, replay(events), eta.left_s, site
     )
     controller = TrialController(config, paths, metric, search, log, (eta, progress))
     return _Context(config, paths, log, allocation, controller, trackers, eta, progress)

@@ -4,6 +4,7 @@ Ray."""
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sweeps.checks.preflight import check_generation, make_no_gpu_error
 from sweeps.config import SweepConfig
@@ -15,6 +16,9 @@ from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import CPU_SLOTS, MOST_SLOTS, choose, make_too_large_error
 from trainables.packing.sizing.solo_memory import predict_solo_gib
+
+if TYPE_CHECKING:  # loads Ray, which a dry run does without
+    from cluster.connect import Cluster
 
 MAX_AUTO_SLOTS = 8
 """Solo trials at once on one GPU: each is a process that wants a CPU core to launch kernels."""
@@ -57,6 +61,46 @@ class Allocation:
         if self.capacity is not None:
             return {"CPU": PACKED_TRIAL_CPUS}
         return {"CPU": 1, "GPU": 1 / self.slots_per_gpu if self.num_gpus else 0.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a sweep runs, for those who watch it."""
+
+    address: str
+    """Of the cluster; empty for this machine alone."""
+    num_nodes: int
+    num_gpus: int
+    """GPUs in use, of num_cluster_gpus."""
+    num_cluster_gpus: int
+    num_cpus: int
+    num_packs: int
+    """0 where trials train alone."""
+    num_slots: int
+    """Trials that one pack, or else one GPU, has places for."""
+
+    @classmethod
+    def of(cls, cluster: "Cluster", allocation: Allocation) -> "Site":
+        """That of a sweep on a cluster."""
+        return cls(
+            address="" if cluster.is_local else cluster.address,
+            num_nodes=cluster.num_nodes,
+            num_gpus=allocation.num_gpus,
+            num_cluster_gpus=cluster.num_gpus,
+            num_cpus=allocation.num_cpus,
+            num_packs=allocation.num_packs,
+            num_slots=allocation.slots_per_gpu,
+        )
+
+    def describe(self) -> str:
+        """E.g. cluster 10.0.0.1:6379, 2 nodes, 8 of 16 GPUs."""
+        place = f"cluster {self.address}, " if self.address else "this machine, "
+        if self.address:
+            place += f"{self.num_nodes} node{'s' * (self.num_nodes != 1)}, "
+        if not self.num_gpus:
+            return f"{place}{self.num_cpus} CPU cores"
+        share = "" if self.num_gpus == self.num_cluster_gpus else f"{self.num_gpus} of "
+        return f"{place}{share}{self.num_cluster_gpus} GPU{'s' * (self.num_cluster_gpus != 1)}"
 
 
 def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:

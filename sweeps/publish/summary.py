@@ -2,6 +2,8 @@
 
 import io
 import shlex
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -25,6 +27,8 @@ from trainables.metrics.classification import MAX_REPORTED_LABELS, Confusion
 from trainables.packing.service.ledger import Ledger
 
 MAX_SHOWN_LABELS = 8
+MAX_WIDTH = 110
+"""Columns of a table, where the terminal has no fewer."""
 
 
 def describe(
@@ -138,6 +142,10 @@ def _render(table: tables.Table) -> str:
     )
     for row in table.rows:
         shown.add_row(*map(Text, row))
-    text = io.StringIO()
-    Console(file=text, width=110, force_jupyter=False).print(shown)  # not to a cell
-    return text.getvalue().rstrip()
+    encoding = sys.stdout.encoding or "utf-8"  # by which rich chooses the lines of its frames
+    text = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
+    width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
+    console = Console(file=text, width=width, force_terminal=False, force_jupyter=False)
+    console.print(shown)  # to the text, whether this is a terminal or a notebook
+    text.seek(0)
+    return text.read().rstrip()

@@ -1,32 +1,43 @@
 """How far the sweep is: a live table in a terminal, one plain line an event anywhere else."""
 
 import math
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli import join_lines
 from sweeps.command_line.durations import format_clock
+from sweeps.command_line.safe_console import SafeConsole
+from sweeps.cost.allocation import Site
 from sweeps.records.events import Status
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.notebook import NotebookLive
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 MAX_ROWS = 20
+MAX_SHOWN_PACKS = 8
+"""Of more packs, the fullest and the emptiest are told."""
+MIN_REASON_WIDTH = 12
+MAX_COLUMN_WIDTH = 20
+"""Of a metric's long name."""
 REFRESHES_PER_S = 2
 UNKNOWN = "–"  # noqa: RUF001
 
 _STYLES = {"running": "bold cyan", "waiting": "dim", "failed": "bold yellow", "stopped": "dim"}
 """Cyan and yellow stay apart for every colour vision; each status is also spelled out."""
+_LEFT_OUT_FIRST = ("dropout", "alpha", "best", "rank", "learning rate", "step", "status")
+"""Columns that a narrow terminal does without."""
 
 
 class ProgressTable:
@@ -39,6 +50,7 @@ class ProgressTable:
         histories: trials of a sweep that is being resumed.
         left_s: seconds until the sweep has ended, None while that is not known; it is asked
             whenever the table is drawn.
+        site: where the sweep runs, which the header tells.
         console: where to write; standard output if not given.
     """
 
@@ -49,6 +61,7 @@ class ProgressTable:
         max_steps: int,
         histories: Sequence[TrialRecord] = (),
         left_s: Callable[[], float | None] = lambda: None,
+        site: Site | None = None,
         console: Console | None = None,
     ) -> None:
         self._metric = metric
@@ -56,17 +69,23 @@ class ProgressTable:
         self._max_steps = max_steps
         self._left_s = left_s
         self._records = {history.trial_id: history for history in histories}
-        self._running: set[str] = set()
-        self._console = console or Console()
+        self._packs: dict[str, str] = {}
+        """The pack of each running trial; empty until it has reported from there."""
+        self._site = site
+        self._console = console = console or SafeConsole(sys.stdout)
+        self._is_live = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+        is_unicode = console.encoding.startswith("utf")
+        self._unknown = UNKNOWN if is_unicode else "-"
+        self._overflow: OverflowMethod = "ellipsis" if is_unicode else "crop"
         self._began_s = time.monotonic()
         self._lock = RLock()
-        self._is_live = self._console.is_terminal or self._console.is_jupyter
+        self._width = console.width
         self._live = (
             NotebookLive(get_renderable=self.render, refresh_per_second=REFRESHES_PER_S)
-            if self._console.is_jupyter
+            if console.is_jupyter
             else Live(
                 get_renderable=self.render,
-                console=self._console,
+                console=console,
                 refresh_per_second=REFRESHES_PER_S,
             )
         )
@@ -74,6 +93,8 @@ class ProgressTable:
     def __enter__(self) -> Self:
         if self._is_live:
             self._live.start()
+        elif self._site:
+            self._console.print(Text(self._site.describe()), soft_wrap=True)
         return self
 
     def __exit__(
@@ -90,7 +111,7 @@ class ProgressTable:
         with self._lock:
             record = self._records.get(config.trial_id, new)
             self._records[config.trial_id] = replace(record, status=None, reason="")
-            self._running.add(config.trial_id)
+            self._packs[config.trial_id] = ""
             self._print_line(f"{config.trial_id} started: {_format_params(config.params)}")
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
@@ -99,10 +120,10 @@ class ProgressTable:
             record = self._records[config.trial_id]
             record = replace(record, reports=[*record.reports, report])
             self._records[config.trial_id] = record
-            value = _format_number(record.value(self._metric))
-            score = (
-                f"{self._metric.name} {value} (best {_format_number(record.best(self._metric))})"
-            )
+            self._packs[config.trial_id] = report.pack
+            value = self._format_number(record.value(self._metric))
+            best = self._format_number(record.best(self._metric))
+            score = f"{self._metric.name} {value} (best {best})"
             self._print_line(f"{config.trial_id} step {report.step}/{self._max_steps}: {score}")
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
@@ -110,11 +131,11 @@ class ProgressTable:
         with self._lock:
             record = replace(self._records[config.trial_id], status=status, reason=reason)
             self._records[config.trial_id] = record
-            self._running.discard(config.trial_id)
+            self._packs.pop(config.trial_id, None)
             line = f"{config.trial_id} {status} at step {record.num_steps}/{self._max_steps}"
             line += f": {join_lines(reason)}" if reason else ""
             self._print_line(line)
-        if status == "failed" and self._console.is_terminal:
+        if status == "failed" and self._is_live:
             # Without the lock: printing waits for rich's lock, whose holder may wait for ours.
             self._console.print(Text(line, style=_STYLES["failed"]))
 
@@ -132,14 +153,22 @@ class ProgressTable:
             self._print_line(f"asked for {num_trials} trials")
 
     def render(self) -> RenderableType:
-        """The header, and at most MAX_ROWS trials: running ones, then the best ended ones."""
+        """The header, and as many trials as fit on the screen, MAX_ROWS at most: running ones, then
+        the best ended ones."""
+        width, self._width = self._width, self._console.width
+        if self._width < width and self._live.is_started:
+            self._console.clear()  # a narrower terminal has wrapped what was drawn
         with self._lock:
+            header = self._header_parts()
+            if self._site:
+                header += [self._site.describe(), *self._describe_packs(self._site)]
             records = sorted(self._records.values(), key=self._rank)
-            shown = records[: max(1, min(MAX_ROWS, self._console.height - 7))]
+            num_around = len(header) + 3  # the columns' names, those left out, and the cursor
+            shown = records[: max(1, min(MAX_ROWS, self._console.height - num_around))]
             left_out = len(records) - len(shown)
-            header = Text("\n".join(self._header_parts()))
+            lines = [Text(line, no_wrap=True, overflow=self._overflow) for line in header]
             footer = [Text(f"and {left_out} more trials", style="dim")] if left_out else []
-            return Group(header, self._table(shown), *footer)
+            return Group(*lines, self._table(shown), *footer)
 
     def _print_line(self, line: str) -> None:
         if not self._is_live:
@@ -154,8 +183,23 @@ class ProgressTable:
             f"{statuses['failed']} failed",
             f"best {self._metric.name} {self._describe_best()}",
             f"elapsed {format_clock(time.monotonic() - self._began_s)}, "
-            f"left {UNKNOWN if left_s is None else format_clock(left_s)}",
+            f"left {self._unknown if left_s is None else format_clock(left_s)}",
         ]
+
+    def _describe_packs(self, site: Site) -> list[str]:
+        """How many trials train in each pack, as far as their last reports tell."""
+        if not site.num_packs:
+            return []
+        packs = f"{site.num_packs} pack{'s' * (site.num_packs > 1)} of {site.num_slots} slots"
+        counts = sorted(Counter(filter(None, self._packs.values())).values(), reverse=True)
+        if not counts or site.num_packs == 1:
+            return [f"{packs}: {len(self._packs)} training"]
+        num_new = len(self._packs) - sum(counts)
+        counts += [0] * (site.num_packs - len(counts))
+        shown = ", ".join(map(str, counts))
+        if len(counts) > MAX_SHOWN_PACKS:
+            shown = f"{counts[-1]} to {counts[0]}"
+        return [f"{packs}: {shown} training" + f", {num_new} not reported yet" * bool(num_new)]
 
     def _describe_best(self) -> str:
         """The best of the trials that reached the furthest step: only those are comparable."""
@@ -166,13 +210,13 @@ class ProgressTable:
         }
         finite = {trial_id: value for trial_id, value in values.items() if math.isfinite(value)}
         if not finite:
-            return UNKNOWN
+            return self._unknown
         choose = max if self._metric.mode == "max" else min
         best = choose(finite, key=finite.__getitem__)
-        return f"{_format_number(finite[best])} at step {last_step} ({best})"
+        return f"{self._format_number(finite[best])} at step {last_step} ({best})"
 
     def _status(self, record: TrialRecord) -> str:
-        is_running = record.trial_id in self._running
+        is_running = record.trial_id in self._packs
         return record.status or ("running" if is_running else "waiting")
 
     def _rank(self, record: TrialRecord) -> tuple[float, ...]:
@@ -181,25 +225,52 @@ class ProgressTable:
         return (ranks[self._status(record)], -record.num_steps, -record.worth(self._metric))
 
     def _table(self, records: Sequence[TrialRecord]) -> Table:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("trial", no_wrap=True)
-        table.add_column("status", no_wrap=True)
-        names = ("step", "rank", "alpha", "dropout", "learning rate", self._metric.name, "best")
-        for name in names:
-            table.add_column(Text(name), justify="right", no_wrap=True)
-        table.add_column("reason", no_wrap=True, overflow="ellipsis")
-        for record in records:
-            params, status = record.params, self._status(record)
-            cells = [
-                *(record.trial_id, status, f"{record.num_steps}/{self._max_steps}"),
-                *(str(params.lora_rank), f"{params.lora_alpha:g}", f"{params.lora_dropout:g}"),
-                f"{params.learning_rate:.2e}",
-                _format_number(record.value(self._metric)),
-                _format_number(record.best(self._metric)),
-                join_lines(record.reason),
-            ]
-            table.add_row(*map(Text, cells), style=_STYLES.get(status, ""))
+        """The trials with all columns that fit beside each other, and their reasons if these do."""
+        columns = {
+            "trial": [record.trial_id for record in records],
+            "status": [self._status(record) for record in records],
+            "step": [f"{record.num_steps}/{self._max_steps}" for record in records],
+            "rank": [str(record.params.lora_rank) for record in records],
+            "alpha": [f"{record.params.lora_alpha:g}" for record in records],
+            "dropout": [f"{record.params.lora_dropout:g}" for record in records],
+            "learning rate": [f"{record.params.learning_rate:.2e}" for record in records],
+            self._metric.name: [self._format_number(r.value(self._metric)) for r in records],
+            "best": [self._format_number(r.best(self._metric)) for r in records],
+        }
+        reasons = [join_lines(record.reason) for record in records]
+        styles = [_STYLES.get(self._status(record), "") for record in records]
+        for name in ("", *_LEFT_OUT_FIRST):
+            columns.pop(name, None)
+            left = self._console.width - self._measure(self._lay_out(columns, styles))
+            if left >= 0:
+                break
+        if any(reasons) and left > MIN_REASON_WIDTH + 1:
+            return self._lay_out(columns | {"reason": reasons}, styles, left - 1)
+        return self._lay_out(columns, styles)
+
+    def _lay_out(
+        self, columns: Mapping[str, Sequence[str]], styles: Sequence[str], reason_width: int = 0
+    ) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in columns:
+            table.add_column(
+                Text(name),
+                justify="left" if name in ("trial", "status", "reason") else "right",
+                no_wrap=True,
+                overflow=self._overflow,
+                max_width=reason_width if name == "reason" else MAX_COLUMN_WIDTH,
+            )
+        for cells, style in zip(zip(*columns.values(), strict=True), styles, strict=True):
+            table.add_row(*map(Text, cells), style=style)
         return table
+
+    def _measure(self, table: Table) -> int:
+        """The table's width where there is room enough."""
+        wide = self._console.options.update(width=1000)
+        return Measurement.get(self._console, wide, table).maximum
+
+    def _format_number(self, value: float | None) -> str:
+        return self._unknown if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _format_params(params: Hyperparameters) -> str:
@@ -209,7 +280,3 @@ def _format_params(params: Hyperparameters) -> str:
     )
     names = ",".join(params.target_modules)
     return text if names == "all" else f"{text}, target_modules {names}"
-
-
-def _format_number(value: float | None) -> str:
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.4g}"

@@ -1,13 +1,17 @@
 """What the user reads at the end."""
 
+import io
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from sweeps.finals.final_test import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.finals.verdict_text import describe_no_lead, make_table, write_sentences
-from sweeps.publish.summary import describe, summary_fields, without_best
+from sweeps.publish.summary import MAX_WIDTH, describe, summary_fields, without_best
 from sweeps.publish.tables import list_finalists, list_scores, list_trials
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
@@ -210,3 +214,17 @@ def test_a_score_of_one_of_many_labels_that_was_asked_for_is_shown() -> None:
     many = tuple(f"l{n}" for n in range(21))
     table = Confusion(many, ((0,) * 21,) * 21)
     assert summary_fields(outcome, None, table)["confusion"] is None
+
+
+def test_tables_are_as_wide_as_the_terminal_and_of_letters_that_it_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for columns, encoding in (("80", "ascii"), ("60", "utf-8"), ("200", "utf-8")):
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", columns)
+            patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+            text = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
+        framed = [line for line in text.splitlines() if line[:1] in "┏┃┡│└+|"]
+        assert len(framed) > 8
+        assert max(map(len, framed)) <= min(int(columns), MAX_WIDTH)
+        assert text.isascii() == (encoding == "ascii")

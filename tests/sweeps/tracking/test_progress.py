@@ -1,6 +1,7 @@
 """The progress display, read back from what rich writes."""
 
 import io
+import re
 import sys
 import threading
 from dataclasses import replace
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.command_line.safe_console import SafeConsole
+from sweeps.cost.allocation import Site
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking.progress import ProgressTable
+from sweeps.tracking.progress import MAX_ROWS, ProgressTable
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
 
 METRIC = Metric(name="rougeLsum")
@@ -61,6 +64,12 @@ def rendered(progress: ProgressTable) -> list[str]:
     console = Console(record=True, file=io.StringIO(), width=160)
     console.print(progress.render())
     return console.export_text().splitlines()
+
+
+def drawn(console: Console, progress: ProgressTable) -> list[str]:
+    """The lines that a console shows of the table, as it is wide and high."""
+    lines = console.render_lines(progress.render(), pad=False)
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
 
 
 def shown_ids(progress: ProgressTable) -> list[str]:
@@ -125,6 +134,127 @@ def test_at_most_twenty_rows_and_the_rest_is_counted() -> None:
         run_trial(progress, number, {40: float(number)}, status="completed")
     assert shown_ids(progress) == [f"t{number:04d}" for number in range(24, 4, -1)]
     assert "and 5 more trials" in rendered(progress)
+
+
+SITE = Site(
+    address="10.0.0.1:6379",
+    num_nodes=2,
+    num_gpus=3,
+    num_cluster_gpus=4,
+    num_cpus=64,
+    num_packs=3,
+    num_slots=32,
+)
+
+
+def make_crowd(console: Console, **kwargs: Any) -> ProgressTable:
+    """256 trials, of which 85 train in three packs and the others have ended."""
+    name = "evaluate:my_metric\x1b[2J:a_long_key"
+    metric = Metric(name=name)
+    progress = ProgressTable(metric, 256, 40, site=SITE, console=console, **kwargs)
+    for number in range(256):
+        config, report = make_config(number), make_report(number, 10 + number % 20, 30 + number)
+        progress.trial_started(config, number)
+        progress.reported(
+            config, replace(report, metrics={name: 30.0 + number}, pack="abc"[number % 3])
+        )
+        if number >= 85:
+            progress.trial_ended(config, "stopped" if number % 9 else "failed", "r" * 300)
+    progress.trial_started(make_config(84), 84)  # after its pack has died
+    return progress
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("height", [24, 40, 60])
+def test_crowd_keeps_to_one_screen(width: int, height: int) -> None:
+    console = SafeConsole(io.StringIO(), force_terminal=True, width=width, height=height)
+    progress = make_crowd(console)
+    texts = drawn(console, progress)
+    assert height - 1 >= len(texts) >= min(height - 1, MAX_ROWS)
+    assert max(map(len, texts)) <= width
+    assert "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs" in texts
+    assert "3 packs of 32 slots: 28, 28, 28 training, 1 not reported yet" in texts
+    heading = next(text.split() for text in texts if text.startswith("trial"))
+    rows = [text.split() for text in texts if text.startswith("t0")]
+    assert {"trial", "step", "status"} <= set(heading) and "running" in rows[0]
+    assert ({"rank", "learning", "dropout", "alpha", "best"} <= set(heading)) == (width >= 80)
+    assert texts[-1] == f"and {256 - len(rows)} more trials"
+
+
+def test_reasons_take_the_room_that_is_left() -> None:
+    for width, room in ((110, True), (62, False)):
+        console = Console(file=io.StringIO(), force_terminal=True, width=width, height=24)
+        progress = ProgressTable(METRIC, 1, 40, console=console)
+        run_trial(progress, 0, {10: 20.0}, status="failed", reason="r" * 300)
+        lines = drawn(console, progress)
+        assert max(map(len, lines)) <= width
+        assert lines[-1].endswith("rrrrrrrrrrrr…") == room
+        assert lines[-2].endswith(" reason") == room
+
+
+def test_before_the_first_report_and_with_one_pack_all_are_counted_together() -> None:
+    for site in (SITE, replace(SITE, num_packs=1)):
+        progress, _ = make_progress(site=site)
+        run_trial(progress, 0, {})
+        run_trial(progress, 1, {} if site is SITE else {10: 1.0})
+        assert rendered(progress)[4].endswith("of 32 slots: 2 training")
+
+
+def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
+    site = replace(SITE, num_packs=12, num_slots=4)
+    progress, _ = make_progress(site=site)
+    for number in range(9):
+        progress.trial_started(make_config(number), number)
+        report = replace(make_report(number, 10, 1.0), pack=f"p{number // 4}")
+        progress.reported(make_config(number), report)
+    assert "12 packs of 4 slots: 0 to 4 training" in rendered(progress)
+    run_trial(progress, 8, {10: 1.0}, status="completed")
+    assert "12 packs of 4 slots: 0 to 4 training" in rendered(progress)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs"),
+        ({"address": "", "num_gpus": 1, "num_cluster_gpus": 1}, "this machine, 1 GPU"),
+        ({"address": "", "num_gpus": 0, "num_cluster_gpus": 0}, "this machine, 64 CPU cores"),
+        ({"num_nodes": 1, "num_gpus": 4}, "cluster 10.0.0.1:6379, 1 node, 4 GPUs"),
+    ],
+)
+def test_place_is_told_once_before_plain_lines(change: dict[str, Any], told: str) -> None:
+    progress, out = make_progress(is_terminal=False, site=replace(SITE, **change))
+    with progress:
+        run_trial(progress, 0, {10: 20.0})
+    assert out.getvalue().splitlines()[0] == told
+    assert out.getvalue().count(told) == 1
+
+
+def test_output_that_shows_ascii_only_gets_ascii_only() -> None:
+    shown = io.BytesIO()
+    ascii_only = io.TextIOWrapper(shown, encoding="ascii", errors="strict")
+    for is_terminal in (True, False):
+        console = SafeConsole(ascii_only, force_terminal=is_terminal, width=70, height=24)
+        with make_crowd(console) as progress:
+            progress.trial_started(make_config(300), 300)
+    ascii_only.flush()
+    assert b"t0300" in shown.getvalue() and b"\x1b[2J" not in shown.getvalue()
+
+
+def test_without_colours_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out = io.StringIO()
+    with make_crowd(SafeConsole(out, force_terminal=True, width=100, height=24)):
+        pass
+    assert "running" in out.getvalue() and not re.findall(r"\x1b\[[\d;]*3\d", out.getvalue())
+
+
+def test_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    progress, out = make_progress()
+    with progress:
+        run_trial(progress, 0, {10: 20.0})
+    assert out.getvalue().startswith("t0000 started: ") and "\x1b" not in out.getvalue()
 
 
 def test_time_left_is_asked_for_whenever_the_table_is_drawn() -> None:
