@@ -10,7 +10,8 @@ import tyro
 
 from sweeps.cli import parse, run_command
 from sweeps.publish.report.facts import read_facts
-from sweeps.records.paths import abort_if_unwritable
+from sweeps.records.paths import RunPaths, abort_if_unwritable
+from sweeps.records.run_lock import find_holder
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(ReportArgs, sys.argv[1:] if argv is None else argv, PROG)
     if not args.runs:
         raise SweepAborted("no run is named", f"{PROG} runs/NAME [runs/OTHER ...]")
-    facts = [read_facts(run) for run in args.runs]
+    facts = [read_facts(run, is_running=_is_running(run)) for run in args.runs]
     import optuna  # this and the next take a second
 
     from sweeps.publish.report.page import render
@@ -51,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with abort_if_unwritable(output):
         write_atomic(output, render(facts))
     print(f"wrote {output}")
+
+
+def _is_running(run: Path) -> bool:
+    holder = find_holder(RunPaths(run.absolute()))
+    return holder.is_alive is True and holder.work == "sweep"
 
 
 if __name__ == "__main__":

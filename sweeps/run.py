@@ -110,10 +110,11 @@ def _run(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> tuple[int,
     with gc_disabled():
         from sweeps.checks.run_folder import open_run
         from sweeps.cost import plan
+        from sweeps.publish.report.follow import keep_report
 
     for line in plan.about_rows(preflight):
         print(line)
-    with open_run(config, preflight, is_resumed=args.resume) as paths:
+    with open_run(config, preflight, is_resumed=args.resume) as paths, keep_report(paths):
         with gc_disabled():
             from sweeps.sweep import run_stages  # loads Ray, which early errors do without
 

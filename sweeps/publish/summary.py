@@ -69,6 +69,7 @@ def describe(
         *map(_pack_line, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
+        f"report:  {paths.report}",
         *([f"answers: {said}"] if said.is_file() else []),
         *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
         f"study:   optuna-dashboard {shlex.quote(hide_password(storage))}",

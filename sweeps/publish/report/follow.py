@@ -1,0 +1,105 @@
+"""report.html while its sweep runs: a process of its own, of lowest priority, writes it.
+
+It reads the run's files alone, so the sweep does nothing for it, and no trial waits for it. It ends
+when the sweep does: its standard input is a pipe whose other end only the sweep has.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweeps.records.paths import RunPaths
+from trainables.errors import SweepAborted
+
+INTERVAL_S = 5.0
+"""Between two looks at the log."""
+REST_FACTOR = 10.0
+"""The process rests for so many times as long as the last page took."""
+END_TIMEOUT_S = 60.0
+"""How long the last page is waited for."""
+LOWEST = 19
+"""Of nice."""
+
+
+@contextmanager
+def keep_report(paths: RunPaths) -> Iterator[None]:
+    """Keeps the run's report up to date during the block, and writes it a last time at its end.
+
+    A report that cannot be written costs a warning. After an error nobody waits for it.
+    """
+    project = str(Path(__file__).parents[3])
+    found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+    try:
+        writer = subprocess.Popen(
+            [sys.executable, "-m", "sweeps.publish.report.follow", str(paths.folder)],
+            env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as refused:
+        _warn(paths, str(refused))
+        yield
+        return
+    assert writer.stdin is not None
+    try:
+        yield
+    except BaseException:
+        writer.stdin.close()
+        raise
+    try:
+        _, said = writer.communicate(timeout=END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        writer.kill()
+        _warn(paths, f"it has taken more than {END_TIMEOUT_S:.0f} s")
+        return
+    if writer.returncode != 0:
+        _warn(paths, (said.decode(errors="replace").strip().splitlines() or ["it was killed"])[-1])
+
+
+def main(folder: Path) -> int:
+    """Writes the page whenever the log has grown, until standard input ends; then once more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this process
+    os.nice(LOWEST)
+    import optuna  # these take seconds, with the lowest priority
+
+    from sweeps.publish.report.facts import read_facts
+    from sweeps.publish.report.page import render
+    from trainables.files import write_atomic
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    paths = RunPaths(folder)
+    for left in folder.glob(f".{paths.report.name}.*.tmp"):  # by one that was killed
+        left.unlink(missing_ok=True)
+    known, rest_s, has_ended = -1, 0.0, False
+    while not has_ended:
+        has_ended = bool(select.select([sys.stdin], [], [], rest_s)[0])
+        size = paths.events.stat().st_size if paths.events.is_file() else 0
+        if size == known and not has_ended:
+            continue
+        began_s = time.monotonic()
+        try:
+            write_atomic(paths.report, render([read_facts(folder, is_running=not has_ended)]))
+        except (OSError, SweepAborted):
+            if has_ended:
+                raise
+        known = size
+        rest_s = max(INTERVAL_S, REST_FACTOR * (time.monotonic() - began_s))
+    return 0
+
+
+def _warn(paths: RunPaths, reason: str) -> None:
+    remedy = f"python -m sweeps.report {paths.folder} makes it"
+    print(f"warning: report.html could not be written: {reason}; {remedy}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main(Path(sys.argv[1])))
