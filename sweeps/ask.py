@@ -12,7 +12,7 @@ import tyro
 from search_spaces.lora import Point
 from sweeps.checks import sweep_json
 from sweeps.checks.commands import resume_command
-from sweeps.cli import EXIT_DONE, parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.control import requests
 from sweeps.control.requests import Request
 from sweeps.finals.finalists import is_search_over
@@ -49,9 +49,10 @@ class AskArgs:
     at once as when the sweep was started or resumed."""
     finish: tyro.conf.FlagCreatePairsOff[bool] = False
     """End the search now: running trials are stopped, and the finals follow."""
+    json: JsonFlag = False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> Result:
     """Checks a request against the run, writes it down, and tells what became of it."""
     args = parse(AskArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
@@ -64,25 +65,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_open = not (has_driver and is_search_over(config, events))
     requests.resolve(request, config, events, is_open=is_open)
     requests.append(paths, request)
-    if not has_driver:
+    answer = _wait_for_answer(paths, request.id) if has_driver else None
+    if answer is not None:
+        print(describe(answer))
+        facts = {name: answer[name] for name in ("stop", "add", "num_trials")}
+        return Result({"request": request.id, "is_done": True, **facts})
+    resume = resume_command(config)
+    if has_driver:
         print(
-            f"written down; no process runs this sweep, so it counts from: {resume_command(config)}"
+            "written down; the sweep has not taken it up yet. It does so once it trains (models "
+            f"may still load), or when it is resumed: {resume}"
         )
-        return EXIT_DONE
+    else:
+        print(f"written down; no process runs this sweep, so it counts from: {resume}")
+    return Result({"request": request.id, "is_done": False, "resume": resume})
+
+
+def _wait_for_answer(paths: RunPaths, request_id: str) -> dict[str, Any] | None:
+    """What the sweep's log says of a request; None if nothing within ANSWER_TIMEOUT_S.
+
+    Raises:
+        SweepAborted: the sweep has refused it.
+    """
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     while time.monotonic() < deadline_s:
         time.sleep(POLL_INTERVAL_S)
-        answer = find_answer(_read_events(paths), request.id)
+        asked = (event for event in _read_events(paths) if event["kind"] == "asked")
+        answer = next((event for event in asked if event["id"] == request_id), None)
+        if answer is not None and answer["refused"]:
+            raise SweepAborted(answer["refused"], "look how far the sweep is by now, and ask again")
         if answer is not None:
-            if answer["refused"]:
-                raise SweepAborted(answer["refused"], "look at how far the sweep is by now")
-            print(describe(answer))
-            return EXIT_DONE
-    print(
-        "written down; the sweep has not taken it up yet. It does so once it trains (models may "
-        f"still load), or when it is resumed: {resume_command(config)}"
-    )
-    return EXIT_DONE
+            return answer
+    return None
 
 
 def make_request(args: AskArgs) -> Request:
@@ -103,12 +117,6 @@ def make_request(args: AskArgs) -> Request:
     except ValueError:
         fix = "name exactly one of --stop, --add, --num-trials and --finish"
         raise SweepAborted("one thing is asked for at a time", fix) from None
-
-
-def find_answer(events: Sequence[dict[str, Any]], request_id: str) -> dict[str, Any] | None:
-    """What the sweep's log says of a request; None if it was not taken up."""
-    asked = (event for event in events if event["kind"] == "asked")
-    return next((event for event in asked if event["id"] == request_id), None)
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -26,6 +26,8 @@ from sweeps.cli import JsonFlag, Result, explain_end, parse, run_command
 from sweeps.command_line.help_layout import flatten
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.config import SweepConfig, count_steps, find_bad_value, to_json
+from sweeps.records.events import EventLog
+from sweeps.records.paths import RunPaths
 from trainables.config import MainFlag
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
@@ -122,11 +124,13 @@ def _run(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> tuple[int,
             return run_stages(config, preflight, paths, is_resumed=args.resume), paths.folder
         except (SweepAborted, OSError) as ended:
             aborted = explain_end(ended)
+            _log_interruption(paths, aborted.error)
             if not aborted.is_resumable:
                 raise
             fix = f"{aborted.fix} with --resume: {tell_resume(config)}"
             raise SweepAborted(aborted.error, fix) from ended
         except KeyboardInterrupt:
+            _log_interruption(paths, "Ctrl-C")
             raise KeyboardInterrupt(f"go on with: {tell_resume(config)}") from None
 
 
@@ -141,6 +145,13 @@ def _check(args: RunArgs) -> "tuple[SweepConfig, Preflight]":
     if args.resume:
         check_unchanged(config, preflight)
     return config, preflight
+
+
+def _log_interruption(paths: RunPaths, reason: str) -> None:
+    """Has the log say why the process ended, if it can be written."""
+    if paths.events.exists():
+        with contextlib.suppress(SweepAborted, OSError):
+            EventLog(paths.events).append("sweep_interrupted", reason=reason)
 
 
 def read_command(argv: Sequence[str]) -> RunArgs:

@@ -35,6 +35,7 @@ from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
 from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
+from sweeps.records.heartbeat import Heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
@@ -117,6 +118,7 @@ def run_stages(
             winner = final_test.find_winner(paths, records, metric, finals, verdict)
             if winner is None:
                 print(summary.without_best(trials), file=sys.stderr)
+                log.append("sweep_interrupted", reason="no trial completed")
                 return EXIT_NO_TRIAL
             # The one look at test.
             score = partial(pack_pool.run_final_test, actors, allocation, config.settings)
@@ -248,6 +250,10 @@ def _run_trials(
         from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
 
     gate = StartupGate(context.controller, actors, tell_estimate)
+    allocation = context.allocation
+    names = ("num_gpus", "num_packs", "slots_per_gpu")
+    facts = {name: getattr(allocation, name) for name in names}
+    heartbeat = Heartbeat(context.paths, context.eta.left_s, facts)
     steering = Steering(context.controller, context.paths, context.log, events, inbox)
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
@@ -257,11 +263,12 @@ def _run_trials(
         gate.close()
         ray_tuner.run_trials(
             context.controller,
-            context.allocation,
+            allocation,
             actors,
             gate,
             context.eta,
             steering,
+            heartbeat,
             folder=context.paths.folder,
             max_failures=context.config.max_failures,
         )

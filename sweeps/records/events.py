@@ -30,6 +30,7 @@ Kind = Literal[
     "predicted",
     "summary",
     "sweep_ended",
+    "sweep_interrupted",
 ]
 _FLOATS = frozenset(f.name for f in fields(TrialReport) if f.type is float)
 

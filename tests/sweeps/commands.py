@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps import export, run, trial
+from sweeps import ask, export, run, status, trial
 from sweeps.cli import Result, run_command
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -27,8 +27,10 @@ _RAY_TMPDIR = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 atexit.register(shutil.rmtree, _RAY_TMPDIR, ignore_errors=True)
 
 _MAINS: Mapping[str, Callable[[list[str]], Result | int | None]] = {
+    "sweeps.ask": ask.main,
     "sweeps.export": export.main,
     "sweeps.run": run.main,
+    "sweeps.status": status.main,
     "sweeps.trial": trial.main,
 }
 

@@ -181,7 +181,7 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialRecord]:
 
     runs = list((folder / "wandb").glob("offline-run-*"))
     num_summaries = sum("-summary-" in run.name for run in runs)
-    has_best = any(history.status == "completed" for history in histories)
+    has_best = any(history.status == "completed" for history in replay_all(events))
     assert num_summaries == has_best and len(runs) == len(replay_all(events)) + num_summaries
     complete = read_json_lines(folder / "wandb" / COMPLETE_FILE)
     assert {run.name for run in runs} <= {line["folder"] for line in complete}

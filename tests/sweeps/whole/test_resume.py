@@ -43,6 +43,7 @@ def test_killed_or_interrupted_driver_loses_and_repeats_no_trial(
         if moment == INTERRUPTED:
             words = _interrupt(process)
             assert (folder / "trials.csv").exists()
+            assert small_sweep.events_of(folder)[-1]["reason"] == "Ctrl-C"
         else:
             small_sweep.kill(process)
         process = small_sweep.start(tmp_path, "killed", *words)

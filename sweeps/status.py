@@ -1,0 +1,295 @@
+"""python -m sweeps.status RUN: how a sweep stands, wherever it runs, from its folder alone."""
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from sweeps.cli import JsonFlag, Result, join_lines, parse, run_command
+from sweeps.command_line.durations import format_clock, format_duration
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
+from sweeps.tracking.run_status import RunStatus, read_status
+from trainables.errors import SweepAborted
+
+PROG = "python -m sweeps.status"
+WATCH_INTERVAL_S = 2.0
+MAX_RUNNING = 16
+"""Running trials that are shown."""
+EVENT_FACTS = ("kind", "trial_id", "step", "status", "reason", "refused", "stop", "add", "finish")
+NUM_EVENTS = 5
+"""Last events that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusArgs:
+    """Tells how a sweep stands, or all sweeps of a folder, a line each; reads and changes nothing.
+
+    A sweep of another machine on a shared folder can be looked at too.
+    """
+
+    run: tyro.conf.Positional[Path] = Path("runs")
+    """Folder of the sweep, e.g. runs/samsum, or one that holds several."""
+    watch: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show it again every two seconds until it has ended; plain lines where there is no terminal,
+    and with --json one object in the end."""
+    json: JsonFlag = False
+
+
+def main(argv: Sequence[str] | None = None) -> Result:
+    """Shows one run, or the runs of a folder."""
+    args = parse(StatusArgs, sys.argv[1:] if argv is None else argv, PROG)
+    folder = args.run.absolute()
+    if (folder / "sweep.json").is_file():
+        look: Callable[[], _View] = lambda: _look_at_run(folder)  # noqa: E731
+    elif any(folder.glob("*/sweep.json")):
+        look = lambda: _look_at_folder(folder)  # noqa: E731
+    else:
+        fix = f"{PROG} RUN or a folder of runs; python -m sweeps.run samsum --tiny makes one"
+        raise SweepAborted(f"there is no sweep in {folder}", fix)
+    return Result((_watch(look, is_quiet=args.json) if args.watch else _show(look())).facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """What is shown of a moment."""
+
+    lines: list[str]
+    summary: str
+    """One line, without what changes by itself."""
+    facts: dict[str, Any]
+    is_over: bool
+
+
+def _show(view: _View) -> _View:
+    print(*view.lines, sep="\n")
+    return view
+
+
+def _watch(look: Callable[[], _View], *, is_quiet: bool) -> _View:
+    """Shows the run until it is over; in a terminal in place, else a line whenever it changes."""
+    console = Console()
+    if is_quiet or not console.is_terminal:
+        last = ""
+        while True:
+            view = look()
+            if view.summary != last and not is_quiet:
+                print(view.summary, flush=True)
+            if view.is_over:
+                return view
+            last = view.summary
+            time.sleep(WATCH_INTERVAL_S)
+    view = look()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(Text("\n".join(view.lines[: max(3, console.height - 1)])), refresh=True)
+            if view.is_over:
+                return view
+            time.sleep(WATCH_INTERVAL_S)
+            view = look()
+
+
+def _look_at_run(folder: Path) -> _View:
+    status = read_status(RunPaths(folder))
+    return _View(
+        lines=describe(status),
+        summary=join_lines("; ".join([_describe_state(status), *_describe_trials(status)])),
+        facts=list_facts(status),
+        is_over=status.is_over,
+    )
+
+
+def _look_at_folder(folder: Path) -> _View:
+    """A line a run, the youngest first."""
+    rows, facts, is_over = [("run", "state", "trials", "best", "left", "last event")], [], True
+    files = sorted(folder.glob("[!.]*/sweep.json"), key=lambda path: -path.stat().st_mtime)
+    for path in files:
+        try:
+            status = read_status(RunPaths(path.parent))
+        except SweepAborted as damaged:
+            rows.append((path.parent.name, "unreadable", "", join_lines(damaged.error), "", ""))
+            facts.append({"run": path.parent, "state": "unreadable", "error": damaged.error})
+            continue
+        is_over = is_over and status.is_over
+        num_ended = sum(one.status is not None for one in status.trials)
+        rows.append(
+            (
+                path.parent.name,
+                status.state,
+                f"{num_ended}/{status.num_trials}",
+                _describe_best(status),
+                "" if status.left_s is None else format_clock(status.left_s),
+                _describe_age(status),
+            )
+        )
+        facts.append(list_facts(status))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    counts = Counter(str(fact["state"]) for fact in facts)
+    summary = ", ".join(f"{num} {state}" for state, num in sorted(counts.items()))
+    return _View(lines=lines, summary=summary, facts={"runs": facts}, is_over=is_over)
+
+
+def describe(status: RunStatus) -> list[str]:
+    """A run in words, a line a fact."""
+    lines = [_describe_state(status), *_describe_trials(status)]
+    lines.append(f"last event: {_describe_age(status)}")
+    if status.facts:
+        held = "{num_gpus} GPUs, {num_packs} packs, {slots_per_gpu} trials on each at most"
+        lines.append(f"holds: {held.format(**status.facts)}")
+    if status.state in ("running", "stalled"):
+        left = "not known yet" if status.left_s is None else format_clock(status.left_s)
+        lines.append(f"left: {left}")
+    max_steps, metric = status.config.get("max_steps"), status.metric
+    running = [] if status.is_over else sorted(status.running, key=lambda one: -one.num_steps)
+    for one in running[:MAX_RUNNING]:
+        value = one.value(metric)
+        score = "" if value is None else f", {metric.name} {value:.4g}"
+        lines.append(f"  {one.trial_id} step {one.num_steps}/{max_steps}{score}")
+    if len(running) > MAX_RUNNING:
+        lines.append(f"  and {len(running) - MAX_RUNNING} more")
+    lines += [f"  {_describe_event(event)}" for event in status.events[-NUM_EVENTS:]]
+    return [join_lines(line) if line[:1] != " " else f"  {join_lines(line)}" for line in lines] + [
+        f"next: {command}" for command in suggest(status)
+    ]
+
+
+def suggest(status: RunStatus) -> list[str]:
+    """What the user may do now, as commands."""
+    run = shlex.quote(str(status.paths.folder))
+    if status.state == "ended":
+        return [f"python -m sweeps.predict {run} --input FILE --output FILE"]
+    if status.state in ("running", "stalled"):
+        return [f"python -m sweeps.ask {run} --stop TRIAL | --add NAME=VALUE | --finish"]
+    from sweeps.checks.commands import resume_command  # loads Optuna, which most runs do without
+    from sweeps.config import from_json
+
+    folder = status.paths.folder
+    try:
+        config = from_json(status.config)
+    except ValidationError:
+        return ["resume it with the version of this project that wrote it"]
+    return [resume_command(replace(config, runs_dir=str(folder.parent), name=folder.name))]
+
+
+def list_facts(status: RunStatus) -> dict[str, Any]:
+    """A run for programs."""
+    best, metric = status.best, status.metric
+    return {
+        "run": status.paths.folder,
+        "state": status.state,
+        "reason": status.reason,
+        "phase": status.phase,
+        "host": status.holder.host,
+        "pid": status.holder.pid,
+        "metric": asdict(metric),
+        "num_trials": status.num_trials,
+        "trials": _count(status.trials, is_over=status.is_over),
+        "finals": _count(status.finals, is_over=status.is_over),
+        "running": []
+        if status.is_over
+        else [
+            {"trial_id": one.trial_id, "step": one.num_steps, "value": one.value(metric)}
+            for one in status.running
+        ],
+        "max_steps": status.config.get("max_steps"),
+        "best": best
+        and {"trial_id": best.trial_id, "step": best.num_steps, "value": best.value(metric)},
+        "result": _find_result(status),
+        "began": status.began and status.began.isoformat(),
+        "last_event_s": _age_s(status),
+        "left_s": status.left_s,
+        **status.facts,
+        "last_events": [
+            {name: event[name] for name in ("time", *EVENT_FACTS) if name in event}
+            for event in status.events[-NUM_EVENTS:]
+        ],
+        "next": suggest(status),
+    }
+
+
+def _describe_state(status: RunStatus) -> str:
+    where = f"process {status.holder.pid} on {status.holder.host}" if status.holder.host else ""
+    text = f"{status.paths.folder.name}: {status.state}"
+    if status.state in ("running", "stalled"):
+        text += f" ({status.phase}), {where}" if where else f" ({status.phase})"
+    elif status.state == "unknown":
+        text += f": its {where} gives no sign of life, but locks of other machines are not seen"
+    elif status.state == "dead":
+        text += f": its {where or 'process'} ended without a word"
+    return f"{text}: {status.reason}" if status.reason else text
+
+
+def _describe_trials(status: RunStatus) -> list[str]:
+    lines = []
+    for name, records, num in (
+        ("trials", status.trials, status.num_trials),
+        ("finals", status.finals, len(status.finals)),
+    ):
+        if records or name == "trials":
+            counts = _count(records, is_over=status.is_over)
+            shown = ", ".join(f"{count} {what}" for what, count in counts.items())
+            lines.append(f"{name}: {len(records)}/{num} begun{f' ({shown})' if shown else ''}")
+    lines.append(f"best: {_describe_best(status)}")
+    if result := _find_result(status):
+        test = ", ".join(f"{name} {value:.4g}" for name, value in result["test"].items())
+        lines.append(f"winner: {result['winner']}, on test: {status.metric.name} {test}")
+    return lines
+
+
+def _count(records: Sequence[TrialRecord], *, is_over: bool) -> dict[str, int]:
+    unfinished = "unfinished" if is_over else "running"
+    return dict(Counter(record.status or unfinished for record in records))
+
+
+def _describe_best(status: RunStatus) -> str:
+    best = status.best
+    value = best.value(status.metric) if best else None
+    if best is None or value is None:
+        return "none yet"
+    return f"{status.metric.name} {value:.4g} at step {best.num_steps} ({best.trial_id})"
+
+
+def _age_s(status: RunStatus) -> float | None:
+    last = status.last_event
+    return None if last is None else max(0.0, (status.now - last).total_seconds())
+
+
+def _describe_age(status: RunStatus) -> str:
+    age_s = _age_s(status)
+    return "none" if age_s is None else f"{format_duration(age_s)} ago"
+
+
+def _find_result(status: RunStatus) -> dict[str, Any] | None:
+    """The winner and its scores on test, of the sweep's metric and of the untuned base."""
+    summaries = [event for event in status.events if event["kind"] == "summary"]
+    if status.state != "ended" or not summaries:
+        return None
+    values, name = summaries[-1]["values"], status.metric.name
+    known = {"tuned": values.get(f"test/{name}"), "base": values.get(f"test_base/{name}")}
+    test = {of: float(value) for of, value in known.items() if value is not None}
+    return {"winner": values["winner"], "test": test}
+
+
+def _describe_event(event: dict[str, Any]) -> str:
+    words = [event["kind"], event.get("trial_id"), event.get("status"), event.get("reason")]
+    if event["kind"] == "report":
+        words.append(f"step {event['step']}")
+    if event["kind"] == "asked":
+        words += [f"{name} {event[name]}" for name in ("stop", "add", "finish") if event[name]]
+        words += [f"refused: {event['refused']}"] if event["refused"] else []
+    return f"{event['time'][11:19]} {' '.join(str(word) for word in words if word)}"
+
+
+if __name__ == "__main__":
+    run_command(main)
