@@ -60,7 +60,8 @@ def add_baselines(
     for key, title, answers in others:
         intervals[key] = {
             split: resample_lead(winner[split], answers[split], metric, splits.scoring, config.seed)
-            for split in winner.keys() & answers.keys()
+            for split in winner
+            if split in answers
         }
         doubts.append(describe_no_lead(key, title, scores, metric, intervals[key]))
     return replace(
