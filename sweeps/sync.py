@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import tyro
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     print(f"replayed {paths.events} into {', '.join(config.trackers)}")
     wandb_folder = paths.folder / "wandb"
     if mode == "offline":
-        print(f"upload W&B's runs with: wandb sync {wandb_folder}/offline-run-*")
+        print(f"upload W&B's runs with: wandb sync {quote(str(wandb_folder))}/offline-run-*")
     return Result({"run": paths.folder, "mode": mode, "wandb": wandb_folder})
 
 

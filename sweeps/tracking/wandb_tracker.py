@@ -17,12 +17,12 @@ from types import ModuleType
 from typing import Any, Literal
 
 from sweeps.config import SweepConfig
-from sweeps.records.events import params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
+from sweeps.tracking.run_values import list_report_values, list_trial_values
 from sweeps.tracking.wandb_stop import StopButtons
 from sweeps.tracking.wandb_sweep import SweepRefused, describe_sweep, find_sweep, make_sweep
-from trainables.config import Hyperparameters, Metric, TrialReport
+from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 
@@ -225,10 +225,8 @@ class WandbTracker:
 
     def _replay_trial(self, trial: TrialRecord, num_events: int) -> None:
         if trial.trial_id not in self._open:
-            is_final = trial.final_of is not None
-            config = {"number": trial.number} | _plottable(trial.params)
-            config |= {"final_of": trial.final_of, "seed": trial.seed} if is_final else {}
-            job_type, tags = ("final", ["final"]) if is_final else ("trial", [])
+            config = list_trial_values(trial)
+            job_type, tags = ("final", ["final"]) if trial.final_of else ("trial", [])
             run = self._start_run(trial.trial_id, job_type, config, tags)
             self._open[trial.trial_id] = _OpenRun(run)
             if self.mode == "online" and (place := _session().locate(run)) is not None:
@@ -237,7 +235,7 @@ class WandbTracker:
         for report in trial.reports[entry.num_reports :]:
             # wandb drops what the server has of a resumed run, but with a warning.
             if report.step >= entry.run.starting_step:
-                entry.run.log(_report_values(report), step=report.step)
+                entry.run.log(list_report_values(report), step=report.step)
         entry.num_reports = len(trial.reports)
         if trial.last is not None and trial.last.pack:
             place = {name: getattr(trial.last, name) for name in ("pack", "slot", "device")}
@@ -349,20 +347,6 @@ def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
 
 def _count_bytes(run_folder: Path) -> int:
     return sum(path.stat().st_size for path in run_folder.glob("*.wandb"))
-
-
-def _plottable(params: Hyperparameters) -> dict[str, object]:
-    """The hyperparameters under the names of the space, which the W&B sweep has too, and no lists:
-    W&B plots none."""
-    values = params_fields(params) | {"target_modules": ",".join(params.target_modules)}
-    return values | {"alpha_over_rank": params.lora_alpha / params.lora_rank}
-
-
-def _report_values(report: TrialReport) -> dict[str, object]:
-    values = report_fields(report)
-    values |= values.pop("metrics")
-    hidden = ("trial_id", "step", "checkpoint", "cohort", "pack", "slot", "entered", "device")
-    return {name: value for name, value in values.items() if name not in hidden}
 
 
 def _environment_mode() -> Request:
