@@ -1,6 +1,8 @@
 """Files that survive kills and full disks: atomic replacement, and append-only JSON Lines."""
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
@@ -59,6 +61,24 @@ class JsonLines:
     def close(self) -> None:
         """Closes the file; its lines are on disk already."""
         os.close(self._file)
+
+
+def write_table(rows: Iterable[Iterable[object]]) -> str:
+    """The rows as CSV that spreadsheets show: a text that they would run as a formula, and may
+    come from data, stands behind an apostrophe.
+    """
+    text = io.StringIO()
+    csv.writer(text).writerows([_show_formula(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _show_formula(cell: object) -> object:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    with contextlib.suppress(ValueError):  # a number, as spreadsheets too read it
+        float(cell)
+        return cell
+    return f"'{cell}"
 
 
 def encode_lines(records: Iterable[Mapping[str, object]]) -> bytes:

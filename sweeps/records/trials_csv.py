@@ -1,7 +1,5 @@
 """trials.csv, in which every trial has a row with its status; and how trials are ranked."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 from sweeps.records.paths import abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric
-from trainables.files import write_atomic
+from trainables.files import write_atomic, write_table
 
 BUDGET_REASON = "time budget"
 """Why a trial was stopped that could not have reported in time."""
@@ -93,11 +91,8 @@ def make_csv(
         *("train_loss", "gpu_seconds", "tokens", "scored_tokens", "tokens_per_s", "peak_gib"),
         *dict.fromkeys(name for cells in more.values() for name in cells),
     ]
-    text = io.StringIO()
-    table = csv.DictWriter(text, header, restval="")
-    table.writeheader()
-    table.writerows({**_make_cells(t, metric), **more.get(t.trial_id, {})} for t in trials)
-    return text.getvalue()
+    rows = ({**_make_cells(t, metric), **more.get(t.trial_id, {})} for t in trials)
+    return write_table([header, *([cells.get(name, "") for name in header] for cells in rows)])
 
 
 def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:

@@ -1,11 +1,13 @@
 """Files that survive kills and full disks."""
 
+import csv
+import io
 import threading
 from pathlib import Path
 
 import pytest
 
-from trainables.files import DamagedLine, JsonLines, read_json_lines, write_atomic
+from trainables.files import DamagedLine, JsonLines, read_json_lines, write_atomic, write_table
 
 
 def test_text_is_replaced_as_a_whole_and_nothing_lies_beside_it(tmp_path: Path) -> None:
@@ -78,3 +80,20 @@ def test_number_that_json_cannot_hold_is_refused_and_writes_nothing(tmp_path: Pa
     with pytest.raises(ValueError, match="not JSON compliant"):
         lines.append({"n": float("nan")})
     assert read_json_lines(tmp_path / "a.jsonl") == []
+
+
+def test_texts_that_a_spreadsheet_would_run_stand_behind_an_apostrophe() -> None:
+    formulas = ["=1+1", "@SUM(A1)", "+cmd|'/C calc'!A1", "-a", "\t=1", "\r=1"]
+    (row,) = csv.reader(
+        io.StringIO(
+            write_table(
+                [formulas],
+            ),
+            newline="",
+        )
+    )
+    assert row == [f"'{formula}" for formula in formulas]
+    plain = ["", "a=1", "-1", "+2.5e3", "-inf", "'=1", 'günlük, "x"\n']
+    (row,) = csv.reader(io.StringIO(write_table([plain]), newline=""))
+    assert row == plain
+    assert write_table([[None, -1.5, True]]) == ",-1.5,True\r\n"

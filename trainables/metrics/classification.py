@@ -6,13 +6,13 @@ is the mean over the classes that occur in the targets or the predictions; the M
 is 0 where it has no value, which is where all targets or all predictions are one class.
 """
 
-import csv
-import io
 import math
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from trainables.files import write_table
 
 PER_CLASS = ("precision", "recall", "f1")
 MAX_REPORTED_LABELS = 20
@@ -102,21 +102,15 @@ class Confusion:
 
     def scores_as_csv(self) -> str:
         """A header, then a line a class with its rows and scores."""
-        text = io.StringIO()
-        table = csv.writer(text)
-        table.writerow(["label", "rows", *PER_CLASS])
         rows = zip(self.labels, self.sums()[1], self.class_scores(), strict=True)
-        table.writerows([label, num, *own] for label, num, own in rows)
-        return text.getvalue()
+        lines = ([label, num, *own] for label, num, own in rows)
+        return write_table([["label", "rows", *PER_CLASS], *lines])
 
     def as_csv(self) -> str:
         """A header with the predictions' labels, then a line a target."""
-        text = io.StringIO()
-        table = csv.writer(text)
-        table.writerow(["target", *(f"predicted {label}" for label in self.labels)])
-        for label, row in zip(self.labels, self.counts, strict=True):
-            table.writerow([label, *row])
-        return text.getvalue()
+        header = ["target", *(f"predicted {label}" for label in self.labels)]
+        rows = zip(self.labels, self.counts, strict=True)
+        return write_table([header, *([label, *row] for label, row in rows)])
 
 
 def confusion(

@@ -170,7 +170,13 @@ def test_csv_has_a_row_for_every_trial(tmp_path: Path) -> None:
 def test_any_reason_survives_the_csv(reason: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     history = replace(make_history(0, "failed", (10, 1.0)), reason=reason)
     (row,) = read_csv([history], tmp_path_factory.mktemp("csv"))
-    assert row["reason"] == reason and row["value"] == "1.0"
+    shown = f"'{reason}" if reason[:1] in set("=+-@\t\r") else reason
+    assert row["reason"] in (reason, shown) and row["value"] == "1.0"
+
+
+def test_reason_that_a_spreadsheet_would_run_is_shown_as_text(tmp_path: Path) -> None:
+    (row,) = read_csv([make_history(0, "failed", reason="=1+1")], tmp_path)
+    assert row["reason"] == "'=1+1"
 
 
 def test_commas_quotes_and_newlines_stay_in_their_cell(tmp_path: Path) -> None:

@@ -143,3 +143,14 @@ def test_scores_of_single_labels_are_few_and_their_file_has_all(num_labels: int)
     lines = table.scores_as_csv().splitlines()
     assert lines[0] == "label,rows,precision,recall,f1" and len(lines) == 1 + num_labels
     assert lines[1].startswith("l0,1,50.0,100.0,66.6") and lines[-1].endswith(",1,0.0,0.0,0.0")
+
+
+def test_label_that_a_spreadsheet_would_run_is_shown_as_text() -> None:
+    labels = ["=1+1", "fine"]
+    table = confusion(labels, labels, labels)
+    assert table.as_csv().splitlines() == [
+        "target,predicted =1+1,predicted fine",
+        "'=1+1,1,0",
+        "fine,0,1",
+    ]
+    assert table.scores_as_csv().splitlines()[1].startswith("'=1+1,1,")
