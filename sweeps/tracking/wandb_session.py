@@ -120,20 +120,30 @@ def check_settings(project: str, entity: str | None) -> None:
     Raises:
         SweepAborted: it refuses a value.
     """
-    variables = {name: os.environ[name] for name in os.environ if name != "WANDB_MODE"}
-    try:
-        wandb.Settings(project=project, entity=entity).update_from_env_vars(variables)
-    except ValidationError as refused:  # its text would show the value, which may be secret
-        (first, *_) = refused.errors()
-        reason = f"WANDB_{first['loc'][0]}".upper() + f": {first['msg']}"
-    except wandb.errors.UsageError as refused:
-        reason = str(refused)
-    else:
+    reason = _find_refusal(project, entity)
+    if reason is None:
         return
     raise SweepAborted(
         f"W&B refuses a setting: {reason}",
         "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
     )
+
+
+def _find_refusal(project: str, entity: str | None) -> str | None:
+    named = "a setting"
+    try:
+        settings = wandb.Settings(project=project, entity=entity)
+        for named in os.environ.keys() - {"WANDB_MODE", *NOT_OURS}:
+            settings.update_from_env_vars({named: os.environ[named]})
+        named = "WANDB_HTTP_TIMEOUT"  # settings take fractions of a second, wandb.Api does not
+        int(os.environ.get(named, 0))
+    except ValidationError as refused:  # its text would show the value, which may be secret
+        return f"{named}: {refused.errors()[0]['msg']}"
+    except wandb.errors.UsageError as refused:
+        return str(refused)
+    except ValueError:
+        return f"{named}: Input should be whole seconds"
+    return None
 
 
 def has_login() -> bool:

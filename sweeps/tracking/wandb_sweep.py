@@ -22,7 +22,7 @@ _PROGRAM = """
 import contextlib, json, os, sys, wandb
 config, project, entity, prior_runs = json.load(sys.stdin)
 bounds = {"x_graphql_retry_max": 1, "x_graphql_retry_wait_max_seconds": 1}
-wandb.setup(wandb.Settings(silent=True, x_graphql_timeout_seconds=10, **bounds))
+wandb.setup(wandb.Settings(silent=True, mode="online", x_graphql_timeout_seconds=10, **bounds))
 with contextlib.redirect_stdout(sys.stderr):
     sweep_id = wandb.sweep(config, entity=entity, project=project, prior_runs=prior_runs)
 print(json.dumps(sweep_id))

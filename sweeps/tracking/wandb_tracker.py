@@ -160,7 +160,7 @@ class WandbTracker:
             self.mode,
             lower,
             str(error).splitlines()[0] if str(error) else type(error).__name__,
-            f"Upload later: wandb sync {self._folder}/offline-run-*"
+            f"Upload later: python -m sweeps.sync {shlex.quote(str(self._paths.folder))}"
             if lower == "offline"
             else "No report is lost: events.jsonl has them all.",
         )

@@ -1,4 +1,4 @@
-"""A sweep's log is replayed into W&B by a command of its own; real wandb, without a server."""
+"""A sweep's log is replayed into W&B by a command of its own; real wandb."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import lock_run
 from sweeps.sync import main
 from tests.sweeps.servers.wandb_files import offline_runs
+from tests.sweeps.servers.wandb_server import WandbServer
 from tests.sweeps.tracking.test_wandb_tracker import LoggedSweep, complete_names
 from trainables.errors import SweepAborted
 
@@ -90,3 +91,23 @@ def test_damaged_log_is_told_as_that_not_as_a_fault_of_wandb(folder: Path) -> No
     events.write_bytes(b"".join([first, b"{broken\n", *rest]))
     with pytest.raises(SweepAborted, match="line 2 of"):
         main([str(folder)])
+
+
+def test_search_that_was_offline_becomes_a_sweep_online(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(folder)])
+    assert len(offline_runs(folder)) == 2
+    wandb.teardown()
+    server = WandbServer()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    capsys.readouterr()
+    main([str(folder)])
+    assert "wandb sync" not in capsys.readouterr().out
+    ((sweep_id, told),) = server.sweeps.items()
+    assert told["name"] == "mine" and told["metric"]["goal"] == "maximize"
+    assert [run.facts["sweep"] for run in server.runs.values()] == [sweep_id] * 2
+    assert [[row["_step"] for row in rows] for rows in server.rows.values()] == [[10, 20]] * 2
+    assert not offline_runs(folder)
+    server.stop()

@@ -15,6 +15,7 @@ from search_spaces.lora import LoraSpace
 from sweeps.tracking import follow_log, wandb_session, wandb_stop
 from sweeps.tracking.wandb_stop import OpenRun, list_stopped
 from sweeps.tracking.wandb_sweep import describe_sweep
+from sweeps.tracking.wandb_tracker import check_settings
 from tests.sweeps.servers.wandb_files import offline_runs
 from tests.sweeps.servers.wandb_server import WandbServer
 from tests.sweeps.tracking.test_wandb_tracker import (
@@ -70,6 +71,9 @@ def test_all_runs_of_a_search_and_of_its_resume_are_in_one_sweep(
 ) -> None:
     for name in ("SWEEP_ID", "RUN_ID", "RESUME", "RUN_GROUP", "JOB_TYPE", "LAUNCH", "NAME"):
         monkeypatch.setenv(f"WANDB_{name}", "must" if name == "RESUME" else "true")
+    monkeypatch.setenv("WANDB_FORK_FROM", "nonsense")
+    monkeypatch.setenv("WANDB_MODE", "offline")  # which the tracker was told otherwise
+    check_settings(CONFIG)
     sweep = LoggedSweep(tmp_path / "run", "online")
     sweep.complete(0)
     final = replace(make_config(0), trial_id="f0000s1")

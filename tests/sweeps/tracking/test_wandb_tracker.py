@@ -416,7 +416,7 @@ def test_unreachable_server_costs_one_warning_and_no_row(
         sweep.complete(0, 1, 2)
         sweep.tracker.finish()
     (warning,) = warnings_of(caplog)
-    assert "offline from now on" in warning and "wandb sync" in warning
+    assert "offline from now on" in warning and "sweeps.sync" in warning
     runs = offline_runs(tmp_path / "run")
     assert {name: run.steps for name, run in runs.items()} == {
         f"t000{n}": [10, 20] for n in range(3)
