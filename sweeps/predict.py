@@ -14,15 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import has_gpu
-from sweeps.checks.resume import check_model
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.command_line.safe_console import SafeConsole
-from sweeps.config import SweepConfig, resolve_model
-from sweeps.publish.best_folder import ADAPTER_FILES, check_adapter, find_adapter, find_best
-from sweeps.records.paths import RunPaths
+from sweeps.publish.best_folder import ADAPTER_FILES
+from sweeps.publish.trained_run import TrainedRun, open_trained_run
 from sweeps.records.prediction_file import ADDED, PredictionFile
 from trainables.config import TaskOptions, TrainingSettings, require
-from trainables.data.prepared_rows import read_facts
 from trainables.data.questions import Questions, ask
 from trainables.data.rows import Splits
 from trainables.data.tables.read_tables import read_table
@@ -32,9 +29,7 @@ from trainables.errors import SweepAborted
 from trainables.files import encode_lines
 from trainables.metrics.scales import format_score
 from trainables.metrics.score_texts import score_said
-from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
-from trainables.process import COMPILES_NOTHING, cpu_threads, see_one_gpu
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
@@ -100,54 +95,39 @@ class PredictArgs:
 def main(argv: Sequence[str] | None = None) -> Result:
     """Checks all that can be checked before torch is loaded, then answers and scores."""
     args = parse(PredictArgs, sys.argv[1:] if argv is None else argv, PROG)
-    paths = RunPaths(args.run.absolute())
-    config = sweep_json.read_run(paths, f"{PROG} RUN --input FILE --output FILE")
-    adapter = _find_adapter(args, paths)
-    splits = read_facts(paths.rows)
-    if splits.columns is None:
-        raise SweepAborted(
-            f"{paths.folder} is of an earlier version, which did not note what its prompts are "
-            "made of",
-            f"answer with the script in {paths.best / 'README.md'}, or sweep again",
-        )
-    model = resolve_model(args.model or config.model)
-    facts = read_model_facts(model)
-    check_model(paths, model)
-    batch_size = args.batch_size or config.eval_batch_size
-    settings = replace(config.settings, model=model, eval_batch_size=batch_size)
+    run = open_trained_run(
+        args.run,
+        f"{PROG} RUN --input FILE --output FILE",
+        trial=args.trial,
+        model=args.model,
+        batch_size=args.batch_size,
+        is_base=args.base,
+    )
+    splits = run.splits
     table = _read_input(args)
     asked = ask(table, splits)
     about = {
-        "run": sweep_json.read(paths)["sweep_id"],
+        "run": sweep_json.read(run.paths)["sweep_id"],
         "input": hashlib.sha256(encode_lines(asked.records)).hexdigest(),
-        "adapter": "none: the untuned base" if adapter is None else _digest(adapter),
+        "adapter": "none: the untuned base" if run.adapter is None else _digest(run.adapter),
     }
     output = PredictionFile(
         os.path.expanduser(args.output), about, table.frame, asked.records, splits.scoring.labels
     )
-    notes = [*asked.notes, *_note_cuts(asked, len(output.said), settings)]
-    if not (config.tiny or has_gpu(has_ray=False)):
+    notes = [*asked.notes, *_note_cuts(asked, len(output.said), run.settings)]
+    if not (run.config.tiny or has_gpu(has_ray=False)):
         notes.append("no GPU found: the CPU answers, which takes long")
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
-    _answer_rows(asked, output, config, settings, splits, facts, adapter)
+    _answer_rows(asked, output, run)
     results = _score(asked, output.said, splits)
     output.finish(results)
     shown = sys.stderr if args.output == "-" else sys.stdout
-    for line in _describe(results, sweep_json.read(paths)):
+    for line in _describe(results, sweep_json.read(run.paths)):
         print(line, file=shown)
     if args.output != "-":
         print(f"predictions: {args.output}")
     return Result({**results, "predictions": args.output})
-
-
-def _find_adapter(args: PredictArgs, paths: RunPaths) -> Path | None:
-    """The PEFT folder; None for the base."""
-    if args.base:
-        return None
-    folder = find_best(paths.folder) if args.trial is None else find_adapter(paths, args.trial)[1]
-    check_adapter(folder)
-    return folder
 
 
 def _read_input(args: PredictArgs) -> Table:
@@ -177,45 +157,23 @@ def _note_cuts(asked: Questions, num_done: int, settings: TrainingSettings) -> l
     return [f"cut to {limit} tokens: {num_cut:,} of {len(rows):,} prompts"] if num_cut else []
 
 
-def _answer_rows(
-    asked: Questions,
-    output: PredictionFile,
-    config: SweepConfig,
-    settings: TrainingSettings,
-    splits: Splits,
-    facts: ModelFacts,
-    adapter: Path | None,
-) -> None:
+def _answer_rows(asked: Questions, output: PredictionFile, run: TrainedRun) -> None:
     """Answers and writes the rows that are not written yet, window by window."""
     num_rows, num_done = len(asked.records), len(output.said)
     if num_done == num_rows:
         return
-    os.environ |= COMPILES_NOTHING
-    for name, value in cpu_threads().items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    see_one_gpu()
-    from trainables.predict import answer  # loads torch
-
-    size = WINDOW_BATCHES * settings.eval_batch_size
+    size = WINDOW_BATCHES * run.settings.eval_batch_size
     windows = [range(i, min(i + size, num_rows)) for i in range(num_done, num_rows, size)]
     rows_of = [
         [replace(row, target="") for i in window if (row := asked.questions[i]) is not None]
         for window in windows
     ]
-    results = answer(
-        filter(None, rows_of),
-        settings,
-        splits.scoring,
-        facts,
-        adapter,
-        is_packed=config.engine == "packed",
-    )
+    results = run.answer(filter(None, rows_of), [run.adapter])
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=SafeConsole(sys.stderr)) as progress:
         bar = progress.add_task("rows", total=num_rows, completed=num_done)
         for window, rows in zip(windows, rows_of, strict=True):
-            said = _read_result(next(results)) if rows else iter(())
+            said = _read_result(*next(results)) if rows else iter(())
             output.append(
                 [
                     asked.records[i] | (next(said) if asked.questions[i] else {ADDED[0]: None})

@@ -183,6 +183,7 @@ def test_help_and_early_errors_load_nothing_heavy(words: list[str]) -> None:
 
 MISTAKES = {
     "sweeps.export": ["nowhere", "--to", "copy"],
+    "sweeps.demo": ["nowhere"],
     "sweeps.predict": ["nowhere", "--input", "a", "--output", "b"],
     "sweeps.verify": ["nowhere", "t0"],
 }

@@ -1,6 +1,7 @@
 """Answer rows with an adapter, or with the untuned base, as the final test does."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,17 +35,18 @@ def answer(
     settings: TrainingSettings,
     scoring: Scoring,
     facts: ModelFacts,
-    adapter: Path | None,
+    adapters: Sequence[Path | None],
     *,
     is_packed: bool,
-) -> Iterator[EvalResult]:
-    """What is said to the rows of each window, with labels' probabilities; they are not scored.
+) -> Iterator[list[EvalResult]]:
+    """What each adapter says to the rows of each window, with labels' probabilities; they are not
+    scored.
 
     Args:
         windows: rows without targets; those of a window are answered in batches of like length.
         settings: of the sweep; eval_batch_size rows of the longest kind are answered together.
         facts: the base's.
-        adapter: PEFT folder; None is the untuned base.
+        adapters: PEFT folders, one at most, and None for the untuned base.
         is_packed: whether a pack answers, as in sweeps of the packed engine. GPUs that packs do not
             run on, or whose kernels for hybrids are not installed, answer as solo trials do.
 
@@ -54,7 +56,7 @@ def answer(
     can_pack = not torch.cuda.is_available() or _runs_packs(settings, facts)
     answer_window = _answer_packed if is_packed and can_pack else _answer_solo
     try:
-        yield from answer_window(windows, settings, scoring, facts, adapter)
+        yield from answer_window(windows, settings, scoring, facts, adapters)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -74,12 +76,12 @@ def _answer_packed(
     settings: TrainingSettings,
     scoring: Scoring,
     facts: ModelFacts,
-    adapter: Path | None,
-) -> Iterator[EvalResult]:
+    adapters: Sequence[Path | None],
+) -> Iterator[list[EvalResult]]:
     tokenizer = load_tokenizer(settings.model)
-    capacity = _choose_capacity(settings, facts, adapter)
+    capacity = _choose_capacity(settings, facts, adapters)
     pack, max_tokens = new_pack(settings, capacity), capacity.eval_tokens
-    with pack.hold_adapters([adapter]) as slots:
+    with pack.hold_adapters(adapters) as slots:
         for rows in windows:
             evaluator = PackEvaluator(
                 tokenizer,
@@ -90,7 +92,7 @@ def _answer_packed(
                 is_graphed=device().type == "cuda",
                 state_positions=pack.model.state_positions,
             )
-            yield from retry_with_less_memory(
+            yield retry_with_less_memory(
                 partial(evaluator.evaluate, pack.model, slots),
                 evaluator.use_less_memory,
                 _raise_no_room,
@@ -104,25 +106,30 @@ def _answer_solo(
     settings: TrainingSettings,
     scoring: Scoring,
     facts: ModelFacts,
-    adapter: Path | None,
-) -> Iterator[EvalResult]:
+    adapters: Sequence[Path | None],
+) -> Iterator[list[EvalResult]]:
     tokenizer = load_tokenizer(settings.model)
     model: Any = load_base(settings.model, settings.compute_dtype, settings.base)
-    if adapter is not None:
-        model = PeftModel.from_pretrained(model, str(adapter))
+    for folder in filter(None, adapters):
+        model = PeftModel.from_pretrained(model, str(folder))
     for rows in windows:
-        yield evaluate(model, tokenizer, rows, scoring, settings)
+        results = []
+        for adapter in adapters:
+            is_off = adapter is None and isinstance(model, PeftModel)
+            with model.disable_adapter() if is_off else nullcontext():
+                results.append(evaluate(model, tokenizer, rows, scoring, settings))
+        yield results
 
 
 def _choose_capacity(
-    settings: TrainingSettings, facts: ModelFacts, adapter: Path | None
+    settings: TrainingSettings, facts: ModelFacts, adapters: Sequence[Path | None]
 ) -> Capacity:
-    """A pack of one that never trains; its base is in the compute type where that fits."""
+    """A pack that never trains; its base is in the compute type where that fits."""
     capacity = Capacity(
-        num_slots=1,
-        max_rank=8 if adapter is None else read_adapter(adapter)[1].lora_rank,
+        num_slots=len(adapters),
+        max_rank=max((read_adapter(one)[1].lora_rank for one in filter(None, adapters)), default=8),
         max_tokens=settings.max_length_tokens,
-        eval_tokens=settings.eval_batch_size * eval_positions(facts, settings),
+        eval_tokens=len(adapters) * settings.eval_batch_size * eval_positions(facts, settings),
         is_dequantised=True,
         predicted_gib=0.0,
     )

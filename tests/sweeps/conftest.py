@@ -31,3 +31,11 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in world(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each kind whose test rows were scored; none of them is to be changed."""
+    from tests.sweeps import scored_runs  # loads torch
+
+    return scored_runs.make_each_kind(tmp_path_factory.mktemp("runs"))

@@ -76,6 +76,9 @@ def penalty(model: Path) -> None:
     _edit(model / "generation_config.json", **values)
 
 
+ALPHAS = {"samsum": 4, "turkish_tweets": 64, "table": 4}
+NUM_ROWS = 8
+
 Change = Callable[[Path], None]
 CHANGES: tuple[Change, ...] = (end_of_text, no_end, penalty)
 
@@ -127,6 +130,22 @@ def write_chats(path: Path, num_chats: int = 60) -> Path:
         chats.append([{"role": "system", "content": "Be kind."}][: number % 2] + turns)
     path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
     return path
+
+
+def make_each_kind(folder: Path) -> dict[str, Path]:
+    """A run of each kind whose NUM_ROWS test rows were scored in float32; one has an unquantised
+    base, and the last is of the solo engine."""
+    chats = write_chats(folder / "chats.jsonl")
+    data: dict[str, dict[str, Any]] = {"table": {"data": (str(chats),), "base": "bf16"}}
+    made = {}
+    for recipe, alpha in ALPHAS.items():
+        adapter = make_adapter(folder / f"{recipe}-adapter", alpha)
+        of = (MODEL_DIR, adapter, folder)
+        torch.set_num_threads(1)
+        made[recipe] = score(recipe, *of, NUM_ROWS, **data.get(recipe, {}))
+    solo = {"engine": "solo", "name": "solo"}
+    made["solo"] = score("turkish_tweets", *of[:2], folder, NUM_ROWS, **solo)
+    return made
 
 
 def score(

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
 from sweeps import predict
 from sweeps.cli import run_command
@@ -23,32 +22,12 @@ from sweeps.records.events import EventLog, params_fields, read_events, report_f
 from tests.sweeps import scored_runs
 from tests.sweeps.commands import world
 from tests.sweeps.invented_sweep import make_history
+from tests.sweeps.scored_runs import NUM_ROWS
 from tests.sweeps.small_sweep import Finished
 from trainables.files import read_json_lines
-from trainables.tiny import MODEL_DIR, SAMSUM_DIR, TURKISH_TWEETS_DIR
+from trainables.tiny import SAMSUM_DIR, TURKISH_TWEETS_DIR
 
 pytestmark = pytest.mark.slow
-
-ALPHAS = {"samsum": 4, "turkish_tweets": 64, "table": 4}
-NUM_ROWS = 8
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind whose test rows were scored in float32; one has an unquantised base, and
-    the last is of the solo engine."""
-    folder = tmp_path_factory.mktemp("runs")
-    chats = scored_runs.write_chats(folder / "chats.jsonl")
-    data: dict[str, dict[str, Any]] = {"table": {"data": (str(chats),), "base": "bf16"}}
-    made = {}
-    for recipe, alpha in ALPHAS.items():
-        adapter = scored_runs.make_adapter(folder / f"{recipe}-adapter", alpha)
-        of = (MODEL_DIR, adapter, folder)
-        torch.set_num_threads(1)
-        made[recipe] = scored_runs.score(recipe, *of, NUM_ROWS, **data.get(recipe, {}))
-    solo = {"engine": "solo", "name": "solo"}
-    made["solo"] = scored_runs.score("turkish_tweets", *of[:2], folder, NUM_ROWS, **solo)
-    return made
 
 
 @pytest.fixture
