@@ -1,7 +1,6 @@
 """What was answered to test: a sample of rows side by side, and which labels were confused."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.finals.predictions import Prediction
@@ -23,9 +22,8 @@ class Answer:
     target: str
     base: str
     tuned: str
-    scores: Sequence[tuple[str, str]]
-    """Whose, and the metric of this row; none where it is of all rows."""
-    is_changed: bool
+    says: str
+    """How the base and the winner did here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +57,30 @@ def shade(confusion: Confusion | None) -> list[tuple[str, list[Cell]]]:
 
 
 def _cut_answer(row: Prediction, name: str) -> Answer:
-    both = [of.get(name) for of in (row.base_scores, row.scores)]
-    scores = [
-        (who, format_score(name, value, both))
-        for who, value in zip(("base", "winner"), both, strict=True)
-        if value is not None
-    ]
-    if row.probability is not None:
-        scores.append(("winner's probability", f"{row.probability:.2f}"))
     return Answer(
         id=row.id,
         prompt=_cut(row.prompt),
         target=_cut(row.target),
         base=_cut(row.base_prediction),
         tuned=_cut(row.prediction),
-        scores=scores,
-        is_changed=row.base_prediction != row.prediction,
+        says=_compare(row, name),
     )
+
+
+def _compare(row: Prediction, name: str) -> str:
+    """Right or wrong for a label; the metric of texts, where a single row has one."""
+    if row.probability is not None:
+        base, tuned = (
+            "right" if said == row.target else "wrong"
+            for said in (row.base_prediction, row.prediction)
+        )
+        probability = f"probability {row.probability:.2f}"
+        return f"The base is {base}, the winner is {tuned} ({probability})."
+    both = [of.get(name) for of in (row.base_scores, row.scores)]
+    if None in both:
+        return ""
+    base, tuned = (format_score(name, score, both) for score in both)
+    return f"{name}: base {base}, winner {tuned}."
 
 
 def _cut(text: str) -> str:

@@ -45,8 +45,8 @@ class Plot:
     """Vega-Lite, or Vega of the parallel coordinates."""
     table: Table | None = None
     """The numbers, where no other table of the page has them."""
-    is_wide: bool = False
-    """Scrolls on a phone instead of shrinking."""
+    min_width: int = 0
+    """Pixels below which it scrolls instead of shrinking."""
     height: int = 260
     """Pixels that are kept for it while it is drawn."""
     axes: Sequence[Mapping[str, Any]] = field(default=())
@@ -102,7 +102,7 @@ def plot_curves(facts: RunFacts) -> Plot | None:
     ends: dict[str, Any] = {
         "transform": [{"filter": "datum.last"}],
         "mark": {"type": "point", "filled": True, "size": 55, "opacity": 0.95},
-        "encoding": {**common, **status_encoding()},
+        "encoding": {**common, **status_encoding(values)},
     }
     num = len({value["trial"] for value in values})
     return Plot(
@@ -113,7 +113,7 @@ def plot_curves(facts: RunFacts) -> Plot | None:
             "line ends where it ended; the shape there says how."
             + (f" The heavy line is {winner}." if winner else "")
         ),
-        spec=_spec(values, height=300, layer=[*lines, ends]),
+        spec=make_spec(values, height=300, layer=[*lines, ends]),
         height=360,
     )
 
@@ -161,7 +161,7 @@ def plot_slices(facts: RunFacts) -> list[Plot]:
                 key=f"slice{number}",
                 title=name,
                 says=f"{metric.name} at step {rung} against {name}; best at {_round(best['x'])}.",
-                spec=_spec(rows, height=190, mark=mark, encoding=encoding),
+                spec=make_spec(rows, height=190, mark=mark, encoding=encoding),
                 height=240,
             )
         )
@@ -212,18 +212,18 @@ def plot_importance(facts: RunFacts) -> Plot | None:
         for name in names
     ]
     told = [
-        f"step {rung}: {count} trials, the best {math.ceil(top_frac(count) * count)} against all"
+        f"at step {rung} the best {math.ceil(top_frac(count) * count)} of {count} trials"
         for rung, count in counts.items()
     ]
     return Plot(
         key="importance",
         title="Importance of hyperparameters (Optuna's PED-ANOVA)",
         says=(
-            "How much each hyperparameter decides whether a trial is among the best at a rung. "
+            "How much each hyperparameter decides whether a trial is among the best at a rung: "
             f"{'; '.join(told)}. Each rung is computed from its own scores only; later rungs hold "
             "only the trials that ASHA let through."
         ),
-        spec=_spec(
+        spec=make_spec(
             values,
             height=len(names) * 34,
             mark={"type": "bar"},
@@ -281,7 +281,7 @@ def plot_finals(facts: RunFacts, verdict: Verdict | None) -> Plot | None:
             f"{name} on validation of each finalist's seeds (dots), their mean (tall tick) and one "
             "standard deviation to both sides (bar). The table below has the numbers."
         ),
-        spec=_spec(seeds, height=38 * len(order), layer=layers),
+        spec=make_spec(seeds, height=38 * len(order), layer=layers),
         height=50 + 38 * len(order),
     )
 
@@ -297,10 +297,11 @@ def sliced_rung(facts: RunFacts) -> int | None:
     return rungs[-1] if rungs else None
 
 
-def status_encoding() -> dict[str, Any]:
-    """Shape and colour by the field "status"."""
-    names = list(STATUSES)
-    shapes, colours = zip(*STATUSES.values(), strict=True)
+def status_encoding(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Shape and colour by the field "status"; the legend has those that there are."""
+    present = {value["status"] for value in values}
+    names = [name for name in STATUSES if name in present]
+    shapes, colours = zip(*(STATUSES[name] for name in names), strict=True)
     legend = {"title": None, "orient": "top", "symbolOpacity": 1}
     of = {"field": "status", "type": "nominal", "legend": legend}
     return {
@@ -336,7 +337,8 @@ def _round(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _spec(values: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+def make_spec(values: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+    """A specification as wide as its place."""
     return {
         "$schema": SCHEMA,
         "width": "container",

@@ -10,8 +10,9 @@ from importlib import resources
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sweeps.publish.report.comparison import compare_runs
 from sweeps.publish.report.facts import RunFacts
-from sweeps.publish.report.sections import Section, describe_run
+from sweeps.publish.report.sections import describe_run
 from trainables.files import to_strict_json
 
 REFRESH_S = 10
@@ -26,10 +27,11 @@ def render(runs: Sequence[RunFacts]) -> str:
     """
     script = _read("report.js")
     is_running = len(runs) == 1 and runs[0].state == "running"
-    page: Section = describe_run(runs[0])
+    page = describe_run(runs[0]) if len(runs) == 1 else compare_runs(runs)
     template = _environment().get_template("report.html.j2")
     return template.render(
         page=page,
+        is_comparison=len(runs) > 1,
         style=_read("report.css"),
         scripts=[_vega(), script],
         hashes=[_hash(_vega()), _hash(script)],

@@ -16,6 +16,8 @@ NUM_COLOURS = 5
 HEIGHT = 300
 HALF_GRIP = 16
 """Pixels to both sides of an axis where a brush begins."""
+AXIS_WIDTH = 108
+"""Pixels for one axis at least."""
 BEYOND = 8
 """Pixels above and below it, so that the ends can be reached."""
 
@@ -103,14 +105,14 @@ def plot_parallel(facts: RunFacts) -> Plot | None:
         key="parallel",
         title="Parallel coordinates",
         says=(
-            f"A line a trial: {', '.join(axis['label'] for axis in titles)}. The {len(last)} "
-            f"trials of the last rung are coloured by their {metric.name}, the strongest colour is "
-            f"the best; the other {stopped}, grey, have no score that compares with theirs, so "
-            "their lines end at the steps. Drag along an axis to select trials, double-click it to "
-            "let go, or use the lists below. The table of trials follows the selection."
+            f"A line a trial: {', '.join(axis['label'] for axis in titles)}. Those of the last "
+            f"rung ({len(last)}) are coloured by {metric.name}, the strongest colour is the best; "
+            f"the others ({stopped}), grey, have no score that compares with theirs, so their "
+            "lines end at the steps. Drag along an axis to select trials, double-click it to let "
+            "go, or use the lists below. The table of trials follows the selection."
         ),
         spec=_make_spec(points, ticks, titles),
-        is_wide=True,
+        min_width=AXIS_WIDTH * len(axes),
         height=HEIGHT + 70,
         axes=told,
     )
@@ -123,12 +125,12 @@ def _value_of(trial: TrialRecord, name: str, last: dict[str, float]) -> Any:
 
 
 def _colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
-    """The fifth of the last rung's scores in which the trial's lies, from s1 (worst) on."""
+    """The fifth of the last rung's scores in which the trial's lies; s5 is the best."""
     if trial.trial_id not in last:
         return "var(--faint)"
-    ranked = sorted(last.values(), reverse=not higher)
+    ranked = sorted(last.values(), reverse=higher)
     fifth = ranked.index(last[trial.trial_id]) * NUM_COLOURS // len(ranked)
-    return f"var(--s{fifth + 1})"
+    return f"var(--s{NUM_COLOURS - fifth})"
 
 
 def _describe(trial: TrialRecord, facts: RunFacts) -> str:
@@ -147,7 +149,7 @@ def _make_spec(
             "type": "point",
             "domain": [title["axis"] for title in titles],
             "range": "width",
-            "padding": 0.35,
+            "padding": 0.5,
         },
         {"name": "y", "type": "linear", "domain": [0, 1], "range": "height"},
     ]

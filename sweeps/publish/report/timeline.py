@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
-from sweeps.publish.report.charts import SCHEMA, Plot, status_encoding, tooltip
+from sweeps.publish.report.charts import Plot, make_spec, status_encoding, tooltip
 from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.tables import Table
 
@@ -134,20 +134,18 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
         },
         {
             "mark": {"type": "point", "filled": True, "size": 38, "xOffset": -4, "opacity": 1},
-            "encoding": {"y": y, "x": {**x, "field": "to"}, "tooltip": tip, **status_encoding()},
+            "encoding": {
+                "y": y,
+                "x": {**x, "field": "to"},
+                "tooltip": tip,
+                **status_encoding(bars),
+            },
         },
     ]
     devices = ", ".join(dict.fromkeys(stay.device for stay in stays if stay.device))
     where = f"{len(order)} slots" if packs != [""] else f"{len(order)} trials at once"
-    spec: dict[str, Any] = {
-        "$schema": SCHEMA,
-        "width": "container",
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "data": {"values": bars},
-        "height": ROW_HEIGHT * len(order),
-        "resolve": {"scale": {"fill": "independent", "shape": "independent"}},
-        "layer": layers,
-    }
+    resolve = {"scale": {"fill": "independent", "shape": "independent"}}
+    spec = make_spec(bars, height=ROW_HEIGHT * len(order), resolve=resolve, layer=layers)
     return Plot(
         key="timeline",
         title="GPU timeline",
@@ -157,7 +155,7 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
             "says how the trial ended. Trials that never reported are in the table of failures."
         ),
         spec=spec,
-        is_wide=True,
+        min_width=640,
         height=90 + ROW_HEIGHT * len(order),
     )
 

@@ -68,6 +68,17 @@ def test_page_is_quiet_inert_and_accessible(browser: Any, page_file: Path, schem
     assert serious == [], found
 
 
+def test_comparison_is_quiet_and_fits_a_phone(browser: Any, page_file: Path) -> None:
+    output = page_file.with_name("comparison.html")
+    main([str(page_file.parent)] * 2 + ["--output", str(output)])
+    opened = Opened(browser, output, viewport={"width": 390, "height": 844})
+    assert opened.page.locator(".plot svg").count() == 2 and opened.said == []
+    assert opened.page.evaluate("[typeof hurt, document.documentElement.scrollWidth]") == [
+        "undefined",
+        390,
+    ]
+
+
 def test_page_fits_a_phone(browser: Any, page_file: Path) -> None:
     opened = Opened(browser, page_file, viewport={"width": 390, "height": 844}, has_touch=True)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390

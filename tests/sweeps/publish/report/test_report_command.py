@@ -95,6 +95,25 @@ def test_unfinished_sweep_shows_the_best_so_far_without_a_test(tmp_path: Path) -
     assert not paths.report.exists()
 
 
+def test_several_runs_are_compared_and_what_does_not_compare_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, more in (("one", {}), ("two", {"seed": 1}), ("three", {"labels": LABELS})):
+        write_run(tmp_path / name, num_trials=12, **more)
+    other = tmp_path / "three" / "sweep.json"
+    other.write_text(other.read_text().replace('"fingerprint": "f1"', '"fingerprint": "f2"'))
+    main(["one", "two", "three"])
+    page = _Page((tmp_path / "comparison.html").read_text(encoding="utf-8"))
+    assert "the metric or its settings of three differ from those of one" in page.text
+    assert "of two differ" not in page.text
+    for told in ("Comparison of 3 sweeps", "rougeLsum on test", "Best accuracy by time"):
+        assert told in page.text
+    facts = [read_facts(tmp_path / name) for name in ("one", "two", "three")]
+    assert all(run.outcome and run.outcome.winner.trial_id in page.text for run in facts)
+    assert len({run.outcome.winner.trial_id for run in facts if run.outcome}) > 1
+
+
 def test_no_run_is_told_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(SweepAborted, match="there is no sweep in"):
         main([str(tmp_path)])

@@ -1,0 +1,244 @@
+"""Several runs on one page: what each came to, and whether their scores compare at all."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sweeps.command_line.durations import format_duration
+from sweeps.publish.report.charts import Plot, make_spec, tooltip
+from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.report.listings import name_data
+from sweeps.publish.report.result import describe_winner, show_interval
+from sweeps.publish.tables import Table
+from trainables.data.rows import SPLITS
+from trainables.metrics.scales import format_score
+
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
+"""Of lines, so that runs differ by more than their colour."""
+COLOURS = [f"var(--{name})" for name in ("blue", "orange", "green", "accent", "red", "ink-2")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The page's contents."""
+
+    name: str
+    lines: Sequence[str]
+    notes: Sequence[str]
+    """Why some scores do not compare, and what makes a winner doubtful."""
+    results: Table
+    plots: Sequence[Plot]
+    winners: Table
+    state: str = ""
+
+
+def compare_runs(runs: Sequence[RunFacts]) -> Comparison:
+    """The contents of the page of several runs."""
+    names = _name(runs)
+    shared = dict(zip(names, runs, strict=True))
+    columns = list(dict.fromkeys(name for run in runs for name, _ in describe_winner(run)))
+    winners = [
+        [name, *(own.get(column, "") for column in columns)]
+        for name, run in shared.items()
+        for own in [dict(describe_winner(run))]
+    ]
+    doubts = [
+        f"{name}: {doubt}"
+        for name, run in shared.items()
+        for doubt in (run.outcome.doubts if run.outcome else ())
+    ]
+    metrics = list(dict.fromkeys(run.metric.name for run in runs))
+    plots = []
+    for number, metric in enumerate(metrics):
+        of_metric = {name: run for name, run in shared.items() if run.metric.name == metric}
+        for make in (_plot_scores, _plot_progress):
+            plot = make(metric, of_metric, number)
+            plots += [plot] if plot is not None else []
+    return Comparison(
+        name=f"Comparison of {len(runs)} sweeps",
+        lines=[", ".join(names)],
+        notes=[*_find_differences(shared), *doubts],
+        results=_list_results(shared),
+        plots=plots,
+        winners=Table("Hyperparameters of each winner", ("sweep", *columns), winners),
+    )
+
+
+def _name(runs: Sequence[RunFacts]) -> list[str]:
+    """The runs' names; those of two with the same one have their folder too."""
+    counts = Counter(run.name for run in runs)
+    names = [
+        run.name if counts[run.name] == 1 else f"{run.name} in {run.paths.folder.name}"
+        for run in runs
+    ]
+    counts, seen = Counter(names), Counter[str]()
+    for index, name in enumerate(names):
+        seen[name] += 1
+        names[index] = name if counts[name] == 1 else f"{name} ({seen[name]})"
+    return names
+
+
+def _find_differences(runs: dict[str, RunFacts]) -> list[str]:
+    """What keeps scores from being compared: another metric, other settings of it, other rows."""
+
+    def digests(run: RunFacts) -> dict[str, object]:
+        rows = run.record.get("digests", {}).get("rows", {})
+        metric = {"the metric or its settings": run.record["metric"].get("fingerprint")}
+        return {**metric, **{f"the {name} rows": rows.get(name) for name in SPLITS[1:]}}
+
+    (first, known), *others = ((name, digests(run)) for name, run in runs.items())
+    told = []
+    for name, own in others:
+        if differing := [what for what, digest in own.items() if digest != known[what]]:
+            told.append(
+                f"{', '.join(differing)} of {name} differ from those of {first}, so their scores "
+                "do not compare"
+            )
+    return told
+
+
+def _list_results(runs: dict[str, RunFacts]) -> Table:
+    rows = []
+    for name, run in runs.items():
+        metric, outcome = run.metric.name, run.outcome
+        scores = outcome.scores if outcome else {}
+        test, base = (scores.get(of, {}).get(metric) for of in ("test", "test_base"))
+        every = [test, base]
+        ended = run.find_last("sweep_ended")
+        cost = ended["actual"] if ended else {}
+        mean = run.verdict.winner.mean if run.verdict and run.verdict.winner else None
+        interval = run.score_interval
+        rows.append(
+            [
+                *(name, run.state, name_data(run.config.model), metric, str(len(run.trials))),
+                outcome.winner.trial_id if outcome else "",
+                format_score(metric, mean, every),
+                format_score(metric, test, every),
+                show_interval(metric, interval, every).removeprefix("95% interval ")
+                if interval
+                else "",
+                format_score(metric, base, every),
+                f"{cost['gpu_hours']:.3g}" if cost else "",
+                format_duration(cost["wall_s"]) if cost else "",
+            ]
+        )
+    columns = (
+        *("sweep", "state", "base", "metric", "trials", "winner", "mean of finals", "test"),
+        *("95% interval", "untuned base", "GPU-hours", "time"),
+    )
+    return Table("What each sweep came to", columns, rows)
+
+
+def _plot_scores(metric: str, runs: dict[str, RunFacts], number: int) -> Plot | None:
+    """Each winner on test with its interval, beside the untuned base."""
+    values = []
+    for name, run in runs.items():
+        scores = run.outcome.scores if run.outcome else {}
+        for what, of in (("winner", "test"), ("untuned base", "test_base")):
+            score = scores.get(of, {}).get(metric)
+            if score is not None:
+                low, high = (run.score_interval if what == "winner" else None) or (score, score)
+                shown = format_score(metric, score)
+                one = {"run": name, "what": what, "score": score, "shown": shown}
+                values.append({**one, "low": low, "high": high})
+    if not values:
+        return None
+    y: dict[str, Any] = {"field": "run", "type": "nominal", "sort": list(runs), "title": None}
+    y["axis"] = {"labelLimit": 130}
+    x: dict[str, Any] = {
+        "field": "score",
+        "type": "quantitative",
+        "title": metric,
+        "scale": {"zero": False},
+    }
+    kinds = ["winner", "untuned base"]
+    kind: dict[str, Any] = {
+        "field": "what",
+        "type": "nominal",
+        "legend": {"title": None, "orient": "top"},
+    }
+    layers = [
+        {
+            "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.35, "stroke": "var(--blue)"},
+            "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+            "encoding": {
+                "y": y,
+                "x": x,
+                "shape": {**kind, "scale": {"domain": kinds, "range": ["circle", "square"]}},
+                "fill": {
+                    **kind,
+                    "scale": {"domain": kinds, "range": ["var(--accent)", "var(--ink-2)"]},
+                },
+                "tooltip": tooltip("run", "what", shown=metric),
+            },
+        },
+    ]
+    return Plot(
+        key=f"scores{number}",
+        title=f"{metric} on test",
+        says=(
+            f"{metric} of each sweep's winner on test, with the 95% interval over rows as a bar, "
+            "and of its untuned base. The table has the numbers."
+        ),
+        spec=make_spec(values, height=40 * len(runs), layer=layers),
+        height=90 + 40 * len(runs),
+    )
+
+
+def _plot_progress(metric: str, runs: dict[str, RunFacts], number: int) -> Plot | None:
+    """The best score at the last rung by the time since a sweep began."""
+    values: list[dict[str, Any]] = []
+    for name, run in runs.items():
+        searched = {trial.trial_id for trial in run.trials if trial.status != "failed"}
+        best: float | None = None
+        for event in run.events:
+            is_last = event["kind"] == "report" and event["step"] == run.last_rung
+            if not is_last or event["trial_id"] not in searched or run.began is None:
+                continue
+            value = float(event["metrics"][metric])
+            choose = max if run.metric.mode == "max" else min
+            best = value if best is None else choose(best, value)
+            passed = datetime.fromisoformat(event["time"]) - run.began
+            shown = format_score(metric, best)
+            at = {"run": name, "minutes": passed.total_seconds() / 60}
+            values.append({**at, "score": best, "shown": shown})
+        if best is not None and run.began is not None and run.last_told is not None:
+            until = {"minutes": (run.last_told - run.began).total_seconds() / 60}
+            values.append({**values[-1], **until})
+    if not values:
+        return None
+    names = list(runs)
+    of: dict[str, Any] = {
+        "field": "run",
+        "type": "nominal",
+        "legend": {"title": None, "orient": "top"},
+    }
+    many = [n % len(COLOURS) for n in range(len(names))]
+    encoding = {
+        "x": {"field": "minutes", "type": "quantitative", "title": "minutes since the start"},
+        "y": {
+            "field": "score",
+            "type": "quantitative",
+            "title": metric,
+            "scale": {"zero": False},
+        },
+        "stroke": {**of, "scale": {"domain": names, "range": [COLOURS[n] for n in many]}},
+        "strokeDash": {**of, "scale": {"domain": names, "range": [DASHES[n] for n in many]}},
+        "tooltip": tooltip("run", shown=metric),
+    }
+    mark = {"type": "line", "interpolate": "step-after", "strokeWidth": 2.2}
+    return Plot(
+        key=f"progress{number}",
+        title=f"Best {metric} by time",
+        says=(
+            f"The best {metric} on validation of a trial of the search at the last rung, by the "
+            "time since each sweep began, pauses included."
+        ),
+        spec=make_spec(values, height=280, mark=mark, encoding=encoding),
+        height=340,
+    )
