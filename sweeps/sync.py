@@ -16,7 +16,8 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.trackers import check_trackers, make_trackers
-from sweeps.tracking.wandb_tracker import Mode, WandbTracker, resolve_mode
+from sweeps.tracking.wandb_mode import Mode, resolve_mode
+from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 

@@ -16,7 +16,7 @@ from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
-from sweeps.tracking.wandb_tracker import Mode, check_settings, resolve_mode
+from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
 from trainables.config import Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits

@@ -11,7 +11,8 @@ from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.follow_log import Tracker, hide_login
-from sweeps.tracking.wandb_tracker import Mode, WandbTracker
+from sweeps.tracking.wandb_mode import Mode
+from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.config import Metric
 from trainables.errors import SweepAborted, first_line
 

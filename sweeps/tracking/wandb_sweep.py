@@ -88,6 +88,7 @@ def make_sweep(
             capture_output=True,
             text=True,
             timeout=CREATE_TIMEOUT_S,
+            start_new_session=True,  # Ctrl-C is for the sweep, which ends this with itself
         )
     except subprocess.TimeoutExpired:
         raise SweepRefused(f"no answer in {CREATE_TIMEOUT_S:.0f} s") from None

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 import shlex
 import shutil
@@ -13,53 +12,24 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.run_values import list_report_values, list_trial_values
+from sweeps.tracking.wandb_mode import Mode, load_session
 from sweeps.tracking.wandb_stop import StopButtons
 from sweeps.tracking.wandb_sweep import SweepRefused, describe_sweep, find_sweep, make_sweep
 from trainables.config import Metric
-from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 
-Mode = Literal["online", "offline", "disabled"]
-Request = Literal["auto", "online", "offline", "disabled"]
-
-MODES: dict[str, Request] = {"": "auto", "run": "online", "dryrun": "offline"}
-MODES |= {"online": "online", "offline": "offline", "disabled": "disabled"}
-"""By what WANDB_MODE may say."""
 COMPLETE_FILE = "complete.jsonl"
 """Beside W&B's own files, a line for each run that was replayed to its end."""
 SUMMARY = "summary"
 """Name of the run with the scores on test, and what its id holds in place of a trial's."""
 
 _log = logging.getLogger(__name__)
-
-
-def resolve_mode(requested: Request, is_tiny: bool) -> Mode:
-    """The mode to track in. auto asks WANDB_MODE, then whether wandb finds a login.
-
-    With is_tiny auto is offline (WANDB_MODE=disabled is still honoured), so that a first try
-    sends nothing anywhere.
-
-    Raises:
-        SweepAborted: online is asked for without a login, or the login or WANDB_MODE is invalid.
-    """
-    mode = requested if requested != "auto" else _environment_mode()
-    if requested == "auto" and is_tiny and mode != "disabled":
-        return "offline"
-    if mode == "auto":
-        return "online" if _session().has_login() else "offline"
-    if mode == "online" and not _session().has_login():
-        raise SweepAborted(
-            "W&B online needs a login, and none was found",
-            "run `wandb login`, or add --wandb offline",
-        )
-    return mode
 
 
 def make_run_id(sweep_name: str, sweep_id: str, name: str) -> str:
@@ -200,7 +170,7 @@ class WandbTracker:
         of_all = self._of_all_runs
         place = {"project": of_all["project"], "entity": of_all["entity"]}
         if self.mode == "online":
-            place["server"] = _session().find_server(self._paths.folder)
+            place["server"] = load_session().find_server(self._paths.folder)
         self._sweep_id = find_sweep(self._folder, place)
         if self._sweep_id is None and self.mode == "online":
             ids = [self._make_run_id(name) for name in names]
@@ -229,7 +199,7 @@ class WandbTracker:
             job_type, tags = ("final", ["final"]) if trial.final_of else ("trial", [])
             run = self._start_run(trial.trial_id, job_type, config, tags)
             self._open[trial.trial_id] = _OpenRun(run)
-            if self.mode == "online" and (place := _session().locate(run)) is not None:
+            if self.mode == "online" and (place := load_session().locate(run)) is not None:
                 self._buttons.watch(trial.trial_id, place)
         entry = self._open[trial.trial_id]
         for report in trial.reports[entry.num_reports :]:
@@ -261,7 +231,7 @@ class WandbTracker:
         run_id = self._make_run_id(name)
         for path in self._folder.glob(f"offline-run-????????_??????-{run_id}*"):
             shutil.rmtree(path)
-        return _session().open_run(
+        return load_session().open_run(
             self.mode,
             self._paths.folder,
             **self._of_all_runs,
@@ -278,7 +248,7 @@ class WandbTracker:
     def _finish_run(self, name: str, run: Any, num_events: int, exit_code: int) -> None:
         run.finish(exit_code=exit_code)
         if self.mode == "online":
-            _session().raise_if_refused()  # finish() succeeds where the login is refused
+            load_session().raise_if_refused()  # finish() succeeds where the login is refused
         self._num_replayed[name] = num_events
         folder = Path(run.settings.sync_dir).name
         line = {"name": name, "mode": self.mode, "num_events": num_events, "folder": folder}
@@ -289,7 +259,7 @@ class WandbTracker:
         wandb's process, before which the files of finished runs are not complete."""
         if self.mode == "disabled":
             return
-        session = _session()
+        session = load_session()
         self._buttons.clear()
         with ThreadPoolExecutor(len(self._open) + 1) as pool:
             list(pool.map(session.abandon, [entry.run for entry in self._open.values()]))
@@ -347,32 +317,3 @@ def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
 
 def _count_bytes(run_folder: Path) -> int:
     return sum(path.stat().st_size for path in run_folder.glob("*.wandb"))
-
-
-def _environment_mode() -> Request:
-    named = os.environ.get("WANDB_MODE", "")
-    if named not in MODES:
-        raise SweepAborted(
-            f"WANDB_MODE is {named!r}; it must be online, offline or disabled",
-            "unset WANDB_MODE, or give --wandb",
-        )
-    return MODES[named]
-
-
-def check_settings(config: SweepConfig) -> None:
-    """Whether wandb takes the project, and what the environment sets; loads it only for these.
-
-    Raises:
-        SweepAborted: it does not.
-    """
-    is_set = any(name.startswith("WANDB_") and name != "WANDB_MODE" for name in os.environ)
-    names = (config.wandb_project, config.wandb_entity or "a")
-    if is_set or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
-        _session().check_settings(config.wandb_project, config.wandb_entity)
-
-
-def _session() -> ModuleType:
-    # Loads wandb, which takes half a second: not for --help.
-    from sweeps.tracking import wandb_session
-
-    return wandb_session

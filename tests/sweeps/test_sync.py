@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,16 +99,24 @@ def test_search_that_was_offline_becomes_a_sweep_online(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(folder)])
-    assert len(offline_runs(folder)) == 2
+    folders = list(folder.glob("wandb/offline-run-*"))
     wandb.teardown()
     server = WandbServer()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    upload = [sys.executable, "-m", "wandb", "sync", folders[0]]
+    subprocess.run(upload, cwd=folder.parent, check=True)
+    (uploaded,) = server.runs
+    assert len(folders) == 2 and not server.sweeps
     capsys.readouterr()
     main([str(folder)])
     assert "wandb sync" not in capsys.readouterr().out
     ((sweep_id, told),) = server.sweeps.items()
-    assert told["name"] == "mine" and told["metric"]["goal"] == "maximize"
+    assert (
+        uploaded in told["prior_runs"]
+        and told["name"] == "mine"
+        and told["metric"]["goal"] == "maximize"
+    )
     assert [run.facts["sweep"] for run in server.runs.values()] == [sweep_id] * 2
     assert [[row["_step"] for row in rows] for rows in server.rows.values()] == [[10, 20]] * 2
     assert not offline_runs(folder)

@@ -19,7 +19,8 @@ from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.tracking import wandb_summary
 from sweeps.tracking.follow_log import Trackers
-from sweeps.tracking.wandb_tracker import Mode, WandbTracker, make_run_id
+from sweeps.tracking.wandb_mode import Mode
+from sweeps.tracking.wandb_tracker import WandbTracker, make_run_id
 from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.servers.wandb_files import offline_runs
 from tests.sweeps.servers.wandb_server import WandbServer

@@ -21,13 +21,12 @@ from sweeps.records.events import EventLog, params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.tracking import follow_log, wandb_session
 from sweeps.tracking.follow_log import Trackers
+from sweeps.tracking.wandb_mode import Mode, resolve_mode
 from sweeps.tracking.wandb_sweep import SWEEP_FILE
 from sweeps.tracking.wandb_tracker import (
     COMPLETE_FILE,
-    Mode,
     WandbTracker,
     make_run_id,
-    resolve_mode,
 )
 from tests.sweeps.servers.wandb_files import offline_runs, read_run
 from tests.sweeps.servers.wandb_server import WandbServer
