@@ -273,8 +273,12 @@ def test_resume_after_a_kill_goes_on_without_duplicates(folder: Path) -> None:
     ) as driver:
         assert driver.stdout is not None and driver.stdout.readline() == "written\n"
         driver.send_signal(signal.SIGKILL)
-    torn = folder / "tensorboard" / "t0000" / tensorboard_tracker.FILE
+    torn, damaged = (
+        folder / "tensorboard" / name / tensorboard_tracker.FILE for name in ("t0000", "t0001")
+    )
     os.truncate(torn, torn.stat().st_size - 5)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:300] + bytes(50) + content[350:])
     ids = {name: run.info.run_id for name, run in mlflow_runs(folder).items()}
     assert sorted(ids) == ["my sweep", "t0000", "t0001"]
     for _ in range(2):
@@ -308,6 +312,33 @@ def test_trial_that_runs_when_the_sweep_is_interrupted_is_running_again_at_resum
     run = mlflow_runs(folder)["t0000"]
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "stopped")
     assert mlflow_curves(folder, "rougeLsum") == {"t0000": [(10, 30.0), (20, 40.0)]}
+
+
+def test_trial_that_starts_again_after_its_end_goes_on_in_the_same_run(folder: Path) -> None:
+    sweep = TrackedSweep(folder)
+    for step, status in ((10, "failed"), (20, "completed")):
+        sweep.start(make_config(0))
+        sweep.report(make_config(0), step)
+        sweep.end(make_config(0), status, "its node was lost" if status == "failed" else "")
+        sweep.tracker.finish()
+    for name, read in CURVES.items():
+        assert read(folder, "rougeLsum") == {"t0000": [(10, 30.0), (20, 40.0)]}, name
+    run = mlflow_runs(folder)["t0000"]
+    assert (run.info.status, run.data.tags["reason"]) == ("FINISHED", "")
+    assert trackio_runs(folder)["t0000"]["status"] == "completed"
+
+
+def test_second_sweep_of_a_process_does_not_write_into_the_first_ones_trackio(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        sweep = TrackedSweep(tmp_path / name, "trackio")
+        sweep.complete(*range(1 if name == "one" else 2))
+        sweep.tracker.finish()
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert f"sweeps.sync {tmp_path}/two --track trackio" in warning
+    assert list(trackio_runs(tmp_path / "one")) == ["t0000"]
 
 
 @pytest.mark.parametrize("name", NAMES)
