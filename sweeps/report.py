@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from sweeps.cli import parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.report.facts import read_facts
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.run_lock import find_holder
@@ -30,9 +30,10 @@ class ReportArgs:
     output: Path | None = None
     """File for the page; None is report.html in the folder of a single run, and comparison.html
     here for several."""
+    json: JsonFlag = False
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> Result:
     """Writes the page.
 
     Raises:
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with abort_if_unwritable(output):
         write_atomic(output, render(facts))
     print(f"wrote {output}")
+    return Result({"runs": [run.paths.folder for run in facts], "page": output.absolute()})
 
 
 def _is_running(run: Path) -> bool:

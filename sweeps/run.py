@@ -28,7 +28,7 @@ from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.config import SweepConfig, count_steps, find_bad_value, to_json
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
-from trainables.config import MainFlag
+from trainables.config import MainFlag, OutputFlag
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
 
@@ -49,7 +49,7 @@ class RunArgs:
     """Go on with the sweep --name, from where its last process ended."""
     dry_run: MainFlag[tyro.conf.FlagCreatePairsOff[bool]] = False
     """Print what would run, and write nothing."""
-    json: MainFlag[JsonFlag] = False
+    json: OutputFlag[JsonFlag] = False
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
@@ -76,7 +76,7 @@ def run_sweep(
     """Runs one sweep as `python -m sweeps.run` does, and gives what load_run reads of it.
 
     A notebook shows one table that stays up to date, and nothing else. The process is afterwards
-    as before: its environment, its handlers of signals, and Ray, unless it was running before.
+    as before: its environment, its handlers of signals, and without a connection to Ray.
 
     Args:
         recipe: a recipe's name, the path of a Python file of yours, or a config, which has all

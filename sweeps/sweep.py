@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import Cluster, connect
@@ -205,6 +206,11 @@ def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
 
 
 def _connect() -> Cluster:
+    if ray.is_initialized():  # by whoever calls us in their own process
+        raise SweepAborted(
+            "this process is connected to Ray already, and a sweep connects by itself",
+            "call ray.shutdown() first; a cluster that RAY_ADDRESS names is joined",
+        )
     try:
         return connect(num_local_cpus=max(num_cores(), 2))
     except (ConnectionError, RuntimeError, ValueError) as refused:  # as Ray tells, at length

@@ -228,6 +228,33 @@ def test_remedy_of_a_full_disk_has_no_flag_that_the_command_lacks(
     assert flags <= _flags(_run_as_main(module, ["--help"], monkeypatch, capsys).out).keys()
 
 
+@pytest.mark.slow
+def test_flags_that_documents_show_are_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: dict[str, set[str]] = {}
+    for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md", "sweeps/README.md"):
+        text = (PROJECT / name).read_text("utf-8")
+        for module, rest in re.findall(r"(sweeps\.[a-z]+) ([^`\n|#;]*)", text):
+            if module in COMMANDS:
+                shown.setdefault(module, set()).update(re.findall(r"(?<!\S)--[a-z-]+", rest))
+    assert len(shown) > 6 and {"--resume", "--json", "--data"} <= shown["sweeps.run"]
+    for module, flags in shown.items():
+        known = _run_as_main(module, ["--help"], monkeypatch, capsys).out
+        missing = {flag for flag in flags if not re.search(rf"{flag}(?![a-z-])", known)}
+        assert not missing, module
+
+
+def test_every_command_that_takes_json_is_told_to_programs() -> None:
+    told = set(re.findall(r"^\| `(sweeps\.[a-z]+)", (PROJECT / "AGENTS.md").read_text(), re.M))
+    takes = {
+        f"sweeps.{path.stem}"
+        for path in (PROJECT / "sweeps").glob("*.py")
+        if re.search(r"^    json: .*JsonFlag", path.read_text(), re.M)
+    }
+    assert len(takes) > 5 and told == takes
+
+
 def _run_as_main(
     module: str,
     words: list[str],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import load_run
+from sweeps import load_run, report, status
 from sweeps.records.events import read_events
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from tests.sweeps import small_sweep
@@ -87,6 +88,26 @@ def test_run_that_is_on_its_way_has_its_leader_and_no_test(
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepAborted, match="there is no sweep in"):
         load_run(tmp_path)
+
+
+@pytest.mark.slow
+def test_programs_are_told_what_json_has(finished: Finished, tmp_path: Path) -> None:
+    facts = load_run(finished.folder).to_json()
+    best, finals = facts["best"], facts["finals"]
+    assert isinstance(best, dict) and isinstance(finals, dict)
+    assert facts.keys() | best.keys() <= told_keys("sweeps.run")
+    assert told_keys("sweeps.run") <= facts.keys() | best.keys() | finals.keys()
+    assert told_keys("sweeps.status") <= status.main([str(finished.folder)]).facts.keys()
+    words = [str(finished.folder), "--output", str(tmp_path / "page.html")]
+    assert told_keys("sweeps.report") == report.main(words).facts.keys()
+
+
+def told_keys(command: str) -> set[str]:
+    """The keys that AGENTS.md says the command's object has."""
+    text = (PROJECT / "AGENTS.md").read_text("utf-8")
+    row = re.search(rf"^\| `{command}` \| (.*) \|$", text, re.MULTILINE)
+    assert row
+    return set(re.findall(r'`"(\w+)"`', row[1]))
 
 
 @pytest.mark.slow
