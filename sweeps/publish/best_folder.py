@@ -20,6 +20,7 @@ from sweeps.finals.verdict import Verdict
 from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
+from sweeps.publish.search_picture import PICTURE_FILE, draw_search
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, find_reported, replay
@@ -37,7 +38,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 GENERATION_FILE = "generation_config.json"
 EXPORTED = (
     *(*ADAPTER_FILES, CARD_FILE, GENERATION_FILE, CONFUSION_CSV, *TOKENIZER_FILES),
-    *("config.json", "model.safetensors", WEIGHTS_INDEX),
+    *("config.json", "model.safetensors", WEIGHTS_INDEX, PICTURE_FILE),
 )
 """All that leaves a run, beside shards of merged weights: what else lies in best/ may hold rows of
 the data, or is not ours to publish."""
@@ -150,17 +151,20 @@ def write_folder(
         more_files: contents by name.
     """
     base, max_new_tokens = Path(facts.base_model), facts.settings.max_new_tokens
+    picture = draw_search(facts)
     with replace_folder(best) as folder:
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
         config = json.loads((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = str(base.absolute()) if base.is_dir() else str(base)
         files = {
             ADAPTER_FILES[0]: json.dumps(config, indent=2, ensure_ascii=False) + "\n",
-            CARD_FILE: render(facts),
+            CARD_FILE: render(facts, has_picture=picture is not None),
             **more_files,
         }
         generation = greedy_generation(TokenizerFile(facts.base_model), max_new_tokens)
         files[GENERATION_FILE] = json.dumps(generation, indent=2) + "\n"
+        if picture is not None:
+            (folder / PICTURE_FILE).write_bytes(picture)
         for path in tokenizer_files(facts.base_model):
             shutil.copyfile(path, folder / path.name)
         for name, content in files.items():

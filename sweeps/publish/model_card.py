@@ -12,6 +12,7 @@ from sweeps.publish import tables
 from sweeps.publish.card_facts import CardFacts, join_lines, shorten
 from sweeps.publish.card_metadata import make_metadata
 from sweeps.publish.license import describe_base_license
+from sweeps.publish.search_picture import PICTURE_FILE
 from sweeps.publish.tables import Table
 from sweeps.publish.usage_code import is_hub_id, usage_code
 from sweeps.records.trials_csv import count_by_status
@@ -23,8 +24,12 @@ from trainables.metrics.scales import format_score
 MAX_SHOWN_LABELS = 20
 
 
-def render(facts: CardFacts) -> str:
-    """The whole README.md. Redacted last, so that no field can bring a secret in."""
+def render(facts: CardFacts, has_picture: bool = False) -> str:
+    """The whole README.md. Redacted last, so that no field can bring a secret in.
+
+    Args:
+        has_picture: whether PICTURE_FILE lies beside it.
+    """
     by_label = tables.list_label_scores(facts.outcome.scores.get("test", {}))
     adapter = "best adapter" if facts.is_best else "this adapter"
     sections = [
@@ -43,7 +48,7 @@ def render(facts: CardFacts) -> str:
         + _block(facts.prompt_template, "text"),
         "## Hyperparameters\n\n" + _fields_table(facts.outcome.winner.run.params),
         "## Training\n\n" + _fields_table(facts.settings, omit=("model", "rows_dir")),
-        "## How it was chosen\n\n" + _selection(facts),
+        "## How it was chosen\n\n" + _selection(facts, has_picture),
         "## Reproduce\n\nFiles and folders are shown by their last names. The rows are the same if "
         "the new run's `sweep.json` has these digests.\n\n" + _block(facts.command, "sh"),
         _table(Table("", ("rows", "SHA-256"), list(facts.row_digests.items()))),
@@ -156,7 +161,7 @@ def _data(facts: CardFacts) -> str:
     )
 
 
-def _selection(facts: CardFacts) -> str:
+def _selection(facts: CardFacts, has_picture: bool) -> str:
     best = "highest" if facts.metric.mode == "max" else "lowest"
     looks = (
         "then one look at test" if "test" in facts.outcome.scores else "the test split was not used"
@@ -176,7 +181,9 @@ def _selection(facts: CardFacts) -> str:
     )
     search = _table(tables.list_rungs(facts.trials, facts.metric))
     best = _table(tables.list_trials(facts.trials, facts.metric))
-    return "\n\n".join([rule, *finals, search, best])
+    about = _text(f"Scores of the trials from rung to rung by {facts.metric.name}")
+    picture = [f"![{about}]({PICTURE_FILE})"] if has_picture else []
+    return "\n\n".join([rule, *finals, *picture, search, best])
 
 
 def _fields_table(values: Hyperparameters | TrainingSettings, omit: Sequence[str] = ()) -> str:

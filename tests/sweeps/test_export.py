@@ -100,6 +100,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_best_has_adapter_tokenizer_card_and_the_given_base(run: Path, checkpoint: Path) -> None:
     best = contents(run / "best")
     assert {"tokenizer.json", "tokenizer_config.json", "README.md"} <= set(best)
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", best["README.md"].decode())
+    assert shown == ["search.png"] and best["search.png"].startswith(b"\x89PNG")
     weights = (checkpoint / "adapter_model.safetensors").read_bytes()
     assert best["adapter_model.safetensors"] == weights
     config = json.loads(best["adapter_config.json"])
