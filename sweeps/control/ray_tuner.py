@@ -15,6 +15,7 @@ from ray.actor import ActorHandle
 from ray.tune import Callback, FailureConfig, ProgressReporter, RunConfig, TuneConfig
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import DONE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -80,7 +81,7 @@ def run_trials(
             storage_path=str(folder),
             # Tune gives up a trial at its first failure; _ControllerCallback counts and retries.
             failure_config=FailureConfig(max_failures=0),
-            callbacks=[callback],
+            callbacks=[callback, _Silence()],
             progress_reporter=_NoReporter(),
             verbose=0,
         ),
@@ -286,6 +287,16 @@ class _NoReporter(ProgressReporter):  # type: ignore[misc]
 
     def should_report(self, trials: list[Trial], done: bool = False) -> bool:
         return False
+
+
+class _Silence(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of Tune's callback of this kind, which prints the result of a trial that ends
+    before its first one, and every result in a notebook."""
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None:
+        pass
+
+    on_trial_error = on_trial_complete = on_trial_result
 
 
 def _read_reason(trial: Trial) -> str:

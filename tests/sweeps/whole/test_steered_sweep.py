@@ -37,6 +37,7 @@ def test_a_steered_sweep_does_what_was_asked_and_keeps_it(tmp_path: Path) -> Non
     assert done["is_done"] and done["stop"]
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
+    assert "Last result" not in output  # as Tune says of trials without a report
     histories = small_sweep.check_whole(folder, "steered", done["num_trials"])
     reasons = {history.trial_id: history.reason for history in histories}
     assert reasons[running[0]] == STOP_REASON
