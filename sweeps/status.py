@@ -145,8 +145,8 @@ def describe(status: RunStatus) -> list[str]:
     lines = [_describe_state(status), *_describe_trials(status)]
     lines.append(f"last event: {_describe_age(status)}")
     if status.facts:
-        held = "{num_gpus} GPUs, {num_packs} packs, {slots_per_gpu} trials on each at most"
-        lines.append(f"holds: {held.format(**status.facts)}")
+        held = "GPUs: {num_gpus}, packs: {num_packs}, trials on each at most: {slots_per_gpu}"
+        lines.append(held.format(**status.facts))
     if status.state in ("running", "stalled"):
         left = "not known yet" if status.left_s is None else format_clock(status.left_s)
         lines.append(f"left: {left}")
@@ -168,7 +168,12 @@ def suggest(status: RunStatus) -> list[str]:
     """What the user may do now, as commands."""
     run = shlex.quote(str(status.paths.folder))
     if status.state == "ended":
-        return [f"python -m sweeps.predict {run} --input FILE --output FILE"]
+        return [
+            f"python -m sweeps.report {run}",
+            f"python -m sweeps.predict {run} --input FILE --output FILE",
+        ]
+    if status.state in ("running", "stalled") and status.phase in ("finals", "test"):
+        return [f"{PROG} {run} --watch"]
     if status.state in ("running", "stalled"):
         return [f"python -m sweeps.ask {run} --stop TRIAL | --add NAME=VALUE | --finish"]
     from sweeps.checks.commands import resume_command  # loads Optuna, which most runs do without

@@ -93,7 +93,7 @@ def test_a_sweep_that_runs(paths: RunPaths) -> None:
     assert facts["running"][0] == {"trial_id": "t0000", "step": 3, "value": 4.5}
     assert "invented: running (search), process" in text and "left: 0:01:" in text
     assert "  t0000 step 3/9, rougeLsum 4.5\n" in text and "sweeps.ask '" in text
-    assert "2 GPUs, 2 packs" in text
+    assert "GPUs: 2, packs: 2," in text
 
 
 def test_a_process_that_ends_early_says_why_or_is_dead(paths: RunPaths) -> None:
