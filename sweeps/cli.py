@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -120,7 +121,8 @@ def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
 
 def join_lines(text: str) -> str:
     """Text without line breaks and terminal escapes: it may come from any exception or server."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    shown = "".join(char if char.isprintable() else "\n" for char in text)
+    return re.sub(r" *\n[ \n]*", " ", shown).strip()  # blanks of a path stay as many as they are
 
 
 def run_script() -> None:

@@ -31,6 +31,7 @@ from sweeps.records.paths import RunPaths
 from trainables.config import MainFlag, OutputFlag
 from trainables.errors import SweepAborted
 from trainables.process import gc_disabled
+from trainables.shell import write_flag
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
@@ -193,8 +194,6 @@ def _write_words(flags: dict[str, Any]) -> list[str]:
     Raises:
         SweepAborted: there is no such keyword; the fix names a near one.
     """
-    from sweeps.checks.commands import write_flag  # imports what --help does without
-
     known = [field.name for field, _ in flatten(SweepConfig)[1]]
     for name in flags:
         if name not in known:

@@ -1,6 +1,5 @@
 """python -m sweeps.status RUN: how a sweep stands, wherever it runs, from its folder alone."""
 
-import shlex
 import sys
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.run_status import RunStatus, read_status
 from trainables.errors import SweepAborted
+from trainables.shell import write_command
 
 PROG = "python -m sweeps.status"
 WATCH_INTERVAL_S = 2.0
@@ -166,7 +166,7 @@ def describe(status: RunStatus) -> list[str]:
 
 def suggest(status: RunStatus) -> list[str]:
     """What the user may do now, as commands."""
-    run = shlex.quote(str(status.paths.folder))
+    run = write_command(status.paths.folder)
     if status.state == "ended":
         return [
             f"python -m sweeps.report {run}",

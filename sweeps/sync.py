@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Literal
 
 import tyro
@@ -20,6 +19,7 @@ from sweeps.tracking.wandb_mode import Mode, resolve_mode
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.config import Metric
 from trainables.errors import SweepAborted
+from trainables.shell import write_command
 
 PROG = "python -m sweeps.sync"
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     print(f"replayed {paths.events} into {', '.join(config.trackers)}")
     wandb_folder = paths.folder / "wandb"
     if mode == "offline":
-        print(f"upload W&B's runs with: wandb sync {quote(str(wandb_folder))}/offline-run-*")
+        print(f"upload W&B's runs with: wandb sync {write_command(wandb_folder)}/offline-run-*")
     return Result({"run": paths.folder, "mode": mode, "wandb": wandb_folder})
 
 

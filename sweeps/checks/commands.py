@@ -1,6 +1,5 @@
 """Commands that a sweep prints or writes down, to be pasted as they stand."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from sweeps.checks.find_recipe import read_default
 from sweeps.config import SweepConfig
 from trainables.errors import SweepAborted
 from trainables.metrics.registry import replace_paths
+from trainables.shell import write_command, write_flag
 from trainables.tiny import MODELS
 
 _NO_FLAGS = (
@@ -20,7 +20,7 @@ _PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 def resume_command(config: SweepConfig) -> str:
     """The command that goes on with this sweep."""
     words = [word for name, value in _resume_flags(config) for word in write_flag(name, value)]
-    return f"python -m sweeps.run {shlex.join([config.recipe, *words])}"
+    return f"python -m sweeps.run {write_command(config.recipe, *words)}"
 
 
 def resume_call(config: SweepConfig) -> str:
@@ -53,7 +53,7 @@ def sweep_command(config: SweepConfig) -> str:
     for name, value in values.items():
         if name not in defaults or defaults[name] != value:
             words += write_flag(name, _hide_folders(name, value))
-    return f"python -m sweeps.run {shlex.join(words)}"
+    return f"python -m sweeps.run {write_command(*words)}"
 
 
 def _read_recipe(argv: list[str]) -> SweepConfig | None:
@@ -68,17 +68,6 @@ def _list_flags(config: SweepConfig) -> dict[str, Any]:
     """The value of each flag, by its field."""
     values = vars(config) | vars(config.task_options) | vars(config.space)
     return {name: value for name, value in values.items() if name not in _NO_FLAGS}
-
-
-def write_flag(name: str, value: Any) -> list[str]:
-    """The words by which a command line gives a field its value."""
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    shown = [str(one) for one in (value if isinstance(value, tuple | list) else (value,))]
-    if len(shown) == 1 and shown[0].startswith("-"):
-        return [f"--{flag}={shown[0]}"]
-    return [f"--{flag}", *shown]
 
 
 def _hide_folders(name: str, value: Any) -> Any:

@@ -3,7 +3,6 @@
 import difflib
 import importlib.util
 import itertools
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from sweeps.config import SweepConfig, find_bad_value
 from sweeps.recipes import RECIPES, Recipe
 from trainables.config import TaskOptions
 from trainables.errors import SweepAborted
+from trainables.shell import write_command
 
 _SIGNATURE = "recipe(is_tiny: bool) -> SweepConfig"
 
@@ -32,7 +32,7 @@ def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str], str]
         return next(iter(RECIPES.values())), list(argv), f"{prog} RECIPE"
     if argv[0].startswith("-"):
         raise SweepAborted(f"the recipe comes first, before {argv[0]}", known)
-    return find_recipe(argv[0]), list(argv[1:]), f"{prog} {shlex.quote(argv[0])}"
+    return find_recipe(argv[0]), list(argv[1:]), f"{prog} {write_command(argv[0])}"
 
 
 def read_default(argv: Sequence[str], prog: str) -> tuple[SweepConfig, list[str], str]:

@@ -24,6 +24,7 @@ from trainables.metrics.fingerprints import fingerprint
 from trainables.metrics.registry import read_metrics
 from trainables.models.hub_files import hub_file
 from trainables.models.model_files import tokenizer_files, weight_files
+from trainables.shell import write_command
 
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
@@ -149,7 +150,7 @@ def read_run(paths: RunPaths, command: str) -> SweepConfig:
     """
     if not paths.sweep_json.is_file():
         runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
-        fix = f"{command} with RUN one of: {', '.join(map(str, runs))}"
+        fix = f"{command} with RUN one of: {', '.join(map(write_command, runs))}"
         fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
         raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
     config = read_config(paths, (), "use the version of this project that wrote it")

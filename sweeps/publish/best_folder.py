@@ -33,6 +33,7 @@ from trainables.metrics.classification import Confusion
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
+from trainables.shell import write_command
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 GENERATION_FILE = "generation_config.json"
@@ -179,7 +180,7 @@ def find_best(run: Path) -> Path:
     """
     if not (run / "sweep.json").is_file():
         runs = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
-        known = f"name one of: {', '.join(map(str, runs))}"
+        known = f"name one of: {', '.join(map(write_command, runs))}"
         raise SweepAborted(
             f"{run} has no sweep.json: it is no run of a sweep"
             if run.is_dir()

@@ -1,7 +1,6 @@
 """What the user reads when a sweep has ended."""
 
 import io
-import shlex
 import shutil
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ from sweeps.search.storage import hide_password
 from trainables.config import Metric
 from trainables.metrics.classification import MAX_REPORTED_LABELS, Confusion
 from trainables.packing.service.ledger import Ledger
+from trainables.shell import write_command
 
 MAX_SHOWN_LABELS = 8
 MAX_WIDTH = 110
@@ -72,8 +72,8 @@ def describe(
         f"report:  {paths.report}",
         *([f"answers: {said}"] if said.is_file() else []),
         *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
-        f"study:   optuna-dashboard {shlex.quote(hide_password(storage))}",
-        f"publish: python -m sweeps.export {shlex.quote(str(paths.folder))} --to hub:USER/NAME",
+        f"study:   optuna-dashboard {write_command(hide_password(storage))}",
+        f"publish: python -m sweeps.export {write_command(paths.folder)} --to hub:USER/NAME",
     ]
     return "\n".join(lines)
 

@@ -7,7 +7,6 @@ replay: after a failure, when a killed sweep is resumed, or by `python -m sweeps
 
 import logging
 import re
-import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.errors import SweepAborted, first_line
+from trainables.shell import write_command
 
 POLL_INTERVAL_S = 1.0
 RETRY_INTERVAL_S = 30.0
@@ -182,7 +182,7 @@ class _Follower:
             "them all. If something is missing in the end: python -m sweeps.sync %s --track %s",
             self.tracker.name,
             hide_login(join_lines(first_line(error))),
-            shlex.quote(str(self._log.paths.folder)),
+            write_command(self._log.paths.folder),
             self.tracker.name,
         )
 

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import re
-import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +22,7 @@ from sweeps.tracking.wandb_stop import StopButtons
 from sweeps.tracking.wandb_sweep import SweepRefused, describe_sweep, find_sweep, make_sweep
 from trainables.config import Metric
 from trainables.files import DamagedLine, JsonLines, read_json_lines
+from trainables.shell import write_command
 
 COMPLETE_FILE = "complete.jsonl"
 """Beside W&B's own files, a line for each run that was replayed to its end."""
@@ -130,7 +130,7 @@ class WandbTracker:
             self.mode,
             lower,
             str(error).splitlines()[0] if str(error) else type(error).__name__,
-            f"Upload later: python -m sweeps.sync {shlex.quote(str(self._paths.folder))}"
+            f"Upload later: python -m sweeps.sync {write_command(self._paths.folder)}"
             if lower == "offline"
             else "No report is lost: events.jsonl has them all.",
         )
@@ -153,7 +153,7 @@ class WandbTracker:
                 "python -m sweeps.sync %s --wandb online",
                 refusal,
                 self._of_all_runs["group"],
-                shlex.quote(str(self._paths.folder)),
+                write_command(self._paths.folder),
             )
 
     def _join_sweep(self, names: Iterable[str]) -> SweepRefused | None:

@@ -82,6 +82,16 @@ def start(
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+def read_by_shell(command: str) -> list[str]:
+    """The words that bash reads in a command."""
+    printed = subprocess.run(
+        ["bash", "-c", f"for word in {command}; do printf '%s\\0' \"$word\"; done"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return printed.stdout.decode().split("\0")[:-1]
+
+
 def world(folder: Path) -> dict[str, str]:
     """An environment with no login, no GPU, no Ray cluster and no Hub."""
     return {

@@ -292,7 +292,7 @@ def _flags(text: str) -> dict[str, str]:
 
 def _words(part: str) -> str:
     """A flag's text without its values' names, which stand before a wide gap or a line's end."""
-    return " ".join(re.sub(r"^ *(?:[A-Z{\[][^\n]*?)?(?:  +|\n)", "", part, count=1).split())
+    return " ".join(re.sub(r"^(?: [A-Z{\[][^\n]*?)?(?:  +|\n)", "", part, count=1).split())
 
 
 def test_every_installed_script_is_the_command_of_its_name(

@@ -14,9 +14,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 
+from sweeps.finals.final_test import Outcome, Winner
 from sweeps.publish.best_folder import write_folder
-from tests.sweeps.commands import NO_HUB, Ended, call, start
+from sweeps.publish.summary import describe
+from sweeps.records.paths import RunPaths
+from tests.sweeps.commands import NO_HUB, Ended, call, start, world
 from tests.sweeps.example_facts import facts
+from tests.sweeps.invented_sweep import METRIC, make_config, make_history
 from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
 from trainables.tiny import MODEL_DIR
 
@@ -432,3 +436,25 @@ def test_links_in_place_of_known_files_are_refused(
         assert "the file itself" in fix
     assert not (tmp_path / "copy").exists()
     assert hub.calls == []
+
+
+@pytest.mark.slow
+def test_printed_command_exports_from_a_folder_of_any_name(run: Path, tmp_path: Path) -> None:
+    folder = (
+        tmp_path
+        / """-it's  "my" $HOME `x` \x1b[2J
+*?%20"""
+    )
+    folder.mkdir()
+    moved = shutil.copytree(run, folder / run.name)
+    trials = [make_history(1, "completed", (9, 41.5))]
+    scores = {split: {"rougeLsum": 1.0} for split in ("validation", "test")}
+    outcome = Outcome(winner=Winner(run=trials[0], tested={}), scores=scores, runs={})
+    text = describe(make_config(), RunPaths(moved), trials, METRIC, outcome)
+    (line,) = [line for line in text.splitlines() if line.startswith("publish: ")]
+    words = line.removeprefix("publish: python ").replace("hub:USER/NAME", "copy")
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {words}"], cwd=tmp_path, env=world(tmp_path)
+    )
+    assert ended.returncode == 0
+    assert (tmp_path / "copy" / "adapter_config.json").is_file()

@@ -24,7 +24,7 @@ def test_what_a_resume_mends_comes_with_the_whole_command(
     def run_sweep(*_: Any, **__: Any) -> NoReturn:
         raise full
 
-    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
+    monkeypatch.setattr(sweep, "run_stages", run_sweep)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     flags = ["samsum", "--tiny", "--engine", "solo", "--runs-dir", str(tmp_path)]
     with pytest.raises(SweepAborted, match="the disk is full") as told:

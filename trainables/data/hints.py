@@ -1,13 +1,13 @@
 """The flags that fit a table's columns: by their names and how full they are, then by length."""
 
 import re
-import shlex
 from collections.abc import Collection, Sequence
 
 from trainables.config import Kind, TaskOptions
 from trainables.data.conversations import is_conversation
 from trainables.data.labels import MAX_LABELS
 from trainables.data.tables.table import Table, cell_text
+from trainables.shell import write_command, write_flag
 
 MAX_SUGGESTED_LABELS = 20
 """A column of at most so many different values is suggested as one of labels."""
@@ -66,31 +66,32 @@ class Columns:
     def suggest(self, options: TaskOptions) -> str:
         """The flags that are left to write, and those that were given."""
         if self._chats and options.target is None and options.kind in (None, "chat"):
-            return f"try --input {shlex.quote(self._chats[0])} --kind chat"
+            return f"try {write_command(*write_flag('input', self._chats[0]))} --kind chat"
         names = self._guess_names() if options.columns is None else {}
         if names:
             given = [names.get(name or "", name) for name in (options.input, options.target)]
             options = TaskOptions(input=given[0], target=given[1], kind=options.kind)
             self.texts = {names[name]: texts for name, texts in self.texts.items()}
         flags = self._choose_flags(options)
-        if None in flags:
+        if None in flags.values():
             return "give it a column of texts to read, and one of texts or labels to answer with"
-        flags = ["--columns", *names.values(), *flags] if names else flags
+        shown = {"columns": tuple(names.values())} | flags if names else flags
+        words = [word for name, value in shown.items() for word in write_flag(name, value)]
         why = "the first row seems to be no row of names: " if names else ""
-        return f"{why}try {' '.join(shlex.quote(str(flag)) for flag in flags)}"
+        return f"{why}try {write_command(*words)}"
 
-    def _choose_flags(self, options: TaskOptions) -> list[str | None]:
+    def _choose_flags(self, options: TaskOptions) -> dict[str, str | None]:
         """None stands for a column that is not there."""
         source = options.input or self._find_input({options.target})
         target = options.target or self._find_target(source, options.kind)
         is_few = 2 <= len(set(self.texts.get(target or "", ()))) <= self._most_labels(target or "")
         kind = options.kind or ("classify" if is_few else _guess_text_kind(source, target))
-        flags = ["--input", source, "--target", target, "--kind", kind]
+        flags = {"input": source, "target": target, "kind": kind}
         beside = [n for n in self.texts if _has_word(n, CONTEXTS) and n not in (source, target)]
         if beside and _is_instruction(source) and options.prompt is None:
             spelled = f"{source}{beside[0]}"
             if self.texts[beside[0]] and spelled.replace("_", "a").isalnum():
-                flags += ["--prompt", f"{{{source}}} {{{beside[0]}}}"]
+                flags["prompt"] = f"{{{source}}} {{{beside[0]}}}"
         return flags
 
     def _find_input(self, taken: Collection[str | None]) -> str | None:

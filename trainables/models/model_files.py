@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file, hub_has
+from trainables.shell import write_command
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -141,5 +141,5 @@ def _refuse_adapter(model: str) -> None:
         base = read_json(path).get("base_model_name_or_path")
         raise SweepAborted(
             f"{model} is an adapter of {base or 'a model that it does not name'}, not a model",
-            f"give its base: --model {shlex.quote(str(base)) if base else 'ID_OR_DIR'}",
+            f"give its base: --model {write_command(base) if base else 'ID_OR_DIR'}",
         )

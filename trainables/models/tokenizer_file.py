@@ -4,7 +4,6 @@ The driver counts rows' tokens with it; what trains and scores loads transformer
 """
 
 import json
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tokenizers.models import BPE
 from trainables.errors import SweepAborted
 from trainables.models.hub_files import hub_file
 from trainables.models.model_files import FIX, read_json
+from trainables.shell import write_command
 
 _QWEN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 _QWEN_WORDS = (
@@ -177,7 +177,7 @@ def _read_vocabulary(folder: Path) -> Tokenizer:
             f"{config['tokenizer_class']}",
             'have transformers write it once: python -c "import sys; from transformers import '
             'AutoTokenizer as A; A.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])" '
-            f"{shlex.quote(str(folder))}",
+            f"{write_command(folder)}",
         )
     tokenizer = Tokenizer(BPE.from_file(*map(str, paths)))
     tokenizer.normalizer = normalizers.NFC()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sweeps.records.paths import RunPaths
 from trainables.errors import SweepAborted
+from trainables.shell import write_command
 
 INTERVAL_S = 5.0
 """Between two looks at the log."""
@@ -96,7 +97,7 @@ def main(folder: Path) -> int:
 
 
 def _warn(paths: RunPaths, reason: str) -> None:
-    remedy = f"python -m sweeps.report {paths.folder} makes it"
+    remedy = f"python -m sweeps.report {write_command(paths.folder)} makes it"
     print(f"warning: report.html could not be written: {reason}; {remedy}", file=sys.stderr)
 
 

@@ -1,7 +1,6 @@
 """The lists of a report: trials, failures, rows, settings, versions, costs and commands."""
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from sweeps.publish.usage_code import is_hub_id
 from sweeps.records.trials_csv import rank, shown_params
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
+from trainables.shell import write_command
 
 HIDDEN = ("study_storage", "wandb_entity", "runs_dir", "recipe", "start_points")
 """Settings that tell about the sweep's owner, or that other lines tell."""
@@ -130,7 +130,7 @@ def list_commands(facts: RunFacts) -> list[tuple[str, str]]:
     folder = facts.paths.folder
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    run = shlex.quote(str(shown))
+    run = write_command(shown)
     told = []
     if facts.state != "ended":
         config = facts.config

@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from sweeps.checks import preflight
+from sweeps.cli import join_lines
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_study
-from tests.sweeps.commands import PROJECT, TINY, call, start, tree
+from tests.sweeps.commands import PROJECT, TINY, call, read_by_shell, start, tree
 from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
 from tests.trainables.hybrid_model import save_hybrid
 from trainables.config import Metric
@@ -471,13 +472,18 @@ def run_folder(tmp_path: Path, name: str, *, has_record: bool = True) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("runs_dir", ["runs", "my runs"])
+HOSTILE = """it's  "my" $HOME `x` !1 \\ \x1b[2J
+*?%20"""
+
+
+@pytest.mark.parametrize("runs_dir", ["runs", "my runs", HOSTILE, "-dash"])
 def test_taken_name_offers_a_command_that_resumes(runs_dir: str, tmp_path: Path) -> None:
     run_folder(tmp_path, f"{runs_dir}/mine")
-    message, fix = refused(tmp_path, "--name", "mine", "--runs-dir", runs_dir)
-    assert message == f"the run 'mine' exists already in {runs_dir}"
-    words = shlex.split(fix.partition("go on with it: ")[2])
+    message, fix = refused(tmp_path, "--name", "mine", f"--runs-dir={runs_dir}")
+    assert message == f"the run 'mine' exists already in {join_lines(runs_dir)}"
+    words = read_by_shell(fix.partition("go on with it: ")[2])
     where = [] if runs_dir == "runs" else ["--runs-dir", runs_dir]
+    where = ["--runs-dir=-dash"] if runs_dir == "-dash" else where
     resume = [
         "python",
         "-m",

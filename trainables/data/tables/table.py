@@ -3,7 +3,6 @@
 import difflib
 import math
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from trainables.errors import SweepAborted
+from trainables.shell import write_command
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -59,7 +59,7 @@ def require_columns(
         raise SweepAborted(
             f"{source} has no column {', '.join(map(repr, missing))}; found "
             f"{shown or ', '.join(columns) or 'none'}",
-            f"did you mean {shlex.quote(near[0])}?" if near else fix,
+            f"did you mean {write_command(near[0])}?" if near else fix,
         )
     double = next((name for name in names if columns.count(name) > 1), None)
     if double is not None:
