@@ -137,6 +137,9 @@ def _find_refusal(project: str, entity: str | None) -> str | None:
             settings.update_from_env_vars({named: os.environ[named]})
         named = "WANDB_HTTP_TIMEOUT"  # settings take fractions of a second, wandb.Api does not
         int(os.environ.get(named, 0))
+        named = "WANDB_IDENTITY_TOKEN_FILE"  # without it wandb's process dies of a panic
+        if os.environ.get(named) and not Path(os.environ[named]).is_file():
+            return f"{named}: there is no such file"
     except ValidationError as refused:  # its text would show the value, which may be secret
         return f"{named}: {refused.errors()[0]['msg']}"
     except wandb.errors.UsageError as refused:

@@ -768,6 +768,11 @@ def test_bad_wandb_environment_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         ("WANDB_SILENT", "maybe", "WANDB_SILENT: Input should be a valid boolean"),
         ("WANDB_INIT_TIMEOUT", "soon", "WANDB_INIT_TIMEOUT: "),
         ("WANDB_HTTP_TIMEOUT", "soon", "WANDB_HTTP_TIMEOUT: Input should be a valid number"),
+        (
+            "WANDB_IDENTITY_TOKEN_FILE",
+            "/s3cret",
+            "WANDB_IDENTITY_TOKEN_FILE: there is no such file",
+        ),
         ("WANDB__PROXIES", "s3cret", "WANDB__PROXIES: Input should be a valid dictionary"),
         ("WANDB_HTTP_TIMEOUT", "1.5", "WANDB_HTTP_TIMEOUT: Input should be whole seconds"),
         ("WANDB_PROJECT", "a/b", "Invalid project name 'a/b'"),
