@@ -36,7 +36,7 @@ def test_a_replay_writes_figures_table_and_picture_of_every_method(
     assert all(f"| {name} |" in markdown for name in CONTENDERS)
     assert markdown in capsys.readouterr().out
     root = ElementTree.fromstring(out.with_suffix(".svg").read_text())
-    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    lines = [one for one in root.iter() if one.get("aria-roledescription") == "line mark"]
     assert len(lines) == len(CONTENDERS)
 
 
