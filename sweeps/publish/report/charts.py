@@ -98,6 +98,7 @@ def plot_curves(facts: RunFacts) -> Plot | None:
             ("other", 1.3, "var(--faint)"),
             ("winner", 3.5, "var(--accent)"),
         )
+        if any(value["role"] == role for value in values)  # Vega warns of a layer without data
     ]
     ends: dict[str, Any] = {
         "transform": [{"filter": "datum.last"}],
@@ -160,7 +161,7 @@ def plot_slices(facts: RunFacts) -> list[Plot]:
             Plot(
                 key=f"slice{number}",
                 title=name,
-                says=f"{metric.name} at step {rung} against {name}; best at {_round(best['x'])}.",
+                says=f"The best {metric.name} is at {name} {_round(best['x'])}.",
                 spec=make_spec(rows, height=190, mark=mark, encoding=encoding),
                 height=240,
             )

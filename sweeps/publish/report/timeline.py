@@ -133,7 +133,14 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
             "encoding": {"y": y, "x": {**x, "field": "at"}},
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 38, "xOffset": -4, "opacity": 1},
+            "mark": {
+                "type": "point",
+                "filled": True,
+                "size": 55,
+                "xOffset": -4,
+                "opacity": 1,
+                "stroke": "var(--paper)",
+            },
             "encoding": {
                 "y": y,
                 "x": {**x, "field": "to"},

@@ -79,6 +79,16 @@ def test_comparison_is_quiet_and_fits_a_phone(browser: Any, page_file: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("num_trials", [1, 12])
+def test_page_of_an_unfinished_sweep_is_quiet(
+    browser: Any, tmp_path: Path, num_trials: int
+) -> None:
+    paths = write_run(tmp_path / "half", num_trials, is_ended=False)
+    main([str(paths.folder)])
+    opened = Opened(browser, paths.report)
+    assert opened.said == [] and opened.page.locator("#curves svg").count() == 1
+
+
 def test_page_fits_a_phone(browser: Any, page_file: Path) -> None:
     opened = Opened(browser, page_file, viewport={"width": 390, "height": 844}, has_touch=True)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
