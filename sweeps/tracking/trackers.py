@@ -1,5 +1,6 @@
 """The trackers that --track names: what can be found wrong with them, and how each is made."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ CLASSES = {
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its own 7 would take minutes
 }
@@ -108,4 +110,6 @@ def _make(name: str, *facts: Any) -> Tracker:
 def _load(name: str) -> Any:
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
+    # That MLflow's client asks again is no second warning, and no third line of an error.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     return import_module(f"sweeps.tracking.{name}_tracker")

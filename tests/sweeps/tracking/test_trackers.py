@@ -414,7 +414,14 @@ def test_mlflow_server_that_is_lost_costs_one_warning_which_shows_no_password(
     began_s = time.monotonic()
     sweep.tracker.finish()
     assert time.monotonic() - began_s < 30.0
-    (warning,) = [r.getMessage() for r in caplog.records if r.name == "sweeps.tracking.follow_log"]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warning.startswith("mlflow cannot be written") and "secret" not in warning
     assert tensorboard_curves(tmp_path, "rougeLsum") == {"t0000": [(10, 30.0), (20, 40.0)]}
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_variables_that_keep_mlflow_quiet_are_its_own() -> None:
+    """With a server it prints two lines a run, unless told not to, and no test has a server."""
+    names = {name for name in trackers.QUIET if name.startswith("MLFLOW_")}
+    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" in names
+    assert names <= vars(import_module("mlflow.environment_variables")).keys()
