@@ -148,6 +148,7 @@ def list_commands(facts: RunFacts) -> list[tuple[str, str]]:
                 "Answer rows of your own",
                 f"python -m sweeps.predict {run} --input FILE --output answers.jsonl",
             ),
+            ("Ask it and the untuned base side by side", f"python -m sweeps.demo {run}"),
         ]
     told.append(("Make this page again", f"python -m sweeps.report {run}"))
     told.append(("Repeat the sweep", sweep_command(facts.config)))

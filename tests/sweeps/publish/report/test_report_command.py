@@ -58,6 +58,7 @@ def test_page_of_many_trials_is_small_loads_nothing_and_says_what_came_out(tmp_p
         "slots on NVIDIA H200",
         "python -m sweeps.verify",
         "python -m sweeps.export",
+        "python -m sweeps.demo",
         "python -m sweeps.predict",
     ):
         assert told in page.text, told
