@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -147,6 +148,8 @@ def _render(table: tables.Table) -> str:
     text = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
     console = Console(file=text, width=width, force_terminal=False, force_jupyter=False)
+    if Measurement.get(console, console.options.update(width=1000), shown).maximum > width:
+        shown.box, shown.padding = None, (0, 1, 0, 0)  # the frame's room is for words
     console.print(shown)  # to the text, whether this is a terminal or a notebook
     text.seek(0)
     return text.read().rstrip()
