@@ -148,14 +148,21 @@ def test_json_is_alone_on_standard_output(code: int, capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("for people\n", "")
 
 
-def test_interrupt_is_told_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_tells_how_to_go_on_where_that_is_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def main() -> int:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("go on with: a --resume")
 
-    with pytest.raises(SystemExit) as ended:
-        run_command(main, argv=["--json"])
-    assert ended.value.code == 130
-    assert json.loads(capsys.readouterr().out)["error"] == "interrupted"
+    for argv in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            run_command(main, argv=argv)
+        assert ended.value.code == 130
+        out, err = capsys.readouterr()
+        if not argv:
+            assert (out, err) == ("interrupted; go on with: a --resume\n", "")
+    assert json.loads(out) == {"error": "interrupted", "fix": "go on with: a --resume"}
+    assert err == "interrupted; go on with: a --resume\n"
 
 
 @pytest.mark.parametrize("module", COMMANDS)

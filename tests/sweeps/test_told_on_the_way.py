@@ -21,10 +21,10 @@ from trainables.errors import REPEAT, SweepAborted
 def test_what_a_resume_mends_comes_with_the_whole_command(
     full: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_sweep(*_: Any, **__: Any) -> NoReturn:
+    def run_stages(*_: Any, **__: Any) -> NoReturn:
         raise full
 
-    monkeypatch.setattr(sweep, "run_stages", run_sweep)
+    monkeypatch.setattr(sweep, "run_stages", run_stages)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     flags = ["samsum", "--tiny", "--engine", "solo", "--runs-dir", str(tmp_path)]
     with pytest.raises(SweepAborted, match="the disk is full") as told:
@@ -35,6 +35,10 @@ def test_what_a_resume_mends_comes_with_the_whole_command(
     (folder,) = tmp_path.iterdir()
     resumed = run.read_command(shlex.split(command)[3:])
     assert resumed.resume and resumed.config.name == folder.name
+    with pytest.raises(SweepAborted, match="the disk is full") as told:
+        run.run_sweep("samsum", tiny=True, engine="solo", runs_dir=tmp_path, name="again")
+    call = f"run_sweep('samsum', tiny=True, name='again', runs_dir={str(tmp_path)!r}, resume=True)"
+    assert told.value.fix == f"free space, then repeat the command with --resume: {call}"
 
 
 def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
+from sweeps import sweep
 from sweeps.control import pack_pool
 from sweeps.cost.allocation import Allocation
 from tests.sweeps.invented_sweep import make_config
+from trainables.errors import SweepAborted
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
@@ -60,6 +62,12 @@ def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, 
     scores = pack_pool.run_final_test(actors, ALLOCATION, make_config().settings, adapters)
     assert scores.keys() == BASE | {*names}
     return {name: str(scored) for name, scored in scores.items()}
+
+
+def test_sweep_in_a_process_that_is_connected_to_ray_is_told(start: Start) -> None:
+    with pytest.raises(SweepAborted, match="connected to Ray already") as told:
+        sweep._connect()
+    assert "ray.shutdown()" in told.value.fix
 
 
 @pytest.mark.parametrize("num_packs", [1, 2, 3, 5])
