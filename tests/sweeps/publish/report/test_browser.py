@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from sweeps.publish.report import page as page_module
+from sweeps.publish.report.facts import read_facts
 from sweeps.report import main
 from tests.conftest import CHROMIUM
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
@@ -87,6 +89,24 @@ def test_page_of_an_unfinished_sweep_is_quiet(
     main([str(paths.folder)])
     opened = Opened(browser, paths.report)
     assert opened.said == [] and opened.page.locator("#curves svg").count() == 1
+
+
+def test_page_of_a_running_sweep_loads_itself_again_until_it_is_paused(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "REFRESH_S", 3)
+    paths = write_run(tmp_path / "live", 4, is_ended=False)
+    paths.report.write_text(page_module.render([read_facts(paths.folder, is_running=True)]))
+    opened = Opened(browser, paths.report)
+    with opened.page.expect_event("load", timeout=LIMIT_MS):
+        pass
+    pause = opened.page.get_by_role("button", name="Pause")
+    while pause.get_attribute("aria-pressed") != "true":  # a click before the script runs is lost
+        pause.click()
+        opened.page.wait_for_timeout(500)
+    num_asked = len(opened.asked)
+    opened.page.wait_for_timeout(4000)
+    assert len(opened.asked) == num_asked >= 2 and opened.said == []
 
 
 def test_page_fits_a_phone(browser: Any, page_file: Path) -> None:
