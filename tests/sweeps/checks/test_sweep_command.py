@@ -1,6 +1,5 @@
 """The command on a model card, pasted, asks for the sweep that it was written of."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sweeps.checks.commands import sweep_command
 from sweeps.config import SweepConfig, to_json
 from sweeps.run import read_command
 from tests.examples import max_examples
+from tests.sweeps.commands import read_by_shell
 
 OWN_RECIPE = """
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_command_of_the_card_asks_for_the_same_sweep(
         return
     command = sweep_command(config)
     assert str(Path.cwd()) not in command
-    python, minus_m, module, *words = shlex.split(command)
+    python, minus_m, module, *words = read_by_shell(command)
     assert (python, minus_m, module) == ("python", "-m", "sweeps.run")
     again = read(
         words if "--name" in words else [*words, "--name", config.name]
@@ -110,7 +110,7 @@ def test_folders_and_accounts_of_the_owner_are_not_in_the_command() -> None:
 def test_command_of_a_recipe_that_is_gone_names_every_flag() -> None:
     config = read(["own.py", "--name", "a"])
     Path("own.py").unlink()
-    words = shlex.split(sweep_command(config))
+    words = read_by_shell(sweep_command(config))
     for flag in (["--model", "Qwen/Qwen3-0.6B"], ["--epochs", "2.0"], ["--num-trials", "7"]):
         at = words.index(flag[0])
         assert words[at : at + 2] == flag
