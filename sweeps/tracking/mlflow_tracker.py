@@ -1,8 +1,9 @@
 """MLflow: a parent run of the sweep, and nested in it a run a trial and a run of the finals."""
 
+import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,8 @@ STATUS_TAG, ADAPTER_TAG = "status", "adapter_logged"
 """Tags that are written last, when all else is."""
 MAX_METRICS, MAX_PARAMS = 1000, 100
 """What MLflow takes in one request."""
+MAX_KEY = 250
+"""Letters of a name; some stores of MLflow take no more."""
 MAX_CHARS = 5000
 """Of a param or tag; MLflow takes 6,000 and 8,000."""
 
@@ -48,6 +51,8 @@ class _Run:
     """Reports that this process has logged; MLflow keeps one of two that are the same."""
     adapter: str = ""
     """What ADAPTER_TAG says."""
+    params: Set[str] = frozenset()
+    """Names of those that are there."""
 
 
 class MlflowTracker:
@@ -119,6 +124,7 @@ class MlflowTracker:
                     run.info.run_id,
                     status=tags.get(STATUS_TAG, ""),
                     adapter=tags.get(ADAPTER_TAG, ""),
+                    params=run.data.params.keys(),
                 )
         self._client = client
         return client
@@ -127,10 +133,9 @@ class MlflowTracker:
         """The parent run, which gets the scores on test and the winner's adapter in the end."""
         run = self._runs.get(PARENT)
         if run is None:
-            params = run_values.list_sweep_values(self._config)
-            run = self._create_run(
-                client, PARENT, "sweep", params, run_values.read_time_ms(events[0])
-            )
+            began_ms = run_values.read_time_ms(events[0])
+            run = self._create_run(client, PARENT, "sweep", began_ms)
+        self._log_params(client, run, run_values.list_sweep_values(self._config))
         end = run_values.find_end(events)
         if end is None:
             return self._set_status(client, run, "running")
@@ -154,11 +159,11 @@ class MlflowTracker:
         run = self._runs.get(name)
         if run is None:
             job_type = "trial" if trial.final_of is None else "final"
-            params = run_values.list_trial_values(trial)
             began_ms = times.get(("trial_started", name, 0))
-            run = self._create_run(client, name, job_type, params, began_ms)
+            run = self._create_run(client, name, job_type, began_ms)
         if run.status == status != "running":
             return
+        self._log_params(client, run, run_values.list_trial_values(trial))
         curve = run_values.list_curve(trial, self._metric)[run.num_reports :]
         points = [(step, times["report", name, step], values) for step, values in curve]
         self._log_metrics(client, run, points)
@@ -169,12 +174,7 @@ class MlflowTracker:
         self._set_status(client, run, status, facts, times.get(("trial_ended", name, 0)))
 
     def _create_run(
-        self,
-        client: MlflowClient,
-        name: str,
-        job_type: str,
-        params: dict[str, Any],
-        began_ms: int | None,
+        self, client: MlflowClient, name: str, job_type: str, began_ms: int | None
     ) -> _Run:
         tags = {SWEEP_TAG: self._sweep_id, RUN_TAG: name, "job_type": job_type}
         tags |= {"recipe": self._config.recipe}
@@ -183,10 +183,15 @@ class MlflowTracker:
         shown_name = self._sweep_name if name == PARENT else name
         created = client.create_run(self._experiment_id, began_ms, tags, shown_name)
         run = self._runs[name] = _Run(created.info.run_id)
-        shown = [Param(_clean(key), str(value)[:MAX_CHARS]) for key, value in params.items()]
+        return run
+
+    def _log_params(self, client: MlflowClient, run: _Run, params: dict[str, Any]) -> None:
+        """Those that are not there: a process may have died after it had made the run."""
+        cleaned = {_clean(key): str(value)[:MAX_CHARS] for key, value in params.items()}
+        shown = [Param(key, value) for key, value in cleaned.items() if key not in run.params]
         for begin in range(0, len(shown), MAX_PARAMS):
             client.log_batch(run.run_id, params=shown[begin : begin + MAX_PARAMS])
-        return run
+        run.params = cleaned.keys()
 
     def _log_metrics(
         self, client: MlflowClient, run: _Run, points: Sequence[tuple[int, int, dict[str, float]]]
@@ -236,5 +241,10 @@ def open_client(paths: RunPaths) -> MlflowClient:
 
 
 def _clean(name: str) -> str:
-    """A name in letters that MLflow takes."""
-    return re.sub(r"[^\w/. -]", "_", name)[:250]
+    """A name that MLflow takes. It is a path there, of few letters; one that has to change ends in
+    a hash, so that two names stay two."""
+    shown = re.sub(r"[^\w/. -]", "_", name)
+    shown = "/".join(re.sub(r"^\.*$", "_", part) for part in shown.split("/"))
+    if shown == name and len(name) <= MAX_KEY:
+        return name
+    return f"{shown[: MAX_KEY - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -186,6 +187,31 @@ def test_mlflow_has_a_parent_run_and_in_it_a_run_a_trial_and_final(
     copied = [p.name for p in folder.rglob("mlruns/artifacts/*/artifacts/best/*")]
     assert copied == ["adapter_config.json"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_mlflow_gets_the_params_that_a_process_which_died_had_not_written(folder: Path) -> None:
+    sweep = TrackedSweep(folder, "mlflow")
+    sweep.start(make_config(0))
+    sweep.tracker.finish()
+    client, run_id = mlflow_client(folder), mlflow_runs(folder)["t0000"].info.run_id
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
+        database.execute("DELETE FROM params WHERE key != 'lora_rank'")
+    sweep = TrackedSweep(folder, "mlflow")
+    sweep.tracker.finish()
+    params = client.get_run(run_id).data.params
+    assert (params["lora_rank"], params["learning_rate"]) == ("8", "0.0002")
+    assert mlflow_runs(folder)["my sweep"].data.params["batch_size"] == str(CONFIG.batch_size)
+
+
+def test_any_name_is_one_that_mlflow_takes_and_stays_another_than_all_others() -> None:
+    validate = import_module("mlflow.utils.validation")._validate_metric_name
+    names = ["test/f1_a", "", ".", "..", "/a", "a/", "a//b", "a/../b", "a/./b", "ä:é", "a:", "a;"]
+    names += ["x" * 251, "x" * 252]
+    cleaned = [trackers._load("mlflow")._clean(name) for name in names]
+    for name in cleaned:
+        validate(name)
+        assert 0 < len(name) <= 250
+    assert cleaned[0] == names[0] and len(set(cleaned)) == len(names)
 
 
 def test_trackio_has_a_run_a_trial_and_final_and_the_summary(
