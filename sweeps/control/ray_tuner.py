@@ -242,7 +242,7 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
         self.heartbeat.beat()
         if self.budget_stop.is_due:
             self.budget_stop.enforce()
-        if self.steering.is_due:
+        if self.gate.is_open and self.steering.is_due:  # a request has the held trials start
             self.steering.poll()
             self._tell_packs(trials)
 

@@ -8,6 +8,7 @@ was asked meanwhile. Loads no Ray.
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import uuid
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.config import SweepConfig
@@ -27,6 +29,8 @@ from trainables.errors import SweepAborted
 from trainables.files import encode_lines
 
 logger = logging.getLogger(__name__)
+MAX_TRIALS = 1_000_000
+"""That a request may ask for."""
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -92,7 +96,9 @@ def append(paths: RunPaths, request: Request) -> None:
             with _hold_turn(file):
                 size_bytes = os.fstat(file).st_size
                 is_torn = size_bytes > 0 and os.pread(file, 1, size_bytes - 1) != b"\n"
-                os.write(file, b"\n" * is_torn + line)
+                left = b"\n" * is_torn + line
+                while left:  # a write may take less than it is given
+                    left = left[os.write(file, left) :]
                 os.fsync(file)
         finally:
             os.close(file)
@@ -120,6 +126,8 @@ class Inbox:
         self._read = {event["id"] for event in events if event["kind"] == "asked"}
         self._offset = 0
         self._num_lines = 0
+        self._told: str | None = None
+        """Why the file could not be read last."""
         self._new: list[Request] = []
 
     @property
@@ -146,22 +154,36 @@ class Inbox:
         except FileNotFoundError:
             return []
         except OSError as refused:
-            logger.warning("%s cannot be read: %s", self._path, refused.strerror)
+            if refused.strerror != self._told:
+                logger.warning("%s cannot be read: %s", self._path, refused.strerror)
+            self._told = refused.strerror
             return []
+        self._told = None
         self._offset += len(whole) + len(end)
         new = []
         for line in whole.split(b"\n") if end else []:
             self._num_lines += 1
             try:
-                request = TypeAdapter(Request).validate_json(line)
-            except ValidationError as refused:
+                request = _parse(line, self._num_lines)
+            except ValueError as refused:
                 where = f"line {self._num_lines} of {self._path}"
-                logger.warning("%s is no request: %s", where, refused.errors()[0]["msg"])
+                reason = str(refused)
+                if isinstance(refused, ValidationError):
+                    reason = refused.errors()[0]["msg"]
+                logger.warning("%s is no request: %s", where, reason)
                 continue
             if request.id not in self._read:
                 self._read.add(request.id)
                 new.append(request)
         return new
+
+
+def _parse(line: bytes, number: int) -> Request:
+    """The request of a line. One without an id has the same one whenever it is read."""
+    fields = from_json(line)
+    if isinstance(fields, dict):
+        fields.setdefault("id", hashlib.sha256(b"%d %b" % (number, line)).hexdigest()[:32])
+    return TypeAdapter(Request).validate_python(fields)
 
 
 def resolve(
@@ -199,8 +221,9 @@ def resolve(
             )
         return Effect(stop=running, num_trials=len(trials))
     if request.num_trials is not None:
-        if request.num_trials < 1:
-            raise SweepAborted(f"--num-trials is {request.num_trials}", "ask for 1 or more")
+        if not 1 <= request.num_trials <= MAX_TRIALS:
+            fix = f"ask for 1 to {MAX_TRIALS}"
+            raise SweepAborted(f"--num-trials is {request.num_trials}", fix)
         return Effect(num_trials=max(request.num_trials, len(trials)))
     point = read_point(request.add or {}, config.space)
     _check_new(point, config.space, trials, events)
@@ -237,14 +260,13 @@ def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
         if asked.lora_rank is None or asked.alpha_over_rank is not None:
             ratio = "name lora_rank beside it; or alpha_over_rank alone"
             raise SweepAborted("lora_alpha is a multiple of the rank", ratio)
-        point["alpha_over_rank"] = asked.lora_alpha / max(1, asked.lora_rank)
+        with _refuse_value(fix):
+            point["alpha_over_rank"] = asked.lora_alpha / max(1, asked.lora_rank)
         del point["lora_alpha"]
     largest = max(space.lora_ranks)
     whole: Point = {"lora_rank": largest, "alpha_over_rank": 1.0, "learning_rate": 1e-4, **point}
-    try:
+    with _refuse_value(fix):
         Hyperparameters(**make_hyperparameters(whole))
-    except ValueError as refused:
-        raise SweepAborted(str(refused), fix) from None
     if int(whole["lora_rank"]) > largest:
         error = f"lora_rank is {asked.lora_rank}; this sweep has memory for {largest} at most"
         raise SweepAborted(
@@ -255,6 +277,14 @@ def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
         error = f"target_modules is {asked.target_modules!r}; this sweep has memory for: {sets}"
         raise SweepAborted(error, "name one of them, or begin a new sweep with other ones")
     return point
+
+
+@contextmanager
+def _refuse_value(fix: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OverflowError) as refused:  # say of a rank that is no float any more
+        raise SweepAborted(str(refused), fix) from None
 
 
 def _check_stoppable(

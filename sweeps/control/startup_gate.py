@@ -33,11 +33,12 @@ class StartupGate:
         self._measured = [actor.throughput.remote() for actor in actors]
         self._tell_estimate = tell_estimate
         self._deadline_s = time.monotonic() + pack_pool.LOAD_TIMEOUT_S
-        self._is_open = False
+        self.is_open = False
+        """Whether trials may start."""
 
     def close(self) -> None:
         """From now on trials are held, unless the gate has opened already."""
-        if not self._is_open:
+        if not self.is_open:
             pack_pool.wait_for(
                 self._imported
             )  # the trials' processes would take the cores from them
@@ -45,7 +46,7 @@ class StartupGate:
 
     def poll(self) -> None:
         """Opens the gate if every pack has answered, or it has been closed for too long."""
-        if not self._is_open:
+        if not self.is_open:
             num_answers = len(pack_pool.wait_for(self._measured, 0.0))
             if num_answers == len(self._measured) or time.monotonic() > self._deadline_s:
                 self.open()
@@ -56,7 +57,7 @@ class StartupGate:
         Raises:
             SweepAborted: a pack cannot load, or the budget is too small.
         """
-        if not self._is_open:
+        if not self.is_open:
             self._tell_estimate(pack_pool.find_slowest_throughput(self._measured, timeout_s))
-            self._is_open = True
+            self.is_open = True
             self._controller.release_starts()

@@ -10,7 +10,7 @@ from sweeps.control.requests import Effect, Inbox, Request, resolve
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, first_line
 
 CHECK_INTERVAL_S = 1.0
 """Between two looks into the file of requests."""
@@ -72,8 +72,13 @@ class Steering:
             effect = resolve(
                 request, self._controller.config, events, is_open=self._controller.is_open
             )
-        except SweepAborted as refused:
-            self._log.append("asked", **asked, stop=[], add=None, refused=refused.error)
+        except Exception as error:  # whatever a request says, the sweep goes on without it
+            refused = (
+                error.error
+                if isinstance(error, SweepAborted)
+                else f"{type(error).__name__}: {first_line(error)}"
+            )
+            self._log.append("asked", **asked, stop=[], add=None, refused=refused)
             return
         self._log.append("asked", **asked, **asdict(effect), refused="")
         self._carry_out(request, effect)

@@ -168,6 +168,17 @@ def test_trial_that_is_stopped_by_hand_frees_its_slot_at_once(sweep: Sweep) -> N
     assert not sweep.records[1].reports
 
 
+def test_requests_wait_until_the_packs_are_there(sweep: Sweep) -> None:
+    callback = sweep.make_callback()
+    callback.gate = SimpleNamespace(poll=lambda: None, is_open=False)  # type: ignore[assignment]
+    append(sweep.paths, Request(num_trials=9))
+    callback.on_step_begin(0, [])
+    assert sweep.controller.config.num_trials == 3
+    callback.gate = sweep.gate
+    callback.on_step_begin(0, [])
+    assert sweep.controller.config.num_trials == 9
+
+
 def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:
     """A trial that has ended is at work until Tune knows it too."""
     config = make_config(

@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,38 @@ def test_damaged_and_torn_lines_cost_no_other_request(
     assert len(caplog.messages) == 4
 
 
+def test_a_request_without_an_id_has_the_same_one_whenever_it_is_read(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.requests.write_text('{"num_trials": 9}\n{"num_trials": 9}\n')
+    first, second = Inbox(paths, []).take_new()
+    assert [first, second] == Inbox(paths, []).take_new() and first.id != second.id
+    assert Inbox(paths, [{"kind": "asked", "id": first.id}]).take_new() == [second]
+
+
+def test_a_file_that_cannot_be_read_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = RunPaths(tmp_path)
+    paths.requests.mkdir()
+    inbox = Inbox(paths, [])
+    with caplog.at_level(logging.WARNING):
+        assert inbox.take_new() == inbox.take_new() == []
+    assert len(caplog.messages) == 1 and "cannot be read" in caplog.messages[0]
+    paths.requests.rmdir()
+    append(paths, Request(finish=True))
+    assert len(inbox.take_new()) == 1
+
+
+def test_a_write_that_takes_less_than_it_is_given_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:7]))
+    asked = Request(stop=("t0001", "t0002"))
+    append(RunPaths(tmp_path), asked)
+    assert Inbox(RunPaths(tmp_path), []).take_new() == [asked]
+
+
 def _append_many(folder: Path, number: int) -> None:
     for n in range(20):
         append(RunPaths(folder), Request(id=f"{number}-{n}", stop=("t0000",) * (n + 1)))
@@ -130,6 +163,7 @@ def test_what_cannot_be_done_is_refused_with_its_reason() -> None:
     for request in (Request(num_trials=9), Request(add={"lora_rank": 8}), Request(finish=True)):
         assert "search has ended" in refuse(request, RUNNING + FINALS, is_open=False)
     assert "no trial has reported" in refuse(Request(finish=True), [started(0)])
+    assert "--num-trials is 1000" in refuse(Request(num_trials=10**400), RUNNING)
     assert "--num-trials is 0" in refuse(Request(num_trials=0), RUNNING)
 
 
@@ -162,6 +196,8 @@ def test_points_are_read_from_texts_and_may_lie_outside_the_space() -> None:
         ({"rank": "8"}, "no hyperparameter 'rank'"),
         ({"lora_rank": "8.5"}, "lora_rank is '8.5'"),
         ({"lora_rank": "0"}, "lora_rank is 0"),
+        ({"lora_rank": 10**400}, "too large"),
+        ({"lora_rank": 10**400, "lora_alpha": 16}, "too large"),
         ({"lora_rank": "32"}, "memory for 16 at most"),
         ({"lora_dropout": "1"}, "lora_dropout is 1"),
         ({"learning_rate": "nan"}, "learning_rate is nan"),
@@ -173,6 +209,6 @@ def test_points_are_read_from_texts_and_may_lie_outside_the_space() -> None:
         ({"use_rslora": "perhaps"}, "use_rslora is 'perhaps'"),
     ],
 )
-def test_bad_points_are_refused(named: dict[str, str], error: str) -> None:
+def test_bad_points_are_refused(named: dict[str, object], error: str) -> None:
     with pytest.raises(SweepAborted, match=error):
         read_point(named, SPACE)

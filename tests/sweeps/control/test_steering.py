@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from sweeps.control import steering as steering_module
 from sweeps.control.controller import TrialController
 from sweeps.control.requests import Request, append
 from sweeps.control.steering import Steering
@@ -207,6 +208,20 @@ def test_a_search_that_its_budget_has_ended_takes_no_more_trials(tmp_path: Path)
     life.controller.stop_search()
     assert "search has ended" in life.ask(Request(num_trials=9))["refused"]
     assert life.ask(Request(stop=("t0000",)))["refused"] == ""
+
+
+def test_a_request_that_fails_in_a_way_nobody_thought_of_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no such thing")
+
+    life = Life(tmp_path)
+    life.begin(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(steering_module, "resolve", fail)
+        assert "no such thing" in life.ask(Request(add=POINT))["refused"]
+    assert life.ask(Request(num_trials=5))["refused"] == ""
 
 
 class KillNow(BaseException):
