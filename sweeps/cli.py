@@ -14,11 +14,12 @@ import logging
 import os
 import re
 import runpy
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TextIO, TypeVar
 
 import tyro
 
@@ -79,7 +80,10 @@ def run_command(
         if is_json and isinstance(result, Result):
             print(_encode(result.facts))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, e.g. head, has read enough
+    except BrokenPipeError:
+        if not (_is_unread(sys.stdout) or _is_unread(sys.stderr)):
+            raise  # of a connection
+        # whoever read the output, e.g. head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BROKEN_PIPE
     except (SweepAborted, OSError) as ended:
@@ -98,6 +102,13 @@ def run_command(
         print(_encode(failure))
     sys.stdout.flush()
     sys.exit(code or EXIT_DONE)
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe whose reader has gone."""
+    ready = select.poll()
+    ready.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in ready.poll(0))
 
 
 def _encode(facts: Mapping[str, object]) -> str:

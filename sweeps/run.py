@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     from sweeps.checks.commands import resume_command
 
     code, folder = _run(args, resume_command)
+    if not args.json:
+        return Result({}, code)
     from sweeps.publish.load_run import load_run
 
     return Result(load_run(folder).to_json(), code)
@@ -130,6 +132,9 @@ def _run(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> tuple[int,
                 raise
             fix = f"{aborted.fix} with --resume: {tell_resume(config)}"
             raise SweepAborted(aborted.error, fix) from ended
+        except SystemExit as ended:
+            _log_interruption(paths, f"exit {ended.code}")
+            raise
         except KeyboardInterrupt:
             _log_interruption(paths, "Ctrl-C")
             raise KeyboardInterrupt(f"go on with: {tell_resume(config)}") from None
@@ -239,7 +244,8 @@ def _unchanged_process() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in handlers.items() if is_main else ():
-            signal.signal(number, handler)
+            if handler is not None:  # one that C has set cannot be set from here
+                signal.signal(number, handler)
         if not num_frozen:
             gc.unfreeze()
 

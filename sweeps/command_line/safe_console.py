@@ -1,6 +1,8 @@
 """Rich's console, whose own cursor moves and colours pass, while the texts in it are made safe."""
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -14,6 +16,12 @@ class SafeConsole(Console):
 
     def __init__(self, stream: TextIO, **options: Any) -> None:
         super().__init__(**{"file": unguard(stream), "force_terminal": stream.isatty(), **options})
+
+    def on_broken_pipe(self) -> None:
+        """Shows nothing any more: that nobody reads is no reason to end the work that is told."""
+        self.quiet = True
+        with suppress(OSError):  # a stream without a number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from threading import RLock
 from types import TracebackType
@@ -103,7 +104,8 @@ class ProgressTable:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
 
     def trial_started(self, config: TrialConfig, number: int) -> None:
         """Show the trial as running."""
@@ -137,7 +139,8 @@ class ProgressTable:
             self._print_line(line)
         if status == "failed" and self._is_live:
             # Without the lock: printing waits for rich's lock, whose holder may wait for ours.
-            self._console.print(Text(line, style=_STYLES["failed"]))
+            with suppress(OSError):
+                self._console.print(Text(line, style=_STYLES["failed"]))
 
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
         """Show the runs of the finals too."""
@@ -172,7 +175,9 @@ class ProgressTable:
 
     def _print_line(self, line: str) -> None:
         if not self._is_live:
-            self._console.print(Text(f"{line} | {', '.join(self._header_parts())}"), soft_wrap=True)
+            text = Text(f"{line} | {', '.join(self._header_parts())}")
+            with suppress(OSError):  # a terminal that is gone, or a log's full disk
+                self._console.print(text, soft_wrap=True)
 
     def _header_parts(self) -> list[str]:
         statuses = Counter(map(self._status, self._records.values()))

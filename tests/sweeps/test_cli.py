@@ -57,6 +57,17 @@ def test_reader_that_has_read_enough_is_no_error(words: str, tmp_path: Path) -> 
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 
 
+def test_connection_that_breaks_is_no_reader_that_has_read_enough(tmp_path: Path) -> None:
+    program = (
+        "from sweeps.cli import run_command\n"
+        "def main(): raise BrokenPipeError('of a socket')\n"
+        "run_command(main)"
+    )
+    words, setting = [sys.executable, "-c", program], world(tmp_path)
+    ended = subprocess.run(words, env=setting, capture_output=True, text=True, timeout=HANG_S)
+    assert ended.returncode == 1 and "of a socket" in ended.stderr
+
+
 def test_letters_that_the_output_cannot_show_are_replaced(tmp_path: Path) -> None:
     flags = ("turkish_tweets", "--tiny", "--dry-run")
     ended = start("sweeps.run", *flags, folder=tmp_path, PYTHONIOENCODING="ascii")

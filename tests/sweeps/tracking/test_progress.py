@@ -1,9 +1,11 @@
 """The progress display, read back from what rich writes."""
 
 import io
+import os
 import re
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,6 +333,18 @@ def test_without_a_terminal_every_event_is_one_plain_line() -> None:
     assert lines[1].startswith("t0000 step 10/40: rougeLsum 20 (best 20) | ")
     assert lines[2].startswith("t0000 step 20/40: rougeLsum – (best 20) | ")  # noqa: RUF001
     assert lines[3].startswith(f"t0000 failed at step 20/40: {'r' * 300} | 1/8 done, 0 running")
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_output_that_nobody_takes_does_not_end_the_sweep(is_full: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(os.open("/dev/full", os.O_WRONLY) if is_full else writer, "w")
+    progress = ProgressTable(METRIC, 8, 40, console=SafeConsole(stream))
+    with progress:
+        run_trial(progress, 0, {10: 20.0}, status="failed", reason="r")
+    with suppress(OSError):
+        stream.close()
 
 
 def test_exception_gives_the_terminal_back() -> None:
