@@ -92,7 +92,7 @@ def run_stages(
                 events,
                 is_resumed=is_resumed,
             )
-            at_end.callback(context.trackers.finish)  # when no GPU waits for it
+            at_end.callback(context.trackers.end_sweep)  # when no GPU waits for it
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)

@@ -6,6 +6,7 @@ replay: after a failure, when a killed sweep is resumed, or by `python -m sweeps
 """
 
 import logging
+import math
 import re
 import threading
 import time
@@ -17,10 +18,12 @@ from sweeps.cli import join_lines
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import first_line
 from trainables.shell import write_command
 
 POLL_INTERVAL_S = 1.0
+FINISH_TIMEOUT_S = 900.0
+"""At a sweep's end, for all trackers together."""
 RETRY_INTERVAL_S = 30.0
 """After a failure, until the tracker is asked again."""
 
@@ -56,6 +59,7 @@ class Trackers:
     """All trackers of a sweep, each with the thread that follows the log for it."""
 
     def __init__(self, paths: RunPaths, trackers: Sequence[Tracker]) -> None:
+        self._paths = paths
         log = _Log(paths)
         self._followers = [_Follower(tracker, log) for tracker in trackers]
 
@@ -64,18 +68,33 @@ class Trackers:
         for follower in self._followers:
             follower.start()
 
-    def finish(self) -> None:
+    def finish(self, timeout_s: float | None = None) -> None:
         """Writes what the log holds and trackers lack; may be called again when it has grown.
 
         It takes as long as the slowest tracker does: some seconds where a server does not answer.
 
+        Args:
+            timeout_s: after it, trackers that are not done have failed; None waits for them.
+
         Raises:
-            SweepAborted, OSError: the log cannot be read.
+            Exception: the log cannot be read.
         """
         for follower in self._followers:
             follower.end()
+        until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for follower in self._followers:
-            follower.join()
+            follower.join(until_s)
+
+    def end_sweep(self) -> None:
+        """Finishes in bounded time, and tells which trackers lack something."""
+        self.finish(FINISH_TIMEOUT_S)
+        if self.failed:
+            _log.warning(
+                "%s lacks something of the sweep: python -m sweeps.sync %s --track %s",
+                ", ".join(self.failed),
+                write_command(self._paths.folder),
+                ",".join(self.failed),
+            )
 
     def distrust_files(self) -> None:
         """Counts no file as complete that was written: not every tracker tells of a full disk."""
@@ -136,9 +155,13 @@ class _Follower:
         if self._thread is None:
             self.start()
 
-    def join(self) -> None:
+    def join(self, until_s: float) -> None:
         if self._thread is not None:
-            self._thread.join()
+            left_s = max(0.0, until_s - time.monotonic())
+            self._thread.join(None if math.isinf(left_s) else left_s)
+            if self._thread.is_alive():
+                self.has_failed = True
+                return
         self._thread = None
         if self._log_error is not None:
             error, self._log_error = self._log_error, None
@@ -147,11 +170,11 @@ class _Follower:
     def _follow(self) -> None:
         while not self._ended.wait(POLL_INTERVAL_S):
             if time.monotonic() >= self._retry_at_s:
-                with suppress(SweepAborted, OSError):  # the log's own: the last look meets it again
+                with suppress(Exception):  # the log's own: the last look meets it again
                     self._catch_up()
         try:
             self._catch_up()
-        except (SweepAborted, OSError) as error:
+        except Exception as error:  # of the log, perhaps of another version's
             self._log_error = error
             return
         try:
@@ -181,10 +204,15 @@ class _Follower:
             "%s cannot be written and is tried again (%s). No report is lost: events.jsonl has "
             "them all. If something is missing in the end: python -m sweeps.sync %s --track %s",
             self.tracker.name,
-            hide_login(join_lines(first_line(error))),
+            describe_error(error),
             write_command(self._log.paths.folder),
             self.tracker.name,
         )
+
+
+def describe_error(error: Exception) -> str:
+    """An error's message as a line that may be shown: it may come from any library or server."""
+    return hide_login(join_lines(first_line(error)))
 
 
 def hide_login(text: str) -> str:

@@ -91,6 +91,23 @@ def test_failing_tracker_costs_one_warning_and_catches_up_later(
     assert trackers.failed == ["failing"] and len(caplog.records) == 1
 
 
+def test_tracker_without_an_answer_does_not_keep_a_sweep_from_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_log, "FINISH_TIMEOUT_S", 0.3)
+    paths, stuck, sound = RunPaths(tmp_path), Recorder("stuck"), Recorder("sound")
+    stuck.may_go_on.clear()
+    EventLog(paths.events).append("sweep_started", name="x")
+    trackers = Trackers(paths, [stuck, sound])
+    trackers.end_sweep()
+    assert trackers.failed == ["stuck"] and sound.closed == [True]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.endswith(f"python -m sweeps.sync {tmp_path} --track stuck")
+    stuck.may_go_on.set()
+    trackers.finish()
+    assert trackers.failed == [] and stuck.num_events == 1
+
+
 def test_finish_may_be_called_again_when_the_log_has_grown(tmp_path: Path) -> None:
     paths, tracker = RunPaths(tmp_path), Recorder()
     log, trackers = EventLog(paths.events), Trackers(paths, [tracker])
@@ -110,5 +127,8 @@ def test_log_that_cannot_be_read_is_no_fault_of_a_tracker(
     trackers = Trackers(paths, [Recorder(), Recorder()])
     trackers.start()
     with pytest.raises(SweepAborted, match="line 1 of"):
+        trackers.finish()
+    paths.events.write_text('{"kind": "report"}\n')  # as another version might write it
+    with pytest.raises(KeyError):
         trackers.finish()
     assert not caplog.records
