@@ -10,6 +10,7 @@ from sweeps.config import SweepConfig
 from sweeps.finals.finalists import Finals, choose_finals, last_finals
 from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import redact
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.asha import Asha
 from sweeps.search.decisions import Ends, decide_ends, find_fault, list_cohort
@@ -250,7 +251,7 @@ class TrialController:
         self.release_starts()
         if self._is_running(trial_id):
             self._start(self._trials[trial_id])
-            ends: Ends = {trial_id: (status, reason)}
+            ends: Ends = {trial_id: (status, redact(reason))}  # perhaps of a library's error
             self._write_ends(ends)
             self._notify_ends(ends)
             self._start_finals_if_due()

@@ -1,10 +1,8 @@
 """The model card of a sweep's best adapter: YAML for the Hub, Markdown for people."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 
 from sweeps.finals.predictions import CONFUSION_CSV, LABEL_SCORES_CSV
 from sweeps.finals.verdict_text import write_sentences
@@ -15,6 +13,7 @@ from sweeps.publish.license import describe_base_license
 from sweeps.publish.search_picture import PICTURE_FILE
 from sweeps.publish.tables import Table
 from sweeps.publish.usage_code import is_hub_id, usage_code
+from sweeps.records.redact import redact as redact
 from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import prompt_limit
@@ -55,18 +54,6 @@ def render(facts: CardFacts, has_picture: bool = False) -> str:
         _table(Table("", ("package", "version"), list(facts.versions.items()))),
     ]
     return redact(f"---\n{make_metadata(facts)}\n---\n\n" + "\n\n".join(sections) + "\n")
-
-
-def redact(text: str) -> str:
-    """Text without Hub tokens, passwords in URLs, secrets of this environment and home folders."""
-    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "REDACTED", text)
-    text = re.sub(r"(\w://[^\s/:@]*):[^\s/@]+@", r"\1:REDACTED@", text)
-    text = re.sub(r"(--[\w-]*(?:token|key|password|secret)[= ])\S+", r"\1REDACTED", text)
-    text = re.sub(r"(\b[A-Z_]*(?:TOKEN|KEY|PASSWORD|SECRET)=)\S+", r"\1REDACTED", text)
-    for name, value in os.environ.items():
-        if re.search(r"(TOKEN|KEY|PASSWORD|SECRET)$", name) and len(value) >= 8:
-            text = text.replace(value, "REDACTED")
-    return text.replace(f"{Path.home()}/", "~/")
 
 
 def _opening(facts: CardFacts) -> str:

@@ -260,6 +260,17 @@ def test_first_end_counts_and_nothing_follows_it(tmp_path: Path) -> None:
     assert controller.num_left == CONFIG.num_trials - 1
 
 
+def test_reasons_are_written_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", "very-secret-1")
+    controller = open_with_trials(tmp_path, 1)
+    controller.end("t0000", "failed", "401 for https://me:word@host with very-secret-1")
+    (record,) = records_of(tmp_path)
+    assert record.reason == "401 for https://me:REDACTED@host with REDACTED"
+    assert study_trials(tmp_path)[0].user_attrs["reason"] == record.reason
+
+
 def test_full_budget_completes_the_worst_trial_too(tmp_path: Path) -> None:
     controller = open_with_trials(tmp_path, 2)
     for step in CONFIG.rungs:
