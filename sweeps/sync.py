@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     for tracker in shown:
         if isinstance(tracker, WandbTracker) and tracker.mode != mode:
             raise SweepAborted(f"W&B could not be written {mode}", "repeat the command later")
+        if isinstance(tracker, WandbTracker) and tracker.has_refused_sweep:
+            raise SweepAborted("W&B made no sweep of the runs", "repeat the command later")
     if trackers.failed:
         raise SweepAborted(
             f"{', '.join(trackers.failed)} could not be written", "repeat the command later"

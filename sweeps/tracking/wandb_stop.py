@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 
+from sweeps.tracking.follow_log import describe_error
 from trainables.errors import SweepAborted
 
 POLL_INTERVAL_S = 4.0
 COALESCE_S = 0.5
 TIMEOUT_S = 5.0
+MAX_FAILURES = 5
+"""Polls in a row without an answer, until that is told."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,13 +62,23 @@ def list_stopped(runs: Mapping[str, OpenRun]) -> set[str]:
         json.dumps({"query": query, "variables": variables}).encode(),
         {"Content-Type": "application/json", "Authorization": f"Basic {token}"},
     )
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+    with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
         told = json.load(answer)
     try:
         by_key = told["data"]["project"]
         return {name for n, name in enumerate(runs) if (by_key[f"r{n}"] or {}).get("stopped")}
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"the server says {str(told)[:200]}") from None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an HTTPError: urllib would give the key to whatever host it names."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follows none."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class StopButtons:
@@ -82,6 +95,9 @@ class StopButtons:
         self._lock = threading.Lock()
         self._is_due = threading.Event()
         self._thread: threading.Thread | None = None
+        self._num_failures = 0
+        """Polls in a row without an answer."""
+        self._has_warned = False
 
     def watch(self, name: str, run: OpenRun) -> None:
         """Adds an open run."""
@@ -122,7 +138,15 @@ class StopButtons:
             try:
                 for name in list_stopped(runs) if runs else ():
                     self.press(name)
+                self._num_failures = 0
             except (OSError, ValueError, HTTPException, SweepAborted) as error:
                 # wandb tells later what is missed here. A disk that is full ends the sweep.
-                _log.debug("W&B does not say which runs to stop: %s", error)
+                self._num_failures += 1
+                if self._num_failures == MAX_FAILURES and not self._has_warned:
+                    self._has_warned = True
+                    _log.warning(
+                        "W&B does not say which runs to stop (%s): its Stop button may take a "
+                        "minute; python -m sweeps.ask RUN --stop TRIAL does not",
+                        describe_error(error),
+                    )
             self._is_due.wait(POLL_INTERVAL_S)

@@ -16,6 +16,7 @@ from typing import Any
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
+from sweeps.tracking.follow_log import describe_error
 from sweeps.tracking.run_values import list_report_values, list_trial_values
 from sweeps.tracking.wandb_mode import Mode, load_session
 from sweeps.tracking.wandb_stop import StopButtons
@@ -98,11 +99,13 @@ class WandbTracker:
         self._as_sweep = describe_sweep(config, metric, name)
         self._sweep_id: str | None = None
         """Of the W&B sweep, unlike the argument."""
-        self._has_refused_sweep = False
+        self.has_refused_sweep = False
+        """Whether W&B has taken runs, but made no sweep of them."""
         self._buttons = StopButtons(stop)
         self._open: dict[str, _OpenRun] = {}
-        self._num_replayed = _read_complete(self._folder, mode)
+        self._num_replayed: dict[str, int] = {}
         """Events of the log that each complete run shows; with further ones it is incomplete."""
+        self._has_read_complete = False
         self._unrecorded: dict[str, dict[str, object]] = {}
         """By name, lines of COMPLETE_FILE that wait for wandb's process to end."""
         self._are_files_trusted = True
@@ -129,7 +132,7 @@ class WandbTracker:
             "W&B failed in mode %s, %s from now on (%s). %s",
             self.mode,
             lower,
-            str(error).splitlines()[0] if str(error) else type(error).__name__,
+            describe_error(error),
             f"Upload later: python -m sweeps.sync {write_command(self._paths.folder)}"
             if lower == "offline"
             else "No report is lost: events.jsonl has them all.",
@@ -138,6 +141,9 @@ class WandbTracker:
         self.mode = lower
 
     def _replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
+        if not self._has_read_complete:
+            self._num_replayed = _read_complete(self._folder, self.mode)
+            self._has_read_complete = True
         num_events = Counter(filter(None, map(_run_name, events)))
         refusal = self._join_sweep(num_events) if num_events else None
         for trial in trials:
@@ -151,7 +157,7 @@ class WandbTracker:
             _log.warning(
                 "W&B makes no sweep of the runs (%s), which it shows as the group %s. Try later: "
                 "python -m sweeps.sync %s --wandb online",
-                refusal,
+                describe_error(refusal),
                 self._of_all_runs["group"],
                 write_command(self._paths.folder),
             )
@@ -165,7 +171,7 @@ class WandbTracker:
         Returns:
             Why W&B has made none.
         """
-        if self._sweep_id is not None or self._has_refused_sweep:
+        if self._sweep_id is not None or self.has_refused_sweep:
             return None
         of_all = self._of_all_runs
         place = {"project": of_all["project"], "entity": of_all["entity"]}
@@ -177,7 +183,7 @@ class WandbTracker:
             try:
                 self._sweep_id = make_sweep(self._folder, place, self._as_sweep, ids)
             except SweepRefused as refused:
-                self._has_refused_sweep = True
+                self.has_refused_sweep = True
                 return refused
         return None
 

@@ -95,6 +95,19 @@ def test_damaged_log_is_told_as_that_not_as_a_fault_of_wandb(folder: Path) -> No
         main([str(folder)])
 
 
+def test_sweep_that_wandb_refuses_is_told_as_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = WandbServer()
+    server.has_sweeps = False
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    with pytest.raises(SweepAborted, match="W&B made no sweep"):
+        main([str(folder), "--wandb", "online"])
+    assert len(server.runs) == 2
+    server.stop()
+
+
 def test_search_that_was_offline_becomes_a_sweep_online(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,11 @@
 """A search as a W&B sweep: real wandb, a local server that speaks its API."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,48 @@ def test_server_that_does_not_know_of_stops_is_an_error_that_can_be_caught(
     broken = replace(run, server=f"{server.url}/elsewhere")
     with pytest.raises(ValueError, match="the server says"):
         list_stopped({"t0000": broken})
+
+
+def test_key_is_not_given_to_a_host_that_the_server_redirects_to() -> None:
+    asked: list[str | None] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{place.server_port}/other")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    place = HTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=place.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{place.server_port}"
+    run = OpenRun(server=url, api_key="k", entity="me", project="proj", run_id="r")
+    with pytest.raises(OSError, match="302"):
+        list_stopped({"t0000": run})
+    place.shutdown()
+    place.server_close()
+    assert asked == []
+
+
+def test_polls_without_an_answer_are_told_once(
+    server: WandbServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_stop, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(wandb_stop, "COALESCE_S", 0.01)
+    server.refusal = 401
+    buttons = wandb_stop.StopButtons(lambda name: None)
+    run = OpenRun(server=server.url, api_key="k", entity="me", project="proj", run_id="gone")
+    buttons.watch("t0000", run)
+    wait_until(lambda: buttons._num_failures > 2 * wandb_stop.MAX_FAILURES)
+    buttons.clear()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "401" in warning and "Stop button" in warning
 
 
 def test_cut_of_the_network_loses_nothing(tmp_path: Path, server: WandbServer) -> None:

@@ -541,6 +541,17 @@ def test_unwritable_folder_switches_tracking_off_with_a_warning(
     assert "disabled from now on" in message
 
 
+def test_record_of_complete_runs_that_cannot_be_read_ends_tracking_not_the_sweep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run" / "wandb" / "complete.jsonl").mkdir(parents=True)
+    sweep = LoggedSweep(tmp_path / "run")
+    sweep.complete(0)
+    sweep.tracker.finish()
+    (message,) = warnings_of(caplog)
+    assert "disabled from now on" in message and "directory" in message
+
+
 def test_auto_is_online_exactly_when_wandb_finds_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
