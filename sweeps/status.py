@@ -1,5 +1,7 @@
 """python -m sweeps.status RUN: how a sweep stands, wherever it runs, from its folder alone."""
 
+import contextlib
+import math
 import sys
 import time
 from collections import Counter
@@ -112,7 +114,7 @@ def _look_at_run(folder: Path) -> _View:
 def _look_at_folder(folder: Path) -> _View:
     """A line a run, the youngest first."""
     rows, facts, is_over = [("run", "state", "trials", "best", "left", "last event")], [], True
-    files = sorted(folder.glob("[!.]*/sweep.json"), key=lambda path: -path.stat().st_mtime)
+    files = sorted(folder.glob("[!.]*/sweep.json"), key=_find_age_s)
     for path in files:
         try:
             status = read_status(RunPaths(path.parent))
@@ -138,6 +140,13 @@ def _look_at_folder(folder: Path) -> _View:
     counts = Counter(str(fact["state"]) for fact in facts)
     summary = ", ".join(f"{num} {state}" for state, num in sorted(counts.items()))
     return _View(lines=lines, summary=summary, facts={"runs": facts}, is_over=is_over)
+
+
+def _find_age_s(path: Path) -> float:
+    """Since it was written; a file that was removed meanwhile comes last."""
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime
+    return math.inf
 
 
 def describe(status: RunStatus) -> list[str]:
@@ -184,7 +193,11 @@ def suggest(status: RunStatus) -> list[str]:
         config = from_json(status.config)
     except ValidationError:
         return ["resume it with the version of this project that wrote it"]
-    return [resume_command(replace(config, runs_dir=str(folder.parent), name=folder.name))]
+    resume = resume_command(replace(config, runs_dir=str(folder.parent), name=folder.name))
+    if status.state == "unknown" and status.holder.host:  # two that drive one run would spoil it
+        host, pid = write_command(status.holder.host), status.holder.pid
+        return [f"ssh {host} ps -p {pid}", f"{resume}  # if that shows no process"]
+    return [resume]
 
 
 def list_facts(status: RunStatus) -> dict[str, Any]:

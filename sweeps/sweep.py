@@ -92,6 +92,9 @@ def run_stages(
                 events,
                 is_resumed=is_resumed,
             )
+            names = ("num_gpus", "num_packs", "slots_per_gpu")
+            facts = {name: getattr(allocation, name) for name in names}
+            at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
             at_end.callback(context.trackers.end_sweep)  # when no GPU waits for it
             # The search, and the finals' runs.
             try:
@@ -257,9 +260,6 @@ def _run_trials(
 
     gate = StartupGate(context.controller, actors, tell_estimate)
     allocation = context.allocation
-    names = ("num_gpus", "num_packs", "slots_per_gpu")
-    facts = {name: getattr(allocation, name) for name in names}
-    heartbeat = Heartbeat(context.paths, context.eta.left_s, facts)
     steering = Steering(context.controller, context.paths, context.log, events, inbox)
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
@@ -274,7 +274,6 @@ def _run_trials(
             gate,
             context.eta,
             steering,
-            heartbeat,
             folder=context.paths.folder,
             max_failures=context.config.max_failures,
         )

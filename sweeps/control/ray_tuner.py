@@ -27,7 +27,6 @@ from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.eta import Eta
-from sweeps.records.heartbeat import Heartbeat
 from trainables import trial as trainable
 from trainables.errors import REPEAT, SweepAborted
 
@@ -39,7 +38,6 @@ def run_trials(
     gate: StartupGate,
     eta: Eta,
     steering: Steering,
-    heartbeat: Heartbeat,
     *,
     folder: Path,
     max_failures: int,
@@ -51,7 +49,6 @@ def run_trials(
         gate: looks after the packs while they load.
         eta: knows when the search must end.
         steering: takes up what users ask.
-        heartbeat: shows that the loop runs.
         folder: the run's, for Tune's own files.
         max_failures: processes that a trial may lose.
 
@@ -71,7 +68,7 @@ def run_trials(
     scheduler = _ControllerScheduler(controller, actors, budget_stop, gate)
     most_at_once = allocation.most_at_once
     callback = _ControllerCallback(
-        controller, max_failures, most_at_once, budget_stop, gate, steering, heartbeat, actors
+        controller, max_failures, most_at_once, budget_stop, gate, steering, actors
     )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
@@ -231,7 +228,6 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     budget_stop: BudgetStop
     gate: StartupGate
     steering: Steering
-    heartbeat: Heartbeat
     actors: Sequence[ActorHandle]
     has_started: set[str] = field(default_factory=set)
     num_lost: Counter[str] = field(default_factory=Counter)
@@ -239,7 +235,6 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         self.gate.poll()
-        self.heartbeat.beat()
         if self.budget_stop.is_due:
             self.budget_stop.enforce()
         if self.gate.is_open and self.steering.is_due:  # a request has the held trials start

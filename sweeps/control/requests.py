@@ -6,7 +6,6 @@ what it has done about each, in an event of the kind "asked". A sweep that is re
 was asked meanwhile. Loads no Ray.
 """
 
-import errno
 import fcntl
 import hashlib
 import logging
@@ -23,6 +22,7 @@ from pydantic_core import from_json
 from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths, abort_if_unwritable
+from sweeps.records.run_lock import NO_LOCKS
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
@@ -31,7 +31,6 @@ from trainables.files import encode_lines
 logger = logging.getLogger(__name__)
 MAX_TRIALS = 1_000_000
 """That a request may ask for."""
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True, kw_only=True)

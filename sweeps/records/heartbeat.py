@@ -2,53 +2,90 @@
 
 import contextlib
 import json
-import time
+import os
+import socket
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Self
+
+from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
 from sweeps.records.paths import RunPaths
-from trainables.files import write_json
+from trainables.files import to_strict_json
 
 INTERVAL_S = 5.0
 """Between two writings of the file."""
+FRESH_S = 60.0
+"""A heartbeat of so many seconds ago is that of a process that lives."""
 
 
 class Heartbeat:
-    """Writes RUN/heartbeat.json every few seconds. No other file depends on it.
+    """Writes RUN/heartbeat.json every few seconds, in a thread of its own, until it is left; then
+    the file goes.
 
     Args:
         left_s: see Eta.
-        facts: what else it says.
+        facts: what else it says: fields of Beat.
     """
 
     def __init__(
-        self,
-        paths: RunPaths,
-        left_s: Callable[[], float | None],
-        facts: Mapping[str, object],
-        now_s: Callable[[], float] = time.monotonic,
+        self, paths: RunPaths, left_s: Callable[[], float | None], facts: Mapping[str, int]
     ) -> None:
         self._path = paths.heartbeat
         self._left_s = left_s
         self._facts = facts
-        self._now_s = now_s
-        self._written_s = -INTERVAL_S
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """Writes the file if it is time; a full disk is no matter here."""
-        if self._now_s() - self._written_s >= INTERVAL_S:
-            self._written_s = self._now_s()
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            with contextlib.suppress(OSError):
-                write_json(self._path, {"time": now, "left_s": self._left_s(), **self._facts})
+        """Writes the file; a full disk is no matter here, and after a power cut it may be empty."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        who = {"host": socket.gethostname(), "pid": os.getpid()}
+        said = {"time": now, "left_s": self._left_s(), **who, **self._facts}
+        tmp = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            tmp.write_text(json.dumps(to_strict_json(said), indent=2), encoding="utf-8")
+            tmp.replace(self._path)
+
+    def _beat_on(self) -> None:
+        self.beat()
+        while not self._has_ended.wait(INTERVAL_S):
+            self.beat()
 
 
-def read_heartbeat(paths: RunPaths) -> dict[str, Any]:
-    """What the file says; nothing where there is none, or a damaged one."""
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What the file says."""
+
+    time: AwareDatetime
+    left_s: FiniteFloat | None
+    host: str = ""
+    """Name of its machine, "" if not known."""
+    pid: int = 0
+    num_gpus: int
+    num_packs: int
+    slots_per_gpu: int
+
+    def is_fresh(self, now: datetime | None = None) -> bool:
+        """Whether its process lives, as far as clocks of several machines agree."""
+        return abs(((now or datetime.now(UTC)) - self.time).total_seconds()) < FRESH_S
+
+
+def read_heartbeat(paths: RunPaths) -> Beat | None:
+    """What the file says; None where there is none, or a damaged one."""
     try:
-        said = json.loads(paths.heartbeat.read_text(encoding="utf-8"))
-        datetime.fromisoformat(said["time"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return dict(said)
+        return TypeAdapter(Beat).validate_json(paths.heartbeat.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -22,7 +22,7 @@ class RunPaths:
         self.requests = folder / "requests.jsonl"
         """Append-only: one line a request of a user to the sweep that runs."""
         self.heartbeat = folder / "heartbeat.json"
-        """Written every few seconds while trials run: the time left, GPUs and packs."""
+        """Written every few seconds while the sweep runs: the time left, GPUs and packs."""
         self.trials_csv = folder / "trials.csv"
         """A row a trial."""
         self.finals_csv = folder / "finals.csv"

@@ -1,6 +1,7 @@
 """The run folder's lock: held by the process that works on the run, and asked who that is."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,11 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from sweeps.records.heartbeat import FRESH_S, read_heartbeat
 from sweeps.records.paths import RunPaths
 from trainables.errors import SweepAborted
 
 TRIES_S = 0.5
 """How long a lock is tried for: who asks whether it is held holds it for a moment."""
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Numbers of an OSError of a file system without locks."""
 Work = Literal["sweep", "sync"]
 
 
@@ -36,23 +40,66 @@ class Holder:
 def lock_run(paths: RunPaths, work: Work = "sync") -> Iterator[None]:
     """Holds the run's folder against other processes, and says in the lock's file who does.
 
+    Locks of other machines may not be seen, and some file systems have none: there a sweep is known
+    by its heartbeat.
+
     Raises:
         SweepAborted: another process holds it.
     """
     with paths.lock.open("a+") as file:
         deadline_s = time.monotonic() + TRIES_S
-        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
+        while not (is_locked := _try_lock_if_any(file.fileno())):
+            if is_locked is None:
+                break
             if time.monotonic() > deadline_s:
                 raise SweepAborted(
                     f"another process works on the run {paths.folder}",
                     "wait for it to end, or stop it first",
                 )
             time.sleep(0.05)
+        _abort_if_elsewhere(paths, has_locks=is_locked is not None)
         holder = {"work": work, "host": socket.gethostname(), "pid": os.getpid()}
         file.truncate(0)
         file.write(json.dumps(holder))
         file.flush()
         yield
+
+
+def _try_lock_if_any(descriptor: int) -> bool | None:
+    """Whether the lock is held now; None where the file system has none."""
+    try:
+        return _try_lock(descriptor, fcntl.LOCK_EX)
+    except OSError as refused:
+        if refused.errno not in NO_LOCKS:
+            raise
+        return None
+
+
+def _abort_if_elsewhere(paths: RunPaths, *, has_locks: bool) -> None:
+    """Refuses a run that a process drives whose lock is not seen here.
+
+    Raises:
+        SweepAborted: its heart beats.
+    """
+    beat, here = read_heartbeat(paths), socket.gethostname()
+    if beat is None or not beat.host or not beat.is_fresh():
+        return
+    if beat.host == here and (has_locks or beat.pid == os.getpid() or not _is_process(beat.pid)):
+        return  # it would hold the lock
+    raise SweepAborted(
+        f"process {beat.pid} on {beat.host} works on the run {paths.folder}",
+        f"stop it first; if it was killed, wait for {FRESH_S:.0f} s, then repeat the command",
+    )
+
+
+def _is_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def find_holder(paths: RunPaths) -> Holder:

@@ -24,8 +24,6 @@ Phase = Literal["start", "search", "finals", "test"]
 State = Literal["running", "stalled", "interrupted", "dead", "ended", "unknown"]
 FACTS = ("num_gpus", "num_packs", "slots_per_gpu")
 """What a heartbeat says beside the time left."""
-FRESH_S = 60.0
-"""A heartbeat of so many seconds ago is that of a process that lives."""
 OVERDUE = 3.0
 """A report that takes so many times as long as usual is overdue."""
 LEAST_STALL_S = 60.0
@@ -99,7 +97,11 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     except (OSError, ValueError, KeyError, TypeError) as damaged:
         error = f"{paths.sweep_json} cannot be read: {damaged}"
         raise SweepAborted(error, "use the version of this project that wrote it") from None
-    events = read_events(paths.events) if paths.events.is_file() else []
+    try:
+        events = read_events(paths.events) if paths.events.is_file() else []
+    except OSError as refused:
+        error = f"{paths.events} cannot be read: {refused.strerror}"
+        raise SweepAborted(error, "have its owner let you read it") from None
     records = replay_all(events)
     trials = [one for one in records if one.final_of is None]
     finals = _find_finals(events, records)
@@ -108,8 +110,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     times = [datetime.fromisoformat(event["time"]) for event in events]
     starts = [n for n, event in enumerate(events) if _is_start(event)]
     began = times[starts[-1]] if starts else None
-    beat_s = (now - datetime.fromisoformat(beat["time"])).total_seconds() if beat else FRESH_S
-    is_fresh = abs(beat_s) < FRESH_S
+    is_fresh = beat is not None and beat.is_fresh(now)
     state, reason = _find_state(events, holder, is_fresh=is_fresh)
     running = [one for one in (*trials, *finals) if one.status is None]
     if state == "running" and times:
@@ -117,8 +118,10 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         quiet_s = (now - times[-1]).total_seconds()
         if quiet_s > limit_s:
             state, reason = "stalled", f"nothing happened for longer than {limit_s:.0f} s"
-    is_told = is_fresh and state in ("running", "stalled")
-    left_s = beat["left_s"] if is_told else None
+    told = beat if is_fresh and state in ("running", "stalled") else None
+    left_s = None
+    if told is not None and told.left_s is not None:
+        left_s = max(0.0, told.left_s - (now - told.time).total_seconds())
     return RunStatus(
         paths=paths,
         config=config,
@@ -134,8 +137,8 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         trials=trials,
         num_trials=num_trials,
         finals=finals,
-        left_s=None if left_s is None else max(0.0, left_s - beat_s),
-        facts={k: beat[k] for k in FACTS} if is_told else {},
+        left_s=left_s,
+        facts={name: getattr(told, name) for name in FACTS} if told else {},
     )
 
 

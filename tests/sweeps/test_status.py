@@ -161,7 +161,8 @@ def test_long_silence_is_a_stall_by_what_reports_take(paths: RunPaths) -> None:
 
 def test_a_sweep_of_another_machine_lives_as_long_as_its_heart_beats(paths: RunPaths) -> None:
     paths.lock.write_text(json.dumps({"work": "sweep", "host": "elsewhere", "pid": 7}))
-    assert look(paths)["state"] == "unknown"
+    facts = look(paths)
+    assert facts["state"] == "unknown" and facts["next"][0] == "ssh elsewhere ps -p 7"
     text = call("sweeps.status", str(paths.folder)).stdout
     assert "process 7 on elsewhere gives no sign of life, but locks of other machines" in text
     Heartbeat(paths, lambda: None, FACTS).beat()
@@ -185,6 +186,17 @@ def test_a_folder_of_runs_has_a_line_each(paths: RunPaths) -> None:
     assert rows[1].startswith("invented  ended       3/3     rougeLsum 7 at step 9 (f0000s1)")
     shown = json.loads(call("sweeps.status", str(paths.folder.parent), "--json").stdout)
     assert [run["state"] for run in shown["runs"]] == ["unreadable", "ended"]
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(
+    paths: RunPaths,
+) -> None:
+    other = RunPaths(shutil.copytree(paths.folder, paths.folder.parent / "other"))
+    other.events.unlink()
+    other.events.symlink_to("/proc/self/mem")  # root too may not read its beginning
+    shown = json.loads(call("sweeps.status", str(paths.folder.parent), "--json").stdout)
+    states = {Path(run["run"]).name: run["state"] for run in shown["runs"]}
+    assert states == {"invented": "dead", "other": "unreadable"}
 
 
 def test_watching_ends_with_the_sweep(

@@ -31,7 +31,6 @@ from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog, read_events
-from sweeps.records.heartbeat import Heartbeat, read_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
@@ -56,7 +55,6 @@ class Sweep:
         self.steering = Steering(self.controller, self.paths, log, [], Inbox(self.paths, []))
         while self.controller.next_trial() is not None:
             pass
-        self.heartbeat = Heartbeat(self.paths, lambda: 42.0, {"num_packs": 1})
         self.calls: Calls = []
         self.events_when_called: list[int] = []
         pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
@@ -68,7 +66,7 @@ class Sweep:
         """Tune's callback, for trials that may lose two processes."""
         gate, packs = self.gate, self.scheduler.actors
         return _ControllerCallback(
-            self.controller, 2, 3, self.budget_stop, gate, self.steering, self.heartbeat, packs
+            self.controller, 2, 3, self.budget_stop, gate, self.steering, packs
         )
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:
@@ -161,7 +159,6 @@ def test_trial_that_is_stopped_by_hand_frees_its_slot_at_once(sweep: Sweep) -> N
     append(sweep.paths, Request(stop=("t0001",)))
     callback.on_step_begin(0, trials)
     assert sweep.calls == [(0, {"t0001": False})]
-    assert read_heartbeat(sweep.paths)["left_s"] == 42.0
     assert (sweep.records[1].status, sweep.records[1].reason) == ("stopped", "stopped by hand")
     report = make_report("t0001", 1, 9.0)  # it was under way
     assert sweep.result("t0001", **{trainable.REPORT: report}) == STOP
