@@ -2,12 +2,16 @@
 
 import errno
 import shlex
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from sweeps import run, sweep
+from sweeps.cli import Result
+from sweeps.records.events import EventLog, read_events
+from sweeps.records.paths import RunPaths
 from trainables.errors import REPEAT, SweepAborted
 
 
@@ -47,3 +51,33 @@ def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SweepAborted, match="Ray cannot be connected to: ") as told:
         sweep._connect()
     assert "RAY_ADDRESS" in told.value.fix
+
+
+def test_whatever_exits_is_told_as_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stages(_: Any, __: Any, paths: RunPaths, **___: Any) -> NoReturn:
+        EventLog(paths.events).append("sweep_started")
+        raise SystemExit(1)
+
+    monkeypatch.setattr(sweep, "run_stages", run_stages)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SystemExit):
+        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
+    last = read_events(RunPaths(tmp_path / "a").events)[-1]
+    assert (last["kind"], last["reason"]) == ("sweep_interrupted", "exit 1")
+
+
+def test_result_for_programs_is_read_for_them_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_run", lambda *_: (1, tmp_path))
+    assert run.main(["samsum"]) == Result({}, 1)
+    with pytest.raises(SweepAborted):  # of a folder without a sweep
+        run.main(["samsum", "--json"])
+
+
+def test_handler_of_signals_that_c_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    with run._unchanged_process():
+        pass
