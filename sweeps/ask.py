@@ -41,9 +41,10 @@ class AskArgs:
     """Trials to stop now, e.g. t0007 t0008; their slots go to others. Without a pack (--engine
     solo) a trial trains on to its next report, which does not count any more."""
     add: tuple[str, ...] = ()
-    """One more trial, which comes next, e.g. lora_rank=32 learning_rate=3e-4; what is not named is
-    drawn. Values may lie outside the search space: such a trial competes like all others, but the
-    sampler does not learn from it. Ranks above the largest of the space do not fit."""
+    """One more trial, which comes next, but for start points that still wait, e.g. lora_rank=32
+    learning_rate=3e-4; what is not named is drawn. Values may lie outside the search space: such a
+    trial competes like all others, but the sampler does not learn from it. Ranks above the largest
+    of the space do not fit."""
     num_trials: int | None = None
     """Trials that the search shall have, more or fewer; those that have begun go on. As many train
     at once as when the sweep was started or resumed."""

@@ -78,7 +78,8 @@ def run_stages(
             allocation,
             config.settings,
             paths.checkpoints,
-            has_trials=not (finalists.is_over(config, events, metric) and inbox.is_empty),
+            has_trials=not finalists.is_over(config, events, metric)
+            or inbox.has_work(config, events),
             probed=probe_params(config, preflight.model),
         ) as actors:
             # The packs load meanwhile.

@@ -278,7 +278,9 @@ class TrialController:
         """Writes that a trial begins, and tells that it does, or goes on after a resume; once."""
         trial_id, params = trial.config.trial_id, params_fields(trial.config.params)
         if not trial.is_logged:
-            self._log.append("trial_started", trial_id=trial_id, number=trial.number, params=params)
+            facts = {"trial_id": trial_id, "number": trial.number, "params": params}
+            is_asked = trial.number in self._search.asked
+            self._log.append("trial_started", **facts, **{"is_asked": True} if is_asked else {})
             trial.is_logged = True
         if not trial.is_announced:
             trial.is_announced = True

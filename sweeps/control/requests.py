@@ -42,7 +42,8 @@ class Request:
     stop: tuple[str, ...] = ()
     """Running trials to stop."""
     add: Point | None = None
-    """Hyperparameters of one more trial, which comes next; what is not named is drawn."""
+    """Hyperparameters of one more trial, which comes next, but for start points that still wait;
+    what is not named is drawn."""
     num_trials: int | None = None
     """Trials that the search shall have, at least those that have begun."""
     finish: bool = False
@@ -129,11 +130,10 @@ class Inbox:
         """Why the file could not be read last."""
         self._new: list[Request] = []
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing new."""
+    def has_work(self, config: SweepConfig, events: Sequence[dict[str, Any]]) -> bool:
+        """Whether anything new is not refused as things stand; all of it stays new. See resolve."""
         self._new += self._read_file()
-        return not self._new
+        return any(not _is_refused(request, config, events) for request in self._new)
 
     def take_new(self) -> list[Request]:
         """What is new, oldest first."""
@@ -227,6 +227,14 @@ def resolve(
     point = read_point(request.add or {}, config.space)
     _check_new(point, config.space, trials, events)
     return Effect(add=point, num_trials=config.num_trials + 1)
+
+
+def _is_refused(request: Request, config: SweepConfig, events: Sequence[dict[str, Any]]) -> bool:
+    try:
+        resolve(request, config, events)
+    except Exception:  # as Steering takes them
+        return True
+    return False
 
 
 def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:

@@ -54,14 +54,16 @@ def choose_finals(
     stopped take the slots that are left. A failed trial takes none.
 
     Args:
-        trials: all trials of the search. Its first ones are its start points.
+        trials: all trials of the search. Its first ones are its start points, unless a user asked
+            for them while there were too few trials for all start points.
     """
     ranked = rank(trials, metric)
     if not config.finals or not ranked:
         return None
     finalists = ranked[: config.num_finalists]
     num_start_points = _count_start_points(config)
-    baseline = next((trial for trial in ranked if trial.number < num_start_points), None)
+    first = [trial for trial in ranked if trial.number < num_start_points and not trial.is_asked]
+    baseline = first[0] if first else None
     num_seeds = [(trial, config.num_final_seeds) for trial in finalists]
     if baseline is not None and baseline not in finalists and baseline.status != "completed":
         num_seeds.append((baseline, 1))

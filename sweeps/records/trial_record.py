@@ -20,6 +20,8 @@ class TrialRecord:
     number: int
     """Position in the order of proposal, from 0; a run of the finals has that of its trial."""
     params: Hyperparameters
+    is_asked: bool = False
+    """Whether a user asked for its point while the search ran, so that it is no start point."""
     reports: list[TrialReport] = field(default_factory=list)
     """By step, without duplicates: one for each rung that the trial has reached."""
     status: Status | None = None
@@ -89,6 +91,7 @@ def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
                 "trial_id": trial_id,
                 "number": event["number"],
                 "params": params_from_event(event),
+                "is_asked": event.get("is_asked", False),
                 "reports": trials[trial_id]["reports"] if trial_id in trials else {},
             }
         elif event["kind"] == "finals_started":

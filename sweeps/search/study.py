@@ -70,6 +70,8 @@ class Search:
         )
         self._trials: dict[int, optuna.Trial] = {}
         self._steps: dict[int, set[int]] = {}
+        self.asked: set[int] = set()
+        """Of the trials that this process handed out, those whose points a user asked for."""
 
     @_abort_without_storage()
     def propose(self) -> tuple[int, Hyperparameters]:
@@ -81,7 +83,7 @@ class Search:
 
     @_abort_without_storage()
     def enqueue(self, point: Point, request_id: str) -> None:
-        """Has a point proposed next that a user asked for; once, however often it is called.
+        """Has a point proposed after those that wait; once, however often it is called.
 
         What it does not name is drawn. Of values outside the space, which a study cannot hold
         beside others, no sampler learns: they are an attribute of the trial.
@@ -159,7 +161,10 @@ class Search:
 
     def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
         self._trials[trial.number] = trial
-        outside = trial.user_attrs.get(OUTSIDE)
+        attributes = trial.user_attrs
+        if REQUEST in attributes:
+            self.asked.add(trial.number)
+        outside = attributes.get(OUTSIDE)
         params = Hyperparameters(**self._space.suggest(trial, outside))
         trial.set_user_attr("lora_alpha", params.lora_alpha)
         return params

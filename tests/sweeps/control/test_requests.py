@@ -52,7 +52,7 @@ def refuse(request: Request, events: list[dict[str, Any]], *, is_open: bool = Tr
 def test_requests_are_read_once_and_in_their_order(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     inbox = Inbox(paths, [])
-    assert inbox.is_empty and inbox.take_new() == []
+    assert not inbox.has_work(CONFIG, RUNNING) and inbox.take_new() == []
     asked = [
         Request(stop=("t0007", "t0008")),
         Request(add={"lora_rank": 32, "learning_rate": 3e-4, "use_rslora": True}),
@@ -61,11 +61,11 @@ def test_requests_are_read_once_and_in_their_order(tmp_path: Path) -> None:
     ]
     for request in asked:
         append(paths, request)
-    assert not inbox.is_empty
+    assert inbox.has_work(CONFIG, RUNNING)
     assert inbox.take_new() == asked and inbox.take_new() == []
     assert stat.S_IMODE(paths.requests.stat().st_mode) == 0o600
     append(paths, asked[0])  # whoever repeats an id says nothing new
-    assert inbox.is_empty
+    assert not inbox.has_work(CONFIG, RUNNING) and inbox.take_new() == []
     assert Inbox(paths, [{"kind": "asked", "id": asked[1].id}]).take_new() == [
         asked[0],
         *asked[2:],
@@ -95,6 +95,16 @@ def test_a_request_without_an_id_has_the_same_one_whenever_it_is_read(tmp_path: 
     first, second = Inbox(paths, []).take_new()
     assert [first, second] == Inbox(paths, []).take_new() and first.id != second.id
     assert Inbox(paths, [{"kind": "asked", "id": first.id}]).take_new() == [second]
+
+
+def test_what_is_refused_anyway_is_no_work(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    late = Request(stop=("t0002",))
+    append(paths, late)
+    inbox = Inbox(paths, [])
+    assert not inbox.has_work(CONFIG, RUNNING) and inbox.take_new() == [late]
+    append(paths, Request(num_trials=9))
+    assert inbox.has_work(CONFIG, RUNNING)
 
 
 def test_a_file_that_cannot_be_read_is_told_once(

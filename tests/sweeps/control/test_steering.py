@@ -97,6 +97,7 @@ def test_added_trial_comes_next_on_top_of_the_others(tmp_path: Path) -> None:
     assert life.begin(9) == ["t0002", "t0003", "t0004"]
     records = records_of(tmp_path)
     assert (records[2].params.lora_rank, records[2].params.learning_rate) == (16, 3e-3)
+    assert [record.is_asked for record in records] == [False, False, True, False, False]
     assert records[3].params.learning_rate != 3e-3
     assert "rank" not in life.ask(Request(add=POINT))["refused"]  # the rest is drawn again
     assert life.begin(9) == ["t0005"]

@@ -81,6 +81,13 @@ def test_best_start_point_is_trained_to_the_end_to_be_compared_with() -> None:
     assert [run.of for run in beside.runs] == ["t0002"] * 2
 
 
+def test_a_point_that_a_user_asked_for_is_no_start_point() -> None:
+    config = config_of(start_points=(point(2e-4), point(1e-3)))
+    first, second, *others = HISTORIES
+    found = choose_finals(config, [first, replace(second, is_asked=True), *others], METRIC)
+    assert found is not None and found.baseline == "t0000"
+
+
 def test_start_points_outside_the_space_are_no_trials_of_the_search() -> None:
     found = choose_finals(config_of(start_points=(point(0.5),)), HISTORIES, METRIC)
     assert found is not None and found.baseline is None
