@@ -72,8 +72,10 @@ class RunStatus:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best of those that reached the highest rung: only these compare."""
-        ranked = rank(self.finals, self.metric) or rank(self.trials, self.metric)
+        """The best of those that reached the highest rung, for only these compare: of the trials,
+        until a run of the finals is trained to its end."""
+        completed = [run for run in self.finals if run.status == "completed"]
+        ranked = rank(completed, self.metric) or rank(self.trials, self.metric)
         return next(iter(ranked), None)
 
     @property
