@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
-from sweeps.finals.finalists import Finals
+from sweeps.finals.finalists import Finals, last_finals
 from sweeps.finals.run_metrics import make_run_metric
 from sweeps.records import trials_csv
+from sweeps.records.events import list_since_search
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
@@ -190,12 +192,23 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
         write_json(paths.finals_json, content)
 
 
-def read(paths: RunPaths, records: Sequence[TrialRecord], metric: Metric) -> Verdict | None:
-    """What finals.json says; None where it is not there, or of other trials.
+def read(
+    paths: RunPaths,
+    events: Sequence[dict[str, Any]],
+    records: Sequence[TrialRecord],
+    metric: Metric,
+) -> Verdict | None:
+    """What finals.json says; None where it is not there, or of finals that no longer count.
 
     Args:
+        events: of the log.
         records: of the search's trials and of the finals' runs.
     """
+    phases = ("finals_started", "final_scores")
+    if not any(event["kind"] in phases for event in list_since_search(events)):
+        return None
+    finals = last_finals(events)
+    ids = {run.trial_id for run in finals.runs if run.of in finals.finalists} if finals else set()
     by_id = {record.trial_id: record for record in records}
     try:
         told = json.loads(paths.finals_json.read_text(encoding="utf-8"))
@@ -209,6 +222,8 @@ def read(paths: RunPaths, records: Sequence[TrialRecord], metric: Metric) -> Ver
             )
             for one in told["finalists"]
         )
+        if {run.trial_id for finalist in finalists for run in finalist.runs} != ids:
+            return None
         return Verdict(
             metric=metric,
             finalists=finalists,

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,13 @@ from sweeps.checks import sweep_json
 from sweeps.config import SweepConfig
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import params_fields, read_events, scores_from_event
+from sweeps.records.events import (
+    find_num_trials,
+    list_since_search,
+    params_fields,
+    read_events,
+    scores_from_event,
+)
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from sweeps.records.trials_csv import count_by_status, make_csv, rank
@@ -163,7 +169,8 @@ def load_run(folder: str | Path) -> SweepRun:
     records = replay_all(events)
     kinds = [event["kind"] for event in events]
     last_turn = next((kind for kind in reversed(kinds) if kind.startswith("sweep_")), "")
-    tested = next((event for event in reversed(events) if event["kind"] == "final_scores"), None)
+    since = list_since_search(events)
+    tested = next((event for event in reversed(since) if event["kind"] == "final_scores"), None)
     adapter_id = tested["trial_id"] if tested else None
     scores: dict[str, dict[str, dict[str, float]]] = {}
     if tested:
@@ -172,12 +179,12 @@ def load_run(folder: str | Path) -> SweepRun:
         scores |= {of: scores_from_event(by) for of, by in told.get("baselines", {}).items()}
     return SweepRun(
         paths=paths,
-        config=config,
+        config=replace(config, num_trials=find_num_trials(events, config.num_trials)),
         metric=metric,
         is_ended=last_turn == "sweep_ended",
         trials=tuple(record for record in records if record.final_of is None),
         final_runs=tuple(record for record in records if record.final_of is not None),
-        finals=verdicts.read(paths, records, metric),
+        finals=verdicts.read(paths, events, records, metric),
         adapter_id=adapter_id,
         scores=scores,
         score_interval=verdicts.find_score_interval(
@@ -188,7 +195,8 @@ def load_run(folder: str | Path) -> SweepRun:
         lead_intervals={
             of: {split: found and (found[0], found[1]) for split, found in by_split.items()}
             for of, by_split in told.get("lead_intervals", {}).items()
+            if tested
         },
-        doubts=tuple(told.get("doubts", ())),
+        doubts=tuple(told.get("doubts", ())) if tested else (),
         notes=tuple(told.get("read", ())),
     )

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
-from sweeps.records.events import find_num_trials, read_events
+from sweeps.records.events import find_num_trials, list_since_search, read_events
 from sweeps.records.heartbeat import read_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import Holder, find_holder
@@ -152,9 +152,8 @@ def _find_finals(
     events: Sequence[dict[str, Any]], records: Sequence[TrialRecord]
 ) -> list[TrialRecord]:
     """The runs of the finals that the log tells of last, unless the search has gone on since."""
-    phases = ("finals_started", "trial_started")
-    last = [event for event in events if event["kind"] in phases][-1:]
-    ids = {run["trial_id"] for event in last for run in event.get("runs", ())}
+    last = [e for e in list_since_search(events) if e["kind"] == "finals_started"][-1:]
+    ids = {run["trial_id"] for event in last for run in event["runs"]}
     return [record for record in records if record.trial_id in ids]
 
 

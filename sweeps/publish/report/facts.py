@@ -1,7 +1,7 @@
 """What a report says of one run, read from its folder; no number is made up on the page itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.predictions import Prediction
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import read_events, scores_from_event
+from sweeps.records.events import find_num_trials, list_since_search, read_events, scores_from_event
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.config import Metric
@@ -109,7 +109,7 @@ def read_facts(folder: Path, *, is_running: bool = False) -> RunFacts:
     splits, answers = _read_answers(paths, outcome)
     return RunFacts(
         paths=paths,
-        config=config,
+        config=replace(config, num_trials=find_num_trials(events, config.num_trials)),
         record=record,
         metric=metric,
         events=events,
@@ -117,7 +117,7 @@ def read_facts(folder: Path, *, is_running: bool = False) -> RunFacts:
         trials=[trial for trial in records if trial.final_of is None],
         final_runs=final_runs,
         outcome=outcome,
-        verdict=verdicts.read(paths, records, metric),
+        verdict=verdicts.read(paths, events, records, metric),
         answers=answers,
         confusion=predictions.count_confusions(answers, splits) if splits else None,
         score_interval=verdicts.find_score_interval(
@@ -131,9 +131,10 @@ def read_facts(folder: Path, *, is_running: bool = False) -> RunFacts:
 def _find_outcome(
     events: Sequence[dict[str, Any]], records: Sequence[TrialRecord], record: Mapping[str, Any]
 ) -> Outcome | None:
-    """What the log and sweep.json tell of the last look at test."""
+    """What the log and sweep.json tell of the last look at test, unless the search has gone on."""
     by_id = {one.trial_id: one for one in records}
-    tested = [e for e in events if e["kind"] == "final_scores" and e["trial_id"] in by_id]
+    since = list_since_search(events)
+    tested = [e for e in since if e["kind"] == "final_scores" and e["trial_id"] in by_id]
     if not tested:
         return None
     run = by_id[tested[-1]["trial_id"]]

@@ -1,5 +1,6 @@
 """python -m sweeps.report: the page of a run, from its folder alone."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.publish.load_run import load_run
 from sweeps.publish.report.facts import read_facts
+from sweeps.publish.report.page import render
 from sweeps.report import main
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
 from trainables.errors import SweepAborted
@@ -94,6 +97,25 @@ def test_unfinished_sweep_shows_the_best_so_far_without_a_test(tmp_path: Path) -
     page = _Page(output.read_text(encoding="utf-8"))
     assert "Best so far" in page.text and "on test" not in page.text
     assert not paths.report.exists()
+
+
+def test_finals_and_test_from_before_a_sweep_went_on_no_longer_count(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "longer", num_trials=12)
+    assert read_facts(paths.folder).verdict and load_run(paths.folder).doubts
+    events = paths.events.read_text().splitlines()
+    begun = json.loads(next(line for line in events if '"trial_started"' in line))
+    more = {"time": begun["time"], "kind": "sweep_resumed", "num_trials": 20}
+    with paths.events.open("a") as log:
+        log.write(f"{json.dumps(more)}\n")
+    assert read_facts(paths.folder).outcome is not None
+    with paths.events.open("a") as log:
+        log.write(f"{json.dumps(begun | {'trial_id': 't0012', 'number': 12})}\n")
+    facts, run = read_facts(paths.folder), load_run(paths.folder)
+    assert facts.outcome is None and facts.verdict is None and run.finals is None
+    assert (run.adapter_id, run.scores, run.doubts, run.lead_intervals) == (None, {}, (), {})
+    assert facts.config.num_trials == run.config.num_trials == 20
+    page = render([facts])
+    assert "13 of 20 trials" in page and "Best so far" in page
 
 
 def test_several_runs_are_compared_and_what_does_not_compare_is_said(
