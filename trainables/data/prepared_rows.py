@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -72,23 +72,26 @@ def write_rows(folder: Path, splits: Splits) -> None:
         raise
 
 
-def read_rows(folder: Path) -> Splits:
+def read_rows(folder: Path, names: Collection[str] = SPLITS) -> Splits:
     """The rows that write_rows wrote.
+
+    Args:
+        names: of the splits to read; the others are empty.
 
     Raises:
         SweepAborted: a file is missing or damaged.
     """
     with _readable(folder):
-        train, validation, test = (
-            tuple(
+        rows: dict[str, Any] = {
+            name: tuple(
                 _make_row(values)
                 for values in parquet.read_table(
                     folder / f"{name}.parquet", columns=_SCHEMA.names
                 ).to_pylist()
             )
-            for name in SPLITS
-        )
-    return replace(read_facts(folder), train=train, validation=validation, test=test)
+            for name in names
+        }
+    return replace(read_facts(folder), **rows)
 
 
 def read_facts(folder: Path) -> Splits:

@@ -89,7 +89,7 @@ def make_row(values: Values, splits: Splits) -> Row:
 
 def list_examples(run: TrainedRun, num_examples: int) -> list[Example]:
     """Rows of validation, but for those that cannot be taken apart into columns again."""
-    splits = read_rows(run.paths.rows)
+    splits = read_rows(run.paths.rows, ["validation"])
     rows = fixed_slice(splits.validation, min(num_examples, len(splits.validation)))
     values = [take_apart(row, splits) for row in rows]
     return [

@@ -167,7 +167,7 @@ def _read_answers(
     if outcome is None:
         return None, []
     try:
-        splits = read_rows(paths.rows)
+        splits = read_rows(paths.rows, ["test"])
     except SweepAborted:
         return None, []
     return splits, predictions.load(paths, splits.test, outcome.winner.run.trial_id)
