@@ -28,7 +28,8 @@ def list_trial_values(trial: TrialRecord) -> dict[str, Any]:
     """The hyperparameters of a trial and, of a run of the finals, whose it is."""
     values = {"number": trial.number} | params_fields(trial.params)
     values["target_modules"] = ",".join(trial.params.target_modules)  # no tracker plots lists
-    values["alpha_over_rank"] = trial.params.lora_alpha / trial.params.lora_rank  # as in the space
+    ratio = trial.params.lora_alpha / trial.params.lora_rank
+    values["alpha_over_rank"] = round(ratio, 12)  # as in the space: 0.1 * 6 / 6 is another than 0.1
     if trial.final_of is not None:
         values |= {"final_of": trial.final_of, "seed": trial.seed}
     return values

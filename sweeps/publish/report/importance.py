@@ -23,7 +23,7 @@ def make_point(params: Hyperparameters) -> Point:
     return {
         "learning_rate": params.learning_rate,
         "lora_rank": params.lora_rank,
-        "alpha_over_rank": params.lora_alpha / params.lora_rank,
+        "alpha_over_rank": round(params.lora_alpha / params.lora_rank, 12),  # 0.1 * 6 / 6
         "lora_dropout": params.lora_dropout,
         "use_rslora": params.use_rslora,
         "target_modules": ",".join(params.target_modules),
@@ -81,6 +81,9 @@ def top_frac(num_trials: int) -> float:
 def _distribute(name: str, values: Sequence[Any], space: LoraSpace) -> BaseDistribution:
     """As the space has it, widened by what was asked for beyond it."""
     if name != "learning_rate":
-        return CategoricalDistribution(sorted({*space.choices[name], *values}))
+        choices = space.choices[name]
+        if name == "alpha_over_rank":  # as make_point has it
+            choices = tuple(round(float(ratio), 12) for ratio in choices)
+        return CategoricalDistribution(sorted({*choices, *values}))
     low, high = space.learning_rates
     return FloatDistribution(min(low, values[0]), max(high, values[-1]), log=True)

@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from sweeps.publish.report.importance import MIN_TRIALS, compute_importances, list_varied
+from sweeps.publish.report.importance import (
+    MIN_TRIALS,
+    compute_importances,
+    list_varied,
+    make_point,
+)
 from tests.sweeps.invented_sweep import LOSS, METRIC, PARAMS, SPACE, make_history
 from trainables.config import Metric
 
@@ -49,3 +54,11 @@ def test_few_trials_and_values_outside_the_space_are_taken_as_they_are() -> None
     assert set(compute_importances(trials, scores, METRIC, SPACE)) == set(list_varied(trials))
     del scores["t0000"]
     assert compute_importances(trials, scores, METRIC, SPACE) == {}
+
+
+def test_an_alpha_that_a_ratio_was_multiplied_into_is_that_ratio_again() -> None:
+    assert 0.1 * 6 / 6 != 0.1
+    for ratio in (0.1, 0.7, 2.0):
+        for rank in range(1, 65):
+            params = replace(PARAMS, lora_rank=rank, lora_alpha=ratio * rank)
+            assert make_point(params)["alpha_over_rank"] == ratio
