@@ -49,7 +49,7 @@ def list_trials(facts: RunFacts) -> tuple[Table, list[list[object]]]:
                 value if value is not None and math.isfinite(value) else "",
                 *sortable,
                 seconds,
-                trial.reason,
+                redact(trial.reason),
             ]
         )
     columns = ("trial", "ended", "steps", metric.name, *_shown_names(facts), "GPU s", "because")

@@ -62,6 +62,9 @@ def list_stays(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Stay]:
         elif event["kind"] == "trial_ended" and (own := stays.get(str(trial_id), [])):
             own[-1].status = event["status"]
             own[-1].ended_s = max(own[-1].ended_s, time_s)
+    for own in stays.values():
+        for stay in own:  # a pack on another machine has another clock
+            stay.began_s = min(stay.began_s, stay.reports_s[0])
     found = sorted((stay for own in stays.values() for stay in own), key=lambda s: s.began_s)
     for stay in found:
         if stay.status == "running":
@@ -101,7 +104,7 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
         bar = {
             "trial": stay.trial_id,
             "row": row_of(stay),
-            "from": (stay.began_s - began_s) / unit_s,
+            "from": max(0.0, stay.began_s - began_s) / unit_s,
             "to": (stay.ended_s - began_s) / unit_s,
             "kind": "finals" if stay.trial_id.startswith("f") else "search",
             "status": stay.status,

@@ -118,6 +118,23 @@ def test_finals_and_test_from_before_a_sweep_went_on_no_longer_count(tmp_path: P
     assert "13 of 20 trials" in page and "Best so far" in page
 
 
+def test_secrets_in_reasons_are_not_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "s3cr3tvalue")
+    paths = write_run(tmp_path / "secret", num_trials=12)
+    reason = "no access to https://me:s3cr3tvalue@example.org"
+    events = [json.loads(line) for line in paths.events.read_text().splitlines()]
+    for event in events:
+        if event["kind"] == "trial_ended":
+            event["reason"] = reason
+    paths.events.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    told = json.loads(paths.finals_json.read_text())
+    paths.finals_json.write_text(json.dumps(told | {"notes": [f"f0001s1 is missing: {reason}"]}))
+    page = render([read_facts(paths.folder)])
+    assert "s3cr3tvalue" not in page and page.count("https://me:REDACTED@example.org") > 2
+
+
 def test_several_runs_are_compared_and_what_does_not_compare_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

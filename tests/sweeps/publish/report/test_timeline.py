@@ -46,6 +46,14 @@ def test_trials_without_a_slot_share_the_rows_that_they_leave() -> None:
     ]
 
 
+def test_a_pack_whose_clock_is_ahead_makes_no_bar_that_ends_before_it_begins() -> None:
+    place = {"pack": "a", "slot": 0, "entered": 500.0, "device": "cpu"}
+    events = [event(0, "trial_started", "t0000")]
+    events += [event(second, "report", "t0000", **place) for second in (10, 20)]
+    (stay,) = list_stays(events, 20.0)
+    assert (stay.began_s, stay.ended_s) == (10.0, 20.0)
+
+
 def test_a_trial_that_runs_is_drawn_to_where_the_log_ends() -> None:
     events = [event(0, "trial_started", "t0000"), event(10, "report", "t0000")]
     (stay,) = list_stays(events, 50.0)
