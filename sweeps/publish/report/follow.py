@@ -10,21 +10,25 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sweeps.records.paths import RunPaths
-from trainables.errors import SweepAborted
 from trainables.shell import write_command
 
 INTERVAL_S = 5.0
 """Between two looks at the log."""
+REWRITE_S = 300.0
+"""The page is written that often even if nothing happens; page.STALE_S is longer."""
 REST_FACTOR = 10.0
 """The process rests for so many times as long as the last page took."""
 END_TIMEOUT_S = 60.0
 """How long the last page is waited for."""
+ERROR_TIMEOUT_S = 10.0
+"""The same after an error, or Ctrl-C."""
 LOWEST = 19
 """Of nice."""
 
@@ -33,36 +37,42 @@ LOWEST = 19
 def keep_report(paths: RunPaths) -> Iterator[None]:
     """Keeps the run's report up to date during the block, and writes it a last time at its end.
 
-    A report that cannot be written costs a warning. After an error nobody waits for it.
+    A report that cannot be written costs a warning. After an error it is waited for a short while.
+    The process is gone after the block, so that none overwrites the page of one that resumes.
     """
     project = str(Path(__file__).parents[3])
     found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
-    try:
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.publish.report.follow", str(paths.folder)],
-            env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-    except OSError as refused:
-        _warn(paths, str(refused))
-        yield
-        return
-    assert writer.stdin is not None
-    try:
-        yield
-    except BaseException:
-        writer.stdin.close()
-        raise
-    try:
-        _, said = writer.communicate(timeout=END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        writer.kill()
-        _warn(paths, f"it has taken more than {END_TIMEOUT_S:.0f} s")
-        return
-    if writer.returncode != 0:
-        _warn(paths, (said.decode(errors="replace").strip().splitlines() or ["it was killed"])[-1])
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would hold the process up
+        try:
+            writer = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.publish.report.follow", str(paths.folder)],
+                env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+        except OSError as refused:
+            _warn(paths, str(refused))
+            yield
+            return
+        limit_s, reason = ERROR_TIMEOUT_S, "it was killed"
+        try:
+            yield
+            limit_s = END_TIMEOUT_S
+        finally:
+            assert writer.stdin is not None
+            writer.stdin.close()
+            try:
+                writer.wait(limit_s)
+            except subprocess.TimeoutExpired:
+                reason = f"it has taken more than {limit_s:.0f} s"
+            finally:
+                writer.kill()
+                writer.wait()
+        if writer.returncode != 0:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            _warn(paths, lines[-1] if lines else reason)
 
 
 def main(folder: Path) -> int:
@@ -79,21 +89,27 @@ def main(folder: Path) -> int:
     paths = RunPaths(folder)
     for left in folder.glob(f".{paths.report.name}.*.tmp"):  # by one that was killed
         left.unlink(missing_ok=True)
-    known, rest_s, has_ended = -1, 0.0, False
+    known, rest_s, has_ended, written_s = -1, 0.0, False, -REWRITE_S
     while not has_ended:
         has_ended = bool(select.select([sys.stdin], [], [], rest_s)[0])
-        size = paths.events.stat().st_size if paths.events.is_file() else 0
-        if size == known and not has_ended:
+        size, began_s = _find_size(paths.events), time.monotonic()
+        if size == known and not has_ended and began_s - written_s < REWRITE_S:
             continue
-        began_s = time.monotonic()
         try:
             write_atomic(paths.report, render([read_facts(folder, is_running=not has_ended)]))
-        except (OSError, SweepAborted):
+        except Exception:  # the next page may be whole: what it is made of is being written
             if has_ended:
                 raise
-        known = size
+        known, written_s = size, began_s
         rest_s = max(INTERVAL_S, REST_FACTOR * (time.monotonic() - began_s))
     return 0
+
+
+def _find_size(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
 
 
 def _warn(paths: RunPaths, reason: str) -> None:

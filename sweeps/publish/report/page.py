@@ -18,6 +18,9 @@ from trainables.files import to_strict_json
 REFRESH_S = 10
 """How often the page of a sweep that runs loads itself again."""
 
+STALE_S = 900
+"""A page of that age is of a sweep that has died, with nobody left to write that: it rests."""
+
 
 def render(runs: Sequence[RunFacts]) -> str:
     """The page of one run, or of several that are compared.
@@ -37,6 +40,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         hashes=[_hash(_vega()), _hash(script)],
         specs=to_strict_json({plot.key: plot.spec for plot in page.plots}),
         refresh_s=REFRESH_S if is_running else 0,
+        stale_s=STALE_S,
         written=datetime.now(UTC),
     )
 

@@ -117,6 +117,10 @@ function copyCommands() {
 // Not while somebody reads an answer that was opened, has selected trials, or types.
 function refresh(seconds) {
   const pause = document.getElementById("pause");
+  if (Date.now() / 1000 - Number(document.body.dataset.written) > Number(document.body.dataset.staleS)) {
+    document.querySelector(".live").textContent = "Nobody has written this page for a while: it no longer loads itself again.";
+    return;
+  }
   pause.addEventListener("click", () => {
     const isPaused = pause.getAttribute("aria-pressed") !== "true";
     pause.setAttribute("aria-pressed", String(isPaused));

@@ -109,6 +109,19 @@ def test_page_of_a_running_sweep_loads_itself_again_until_it_is_paused(
     assert len(opened.asked) == num_asked >= 2 and opened.said == []
 
 
+def test_old_page_of_a_sweep_that_died_rests(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "REFRESH_S", 1)
+    monkeypatch.setattr(page_module, "STALE_S", -1)
+    paths = write_run(tmp_path / "dead", 4, is_ended=False)
+    paths.report.write_text(page_module.render([read_facts(paths.folder, is_running=True)]))
+    opened = Opened(browser, paths.report)
+    opened.page.wait_for_timeout(2500)
+    assert len(opened.asked) == 1 and opened.said == []
+    assert "no longer loads itself" in opened.page.locator(".live").inner_text()
+
+
 def test_page_fits_a_phone(browser: Any, page_file: Path) -> None:
     opened = Opened(browser, page_file, viewport={"width": 390, "height": 844}, has_touch=True)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweeps.publish.report import follow
 from sweeps.publish.report.follow import keep_report
 from sweeps.records.paths import RunPaths
 from tests.sweeps.publish.report.many_trials import write_run
@@ -70,6 +71,18 @@ def test_writer_ends_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     sweep.wait()
     wait_until(lambda: not find_writers(paths.folder))
     assert "not finished" in read_page(paths)
+
+
+def test_writer_is_gone_after_an_error_even_if_it_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "ERROR_TIMEOUT_S", 0.5)
+    paths = write_run(tmp_path / "broken", num_trials=4, is_ended=False)
+    with pytest.raises(KeyboardInterrupt), keep_report(paths):
+        wait_until(lambda: len(find_writers(paths.folder)) == 1)
+        find_writers(paths.folder)[0].suspend()
+        raise KeyboardInterrupt
+    assert find_writers(paths.folder) == []
 
 
 def test_page_that_cannot_be_written_costs_a_warning(
