@@ -15,6 +15,7 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.predictions import Prediction
 from sweeps.finals.verdict import Verdict
+from sweeps.publish.model_card import redact
 from sweeps.records.events import find_num_trials, list_since_search, read_events, scores_from_event
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
@@ -156,7 +157,7 @@ def _find_outcome(
         runs=runs,
         baselines=baselines,
         intervals=intervals,
-        doubts=tuple(record.get("doubts", ())),
+        doubts=tuple(map(redact, record.get("doubts", ()))),
     )
 
 

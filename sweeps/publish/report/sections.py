@@ -82,7 +82,7 @@ def describe_run(facts: RunFacts) -> Section:
         headline=result.write_headline(facts),
         compared=result.compare(facts),
         leads=tables.list_leads(outcome, facts.metric) if outcome else None,
-        doubts=list(map(redact, outcome.doubts)) if outcome else (),
+        doubts=outcome.doubts if outcome else (),
         winner=result.describe_winner(facts),
         curves=charts.plot_curves(facts),
         parallel=plot_parallel(facts),
