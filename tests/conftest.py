@@ -29,6 +29,9 @@ else:
     if torch.cuda.is_available():
         prepare_fla(torch.cuda.get_device_capability())  # before a test's module loads fla
 
+# pytest-xdist's workers are told of a terminal of 80 columns, which is not there.
+os.environ.pop("COLUMNS", None)
+
 # Nothing that is imported is garbage: looking for it costs seconds, until it is frozen below.
 gc.disable()
 

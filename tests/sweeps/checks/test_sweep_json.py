@@ -252,6 +252,7 @@ OTHER_VALUES: dict[str, Any] = {
     "max_new_tokens": 9,
     "eval_batch_size": 9,
     "batch_size": 16,
+    "track": "wandb,tensorboard",
     "micro_batch_size": 4,
     "max_length_tokens": 99,
     "warmup_frac": 0.5,

@@ -35,8 +35,10 @@ def flatten(curves: Curves) -> dict[tuple[str, int], float]:
 
 @pytest.mark.slow
 def test_all_trackers_show_the_same_curves_of_every_trial_however_often_it_is_replayed(
-    finished: Finished, tmp_path: Path
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)  # it reads its folder when it is loaded
     folder = tmp_path / "copy"
     left_out = shutil.ignore_patterns("checkpoints", "tune", "wandb")
     shutil.copytree(finished.folder, folder, ignore=left_out)
