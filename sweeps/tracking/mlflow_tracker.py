@@ -140,10 +140,9 @@ class MlflowTracker:
         if end is None:
             return self._set_status(client, run, "running")
         if run.status != "completed":
-            values, time_ms = end["values"], run_values.read_time_ms(end)
-            numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+            time_ms = run_values.read_time_ms(end)
+            numbers, words = run_values.split_numbers(end["values"])
             self._log_metrics(client, run, [(0, time_ms, numbers)])
-            words = {k: v for k, v in values.items() if k not in numbers}
             self._set_status(client, run, "completed", words, time_ms)
         adapter = end["values"]["adapter"]
         if run.adapter != adapter and self._paths.best.is_dir():

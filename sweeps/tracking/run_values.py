@@ -1,7 +1,7 @@
 """What trackers show of a sweep, a trial, a report and the end, under the names that we use."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -75,11 +75,20 @@ def find_end(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         if event["kind"] in ("sweep_started", "sweep_resumed"):
             return None
         if event["kind"] == "summary":
-            # The log, which is strict JSON, holds numbers that are not finite as strings.
-            values = event["values"]
-            odd = {name: float(v) for name, v in values.items() if v in ("nan", "inf", "-inf")}
-            return {**event, "values": values | odd}
+            return {**event, "values": restore_numbers(event["values"])}
     return None
+
+
+def restore_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of an event as they were: the log, which is strict JSON, holds numbers that are not
+    finite as strings."""
+    return {n: float(v) if v in ("nan", "inf", "-inf") else v for n, v in values.items()}
+
+
+def split_numbers(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The numbers among values, and all else, by name."""
+    numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
+    return numbers, {name: v for name, v in values.items() if name not in numbers}
 
 
 def list_times(events: Iterable[dict[str, Any]]) -> dict[tuple[str, str, int], int]:

@@ -63,7 +63,7 @@ class TensorboardTracker:
         end = run_values.find_end(events)
         if end is not None and self._written.get("summary") != (end["time"],):
             time_s = run_values.read_time_ms(end) / 1000
-            numbers = {k: v for k, v in end["values"].items() if isinstance(v, int | float)}
+            numbers, _ = run_values.split_numbers(end["values"])
             self._write("summary", [_make_scalars(numbers, 0, time_s)])
             self._written["summary"] = (end["time"],)
 

@@ -52,9 +52,8 @@ class TrackioTracker:
                 self._written[trial.trial_id] = state
         end = run_values.find_end(events)
         if end is not None and self._written.get("summary") != (end["time"],):
-            values, time_ms = end["values"], run_values.read_time_ms(end)
-            numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
-            words = {k: v for k, v in values.items() if k not in numbers}
+            time_ms = run_values.read_time_ms(end)
+            numbers, words = run_values.split_numbers(end["values"])
             self._write("summary", words, [(0, time_ms, numbers)], time_ms)
             self._written["summary"] = (end["time"],)
 

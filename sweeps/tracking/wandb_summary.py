@@ -9,6 +9,7 @@ from typing import Any
 import wandb
 
 from sweeps.finals import predictions
+from sweeps.tracking.run_values import restore_numbers
 from trainables.errors import SweepAborted
 
 MAX_ADAPTER_GIB = 2.0
@@ -49,10 +50,8 @@ def log_summary(
         media["answers"] = answers
     if media:
         run.log(media)
-    # The log, which is strict JSON, holds numbers that are not finite as strings.
     values = event["values"]
-    odd = {name: float(v) for name, v in values.items() if v in ("nan", "inf", "-inf")}
-    run.summary.update({**values, **odd})
+    run.summary.update(restore_numbers(values))
     files = list_files(event, best)
     num_gib = sum(path.stat().st_size for path in files) / 2**30
     if num_gib > MAX_ADAPTER_GIB:
