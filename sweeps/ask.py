@@ -13,12 +13,12 @@ from search_spaces.lora import Point
 from sweeps.checks import sweep_json
 from sweeps.checks.commands import resume_command
 from sweeps.cli import JsonFlag, Result, parse, run_command
-from sweeps.control import requests
-from sweeps.control.requests import Request
+from sweeps.control.resolve_request import resolve
 from sweeps.finals.finalists import is_search_over
 from sweeps.records.events import find_num_trials, read_events
 from sweeps.records.paths import RunPaths
-from sweeps.records.run_lock import find_holder
+from sweeps.records.request_file import Request, append_request
+from sweeps.records.run_lock import find_lock_owner
 from trainables.errors import SweepAborted
 
 PROG = "python -m sweeps.ask"
@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> Result:
     request = make_request(args)
     events = _read_events(paths)
     config = replace(config, num_trials=find_num_trials(events, config.num_trials))
-    holder = find_holder(paths)
-    has_driver = holder.is_alive is not False and holder.work != "sync"
+    owner = find_lock_owner(paths)
+    has_driver = owner.is_alive is not False and owner.work != "sync"
     is_open = not (has_driver and is_search_over(config, events))
-    requests.resolve(request, config, events, is_open=is_open)
-    requests.append(paths, request)
+    resolve(request, config, events, is_open=is_open)
+    append_request(paths, request)
     answer = _wait_for_answer(paths, request.id) if has_driver else None
     if answer is not None:
         print(describe(answer))

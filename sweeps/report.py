@@ -11,7 +11,7 @@ import tyro
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.report.facts import read_facts
 from sweeps.records.paths import RunPaths, abort_if_unwritable
-from sweeps.records.run_lock import find_holder
+from sweeps.records.run_lock import find_lock_owner
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
 
 
 def _is_running(run: Path) -> bool:
-    holder = find_holder(RunPaths(run.absolute()))
-    return holder.is_alive is True and holder.work == "sweep"
+    owner = find_lock_owner(RunPaths(run.absolute()))
+    return owner.is_alive is True and owner.work == "sweep"
 
 
 if __name__ == "__main__":

@@ -194,8 +194,8 @@ def suggest(status: RunStatus) -> list[str]:
     except ValidationError:
         return ["resume it with the version of this project that wrote it"]
     resume = resume_command(replace(config, runs_dir=str(folder.parent), name=folder.name))
-    if status.state == "unknown" and status.holder.host:  # two that drive one run would spoil it
-        host, pid = write_command(status.holder.host), status.holder.pid
+    if status.state == "unknown" and status.owner.host:  # two that drive one run would spoil it
+        host, pid = write_command(status.owner.host), status.owner.pid
         return [f"ssh {host} ps -p {pid}", f"{resume}  # if that shows no process"]
     return [resume]
 
@@ -208,8 +208,8 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
         "state": status.state,
         "reason": status.reason,
         "phase": status.phase,
-        "host": status.holder.host,
-        "pid": status.holder.pid,
+        "host": status.owner.host,
+        "pid": status.owner.pid,
         "metric": asdict(metric),
         "num_trials": status.num_trials,
         "trials": _count(status.trials, is_over=status.is_over),
@@ -237,7 +237,7 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
 
 
 def _describe_state(status: RunStatus) -> str:
-    where = f"process {status.holder.pid} on {status.holder.host}" if status.holder.host else ""
+    where = f"process {status.owner.pid} on {status.owner.host}" if status.owner.host else ""
     text = f"{status.paths.folder.name}: {status.state}"
     if status.state in ("running", "stalled"):
         text += f" ({status.phase}), {where}" if where else f" ({status.phase})"

@@ -19,9 +19,9 @@ from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
-from sweeps.control import pack_pool, requests
+from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
-from sweeps.control.requests import Inbox, Request
+from sweeps.control.resolve_request import is_any_possible
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
@@ -38,6 +38,7 @@ from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.heartbeat import Heartbeat
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, RequestReader, append_request
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_study
@@ -69,7 +70,8 @@ def run_stages(
     log = EventLog(paths.events)
     events = read_events(paths.events)  # what earlier processes of this sweep have done
     earlier_ledgers = read_ledgers(paths.checkpoints)
-    inbox = Inbox(paths, events)
+    reader = RequestReader(paths, events)
+    pending = reader.read_new()
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
     with _connect() as cluster, ExitStack() as at_end:
@@ -79,7 +81,7 @@ def run_stages(
             config.settings,
             paths.checkpoints,
             has_trials=not finalists.is_over(config, events, metric)
-            or inbox.has_work(config, events),
+            or is_any_possible(pending, config, events),
             probed=probe_params(config, preflight.model),
         ) as actors:
             # The packs load meanwhile.
@@ -100,9 +102,10 @@ def run_stages(
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
-                _run_trials(context, actors, events, inbox, tell)
+                steering = Steering(context.controller, paths, log, events, reader, pending)
+                _run_trials(context, actors, events, steering, tell)
             except (SweepAborted, OSError):  # perhaps of a full disk
-                context.trackers.distrust_files()
+                context.trackers.mark_files_incomplete()
                 raise
             finally:
                 records = _collect_records(context, actors)
@@ -206,7 +209,7 @@ def _open_context(
 
 def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
     """Has a trial stopped whose Stop button in W&B was pressed."""
-    requests.append(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
+    append_request(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
 
 
 def _connect() -> Cluster:
@@ -249,7 +252,7 @@ def _run_trials(
     context: _Context,
     actors: Sequence[ActorHandle],
     events: Sequence[dict[str, Any]],
-    inbox: Inbox,
+    steering: Steering,
     tell_estimate: Callable[[Throughput | None], None],
 ) -> None:
     """The search and its finals, from where earlier processes left them.
@@ -261,7 +264,6 @@ def _run_trials(
 
     gate = StartupGate(context.controller, actors, tell_estimate)
     allocation = context.allocation
-    steering = Steering(context.controller, context.paths, context.log, events, inbox)
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
     context.trackers.start()

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from sweeps.control.controller import TrialController
-from sweeps.control.requests import Effect, Inbox, Request, resolve
+from sweeps.control.resolve_request import ResolvedRequest, resolve
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, RequestReader
 from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
 from trainables.errors import SweepAborted, first_line
 
@@ -22,7 +23,8 @@ class Steering:
     Args:
         log: of the sweep.
         events: of the sweep's earlier processes.
-        inbox: the requests that these do not answer.
+        reader: of the requests that these do not answer.
+        pending: those of them that it has read already.
     """
 
     def __init__(
@@ -31,14 +33,16 @@ class Steering:
         paths: RunPaths,
         log: EventLog,
         events: Sequence[dict[str, Any]],
-        inbox: Inbox,
+        reader: RequestReader,
+        pending: Sequence[Request] = (),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._controller = controller
         self._paths = paths
         self._log = log
         self._earlier = [e for e in events if e["kind"] == "asked" and not e["refused"]]
-        self._inbox = inbox
+        self._pending = pending
+        self._reader = reader
         self._now_s = now_s
         self._looked_s = -CHECK_INTERVAL_S
 
@@ -56,12 +60,14 @@ class Steering:
             if event["add"]:
                 self._controller.enqueue(event["add"], event["id"])
             self._stop(event["stop"], event["finish"])
+        for request in self._pending:
+            self._take_up(request)
         self.poll()
 
     def poll(self) -> None:
         """Takes up what is new."""
         self._looked_s = self._now_s()
-        for request in self._inbox.take_new():
+        for request in self._reader.read_new():
             self._take_up(request)
 
     def _take_up(self, request: Request) -> None:
@@ -69,7 +75,7 @@ class Steering:
         asked = {"id": request.id, "finish": request.finish}
         events = read_events(self._paths.events)
         try:
-            effect = resolve(
+            resolved = resolve(
                 request, self._controller.config, events, is_open=self._controller.is_open
             )
         except Exception as error:  # whatever a request says, the sweep goes on without it
@@ -80,14 +86,14 @@ class Steering:
             )
             self._log.append("asked", **asked, stop=[], add=None, refused=refused)
             return
-        self._log.append("asked", **asked, **asdict(effect), refused="")
-        self._carry_out(request, effect)
+        self._log.append("asked", **asked, **asdict(resolved), refused="")
+        self._carry_out(request, resolved)
 
-    def _carry_out(self, request: Request, effect: Effect) -> None:
-        if effect.add:
-            self._controller.enqueue(effect.add, request.id)
-        self._controller.change_num_trials(effect.num_trials)
-        self._stop(effect.stop, request.finish)
+    def _carry_out(self, request: Request, resolved: ResolvedRequest) -> None:
+        if resolved.add:
+            self._controller.enqueue(resolved.add, request.id)
+        self._controller.change_num_trials(resolved.num_trials)
+        self._stop(resolved.stop, request.finish)
 
     def _stop(self, trial_ids: Sequence[str], is_finish: bool) -> None:
         for trial_id in trial_ids:

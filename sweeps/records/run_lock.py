@@ -24,7 +24,7 @@ Work = Literal["sweep", "sync"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
+class LockOwner:
     """Who works on a run, or did last."""
 
     is_alive: bool | None
@@ -58,9 +58,9 @@ def lock_run(paths: RunPaths, work: Work = "sync") -> Iterator[None]:
                 )
             time.sleep(0.05)
         _abort_if_elsewhere(paths, has_locks=is_locked is not None)
-        holder = {"work": work, "host": socket.gethostname(), "pid": os.getpid()}
+        owner = {"work": work, "host": socket.gethostname(), "pid": os.getpid()}
         file.truncate(0)
-        file.write(json.dumps(holder))
+        file.write(json.dumps(owner))
         file.flush()
         yield
 
@@ -102,22 +102,22 @@ def _is_process(pid: int) -> bool:
     return True
 
 
-def find_holder(paths: RunPaths) -> Holder:
+def find_lock_owner(paths: RunPaths) -> LockOwner:
     """Who works on the run; without an answer for a machine whose locks are not seen here."""
     try:
         with paths.lock.open() as file:
             is_free = _try_lock(file.fileno(), fcntl.LOCK_SH)
             text = file.read()
     except FileNotFoundError:
-        return Holder(is_alive=False)
+        return LockOwner(is_alive=False)
     except OSError:  # of a file system without locks, or of a file of another user
-        return Holder(is_alive=None)
+        return LockOwner(is_alive=None)
     said = {}
     with contextlib.suppress(ValueError):
         said = json.loads(text or "{}")
     known = {name: said[name] for name in ("work", "host", "pid") if name in said}
     is_elsewhere = known.get("host", socket.gethostname()) != socket.gethostname()
-    return Holder(is_alive=None if is_free and is_elsewhere else not is_free, **known)
+    return LockOwner(is_alive=None if is_free and is_elsewhere else not is_free, **known)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -96,7 +96,7 @@ class Trackers:
                 ",".join(self.failed),
             )
 
-    def distrust_files(self) -> None:
+    def mark_files_incomplete(self) -> None:
         """Counts no file as complete that was written: not every tracker tells of a full disk."""
         for follower in self._followers:
             follower.is_disk_trusted = False

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sweeps.records.events import find_num_trials, list_since_search, read_events
 from sweeps.records.heartbeat import read_heartbeat
 from sweeps.records.paths import RunPaths
-from sweeps.records.run_lock import Holder, find_holder
+from sweeps.records.run_lock import LockOwner, find_lock_owner
 from sweeps.records.trial_record import TrialRecord, replay_all
 from sweeps.records.trials_csv import rank
 from trainables.config import Metric
@@ -48,7 +48,7 @@ class RunStatus:
     """What it does, or did last."""
     reason: str
     """Why it was interrupted, or what is overdue."""
-    holder: Holder
+    owner: LockOwner
     began: datetime | None
     """Start of the process that ran it last."""
     last_event: datetime | None
@@ -108,12 +108,12 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     trials = [one for one in records if one.final_of is None]
     finals = _find_finals(events, records)
     num_trials = find_num_trials(events, default)
-    holder, beat = find_holder(paths), read_heartbeat(paths)
+    owner, beat = find_lock_owner(paths), read_heartbeat(paths)
     times = [datetime.fromisoformat(event["time"]) for event in events]
     starts = [n for n, event in enumerate(events) if _is_start(event)]
     began = times[starts[-1]] if starts else None
     is_fresh = beat is not None and beat.is_fresh(now)
-    state, reason = _find_state(events, holder, is_fresh=is_fresh)
+    state, reason = _find_state(events, owner, is_fresh=is_fresh)
     running = [one for one in (*trials, *finals) if one.status is None]
     if state == "running" and times:
         limit_s = find_stall_limit_s(events[starts[-1] :], running, record.get("rungs", []))
@@ -131,7 +131,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         state=state,
         phase=_find_phase(trials, finals, num_trials),
         reason=reason,
-        holder=holder,
+        owner=owner,
         began=began,
         last_event=times[-1] if times else None,
         now=now,
@@ -167,10 +167,10 @@ def _find_phase(
 
 
 def _find_state(
-    events: Sequence[dict[str, Any]], holder: Holder, *, is_fresh: bool
+    events: Sequence[dict[str, Any]], owner: LockOwner, *, is_fresh: bool
 ) -> tuple[State, str]:
     """The state but for stalls, and the reason of an interruption."""
-    if holder.is_alive and holder.work != "sync":
+    if owner.is_alive and owner.work != "sync":
         return "running", ""
     marks = ("sweep_started", "sweep_resumed", "sweep_ended", "sweep_interrupted")
     last = next((event for event in reversed(events) if event["kind"] in marks), None)
@@ -178,7 +178,7 @@ def _find_state(
         return "ended", ""
     if last is not None and last["kind"] == "sweep_interrupted":
         return "interrupted", str(last["reason"])
-    if holder.is_alive is None:
+    if owner.is_alive is None:
         return ("running", "") if is_fresh else ("unknown", "")
     return "dead", ""
 

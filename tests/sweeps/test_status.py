@@ -20,7 +20,7 @@ from sweeps.config import to_json
 from sweeps.records.events import EventLog
 from sweeps.records.heartbeat import Heartbeat
 from sweeps.records.paths import RunPaths
-from sweeps.records.run_lock import find_holder, lock_run
+from sweeps.records.run_lock import find_lock_owner, lock_run
 from sweeps.tracking.run_status import read_status
 from tests.sweeps.commands import PROJECT, call
 from tests.sweeps.control.controllers import open_controller
@@ -222,7 +222,7 @@ def test_watching_ends_with_the_sweep(
 
     thread = threading.Thread(target=end_it, daemon=True)
     thread.start()
-    while not find_holder(paths).is_alive:
+    while not find_lock_owner(paths).is_alive:
         time.sleep(0.01)
     ended = call("sweeps.status", str(paths.folder), "--watch")
     thread.join()

@@ -14,7 +14,7 @@ ROW_HEIGHT = 17
 
 
 @dataclass(kw_only=True)
-class Stay:
+class Span:
     """A trial in one slot, from its entry to its last report there, or to its end."""
 
     trial_id: str
@@ -29,14 +29,14 @@ class Stay:
     status: str = "running"
 
 
-def list_stays(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Stay]:
-    """All stays, oldest first. Trials that train alone, or of a log that does not say where they
+def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
+    """all. Trials that train alone, or of a log that does not say where they
     trained, are put side by side in as few rows as they need.
 
     Args:
         now_s: where what has not ended is drawn to; when the log was last written.
     """
-    stays: dict[str, list[Stay]] = {}
+    spans: dict[str, list[Span]] = {}
     begun: dict[str, float] = {}
     for event in events:
         trial_id, time_s = event.get("trial_id"), datetime.fromisoformat(event["time"]).timestamp()
@@ -45,7 +45,7 @@ def list_stays(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Stay]:
         elif event["kind"] == "finals_started":
             begun |= {run["trial_id"]: time_s for run in event["runs"]}
         elif event["kind"] == "report":
-            own = stays.setdefault(event["trial_id"], [])
+            own = spans.setdefault(event["trial_id"], [])
             place = event.get("pack", ""), event.get("slot"), event.get("entered", 0.0)
             known = (own[-1].pack, own[-1].slot, own[-1].began_s) if own else None
             if not event.get("pack"):
@@ -56,30 +56,30 @@ def list_stays(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Stay]:
                 pack, slot, entered = place
                 began = {"pack": pack, "slot": slot, "began_s": entered, "reports_s": []}
                 device = event.get("device", "")
-                own.append(Stay(trial_id=event["trial_id"], ended_s=time_s, device=device, **began))
+                own.append(Span(trial_id=event["trial_id"], ended_s=time_s, device=device, **began))
             own[-1].reports_s.append(time_s)
             own[-1].ended_s = time_s
-        elif event["kind"] == "trial_ended" and (own := stays.get(str(trial_id), [])):
+        elif event["kind"] == "trial_ended" and (own := spans.get(str(trial_id), [])):
             own[-1].status = event["status"]
             own[-1].ended_s = max(own[-1].ended_s, time_s)
-    for own in stays.values():
-        for stay in own:  # a pack on another machine has another clock
-            stay.began_s = min(stay.began_s, stay.reports_s[0])
-    found = sorted((stay for own in stays.values() for stay in own), key=lambda s: s.began_s)
-    for stay in found:
-        if stay.status == "running":
-            stay.ended_s = max(stay.ended_s, now_s)
-    _give_rows([stay for stay in found if not stay.pack])
+    for own in spans.values():
+        for span in own:  # a pack on another machine has another clock
+            span.began_s = min(span.began_s, span.reports_s[0])
+    found = sorted((span for own in spans.values() for span in own), key=lambda s: s.began_s)
+    for span in found:
+        if span.status == "running":
+            span.ended_s = max(span.ended_s, now_s)
+    _give_rows([span for span in found if not span.pack])
     return found
 
 
-def _give_rows(stays: Sequence[Stay]) -> None:
-    """Puts stays without a slot into the first row that is free."""
+def _give_rows(spans: Sequence[Span]) -> None:
+    """Puts spans without a slot into the first row that is free."""
     free_s: list[float] = []
-    for stay in stays:
-        row = next((n for n, until_s in enumerate(free_s) if until_s <= stay.began_s), len(free_s))
-        free_s[row:] = [stay.ended_s, *free_s[row + 1 :]]
-        stay.slot = row
+    for span in spans:
+        row = next((n for n, until_s in enumerate(free_s) if until_s <= span.began_s), len(free_s))
+        free_s[row:] = [span.ended_s, *free_s[row + 1 :]]
+        span.slot = row
 
 
 def plot_timeline(facts: RunFacts) -> Plot | None:
@@ -87,36 +87,36 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
     if facts.began is None or facts.last_told is None:
         return None
     began_s, now_s = facts.began.timestamp(), facts.last_told.timestamp()
-    stays = list_stays(facts.events, now_s)
-    if not stays:
+    spans = list_spans(facts.events, now_s)
+    if not spans:
         return None
-    packs = list(dict.fromkeys(stay.pack for stay in stays))
+    packs = list(dict.fromkeys(span.pack for span in spans))
     unit, unit_s = ("minutes", 60.0) if now_s - began_s < 3 * 3600 else ("hours", 3600.0)
 
-    def row_of(stay: Stay) -> str:
-        if not stay.pack:
-            return f"trial process {stay.slot + 1}"
-        pack = f"pack {packs.index(stay.pack) + 1} " * (len(packs) > 1)
-        return f"{pack}slot {stay.slot + 1}"
+    def row_of(span: Span) -> str:
+        if not span.pack:
+            return f"trial process {span.slot + 1}"
+        pack = f"pack {packs.index(span.pack) + 1} " * (len(packs) > 1)
+        return f"{pack}slot {span.slot + 1}"
 
     bars, marks = [], []
-    for stay in stays:
+    for span in spans:
         bar = {
-            "trial": stay.trial_id,
-            "row": row_of(stay),
-            "from": max(0.0, stay.began_s - began_s) / unit_s,
-            "to": (stay.ended_s - began_s) / unit_s,
-            "kind": "finals" if stay.trial_id.startswith("f") else "search",
-            "status": stay.status,
-            "took": format_duration(stay.ended_s - stay.began_s),
-            "num": len(stay.reports_s),
+            "trial": span.trial_id,
+            "row": row_of(span),
+            "from": max(0.0, span.began_s - began_s) / unit_s,
+            "to": (span.ended_s - began_s) / unit_s,
+            "kind": "finals" if span.trial_id.startswith("f") else "search",
+            "status": span.status,
+            "took": format_duration(span.ended_s - span.began_s),
+            "num": len(span.reports_s),
         }
         bars.append(bar)
         marks += [
-            {"row": bar["row"], "at": (time_s - began_s) / unit_s, "trial": stay.trial_id}
-            for time_s in stay.reports_s
+            {"row": bar["row"], "at": (time_s - began_s) / unit_s, "trial": span.trial_id}
+            for time_s in span.reports_s
         ]
-    keys = {row_of(s): (packs.index(s.pack), s.slot) for s in stays}
+    keys = {row_of(s): (packs.index(s.pack), s.slot) for s in spans}
     order = sorted(keys, key=lambda row: keys[row])
     y: dict[str, Any] = {"field": "row", "type": "nominal", "sort": order, "title": None}
     y |= {"axis": {"ticks": False, "domain": False, "labelLimit": 130}}
@@ -152,7 +152,7 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
             },
         },
     ]
-    devices = ", ".join(dict.fromkeys(stay.device for stay in stays if stay.device))
+    devices = ", ".join(dict.fromkeys(span.device for span in spans if span.device))
     where = f"{len(order)} slots" if packs != [""] else f"{len(order)} trials at once"
     resolve = {"scale": {"fill": "independent", "shape": "independent"}}
     spec = make_spec(bars, height=ROW_HEIGHT * len(order), resolve=resolve, layer=layers)

@@ -10,12 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
-from sweeps.control.requests import Inbox
 from sweeps.control.steering import Steering
 from sweeps.cost import plan
 from sweeps.finals import finalists
 from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import RequestReader
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue
@@ -99,7 +99,7 @@ def open_steered(
     enqueue(study, plan.start_points(config), config.num_trials)
     search = Search(study, config.space, config.seed, num_startup_trials=3)
     controller = TrialController(config, paths, METRIC, search, log, listeners)
-    steering = Steering(controller, paths, log, events, Inbox(paths, events))
+    steering = Steering(controller, paths, log, events, RequestReader(paths, events))
     controller.resume(replay(events), steering.resume)
     return controller, steering
 

@@ -25,13 +25,13 @@ from sweeps.control.ray_tuner import (
     _ControllerSearcher,
     _make_tune_config,
 )
-from sweeps.control.requests import Inbox, Request, append
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, RequestReader, append_request
 from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_cohort, make_config, make_report
@@ -52,7 +52,9 @@ class Sweep:
         search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
         log = EventLog(self.paths.events)
         self.controller = TrialController(config, self.paths, METRIC, search, log)
-        self.steering = Steering(self.controller, self.paths, log, [], Inbox(self.paths, []))
+        self.steering = Steering(
+            self.controller, self.paths, log, [], RequestReader(self.paths, [])
+        )
         while self.controller.next_trial() is not None:
             pass
         self.calls: Calls = []
@@ -156,7 +158,7 @@ def test_a_process_that_was_dead_when_a_trial_got_it_is_no_loss_of_the_trial(
 def test_trial_that_is_stopped_by_hand_frees_its_slot_at_once(sweep: Sweep) -> None:
     callback = sweep.make_callback()
     trials = [as_tune_has_it(f"t000{n}", Trial.RUNNING) for n in range(3)]
-    append(sweep.paths, Request(stop=("t0001",)))
+    append_request(sweep.paths, Request(stop=("t0001",)))
     callback.on_step_begin(0, trials)
     assert sweep.calls == [(0, {"t0001": False})]
     assert (sweep.records[1].status, sweep.records[1].reason) == ("stopped", "stopped by hand")
@@ -168,7 +170,7 @@ def test_trial_that_is_stopped_by_hand_frees_its_slot_at_once(sweep: Sweep) -> N
 def test_requests_wait_until_the_packs_are_there(sweep: Sweep) -> None:
     callback = sweep.make_callback()
     callback.gate = SimpleNamespace(poll=lambda: None, is_open=False)  # type: ignore[assignment]
-    append(sweep.paths, Request(num_trials=9))
+    append_request(sweep.paths, Request(num_trials=9))
     callback.on_step_begin(0, [])
     assert sweep.controller.config.num_trials == 3
     callback.gate = sweep.gate

@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 
 from sweeps.control import steering as steering_module
 from sweeps.control.controller import TrialController
-from sweeps.control.requests import Request, append
 from sweeps.control.steering import Steering
 from sweeps.records.events import EventLog, find_num_trials
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, append_request
 from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
 from sweeps.search.report_sampler import ReportSampler
 from sweeps.search.study import Search
@@ -56,7 +56,7 @@ class Life:
 
     def ask(self, request: Request) -> dict[str, Any]:
         """What the log says of a request, once it is taken up."""
-        append(RunPaths(self.folder), request)
+        append_request(RunPaths(self.folder), request)
         self.steering.poll()
         return answer_of(self.folder, request)
 
@@ -173,7 +173,7 @@ def test_what_nobody_took_up_is_taken_up_by_the_resume(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     asked = [Request(stop=("t0000",)), Request(add=POINT), Request(stop=("t0009",))]
     for request in asked:
-        append(paths, request)
+        append_request(paths, request)
     life = Life(tmp_path)
     assert [bool(answer_of(tmp_path, request)["refused"]) for request in asked] == [0, 0, 1]
     assert life.begin(9) == ["t0001", "t0002", "t0003", "t0004"]
@@ -194,7 +194,7 @@ def test_a_sweep_that_has_ended_goes_on_with_what_is_asked_before_its_resume(
         for step in CONFIG.rungs:
             life.controller.report(make_report(run, step, 2.0))
     assert life.controller.num_left == 0
-    append(RunPaths(tmp_path), Request(add=POINT))
+    append_request(RunPaths(tmp_path), Request(add=POINT))
     life = Life(tmp_path)
     assert not life.controller.is_in_finals and life.begin(9) == ["t0001"]
     life.controller.report(make_report("t0001", 1, 9.0))
@@ -268,7 +268,7 @@ def test_driver_killed_between_a_request_and_its_deeds_does_them_when_it_is_resu
         life = Life(folder)
         life.begin(3)
         life.controller.report(make_report("t0001", 1, 2.0))
-        append(RunPaths(folder), request_)
+        append_request(RunPaths(folder), request_)
         kill_at(killed_before)
         is_killed = False
         try:

@@ -114,7 +114,7 @@ def test_finish_may_be_called_again_when_the_log_has_grown(tmp_path: Path) -> No
     log.append("sweep_started", name="x")
     trackers.finish()
     log.append("sweep_ended")
-    trackers.distrust_files()
+    trackers.mark_files_incomplete()
     trackers.finish()
     assert tracker.num_events == 2 and tracker.closed == [True, False]
 

@@ -342,7 +342,7 @@ def test_no_file_of_a_sweep_that_a_full_disk_ended_counts_as_complete(tmp_path: 
     folder = tmp_path / "run"
     sweep = LoggedSweep(folder)
     sweep.complete(0)
-    sweep.tracker.distrust_files()
+    sweep.tracker.mark_files_incomplete()
     sweep.tracker.finish()
     assert not (folder / "wandb" / COMPLETE_FILE).exists()
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")

@@ -3,7 +3,7 @@
 import pytest
 
 from sweeps.publish.report.facts import read_facts
-from sweeps.publish.report.timeline import list_stays
+from sweeps.publish.report.timeline import list_spans
 from tests.sweeps.small_sweep import Finished
 
 pytestmark = pytest.mark.slow
@@ -22,9 +22,9 @@ def test_finished_sweep_has_a_report_of_its_result(finished: Finished) -> None:
 def test_log_of_a_real_sweep_tells_every_slot(finished: Finished) -> None:
     facts = read_facts(finished.folder)
     assert facts.last_told is not None
-    stays = list_stays(facts.events, facts.last_told.timestamp())
-    assert len({stay.trial_id for stay in stays}) == len(facts.trials) + len(facts.final_runs)
-    assert all(stay.pack and stay.device for stay in stays)
-    for stay in stays:  # no two trials in one slot at once
-        others = [s for s in stays if (s.pack, s.slot) == (stay.pack, stay.slot) and s is not stay]
-        assert all(s.began_s >= stay.ended_s or s.ended_s <= stay.began_s for s in others)
+    spans = list_spans(facts.events, facts.last_told.timestamp())
+    assert len({span.trial_id for span in spans}) == len(facts.trials) + len(facts.final_runs)
+    assert all(span.pack and span.device for span in spans)
+    for span in spans:  # no two trials in one slot at once
+        others = [s for s in spans if (s.pack, s.slot) == (span.pack, span.slot) and s is not span]
+        assert all(s.began_s >= span.ended_s or s.ended_s <= span.began_s for s in others)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeps.publish.report.timeline import list_stays
+from sweeps.publish.report.timeline import list_spans
 
 
 def event(second: int, kind: str, trial_id: str, **facts: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def test_a_trial_that_goes_on_in_another_pack_has_two_bars() -> None:
         event(70, "report", "t0000", **second),
         event(71, "trial_ended", "t0000", status="completed"),
     ]
-    one, other = list_stays(events, 99.0)
+    one, other = list_spans(events, 99.0)
     assert (one.pack, one.slot, one.began_s, one.ended_s) == ("a", 3, 2.0, 30.0)
     assert (other.pack, other.slot, other.began_s, other.ended_s) == ("b", 0, 50.0, 71.0)
     assert (one.reports_s, other.reports_s) == ([10.0, 30.0], [70.0])
@@ -37,8 +37,8 @@ def test_trials_without_a_slot_share_the_rows_that_they_leave() -> None:
         events += [event(began, "trial_started", name), event(ended, "report", name)]
         events.append(event(ended, "trial_ended", name, status="stopped"))
     events.sort(key=lambda one: one["time"])
-    stays = list_stays(events, 50.0)
-    assert [(stay.trial_id, stay.slot) for stay in stays] == [
+    spans = list_spans(events, 50.0)
+    assert [(span.trial_id, span.slot) for span in spans] == [
         ("t0000", 0),
         ("t0001", 1),
         ("t0002", 0),
@@ -50,11 +50,11 @@ def test_a_pack_whose_clock_is_ahead_makes_no_bar_that_ends_before_it_begins() -
     place = {"pack": "a", "slot": 0, "entered": 500.0, "device": "cpu"}
     events = [event(0, "trial_started", "t0000")]
     events += [event(second, "report", "t0000", **place) for second in (10, 20)]
-    (stay,) = list_stays(events, 20.0)
-    assert (stay.began_s, stay.ended_s) == (10.0, 20.0)
+    (span,) = list_spans(events, 20.0)
+    assert (span.began_s, span.ended_s) == (10.0, 20.0)
 
 
 def test_a_trial_that_runs_is_drawn_to_where_the_log_ends() -> None:
     events = [event(0, "trial_started", "t0000"), event(10, "report", "t0000")]
-    (stay,) = list_stays(events, 50.0)
-    assert (stay.status, stay.ended_s) == ("running", 50.0)
+    (span,) = list_spans(events, 50.0)
+    assert (span.status, span.ended_s) == ("running", 50.0)

@@ -1,62 +1,25 @@
-"""What users ask of a sweep while it runs: a file of requests, and what each comes to.
+"""What a request of a user comes to, as a sweep stands. Loads no Ray."""
 
-Whoever steers a sweep (sweeps.ask, a tracker's stop button, a program) appends a request to
-RUN/requests.jsonl. The sweep's process reads the file about once a second, and says in events.jsonl
-what it has done about each, in an event of the kind "asked". A sweep that is resumed takes up what
-was asked meanwhile. Loads no Ray.
-"""
-
-import fcntl
-import hashlib
-import logging
-import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.config import SweepConfig
-from sweeps.records.paths import RunPaths, abort_if_unwritable
-from sweeps.records.run_lock import NO_LOCKS
+from sweeps.records.request_file import Request
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
-from trainables.files import encode_lines
 
-logger = logging.getLogger(__name__)
 MAX_TRIALS = 1_000_000
 """That a request may ask for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """One thing that is asked of a sweep: exactly one of the fields after id."""
-
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Names it in the log. Of two with the same id the first counts."""
-    stop: tuple[str, ...] = ()
-    """Running trials to stop."""
-    add: Point | None = None
-    """Hyperparameters of one more trial, which comes next, but for start points that still wait;
-    what is not named is drawn."""
-    num_trials: int | None = None
-    """Trials that the search shall have, at least those that have begun."""
-    finish: bool = False
-    """End the search now, its running trials too, and go to the finals."""
-
-    def __post_init__(self) -> None:
-        given = [bool(self.stop), self.add is not None, self.num_trials is not None, self.finish]
-        if sum(given) != 1:
-            raise ValueError("a request asks for one of stop, add, num_trials and finish")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
+class ResolvedRequest:
     """What a request comes to, as things stand."""
 
     stop: tuple[str, ...] = ()
@@ -80,118 +43,13 @@ class _AskedPoint:
     target_modules: str | None = None
 
 
-def append(paths: RunPaths, request: Request) -> None:
-    """Writes a request, for the process that runs the sweep or resumes it.
-
-    The file is its user's alone, and only grows. Writers of several machines take turns by its
-    lock, where the file system has locks.
-
-    Raises:
-        SweepAborted: the file cannot be written.
-    """
-    line = encode_lines([{name: v for name, v in asdict(request).items() if v}])
-    with abort_if_unwritable(paths.requests):
-        file = os.open(paths.requests, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            with _hold_turn(file):
-                size_bytes = os.fstat(file).st_size
-                is_torn = size_bytes > 0 and os.pread(file, 1, size_bytes - 1) != b"\n"
-                left = b"\n" * is_torn + line
-                while left:  # a write may take less than it is given
-                    left = left[os.write(file, left) :]
-                os.fsync(file)
-        finally:
-            os.close(file)
-
-
-@contextmanager
-def _hold_turn(file: int) -> Iterator[None]:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX)  # ends with the file's being closed
-    except OSError as refused:
-        if refused.errno not in NO_LOCKS:
-            raise
-    yield
-
-
-class Inbox:
-    """Reads the requests of a run, each once. A line that is none is told once and left out.
-
-    Args:
-        events: requests that these answer are not new.
-    """
-
-    def __init__(self, paths: RunPaths, events: Sequence[dict[str, Any]]) -> None:
-        self._path = paths.requests
-        self._read = {event["id"] for event in events if event["kind"] == "asked"}
-        self._offset = 0
-        self._num_lines = 0
-        self._told: str | None = None
-        """Why the file could not be read last."""
-        self._new: list[Request] = []
-
-    def has_work(self, config: SweepConfig, events: Sequence[dict[str, Any]]) -> bool:
-        """Whether anything new is not refused as things stand; all of it stays new. See resolve."""
-        self._new += self._read_file()
-        return any(not _is_refused(request, config, events) for request in self._new)
-
-    def take_new(self) -> list[Request]:
-        """What is new, oldest first."""
-        new, self._new = [*self._new, *self._read_file()], []
-        return new
-
-    def _read_file(self) -> list[Request]:
-        """Requests that were not read before; a line without an end is left for later.
-
-        The file is opened anew each time, because a shared file system shows then what others
-        wrote.
-        """
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                whole, end, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return []
-        except OSError as refused:
-            if refused.strerror != self._told:
-                logger.warning("%s cannot be read: %s", self._path, refused.strerror)
-            self._told = refused.strerror
-            return []
-        self._told = None
-        self._offset += len(whole) + len(end)
-        new = []
-        for line in whole.split(b"\n") if end else []:
-            self._num_lines += 1
-            try:
-                request = _parse(line, self._num_lines)
-            except ValueError as refused:
-                where = f"line {self._num_lines} of {self._path}"
-                reason = str(refused)
-                if isinstance(refused, ValidationError):
-                    reason = refused.errors()[0]["msg"]
-                logger.warning("%s is no request: %s", where, reason)
-                continue
-            if request.id not in self._read:
-                self._read.add(request.id)
-                new.append(request)
-        return new
-
-
-def _parse(line: bytes, number: int) -> Request:
-    """The request of a line. One without an id has the same one whenever it is read."""
-    fields = from_json(line)
-    if isinstance(fields, dict):
-        fields.setdefault("id", hashlib.sha256(b"%d %b" % (number, line)).hexdigest()[:32])
-    return TypeAdapter(Request).validate_python(fields)
-
-
 def resolve(
     request: Request,
     config: SweepConfig,
     events: Sequence[dict[str, Any]],
     *,
     is_open: bool = True,
-) -> Effect:
+) -> ResolvedRequest:
     """What a request comes to.
 
     Args:
@@ -208,7 +66,7 @@ def resolve(
         known = {record.trial_id: record for record in replay_all(events)}
         for trial_id in request.stop:
             _check_stoppable(trial_id, known, running)
-        return Effect(stop=request.stop, num_trials=config.num_trials)
+        return ResolvedRequest(stop=request.stop, num_trials=config.num_trials)
     if not is_open or (request.finish and not running and len(trials) >= config.num_trials):
         fix = "once the sweep has ended, more trials follow by: --resume --num-trials N"
         raise SweepAborted("the search has ended already", fix)
@@ -218,22 +76,25 @@ def resolve(
                 "no trial has reported yet, so there is none for the finals",
                 "wait for a report, or end the sweep: Ctrl-C",
             )
-        return Effect(stop=running, num_trials=len(trials))
+        return ResolvedRequest(stop=running, num_trials=len(trials))
     if request.num_trials is not None:
         if not 1 <= request.num_trials <= MAX_TRIALS:
             fix = f"ask for 1 to {MAX_TRIALS}"
             raise SweepAborted(f"--num-trials is {request.num_trials}", fix)
-        return Effect(num_trials=max(request.num_trials, len(trials)))
+        return ResolvedRequest(num_trials=max(request.num_trials, len(trials)))
     point = read_point(request.add or {}, config.space)
     _check_new(point, config.space, trials, events)
-    return Effect(add=point, num_trials=config.num_trials + 1)
+    return ResolvedRequest(add=point, num_trials=config.num_trials + 1)
 
 
-def _is_refused(request: Request, config: SweepConfig, events: Sequence[dict[str, Any]]) -> bool:
-    try:
-        resolve(request, config, events)
-    except Exception:  # as Steering takes them
-        return True
+def is_any_possible(
+    requests: Iterable[Request], config: SweepConfig, events: Sequence[dict[str, Any]]
+) -> bool:
+    """Whether the sweep has work of a request: one that is not refused as things stand."""
+    for request in requests:
+        with suppress(Exception):  # as Steering takes them
+            resolve(request, config, events)
+            return True
     return False
 
 
