@@ -6,12 +6,16 @@ once its report stands in it, which is written last and atomically.
 
 import dataclasses
 import fcntl
+import hashlib
 import json
+import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -39,15 +43,33 @@ FULL_BYTES = 2**20
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps a trial's folder to this process; waits for an earlier one that is still ending.
-
-    After a driver dies, the processes of its trials may live for some seconds more.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def hold_writers_lock(checkpoints: Path) -> Iterator[None]:
+    """Says meanwhile that this process may write to a sweep's checkpoints."""
+    with _open_writers_lock(checkpoints) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield
+
+
+def wait_for_writers(checkpoints: Path, timeout_s: float) -> None:
+    """Until no process of this machine holds the writers' lock, or the time is up.
+
+    After a driver dies, its packs and the processes of its trials may live for some seconds more.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    with _open_writers_lock(checkpoints) as file:
+        while time.monotonic() < deadline_s:
+            with suppress(BlockingIOError):
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.1)
+
+
+def _open_writers_lock(checkpoints: Path) -> IO[str]:
+    """The lock's file, on a disk of this machine: storage that nodes share may have no locks, or
+    keep those of a node that is gone. Writers on other nodes end with the job of their driver."""
+    folder = Path(tempfile.gettempdir()) / f"qlora-sweeps-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(checkpoints.resolve())).hexdigest()
+    return (folder / f"{name[:24]}.lock").open("a+")
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:

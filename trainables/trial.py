@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from trainables.checkpoint import abort_if_disk_full, lock_folder
+from trainables.checkpoint import abort_if_disk_full, hold_writers_lock
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 
@@ -31,7 +31,7 @@ def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -
 
     trial: TrialConfig = config[TRIAL]
     try:
-        with abort_if_disk_full(trial.folder), lock_folder(trial.folder):
+        with abort_if_disk_full(trial.folder):
             if packs:
                 from trainables.packing.service import client  # loads Ray
 
@@ -39,7 +39,8 @@ def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -
             else:
                 from trainables.solo import trainer  # loads torch, only in the process that trains
 
-                trainer.train(trial, send)
+                with hold_writers_lock(trial.folder.parent):
+                    trainer.train(trial, send)
     except TrialFailed as failed:
         tune.report({FAILED: str(failed)})
     except SweepAborted as aborted:

@@ -1,9 +1,7 @@
 """The packs of a sweep: Ray actors that live from before its first trial until after its test."""
 
 import contextlib
-import fcntl
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,10 +11,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from sweeps.cost.allocation import Allocation
+from trainables.checkpoint import wait_for_writers
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import SweepAborted
 from trainables.metrics.eval_result import EvalResult
-from trainables.packing.service.actor import LOCK_NAME, start_pack
+from trainables.packing.service.actor import start_pack
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.throughput import Throughput, slowest
@@ -45,14 +44,14 @@ def run_packs(
 
     None for solo trials, and none where no trial is left to run.
 
-    Packs of an earlier driver are waited for, and these in the end, so that nobody else writes to
-    the checkpoints' folder or holds the GPUs.
+    Processes of an earlier driver are waited for, and these packs in the end, so that nobody else
+    writes to the checkpoints' folder or holds the GPUs.
 
     Args:
         probed: what the packs' throughput is measured with; see PackHost.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
-    _wait_for_end(checkpoints)
+    wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
     actors = [
         start_pack(
             settings,
@@ -69,7 +68,8 @@ def run_packs(
     finally:
         for actor in actors:
             ray.kill(actor)
-        _wait_for_end(checkpoints)
+        if actors:
+            wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
 
 
 def ask_started(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[object]]:
@@ -194,15 +194,3 @@ def _score(
     from trainables.final_test import score  # loads torch, only in the worker
 
     return score(settings, adapters, capacity=capacity)
-
-
-def _wait_for_end(checkpoints: Path) -> None:
-    """Until no pack's process writes there, or SHUTDOWN_TIMEOUT_S have passed."""
-    deadline_s = time.monotonic() + SHUTDOWN_TIMEOUT_S
-    with (checkpoints / LOCK_NAME).open("w") as file:
-        while time.monotonic() < deadline_s:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.1)

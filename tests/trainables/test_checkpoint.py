@@ -2,6 +2,9 @@
 
 import dataclasses
 import errno
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,12 @@ from trainables.checkpoint import (
     checkpoint_folder,
     delete_incomplete,
     find_resumable_report,
+    hold_writers_lock,
     keep_last,
     list_complete_checkpoints,
     prune_to_adapter,
     read_last_report,
+    wait_for_writers,
     write_report,
 )
 from trainables.config import TrialReport
@@ -180,3 +185,33 @@ def test_other_faults_are_no_full_disk(tmp_path: Path) -> None:
     for error in (OSError(errno.EACCES, "no permission"), RuntimeError("a fault of ours")):
         with pytest.raises(type(error)), abort_if_disk_full(tmp_path / "not there"):
             raise error
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from trainables.checkpoint import hold_writers_lock
+with hold_writers_lock(Path(sys.argv[1])):
+    print("holds it", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_writers_are_waited_for_until_they_die_and_lock_nothing_on_shared_storage(
+    tmp_path: Path,
+) -> None:
+    """Several hold the lock at once. NFSv4 refuses a shared lock on a file that is not read, and
+    other storage has none."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline()
+        with hold_writers_lock(tmp_path):
+            pass
+        began_s = time.monotonic()
+        wait_for_writers(tmp_path, 0.5)
+        assert time.monotonic() - began_s >= 0.5
+        writer.kill()
+        writer.wait()
+        wait_for_writers(tmp_path, 60.0)
+        assert time.monotonic() - began_s < 30
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,6 @@
 """Packs as Ray actors, one a GPU."""
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import ray
 from ray.actor import ActorHandle
 
+from trainables.checkpoint import hold_writers_lock
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
 from trainables.packing.service.ledger import Ledger, new_path, write_ledger
@@ -22,8 +22,6 @@ SHUTDOWN_GRACE_S = 2.0
 """From a pack's fault to its process's end: its trials hear the reason."""
 LEDGER_INTERVAL_S = 1.0
 """Between two writings of a pack's ledger: what a kill may cost of its figures."""
-LOCK_NAME = ".packs.lock"
-"""In the checkpoints' folder: locked, and shared, by each pack whose process lives."""
 
 
 class PackActor(PackHost):
@@ -46,8 +44,8 @@ class PackActor(PackHost):
         probed: Sequence[Hyperparameters] = (),
     ) -> None:
         os.environ |= COMPILES_NOTHING  # before torch is loaded
-        self._lock = (checkpoints / LOCK_NAME).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self._at_end = contextlib.ExitStack()  # it ends with the process
+        self._at_end.enter_context(hold_writers_lock(checkpoints))
         is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(
             settings,
