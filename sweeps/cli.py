@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import os
-import re
 import runpy
 import select
 import sys
@@ -26,6 +25,7 @@ import tyro
 from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.command_line.safe_output import guard_output, unguard
+from sweeps.records.redact import join_lines
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 from trainables.files import to_strict_json
 
@@ -128,12 +128,6 @@ def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
         raise ended
     disk = f" of {ended.filename}" if ended.filename else ""
     return SweepAborted(f"the disk{disk} is full", f"free space, {REPEAT}")
-
-
-def join_lines(text: str) -> str:
-    """Text without line breaks and terminal escapes: it may come from any exception or server."""
-    shown = "".join(char if char.isprintable() else "\n" for char in text)
-    return re.sub(r" *\n[ \n]*", " ", shown).strip()  # blanks of a path stay as many as they are
 
 
 def run_script() -> None:

@@ -27,10 +27,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import tyro
 
-from sweeps.cli import JsonFlag, Result, join_lines, parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
 from sweeps.publish.best_folder import find_best
+from sweeps.records.redact import join_lines
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 from trainables.metrics.judge_prompts import CRITERIA, pairwise_messages, read_choice

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sweeps.cli import JsonFlag, Result, join_lines, parse, run_command
+from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.command_line.durations import format_clock, format_duration
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import join_lines
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.run_status import RunStatus, read_status
 from trainables.errors import SweepAborted

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from sweeps.checks.sweep_json import describe_metric, digest_model, digest_split
 from sweeps.config import SweepConfig
 from sweeps.records.events import find_num_trials, read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import HIDDEN
 from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, first_line
@@ -29,8 +31,8 @@ CHANGEABLE = frozenset(
 )
 """Fields that a resume may change without making its trials incomparable."""
 
-_HIDDEN_PASSWORD = ":***@"
-"""What hide_password leaves of a password."""
+_HIDDEN_PASSWORD = rf"(?<=:)\*\*\*(?=@)|{HIDDEN}"
+"""What sweep.json has of a password; earlier versions wrote stars."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +82,10 @@ def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
             "leave them out, or begin a new sweep with another --name",
         )
     url = asked.study_storage
-    if url and _HIDDEN_PASSWORD in url:
+    if url and re.search(_HIDDEN_PASSWORD, url):
         raise SweepAborted(
             "the study storage needs its password, which sweep.json does not keep",
-            f"give it again: --study-storage {url.replace(_HIDDEN_PASSWORD, ':PASSWORD@')}",
+            f"give it again: --study-storage {re.sub(_HIDDEN_PASSWORD, 'PASSWORD', url)}",
         )
 
 

@@ -15,7 +15,7 @@ from sweeps.checks.environment import describe_hardware, list_versions, read_git
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.records.paths import RunPaths
-from sweeps.search.storage import hide_password
+from sweeps.records.redact import hide_secrets
 from trainables.data.prepared_rows import digest_rows
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted
@@ -105,7 +105,7 @@ def _digest_samples(path: Path) -> str:
 def dump_config(config: SweepConfig) -> dict[str, object]:
     """The config's JSON; a run's folder may be shared, so the database's password stays out."""
     url = config.study_storage
-    return to_json(replace(config, study_storage=url and hide_password(url)))
+    return to_json(replace(config, study_storage=url and hide_secrets(url)))
 
 
 def read(paths: RunPaths) -> dict[str, Any]:

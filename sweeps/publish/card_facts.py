@@ -13,6 +13,7 @@ from sweeps.finals.verdict import Verdict
 from sweeps.publish.license import License, read_license
 from sweeps.publish.usage_code import is_hub_id
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import join_lines
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Language, Metric, TrainingSettings
 from trainables.data.rows import SPLITS, Scoring, Splits, Task
@@ -121,11 +122,6 @@ def make_facts(
 def shorten(name: str) -> str:
     """A Hub id whole; of a path only the last name, for folders tell about a machine's owner."""
     return join_lines(name if is_hub_id(name) else Path(name).name or name)
-
-
-def join_lines(text: str) -> str:
-    """The text in one line."""
-    return " ".join(text.split())
 
 
 def _find_language(config: SweepConfig, splits: Splits) -> Language | None:

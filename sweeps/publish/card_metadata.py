@@ -5,8 +5,9 @@ import re
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from sweeps.publish.card_facts import CardFacts, join_lines
+from sweeps.publish.card_facts import CardFacts
 from sweeps.publish.usage_code import is_hub_id
+from sweeps.records.redact import join_lines
 from trainables.config import Kind, Language
 from trainables.metrics.registry import PER_LABEL
 

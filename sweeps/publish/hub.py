@@ -12,8 +12,8 @@ from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-def
 
 from sweeps.publish.best_folder import ADAPTER_FILES, list_exported
 from sweeps.publish.license import CARD_FILE
-from sweeps.publish.model_card import redact
 from sweeps.publish.usage_code import ADAPTER_LINE, MERGED_LINE, is_hub_id
+from sweeps.records.redact import redact
 from trainables.errors import SweepAborted
 
 UNCHANGED = "the repository shows nothing new, and the run is as it was"

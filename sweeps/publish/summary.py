@@ -20,8 +20,8 @@ from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import hide_secrets
 from sweeps.records.trial_record import TrialRecord
-from sweeps.search.storage import hide_password
 from trainables.config import Metric
 from trainables.metrics.classification import MAX_REPORTED_LABELS, Confusion
 from trainables.packing.service.ledger import Ledger
@@ -73,7 +73,7 @@ def describe(
         f"report:  {paths.report}",
         *([f"answers: {said}"] if said.is_file() else []),
         *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
-        f"study:   optuna-dashboard {write_command(hide_password(storage))}",
+        f"study:   optuna-dashboard {write_command(hide_secrets(storage))}",
         f"publish: python -m sweeps.export {write_command(paths.folder)} --to hub:USER/NAME",
     ]
     return "\n".join(lines)

@@ -1,17 +1,39 @@
-"""Text without secrets, before it is written down where others may read it."""
+"""Text that others may read: without secrets, and in one line."""
 
 import os
 import re
 from pathlib import Path
 
+HIDDEN = "REDACTED"
+"""Stands where a secret was."""
+_SECRETS = (
+    (r"()\bhf_[A-Za-z0-9]{8,}()", 0),
+    (r"(\w://[^\s/:@]*:)[^\s\"'<>]+(@)", 0),
+    (r"(https?://)[^\s/:@\"'<>]+(@)", 0),  # a token in the place of a user
+    (r"((?<![\w/:@.-])(?!mailto:)[\w.+-]+:)[^\s/:@\"'<>]+(@)", 0),
+    (r"([?&][\w-]*(?:token|key|password|secret)=)[^&#\s\"'<>]+()", re.IGNORECASE),
+    (r"(--[\w-]*(?:token|key|password|secret)[= ])\S+()", 0),
+    (r"(\b[A-Z_]*(?:TOKEN|KEY|PASSWORD|SECRET)=)\S+()", 0),
+)
+"""Patterns, and their flags; what stands between the groups is secret."""
+
 
 def redact(text: str) -> str:
-    """Text without Hub tokens, passwords in URLs, secrets of this environment and home folders."""
-    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "REDACTED", text)
-    text = re.sub(r"(\w://[^\s/:@]*):[^\s/@]+@", r"\1:REDACTED@", text)
-    text = re.sub(r"(--[\w-]*(?:token|key|password|secret)[= ])\S+", r"\1REDACTED", text)
-    text = re.sub(r"(\b[A-Z_]*(?:TOKEN|KEY|PASSWORD|SECRET)=)\S+", r"\1REDACTED", text)
+    """Text without secrets, and without the name of the home folder."""
+    return hide_secrets(text).replace(f"{Path.home()}/", "~/")
+
+
+def hide_secrets(text: str) -> str:
+    """Text without Hub tokens, passwords in URLs and flags, and secrets of this environment."""
+    for pattern, flags in _SECRETS:
+        text = re.sub(pattern, rf"\1{HIDDEN}\2", text, flags=flags)
     for name, value in os.environ.items():
         if re.search(r"(TOKEN|KEY|PASSWORD|SECRET)$", name) and len(value) >= 8:
-            text = text.replace(value, "REDACTED")
-    return text.replace(f"{Path.home()}/", "~/")
+            text = text.replace(value, HIDDEN)
+    return text
+
+
+def join_lines(text: str) -> str:
+    """Text without line breaks and terminal escapes: it may come from any exception or server."""
+    shown = "".join(char if char.isprintable() else "\n" for char in text)
+    return re.sub(r" *\n[ \n]*", " ", shown).strip()  # blanks of a path stay as many as they are

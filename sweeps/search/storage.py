@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from sweeps.records.redact import hide_secrets
 from trainables.config import Metric
 from trainables.errors import SweepAborted, first_line
 
@@ -69,14 +70,6 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
     return study
 
 
-def hide_password(url: str) -> str:
-    """The storage URL as it may be shown."""
-    try:
-        return make_url(url).difference_update_query(["password"]).render_as_string()
-    except (SQLAlchemyError, ValueError):
-        return url.rpartition("@")[2].partition("?")[0]
-
-
 def describe_cause(refused: Exception) -> str:
     """The first line of what a database's driver said, without what Optuna and SQLAlchemy add."""
     cause = refused.__cause__
@@ -85,7 +78,7 @@ def describe_cause(refused: Exception) -> str:
 
 def _unusable(url: str, refused: Exception) -> SweepAborted:
     return SweepAborted(
-        f"the study storage {hide_password(url)} cannot be used: {describe_cause(refused)}",
+        f"the study storage {hide_secrets(url)} cannot be used: {describe_cause(refused)}",
         "check the URL, that the server runs, and that its driver is installed "
         "(PostgreSQL: pip install '.[postgresql]')",
     )
@@ -93,7 +86,7 @@ def _unusable(url: str, refused: Exception) -> SweepAborted:
 
 def _taken(url: str, study: str) -> SweepAborted:
     return SweepAborted(
-        f"{hide_password(url)} holds a study named {study!r} already",
+        f"{hide_secrets(url)} holds a study named {study!r} already",
         "choose another --name, or go on with it: --resume",
     )
 

@@ -7,16 +7,15 @@ replay: after a failure, when a killed sweep is resumed, or by `python -m sweeps
 
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sweeps.cli import join_lines
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import join_lines, redact
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.errors import first_line
 from trainables.shell import write_command
@@ -212,9 +211,4 @@ class _Follower:
 
 def describe_error(error: Exception) -> str:
     """An error's message as a line that may be shown: it may come from any library or server."""
-    return hide_login(join_lines(first_line(error)))
-
-
-def hide_login(text: str) -> str:
-    """Text without what stands before the @ of a URL."""
-    return re.sub(r"//[^/\s]*@", "//***@", text)
+    return redact(join_lines(first_line(error)))

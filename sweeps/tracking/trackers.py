@@ -10,12 +10,13 @@ from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import redact
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking.follow_log import Tracker, hide_login
+from sweeps.tracking.follow_log import Tracker, describe_error
 from sweeps.tracking.wandb_mode import Mode
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.config import Metric
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted
 
 CLASSES = {
     "mlflow": "MlflowTracker",
@@ -52,7 +53,7 @@ def check_trackers(config: SweepConfig, paths: RunPaths) -> None:
             _load("mlflow").open_client(paths).search_experiments(max_results=1)
         except Exception as refused:  # MLflow, requests and SQLAlchemy raise many kinds
             raise SweepAborted(
-                f"MLflow cannot be reached at {hide_login(uri)}: {hide_login(first_line(refused))}",
+                f"MLflow cannot be reached at {redact(uri)}: {describe_error(refused)}",
                 "check MLFLOW_TRACKING_URI and that its server runs, unset it to write "
                 "RUN/mlruns, or leave mlflow out of --track",
             ) from None

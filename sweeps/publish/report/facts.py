@@ -15,9 +15,9 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.final_test import Outcome, Winner
 from sweeps.finals.predictions import Prediction
 from sweeps.finals.verdict import Verdict
-from sweeps.publish.model_card import redact
 from sweeps.records.events import find_num_trials, list_since_search, read_events, scores_from_event
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import redact
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.config import Metric
 from trainables.data.prepared_rows import read_rows

@@ -9,10 +9,10 @@ from typing import Any
 from sweeps.checks.commands import resume_command, sweep_command
 from sweeps.command_line.durations import format_duration
 from sweeps.config import to_json
-from sweeps.publish.model_card import redact
 from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.tables import Table, show_value
 from sweeps.publish.usage_code import is_hub_id
+from sweeps.records.redact import redact
 from sweeps.records.trials_csv import rank, shown_params
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score

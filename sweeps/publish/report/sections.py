@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
-from sweeps.publish.model_card import redact
 from sweeps.publish.report import charts, listings, result
 from sweeps.publish.report.answers import Answer, Cell, list_answers, shade
 from sweeps.publish.report.charts import Plot
@@ -14,6 +13,7 @@ from sweeps.publish.report.importance import MIN_TRIALS
 from sweeps.publish.report.parallel import plot_parallel
 from sweeps.publish.report.timeline import list_gpu_time, list_packs, plot_timeline
 from sweeps.publish.tables import Table
+from sweeps.records.redact import redact
 
 STATES = {"running": "running", "ended": "ended", "unfinished": "not finished"}
 

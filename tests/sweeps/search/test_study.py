@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.cost import plan
-from sweeps.search.storage import hide_password, open_study
+from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
 from tests.sweeps.invented_sweep import LOSS, METRIC, SPACE, make_config, point
 from trainables.config import Hyperparameters
@@ -364,20 +364,6 @@ def test_file_that_is_no_database_aborts(tmp_path: Path, name: str) -> None:
     (tmp_path / "optuna.db").write_text("no database " * 400)
     with pytest.raises(SweepAborted, match="file is not a database"):
         open_study(f"sqlite:///{tmp_path}/optuna.db", name, METRIC, is_resumed=True)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("sqlite:////runs/x/optuna.db", "sqlite:////runs/x/optuna.db"),
-        ("postgresql+psycopg://bob@host/db", "postgresql+psycopg://bob@host/db"),
-        ("postgresql+psycopg://bob:s3cret@host:5/db", "postgresql+psycopg://bob:***@host:5/db"),
-        ("postgresql+psycopg:///db?user=b&password=s3", "postgresql+psycopg:///db?user=b"),
-        ("bob:s3cret@host", "host"),
-    ],
-)
-def test_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert hide_password(url) == shown
 
 
 @pytest.mark.parametrize(("num_trials", "expected"), [(100, 10), (32, 10), (12, 4), (1, 1)])
