@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweeps.publish.load_run import load_run
-    from sweeps.run import run_sweep
+    from sweeps.sweep import run_sweep
 
 __all__ = ["load_run", "run_sweep"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
     """The two load what they need when they are asked for: neither torch nor Ray."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "sweeps.run" if name == "run_sweep" else "sweeps.publish.load_run"
+    module = "sweeps.sweep" if name == "run_sweep" else "sweeps.publish.load_run"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, which notebooks show
         return getattr(import_module(module), name)

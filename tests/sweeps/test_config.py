@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.lora import LoraSpace
+from sweeps.checks.run_args import RunArgs
 from sweeps.cli import parse
 from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.recipes import RECIPES, samsum
-from sweeps.run import RunArgs
 from tests.sweeps.invented_sweep import make_config
 from trainables.config import TrainingOptions
 from trainables.tiny import HYBRID_DIR

@@ -9,9 +9,9 @@ import pytest
 
 from sweeps import run_sweep
 from sweeps.checks.commands import resume_call
+from sweeps.checks.run_args import RunArgs, read_call, read_command
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
-from sweeps.run import RunArgs, read_call, read_command
 from trainables.errors import SweepAborted
 
 pytestmark = pytest.mark.usefixtures("own_world")

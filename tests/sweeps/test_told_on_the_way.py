@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sweeps import run, sweep
+from sweeps import run, run_sweep, sweep
+from sweeps.checks.run_args import read_command
 from sweeps.cli import Result
+from sweeps.control import stages
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from trainables.errors import REPEAT, SweepAborted
@@ -28,7 +30,7 @@ def test_what_a_resume_mends_comes_with_the_whole_command(
     def run_stages(*_: Any, **__: Any) -> NoReturn:
         raise full
 
-    monkeypatch.setattr(sweep, "run_stages", run_stages)
+    monkeypatch.setattr(stages, "run_stages", run_stages)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     flags = ["samsum", "--tiny", "--engine", "solo", "--runs-dir", str(tmp_path)]
     with pytest.raises(SweepAborted, match="the disk is full") as told:
@@ -37,10 +39,10 @@ def test_what_a_resume_mends_comes_with_the_whole_command(
     assert remedy == "free space, then repeat the command with --resume"
     assert command.startswith("python -m sweeps.run samsum ")
     (folder,) = tmp_path.iterdir()
-    resumed = run.read_command(shlex.split(command)[3:])
+    resumed = read_command(shlex.split(command)[3:])
     assert resumed.resume and resumed.config.name == folder.name
     with pytest.raises(SweepAborted, match="the disk is full") as told:
-        run.run_sweep("samsum", tiny=True, engine="solo", runs_dir=tmp_path, name="again")
+        run_sweep("samsum", tiny=True, engine="solo", runs_dir=tmp_path, name="again")
     call = f"run_sweep('samsum', tiny=True, name='again', runs_dir={str(tmp_path)!r}, resume=True)"
     assert told.value.fix == f"free space, then repeat the command with --resume: {call}"
 
@@ -49,7 +51,7 @@ def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PYTHONPATH", "")  # put back in the end
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
     with pytest.raises(SweepAborted, match="Ray cannot be connected to: ") as told:
-        sweep._connect()
+        stages._connect()
     assert "RAY_ADDRESS" in told.value.fix
 
 
@@ -60,7 +62,7 @@ def test_whatever_exits_is_told_as_an_interruption(
         EventLog(paths.events).append("sweep_started")
         raise SystemExit(1)
 
-    monkeypatch.setattr(sweep, "run_stages", run_stages)
+    monkeypatch.setattr(stages, "run_stages", run_stages)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(SystemExit):
         run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
@@ -71,7 +73,7 @@ def test_whatever_exits_is_told_as_an_interruption(
 def test_result_for_programs_is_read_for_them_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_run", lambda *_: (1, tmp_path))
+    monkeypatch.setattr(run, "run_from_args", lambda *_: (1, tmp_path))
     assert run.main(["samsum"]) == Result({}, 1)
     with pytest.raises(SweepAborted):  # of a folder without a sweep
         run.main(["samsum", "--json"])
@@ -79,5 +81,5 @@ def test_result_for_programs_is_read_for_them_only(
 
 def test_handler_of_signals_that_c_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
-    with run._unchanged_process():
+    with sweep._unchanged_process():
         pass

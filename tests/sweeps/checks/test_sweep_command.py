@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from sweeps.checks.commands import sweep_command
+from sweeps.checks.run_args import read_command
 from sweeps.config import SweepConfig, to_json
-from sweeps.run import read_command
 from tests.examples import max_examples
 from tests.sweeps.commands import read_by_shell
 

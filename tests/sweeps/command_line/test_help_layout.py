@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import pytest
 import tyro
 
+from sweeps.checks.run_args import RunArgs
 from sweeps.cli import parse
 from sweeps.command_line.help_layout import flatten
 from sweeps.recipes import samsum
-from sweeps.run import RunArgs
 from sweeps.trial import TrialArgs
 from tests.sweeps.commands import call
 from trainables.config import EngineFlag, FlagGroup, MainFlag

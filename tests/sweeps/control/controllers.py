@@ -81,7 +81,7 @@ def study_trials(folder: Path) -> list[FrozenTrial]:
 def open_controller(
     folder: Path, config: SweepConfig, *listeners: Any, is_resumed: bool = False
 ) -> TrialController:
-    """What sweeps.sweep does before the first trial, over the files in folder."""
+    """What the stages do before the first trial, over the files in folder."""
     return open_steered(folder, config, *listeners, is_resumed=is_resumed)[0]
 
 

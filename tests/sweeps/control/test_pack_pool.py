@@ -10,8 +10,7 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
-from sweeps import sweep
-from sweeps.control import pack_pool
+from sweeps.control import pack_pool, stages
 from sweeps.cost.allocation import Allocation
 from tests.sweeps.invented_sweep import make_config
 from trainables.errors import SweepAborted
@@ -66,7 +65,7 @@ def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, 
 
 def test_sweep_in_a_process_that_is_connected_to_ray_is_told(start: Start) -> None:
     with pytest.raises(SweepAborted, match="connected to Ray already") as told:
-        sweep._connect()
+        stages._connect()
     assert "ray.shutdown()" in told.value.fix
 
 

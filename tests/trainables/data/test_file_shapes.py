@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc, parquet
 
-from sweeps.run import read_command
+from sweeps.checks.run_args import read_command
 from tests.sweeps.commands import call, world
 from trainables.data.tasks import TASKS
 

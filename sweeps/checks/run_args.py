@@ -1,0 +1,105 @@
+"""What a sweep is asked for, by a command line or from Python."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sweeps.checks.find_recipe import read_default
+from sweeps.cli import JsonFlag, parse
+from sweeps.command_line.help_layout import flatten
+from sweeps.command_line.peer_flags import find_our_flag
+from sweeps.config import SweepConfig, find_bad_value
+from trainables.config import MainFlag, OutputFlag
+from trainables.errors import SweepAborted
+from trainables.shell import write_flag
+
+PROG = "python -m sweeps.run"
+PYTHON = "run_sweep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArgs:
+    """Searches the best LoRA hyperparameters for a task: python -m sweeps.run RECIPE [flags]."""
+
+    config: tyro.conf.OmitArgPrefixes[SweepConfig]
+    resume: MainFlag[tyro.conf.FlagCreatePairsOff[bool]] = False
+    """Go on with the sweep --name, from where its last process ended."""
+    dry_run: MainFlag[tyro.conf.FlagCreatePairsOff[bool]] = False
+    """Print what would run, and write nothing."""
+    json: OutputFlag[JsonFlag] = False
+
+
+def read_command(argv: Sequence[str]) -> RunArgs:
+    """The config of `RECIPE [flags]`: the recipe's, or with --resume the saved one, plus flags.
+
+    Raises:
+        SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
+    """
+    default, flags, prog = read_default(argv, PROG)
+    args = _parse(flags, prog, default)
+    if args.resume:
+        from sweeps.checks import resume  # loads the study's database, which others do without
+
+        is_named = any(flag.split("=")[0] == "--name" for flag in flags)
+        saved = resume.read_saved_config(args.config, is_named=is_named)
+        args = _parse(flags, prog, saved)
+        args = replace(args, config=replace(args.config, tiny=saved.tiny))
+        resume.check_resumable(saved, args.config)
+    return args
+
+
+def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
+    """The default is not tiny, so that --tiny is a flag that can be given."""
+    return parse(RunArgs, flags, prog, RunArgs(config=replace(default, tiny=False)))
+
+
+def read_call(
+    recipe: str | Path | SweepConfig, flags: dict[str, Any], *, is_resumed: bool
+) -> RunArgs:
+    """What run_sweep is asked for; see there, and read_command."""
+    if isinstance(recipe, SweepConfig):
+        return _read_config(recipe, flags, is_resumed=is_resumed)
+    return read_command([str(recipe), *_write_words(flags), *["--resume"] * is_resumed])
+
+
+def _write_words(flags: dict[str, Any]) -> list[str]:
+    """Keywords as a command line has them.
+
+    Raises:
+        SweepAborted: there is no such keyword; the fix names a near one.
+    """
+    known = [field.name for field, _ in flatten(SweepConfig)[1]]
+    for name in flags:
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, "resume"], n=1)
+            fix = f"perhaps you meant {near[0]}" if near else f"{PROG} --help lists the flags"
+            fix = find_our_flag(f"--{name}", PROG) or fix
+            raise SweepAborted(f"{PYTHON} has no keyword {name!r}", fix)
+    given = {name: value for name, value in flags.items() if (name, value) != ("tiny", False)}
+    return [word for name, value in given.items() for word in write_flag(name, value)]
+
+
+def _read_config(config: SweepConfig, flags: dict[str, Any], *, is_resumed: bool) -> RunArgs:
+    """What a config asks for.
+
+    Raises:
+        SweepAborted: it has a bad value, flags are beside it, or it changes the sweep to resume.
+    """
+    if flags:
+        fix = f"{PYTHON}(dataclasses.replace(config, {next(iter(flags))}=...))"
+        raise SweepAborted(f"flags beside a config: {', '.join(flags)}", fix)
+    bad_value = find_bad_value(config)
+    if bad_value:
+        raise SweepAborted(f"the config has a bad value: {bad_value}", "change it")
+    if is_resumed:
+        from sweeps.checks import resume
+
+        saved = resume.read_saved_config(config, is_named=True)
+        if config.epochs is not None:  # which the rows turned into steps
+            config = replace(config, max_steps=saved.max_steps)
+        resume.check_resumable(saved, config)
+    return RunArgs(config=config, resume=is_resumed)

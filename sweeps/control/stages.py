@@ -1,0 +1,317 @@
+"""One sweep from its config to its best adapter: connect -> tune -> results -> test -> best/."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from cluster.connect import Cluster, connect
+from cluster.find import address_to_join
+from sweeps.checks import sweep_json
+from sweeps.checks.preflight import Preflight
+from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
+from sweeps.command_line.durations import format_duration
+from sweeps.config import SweepConfig
+from sweeps.control import pack_pool
+from sweeps.control.controller import TrialController
+from sweeps.control.resolve_request import is_any_possible
+from sweeps.control.startup_gate import StartupGate
+from sweeps.control.steering import Steering
+from sweeps.cost import gpu_time, plan
+from sweeps.cost.allocation import Allocation, Site, allocate_slots
+from sweeps.cost.estimate import CostModel, probe_params
+from sweeps.cost.eta import Eta
+from sweeps.cost.hardware import Hardware
+from sweeps.finals import final_test, finalists
+from sweeps.finals import verdict as verdicts
+from sweeps.finals.baselines import add_baselines
+from sweeps.finals.bertscore import add_bertscore
+from sweeps.publish import summary
+from sweeps.publish.best_folder import list_exported, write_best
+from sweeps.records.events import EventLog, Kind, read_events
+from sweeps.records.heartbeat import Heartbeat
+from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, RequestReader, append_request
+from sweeps.records.trial_record import TrialRecord, replay, replay_all
+from sweeps.records.trials_csv import write_csv
+from sweeps.search.storage import open_study
+from sweeps.search.study import Search, enqueue, num_startup_trials
+from sweeps.tracking.follow_log import Trackers
+from sweeps.tracking.progress import ProgressTable
+from sweeps.tracking.trackers import make_trackers
+from trainables.checkpoint import prune_to_adapter
+from trainables.errors import SweepAborted, first_line
+from trainables.packing.service.ledger import Ledger, read_ledgers
+from trainables.packing.sizing.throughput import Throughput
+from trainables.process import gc_disabled, num_cores
+
+
+def run_stages(
+    config: SweepConfig, preflight: Preflight, paths: RunPaths, *, is_resumed: bool
+) -> int:
+    """Runs the trials and finals that are left, tests the winner, and writes the run's files.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what was reported is kept.
+        SweepAborted: the disk, the study storage or the cluster is of no more use.
+    """
+    began_s = time.monotonic()
+    metric = preflight.task.metric
+    log = EventLog(paths.events)
+    events = read_events(paths.events)  # what earlier processes of this sweep have done
+    earlier_ledgers = read_ledgers(paths.checkpoints)
+    reader = RequestReader(paths, events)
+    pending = reader.read_new()
+    kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
+    log.append(kind, name=config.name, num_trials=config.num_trials)
+    with _connect() as cluster, ExitStack() as at_end:
+        allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
+        with pack_pool.run_packs(
+            allocation,
+            config.settings,
+            paths.checkpoints,
+            has_trials=not finalists.is_over(config, events, metric)
+            or is_any_possible(pending, config, events),
+            probed=probe_params(config, preflight.model),
+        ) as actors:
+            # The packs load meanwhile.
+            context = _open_context(
+                config,
+                preflight,
+                paths,
+                log,
+                allocation,
+                Site.of(cluster, allocation),
+                events,
+                is_resumed=is_resumed,
+            )
+            names = ("num_gpus", "num_packs", "slots_per_gpu")
+            facts = {name: getattr(allocation, name) for name in names}
+            at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
+            at_end.callback(context.trackers.end_sweep)  # when no GPU waits for it
+            # The search, and the finals' runs.
+            try:
+                tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
+                steering = Steering(context.controller, paths, log, events, reader, pending)
+                _run_trials(context, actors, events, steering, tell)
+            except (SweepAborted, OSError):  # perhaps of a full disk
+                context.trackers.mark_files_incomplete()
+                raise
+            finally:
+                records = _collect_records(context, actors)
+                trials = [record for record in records if record.final_of is None]
+                write_csv(trials, metric, paths.trials_csv)
+            config = context.controller.config  # users may have asked for more or fewer trials
+            sweep_json.add(paths, config=sweep_json.dump_config(config))
+            # The verdict on validation.
+            finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
+            verdict = None
+            if finals is not None:
+                verdict = verdicts.decide_winner(
+                    config, paths, finals, records, metric, preflight.splits.scoring
+                )
+                verdicts.write(verdict, paths)
+                sweep_json.add(paths, finals=verdicts.summarize(verdict))
+                write_csv(trials, metric, paths.trials_csv, verdicts.make_columns(verdict))
+            winner = final_test.find_winner(paths, records, metric, finals, verdict)
+            if winner is None:
+                print(summary.without_best(trials), file=sys.stderr)
+                log.append("sweep_interrupted", reason="no trial completed")
+                return EXIT_NO_TRIAL
+            # The one look at test.
+            score = partial(pack_pool.run_final_test, actors, allocation, config.settings)
+            outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
+            ledgers = pack_pool.collect_ledgers(actors, paths.checkpoints)
+            num_known = len(earlier_ledgers)  # the others are this process's
+            for number, ledger in enumerate(ledgers[num_known:], start=num_known):
+                log.append("pack_ended", pack=number, **asdict(ledger))
+        # The GPUs are free now.
+        outcome = add_bertscore(config, preflight.splits, paths, log, outcome)
+        outcome = add_baselines(config, preflight.splits, paths, metric, outcome)
+        sweep_json.add(paths, **outcome.baseline_facts)
+        if verdict is not None:
+            verdicts.write(verdict, paths, outcome.baseline_facts)
+        confusion = write_best(config, preflight, paths, trials, outcome, verdict)
+        files = [path.name for path in list_exported(paths.best)]
+        log.append("summary", **summary.summary_fields(outcome, verdict, confusion), files=files)
+    cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
+    about = plan.about_added(preflight.splits)
+    print(
+        summary.describe(
+            config, paths, trials, metric, outcome, ledgers, verdict, confusion, about
+        ),
+        *cost,
+        sep="\n",
+    )
+    return EXIT_DONE
+
+
+@dataclass(frozen=True)
+class _Context:
+    """One sweep on the cluster that it has connected to."""
+
+    config: SweepConfig
+    paths: RunPaths
+    log: EventLog
+    allocation: Allocation
+    controller: TrialController
+    trackers: Trackers
+    """Follow the log."""
+    eta: Eta
+    """Listens to the controller, and so does the next."""
+    progress: ProgressTable
+
+
+def _open_context(
+    config: SweepConfig,
+    preflight: Preflight,
+    paths: RunPaths,
+    log: EventLog,
+    allocation: Allocation,
+    site: Site,
+    events: Sequence[dict[str, Any]],
+    *,
+    is_resumed: bool,
+) -> _Context:
+    """Opens the study, and makes the controller with all who listen to it.
+
+    Args:
+        events: of the sweep's earlier processes.
+    """
+    metric, splits, mode = preflight.task.metric, preflight.splits, preflight.wandb_mode
+    began = sweep_json.read(paths)  # its name stays that of the study and of the group in W&B
+    url = config.study_storage or paths.study_url
+    study = open_study(url, began["name"], metric, is_resumed=is_resumed)
+    enqueue(study, plan.start_points(config), config.num_trials)
+    num_startup = num_startup_trials(config.num_trials)
+    search = Search(study, config.space, config.seed, num_startup, config.sampler)
+    stop = partial(_ask_to_stop, paths)
+    shown = make_trackers(config, mode, paths, metric, began["name"], began["sweep_id"], stop)
+    trackers = Trackers(paths, shown)
+    cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
+    eta = Eta(cost_model, replay_all(events))
+    progress = ProgressTable(
+        metric, config.num_trials, config.max_steps, replay(events), eta.left_s, site
+    )
+    controller = TrialController(config, paths, metric, search, log, (eta, progress))
+    return _Context(config, paths, log, allocation, controller, trackers, eta, progress)
+
+
+def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
+    """Has a trial stopped whose Stop button in W&B was pressed."""
+    append_request(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
+
+
+def _connect() -> Cluster:
+    if ray.is_initialized():  # by whoever calls us in their own process
+        raise SweepAborted(
+            "this process is connected to Ray already, and a sweep connects by itself",
+            "call ray.shutdown() first; a cluster that RAY_ADDRESS names is joined",
+        )
+    try:
+        return connect(num_local_cpus=max(num_cores(), 2))
+    except (ConnectionError, RuntimeError, ValueError) as refused:  # as Ray tells, at length
+        if address_to_join() is None:
+            raise
+        raise SweepAborted(
+            f"Ray cannot be connected to: {first_line(refused)}",
+            "check RAY_ADDRESS, and that its nodes have this Ray and this Python; without it, a "
+            "sweep runs on this machine",
+        ) from refused
+
+
+def _tell_estimate(
+    context: _Context,
+    events: Sequence[dict[str, Any]],
+    earlier: Sequence[Ledger],
+    began_s: float,
+    throughput: Throughput | None,
+) -> None:
+    """Says what is expected, before the first trial."""
+    eta = context.eta
+    eta.predict(throughput, events, earlier, time.monotonic() - began_s)
+    if eta.estimate is not None:
+        print(*eta.estimate.describe(), sep="\n", flush=True)
+        context.log.append("predicted", **asdict(eta.estimate))
+        sweep_json.add(context.paths, predicted=asdict(eta.estimate))
+    if eta.budget_s is not None:
+        print(f"budget: {format_duration(max(0.0, eta.budget_s))} are left", flush=True)
+
+
+def _run_trials(
+    context: _Context,
+    actors: Sequence[ActorHandle],
+    events: Sequence[dict[str, Any]],
+    steering: Steering,
+    tell_estimate: Callable[[Throughput | None], None],
+) -> None:
+    """The search and its finals, from where earlier processes left them.
+
+    A budget may leave no room for a trial, which is known before the first one's process starts.
+    """
+    with gc_disabled():
+        from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
+
+    gate = StartupGate(context.controller, actors, tell_estimate)
+    allocation = context.allocation
+    if context.config.has_budget:
+        gate.open(pack_pool.LOAD_TIMEOUT_S)
+    context.trackers.start()
+    with context.progress:
+        context.controller.resume(replay(events), steering.resume)
+        gate.close()
+        ray_tuner.run_trials(
+            context.controller,
+            allocation,
+            actors,
+            gate,
+            context.eta,
+            steering,
+            folder=context.paths.folder,
+            max_failures=context.config.max_failures,
+        )
+        gate.open(pack_pool.LOAD_TIMEOUT_S)
+
+
+def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[TrialRecord]:
+    """All trials and runs of the finals, each with its share of the GPUs' time.
+
+    Optimizer states of ended trials serve nobody from here on, so they are deleted.
+    """
+    records = replay_all(read_events(context.paths.events))
+    for record in records:
+        if record.status is not None:
+            prune_to_adapter(context.paths.trial(record.trial_id))
+    ledgers = pack_pool.collect_ledgers(actors, context.paths.checkpoints)
+    shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
+    return [replace(record, share=shares.get(record.trial_id)) for record in records]
+
+
+def _log_end(
+    context: _Context,
+    records: Sequence[TrialRecord],
+    ledgers: Sequence[Ledger],
+    wall_s: float,
+) -> list[str]:
+    """Logs what the sweep took, beside what was predicted; the same in words."""
+    estimate, model = context.eta.estimate, context.eta.model
+    throughput = estimate.throughput if estimate else None
+    fields, lines = gpu_time.account(records, ledgers, model, throughput)
+    actual = {
+        "wall_s": wall_s,
+        "gpu_hours": wall_s * model.num_gpus / 3600,
+        "memory_gib": max((ledger.peak_gib for ledger in ledgers), default=math.nan),
+    }
+    predicted = asdict(estimate) if estimate else {}
+    context.log.append("sweep_ended", predicted=predicted, actual=actual, gpu_time=fields)
+    return [*lines, estimate.compare(actual)] if estimate else lines
