@@ -1,18 +1,26 @@
 """Joins the Ray cluster that is there, or starts a local one for this sweep."""
 
+import contextlib
 import logging
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+from ray.exceptions import AuthenticationError, RayError, RuntimeEnvSetupError
 
-from cluster.find import address_to_join
+from cluster.find import ClusterError, address_to_join, set_ray_defaults
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
 _OBJECT_STORE_BYTES = 256 * 2**20  # a sweep passes configs and scores, never tensors
+_ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
+"""Names how often Ray tries to reach a cluster's head, for a second or more each; 20 by itself."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +57,126 @@ def connect(num_local_cpus: int) -> Cluster:
         num_local_cpus: CPU slots that a cluster started here offers.
 
     Raises:
-        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
-        RuntimeError: it runs another Ray or Python.
-        ValueError: RAY_ADDRESS is no address.
+        ClusterError: the cluster that is there cannot be joined.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    set_ray_defaults()
     inherited = filter(None, [os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *inherited])
     address = address_to_join()
-    options: dict[str, Any]
     if address is None:
-        options = {"num_cpus": num_local_cpus, "object_store_memory": _OBJECT_STORE_BYTES}
-        options["include_dashboard"] = False
+        ray.init(
+            address="local",
+            num_cpus=num_local_cpus,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     else:
-        packages = [str(_PROJECT / name) for name in _PACKAGES]
-        options = {"runtime_env": {"py_modules": packages}}
-    ray.init(
-        address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options
-    )
+        _join(address)
     resources = ray.cluster_resources()
     return Cluster(
         address=address or "local",
         num_nodes=sum(node["Alive"] for node in ray.nodes()),
         num_cpus=int(resources.get("CPU", 0)),
         num_gpus=int(resources.get("GPU", 0)),
+    )
+
+
+def _join(address: str) -> None:
+    """Joins with the user's token only where the cluster asks for one.
+
+    A local Ray leaves a token behind, with which `ray start` then guards a cluster by itself;
+    ray.init looks for it only without an address. A cluster without tokens takes a driver that has
+    one, and then loses its actors.
+    """
+    has_mode = "RAY_AUTH_MODE" in os.environ
+    num_attempts = os.environ.get(_ATTEMPTS)
+    os.environ[_ATTEMPTS] = num_attempts or "1"
+    try:
+        try:
+            _init(address)
+        except ConnectionError as refused:
+            if has_mode or not _is_about_tokens(refused):
+                raise
+            if not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+                raise
+            _init(address)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as refused:
+        raise _explain(refused, address) from refused
+    finally:
+        del os.environ[_ATTEMPTS]
+        if num_attempts is not None:
+            os.environ[_ATTEMPTS] = num_attempts
+
+
+def _init(address: str) -> None:
+    """Without standard error, where Ray's C++ prints every attempt, whatever the level of logs."""
+    try:
+        with _silent_stderr():
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": [str(_PROJECT / name) for name in _PACKAGES]},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except BaseException:
+        ray.shutdown()  # what of it had begun
+        raise
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _is_about_tokens(refused: Exception) -> bool:
+    is_refused = "InvalidAuthToken" in f"{refused} {refused.__cause__}"
+    return is_refused or isinstance(refused, AuthenticationError)
+
+
+def _explain(refused: Exception, address: str) -> ClusterError:
+    """What the user is told, instead of what Ray tells at length."""
+    place = f"the Ray cluster at {address}"
+    if _is_about_tokens(refused):
+        mode = os.environ.get("RAY_AUTH_MODE")
+        lack = "this user's is not its own" if mode == "token" else "none was found"
+        if isinstance(refused, AuthenticationError):
+            lack = "none was found"
+        elif mode == "disabled":
+            lack = "RAY_AUTH_MODE=disabled sends none"
+        return ClusterError(
+            f"{place} asks for its token, and {lack}",
+            "give the one that `ray get-auth-token` prints on its head: in RAY_AUTH_TOKEN, or in "
+            "the file ~/.ray/auth_token; leave RAY_AUTH_MODE unset",
+        )
+    versions = re.findall(r"(?:Ray|Python): (\S+)", str(refused))
+    if "Version mismatch" in str(refused) and len(versions) == 4:
+        ray_there, python_there, ray_here, python_here = versions
+        return ClusterError(
+            f"{place} runs Ray {ray_there} and Python {python_there}, this process Ray {ray_here} "
+            f"and Python {python_here}",
+            "use one version of both everywhere: run the command in the environment that the "
+            "cluster was started from, or start the cluster again from this one",
+        )
+    if isinstance(refused, RuntimeEnvSetupError) and "No such file" in str(refused):
+        return ClusterError(
+            f"this machine is no node of {place}",
+            "run the command on one of its nodes, or have it run there: "
+            "ray job submit --working-dir . -- python -m sweeps.run ...",
+        )
+    if isinstance(refused, ConnectionError):
+        told = "something listens there, but no Ray answers"
+    else:
+        told = " ".join(str(refused).split())
+    return ClusterError(
+        f"{place} cannot be joined: {told}",
+        "check RAY_ADDRESS; RAY_ADDRESS=local runs on this machine alone",
     )

@@ -1,13 +1,12 @@
 """Everything that can be found wrong before a GPU is used."""
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.find import address_to_join, answers, has_short_sockets, temporary_folder
+from cluster.find import ClusterError, address_to_join, check_address, set_ray_defaults
 from cluster.gpus import Gpu, oldest_gpu, visible_gpus
 from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
@@ -277,27 +276,16 @@ def make_no_gpu_error() -> SweepAborted:
 
 
 def _check_cluster() -> None:
-    """A cluster that RAY_ADDRESS names must answer; a local one needs a place for its sockets.
+    """Before Ray is loaded.
 
-    "auto" and "local" are Ray's own words.
+    Raises:
+        SweepAborted: the cluster that RAY_ADDRESS names cannot be joined, or a local one not be.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
-    folder = temporary_folder()
-    if address in ("", "local") and not has_short_sockets(folder):
-        raise SweepAborted(
-            f"the temporary folder {folder} has too long a name for Ray's sockets",
-            "name a shorter one: RAY_TMPDIR=/tmp",
-        )
-    if address not in ("", "local", "auto") and not re.fullmatch(r"(ray://)?[^/]+:\d+", address):
-        raise SweepAborted(
-            f"RAY_ADDRESS={address} is no address of a Ray cluster",
-            "name its HOST:PORT or ray://HOST:PORT, or unset RAY_ADDRESS to run on this machine",
-        )
-    if ":" in address and not answers(address):
-        raise SweepAborted(
-            f"the Ray cluster at RAY_ADDRESS={address} does not answer",
-            "check the address, or unset RAY_ADDRESS to run on this machine",
-        )
+    set_ray_defaults()
+    try:
+        check_address()
+    except ClusterError as refused:
+        raise SweepAborted(refused.error, refused.fix) from None
 
 
 def has_gpu(*, has_ray: bool = True) -> bool:

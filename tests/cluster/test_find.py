@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.find import answers, running_address
+from cluster.find import address_to_join, answers, running_address
+from tests.cluster.heads import run_http2_server
 
 
 @pytest.fixture
@@ -19,9 +20,9 @@ def address_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def live() -> Iterator[str]:
-    """Address of a server that listens on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+    """Address of a server on this machine that speaks as Ray's head does."""
+    with run_http2_server() as address:
+        yield address
 
 
 @pytest.fixture
@@ -65,12 +66,37 @@ def test_temporary_folder_holds_the_file_by_default(
     assert running_address() == live
 
 
-def test_client_addresses_answer_too(live: str, stale: str) -> None:
-    assert answers(f"ray://{live}")
-    assert not answers(f"ray://{stale}")
+def test_port_of_another_program_is_no_cluster(address_file: Path) -> None:
+    with run_http2_server(b"HTTP/1.1 400 Bad Request\r\n") as address:
+        address_file.write_text(address)
+        assert running_address() is None
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_file_that_others_may_write_is_ignored(address_file: Path, live: str, mode: int) -> None:
+    address_file.write_text(live)
+    address_file.chmod(mode)
+    assert running_address() is None
+
+
+def test_file_of_another_user_is_ignored(
+    address_file: Path, live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address_file.write_text(live)
+    monkeypatch.setattr("os.getuid", lambda: address_file.stat().st_uid + 1)
+    assert running_address() is None
+
+
+def test_auto_is_the_cluster_that_runs_here(
+    address_file: Path, live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert address_to_join() == "auto"
+    address_file.write_text(live)
+    assert address_to_join() == live
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_ipv6_address_answers() -> None:
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        assert answers(f"[::1]:{server.getsockname()[1]}")
+    with run_http2_server(host="::1") as address:
+        assert answers(address)

@@ -25,6 +25,7 @@ from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_study
+from tests.cluster.heads import run_http2_server
 from tests.sweeps.commands import PROJECT, TINY, call, read_by_shell, start, tree
 from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
 from tests.trainables.hybrid_model import save_hybrid
@@ -712,8 +713,8 @@ def test_gpu_of_amd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_trial_runs_here_so_a_cluster_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+    with run_http2_server() as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
         assert "no GPU found" in call("sweeps.trial", "samsum").refusal()[0]
         assert "no GPU found" not in call("sweeps.run", "samsum").refusal()[0]
 
@@ -723,17 +724,25 @@ def test_a_ray_of_its_own_has_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert "no GPU found" in call("sweeps.run", "samsum").refusal()[0]
 
 
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_cluster_that_does_not_answer_is_named(
-    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:9")
+def test_ray_client_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
     message, fix = refused(tmp_path)
-    assert message == f"the Ray cluster at RAY_ADDRESS={scheme}127.0.0.1:9 does not answer"
+    assert message == (
+        "RAY_ADDRESS=ray://10.0.0.1:10001 is one of Ray Client, which cannot run a sweep"
+    )
+    assert "on a node of the cluster" in fix and "ray job submit" in fix
+
+
+def test_cluster_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    message, fix = refused(tmp_path)
+    assert message == "the Ray cluster at RAY_ADDRESS=127.0.0.1:9 does not answer"
     assert "RAY_ADDRESS" in fix
 
 
-@pytest.mark.parametrize("address", ["http://10.0.0.1:8265", "10.0.0.1", "ray://10.0.0.1"])
+@pytest.mark.parametrize("address", ["http://10.0.0.1:8265", "10.0.0.1"])
 def test_what_is_no_address_of_ray_is_named(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

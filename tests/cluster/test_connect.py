@@ -1,0 +1,55 @@
+"""Real clusters, with and without tokens, are joined by whoever may, and others are told why."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.heads import run_heads, start_driver
+
+JOIN = """
+from cluster.connect import connect
+from cluster.find import ClusterError
+import ray
+{before}
+try:
+    with connect(2) as cluster:
+        class Actor:
+            def answer(self): return 7
+        actor = ray.remote(num_cpus=0.1)(Actor).remote()
+        print("joined", cluster.address, ray.get(actor.answer.remote(), timeout=60))
+except ClusterError as refused:
+    print(f"error: {{refused.error}}")
+    print(f"fix: {{refused.fix}}")
+"""
+
+
+@pytest.mark.slow
+def test_clusters_are_joined_as_they_ask_for_tokens(tmp_path: Path) -> None:
+    """`ray start` guards a cluster by itself once a local Ray has left a token in the home."""
+    homes = {name: tmp_path / name for name in ("owner", "stranger", "fresh")}
+    for name, home in homes.items():
+        (home / ".ray").mkdir(parents=True)
+        if name != "fresh":
+            (home / ".ray" / "auth_token").write_text(f"{len(name):064}")
+    (tmp_path / "tmp" / "ray").mkdir(parents=True)
+    with run_heads(homes["owner"], homes["fresh"]) as (guarded, open_one):
+        (tmp_path / "tmp" / "ray" / "ray_current_cluster").write_text(guarded)
+        drivers = {
+            f"joined {guarded} 7": ("owner", {"RAY_TMPDIR": str(tmp_path / "tmp")}),
+            f"joined {open_one} 7": ("owner", {"RAY_ADDRESS": open_one}),
+            "this user's is not its own": ("stranger", {"RAY_ADDRESS": guarded}),
+            "asks for its token, and none was found": ("fresh", {"RAY_ADDRESS": guarded}),
+        }
+        code = JOIN.format(before="")
+        started = {
+            told: start_driver(code, homes[name], **environment)
+            for told, (name, environment) in drivers.items()
+        }
+        code = JOIN.format(before="ray.__version__ = '2.1.0'")
+        other = start_driver(code, homes["fresh"], RAY_ADDRESS=open_one)
+        started["this process Ray 2.1.0 and Python 3."] = other
+        for told, driver in started.items():
+            stdout, stderr = driver.communicate(timeout=120)
+            assert told in stdout, (stdout, stderr)
+            assert stderr == ""
+            assert len(stdout.splitlines()) == (1 if told.startswith("joined") else 2)
