@@ -20,6 +20,7 @@ COMMANDS = (
     "tiny_makers",
     "tiny_makers model",
     "torture",
+    "trackers",
     "wikipedia_pt_builder",
 )
 

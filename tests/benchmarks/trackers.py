@@ -1,0 +1,146 @@
+"""What trackers cost: the same sweep without any and with all, in turn, several times.
+
+python -m tests.benchmarks.trackers --recipe-flags "samsum --tiny --seed 1" --out FILE
+"""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import psutil
+
+from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
+from sweeps.cli import parse, run_command
+from sweeps.config import TRACKERS
+from sweeps.records.events import read_events
+from trainables.files import write_atomic
+
+PROG = "python -m tests.benchmarks.trackers"
+NUM_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackersArgs:
+    """Runs a sweep without trackers and with them, in turn, and compares how long both take.
+
+    W&B writes offline; MLflow, Trackio and TensorBoard write to the run folder, unless the
+    environment names a server or another folder.
+    """
+
+    recipe_flags: str = "samsum --tiny"
+    """What python -m sweeps.run is given, in quotes."""
+    num_pairs: int = 5
+    """Sweeps of each kind. Every second pair begins with the trackers."""
+    track: str = ",".join(TRACKERS)
+    """The trackers that are compared with none."""
+    out: Path | None = None
+    """A JSON file for all numbers; None only prints them."""
+
+    def __post_init__(self) -> None:
+        if self.num_pairs < 1:
+            raise ValueError(f"num_pairs is {self.num_pairs}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one sweep took, in seconds."""
+
+    trials_s: float
+    """From the first trial's start to the last one's end, with the finals."""
+    command_s: float
+    """The whole command."""
+    driver_cpu_s: float
+    """CPU of the driver's process alone."""
+    children_cpu_s: float
+    """CPU of the processes that it has started and waited for."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs all sweeps; prints a line of JSON for each, then what they say together."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parse(TrackersArgs, words, PROG)
+    sides: dict[str, list[Measured]] = {"none": [], args.track: []}
+    for pair in range(args.num_pairs):
+        for track in list(sides)[:: -1 if pair % 2 else 1]:
+            sides[track].append(run_sweep(args.recipe_flags, track))
+            print(json.dumps({"track": track, **asdict(sides[track][-1])}), flush=True)
+    facts = {
+        "command": f"{PROG} {shlex.join(words)}",
+        "commit": read_git_commit(),
+        "machine": describe_hardware(),
+        "python": platform.python_version(),
+        "versions": list_versions(),
+        "sweeps": {track: [asdict(one) for one in side] for track, side in sides.items()},
+    }
+    told = {
+        "medians": {track: find_medians(side) for track, side in sides.items()},
+        "ratios": {
+            name: compare_medians(*([asdict(one)[name] for one in side] for side in sides.values()))
+            for name in ("trials_s", "command_s")
+        },
+    }
+    print(json.dumps(told, indent=1))
+    if args.out is not None:
+        write_atomic(args.out, json.dumps(facts | told, indent=1) + "\n")
+
+
+def run_sweep(recipe_flags: str, track: str) -> Measured:
+    """Runs one sweep as a user does.
+
+    Raises:
+        RuntimeError: it fails.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="trackers-"))
+    command = [sys.executable, "-m", "sweeps.run", *shlex.split(recipe_flags), "--track", track]
+    command += ["--runs-dir", str(folder), "--name", "measured"]
+    command += ["--wandb", "offline" if "wandb" in track else "disabled"]
+    began_s = time.monotonic()
+    with (folder / "output").open("wb") as output:
+        driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)  # leaves its CPU times to be read
+    command_s = time.monotonic() - began_s
+    cpu = psutil.Process(driver.pid).cpu_times()
+    if driver.wait() != 0:
+        raise RuntimeError(f"{shlex.join(command)} failed; its output is in {folder}")
+    events = read_events(folder / "measured" / "events.jsonl")
+    times = {e["kind"]: datetime.fromisoformat(e["time"]) for e in events}  # of the last of each
+    began = next(e["time"] for e in events if e["kind"] == "trial_started")
+    shutil.rmtree(folder)
+    return Measured(
+        trials_s=(times["trial_ended"] - datetime.fromisoformat(began)).total_seconds(),
+        command_s=round(command_s, 3),
+        driver_cpu_s=round(cpu.user + cpu.system, 2),
+        children_cpu_s=round(cpu.children_user + cpu.children_system, 2),
+    )
+
+
+def find_medians(side: Sequence[Measured]) -> dict[str, float]:
+    """The median of each number."""
+    return {name: median(asdict(one)[name] for one in side) for name in asdict(side[0])}
+
+
+def compare_medians(without: Sequence[float], with_trackers: Sequence[float]) -> dict[str, object]:
+    """How many times as long the median with trackers is, with the 95% interval of a bootstrap
+    over pairs."""
+    pairs_P2 = np.array([with_trackers, without]).T
+    draws_RP = np.random.default_rng(0).integers(len(pairs_P2), size=(NUM_RESAMPLES, len(pairs_P2)))
+    medians_R2 = np.median(pairs_P2[draws_RP], axis=1)
+    interval = np.quantile(medians_R2[:, 0] / medians_R2[:, 1], (0.025, 0.975)).tolist()
+    ratio = median(with_trackers) / median(without)
+    return {"ratio": round(ratio, 4), "interval": [round(bound, 4) for bound in interval]}
+
+
+if __name__ == "__main__":
+    run_command(main)
