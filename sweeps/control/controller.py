@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from search_spaces.lora import Point
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import Finals, choose_finals, last_finals
 from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
@@ -82,7 +81,7 @@ class TrialController:
         """With the number of trials that the search is asked for by now."""
         self._paths = paths
         self.metric = metric
-        self._search = search
+        self.search = search
         self._log = log
         self._listeners = listeners
         self._asha = Asha(config.rungs, config.reduction_factor, metric)
@@ -106,18 +105,18 @@ class TrialController:
             take_requests: is called when all trials are known, and before the finals follow.
         """
         for record in records:
-            self._search.require(record.number)
-        running = set(self._search.list_running())
+            self.search.require(record.number)
+        running = set(self.search.list_running())
         for record in records:
             trial = self._add(record)
             for step, value in trial.values.items():
                 self._asha.record(record.trial_id, step, value)
             if trial.number in running:
-                self._search.adopt(trial.number)
-                self._search.catch_up(trial.number, trial.values, trial.status, record.reason)
+                self.search.adopt(trial.number)
+                self.search.catch_up(trial.number, trial.values, trial.status, record.reason)
         # Optuna was asked for these, and the driver died before the log had them.
         for number in sorted(running - {record.number for record in records}):
-            self._waiting.append(self._add_proposed(number, self._search.adopt(number)))
+            self._waiting.append(self._add_proposed(number, self.search.adopt(number)))
         self._decide_again()
         take_requests()
         self._start_finals_if_due()
@@ -137,9 +136,9 @@ class TrialController:
         """Whether the search may have new trials."""
         return self._finals is None and not self._is_search_closed
 
-    def has_ended(self, trial_id: str) -> bool:
-        """Whether the log says so of a trial, or a run of the finals."""
-        return not self._is_running(trial_id)
+    def is_running(self, trial_id: str) -> bool:
+        """Whether the log does not say yet that a trial, or a run of the finals, has ended."""
+        return self._trials[trial_id].status is None
 
     def change_num_trials(self, num_trials: int) -> None:
         """Asks the search for more or fewer trials; those that have begun go on."""
@@ -148,10 +147,6 @@ class TrialController:
             for listener in self._listeners:
                 listener.num_trials_changed(num_trials)
             self._start_finals_if_due()
-
-    def enqueue(self, point: Point, request_id: str) -> None:
-        """Has a point proposed next that a user asked for."""
-        self._search.enqueue(point, request_id)
 
     def stop_search(self) -> None:
         """Has no new trial proposed; those that have begun go on, and then the finals follow."""
@@ -163,7 +158,7 @@ class TrialController:
         if self._waiting:
             trial = self._waiting.popleft()
         elif self._num_to_propose > 0:
-            trial = self._add_proposed(*self._search.propose())
+            trial = self._add_proposed(*self.search.propose())
         else:
             return None
         if self._held is None:
@@ -194,9 +189,8 @@ class TrialController:
 
     def put_back(self, trial_id: str) -> None:
         """Has a trial run again from its last report, after it lost its process."""
-        trial = self._trials[trial_id]
-        if trial.status is None:
-            self._waiting.append(trial)
+        if self.is_running(trial_id):
+            self._waiting.append(self._trials[trial_id])
 
     def report(
         self,
@@ -219,7 +213,7 @@ class TrialController:
         new = [
             r
             for r in list_cohort(report)
-            if self._is_running(r.trial_id) and step > self._trials[r.trial_id].last_step
+            if self.is_running(r.trial_id) and step > self._trials[r.trial_id].last_step
         ]
         faults = {r.trial_id: find_fault(r, self.config.rungs, self.metric) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
@@ -232,13 +226,13 @@ class TrialController:
         ends |= self._decide_ends(step, [self._trials[r.trial_id] for r in valid])
         self._write_ends(ends)
         # 3. The packs give the slots of those that stop to others.
-        should_continue = {r.trial_id: self._is_running(r.trial_id) for r in (*new, report)}
+        should_continue = {r.trial_id: self.is_running(r.trial_id) for r in (*new, report)}
         tell_packs(should_continue)
         # 4. Optuna and the listeners learn the reports, and then the ends.
         for r in valid:
             trial = self._trials[r.trial_id]
             if not trial.is_final:
-                self._search.report(trial.number, step, trial.values[step])
+                self.search.report(trial.number, step, trial.values[step])
             for listener in self._listeners:
                 listener.reported(trial.config, r)
         self._notify_ends(ends)
@@ -249,15 +243,9 @@ class TrialController:
     def end(self, trial_id: str, status: Status, reason: str) -> None:
         """Ends a trial; the first end counts."""
         self.release_starts()
-        if self._is_running(trial_id):
-            self._start(self._trials[trial_id])
-            ends: Ends = {trial_id: (status, redact(reason))}  # perhaps of a library's error
-            self._write_ends(ends)
-            self._notify_ends(ends)
+        if self.is_running(trial_id):
+            self._end_all({trial_id: (status, redact(reason))})  # perhaps of a library's error
             self._start_finals_if_due()
-
-    def _is_running(self, trial_id: str) -> bool:
-        return self._trials[trial_id].status is None
 
     def _decide_ends(self, step: int, trials: Sequence[_Trial]) -> Ends:
         """How those trials end that do not go on after a step that the log has for all of them."""
@@ -268,18 +256,22 @@ class TrialController:
     def _decide_again(self) -> None:
         """Decides all trials whose last report is that of an earlier process."""
         for step in self.config.rungs:
-            ends = self._decide_ends(step, [t for t in self._waiting if t.last_step == step])
-            self._write_ends(ends)
-            for trial_id in ends:
-                self._start(self._trials[trial_id])
-            self._notify_ends(ends)
+            self._end_all(
+                self._decide_ends(step, [t for t in self._waiting if t.last_step == step])
+            )
+
+    def _end_all(self, ends: Ends) -> None:
+        for trial_id in ends:
+            self._start(self._trials[trial_id])
+        self._write_ends(ends)
+        self._notify_ends(ends)
 
     def _start(self, trial: _Trial) -> None:
         """Writes that a trial begins, and tells that it does, or goes on after a resume; once."""
         trial_id, params = trial.config.trial_id, params_fields(trial.config.params)
         if not trial.is_logged:
             facts = {"trial_id": trial_id, "number": trial.number, "params": params}
-            is_asked = trial.number in self._search.asked
+            is_asked = trial.number in self.search.asked
             self._log.append("trial_started", **facts, **{"is_asked": True} if is_asked else {})
             trial.is_logged = True
         if not trial.is_announced:
@@ -299,7 +291,7 @@ class TrialController:
         for trial_id, (status, reason) in ends.items():
             trial = self._trials[trial_id]
             if not trial.is_final:
-                self._search.catch_up(trial.number, trial.values, status, reason)
+                self.search.catch_up(trial.number, trial.values, status, reason)
             for listener in self._listeners:
                 listener.trial_ended(trial.config, status, reason)
 

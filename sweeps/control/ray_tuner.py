@@ -1,7 +1,5 @@
 """The Ray Tuner: resources, concurrency, failure policy, and Tune's words turned into ours."""
 
-import logging
-import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +10,9 @@ from typing import Any
 
 from ray import tune
 from ray.actor import ActorHandle
-from ray.tune import Callback, FailureConfig, ProgressReporter, RunConfig, TuneConfig
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
-from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import DONE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -23,6 +20,7 @@ from ray.tune.search import Searcher
 from sweeps.control import pack_pool
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
+from sweeps.control.quiet_tune import NoReporter, SilentProgress, quiet_tune
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
@@ -60,7 +58,7 @@ def run_trials(
     budget_stop.enforce()
     if controller.num_left == 0:
         return
-    _quiet_ray_tune()
+    quiet_tune()
     run_one_trial = tune.with_parameters(
         trainable.run_trial, packs=actors, max_failures=max_failures
     )
@@ -78,8 +76,8 @@ def run_trials(
             storage_path=str(folder),
             # Tune gives up a trial at its first failure; _ControllerCallback counts and retries.
             failure_config=FailureConfig(max_failures=0),
-            callbacks=[callback, _Silence()],
-            progress_reporter=_NoReporter(),
+            callbacks=[callback, SilentProgress()],
+            progress_reporter=NoReporter(),
             verbose=0,
         ),
     )
@@ -245,7 +243,7 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
         """Has packs free the slots of trials that ended between two reports; of one that had no
         place in a pack yet they are told again. Trials without a pack end at their next report."""
         running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
-        ended = {trial_id: False for trial_id in running if self.controller.has_ended(trial_id)}
+        ended = {name: False for name in running if not self.controller.is_running(name)}
         if ended:
             pack_pool.decide(self.actors, 0, ended)
 
@@ -277,23 +275,6 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
         return {}
 
 
-class _NoReporter(ProgressReporter):  # type: ignore[misc]
-    """In a notebook Tune clears the cell for tables of its own, however quiet it is to be."""
-
-    def should_report(self, trials: list[Trial], done: bool = False) -> bool:
-        return False
-
-
-class _Silence(TrialProgressCallback):  # type: ignore[misc]
-    """Takes the place of Tune's callback of this kind, which prints the result of a trial that ends
-    before its first one, and every result in a notebook."""
-
-    def on_trial_result(self, *_: Any, **__: Any) -> None:
-        pass
-
-    on_trial_error = on_trial_complete = on_trial_result
-
-
 def _read_reason(trial: Trial) -> str:
     """One line that says why a trial's process failed, more often than it may.
 
@@ -316,15 +297,3 @@ def _find_abort(error: BaseException | None) -> SweepAborted | None:
 
 def _trial_id(trial: Trial) -> str:
     return str(trial.config[trainable.TRIAL].trial_id)
-
-
-def _quiet_ray_tune() -> None:
-    """Tune's own tables, loggers and warnings would repeat what the sweep shows.
-
-    A trial that fails before its first report has no metric, which Tune would refuse.
-    """
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)

@@ -58,7 +58,7 @@ class Steering:
         """
         for event in self._earlier:
             if event["add"]:
-                self._controller.enqueue(event["add"], event["id"])
+                self._controller.search.enqueue(event["add"], event["id"])
             self._stop(event["stop"], event["finish"])
         for request in self._pending:
             self._take_up(request)
@@ -91,7 +91,7 @@ class Steering:
 
     def _carry_out(self, request: Request, resolved: ResolvedRequest) -> None:
         if resolved.add:
-            self._controller.enqueue(resolved.add, request.id)
+            self._controller.search.enqueue(resolved.add, request.id)
         self._controller.change_num_trials(resolved.num_trials)
         self._stop(resolved.stop, request.finish)
 
