@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
@@ -15,6 +15,8 @@ Language = Literal["english", "turkish", "portuguese"]
 Balance = Literal["none", "oversample"]
 Data = str | tuple[str, ...] | None
 """Where a task's rows are: files and folders, or a dataset of the Hub; None is its own."""
+
+_PACKAGE = Path(__file__).parent
 
 AUGMENT_NOISE = 0.1
 """EDA's share for sets of 5,000 rows and more; for fewer it names 0.05 (arXiv 1901.11196, table 3).
@@ -229,6 +231,18 @@ class TrainingSettings(TrainingOptions):
         rule = f"ascending steps that end with max_steps ({self.max_steps})"
         require(is_whole, "rungs", self.rungs, rule)
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A bundled model is pickled as its place in this package, which every node has."""
+        model = Path(self.model)
+        if not model.is_relative_to(_PACKAGE):
+            return vars(self)
+        return vars(self) | {"model": model.relative_to(_PACKAGE)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["model"], Path):
+            state = state | {"model": str(_PACKAGE / state["model"])}
+        vars(self).update(state)
 
     @property
     def warmup_steps(self) -> int:

@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import Cluster, connect
-from cluster.find import address_to_join
+from cluster.find import ClusterError
 from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
@@ -47,7 +47,7 @@ from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.trackers import make_trackers
 from trainables.checkpoint import prune_to_adapter
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.throughput import Throughput
 from trainables.process import gc_disabled, num_cores
@@ -220,14 +220,8 @@ def _connect() -> Cluster:
         )
     try:
         return connect(num_local_cpus=max(num_cores(), 2))
-    except (ConnectionError, RuntimeError, ValueError) as refused:  # as Ray tells, at length
-        if address_to_join() is None:
-            raise
-        raise SweepAborted(
-            f"Ray cannot be connected to: {first_line(refused)}",
-            "check RAY_ADDRESS, and that its nodes have this Ray and this Python; without it, a "
-            "sweep runs on this machine",
-        ) from refused
+    except ClusterError as refused:
+        raise SweepAborted(refused.error, refused.fix) from refused
 
 
 def _tell_estimate(
