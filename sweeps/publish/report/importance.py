@@ -6,7 +6,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.records.trial_record import TrialRecord
@@ -57,6 +56,8 @@ def compute_importances(
     varied = list_varied(scored)
     if len(scored) < MIN_TRIALS or not varied:
         return {}
+    from optuna import importance  # loads scikit-learn where it is installed
+
     distributions = {name: _distribute(name, values, space) for name, values in varied.items()}
     study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
     for trial in scored:
@@ -68,8 +69,8 @@ def compute_importances(
                 value=scores[trial.trial_id],
             )
         )
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=top_frac(len(scored)))
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    evaluator = importance.PedAnovaImportanceEvaluator(target_quantile=top_frac(len(scored)))
+    found = importance.get_param_importances(study, evaluator=evaluator)
     return {name: share for name, share in found.items() if math.isfinite(share)}
 
 
