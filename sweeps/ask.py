@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from sweeps.checks.commands import resume_command
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.control.resolve_request import resolve
 from sweeps.finals.finalists import is_search_over
-from sweeps.records.events import find_num_trials, read_events
+from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, append_request
+from sweeps.records.run import read_run
 from sweeps.records.run_lock import find_lock_owner
 from trainables.errors import SweepAborted
 
@@ -57,14 +58,11 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Checks a request against the run, writes it down, and tells what became of it."""
     args = parse(AskArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
-    config = sweep_json.read_run(paths, PROG)
-    request = make_request(args)
-    events = _read_events(paths)
-    config = replace(config, num_trials=find_num_trials(events, config.num_trials))
-    owner = find_lock_owner(paths)
-    has_driver = owner.is_alive is not False and owner.work != "sync"
-    is_open = not (has_driver and is_search_over(config, events))
-    resolve(request, config, events, is_open=is_open)
+    run = read_run(paths, PROG)
+    config, request = sweep_json.parse_config(run), make_request(args)
+    has_driver = find_lock_owner(paths).is_driver is not False
+    is_open = not (has_driver and is_search_over(config, run.events))
+    resolve(request, config, run.events, is_open=is_open)
     append_request(paths, request)
     answer = _wait_for_answer(paths, request.id) if has_driver else None
     if answer is not None:
@@ -91,7 +89,7 @@ def _wait_for_answer(paths: RunPaths, request_id: str) -> dict[str, Any] | None:
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     while time.monotonic() < deadline_s:
         time.sleep(POLL_INTERVAL_S)
-        asked = (event for event in _read_events(paths) if event["kind"] == "asked")
+        asked = (event for event in read_events(paths.events) if event["kind"] == "asked")
         answer = next((event for event in asked if event["id"] == request_id), None)
         if answer is not None and answer["refused"]:
             raise SweepAborted(answer["refused"], "look how far the sweep is by now, and ask again")
@@ -131,10 +129,6 @@ def describe(answer: dict[str, Any]) -> str:
         point = ", ".join(f"{name} {value}" for name, value in answer["add"].items())
         return f"the next trial has {point}; the search has {answer['num_trials']} trials now"
     return f"the search has {answer['num_trials']} trials now"
-
-
-def _read_events(paths: RunPaths) -> list[dict[str, Any]]:
-    return read_events(paths.events) if paths.events.is_file() else []
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from typing import Annotated
 import tyro
 
 from sweeps.cli import JsonFlag, Result, parse, run_command
-from sweeps.publish.report.facts import read_facts
-from sweeps.records.paths import RunPaths, abort_if_unwritable
-from sweeps.records.run_lock import find_lock_owner
+from sweeps.publish.load_run import load_run
+from sweeps.records.paths import abort_if_unwritable
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 
@@ -42,23 +41,19 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parse(ReportArgs, sys.argv[1:] if argv is None else argv, PROG)
     if not args.runs:
         raise SweepAborted("no run is named", f"{PROG} runs/NAME [runs/OTHER ...]")
-    facts = [read_facts(run, is_running=_is_running(run)) for run in args.runs]
+    sweeps = [load_run(folder) for folder in args.runs]
     import optuna  # this and the next take a second
 
     from sweeps.publish.report.page import render
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    output = args.output or (facts[0].paths.report if len(facts) == 1 else Path("comparison.html"))
+    default = sweeps[0].paths.report if len(sweeps) == 1 else Path("comparison.html")
+    output = args.output or default
     with abort_if_unwritable(output):
-        write_atomic(output, render(facts))
+        write_atomic(output, render(sweeps))
     print(f"wrote {output}")
-    return Result({"runs": [run.paths.folder for run in facts], "page": output.absolute()})
-
-
-def _is_running(run: Path) -> bool:
-    owner = find_lock_owner(RunPaths(run.absolute()))
-    return owner.is_alive is True and owner.work == "sweep"
+    return Result({"runs": [run.paths.folder for run in sweeps], "page": output.absolute()})
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -160,7 +159,7 @@ def describe(status: RunStatus) -> list[str]:
     if status.state in ("running", "stalled"):
         left = "not known yet" if status.left_s is None else format_clock(status.left_s)
         lines.append(f"left: {left}")
-    max_steps, metric = status.config.get("max_steps"), status.metric
+    max_steps, metric = status.record["config"].get("max_steps"), status.metric
     running = [] if status.is_over else sorted(status.running, key=lambda one: -one.num_steps)
     for one in running[:MAX_RUNNING]:
         value = one.value(metric)
@@ -187,14 +186,12 @@ def suggest(status: RunStatus) -> list[str]:
     if status.state in ("running", "stalled"):
         return [f"python -m sweeps.ask {run} --stop TRIAL | --add NAME=VALUE | --finish"]
     from sweeps.checks.commands import resume_command  # loads Optuna, which most runs do without
-    from sweeps.config import from_json
+    from sweeps.checks.sweep_json import parse_config
 
-    folder = status.paths.folder
     try:
-        config = from_json(status.config)
-    except ValidationError:
+        resume = resume_command(parse_config(status))
+    except SweepAborted:
         return ["resume it with the version of this project that wrote it"]
-    resume = resume_command(replace(config, runs_dir=str(folder.parent), name=folder.name))
     if status.state == "unknown" and status.owner.host:  # two that drive one run would spoil it
         host, pid = write_command(status.owner.host), status.owner.pid
         return [f"ssh {host} ps -p {pid}", f"{resume}  # if that shows no process"]
@@ -221,11 +218,11 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
             {"trial_id": one.trial_id, "step": one.num_steps, "value": one.value(metric)}
             for one in status.running
         ],
-        "max_steps": status.config.get("max_steps"),
+        "max_steps": status.record["config"].get("max_steps"),
         "best": best
         and {"trial_id": best.trial_id, "step": best.num_steps, "value": best.value(metric)},
         "result": _find_result(status),
-        "began": status.began and status.began.isoformat(),
+        "began": status.driver_began and status.driver_began.isoformat(),
         "last_event_s": _age_s(status),
         "left_s": status.left_s,
         **status.facts,
@@ -280,7 +277,7 @@ def _describe_best(status: RunStatus) -> str:
 
 
 def _age_s(status: RunStatus) -> float | None:
-    last = status.last_event
+    last = status.last_told
     return None if last is None else max(0.0, (status.now - last).total_seconds())
 
 

@@ -12,12 +12,12 @@ from sweeps.checks import sweep_json
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.config import split_trackers
 from sweeps.records.paths import RunPaths
+from sweeps.records.run import read_run
 from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.trackers import check_trackers, make_trackers
 from sweeps.tracking.wandb_mode import Mode, resolve_mode
 from sweeps.tracking.wandb_tracker import WandbTracker
-from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
 
@@ -50,12 +50,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """
     args = parse(SyncArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
-    if not (paths.sweep_json.is_file() and paths.events.is_file()):
-        raise SweepAborted(f"there is no sweep in {paths.folder}", f"{PROG} runs/NAME")
-    fix = "sync with the version of this project that wrote it"
-    config = sweep_json.read_config(paths, ("sweep_id", "name", "metric"), fix)
-    record = sweep_json.read(paths)
-    metric = Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
+    run = read_run(paths, PROG)
+    config = sweep_json.parse_config(run)
     config = replace(config, track=args.track or config.track, wandb="auto")
     if not config.trackers:
         raise SweepAborted("the sweep has no trackers", "name some: --track wandb,mlflow")
@@ -66,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
             mode = resolve_mode(args.wandb, is_tiny=False)
             if mode == "disabled":
                 raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
-        shown = make_trackers(config, mode, paths, metric, record["name"], record["sweep_id"])
+        shown = make_trackers(
+            config, mode, paths, run.metric, run.record["name"], run.record["sweep_id"]
+        )
         trackers = Trackers(paths, shown)
         trackers.finish()
     for tracker in shown:

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Prints the comparison, writes it beside the run, and returns it."""
     args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
     paths = RunPaths(args.run.absolute())
-    config = sweep_json.read_run(paths, f"{PROG} RUN TRIAL")
+    config = sweep_json.read_config(paths, f"{PROG} RUN TRIAL")
     record = find_reported(paths, args.trial)
     adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():

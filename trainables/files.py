@@ -99,8 +99,20 @@ def read_json_lines(path: Path) -> list[Any]:
     Raises:
         DamagedLine: a line that ends is not JSON.
     """
+    return parse_json_lines(path.read_bytes(), path)
+
+
+def parse_json_lines(content: bytes, path: Path, num_before: int = 0) -> list[Any]:
+    """What stands in each line of a piece of a file, which may end with a torn line.
+
+    Args:
+        num_before: lines of the file before it.
+
+    Raises:
+        DamagedLine: a line that ends is not JSON.
+    """
     records = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(content.split(b"\n")[:-1], start=num_before + 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:

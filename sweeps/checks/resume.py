@@ -10,12 +10,12 @@ from typing import Any
 
 from sweeps.checks import sweep_json
 from sweeps.checks.commands import resume_command
+from sweeps.checks.first_record import describe_metric, digest_model, digest_splits
 from sweeps.checks.preflight import Preflight, load_rows
-from sweeps.checks.sweep_json import describe_metric, digest_model, digest_splits
 from sweeps.config import SweepConfig
-from sweeps.records.events import find_num_trials, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import HIDDEN
+from sweeps.records.run import read_run
 from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, first_line
@@ -51,11 +51,8 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             is_missing if is_named else "--resume needs the name of the sweep",
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
-    fix = "resume with the version of this project that wrote it, or begin a new sweep"
-    config = sweep_json.read_config(paths, ("sweep_id", "name", "digests"), fix)
-    events = read_events(paths.events) if paths.events.is_file() else []
-    num_trials = find_num_trials(events, config.num_trials)
-    config = replace(config, runs_dir=asked.runs_dir, name=asked.name, num_trials=num_trials)
+    config = sweep_json.parse_config(read_run(paths, "--resume"))
+    config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
     # a recipe file may have been moved since, so that its name alone counts
     if Path(config.recipe).name != Path(asked.recipe).name:
         raise SweepAborted(

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sweeps.checks import sweep_json
+from sweeps.checks.first_record import describe_metric, make_first_record
 from sweeps.checks.preflight import Preflight
 from sweeps.checks.resume import check_metric
-from sweeps.checks.sweep_json import describe_metric
 from sweeps.config import SweepConfig
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
@@ -40,7 +40,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
         else:
             record["metric"] = describe_metric(preflight)
     else:
-        record = sweep_json.make_first_record(config, preflight)
+        record = make_first_record(config, preflight)
         _create(paths, record, preflight.splits)
     with lock_run(paths, "sweep"):
         sweep_json.write(paths.sweep_json, record)
@@ -71,6 +71,6 @@ def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
 def _has_trials(paths: RunPaths) -> bool:
     """Whether any trial began; what cannot be read may hold one."""
     try:
-        return paths.events.exists() and bool(replay(read_events(paths.events)))
+        return bool(replay(read_events(paths.events)))
     except (OSError, SweepAborted):
         return True

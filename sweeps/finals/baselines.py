@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from sweeps.config import SweepConfig
-from sweeps.finals.final_test import Outcome
+from sweeps.finals.outcome import Outcome
 from sweeps.finals.predictions import TEST_BASE, VALIDATION_BASE
 from sweeps.finals.verdict import resample_lead
 from sweeps.finals.verdict_text import describe_no_lead, describe_single_answer

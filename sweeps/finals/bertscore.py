@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sweeps.config import SweepConfig
-from sweeps.finals.final_test import Outcome, Scores
+from sweeps.finals.outcome import Outcome, Scores
 from sweeps.finals.predictions import TEST_BASE, VALIDATION_BASE
 from sweeps.records.events import EventLog, read_events, scores_from_event
 from sweeps.records.paths import RunPaths

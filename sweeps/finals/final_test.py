@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
 from sweeps.finals.finalists import Finals
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Verdict
 from sweeps.records.events import EventLog, read_events, scores_from_event
 from sweeps.records.paths import RunPaths
@@ -19,75 +19,6 @@ from trainables.config import Metric
 from trainables.metrics.eval_result import EvalResult
 
 _log = logging.getLogger(__name__)
-
-Scores = dict[str, dict[str, float]]
-"""Metrics by name, by split: validation, validation_base, test, test_base."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Winner:
-    """The run whose adapter goes into best/, and what is tested beside it."""
-
-    run: TrialRecord
-    """The best run of the winning configuration: a trial of the search, or a run of the finals."""
-    tested: dict[str, Path]
-    """Adapters that are scored on test, by run: the kept one, the winner's other seeds, and the
-    baseline's."""
-    baseline: str | None = None
-    """The best start point's run at the full budget, if it is there."""
-
-    @property
-    def trial_id(self) -> str:
-        """The search's trial that has the winning configuration."""
-        return self.run.final_of or self.run.trial_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the one look at test gave."""
-
-    winner: Winner
-    scores: Scores
-    """Of the kept adapter and of the untuned base."""
-    runs: Scores = field(default_factory=dict)
-    """Metrics on test, by run."""
-    baselines: Mapping[str, str] = field(default_factory=dict)
-    """What needs no training and is among the scores too: what it does, by the end of its scores'
-    names; see baselines.py."""
-    intervals: Mapping[str, Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
-    """95% intervals of the kept adapter's lead by the metric that ranks, by the same ends of names
-    ("base" is the untuned base) and by split; None where rows cannot be resampled."""
-    doubts: tuple[str, ...] = ()
-    """A sentence for each reason why the winner may be worth nothing."""
-
-    @property
-    def untrained(self) -> dict[str, str]:
-        """All that the adapter stands beside and that was not trained, as baselines has it."""
-        return {"base": "the untuned base", **self.baselines}
-
-    @property
-    def baseline_facts(self) -> dict[str, object]:
-        """What sweep.json and finals.json say of baselines: scores, intervals of the winner's lead
-        over them, and doubts."""
-        return {
-            "baselines": {
-                title: {
-                    split: self.scores[f"{split}_{key}"]
-                    for split in ("validation", "test")
-                    if f"{split}_{key}" in self.scores
-                }
-                for key, title in self.untrained.items()
-            },
-            "lead_intervals": {
-                self.untrained[key]: dict(by_split) for key, by_split in self.intervals.items()
-            },
-            "doubts": list(self.doubts),
-        }
-
-    @property
-    def own_runs(self) -> list[dict[str, float]]:
-        """Metrics on test of the winner's runs, the kept one among them."""
-        return [scores for run_id, scores in self.runs.items() if run_id != self.winner.baseline]
 
 
 def find_winner(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,8 @@ from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals, last_finals
 from sweeps.finals.run_metrics import make_run_metric
 from sweeps.records import trials_csv
-from sweeps.records.events import list_since_search
 from sweeps.records.paths import RunPaths, abort_if_unwritable
+from sweeps.records.run import Run
 from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
@@ -192,40 +191,29 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
         write_json(paths.finals_json, content)
 
 
-def read(
-    paths: RunPaths,
-    events: Sequence[dict[str, Any]],
-    records: Sequence[TrialRecord],
-    metric: Metric,
-) -> Verdict | None:
-    """What finals.json says; None where it is not there, or of finals that no longer count.
-
-    Args:
-        events: of the log.
-        records: of the search's trials and of the finals' runs.
-    """
-    phases = ("finals_started", "final_scores")
-    if not any(event["kind"] in phases for event in list_since_search(events)):
+def read(run: Run) -> Verdict | None:
+    """What finals.json says; None where it is not there, or of finals that no longer count."""
+    if not (run.find_since_search("finals_started") or run.find_since_search("final_scores")):
         return None
-    finals = last_finals(events)
-    ids = {run.trial_id for run in finals.runs if run.of in finals.finalists} if finals else set()
-    by_id = {record.trial_id: record for record in records}
+    finals = last_finals(run.events)
+    ids = {one.trial_id for one in finals.runs if one.of in finals.finalists} if finals else set()
+    by_id = {record.trial_id: record for record in (*run.trials, *run.final_runs)}
     try:
-        told = json.loads(paths.finals_json.read_text(encoding="utf-8"))
+        told = json.loads(run.paths.finals_json.read_text(encoding="utf-8"))
         finalists = tuple(
             Finalist(
                 trial_id=one["trial_id"],
                 params=by_id[one["trial_id"]].params,
-                metric=metric,
-                runs=tuple(by_id[run["trial_id"]] for run in one["runs"]),
+                metric=run.metric,
+                runs=tuple(by_id[final["trial_id"]] for final in one["runs"]),
                 probability_best=one["probability_best"],
             )
             for one in told["finalists"]
         )
-        if {run.trial_id for finalist in finalists for run in finalist.runs} != ids:
+        if {final.trial_id for finalist in finalists for final in finalist.runs} != ids:
             return None
         return Verdict(
-            metric=metric,
+            metric=run.metric,
             finalists=finalists,
             lead=told["lead"],
             interval=tuple(told["interval"]) if told["interval"] else None,

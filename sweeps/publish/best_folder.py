@@ -14,7 +14,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
-from sweeps.finals.final_test import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.card_facts import CardFacts, make_facts
@@ -81,7 +81,7 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     Raises:
         SweepAborted: there is no sweep, no such trial, or its adapter is gone.
     """
-    config = sweep_json.read_run(paths, "python -m sweeps.export RUN --to TARGET")
+    config = sweep_json.read_config(paths, "python -m sweeps.export RUN --to TARGET")
     record, adapter = find_adapter(paths, trial_id)
     assert record.last is not None
     task, splits = TASKS[config.task](config.task_options), read_rows(paths.rows)

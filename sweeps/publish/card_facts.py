@@ -8,7 +8,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.commands import sweep_command
 from sweeps.checks.environment import list_versions
 from sweeps.config import SweepConfig
-from sweeps.finals.final_test import Outcome
+from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.license import License, read_license
 from sweeps.publish.usage_code import is_hub_id

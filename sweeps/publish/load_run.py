@@ -2,67 +2,52 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sweeps.checks import sweep_json
 from sweeps.config import SweepConfig
 from sweeps.finals import verdict as verdicts
+from sweeps.finals.outcome import Outcome, read_outcome
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import (
-    find_num_trials,
-    list_since_search,
-    params_fields,
-    read_events,
-    scores_from_event,
-)
+from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import TrialRecord, replay_all
+from sweeps.records.redact import redact
+from sweeps.records.run import Run, read_run
+from sweeps.records.run_lock import find_lock_owner
+from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import count_by_status, make_csv, rank
-from trainables.config import Hyperparameters, Metric
+from trainables.config import Hyperparameters
 from trainables.data.prepared_rows import read_facts
+from trainables.data.rows import SPLITS
+from trainables.errors import SweepAborted
 
 if TYPE_CHECKING:  # slow
     import pandas as pd
 
-BEST, UNTUNED = "best adapter", "the untuned base"
+BEST = "best adapter"
+COMMAND = "python -m sweeps.report RUN"
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SweepRun:
+class SweepRun(Run):
     """A sweep as it stood when its folder was read, finished or not."""
 
-    paths: RunPaths
-    """Every file of it; paths.folder is the run folder."""
     config: SweepConfig
-    metric: Metric
-    """What ranks trials, by name, and whether more or less of it is better."""
-    is_ended: bool
-    """Whether the sweep came to its end; python -m sweeps.status tells whether one that did not is
-    still at work."""
-    trials: tuple[TrialRecord, ...]
-    """The search's, in the order in which they were proposed, with their reports."""
-    final_runs: tuple[TrialRecord, ...]
-    """Trainings of the finals, by their trial and seed."""
+    is_running: bool
+    """Whether its process is known to live; it may be one of a machine whose locks are not seen
+    here, which python -m sweeps.status tells."""
     finals: Verdict | None
     """Finalists, the winner, its lead with interval and probability; None before the finals' end
     and without finals."""
-    adapter_id: str | None
-    """The trial, or run of the finals, whose adapter is in best/; None before its test."""
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Metrics by whose they are ("best adapter", "the untuned base", and what else needs no
-    training), then by split ("validation", "test"); nothing before the one look at test."""
+    outcome: Outcome | None
+    """What the one look at test gave; None before it."""
     score_interval: Interval | None
     """95% bootstrap interval over rows of the best adapter's metric on test; None where it cannot
     be told."""
-    lead_intervals: Mapping[str, Mapping[str, Interval | None]]
-    """95% intervals of the best adapter's lead by the metric, by over whom, then by split."""
-    doubts: tuple[str, ...]
-    """A sentence for each reason why the winner may be worth nothing."""
-    notes: tuple[str, ...] = field(default=())
-    """How the rows were read, where that is not plain."""
 
     @property
     def name(self) -> str:
@@ -70,13 +55,16 @@ class SweepRun:
         return self.config.name
 
     @property
+    def state(self) -> Literal["ended", "running", "not finished"]:
+        """How it stands, as far as its folder tells."""
+        return "ended" if self.is_ended else "running" if self.is_running else "not finished"
+
+    @property
     def best(self) -> TrialRecord | None:
         """The search's trial that won; before the end the one that leads; None without any."""
-        if self.adapter_id is not None:
-            runs = {run.trial_id: run for run in (*self.trials, *self.final_runs)}
-            winner = runs[self.adapter_id]
-            return runs[winner.final_of or winner.trial_id]
-        return None if self.is_ended else next(iter(rank(self.trials, self.metric)), None)
+        if self.outcome is None:
+            return None if self.is_ended else next(iter(rank(self.trials, self.metric)), None)
+        return next(t for t in self.trials if t.trial_id == self.outcome.winner.trial_id)
 
     @property
     def best_params(self) -> Hyperparameters | None:
@@ -85,8 +73,39 @@ class SweepRun:
 
     @property
     def adapter(self) -> Path | None:
-        """PEFT folder of the best adapter, with tokenizer and model card; None before the end."""
-        return self.paths.best if self.paths.best.is_dir() else None
+        """PEFT folder of the best adapter, with tokenizer and model card; None before it is known,
+        and again after a resume with more trials until they have been tested."""
+        return self.paths.best if self.outcome and self.paths.best.is_dir() else None
+
+    @property
+    def adapter_id(self) -> str | None:
+        """The trial, or run of the finals, whose adapter is in best/; None before its test."""
+        return self.outcome.winner.run.trial_id if self.outcome else None
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Metrics by whose they are ("best adapter", "the untuned base", and what else needs no
+        training), then by split ("validation", "test"); nothing before the one look at test."""
+        if self.outcome is None:
+            return {}
+        scores = self.outcome.scores
+        own = {split: scores[split] for split in SPLITS[1:] if split in scores}
+        return {BEST: own} | self.outcome.untrained_scores
+
+    @property
+    def lead_intervals(self) -> Mapping[str, Mapping[str, Interval | None]]:
+        """95% intervals of the best adapter's lead by the metric, by over whom, then by split."""
+        return self.outcome.lead_intervals if self.outcome else {}
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """A sentence for each reason why the winner may be worth nothing."""
+        return self.outcome.doubts if self.outcome else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the rows were read, where that is not plain."""
+        return tuple(map(redact, self.record.get("read", ())))
 
     @property
     def test_scores(self) -> Mapping[str, float]:
@@ -161,42 +180,21 @@ def load_run(folder: str | Path) -> SweepRun:
     Raises:
         SweepAborted: there is no run, or it cannot be read.
     """
-    paths = RunPaths(Path(folder).expanduser().absolute())
-    config = sweep_json.read_run(paths, "load_run(RUN)")
-    told = sweep_json.read(paths)
-    metric = Metric(name=told["metric"]["name"], mode=told["metric"]["mode"])
-    events = read_events(paths.events) if paths.events.is_file() else []
-    records = replay_all(events)
-    kinds = [event["kind"] for event in events]
-    last_turn = next((kind for kind in reversed(kinds) if kind.startswith("sweep_")), "")
-    since = list_since_search(events)
-    tested = next((event for event in reversed(since) if event["kind"] == "final_scores"), None)
-    adapter_id = tested["trial_id"] if tested else None
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    if tested:
-        own = scores_from_event(tested["scores"])
-        scores[BEST] = {split: own[split] for split in ("validation", "test") if split in own}
-        scores |= {of: scores_from_event(by) for of, by in told.get("baselines", {}).items()}
+    run = read_run(RunPaths(Path(folder).expanduser().absolute()), COMMAND)
+    config, outcome, interval = sweep_json.parse_config(run), read_outcome(run), None
+    if outcome is not None:
+        with suppress(SweepAborted):  # the rows may be gone by now
+            interval = verdicts.find_score_interval(
+                run.paths.answers / outcome.winner.run.trial_id,
+                run.metric,
+                read_facts(run.paths.rows).scoring,
+                config.seed,
+            )
     return SweepRun(
-        paths=paths,
-        config=replace(config, num_trials=find_num_trials(events, config.num_trials)),
-        metric=metric,
-        is_ended=last_turn == "sweep_ended",
-        trials=tuple(record for record in records if record.final_of is None),
-        final_runs=tuple(record for record in records if record.final_of is not None),
-        finals=verdicts.read(paths, events, records, metric),
-        adapter_id=adapter_id,
-        scores=scores,
-        score_interval=verdicts.find_score_interval(
-            paths.answers / adapter_id, metric, read_facts(paths.rows).scoring, config.seed
-        )
-        if adapter_id
-        else None,
-        lead_intervals={
-            of: {split: found and (found[0], found[1]) for split, found in by_split.items()}
-            for of, by_split in told.get("lead_intervals", {}).items()
-            if tested
-        },
-        doubts=tuple(told.get("doubts", ())) if tested else (),
-        notes=tuple(told.get("read", ())),
+        **vars(run),
+        config=config,
+        is_running=find_lock_owner(run.paths).is_driver is True,
+        finals=verdicts.read(run),
+        outcome=outcome,
+        score_interval=interval,
     )

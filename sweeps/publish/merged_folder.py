@@ -69,7 +69,7 @@ def write_merged(paths: RunPaths, adapter: Path, card: str, base: str, folder: P
     """Fills the folder: weights, tokenizer, generation config and a card that loads them."""
     from trainables.models.merge import save_merged  # loads torch, which early errors do without
 
-    config = sweep_json.read_run(paths, "RUN")
+    config = sweep_json.read_config(paths, "RUN")
     save_merged(base, adapter, folder, config.compute_dtype, config.base)
     for path in list_exported(adapter):
         if path.name not in (*ADAPTER_FILES, CARD_FILE):

@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.config import SweepConfig
-from sweeps.finals.final_test import Outcome
+from sweeps.finals.outcome import Outcome
 from sweeps.finals.predictions import CONFUSION_CSV, LABEL_SCORES_CSV, PREDICTIONS_FILE
 from sweeps.finals.verdict import Verdict, summarize
 from sweeps.finals.verdict_text import write_sentences

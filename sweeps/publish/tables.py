@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from sweeps.finals.final_test import Outcome
+from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Verdict
 from sweeps.finals.verdict_text import make_table
 from sweeps.records.trial_record import TrialRecord

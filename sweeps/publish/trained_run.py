@@ -88,7 +88,7 @@ def open_trained_run(
         SweepAborted: there is no such run, trial or model, or one is damaged or another.
     """
     paths = RunPaths(folder.absolute())
-    config = sweep_json.read_run(paths, command)
+    config = sweep_json.read_config(paths, command)
     adapter = None
     if not is_base:
         adapter = find_best(paths.folder) if trial is None else find_adapter(paths, trial)[1]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sweeps.records.paths import abort_if_unwritable
 from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
-from trainables.files import DamagedLine, JsonLines, read_json_lines, to_strict_json
+from trainables.files import DamagedLine, JsonLines, parse_json_lines, to_strict_json
 
 Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
@@ -50,14 +50,26 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a log, oldest first, without a torn last line.
+    """All events of a log, oldest first, without a torn last line; none before there is a log.
 
     Raises:
         SweepAborted: a line that is not the last is damaged; the message names it.
     """
+    return parse_events(path.read_bytes(), path) if path.is_file() else []
+
+
+def parse_events(content: bytes, path: Path, num_before: int = 0) -> list[dict[str, Any]]:
+    """The events in a piece of a log.
+
+    Args:
+        num_before: events before it.
+
+    Raises:
+        SweepAborted: as read_events.
+    """
     try:
-        events = read_json_lines(path)
-        for number, event in enumerate(events, start=1):
+        events = parse_json_lines(content, path, num_before)
+        for number, event in enumerate(events, start=num_before + 1):
             if not isinstance(event, dict) or "kind" not in event:
                 raise DamagedLine(path, number, f"it is no event: {str(event)[:80]}")
     except DamagedLine as damaged:

@@ -35,6 +35,11 @@ class LockOwner:
     """Name of its machine, "" if not known."""
     pid: int = 0
 
+    @property
+    def is_driver(self) -> bool | None:
+        """Whether it lives and runs the sweep's trials; None where that cannot be told."""
+        return False if self.work == "sync" else self.is_alive
+
 
 @contextmanager
 def lock_run(paths: RunPaths, work: Work = "sync") -> Iterator[None]:

@@ -116,7 +116,7 @@ def find_reported(paths: RunPaths, trial_id: str) -> TrialRecord:
     Raises:
         SweepAborted: there is none of that name, or it has none.
     """
-    records = replay_all(read_events(paths.events)) if paths.events.is_file() else []
+    records = replay_all(read_events(paths.events))
     record = next((record for record in records if record.trial_id == trial_id), None)
     if record is None:
         known = ", ".join(record.trial_id for record in records if record.reports)

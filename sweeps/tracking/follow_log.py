@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sweeps.records.events import read_events
+from sweeps.records.events import parse_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines, redact
 from sweeps.records.trial_record import TrialRecord, replay_all
@@ -107,7 +107,7 @@ class Trackers:
 
 
 class _Log:
-    """The log as it was when last read, which all threads share: to read it again takes time."""
+    """The log as far as it was read, which all threads share: each look reads on from there."""
 
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
@@ -119,11 +119,15 @@ class _Log:
     def read(self) -> tuple[int, list[dict[str, Any]], list[TrialRecord]]:
         """Its length in bytes, its events, and what they tell of trials."""
         with self._lock:
-            num_bytes = self.paths.events.stat().st_size
-            if num_bytes != self._num_bytes:
-                self._events = read_events(self.paths.events)
-                self._trials = replay_all(self._events)
-                self._num_bytes = num_bytes
+            content, path = b"", self.paths.events
+            if path.is_file():
+                with path.open("rb") as file:
+                    file.seek(self._num_bytes)
+                    content = file.read()
+            if new := parse_events(content, path, len(self._events)):
+                events = [*self._events, *new]  # a tracker may hold the old list
+                self._events, self._trials = events, replay_all(events)
+                self._num_bytes += content.rfind(b"\n") + 1
             return self._num_bytes, self._events, self._trials
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweeps.finals.final_test import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.publish.card_facts import CardFacts
 from tests.sweeps.invented_sweep import make_history
 from trainables.config import Hyperparameters, Metric, TrainingSettings

@@ -12,10 +12,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from sweeps.checks import sweep_json
+from sweeps.checks.first_record import make_first_record
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
-from sweeps.finals.final_test import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.publish.best_folder import write_best
 from sweeps.recipes import RECIPES
 from sweeps.records.paths import RunPaths
@@ -160,7 +161,7 @@ def score(
     config = _configure(recipe, model, runs_dir, **changes)
     preflight = _prepare(config, num_rows)
     paths = RunPaths.of(config.runs_dir, config.name)
-    sweep_json.write(paths.sweep_json, sweep_json.make_first_record(config, preflight))
+    sweep_json.write(paths.sweep_json, make_first_record(config, preflight))
     settings = config.settings
     capacity = None if config.engine == "solo" else capacity_of(1)
     results = final_test.score(settings, {TRIAL_ID: adapter}, capacity=capacity)

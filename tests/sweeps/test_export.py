@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 
-from sweeps.finals.final_test import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.publish.best_folder import write_folder
 from sweeps.publish.summary import describe
 from sweeps.records.paths import RunPaths

@@ -35,6 +35,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which t0000 has reported twice, t0001 was stopped, and t0002 has begun."""
     paths = RunPaths(tmp_path_factory.mktemp("begun"))
     record = {
+        **{"sweep_id": "id-1", "name": "invented", "digests": {}},
         "config": to_json(replace(CONFIG, tiny=True)),
         "metric": {"name": "rougeLsum", "mode": "max"},
         "rungs": [1, 3, 9],

@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "metric": {"name": "rougeLsum", "mode": "max"},
         "name": "mine",
         "sweep_id": "id-1",
+        "digests": {},
     }
     (run / "sweep.json").write_text(json.dumps(record))
     yield run

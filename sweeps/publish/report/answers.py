@@ -1,10 +1,14 @@
 """What was answered to test: a sample of rows side by side, and which labels were confused."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
-from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.load_run import SweepRun
+from trainables.data.prepared_rows import read_rows
+from trainables.errors import SweepAborted
 from trainables.metrics.classification import MAX_REPORTED_LABELS, Confusion
 from trainables.metrics.scales import format_score
 
@@ -36,9 +40,22 @@ class Cell:
     is_right: bool
 
 
-def list_answers(facts: RunFacts) -> list[Answer]:
-    """The first rows of the fixed order in which they are scored: a sample that nobody chose."""
-    return [_cut_answer(row, facts.metric.name) for row in facts.answers[:MAX_ANSWERS]]
+def read_answers(sweep: SweepRun) -> tuple[list[Prediction], Confusion | None]:
+    """What was answered to the test rows, in the fixed order in which they are scored, and which
+    labels were confused; nothing where the rows or answers are not kept."""
+    if sweep.outcome is None:
+        return [], None
+    try:
+        splits = read_rows(sweep.paths.rows, ["test"])
+    except SweepAborted:
+        return [], None
+    answers = predictions.load(sweep.paths, splits.test, sweep.outcome.winner.run.trial_id)
+    return answers, predictions.count_confusions(answers, splits)
+
+
+def list_answers(answers: Sequence[Prediction], metric_name: str) -> list[Answer]:
+    """The first of them: a sample that nobody chose."""
+    return [_cut_answer(row, metric_name) for row in answers[:MAX_ANSWERS]]
 
 
 def shade(confusion: Confusion | None) -> list[tuple[str, list[Cell]]]:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.finals.verdict import Verdict
-from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.importance import compute_importances, list_varied, make_point, top_frac
 from sweeps.publish.tables import Table, show_value
 from trainables.metrics.scales import format_score
@@ -53,11 +52,11 @@ class Plot:
     """Of parallel coordinates: what can be filtered by."""
 
 
-def plot_curves(facts: RunFacts) -> Plot | None:
+def plot_curves(sweep: SweepRun) -> Plot | None:
     """The metric of each trial at each rung."""
-    metric, winner = facts.metric, winning_trial(facts)
+    metric, winner = sweep.metric, winning_trial(sweep)
     values: list[dict[str, Any]] = []
-    for trial in facts.trials:
+    for trial in sweep.trials:
         own = trial.values(metric)
         for step, value in own.items():
             if math.isfinite(value):
@@ -80,7 +79,7 @@ def plot_curves(facts: RunFacts) -> Plot | None:
         "type": "quantitative",
         "title": "optimizer steps",
         "scale": scale_of(steps),
-        "axis": {"values": list(facts.config.rungs), "format": "d", "labelOverlap": True},
+        "axis": {"values": list(sweep.config.rungs), "format": "d", "labelOverlap": True},
     }
     y = {"field": "score", "type": "quantitative", "title": metric.name, "scale": {"zero": False}}
     common: dict[str, Any] = {
@@ -119,14 +118,14 @@ def plot_curves(facts: RunFacts) -> Plot | None:
     )
 
 
-def plot_slices(facts: RunFacts) -> list[Plot]:
+def plot_slices(sweep: SweepRun) -> list[Plot]:
     """The scores at one rung against each hyperparameter that varies."""
-    rung = sliced_rung(facts)
+    rung = sliced_rung(sweep)
     if rung is None:
         return []
-    scores, metric = facts.scores_at(rung), facts.metric
-    shown = [trial for trial in facts.trials if trial.trial_id in scores]
-    winner, plots = winning_trial(facts), []
+    scores, metric = sweep.scores_at(rung), sweep.metric
+    shown = [trial for trial in sweep.trials if trial.trial_id in scores]
+    winner, plots = winning_trial(sweep), []
     for number, (name, values) in enumerate(list_varied(shown).items()):
         rows: list[dict[str, Any]] = [
             {
@@ -169,13 +168,13 @@ def plot_slices(facts: RunFacts) -> list[Plot]:
     return plots
 
 
-def plot_importance(facts: RunFacts) -> Plot | None:
+def plot_importance(sweep: SweepRun) -> Plot | None:
     """PED-ANOVA's importance of each hyperparameter, at every rung with enough trials."""
     by_rung: dict[int, dict[str, float]] = {}
     counts = {}
-    for rung in facts.config.rungs:
-        scores = facts.scores_at(rung)
-        found = compute_importances(facts.trials, scores, facts.metric, facts.config.space)
+    for rung in sweep.config.rungs:
+        scores = sweep.scores_at(rung)
+        found = compute_importances(sweep.trials, scores, sweep.metric, sweep.config.space)
         if found:
             by_rung[rung], counts[rung] = found, len(scores)
     if not by_rung:
@@ -235,11 +234,12 @@ def plot_importance(facts: RunFacts) -> Plot | None:
     )
 
 
-def plot_finals(facts: RunFacts, verdict: Verdict | None) -> Plot | None:
+def plot_finals(sweep: SweepRun) -> Plot | None:
     """The seeds of each finalist, their mean and its standard deviation."""
+    verdict = sweep.finals
     if verdict is None or not any(finalist.values for finalist in verdict.finalists):
         return None
-    name = facts.metric.name
+    name = sweep.metric.name
     every = [value for finalist in verdict.finalists for value in finalist.values]
     seeds, means = [], []
     for finalist in verdict.finalists:
@@ -287,14 +287,14 @@ def plot_finals(facts: RunFacts, verdict: Verdict | None) -> Plot | None:
     )
 
 
-def winning_trial(facts: RunFacts) -> str | None:
+def winning_trial(sweep: SweepRun) -> str | None:
     """The search's trial that has the winning configuration, once that is known."""
-    return facts.outcome.winner.trial_id if facts.outcome else None
+    return sweep.outcome.winner.trial_id if sweep.outcome else None
 
 
-def sliced_rung(facts: RunFacts) -> int | None:
+def sliced_rung(sweep: SweepRun) -> int | None:
     """The highest rung with enough scores to show."""
-    rungs = [rung for rung in facts.config.rungs if len(facts.scores_at(rung)) >= MIN_SLICED]
+    rungs = [rung for rung in sweep.config.rungs if len(sweep.scores_at(rung)) >= MIN_SLICED]
     return rungs[-1] if rungs else None
 
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.charts import Plot, make_spec, tooltip
-from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.report.listings import name_data
 from sweeps.publish.report.result import describe_winner, show_interval
 from sweeps.publish.tables import Table
@@ -34,7 +34,7 @@ class Comparison:
     state: str = ""
 
 
-def compare_runs(runs: Sequence[RunFacts]) -> Comparison:
+def compare_runs(runs: Sequence[SweepRun]) -> Comparison:
     """The contents of the page of several runs."""
     names = _name(runs)
     shared = dict(zip(names, runs, strict=True))
@@ -66,13 +66,9 @@ def compare_runs(runs: Sequence[RunFacts]) -> Comparison:
     )
 
 
-def _name(runs: Sequence[RunFacts]) -> list[str]:
-    """The runs' names; those of two with the same one have their folder too."""
-    counts = Counter(run.name for run in runs)
-    names = [
-        run.name if counts[run.name] == 1 else f"{run.name} in {run.paths.folder.name}"
-        for run in runs
-    ]
+def _name(runs: Sequence[SweepRun]) -> list[str]:
+    """The runs' names; those of several with the same one have a number too."""
+    names = [run.name for run in runs]
     counts, seen = Counter(names), Counter[str]()
     for index, name in enumerate(names):
         seen[name] += 1
@@ -80,10 +76,10 @@ def _name(runs: Sequence[RunFacts]) -> list[str]:
     return names
 
 
-def _find_differences(runs: dict[str, RunFacts]) -> list[str]:
+def _find_differences(runs: dict[str, SweepRun]) -> list[str]:
     """What keeps scores from being compared: another metric, other settings of it, other rows."""
 
-    def digests(run: RunFacts) -> dict[str, object]:
+    def digests(run: SweepRun) -> dict[str, object]:
         rows = run.record.get("digests", {}).get("rows", {})
         metric = {"the metric or its settings": run.record["metric"].get("fingerprint")}
         return {**metric, **{f"the {name} rows": rows.get(name) for name in SPLITS[1:]}}
@@ -99,16 +95,15 @@ def _find_differences(runs: dict[str, RunFacts]) -> list[str]:
     return told
 
 
-def _list_results(runs: dict[str, RunFacts]) -> Table:
+def _list_results(runs: dict[str, SweepRun]) -> Table:
     rows = []
     for name, run in runs.items():
         metric, outcome = run.metric.name, run.outcome
         scores = outcome.scores if outcome else {}
         test, base = (scores.get(of, {}).get(metric) for of in ("test", "test_base"))
         every = [test, base]
-        ended = run.find_last("sweep_ended")
-        cost = ended["actual"] if ended else {}
-        mean = run.verdict.winner.mean if run.verdict and run.verdict.winner else None
+        cost = run.last_turn["actual"] if run.is_ended else {}
+        mean = run.finals.winner.mean if run.finals and run.finals.winner else None
         interval = run.score_interval
         rows.append(
             [
@@ -131,7 +126,7 @@ def _list_results(runs: dict[str, RunFacts]) -> Table:
     return Table("What each sweep came to", columns, rows)
 
 
-def _plot_scores(metric: str, runs: dict[str, RunFacts], number: int) -> Plot | None:
+def _plot_scores(metric: str, runs: dict[str, SweepRun], number: int) -> Plot | None:
     """Each winner on test with its interval, beside the untuned base."""
     values = []
     for name, run in runs.items():
@@ -190,14 +185,14 @@ def _plot_scores(metric: str, runs: dict[str, RunFacts], number: int) -> Plot | 
     )
 
 
-def _plot_progress(metric: str, runs: dict[str, RunFacts], number: int) -> Plot | None:
+def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot | None:
     """The best score at the last rung by the time since a sweep began."""
     values: list[dict[str, Any]] = []
     for name, run in runs.items():
         searched = {trial.trial_id for trial in run.trials if trial.status != "failed"}
         best: float | None = None
         for event in run.events:
-            is_last = event["kind"] == "report" and event["step"] == run.last_rung
+            is_last = event["kind"] == "report" and event["step"] == run.config.rungs[-1]
             if not is_last or event["trial_id"] not in searched or run.began is None:
                 continue
             value = float(event["metrics"][metric])

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.records.paths import RunPaths
@@ -81,7 +82,7 @@ def main(folder: Path) -> int:
     os.nice(LOWEST)
     import optuna  # these take seconds, with the lowest priority
 
-    from sweeps.publish.report.facts import read_facts
+    from sweeps.publish.load_run import load_run
     from sweeps.publish.report.page import render
     from trainables.files import write_atomic
 
@@ -96,7 +97,8 @@ def main(folder: Path) -> int:
         if size == known and not has_ended and began_s - written_s < REWRITE_S:
             continue
         try:
-            write_atomic(paths.report, render([read_facts(folder, is_running=not has_ended)]))
+            sweep = replace(load_run(folder), is_running=not has_ended)
+            write_atomic(paths.report, render([sweep]))
         except Exception:  # the next page may be whole: what it is made of is being written
             if has_ended:
                 raise

@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.checks.commands import resume_command, sweep_command
 from sweeps.command_line.durations import format_duration
 from sweeps.config import to_json
-from sweeps.publish.report.facts import RunFacts
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.tables import Table, show_value
 from sweeps.publish.usage_code import is_hub_id
 from sweeps.records.redact import redact
@@ -22,12 +22,12 @@ HIDDEN = ("study_storage", "wandb_entity", "runs_dir", "recipe", "start_points")
 """Settings that tell about the sweep's owner, or that other lines tell."""
 
 
-def list_trials(facts: RunFacts) -> tuple[Table, list[list[object]]]:
+def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
     """All trials, those of the last rung first, and what the cells are sorted by."""
-    metric = facts.metric
-    ranked = rank(facts.trials, metric)
-    others = [trial for trial in facts.trials if trial not in ranked]
-    values = [trial.value(metric) for trial in facts.trials]
+    metric = sweep.metric
+    ranked = rank(sweep.trials, metric)
+    others = [trial for trial in sweep.trials if trial not in ranked]
+    values = [trial.value(metric) for trial in sweep.trials]
     rows: list[list[str]] = []
     keys: list[list[object]] = []
     for trial in (*ranked, *others):
@@ -52,18 +52,18 @@ def list_trials(facts: RunFacts) -> tuple[Table, list[list[object]]]:
                 redact(trial.reason),
             ]
         )
-    columns = ("trial", "ended", "steps", metric.name, *_shown_names(facts), "GPU s", "because")
+    columns = ("trial", "ended", "steps", metric.name, *_shown_names(sweep), "GPU s", "because")
     title = "All trials; a score at a lower rung does not compare with one of the last"
     return Table(title, columns, rows), keys
 
 
-def _shown_names(facts: RunFacts) -> list[str]:
+def _shown_names(sweep: SweepRun) -> list[str]:
     """The hyperparameters that tables show."""
-    return list(shown_params(facts.trials[0])) if facts.trials else []
+    return list(shown_params(sweep.trials[0])) if sweep.trials else []
 
 
-def list_failures(facts: RunFacts) -> Table | None:
-    failed = [t for t in (*facts.trials, *facts.final_runs) if t.status == "failed"]
+def list_failures(sweep: SweepRun) -> Table | None:
+    failed = [t for t in (*sweep.trials, *sweep.final_runs) if t.status == "failed"]
     rows = [[t.trial_id, str(t.num_steps), redact(t.reason) or "no reason given"] for t in failed]
     return Table("Failed trials", ("trial", "last step", "reason"), rows) if rows else None
 
@@ -78,12 +78,11 @@ def list_rows(record: Mapping[str, Any]) -> Table:
     return Table("Rows", ("rows", "number", "what became of them"), rows)
 
 
-def describe_cost(facts: RunFacts) -> list[str]:
-    ended = facts.find_last("sweep_ended")
-    predicted = facts.find_last("predicted")
+def describe_cost(sweep: SweepRun) -> list[str]:
+    predicted = sweep.find_last("predicted")
     lines = []
-    if ended is not None:
-        actual, told = ended["actual"], ended["gpu_time"]
+    if sweep.is_ended:
+        actual, told = sweep.last_turn["actual"], sweep.last_turn["gpu_time"]
         hours = float(actual["gpu_hours"])
         lines.append(
             f"{hours:.3g} GPU-hours in {format_duration(actual['wall_s'])} of the last run"
@@ -100,9 +99,9 @@ def describe_cost(facts: RunFacts) -> list[str]:
     return lines
 
 
-def list_settings(facts: RunFacts) -> Table:
+def list_settings(sweep: SweepRun) -> Table:
     """The config, without what tells about its owner's machine."""
-    values = to_json(facts.config)
+    values = to_json(sweep.config)
     nested = {
         name: values.pop(name)
         for name in ("space", "task_options")
@@ -125,19 +124,19 @@ def list_versions(record: Mapping[str, Any]) -> Table:
     return Table("Versions and digests", ("what", "value"), rows)
 
 
-def list_commands(facts: RunFacts) -> list[tuple[str, str]]:
+def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
     """What the owner of the run can do next; a winner has to be there for most of it."""
-    folder = facts.paths.folder
+    folder = sweep.paths.folder
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     run = write_command(shown)
     told = []
-    if facts.state != "ended":
-        config = facts.config
+    if sweep.state != "ended":
+        config = sweep.config
         runs_dir = str(shown.parent)
         told.append(("Resume the sweep", resume_command(replace(config, runs_dir=runs_dir))))
-    if facts.outcome is not None:
-        trial = facts.outcome.winner.run.trial_id
+    if sweep.outcome is not None:
+        trial = sweep.outcome.winner.run.trial_id
         told += [
             (
                 "Train the winner again, alone, and compare",
@@ -151,7 +150,7 @@ def list_commands(facts: RunFacts) -> list[tuple[str, str]]:
             ("Ask it and the untuned base side by side", f"python -m sweeps.demo {run}"),
         ]
     told.append(("Make this page again", f"python -m sweeps.report {run}"))
-    told.append(("Repeat the sweep", sweep_command(facts.config)))
+    told.append(("Repeat the sweep", sweep_command(sweep.config)))
     return [(what, redact(command)) for what, command in told]
 
 

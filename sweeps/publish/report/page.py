@@ -10,8 +10,8 @@ from importlib import resources
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.comparison import compare_runs
-from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.report.sections import describe_run
 from trainables.files import to_strict_json
 
@@ -22,7 +22,7 @@ STALE_S = 900
 """A page of that age is of a sweep that has died, with nobody left to write that: it rests."""
 
 
-def render(runs: Sequence[RunFacts]) -> str:
+def render(runs: Sequence[SweepRun]) -> str:
     """The page of one run, or of several that are compared.
 
     Whatever comes from data, labels, models or logs is text in it: the template escapes it, and the

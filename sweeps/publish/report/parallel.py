@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.charts import Plot, winning_trial
-from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.report.importance import list_varied, make_point
 from sweeps.publish.tables import show_value
 from sweeps.records.trial_record import TrialRecord
@@ -53,26 +53,26 @@ class _Axis:
         return math.log10(value) if self._is_log else value
 
 
-def plot_parallel(facts: RunFacts) -> Plot | None:
+def plot_parallel(sweep: SweepRun) -> Plot | None:
     """A line a trial through its hyperparameters and the rung that it reached.
 
     Only trials of the last rung go on to the score: others' scores do not compare with it.
     """
-    metric, winner = facts.metric, winning_trial(facts)
-    trials = [trial for trial in facts.trials if trial.reports]
+    metric, winner = sweep.metric, winning_trial(sweep)
+    trials = [trial for trial in sweep.trials if trial.reports]
     varied = list_varied(trials)
     if len(trials) < 2 or not varied:
         return None
-    last = facts.scores_at(facts.last_rung)
+    last = sweep.scores_at(sweep.config.rungs[-1])
     axes = {
         name: _Axis(name, values, is_continuous=name == "learning_rate", is_log=True)
         for name, values in varied.items()
     }
-    axes["step"] = _Axis("steps", list(facts.config.rungs), is_continuous=False, is_log=False)
+    axes["step"] = _Axis("steps", list(sweep.config.rungs), is_continuous=False, is_log=False)
     if last:
         ends = sorted(last.values())
         axes["score"] = _Axis(metric.name, [ends[0], ends[-1]], is_continuous=True, is_log=False)
-    steps = set(facts.config.rungs)
+    steps = set(sweep.config.rungs)
     points = [
         {
             "trial": trial.trial_id,
@@ -80,7 +80,7 @@ def plot_parallel(facts: RunFacts) -> Plot | None:
             "place": axis.place(value),
             "role": "winner" if trial.trial_id == winner else "other",
             "colour": _colour(trial, last, higher=metric.mode == "max"),
-            "shown": _describe(trial, facts),
+            "shown": _describe(trial, sweep),
         }
         for trial in trials
         if trial.num_steps in steps
@@ -133,9 +133,9 @@ def _colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
     return f"var(--s{NUM_COLOURS - fifth})"
 
 
-def _describe(trial: TrialRecord, facts: RunFacts) -> str:
-    value = format_score(facts.metric.name, trial.value(facts.metric))
-    return f"{facts.metric.name} {value} at step {trial.num_steps}"
+def _describe(trial: TrialRecord, sweep: SweepRun) -> str:
+    value = format_score(sweep.metric.name, trial.value(sweep.metric))
+    return f"{sweep.metric.name} {value} at step {trial.num_steps}"
 
 
 def _make_spec(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from sweeps.command_line.durations import format_duration
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.charts import winning_trial
-from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.report.listings import name_data, show
 from sweeps.publish.tables import Table
 from sweeps.records.trials_csv import count_by_status, find_best, rank, shown_params
@@ -12,53 +12,53 @@ from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 
 
-def describe_sweep(facts: RunFacts) -> list[str]:
+def describe_sweep(sweep: SweepRun) -> list[str]:
     """What was swept, how far, and when."""
-    config, record = facts.config, facts.record
-    better = "higher" if facts.metric.mode == "max" else "lower"
+    config, record = sweep.config, sweep.record
+    better = "higher" if sweep.metric.mode == "max" else "lower"
     base = "NF4" if config.base == "nf4" else "bf16"
-    counts = ", ".join(f"{n} {s}" for s, n in sorted(count_by_status(facts.trials).items()))
+    counts = ", ".join(f"{n} {s}" for s, n in sorted(count_by_status(sweep.trials).items()))
     lines = [
         f"Task {config.task} on {name_data(record.get('dataset'))}",
         f"Base {name_data(config.model)} in {base}, engine {config.engine}",
-        f"Metric {facts.metric.name}, {better} is better",
-        f"{len(facts.trials)} of {config.num_trials} trials" + (f": {counts}" if counts else ""),
+        f"Metric {sweep.metric.name}, {better} is better",
+        f"{len(sweep.trials)} of {config.num_trials} trials" + (f": {counts}" if counts else ""),
     ]
-    if facts.began is not None and facts.last_told is not None:
-        took = format_duration((facts.last_told - facts.began).total_seconds())
+    if sweep.began is not None and sweep.last_told is not None:
+        took = format_duration((sweep.last_told - sweep.began).total_seconds())
         lines.append(
-            f"Began {facts.began.strftime('%Y-%m-%d %H:%M UTC')}, last report after {took}"
+            f"Began {sweep.began.strftime('%Y-%m-%d %H:%M UTC')}, last report after {took}"
         )
     return lines
 
 
-def write_headline(facts: RunFacts) -> list[tuple[str, str, str]]:
+def write_headline(sweep: SweepRun) -> list[tuple[str, str, str]]:
     """The winner's score and gain, or, before the test, the best so far."""
-    name, outcome = facts.metric.name, facts.outcome
+    name, outcome = sweep.metric.name, sweep.outcome
     if outcome is None:
-        best = find_best(facts.trials, facts.metric)
+        best = find_best(sweep.trials, sweep.metric)
         if best is not None:
-            value = format_score(name, best.value(facts.metric))
+            value = format_score(name, best.value(sweep.metric))
             where = f"{best.trial_id}, on validation at the last rung (step {best.num_steps})"
             return [("Best so far", f"{name} {value}", where)]
-        ranked = rank(facts.trials, facts.metric)
+        ranked = rank(sweep.trials, sweep.metric)
         if not ranked:
             return [("Best so far", "none yet", "no trial has reported")]
-        value = format_score(name, ranked[0].value(facts.metric))
-        where = f"{ranked[0].trial_id} at step {ranked[0].num_steps} of {facts.last_rung}"
+        value = format_score(name, ranked[0].value(sweep.metric))
+        where = f"{ranked[0].trial_id} at step {ranked[0].num_steps} of {sweep.config.rungs[-1]}"
         return [("Leads so far", f"{name} {value}", f"{where}, on validation")]
     split = "test" if "test" in outcome.scores else "validation"
     score = outcome.scores[split].get(name)
     base = outcome.scores.get(f"{split}_base", {}).get(name)
     told = "no interval: the metric is one number of all rows"
-    if facts.score_interval is not None:
-        told = show_interval(name, facts.score_interval, (score,))
+    if sweep.score_interval is not None:
+        told = show_interval(name, sweep.score_interval, (score,))
     figures = [
         ("Winner", outcome.winner.trial_id, f"adapter of {outcome.winner.run.trial_id} in best/"),
         (f"{name} on {split}", format_score(name, score, (base,)), told),
     ]
     if score is not None and base is not None:
-        gain = (score - base) * (1 if facts.metric.mode == "max" else -1)
+        gain = (score - base) * (1 if sweep.metric.mode == "max" else -1)
         interval = outcome.intervals.get("base", {}).get(split)
         more = f"; {show_interval(name, interval, (gain,))}" if interval else ""
         gain_sign, shown = "+" * (gain >= 0), format_score(name, base, (score,))
@@ -72,9 +72,9 @@ def write_headline(facts: RunFacts) -> list[tuple[str, str, str]]:
     return figures
 
 
-def compare(facts: RunFacts) -> Table | None:
+def compare(sweep: SweepRun) -> Table | None:
     """The winner beside all that it must beat, by the metric that ranks."""
-    outcome, name = facts.outcome, facts.metric.name
+    outcome, name = sweep.outcome, sweep.metric.name
     if outcome is None:
         return None
     models: dict[str, dict[str, float | None]] = {
@@ -96,10 +96,10 @@ def compare(facts: RunFacts) -> Table | None:
     return Table(f"{name} of the winner and of what it must beat", columns, rows)
 
 
-def describe_winner(facts: RunFacts) -> list[tuple[str, str]]:
+def describe_winner(sweep: SweepRun) -> list[tuple[str, str]]:
     """Its hyperparameters; before the end those of the best so far."""
-    by_id = {trial.trial_id: trial for trial in facts.trials}
-    best = by_id.get(winning_trial(facts) or "") or find_best(facts.trials, facts.metric)
+    by_id = {trial.trial_id: trial for trial in sweep.trials}
+    best = by_id.get(winning_trial(sweep) or "") or find_best(sweep.trials, sweep.metric)
     return [] if best is None else [(k, show(v)) for k, v in shown_params(best).items()]
 
 

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report import charts, listings, result
-from sweeps.publish.report.answers import Answer, Cell, list_answers, shade
+from sweeps.publish.report.answers import Answer, Cell, list_answers, read_answers, shade
 from sweeps.publish.report.charts import Plot
-from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.report.importance import MIN_TRIALS
 from sweeps.publish.report.parallel import plot_parallel
 from sweeps.publish.report.timeline import list_gpu_time, list_packs, plot_timeline
 from sweeps.publish.tables import Table
 from sweeps.records.redact import redact
-
-STATES = {"running": "running", "ended": "ended", "unfinished": "not finished"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,46 +68,47 @@ class Section:
         return [*(plot for plot in single if plot is not None), *self.slices]
 
 
-def describe_run(facts: RunFacts) -> Section:
+def describe_run(sweep: SweepRun) -> Section:
     """The page's contents."""
-    outcome, verdict, record = facts.outcome, facts.verdict, facts.record
+    outcome, verdict, record = sweep.outcome, sweep.finals, sweep.record
+    answers, confusion = read_answers(sweep)
     by_label = tables.list_label_scores(outcome.scores.get("test", {})) if outcome else None
-    trials, keys = listings.list_trials(facts)
+    trials, keys = listings.list_trials(sweep)
     return Section(
-        name=facts.name,
-        state=STATES[facts.state],
-        lines=result.describe_sweep(facts),
-        headline=result.write_headline(facts),
-        compared=result.compare(facts),
-        leads=tables.list_leads(outcome, facts.metric) if outcome else None,
+        name=sweep.name,
+        state=sweep.state,
+        lines=result.describe_sweep(sweep),
+        headline=result.write_headline(sweep),
+        compared=result.compare(sweep),
+        leads=tables.list_leads(outcome, sweep.metric) if outcome else None,
         doubts=outcome.doubts if outcome else (),
-        winner=result.describe_winner(facts),
-        curves=charts.plot_curves(facts),
-        parallel=plot_parallel(facts),
-        importance=charts.plot_importance(facts),
-        slices=charts.plot_slices(facts),
-        sliced_rung=charts.sliced_rung(facts),
-        finals=charts.plot_finals(facts, verdict),
+        winner=result.describe_winner(sweep),
+        curves=charts.plot_curves(sweep),
+        parallel=plot_parallel(sweep),
+        importance=charts.plot_importance(sweep),
+        slices=charts.plot_slices(sweep),
+        sliced_rung=charts.sliced_rung(sweep),
+        finals=charts.plot_finals(sweep),
         finalists=tables.list_finalists(verdict) if verdict else None,
         sentences=list(map(redact, write_sentences(verdict))) if verdict else (),
-        scores=tables.list_scores(outcome, facts.metric) if outcome else None,
+        scores=tables.list_scores(outcome, sweep.metric) if outcome else None,
         label_scores=by_label,
-        confusion=shade(facts.confusion),
-        labels=facts.confusion.labels if facts.confusion else (),
-        answers=list_answers(facts),
-        num_answers=len(facts.answers),
+        confusion=shade(confusion),
+        labels=confusion.labels if confusion else (),
+        answers=list_answers(answers, sweep.metric.name),
+        num_answers=len(answers),
         trials=trials,
         trial_keys=keys,
-        failures=listings.list_failures(facts),
-        timeline=plot_timeline(facts),
-        gpu_time=list_gpu_time(facts),
-        packs=list_packs(facts),
-        cost=listings.describe_cost(facts),
+        failures=listings.list_failures(sweep),
+        timeline=plot_timeline(sweep),
+        gpu_time=list_gpu_time(sweep),
+        packs=list_packs(sweep),
+        cost=listings.describe_cost(sweep),
         rows=listings.list_rows(record),
-        notes=list(map(redact, record.get("read", ()))),
+        notes=sweep.notes,
         prompt=str(record.get("prompt", "")),
-        settings=listings.list_settings(facts),
+        settings=listings.list_settings(sweep),
         versions=listings.list_versions(record),
-        commands=listings.list_commands(facts),
-        metric=facts.metric.name,
+        commands=listings.list_commands(sweep),
+        metric=sweep.metric.name,
     )

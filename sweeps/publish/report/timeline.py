@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
+from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.charts import Plot, make_spec, status_encoding, tooltip
-from sweeps.publish.report.facts import RunFacts
 from sweeps.publish.tables import Table
 
 ROW_HEIGHT = 17
@@ -82,12 +82,12 @@ def _give_rows(spans: Sequence[Span]) -> None:
         span.slot = row
 
 
-def plot_timeline(facts: RunFacts) -> Plot | None:
+def plot_timeline(sweep: SweepRun) -> Plot | None:
     """A bar a trial in the row of its slot."""
-    if facts.began is None or facts.last_told is None:
+    if sweep.began is None or sweep.last_told is None:
         return None
-    began_s, now_s = facts.began.timestamp(), facts.last_told.timestamp()
-    spans = list_spans(facts.events, now_s)
+    began_s, now_s = sweep.began.timestamp(), sweep.last_told.timestamp()
+    spans = list_spans(sweep.events, now_s)
     if not spans:
         return None
     packs = list(dict.fromkeys(span.pack for span in spans))
@@ -170,12 +170,11 @@ def plot_timeline(facts: RunFacts) -> Plot | None:
     )
 
 
-def list_gpu_time(facts: RunFacts) -> Table | None:
+def list_gpu_time(sweep: SweepRun) -> Table | None:
     """What the packs' seconds were spent on, once the sweep has ended."""
-    ended = facts.find_last("sweep_ended")
-    if ended is None:
+    if not sweep.is_ended:
         return None
-    told = ended["gpu_time"]
+    told = sweep.last_turn["gpu_time"]
     parts = {
         "trials of the search": told["search_s"],
         "runs of the finals": told["finals_s"],
@@ -202,10 +201,10 @@ OVERHEAD_WORDS = {
 """Activities of a ledger, in words."""
 
 
-def list_packs(facts: RunFacts) -> Table | None:
+def list_packs(sweep: SweepRun) -> Table | None:
     """Each pack of which the log has the ledger."""
     ledgers: dict[int, dict[str, Any]] = {
-        e["pack"]: e for e in facts.events if e["kind"] == "pack_ended"
+        e["pack"]: e for e in sweep.events if e["kind"] == "pack_ended"
     }
     rows = []
     for number, told in sorted(ledgers.items()):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sweeps.checks import sweep_json
+from sweeps.checks.first_record import describe_metric
 from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.resume import check_metric
 from sweeps.checks.run_folder import open_run
-from sweeps.checks.sweep_json import describe_metric
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths

@@ -11,7 +11,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from sweeps.finals import predictions
 from sweeps.finals.baselines import add_baselines, make_baseline, score
-from sweeps.finals.final_test import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Verdict, write
 from sweeps.publish.model_card import render
 from sweeps.publish.summary import describe, summary_fields

@@ -13,7 +13,7 @@ from sweeps.checks.preflight import check_bertscore
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
 from sweeps.finals.bertscore import add_bertscore
-from sweeps.finals.final_test import Outcome, Scores, Winner
+from sweeps.finals.outcome import Outcome, Scores, Winner
 from sweeps.recipes import RECIPES, samsum, wikipedia_pt
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sweeps.finals.bertscore import add_bertscore
-from sweeps.finals.final_test import Outcome, Winner, score_on_test
+from sweeps.finals.final_test import score_on_test
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict, resample_lead, write
 from sweeps.finals.verdict_text import describe_no_lead
 from sweeps.publish.tables import list_scores

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sweeps.finals.final_test import Outcome
+from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.card_facts import CardFacts
 from sweeps.publish.license import License

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.finals.final_test import Outcome, Scores, Winner
+from sweeps.finals.outcome import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.finals.verdict_text import describe_no_lead, make_table, write_sentences
 from sweeps.publish.summary import MAX_WIDTH, describe, summary_fields, without_best

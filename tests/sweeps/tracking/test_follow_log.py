@@ -119,6 +119,22 @@ def test_finish_may_be_called_again_when_the_log_has_grown(tmp_path: Path) -> No
     assert tracker.num_events == 2 and tracker.closed == [True, False]
 
 
+def test_what_was_read_of_a_log_is_not_read_again(tmp_path: Path) -> None:
+    paths, tracker = RunPaths(tmp_path), Recorder()
+    log, trackers = EventLog(paths.events), Trackers(paths, [tracker])
+    log.append("sweep_started", name="x")
+    trackers.finish()
+    read = paths.events.read_bytes()
+    log.append("sweep_ended")
+    new = paths.events.read_bytes().removeprefix(read)
+    paths.events.write_bytes(b"?" * len(read) + new + new[:-9])  # the last line is torn
+    trackers.finish()
+    assert tracker.num_events == 2
+    paths.events.write_bytes(b"?" * len(read) + new + b"broken\n")
+    with pytest.raises(SweepAborted, match="line 3 of"):
+        trackers.finish()
+
+
 def test_log_that_cannot_be_read_is_no_fault_of_a_tracker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from sweeps.finals.final_test import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.summary import summary_fields
 from sweeps.recipes import turkish_tweets

@@ -2,13 +2,14 @@
 readers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeps.publish.load_run import load_run
 from sweeps.publish.report import page as page_module
-from sweeps.publish.report.facts import read_facts
 from sweeps.report import main
 from tests.conftest import CHROMIUM
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
@@ -96,7 +97,7 @@ def test_page_of_a_running_sweep_loads_itself_again_until_it_is_paused(
 ) -> None:
     monkeypatch.setattr(page_module, "REFRESH_S", 3)
     paths = write_run(tmp_path / "live", 4, is_ended=False)
-    paths.report.write_text(page_module.render([read_facts(paths.folder, is_running=True)]))
+    paths.report.write_text(page_module.render([replace(load_run(paths.folder), is_running=True)]))
     opened = Opened(browser, paths.report)
     with opened.page.expect_event("load", timeout=LIMIT_MS):
         pass
@@ -115,7 +116,7 @@ def test_old_page_of_a_sweep_that_died_rests(
     monkeypatch.setattr(page_module, "REFRESH_S", 1)
     monkeypatch.setattr(page_module, "STALE_S", -1)
     paths = write_run(tmp_path / "dead", 4, is_ended=False)
-    paths.report.write_text(page_module.render([read_facts(paths.folder, is_running=True)]))
+    paths.report.write_text(page_module.render([replace(load_run(paths.folder), is_running=True)]))
     opened = Opened(browser, paths.report)
     opened.page.wait_for_timeout(2500)
     assert len(opened.asked) == 1 and opened.said == []

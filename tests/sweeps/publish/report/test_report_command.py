@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sweeps.publish.load_run import load_run
-from sweeps.publish.report.facts import read_facts
 from sweeps.publish.report.page import render
 from sweeps.report import main
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
@@ -46,8 +45,8 @@ def test_page_of_many_trials_is_small_loads_nothing_and_says_what_came_out(tmp_p
     assert not {name for name, _ in page.attributes} & {"src", "srcset", "action", "onclick"}
     links = {value for name, value in page.attributes if name == "href"}
     assert all(link and link.startswith("#") for link in links)
-    facts = read_facts(tmp_path / "moved")
-    assert facts.outcome is not None and facts.verdict is not None and facts.score_interval
+    facts = load_run(tmp_path / "moved")
+    assert facts.outcome is not None and facts.finals is not None and facts.score_interval
     for told in (
         facts.outcome.winner.trial_id,
         "95% interval",
@@ -101,20 +100,25 @@ def test_unfinished_sweep_shows_the_best_so_far_without_a_test(tmp_path: Path) -
 
 def test_finals_and_test_from_before_a_sweep_went_on_no_longer_count(tmp_path: Path) -> None:
     paths = write_run(tmp_path / "longer", num_trials=12)
-    assert read_facts(paths.folder).verdict and load_run(paths.folder).doubts
+    paths.best.mkdir()
+    of_ended = ("of GPU time saved", "GPU-hours in", "Where the GPUs&#39; time went")
+    assert all(told in render([load_run(paths.folder)]) for told in of_ended)
+    assert load_run(paths.folder).finals and load_run(paths.folder).doubts
     events = paths.events.read_text().splitlines()
     begun = json.loads(next(line for line in events if '"trial_started"' in line))
     more = {"time": begun["time"], "kind": "sweep_resumed", "num_trials": 20}
     with paths.events.open("a") as log:
         log.write(f"{json.dumps(more)}\n")
-    assert read_facts(paths.folder).outcome is not None
+    resumed = load_run(paths.folder)
+    assert resumed.outcome is not None and resumed.adapter == paths.best
+    assert not any(told in render([resumed]) for told in of_ended)
     with paths.events.open("a") as log:
         log.write(f"{json.dumps(begun | {'trial_id': 't0012', 'number': 12})}\n")
-    facts, run = read_facts(paths.folder), load_run(paths.folder)
-    assert facts.outcome is None and facts.verdict is None and run.finals is None
+    run = load_run(paths.folder)
+    assert run.outcome is None and run.finals is None and run.adapter is None
     assert (run.adapter_id, run.scores, run.doubts, run.lead_intervals) == (None, {}, (), {})
-    assert facts.config.num_trials == run.config.num_trials == 20
-    page = render([facts])
+    assert run.config.num_trials == 20
+    page = render([run])
     assert "13 of 20 trials" in page and "Best so far" in page
 
 
@@ -131,7 +135,7 @@ def test_secrets_in_reasons_are_not_on_the_page(
     paths.events.write_text("".join(f"{json.dumps(event)}\n" for event in events))
     told = json.loads(paths.finals_json.read_text())
     paths.finals_json.write_text(json.dumps(told | {"notes": [f"f0001s1 is missing: {reason}"]}))
-    page = render([read_facts(paths.folder)])
+    page = render([load_run(paths.folder)])
     assert "s3cr3tvalue" not in page and page.count("https://me:REDACTED@example.org") > 2
 
 
@@ -149,7 +153,7 @@ def test_several_runs_are_compared_and_what_does_not_compare_is_said(
     assert "of two differ" not in page.text
     for told in ("Comparison of 3 sweeps", "rougeLsum on test", "Best accuracy by time"):
         assert told in page.text
-    facts = [read_facts(tmp_path / name) for name in ("one", "two", "three")]
+    facts = [load_run(tmp_path / name) for name in ("one", "two", "three")]
     assert all(run.outcome and run.outcome.winner.trial_id in page.text for run in facts)
     assert len({run.outcome.winner.trial_id for run in facts if run.outcome}) > 1
 

@@ -1,0 +1,147 @@
+"""A run folder, read once: what sweep.json and the event log say of a sweep."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sweeps.records.events import Kind, find_num_trials, list_since_search, read_events
+from sweeps.records.paths import RunPaths
+from sweeps.records.redact import join_lines
+from sweeps.records.trial_record import TrialRecord, replay_all
+from trainables.config import Metric
+from trainables.errors import SweepAborted
+from trainables.shell import write_command
+
+NEEDED = ("sweep_id", "name", "config", "metric", "digests")
+"""What every sweep.json has."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Run:
+    """A sweep as it stood when its folder was read, finished or not."""
+
+    paths: RunPaths
+    """Every file of it; paths.folder is the run folder."""
+    record: Mapping[str, Any]
+    """The content of sweep.json."""
+    metric: Metric
+    """What ranks trials, by name, and whether more or less of it is better."""
+    events: Sequence[dict[str, Any]]
+    """Of the log, oldest first."""
+    trials: tuple[TrialRecord, ...]
+    """The search's, in the order in which they were proposed, with their reports."""
+    final_runs: tuple[TrialRecord, ...]
+    """Trainings of the finals, by their trial and seed."""
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that the search is asked for."""
+        return find_num_trials(self.events, int(self.record["config"]["num_trials"]))
+
+    @property
+    def last_turn(self) -> Mapping[str, Any]:
+        """The last event of a process's start or end; {} before the first."""
+        turns = (event for event in reversed(self.events) if event["kind"].startswith("sweep_"))
+        return next(turns, {})
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the sweep came to its end; python -m sweeps.status tells whether one that did not
+        is still at work."""
+        return self.last_turn.get("kind") == "sweep_ended"
+
+    @property
+    def began(self) -> datetime | None:
+        """When the first of its processes began."""
+        return find_time(self.events[0]) if self.events else None
+
+    @property
+    def last_told(self) -> datetime | None:
+        """When the log was last written."""
+        return find_time(self.events[-1]) if self.events else None
+
+    def find_last(self, kind: Kind) -> dict[str, Any] | None:
+        """The last event of a kind."""
+        return next((event for event in reversed(self.events) if event["kind"] == kind), None)
+
+    def find_since_search(self, kind: Kind) -> dict[str, Any] | None:
+        """The same, unless the search has gone on since."""
+        since = list_since_search(self.events)
+        return next((event for event in reversed(since) if event["kind"] == kind), None)
+
+    def scores_at(self, rung: int) -> dict[str, float]:
+        """The metric by trial of the search, of those that reported at a rung and did not fail."""
+        return {
+            trial.trial_id: value
+            for trial in self.trials
+            if trial.status != "failed"
+            for value in [trial.values(self.metric).get(rung)]
+            if value is not None and math.isfinite(value)
+        }
+
+
+def read_run(paths: RunPaths, command: str) -> Run:
+    """The run in a folder, which may be moved, unfinished, or being written.
+
+    Args:
+        command: how the run is named to it.
+
+    Raises:
+        SweepAborted: there is no run, or a file of it cannot be read.
+    """
+    record = read_record(paths, command)
+    try:
+        events = read_events(paths.events)
+    except OSError as refused:
+        error = f"{paths.events} cannot be read: {refused.strerror}"
+        raise SweepAborted(error, "have its owner let you read it") from None
+    records = replay_all(events)
+    return Run(
+        paths=paths,
+        record=record,
+        metric=Metric(name=record["metric"]["name"], mode=record["metric"]["mode"]),
+        events=events,
+        trials=tuple(record for record in records if record.final_of is None),
+        final_runs=tuple(record for record in records if record.final_of is not None),
+    )
+
+
+def read_record(paths: RunPaths, command: str) -> dict[str, Any]:
+    """The content of sweep.json.
+
+    Args:
+        command: how the run is named to it.
+
+    Raises:
+        SweepAborted: there is none, or it is damaged or of another version.
+    """
+    if not paths.sweep_json.is_file():
+        runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
+        fix = f"{command} with RUN one of: {', '.join(map(write_command, runs))}"
+        fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
+        raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
+    try:
+        record: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
+        _ = [record[name] for name in NEEDED]
+        Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
+        int(record["config"]["num_trials"])
+    except (OSError, ValueError, KeyError, TypeError) as damaged:
+        raise refuse_record(paths, damaged) from None
+    return record
+
+
+def refuse_record(paths: RunPaths, damaged: Exception) -> SweepAborted:
+    """What the user is told of a sweep.json that is damaged, or of another version."""
+    reason = f"it has no {damaged}" if isinstance(damaged, KeyError) else join_lines(str(damaged))
+    return SweepAborted(
+        f"{paths.sweep_json} cannot be read: {reason}",
+        "use the version of this project that wrote it, or begin a new sweep",
+    )
+
+
+def find_time(event: Mapping[str, Any]) -> datetime:
+    """When an event was written."""
+    return datetime.fromisoformat(event["time"])
