@@ -1,0 +1,222 @@
+"""Launch files are what each cluster's program takes, and the sweep gets its flags unchanged."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+
+from cluster import launch
+
+SETTINGS = {
+    "slurm": ["time=12:00:00", "comment=two words"],
+    "kuberay": ["image=registry/qlora-sweeps", "volume=runs"],
+    "ray": ["hosts=10.0.0.1,10.0.0.2", "user=me"],
+    "sky": ["image=registry/qlora-sweeps", "gpu=H100", "volume=runs"],
+}
+FLAGS = ["--data", "it's $HOME/rows.csv", "--input", 'a "b"\n# c: d', "--name", "run.1"]
+SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+README = Path(launch.__file__).parent / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder; `python` there prints its words."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", str(python.parent), prepend=os.pathsep)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def render(kind: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    settings = [word for setting in SETTINGS[kind] for word in ("--set", setting)]
+    launch.main([kind, *settings, *words, "--dry-run"])
+    return capsys.readouterr().out
+
+
+def find_command(kind: str, text: str, folder: Path) -> str:
+    """The shell's line that starts the sweep."""
+    if kind == "kuberay":
+        return str(next(yaml.safe_load_all(text))["data"]["run.sh"])
+    if kind == "ray":
+        for command in yaml.safe_load(text)["head_setup_commands"]:
+            subprocess.run(["bash", "-c", command], check=True)
+        return (folder / "sweep.sh").read_text()
+    script = yaml.safe_load(text)["run"] if kind == "sky" else text
+    command = script[script.index("-m sweeps.run") :]
+    return f"python {command.partition(' && echo --resume)')[0]} && echo --resume)"
+
+
+@pytest.mark.parametrize("kind", launch.KINDS)
+def test_flags_reach_the_sweep_as_they_were_given(
+    kind: str, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    python = [] if kind in ("kuberay", "sky") else ["--set", f"python={folder}/bin/python"]
+    words = [*python, "own.py", *FLAGS, "--runs-dir", str(folder / "my runs")]
+    command = find_command(kind, render(kind, capsys, *words), folder)
+    sent = ["-m", "sweeps.run", "own.py", *FLAGS, "--runs-dir", f"{folder}/my runs"]
+
+    def run() -> list[str]:
+        shell = ["bash", "-c", command]
+        output = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+        return output.split("\0")[:-1]
+
+    assert run() == sent
+    (folder / "my runs" / "run.1").mkdir(parents=True)
+    (folder / "my runs" / "run.1" / "sweep.json").touch()
+    assert run() == [*sent, "--resume"]
+
+
+@pytest.mark.parametrize("kind", launch.KINDS)
+def test_no_file_holds_a_token(
+    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in launch.TOKENS:
+        monkeypatch.setenv(name, f"secret of {name}")
+    assert "secret of" not in render(kind, capsys, "samsum")
+
+
+def test_slurm_reads_every_option_from_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    text = render("slurm", capsys, "--nodes", "2", "--gpus-per-node", "8", "samsum", "--name", "a")
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    head, _, body = text.partition("\n\n")
+    options = dict(
+        re.fullmatch(r"#SBATCH --([a-z-]+)=?(.*)", line).groups()  # type: ignore[union-attr]
+        for line in head.splitlines()
+        if line.startswith("#SBATCH")
+    )
+    assert {"nodes": "2", "gpus-per-node": "8", "time": "12:00:00"}.items() <= options.items()
+    assert {
+        "requeue": "",
+        "signal": "B:USR1@120",
+        "comment": "'two words'",
+    }.items() <= options.items()
+    assert "#SBATCH" not in body
+    assert options["cpus-per-task"] == "32"
+    text = render("slurm", capsys, "--set", "cpus-per-task=3", "samsum")
+    assert re.findall("cpus-per-task=(.*)", text)[0] == "3"
+
+
+def test_ray_up_accepts_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load(render("ray", capsys, "samsum"))
+    schema = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text()))
+    schema.validate(config)
+    assert config["provider"]["worker_ips"] == ["10.0.0.2"] and config["max_workers"] == 1
+    assert not schema.is_valid(config | {"max_wokers": 1})
+
+
+def test_rayjob_has_what_kuberay_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    """The keys are those of KubeRay's reference of ray.io/v1; the laboratory checks the pods."""
+    text = render(
+        "kuberay", capsys, "--nodes", "3", "--gpus-per-node", "8", "samsum", "--name", "A_1.b"
+    )
+    config_map, job = yaml.safe_load_all(text)
+    assert config_map["metadata"]["name"] == job["metadata"]["name"] == "sweep-a-1-b"
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec: dict[str, Any] = job["spec"]
+    assert spec.keys() <= {
+        "entrypoint",
+        "backoffLimit",
+        "shutdownAfterJobFinishes",
+        "rayClusterSpec",
+    }
+    cluster = spec["rayClusterSpec"]
+    assert cluster.keys() == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+    assert cluster["rayVersion"] == ray.__version__ and cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"].keys() == {"rayStartParams", "template"}
+    (workers,) = cluster["workerGroupSpecs"]
+    replicas = {"replicas": 3, "minReplicas": 3, "maxReplicas": 3}
+    assert replicas.items() <= workers.items()
+    assert workers.keys() - replicas == {"groupName", "rayStartParams", "template"}
+    (container,) = workers["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 8
+
+
+def test_sky_keeps_runs_in_a_volume_or_a_bucket(capsys: pytest.CaptureFixture[str]) -> None:
+    task = yaml.safe_load(render("sky", capsys, "--nodes", "2", "samsum"))
+    assert task["num_nodes"] == 2 and task["resources"]["accelerators"] == "H100:1"
+    assert task["volumes"] == {"/runs": "runs"} and "file_mounts" not in task
+    task = yaml.safe_load(render("sky", capsys, "--set", "bucket=s3://mine", "samsum"))
+    assert task["file_mounts"]["/runs"]["source"] == "s3://mine" and "volumes" not in task
+
+
+MISTAKES = [
+    [],
+    ["slurm"],
+    ["slrum", "samsum"],
+    ["slurm", "--nodes", "x", "samsum"],
+    ["slurm", "--nodes", "0", "samsum"],
+    ["slurm", "--gpus-per-node", "-1", "samsum"],
+    ["slurm", "--gpus", "1", "samsum"],
+    ["slurm", "--set", "partition", "samsum"],
+    ["slurm", "--set", "a=b\nc", "samsum"],
+    ["slurm", "--set", "name=other", "samsum"],
+    ["slurm", "--template", "nowhere", "samsum"],
+    ["slurm", "samsum", "--name"],
+    ["slurm", "samsum", "--name", "../a"],
+    ["ray", "--set", "user=me", "samsum"],
+    ["kuberay", "--set", "image=a", "samsum"],
+    ["sky", "--set", "image=a", "--set", "gpu=H100", "samsum"],
+    ["sky", "--set", "imgae=a", "samsum"],
+]
+
+
+@pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
+def test_mistakes_are_two_lines(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        launch.main([*words, "--dry-run"] if words[1:] else words)
+    error, fix = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and error.startswith("error: ") and fix.startswith("fix: ")
+
+
+def test_a_broken_template_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.sh").write_text("{% if %}")
+    with pytest.raises(SystemExit):
+        launch.main(["slurm", "--template", "mine.sh", "samsum", "--dry-run"])
+    assert capsys.readouterr().err.startswith("error: the template mine.sh cannot be used")
+
+
+def test_own_template_and_submission(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.yaml").write_text("{{ name }} on {{ nodes }} of {{ color }}\n")
+    for name in ("sky", "kubectl"):
+        (folder / "bin" / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (folder / "bin" / name).chmod(0o755)
+    own = ["--template", "mine.yaml", "--nodes", "2", "--set", "color=red"]
+    launch.main(["kuberay", *own, "samsum", "--name", "a"])
+    assert (folder / "a.kuberay.yaml").read_text() == "a on 2 of red\n"
+    assert capfd.readouterr().out.splitlines()[-1] == "kubectl create -f a.kuberay.yaml"
+    launch.main(["sky", *own, "samsum", "--name", "a"])
+    sent = shlex.split(capfd.readouterr().out.splitlines()[-1])
+    assert sent[:4] == ["sky", "jobs", "launch", "--yes"] and "--secret=RAY_AUTH_TOKEN" in sent
+
+
+@pytest.mark.slow
+def test_slurm_gets_no_job_whose_flags_are_wrong(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bin" / "sbatch").write_text("#!/bin/sh\necho submitted\n")
+    (folder / "bin" / "sbatch").chmod(0o755)
+    with pytest.raises(SystemExit) as ended:
+        launch.main(["slurm", "samsum", "--tiny", "--learning-rate", "1"])
+    captured = capfd.readouterr()
+    assert ended.value.code == 2 and captured.err.startswith("error: ")
+    assert "submitted" not in captured.out and not list(folder.glob("*.sh"))
+
+
+def test_commands_of_the_readme_render(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^python -m cluster\.launch (.*)", README.read_text(), re.MULTILINE)
+    assert {command.split()[0] for command in commands} == set(launch.KINDS)
+    for command in commands:
+        launch.main([*shlex.split(command, comments=True), "--dry-run"])
+        assert capsys.readouterr().out
