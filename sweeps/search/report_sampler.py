@@ -1,12 +1,13 @@
 """A sampler that learns from every report: also of trials that still run, and across rungs."""
 
+import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 OUTSIDE = "outside_space"
 """User attribute of a trial whose point lies outside the search space: its values there."""
@@ -38,34 +39,18 @@ class ReportSampler(optuna.samplers.BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters of every trial that has reported; none before any has."""
-        reported = [other for other in _list_others(study, trial) if other.intermediate_values]
-        first = reported[0].distributions if reported else {}
-        return {
-            name: one
-            for name, one in first.items()
-            if not one.single() and all(other.distributions.get(name) == one for other in reported)
-        }
+        """The parameters of the first trial that has reported; none before any has."""
+        reported = (other for other in _list_others(study, trial) if other.intermediate_values)
+        first = next(reported, None)
+        known = sorted(first.distributions.items()) if first else []
+        return {name: one for name, one in known if not one.single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A point that the sampler draws for a study of the other trials, with expected values."""
-        if not search_space:
-            return {}
-        others = _list_others(study, trial)
-        finals = expected_finals([other.intermediate_values for other in others])
-        shown = optuna.create_study(direction=study.direction, sampler=self._sampler)
-        for other, final in zip(others, finals, strict=True):
-            shown.add_trial(
-                create_trial(
-                    state=TrialState.RUNNING if final is None else TrialState.COMPLETE,
-                    value=final,
-                    params=other.params,
-                    distributions=other.distributions,
-                )
-            )
-        return shown.ask(search_space).params
+        shown = _show(study, trial)
+        return self._sampler.sample_relative(shown, trial, search_space) if search_space else {}
 
     def sample_independent(
         self,
@@ -74,8 +59,37 @@ class ReportSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value of a parameter that is new, or before any trial has reported."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        """A value of a parameter that is new, or before enough trials have reported."""
+        shown = _show(study, trial)
+        return self._sampler.sample_independent(shown, trial, param_name, param_distribution)
+
+
+class _ShownTrials(optuna.storages.InMemoryStorage):
+    """Has the trials that it is given: to write 300 into a storage took 34 ms a proposal."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._shown = trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._shown if states is None or trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        pass  # samplers tell other processes what they draw; a sweep has one
+
+
+def _show(study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+    """A study of the other trials, in which those that have reported are complete."""
+    others = _list_others(study, trial)
+    finals = expected_finals([other.intermediate_values for other in others])
+    for place, final in enumerate(finals):
+        state = TrialState.RUNNING if final is None else TrialState.COMPLETE
+        if (others[place].state, others[place].value) != (state, final):
+            others[place] = shown = copy.copy(others[place])
+            shown.state, shown.value = state, final
+    return optuna.create_study(direction=study.direction, storage=_ShownTrials(others))
 
 
 def expected_finals(reported: Sequence[Values]) -> list[float | None]:
