@@ -22,6 +22,7 @@ from sweeps.finals.finalists import last_finals
 from sweeps.records.events import read_events
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.tracking.wandb_tracker import COMPLETE_FILE
+from trainables import tiny
 from trainables.files import read_json_lines
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,9 @@ WITH_FINALS = (
 )
 FLAGS = (*WITH_FINALS, "--no-finals", "--no-estimate")
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+ROWS_NAME = "few-rows"
+"""In runs_dir."""
+NUM_ROWS = {"train": 192, "validation": 48, "test": 48}
 LIMIT_S = 500.0
 LOSS_TOLERANCE = 1e-4
 """Relative, between two runs of a trial in float32."""
@@ -67,10 +71,11 @@ class Finished:
 
 
 def start(runs_dir: Path, name: str, *flags: str) -> subprocess.Popen[str]:
-    """`python -m sweeps.run samsum ...` in a session of its own."""
+    """`python -m sweeps.run samsum ...` of few rows, in a session of its own."""
     command = [sys.executable, "-m", "sweeps.run", "samsum", "--runs-dir", str(runs_dir)]
+    data = () if "--resume" in flags else ("--data", str(write_few_rows(runs_dir)))
     return subprocess.Popen(
-        [*command, "--name", name, *flags],
+        [*command, "--name", name, *data, *flags],
         cwd=PROJECT,
         env=os.environ | {"WANDB_MODE": "offline"},
         stdout=subprocess.PIPE,
@@ -78,6 +83,17 @@ def start(runs_dir: Path, name: str, *flags: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def write_few_rows(runs_dir: Path) -> Path:
+    """The first of the bundled rows: to tokenize all, and to score all of test, takes longer than
+    to train."""
+    folder = runs_dir / ROWS_NAME
+    folder.mkdir(exist_ok=True)
+    for split, num_rows in NUM_ROWS.items():
+        lines = (tiny.SAMSUM_DIR / f"{split}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        (folder / f"{split}.jsonl").write_text("".join(lines[:num_rows]), "utf-8")
+    return folder
 
 
 def run(runs_dir: Path, name: str, *flags: str) -> tuple[int, str]:
@@ -114,8 +130,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def trial_processes(driver: int) -> list[psutil.Process]:
     """The processes in which Ray trains trials of this driver's own cluster."""
-    children = psutil.Process(driver).children(recursive=True)
-    return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
+    return _find_descendants(driver, "ImplicitFunc")
 
 
 def running_trials(driver: int, folder: Path) -> dict[str, psutil.Process]:
@@ -131,8 +146,16 @@ def running_trials(driver: int, folder: Path) -> dict[str, psutil.Process]:
 
 def pack_processes(driver: int) -> list[psutil.Process]:
     """The processes of the packs of this driver's own cluster."""
-    children = psutil.Process(driver).children(recursive=True)
-    return [child for child in children if "PackActor" in " ".join(child.cmdline())]
+    return _find_descendants(driver, "PackActor")
+
+
+def _find_descendants(driver: int, word: str) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if word in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def events_of(folder: Path) -> list[dict[str, Any]]:

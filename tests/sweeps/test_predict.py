@@ -23,7 +23,7 @@ from tests.sweeps import scored_runs
 from tests.sweeps.commands import world
 from tests.sweeps.invented_sweep import make_history
 from tests.sweeps.scored_runs import NUM_ROWS
-from tests.sweeps.small_sweep import Finished
+from tests.sweeps.small_sweep import ROWS_NAME, Finished
 from trainables.files import read_json_lines
 from trainables.tiny import SAMSUM_DIR, TURKISH_TWEETS_DIR
 
@@ -350,7 +350,7 @@ def test_whole_sweep_is_answered_by_its_winner_its_base_and_another_trial(
     )
     for name, flags in (("best", ()), ("base", ("--base",)), ("other", ("--trial", other))):
         output = tmp_path / f"{name}.jsonl"
-        call(finished.folder, SAMSUM_DIR / "test.jsonl", output, *flags)
+        call(finished.folder, finished.runs_dir / ROWS_NAME / "test.jsonl", output, *flags)
         said = {line["id"]: line["prediction"] for line in read_json_lines(output)}
         if name == "other":
             kept = read_json_lines(finished.folder / "answers" / other / "answers.jsonl")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.cost.budget import spent_s
-from sweeps.records.trial_record import replay_all
+from sweeps.records.trial_record import replay, replay_all
 from sweeps.records.trials_csv import BUDGET_REASON
 from tests.sweeps import small_sweep
 from tests.sweeps.small_sweep import Finished, count
@@ -62,7 +62,7 @@ def test_a_sweep_tells_what_it_will_take_and_what_it_took(finished: Finished) ->
     check_sums(finished.folder)
 
 
-def test_a_budget_ends_a_resumed_sweep_cleanly_and_with_a_best(
+def test_a_budget_cleanly_ends_a_finished_sweep_that_is_given_more_trials(
     finished: Finished, tmp_path: Path
 ) -> None:
     folder = tmp_path / finished.name
@@ -74,8 +74,10 @@ def test_a_budget_ends_a_resumed_sweep_cleanly_and_with_a_best(
     assert code == 0, output
     events = small_sweep.events_of(folder)
     histories = replay_all(events)
-    assert all(history.status is not None for history in histories)
-    assert finished.num_trials <= sum(one.final_of is None for one in histories) < 400
+    num_trials = sum(one.final_of is None for one in histories)
+    assert finished.num_trials <= num_trials < 400
+    searched = small_sweep.check_whole(folder, finished.name, num_trials)
+    assert searched[: finished.num_trials] == replay(before)
     late = [one for one in histories if one.reason == BUDGET_REASON]
     assert all(one.status == "stopped" and one.final_of is None for one in late)
     assert count(events, "sweep_ended") == 2

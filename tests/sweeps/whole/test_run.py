@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from typing import Any
 
 import optuna
@@ -20,7 +18,7 @@ from sweeps.finals.baselines import make_baseline, score
 from sweeps.finals.finalists import last_finals
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
-from tests.sweeps import small_sweep
+from tests.sweeps import commands, small_sweep
 from tests.sweeps.small_sweep import Finished
 from trainables.config import Metric
 from trainables.data.eval_rows import fixed_slice
@@ -218,12 +216,12 @@ def test_ended_trials_keep_their_adapter_but_no_optimizer(finished: Finished) ->
 def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None:
     history = replay(small_sweep.events_of(finished.folder))[0]
     params = history.params
-    command = [
-        sys.executable,
-        "-m",
+    ended = commands.call(
         "sweeps.trial",
         "samsum",
         *small_sweep.FLAGS,
+        "--data",
+        str(finished.runs_dir / small_sweep.ROWS_NAME),
         "--lora-rank",
         str(params.lora_rank),
         "--lora-alpha",
@@ -239,11 +237,8 @@ def test_trial_alone_gives_what_it_gave_in_the_sweep(finished: Finished) -> None
         str(finished.runs_dir),
         "--name",
         "alone",
-    ]
-    ended = subprocess.run(
-        command, cwd=small_sweep.PROJECT, capture_output=True, text=True, timeout=120
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.stderr
     losses = [float(x) for x in re.findall(r"train_loss ([\d.]+)", ended.stdout)]
     scores = [float(x) for x in re.findall(r"rougeLsum ([\d.]+)", ended.stdout)]
     num_reports = len(history.reports)
@@ -270,15 +265,6 @@ def test_resuming_a_finished_sweep_runs_nothing_also_in_a_renamed_folder(
     assert told["run"] == str(folder) and told["best"]["trial_id"] == _verdict(finished)["winner"]
     assert [(folder / name).read_text() for name in names] == before
     assert small_sweep.count(small_sweep.events_of(folder), "final_scores") == 1
-
-
-def test_finished_sweep_can_be_given_more_trials(finished: Finished) -> None:
-    shutil.copytree(finished.folder, finished.runs_dir / "longer")
-    code, output = small_sweep.resume(finished.runs_dir, "longer", "--num-trials", "7")
-    assert code == 0, output
-    histories = small_sweep.check_whole(finished.runs_dir / "longer", finished.name, 7)
-    earlier = replay(small_sweep.events_of(finished.folder))
-    assert histories[:6] == earlier
 
 
 def _events(finished: Finished) -> list[dict[str, Any]]:
