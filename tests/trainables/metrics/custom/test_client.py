@@ -6,14 +6,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from trainables.data.rows import MetricCode, Row
 from trainables.errors import TrialFailed
-from trainables.metrics.custom import client
+from trainables.metrics.custom import client, process
 from trainables.metrics.custom.client import MetricProcess, end_processes, score_custom
 
 ROWS = [
@@ -21,6 +22,8 @@ ROWS = [
     Row(id="1", prompt="a synonym of big?", target="large", references=("huge",)),
 ]
 ANSWERS = ("2", "huge")
+INT, FLOAT = 'datasets.Value("int32")', 'datasets.Value("float32")'
+Load = Callable[[MetricCode, Sequence[str]], process.Score]
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +124,7 @@ def test_an_endless_metric_ends_with_the_process_that_started_it(tmp_path: Path,
     endless += f"    {work}\n"
     code = f"""
 from trainables.data.rows import MetricCode, Row
-from trainables.metrics.custom import client
+from trainables.metrics.custom import client, process
 from trainables.metrics.custom.client import score_custom
 metric = MetricCode(name="score", files={{"m.py": {endless!r}}}, function="score")
 score_custom([metric], [Row(id="0", prompt="", target="")], [""], ())
@@ -203,34 +206,58 @@ def module(prediction: str, references: str, compute: str) -> MetricCode:
     return MetricCode(name="evaluate_longer", files=files, function=None)
 
 
+@pytest.fixture
+def load_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Loads a metric in this process: to load evaluate takes each process of its own seconds."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def load(metric: MetricCode, labels: Sequence[str]) -> process.Score:
+        return process.load(asdict(metric) | {"labels": labels}, tmp_path)
+
+    yield load
+    for name in [name for name in sys.modules if name.split(".")[0] == process.PACKAGE]:
+        del sys.modules[name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("prediction", "references", "compute", "labels", "expected"),
+    ("prediction", "references", "compute", "labels", "num_rows", "expected"),
     [
-        ("string", 'datasets.Value("string")', "length_of(predictions[1] + references[1])", (), 9),
-        ("string", 'datasets.Sequence(datasets.Value("string"))', "len(references[1])", (), 2),
-        ("int32", 'datasets.Value("int32")', "predictions[1] * 10 + references[1]", "label", 12),
-        ("float32", 'datasets.Value("float32")', "predictions[0] + references[0]", "number", 4.0),
+        ("string", 'datasets.Sequence(datasets.Value("string"))', "len(references[1])", (), 2, 2),
+        ("int32", INT, "predictions[1] * 10 + references[1]", ("2", "huge", "large"), 2, 12),
+        ("float32", FLOAT, "predictions[0] + references[0]", (), 1, 4.0),
     ],
 )
 def test_a_module_of_evaluate_gets_what_it_takes(
-    prediction: str, references: str, compute: str, labels: str | tuple[str, ...], expected: float
+    prediction: str,
+    references: str,
+    compute: str,
+    labels: Sequence[str],
+    num_rows: int,
+    expected: float,
+    load_here: Load,
 ) -> None:
-    metric = module(prediction, references, compute)
-    rows, answers, known = ROWS, ANSWERS, ()
-    if labels == "label":
-        known = ("2", "huge", "large")  # type: ignore[assignment]
-    if labels == "number":
-        rows, answers = ROWS[:1], ANSWERS[:1]  # type: ignore[assignment]
-    found = score_custom([metric], rows, answers, known)
-    assert found == ({"evaluate_longer": expected}, {})
+    score = load_here(module(prediction, references, compute), labels)
+    rows = [
+        {"answer": answer, "target": row.target, "references": row.references}
+        for row, answer in zip(ROWS, ANSWERS, strict=True)
+    ]
+    assert score(rows[:num_rows]) == {"mean": expected}
 
 
 @pytest.mark.slow
-def test_a_module_of_labels_is_none_of_texts() -> None:
-    metric = module("int32", 'datasets.Value("int32")', "1.0")
-    with pytest.raises(TrialFailed, match="whole numbers, so the metric is one of labels"):
-        score_custom([metric], ROWS, ANSWERS, ())
+def test_a_module_of_labels_is_none_of_texts(load_here: Load) -> None:
+    score = load_here(module("int32", INT, "1.0"), ())
+    with pytest.raises(TypeError, match="whole numbers, so the metric is one of labels"):
+        score([{"answer": "2", "target": "2", "references": ()}])
+
+
+@pytest.mark.slow
+def test_a_module_of_evaluate_scores_in_a_process_of_its_own() -> None:
+    metric = module(
+        "string", 'datasets.Value("string")', "length_of(predictions[1] + references[1])"
+    )
+    assert score_custom([metric], ROWS, ANSWERS, ()) == ({"evaluate_longer": 9}, {})
 
 
 @pytest.mark.slow
@@ -247,11 +274,11 @@ def test_a_module_in_evaluates_cache_is_found_without_a_network(
         (part / "__init__.py").touch()
     for file, source in metric.files.items():
         (folder / file).write_text(source)
-    process = MetricProcess(metric, (), 60.0)
+    apart = MetricProcess(metric, (), 60.0)
     try:
-        found = process.find_files("longer")
+        found = apart.find_files("longer")
     finally:
-        process.end()
+        apart.end()
     assert found == metric.files and next(iter(found)) == "longer.py"
     with pytest.raises(TrialFailed, match=r"FileNotFoundError|Error"):
         MetricProcess(metric, (), 60.0).find_files("nowhere_at_all")
