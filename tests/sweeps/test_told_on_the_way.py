@@ -1,5 +1,6 @@
 """What ends a sweep after its checks is one error with a remedy that can be pasted."""
 
+import contextlib
 import errno
 import shlex
 import signal
@@ -12,9 +13,18 @@ from sweeps import run, run_sweep, sweep
 from sweeps.checks.run_args import read_command
 from sweeps.cli import Result
 from sweeps.control import stages
+from sweeps.publish.report import follow
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from trainables.errors import REPEAT, SweepAborted
+
+pytestmark = pytest.mark.usefixtures("few_rows", "no_report")
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that writes report.html takes seconds, and has nothing to do with errors."""
+    monkeypatch.setattr(follow, "keep_report", lambda paths: contextlib.nullcontext())
 
 
 @pytest.mark.parametrize(
