@@ -2,6 +2,8 @@
 # make fast: the tests that start neither Ray nor a sweep and take seconds, with fewer examples.
 # make test-gpu: the tests that need a GPU.
 # make test-kernels: the kernels' tests on a CPU, by Triton's interpreter, which it downloads.
+# make test-lab: a sweep in a real Slurm on this machine, by root (apt-get install slurm-wlm munge),
+# and launch files as SkyPilot and Kubernetes read them.
 # Each sets up .venv first, if it is not there.
 PYTHON ?= python3
 # The exact version comes first, so that an index with CPU builds gives one where there is no GPU.
@@ -12,7 +14,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 INSTALLED := .venv/installed-$(TORCH)
 
-.PHONY: samsum test fast test-gpu test-kernels check setup clean
+.PHONY: samsum test fast test-gpu test-kernels test-lab check setup clean
 
 samsum: setup
 	$(BIN)/python -m sweeps.run samsum --tiny
@@ -21,7 +23,7 @@ test: setup check
 	$(PYTEST) -n 2
 
 fast: setup
-	$(PYTEST) -n 2 --hypothesis-profile=fast -m "not ray and not sweep and not slow"
+	$(PYTEST) -n 2 --hypothesis-profile=fast -m "not ray and not sweep and not slow and not lab"
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
@@ -30,6 +32,12 @@ test-gpu: setup
 test-kernels: setup
 	$(BIN)/python -m pip install --quiet --target .venv/triton triton
 	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/trainables/packing/compute/kernels
+
+# In an environment of their own: SkyPilot brings a hundred packages.
+test-lab: setup
+	test -d .venv/lab || $(PYTHON) -m venv .venv/lab
+	.venv/lab/bin/python -m pip install --quiet "skypilot>=0.14,<0.15" kubernetes-validate
+	$(PYTEST) -m lab tests/cluster/lab
 
 check: setup
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ head=$("$python" -c 'import ray.util; print(ray.util.get_node_ip_address())')
 export RAY_ADDRESS=$head:$((20000 + SLURM_JOB_ID % 10000))
 
 # Ray on every node: the first task is the head, which runs on the node of this script.
-srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
+srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
   if [ "$SLURM_PROCID" = 0 ]; then
     where="--head --port=${RAY_ADDRESS##*:} --include-dashboard=false"
   else
@@ -39,7 +39,7 @@ srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_O
     until (exec 3<>"/dev/tcp/${RAY_ADDRESS%:*}/${RAY_ADDRESS##*:}") 2>/dev/null; do sleep 1; done
   fi
   exec "$0" start --block --disable-usage-stats $where \
-    --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
+    --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
 ' "$ray" >"$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.log" 2>&1 &
 
 for _ in $(seq 60); do # a node that comes later is used too
