@@ -38,14 +38,13 @@ from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.heartbeat import Heartbeat
 from sweeps.records.paths import RunPaths
-from sweeps.records.request_file import Request, RequestReader, append_request
+from sweeps.records.request_file import RequestReader
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
-from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.progress import ProgressTable
-from sweeps.tracking.trackers import make_trackers
+from sweeps.tracking.tracker_process import run_trackers
 from trainables.checkpoint import prune_to_adapter
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
@@ -98,15 +97,17 @@ def run_stages(
             names = ("num_gpus", "num_packs", "slots_per_gpu")
             facts = {name: getattr(allocation, name) for name in names}
             at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
-            at_end.callback(context.trackers.end_sweep)  # when no GPU waits for it
+            began = sweep_json.read(paths)  # its name stays that of the group in W&B
+            at_end.enter_context(  # which ends when no GPU waits for it
+                run_trackers(
+                    config, preflight.wandb_mode, paths, metric, began["name"], began["sweep_id"]
+                )
+            )
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
                 steering = Steering(context.controller, paths, log, events, reader, pending)
                 _run_trials(context, actors, events, steering, tell)
-            except (SweepAborted, OSError):  # perhaps of a full disk
-                context.trackers.mark_files_incomplete()
-                raise
             finally:
                 records = _collect_records(context, actors)
                 trials = [record for record in records if record.final_of is None]
@@ -165,8 +166,6 @@ class _Context:
     log: EventLog
     allocation: Allocation
     controller: TrialController
-    trackers: Trackers
-    """Follow the log."""
     eta: Eta
     """Listens to the controller, and so does the next."""
     progress: ProgressTable
@@ -188,28 +187,20 @@ def _open_context(
     Args:
         events: of the sweep's earlier processes.
     """
-    metric, splits, mode = preflight.task.metric, preflight.splits, preflight.wandb_mode
-    began = sweep_json.read(paths)  # its name stays that of the study and of the group in W&B
+    metric, splits = preflight.task.metric, preflight.splits
+    began = sweep_json.read(paths)  # its name stays that of the study
     url = config.study_storage or paths.study_url
     study = open_study(url, began["name"], metric, is_resumed=is_resumed)
     enqueue(study, plan.start_points(config), config.num_trials)
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    stop = partial(_ask_to_stop, paths)
-    shown = make_trackers(config, mode, paths, metric, began["name"], began["sweep_id"], stop)
-    trackers = Trackers(paths, shown)
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(
         metric, config.num_trials, config.max_steps, replay(events), eta.left_s, site
     )
     controller = TrialController(config, paths, metric, search, log, (eta, progress))
-    return _Context(config, paths, log, allocation, controller, trackers, eta, progress)
-
-
-def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
-    """Has a trial stopped whose Stop button in W&B was pressed."""
-    append_request(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
+    return _Context(config, paths, log, allocation, controller, eta, progress)
 
 
 def _connect() -> Cluster:
@@ -260,7 +251,6 @@ def _run_trials(
     allocation = context.allocation
     if context.config.has_budget:
         gate.open(pack_pool.LOAD_TIMEOUT_S)
-    context.trackers.start()
     with context.progress:
         context.controller.resume(replay(events), steering.resume)
         gate.close()

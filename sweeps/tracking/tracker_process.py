@@ -1,0 +1,121 @@
+"""The trackers of a running sweep: a process of its own, of low priority, has them follow the log.
+
+It reads the run's files alone, so no trial waits for a library that loads, a database or a server.
+Its standard input is a pipe whose other end only the sweep has: what is tracked comes first, and
+at the sweep's end whether the disk is trusted. If the pipe ends without that, the sweep was killed,
+and the process goes at once, before a resume writes to the same places.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from sweeps.config import SweepConfig
+from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, append_request
+from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_error
+from sweeps.tracking.trackers import make_trackers
+from sweeps.tracking.wandb_mode import Mode
+from trainables.config import Metric
+from trainables.errors import SweepAborted
+from trainables.shell import write_command
+
+NICENESS = 10
+"""About a tenth of a core that others want too: a Stop button is still seen within seconds."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def run_trackers(
+    config: SweepConfig,
+    wandb_mode: Mode,
+    paths: RunPaths,
+    metric: Metric,
+    name: str,
+    sweep_id: str,
+) -> Iterator[None]:
+    """Has the trackers of a sweep follow its log during the block, and catch up with it at the end.
+
+    A process that ends before costs a warning.
+
+    Args:
+        name: that the sweep began with.
+        sweep_id: unique among sweeps.
+    """
+    if all(tracker == "wandb" and wandb_mode == "disabled" for tracker in config.trackers):
+        yield
+        return
+    project = str(Path(__file__).parents[2])
+    found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeps.tracking.tracker_process", str(paths.folder)],
+        env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    _send(process, (config, wandb_mode, paths, metric, name, sweep_id))
+    is_disk_trusted = True
+    try:
+        yield
+    except (SweepAborted, OSError):  # perhaps of a full disk, of which not every tracker tells
+        is_disk_trusted = False
+        raise
+    finally:
+        try:
+            _send(process, is_disk_trusted)
+            process.wait(2 * FINISH_TIMEOUT_S)  # the process's own limit comes first
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # also after a second Ctrl-C
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            folder = write_command(paths.folder)
+            _log.warning("the process of the trackers died: python -m sweeps.sync %s", folder)
+
+
+def _send(process: "subprocess.Popen[bytes]", content: object) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # its exit code tells
+        process.stdin.write(pickle.dumps(content))
+        process.stdin.flush()
+
+
+def main() -> None:
+    """Follows the log until the sweep ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this process
+    os.nice(NICENESS)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    config, mode, paths, metric, name, sweep_id = pickle.load(sys.stdin.buffer)
+    stop = partial(_ask_to_stop, paths)
+    trackers = Trackers(paths, make_trackers(config, mode, paths, metric, name, sweep_id, stop))
+    trackers.start()
+    try:
+        is_disk_trusted = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        os._exit(1)
+    if not is_disk_trusted:
+        trackers.mark_files_incomplete()
+    try:
+        trackers.end_sweep()
+    except Exception as error:  # of a log that cannot be read
+        _log.warning("the trackers lack the sweep's end: %s", describe_error(error))
+    os._exit(0)  # a thread that is still in a library holds nothing up
+
+
+def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
+    """Has a trial stopped whose Stop button in W&B was pressed."""
+    append_request(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Trackers of a running sweep have a process of their own, which neither outlives nor harms it."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sweeps.records.paths import RunPaths
+from sweeps.tracking.tracker_process import run_trackers
+from tests.sweeps.tracking.test_trackers import TrackedSweep, tensorboard_curves
+from tests.sweeps.tracking.test_wandb_tracker import (
+    CONFIG,
+    METRIC,
+    complete_names,
+    make_config,
+    wait_until,
+)
+from trainables.errors import SweepAborted
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield
+    assert not find_processes(tmp_path)
+
+
+def find_processes(folder: Path) -> list[psutil.Process]:
+    """Those of trackers, and of W&B under them."""
+    found = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]]
+    module = "sweeps.tracking.tracker_process"
+    return [p for p in found if module in p.info["cmdline"] and str(folder) in str(p.info)]
+
+
+def track(folder: Path, names: str) -> AbstractContextManager[None]:
+    config = replace(CONFIG, track=names)
+    mode = "offline" if "wandb" in names else "disabled"
+    return run_trackers(config, mode, RunPaths(folder), METRIC, "my sweep", "id-1")
+
+
+def test_trackers_follow_the_log_at_low_priority_and_have_all_of_it_in_the_end(
+    tmp_path: Path,
+) -> None:
+    sweep = TrackedSweep(tmp_path / "run")
+    sweep.start(make_config(0))
+    with track(sweep.folder, "tensorboard"):
+        sweep.report(make_config(0), 10)
+        wait_until(lambda: bool(tensorboard_curves(sweep.folder, METRIC.name).get("t0000")))
+        (process,) = find_processes(sweep.folder)
+        assert process.nice() >= 10
+        sweep.report(make_config(0), 20)
+    assert tensorboard_curves(sweep.folder, METRIC.name) == {"t0000": [(10, 30.0), (20, 40.0)]}
+
+
+def test_files_are_not_trusted_after_an_error_that_a_full_disk_may_have_caused(
+    tmp_path: Path,
+) -> None:
+    for name, error in (("full", SweepAborted("full", "free")), ("left", KeyboardInterrupt())):
+        sweep = TrackedSweep(tmp_path / name)
+        with pytest.raises(type(error)), track(sweep.folder, "wandb"):
+            sweep.complete(0)
+            raise error
+    assert complete_names(tmp_path / "left") == ["t0000"]
+    assert not (tmp_path / "full" / "wandb" / "complete.jsonl").exists()
+
+
+def test_process_goes_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    folder = TrackedSweep(tmp_path / "run").folder
+    code = "import sys, time; from pathlib import Path\n"
+    code += "from tests.sweeps.tracking.test_tracker_process import track\n"
+    code += "with track(Path(sys.argv[1]), 'tensorboard'): time.sleep(600)"
+    killed = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    wait_until(lambda: bool(find_processes(folder)))
+    killed.kill()
+    killed.wait()
+    wait_until(lambda: not find_processes(folder))
+
+
+def test_process_that_dies_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = TrackedSweep(tmp_path / "run").folder
+    with track(folder, "tensorboard"):
+        find_processes(folder)[0].kill()
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert f"python -m sweeps.sync {folder}" in warning
+
+
+def test_no_trackers_need_no_process(tmp_path: Path) -> None:
+    for names in ("none", "wandb"):
+        config = replace(CONFIG, track=names, wandb="disabled")
+        paths = RunPaths(tmp_path)
+        with run_trackers(config, "disabled", paths, METRIC, "my sweep", "id-1"):
+            assert not find_processes(tmp_path)
