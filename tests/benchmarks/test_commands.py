@@ -12,6 +12,7 @@ COMMANDS = (
     "base_types",
     "card_answers",
     "label_scoring",
+    "network_cut",
     "packing",
     "search_quality",
     "search_quality table",

@@ -1,0 +1,182 @@
+"""What a network cut costs a sweep that W&B follows: nothing is lost, and no trial waits for it.
+
+python -m tests.benchmarks.network_cut --recipe-flags "samsum --tiny" --cut-s 60 --out FILE
+
+Sweeps run in turn without and with a cut, each online at a local server that speaks W&B's API. In a
+cut it takes requests and does not answer, from the first report on; afterwards it breaks them off.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
+from sweeps.cli import parse, run_command
+from sweeps.records.events import read_events
+from tests.sweeps.servers.wandb_server import WandbServer
+from trainables.files import write_atomic
+
+PROG = "python -m tests.benchmarks.network_cut"
+Gaps = dict[tuple[str, str, int], float]
+"""Seconds since the event before it of the same trial, by trial, kind and step of an event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCutArgs:
+    """Cuts the network between running sweeps and W&B, and compares them with uncut ones.
+
+    The exit code is 1 if a report is lost, or twice there.
+    """
+
+    recipe_flags: str = "samsum --tiny"
+    """What python -m sweeps.run is given, in quotes: trials of more than cut_s in all."""
+    cut_s: float = 60.0
+    """How long the network is cut, from the first report on."""
+    num_pairs: int = 2
+    """Sweeps of each kind."""
+    out: Path | None = None
+    """A JSON file for all numbers; None only prints them."""
+
+    def __post_init__(self) -> None:
+        if self.num_pairs < 1 or self.cut_s <= 0:
+            raise ValueError(
+                f"num_pairs is {self.num_pairs} and cut_s {self.cut_s:g}; both must be above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """One sweep."""
+
+    cut_s: float
+    """How long the network was cut; 0 without a cut."""
+    num_events: int
+    """Of trials, while the network was cut."""
+    gaps: Gaps
+    faults: list[str]
+    """What W&B lacks in the end, or has twice."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs all sweeps, and says by how much the cut held any trial up."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parse(NetworkCutArgs, words, PROG)
+    sweeps = [
+        watch_sweep(args.recipe_flags, cut_s)
+        for _ in range(args.num_pairs)
+        for cut_s in (0.0, args.cut_s)
+    ]
+    uncut = [sweep.gaps for sweep in sweeps if not sweep.cut_s]
+    told = [
+        {
+            "cut_s": round(sweep.cut_s, 1),
+            "events_in_the_cut": sweep.num_events,
+            "largest_delay_s": find_largest_delay(sweep.gaps, uncut),
+            "faults": sweep.faults,
+        }
+        for sweep in sweeps
+    ]
+    facts = {
+        "command": f"{PROG} {shlex.join(words)}",
+        "commit": read_git_commit(),
+        "machine": describe_hardware(),
+        "python": platform.python_version(),
+        "versions": list_versions(),
+        "sweeps": told,
+    }
+    print(*map(json.dumps, told), sep="\n")
+    if args.out is not None:
+        write_atomic(args.out, json.dumps(facts, indent=1) + "\n")
+    return int(any(sweep.faults for sweep in sweeps))
+
+
+def watch_sweep(recipe_flags: str, cut_s: float) -> Watched:
+    """Runs one sweep, and sends W&B afterwards what it did not get."""
+    server, folder = WandbServer(), Path(tempfile.mkdtemp(prefix="cut-"))
+    run = folder / "watched"
+    env = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
+    flags = [*shlex.split(recipe_flags), "--runs-dir", str(folder), "--name", run.name]
+    command = [sys.executable, "-m", "sweeps.run", *flags, "--wandb", "online"]
+    with (folder / "output").open("wb") as output:
+        sweep = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+    began = ended = 0.0
+    if cut_s:
+        wait_for_report(run / "events.jsonl", sweep)
+        began, server.is_silent = time.time(), True
+        time.sleep(cut_s)
+        server.end_outage()
+        ended = time.time()
+    if sweep.wait() != 0:
+        raise RuntimeError(f"{shlex.join(command)} failed; its output is in {folder}")
+    sync = [sys.executable, "-m", "sweeps.sync", str(run), "--wandb", "online"]
+    subprocess.run(sync, env=env, stdout=subprocess.DEVNULL, check=True)
+    server.stop()
+    events = read_events(run / "events.jsonl")
+    times = [datetime.fromisoformat(e["time"]).timestamp() for e in events if "trial_id" in e]
+    return Watched(
+        cut_s=ended - began,
+        num_events=sum(began < time_s < ended for time_s in times),
+        gaps=list_gaps(events),
+        faults=list_faults(events, server),
+    )
+
+
+def wait_for_report(log: Path, sweep: "subprocess.Popen[bytes]") -> None:
+    """Returns once a trial has reported."""
+    while not (log.exists() and any(e["kind"] == "report" for e in read_events(log))):
+        if sweep.poll() is not None:
+            raise RuntimeError(f"the sweep of {log.parent} ended before its first report")
+        time.sleep(0.1)
+
+
+def list_gaps(events: Sequence[dict[str, Any]]) -> Gaps:
+    """How long after the one before it each event of a trial was logged."""
+    last: dict[str, datetime] = {}
+    gaps: Gaps = {}
+    for event in events:
+        if "trial_id" in event:
+            name, at = event["trial_id"], datetime.fromisoformat(event["time"])
+            if name in last:
+                key = (name, event["kind"], event.get("step", 0))
+                gaps.setdefault(key, (at - last[name]).total_seconds())
+            last[name] = at
+    return gaps
+
+
+def find_largest_delay(gaps: Gaps, uncut: Sequence[Gaps]) -> float:
+    """By how much a gap is longer at most than its median without a cut."""
+    usual = {key: median(g[key] for g in uncut if key in g) for key in set().union(*uncut)}
+    return round(max(gaps[key] - usual[key] for key in gaps.keys() & usual.keys()), 3)
+
+
+def list_faults(events: Sequence[dict[str, Any]], server: WandbServer) -> list[str]:
+    """What the server lacks of the log, or has twice."""
+    steps: dict[str, list[list[int]]] = {}
+    for run_id, run in server.runs.items():
+        told = [row["_step"] for row in server.rows[run_id]]
+        steps.setdefault(run.facts["displayName"], []).append(told)
+    logged: dict[str, set[int]] = {}
+    for event in events:
+        if event["kind"] == "report":
+            logged.setdefault(event["trial_id"], set()).add(event["step"])
+    faults = [
+        f"{name} has the steps {steps.get(name)} instead of {sorted(wanted)}"
+        for name, wanted in logged.items()
+        if steps.get(name) != [sorted(wanted)]
+    ]
+    return faults + ["there is no summary"] * ("summary" not in steps)
+
+
+if __name__ == "__main__":
+    run_command(main)
