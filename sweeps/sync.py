@@ -15,6 +15,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.run import read_run
 from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
+from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.trackers import check_trackers, make_trackers
 from sweeps.tracking.wandb_mode import Mode, resolve_mode
 from sweeps.tracking.wandb_tracker import WandbTracker
@@ -63,7 +64,14 @@ def main(argv: Sequence[str] | None = None) -> Result:
             if mode == "disabled":
                 raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
         shown = make_trackers(
-            config, mode, paths, run.metric, run.record["name"], run.record["sweep_id"]
+            TrackedSweep(
+                config=config,
+                wandb_mode=mode,
+                paths=paths,
+                metric=run.metric,
+                name=run.record["name"],
+                sweep_id=run.record["sweep_id"],
+            )
         )
         trackers = Trackers(paths, shown)
         trackers.finish()

@@ -44,6 +44,7 @@ from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_study
 from sweeps.search.study import Search, enqueue, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
+from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers
 from trainables.checkpoint import prune_to_adapter
 from trainables.errors import SweepAborted
@@ -98,11 +99,15 @@ def run_stages(
             facts = {name: getattr(allocation, name) for name in names}
             at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
             began = sweep_json.read(paths)  # its name stays that of the group in W&B
-            at_end.enter_context(  # which ends when no GPU waits for it
-                run_trackers(
-                    config, preflight.wandb_mode, paths, metric, began["name"], began["sweep_id"]
-                )
+            tracked = TrackedSweep(
+                config=config,
+                wandb_mode=preflight.wandb_mode,
+                paths=paths,
+                metric=metric,
+                name=began["name"],
+                sweep_id=began["sweep_id"],
             )
+            at_end.enter_context(run_trackers(tracked))  # which end when no GPU waits for them
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)

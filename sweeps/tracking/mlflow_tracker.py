@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -13,12 +13,17 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from sweeps.config import SweepConfig
 from sweeps.publish.best_folder import list_exported
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking import run_values
-from trainables.config import Metric
+from sweeps.tracking.run_values import (
+    SUMMARY,
+    TrackedRun,
+    TrackedSweep,
+    find_end,
+    list_changed_runs,
+    read_time_ms,
+)
 
 SWEEP_TAG, RUN_TAG = "sweep_id", "run"
 """Tags by which a replay finds the runs of earlier ones, so that there are no duplicates."""
@@ -59,36 +64,31 @@ class MlflowTracker:
     """A Tracker that writes to the server or database of MLFLOW_TRACKING_URI, else RUN/mlruns.
 
     The experiment is MLFLOW_EXPERIMENT_NAME, else the W&B project.
-
-    Args:
-        metric: whose best value each run shows.
-        name: that the sweep began with.
-        sweep_id: unique among sweeps.
     """
 
     name = "mlflow"
 
-    def __init__(
-        self, config: SweepConfig, paths: RunPaths, metric: Metric, name: str, sweep_id: str
-    ) -> None:
-        self._config = config
-        self._paths = paths
-        self._metric = metric
-        self._sweep_name = name
-        self._sweep_id = sweep_id
+    def __init__(self, sweep: TrackedSweep) -> None:
+        self._sweep = sweep
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._runs: dict[str, _Run] = {}
         """By RUN_TAG."""
+        self._written: dict[str, object] = {}
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         """Writes what the runs lack."""
         try:
             client = self._client or self._connect()
-            times = run_values.list_times(events)
-            self._replay_sweep(client, events)
-            for trial in trials:
-                self._replay_trial(client, trial, times)
+            parent = self._open_run(client, PARENT, "sweep", read_time_ms(events[0]))
+            self._log_params(client, parent, self._sweep.values)
+            if find_end(events) is None:
+                self._set_status(client, parent, "running")
+            for run in list_changed_runs(self._sweep, events, trials, self._written):
+                if run.job_type == SUMMARY:
+                    self._end_sweep(client, parent, run)
+                else:
+                    self._write(client, run)
         except Exception:
             self._client = None  # what is there has to be asked for again
             raise
@@ -97,24 +97,25 @@ class MlflowTracker:
         """Ends the runs that nobody goes on with now; a resume opens them again."""
         if self._client is None:
             return
+        self._written.clear()
         for run in self._runs.values():
             if run.status == "running":
                 self._set_status(self._client, run, "interrupted")
 
     def _connect(self) -> MlflowClient:
         """Opens the experiment, and finds in it what earlier replays wrote."""
-        client = open_client(self._paths)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._config.wandb_project
+        client = open_client(self._sweep.paths)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._sweep.config.wandb_project
         experiment = client.get_experiment_by_name(name)
         if experiment is not None:
             self._experiment_id = experiment.experiment_id
         else:
-            folder = self._paths.mlruns / "artifacts"
+            folder = self._sweep.paths.mlruns / "artifacts"
             self._experiment_id = client.create_experiment(
                 name, None if find_uri() else folder.as_uri()
             )
-        self._runs = {}
-        is_mine, page = f"tags.{SWEEP_TAG} = '{self._sweep_id}'", None
+        self._runs, self._written = {}, {}
+        is_mine, page = f"tags.{SWEEP_TAG} = '{self._sweep.sweep_id}'", None
         while page is None or page.token:
             token = page and page.token
             page = client.search_runs([self._experiment_id], is_mine, page_token=token)
@@ -129,62 +130,42 @@ class MlflowTracker:
         self._client = client
         return client
 
-    def _replay_sweep(self, client: MlflowClient, events: Sequence[dict[str, Any]]) -> None:
-        """The parent run, which gets the scores on test and the winner's adapter in the end."""
-        run = self._runs.get(PARENT)
-        if run is None:
-            began_ms = run_values.read_time_ms(events[0])
-            run = self._create_run(client, PARENT, "sweep", began_ms)
-        self._log_params(client, run, run_values.list_sweep_values(self._config))
-        end = run_values.find_end(events)
-        if end is None:
-            return self._set_status(client, run, "running")
-        if run.status != "completed":
-            time_ms = run_values.read_time_ms(end)
-            numbers, words = run_values.split_numbers(end["values"])
-            self._log_metrics(client, run, [(0, time_ms, numbers)])
-            self._set_status(client, run, "completed", words, time_ms)
-        adapter = end["values"]["adapter"]
-        if run.adapter != adapter and self._paths.best.is_dir():
-            for path in list_exported(self._paths.best):
-                client.log_artifact(run.run_id, str(path), self._paths.best.name)
-            client.set_tag(run.run_id, ADAPTER_TAG, adapter)
-            run.adapter = adapter
+    def _end_sweep(self, client: MlflowClient, parent: _Run, summary: TrackedRun) -> None:
+        """Gives the parent run the scores on test and the winner's adapter."""
+        if parent.status != "completed":
+            self._log_metrics(client, parent, summary.points)
+            self._set_status(client, parent, "completed", summary.values, summary.ended_ms)
+        adapter, best = summary.values["adapter"], self._sweep.paths.best
+        if parent.adapter != adapter and best.is_dir():
+            for path in list_exported(best):
+                client.log_artifact(parent.run_id, str(path), best.name)
+            client.set_tag(parent.run_id, ADAPTER_TAG, adapter)
+            parent.adapter = adapter
 
-    def _replay_trial(
-        self, client: MlflowClient, trial: TrialRecord, times: dict[tuple[str, str, int], int]
-    ) -> None:
-        name, status = trial.trial_id, trial.status or "running"
-        run = self._runs.get(name)
-        if run is None:
-            job_type = "trial" if trial.final_of is None else "final"
-            began_ms = times.get(("trial_started", name, 0))
-            run = self._create_run(client, name, job_type, began_ms)
-        if run.status == status != "running":
+    def _write(self, client: MlflowClient, tracked: TrackedRun) -> None:
+        run = self._open_run(client, tracked.name, tracked.job_type, tracked.began_ms)
+        if run.status == tracked.status != "running":
             return
-        self._log_params(client, run, run_values.list_trial_values(trial))
-        curve = run_values.list_curve(trial, self._metric)[run.num_reports :]
-        points = [(step, times["report", name, step], values) for step, values in curve]
-        self._log_metrics(client, run, points)
-        run.num_reports = len(trial.reports)
-        facts = {"reason": trial.reason}
-        if trial.last is not None:
-            facts |= {"pack": trial.last.pack, "device": trial.last.device}
-        self._set_status(client, run, status, facts, times.get(("trial_ended", name, 0)))
+        self._log_params(client, run, tracked.values)
+        self._log_metrics(client, run, tracked.points[run.num_reports :])
+        run.num_reports = len(tracked.points)
+        facts = {"reason": tracked.reason, **tracked.place}
+        self._set_status(client, run, tracked.status, facts, tracked.ended_ms)
 
-    def _create_run(
-        self, client: MlflowClient, name: str, job_type: str, began_ms: int | None
-    ) -> _Run:
-        tags = {SWEEP_TAG: self._sweep_id, RUN_TAG: name, "job_type": job_type}
-        tags |= {"recipe": self._config.recipe}
+    def _open_run(self, client: MlflowClient, name: str, job_type: str, began_ms: int) -> _Run:
+        """The run of that RUN_TAG, which is made if it is not there."""
+        if name in self._runs:
+            return self._runs[name]
+        tags = {SWEEP_TAG: self._sweep.sweep_id, RUN_TAG: name, "job_type": job_type}
+        tags |= {"recipe": self._sweep.config.recipe}
         if name != PARENT:
             tags[MLFLOW_PARENT_RUN_ID] = self._runs[PARENT].run_id
-        shown_name = self._sweep_name if name == PARENT else name
-        created = client.create_run(self._experiment_id, began_ms, tags, shown_name)
+        shown_name = self._sweep.name if name == PARENT else name
+        created = client.create_run(self._experiment_id, began_ms or None, tags, shown_name)
         run = self._runs[name] = _Run(created.info.run_id)
         return run
 
-    def _log_params(self, client: MlflowClient, run: _Run, params: dict[str, Any]) -> None:
+    def _log_params(self, client: MlflowClient, run: _Run, params: Mapping[str, Any]) -> None:
         """Those that are not there: a process may have died after it had made the run."""
         cleaned = {_clean(key): str(value)[:MAX_CHARS] for key, value in params.items()}
         shown = [Param(key, value) for key, value in cleaned.items() if key not in run.params]
@@ -209,7 +190,7 @@ class MlflowTracker:
         client: MlflowClient,
         run: _Run,
         status: str,
-        facts: dict[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
         ended_ms: int | None = None,
     ) -> None:
         """Args: facts: further tags."""

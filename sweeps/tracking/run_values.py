@@ -1,27 +1,131 @@
-"""What trackers show of a sweep, a trial, a report and the end, under the names that we use."""
+"""What every tracker shows of a sweep, and of each of its runs, under the names that we use."""
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.records.events import params_fields, report_fields
+from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
+from sweeps.tracking.wandb_mode import Mode
 from trainables.config import Metric, TrialReport
+
+SUMMARY = "summary"
+"""Name of the run with the scores on test."""
 
 _HIDDEN = ("trial_id", "step", "checkpoint", "cohort", "pack", "slot", "entered", "device")
 
 
-def list_sweep_values(config: SweepConfig) -> dict[str, Any]:
-    """What all trials of the sweep share; those of a group are prefixed with its name."""
-    values = asdict(config.settings)
-    del values["rows_dir"]  # a folder of this machine
-    values |= {name: getattr(config, name) for name in ("recipe", "engine", "task", "data")}
-    for group in ("task_options", "space"):
-        values |= {f"{group}.{k}": v for k, v in asdict(getattr(config, group)).items()}
-    return values
+@dataclass(frozen=True, kw_only=True)
+class TrackedSweep:
+    """A sweep as its trackers know it."""
+
+    config: SweepConfig
+    wandb_mode: Mode
+    paths: RunPaths
+    metric: Metric
+    """Whose best value each run shows."""
+    name: str
+    """That the sweep began with."""
+    sweep_id: str
+    """Unique among sweeps."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What all trials share; values of a group are prefixed with its name."""
+        values = asdict(self.config.settings)
+        del values["rows_dir"]  # a folder of this machine
+        fields = ("recipe", "engine", "task", "data")
+        values |= {name: getattr(self.config, name) for name in fields}
+        for group in ("task_options", "space"):
+            of_group = asdict(getattr(self.config, group))
+            values |= {f"{group}.{name}": value for name, value in of_group.items()}
+        return values
+
+    def make_run_id(self, name: str) -> str:
+        """Names a run the same at every resume, and as no run of another sweep, in letters that
+        W&B and file systems allow."""
+        clean_name = re.sub(r"[^A-Za-z0-9_-]", "-", self.name)[:64]
+        return f"{clean_name}-{name}-{hashlib.sha256(self.sweep_id.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A trial, a run of the finals, or the summary. Times are in Unix milliseconds."""
+
+    name: str
+    job_type: str
+    """trial, final or summary."""
+    values: Mapping[str, Any]
+    """Hyperparameters, or the summary's words."""
+    points: Sequence[tuple[int, int, dict[str, float]]]
+    """Step, time and numbers of each report, or the summary's scores."""
+    began_ms: int
+    ended_ms: int | None = None
+    status: str = "running"
+    reason: str = ""
+    place: Mapping[str, Any] = field(default_factory=dict)
+    """The pack, slot and device of the last report."""
+
+
+def list_changed_runs(
+    sweep: TrackedSweep,
+    events: Sequence[dict[str, Any]],
+    trials: Sequence[TrialRecord],
+    written: dict[str, object],
+) -> Iterator[TrackedRun]:
+    """The runs that are not as they were written last.
+
+    Args:
+        written: what changes of each run that was written, by name; each run is added once the
+            next one is asked for.
+    """
+    times = _list_times(events)
+    for trial in trials:
+        version = (len(trial.reports), trial.status)
+        if written.get(trial.trial_id) != version:
+            yield _describe_trial(trial, times, sweep.metric)
+            written[trial.trial_id] = version
+    end = find_end(events)
+    if end is not None and written.get(SUMMARY) != end["time"]:
+        numbers, words = _split_numbers(end["values"])
+        time_ms = read_time_ms(end)
+        yield TrackedRun(
+            name=SUMMARY,
+            job_type=SUMMARY,
+            values=words,
+            points=[(0, time_ms, numbers)],
+            began_ms=time_ms,
+            ended_ms=time_ms,
+            status="completed",
+        )
+        written[SUMMARY] = end["time"]
+
+
+def _describe_trial(
+    trial: TrialRecord, times: dict[tuple[str, str, int], int], metric: Metric
+) -> TrackedRun:
+    name = trial.trial_id
+    curve = list_curve(trial, metric)
+    points = [(step, times["report", name, step], numbers) for step, numbers in curve]
+    ended_ms = times["trial_ended", name, 0] if trial.status is not None else None
+    began_ms = points[0][1] if points else ended_ms or 0  # of the finals, whose start is not logged
+    return TrackedRun(
+        name=name,
+        job_type="final" if trial.final_of else "trial",
+        values=list_trial_values(trial),
+        points=points,
+        began_ms=times.get(("trial_started", name, 0), began_ms),
+        ended_ms=ended_ms,
+        status=trial.status or "running",
+        reason=trial.reason,
+        place=list_place(trial),
+    )
 
 
 def list_trial_values(trial: TrialRecord) -> dict[str, Any]:
@@ -35,6 +139,12 @@ def list_trial_values(trial: TrialRecord) -> dict[str, Any]:
     return values
 
 
+def list_place(trial: TrialRecord) -> dict[str, Any]:
+    """Where the trial was trained, by its last report."""
+    last = trial.last
+    return {} if last is None else {n: getattr(last, n) for n in ("pack", "slot", "device")}
+
+
 def list_report_values(report: TrialReport) -> dict[str, Any]:
     """Scores, losses and speed of a report, without what names it and its place."""
     values = report_fields(report)
@@ -42,29 +152,16 @@ def list_report_values(report: TrialReport) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _HIDDEN}
 
 
-def list_numbers(report: TrialReport, best: float | None, metric: Metric) -> dict[str, float]:
-    """The numbers of a report as a tracker of curves takes them.
-
-    Args:
-        best: value of the metric up to here.
-    """
-    values = list_report_values(report) | {f"best_{metric.name}": best}
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
 def list_curve(trial: TrialRecord, metric: Metric) -> list[tuple[int, dict[str, float]]]:
-    """The numbers of each report of a trial by step, with the best value up to it."""
+    """The numbers of each report of a trial by step, with the best value of the metric up to it."""
     choose = max if metric.mode == "max" else min
     curve, best = [], None
     for report in trial.reports:
         value = report.metrics[metric.name]
         if math.isfinite(value):
             best = value if best is None else choose(best, value)
-        curve.append((report.step, list_numbers(report, best, metric)))
+        numbers, _ = _split_numbers(list_report_values(report) | {f"best_{metric.name}": best})
+        curve.append((report.step, numbers))
     return curve
 
 
@@ -85,15 +182,24 @@ def restore_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {n: float(v) if v in ("nan", "inf", "-inf") else v for n, v in values.items()}
 
 
-def split_numbers(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def read_time_ms(event: dict[str, Any]) -> int:
+    """When an event was logged."""
+    return round(datetime.fromisoformat(event["time"]).timestamp() * 1000)
+
+
+def _split_numbers(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """The numbers among values, and all else, by name."""
-    numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
-    return numbers, {name: v for name, v in values.items() if name not in numbers}
+    numbers = {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return numbers, {name: value for name, value in values.items() if name not in numbers}
 
 
-def list_times(events: Iterable[dict[str, Any]]) -> dict[tuple[str, str, int], int]:
-    """When each event of a trial was logged first (its end: last), in Unix milliseconds, by kind,
-    trial and step (0 without a step)."""
+def _list_times(events: Sequence[dict[str, Any]]) -> dict[tuple[str, str, int], int]:
+    """When each event of a trial was logged first (its end: last), by kind, trial and step (0
+    without a step)."""
     times: dict[tuple[str, str, int], int] = {}
     for event in events:
         if "trial_id" in event:
@@ -101,8 +207,3 @@ def list_times(events: Iterable[dict[str, Any]]) -> dict[tuple[str, str, int], i
             if event["kind"] == "trial_ended" or key not in times:
                 times[key] = read_time_ms(event)
     return times
-
-
-def read_time_ms(event: dict[str, Any]) -> int:
-    """When an event was logged, in Unix milliseconds."""
-    return round(datetime.fromisoformat(event["time"]).timestamp() * 1000)

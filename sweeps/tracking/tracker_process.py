@@ -18,13 +18,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, append_request
 from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_error
+from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.trackers import make_trackers
-from sweeps.tracking.wandb_mode import Mode
-from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
 
@@ -35,34 +33,23 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def run_trackers(
-    config: SweepConfig,
-    wandb_mode: Mode,
-    paths: RunPaths,
-    metric: Metric,
-    name: str,
-    sweep_id: str,
-) -> Iterator[None]:
+def run_trackers(sweep: TrackedSweep) -> Iterator[None]:
     """Has the trackers of a sweep follow its log during the block, and catch up with it at the end.
 
     A process that ends before costs a warning.
-
-    Args:
-        name: that the sweep began with.
-        sweep_id: unique among sweeps.
     """
-    if all(tracker == "wandb" and wandb_mode == "disabled" for tracker in config.trackers):
+    if not make_trackers(sweep):
         yield
         return
     project = str(Path(__file__).parents[2])
     found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.tracking.tracker_process", str(paths.folder)],
+        [sys.executable, "-m", "sweeps.tracking.tracker_process", str(sweep.paths.folder)],
         env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
-    _send(process, (config, wandb_mode, paths, metric, name, sweep_id))
+    _send(process, sweep)
     is_disk_trusted = True
     try:
         yield
@@ -79,7 +66,7 @@ def run_trackers(
             process.kill()
             process.wait()
         if process.returncode != 0:
-            folder = write_command(paths.folder)
+            folder = write_command(sweep.paths.folder)
             _log.warning("the process of the trackers died: python -m sweeps.sync %s", folder)
 
 
@@ -95,9 +82,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this process
     os.nice(NICENESS)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    config, mode, paths, metric, name, sweep_id = pickle.load(sys.stdin.buffer)
-    stop = partial(_ask_to_stop, paths)
-    trackers = Trackers(paths, make_trackers(config, mode, paths, metric, name, sweep_id, stop))
+    sweep: TrackedSweep = pickle.load(sys.stdin.buffer)
+    trackers = Trackers(sweep.paths, make_trackers(sweep, partial(_ask_to_stop, sweep.paths)))
     trackers.start()
     try:
         is_disk_trusted = pickle.load(sys.stdin.buffer)

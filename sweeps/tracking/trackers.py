@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -13,9 +12,8 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.redact import redact
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.follow_log import Tracker, describe_error
-from sweeps.tracking.wandb_mode import Mode
+from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.wandb_tracker import WandbTracker
-from trainables.config import Metric
 from trainables.errors import SweepAborted
 
 CLASSES = {
@@ -60,52 +58,38 @@ def check_trackers(config: SweepConfig, paths: RunPaths) -> None:
 
 
 def make_trackers(
-    config: SweepConfig,
-    wandb_mode: Mode,
-    paths: RunPaths,
-    metric: Metric,
-    name: str,
-    sweep_id: str,
-    stop: Callable[[str], None] = lambda name: None,
+    sweep: TrackedSweep, stop: Callable[[str], None] = lambda name: None
 ) -> list[Tracker]:
     """The trackers of a sweep; what takes time to load is loaded in the threads that follow.
 
     Args:
-        name: that the sweep began with.
-        sweep_id: unique among sweeps.
         stop: told the name of a trial whose Stop button was pressed where it is shown.
     """
     trackers: list[Tracker] = []
-    for tracker in config.trackers:
-        if tracker != "wandb":
-            make = partial(_make, tracker, config, paths, metric, name, sweep_id)
-            trackers.append(_LazyTracker(tracker, make))
-        elif wandb_mode != "disabled":
-            wandb = WandbTracker(config, wandb_mode, paths, metric, name, sweep_id, stop)
-            trackers.append(wandb)
+    for name in sweep.config.trackers:
+        if name != "wandb":
+            trackers.append(_LazyTracker(name, sweep))
+        elif sweep.wandb_mode != "disabled":
+            trackers.append(WandbTracker(sweep, stop))
     return trackers
 
 
 class _LazyTracker:
     """A Tracker whose library is loaded when there is something to show."""
 
-    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
+    def __init__(self, name: str, sweep: TrackedSweep) -> None:
         self.name = name
-        self._make = make
+        self._sweep = sweep
         self._tracker: Tracker | None = None
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
-        self._tracker = self._tracker or self._make()
+        if self._tracker is None:
+            self._tracker = getattr(_load(self.name), CLASSES[self.name])(self._sweep)
         self._tracker.replay(events, trials)
 
     def close(self, *, is_disk_trusted: bool) -> None:
         if self._tracker is not None:
             self._tracker.close(is_disk_trusted=is_disk_trusted)
-
-
-def _make(name: str, *facts: Any) -> Tracker:
-    tracker: Tracker = getattr(_load(name), CLASSES[name])(*facts)
-    return tracker
 
 
 def _load(name: str) -> Any:

@@ -1,46 +1,33 @@
 """W&B: one run a trial, replayed from events.jsonl; what is missing or damaged is written again."""
 
-import hashlib
 import logging
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import SweepConfig
-from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.follow_log import describe_error
-from sweeps.tracking.run_values import list_report_values, list_trial_values
+from sweeps.tracking.run_values import (
+    SUMMARY,
+    TrackedSweep,
+    list_place,
+    list_report_values,
+    list_trial_values,
+)
 from sweeps.tracking.wandb_mode import Mode, load_session
 from sweeps.tracking.wandb_stop import StopButtons
 from sweeps.tracking.wandb_sweep import SweepRefused, describe_sweep, find_sweep, make_sweep
-from trainables.config import Metric
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 from trainables.shell import write_command
 
 COMPLETE_FILE = "complete.jsonl"
 """Beside W&B's own files, a line for each run that was replayed to its end."""
-SUMMARY = "summary"
-"""Name of the run with the scores on test, and what its id holds in place of a trial's."""
-
 _log = logging.getLogger(__name__)
-
-
-def make_run_id(sweep_name: str, sweep_id: str, name: str) -> str:
-    """Names a run the same at every resume, in letters that W&B and file systems allow.
-
-    Args:
-        sweep_id: unique among sweeps; makes the run ids unique in the project.
-    """
-    clean_name = re.sub(r"[^A-Za-z0-9_-]", "-", sweep_name)[:64]
-    return f"{clean_name}-{name}-{hashlib.sha256(sweep_id.encode()).hexdigest()[:8]}"
 
 
 @dataclass
@@ -62,43 +49,19 @@ class WandbTracker:
     too, it ends.
 
     Args:
-        metric: whose best value each run's summary shows.
-        name: that the sweep began with; the group of its runs.
-        sweep_id: unique among sweeps.
         stop: told the name of each run whose Stop button in W&B was pressed while it was open.
     """
 
     name = "wandb"
 
     def __init__(
-        self,
-        config: SweepConfig,
-        mode: Mode,
-        paths: RunPaths,
-        metric: Metric,
-        name: str,
-        sweep_id: str,
-        stop: Callable[[str], None] = lambda name: None,
+        self, sweep: TrackedSweep, stop: Callable[[str], None] = lambda name: None
     ) -> None:
-        self.mode = mode
-        self._paths = paths
-        self._folder = paths.folder / "wandb"
-        self._metric = metric
-        self._make_run_id = partial(make_run_id, name, sweep_id)
-        self._tag = config.recipe[:64]
-        self._of_all_runs = {
-            "project": config.wandb_project,
-            "entity": config.wandb_entity,
-            "group": name,
-        }
-        self._config = asdict(config.settings)
-        del self._config["rows_dir"]  # a folder of this machine
-        of_sweep = ("recipe", "engine", "task", "data")
-        self._config |= {field: getattr(config, field) for field in of_sweep}
-        self._config |= {"task_options": asdict(config.task_options), "space": asdict(config.space)}
-        self._as_sweep = describe_sweep(config, metric, name)
-        self._sweep_id: str | None = None
-        """Of the W&B sweep, unlike the argument."""
+        self.mode = sweep.wandb_mode
+        self._sweep = sweep
+        self._folder = sweep.paths.folder / "wandb"
+        self._config = sweep.values
+        self._wandb_sweep_id: str | None = None
         self.has_refused_sweep = False
         """Whether W&B has taken runs, but made no sweep of them."""
         self._buttons = StopButtons(stop)
@@ -133,7 +96,7 @@ class WandbTracker:
             self.mode,
             lower,
             describe_error(error),
-            f"Upload later: python -m sweeps.sync {write_command(self._paths.folder)}"
+            f"Upload later: python -m sweeps.sync {write_command(self._sweep.paths.folder)}"
             if lower == "offline"
             else "No report is lost: events.jsonl has them all.",
         )
@@ -158,8 +121,8 @@ class WandbTracker:
                 "W&B makes no sweep of the runs (%s), which it shows as the group %s. Try later: "
                 "python -m sweeps.sync %s --wandb online",
                 describe_error(refusal),
-                self._of_all_runs["group"],
-                write_command(self._paths.folder),
+                self._sweep.name,
+                write_command(self._sweep.paths.folder),
             )
 
     def _join_sweep(self, names: Iterable[str]) -> SweepRefused | None:
@@ -171,17 +134,18 @@ class WandbTracker:
         Returns:
             Why W&B has made none.
         """
-        if self._sweep_id is not None or self.has_refused_sweep:
+        if self._wandb_sweep_id is not None or self.has_refused_sweep:
             return None
-        of_all = self._of_all_runs
-        place = {"project": of_all["project"], "entity": of_all["entity"]}
+        sweep = self._sweep
+        place = {"project": sweep.config.wandb_project, "entity": sweep.config.wandb_entity}
         if self.mode == "online":
-            place["server"] = load_session().find_server(self._paths.folder)
-        self._sweep_id = find_sweep(self._folder, place)
-        if self._sweep_id is None and self.mode == "online":
-            ids = [self._make_run_id(name) for name in names]
+            place["server"] = load_session().find_server(sweep.paths.folder)
+        self._wandb_sweep_id = find_sweep(self._folder, place)
+        if self._wandb_sweep_id is None and self.mode == "online":
+            described = describe_sweep(sweep.config, sweep.metric, sweep.name)
+            ids = list(map(sweep.make_run_id, names))
             try:
-                self._sweep_id = make_sweep(self._folder, place, self._as_sweep, ids)
+                self._wandb_sweep_id = make_sweep(self._folder, place, described, ids)
             except SweepRefused as refused:
                 self.has_refused_sweep = True
                 return refused
@@ -190,12 +154,13 @@ class WandbTracker:
     def _replay_summary(self, event: dict[str, Any], num_events: int) -> None:
         from sweeps.tracking import wandb_summary  # loads wandb
 
-        best = self._paths.best
+        best = self._sweep.paths.best
         upload_s = wandb_summary.estimate_upload_s(wandb_summary.list_files(event, best))
         run = self._start_run(SUMMARY, SUMMARY, {}, [], upload_s)
         trained_by = str(event["values"].get("adapter", ""))
         about = {name: self._config[name] for name in ("model", "task", "recipe")}
-        about |= {"metric": self._metric.name, "trained_by": self._make_run_id(trained_by)}
+        about |= {"metric": self._sweep.metric.name}
+        about |= {"trained_by": self._sweep.make_run_id(trained_by)}
         wandb_summary.log_summary(run, event, best, about)
         self._finish_run(SUMMARY, run, num_events, exit_code=0)
 
@@ -214,11 +179,11 @@ class WandbTracker:
                 entry.run.log(list_report_values(report), step=report.step)
         entry.num_reports = len(trial.reports)
         if trial.last is not None and trial.last.pack:
-            place = {name: getattr(trial.last, name) for name in ("pack", "slot", "device")}
-            entry.run.config.update(place, allow_val_change=True)
-        best = trial.best(self._metric)
+            entry.run.config.update(list_place(trial), allow_val_change=True)
+        metric = self._sweep.metric
+        best = trial.best(metric)
         if best is not None:
-            entry.run.summary.update({f"best_{self._metric.name}": best})
+            entry.run.summary.update({f"best_{metric.name}": best})
         if trial.status is not None:
             entry.run.summary.update({"status": trial.status, "reason": trial.reason})
             exit_code = 1 if trial.status == "failed" else 0
@@ -234,21 +199,23 @@ class WandbTracker:
         tags: Sequence[str],
         upload_s: float = 0.0,
     ) -> Any:
-        run_id = self._make_run_id(name)
+        run_id, swept = self._sweep.make_run_id(name), self._sweep.config
         for path in self._folder.glob(f"offline-run-????????_??????-{run_id}*"):
             shutil.rmtree(path)
         return load_session().open_run(
             self.mode,
-            self._paths.folder,
-            **self._of_all_runs,
-            sweep_id=self._sweep_id,
+            self._sweep.paths.folder,
+            project=swept.wandb_project,
+            entity=swept.wandb_entity,
+            group=self._sweep.name,
+            sweep_id=self._wandb_sweep_id,
             finish_timeout_s=upload_s,
             stop=lambda: self._buttons.press(name),  # wandb copies settings, which no partial likes
             id=run_id,
             name=name,
             job_type=job_type,
             config=self._config | config,
-            tags=[self._tag, *tags],
+            tags=[swept.recipe[:64], *tags],
         )
 
     def _finish_run(self, name: str, run: Any, num_events: int, exit_code: int) -> None:

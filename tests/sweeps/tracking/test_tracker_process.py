@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweeps.records.paths import RunPaths
 from sweeps.tracking.tracker_process import run_trackers
-from tests.sweeps.tracking.test_trackers import TrackedSweep, tensorboard_curves
+from tests.sweeps.tracking.test_trackers import FollowedSweep, tensorboard_curves
 from tests.sweeps.tracking.test_wandb_tracker import (
     CONFIG,
     METRIC,
     complete_names,
     make_config,
+    make_tracked,
     wait_until,
 )
 from trainables.errors import SweepAborted
@@ -43,13 +43,13 @@ def find_processes(folder: Path) -> list[psutil.Process]:
 def track(folder: Path, names: str) -> AbstractContextManager[None]:
     config = replace(CONFIG, track=names)
     mode = "offline" if "wandb" in names else "disabled"
-    return run_trackers(config, mode, RunPaths(folder), METRIC, "my sweep", "id-1")
+    return run_trackers(make_tracked(folder, config, mode))
 
 
 def test_trackers_follow_the_log_at_low_priority_and_have_all_of_it_in_the_end(
     tmp_path: Path,
 ) -> None:
-    sweep = TrackedSweep(tmp_path / "run")
+    sweep = FollowedSweep(tmp_path / "run")
     sweep.start(make_config(0))
     with track(sweep.folder, "tensorboard"):
         sweep.report(make_config(0), 10)
@@ -64,7 +64,7 @@ def test_files_are_not_trusted_after_an_error_that_a_full_disk_may_have_caused(
     tmp_path: Path,
 ) -> None:
     for name, error in (("full", SweepAborted("full", "free")), ("left", KeyboardInterrupt())):
-        sweep = TrackedSweep(tmp_path / name)
+        sweep = FollowedSweep(tmp_path / name)
         with pytest.raises(type(error)), track(sweep.folder, "wandb"):
             sweep.complete(0)
             raise error
@@ -73,7 +73,7 @@ def test_files_are_not_trusted_after_an_error_that_a_full_disk_may_have_caused(
 
 
 def test_process_goes_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
-    folder = TrackedSweep(tmp_path / "run").folder
+    folder = FollowedSweep(tmp_path / "run").folder
     code = "import sys, time; from pathlib import Path\n"
     code += "from tests.sweeps.tracking.test_tracker_process import track\n"
     code += "with track(Path(sys.argv[1]), 'tensorboard'): time.sleep(600)"
@@ -87,7 +87,7 @@ def test_process_goes_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
 def test_process_that_dies_costs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = TrackedSweep(tmp_path / "run").folder
+    folder = FollowedSweep(tmp_path / "run").folder
     with track(folder, "tensorboard"):
         find_processes(folder)[0].kill()
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
@@ -97,6 +97,5 @@ def test_process_that_dies_costs_a_warning(
 def test_no_trackers_need_no_process(tmp_path: Path) -> None:
     for names in ("none", "wandb"):
         config = replace(CONFIG, track=names, wandb="disabled")
-        paths = RunPaths(tmp_path)
-        with run_trackers(config, "disabled", paths, METRIC, "my sweep", "id-1"):
+        with run_trackers(make_tracked(tmp_path, config)):
             assert not find_processes(tmp_path)

@@ -26,9 +26,9 @@ from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.trackers import check_trackers, make_trackers
 from tests.sweeps.tracking.test_wandb_tracker import (
     CONFIG,
-    METRIC,
     LoggedSweep,
     make_config,
+    make_tracked,
     wait_until,
 )
 from trainables.errors import SweepAborted
@@ -50,14 +50,14 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-class TrackedSweep(LoggedSweep):
+class FollowedSweep(LoggedSweep):
     """A sweep that writes its log, and the trackers that follow it."""
 
     def __init__(self, folder: Path, *names: str) -> None:
         super().__init__(folder, "disabled")
         config = replace(CONFIG, track=",".join(names or NAMES))
         self.paths = RunPaths(folder)
-        shown = make_trackers(config, "disabled", self.paths, METRIC, "my sweep", "id-1")
+        shown = make_trackers(make_tracked(folder, config))
         self.tracker = Trackers(self.paths, shown)
         self._log.append("sweep_started", name="my sweep")
 
@@ -70,7 +70,7 @@ class TrackedSweep(LoggedSweep):
         self._log.append("summary", values=values, confusion=None)
 
 
-def run_search(sweep: TrackedSweep) -> None:
+def run_search(sweep: FollowedSweep) -> None:
     """Two trials, of which one fails, and a run of the finals."""
     sweep.complete(0)
     sweep.start(make_config(1))
@@ -164,7 +164,7 @@ CURVES: dict[str, Callable[[Path, str], Curves]] = {
 def test_mlflow_has_a_parent_run_and_in_it_a_run_a_trial_and_final(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = TrackedSweep(folder, "mlflow")
+    sweep = FollowedSweep(folder, "mlflow")
     sweep.tracker.start()
     run_search(sweep)
     sweep.end_sweep("f0000s1")
@@ -190,13 +190,13 @@ def test_mlflow_has_a_parent_run_and_in_it_a_run_a_trial_and_final(
 
 
 def test_mlflow_gets_the_params_that_a_process_which_died_had_not_written(folder: Path) -> None:
-    sweep = TrackedSweep(folder, "mlflow")
+    sweep = FollowedSweep(folder, "mlflow")
     sweep.start(make_config(0))
     sweep.tracker.finish()
     client, run_id = mlflow_client(folder), mlflow_runs(folder)["t0000"].info.run_id
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
         database.execute("DELETE FROM params WHERE key != 'lora_rank'")
-    sweep = TrackedSweep(folder, "mlflow")
+    sweep = FollowedSweep(folder, "mlflow")
     sweep.tracker.finish()
     params = client.get_run(run_id).data.params
     assert (params["lora_rank"], params["learning_rate"]) == ("8", "0.0002")
@@ -217,7 +217,7 @@ def test_any_name_is_one_that_mlflow_takes_and_stays_another_than_all_others() -
 def test_trackio_has_a_run_a_trial_and_final_and_the_summary(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = TrackedSweep(folder, "trackio")
+    sweep = FollowedSweep(folder, "trackio")
     sweep.tracker.start()
     run_search(sweep)
     sweep.end_sweep("f0000s1")
@@ -238,7 +238,7 @@ def test_trackio_has_a_run_a_trial_and_final_and_the_summary(
 def test_tensorboard_compares_trials_in_its_hparams_tab(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = TrackedSweep(folder, "tensorboard")
+    sweep = FollowedSweep(folder, "tensorboard")
     sweep.tracker.start()
     run_search(sweep)
     sweep.end_sweep("f0000s1")
@@ -275,8 +275,8 @@ def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
 KILLED_DRIVER = """
 import sys, time
 from pathlib import Path
-from tests.sweeps.tracking.test_trackers import CURVES, TrackedSweep, make_config
-sweep = TrackedSweep(Path(sys.argv[1]))
+from tests.sweeps.tracking.test_trackers import CURVES, FollowedSweep, make_config
+sweep = FollowedSweep(Path(sys.argv[1]))
 sweep.tracker.start()
 sweep.complete(0)
 sweep.start(make_config(1))
@@ -308,7 +308,7 @@ def test_resume_after_a_kill_goes_on_without_duplicates(folder: Path) -> None:
     ids = {name: run.info.run_id for name, run in mlflow_runs(folder).items()}
     assert sorted(ids) == ["my sweep", "t0000", "t0001"]
     for _ in range(2):
-        sweep = TrackedSweep(folder)
+        sweep = FollowedSweep(folder)
         sweep.tracker.start()
         sweep.report(make_config(1), 40)
         sweep.end(make_config(1), "stopped", "ASHA")
@@ -323,13 +323,13 @@ def test_resume_after_a_kill_goes_on_without_duplicates(folder: Path) -> None:
 def test_trial_that_runs_when_the_sweep_is_interrupted_is_running_again_at_resume(
     folder: Path,
 ) -> None:
-    sweep = TrackedSweep(folder, "mlflow")
+    sweep = FollowedSweep(folder, "mlflow")
     sweep.start(make_config(0))
     sweep.report(make_config(0), 10)
     sweep.tracker.finish()
     states = {name: run.info.status for name, run in mlflow_runs(folder).items()}
     assert states == {"my sweep": "KILLED", "t0000": "KILLED"}
-    sweep = TrackedSweep(folder, "mlflow")
+    sweep = FollowedSweep(folder, "mlflow")
     sweep.tracker.start()
     wait_until(lambda: mlflow_runs(folder)["t0000"].info.status == "RUNNING")
     sweep.report(make_config(0), 20)
@@ -341,7 +341,7 @@ def test_trial_that_runs_when_the_sweep_is_interrupted_is_running_again_at_resum
 
 
 def test_trial_that_starts_again_after_its_end_goes_on_in_the_same_run(folder: Path) -> None:
-    sweep = TrackedSweep(folder)
+    sweep = FollowedSweep(folder)
     for step, status in ((10, "failed"), (20, "completed")):
         sweep.start(make_config(0))
         sweep.report(make_config(0), step)
@@ -359,7 +359,7 @@ def test_second_sweep_of_a_process_does_not_write_into_the_first_ones_trackio(
 ) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        sweep = TrackedSweep(tmp_path / name, "trackio")
+        sweep = FollowedSweep(tmp_path / name, "trackio")
         sweep.complete(*range(1 if name == "one" else 2))
         sweep.tracker.finish()
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
@@ -372,7 +372,7 @@ def test_store_that_becomes_unwritable_costs_a_warning_and_nothing_else(
     name: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = "tensorboard" if name != "tensorboard" else "mlflow"
-    sweep = TrackedSweep(folder, name, other)
+    sweep = FollowedSweep(folder, name, other)
     sweep.tracker.start()
     sweep.start(make_config(0))
     sweep.report(make_config(0), 10)
@@ -434,7 +434,7 @@ def test_mlflow_server_that_is_lost_costs_one_warning_which_shows_no_password(
         free.bind(("127.0.0.1", 0))
         uri = f"http://me:secret@127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    sweep = TrackedSweep(tmp_path, "mlflow", "tensorboard")
+    sweep = FollowedSweep(tmp_path, "mlflow", "tensorboard")
     sweep.tracker.start()
     sweep.complete(0)
     began_s = time.monotonic()

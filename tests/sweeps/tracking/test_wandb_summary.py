@@ -20,10 +20,11 @@ from sweeps.records.paths import RunPaths
 from sweeps.tracking import wandb_summary
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.wandb_mode import Mode
-from sweeps.tracking.wandb_tracker import WandbTracker, make_run_id
+from sweeps.tracking.wandb_tracker import WandbTracker
 from tests.sweeps.invented_sweep import make_final_run
 from tests.sweeps.servers.wandb_files import offline_runs
 from tests.sweeps.servers.wandb_server import WandbServer
+from tests.sweeps.tracking.test_wandb_tracker import CONFIG, make_tracked
 from trainables.config import Hyperparameters, Metric
 from trainables.metrics.classification import Confusion
 
@@ -85,8 +86,7 @@ def write_best(folder: Path, num_answers: int = 3) -> dict[str, bytes]:
 
 def make_tracker(folder: Path, mode: Mode = "offline") -> Trackers:
     config = replace(turkish_tweets(False), wandb_project="proj")
-    paths = RunPaths(folder)
-    return Trackers(paths, [WandbTracker(config, mode, paths, METRIC, "my sweep", "id-1")])
+    return Trackers(RunPaths(folder), [WandbTracker(make_tracked(folder, config, mode))])
 
 
 def track_summary(
@@ -192,7 +192,7 @@ def test_adapter_and_answers_reach_the_server(
     artifact = server.artifacts["model/my-sweep-best"]
     assert artifact.files == files and artifact.is_committed
     metadata = json.loads(artifact.facts["metadata"])
-    assert metadata["trained_by"] == make_run_id("my sweep", "id-1", "f0003s2")
+    assert metadata["trained_by"] == make_tracked(tmp_path, CONFIG).make_run_id("f0003s2")
     assert (metadata["winner"], metadata["test/accuracy"]) == ("t0003", 60.5)
     ((run_id, run),) = server.runs.items()
     assert artifact.facts["runName"] == run_id and run.facts["jobType"] == "summary"

@@ -16,17 +16,18 @@ from pathlib import Path
 import pytest
 import wandb
 
+from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.events import EventLog, params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.tracking import follow_log, wandb_session
 from sweeps.tracking.follow_log import Trackers
+from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.wandb_mode import Mode, resolve_mode
 from sweeps.tracking.wandb_sweep import SWEEP_FILE
 from sweeps.tracking.wandb_tracker import (
     COMPLETE_FILE,
     WandbTracker,
-    make_run_id,
 )
 from tests.sweeps.servers.wandb_files import offline_runs, read_run
 from tests.sweeps.servers.wandb_server import WandbServer
@@ -78,6 +79,19 @@ def make_report(config: TrialConfig, step: int, score: float | None = None) -> T
     )
 
 
+def make_tracked(
+    folder: Path, config: SweepConfig, mode: Mode = "disabled", metric: Metric = METRIC
+) -> TrackedSweep:
+    return TrackedSweep(
+        config=config,
+        wandb_mode=mode,
+        paths=RunPaths(folder),
+        metric=metric,
+        name="my sweep",
+        sweep_id="id-1",
+    )
+
+
 class LoggedSweep:
     """A sweep that writes its log, and the tracker that follows it."""
 
@@ -91,7 +105,7 @@ class LoggedSweep:
         self.folder = folder
         paths = RunPaths(folder)
         self._log = EventLog(paths.events)
-        self.wandb = WandbTracker(CONFIG, mode, paths, metric, "my sweep", "id-1", stop)
+        self.wandb = WandbTracker(make_tracked(folder, CONFIG, mode, metric), stop)
         self.tracker = Trackers(paths, [self.wandb])
 
     def start(self, config: TrialConfig) -> None:
@@ -396,7 +410,8 @@ def test_trial_that_starts_again_after_its_end_keeps_one_folder(
 
 
 def test_run_ids_are_the_same_at_resume_and_differ_between_sweeps() -> None:
-    ids = [make_run_id("günlük/özet #1", sweep_id, "t0000") for sweep_id in ("a", "a", "b")]
+    named = replace(make_tracked(Path("/runs"), CONFIG), name="günlük/özet #1")
+    ids = [replace(named, sweep_id=sweep_id).make_run_id("t0000") for sweep_id in ("a", "a", "b")]
     assert ids[0] == ids[1] != ids[2]
     assert all(char.isalnum() or char in "-_" for char in ids[0]) and ids[0].isascii()
 
@@ -476,7 +491,7 @@ def test_resumed_online_run_does_not_log_again_what_the_server_has(
     tmp_path: Path, server: WandbServer
 ) -> None:
     config = make_config(0)
-    run_id = make_run_id("my sweep", "id-1", "t0000")
+    run_id = make_tracked(tmp_path, CONFIG).make_run_id("t0000")
     server.known_steps[run_id] = 20
     sweep = LoggedSweep(tmp_path / "run", "online")
     sweep.start(config)
