@@ -18,12 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.command_line.durations import format_clock
+from sweeps.command_line.notebook import NotebookLive
 from sweeps.command_line.safe_console import SafeConsole
 from sweeps.cost.allocation import Site
 from sweeps.records.events import Status
 from sweeps.records.redact import join_lines
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking.notebook import NotebookLive
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 
 MAX_ROWS = 20
