@@ -23,7 +23,7 @@ from trainables.metrics.label_tree import LabelTree
 from trainables.packing.compute.elementwise import rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, add_base_product
 from trainables.packing.compute.mixers import gated_delta
-from trainables.packing.compute.mixers.gated_delta import DeltaState, DeltaWeights
+from trainables.packing.compute.mixers.gated_delta import DeltaState, DeltaWeights, PaddedRows
 from trainables.packing.compute.model import LayerWeights, PackedModel
 
 
@@ -138,13 +138,14 @@ class SlotDecoder:
         cos_TC, sin_TC = self.rotation(num_tokens)
         num_copies = self.num_slots * num_rows
         angles = (cos_TC.repeat(num_copies, 1), sin_TC.repeat(num_copies, 1))
+        states = [state for state in cache if isinstance(state, DeltaState)]
+        if states:
+            lengths_B, num_inputs = lengths_S.repeat(self.num_slots), states[0].inputs_KSLP.shape[2]
+            rows = gated_delta.lay_out_rows(lengths_B, num_tokens, num_targets, num_inputs)
         x_AD: Tensor = self.model.embedding_VD[input_ids_ST.flatten().repeat(self.num_slots)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
-                lengths_B = lengths_S.repeat(self.num_slots)
-                mix: Mix = partial(
-                    self._read_rows, state=cached, lengths_B=lengths_B, num_targets=num_targets
-                )
+                mix: Mix = partial(self._read_rows, state=cached, rows=rows)
             else:
                 attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
                 mix = partial(self.model.mix_heads, attend=attend)
@@ -238,14 +239,13 @@ class SlotDecoder:
         _: Angles,
         *,
         state: DeltaState,
-        lengths_B: Tensor,
-        num_targets: int,
+        rows: PaddedRows,
     ) -> Tensor:
         """A layer of Gated DeltaNet over whole rows, whose prompts' states are kept."""
         assert isinstance(weights.mixer, DeltaWeights)
-        projected_BTO = projected_AO.view(len(lengths_B), -1, projected_AO.shape[1])
-        rows = (projected_BTO, weights.mixer, self.model.config.rms_norm_eps)
-        mixed_BTF, parts = gated_delta.read(*rows, lengths_B, num_targets)
+        projected_BTO = projected_AO.view(*rows.is_prompt_ST1.shape[:2], projected_AO.shape[1])
+        eps = self.model.config.rms_norm_eps
+        mixed_BTF, parts = gated_delta.read(projected_BTO, weights.mixer, eps, rows)
         for kept, new in zip(state[:2], parts, strict=True):
             kept.copy_(new.view_as(kept))
         return mixed_BTF.flatten(0, 1)

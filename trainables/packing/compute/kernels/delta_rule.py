@@ -1,7 +1,7 @@
 """Gated DeltaNet's rule by fla's kernels (github.com/fla-org/flash-linear-attention), for a GPU."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -38,16 +38,22 @@ def delta_rule_of_padded(
     Args:
         memory_SHCE: those of the rows' beginnings; None for rows without a token.
     """
-    shape, device = heads[0].shape[:2], heads[0].device
-    num_rows, num_tokens = shape
-    pieces = (num_rows, -(-num_tokens // CHUNK_TOKENS))
-    bounds_S1 = torch.arange(num_rows + 1, dtype=torch.int32, device=device) * num_tokens
-    ranges = (torch.arange(count, dtype=torch.int32, device=device) for count in pieces)
-    chunks = Chunks(bounds_S1, torch.cartesian_prod(*ranges))
+    shape = heads[0].shape[:2]
+    chunks = _list_chunks(*shape, heads[0].device)
     options = {"initial_state": memory_SHCE, "output_final_state": True}
     mixed_NHE, memory_SHCE = delta_rule([x.flatten(0, 1) for x in heads], chunks, **options)
     assert memory_SHCE is not None
     return mixed_NHE.view(*shape, *mixed_NHE.shape[1:]), memory_SHCE
+
+
+@lru_cache(maxsize=2)
+def _list_chunks(num_rows: int, num_tokens: int, device: torch.device) -> Chunks:
+    """Chunks of rows of one length. All layers of a pass over prompts and targets share them: by
+    the tensor's identity fla knows then what it has computed from them."""
+    pieces = (num_rows, -(-num_tokens // CHUNK_TOKENS))
+    bounds_S1 = torch.arange(num_rows + 1, dtype=torch.int32, device=device) * num_tokens
+    ranges = (torch.arange(count, dtype=torch.int32, device=device) for count in pieces)
+    return Chunks(bounds_S1, torch.cartesian_prod(*ranges))
 
 
 @cache

@@ -19,9 +19,8 @@ from trainables.packing.compute.kernels.inputs import L2_EPS
 
 WIDTH = 4
 """W of every model so far; the kernel has a line for each."""
-BLOCK_E, NUM_WARPS, MOST_REGISTERS = 64, 8, 64
-"""Columns of a head's memory that a program has: 32 KiB of 128 rows, 32 registers a thread. With so
-few registers four programs fit a multiprocessor, so that some load while others compute."""
+STRIPE, NUM_WARPS = 16, 2
+"""Rows of a head's memory that a program holds at a time."""
 LENGTH_EPS = tl.constexpr(L2_EPS)
 
 
@@ -66,12 +65,15 @@ def delta_step(
         num_warps=1,
     )
     mixed_BHE = projected_BO.new_empty(num_rows, num_heads, value_dim)
-    block = min(BLOCK_E, value_dim)
-    _learn[(num_rows * num_heads, value_dim // block)](
+    _learn[(num_rows * num_heads,)](
         *(mixed_BHE, memory_BHCE, *kept, heads_BP, projected_BO, log_decay_H, bias_H, *rows),
-        *(num_heads, num_heads // num_key_heads, *sizes, block, num_kept),
+        *(num_heads, num_heads // num_key_heads, *sizes, min(STRIPE, key_dim), num_kept),
         num_warps=NUM_WARPS,
-        maxnreg=MOST_REGISTERS,
+    )
+    _write[(num_rows * num_heads,)](
+        *(memory_BHCE, *kept, *rows, num_heads, num_heads // num_key_heads),
+        *(key_dim, value_dim, min(STRIPE, key_dim), num_kept),
+        num_warps=NUM_WARPS,
     )
     z_BF = projected_BO[:, num_channels : num_channels + num_heads * value_dim]
     return gate_norm(mixed_BHE, z_BF, norm_E, eps)
@@ -149,27 +151,32 @@ def _learn(
     size,
     C: tl.constexpr,
     E: tl.constexpr,
-    BLOCK: tl.constexpr,
+    STRIPE: tl.constexpr,
     KEPT: tl.constexpr,
 ):
-    """Some columns of the memory of one value head, which fades and learns, and the query reads:
+    """The memory of one value head, which fades and learns, and the query reads:
     D M + sum of fading_m k_m learnt_m', with the tokens m that were kept since M was written."""
     row, head = (tl.program_id(0) // num_heads).to(tl.int64), tl.program_id(0) % num_heads
-    c, e = tl.arange(0, C), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    c, e = tl.arange(0, C), tl.arange(0, E)
     out = mixed_ptr + (row * num_heads + head) * E + e
     number = (tl.load(positions_ptr + row) % KEPT).to(tl.int32)
     if tl.load(is_done_ptr + row) != 0:
-        tl.store(out, tl.zeros((BLOCK,), dtype=mixed_ptr.dtype.element_ty))
+        tl.store(out, tl.zeros((E,), dtype=mixed_ptr.dtype.element_ty))
         return
-    at = memory_ptr + ((row * num_heads + head) * C + c[:, None]) * E + e[None, :]
-    memory = tl.load(at)
     # The heads of a row: all queries, all keys, all values.
     q_ptr = heads_ptr + row * num_channels + head // shared * C
     key_size = num_heads // shared * C
-    q = tl.load(q_ptr + c).to(tl.float32)
-    k = tl.load(q_ptr + key_size + c).to(tl.float32)
-    v_ptr = heads_ptr + row * num_channels + 2 * key_size + head * E
-    v = tl.load(v_ptr + e).to(tl.float32)
+    k_ptr = q_ptr + key_size
+    # k' M and q' M, in one pass over M that holds a stripe of it at a time.
+    memory_ptr += (row * num_heads + head) * C * E
+    stripe = tl.arange(0, STRIPE)
+    tile = stripe[:, None] * E + e[None, :]
+    known_parts = tl.zeros((STRIPE, E), dtype=memory_ptr.dtype.element_ty)
+    mixed_parts = known_parts
+    for first in tl.static_range(0, C, STRIPE):
+        memory = tl.load(memory_ptr + first * E + tile)
+        known_parts += memory * tl.load(k_ptr + first + stripe).to(tl.float32)[:, None]
+        mixed_parts += memory * tl.load(q_ptr + first + stripe).to(tl.float32)[:, None]
     # b and a of all heads are the last projections of a row.
     a_ptr = projected_ptr + (row + 1) * size - num_heads + head
     raised = tl.load(a_ptr).to(tl.float32) + tl.load(bias_ptr + head).to(tl.float32)
@@ -180,35 +187,62 @@ def _learn(
     # The tokens that are kept: the first of a block of positions, as many as came before this one.
     m = tl.arange(0, KEPT)
     is_kept = m < number
-    keys_ptr += row * KEPT * key_size + head // shared * C + c
+    keys_ptr += row * KEPT * key_size + head // shared * C
     learnt_ptr += (row * KEPT * num_heads + head) * E + e
     reach_ptr += row * KEPT * num_heads + head
-    keys = tl.load(keys_ptr[None, :] + m[:, None] * key_size, mask=is_kept[:, None], other=0.0)
-    keys = keys.to(tl.float32)
+    keys_at = keys_ptr + m[:, None] * key_size + c[None, :]
+    keys = tl.load(keys_at, mask=is_kept[:, None], other=0.0).to(tl.float32)
     taught_at = learnt_ptr[None, :] + m[:, None] * num_heads * E
     taught = tl.load(taught_at, mask=is_kept[:, None], other=0.0)
     reach = tl.load(reach_ptr + (number - 1) * num_heads, mask=number > 0, other=0.0) + log_decay
     fading = tl.exp(reach - tl.load(reach_ptr + m * num_heads, mask=is_kept, other=0.0))
-    memory *= tl.exp(reach)
-    known = tl.sum(memory * k[:, None], axis=0)
+    k, q = tl.load(k_ptr + c).to(tl.float32), tl.load(q_ptr + c).to(tl.float32)
+    v = tl.load(heads_ptr + row * num_channels + 2 * key_size + head * E + e).to(tl.float32)
+    known = tl.sum(known_parts, axis=0) * tl.exp(reach)
     known += tl.sum((tl.sum(keys * k[None, :], axis=1) * fading)[:, None] * taught, axis=0)
     learnt = (v - known) * beta
-    mixed = tl.sum(memory * q[:, None], axis=0)
+    mixed = tl.sum(mixed_parts, axis=0) * tl.exp(reach)
     mixed += tl.sum((tl.sum(keys * q[None, :], axis=1) * fading)[:, None] * taught, axis=0)
     mixed += tl.sum(k * q, axis=0) * learnt
     tl.store(out, mixed.to(mixed_ptr.dtype.element_ty))
     tl.store(learnt_ptr + number * num_heads * E, learnt)
-    tl.store(reach_ptr + number * num_heads, reach, mask=tl.program_id(1) == 0)
-    if number == KEPT - 1:
-        # Loaded again, from the cache: else it would have to be held all the time. The barriers are
-        # for threads that hold the same numbers, and for what others of them have just stored.
+    tl.store(reach_ptr + number * num_heads, reach)
+
+
+@triton.jit
+def _write(
+    memory_ptr,
+    keys_ptr,
+    learnt_ptr,
+    reach_ptr,
+    positions_ptr,
+    is_done_ptr,
+    num_heads,
+    shared,
+    C: tl.constexpr,
+    E: tl.constexpr,
+    STRIPE: tl.constexpr,
+    KEPT: tl.constexpr,
+):
+    """The memory of one value head behind the last token of a block of positions."""
+    row, head = (tl.program_id(0) // num_heads).to(tl.int64), tl.program_id(0) % num_heads
+    if tl.load(positions_ptr + row) % KEPT != KEPT - 1:
+        return
+    if tl.load(is_done_ptr + row) != 0:
+        return
+    stripe, e = tl.arange(0, STRIPE), tl.arange(0, E)
+    memory_ptr += (row * num_heads + head) * C * E + stripe[:, None] * E + e[None, :]
+    key_size = num_heads // shared * C
+    keys_ptr += row * KEPT * key_size + head // shared * C + stripe
+    learnt_ptr += (row * KEPT * num_heads + head) * E + e
+    reach_ptr += row * KEPT * num_heads + head
+    reach = tl.load(reach_ptr + (KEPT - 1) * num_heads)
+    for first in range(0, C, STRIPE):
+        memory = tl.load(memory_ptr + first * E) * tl.exp(reach)
+        for old in tl.static_range(KEPT):
+            fading = tl.exp(reach - tl.load(reach_ptr + old * num_heads))
+            key = tl.load(keys_ptr + old * key_size + first).to(tl.float32) * fading
+            memory += key[:, None] * tl.load(learnt_ptr + old * num_heads * E)[None, :]
+        # Threads may hold the same numbers: all have read before one writes.
         tl.debug_barrier()
-        memory = tl.load(at) * tl.exp(reach)
-        for old in range(number + 1):
-            # Another program may be writing this token's.
-            own_reach = tl.where(old < number, tl.load(reach_ptr + old * num_heads), reach)
-            own = tl.load(learnt_ptr + old * num_heads * E) * tl.exp(reach - own_reach)
-            key = tl.load(keys_ptr + old * key_size).to(tl.float32)
-            memory += key[:, None] * own[None, :]
-        tl.debug_barrier()
-        tl.store(at, memory)
+        tl.store(memory_ptr + first * E, memory)

@@ -5,8 +5,8 @@ stands for. Neither it nor the short convolution before it crosses a row's end.
 
 Shapes: S rows, N tokens or nodes of a tree, T tokens of the longest row, B rows in decoding,
 H value heads, G key heads, C features of a key, E of a value, F of all value heads, P channels of
-the convolution, W its width, L one less, M tokens that are kept beside a memory, X features of
-all key heads.
+the convolution, W its width, L one less, Y tokens of the longest target, M tokens that are kept
+beside a memory, X features of all key heads.
 """
 
 from typing import Any, NamedTuple
@@ -92,7 +92,7 @@ def mix(projected_NO: Tensor, weights: DeltaWeights, inputs: PackedInputs, eps: 
     rows = inputs.rows
     index_ST, is_real_ST = pad_rows(rows, len(projected_NO))
     padded_STO = torch.where(is_real_ST[..., None], projected_NO[index_ST], 0.0)
-    heads, z_STF = _prepare(padded_STO, weights)
+    heads, z_STF = _prepare(padded_STO, weights, inputs.position_ids_N)
     mixed_STHE, _ = run_rule(heads)
     return _gate(mixed_STHE, z_STF, weights, eps)[is_real_ST]
 
@@ -109,36 +109,69 @@ def _mix_by_kernels(
     return _gate(mixed_NHE, made.z_NF, weights, eps)
 
 
+class PaddedRows(NamedTuple):
+    """Prompts with their targets, padded on the right: what all layers ask of where they stand."""
+
+    position_ids_N: Tensor
+    """int32, of all S * T tokens."""
+    is_prompt_ST1: Tensor
+    row_ids_S1: Tensor
+    inputs_at_SL: Tensor
+    """The last tokens of each prompt; negative where it has fewer."""
+    targets_at_SY: Tensor
+    """The tokens behind each prompt."""
+    target_ids_ST: Tensor
+    """Which of them each token is; 0 for those of prompts."""
+
+
+def lay_out_rows(
+    lengths_S: Tensor, num_tokens: int, num_targets: int, num_inputs: int
+) -> PaddedRows:
+    """The rows of prompts of these lengths.
+
+    Args:
+        num_tokens: T.
+        num_targets: Y, tokens of the longest target.
+        num_inputs: L, which the convolution takes beside a token's own.
+    """
+
+    def count(size: int) -> Tensor:
+        return torch.arange(size, device=lengths_S.device)
+
+    places_ST = count(num_tokens) - lengths_S[:, None]
+    return PaddedRows(
+        position_ids_N=count(num_tokens).int().repeat(len(lengths_S)),
+        is_prompt_ST1=(places_ST < 0)[..., None],
+        row_ids_S1=count(len(lengths_S))[:, None],
+        inputs_at_SL=lengths_S[:, None] - num_inputs + count(num_inputs),
+        targets_at_SY=(lengths_S[:, None] + count(num_targets)).clamp(max=num_tokens - 1),
+        target_ids_ST=places_ST.clamp(0, max(0, num_targets - 1)),
+    )
+
+
 def read(
-    projected_STO: Tensor, weights: DeltaWeights, eps: float, lengths_S: Tensor, num_targets: int
+    projected_STO: Tensor, weights: DeltaWeights, eps: float, rows: PaddedRows
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """(S, T, F) of rows that are padded on the right, and their prompts' states.
 
-    Args:
-        lengths_S: tokens of each row's prompt. What is told of the tokens behind the next
-            num_targets means nothing.
+    What is told of tokens behind a row's target means nothing.
 
     Returns:
         Also the convolution's inputs (S, L, P) and the memory (S, H, C, E), behind the prompts.
     """
-    heads, z_STF = _prepare(projected_STO, weights)
+    heads, z_STF = _prepare(projected_STO, weights, rows.position_ids_N)
     # Behind its prompt a row neither forgets nor learns, so the last memory is that of the prompt's
     # end. From there the targets go on in a pass of their own, which is a short one.
-    places_ST = torch.arange(z_STF.shape[1], device=z_STF.device) - lengths_S[:, None]
-    is_prompt_ST1 = (places_ST < 0)[..., None]
-    decay, beta = (torch.where(is_prompt_ST1, x, 0.0) for x in heads[3:])
+    decay, beta = (torch.where(rows.is_prompt_ST1, x, 0.0) for x in heads[3:])
     mixed_STHE, memory_SHCE = run_rule(heads._replace(log_decay_STH=decay, beta_STH=beta))
-    rows_S1 = torch.arange(len(lengths_S), device=lengths_S.device)[:, None]
-    if num_targets:
-        at_ST = lengths_S[:, None] + torch.arange(num_targets, device=lengths_S.device)
-        at_ST = at_ST.clamp(max=z_STF.shape[1] - 1)
-        targets_STHE, _ = run_rule(Heads(*(x[rows_S1, at_ST] for x in heads)), memory_SHCE)
-        targets_STHE = targets_STHE[rows_S1, places_ST.clamp(0, num_targets - 1)]
-        mixed_STHE = torch.where(is_prompt_ST1[..., None], mixed_STHE, targets_STHE)
+    if rows.targets_at_SY.shape[1]:
+        targets = Heads(*(x[rows.row_ids_S1, rows.targets_at_SY] for x in heads))
+        targets_SYHE, _ = run_rule(targets, memory_SHCE)
+        targets_STHE = targets_SYHE[rows.row_ids_S1, rows.target_ids_ST]
+        mixed_STHE = torch.where(rows.is_prompt_ST1[..., None], mixed_STHE, targets_STHE)
     mixed_STF = _gate(mixed_STHE, z_STF, weights, eps)
-    num_kept, num_channels = weights.conv_PW.shape[1] - 1, len(weights.conv_PW)
-    at_SL = lengths_S[:, None] - num_kept + torch.arange(num_kept, device=lengths_S.device)
-    inputs_SLP = projected_STO[rows_S1, at_SL.clamp(min=0), :num_channels]
+    at_SL = rows.inputs_at_SL
+    inputs_SLP = projected_STO[rows.row_ids_S1, at_SL.clamp(min=0), : len(weights.conv_PW)]
     inputs_SLP = torch.where((at_SL >= 0)[..., None], inputs_SLP, 0.0)
     return mixed_STF, (inputs_SLP, memory_SHCE)
 
@@ -243,17 +276,17 @@ def _split(projected: Tensor, weights: DeltaWeights) -> tuple[Tensor, ...]:
     return torch.split(projected, sizes, dim=-1)
 
 
-def _prepare(projected_STO: Tensor, weights: DeltaWeights) -> tuple[Heads, Tensor]:
+def _prepare(
+    projected_STO: Tensor, weights: DeltaWeights, position_ids_N: Tensor
+) -> tuple[Heads, Tensor]:
     """The heads of rows that begin at their first token, and z (S, T, F)."""
     if has_kernels(projected_STO):
         # It loads Triton.
         from trainables.packing.compute.kernels.delta_inputs import delta_inputs
 
-        shape, device = projected_STO.shape[:2], projected_STO.device
-        positions_N = torch.arange(shape[1], dtype=torch.int32, device=device).repeat(shape[0])
         flat_NO = projected_STO.flatten(0, 1)
-        made = delta_inputs(flat_NO, *weights[:3], positions_N, _sizes(weights))
-        *heads, z_STF = (torch.unflatten(x, 0, shape) for x in made)
+        made = delta_inputs(flat_NO, *weights[:3], position_ids_N, _sizes(weights))
+        *heads, z_STF = (torch.unflatten(x, 0, projected_STO.shape[:2]) for x in made)
         return Heads(*heads), z_STF
     qkv_STP, z_STF, b_STH, a_STH = _split(projected_STO, weights)
     inputs_SPT = pad(qkv_STP.mT, (weights.conv_PW.shape[1] - 1, 0))

@@ -82,8 +82,9 @@ def test_rows_and_trees_are_read_as_by_plain_functions(
     lengths_S = torch.tensor([150, 1, 64, 130, 2], device=DEVICE)
     size = len(weights.conv_PW) + len(weights.log_decay_H) * (len(weights.norm_E) + 2)
     projected_STO = randn(5, 200, size, dtype=torch.bfloat16)
-    found, state = gated_delta.read(projected_STO, weights, 1e-6, lengths_S, num_targets)
-    expected, plain = gated_delta.read(projected_STO.float(), exact, 1e-6, lengths_S, num_targets)
+    rows = gated_delta.lay_out_rows(lengths_S, 200, num_targets, 3)
+    found, state = gated_delta.read(projected_STO, weights, 1e-6, rows)
+    expected, plain = gated_delta.read(projected_STO.float(), exact, 1e-6, rows)
     is_real_ST = torch.arange(200, device=DEVICE) < lengths_S[:, None] + num_targets
     assert relative_error(found[is_real_ST], expected[is_real_ST]) < 3e-2
     for own, other in zip(state[1], plain[1], strict=True):
