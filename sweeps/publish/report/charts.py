@@ -1,55 +1,28 @@
-"""The report's plots as Vega-Lite specifications, each with the words that stand in for it.
-
-Text of data, labels and models is only ever a value in them: never the name of a field, and never
-part of an expression.
-"""
+"""The plots of one run as Vega-Lite specifications, each with the words that stand in for it."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.importance import compute_importances, list_varied, make_point, top_frac
+from sweeps.publish.report.plots import (
+    Plot,
+    choose_scale,
+    draw,
+    draw_interval,
+    draw_points,
+    encode_category,
+    encode_number,
+    encode_score,
+    list_tooltip,
+    make_spec,
+    status_encoding,
+)
 from sweeps.publish.tables import Table, show_value
 from trainables.metrics.scales import format_score
 
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-"""Names the language; nothing is loaded from there."""
-LOG_RATIO = 4.0
-"""Numbers that differ by more than this factor have a log axis."""
-STATUSES = {
-    "completed": ("circle", "var(--blue)"),
-    "stopped": ("square", "var(--orange)"),
-    "failed": ("cross", "var(--red)"),
-    "running": ("triangle-up", "var(--green)"),
-    "moved": ("triangle-right", "var(--ink-2)"),
-}
-"""Shape and colour of each status; no plot tells it by the colour alone. A trial has moved where it
-went on in another slot."""
 MIN_SLICED = 3
 """Scores at one rung that make a plot."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """One plot of the page."""
-
-    key: str
-    """Id of its element."""
-    title: str
-    says: str
-    """What it shows, in words; a screen reader has it in place of the plot."""
-    spec: Mapping[str, Any]
-    """Vega-Lite, or Vega of the parallel coordinates."""
-    table: Table | None = None
-    """The numbers, where no other table of the page has them."""
-    min_width: int = 0
-    """Pixels below which it scrolls instead of shrinking."""
-    height: int = 260
-    """Pixels that are kept for it while it is drawn."""
-    axes: Sequence[Mapping[str, Any]] = field(default=())
-    """Of parallel coordinates: what can be filtered by."""
 
 
 def plot_curves(sweep: SweepRun) -> Plot | None:
@@ -58,52 +31,35 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
     values: list[dict[str, Any]] = []
     for trial in sweep.trials:
         own = trial.values(metric)
+        status = trial.status or "running"
+        role = "winner" if trial.trial_id == winner else "other"
+        of_trial = {"trial": trial.trial_id, "status": status, "role": role}
         for step, value in own.items():
             if math.isfinite(value):
-                values.append(
-                    {
-                        "trial": trial.trial_id,
-                        "step": step,
-                        "score": value,
-                        "shown": format_score(metric.name, value, own.values()),
-                        "status": trial.status or "running",
-                        "role": "winner" if trial.trial_id == winner else "other",
-                        "last": step == trial.num_steps,
-                    }
-                )
+                shown = format_score(metric.name, value, own.values())
+                at = {"step": step, "score": value, "shown": shown, "last": step == trial.num_steps}
+                values.append({**of_trial, **at})
     if not values:
         return None
     steps = sorted({value["step"] for value in values})
-    x: dict[str, Any] = {
-        "field": "step",
-        "type": "quantitative",
-        "title": "optimizer steps",
-        "scale": scale_of(steps),
-        "axis": {"values": list(sweep.config.rungs), "format": "d", "labelOverlap": True},
+    axis = {"values": list(sweep.config.rungs), "format": "d", "labelOverlap": True}
+    common = {
+        "x": encode_number("step", "optimizer steps", scale=choose_scale(steps), axis=axis),
+        "y": encode_score(metric.name),
+        "tooltip": list_tooltip("trial", "step", shown=metric.name, status="ended"),
     }
-    y = {"field": "score", "type": "quantitative", "title": metric.name, "scale": {"zero": False}}
-    common: dict[str, Any] = {
-        "x": x,
-        "y": y,
-        "tooltip": tooltip("trial", "step", shown=metric.name, status="ended"),
-    }
-    lines: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": {"field": "role", "equal": role}}],
-            "mark": {"type": "line", "strokeWidth": width, "stroke": colour},
-            "encoding": {**common, "detail": {"field": "trial"}, "order": {"field": "step"}},
-        }
+    along = {**common, "detail": {"field": "trial"}, "order": {"field": "step"}}
+    lines = [
+        draw(
+            "line", along, where={"field": "role", "equal": role}, strokeWidth=width, stroke=colour
+        )
         for role, width, colour in (
             ("other", 1.3, "var(--faint)"),
             ("winner", 3.5, "var(--accent)"),
         )
         if any(value["role"] == role for value in values)  # Vega warns of a layer without data
     ]
-    ends: dict[str, Any] = {
-        "transform": [{"filter": "datum.last"}],
-        "mark": {"type": "point", "filled": True, "size": 55, "opacity": 0.95},
-        "encoding": {**common, **status_encoding(values)},
-    }
+    ends = draw_points({**common, **status_encoding(values)}, where="datum.last", opacity=0.95)
     num = len({value["trial"] for value in values})
     return Plot(
         key="curves",
@@ -137,31 +93,32 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
             }
             for trial in shown
         ]
-        is_rate = name == "learning_rate"
-        x: dict[str, Any] = {"field": "x", "title": name}
-        x |= {"type": "quantitative" if is_rate else "ordinal"}
-        if is_rate:
-            x |= {"scale": {"type": "log", "nice": False, "padding": 8}}
-            x |= {"axis": {"format": ".0e", "labelOverlap": True, "tickCount": 4}}
+        if name == "learning_rate":
+            axis: dict[str, Any] = {"format": ".0e", "labelOverlap": True, "tickCount": 4}
+            x = encode_number(
+                "x", name, scale={"type": "log", "nice": False, "padding": 8}, axis=axis
+            )
         else:
-            x |= {"sort": list(map(_plain, values)), "axis": {"labelAngle": 0, "labelLimit": 110}}
-        y = {"field": "score", "type": "quantitative", "scale": {"zero": False}}
+            axis = {"labelAngle": 0, "labelLimit": 110}
+            x = {"field": "x", "type": "ordinal", "title": name, "axis": axis}
+            x["sort"] = list(map(_plain, values))
         encoding = {
             "x": x,
-            "y": {**y, "title": metric.name},
-            "tooltip": tooltip("trial", x=name, shown=metric.name),
+            "y": encode_score(metric.name),
+            "tooltip": list_tooltip("trial", x=name, shown=metric.name),
             "fill": {"condition": _if_winner("var(--accent)"), "value": "var(--blue)"},
             "shape": {"condition": _if_winner("diamond"), "value": "circle"},
             "size": {"condition": _if_winner(150), "value": 45},
         }
-        mark = {"type": "point", "filled": True, "opacity": 0.75}
         best = max(rows, key=lambda row: row["score"] * (1 if metric.mode == "max" else -1))
         plots.append(
             Plot(
                 key=f"slice{number}",
                 title=name,
                 says=f"The best {metric.name} is at {name} {_round(best['x'])}.",
-                spec=make_spec(rows, height=190, mark=mark, encoding=encoding),
+                spec=make_spec(
+                    rows, height=190, **draw("point", encoding, filled=True, opacity=0.75)
+                ),
                 height=240,
             )
         )
@@ -179,33 +136,22 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
             by_rung[rung], counts[rung] = found, len(scores)
     if not by_rung:
         return None
-    values: list[dict[str, Any]] = [
+    values = [
         {"name": name, "rung": f"step {rung}", "share": share, "shown": f"{share:.0%}"}
         for rung, found in by_rung.items()
         for name, share in found.items()
     ]
-    names = list(next(reversed(by_rung.values())))
-    names += [
-        name for name in dict.fromkeys(value["name"] for value in values) if name not in names
-    ]
+    # the highest rung's order comes first
+    names = list(dict.fromkeys(name for found in reversed(by_rung.values()) for name in found))
     order = [f"step {rung}" for rung in by_rung]
-    y = {"field": "name", "type": "nominal", "sort": names, "title": None}
+    of_rung = {"field": "rung", "sort": order}
+    colours = [f"var(--s{number})" for number in (1, 3, 5, 2, 4)]
     encoding = {
-        "y": {**y, "axis": {"labelLimit": 130}},
-        "yOffset": {"field": "rung", "sort": order},
-        "x": {
-            "field": "share",
-            "type": "quantitative",
-            "axis": {"format": ".0%"},
-            "title": "share of importance",
-        },
-        "fill": {
-            "field": "rung",
-            "sort": order,
-            "scale": {"range": ["var(--s1)", "var(--s3)", "var(--s5)", "var(--s2)", "var(--s4)"]},
-            "legend": {"title": "scores at"},
-        },
-        "tooltip": tooltip("name", "rung", shown="importance"),
+        "y": encode_category("name", names),
+        "yOffset": of_rung,
+        "x": encode_number("share", "share of importance", axis={"format": ".0%"}),
+        "fill": {**of_rung, "scale": {"range": colours}, "legend": {"title": "scores at"}},
+        "tooltip": list_tooltip("name", "rung", shown="importance"),
     }
     rows = [
         [name, *(f"{found[name]:.0%}" if name in found else "" for found in by_rung.values())]
@@ -223,12 +169,7 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
             f"{'; '.join(told)}. Each rung is computed from its own scores only; later rungs hold "
             "only the trials that ASHA let through."
         ),
-        spec=make_spec(
-            values,
-            height=len(names) * 34,
-            mark={"type": "bar"},
-            encoding=encoding,
-        ),
+        spec=make_spec(values, height=len(names) * 34, **draw("bar", encoding)),
         table=Table("Importance by rung", ("hyperparameter", *order), rows),
         height=50 + len(names) * 34,
     )
@@ -255,25 +196,12 @@ def plot_finals(sweep: SweepRun) -> Plot | None:
             ends = {"low": finalist.mean - spread, "high": finalist.mean + spread}
             means.append({**mean, **ends, "seed": "mean"})
     order = [finalist.trial_id for finalist in verdict.finalists]
-    y = {"field": "finalist", "type": "nominal", "sort": order, "title": None}
-    x = {"field": "score", "type": "quantitative", "title": name, "scale": {"zero": False}}
-    x["axis"] = {"tickCount": 6}
-    tip = tooltip("finalist", "seed", shown=name)
+    x, y = encode_score(name, axis={"tickCount": 6}), encode_category("finalist", order)
+    at = {"y": y, "x": x, "tooltip": list_tooltip("finalist", "seed", shown=name)}
     layers = [
-        {
-            "data": {"values": means},
-            "mark": {"type": "rule", "strokeWidth": 6, "opacity": 0.35, "stroke": "var(--blue)"},
-            "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
-        },
-        {
-            "data": {"values": means},
-            "mark": {"type": "tick", "thickness": 3, "size": 22, "color": "var(--accent)"},
-            "encoding": {"y": y, "x": x, "tooltip": tip},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 55, "fill": "var(--blue)"},
-            "encoding": {"y": y, "x": x, "tooltip": tip},
-        },
+        draw_interval(x, y, means, width=6),
+        draw("tick", at, means, thickness=3, size=22, color="var(--accent)"),
+        draw_points(at, fill="var(--blue)"),
     ]
     return Plot(
         key="finals",
@@ -298,33 +226,6 @@ def sliced_rung(sweep: SweepRun) -> int | None:
     return rungs[-1] if rungs else None
 
 
-def status_encoding(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Shape and colour by the field "status"; the legend has those that there are."""
-    present = {value["status"] for value in values}
-    names = [name for name in STATUSES if name in present]
-    shapes, colours = zip(*(STATUSES[name] for name in names), strict=True)
-    legend = {"title": None, "orient": "top", "symbolOpacity": 1}
-    of = {"field": "status", "type": "nominal", "legend": legend}
-    return {
-        "shape": {**of, "scale": {"domain": names, "range": shapes}},
-        "fill": {**of, "scale": {"domain": names, "range": colours}},
-    }
-
-
-def tooltip(*same: str, **titled: str) -> list[dict[str, str]]:
-    """Fields that are shown at a mark; those that have another name than their field are named."""
-    return [
-        {"field": name, "title": title} for name, title in ({s: s for s in same} | titled).items()
-    ]
-
-
-def scale_of(values: Sequence[float]) -> dict[str, Any]:
-    """A log scale where positive values lie far apart."""
-    is_far = min(values) > 0 and max(values) > LOG_RATIO * min(values)
-    scale = {"type": "log"} if is_far else {"type": "linear", "zero": False}
-    return {**scale, "nice": False, "padding": 10}
-
-
 def _if_winner(value: object) -> dict[str, object]:
     return {"test": "datum.role === 'winner'", "value": value}
 
@@ -336,14 +237,3 @@ def _plain(value: object) -> object:
 
 def _round(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def make_spec(values: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
-    """A specification as wide as its place."""
-    return {
-        "$schema": SCHEMA,
-        "width": "container",
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "data": {"values": list(values)},
-        **more,
-    }

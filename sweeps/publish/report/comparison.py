@@ -2,16 +2,27 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from itertools import cycle, islice
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.charts import Plot, make_spec, tooltip
 from sweeps.publish.report.listings import name_data
+from sweeps.publish.report.plots import (
+    Plot,
+    draw,
+    draw_interval,
+    draw_points,
+    encode_category,
+    encode_name,
+    encode_number,
+    encode_score,
+    list_tooltip,
+    make_spec,
+)
 from sweeps.publish.report.result import describe_winner, show_interval
 from sweeps.publish.tables import Table
+from sweeps.records.run import find_time
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 
@@ -20,22 +31,8 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
 COLOURS = [f"var(--{name})" for name in ("blue", "orange", "green", "accent", "red", "ink-2")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The page's contents."""
-
-    name: str
-    lines: Sequence[str]
-    notes: Sequence[str]
-    """Why some scores do not compare, and what makes a winner doubtful."""
-    results: Table
-    plots: Sequence[Plot]
-    winners: Table
-    state: str = ""
-
-
-def compare_runs(runs: Sequence[SweepRun]) -> Comparison:
-    """The contents of the page of several runs."""
+def compare_runs(runs: Sequence[SweepRun]) -> dict[str, Any]:
+    """The contents of the page of several runs, by the names that the template has for them."""
     names = _name(runs)
     shared = dict(zip(names, runs, strict=True))
     columns = list(dict.fromkeys(name for run in runs for name, _ in describe_winner(run)))
@@ -50,20 +47,22 @@ def compare_runs(runs: Sequence[SweepRun]) -> Comparison:
         for doubt in (run.outcome.doubts if run.outcome else ())
     ]
     metrics = list(dict.fromkeys(run.metric.name for run in runs))
-    plots = []
-    for number, metric in enumerate(metrics):
-        of_metric = {name: run for name, run in shared.items() if run.metric.name == metric}
-        for make in (_plot_scores, _plot_progress):
-            plot = make(metric, of_metric, number)
-            plots += [plot] if plot is not None else []
-    return Comparison(
-        name=f"Comparison of {len(runs)} sweeps",
-        lines=[", ".join(names)],
-        notes=[*_find_differences(shared), *doubts],
-        results=_list_results(shared),
-        plots=plots,
-        winners=Table("Hyperparameters of each winner", ("sweep", *columns), winners),
-    )
+    plots = [
+        plot
+        for number, metric in enumerate(metrics)
+        for of_metric in [{name: r for name, r in shared.items() if r.metric.name == metric}]
+        for make in (_plot_scores, _plot_progress)
+        if (plot := make(metric, of_metric, number)) is not None
+    ]
+    return {
+        "name": f"Comparison of {len(runs)} sweeps",
+        "state": "",
+        "lines": [", ".join(names)],
+        "notes": [*_find_differences(shared), *doubts],
+        "results": _list_results(shared),
+        "plots": plots,
+        "winners": Table("Hyperparameters of each winner", ("sweep", *columns), winners),
+    }
 
 
 def _name(runs: Sequence[SweepRun]) -> list[str]:
@@ -132,47 +131,27 @@ def _plot_scores(metric: str, runs: dict[str, SweepRun], number: int) -> Plot | 
     for name, run in runs.items():
         scores = run.outcome.scores if run.outcome else {}
         for what, of in (("winner", "test"), ("untuned base", "test_base")):
-            score = scores.get(of, {}).get(metric)
-            if score is not None:
-                low, high = (run.score_interval if what == "winner" else None) or (score, score)
-                shown = format_score(metric, score)
-                one = {"run": name, "what": what, "score": score, "shown": shown}
+            value = scores.get(of, {}).get(metric)
+            if value is not None:
+                low, high = (run.score_interval if what == "winner" else None) or (value, value)
+                shown = format_score(metric, value)
+                one = {"run": name, "what": what, "score": value, "shown": shown}
                 values.append({**one, "low": low, "high": high})
     if not values:
         return None
-    y: dict[str, Any] = {"field": "run", "type": "nominal", "sort": list(runs), "title": None}
-    y["axis"] = {"labelLimit": 130}
-    x: dict[str, Any] = {
-        "field": "score",
-        "type": "quantitative",
-        "title": metric,
-        "scale": {"zero": False},
+    x, y, kinds = (
+        encode_score(metric),
+        encode_category("run", list(runs)),
+        ["winner", "untuned base"],
+    )
+    points = {
+        "y": y,
+        "x": x,
+        "shape": encode_name("what", kinds, ["circle", "square"]),
+        "fill": encode_name("what", kinds, ["var(--accent)", "var(--ink-2)"]),
+        "tooltip": list_tooltip("run", "what", shown=metric),
     }
-    kinds = ["winner", "untuned base"]
-    kind: dict[str, Any] = {
-        "field": "what",
-        "type": "nominal",
-        "legend": {"title": None, "orient": "top"},
-    }
-    layers = [
-        {
-            "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.35, "stroke": "var(--blue)"},
-            "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-            "encoding": {
-                "y": y,
-                "x": x,
-                "shape": {**kind, "scale": {"domain": kinds, "range": ["circle", "square"]}},
-                "fill": {
-                    **kind,
-                    "scale": {"domain": kinds, "range": ["var(--accent)", "var(--ink-2)"]},
-                },
-                "tooltip": tooltip("run", "what", shown=metric),
-            },
-        },
-    ]
+    layers = [draw_interval(x, y, width=5), draw_points(points, size=90, opacity=1)]
     return Plot(
         key=f"scores{number}",
         title=f"{metric} on test",
@@ -198,7 +177,7 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
             value = float(event["metrics"][metric])
             choose = max if run.metric.mode == "max" else min
             best = value if best is None else choose(best, value)
-            passed = datetime.fromisoformat(event["time"]) - run.began
+            passed = find_time(event) - run.began
             shown = format_score(metric, best)
             at = {"run": name, "minutes": passed.total_seconds() / 60}
             values.append({**at, "score": best, "shown": shown})
@@ -208,25 +187,14 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
     if not values:
         return None
     names = list(runs)
-    of: dict[str, Any] = {
-        "field": "run",
-        "type": "nominal",
-        "legend": {"title": None, "orient": "top"},
-    }
-    many = [n % len(COLOURS) for n in range(len(names))]
     encoding = {
-        "x": {"field": "minutes", "type": "quantitative", "title": "minutes since the start"},
-        "y": {
-            "field": "score",
-            "type": "quantitative",
-            "title": metric,
-            "scale": {"zero": False},
-        },
-        "stroke": {**of, "scale": {"domain": names, "range": [COLOURS[n] for n in many]}},
-        "strokeDash": {**of, "scale": {"domain": names, "range": [DASHES[n] for n in many]}},
-        "tooltip": tooltip("run", shown=metric),
+        "x": encode_number("minutes", "minutes since the start"),
+        "y": encode_score(metric),
+        "stroke": encode_name("run", names, list(islice(cycle(COLOURS), len(names)))),
+        "strokeDash": encode_name("run", names, list(islice(cycle(DASHES), len(names)))),
+        "tooltip": list_tooltip("run", shown=metric),
     }
-    mark = {"type": "line", "interpolate": "step-after", "strokeWidth": 2.2}
+    lines = draw("line", encoding, interpolate="step-after", strokeWidth=2.2)
     return Plot(
         key=f"progress{number}",
         title=f"Best {metric} by time",
@@ -234,6 +202,6 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
             f"The best {metric} on validation of a trial of the search at the last rung, by the "
             "time since each sweep began, pauses included."
         ),
-        spec=make_spec(values, height=280, mark=mark, encoding=encoding),
+        spec=make_spec(values, height=280, **lines),
         height=340,
     )

@@ -38,7 +38,7 @@ def render(runs: Sequence[SweepRun]) -> str:
         style=_read("report.css"),
         scripts=[_vega(), script],
         hashes=[_hash(_vega()), _hash(script)],
-        specs=to_strict_json({plot.key: plot.spec for plot in page.plots}),
+        specs=to_strict_json({plot.key: plot.spec for plot in page["plots"]}),
         refresh_s=REFRESH_S if is_running else 0,
         stale_s=STALE_S,
         written=datetime.now(UTC),

@@ -1,12 +1,13 @@
 """Parallel coordinates with a brush on each axis, in Vega: Vega-Lite has neither."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.charts import Plot, winning_trial
+from sweeps.publish.report.charts import winning_trial
 from sweeps.publish.report.importance import list_varied, make_point
+from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import show_value
 from sweeps.records.trial_record import TrialRecord
 from trainables.metrics.scales import format_score
@@ -143,109 +144,62 @@ def _make_spec(
 ) -> dict[str, Any]:
     """Signals: "matching", the trials that the page has selected, or null; "brush0" on, what is
     dragged, in pixels. The page hears the latter and sets the former."""
-    scales = [
-        {
-            "name": "x",
-            "type": "point",
-            "domain": [title["axis"] for title in titles],
-            "range": "width",
-            "padding": 0.5,
-        },
-        {"name": "y", "type": "linear", "domain": [0, 1], "range": "height"},
-    ]
+    axes = [title["axis"] for title in titles]
     x, y = {"scale": "x", "field": "axis"}, {"scale": "y", "field": "place"}
-    ink = {"font": {"value": "inherit"}, "fill": {"value": "var(--ink)"}}
+    width = "max(300, containerSize()[0] - 8)"
+    resized = {"events": {"source": "window", "type": "resize"}, "update": width}
     is_on = "!matching || indexof(matching, datum.trial) >= 0"
+    line = {
+        "x": x,
+        "y": y,
+        "stroke": {"field": "colour"},
+        "strokeWidth": {"signal": "datum.role === 'winner' ? 3.5 : 1.6"},
+        "strokeOpacity": {"signal": f"({is_on}) ? 0.85 : 0.06"},
+        "tooltip": {"signal": "{'trial': datum.trial, 'reached': datum.shown}"},
+    }
+    by_trial = {"facet": {"name": "line", "data": "points", "groupby": "trial"}}
+    ink = {"font": "inherit", "fill": "var(--ink)", "text": {"field": "label"}}
+    head = {**ink, "x": x, "y": -16, "limit": 120, "align": "center", "fontSize": 12}
+    label = {**ink, "x": {**x, "offset": 6}, "y": y, "limit": 92, "fontSize": 11}
+    label |= {"baseline": "middle", "stroke": "var(--paper)", "strokeWidth": 4}
     return {
         "$schema": SCHEMA,
         "height": HEIGHT,
         "padding": {"top": 34, "bottom": 10, "left": 4, "right": 4},
         "autosize": {"type": "none"},
         "signals": [
-            {
-                "name": "width",
-                "init": "max(300, containerSize()[0] - 8)",
-                "on": [
-                    {
-                        "events": {"source": "window", "type": "resize"},
-                        "update": "max(300, containerSize()[0] - 8)",
-                    }
-                ],
-            },
+            {"name": "width", "init": width, "on": [resized]},
             {"name": "matching", "value": None},
-            *(_make_brush(title["axis"]) for title in titles),
+            *map(_make_brush, axes),
         ],
         "data": [
             {"name": "points", "values": points},
             {"name": "ticks", "values": ticks},
             {"name": "titles", "values": titles},
         ],
-        "scales": scales,
+        "scales": [
+            {"name": "x", "type": "point", "domain": axes, "range": "width", "padding": 0.5},
+            {"name": "y", "type": "linear", "domain": [0, 1], "range": "height"},
+        ],
         "marks": [
-            {
-                "type": "group",
-                "from": {"facet": {"name": "line", "data": "points", "groupby": "trial"}},
-                "marks": [
-                    {
-                        "type": "line",
-                        "from": {"data": "line"},
-                        "encode": {
-                            "update": {
-                                "x": x,
-                                "y": y,
-                                "stroke": {"field": "colour"},
-                                "strokeWidth": {"signal": "datum.role === 'winner' ? 3.5 : 1.6"},
-                                "strokeOpacity": {"signal": f"({is_on}) ? 0.85 : 0.06"},
-                                "tooltip": {
-                                    "signal": "{'trial': datum.trial, 'reached': datum.shown}"
-                                },
-                            }
-                        },
-                    }
-                ],
-            },
-            *(_make_axis_marks(title["axis"]) for title in titles),
-            {
-                "type": "text",
-                "from": {"data": "ticks"},
-                "interactive": False,
-                "encode": {
-                    "update": {
-                        **ink,
-                        "x": {**x, "offset": 6},
-                        "y": y,
-                        "text": {"field": "label"},
-                        "limit": {"value": 92},
-                        "fontSize": {"value": 11},
-                        "baseline": {"value": "middle"},
-                        "stroke": {"value": "var(--paper)"},
-                        "strokeWidth": {"value": 4},
-                    }
-                },
-            },
-            {
-                "type": "text",
-                "from": {"data": "titles"},
-                "encode": {
-                    "update": {
-                        **ink,
-                        "x": x,
-                        "y": {"value": -16},
-                        "text": {"field": "label"},
-                        "limit": {"value": 120},
-                        "align": {"value": "center"},
-                        "fontSize": {"value": 12},
-                        "fontWeight": {"value": 600},
-                    }
-                },
-            },
-            *(
-                mark
-                for title in titles
-                for mark in (_make_grip(title["axis"]), _make_band(title["axis"]))
-            ),
+            {"type": "group", "from": by_trial, "marks": [_mark("line", line, "line")]},
+            *map(_make_axis, axes),
+            {**_mark("text", label, "ticks"), "interactive": False},
+            _mark("text", {**head, "fontWeight": 600}, "titles"),
+            *(mark for axis in axes for mark in (_make_grip(axis), _make_band(axis))),
         ],
     }
+
+
+def _mark(kind: str, update: Mapping[str, Any], data: str = "") -> dict[str, Any]:
+    """Vega's mark of a kind; what is no reference to data, a scale or a signal is a value."""
+    encoded = {name: of if isinstance(of, dict) else {"value": of} for name, of in update.items()}
+    source = {"from": {"data": data}} if data else {}
+    return {"type": kind, "encode": {"update": encoded}, **source}
+
+
+def _place(axis: int, offset: int = 0) -> dict[str, Any]:
+    return {"scale": "x", "value": axis, "offset": offset}
 
 
 def _make_brush(axis: int) -> dict[str, Any]:
@@ -262,41 +216,24 @@ def _make_brush(axis: int) -> dict[str, Any]:
     }
 
 
-def _place(axis: int, offset: int = 0) -> dict[str, Any]:
-    return {"scale": "x", "value": axis, "offset": offset}
-
-
-def _make_axis_marks(axis: int) -> dict[str, Any]:
-    update = {
-        "x": _place(axis),
-        "y": {"value": 0},
-        "y2": {"signal": "height"},
-        "stroke": {"value": "var(--ink-2)"},
-        "strokeWidth": {"value": 1},
-    }
-    return {"type": "rule", "interactive": False, "encode": {"update": update}}
+def _make_axis(axis: int) -> dict[str, Any]:
+    line = {"x": _place(axis), "y": 0, "y2": {"signal": "height"}}
+    look = {"stroke": "var(--ink-2)", "strokeWidth": 1}
+    return {**_mark("rule", {**line, **look}), "interactive": False}
 
 
 def _make_grip(axis: int) -> dict[str, Any]:
-    update = {
-        "x": _place(axis, -HALF_GRIP),
-        "width": {"value": 2 * HALF_GRIP},
-        "y": {"value": -BEYOND},
-        "y2": {"signal": f"height + {BEYOND}"},
-        "fill": {"value": "transparent"},
-        "cursor": {"value": "ns-resize"},
-    }
-    return {"type": "rect", "name": f"grip{axis}", "encode": {"update": update}}
+    area = {"x": _place(axis, -HALF_GRIP), "width": 2 * HALF_GRIP}
+    area |= {"y": -BEYOND, "y2": {"signal": f"height + {BEYOND}"}}
+    look = {"fill": "transparent", "cursor": "ns-resize"}
+    return {"name": f"grip{axis}", **_mark("rect", {**area, **look})}
 
 
 def _make_band(axis: int) -> dict[str, Any]:
-    brush = f"brush{axis}"
-    update = {
-        "x": _place(axis, -6),
-        "width": {"value": 12},
-        "y": {"signal": f"{brush} ? min({brush}[0], {brush}[1]) : 0"},
-        "y2": {"signal": f"{brush} ? max({brush}[0], {brush}[1]) : 0"},
-        "fill": {"value": "var(--accent)"},
-        "fillOpacity": {"value": 0.35},
+    """What is dragged on an axis."""
+    ends = {
+        name: {"signal": f"brush{axis} ? {choose}(brush{axis}[0], brush{axis}[1]) : 0"}
+        for name, choose in (("y", "min"), ("y2", "max"))
     }
-    return {"type": "rect", "interactive": False, "encode": {"update": update}}
+    look = {"x": _place(axis, -6), "width": 12, "fill": "var(--accent)", "fillOpacity": 0.35}
+    return {**_mark("rect", {**ends, **look}), "interactive": False}

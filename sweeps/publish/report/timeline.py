@@ -2,13 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.charts import Plot, make_spec, status_encoding, tooltip
+from sweeps.publish.report.plots import (
+    Plot,
+    draw,
+    draw_points,
+    encode_category,
+    encode_name,
+    encode_number,
+    list_tooltip,
+    make_spec,
+    status_encoding,
+)
 from sweeps.publish.tables import Table
+from sweeps.records.run import find_time
 
 ROW_HEIGHT = 17
 
@@ -39,7 +49,7 @@ def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
     spans: dict[str, list[Span]] = {}
     begun: dict[str, float] = {}
     for event in events:
-        trial_id, time_s = event.get("trial_id"), datetime.fromisoformat(event["time"]).timestamp()
+        trial_id, time_s = event.get("trial_id"), find_time(event).timestamp()
         if event["kind"] == "trial_started":
             begun[event["trial_id"]] = time_s
         elif event["kind"] == "finals_started":
@@ -118,39 +128,19 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
         ]
     keys = {row_of(s): (packs.index(s.pack), s.slot) for s in spans}
     order = sorted(keys, key=lambda row: keys[row])
-    y: dict[str, Any] = {"field": "row", "type": "nominal", "sort": order, "title": None}
-    y |= {"axis": {"ticks": False, "domain": False, "labelLimit": 130}}
-    x = {"field": "from", "type": "quantitative", "title": f"{unit} since the start"}
-    tip = tooltip("trial", "status", row="place", took="stayed", num="reports")
-    fill: dict[str, Any] = {"field": "kind", "type": "nominal"}
-    fill["scale"] = {"domain": ["search", "finals"], "range": ["var(--s2)", "var(--s4)"]}
-    fill["legend"] = {"title": None, "orient": "top", "symbolType": "square"}
+    y, x = encode_category("row", order, ticks=False, domain=False), f"{unit} since the start"
+    begins, ends = encode_number("from", x), encode_number("to", x)
+    tip = list_tooltip("trial", "status", row="place", took="stayed", num="reports")
+    fill = encode_name(
+        "kind", ["search", "finals"], ["var(--s2)", "var(--s4)"], symbolType="square"
+    )
+    whole = {"y": y, "x": begins, "x2": {"field": "to"}, "fill": fill, "tooltip": tip}
+    last = {"y": y, "x": ends, "tooltip": tip, **status_encoding(bars)}
+    reports, paper = {"y": y, "x": encode_number("at", x)}, "var(--paper)"
     layers = [
-        {
-            "mark": {"type": "bar", "height": {"band": 0.8}, "stroke": "var(--paper)"},
-            "encoding": {"y": y, "x": x, "x2": {"field": "to"}, "fill": fill, "tooltip": tip},
-        },
-        {
-            "data": {"values": marks},
-            "mark": {"type": "tick", "thickness": 1.5, "color": "var(--ink)", "size": 9},
-            "encoding": {"y": y, "x": {**x, "field": "at"}},
-        },
-        {
-            "mark": {
-                "type": "point",
-                "filled": True,
-                "size": 55,
-                "xOffset": -4,
-                "opacity": 1,
-                "stroke": "var(--paper)",
-            },
-            "encoding": {
-                "y": y,
-                "x": {**x, "field": "to"},
-                "tooltip": tip,
-                **status_encoding(bars),
-            },
-        },
+        draw("bar", whole, height={"band": 0.8}, stroke=paper),
+        draw("tick", reports, marks, thickness=1.5, color="var(--ink)", size=9),
+        draw_points(last, xOffset=-4, opacity=1, stroke=paper),
     ]
     devices = ", ".join(dict.fromkeys(span.device for span in spans if span.device))
     where = f"{len(order)} slots" if packs != [""] else f"{len(order)} trials at once"
