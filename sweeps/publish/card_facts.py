@@ -119,9 +119,10 @@ def make_facts(
     )
 
 
-def shorten(name: str) -> str:
-    """A Hub id whole; of a path only the last name, for folders tell about a machine's owner."""
-    return join_lines(name if is_hub_id(name) else Path(name).name or name)
+def shorten(data: object) -> str:
+    """Hub ids whole; of paths the last names, for folders tell about a machine's owner."""
+    names = map(str, data if isinstance(data, list | tuple) else [data])
+    return join_lines(", ".join(n if is_hub_id(n) else Path(n).name or n for n in names))
 
 
 def _find_language(config: SweepConfig, splits: Splits) -> Language | None:

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from sweeps.publish.card_facts import CardFacts
+from sweeps.publish.report.plots import draw, encode_name, encode_number, encode_score
 
 _log = logging.getLogger(__name__)
 
@@ -56,36 +57,21 @@ def _make_spec(facts: CardFacts, points: list[dict[str, Any]]) -> dict[str, Any]
     name = facts.metric.name
     base = facts.outcome.scores.get("validation_base", {}).get(name, math.nan)
     kinds = [kind for kind in COLOURS if kind != BASE or math.isfinite(base)]
-    colour = {
-        "field": "of",
-        "type": "nominal",
-        "scale": {"domain": kinds, "range": [COLOURS[kind] for kind in kinds]},
-        "legend": {"title": None, "orient": "top"},
-    }
+    colour = encode_name("of", kinds, [COLOURS[kind] for kind in kinds])
     title = f"{name} on validation"
     if len(title) > MAX_TITLE_CHARACTERS:
         title = f"{title[:MAX_TITLE_CHARACTERS]}..."
-    score = {
-        "field": "score",
-        "type": "quantitative",
-        "scale": {"zero": False},
-        "axis": {"title": title},
+    y, x = encode_score(title), encode_number("step", "optimizer step")
+    lines = {"detail": {"field": "trial"}, "x": x, "y": y, "color": colour}
+    looks: dict[str, dict[str, Any]] = {
+        OTHERS: {"strokeWidth": 1.2, "opacity": 0.6},
+        CHOSEN: {"strokeWidth": 3, "opacity": 1},
     }
-    step = {"field": "step", "type": "quantitative", "axis": {"title": "optimizer step"}}
-    lines = {"detail": {"field": "trial"}, "x": step, "y": score, "color": colour}
-    layers: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": {"field": "of", "equal": kind}}],
-            "mark": {"type": "line", "point": True, "strokeWidth": width, "opacity": opacity},
-            "encoding": lines,
-        }
-        for kind, width, opacity in ((OTHERS, 1.2, 0.6), (CHOSEN, 3, 1.0))
+    layers = [
+        draw("line", lines, where={"field": "of", "equal": kind}, point=True, **look)
+        for kind, look in looks.items()
     ]
     if BASE in kinds:
-        level = {
-            "data": {"values": [{"score": base, "of": BASE}]},
-            "mark": {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 2},
-            "encoding": {"y": score, "color": colour},
-        }
-        layers.insert(0, level)
+        level, at = [{"score": base, "of": BASE}], {"y": y, "color": colour}
+        layers.insert(0, draw("rule", at, level, strokeDash=[6, 4], strokeWidth=2))
     return {**SIZE, "background": "white", "data": {"values": points}, "layer": layers}

@@ -36,10 +36,7 @@ def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         [
             *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
             format_score(metric.name, value, values),
-            *(
-                f"{value:.4g}" if isinstance(value, float) else show_value(value)
-                for value in shown_params(trial).values()
-            ),
+            *map(show, shown_params(trial).values()),
         ]
         for trial, value in zip(ranked, values, strict=True)
     ]
@@ -134,6 +131,13 @@ def list_leads(outcome: Outcome, metric: Metric) -> Table:
             rows.append([split, title, shown[0], f"{shown[1]} to {shown[2]}", is_sure])
     columns = ("split", "over", f"lead in {metric.name}", "95% interval", "beyond chance")
     return Table("lead over what needs no training", columns, rows)
+
+
+def show(value: object) -> str:
+    """A setting as people write it, floats to four digits."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show, value))
+    return f"{value:.4g}" if isinstance(value, float) else show_value(value)
 
 
 def show_value(value: object) -> str:

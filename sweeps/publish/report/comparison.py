@@ -6,8 +6,8 @@ from itertools import cycle, islice
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
+from sweeps.publish.card_facts import shorten
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.listings import name_data
 from sweeps.publish.report.plots import (
     Plot,
     draw,
@@ -106,7 +106,7 @@ def _list_results(runs: dict[str, SweepRun]) -> Table:
         interval = run.score_interval
         rows.append(
             [
-                *(name, run.state, name_data(run.config.model), metric, str(len(run.trials))),
+                *(name, run.state, shorten(run.config.model), metric, str(len(run.trials))),
                 outcome.winner.trial_id if outcome else "",
                 format_score(metric, mean, every),
                 format_score(metric, test, every),

@@ -9,11 +9,11 @@ from typing import Any
 from sweeps.checks.commands import resume_command, sweep_command
 from sweeps.command_line.durations import format_duration
 from sweeps.config import to_json
+from sweeps.publish.card_facts import shorten
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.tables import Table, show_value
-from sweeps.publish.usage_code import is_hub_id
+from sweeps.publish.tables import Table, show
 from sweeps.records.redact import redact
-from sweeps.records.trials_csv import rank, shown_params
+from sweeps.records.trials_csv import PARAMS, rank, shown_params
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 from trainables.shell import write_command
@@ -26,40 +26,25 @@ def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
     """All trials, those of the last rung first, and what the cells are sorted by."""
     metric = sweep.metric
     ranked = rank(sweep.trials, metric)
-    others = [trial for trial in sweep.trials if trial not in ranked]
     values = [trial.value(metric) for trial in sweep.trials]
     rows: list[list[str]] = []
     keys: list[list[object]] = []
-    for trial in (*ranked, *others):
+    for trial in (*ranked, *(trial for trial in sweep.trials if trial not in ranked)):
         value, seconds = trial.value(metric), trial.last.gpu_seconds if trial.last else 0.0
-        params = shown_params(trial)
+        score = value if value is not None and math.isfinite(value) else ""
+        status, reason = trial.status or "running", redact(trial.reason)
+        params = shown_params(trial).values()
         rows.append(
             [
-                *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
-                format_score(metric.name, value, values),
-                *map(show, params.values()),
-                f"{seconds:.0f}" if seconds else "",
-                redact(trial.reason),
+                *(trial.trial_id, status, str(trial.num_steps)),
+                *(format_score(metric.name, value, values), *map(show, params)),
+                *(f"{seconds:.0f}" if seconds else "", reason),
             ]
         )
-        sortable = [p if isinstance(p, int | float) else str(p) for p in params.values()]
-        keys.append(
-            [
-                *(trial.trial_id, trial.status or "running", trial.num_steps),
-                value if value is not None and math.isfinite(value) else "",
-                *sortable,
-                seconds,
-                redact(trial.reason),
-            ]
-        )
-    columns = ("trial", "ended", "steps", metric.name, *_shown_names(sweep), "GPU s", "because")
+        keys.append([trial.trial_id, status, trial.num_steps, score, *params, seconds, reason])
+    columns = ("trial", "ended", "steps", metric.name, *PARAMS, "GPU s", "because")
     title = "All trials; a score at a lower rung does not compare with one of the last"
     return Table(title, columns, rows), keys
-
-
-def _shown_names(sweep: SweepRun) -> list[str]:
-    """The hyperparameters that tables show."""
-    return list(shown_params(sweep.trials[0])) if sweep.trials else []
 
 
 def list_failures(sweep: SweepRun) -> Table | None:
@@ -109,7 +94,7 @@ def list_settings(sweep: SweepRun) -> Table:
     }
     flat = values | {name: value for one in nested.values() for name, value in one.items()}  # type: ignore[attr-defined]
     rows = [
-        [name, redact(name_data(value) if name in ("data", "model") else show(value))]
+        [name, redact(shorten(value) if name in ("data", "model") else show(value))]
         for name, value in flat.items()
         if name not in HIDDEN and value is not None
     ]
@@ -152,16 +137,3 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
     told.append(("Make this page again", f"python -m sweeps.report {run}"))
     told.append(("Repeat the sweep", sweep_command(sweep.config)))
     return [(what, redact(command)) for what, command in told]
-
-
-def show(value: object) -> str:
-    """A setting as people write it, floats to four digits."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(show, value))
-    return f"{value:.4g}" if isinstance(value, float) else show_value(value)
-
-
-def name_data(data: object) -> str:
-    """Hub ids whole; of paths the last names, for folders tell about a machine's owner."""
-    names = map(str, data if isinstance(data, list | tuple) else [data])
-    return ", ".join(name if is_hub_id(name) else Path(name).name or name for name in names)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from sweeps.command_line.durations import format_duration
+from sweeps.publish.card_facts import shorten
 from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.charts import winning_trial
-from sweeps.publish.report.listings import name_data, show
-from sweeps.publish.tables import Table
+from sweeps.publish.tables import Table, show
 from sweeps.records.trials_csv import count_by_status, find_best, rank, shown_params
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
@@ -19,8 +19,8 @@ def describe_sweep(sweep: SweepRun) -> list[str]:
     base = "NF4" if config.base == "nf4" else "bf16"
     counts = ", ".join(f"{n} {s}" for s, n in sorted(count_by_status(sweep.trials).items()))
     lines = [
-        f"Task {config.task} on {name_data(record.get('dataset'))}",
-        f"Base {name_data(config.model)} in {base}, engine {config.engine}",
+        f"Task {config.task} on {shorten(record.get('dataset'))}",
+        f"Base {shorten(config.model)} in {base}, engine {config.engine}",
         f"Metric {sweep.metric.name}, {better} is better",
         f"{len(sweep.trials)} of {config.num_trials} trials" + (f": {counts}" if counts else ""),
     ]
