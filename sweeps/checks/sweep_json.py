@@ -25,11 +25,6 @@ def read(paths: RunPaths) -> dict[str, Any]:
     return content
 
 
-def read_row_digests(paths: RunPaths) -> dict[str, str]:
-    """SHA-256 of each split's rows."""
-    return {name: of["sha256"] for name, of in read(paths)["digests"]["rows"].items()}
-
-
 def read_config(paths: RunPaths, command: str) -> SweepConfig:
     """The config of the run, as parse_config gives it, with the trials that sweep.json names.
 

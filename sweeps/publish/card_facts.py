@@ -91,7 +91,7 @@ def make_facts(
     outcome: Outcome,
 ) -> CardFacts:
     """What the card of the outcome's winner says."""
-    run = outcome.winner.run
+    run, digests = outcome.winner.run, sweep_json.read(paths)["digests"]["rows"]
     rows = {name: len(getattr(splits, name)) for name in SPLITS}
     return CardFacts(
         sweep_name=config.name,
@@ -113,7 +113,7 @@ def make_facts(
         trials=trials,
         versions=list_versions(),
         command=sweep_command(config),
-        row_digests=sweep_json.read_row_digests(paths),
+        row_digests={name: of["sha256"] for name, of in digests.items()},
         language=_find_language(config, splits),
         license=read_license(config.model),
     )

@@ -4,7 +4,7 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,13 +87,6 @@ def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
     """
     told = [event["num_trials"] for event in events if "num_trials" in event]
     return int(told[-1]) if told else default
-
-
-def list_since_search(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The events after the last start of a trial of the search. Earlier finals and looks at test no
-    longer count: the sweep was given more trials after them."""
-    starts = [n for n, event in enumerate(events) if event["kind"] == "trial_started"]
-    return events[starts[-1] + 1 :] if starts else events
 
 
 def report_fields(report: TrialReport) -> dict[str, Any]:

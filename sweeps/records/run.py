@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sweeps.records.events import Kind, find_num_trials, list_since_search, read_events
+from sweeps.records.events import Kind, find_num_trials, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
 from sweeps.records.trial_record import TrialRecord, replay_all
@@ -68,9 +68,11 @@ class Run:
         return next((event for event in reversed(self.events) if event["kind"] == kind), None)
 
     def find_since_search(self, kind: Kind) -> dict[str, Any] | None:
-        """The same, unless the search has gone on since."""
-        since = list_since_search(self.events)
-        return next((event for event in reversed(since) if event["kind"] == kind), None)
+        """The last event of a kind, unless a trial of the search has started since: the sweep was
+        given more trials, so earlier finals and looks at test no longer count."""
+        kinds = (kind, "trial_started")
+        last = next((event for event in reversed(self.events) if event["kind"] in kinds), None)
+        return last if last and last["kind"] == kind else None
 
     def scores_at(self, rung: int) -> dict[str, float]:
         """The metric by trial of the search, of those that reported at a rung and did not fail."""

@@ -18,7 +18,10 @@ from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 from trainables.shell import write_command
 
-HIDDEN = ("study_storage", "wandb_entity", "runs_dir", "recipe", "start_points")
+HIDDEN = (
+    *("study_storage", "wandb_entity", "runs_dir", "recipe", "start_points"),
+    *("space", "task_options"),
+)
 """Settings that tell about the sweep's owner, or that other lines tell."""
 
 
@@ -86,16 +89,10 @@ def describe_cost(sweep: SweepRun) -> list[str]:
 
 def list_settings(sweep: SweepRun) -> Table:
     """The config, without what tells about its owner's machine."""
-    values = to_json(sweep.config)
-    nested = {
-        name: values.pop(name)
-        for name in ("space", "task_options")
-        if isinstance(values[name], dict)
-    }
-    flat = values | {name: value for one in nested.values() for name, value in one.items()}  # type: ignore[attr-defined]
+    values: dict[str, Any] = to_json(sweep.config)
     rows = [
         [name, redact(shorten(value) if name in ("data", "model") else show(value))]
-        for name, value in flat.items()
+        for name, value in (values | values["space"] | values["task_options"]).items()
         if name not in HIDDEN and value is not None
     ]
     return Table("Settings of the sweep", ("setting", "value"), rows)
@@ -116,10 +113,9 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     run = write_command(shown)
     told = []
-    if sweep.state != "ended":
-        config = sweep.config
-        runs_dir = str(shown.parent)
-        told.append(("Resume the sweep", resume_command(replace(config, runs_dir=runs_dir))))
+    if not sweep.is_ended:
+        config = replace(sweep.config, runs_dir=str(shown.parent))
+        told.append(("Resume the sweep", resume_command(config)))
     if sweep.outcome is not None:
         trial = sweep.outcome.winner.run.trial_id
         told += [
