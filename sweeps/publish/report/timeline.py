@@ -40,7 +40,7 @@ class Span:
 
 
 def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
-    """all. Trials that train alone, or of a log that does not say where they
+    """All, oldest first. Trials that train alone, or of a log that does not say where they
     trained, are put side by side in as few rows as they need.
 
     Args:
