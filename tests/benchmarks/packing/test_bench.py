@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.packing import solo
+from tests.benchmarks.packing import process, rows, solo
 from tests.benchmarks.packing.job import Job
 from tests.benchmarks.packing.pack import largest_pass, pack_row
 from tests.benchmarks.packing.results import (
@@ -282,7 +282,11 @@ def test_process_that_fails_keeps_no_other_waiting(
 
 
 @pytest.mark.slow
-def test_command_writes_its_rows_without_where_things_lay(tmp_path: Path) -> None:
+def test_command_writes_its_rows_without_where_things_lay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rows, process):  # processes of their own would each load torch
+        monkeypatch.setattr(module, "in_own_process", lambda measure, *args: measure(*args))
     args = BenchArgs(
         model_config=MODEL_DIR,
         tokenizer=MODEL_DIR,
