@@ -33,8 +33,8 @@ OF_SWEEP = {"name", "nodes", "gpus_per_node", "command", "settings"}
 """Variables of a template that --set cannot change."""
 LOGINS = ("~/.cache/huggingface/token", "~/.netrc")
 """Files that `ray up` copies to the nodes, if they are here: the logins of the Hub and W&B."""
-TOKENS = ("RAY_AUTH_TOKEN", "HF_TOKEN", "WANDB_API_KEY")
-"""Variables of the environment that SkyPilot gives the nodes."""
+TOKENS = ("HF_TOKEN", "WANDB_API_KEY")
+"""Variables of the environment that SkyPilot gives the nodes, with one token more, for Ray."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if code := subprocess.run(check, shell=True, check=False).returncode:
             sys.exit(code)
     Path(file).write_text(text, encoding="utf-8")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    fresh = {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if args.kind == "sky" else {}
     for command in submit:
         print(f"+ {shlex.join(command)}", flush=True)
-        if code := subprocess.run(command, check=False).returncode:
+        if code := subprocess.run(command, env=os.environ | fresh, check=False).returncode:
             abort(f"{command[0]} ended with {code}", f"see above; it was given {file}")
 
 
@@ -194,8 +194,9 @@ def list_commands(kind: str, file: str) -> list[list[str]]:
     if kind == "kuberay":
         return [["kubectl", "create", "-f", file]]
     if kind == "sky":
-        tokens = [f"--secret={name}" for name in TOKENS if os.environ.get(name)]
-        return [["sky", "jobs", "launch", "--yes", *tokens, file]]
+        tokens = ["RAY_AUTH_TOKEN", *(name for name in TOKENS if os.environ.get(name))]
+        secrets_of_job = [f"--secret={name}" for name in tokens]
+        return [["sky", "jobs", "launch", "--yes", *secrets_of_job, file]]
     return [
         ["sh", "-c", "ray get-auth-token --generate >/dev/null"],
         ["ray", "up", "--yes", file],

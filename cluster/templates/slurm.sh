@@ -2,6 +2,7 @@
 # A Ray cluster on the nodes of one Slurm job, and a sweep on its first node. Before the time is up,
 # the sweep saves its trials, and the job goes back into the queue; there it goes on as often as it
 # has to. Slurm passes the environment on, so HF_TOKEN and WANDB_API_KEY need not be written here.
+# Where --gpus-per-node is not known: --gpus-per-node 0 --set gres=gpu:8.
 #SBATCH --job-name={{ name }}
 #SBATCH --nodes={{ nodes }}
 #SBATCH --ntasks-per-node=1

@@ -5,12 +5,13 @@ import os
 import re
 import shlex
 import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import ray
 import yaml
 
 from cluster import launch
@@ -22,7 +23,9 @@ SETTINGS = {
     "sky": ["image=registry/qlora-sweeps", "gpu=H100", "volume=runs"],
 }
 FLAGS = ["--data", "it's $HOME/rows.csv", "--input", 'a "b"\n# c: d', "--name", "run.1"]
-SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+RAY = find_spec("ray")  # which is not loaded
+assert RAY and RAY.origin
+SCHEMA = Path(RAY.origin).parent / "autoscaler" / "ray-schema.json"
 README = Path(launch.__file__).parent / "README.md"
 
 
@@ -82,9 +85,10 @@ def test_flags_reach_the_sweep_as_they_were_given(
 def test_no_file_holds_a_token(
     kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in launch.TOKENS:
+    for name in ("RAY_AUTH_TOKEN", *launch.TOKENS):
         monkeypatch.setenv(name, f"secret of {name}")
-    assert "secret of" not in render(kind, capsys, "samsum")
+    text = render(kind, capsys, "samsum")
+    assert "sweeps.run" in text and "secret of" not in text
 
 
 def test_slurm_reads_every_option_from_the_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +137,7 @@ def test_rayjob_has_what_kuberay_documents(capsys: pytest.CaptureFixture[str]) -
     }
     cluster = spec["rayClusterSpec"]
     assert cluster.keys() == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
-    assert cluster["rayVersion"] == ray.__version__ and cluster["authOptions"] == {"mode": "token"}
+    assert cluster["rayVersion"] == version("ray") and cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"].keys() == {"rayStartParams", "template"}
     (workers,) = cluster["workerGroupSpecs"]
     replicas = {"replicas": 3, "minReplicas": 3, "maxReplicas": 3}
@@ -187,18 +191,24 @@ def test_a_broken_template_is_told(folder: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("error: the template mine.sh cannot be used")
 
 
-def test_own_template_and_submission(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_own_template_and_submission(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     (folder / "mine.yaml").write_text("{{ name }} on {{ nodes }} of {{ color }}\n")
     for name in ("sky", "kubectl"):
-        (folder / "bin" / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (folder / "bin" / name).write_text(f'#!/bin/sh\necho {name} $RAY_AUTH_TOKEN "$@"\n')
         (folder / "bin" / name).chmod(0o755)
     own = ["--template", "mine.yaml", "--nodes", "2", "--set", "color=red"]
     launch.main(["kuberay", *own, "samsum", "--name", "a"])
     assert (folder / "a.kuberay.yaml").read_text() == "a on 2 of red\n"
     assert capfd.readouterr().out.splitlines()[-1] == "kubectl create -f a.kuberay.yaml"
+    monkeypatch.setenv("HF_TOKEN", "mine")
     launch.main(["sky", *own, "samsum", "--name", "a"])
-    sent = shlex.split(capfd.readouterr().out.splitlines()[-1])
-    assert sent[:4] == ["sky", "jobs", "launch", "--yes"] and "--secret=RAY_AUTH_TOKEN" in sent
+    _, token, *words = capfd.readouterr().out.splitlines()[-1].split()
+    assert len(token) == 64 and words[:3] == ["jobs", "launch", "--yes"]
+    assert words[3:] == ["--secret=RAY_AUTH_TOKEN", "--secret=HF_TOKEN", "a.sky.yaml"]
 
 
 @pytest.mark.slow
@@ -212,6 +222,14 @@ def test_slurm_gets_no_job_whose_flags_are_wrong(
     captured = capfd.readouterr()
     assert ended.value.code == 2 and captured.err.startswith("error: ")
     assert "submitted" not in captured.out and not list(folder.glob("*.sh"))
+
+
+def test_the_image_finds_the_version_of_torch() -> None:
+    containerfile = (launch.TEMPLATES / "Containerfile").read_text()
+    command = re.search(r"\$\((sed .*? Makefile)\)", containerfile)
+    assert command
+    found = subprocess.check_output(command[1], shell=True, cwd=launch.PROJECT, text=True)
+    assert re.fullmatch(r"torch==[\d.]+\n", found)
 
 
 def test_commands_of_the_readme_render(capsys: pytest.CaptureFixture[str]) -> None:
