@@ -13,7 +13,6 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from sweeps.publish.best_folder import list_exported
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.run_values import (
@@ -135,10 +134,10 @@ class MlflowTracker:
         if parent.status != "completed":
             self._log_metrics(client, parent, summary.points)
             self._set_status(client, parent, "completed", summary.values, summary.ended_ms)
-        adapter, best = summary.values["adapter"], self._sweep.paths.best
-        if parent.adapter != adapter and best.is_dir():
-            for path in list_exported(best):
-                client.log_artifact(parent.run_id, str(path), best.name)
+        adapter = summary.values["adapter"]
+        if parent.adapter != adapter and summary.files:
+            for path in summary.files:
+                client.log_artifact(parent.run_id, str(path), path.parent.name)
             client.set_tag(parent.run_id, ADAPTER_TAG, adapter)
             parent.adapter = adapter
 

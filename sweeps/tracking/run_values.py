@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sweeps.config import SweepConfig
@@ -71,6 +72,8 @@ class TrackedRun:
     reason: str = ""
     place: Mapping[str, Any] = field(default_factory=dict)
     """The pack, slot and device of the last report."""
+    files: Sequence[Path] = ()
+    """Of the winner's folder, which the summary brings."""
 
 
 def list_changed_runs(
@@ -103,6 +106,7 @@ def list_changed_runs(
             began_ms=time_ms,
             ended_ms=time_ms,
             status="completed",
+            files=list_files(end, sweep.paths.best),
         )
         written[SUMMARY] = end["time"]
 
@@ -174,6 +178,13 @@ def find_end(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         if event["kind"] == "summary":
             return {**event, "values": restore_numbers(event["values"])}
     return None
+
+
+def list_files(event: Mapping[str, Any], best: Path) -> list[Path]:
+    """What of best/ trackers hold: the files that the "summary" event names and no others, because
+    what else lies there may hold rows of the data."""
+    paths = [best / Path(name).name for name in event.get("files", ())]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
 def restore_numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import wandb
 
 from sweeps.finals import predictions
-from sweeps.tracking.run_values import restore_numbers
+from sweeps.tracking.run_values import list_files, restore_numbers
 from trainables.errors import SweepAborted
 
 MAX_ADAPTER_GIB = 2.0
@@ -20,13 +20,6 @@ MAX_ROWS = 200
 MAX_CHARS = 4000
 
 _log = logging.getLogger(__name__)
-
-
-def list_files(event: Mapping[str, Any], best: Path) -> list[Path]:
-    """What of best/ an artifact holds: the files that the "summary" event names and no others,
-    because what else lies there may hold rows of the data."""
-    paths = [best / Path(name).name for name in event.get("files", ())]
-    return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
 def estimate_upload_s(files: list[Path]) -> float:

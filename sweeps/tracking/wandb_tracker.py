@@ -15,6 +15,7 @@ from sweeps.tracking.follow_log import describe_error
 from sweeps.tracking.run_values import (
     SUMMARY,
     TrackedSweep,
+    list_files,
     list_place,
     list_report_values,
     list_trial_values,
@@ -155,7 +156,7 @@ class WandbTracker:
         from sweeps.tracking import wandb_summary  # loads wandb
 
         best = self._sweep.paths.best
-        upload_s = wandb_summary.estimate_upload_s(wandb_summary.list_files(event, best))
+        upload_s = wandb_summary.estimate_upload_s(list_files(event, best))
         run = self._start_run(SUMMARY, SUMMARY, {}, [], upload_s)
         trained_by = str(event["values"].get("adapter", ""))
         about = {name: self._config[name] for name in ("model", "task", "recipe")}

@@ -66,8 +66,9 @@ class FollowedSweep(LoggedSweep):
         self.paths.best.mkdir(exist_ok=True)
         for name in ("adapter_config.json", "test_predictions.jsonl"):
             (self.paths.best / name).write_text("{}")
+        files = ["adapter_config.json"]
         values = {"test/rougeLsum": 31.5, "winner": winner, "adapter": winner, "doubts": "some"}
-        self._log.append("summary", values=values, confusion=None)
+        self._log.append("summary", values=values, confusion=None, files=files)
 
 
 def run_search(sweep: FollowedSweep) -> None:
