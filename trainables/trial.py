@@ -1,7 +1,6 @@
 """The Ray Tune trainable: trains one trial and streams its reports. Imports no torch itself."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from trainables.checkpoint import abort_if_disk_full, hold_writers_lock
@@ -14,12 +13,12 @@ REPORT, FAILED, ABORTED = "trial_report", "trial_failed", "sweep_aborted"
 """Keys of a Tune result: a TrialReport, why the trial failed, or why the sweep cannot go on."""
 
 
-def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -> None:
+def run_trial(config: dict[str, Any], *, is_packed: bool, max_failures: int) -> None:
     """Trains one trial, in a pack or alone.
 
     Args:
         config: of Ray Tune: the TrialConfig under TRIAL.
-        packs: handles of the sweep's packs; none to train alone in this process.
+        is_packed: whether it trains in the sweep's packs, or alone in this process.
         max_failures: times that a pack may be lost between two reports.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL counts its trainers
@@ -32,10 +31,10 @@ def run_trial(config: dict[str, Any], packs: Sequence[Any], max_failures: int) -
     trial: TrialConfig = config[TRIAL]
     try:
         with abort_if_disk_full(trial.folder):
-            if packs:
+            if is_packed:
                 from trainables.packing.service import client  # loads Ray
 
-                client.train(trial, packs, send, max_failures)
+                client.train(trial, client.find_packs, send, max_failures)
             else:
                 from trainables.solo import trainer  # loads torch, only in the process that trains
 

@@ -2,33 +2,302 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 
 from sweeps.cost.allocation import Allocation
+from sweeps.records.events import EventLog
 from trainables.checkpoint import wait_for_writers
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.errors import SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 from trainables.metrics.eval_result import EvalResult
 from trainables.packing.service.actor import start_pack
+from trainables.packing.service.events import LoadFault, PackStatus
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.throughput import Throughput, slowest
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
 
 SHUTDOWN_TIMEOUT_S = 60.0
 """How long packs that end are waited for."""
-LOAD_TIMEOUT_S = 300.0
-"""How long packs are waited for to load and to measure their throughput."""
 ANSWER_TIMEOUT_S = 5.0
-"""How long packs are waited for that have to answer only if they are up."""
+"""How long the ledgers of packs are waited for."""
+POLL_INTERVAL_S, LOADED_POLL_INTERVAL_S = 0.1, 1.0
+"""Between a pack's answer and the next question how it is, while it loads and later."""
+HANG_TIMEOUT_S = 60.0
+"""A pack that has answered before, and not for so long, hangs: an answer takes milliseconds."""
+COUNT_INTERVAL_S = 2.0
+"""Between two looks for the cluster's GPUs."""
+MAX_START_FAILURES = 3
+"""Packs in a row that cannot start on a node, after which one GPU of it is left alone."""
+FIRST_WAIT_S, MAX_WAIT_S = 10.0, 600.0
+"""GPUs that are waited for are told after the first, then after three times as long each time, but
+never less often than the last."""
+
+
+@dataclass(eq=False)
+class _Pack:
+    """A pack as the sweep knows it."""
+
+    actor: ActorHandle
+    asked: ray.ObjectRef[PackStatus] | None = None
+    """What it is being asked."""
+    status: PackStatus | None = None
+    """Its last answer; None while it waits for a GPU and for its process."""
+    answered_s: float = 0.0
+    silent_s: float = 0.0
+    """Since the question, as far as this process ran itself."""
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.status is not None and self.status.is_loaded
+
+
+class PackPool:
+    """Keeps a pack on every GPU of the cluster that there is, up to a limit. Used by one thread,
+    which calls poll often.
+
+    Ray finds a free GPU for a pack, also on a node that joins later. A pack that dies, hangs or
+    cannot start is replaced, and all of it is told.
+
+    Args:
+        start: starts the pack of a number somewhere but on these nodes; the last says whether it
+            measures its throughput.
+        most: packs at once at most; 0 where trials train alone.
+        has_gpu: whether a pack needs a GPU.
+        log: of the sweep.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int, Sequence[str], bool], ActorHandle],
+        most: int,
+        *,
+        has_gpu: bool,
+        log: EventLog,
+    ) -> None:
+        self._start = start
+        self._most = most
+        self._resource = "GPU" if has_gpu else "CPU"
+        self._log = log
+        self._packs: list[_Pack] = []
+        self._num_started = 0
+        self._has_loaded = False
+        self._failures: Counter[str] = Counter()
+        """Packs in a row that could not start, by node."""
+        self._num_places = 0
+        self._polled_s = self._counted_s = -COUNT_INTERVAL_S
+        self._waits_since_s: float | None = None
+        self._next_wait_s = FIRST_WAIT_S
+        if most:
+            self._fit_to_cluster()
+
+    @property
+    def actors(self) -> list[ActorHandle]:
+        """All packs, also those that wait for a GPU."""
+        return [pack.actor for pack in self._packs]
+
+    @property
+    def loaded(self) -> list[ActorHandle]:
+        """Those that can train."""
+        return [pack.actor for pack in self._packs if pack.is_loaded]
+
+    @property
+    def num_imported(self) -> int:
+        """Packs whose processes have imported what they need."""
+        return sum(pack.status is not None and pack.status.has_imported for pack in self._packs)
+
+    @property
+    def throughput(self) -> Throughput | None:
+        """That of the slowest pack that has measured its own."""
+        known = [pack.status.throughput for pack in self._packs if pack.status is not None]
+        measured = [throughput for throughput in known if throughput is not None]
+        return slowest(measured) if measured else None
+
+    def wait(self, is_enough: Callable[[], bool]) -> None:
+        """Until there is enough; GPUs that are waited for are told."""
+        while not is_enough():
+            time.sleep(POLL_INTERVAL_S / 2)
+            self.poll()
+
+    def poll(self) -> None:
+        """Asks the packs how they are, replaces those that are lost, and follows the cluster.
+
+        Raises:
+            SweepAborted: no pack can start anywhere.
+        """
+        now_s = time.monotonic()
+        # When this process itself was stopped, packs may be as late as it is.
+        passed_s = min(now_s - self._polled_s, 1.0)
+        self._polled_s = now_s
+        asked = [pack.asked for pack in self._packs if pack.asked is not None]
+        answered = ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []
+        for pack in list(self._packs):
+            interval_s = LOADED_POLL_INTERVAL_S if pack.is_loaded else POLL_INTERVAL_S
+            if pack.asked in answered:
+                self._take_answer(pack, now_s)
+            elif pack.asked is not None:
+                pack.silent_s += passed_s
+                if pack.status is not None and pack.silent_s > HANG_TIMEOUT_S:
+                    self._lose(pack, f"it has not answered for {HANG_TIMEOUT_S:.0f} s")
+            elif now_s - pack.answered_s >= interval_s:
+                self._ask(pack)
+        if self._most and now_s - self._counted_s >= COUNT_INTERVAL_S:
+            self._counted_s = now_s
+            self._fit_to_cluster()
+            self._tell_waits(now_s)
+
+    def decide(self, step: int, should_continue: Mapping[str, bool]) -> None:
+        """Tells which trials continue after their reports at a step; returns at once.
+
+        Their processes would say so one by one; a stopped one only when it is handed the next
+        trial, and its slot would train for nothing until then.
+        """
+        for pack in self._packs:
+            if pack.status is not None:
+                pack.actor.decide.remote(step, should_continue)
+
+    def stop(self) -> None:
+        """Ends all packs."""
+        for pack in self._packs:
+            ray.kill(pack.actor)
+        self._packs, self._most = [], 0
+
+    def _ask(self, pack: _Pack) -> None:
+        pack.silent_s = 0.0
+        pack.asked = pack.actor.status.options(concurrency_group="status").remote()
+
+    def _take_answer(self, pack: _Pack, now_s: float) -> None:
+        had_loaded = pack.is_loaded
+        assert pack.asked is not None, "it was asked"
+        try:
+            status = ray.get(pack.asked)
+        except RayError as error:
+            self._lose(pack, _explain(error), error)
+            return
+        pack.asked, pack.answered_s, pack.status = None, now_s, status
+        if status.fault is not None:
+            pack.status = status._replace(is_loaded=had_loaded)
+            self._lose(pack, str(status.fault), status.fault)
+        elif status.is_loaded and not had_loaded:
+            self._has_loaded = True
+            del self._failures[status.place.node_id]
+            place = status.place
+            self._log.append("pack_started", pack=status.pack_id, node=place.node, gpu=place.gpu)
+
+    def _lose(self, pack: _Pack, reason: str, error: Exception | None = None) -> None:
+        """Writes down that a pack is gone, and why.
+
+        Raises:
+            SweepAborted: it could not start, and none can.
+        """
+        self._packs.remove(pack)
+        ray.kill(pack.actor)  # it may still say why it ends, or hang
+        status = pack.status
+        ip = status.place.node if status else _find_ip(str(error))
+        where = str(status.place) if status else f"node {ip}"
+        num_trials = status.num_trials if status else 0
+        self._log.append(
+            "pack_lost",
+            pack=status.pack_id if status else "",
+            node=ip,
+            gpu=status.place.gpu if status else "",
+            reason=reason,
+            num_trials=num_trials,
+        )
+        if pack.is_loaded:
+            wait = f"its {num_trials} trial{'s' * (num_trials != 1)} wait for a GPU"
+            logger.warning("a pack was lost (%s): %s: %s", where, wait, reason)
+            return
+        logger.warning("a pack could not start (%s), the next is tried: %s", where, reason)
+        is_told = isinstance(error, LoadFault) or getattr(error, "actor_init_failed", False)
+        # What one GPU tells before any other has been of use, it would tell again.
+        is_final = is_told and not self._has_loaded and self._num_places == 1
+        nodes = [status.place.node_id] if status else _list_nodes_of(ip)
+        for node_id in nodes:
+            self._failures[node_id] += MAX_START_FAILURES if is_final else 1
+        self._fit_to_cluster()
+        if self._num_places == 0:
+            fix = error.args[2] if isinstance(error, LoadFault) else f"see Ray's logs, {REPEAT}"
+            what = (
+                error.args[1] if isinstance(error, LoadFault) else f"a pack cannot start: {reason}"
+            )
+            raise SweepAborted(f"{what} ({where})", fix)
+
+    def _fit_to_cluster(self) -> None:
+        """Starts packs for GPUs that have none, and gives up waiting for those that have left."""
+        self._num_places, avoided = 0, []
+        for node in ray.nodes():
+            has_any = node["Alive"] and node["Resources"].get(self._resource, 0) >= 1
+            num = int(node["Resources"]["GPU"]) if has_any and self._resource == "GPU" else has_any
+            left = max(0, num - self._failures[node["NodeID"]] // MAX_START_FAILURES)
+            self._num_places += left
+            if has_any and not left:
+                avoided.append(node["NodeID"])
+        if not self._num_places and avoided:
+            return
+        wanted = max(1, min(self._most, self._num_places))  # a cluster that grows sees the demand
+        waiting = [pack for pack in self._packs if pack.status is None]
+        for pack in waiting[::-1][: max(0, len(self._packs) - wanted)]:
+            self._packs.remove(pack)
+            ray.kill(pack.actor)
+        while len(self._packs) < wanted:
+            self._add(self._start(self._num_started, avoided, not self._has_loaded))
+            self._num_started += 1
+
+    def _add(self, actor: ActorHandle) -> None:
+        self._packs.append(_Pack(actor))
+        self._ask(self._packs[-1])
+
+    def _tell_waits(self, now_s: float) -> None:
+        """Says which GPUs are waited for."""
+        num_waiting = sum(pack.status is None for pack in self._packs)
+        if not num_waiting:
+            self._waits_since_s, self._next_wait_s = None, FIRST_WAIT_S
+            return
+        self._waits_since_s = self._waits_since_s or now_s
+        if now_s - self._waits_since_s < self._next_wait_s:
+            return
+        self._next_wait_s += min(2 * self._next_wait_s, MAX_WAIT_S)
+        free = ray.available_resources()
+        # What has its GPU is only starting.
+        kinds = {self._resource, "CPU"}
+        num_short, kind = max((num_waiting - int(free.get(kind, 0)), kind) for kind in kinds)
+        if num_short > 0:
+            of = f"{num_short} of {len(self._packs)} " if len(self._packs) > 1 else "a "
+            what = {"GPU": "GPU", "CPU": "CPU core"}[kind] + "s" * (len(self._packs) > 1)
+            slow = "in use by other jobs, or a process is slow to start"
+            why = slow if self._num_places else "no node has one now"
+            logger.warning("waiting for %s%s: %s", of, what, why)
+
+
+def _explain(error: RayError) -> str:
+    """Why a pack died, in one line: the constructor's error, or the first sentence of Ray's."""
+    *_, last = [line.strip() for line in str(error).splitlines() if line.strip()]
+    is_told = isinstance(error, RayActorError) and error.actor_init_failed
+    return last if is_told else re.split(r"(?<=\.) ", last)[0]
+
+
+def _find_ip(text: str) -> str:
+    """The address of the node that an error of Ray's names; "?" if it names none."""
+    found = re.search(r"\bip[=:] ?([0-9a-fA-F.:]+)", text)
+    return found[1] if found else "?"
+
+
+def _list_nodes_of(ip: str) -> list[str]:
+    """Ray's ids of the nodes of an address, or of all, any of which may be the one."""
+    return [node["NodeID"] for node in ray.nodes() if ip in ("?", node["NodeManagerAddress"])]
 
 
 @contextlib.contextmanager
@@ -38,8 +307,9 @@ def run_packs(
     checkpoints: Path,
     *,
     has_trials: bool,
+    log: EventLog,
     probed: Sequence[Hyperparameters] = (),
-) -> Iterator[list[ActorHandle]]:
+) -> Iterator[PackPool]:
     """Packs on as many GPUs as the allocation says, wherever the cluster has them.
 
     None for solo trials, and none where no trial is left to run.
@@ -52,100 +322,60 @@ def run_packs(
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
-    actors = [
-        start_pack(
+    has_gpu = allocation.num_gpus > 0
+
+    def start(number: int, avoided_nodes: Sequence[str], is_probed: bool) -> ActorHandle:
+        assert allocation.capacity is not None, "solo trials have no packs"
+        return start_pack(
             settings,
             allocation.capacity,
             checkpoints,
-            has_gpu=allocation.num_gpus > 0,
-            probed=probed,
+            number=number,
+            has_gpu=has_gpu,
+            avoided_nodes=avoided_nodes,
+            probed=probed if is_probed else (),
         )
-        for _ in range(allocation.num_packs if has_trials else 0)
-        if allocation.capacity is not None
-    ]
+
+    pool = PackPool(start, allocation.num_packs if has_trials else 0, has_gpu=has_gpu, log=log)
+    has_packs = bool(pool.actors)
     try:
-        yield actors
+        yield pool
     finally:
-        for actor in actors:
-            ray.kill(actor)
-        if actors:
+        pool.stop()
+        if has_packs:
             wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
 
 
-def ask_started(actors: Sequence[ActorHandle]) -> list[ray.ObjectRef[object]]:
-    """One answer a pack, once its process has imported what it needs."""
-    return [actor.__ray_ready__.remote() for actor in actors]
-
-
-def wait_for(
-    asked: Sequence[ray.ObjectRef[Answer]], timeout_s: float = LOAD_TIMEOUT_S
-) -> list[ray.ObjectRef[Answer]]:
-    """Those that have been answered, by a pack or by its death, once all are or the time is up."""
-    if not asked:
-        return []
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
-    return list(answered)
-
-
-def find_slowest_throughput(
-    asked: Sequence[ray.ObjectRef[Throughput | None]], timeout_s: float
-) -> Throughput | None:
-    """The throughput of the slowest pack that has answered in time; None where none was measured.
-
-    A pack that dies meanwhile tells nothing, and Ray starts it again; nor does one that has no GPU
-    yet after LOAD_TIMEOUT_S, as on a cluster that grows.
-
-    Raises:
-        SweepAborted: a pack cannot load.
-    """
-    measured: list[Throughput] = []
-    for answer in wait_for(asked, timeout_s):
-        try:
-            throughput = ray.get(answer)
-        except RayError as refused:
-            cause = refused.cause if isinstance(refused, RayTaskError) else refused
-            if isinstance(cause, SweepAborted):
-                raise cause from None
-            logger.warning("a pack could not measure its throughput: %s", cause)
-        else:
-            measured += [throughput] if throughput is not None else []
-    return slowest(measured) if measured else None
-
-
-def decide(actors: Sequence[ActorHandle], step: int, should_continue: Mapping[str, bool]) -> None:
-    """Tell which trials continue after their reports at a step; returns at once.
-
-    Their processes would say so one by one; a stopped one only when it is handed the next trial,
-    and its slot would train for nothing until then.
-    """
-    for actor in actors:
-        actor.decide.remote(step, should_continue)
-
-
 def run_final_test(
-    actors: Sequence[ActorHandle],
+    pool: PackPool,
     allocation: Allocation,
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
 ) -> dict[str, EvalResult]:
-    """Scores as of trainables.final_test.score, by the packs that are up.
+    """Scores as of trainables.final_test.score, by the packs that are loaded.
 
     Where those together cannot, one of them does it, else a process of its own.
     """
-    up = _find_up(actors)
+    up = pool.loaded
     together = [up] if len(up) > 1 else []
     for testers in [*together, *([actor] for actor in up)]:
+        asked = _begin_tests(testers, adapters)
         try:
-            parts = ray.get(_begin_tests(testers, adapters))
+            pool.wait(partial(_are_answered, asked))
+            parts = ray.get(asked)
         except RayError as refused:
             logger.warning("a pack could not do the final test: %s", refused)
         else:
             return {name: result for part in parts for name, result in part.items()}
-    for actor in actors:  # they hold the GPUs
-        ray.kill(actor)
+    pool.stop()  # they hold the GPUs
     task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
     results: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
     return results
+
+
+def _are_answered(asked: Sequence[ray.ObjectRef[Any]]) -> bool:
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
+    return len(answered) == len(asked)
 
 
 def _begin_tests(
@@ -165,26 +395,15 @@ def _begin_tests(
     return [first.final_scores.remote({}, True), *asked]
 
 
-def _find_up(actors: Sequence[ActorHandle]) -> list[ActorHandle]:
-    """The packs that have started, and live."""
-    asked = ask_started(actors)
-    answered = wait_for(asked, ANSWER_TIMEOUT_S)
-    up = []
-    for actor, answer in zip(actors, asked, strict=True):
-        with contextlib.suppress(RayError):
-            if answer in answered:
-                ray.get(answer)
-                up.append(actor)
-    return up
-
-
-def collect_ledgers(actors: Sequence[ActorHandle], checkpoints: Path) -> list[Ledger]:
+def collect_ledgers(pool: PackPool, checkpoints: Path) -> list[Ledger]:
     """Where the time of every pack went that ever ran for the sweep, oldest first.
 
     Those that still answer tell how it is now; of the others counts what they last wrote.
     """
-    with contextlib.suppress(RayError):
-        wait_for([actor.ledger.remote() for actor in actors], ANSWER_TIMEOUT_S)
+    asked = [actor.ledger.remote() for actor in pool.loaded]
+    if asked:
+        with contextlib.suppress(RayError):
+            ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
     return read_ledgers(checkpoints)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.actor import ActorHandle
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
@@ -17,9 +16,9 @@ from ray.tune.result import DONE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sweeps.control import pack_pool
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
+from sweeps.control.pack_pool import PackPool
 from sweeps.control.quiet_tune import NoReporter, SilentProgress, quiet_tune
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
@@ -32,7 +31,7 @@ from trainables.errors import REPEAT, SweepAborted
 def run_trials(
     controller: TrialController,
     allocation: Allocation,
-    actors: Sequence[ActorHandle],
+    pool: PackPool,
     gate: StartupGate,
     eta: Eta,
     steering: Steering,
@@ -43,7 +42,7 @@ def run_trials(
     """Runs trials until the controller has no next one.
 
     Args:
-        actors: the sweep's packs; none where trials train alone.
+        pool: the sweep's packs; none where trials train alone.
         gate: looks after the packs while they load.
         eta: knows when the search must end.
         steering: takes up what users ask.
@@ -60,13 +59,13 @@ def run_trials(
         return
     quiet_tune()
     run_one_trial = tune.with_parameters(
-        trainable.run_trial, packs=actors, max_failures=max_failures
+        trainable.run_trial, is_packed=allocation.num_packs > 0, max_failures=max_failures
     )
     searcher = _ControllerSearcher(controller, allocation)
-    scheduler = _ControllerScheduler(controller, actors, budget_stop, gate)
+    scheduler = _ControllerScheduler(controller, pool, budget_stop, gate)
     most_at_once = allocation.most_at_once
     callback = _ControllerCallback(
-        controller, max_failures, most_at_once, budget_stop, gate, steering, actors
+        controller, max_failures, most_at_once, budget_stop, gate, steering, pool
     )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
@@ -180,7 +179,7 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
     """
 
     controller: TrialController
-    actors: Sequence[ActorHandle]
+    pool: PackPool
     budget_stop: BudgetStop
     gate: StartupGate
 
@@ -196,7 +195,7 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
             reason = result.get(trainable.FAILED, "its process ended before its last step")
             self.controller.end(_trial_id(trial), "failed", reason)
             return str(TrialScheduler.STOP)
-        tell_packs = partial(pack_pool.decide, self.actors, report.step)
+        tell_packs = partial(self.pool.decide, report.step)
         decided = self.controller.report(report, tell_packs)
         should_continue = self.budget_stop.restrict(decided)
         if should_continue != decided:
@@ -226,7 +225,7 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     budget_stop: BudgetStop
     gate: StartupGate
     steering: Steering
-    actors: Sequence[ActorHandle]
+    pool: PackPool
     has_started: set[str] = field(default_factory=set)
     num_lost: Counter[str] = field(default_factory=Counter)
     num_dead_starts: Counter[str] = field(default_factory=Counter)
@@ -245,7 +244,7 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
         running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
         ended = {name: False for name in running if not self.controller.is_running(name)}
         if ended:
-            pack_pool.decide(self.actors, 0, ended)
+            self.pool.decide(0, ended)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self.has_started.add(_trial_id(trial))

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from cluster.connect import Cluster, connect
 from cluster.find import ClusterError
@@ -21,6 +20,7 @@ from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
+from sweeps.control.pack_pool import PackPool
 from sweeps.control.resolve_request import is_any_possible
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
@@ -82,8 +82,9 @@ def run_stages(
             paths.checkpoints,
             has_trials=not finalists.is_over(config, events, metric)
             or is_any_possible(pending, config, events),
+            log=log,
             probed=probe_params(config, preflight.model),
-        ) as actors:
+        ) as pool:
             # The packs load meanwhile.
             context = _open_context(
                 config,
@@ -112,9 +113,9 @@ def run_stages(
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
                 steering = Steering(context.controller, paths, log, events, reader, pending)
-                _run_trials(context, actors, events, steering, tell)
+                _run_trials(context, pool, events, steering, tell)
             finally:
-                records = _collect_records(context, actors)
+                records = _collect_records(context, pool)
                 trials = [record for record in records if record.final_of is None]
                 write_csv(trials, metric, paths.trials_csv)
             config = context.controller.config  # users may have asked for more or fewer trials
@@ -135,9 +136,9 @@ def run_stages(
                 log.append("sweep_interrupted", reason="no trial completed")
                 return EXIT_NO_TRIAL
             # The one look at test.
-            score = partial(pack_pool.run_final_test, actors, allocation, config.settings)
+            score = partial(pack_pool.run_final_test, pool, allocation, config.settings)
             outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
-            ledgers = pack_pool.collect_ledgers(actors, paths.checkpoints)
+            ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints)
             num_known = len(earlier_ledgers)  # the others are this process's
             for number, ledger in enumerate(ledgers[num_known:], start=num_known):
                 log.append("pack_ended", pack=number, **asdict(ledger))
@@ -240,7 +241,7 @@ def _tell_estimate(
 
 def _run_trials(
     context: _Context,
-    actors: Sequence[ActorHandle],
+    pool: PackPool,
     events: Sequence[dict[str, Any]],
     steering: Steering,
     tell_estimate: Callable[[Throughput | None], None],
@@ -252,27 +253,27 @@ def _run_trials(
     with gc_disabled():
         from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
 
-    gate = StartupGate(context.controller, actors, tell_estimate)
+    gate = StartupGate(context.controller, pool, tell_estimate)
     allocation = context.allocation
     if context.config.has_budget:
-        gate.open(pack_pool.LOAD_TIMEOUT_S)
+        gate.wait()
     with context.progress:
         context.controller.resume(replay(events), steering.resume)
         gate.close()
         ray_tuner.run_trials(
             context.controller,
             allocation,
-            actors,
+            pool,
             gate,
             context.eta,
             steering,
             folder=context.paths.folder,
             max_failures=context.config.max_failures,
         )
-        gate.open(pack_pool.LOAD_TIMEOUT_S)
+        gate.wait()
 
 
-def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[TrialRecord]:
+def _collect_records(context: _Context, pool: PackPool) -> list[TrialRecord]:
     """All trials and runs of the finals, each with its share of the GPUs' time.
 
     Optimizer states of ended trials serve nobody from here on, so they are deleted.
@@ -281,7 +282,7 @@ def _collect_records(context: _Context, actors: Sequence[ActorHandle]) -> list[T
     for record in records:
         if record.status is not None:
             prune_to_adapter(context.paths.trial(record.trial_id))
-    ledgers = pack_pool.collect_ledgers(actors, context.paths.checkpoints)
+    ledgers = pack_pool.collect_ledgers(pool, context.paths.checkpoints)
     shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 

@@ -26,6 +26,8 @@ Kind = Literal[
     "finals_started",
     "final_scores",
     "bertscore",
+    "pack_started",
+    "pack_lost",
     "pack_ended",
     "predicted",
     "summary",

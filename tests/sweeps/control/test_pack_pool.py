@@ -12,8 +12,10 @@ from ray.actor import ActorHandle
 from cluster.connect import connect
 from sweeps.control import pack_pool, stages
 from sweeps.cost.allocation import Allocation
+from tests.sweeps.control.pack_stubs import make_pool, make_status
 from tests.sweeps.invented_sweep import make_config
 from trainables.errors import SweepAborted
+from trainables.packing.service.events import PackStatus
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
@@ -41,6 +43,9 @@ class PackStub:
             name: f"{name} by {self._name}" for name in (BASE if has_base else set()) | {*adapters}
         }
 
+    def status(self) -> PackStatus:
+        return make_status()
+
     def asked(self) -> Asked:
         return self._asked
 
@@ -50,15 +55,18 @@ def start() -> Iterator[Start]:
     with connect(num_local_cpus=2):
 
         def started(name: str, dies_of: str | None = None) -> ActorHandle:
-            return ray.remote(num_cpus=0)(PackStub).remote(name, dies_of)
+            return ray.remote(num_cpus=0, concurrency_groups={"status": 1})(PackStub).remote(
+                name, dies_of
+            )
 
         yield started
 
 
-def scores_of(actors: Sequence[ActorHandle], names: Sequence[str]) -> dict[str, str]:
-    ray.get([actor.asked.remote() for actor in actors])  # they are up
+def scores_of(actors: list[ActorHandle], names: Sequence[str], folder: Path) -> dict[str, str]:
+    pool = make_pool(actors, folder)
+    pool.wait(lambda: len(pool.loaded) == len(actors))
     adapters = {name: Path(name) for name in names}
-    scores = pack_pool.run_final_test(actors, ALLOCATION, make_config().settings, adapters)
+    scores = pack_pool.run_final_test(pool, ALLOCATION, make_config().settings, adapters)
     assert scores.keys() == BASE | {*names}
     return {name: str(scored) for name, scored in scores.items()}
 
@@ -71,11 +79,11 @@ def test_sweep_in_a_process_that_is_connected_to_ray_is_told(start: Start) -> No
 
 @pytest.mark.parametrize("num_packs", [1, 2, 3, 5])
 def test_one_pack_has_the_base_and_the_others_share_the_adapters(
-    start: Start, num_packs: int
+    start: Start, num_packs: int, tmp_path: Path
 ) -> None:
     names = ["a", "b", "c"]
     actors = [start(str(number)) for number in range(num_packs)]
-    scores_of(actors, names)
+    scores_of(actors, names, tmp_path)
     asked = [part for actor in actors for part in ray.get(actor.asked.remote())]
     assert sorted(name for part, _ in asked for name in part) == names
     assert [has_base for _, has_base in asked] == [True, *[False] * (min(num_packs, 4) - 1)]
@@ -85,9 +93,9 @@ def test_one_pack_has_the_base_and_the_others_share_the_adapters(
 
 @pytest.mark.parametrize(("dead", "dies_of"), [(0, "base"), (1, "a"), (2, "b")])
 def test_what_a_pack_dies_of_another_does_with_all_the_rest(
-    start: Start, dead: int, dies_of: str
+    start: Start, dead: int, dies_of: str, tmp_path: Path
 ) -> None:
     actors = [start(str(place), dies_of if place == dead else None) for place in range(3)]
-    scores = scores_of(actors, ["a", "b"])
+    scores = scores_of(actors, ["a", "b"], tmp_path)
     (by,) = {scored.split()[-1] for scored in scores.values()}
     assert by != str(dead)

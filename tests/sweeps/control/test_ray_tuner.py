@@ -34,6 +34,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, RequestReader, append_request
 from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
+from tests.sweeps.control.pack_stubs import make_pool
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_cohort, make_config, make_report
 from tests.sweeps.small_costs import make_model
 from trainables import trial as trainable
@@ -59,16 +60,19 @@ class Sweep:
             pass
         self.calls: Calls = []
         self.events_when_called: list[int] = []
-        pack = SimpleNamespace(decide=SimpleNamespace(remote=self._note))
-        self.gate = StartupGate(self.controller, [], lambda throughput: None)
+        self.pool: Any = make_pool([], folder)
+        self.pool.decide = self._note
+        self.gate = StartupGate(self.controller, self.pool, lambda throughput: None)
         self.budget_stop = BudgetStop(self.controller, Eta(make_model()))
-        self.scheduler = _ControllerScheduler(self.controller, [pack], self.budget_stop, self.gate)
+        self.scheduler = _ControllerScheduler(
+            self.controller, self.pool, self.budget_stop, self.gate
+        )
 
     def make_callback(self) -> _ControllerCallback:
         """Tune's callback, for trials that may lose two processes."""
-        gate, packs = self.gate, self.scheduler.actors
+        gate, pool = self.gate, self.pool
         return _ControllerCallback(
-            self.controller, 2, 3, self.budget_stop, gate, self.steering, packs
+            self.controller, 2, 3, self.budget_stop, gate, self.steering, pool
         )
 
     def _note(self, step: int, should_continue: dict[str, bool]) -> None:

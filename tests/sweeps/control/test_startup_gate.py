@@ -10,14 +10,17 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
+from sweeps.control import startup_gate
 from sweeps.control.controller import TrialController
 from sweeps.control.startup_gate import StartupGate
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.search.study import Search
+from tests.sweeps.control.pack_stubs import make_pool, make_status
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config
 from tests.sweeps.small_costs import make_throughput
 from trainables.errors import SweepAborted
+from trainables.packing.service.events import LoadFault, PackStatus
 from trainables.packing.sizing.throughput import Throughput
 
 LIMIT_S = 60.0
@@ -32,19 +35,21 @@ def start() -> Iterator[Start]:
         def __init__(self, file: Path) -> None:
             self._file = file
 
-        def throughput(self) -> Throughput | None:
-            while not self._file.exists():
-                time.sleep(0.01)
-            self._file.with_suffix(".told").touch()
-            if self._file.read_text() == "broken":
-                raise SweepAborted("a pack cannot start", "see Ray's logs")
-            return make_throughput(step_fixed_s=float(self._file.read_text()))
+        def status(self) -> PackStatus:
+            told = self._file.read_text() if self._file.exists() else ""
+            if told == "broken":
+                fault = LoadFault(1, "a pack cannot start", "see Ray's logs")
+                return make_status(is_loaded=False, throughput=None, fault=fault)
+            if not told:
+                return make_status(is_loaded=False, throughput=None)
+            return make_status(throughput=make_throughput(step_fixed_s=float(told)))
 
     with connect(num_local_cpus=2):
         actors: list[ActorHandle] = []
 
         def started(file: Path) -> ActorHandle:
-            actors.append(ray.remote(num_cpus=0)(Loading).remote(file))
+            loading = ray.remote(num_cpus=0, concurrency_groups={"status": 1})(Loading)
+            actors.append(loading.remote(file))
             return actors[-1]
 
         yield started
@@ -62,7 +67,8 @@ class Opened:
         config = make_config(start_points=())
         self.controller = TrialController(config, self.paths, METRIC, search, log)
         actors = [start(file) for file in self.files]
-        self.gate = StartupGate(self.controller, actors, self._tell)
+        self.pool = make_pool(actors, folder)
+        self.gate = StartupGate(self.controller, self.pool, self._tell)
         self.gate.close()
 
     def _tell(self, throughput: Throughput | None) -> None:
@@ -75,13 +81,10 @@ class Opened:
         return sum(event["kind"] == "trial_started" for event in events)
 
     def answers(self, number: int, seconds: str) -> None:
-        """A pack tells its throughput, and has told it."""
+        """A pack has measured its throughput, and has told it."""
         self.files[number].write_text(seconds)
-        deadline_s = time.monotonic() + LIMIT_S
-        while not self.files[number].with_suffix(".told").exists():
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
-        time.sleep(0.5)  # the answer is on its way
+        num_loaded = len(self.pool.loaded)
+        self.pool.wait(lambda: len(self.pool.loaded) > num_loaded)
 
     def poll_until_predicted(self) -> None:
         deadline_s = time.monotonic() + LIMIT_S
@@ -102,6 +105,20 @@ def test_trials_start_when_the_last_pack_has_been_measured(tmp_path: Path, start
     assert opened.controller.next_trial() is not None and opened.num_started == 2
     opened.gate.open()
     assert len(opened.predicted) == 1
+
+
+def test_trials_start_a_while_after_the_first_pack_whatever_becomes_of_the_others(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup_gate, "OTHERS_WAIT_S", 1.0)
+    opened = Opened(tmp_path, start, num_packs=2)
+    opened.controller.next_trial()
+    opened.answers(0, "1.0")
+    began_s = time.monotonic()
+    opened.poll_until_predicted()
+    assert time.monotonic() - began_s >= 1.0
+    assert [t.step_fixed_s for t in opened.predicted if t] == [1.0]
+    assert opened.num_started == 1
 
 
 def test_opening_that_a_result_ends_does_without_packs_that_still_load(

@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -13,13 +14,15 @@ from ray.actor import ActorHandle
 
 from trainables.checkpoint import hold_writers_lock
 from trainables.config import Hyperparameters, TrainingSettings
+from trainables.packing.service.client import PACK_PREFIX
+from trainables.packing.service.events import PackFault, PackStatus, Place
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
 from trainables.packing.service.ledger import Ledger, new_path, write_ledger
 from trainables.packing.sizing.capacity import Capacity
 from trainables.process import COMPILES_NOTHING, cpu_threads
 
 SHUTDOWN_GRACE_S = 2.0
-"""From a pack's fault to its process's end: its trials hear the reason."""
+"""From a pack's fault to its process's end: its trials and the sweep hear the reason."""
 LEDGER_INTERVAL_S = 1.0
 """Between two writings of a pack's ledger: what a kill may cost of its figures."""
 
@@ -27,8 +30,7 @@ LEDGER_INTERVAL_S = 1.0
 class PackActor(PackHost):
     """A PackHost that has a process of Ray's to itself, whose threads call its methods.
 
-    The base loads from the start. When the loop dies the process ends, so that Ray starts it
-    again, with the same arguments.
+    The base loads from the start. When the loop ends of an error or hangs, so does the process.
 
     Args:
         settings, capacity, lease_timeout_s, probed: as PackHost has them.
@@ -44,42 +46,60 @@ class PackActor(PackHost):
         probed: Sequence[Hyperparameters] = (),
     ) -> None:
         os.environ |= COMPILES_NOTHING  # before torch is loaded
-        self._at_end = contextlib.ExitStack()  # it ends with the process
-        self._at_end.enter_context(hold_writers_lock(checkpoints))
-        is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(
-            settings,
-            capacity,
-            lease_timeout_s,
-            probed=()
-            if is_restarted
-            else probed,  # the sweep knows its throughput, and its trials wait
-            is_start_fatal=not is_restarted,
-        )
-        self._ledger_path = new_path(checkpoints)
+        super().__init__(settings, capacity, lease_timeout_s, probed=probed)
+        node_id = ray.get_runtime_context().get_node_id()
+        gpu = ", ".join(str(number) for number in ray.get_gpu_ids())
+        self._place = Place(node_id, ray.util.get_node_ip_address(), gpu)
+        self._checkpoints = checkpoints
         self._has_ended = threading.Event()
+        # What can fail does so in there, so that the sweep is told why, and on which node.
         threading.Thread(target=self._run_until_fault, name="pack", daemon=True).start()
-        threading.Thread(target=self._keep_ledger, name="ledger", daemon=True).start()
+
+    def status(self) -> PackStatus:
+        """How the pack is, whatever its loop does, as long as its process runs."""
+        with self._changed:
+            is_loaded = self._throughput.done() and self._fault is None
+            return PackStatus(
+                place=self._place,
+                pack_id=self._ledger.pack_id,
+                has_imported=self._has_imported.is_set(),
+                is_loaded=is_loaded,
+                throughput=self._throughput.result() if is_loaded else None,
+                num_trials=sum(not trial.has_ended for trial in self._open.values()),
+                fault=self._fault,
+            )
 
     def ledger(self) -> Ledger:
         """Where the loop's time went so far; it is then on the disk too."""
-        ledger = super().ledger()
+        ledger = replace(super().ledger(), node=self._place.node, gpu=self._place.gpu)
         with contextlib.suppress(OSError):  # a full disk stops trials, not this
             write_ledger(ledger, self._ledger_path)
         return ledger
 
-    def _keep_ledger(self) -> None:
-        """On disk, for whoever adds up the sweep's time after this process has been killed."""
+    def _run_until_fault(self) -> None:
+        try:
+            with hold_writers_lock(self._checkpoints):
+                self._ledger_path = new_path(self._checkpoints)
+                threading.Thread(target=self._watch, name="ledger", daemon=True).start()
+                self.run()
+        except BaseException as error:  # whatever it is, the process ends of it
+            traceback.print_exc()
+            self._end_process(self._fault_of(error))
+        self._end_process()
+
+    def _watch(self) -> None:
+        """Keeps the ledger on disk, for whoever adds up the sweep's time after this process has
+        been killed; ends a process whose loop hangs."""
         while True:
             self.ledger()
+            overdue = self._ledger.describe_overdue()
+            if overdue:
+                self._end_process(PackFault(os.getpid(), overdue))
             if self._has_ended.wait(LEDGER_INTERVAL_S):
                 return
 
-    def _run_until_fault(self) -> None:
-        try:
-            self.run()
-        except BaseException:  # whatever it is, the process ends of it
-            traceback.print_exc()
+    def _end_process(self, fault: Exception | None = None) -> None:
+        self.close(fault)
         self._has_ended.set()
         time.sleep(SHUTDOWN_GRACE_S)
         os._exit(1)
@@ -90,19 +110,30 @@ def start_pack(
     capacity: Capacity,
     checkpoints: Path,
     *,
+    number: int,
     has_gpu: bool,
+    avoided_nodes: Sequence[str] = (),
     lease_timeout_s: float = LEASE_TIMEOUT_S,
     probed: Sequence[Hyperparameters] = (),
 ) -> ActorHandle:
-    """A pack on any GPU of the cluster that is free, or on a CPU; Ray restarts it when it dies."""
+    """A pack on any GPU of the cluster that is free, or on a CPU.
+
+    Trials' processes find it by its name. One that dies is gone: whoever started it starts another.
+
+    Args:
+        number: of the pack, which no other of this driver's has.
+        avoided_nodes: Ray's ids of nodes.
+    """
     # Polls for events wait in threads of their own, so that they never hold up other calls. What a
     # trial asked before its process died waits too, hence two a slot and some.
     num_polls = 2 * capacity.num_slots + 8
-    actor_class = ray.remote(concurrency_groups={"polls": num_polls})(PackActor)
+    actor_class = ray.remote(concurrency_groups={"polls": num_polls, "status": 1})(PackActor)
+    avoided = f"!in({','.join(avoided_nodes)})"
     return actor_class.options(
+        name=f"{PACK_PREFIX}{number}",
         num_cpus=1,
         num_gpus=1 if has_gpu else 0,
-        max_restarts=-1,
         max_concurrency=8,
+        label_selector={"ray.io/node-id": avoided} if avoided_nodes else None,
         runtime_env={"env_vars": {} if has_gpu else cpu_threads()},
     ).remote(settings, capacity, checkpoints, lease_timeout_s, probed)

@@ -1,6 +1,7 @@
 """How a trial's process, which loads no torch, trains in one of the sweep's packs."""
 
 import contextlib
+import functools
 import threading
 import time
 import zlib
@@ -9,7 +10,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
@@ -19,6 +20,7 @@ from trainables.packing.service.events import (
     Failed,
     Finished,
     LeaseLost,
+    LoadFault,
     PackFault,
     PackLost,
     Presence,
@@ -36,35 +38,54 @@ POLL_INTERVAL_S = 0.5
 SETTLED_S = 3.0
 """A pack that somebody has come to within so many seconds may still be filling up."""
 
-Faults = set[tuple[object, ...]]
-"""args of the packs' faults that a trial has met."""
+PACK_PREFIX = "pack-"
+"""Begins the names by which Ray knows a sweep's packs; each driver has a namespace of its own."""
+
+Silent = dict[ActorHandle, ray.ObjectRef[Any]]
+"""Questions to packs that have not answered them in time, such as those that wait for a GPU."""
+
+
+def find_packs() -> list[ActorHandle]:
+    """The packs that the sweep has by now, the oldest first."""
+    names = [name for name in ray.util.list_named_actors() if name.startswith(PACK_PREFIX)]
+    found = []
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        with contextlib.suppress(ValueError):  # it has died meanwhile
+            found.append(_find_pack(name))
+    return found
+
+
+@functools.cache  # one handle a pack, so that handles can be compared
+def _find_pack(name: str) -> ActorHandle:
+    return ray.get_actor(name)
 
 
 def train(
     trial: TrialConfig,
-    packs: Sequence[ActorHandle],
+    list_packs: Callable[[], Sequence[ActorHandle]],
     report: Callable[[TrialReport], None],
     max_failures: int,
 ) -> None:
     """Train one trial in any of the packs, reporting at every rung.
 
-    A trial whose pack dies, or is much fuller than another, joins again, from its last report.
-    report may raise SystemExit; the slot is given back before it leaves this function.
+    A trial whose pack dies, or is much fuller than another, joins again, from its last report; it
+    waits as long as there is no pack. report may raise SystemExit; the slot is given back before it
+    leaves this function.
 
     This is the only place that counts a trial's lost packs; Ray Tune counts the lost processes.
 
     Args:
         trial: what to train.
-        packs: PackActors of its sweep.
+        list_packs: gives the PackActors of its sweep at the moment.
         report: blocks until the sweep has decided.
-        max_failures: times that a pack may be lost between two reports.
+        max_failures: times that a pack in which it trains may be lost between two reports.
 
     Raises:
         TrialFailed: the trial cannot go on, or no pack lives long enough.
         SweepAborted: nothing can go on.
     """
     last_step = num_lost = 0
-    met: Faults = set()
+    silent: Silent = {}
 
     def forward(made: TrialReport) -> None:
         """A report that was decided already says only where the trial resumes."""
@@ -75,16 +96,14 @@ def train(
 
     has_ended = False
     while not has_ended:
+        pack, lease = _join(trial, list_packs, silent)
         try:
-            pack, lease = _join(trial, packs, met)
             with _hold_lease(pack, lease):
-                has_ended = _follow(trial, pack, lease, packs, forward)
+                has_ended = _follow(trial, pack, lease, list_packs, silent, forward)
+        except LoadFault:
+            continue
         except (PackLost, RayActorError) as lost:
             num_lost += 1
-            # A pack that ends says so until its process is gone. The trial looks for a slot again
-            # before that, and shall not count the same end twice.
-            if isinstance(lost, PackFault):
-                met.add(lost.args)
             if num_lost > max_failures:
                 reason = f"its pack was lost {num_lost} times without a report"
                 raise TrialFailed(f"{reason}: {_first_line(lost)}") from None
@@ -94,7 +113,8 @@ def _follow(
     trial: TrialConfig,
     pack: ActorHandle,
     lease: int,
-    packs: Sequence[ActorHandle],
+    list_packs: Callable[[], Sequence[ActorHandle]],
+    silent: Silent,
     forward: Callable[[TrialReport], None],
 ) -> bool:
     """Forward what the pack reports until the trial has ended; False if it leaves for another pack.
@@ -109,7 +129,7 @@ def _follow(
             case Reported(report):
                 forward(report)
                 is_last = report.step >= trial.settings.max_steps
-                if not is_last and _should_move(trial.trial_id, pack, packs):
+                if not is_last and _should_move(trial.trial_id, pack, list_packs(), silent):
                     _get(pack.leave.remote(lease))  # waits until nothing is written any more
                     return False
             case Failed(reason):
@@ -122,16 +142,36 @@ def _follow(
                 return True
 
 
-def _should_move(trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle]) -> bool:
+def _ask(
+    packs: Sequence[ActorHandle],
+    silent: Silent,
+    ask: Callable[[ActorHandle], ray.ObjectRef[Any]],
+    timeout_s: float,
+) -> dict[ActorHandle, ray.ObjectRef[Any]]:
+    """What packs answer in time; one that has left a question open is not asked again before."""
+    if silent:
+        answered, _ = ray.wait(list(silent.values()), num_returns=len(silent), timeout=0)
+        for pack in [pack for pack in silent if silent[pack] in answered]:
+            del silent[pack]
+    asked = {pack: ask(pack) for pack in packs if pack not in silent}
+    if not asked:
+        return {}
+    answered, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
+    silent.update({pack: asked[pack] for pack in asked if asked[pack] not in answered})
+    return {pack: asked[pack] for pack in asked if pack not in silent}
+
+
+def _should_move(
+    trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle], silent: Silent
+) -> bool:
     """Whether the trial shall continue in an emptier pack, of those that answer at once."""
     if len(packs) < 2:
         return False
-    asked = {pack.presence.remote(): pack for pack in packs}
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=POLL_INTERVAL_S)
     presence: dict[ActorHandle, Presence] = {}
-    for answer in answered:
+    answers = _ask(packs, silent, lambda pack: pack.presence.remote(), POLL_INTERVAL_S)
+    for pack, answer in answers.items():
         with contextlib.suppress(RayTaskError, RayActorError):
-            presence[asked[answer]] = ray.get(answer)
+            presence[pack] = ray.get(answer)
     mine = presence.pop(own, None)
     return mine is not None and should_move(trial_id, mine, list(presence.values()))
 
@@ -162,31 +202,30 @@ def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> boo
     return trial_id in own.trial_ids[-((num_own - num_there) // 2) :]
 
 
-def _join(trial: TrialConfig, packs: Sequence[ActorHandle], met: Faults) -> tuple[ActorHandle, int]:
-    """The pack that has let the trial in, and its lease.
+def _join(
+    trial: TrialConfig, list_packs: Callable[[], Sequence[ActorHandle]], silent: Silent
+) -> tuple[ActorHandle, int]:
+    """The pack that has let the trial in, and its lease; waits as long as none does.
 
     A pack lets in one of those that look at the same moment; the others look again.
-
-    Raises:
-        TrialFailed: every pack is gone for good.
-        PackFault: of a pack that ends; the trial had not met it before.
     """
-    # Each trial takes equal packs in an order of its own, so that few of those that look at the
-    # same moment are refused.
-    first = zlib.crc32(trial.trial_id.encode()) % len(packs)
-    packs = [*packs[first:], *packs[:first]]
     while True:
-        pack, num_free = _find_freest(trial.trial_id, packs, met)
+        packs = list_packs()
+        # Each trial takes equal packs in an order of its own, so that few of those that look at the
+        # same moment are refused.
+        first = zlib.crc32(trial.trial_id.encode()) % max(1, len(packs))
+        pack, num_free = _find_freest(trial.trial_id, [*packs[first:], *packs[:first]], silent)
         if pack is None:
             time.sleep(POLL_INTERVAL_S)
             continue
-        lease: int | None = _get(pack.try_join.remote(trial, num_free))
-        if lease is not None:
-            return pack, lease
+        with contextlib.suppress(PackLost, RayActorError):  # it has just ended
+            lease: int | None = _get(pack.try_join.remote(trial, num_free))
+            if lease is not None:
+                return pack, lease
 
 
 def _find_freest(
-    trial_id: str, packs: Sequence[ActorHandle], met: Faults
+    trial_id: str, packs: Sequence[ActorHandle], silent: Silent
 ) -> tuple[ActorHandle | None, int]:
     """The pack with most free slots, and how many it must have still to let the trial in; None if
     none of those that answer has any, also while packs start.
@@ -195,28 +234,15 @@ def _find_freest(
     writing to the trial's folder: the question ends it. Where a pack has kept the trial waiting,
     what the others have told is old, and any slot will do.
     """
-    asked = [pack.evict.remote(trial_id) for pack in packs]
-    answered, missing = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_WAIT_S)
+    answers = _ask(packs, silent, lambda pack: pack.evict.remote(trial_id), ANSWER_WAIT_S)
     num_free: dict[ActorHandle, int] = {}
-    gone: list[ActorDiedError] = []
-    for pack, answer in zip(packs, asked, strict=True):
-        if answer not in answered:
-            continue
-        try:
+    for pack, answer in answers.items():
+        with contextlib.suppress(PackLost, RayActorError):  # whoever started it starts another
             num_free[pack] = _get(answer)
-        except ActorDiedError as died:  # for good
-            gone.append(died)
-        except RayActorError:  # Ray starts it again
-            pass
-        except PackFault as fault:
-            if fault.args not in met:
-                raise
-    if len(gone) == len(packs):
-        raise TrialFailed(f"no pack is left: {_first_line(gone[0])}")
     freest = max(num_free, key=lambda pack: num_free[pack], default=None)
     if freest is None or num_free[freest] <= 0:
         return None, 0
-    return freest, 1 if missing else num_free[freest]
+    return freest, 1 if len(answers) < len(packs) else num_free[freest]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainables.config import TrialReport
+from trainables.packing.sizing.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,46 @@ class PackLost(Exception):
 class PackFault(PackLost):
     """The loop of a pack has ended, and its process is about to.
 
-    Its args are the process's id and the reason, one line. Two of equal args are the same fault,
-    met twice.
+    Its args are the process's id and the reason, one line.
     """
 
     def __str__(self) -> str:
-        pid, reason = self.args
+        pid, reason, *_ = self.args
         return f"in process {pid}, {reason}"
+
+
+class LoadFault(PackFault):
+    """A pack could not load, which says nothing against the trials that wait in it.
+
+    Its args are the process's id, the reason, and what to do.
+    """
+
+
+class Place(NamedTuple):
+    """Where a pack runs."""
+
+    node_id: str
+    """Ray's."""
+    node: str
+    """Its IP address."""
+    gpu: str
+    """Ray's number of the GPU on that node; empty on a CPU."""
+
+    def __str__(self) -> str:
+        return f"node {self.node}" + (f", GPU {self.gpu}" if self.gpu else "")
+
+
+class PackStatus(NamedTuple):
+    """How a pack is."""
+
+    place: Place
+    pack_id: str
+    has_imported: bool
+    """Whether its process has imported what it needs."""
+    is_loaded: bool
+    """Whether its base is there, and its throughput is known."""
+    throughput: Throughput | None
+    num_trials: int
+    """Trials that wait or train in it."""
+    fault: Exception | None
+    """Why it has ended."""

@@ -11,14 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
-from time import monotonic
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.errors import SweepAborted
 from trainables.models.model_files import read_ahead
-from trainables.packing.service.events import PackFault
+from trainables.packing.service.events import LoadFault, PackFault
 from trainables.packing.service.ledger import Ledger, LedgerKeeper
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.sizing.capacity import Capacity
@@ -30,14 +29,15 @@ if TYPE_CHECKING:  # loads torch
     from trainables.packing.service.loop import PackLoop
 
 LEASE_TIMEOUT_S = 30.0
+LOAD_FIX = "see its traceback in Ray's logs (worker-*.err); --engine solo needs no packs"
 
 
 class PackHost(TrialRegistry):
     """A pack's trials, and the loop that trains them. All methods but run may be called from any
     thread.
 
-    Once the loop has ended of an error, what trials and the sweep ask raises a PackFault, or the
-    SweepAborted that ended it.
+    Once the loop has ended of an error, what trials ask raises a PackFault, or the SweepAborted
+    that ended it.
 
     Args:
         settings: of every trial, apart from its seed.
@@ -47,7 +47,6 @@ class PackHost(TrialRegistry):
             an empty pack only as long as others come.
         probed: hyperparameters as the sweep's space has them, with which the throughput is
             measured before the first trial enters; none to leave that out.
-        is_start_fatal: an error before the base is there aborts the sweep.
     """
 
     def __init__(
@@ -59,20 +58,14 @@ class PackHost(TrialRegistry):
         admit_wait_s: float = 1.0,
         decision_wait_s: float = 10.0,
         probed: Sequence[Hyperparameters] = (),
-        is_start_fatal: bool = False,
     ) -> None:
-        since_s = monotonic()  # loading torch is the pack's time too
-        Thread(target=read_ahead, args=(settings.model,), daemon=True).start()  # while it loads
-        with gc_disabled():
-            from trainables.packing.service.loading import device_name
-
         super().__init__(capacity.num_slots, lease_timeout_s, decision_wait_s)
         self._settings = settings
         self._capacity = capacity
         self._admit_wait_s = admit_wait_s
         self._probed = probed
-        self._is_start_fatal = is_start_fatal
-        self._ledger = LedgerKeeper(device_name(), since_s)
+        self._has_imported = Event()
+        self._ledger = LedgerKeeper(device="")  # loading torch is the pack's time too
         self._tests: deque[_FinalTest] = deque()
         self._throughput: Future[Throughput | None] = Future()
 
@@ -119,6 +112,8 @@ class PackHost(TrialRegistry):
 
     def ledger(self) -> Ledger:
         """Where the loop's time went so far."""
+        if not self._has_imported.is_set():
+            return self._ledger.so_far()
         from trainables.models.memory import peak_gib  # loads torch
 
         return self._ledger.so_far(peak_gib())
@@ -129,11 +124,15 @@ class PackHost(TrialRegistry):
         Raises:
             SweepAborted: the data cannot be read.
         """
-        from trainables.packing.service.loading import load_pack  # these load torch
-        from trainables.packing.service.loop import PackLoop
-
         fault: Exception | None = None
         try:
+            Thread(target=read_ahead, args=(self._settings.model,), daemon=True).start()
+            with gc_disabled():  # these load torch
+                from trainables.packing.service.loading import device_name, load_pack
+                from trainables.packing.service.loop import PackLoop
+
+            self._ledger.device = device_name()
+            self._has_imported.set()
             loaded = load_pack(self._settings, self._capacity)
             loop = PackLoop(loaded, self, self._ledger, self._admit_wait_s)
             self._throughput.set_result(loaded.measure_throughput(self._probed, self._ledger))
@@ -176,17 +175,14 @@ class PackHost(TrialRegistry):
             test.scores.set_exception(error)
 
     def _fault_of(self, error: BaseException) -> Exception:
-        """What trials are told; a pack that cannot even load will not the next time either."""
+        """What trials are told."""
+        has_loaded = self._throughput.done()
         if isinstance(error, SweepAborted):
-            return error
-        reason = f"{type(error).__name__}: {error}"
-        if self._is_start_fatal and not self._throughput.done():
-            return SweepAborted(
-                f"a pack cannot start: {reason}",
-                "see its traceback in Ray's logs (worker-*.err); --engine solo needs no packs",
-            )
-        first_line, *_ = reason.splitlines()
-        return PackFault(os.getpid(), first_line)
+            return error if has_loaded else LoadFault(os.getpid(), error.error, error.fix)
+        reason, *_ = f"{type(error).__name__}: {error}".splitlines()
+        if has_loaded:
+            return PackFault(os.getpid(), reason)
+        return LoadFault(os.getpid(), f"a pack cannot start: {reason}", LOAD_FIX)
 
 
 class _FinalTest(NamedTuple):

@@ -20,6 +20,10 @@ and saving meanwhile; what saving takes longer, and telling; waiting for trials'
 final test; having no trial."""
 Work = Literal["trained", "scored", "saved"]
 
+OVERDUE_AFTER_S, FIRST_OVERDUE_AFTER_S, OVERDUE_FACTOR = 600.0, 3600.0, 20.0
+"""A loop hangs that does one thing for so long, and so many times longer than ever before; the
+first time of anything may take longer."""
+
 FOLDER_NAME = ".ledgers"
 """In the checkpoints' folder: one file a pack that ever ran for the sweep."""
 
@@ -65,6 +69,10 @@ class Ledger:
     """Highest memory: allocated on the GPU, or resident in the process on a CPU."""
     pack_id: str = ""
     """Unique in the sweep; empty in the ledger of an older version."""
+    node: str = ""
+    """IP address of its node; empty outside a cluster."""
+    gpu: str = ""
+    """Ray's number of the GPU on that node; empty on a CPU."""
 
     @property
     def wall_s(self) -> float:
@@ -76,7 +84,7 @@ class LedgerKeeper:
     """Keeps the ledger of one loop; each moment belongs to one activity. Thread-safe.
 
     Args:
-        device: see Ledger.
+        device: see Ledger; a loop may set it later.
         since_s: time.monotonic() at which the pack's time begins; now if not given.
     """
 
@@ -87,6 +95,8 @@ class LedgerKeeper:
         self._activity: Activity = "load"
         now_s = time.monotonic()
         self._since_s = now_s if since_s is None else since_s
+        self._turned_s = self._since_s
+        self._longest_s: dict[Activity, float] = {}
         self._uncharged_s = 0.0
         self._has_ended = False
         self._ledger = Ledger(
@@ -100,8 +110,29 @@ class LedgerKeeper:
         """The loop does something else from now on; what was not charged before is overhead."""
         with self._lock:
             self._settle()
+            took_s = self._since_s - self._turned_s
+            self._longest_s[self._activity] = max(took_s, self._longest_s.get(self._activity, 0.0))
+            self._turned_s = self._since_s
             self._activity = activity
             self._uncharged_s = 0.0
+
+    def describe_overdue(self) -> str:
+        """What the loop has been doing for so long that it must hang; empty if it does not.
+
+        Loading may take any time, and so may the final test, which is done once.
+        """
+        with self._lock:
+            if self._activity in ("load", "probe", "test", "idle"):
+                return ""
+            took_s = time.monotonic() - self._turned_s
+            before_s = self._longest_s.get(self._activity)
+        if before_s is None:
+            limit_s, known = FIRST_OVERDUE_AFTER_S, "for the first time"
+        else:
+            limit_s = max(OVERDUE_AFTER_S, OVERDUE_FACTOR * before_s)
+            known = f"which took {before_s:.1f} s at most before"
+        hangs = f"its loop hangs: {self._activity} for {took_s:.0f} s, {known}"
+        return hangs if took_s > limit_s else ""
 
     def charge(self, amounts: Mapping[str, int], work: Work) -> None:
         """Divide the time since the last turn or charge among trials.
@@ -147,8 +178,13 @@ class LedgerKeeper:
         """A copy that no longer changes."""
         with self._lock:
             self._settle()
-            seconds, shares = dict(self._ledger.seconds), dict(self._ledger.shares)
-            return replace(self._ledger, seconds=seconds, shares=shares, peak_gib=peak_gib)
+            return replace(
+                self._ledger,
+                device=self.device,
+                seconds=dict(self._ledger.seconds),
+                shares=dict(self._ledger.shares),
+                peak_gib=peak_gib,
+            )
 
     def _settle(self) -> None:
         now_s = time.monotonic()

@@ -1,6 +1,7 @@
 """Packs behind real Ray: trials of other processes train in them, whoever of the two dies."""
 
 import dataclasses
+import itertools
 import os
 import shutil
 import signal
@@ -16,18 +17,20 @@ from typing import Any
 import pytest
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 
 from cluster.connect import connect
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.service import actor, alone, client
-from trainables.packing.service.events import Finished, LeaseLost, PackFault
+from trainables.packing.service.events import Finished, LeaseLost, LoadFault, PackFault
 from trainables.packing.sizing.capacity import Capacity
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
 PARAMS = Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=5e-3)
 LIMIT_S = 240.0
+NUMBERS = itertools.count()
 Start = Callable[..., ActorHandle]
 
 
@@ -43,14 +46,14 @@ class Followed:
 
 def follow(
     trial: TrialConfig,
-    actors: Sequence[ActorHandle],
+    actors: Sequence[ActorHandle] | None,
     max_failures: int = 2,
     hold_s: float = 0.0,
     last_step: int | None = None,
     hold_until: Path | None = None,
 ) -> Followed:
-    """Trains a trial as Tune's process does; every report leaves a file, and may take its time, or
-    as long as a file is not there."""
+    """Trains a trial as Tune's process does, in these packs or in all that there are; every report
+    leaves a file, and may take its time, or as long as a file is not there."""
     reports: list[TrialReport] = []
 
     def report(made: TrialReport) -> None:
@@ -64,7 +67,8 @@ def follow(
 
     failed, aborted = None, None
     try:
-        client.train(trial, actors, report, max_failures)
+        list_packs = client.find_packs if actors is None else lambda: actors
+        client.train(trial, list_packs, report, max_failures)
     except SystemExit:
         pass
     except TrialFailed as raised:
@@ -99,6 +103,7 @@ def start(settings: TrainingSettings, tmp_path: Path) -> Iterator[Start]:
             dataclasses.replace(settings, **changes),
             capacity,
             tmp_path,
+            number=next(NUMBERS),
             has_gpu=False,
             lease_timeout_s=lease_timeout_s,
         )
@@ -174,10 +179,13 @@ def test_trial_in_a_pack_reports_what_it_reports_alone_and_loads_no_torch(
 def test_pack_that_is_killed_costs_no_report(
     start: Start, trial: TrialConfig, tmp_path: Path
 ) -> None:
+    """The trial waits for the next one, and finds it by its name."""
+    following = begin(trial, None, hold_s=2.0)
     pack = start()
-    following = begin(trial, [pack], hold_s=2.0)
     wait_for_report(trial, 2)
     os.kill(pid_of(pack), signal.SIGKILL)
+    time.sleep(client.POLL_INTERVAL_S)
+    start()
     found = ended(following)
     reports: list[TrialReport] = []
     alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
@@ -265,42 +273,44 @@ def test_no_trial_joins_before_its_older_lease_is_known_to_have_ended(trial: Tri
     assert ray.get(pack.__ray_call__.remote(lambda pack: pack._num_asked)) == 2
 
 
-def test_pack_that_cannot_load_aborts_the_sweep(start: Start, trial: TrialConfig) -> None:
-    settings = dataclasses.replace(trial.settings, model="/no/such/model")
-    pack = start(model="/no/such/model")
+@pytest.mark.parametrize(
+    "broken",
+    [{"model": "/no/such/model"}, {"rows_dir": Path("/no/such/rows")}],
+    ids=["model", "rows"],
+)
+def test_pack_that_cannot_load_says_why_and_costs_its_trial_nothing(
+    start: Start, trial: TrialConfig, broken: dict[str, Any]
+) -> None:
+    pack = start(**broken)
     first = pid_of(pack)
-    found = ended(begin(dataclasses.replace(trial, settings=settings), [pack], max_failures=0))
-    assert found.aborted is not None and "/no/such/model" in found.aborted.error
+    trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, **broken))
+    lease = ray.get(pack.join.remote(trial), timeout=LIMIT_S)
+    with pytest.raises(LoadFault, match="/no/such/"):
+        client._follow(trial, pack, lease, lambda: [pack], {}, lambda report: None)
+    status = ray.get(pack.status.remote(), timeout=LIMIT_S)
+    assert isinstance(status.fault, LoadFault) and "/no/such/" in str(status.fault)
+    assert not status.is_loaded and status.place.node
     deadline_s = time.monotonic() + LIMIT_S
     while os.path.exists(f"/proc/{first}"):
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
 
 
-def test_pack_that_cannot_load_again_fails_the_trial(
+def test_trial_in_a_pack_that_cannot_load_goes_on_in_the_next(
     start: Start, trial: TrialConfig, model_dir: str, tmp_path: Path
 ) -> None:
-    """Its base is gone when it is started again; the trial does not wait for ever."""
     model = tmp_path / "model"
+    settings = dataclasses.replace(trial.settings, model=str(model))
+    following = begin(dataclasses.replace(trial, settings=settings), None, max_failures=0)
+    for _ in range(2):
+        pack = start(model=str(model))
+        with pytest.raises(RayActorError):
+            while True:
+                ray.get(pack.status.remote(), timeout=LIMIT_S)
+                time.sleep(0.1)
     shutil.copytree(model_dir, model)
-    endless = {"max_steps": 10**6, "rungs": (2, 10**6), "model": str(model)}
-    settings = dataclasses.replace(trial.settings, **endless)
-    trial = dataclasses.replace(trial, settings=settings)
-    pack = start(**endless)
-    following = begin(trial, [pack], max_failures=2)
-    wait_for_report(trial, 2)
-    first = pid_of(pack)
-    shutil.rmtree(model)
-    os.kill(first, signal.SIGKILL)
-    found = ended(following)
-    assert found.failed is not None and "lost 3 times" in found.failed and "model" in found.failed
-
-
-def test_what_aborts_the_sweep_reaches_the_trial(start: Start, trial: TrialConfig) -> None:
-    settings = dataclasses.replace(trial.settings, rows_dir=Path("/no/such/rows"))
-    pack = start(rows_dir=Path("/no/such/rows"))
-    found = ended(begin(dataclasses.replace(trial, settings=settings), [pack]))
-    assert found.aborted is not None and "/no/such/rows" in found.aborted.error
+    start(model=str(model))
+    assert [report.step for report in ended(following).reports] == [2, 4]
 
 
 def test_stopped_trial_has_given_its_slot_back(start: Start, trial: TrialConfig) -> None:
@@ -426,7 +436,7 @@ def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
     ray.get([pack.presence.remote() for pack in packs], timeout=LIMIT_S)
     trials = [trial_of(f"f{number:04d}", settings, tmp_path) for number in range(12)]
     with ThreadPoolExecutor(len(trials)) as pool:
-        joined = list(pool.map(lambda trial: client._join(trial, packs, set()), trials))
+        joined = list(pool.map(lambda trial: client._join(trial, lambda: packs, {}), trials))
     assert Counter(pack for pack, _ in joined) == dict.fromkeys(packs, 6)
 
 
@@ -446,7 +456,9 @@ def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(
     silent = ray.remote(num_cpus=0, max_concurrency=32)(SilentPack).remote()
     trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(6)]
     with ThreadPoolExecutor(len(trials)) as pool:
-        joined = list(pool.map(lambda trial: client._join(trial, [pack, silent], set()), trials))
+        joined = list(
+            pool.map(lambda trial: client._join(trial, lambda: [pack, silent], {}), trials)
+        )
     assert [found for found, _ in joined] == [pack] * len(trials)
     ray.kill(silent)
 

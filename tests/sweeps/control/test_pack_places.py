@@ -1,0 +1,194 @@
+"""Packs come, go, hang and fail with the GPUs of a real Ray cluster, whose GPUs are made up."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import ray
+from ray.actor import ActorHandle
+from ray.cluster_utils import Cluster
+
+from sweeps.control import pack_pool
+from sweeps.control.pack_pool import PackPool
+from sweeps.records.events import EventLog, read_events
+from tests.sweeps.control.pack_stubs import make_status
+from trainables.errors import SweepAborted
+from trainables.packing.service.client import find_packs
+from trainables.packing.service.events import LoadFault, PackStatus
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+
+LIMIT_S = 60.0
+FIX = "mend it"
+pytestmark = pytest.mark.slow
+
+
+class PackStub:
+    """A pack as far as its pool goes. It cannot load on nodes, or start on any, as files say."""
+
+    def __init__(self, folder: Path) -> None:
+        if (folder / "no pack can start").exists():
+            raise FileNotFoundError("no such folder")
+        is_broken = (folder / ray.get_runtime_context().get_node_id()).exists()
+        self._fault = (
+            LoadFault(os.getpid(), "a pack cannot start: CUDA", FIX) if is_broken else None
+        )
+
+    def status(self) -> PackStatus:
+        if self._fault is None:
+            return make_status()
+        return make_status(is_loaded=False, throughput=None, fault=self._fault)
+
+
+class Scene:
+    """A pool of stand-ins, with the log that it writes."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder = folder
+        self.log = EventLog(folder / "events.jsonl")
+        self.pool = PackPool(self._start, most, has_gpu=True, log=self.log)
+
+    def _start(self, number: int, avoided: Sequence[str], is_probed: bool) -> ActorHandle:
+        stub = ray.remote(concurrency_groups={"status": 1})(PackStub).options(
+            name=f"pack-{number}",
+            num_cpus=0,
+            num_gpus=1,
+            label_selector={"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None,
+        )
+        actor: ActorHandle = stub.remote(self.folder)
+        return actor
+
+    def wait(self, is_enough: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + LIMIT_S
+
+        def is_over() -> bool:
+            assert time.monotonic() < deadline_s
+            return is_enough()
+
+        self.pool.wait(is_over)
+
+    def wait_loaded(self, num_packs: int) -> None:
+        self.wait(lambda: len(self.pool.loaded) == num_packs)
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        return [
+            event for event in read_events(self.folder / "events.jsonl") if event["kind"] == kind
+        ]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One node with a GPU, to which tests add others."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_TMPDIR", folder)  # or whoever looks for a cluster here finds this one
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
+        ray.init(made.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+def _remove(cluster: Cluster, node: Any) -> None:
+    """Kills a node, and waits until the cluster knows."""
+    cluster.remove_node(node, allow_graceful=False)
+    while any(known["Alive"] and known["NodeID"] == node.node_id for known in ray.nodes()):
+        time.sleep(0.1)
+
+
+Begin = Callable[[int], Scene]
+
+
+@pytest.fixture
+def begin(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """Begins a pool of at most so many packs, which are gone after the test."""
+    monkeypatch.setattr(pack_pool, "COUNT_INTERVAL_S", 0.2)
+    scenes: list[Scene] = []
+
+    def begin_one(most: int) -> Scene:
+        scenes.append(Scene(tmp_path, most))
+        return scenes[-1]
+
+    yield begin_one
+    for scene in scenes:
+        scene.pool.stop()
+
+
+def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
+    begin: Begin,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another job has one of two GPUs; a third comes later; then one leaves."""
+    monkeypatch.setattr(pack_pool, "FIRST_WAIT_S", 1.0)
+    node = cluster.add_node(num_cpus=0, num_gpus=1)
+    other_job = ray.remote(num_cpus=0, num_gpus=1)(PackStub).remote(Path("/nowhere"))
+    place = ray.get(other_job.__ray_call__.remote(lambda stub: stub.status().place))
+    scene = begin(3)
+    scene.wait_loaded(1)
+    assert len(find_packs()) == 2
+    scene.wait(lambda: "waiting for 1 of 2 GPUs: in use by other jobs" in caplog.text)
+    ray.kill(other_job)
+    scene.wait_loaded(2)
+    late = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene.wait_loaded(3)
+    assert len(scene.events("pack_started")) == 3
+    _remove(cluster, late)
+    scene.wait(lambda: len(scene.pool.actors) == 2)
+    lost = f"a pack was lost (node {place.node}, GPU 0): its 2 trials wait for a GPU: "
+    assert lost in caplog.text and "Traceback" not in caplog.text
+    (event,) = scene.events("pack_lost")
+    assert (event["node"], event["gpu"], event["num_trials"]) == (place.node, "0", 2)
+    _remove(cluster, node)
+
+
+def test_node_on_which_no_pack_starts_is_left_alone(
+    begin: Begin, cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = cluster.add_node(num_cpus=0, num_gpus=1)
+    (tmp_path / str(node.node_id)).touch()
+    scene = begin(2)
+    scene.wait(lambda: len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES)
+    scene.wait(lambda: len(scene.pool.actors) == len(scene.pool.loaded) == 1)
+    assert "a pack could not start (node " in caplog.text and "CUDA" in caplog.text
+    began_s = time.monotonic()
+    scene.wait(lambda: time.monotonic() > began_s + 1.0)
+    assert len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES
+    _remove(cluster, node)
+
+
+@pytest.mark.parametrize("is_constructor", [True, False])
+def test_sweep_ends_with_the_cause_where_no_pack_can_start(
+    begin: Begin, cluster: Cluster, tmp_path: Path, is_constructor: bool
+) -> None:
+    names = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    (tmp_path / ("no pack can start" if is_constructor else names[0])).touch()
+    scene = begin(4)
+    with pytest.raises(SweepAborted) as told:
+        scene.wait_loaded(1)
+    cause = "FileNotFoundError: no such folder" if is_constructor else "CUDA"
+    assert f"a pack cannot start: {cause} (node " in told.value.error
+    assert is_constructor or told.value.fix == FIX
+    assert len(scene.events("pack_lost")) == 1  # there is no other GPU
+
+
+def test_pack_that_is_stopped_is_killed_and_replaced(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pack_pool, "HANG_TIMEOUT_S", 2.0)
+    scene = begin(1)
+    scene.wait_loaded(1)
+    pid = int(str(scene.events("pack_started")[0]["pack"]))
+    os.kill(pid, signal.SIGSTOP)
+    scene.wait(lambda: len(scene.events("pack_started")) == 2)
+    assert "its 2 trials wait for a GPU: it has not answered for 2 s" in caplog.text
+    assert not os.path.exists(f"/proc/{pid}")
