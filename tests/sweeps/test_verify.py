@@ -22,12 +22,13 @@ from sweeps.records.trial_record import TrialRecord, replay_all
 from tests.sweeps.small_sweep import Finished
 from tests.trainables.expert_model import save_experts
 from tests.trainables.prepared import prepare_rows
+from trainables import tiny
 from trainables.compare_engines import WEIGHTS_NAME, reports_until
 from trainables.config import ComputeDtype, Hyperparameters, TrialConfig
 from trainables.models import delta_kernels
-from trainables.tiny import HYBRID_DIR, MODEL_DIR, SAMSUM_DIR
+from trainables.tiny import HYBRID_DIR, MODEL_DIR
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_rows")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = Hyperparameters(lora_rank=8, lora_alpha=16.0, learning_rate=5e-3)
@@ -40,7 +41,7 @@ TRIALS = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, few_rows: None) -> Path:
     """A run by the packed engine in float32, whose trials were really trained."""
     return make_run("packed", tmp_path_factory.mktemp("runs") / "run")
 
@@ -327,11 +328,12 @@ def make_run(
         max_new_tokens=4,
         compute_dtype=compute_dtype,
     )
-    prepare_rows(folder, SAMSUM_DIR)
+    prepare_rows(folder, tiny.SAMSUM_DIR)
     log = EventLog(folder / "events.jsonl")
     for number, trial_id in enumerate(TRIALS):
         _train(config, folder, log, number, trial_id)
-    content = {"config": to_json(config), "sweep_id": "id", "name": "run"}
+    content = {"config": to_json(config), "sweep_id": "id", "name": "run", "digests": {}}
+    content |= {"metric": {"name": "rougeLsum", "mode": "max"}}
     (folder / "sweep.json").write_text(json.dumps(content))
     return folder
 
