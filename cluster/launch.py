@@ -17,10 +17,11 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 import jinja2
 import jinja2.meta
+
+from cluster.command_line import Parser, abort
 
 PROG = "python -m cluster.launch"
 PROJECT = Path(__file__).resolve().parent.parent
@@ -35,19 +36,6 @@ LOGINS = ("~/.cache/huggingface/token", "~/.netrc")
 """Files that `ray up` copies to the nodes, if they are here: the logins of the Hub and W&B."""
 TOKENS = ("HF_TOKEN", "WANDB_API_KEY")
 """Variables of the environment that SkyPilot gives the nodes, with one token more, for Ray."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends as every command does on a mistake: two lines, and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        abort(message, f"{self.prog} --help")
-
-
-def abort(error: str, fix: str) -> NoReturn:
-    """Ends the process over a mistake of the user."""
-    print(f"error: {error}\nfix: {fix}", file=sys.stderr)
-    sys.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Options of the cluster stand before RECIPE, flags of sweeps.run after it."""
-    parser = _Parser(prog=PROG, description=(__doc__ or "").partition(": ")[2], allow_abbrev=False)
+    parser = Parser(prog=PROG, description=(__doc__ or "").partition(": ")[2], allow_abbrev=False)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS))
     for kind, template in KINDS.items():
         names = find_variables(TEMPLATES / template)
@@ -123,7 +111,7 @@ def _read_flags(args: argparse.Namespace) -> tuple[str, str]:
     The command begins the sweep, or goes on with it if its folder is there.
     """
     flags = [flag for flag in args.flags if flag not in ("--dry-run", "--resume")]
-    parser = _Parser(prog=PROG, add_help=False, allow_abbrev=False)
+    parser = Parser(prog=PROG, add_help=False, allow_abbrev=False)
     parser.add_argument("--name")
     parser.add_argument("--runs-dir", "--runs_dir", dest="runs_dir")
     given, _ = parser.parse_known_args(flags)

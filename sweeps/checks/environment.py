@@ -3,34 +3,35 @@
 import os
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.gpus import local_gpus
+from cluster import node
+from cluster.gpus import Gpu, local_gpus
+from cluster.node import TRAINING_PACKAGES
 
-PACKAGES = (
-    *("torch", "ray", "optuna", "transformers", "peft", "bitsandbytes", "trl", "datasets"),
-    *("evaluate", "wandb", "rouge-score"),
-)
+PACKAGES = (*TRAINING_PACKAGES, "optuna", "datasets", "evaluate", "wandb")
 """Packages whose versions decide a result."""
 
 
 def describe_hardware() -> dict[str, object]:
     """Facts about this machine for sweep.json."""
-    gpus = [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in local_gpus()]
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpus": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30, 1), "gpus": gpus}
+    return {
+        "cpus": os.cpu_count(),
+        "memory_gib": round(memory_bytes / 2**30, 1),
+        "gpus": list_gpus(local_gpus()),
+    }
+
+
+def list_gpus(gpus: Sequence[Gpu]) -> list[str]:
+    """Names and memory of GPUs, for sweep.json."""
+    return [f"{gpu.name}, {gpu.gib:.0f} GiB" for gpu in gpus]
 
 
 def list_versions() -> dict[str, str]:
     """Installed versions of the PACKAGES."""
-    installed = {}
-    for name in PACKAGES:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            installed[name] = "not installed"
-    return installed
+    return node.list_versions(PACKAGES)
 
 
 def read_git_commit() -> str | None:

@@ -68,10 +68,16 @@ def check(
             "name one: --data FILE, DIR, or OWNER/NAME of the Hub; or try --tiny",
         )
     if has_ray:
-        _check_cluster()
+        _check_cluster(config)
     if needs_gpu and not config.tiny and not has_gpu(has_ray=has_ray):
         raise make_no_gpu_error()
-    oldest = None if has_ray and address_to_join() else oldest_gpu(visible_gpus())
+    gpus = [] if has_ray and address_to_join() else visible_gpus()
+    if has_ray and 0 < len(gpus) < (config.gpus or 0):
+        raise SweepAborted(
+            f"--gpus {config.gpus} is more than the {len(gpus)} that this machine has",
+            f"give --gpus {len(gpus)} at most, or leave it out for all",
+        )
+    oldest = oldest_gpu(gpus)
     check_generation(config, oldest)
     wandb_mode: Mode = "disabled"
     if "wandb" in config.trackers and config.wandb != "disabled":
@@ -275,12 +281,20 @@ def make_no_gpu_error() -> SweepAborted:
     )
 
 
-def _check_cluster() -> None:
+def _check_cluster(config: SweepConfig) -> None:
     """Before Ray is loaded.
 
     Raises:
-        SweepAborted: the cluster that RAY_ADDRESS names cannot be joined, or a local one not be.
+        SweepAborted: the cluster that RAY_ADDRESS names cannot be joined, a local one not be
+            started, or the run would lie where Ray deletes it.
     """
+    folder = Path(config.runs_dir).absolute()
+    if "working_dir_files" in folder.parts:  # the working folder of `ray job submit`
+        raise SweepAborted(
+            f"the runs folder {folder} lies in Ray's copy of the job's files, which other nodes "
+            "lack and Ray deletes",
+            "name one on storage that every node has: --runs-dir DIR",
+        )
     set_ray_defaults()
     try:
         check_address()

@@ -14,6 +14,7 @@ import ray
 from cluster.connect import Cluster, connect
 from cluster.find import ClusterError
 from sweeps.checks import sweep_json
+from sweeps.checks.nodes import check_nodes
 from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.command_line.durations import format_duration
@@ -75,6 +76,8 @@ def run_stages(
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
     with _connect() as cluster, ExitStack() as at_end:
+        if not cluster.is_local:
+            check_nodes(config, paths)
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
         with pack_pool.run_packs(
             allocation,

@@ -9,61 +9,76 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
 
-from cluster.find import answers
-
 PROJECT = Path(__file__).resolve().parents[2]
-START_S = 60.0
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 
 
 def clean_environment(home: Path, **values: str) -> dict[str, str]:
     """An environment without any of Ray's variables but those of values."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    kept |= {"HOME": str(home), "PYTHONPATH": str(PROJECT), "CUDA_VISIBLE_DEVICES": ""}
+    kept |= {"HOME": str(home), "PYTHONPATH": str(PROJECT)}
+    kept.pop("CUDA_VISIBLE_DEVICES", None)
     return kept | _QUIET | values
 
 
 @contextlib.contextmanager
 def run_heads(*homes: Path) -> Iterator[list[str]]:
-    """Addresses of clusters of one node, which users with these homes have started."""
+    """Addresses of clusters of one node, which users have started in these homes of theirs."""
     with contextlib.ExitStack() as running:
         addresses = [f"127.0.0.1:{_find_port()}" for _ in homes]
+        heads = []
         for home, address in zip(homes, addresses, strict=True):
             words = ["--head", f"--port={address.rpartition(':')[2]}"]
-            words += ["--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+            words += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--num-gpus=0"]
             folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, as Ray's sockets need it
             running.callback(shutil.rmtree, folder, ignore_errors=True)
-            running.enter_context(run_node(home, *words, f"--temp-dir={folder}"))
-        deadline_s = time.monotonic() + START_S
-        while not all(map(answers, addresses)):
-            assert time.monotonic() < deadline_s, "a head does not answer"
-            time.sleep(0.1)
+            head = _ray_start(home, {}, *words, f"--temp-dir={folder}")
+            heads.append(running.enter_context(head))
+        for head in heads:
+            _wait_until_started(head)
         yield addresses
 
 
 @contextlib.contextmanager
-def run_node(home: Path, *words: str) -> Iterator[None]:
-    """What `ray start` with these words starts."""
+def run_node(home: Path, address: str, *words: str, **values: str) -> Iterator[None]:
+    """One more node of a cluster, whose working folder is home."""
+    given = (f"--address={address}", "--node-ip-address=127.0.0.1", *words)
+    with _ray_start(home, values, *given) as node:
+        _wait_until_started(node)
+        yield
+
+
+@contextlib.contextmanager
+def _ray_start(home: Path, values: Mapping[str, str], *words: str) -> Iterator[psutil.Popen]:
     command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=2"]
     node = psutil.Popen(
         [*command, "--object-store-memory=80000000", *words],
-        env=clean_environment(home),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        cwd=home,
+        env=clean_environment(home, **values),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
-        yield
+        yield node
     finally:
         for process in (*node.children(recursive=True), node):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         node.wait()
+
+
+def _wait_until_started(node: psutil.Popen) -> None:
+    told = ""
+    while "Ray runtime started" not in told:
+        line = node.stdout.readline()
+        assert line, told
+        told += line
 
 
 def start_driver(code: str, home: Path, **environment: str) -> "subprocess.Popen[str]":

@@ -1,14 +1,18 @@
 """Real clusters, with and without tokens, are joined by whoever may, and others are told why."""
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.heads import run_heads, start_driver
+from tests.cluster.heads import clean_environment, run_heads, start_driver
 
 JOIN = """
+from cluster.find import ClusterError, set_ray_defaults
+set_ray_defaults()  # as the checks before every sweep
 from cluster.connect import connect
-from cluster.find import ClusterError
 import ray
 {before}
 try:
@@ -48,8 +52,23 @@ def test_clusters_are_joined_as_they_ask_for_tokens(tmp_path: Path) -> None:
         code = JOIN.format(before="ray.__version__ = '2.1.0'")
         other = start_driver(code, homes["fresh"], RAY_ADDRESS=open_one)
         started["this process Ray 2.1.0 and Python 3."] = other
+        started[f"joined {open_one} 7\n"] = start_below_uv(tmp_path, homes["fresh"], open_one)
         for told, driver in started.items():
             stdout, stderr = driver.communicate(timeout=120)
             assert told in stdout, (stdout, stderr)
             assert stderr == ""
             assert len(stdout.splitlines()) == (1 if told.startswith("joined") else 2)
+
+
+def start_below_uv(folder: Path, home: Path, address: str) -> "subprocess.Popen[str]":
+    """A driver whose parent is called `uv run`, by which Ray tells uv."""
+    (folder / "uv").symlink_to("/bin/sh")
+    (folder / "run").write_text(f"{sys.executable} -c {shlex.quote(JOIN.format(before=''))}\n:\n")
+    return subprocess.Popen(
+        [folder / "uv", "run"],
+        cwd=folder,
+        env=clean_environment(home, RAY_ADDRESS=address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-MODEL_DIR: Path = Path(__file__).parent / "model"
-HYBRID_DIR: Path = Path(__file__).parent / "hybrid"
+FOLDER: Path = Path(__file__).parent
+MODEL_DIR: Path = FOLDER / "model"
+HYBRID_DIR: Path = FOLDER / "hybrid"
 MODELS = {"tiny-hybrid": HYBRID_DIR}
 """Bundled models that --model names."""
-SAMSUM_DIR: Path = Path(__file__).parent / "samsum"
-TURKISH_YOUTUBE_DIR: Path = Path(__file__).parent / "turkish_youtube"
-WIKIPEDIA_PT_DIR: Path = Path(__file__).parent / "wikipedia_pt"
-MESSAGES_DIR: Path = Path(__file__).parent / "messages"
-TURKISH_TWEETS_DIR: Path = Path(__file__).parent / "turkish_tweets"
+SAMSUM_DIR: Path = FOLDER / "samsum"
+TURKISH_YOUTUBE_DIR: Path = FOLDER / "turkish_youtube"
+WIKIPEDIA_PT_DIR: Path = FOLDER / "wikipedia_pt"
+MESSAGES_DIR: Path = FOLDER / "messages"
+TURKISH_TWEETS_DIR: Path = FOLDER / "turkish_tweets"

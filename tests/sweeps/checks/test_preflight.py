@@ -645,6 +645,16 @@ def test_gpu_too_old_for_packs_or_bfloat16_is_told(
     assert call("sweeps.run", "samsum", "--tiny", *flags, "--dry-run").code == 0
 
 
+def test_more_gpus_than_this_machine_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_gpu(tmp_path, monkeypatch, L4, H200)
+    message, fix = refused(tmp_path, "--gpus", "5")
+    assert message == "--gpus 5 is more than the 2 that this machine has"
+    assert fix.startswith("give --gpus 2 at most")
+    assert call("sweeps.run", "samsum", "--tiny", "--gpus", "2", "--dry-run").code == 0
+
+
 @pytest.mark.parametrize(
     ("gpu", "installed", "reason", "fix"),
     [
@@ -750,6 +760,19 @@ def test_what_is_no_address_of_ray_is_named(
     message, fix = refused(tmp_path)
     assert message == f"RAY_ADDRESS={address} is no address of a Ray cluster"
     assert "HOST:PORT" in fix
+
+
+def test_folder_that_ray_deletes_is_no_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `ray job submit` runs a command."""
+    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0a"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    message, fix = call("sweeps.run", "samsum", "--tiny").refusal()
+    assert f"the runs folder {folder}/runs lies in Ray's copy" in message
+    assert "--runs-dir DIR" in fix
+    assert call("sweeps.run", "samsum", "--tiny", "--dry-run", "--runs-dir", "/tmp/r").code == 0
 
 
 def test_temporary_folder_too_long_for_rays_sockets_is_told(

@@ -1,0 +1,147 @@
+"""Every node is asked; what is wrong there is found, each with its fix."""
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.check import Fault, Node, find_faults, format_table, main
+from cluster.gpus import Gpu
+from cluster.node import TRAINING_PACKAGES, NodeFacts, list_versions
+from tests.cluster.heads import clean_environment, run_heads, run_node, start_driver
+
+H200 = Gpu("GPU-a", "NVIDIA H200", 140.4, 9.0)
+GOOD = NodeFacts(
+    num_cpus=8,
+    memory_gib=64.0,
+    gpus=(H200,),
+    python=platform.python_version(),
+    versions=list_versions(TRAINING_PACKAGES),
+    free_gib=100.0,
+)
+WHOLE = Node(name="n1 (10.0.0.1)", num_gpus=1, facts=GOOD)
+
+
+def test_node_without_a_fault_has_none() -> None:
+    assert find_faults([WHOLE]) == []
+    assert format_table([WHOLE], []).splitlines()[1].split() == (
+        ["n1", "(10.0.0.1)", "ok", "ok", "ok", "ok", "NVIDIA", "H200", "ok", "100", "GiB", "ok"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "facts", "column", "error", "fix"),
+    [
+        ({"facts": None, "silence": "none in 60 s"}, {}, "answer", "none in 60 s", "start Ray"),
+        ({"is_heard": False}, {}, "folder", "not seen here", "--runs-dir"),
+        ({}, {"folder_fault": "it is not there"}, "folder", "it is not there", "mount"),
+        ({}, {"model_fault": "it is not there"}, "model", "it is not there", "mount"),
+        ({}, {"python": "3.10.1"}, "versions", "Python 3.10.1", "use Python"),
+        ({}, {"versions": GOOD.versions | {"peft": "0.1"}}, "versions", "peft 0.1", "peft=="),
+        ({}, {"gpus": ()}, "GPU", "nvidia-smi tells of none", "--num-gpus 0"),
+        ({}, {"gpus": (replace(H200, compute_capability=7.5),)}, "GPU", "7.5", "--engine solo"),
+        ({}, {"product_fault": "no kernel image"}, "4-bit", "no kernel image", "torch"),
+        ({}, {"product_fault": "CUDA out of memory"}, "4-bit", "out of memory", "wait"),
+        ({}, {"free_gib": 0.4}, "disk", "0.4 GiB", "free space"),
+        ({"offset_s": -40.0}, {}, "clock", "-40 s", "set-ntp"),
+    ],
+)
+def test_each_fault_is_named_with_its_fix(
+    node: dict[str, Any], facts: dict[str, Any], column: str, error: str, fix: str
+) -> None:
+    bad = replace(WHOLE, **{"facts": replace(GOOD, **facts)} | node, name="n2 (10.0.0.2)")
+    (fault,) = find_faults([WHOLE, bad])
+    assert (fault.node, fault.column) == ("n2 (10.0.0.2)", column)
+    assert error in fault.error and fix in fault.fix
+    lines = format_table([WHOLE, bad], [fault]).splitlines()
+    assert "FAULT" not in lines[1] and lines[2].count("FAULT") == 1
+    assert lines[3:] == [f"{fault.node}: {fault.error}", f"  fix: {fault.fix}"]
+
+
+def test_head_that_holds_no_gpu_needs_no_torch() -> None:
+    bare = replace(GOOD, gpus=(), versions={}, product_fault="No module named 'torch'")
+    bare = replace(bare, versions=dict.fromkeys(TRAINING_PACKAGES, "not installed"))
+    head = replace(WHOLE, num_gpus=0, facts=bare)
+    assert find_faults([head, WHOLE]) == []
+    assert {fault.column for fault in find_faults([head])} == {"versions", "4-bit"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--model", "/nowhere/model"], "--model /nowhere/model is no folder of a model"),
+        (["--mdel", "m"], "unrecognized arguments: --mdel m"),
+        ([], "the Ray cluster at RAY_ADDRESS=127.0.0.1:9 does not answer"),
+    ],
+)
+def test_mistakes_are_told_in_two_lines_before_ray_starts(
+    words: list[str],
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in told] == ["error", "fix"]
+    assert error in told[0]
+
+
+SWEEP = """
+import os, sys
+from sweeps.cli import run_command
+from sweeps.run import main
+words = ["samsum", "--tiny", "--runs-dir", os.environ["HOME"] + "/sweeps", "--wandb", "disabled"]
+run_command(lambda: main(words))
+"""
+
+
+@pytest.mark.slow
+def test_defects_of_a_real_node_are_found(tmp_path: Path) -> None:
+    """/proc/self/cwd is another folder for each node that has been started in one of its own."""
+    home, other = tmp_path / "head", tmp_path / "other"
+    for folder in (home / "model", other / "peft-0.1.dist-info", other / "bitsandbytes"):
+        folder.mkdir(parents=True)
+    (home / "model" / "config.json").write_text("{}")
+    (other / "peft-0.1.dist-info" / "METADATA").write_text("Name: peft\nVersion: 0.1\n")
+    (other / "bitsandbytes" / "__init__.py").write_text("raise ImportError('no binary for it')")
+    (other / "nvidia-smi").write_text("#!/bin/sh\necho GPU-a1, NVIDIA T4, 15360, 7.5\n")
+    (other / "nvidia-smi").chmod(0o755)
+    path = clean_environment(home)["PATH"]
+    planted = {"PYTHONPATH": str(other), "PATH": f"{other}:{path}"}
+    code = """
+import os, sys
+os.chdir(os.environ["HOME"])
+from cluster.check import main
+words = ["--runs-dir", "/proc/self/cwd/runs", "--model", "/proc/self/cwd/model", "--json"]
+sys.exit(main(words))
+"""
+    with (
+        run_heads(home) as (address,),
+        run_node(other, address, "--num-gpus=1", **planted),
+    ):
+        driver = start_driver(code, home, RAY_ADDRESS=address)
+        sweep = start_driver(SWEEP, home, RAY_ADDRESS=address)
+        stdout, stderr = driver.communicate(timeout=150)
+        _, refused = sweep.communicate(timeout=150)
+    assert sweep.returncode == 2
+    error, fix = refused.splitlines()
+    assert error.startswith("error: node ") and "other versions: peft 0.1 (here " in error
+    assert fix.startswith("fix: there: pip install peft==") and "python -m cluster.check" in fix
+    assert not list((home / "sweeps").iterdir())
+    assert driver.returncode == 1, stderr
+    found = json.loads(stdout)
+    assert len(found["nodes"]) == 2 and len({fault["node"] for fault in found["faults"]}) == 1
+    faults = {fault["column"]: Fault(**fault) for fault in found["faults"]}
+    assert faults.keys() == {"folder", "model", "versions", "GPU", "4-bit"}, stdout
+    assert "it is not there" in faults["folder"].error and "mount" in faults["folder"].fix
+    assert "it is not there" in faults["model"].error
+    assert "peft 0.1" in faults["versions"].error
+    assert "NVIDIA T4 has compute capability 7.5" in faults["GPU"].error
+    assert "no binary for it" in faults["4-bit"].error
+    assert not list((home / "runs").iterdir())
