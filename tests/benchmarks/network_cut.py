@@ -106,6 +106,7 @@ def watch_sweep(recipe_flags: str, cut_s: float) -> Watched:
     server, folder = WandbServer(), Path(tempfile.mkdtemp(prefix="cut-"))
     run = folder / "watched"
     env = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
+    env |= {"RAY_TMPDIR": str(folder)}  # no cluster of this machine's is joined
     flags = [*shlex.split(recipe_flags), "--runs-dir", str(folder), "--name", run.name]
     command = [sys.executable, "-m", "sweeps.run", *flags, "--wandb", "online"]
     with (folder / "output").open("wb") as output:

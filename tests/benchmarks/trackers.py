@@ -108,7 +108,8 @@ def run_sweep(recipe_flags: str, track: str) -> Measured:
     command += ["--wandb", "offline" if "wandb" in track else "disabled"]
     began_s = time.monotonic()
     with (folder / "output").open("wb") as output:
-        driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        env = os.environ | {"RAY_TMPDIR": str(folder)}  # no cluster of this machine's is joined
+        driver = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
     os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)  # leaves its CPU times to be read
     command_s = time.monotonic() - began_s
     cpu = psutil.Process(driver.pid).cpu_times()
