@@ -5,6 +5,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from typing import IO
 
 COMPILES_NOTHING = {"TORCHDYNAMO_DISABLE": "1"}
 """Environment of a process with a pack. Otherwise bitsandbytes, which wraps what a CPU may run in
@@ -53,3 +56,24 @@ def cpu_threads() -> dict[str, str]:
     that they wait for.
     """
     return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def start_module(module: str, *words: str, stderr: IO[bytes] | None = None) -> Popen[bytes]:
+    """Starts `python -m MODULE WORDS` of this project, on one thread. Its standard input is a pipe
+    whose other end only this process has: however this one ends, the pipe does too.
+
+    Args:
+        stderr: where its errors go; None is where this process's do.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    project = str(Path(__file__).parents[1])
+    found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+    return Popen(
+        [sys.executable, "-m", module, *words],
+        env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+        stdin=PIPE,
+        stdout=DEVNULL,
+        stderr=stderr,
+    )

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, append_request
@@ -24,6 +23,7 @@ from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_erro
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.trackers import make_trackers
 from trainables.errors import SweepAborted
+from trainables.process import start_module
 from trainables.shell import write_command
 
 NICENESS = 10
@@ -41,14 +41,7 @@ def run_trackers(sweep: TrackedSweep) -> Iterator[None]:
     if not make_trackers(sweep):
         yield
         return
-    project = str(Path(__file__).parents[2])
-    found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.tracking.tracker_process", str(sweep.paths.folder)],
-        env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
+    process = start_module("sweeps.tracking.tracker_process", str(sweep.paths.folder))
     _send(process, sweep)
     is_disk_trusted = True
     try:

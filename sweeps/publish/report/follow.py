@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.records.paths import RunPaths
+from trainables.process import start_module
 from trainables.shell import write_command
 
 INTERVAL_S = 5.0
@@ -41,17 +42,9 @@ def keep_report(paths: RunPaths) -> Iterator[None]:
     A report that cannot be written costs a warning. After an error it is waited for a short while.
     The process is gone after the block, so that none overwrites the page of one that resumes.
     """
-    project = str(Path(__file__).parents[3])
-    found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would hold the process up
         try:
-            writer = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.publish.report.follow", str(paths.folder)],
-                env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-            )
+            writer = start_module("sweeps.publish.report.follow", str(paths.folder), stderr=said)
         except OSError as refused:
             _warn(paths, str(refused))
             yield
