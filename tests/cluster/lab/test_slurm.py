@@ -33,11 +33,12 @@ def slurm() -> Iterator[dict[str, str]]:
 def test_sweep_survives_a_signal_and_a_requeue(tmp_path: Path, slurm: dict[str, str]) -> None:
     runs_dir = tmp_path / "runs"
     runs_dir.mkdir()
+    rows = small_sweep.write_few_rows(runs_dir)
     folder = runs_dir / "queued"
     command = [sys.executable, "-m", "cluster.launch", "slurm", "--nodes", "2"]
     command += ["--gpus-per-node", "0", "--set", "cpus-per-task=2", "samsum", *FLAGS]
     ended = subprocess.run(
-        [*command, "--name", folder.name, "--runs-dir", str(runs_dir)],
+        [*command, "--data", str(rows), "--name", folder.name, "--runs-dir", str(runs_dir)],
         cwd=tmp_path,
         env=slurm,
         capture_output=True,
