@@ -288,10 +288,10 @@ def _describe_age(status: RunStatus) -> str:
 
 def _find_result(status: RunStatus) -> dict[str, Any] | None:
     """The winner and its scores on test, of the sweep's metric and of the untuned base."""
-    summaries = [event for event in status.events if event["kind"] == "summary"]
-    if status.state != "ended" or not summaries:
+    summary = status.find_last("summary") if status.state == "ended" else None
+    if summary is None:
         return None
-    values, name = summaries[-1]["values"], status.metric.name
+    values, name = summary["values"], status.metric.name
     known = {"tuned": values.get(f"test/{name}"), "base": values.get(f"test_base/{name}")}
     test = {of: float(value) for of, value in known.items() if value is not None}
     return {"winner": values["winner"], "test": test}

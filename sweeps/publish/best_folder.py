@@ -21,9 +21,9 @@ from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
 from sweeps.publish.search_picture import PICTURE_FILE, draw_search
-from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
-from sweeps.records.trial_record import TrialRecord, find_reported, replay
+from sweeps.records.run import read_run
+from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
@@ -81,13 +81,13 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     Raises:
         SweepAborted: there is no sweep, no such trial, or its adapter is gone.
     """
-    config = sweep_json.read_config(paths, "python -m sweeps.export RUN --to TARGET")
+    run = read_run(paths, "python -m sweeps.export RUN --to TARGET")
+    config = sweep_json.parse_config(run)
     record, adapter = find_adapter(paths, trial_id)
     assert record.last is not None
     task, splits = TASKS[config.task](config.task_options), read_rows(paths.rows)
     scores = {"validation": dict(record.last.metrics)}
-    events = read_events(paths.events)
-    for event in events:
+    for event in run.events:
         if event["kind"] == "final_scores":
             if event["trial_id"] == trial_id and paths.best.is_dir():
                 return find_best(paths.folder)
@@ -98,7 +98,7 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
                 names.append("test_base")
             scores |= {name: event["scores"][name] for name in names if name in event["scores"]}
     outcome = Outcome(winner=Winner(run=record, tested={trial_id: adapter}), scores=scores)
-    facts = make_facts(config, task, splits, paths, replay(events), outcome)
+    facts = make_facts(config, task, splits, paths, run.trials, outcome)
     write_folder(folder, adapter, replace(facts, is_best=False), {})
     return folder
 
