@@ -68,6 +68,11 @@ class Outcome:
         }
 
     @property
+    def own_scores(self) -> Scores:
+        """Metrics of the kept adapter, by split."""
+        return {split: self.scores[split] for split in SPLITS[1:] if split in self.scores}
+
+    @property
     def untrained_scores(self) -> dict[str, Scores]:
         """Metrics of what was not trained, by what it does, then by split."""
         return {

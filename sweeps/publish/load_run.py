@@ -21,7 +21,6 @@ from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import count_by_status, make_csv, rank
 from trainables.config import Hyperparameters
 from trainables.data.prepared_rows import read_facts
-from trainables.data.rows import SPLITS
 from trainables.errors import SweepAborted
 
 if TYPE_CHECKING:  # slow
@@ -86,11 +85,8 @@ class SweepRun(Run):
     def scores(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         """Metrics by whose they are ("best adapter", "the untuned base", and what else needs no
         training), then by split ("validation", "test"); nothing before the one look at test."""
-        if self.outcome is None:
-            return {}
-        scores = self.outcome.scores
-        own = {split: scores[split] for split in SPLITS[1:] if split in scores}
-        return {BEST: own} | self.outcome.untrained_scores
+        outcome = self.outcome
+        return {BEST: outcome.own_scores} | outcome.untrained_scores if outcome else {}
 
     @property
     def lead_intervals(self) -> Mapping[str, Mapping[str, Interval | None]]:

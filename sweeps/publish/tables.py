@@ -87,12 +87,7 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
 
     Where a table of their own has the scores of single labels, it has only the one that ranks.
     """
-    models: dict[str, Mapping[str, Mapping[str, float]]] = {
-        adapter: {name: outcome.scores[name] for name in _splits(outcome)},
-        "untuned base": {name: outcome.scores.get(f"{name}_base", {}) for name in _splits(outcome)},
-    }
-    for key, title in outcome.baselines.items():
-        models[title] = {name: outcome.scores.get(f"{name}_{key}", {}) for name in _splits(outcome)}
+    models = {adapter: outcome.own_scores, **outcome.untrained_scores}
     own, start = outcome.own_runs, outcome.winner.baseline
     if len(own) > 1:
         # BERTScore is the best adapter's alone.
@@ -104,8 +99,8 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
     has_own_table = list_label_scores(outcome.scores.get("test", {})) is not None
     rows = [
         [split, metric, *(format_score(metric, value, values) for value in values)]
-        for split in _splits(outcome)
-        for metric in outcome.scores[split]
+        for split, of_split in outcome.own_scores.items()
+        for metric in of_split
         if metric == ranked_by.name
         or not has_own_table
         or not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
@@ -119,12 +114,13 @@ def list_leads(outcome: Outcome, metric: Metric) -> Table:
     ranks; a row a split and a baseline whose interval is known."""
     sign = 1.0 if metric.mode == "max" else -1.0
     rows = []
-    for split in _splits(outcome):
-        for key, title in outcome.untrained.items():
-            interval = outcome.intervals.get(key, {}).get(split)
+    for split, of_split in outcome.own_scores.items():
+        for title, intervals in outcome.lead_intervals.items():
+            interval = intervals.get(split)
             if interval is None:
                 continue
-            own, other = (outcome.scores[of][metric.name] for of in (split, f"{split}_{key}"))
+            own = of_split[metric.name]
+            other = outcome.untrained_scores[title][split][metric.name]
             lead = sign * (own - other)
             shown = [format_score(metric.name, v, (own, other)) for v in (lead, *interval)]
             is_sure = "no" if interval[0] <= 0 else "yes"
@@ -170,7 +166,3 @@ def list_confusion(confusion: Confusion) -> Table:
     rows = [[label, *map(str, counts)] for label, counts in pairs]
     title = "best adapter on test: what was taken for what"
     return Table(title, ("target", *confusion.labels), rows)
-
-
-def _splits(outcome: Outcome) -> list[str]:
-    return [name for name in ("validation", "test") if name in outcome.scores]

@@ -77,20 +77,17 @@ def compare(sweep: SweepRun) -> Table | None:
     outcome, name = sweep.outcome, sweep.metric.name
     if outcome is None:
         return None
-    models: dict[str, dict[str, float | None]] = {
-        title: {split: outcome.scores.get(f"{split}{key}", {}).get(name) for split in SPLITS[1:]}
-        for title, key in (
-            ("winner", ""),
-            *((title, f"_{key}") for key, title in outcome.untrained.items()),
-        )
-    }
+    scores = {"winner": outcome.own_scores, **outcome.untrained_scores}
     start = outcome.winner.baseline
     if start is not None:
-        models[f"best start point ({start})"] = {"test": outcome.runs[start].get(name)}
-    every = [value for of in models.values() for value in of.values()]
+        scores[f"best start point ({start})"] = {"test": outcome.runs[start]}
+    models = {
+        title: [of.get(split, {}).get(name) for split in SPLITS[1:]] for title, of in scores.items()
+    }
+    every = [value for values in models.values() for value in values]
     rows = [
-        [title, *(format_score(name, of.get(split), every) for split in SPLITS[1:])]
-        for title, of in models.items()
+        [title, *(format_score(name, value, every) for value in values)]
+        for title, values in models.items()
     ]
     columns = ("model", *SPLITS[1:])
     return Table(f"{name} of the winner and of what it must beat", columns, rows)

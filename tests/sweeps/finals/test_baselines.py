@@ -253,7 +253,7 @@ def test_terminal_files_card_and_tracker_show_baseline_and_doubt(tmp_path: Path)
     found = judge(tmp_path, CLASSES, ACCURACY, say_bad, say_half)
     table = list_scores(found, ACCURACY)
     assert list(table.columns) == [
-        *("split", "metric", "best adapter", "untuned base", "always saying 'bad'")
+        *("split", "metric", "best adapter", "the untuned base", "always saying 'bad'")
     ]
     row = next(row for row in table.rows if list(row[:2]) == ["test", "accuracy"])
     assert list(row[2:]) == ["60.00", "50.00", "60.00"]

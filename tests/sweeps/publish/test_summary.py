@@ -127,7 +127,7 @@ def test_summary_shows_the_other_seeds_and_the_best_start_point_on_test() -> Non
     tests = Outcome(winner=winner, scores=SCORES, runs=runs)
     lines = describe(make_config(), PATHS, HISTORIES, METRIC, tests).splitlines()
     (header,) = [line for line in lines if "untuned base" in line and "metric" in line]
-    titles = ["best adapter", "untuned base", "mean of its 2 seeds", "best start point (t0000)"]
+    titles = ["best adapter", "the untuned base", "mean of its 2 seeds", "best start point (t0000)"]
     assert [cell.strip() for cell in header.split("┃")[3:-1]] == titles
     (line,) = [line for line in lines if " test " in line and "rougeLsum" in line]
     assert re.findall(r"\d+\.\d\d", line) == ["40.75", "24.12", "39.75", "33.25"]
