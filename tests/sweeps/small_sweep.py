@@ -200,7 +200,8 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialRecord]:
         assert row["status"] == history.status
         assert int(row["steps"]) == max(values, default=0)
         assert row["value"] == (str(values[max(values)]) if values else "")
-        assert trial.params["learning_rate"] == history.params.learning_rate
+        point = trial.params | trial.user_attrs.get("outside_space", {})
+        assert point["learning_rate"] == history.params.learning_rate
 
     runs = list((folder / "wandb").glob("offline-run-*"))
     num_summaries = sum("-summary-" in run.name for run in runs)

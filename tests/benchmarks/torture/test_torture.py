@@ -24,7 +24,7 @@ from tests.benchmarks.torture.one_sweep import torture
 from tests.sweeps.small_sweep import Finished
 from trainables.errors import SweepAborted
 
-SHORT = TortureArgs(seed=5, kills=3, num_trials=6, max_steps=9, finals=False)
+SHORT = TortureArgs(seed=5, kills=3, num_trials=4, max_steps=9, finals=False)
 
 
 @pytest.mark.sweep

@@ -81,6 +81,7 @@ class TorturedSweep:
         begin = [*small_sweep.WITH_FINALS, "--max-steps", str(self.args.max_steps)]
         begin += ["--no-estimate", "--seed", str(self.args.seed)]
         begin += ["--max-failures", "1000"]  # nobody gives a trial up: each has to end by itself
+        begin += ["--data", str(small_sweep.write_few_rows(self.scratch))]
         begin += [] if self.args.finals else ["--no-finals"]
         flags = ["--tiny", "--resume"] if is_begun else begin
         flags += ["--num-trials", str(self.num_trials)]
