@@ -22,9 +22,9 @@ NO_HUB = "http://127.0.0.1:9"
 HANG_S = 500.0
 """Until a command counts as hanging, also on a slow machine."""
 
-_RAY_TMPDIR = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+RAY_TMPDIR = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 """Short, as Ray's sockets need it, and without a cluster of the machine's."""
-atexit.register(shutil.rmtree, _RAY_TMPDIR, ignore_errors=True)
+atexit.register(shutil.rmtree, RAY_TMPDIR, ignore_errors=True)
 
 _MAINS: Mapping[str, Callable[[list[str]], Result | int | None]] = {
     "sweeps.ask": ask.main,
@@ -99,7 +99,7 @@ def world(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(PROJECT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(folder),
-        "RAY_TMPDIR": _RAY_TMPDIR,
+        "RAY_TMPDIR": RAY_TMPDIR,
         "HF_HOME": str(folder / "hf"),
         "HF_ENDPOINT": NO_HUB,
         "CUDA_VISIBLE_DEVICES": "",

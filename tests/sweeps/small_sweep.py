@@ -22,6 +22,7 @@ from sweeps.finals.finalists import last_finals
 from sweeps.records.events import read_events
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.tracking.wandb_tracker import COMPLETE_FILE
+from tests.sweeps.commands import RAY_TMPDIR
 from trainables import tiny
 from trainables.files import read_json_lines
 
@@ -77,7 +78,7 @@ def start(runs_dir: Path, name: str, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, "--name", name, *data, *flags],
         cwd=PROJECT,
-        env=os.environ | {"WANDB_MODE": "offline"},
+        env=os.environ | {"WANDB_MODE": "offline", "RAY_TMPDIR": RAY_TMPDIR},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
