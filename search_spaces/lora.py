@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,30 @@ class LoraSpace:
             "use_rslora": self.rsloras,
             "target_modules": self.target_modules,
         }
+
+    @property
+    def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """What `suggest` asks Optuna for, by name."""
+        rate = optuna.distributions.FloatDistribution(*self.learning_rates, log=True)
+        choices = {
+            name: optuna.distributions.CategoricalDistribution(values)
+            for name, values in self.choices.items()
+        }
+        return {"learning_rate": rate, **choices}
+
+    def find_point(self, made: Mapping[str, Any]) -> Point:
+        """The point of which `make_hyperparameters` made these, by name."""
+        rank, alpha = made["lora_rank"], made["lora_alpha"]
+        exact = (over for over in self.alphas_over_rank if over * rank == alpha)
+        point: Point = {name: made[name] for name in WHOLE_NAMES & made.keys()}
+        point["alpha_over_rank"] = next(exact, alpha / rank)
+        point["target_modules"] = ",".join(made["target_modules"])
+        return point
+
+    def split_inside(self, point: Point) -> tuple[Point, Point]:
+        """What of a point lies inside the bounds, and what outside."""
+        outside = {n: v for n, v in point.items() if not self.contains({n: v})}
+        return {n: v for n, v in point.items() if n not in outside}, outside
 
     def suggest(self, trial: optuna.Trial, outside: Point | None = None) -> dict[str, Any]:
         """Asks Optuna for a point; returns the trial's hyperparameters by name.

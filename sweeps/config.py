@@ -36,7 +36,8 @@ Engine = Literal["packed", "solo"]
 Sampler = Literal["tpe", "gp", "random"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
-TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
+TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard", "optuna")
+"""That --track takes; the study of optuna is written always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ class SweepConfig(TrainingOptions):
     name: MainFlag[str]
     """Name of the sweep and of its folder: letters, digits, '.', '_' and '-'."""
     study_storage: OutputFlag[str | None] = None
-    """SQLAlchemy URL of the Optuna study, e.g. a PostgreSQL server; None keeps RUN/optuna.db."""
+    """SQLAlchemy URL of the Optuna study for dashboards, e.g. a PostgreSQL server; None keeps
+    RUN/optuna.db."""
     track: OutputFlag[str] = "wandb"
     """Where the sweep is shown while it runs: some of wandb, mlflow, trackio and tensorboard, with
     commas between them, or none. All but wandb are extras, e.g. pip install '.[mlflow]'."""

@@ -32,8 +32,8 @@ class SyncArgs:
     run: tyro.conf.Positional[Path]
     """Folder of the sweep, e.g. runs/samsum."""
     track: str | None = None
-    """Some of wandb, mlflow, trackio and tensorboard, with commas between them; None is those that
-    the sweep was started with."""
+    """Some of wandb, mlflow, trackio, tensorboard and optuna (the study), with commas between them;
+    None is those that the sweep was started with."""
     wandb: Literal["auto", "online", "offline"] = "auto"
     """online also sends runs that were written offline; auto is online where a login is found."""
     json: JsonFlag = False

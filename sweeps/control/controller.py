@@ -101,22 +101,12 @@ class TrialController:
         would go on from there, so it loses nothing that was not lost already.
 
         Args:
-            records: of the search's trials.
+            records: of the search's trials, which the search has restored.
             take_requests: is called when all trials are known, and before the finals follow.
         """
         for record in records:
-            self.search.require(record.number)
-        running = set(self.search.list_running())
-        for record in records:
-            trial = self._add(record)
-            for step, value in trial.values.items():
+            for step, value in self._add(record).values.items():
                 self._asha.record(record.trial_id, step, value)
-            if trial.number in running:
-                self.search.adopt(trial.number)
-                self.search.catch_up(trial.number, trial.values, trial.status, record.reason)
-        # Optuna was asked for these, and the driver died before the log had them.
-        for number in sorted(running - {record.number for record in records}):
-            self._waiting.append(self._add_proposed(number, self.search.adopt(number)))
         self._decide_again()
         take_requests()
         self._start_finals_if_due()
@@ -170,7 +160,7 @@ class TrialController:
     def hold_starts(self) -> None:
         """Until `release_starts`, trials are handed out and their processes start, but none trains.
 
-        A driver that is killed meanwhile leaves them in the study, from which `resume` takes them.
+        A driver that is killed meanwhile has the next one propose them again.
         """
         self._held = []
 
@@ -179,13 +169,6 @@ class TrialController:
         held, self._held = self._held or [], None
         for trial in held:
             self._start(trial)
-
-    def write_starts(self) -> None:
-        """Has the log know all trials that were proposed, also those that do not train yet."""
-        self.release_starts()
-        for trial in self._waiting:
-            if not trial.is_logged:
-                self._start(trial)
 
     def put_back(self, trial_id: str) -> None:
         """Has a trial run again from its last report, after it lost its process."""
@@ -291,7 +274,7 @@ class TrialController:
         for trial_id, (status, reason) in ends.items():
             trial = self._trials[trial_id]
             if not trial.is_final:
-                self.search.catch_up(trial.number, trial.values, status, reason)
+                self.search.finish(trial.number, status, trial.values.get(trial.last_step))
             for listener in self._listeners:
                 listener.trial_ended(trial.config, status, reason)
 

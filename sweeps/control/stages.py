@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import optuna
 import ray
 
 from cluster.connect import Cluster, connect
@@ -42,8 +43,8 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import RequestReader
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
-from sweeps.search.storage import open_study
-from sweeps.search.study import Search, enqueue, num_startup_trials
+from sweeps.search.storage import open_storage
+from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers
@@ -64,7 +65,7 @@ def run_stages(
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what was reported is kept.
-        SweepAborted: the disk, the study storage or the cluster is of no more use.
+        SweepAborted: the disk or the cluster is of no more use.
     """
     began_s = time.monotonic()
     metric = preflight.task.metric
@@ -104,7 +105,7 @@ def run_stages(
             at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
             began = sweep_json.read(paths)  # its name stays that of the group in W&B
             tracked = TrackedSweep(
-                config=config,
+                config=replace(config, track=",".join((*config.trackers, "optuna"))),
                 wandb_mode=preflight.wandb_mode,
                 paths=paths,
                 metric=metric,
@@ -199,10 +200,11 @@ def _open_context(
     metric, splits = preflight.task.metric, preflight.splits
     began = sweep_json.read(paths)  # its name stays that of the study
     url = config.study_storage or paths.study_url
-    study = open_study(url, began["name"], metric, is_resumed=is_resumed)
-    enqueue(study, plan.start_points(config), config.num_trials)
+    open_storage(url, began["name"], metric, is_resumed=is_resumed)  # a tracker writes it
+    study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
+    search.restore(replay(events), metric, plan.start_points(config)[: config.num_trials])
     cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
     eta = Eta(cost_model, replay_all(events))
     progress = ProgressTable(

@@ -41,6 +41,8 @@ class Steering:
         self._paths = paths
         self._log = log
         self._earlier = [e for e in events if e["kind"] == "asked" and not e["refused"]]
+        self._num_added = sum(e.get("is_asked", False) for e in events)
+        """Of the points that were asked for, those that trials have: the first ones."""
         self._pending = pending
         self._reader = reader
         self._now_s = now_s
@@ -56,9 +58,10 @@ class Steering:
 
         The number of trials is the config's, since a resume may change it.
         """
+        added = [event["add"] for event in self._earlier if event["add"]]
+        for point in added[self._num_added :]:
+            self._controller.search.enqueue(point, is_asked=True)
         for event in self._earlier:
-            if event["add"]:
-                self._controller.search.enqueue(event["add"], event["id"])
             self._stop(event["stop"], event["finish"])
         for request in self._pending:
             self._take_up(request)
@@ -71,7 +74,7 @@ class Steering:
             self._take_up(request)
 
     def _take_up(self, request: Request) -> None:
-        self._controller.write_starts()
+        self._controller.release_starts()
         asked = {"id": request.id, "finish": request.finish}
         events = read_events(self._paths.events)
         try:
@@ -91,7 +94,7 @@ class Steering:
 
     def _carry_out(self, request: Request, resolved: ResolvedRequest) -> None:
         if resolved.add:
-            self._controller.search.enqueue(resolved.add, request.id)
+            self._controller.search.enqueue(resolved.add, is_asked=True)
         self._controller.change_num_trials(resolved.num_trials)
         self._stop(resolved.stop, request.finish)
 

@@ -13,11 +13,14 @@ from sweeps.records.redact import hide_secrets
 from trainables.config import Metric
 from trainables.errors import SweepAborted, first_line
 
-STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
-"""What Optuna raises if a database does not do its part."""
 TIMEOUT_S = 5
+LOCK_TIMEOUT_S = 60
+"""For which another process may hold SQLite's lock before a write fails, and is tried again."""
 _DRIVERS_WITH_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb")
-_UNUSABLE = (*STORAGE_ERRORS, ImportError, ValueError, TypeError, OSError)
+_UNUSABLE = (
+    *(optuna.exceptions.StorageInternalError, SQLAlchemyError),
+    *(ImportError, ValueError, TypeError, OSError),
+)
 
 
 def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
@@ -44,17 +47,22 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
         raise _taken(url, study)
 
 
-def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> optuna.Study:
-    """Creates the sweep's study, or loads it to go on.
+def open_storage(
+    url: str, name: str, metric: Metric, *, is_resumed: bool
+) -> optuna.storages.RDBStorage:
+    """Creates the sweep's study in a database, or finds it to go on.
 
     Args:
-        storage: SQLAlchemy URL, e.g. sqlite:///…/optuna.db or postgresql+psycopg://….
+        url: SQLAlchemy URL, e.g. sqlite:///…/optuna.db or postgresql+psycopg://….
 
     Raises:
         SweepAborted: the storage cannot be reached, or holds a study of this name already.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    is_sqlite = url.startswith("sqlite")
+    arguments = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if is_sqlite else {}
     try:
+        storage = optuna.storages.RDBStorage(url, arguments)
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -62,23 +70,20 @@ def open_study(storage: str, name: str, metric: Metric, *, is_resumed: bool) -> 
             load_if_exists=is_resumed,
         )
     except optuna.exceptions.DuplicatedStudyError:
-        raise _taken(storage, name) from None
+        raise _taken(url, name) from None
     except _UNUSABLE as refused:
-        raise _unusable(storage, refused) from None
+        raise _unusable(url, refused) from None
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
         study.set_metric_names([metric.name])
-    return study
-
-
-def describe_cause(refused: Exception) -> str:
-    """The first line of what a database's driver said, without what Optuna and SQLAlchemy add."""
-    cause = refused.__cause__
-    return first_line(cause if isinstance(cause, Exception) else refused)
+    return storage
 
 
 def _unusable(url: str, refused: Exception) -> SweepAborted:
+    """Has the first line of what the driver said, without what Optuna and SQLAlchemy add."""
+    cause = refused.__cause__
     return SweepAborted(
-        f"the study storage {hide_secrets(url)} cannot be used: {describe_cause(refused)}",
+        f"the study storage {hide_secrets(url)} cannot be used: "
+        f"{first_line(cause if isinstance(cause, Exception) else refused)}",
         "check the URL, that the server runs, and that its driver is installed "
         "(PostgreSQL: pip install '.[postgresql]')",
     )

@@ -1,40 +1,29 @@
-"""The Optuna study: which point comes next, and what a stopped or failed trial is worth to it."""
+"""The search: which point comes next, and what a stopped or failed trial is worth to Optuna."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState, create_trial
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import Sampler
 from sweeps.records.events import Status
+from sweeps.records.trial_record import TrialRecord
 from sweeps.search.report_sampler import OUTSIDE, ReportSampler
-from sweeps.search.storage import STORAGE_ERRORS, describe_cause
-from trainables.config import Hyperparameters
-from trainables.errors import REPEAT, SweepAborted
+from trainables.config import Hyperparameters, Metric
 
 SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
 """Makes the sampler of one draw from its seed."""
 
-REQUEST = "request_id"
-"""User attribute of a trial whose point a user asked for."""
-_STATES = {
+IS_ASKED = "is_asked"
+"""User attribute: whether a user asked for the trial's point."""
+STATES = {
     "completed": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-
-
-@contextmanager
-def _abort_without_storage() -> Iterator[None]:
-    try:
-        yield
-    except STORAGE_ERRORS as refused:
-        error = f"the study storage failed: {describe_cause(refused)}"
-        raise SweepAborted(error, f"wait until it answers again, {REPEAT}") from refused
 
 
 class Search:
@@ -42,10 +31,11 @@ class Search:
 
     Each new point is drawn by a sampler of its own, seeded by the sweep's seed and the trial's
     number, so that a resumed sweep goes on with fresh draws instead of repeating its first ones.
-    Stopped trials are told as PRUNED with all their intermediate values, failed ones as FAIL.
+    What was proposed and is in no log is proposed again. Stopped trials are told as PRUNED with all
+    their intermediate values, failed ones as FAIL.
 
     Args:
-        study: see open_study.
+        study: in memory; a StudyWriter keeps one in a database.
         space: what may vary.
         seed: of the sweep.
         num_startup_trials: see the function of this name.
@@ -69,109 +59,60 @@ class Search:
             else sampler
         )
         self._trials: dict[int, optuna.Trial] = {}
-        self._steps: dict[int, set[int]] = {}
+        """Those that run."""
         self.asked: set[int] = set()
         """Of the trials that this process handed out, those whose points a user asked for."""
 
-    @_abort_without_storage()
+    def restore(
+        self, records: Sequence[TrialRecord], metric: Metric, start_points: Sequence[Point] = ()
+    ) -> None:
+        """Takes over the trials of earlier processes, and has those start points tried that are
+        left: the first trials of a sweep are its start points."""
+        for record in records:
+            for _ in range(self._count_trials(), record.number):  # whose lines the log has lost
+                self._study.add_trial(create_trial(state=TrialState.FAIL))
+            self.enqueue(self._space.find_point(vars(record.params)), is_asked=record.is_asked)
+            self.propose()
+            for step, value in record.values(metric).items():
+                self.report(record.number, step, value)
+            if record.status is not None:
+                self.finish(record.number, record.status, record.value(metric))
+        for point in start_points[len(records) :]:
+            self.enqueue(point)
+
     def propose(self) -> tuple[int, Hyperparameters]:
-        """The next trial's number and its point: start points first, then drawn ones."""
-        states = (TrialState.RUNNING, *_STATES.values())
-        self._seed_sampler(len(self._study.get_trials(deepcopy=False, states=states)))
+        """The next trial's number and its point: those that wait first, then drawn ones."""
+        num_waiting = self._count_trials((TrialState.WAITING,))
+        seeds = np.random.SeedSequence([self._seed, self._count_trials() - num_waiting])
+        self._study.sampler = self._make_sampler(int(seeds.generate_state(1)[0]))
         trial = self._study.ask()
-        return trial.number, self._suggest(trial)
+        self._trials[trial.number] = trial
+        if trial.user_attrs.get(IS_ASKED):
+            self.asked.add(trial.number)
+        outside = trial.user_attrs.get(OUTSIDE)
+        return trial.number, Hyperparameters(**self._space.suggest(trial, outside))
 
-    @_abort_without_storage()
-    def enqueue(self, point: Point, request_id: str) -> None:
-        """Has a point proposed after those that wait; once, however often it is called.
+    def enqueue(self, point: Point, *, is_asked: bool = False) -> None:
+        """Has a point, or a part of one, proposed after those that wait; the rest is drawn.
 
-        What it does not name is drawn. Of values outside the space, which a study cannot hold
-        beside others, no sampler learns: they are an attribute of the trial.
+        Of values outside the space, which a study cannot hold beside others, no sampler learns:
+        they are an attribute of the trial.
         """
-        trials = self._study.get_trials(deepcopy=False)
-        if any(trial.user_attrs.get(REQUEST) == request_id for trial in trials):
-            return
-        outside = {n: v for n, v in point.items() if not self._space.contains({n: v})}
-        inside = {name: value for name, value in point.items() if name not in outside}
-        attributes = {REQUEST: request_id} | ({OUTSIDE: outside} if outside else {})
+        inside, outside = self._space.split_inside(point)
+        attributes = {IS_ASKED: is_asked} | ({OUTSIDE: outside} if outside else {})
         self._study.enqueue_trial(inside, user_attrs=attributes)
 
-    @_abort_without_storage()
-    def adopt(self, number: int) -> Hyperparameters:
-        """Goes on with a trial that an earlier process left running; a half-drawn point is drawn.
-
-        Raises:
-            SweepAborted: the study has no such trial, so it is not this sweep's.
-        """
-        frozen = self.require(number)
-        self._seed_sampler(number)
-        # Optuna only makes a Trial in ask() and has no public way to go on with one that another
-        # process began. Its id is a private field, so pyproject.toml bounds Optuna's version, and
-        # test_half_drawn_trials_of_a_killed_process_are_completed fails if the field changes.
-        return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
-
-    @_abort_without_storage()
-    def list_running(self) -> list[int]:
-        """Numbers of the trials that have begun and not ended, ascending."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial.number for trial in running]
-
-    def require(self, number: int) -> FrozenTrial:
-        """The study's trial of this number.
-
-        Raises:
-            SweepAborted: it has none, so it is not the study that the sweep began with.
-        """
-        trials = self._study.get_trials(deepcopy=False)
-        if number >= len(trials):
-            raise SweepAborted(
-                f"the Optuna study {self._study.study_name!r} has {len(trials)} trials, but the "
-                f"event log knows trial number {number}",
-                "give the study storage that the sweep began with, or begin a new sweep",
-            )
-        return trials[number]
-
-    @_abort_without_storage()
     def report(self, number: int, step: int, value: float) -> None:
-        """Records the value that a trial reached at a step; the same step twice counts once."""
-        if number not in self._steps:  # one question a trial, not one a report
-            self._steps[number] = set(self.require(number).intermediate_values)
-        if step not in self._steps[number]:
-            self._trials[number].report(value, step)
-            self._steps[number].add(step)
+        """Records the value that a trial reached at a step."""
+        self._trials[number].report(value, step)
 
-    @_abort_without_storage()
-    def finish(self, number: int, status: Status, value: float | None, reason: str) -> None:
+    def finish(self, number: int, status: Status, value: float | None) -> None:
         """Ends a trial; a trial that has ended already stays as it is."""
-        if self.require(number).state.is_finished():
-            return
-        if reason:
-            self._trials[number].set_user_attr("reason", reason)
-        final = value if status == "completed" else None
-        self._study.tell(number, final, state=_STATES[status], skip_if_finished=True)
+        if trial := self._trials.pop(number, None):
+            self._study.tell(trial, value if status == "completed" else None, STATES[status])
 
-    def catch_up(
-        self, number: int, values: Mapping[int, float], status: Status | None, reason: str
-    ) -> None:
-        """Tells the study what the event log knows of a trial, and the study may not."""
-        for step, value in sorted(values.items()):
-            self.report(number, step, value)
-        if status is not None:
-            self.finish(number, status, values[max(values)] if values else None, reason)
-
-    def _suggest(self, trial: optuna.Trial) -> Hyperparameters:
-        self._trials[trial.number] = trial
-        attributes = trial.user_attrs
-        if REQUEST in attributes:
-            self.asked.add(trial.number)
-        outside = attributes.get(OUTSIDE)
-        params = Hyperparameters(**self._space.suggest(trial, outside))
-        trial.set_user_attr("lora_alpha", params.lora_alpha)
-        return params
-
-    def _seed_sampler(self, number: int) -> None:
-        (seed,) = np.random.SeedSequence([self._seed, number]).generate_state(1)
-        self._study.sampler = self._make_sampler(int(seed))
+    def _count_trials(self, states: tuple[TrialState, ...] | None = None) -> int:
+        return len(self._study.get_trials(deepcopy=False, states=states))
 
 
 def make_sampler(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:
@@ -205,12 +146,3 @@ def num_startup_trials(num_trials: int) -> int:
     replayed over measured trainings (tests.benchmarks.search_quality).
     """
     return max(1, min(10, num_trials // 3))
-
-
-def enqueue(study: optuna.Study, points: Sequence[Point], num_trials: int) -> None:
-    """Lets the first trials try these points; a point that the study knows is not repeated.
-
-    What a point does not name is drawn.
-    """
-    for point in points[:num_trials]:
-        study.enqueue_trial(dict(point), skip_if_exists=True)

@@ -11,6 +11,7 @@ from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import redact
 from sweeps.records.trial_record import TrialRecord
+from sweeps.search.study_writer import StudyWriter
 from sweeps.tracking.follow_log import Tracker, describe_error
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.wandb_tracker import WandbTracker
@@ -67,8 +68,11 @@ def make_trackers(
     """
     trackers: list[Tracker] = []
     for name in sweep.config.trackers:
-        if name != "wandb":
+        if name in CLASSES:
             trackers.append(_LazyTracker(name, sweep))
+        elif name == "optuna":
+            url = sweep.config.study_storage or sweep.paths.study_url
+            trackers.append(StudyWriter(url, sweep.name, sweep.config.space, sweep.metric))
         elif sweep.wandb_mode != "disabled":
             trackers.append(WandbTracker(sweep, stop))
     return trackers

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from search_spaces.lora import Point
 from sweeps.config import Sampler
-from sweeps.search.study import SamplerMaker, Search, enqueue, num_startup_trials
+from sweeps.search.study import SamplerMaker, Search, num_startup_trials
 from tests.benchmarks.search_quality.methods import (
     DEFAULT_ASHA,
     AshaOptions,
@@ -45,8 +45,8 @@ def project(
     if startup_trials is None:
         startup_trials = num_startup_trials(NUM_TRIALS)
     study = new_study(task.metric)
-    enqueue(study, first_points, len(first_points))
     search = Search(study, task.space, task.seed, startup_trials, sampler)
+    search.restore((), task.metric, first_points)
     return ProjectSearch(task, search, asha, is_together=is_together)
 
 

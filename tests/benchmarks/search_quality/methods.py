@@ -116,14 +116,14 @@ class ProjectSearch:
             self._best.take(step, number, value)
             self._search.report(number, step, value)
             if step == self.rungs[-1]:
-                self._search.finish(number, "completed", value, "")
+                self._search.finish(number, "completed", value)
             elif not decided[str(number)]:
-                self._search.finish(number, "stopped", value, "")
+                self._search.finish(number, "stopped", value)
         return {number: decided[str(number)] for number in values}
 
     def fail(self, number: int) -> None:
         """See Method."""
-        self._search.finish(number, "failed", None, "")
+        self._search.finish(number, "failed", None)
 
     @property
     def choice(self) -> int | None:

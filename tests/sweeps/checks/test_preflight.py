@@ -24,7 +24,7 @@ from sweeps.cli import join_lines
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
-from sweeps.search.storage import open_study
+from sweeps.search.storage import open_storage
 from tests.cluster.heads import run_http2_server
 from tests.sweeps.commands import PROJECT, TINY, call, read_by_shell, start, tree
 from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
@@ -517,7 +517,7 @@ def test_study_lies_inside_its_run_whatever_the_folder_is_called(
     paths = RunPaths.of(runs_dir, "mine")
     paths.folder.mkdir(parents=True)
     metric = Metric(name="loss", mode="min")
-    open_study(paths.study_url, "mine", metric, is_resumed=False)
+    open_storage(paths.study_url, "mine", metric, is_resumed=False)
     assert [path.name for path in paths.folder.iterdir()] == ["optuna.db"]
     assert [path.name for path in tmp_path.iterdir()] == [runs_dir]
 

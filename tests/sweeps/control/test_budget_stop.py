@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from sweeps.config import SweepConfig
@@ -14,7 +15,6 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay
 from sweeps.records.trials_csv import BUDGET_REASON
-from sweeps.search.storage import open_study
 from sweeps.search.study import Search
 from tests.sweeps.invented_sweep import METRIC, make_report
 from tests.sweeps.small_costs import Clock, make_model, make_throughput
@@ -55,8 +55,7 @@ def make_scene(folder: Path, budget_s: float | None = BUDGET_S, **changes: Any) 
     eta = Eta(model, now_s=clock)
     eta.predict(make_throughput())
     log = EventLog(paths.events)
-    study = open_study(f"sqlite:///{paths.optuna_db}", config.name, METRIC, is_resumed=False)
-    search = Search(study, config.space, 0, 5)
+    search = Search(optuna.create_study(direction="maximize"), config.space, 0, 5)
     controller = TrialController(config, paths, METRIC, search, log, (eta,))
     return Scene(config, paths, clock, controller, BudgetStop(controller, eta, now_s=clock))
 

@@ -2,44 +2,26 @@
 
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-import sqlalchemy
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from optuna.storages import RDBStorage
 
 from sweeps.config import SweepConfig
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from tests.examples import max_examples
 from tests.sweeps.control.controllers import (
-    STATES,
     check_whole,
     open_controller,
     records_of,
-    study_trials,
     train_all,
 )
-from tests.sweeps.invented_sweep import METRIC, make_config
-
-OPTUNA_WRITES = (
-    "create_new_study",
-    "set_study_system_attr",
-    "_create_new_trial",
-    "_set_trial_param",
-    "set_trial_state_values",
-    "set_trial_intermediate_value",
-    "set_trial_user_attr",
-    "set_trial_system_attr",
-)
-
+from tests.sweeps.invented_sweep import make_config
 
 TORN = b'{"time": "2026-01-01T00:00:00+00:00", "kind": "rep'
 
@@ -53,18 +35,16 @@ class KillNow(BaseException):
 
 @dataclass
 class Fuse:
-    """Knows of each write to the log and to Optuna, and kills the driver before one of them."""
+    """Knows of each write to the log, and kills the driver before one of them."""
 
     burns_at: float = math.inf
     num_writes: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
     look: Callable[[int], None] | None = None
     """Called before each write with its number, from 1."""
 
-    def before(self, kind: str) -> bool:
+    def is_due(self) -> bool:
         """Whether the driver dies before this write."""
         self.num_writes += 1
-        self.kinds[kind] += 1
         if self.look is not None:
             self.look(self.num_writes)
         return self.num_writes == self.burns_at
@@ -72,52 +52,21 @@ class Fuse:
 
 @pytest.fixture(scope="module", autouse=True)
 def fuse() -> Iterator[Fuse]:
-    """Burns in the real log and the real SQLite storage; a killed log write leaves half a line."""
+    """Burns in the real log; a killed write leaves half a line."""
     fuse = Fuse()
     patch = pytest.MonkeyPatch()
     append = EventLog.append
 
     def append_or_die(log: EventLog, kind: Any, **fields: object) -> None:
-        if fuse.before("log"):
+        if fuse.is_due():
             with log._path.open("ab") as file:
                 file.write(TORN)
             raise KillNow
         append(log, kind, **fields)
 
-    def or_die(name: str) -> Callable[..., Any]:
-        write = getattr(RDBStorage, name)
-
-        def write_or_die(*args: Any, **kwargs: Any) -> Any:
-            if fuse.before(name):
-                raise KillNow
-            return write(*args, **kwargs)
-
-        return write_or_die
-
-    def without_fsync(connection: Any, _: object) -> None:  # a kill loses no page cache
-        connection.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")
-
     patch.setattr(EventLog, "append", append_or_die)
-    for name in OPTUNA_WRITES:
-        patch.setattr(RDBStorage, name, or_die(name))
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", without_fsync)
     yield fuse
-    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", without_fsync)
     patch.undo()
-
-
-def check_log_is_ahead(folder: Path) -> None:
-    """The study knows of no report and no end that the log does not hold."""
-    paths = RunPaths(folder)
-    if "invented" not in optuna.get_all_study_names(f"sqlite:///{paths.optuna_db}"):
-        return
-    records = {h.number: h for h in records_of(paths.folder)}
-    for trial in study_trials(paths.folder):
-        record = records.get(trial.number)
-        logged = {r.step: r.metrics[METRIC.name] for r in record.reports} if record else {}
-        assert trial.intermediate_values.items() <= logged.items()
-        if trial.state.is_finished():
-            assert record is not None and STATES[str(record.status)] == trial.state
 
 
 def run_lives(folder: Path, config: SweepConfig, fuse: Fuse, kills: list[int]) -> None:
@@ -152,15 +101,14 @@ def test_kill_before_any_write_loses_and_repeats_nothing(tmp_path: Path, fuse: F
     check_whole(whole, WITH_FINALS)
     statuses = [h.status for h in records_of(whole)]
     assert statuses == ["stopped", "failed", "failed", "completed"]
-    assert len(left) > 50 and fuse.kinds["log"] > 10 and fuse.kinds["_set_trial_param"] == 24
+    assert len(left) > 20
     for folder, disk in left:
-        check_log_is_ahead(folder)
         train_all(open_controller(folder, WITH_FINALS, is_resumed=True), WITH_FINALS, disk)
         check_whole(folder, WITH_FINALS)
 
 
 @max_examples(5, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kills=st.lists(st.integers(3, 70), min_size=2, max_size=4))
+@given(kills=st.lists(st.integers(2, 25), min_size=2, max_size=4))
 @pytest.mark.slow
 def test_kills_of_one_driver_after_another_lose_and_repeat_nothing(
     tmp_path_factory: pytest.TempPathFactory, fuse: Fuse, kills: list[int]

@@ -154,13 +154,22 @@ def test_never_more_runs_than_were_foretold(
     assert found is None or len(found.runs) <= num_runs(config)
 
 
-def book_of(folder: Path, config: SweepConfig, study: optuna.Study) -> TrialController:
+def book_of(
+    folder: Path, config: SweepConfig, study: optuna.Study | None = None
+) -> TrialController:
     """The controller of a sweep in folder, new or resumed."""
     paths = RunPaths(folder)
     log = EventLog(paths.events)
-    search = Search(study, SPACE, config.seed, num_startup_trials=1000)
+    records = replay(read_events(paths.events))
+    search = Search(
+        study or optuna.create_study(direction="maximize"),
+        SPACE,
+        config.seed,
+        num_startup_trials=1000,
+    )
+    search.restore(records, METRIC)
     controller = TrialController(config, paths, METRIC, search, log)
-    controller.resume(replay(read_events(paths.events)))
+    controller.resume(records)
     return controller
 
 
@@ -177,19 +186,12 @@ def finish_all(controller: TrialController, values: dict[str, float], step: int 
     return begun
 
 
-@pytest.fixture
-def study() -> optuna.Study:
-    return optuna.create_study(direction="maximize")
-
-
 CONFIG = config_of(num_trials=3, num_final_seeds=1, start_points=())
 VALUES = {"t0000": 1.0, "t0001": 3.0, "t0002": 2.0, "f0001s1": 5.0, "f0002s1": 4.0}
 
 
-def test_finals_follow_the_search_with_seeds_and_folders_of_their_own(
-    tmp_path: Path, study: optuna.Study
-) -> None:
-    controller = book_of(tmp_path, CONFIG, study)
+def test_finals_follow_the_search_with_seeds_and_folders_of_their_own(tmp_path: Path) -> None:
+    controller = book_of(tmp_path, CONFIG)
     for trial_id in ("t0000", "t0001"):
         controller.next_trial()
         controller.report(make_report(trial_id, 9, VALUES[trial_id]))
@@ -206,13 +208,12 @@ def test_finals_follow_the_search_with_seeds_and_folders_of_their_own(
     assert run.params == searched.params and searched.trial_id == "t0001"
 
 
-def test_nobody_stops_a_run_of_the_finals_and_optuna_hears_of_none(
-    tmp_path: Path, study: optuna.Study
-) -> None:
+def test_nobody_stops_a_run_of_the_finals_and_optuna_hears_of_none(tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
     controller = book_of(tmp_path, CONFIG, study)
     finish_all(controller, {name: value for name, value in VALUES.items() if name[0] == "t"})
     assert [trial.value for trial in study.trials] == [1.0, 3.0, 2.0]
-    again = book_of(tmp_path / "more", CONFIG, optuna.create_study(direction="maximize"))
+    again = book_of(tmp_path / "more", CONFIG)
     for trial_id in ("t0000", "t0001", "t0002"):
         again.next_trial()
         again.report(make_report(trial_id, 9, VALUES[trial_id]))
@@ -224,8 +225,8 @@ def test_nobody_stops_a_run_of_the_finals_and_optuna_hears_of_none(
     assert found == {"f0001s1": True, "f0002s1": True}
 
 
-def test_failed_run_leaves_the_finals_to_the_others(tmp_path: Path, study: optuna.Study) -> None:
-    controller = book_of(tmp_path, CONFIG, study)
+def test_failed_run_leaves_the_finals_to_the_others(tmp_path: Path) -> None:
+    controller = book_of(tmp_path, CONFIG)
     finish_all(controller, {**VALUES, "f0001s1": None})  # type: ignore[dict-item]
     runs = {h.trial_id: h.status for h in replay_finals(read_events(tmp_path / "events.jsonl"))}
     assert runs == {"f0001s1": "failed", "f0002s1": "completed"}
@@ -233,10 +234,8 @@ def test_failed_run_leaves_the_finals_to_the_others(tmp_path: Path, study: optun
     assert is_over(CONFIG, read_events(tmp_path / "events.jsonl"), METRIC)
 
 
-def test_resumed_finals_go_on_with_the_runs_that_have_not_ended(
-    tmp_path: Path, study: optuna.Study
-) -> None:
-    controller = book_of(tmp_path, CONFIG, study)
+def test_resumed_finals_go_on_with_the_runs_that_have_not_ended(tmp_path: Path) -> None:
+    controller = book_of(tmp_path, CONFIG)
     for trial_id in ("t0000", "t0001", "t0002", "f0001s1"):
         controller.next_trial()
         controller.report(make_report(trial_id, 9, VALUES[trial_id]))
@@ -244,7 +243,7 @@ def test_resumed_finals_go_on_with_the_runs_that_have_not_ended(
     assert begun is not None and controller.report(make_report(begun.trial_id, 1, 0.0))
     events = read_events(tmp_path / "events.jsonl")
     assert not is_over(CONFIG, events, METRIC)
-    again = book_of(tmp_path, CONFIG, study)
+    again = book_of(tmp_path, CONFIG)
     assert read_events(tmp_path / "events.jsonl") == events
     assert again.num_left == 1 and again.next_trial() == begun
     again.report(make_report(begun.trial_id, 9, 4.0))
@@ -252,13 +251,11 @@ def test_resumed_finals_go_on_with_the_runs_that_have_not_ended(
     assert is_over(CONFIG, read_events(tmp_path / "events.jsonl"), METRIC)
 
 
-def test_more_trials_make_new_finals_in_which_old_runs_count(
-    tmp_path: Path, study: optuna.Study
-) -> None:
-    finish_all(book_of(tmp_path, CONFIG, study), VALUES)
+def test_more_trials_make_new_finals_in_which_old_runs_count(tmp_path: Path) -> None:
+    finish_all(book_of(tmp_path, CONFIG), VALUES)
     more = replace(CONFIG, num_trials=4)
     assert not is_over(more, read_events(tmp_path / "events.jsonl"), METRIC)
-    controller = book_of(tmp_path, more, study)
+    controller = book_of(tmp_path, more)
     begun = finish_all(controller, {"t0003": 9.0, "f0003s1": 8.0})
     assert begun == ["t0003", "f0003s1"]
     found = last_finals(read_events(tmp_path / "events.jsonl"))
@@ -266,23 +263,19 @@ def test_more_trials_make_new_finals_in_which_old_runs_count(
     assert [run.trial_id for run in found.runs] == ["f0003s1", "f0001s1"]
 
 
-def test_finals_may_be_asked_for_later_and_with_more_seeds(
-    tmp_path: Path, study: optuna.Study
-) -> None:
+def test_finals_may_be_asked_for_later_and_with_more_seeds(tmp_path: Path) -> None:
     without = replace(CONFIG, finals=False)
-    finish_all(book_of(tmp_path, without, study), VALUES)
+    finish_all(book_of(tmp_path, without), VALUES)
     assert is_over(without, read_events(tmp_path / "events.jsonl"), METRIC)
-    assert finish_all(book_of(tmp_path, CONFIG, study), VALUES) == ["f0001s1", "f0002s1"]
+    assert finish_all(book_of(tmp_path, CONFIG), VALUES) == ["f0001s1", "f0002s1"]
     three = replace(CONFIG, num_final_seeds=2)
-    begun = finish_all(book_of(tmp_path, three, study), {"f0001s2": 1.0, "f0002s2": 1.0})
+    begun = finish_all(book_of(tmp_path, three), {"f0001s2": 1.0, "f0002s2": 1.0})
     assert begun == ["f0001s2", "f0002s2"]
     assert len(replay_finals(read_events(tmp_path / "events.jsonl"))) == 4
 
 
-def test_search_that_is_stopped_early_is_followed_by_the_finals(
-    tmp_path: Path, study: optuna.Study
-) -> None:
-    controller = book_of(tmp_path, replace(CONFIG, num_trials=100), study)
+def test_search_that_is_stopped_early_is_followed_by_the_finals(tmp_path: Path) -> None:
+    controller = book_of(tmp_path, replace(CONFIG, num_trials=100))
     controller.next_trial()
     controller.next_trial()
     controller.stop_search()
@@ -293,10 +286,8 @@ def test_search_that_is_stopped_early_is_followed_by_the_finals(
     assert controller.num_left == 0
 
 
-def test_search_of_which_all_trials_failed_has_no_finals(
-    tmp_path: Path, study: optuna.Study
-) -> None:
-    controller = book_of(tmp_path, CONFIG, study)
+def test_search_of_which_all_trials_failed_has_no_finals(tmp_path: Path) -> None:
+    controller = book_of(tmp_path, CONFIG)
     assert finish_all(controller, {}) == ["t0000", "t0001", "t0002"]
     assert controller.num_left == 0
     events = read_events(tmp_path / "events.jsonl")

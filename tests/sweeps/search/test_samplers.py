@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 from search_spaces.lora import POINT_NAMES, Point
 from sweeps.config import Sampler
 from sweeps.cost import plan
-from sweeps.search.storage import open_study
-from sweeps.search.study import Search, enqueue
-from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, point
+from sweeps.records.trial_record import TrialRecord
+from sweeps.search.study import Search
+from sweeps.search.study_writer import StudyWriter
+from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_history, point
 from trainables.config import Hyperparameters
 
 WHOLE = point(1e-3, rank=16)
@@ -21,53 +22,32 @@ PARTIAL: tuple[Point, ...] = ({"learning_rate": 5e-4}, WHOLE, {"lora_rank": 4, "
 SAMPLERS: tuple[Sampler, ...] = ("tpe", "gp", "random")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/optuna.db"
+def new_search(starts: tuple[Point, ...] = (), *records: TrialRecord) -> Search:
+    search = Search(optuna.create_study(direction="maximize"), SPACE, seed=0, num_startup_trials=3)
+    search.restore(records, METRIC, starts)
+    return search
 
 
-def search_in(url: str, starts: tuple[Point, ...] = (), *, is_resumed: bool = False) -> Search:
-    study = open_study(url, "sweep", METRIC, is_resumed=is_resumed)
-    enqueue(study, starts, 100)
-    return Search(study, SPACE, seed=0, num_startup_trials=3)
-
-
-def test_partial_start_points_keep_what_they_name_and_have_the_rest_drawn(url: str) -> None:
-    search = search_in(url, PARTIAL)
+def test_partial_start_points_keep_what_they_name_and_have_the_rest_drawn() -> None:
+    search = new_search(PARTIAL)
     drawn = [search.propose()[1] for _ in PARTIAL]
-    for number, start in enumerate(PARTIAL):
-        found = optuna.load_study(study_name="sweep", storage=url).trials[number].params
+    for params, start in zip(drawn, PARTIAL, strict=True):
+        found = SPACE.find_point(vars(params))
         assert SPACE.contains(found) and set(found) == POINT_NAMES
         assert {name: found[name] for name in start} == start
-    assert drawn[0].learning_rate == 5e-4
-    assert (drawn[2].lora_rank, drawn[2].use_rslora) == (4, False)
 
 
 @pytest.mark.parametrize("num_before", range(5))
 def test_partial_start_points_are_tried_once_however_often_a_sweep_is_resumed(
-    url: str, num_before: int
+    num_before: int,
 ) -> None:
-    search = search_in(url, PARTIAL)
-    for _ in range(num_before):
-        search.propose()
-    for _ in range(2):
-        search = search_in(url, PARTIAL, is_resumed=True)
-    for _ in range(5 - num_before):
-        search.propose()
-    study = optuna.load_study(study_name="sweep", storage=url)
-    assert len(study.trials) == 5
-    fixed = [trial.system_attrs.get("fixed_params") for trial in study.trials]
-    assert fixed == [*map(dict, PARTIAL), None, None]
-
-
-def test_half_drawn_partial_start_point_is_completed_by_the_next_process(url: str) -> None:
-    study = open_study(url, "sweep", METRIC, is_resumed=False)
-    enqueue(study, PARTIAL[:1], 100)
-    study.ask()  # the process dies before it has drawn anything
-    params = search_in(url, PARTIAL[:1], is_resumed=True).adopt(0)
-    assert params.learning_rate == 5e-4
-    (trial,) = optuna.load_study(study_name="sweep", storage=url).trials
-    assert SPACE.contains(trial.params) and set(trial.params) == POINT_NAMES
+    search, begun = new_search(PARTIAL), []
+    for number in range(5):
+        begun.append(make_history(number, None, params=search.propose()[1]))
+        if number + 1 in (num_before, num_before + 1):
+            search = new_search(PARTIAL, *begun)
+    whole = new_search(PARTIAL)
+    assert [record.params for record in begun] == [whole.propose()[1] for _ in range(5)]
 
 
 def test_part_of_a_point_lies_outside_if_what_it_names_does() -> None:
@@ -83,7 +63,7 @@ def test_sampler_draws_inside_of_the_space_and_trials_drawn_together_differ(kind
     for number in range(6):
         _, params = search.propose()
         search.report(number, 1, -abs(params.learning_rate - 1e-3))
-        search.finish(number, ("stopped", "completed")[number % 2], 0.0, "")
+        search.finish(number, ("stopped", "completed")[number % 2], 0.0)
     together = [search.propose()[1] for _ in range(3)]
     assert all(SPACE.contains(trial.params) for trial in study.trials)
     assert len(set(together)) == 3
@@ -100,24 +80,9 @@ def test_sets_of_linear_layers_are_drawn_and_the_better_one_is_learnt(kind: Samp
         _, params = search.propose()
         drawn.append(params.target_modules)
         search.report(number, 1, 10.0 * (params.target_modules == ("q_proj", "v_proj")))
-        search.finish(number, "stopped", None, "place 2 of 2 at step 1")
+        search.finish(number, "stopped", None)
     assert set(drawn) == {("all",), ("attention",), ("q_proj", "v_proj")}
     assert kind == "random" or drawn[8:].count(("q_proj", "v_proj")) >= 4
-
-
-@pytest.mark.parametrize("kind", SAMPLERS)
-def test_study_of_a_version_without_target_modules_goes_on(kind: Sampler) -> None:
-    study = optuna.create_study(direction="maximize")
-    older = {name: values for name, values in SPACE.choices.items() if name != "target_modules"}
-    for number in range(6):
-        trial = study.ask()
-        trial.suggest_float("learning_rate", *SPACE.learning_rates, log=True)
-        for name, values in older.items():
-            trial.suggest_categorical(name, values)
-        trial.report(float(number), 1)
-    search = Search(study, SPACE, seed=0, num_startup_trials=2, sampler=kind)
-    assert search.adopt(5).target_modules == ("all",)
-    assert search.propose()[1].target_modules == ("all",)
 
 
 @pytest.mark.parametrize("kind", ("tpe", "gp"))
@@ -129,7 +94,7 @@ def test_sampler_that_learns_finds_the_better_half_sooner_than_chance(kind: Samp
         _, params = search.propose()
         rates.append(params.learning_rate)
         search.report(number, 1, 10.0 * (params.learning_rate > 1e-3))
-        search.finish(number, "stopped", None, "place 2 of 2 at step 1")
+        search.finish(number, "stopped", None)
     late = rates[8:]
     assert sum(rate > 1e-3 for rate in late) >= len(late) - 1
 
@@ -141,7 +106,7 @@ def test_random_sampler_learns_nothing() -> None:
         for number in range(6):
             _, params = search.propose()
             search.report(number, 1, score(params))
-            search.finish(number, "completed", score(params), "")
+            search.finish(number, "completed", score(params))
             found.append(params)
         return found
 
@@ -162,16 +127,17 @@ def test_sampler_may_be_a_function_of_the_draws_seed() -> None:
     assert len(set(seeds)) == 3
 
 
-def test_plain_optuna_reads_the_study_of_a_sweep(url: str) -> None:
+def test_plain_optuna_reads_the_study_of_a_sweep(tmp_path: Path) -> None:
     """Importance and the best trial come from completed trials, whatever stopped ones reached."""
-    search = search_in(url, PARTIAL)
+    search, records = new_search(PARTIAL), []
     for number, status in enumerate(["completed", "stopped", "failed", "completed", "stopped"]):
         _, params = search.propose()
         value = 10.0 + 1e3 * params.learning_rate
-        search.report(number, 1, 90.0 if status == "stopped" else value / 2)
-        if status == "completed":
-            search.report(number, 9, value)
-        search.finish(number, status, value, "")  # type: ignore[arg-type]
+        scores = [(1, 90.0 if status == "stopped" else value / 2)]
+        scores += [(9, value)] if status == "completed" else []
+        records.append(make_history(number, status, *scores, params=params))
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    StudyWriter(url, "sweep", SPACE, METRIC).replay([], records)
     study = optuna.load_study(study_name="sweep", storage=url)
     completed = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert [trial.number for trial in completed] == [0, 3]
