@@ -13,6 +13,7 @@ COMMANDS = (
     "label_scoring",
     "network_cut",
     "packing",
+    "scale",
     "search_quality",
     "search_quality table",
     "search_quality replay",

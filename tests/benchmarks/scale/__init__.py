@@ -1,0 +1,1 @@
+"""What the driver costs in a large sweep."""
