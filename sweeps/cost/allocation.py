@@ -102,6 +102,11 @@ class Site:
         share = "" if self.num_gpus == self.num_cluster_gpus else f"{self.num_gpus} of "
         return f"{place}{share}{self.num_cluster_gpus} GPU{'s' * (self.num_cluster_gpus != 1)}"
 
+    def describe_packs(self) -> str:
+        """E.g. 8 packs of 16 slots; empty where trials train alone."""
+        packs = f"{self.num_packs} pack{'s' * (self.num_packs > 1)}"
+        return f"{packs} of {self.num_slots} slots" if self.num_packs else ""
+
 
 def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
     """Divides the GPUs into slots; a tiny sweep without one, this machine's CPUs.

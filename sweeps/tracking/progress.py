@@ -95,7 +95,8 @@ class ProgressTable:
         if self._is_live:
             self._live.start()
         elif self._site:
-            self._console.print(Text(self._site.describe()), soft_wrap=True)
+            told = filter(None, (self._site.describe(), self._site.describe_packs()))
+            self._console.print(Text(", ".join(told)), soft_wrap=True)
         return self
 
     def __exit__(
@@ -193,9 +194,9 @@ class ProgressTable:
 
     def _describe_packs(self, site: Site) -> list[str]:
         """How many trials train in each pack, as far as their last reports tell."""
-        if not site.num_packs:
+        packs = site.describe_packs()
+        if not packs:
             return []
-        packs = f"{site.num_packs} pack{'s' * (site.num_packs > 1)} of {site.num_slots} slots"
         counts = sorted(Counter(filter(None, self._packs.values())).values(), reverse=True)
         if not counts or site.num_packs == 1:
             return [f"{packs}: {len(self._packs)} training"]

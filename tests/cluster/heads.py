@@ -27,14 +27,14 @@ def clean_environment(home: Path, **values: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def run_heads(*homes: Path) -> Iterator[list[str]]:
+def run_heads(*homes: Path, host: str = "127.0.0.1") -> Iterator[list[str]]:
     """Addresses of clusters of one node, which users have started in these homes of theirs."""
     with contextlib.ExitStack() as running:
-        addresses = [f"127.0.0.1:{_find_port()}" for _ in homes]
+        addresses = [f"{host}:{_find_port()}" for _ in homes]
         heads = []
         for home, address in zip(homes, addresses, strict=True):
             words = ["--head", f"--port={address.rpartition(':')[2]}"]
-            words += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--num-gpus=0"]
+            words += [f"--node-ip-address={host}", "--include-dashboard=false", "--num-gpus=0"]
             folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, as Ray's sockets need it
             running.callback(shutil.rmtree, folder, ignore_errors=True)
             head = _ray_start(home, {}, *words, f"--temp-dir={folder}")

@@ -217,10 +217,19 @@ def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({}, "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs"),
-        ({"address": "", "num_gpus": 1, "num_cluster_gpus": 1}, "this machine, 1 GPU"),
-        ({"address": "", "num_gpus": 0, "num_cluster_gpus": 0}, "this machine, 64 CPU cores"),
-        ({"num_nodes": 1, "num_gpus": 4}, "cluster 10.0.0.1:6379, 1 node, 4 GPUs"),
+        ({}, "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs, 3 packs of 32 slots"),
+        (
+            {"address": "", "num_gpus": 1, "num_cluster_gpus": 1, "num_packs": 1},
+            "this machine, 1 GPU, 1 pack of 32 slots",
+        ),
+        (
+            {"address": "", "num_gpus": 0, "num_cluster_gpus": 0, "num_packs": 0},
+            "this machine, 64 CPU cores",
+        ),
+        (
+            {"num_nodes": 1, "num_gpus": 4},
+            "cluster 10.0.0.1:6379, 1 node, 4 GPUs, 3 packs of 32 slots",
+        ),
     ],
 )
 def test_place_is_told_once_before_plain_lines(change: dict[str, Any], told: str) -> None:
