@@ -125,7 +125,7 @@ def test_own_recipe_trains_one_trial_and_needs_no_start_points(tmp_path: Path) -
     source = GOOD.replace("eval_rows=7", "eval_rows=2, max_steps=2, num_rungs=1, start_points=()")
     (tmp_path / "mine.py").write_text(source)
     flags = ["--batch-size", "2", "--micro-batch-size", "2", "--max-new-tokens", "2"]
-    ended = start("sweeps.trial", "mine.py", "--tiny", *flags, folder=tmp_path)
+    ended = call("sweeps.trial", "mine.py", "--tiny", *flags)
     assert ended.code == 0, ended.stderr
     assert "step 2: train_loss" in ended.stdout
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "trial").is_dir()
