@@ -42,7 +42,7 @@ test-lab: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 setup: $(INSTALLED)
 
