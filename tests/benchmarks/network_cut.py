@@ -28,8 +28,9 @@ from tests.sweeps.servers.wandb_server import WandbServer
 from trainables.files import write_atomic
 
 PROG = "python -m tests.benchmarks.network_cut"
-Gaps = dict[tuple[str, str, int], float]
-"""Seconds since the event before it of the same trial, by trial, kind and step of an event."""
+Waits = dict[tuple[str, str, int], float]
+"""Seconds in which a trial was neither trained nor scored before an event, by trial, kind and
+step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Watched:
     """How long the network was cut; 0 without a cut."""
     num_events: int
     """Of trials, while the network was cut."""
-    gaps: Gaps
+    waits: Waits
     faults: list[str]
     """What W&B lacks in the end, or has twice."""
 
@@ -77,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for _ in range(args.num_pairs)
         for cut_s in (0.0, args.cut_s)
     ]
-    uncut = [sweep.gaps for sweep in sweeps if not sweep.cut_s]
+    uncut = [sweep.waits for sweep in sweeps if not sweep.cut_s]
     told = [
         {
             "cut_s": round(sweep.cut_s, 1),
             "events_in_the_cut": sweep.num_events,
-            "largest_delay_s": find_largest_delay(sweep.gaps, uncut),
+            "largest_delay_s": find_largest_delay(sweep.waits, uncut),
             "faults": sweep.faults,
         }
         for sweep in sweeps
@@ -128,7 +129,7 @@ def watch_sweep(recipe_flags: str, cut_s: float) -> Watched:
     return Watched(
         cut_s=ended - began,
         num_events=sum(began < time_s < ended for time_s in times),
-        gaps=list_gaps(events),
+        waits=list_waits(events),
         faults=list_faults(events, server),
     )
 
@@ -141,24 +142,26 @@ def wait_for_report(log: Path, sweep: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.1)
 
 
-def list_gaps(events: Sequence[dict[str, Any]]) -> Gaps:
-    """How long after the one before it each event of a trial was logged."""
-    last: dict[str, datetime] = {}
-    gaps: Gaps = {}
+def list_waits(events: Sequence[dict[str, Any]]) -> Waits:
+    """How long each trial waited before each of its events: what a busy machine takes longer to
+    train is no wait."""
+    last: dict[str, tuple[datetime, float]] = {}
+    waits: Waits = {}
     for event in events:
-        if "trial_id" in event:
+        if event["kind"] in ("trial_started", "report", "trial_ended"):
             name, at = event["trial_id"], datetime.fromisoformat(event["time"])
-            if name in last:
-                key = (name, event["kind"], event.get("step", 0))
-                gaps.setdefault(key, (at - last[name]).total_seconds())
-            last[name] = at
-    return gaps
+            before, busy_s = last.get(name, (at, 0.0))
+            now_busy_s = event.get("seconds", busy_s)
+            key = (name, event["kind"], event.get("step", 0))
+            waits.setdefault(key, (at - before).total_seconds() - (now_busy_s - busy_s))
+            last[name] = (at, now_busy_s)
+    return waits
 
 
-def find_largest_delay(gaps: Gaps, uncut: Sequence[Gaps]) -> float:
-    """By how much a gap is longer at most than its median without a cut."""
+def find_largest_delay(waits: Waits, uncut: Sequence[Waits]) -> float:
+    """By how much a wait is longer at most than its median without a cut."""
     usual = {key: median(g[key] for g in uncut if key in g) for key in set().union(*uncut)}
-    return round(max(gaps[key] - usual[key] for key in gaps.keys() & usual.keys()), 3)
+    return round(max(waits[key] - usual[key] for key in waits.keys() & usual.keys()), 3)
 
 
 def list_faults(events: Sequence[dict[str, Any]], server: WandbServer) -> list[str]:
