@@ -81,7 +81,11 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
             from sweeps.control.stages import run_stages  # loads Ray, which early errors do without
 
         try:
-            return run_stages(config, preflight, paths, is_resumed=args.resume), paths.folder
+            resume_with = tell_resume(config)
+            code = run_stages(
+                config, preflight, paths, is_resumed=args.resume, resume_with=resume_with
+            )
+            return code, paths.folder
         except (SweepAborted, OSError) as ended:
             aborted = explain_end(ended)
             _log_interruption(paths, aborted.error)
@@ -121,7 +125,8 @@ def _log_interruption(paths: RunPaths, reason: str) -> None:
 def _unchanged_process() -> Iterator[None]:
     """What a sweep changes in its process is afterwards as before."""
     environment, is_main = dict(os.environ), threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     num_frozen = gc.get_freeze_count()
     try:
         yield

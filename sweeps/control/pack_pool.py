@@ -217,7 +217,8 @@ class PackPool:
             num_trials=num_trials,
         )
         if pack.is_loaded:
-            wait = f"its {num_trials} trial{'s' * (num_trials != 1)} wait for a GPU"
+            what = "GPU" if self._resource == "GPU" else "CPU core"
+            wait = f"its {num_trials} trial{'s' * (num_trials != 1)} wait for a {what}"
             logger.warning("a pack was lost (%s): %s: %s", where, wait, reason)
             return
         logger.warning("a pack could not start (%s), the next is tried: %s", where, reason)

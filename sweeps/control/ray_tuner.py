@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
+from sweeps.control.interruption import handle_signals_as_ctrl_c
 from sweeps.control.pack_pool import PackPool
 from sweeps.control.quiet_tune import NoReporter, SilentProgress, quiet_tune
 from sweeps.control.startup_gate import StartupGate
@@ -87,6 +88,7 @@ def run_trials(
         raise _find_abort(wrapped) or wrapped from None
     finally:
         interrupted = was_interrupted(handler)
+        handle_signals_as_ctrl_c()  # Tune has set a handler of its own
     raise_if_incomplete(controller.num_left, was_interrupted=interrupted)
 
 

@@ -22,6 +22,7 @@ from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
+from sweeps.control.interruption import handle_signals_as_ctrl_c, watch_head
 from sweeps.control.pack_pool import PackPool
 from sweeps.control.resolve_request import is_any_possible
 from sweeps.control.startup_gate import StartupGate
@@ -56,15 +57,23 @@ from trainables.process import gc_disabled, num_cores
 
 
 def run_stages(
-    config: SweepConfig, preflight: Preflight, paths: RunPaths, *, is_resumed: bool
+    config: SweepConfig,
+    preflight: Preflight,
+    paths: RunPaths,
+    *,
+    is_resumed: bool,
+    resume_with: str,
 ) -> int:
     """Runs the trials and finals that are left, tests the winner, and writes the run's files.
+
+    Args:
+        resume_with: how the sweep goes on, in words to paste.
 
     Returns:
         The process's exit code.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; what was reported is kept.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1; what was reported is kept.
         SweepAborted: the disk or the cluster is of no more use.
     """
     began_s = time.monotonic()
@@ -77,7 +86,10 @@ def run_stages(
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
     with _connect() as cluster, ExitStack() as at_end:
+        handle_signals_as_ctrl_c()
         if not cluster.is_local:
+            head = ray.get_runtime_context().gcs_address
+            at_end.enter_context(watch_head(head, log, resume_with))
             check_nodes(config, paths)
         allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
         with pack_pool.run_packs(
