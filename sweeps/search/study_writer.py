@@ -61,15 +61,14 @@ class StudyWriter:
 
     def _write(self, record: TrialRecord) -> None:
         trial = freeze_trial(record, self._space, self._metric)
-        for _ in range(self._storage.get_n_trials(self._study_id), record.number):
-            failed = create_trial(state=TrialState.FAIL)  # whose lines the log has lost
-            self._storage.create_new_trial(self._study_id, failed)
-        if record.number >= self._storage.get_n_trials(self._study_id):
+        trial_id = self._find_id(record.number)
+        if trial_id is None:
+            if record.number and self._find_id(record.number - 1) is None:  # the log has lost lines
+                for _ in range(self._storage.get_n_trials(self._study_id), record.number):
+                    failed = create_trial(state=TrialState.FAIL)
+                    self._storage.create_new_trial(self._study_id, failed)
             self._storage.create_new_trial(self._study_id, trial)
             return
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(
-            self._study_id, record.number
-        )
         stored = self._storage.get_trial(trial_id)
         if not stored.params.items() <= trial.params.items():
             raise ValueError(
@@ -88,6 +87,12 @@ class StudyWriter:
             self._storage.set_trial_user_attr(trial_id, key, trial.user_attrs[key])
         if stored.state != trial.state:
             self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
+
+    def _find_id(self, number: int) -> int | None:
+        try:
+            return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        except KeyError:  # to ask how many there are would read all of them
+            return None
 
 
 def freeze_trial(record: TrialRecord, space: LoraSpace, metric: Metric) -> FrozenTrial:
