@@ -115,7 +115,7 @@ def parse_json_lines(content: bytes, path: Path, num_before: int = 0) -> list[An
     for number, line in enumerate(content.split(b"\n")[:-1], start=num_before + 1):
         try:
             records.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedLine(path, number, str(error)) from error
     return records
 

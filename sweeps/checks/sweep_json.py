@@ -1,6 +1,5 @@
 """sweep.json: what was asked for, on what; written before the first trial."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +19,8 @@ def dump_config(config: SweepConfig) -> dict[str, object]:
 
 
 def read(paths: RunPaths) -> dict[str, Any]:
-    """The content of sweep.json."""
-    content: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
-    return content
+    """The content of sweep.json; see read_record."""
+    return read_record(paths, "python -m sweeps.status")
 
 
 def read_config(paths: RunPaths, command: str) -> SweepConfig:

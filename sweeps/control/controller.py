@@ -7,9 +7,10 @@ from typing import Protocol
 
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import Finals, choose_finals, last_finals
-from sweeps.records.events import EventLog, Status, params_fields, read_events, report_fields
+from sweeps.records.events import EventLog, params_fields, read_events, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import redact
+from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.asha import Asha
 from sweeps.search.decisions import Ends, decide_ends, find_fault, list_cohort

@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.cost.budget import check_budget, find_limit_s
 from sweeps.cost.estimate import CostModel, Estimate
 from sweeps.finals.finalists import num_runs
-from sweeps.records.events import Status
+from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import TrialConfig, TrialReport
 from trainables.packing.service.ledger import Ledger

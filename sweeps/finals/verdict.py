@@ -16,6 +16,7 @@ from sweeps.finals.run_metrics import make_run_metric
 from sweeps.records import trials_csv
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.run import Run
+from sweeps.records.schemas import FinalsFile
 from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Hyperparameters, Metric
@@ -43,7 +44,7 @@ class Finalist:
     @property
     def completed(self) -> list[TrialRecord]:
         """The runs that count: those that were trained to the full budget."""
-        return [run for run in self.runs if run.status == "completed"]
+        return [run for run in self.runs if run.status == "completed" and run.reports]
 
     @property
     def values(self) -> list[float]:
@@ -200,6 +201,7 @@ def read(run: Run) -> Verdict | None:
     by_id = {record.trial_id: record for record in (*run.trials, *run.final_runs)}
     try:
         told = json.loads(run.paths.finals_json.read_text(encoding="utf-8"))
+        FinalsFile.model_validate(told)
         finalists = tuple(
             Finalist(
                 trial_id=one["trial_id"],
@@ -220,7 +222,7 @@ def read(run: Run) -> Verdict | None:
             num_rows=told["num_rows"],
             notes=tuple(told["notes"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, RecursionError):
         return None
 
 

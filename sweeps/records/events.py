@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.records.paths import abort_if_unwritable
+from sweeps.records.schemas import find_fault
 from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, parse_json_lines, to_strict_json
 
-Status = Literal["completed", "stopped", "failed"]
 Kind = Literal[
     "sweep_started",
     "sweep_resumed",
@@ -72,8 +72,8 @@ def parse_events(content: bytes, path: Path, num_before: int = 0) -> list[dict[s
     try:
         events = parse_json_lines(content, path, num_before)
         for number, event in enumerate(events, start=num_before + 1):
-            if not isinstance(event, dict) or "kind" not in event:
-                raise DamagedLine(path, number, f"it is no event: {str(event)[:80]}")
+            if fault := find_fault(event):
+                raise DamagedLine(path, number, fault)
     except DamagedLine as damaged:
         fix = f"restore {path} from a copy, or remove line {damaged.number} and repeat the command"
         raise SweepAborted(str(damaged), fix) from damaged
@@ -120,5 +120,7 @@ def params_fields(params: Hyperparameters) -> dict[str, Any]:
 
 def params_from_event(event: dict[str, Any]) -> Hyperparameters:
     """The hyperparameters of a "trial_started" event."""
-    params = event["params"]
-    return Hyperparameters(**params | {"target_modules": tuple(params["target_modules"])})
+    params: dict[str, Any] = {
+        n: tuple(v) if isinstance(v, list) else v for n, v in event["params"].items()
+    }
+    return Hyperparameters(**params)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from sweeps.records.events import Kind, find_num_trials, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
+from sweeps.records.schemas import SweepRecord, describe_fault
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
-
-NEEDED = ("sweep_id", "name", "config", "metric", "digests")
-"""What every sweep.json has."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -101,10 +101,15 @@ def read_run(paths: RunPaths, command: str) -> Run:
         error = f"{paths.events} cannot be read: {refused.strerror}"
         raise SweepAborted(error, "have its owner let you read it") from None
     records = replay_all(events)
+    metric = Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
+    for one in records:
+        if any(metric.name not in report.metrics for report in one.reports):
+            error = f"{paths.events} has reports of {one.trial_id} without {metric.name}"
+            raise SweepAborted(error, f"restore it, or {paths.sweep_json.name}, from a copy")
     return Run(
         paths=paths,
         record=record,
-        metric=Metric(name=record["metric"]["name"], mode=record["metric"]["mode"]),
+        metric=metric,
         events=events,
         trials=tuple(record for record in records if record.final_of is None),
         final_runs=tuple(record for record in records if record.final_of is not None),
@@ -127,17 +132,17 @@ def read_record(paths: RunPaths, command: str) -> dict[str, Any]:
         raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
     try:
         record: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
-        _ = [record[name] for name in NEEDED]
-        Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
-        int(record["config"]["num_trials"])
-    except (OSError, ValueError, KeyError, TypeError) as damaged:
+        SweepRecord.model_validate(record)
+    except (OSError, ValueError, RecursionError) as damaged:
         raise refuse_record(paths, damaged) from None
     return record
 
 
 def refuse_record(paths: RunPaths, damaged: Exception) -> SweepAborted:
     """What the user is told of a sweep.json that is damaged, or of another version."""
-    reason = f"it has no {damaged}" if isinstance(damaged, KeyError) else join_lines(str(damaged))
+    reason = join_lines(str(damaged))
+    if isinstance(damaged, ValidationError):
+        reason = describe_fault(damaged)
     return SweepAborted(
         f"{paths.sweep_json} cannot be read: {reason}",
         "use the version of this project that wrote it, or begin a new sweep",

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from sweeps.records.events import Status, params_from_event, read_events, report_from_event
+from sweeps.records.events import params_from_event, read_events, report_from_event
 from sweeps.records.paths import RunPaths
+from sweeps.records.schemas import Status
 from trainables.config import Hyperparameters, Metric, TrialReport
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Share
@@ -46,7 +47,7 @@ class TrialRecord:
 
     def value(self, metric: Metric) -> float | None:
         """The metric at the last report; None before the first."""
-        return self.last.metrics[metric.name] if self.last else None
+        return self.last.metrics.get(metric.name, math.nan) if self.last else None
 
     def worth(self, metric: Metric) -> float:
         """The metric at the last report, where more is better; NaN and infinities are worst."""
@@ -64,7 +65,7 @@ class TrialRecord:
 
     def values(self, metric: Metric) -> dict[int, float]:
         """The metric by step."""
-        return {report.step: report.metrics[metric.name] for report in self.reports}
+        return {one.step: one.metrics.get(metric.name, math.nan) for one in self.reports}
 
 
 def replay(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
@@ -82,8 +83,12 @@ def replay_finals(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
 
 
 def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
-    """The trials of the search by number, each before its runs of the finals."""
-    trials: dict[str, dict[str, Any]] = {}
+    """The trials of the search by number, each before its runs of the finals.
+
+    Raises:
+        SweepAborted: the log tells of a trial that has not started, so it lacks lines.
+    """
+    trials = _Trials()
     for event in events:
         if event["kind"] == "trial_started":
             trial_id = event["trial_id"]
@@ -108,6 +113,16 @@ def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
         trial["reports"] = [report for _, report in sorted(trial["reports"].items())]
     records = [TrialRecord(**trial) for trial in trials.values()]
     return sorted(records, key=lambda r: (r.number, r.final_of is not None, r.seed or 0))
+
+
+class _Trials(dict[str, dict[str, Any]]):
+    """What is known of each trial so far, by its id."""
+
+    def __missing__(self, trial_id: str) -> NoReturn:
+        raise SweepAborted(
+            f"events.jsonl tells of {trial_id}, and no line before says that it has started",
+            f"restore the run's events.jsonl from a copy, or remove all lines of {trial_id}",
+        )
 
 
 def find_reported(paths: RunPaths, trial_id: str) -> TrialRecord:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from sweeps.records.events import Status
+from sweeps.records.schemas import Status
 from sweeps.search.asha import Asha
 from trainables.config import Metric, TrialReport
 

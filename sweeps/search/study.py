@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import Sampler
-from sweeps.records.events import Status
+from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord
 from sweeps.search.report_sampler import OUTSIDE, ReportSampler
 from trainables.config import Hyperparameters, Metric

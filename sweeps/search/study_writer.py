@@ -8,7 +8,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.lora import LoraSpace
-from sweeps.records.events import Status
+from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord
 from sweeps.search.report_sampler import OUTSIDE
 from sweeps.search.storage import open_storage

@@ -21,8 +21,8 @@ from sweeps.command_line.durations import format_clock
 from sweeps.command_line.notebook import NotebookLive
 from sweeps.command_line.safe_console import SafeConsole
 from sweeps.cost.allocation import Site
-from sweeps.records.events import Status
 from sweeps.records.redact import join_lines
+from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
 

@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     config = replace(CONFIG, runs_dir=str(folder.parent))
     record = {"config": to_json(config), "sweep_id": "1", "name": "invented", "digests": {}}
+    record["metric"] = {"name": "rougeLsum", "mode": "max"}
     (folder / "sweep.json").write_text(json.dumps(record))
     return folder
 

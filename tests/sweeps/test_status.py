@@ -79,7 +79,7 @@ def complete(paths: RunPaths) -> None:
     values = {"winner": "t0000", "test/rougeLsum": 6.5, "test_base/rougeLsum": 1.5}
     log = EventLog(paths.events)
     log.append("summary", values=values, confusion=None)
-    log.append("sweep_ended", predicted={}, actual={}, gpu_time={})
+    log.append("sweep_ended", predicted={}, actual={"wall_s": 9.0, "gpu_hours": 0.0}, gpu_time={})
 
 
 def test_a_sweep_that_runs(paths: RunPaths) -> None:

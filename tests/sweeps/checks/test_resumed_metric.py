@@ -22,7 +22,8 @@ from trainables.errors import SweepAborted
 pytestmark = pytest.mark.usefixtures("few_rows")
 
 STARTED = (
-    '{"time": "t", "kind": "trial_started", "trial_id": "t0000", "number": 0, "params": '
+    '{"time": "2026-11-29T12:00:00Z", "kind": "trial_started", '
+    '"trial_id": "t0000", "number": 0, "params": '
     '{"lora_rank": 4, "lora_alpha": 8, "learning_rate": 0.001, "lora_dropout": 0.0, '
     '"use_rslora": false, "target_modules": ["q_proj"]}}\n'
 )

@@ -182,13 +182,16 @@ def test_mistake_found_before_the_first_trial_takes_the_new_run_away(
         pytest.raises(SweepAborted),
         open_run(config, preflight, is_resumed=False) as paths,
     ):
-        paths.events.write_text('{"time": "t", "kind": "sweep_started", "name": "mine"}\n')
+        paths.events.write_text(
+            '{"time": "2026-11-29T12:00:00Z", "kind": "sweep_started", "name": "mine"}\n'
+        )
         raise SweepAborted("no GPU found", "get one")
     assert set(tree(tmp_path)) == {"runs"}
 
 
 STARTED = (
-    '{"time": "t", "kind": "trial_started", "trial_id": "t0000", "number": 0, "params": '
+    '{"time": "2026-11-29T12:00:00Z", "kind": "trial_started", '
+    '"trial_id": "t0000", "number": 0, "params": '
     '{"lora_rank": 8, "lora_alpha": 8.0, "lora_dropout": 0.0, "learning_rate": 0.001, '
     '"use_rslora": false, "target_modules": ["q_proj"]}}\n'
 )

@@ -126,7 +126,7 @@ def test_killed_writer_leaves_every_acknowledged_event(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from sweeps.records.events import EventLog\n"
         "log = EventLog(Path(sys.argv[1]))\n"
         "for i in range(10**9):\n"
-        "    log.append('report', i=i, padding='x' * 3000); print(i, flush=True)\n"
+        "    log.append('predicted', i=i, padding='x' * 3000); print(i, flush=True)\n"
     )
     writer = subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
@@ -191,7 +191,7 @@ def test_replay_orders_trials_and_keeps_each_step_once(tmp_path: Path) -> None:
     log.append("report", **report_fields(make_report("t0000", 20, 33.0)))
     log.append("report", **report_fields(make_report("t0000", 10, 99.0)))
     log.append("trial_ended", trial_id="t0000", status="completed", reason="")
-    log.append("final_scores", scores={"t0000": 33.0})
+    log.append("final_scores", trial_id="t0000", scores={"test": {"rougeLsum": 33.0}})
     first, second = replay(read_events(tmp_path / "events.jsonl"))
     assert (first.trial_id, first.number, first.status) == ("t0000", 0, "completed")
     assert [(r.step, r.metrics["rougeLsum"]) for r in first.reports] == [(10, 30.0), (20, 33.0)]

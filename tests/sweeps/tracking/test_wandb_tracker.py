@@ -122,7 +122,7 @@ class LoggedSweep:
 
     def start_final(self, of: TrialConfig, trial_id: str, seed: int) -> None:
         runs = [{"trial_id": trial_id, "of": of.trial_id, "seed": seed}]
-        self._log.append("finals_started", runs=runs)
+        self._log.append("finals_started", finalists=[of.trial_id], baseline=None, runs=runs)
 
     def complete(self, *numbers: int) -> None:
         for config in map(make_config, numbers):
