@@ -311,7 +311,7 @@ def run_packs(
     log: EventLog,
     probed: Sequence[Hyperparameters] = (),
 ) -> Iterator[PackPool]:
-    """Packs on as many GPUs as the allocation says, wherever the cluster has them.
+    """Packs on as many GPUs as the cluster has at any time, up to the most that are of use.
 
     None for solo trials, and none where no trial is left to run.
 
@@ -337,7 +337,8 @@ def run_packs(
             probed=probed if is_probed else (),
         )
 
-    pool = PackPool(start, allocation.num_packs if has_trials else 0, has_gpu=has_gpu, log=log)
+    most = allocation.most_packs if has_trials and allocation.num_packs else 0
+    pool = PackPool(start, most, has_gpu=has_gpu, log=log)
     has_packs = bool(pool.actors)
     try:
         yield pool

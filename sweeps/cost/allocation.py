@@ -44,6 +44,8 @@ class Allocation:
     """Trials of one GPU, in the search or in the finals; without a GPU, of this machine."""
     capacity: Capacity | None
     """Of each GPU's pack; None where trials train alone."""
+    most_packs: int = 1
+    """On a cluster that gets more GPUs while the sweep runs."""
 
     @property
     def most_at_once(self) -> int:
@@ -119,11 +121,12 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     check_generation(config, hardware.oldest_gpu)
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     if config.engine == "solo":
-        most, capacity = config.num_trials, None
+        most, most_packs, capacity = config.num_trials, 0, None
         slots_per_gpu = _solo_slots(config, model, hardware, num_gpus)
         num_slots = min(max(1, num_gpus) * slots_per_gpu, hardware.num_cpus)
     else:
         most = most_at_once(config)
+        most_packs = min(config.gpus or most, most) if num_gpus else 1
         num_packs = min(max(1, num_gpus), most)
         num_gpus = min(num_gpus, num_packs)
         capacity = _choose_capacity(config, model, hardware, num_packs)
@@ -136,6 +139,7 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
         num_gpus=num_gpus,
         slots_per_gpu=slots_per_gpu,
         capacity=capacity,
+        most_packs=most_packs,
     )
 
 

@@ -86,6 +86,22 @@ def test_packs_and_slots(
     assert allocation.num_gpus == (num_packs if hardware.num_gpus else 0)
 
 
+@pytest.mark.parametrize(
+    ("values", "hardware", "most_packs"),
+    [
+        ({"num_trials": 64}, gpus(1), 22),
+        ({"num_trials": 64, "gpus": 4}, gpus(1), 4),
+        ({"num_trials": 1}, gpus(8), 1),
+        ({"num_trials": 64}, CPUS, 1),
+        ({"num_trials": 64, "engine": "solo"}, gpus(1), 0),
+    ],
+)
+def test_packs_grow_with_the_cluster_up_to_one_for_each_trial_at_once(
+    values: dict[str, Any], hardware: Hardware, most_packs: int
+) -> None:
+    assert allocate_slots(config_of(**values), MODEL, hardware).most_packs == most_packs
+
+
 def test_trials_of_packs_fit_on_few_cores() -> None:
     allocation = allocate_slots(config_of(num_trials=300, slots_per_gpu=64), MODEL, gpus(4))
     assert allocation.concurrency == 256
