@@ -118,9 +118,11 @@ def find_lock_owner(paths: RunPaths) -> LockOwner:
     except OSError:  # of a file system without locks, or of a file of another user
         return LockOwner(is_alive=None)
     said = {}
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(text or "{}")
-    known = {name: said[name] for name in ("work", "host", "pid") if name in said}
+    said = said if isinstance(said, dict) else {}
+    types = {"work": str, "host": str, "pid": int}
+    known = {name: said[name] for name, kind in types.items() if isinstance(said.get(name), kind)}
     is_elsewhere = known.get("host", socket.gethostname()) != socket.gethostname()
     return LockOwner(is_alive=None if is_free and is_elsewhere else not is_free, **known)
 

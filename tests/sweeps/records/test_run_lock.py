@@ -15,7 +15,7 @@ import pytest
 from sweeps.records import heartbeat
 from sweeps.records.heartbeat import Heartbeat, read_heartbeat
 from sweeps.records.paths import RunPaths
-from sweeps.records.run_lock import lock_run
+from sweeps.records.run_lock import LockOwner, find_lock_owner, lock_run
 from trainables.errors import SweepAborted
 
 FACTS = {"num_gpus": 1, "num_packs": 1, "slots_per_gpu": 8}
@@ -84,3 +84,10 @@ def test_a_damaged_heartbeat_is_none(tmp_path: Path, damage: dict[str, Any]) -> 
     assert read_heartbeat(paths) is not None
     paths.heartbeat.write_text(json.dumps(json.loads(paths.heartbeat.read_text()) | damage))
     assert read_heartbeat(paths) is None
+
+
+@pytest.mark.parametrize("text", ["", "5", "null", '"x"', '{"host": 7, "pid": "9"}', "[" * 100_000])
+def test_a_lock_whose_text_is_damaged_has_an_owner_of_no_name(text: str, tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.lock.write_text(text)
+    assert find_lock_owner(paths) == LockOwner(is_alive=False)
