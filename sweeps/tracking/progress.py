@@ -210,11 +210,11 @@ class ProgressTable:
     def _describe_best(self) -> str:
         """The best of the trials that reached the furthest step: only those are comparable."""
         last_step = max((record.num_steps for record in self._records.values()), default=0)
-        values = {
-            record.trial_id: record.values(self._metric).get(last_step, math.nan)
-            for record in self._records.values()
+        reached = (record for record in self._records.values() if record.num_steps == last_step)
+        values = {record.trial_id: record.value(self._metric) for record in reached}
+        finite = {
+            trial_id: v for trial_id, v in values.items() if v is not None and math.isfinite(v)
         }
-        finite = {trial_id: value for trial_id, value in values.items() if math.isfinite(value)}
         if not finite:
             return self._unknown
         choose = max if self._metric.mode == "max" else min
