@@ -208,7 +208,10 @@ class FinalsFile(_Facts):
 def describe_fault(damaged: ValidationError) -> str:
     """The first thing that does not fit, in words."""
     first = damaged.errors()[0]
-    return ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"it has no {place!r}"
+    return f"{place}: {first['msg']}".removeprefix(": ")
 
 
 def find_fault(event: object) -> str | None:
