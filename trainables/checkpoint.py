@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -43,9 +43,17 @@ FULL_BYTES = 2**20
 
 
 @contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keeps a trial's folder to this process; waits for an earlier one that is still ending."""
+    with find_lock(folder).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def hold_writers_lock(checkpoints: Path) -> Iterator[None]:
     """Says meanwhile that this process may write to a sweep's checkpoints."""
-    with _open_writers_lock(checkpoints) as file:
+    with find_lock(checkpoints).open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
@@ -53,23 +61,26 @@ def hold_writers_lock(checkpoints: Path) -> Iterator[None]:
 def wait_for_writers(checkpoints: Path, timeout_s: float) -> None:
     """Until no process of this machine holds the writers' lock, or the time is up.
 
-    After a driver dies, its packs and the processes of its trials may live for some seconds more.
+    After a driver dies, its packs may live for some seconds more.
     """
     deadline_s = time.monotonic() + timeout_s
-    with _open_writers_lock(checkpoints) as file:
+    with find_lock(checkpoints).open("a+") as file:
         while time.monotonic() < deadline_s:
             with suppress(BlockingIOError):
                 return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             time.sleep(0.1)
 
 
-def _open_writers_lock(checkpoints: Path) -> IO[str]:
-    """The lock's file, on a disk of this machine: storage that nodes share may have no locks, or
-    keep those of a node that is gone. Writers on other nodes end with the job of their driver."""
-    folder = Path(tempfile.gettempdir()) / f"qlora-sweeps-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    name = hashlib.sha256(os.fsencode(checkpoints.resolve())).hexdigest()
-    return (folder / f"{name[:24]}.lock").open("a+")
+def find_lock(folder: Path) -> Path:
+    """The file of a folder's lock, on a disk of this machine.
+
+    Storage that nodes share may have no locks, or keep those of a node that is gone. Writers on
+    other nodes end with the job of their driver.
+    """
+    locks = Path(tempfile.gettempdir()) / f"qlora-sweeps-{os.getuid()}"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
+    return locks / f"{name[:24]}.lock"
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from trainables.checkpoint import abort_if_disk_full, hold_writers_lock
+from trainables.checkpoint import abort_if_disk_full, lock_folder
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 
@@ -30,7 +30,7 @@ def run_trial(config: dict[str, Any], *, is_packed: bool, max_failures: int) -> 
 
     trial: TrialConfig = config[TRIAL]
     try:
-        with abort_if_disk_full(trial.folder):
+        with abort_if_disk_full(trial.folder), lock_folder(trial.folder):
             if is_packed:
                 from trainables.packing.service import client  # loads Ray
 
@@ -38,8 +38,7 @@ def run_trial(config: dict[str, Any], *, is_packed: bool, max_failures: int) -> 
             else:
                 from trainables.solo import trainer  # loads torch, only in the process that trains
 
-                with hold_writers_lock(trial.folder.parent):
-                    trainer.train(trial, send)
+                trainer.train(trial, send)
     except TrialFailed as failed:
         tune.report({FAILED: str(failed)})
     except SweepAborted as aborted:

@@ -20,10 +20,12 @@ from optuna.trial import TrialState
 
 from sweeps.finals.finalists import last_finals
 from sweeps.records.events import read_events
+from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
 from sweeps.tracking.wandb_tracker import COMPLETE_FILE
 from tests.sweeps.commands import RAY_TMPDIR
 from trainables import tiny
+from trainables.checkpoint import find_lock
 from trainables.files import read_json_lines
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -136,12 +138,14 @@ def trial_processes(driver: int) -> list[psutil.Process]:
 
 def running_trials(driver: int, folder: Path) -> dict[str, psutil.Process]:
     """The process that trains each trial: it holds the trial's folder; others of Ray's stand by."""
+    paths = RunPaths(folder)
+    names = {history.trial_id for history in replay_all(events_of(folder))}
+    locks = {str(find_lock(paths.trial(name))): name for name in names}
     found = {}
     for process in trial_processes(driver):
         with contextlib.suppress(psutil.NoSuchProcess):
-            opened = [Path(file.path) for file in process.open_files()]
-            locks = [path for path in opened if path.name == ".lock"]
-            found |= {path.parent.name: process for path in locks if folder in path.parents}
+            opened = [file.path for file in process.open_files()]
+            found |= {locks[path]: process for path in opened if path in locks}
     return found
 
 
