@@ -20,7 +20,9 @@ from trainables.packing.compute.kernels.inputs import L2_EPS
 WIDTH = 4
 """W of every model so far; the kernel has a line for each."""
 STRIPE, NUM_WARPS = 16, 2
-"""Rows of a head's memory that a program holds at a time."""
+"""Rows of a head's memory that a program holds at a time, and its warps. On an H200 a step of 2,048
+rows of 16 heads of 128 x 128 takes 0.83 ms, 1.05 ms with 4 warps and 1.65 ms with 8; what it reads
+and writes would take 0.7 ms at 4.2 TB/s."""
 LENGTH_EPS = tl.constexpr(L2_EPS)
 
 
