@@ -265,9 +265,10 @@ def test_flags_that_documents_show_are_there(
 
 def test_every_command_that_takes_json_is_told_to_programs() -> None:
     told = set(re.findall(r"^\| `(sweeps\.[a-z]+)", (PROJECT / "AGENTS.md").read_text(), re.M))
+    files = [*(PROJECT / "sweeps").glob("*.py"), PROJECT / "sweeps" / "checks" / "run_args.py"]
     takes = {
-        f"sweeps.{path.stem}"
-        for path in (PROJECT / "sweeps").glob("*.py")
+        f"sweeps.{path.stem.removesuffix('_args')}"
+        for path in files
         if re.search(r"^    json: .*JsonFlag", path.read_text(), re.M)
     }
     assert len(takes) > 5 and told == takes

@@ -60,7 +60,7 @@ def test_what_a_resume_mends_comes_with_the_whole_command(
 def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "")  # put back in the end
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
-    with pytest.raises(SweepAborted, match="Ray cannot be connected to: ") as told:
+    with pytest.raises(SweepAborted, match=r"cluster at http://\S+ cannot be joined") as told:
         stages._connect()
     assert "RAY_ADDRESS" in told.value.fix
 
