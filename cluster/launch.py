@@ -54,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         abort(f"{submit[-1][0]} is not installed here", fix)
     if args.kind == "slurm":  # nobody wants to learn of a wrong flag when the job's turn comes
         check = f"{shlex.quote(sys.executable)} {args.command} --dry-run >/dev/null"
-        if code := subprocess.run(check, shell=True, check=False).returncode:
+        elsewhere = os.environ | {"CUDA_VISIBLE_DEVICES": "", "RAY_ADDRESS": "local"}
+        if code := subprocess.run(check, shell=True, env=elsewhere, check=False).returncode:
             sys.exit(code)
+    Path(file).touch(mode=0o600)  # flags may hold a database's password
     Path(file).write_text(text, encoding="utf-8")
     fresh = {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if args.kind == "sky" else {}
     for command in submit:
@@ -125,7 +127,7 @@ def _read_flags(args: argparse.Namespace) -> tuple[str, str]:
     words = [args.recipe, *flags]
     words += [] if given.name else ["--name", name]
     words += [] if given.runs_dir else ["--runs-dir", runs_dir]
-    sweep_json = shlex.quote(f"{runs_dir}/{name}/sweep.json")
+    sweep_json = shlex.quote(os.path.expanduser(f"{runs_dir}/{name}/sweep.json"))
     resume = f"$(test -e {sweep_json} && echo --resume)"
     return name, f"-m sweeps.run {shlex.join(words)} {resume}"
 

@@ -18,7 +18,7 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 {% for key, value in settings.items() %}
-#SBATCH --{{ key }}={{ value | quote }}
+#SBATCH --{{ key }}{% if value %}={{ value | quote }}{% endif +%}
 {% endfor %}
 
 python={{ python | quote }}
@@ -42,8 +42,10 @@ srun --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_P
   exec "$0" start --block --disable-usage-stats $where \
     --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
 ' "$ray" >"$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.log" 2>&1 &
+cluster=$!
 
 for _ in $(seq 60); do # a node that comes later is used too
+  kill -0 $cluster 2>/dev/null || break # its log says why it has ended
   nodes=$("$ray" status 2>/dev/null | grep -c '^ 1 node_')
   [ "$nodes" -ge "$SLURM_NNODES" ] && break
   sleep 2

@@ -112,6 +112,36 @@ def test_slurm_reads_every_option_from_the_file(capsys: pytest.CaptureFixture[st
     assert re.findall("cpus-per-task=(.*)", text)[0] == "3"
 
 
+def test_slurm_takes_options_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = render("slurm", capsys, "--set", "exclusive=", "samsum").splitlines()
+    assert "#SBATCH --exclusive" in lines and "#SBATCH --time=12:00:00" in lines
+
+
+def test_a_run_in_the_home_is_gone_on_with(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "runs" / "a").mkdir(parents=True)
+    (folder / "runs" / "a" / "sweep.json").touch()
+    python = f"python={folder}/bin/python"
+    words = ["--set", python, "samsum", "--name", "a", "--runs-dir=~/runs"]
+    command = find_command("slurm", render("slurm", capsys, *words), folder)
+    output = subprocess.check_output(["bash", "-c", command], text=True)
+    assert output.split("\0")[-2] == "--resume"
+
+
+@pytest.mark.slow
+def test_slurm_waits_for_no_ray_that_has_ended(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "bin" / "srun").chmod(0o755)
+    script = render("slurm", capsys, "--set", f"python={folder}/bin/python", "samsum")
+    names = ("JOB_NAME", "NNODES", "CPUS_PER_TASK")
+    variables = {f"SLURM_{name}": "1" for name in names} | {"SLURM_JOB_ID": "1"}
+    env = os.environ | variables
+    subprocess.run(["bash"], input=script, env=env, text=True, check=True, timeout=60)
+
+
 def test_ray_up_accepts_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     config = yaml.safe_load(render("ray", capsys, "samsum"))
     schema = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text()))
@@ -202,7 +232,8 @@ def test_own_template_and_submission(
         (folder / "bin" / name).chmod(0o755)
     own = ["--template", "mine.yaml", "--nodes", "2", "--set", "color=red"]
     launch.main(["kuberay", *own, "samsum", "--name", "a"])
-    assert (folder / "a.kuberay.yaml").read_text() == "a on 2 of red\n"
+    file = folder / "a.kuberay.yaml"
+    assert file.read_text() == "a on 2 of red\n" and file.stat().st_mode & 0o077 == 0
     assert capfd.readouterr().out.splitlines()[-1] == "kubectl create -f a.kuberay.yaml"
     monkeypatch.setenv("HF_TOKEN", "mine")
     launch.main(["sky", *own, "samsum", "--name", "a"])
@@ -222,6 +253,19 @@ def test_slurm_gets_no_job_whose_flags_are_wrong(
     captured = capfd.readouterr()
     assert ended.value.code == 2 and captured.err.startswith("error: ")
     assert "submitted" not in captured.out and not list(folder.glob("*.sh"))
+
+
+@pytest.mark.slow
+def test_slurm_job_does_not_ask_for_gpus_of_this_machine(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    for name, text in (("sbatch", "submitted"), ("nvidia-smi", "GPU-a1, Tesla T4, 15360, 7.5")):
+        (folder / "bin" / name).write_text(f"#!/bin/sh\necho {text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    launch.main(["slurm", "samsum", "--tiny", "--gpus", "8", "--compute-dtype", "bfloat16"])
+    assert capfd.readouterr().out.endswith("submitted\n")
 
 
 def test_the_image_finds_the_version_of_torch() -> None:
