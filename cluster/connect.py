@@ -1,6 +1,7 @@
 """Joins the Ray cluster that is there, or starts a local one for this sweep."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -57,21 +58,14 @@ def connect(num_local_cpus: int) -> Cluster:
         num_local_cpus: CPU slots that a cluster started here offers.
 
     Raises:
-        ClusterError: the cluster that is there cannot be joined.
+        ClusterError: the cluster that is there cannot be joined, or none be started here.
     """
     set_ray_defaults()
     inherited = filter(None, [os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *inherited])
     address = address_to_join()
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=num_local_cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _start(num_local_cpus)
     else:
         _join(address)
     resources = ray.cluster_resources()
@@ -81,6 +75,26 @@ def connect(num_local_cpus: int) -> Cluster:
         num_cpus=int(resources.get("CPU", 0)),
         num_gpus=int(resources.get("GPU", 0)),
     )
+
+
+def _start(num_cpus: int) -> None:
+    """Starts a cluster on this machine, whose files lie in its temporary folder and the home."""
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, AuthenticationError) as refused:
+        if isinstance(refused, OSError) and refused.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ClusterError(
+            f"Ray cannot start on this machine: {' '.join(str(refused).split())}",
+            "it writes into its temporary folder and ~/.ray: give others, RAY_TMPDIR=DIR HOME=DIR",
+        ) from refused
 
 
 def _join(address: str) -> None:
@@ -173,7 +187,8 @@ def _explain(refused: Exception, address: str) -> ClusterError:
             "ray job submit --working-dir . -- python -m sweeps.run ...",
         )
     if isinstance(refused, ConnectionError):
-        told = "something listens there, but no Ray answers"
+        is_named = address != "auto"
+        told = "something listens there, but no Ray answers" if is_named else "none runs here"
     else:
         told = " ".join(str(refused).split())
     return ClusterError(
