@@ -1,6 +1,7 @@
 """python -m cluster.check: whether every node can run trials, and what to do where one cannot."""
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from cluster.command_line import Parser, abort
 from cluster.find import ClusterError, check_address, set_ray_defaults
 from cluster.node import (
+    NOT_INSTALLED,
     SLOW,
     TRAINING_PACKAGES,
     NodeFacts,
@@ -28,6 +30,8 @@ LEAST_FREE_GIB = 2.0
 MOST_OFFSET_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 """How long nodes are waited for, the start of a process there included."""
+LOSS_TIMEOUT_S = 20.0
+"""How long a node that died may count as alive: Ray asks five times, every three seconds."""
 COLUMNS = ("answer", "folder", "model", "versions", "GPU", "4-bit", "disk", "clock")
 
 
@@ -71,8 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         nodes = _inspect(Path(args.runs_dir).expanduser().absolute(), args.model)
     except ClusterError as refused:
-        if args.json:
-            print(json.dumps({"error": refused.error, "fix": refused.fix}))
         abort(refused.error, refused.fix)
     faults = find_faults(nodes)
     if args.json:
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _inspect(runs_dir: Path, model: str | None) -> list[Node]:
     folder = Path(model).expanduser().absolute() if model else None
-    if folder and not (folder / "config.json").is_file():
+    if folder and not os.path.isfile(folder / "config.json"):
         raise ClusterError(
             f"--model {model} is no folder of a model: it has no config.json",
             "name a folder; a model of the Hub is loaded by each node itself",
@@ -98,7 +100,7 @@ def _inspect(runs_dir: Path, model: str | None) -> list[Node]:
 
 
 def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -> list[Node]:
-    """Asks every node at once; Ray has to be connected.
+    """Asks every node at once; Ray has to be connected. One that has left meanwhile is no node.
 
     Args:
         folder: what the nodes have to share and write.
@@ -111,6 +113,7 @@ def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -
     import ray  # --help does without
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    files = list_files(model) if model else {}
     token = uuid.uuid4().hex
     meeting = folder / f".check-{token[:8]}"
     try:
@@ -121,7 +124,6 @@ def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -
             f"the folder {folder} cannot be written: {refused.strerror}",
             "choose a folder of your own: --runs-dir DIR",
         ) from None
-    files = list_files(model) if model else {}
     alive = [node for node in ray.nodes() if node["Alive"]]
     names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive]
     num_gpus = [int(node["Resources"].get("GPU", 0)) for node in alive]
@@ -140,8 +142,8 @@ def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -
             for probe, node, num in zip(probes, alive, num_gpus, strict=True)
         ]
         ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
-        return [
-            Node(
+        nodes = {
+            node["NodeID"]: Node(
                 name=name if names.count(name) == 1 else f"{name}, {node['NodeID'][:6]}",
                 num_gpus=num,
                 is_heard=(meeting / node["NodeID"]).exists(),
@@ -150,11 +152,25 @@ def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -
             for name, node, num, probe, answer in zip(
                 names, alive, num_gpus, probes, asked, strict=True
             )
-        ]
+        }
+        left = _find_left({node_id for node_id, node in nodes.items() if node.facts is None})
+        return [node for node_id, node in nodes.items() if node_id not in left]
     finally:
         for probe in probes:
             ray.kill(probe)
         shutil.rmtree(meeting, ignore_errors=True)
+
+
+def _find_left(silent: set[str]) -> set[str]:
+    """Which of these nodes the cluster has lost; of a killed one it learns after some seconds."""
+    import ray
+
+    deadline_s = time.monotonic() + LOSS_TIMEOUT_S
+    while True:
+        left = silent - {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if left == silent or time.monotonic() > deadline_s:
+            return left
+        time.sleep(0.5)
 
 
 def _read_answer(probe: Any, answer: Any) -> dict[str, Any]:
@@ -211,7 +227,7 @@ def _judge(node: Node, *, needs_ampere: bool, trains: bool) -> Iterable[Fault]:
         yield fault("model", f"the model's folder is not shared: {facts.model_fault}", fix)
     here = {"Python": platform.python_version()} | list_versions(TRAINING_PACKAGES)
     there = {"Python": facts.python} | facts.versions
-    others = [name for name in here if here[name] != there[name]]
+    others = [name for name in here if here[name] not in (NOT_INSTALLED, there[name])]
     if trains and others:
         told = ", ".join(f"{name} {there[name]} (here {here[name]})" for name in others)
         wanted = " ".join(f"{name}=={here[name]}" for name in others if name != "Python")

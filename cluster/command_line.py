@@ -1,6 +1,7 @@
 """How a command of this folder ends over a mistake of its user: two lines, and exit code 2."""
 
 import argparse
+import json
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def abort(error: str, fix: str) -> NoReturn:
-    """Ends the process over a mistake of the user."""
+    """Ends the process over a mistake of the user; with --json, programs get one JSON object."""
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"error": error, "fix": fix}))
     print(f"error: {error}\nfix: {fix}", file=sys.stderr)
     sys.exit(2)

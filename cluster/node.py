@@ -18,6 +18,7 @@ TRAINING_PACKAGES = (
     *("torch", "ray", "transformers", "peft", "bitsandbytes", "trl", "rouge-score"),
 )
 """What trains and scores a trial; nodes with other versions would give other results."""
+NOT_INSTALLED = "not installed"
 PRODUCT_TIMEOUT_S = 25.0
 """How long a 4-bit product may take, most of it the import of torch."""
 SLOW = "no answer in"
@@ -104,7 +105,7 @@ def list_versions(packages: Sequence[str]) -> dict[str, str]:
         try:
             installed[name] = version(name)
         except PackageNotFoundError:
-            installed[name] = "not installed"
+            installed[name] = NOT_INSTALLED
     return installed
 
 

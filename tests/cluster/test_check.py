@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from cluster.check import Fault, Node, find_faults, format_table, main
 from cluster.gpus import Gpu
-from cluster.node import TRAINING_PACKAGES, NodeFacts, list_versions
+from cluster.node import NOT_INSTALLED, TRAINING_PACKAGES, NodeFacts, list_versions
 from tests.cluster.heads import clean_environment, run_heads, run_node, start_driver
 
 H200 = Gpu("GPU-a", "NVIDIA H200", 140.4, 9.0)
@@ -61,6 +62,31 @@ def test_each_fault_is_named_with_its_fix(
     assert lines[3:] == [f"{fault.node}: {fault.error}", f"  fix: {fault.fix}"]
 
 
+def test_what_a_driver_lacks_is_asked_of_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = GOOD.versions | {"torch": NOT_INSTALLED}
+    monkeypatch.setattr("cluster.check.list_versions", lambda packages: versions)
+    assert find_faults([WHOLE]) == []
+
+
+@pytest.mark.slow
+def test_a_node_that_leaves_is_not_asked_for_an_answer(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from cluster.check import inspect_nodes
+from cluster.connect import connect
+with connect(2):
+    print([node.facts is not None for node in inspect_nodes(Path("RUNS"), needs_gpu=False)])
+"""
+    code = code.replace("RUNS", str(tmp_path / "runs"))
+    with run_heads(tmp_path) as (address,):
+        with run_node(tmp_path, address):
+            driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
+            while len(list(tmp_path.glob("runs/.check-*/*"))) < 3 and driver.poll() is None:
+                time.sleep(0.05)  # until both have found the folder, and multiply
+        stdout, stderr = driver.communicate(timeout=120)
+    assert stdout.endswith("[True]\n"), (stdout, stderr)
+
+
 def test_head_that_holds_no_gpu_needs_no_torch() -> None:
     bare = replace(GOOD, gpus=(), versions={}, product_fault="No module named 'torch'")
     bare = replace(bare, versions=dict.fromkeys(TRAINING_PACKAGES, "not installed"))
@@ -73,6 +99,7 @@ def test_head_that_holds_no_gpu_needs_no_torch() -> None:
     ("words", "error"),
     [
         (["--model", "/nowhere/model"], "--model /nowhere/model is no folder of a model"),
+        (["--model", "m" * 300], "mmm is no folder of a model"),
         (["--mdel", "m"], "unrecognized arguments: --mdel m"),
         ([], "the Ray cluster at RAY_ADDRESS=127.0.0.1:9 does not answer"),
     ],
@@ -84,12 +111,15 @@ def test_mistakes_are_told_in_two_lines_before_ray_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setattr("sys.argv", ["check", *words, "--json"])
     with pytest.raises(SystemExit) as ended:
-        main(words)
+        main()
     assert ended.value.code == 2
-    told = capsys.readouterr().err.splitlines()
+    captured = capsys.readouterr()
+    told = captured.err.splitlines()
     assert [line.split(": ")[0] for line in told] == ["error", "fix"]
     assert error in told[0]
+    assert json.loads(captured.out) == dict(line.split(": ", 1) for line in told)
 
 
 SWEEP = """
