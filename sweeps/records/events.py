@@ -34,6 +34,8 @@ Kind = Literal[
     "sweep_ended",
     "sweep_interrupted",
 ]
+_ASKING = ("sweep_started", "sweep_resumed", "asked")
+"""Events that say how many trials the search shall have."""
 _FLOATS = frozenset(f.name for f in fields(TrialReport) if f.type is float)
 
 
@@ -87,7 +89,7 @@ def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
     Args:
         default: of a log that does not tell.
     """
-    told = [event["num_trials"] for event in events if "num_trials" in event]
+    told = [e["num_trials"] for e in events if e["kind"] in _ASKING and "num_trials" in e]
     return int(told[-1]) if told else default
 
 

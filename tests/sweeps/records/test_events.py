@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from sweeps.records.events import (
     EventLog,
+    find_num_trials,
     params_fields,
     params_from_event,
     read_events,
@@ -235,3 +236,10 @@ def test_trial_that_starts_again_after_its_end_is_running(tmp_path: Path) -> Non
     (running,) = replay(read_events(tmp_path / "events.jsonl"))
     assert running.status is None and len(running.reports) == 1
     assert math.isfinite(running.reports[0].train_loss)
+
+
+def test_trials_of_a_lost_pack_are_not_those_that_the_search_shall_have(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append("sweep_started", name="run", num_trials=32)
+    log.append("pack_lost", pack="a", node="10.0.0.2", gpu="0", reason="it died", num_trials=3)
+    assert find_num_trials(read_events(tmp_path / "events.jsonl"), 9) == 32
