@@ -111,8 +111,8 @@ class SweepConfig(TrainingOptions):
     """Wall time of the whole sweep, e.g. 2h, 45m, 1h30m or 90s: the search ends early enough for
     the finals and the test. A resumed sweep counts what it has used before."""
     gpu_hours: EngineFlag[float | None] = None
-    """The same in GPU-hours: hours times GPUs that the sweep holds. A machine without a GPU counts
-    as one."""
+    """The same in GPU-hours: hours times GPUs that the sweep holds; those that a cluster gets later
+    stay unused then. A machine without a GPU counts as one."""
     estimate: EngineFlag[bool] = True
     """Measure a pack's throughput for a few seconds before the first trial, and predict what the
     sweep will take. No trial is changed by it."""

@@ -45,7 +45,7 @@ class Allocation:
     capacity: Capacity | None
     """Of each GPU's pack; None where trials train alone."""
     most_packs: int = 1
-    """On a cluster that gets more GPUs while the sweep runs."""
+    """On a cluster that gets more GPUs while the sweep runs; each has a trial then."""
 
     @property
     def most_at_once(self) -> int:
@@ -121,25 +121,27 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     check_generation(config, hardware.oldest_gpu)
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     if config.engine == "solo":
-        most, most_packs, capacity = config.num_trials, 0, None
+        most, num_packs, capacity = config.num_trials, 0, None
         slots_per_gpu = _solo_slots(config, model, hardware, num_gpus)
         num_slots = min(max(1, num_gpus) * slots_per_gpu, hardware.num_cpus)
     else:
         most = most_at_once(config)
-        most_packs = min(config.gpus or most, most) if num_gpus else 1
         num_packs = min(max(1, num_gpus), most)
         num_gpus = min(num_gpus, num_packs)
         capacity = _choose_capacity(config, model, hardware, num_packs)
         slots_per_gpu = capacity.num_slots
         num_slots = num_packs * slots_per_gpu
+    concurrency = most_packs = min(num_slots, most)
+    if num_packs == 0 or num_gpus == 0 or config.gpu_hours is not None:
+        most_packs = num_packs  # a budget is divided among the GPUs that there are
     return Allocation(
-        concurrency=min(num_slots, most),
+        concurrency=concurrency,
         final_concurrency=min(num_slots, num_runs(config)),
         num_cpus=hardware.num_cpus,
         num_gpus=num_gpus,
         slots_per_gpu=slots_per_gpu,
         capacity=capacity,
-        most_packs=most_packs,
+        most_packs=min(config.gpus or most_packs, most_packs),
     )
 
 

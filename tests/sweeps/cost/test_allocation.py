@@ -91,6 +91,9 @@ def test_packs_and_slots(
     [
         ({"num_trials": 64}, gpus(1), 22),
         ({"num_trials": 64, "gpus": 4}, gpus(1), 4),
+        ({"num_trials": 64, "slots_per_gpu": 4}, gpus(1), 4),
+        ({"num_trials": 64, "slots_per_gpu": 4}, gpus(3), 12),
+        ({"num_trials": 64, "gpu_hours": 9.0}, gpus(2), 2),
         ({"num_trials": 1}, gpus(8), 1),
         ({"num_trials": 64}, CPUS, 1),
         ({"num_trials": 64, "engine": "solo"}, gpus(1), 0),
