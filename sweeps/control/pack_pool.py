@@ -97,6 +97,9 @@ class PackPool:
         self._failures: Counter[str] = Counter()
         """Packs in a row that could not start, by node."""
         self._num_places = 0
+        """GPUs on which packs may start."""
+        self._avoided: list[str] = []
+        """Nodes with GPUs on none of which packs can start."""
         self._polled_s = self._counted_s = -COUNT_INTERVAL_S
         self._waits_since_s: float | None = None
         self._next_wait_s = FIRST_WAIT_S
@@ -135,7 +138,7 @@ class PackPool:
         """Asks the packs how they are, replaces those that are lost, and follows the cluster.
 
         Raises:
-            SweepAborted: no pack can start anywhere.
+            SweepAborted: no pack can start on any of the GPUs that there are.
         """
         now_s = time.monotonic()
         # When this process itself was stopped, packs may be as late as it is.
@@ -145,6 +148,8 @@ class PackPool:
         answered = ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []
         for pack in list(self._packs):
             interval_s = LOADED_POLL_INTERVAL_S if pack.is_loaded else POLL_INTERVAL_S
+            if pack not in self._packs:  # given up because another was lost
+                continue
             if pack.asked in answered:
                 self._take_answer(pack, now_s)
             elif pack.asked is not None:
@@ -200,7 +205,7 @@ class PackPool:
         """Writes down that a pack is gone, and why.
 
         Raises:
-            SweepAborted: it could not start, and none can.
+            SweepAborted: it could not start, and none can on the GPUs that there are.
         """
         self._packs.remove(pack)
         ray.kill(pack.actor)  # it may still say why it ends, or hang
@@ -221,40 +226,42 @@ class PackPool:
             wait = f"its {num_trials} trial{'s' * (num_trials != 1)} wait for a {what}"
             logger.warning("a pack was lost (%s): %s: %s", where, wait, reason)
             return
-        logger.warning("a pack could not start (%s), the next is tried: %s", where, reason)
         is_told = isinstance(error, LoadFault) or getattr(error, "actor_init_failed", False)
         # What one GPU tells before any other has been of use, it would tell again.
         is_final = is_told and not self._has_loaded and self._num_places == 1
         nodes = [status.place.node_id] if status else _list_nodes_of(ip)
         for node_id in nodes:
             self._failures[node_id] += MAX_START_FAILURES if is_final else 1
-        self._fit_to_cluster()
-        if self._num_places == 0:
-            fix = error.args[2] if isinstance(error, LoadFault) else f"see Ray's logs, {REPEAT}"
-            what = (
-                error.args[1] if isinstance(error, LoadFault) else f"a pack cannot start: {reason}"
-            )
+        self._count_places()
+        if self._avoided and not self._num_places:
+            what, fix = f"a pack cannot start: {reason}", f"see Ray's logs, {REPEAT}"
+            if isinstance(error, LoadFault):
+                _, what, fix = error.args
+                fix = f"{fix}, {REPEAT}" if self._has_loaded and REPEAT not in fix else fix
             raise SweepAborted(f"{what} ({where})", fix)
+        logger.warning("a pack could not start (%s), the next is tried: %s", where, reason)
+        self._fit_to_cluster()
 
-    def _fit_to_cluster(self) -> None:
-        """Starts packs for GPUs that have none, and gives up waiting for those that have left."""
-        self._num_places, avoided = 0, []
+    def _count_places(self) -> None:
+        self._num_places, self._avoided = 0, []
         for node in ray.nodes():
             has_any = node["Alive"] and node["Resources"].get(self._resource, 0) >= 1
             num = int(node["Resources"]["GPU"]) if has_any and self._resource == "GPU" else has_any
             left = max(0, num - self._failures[node["NodeID"]] // MAX_START_FAILURES)
             self._num_places += left
             if has_any and not left:
-                avoided.append(node["NodeID"])
-        if not self._num_places and avoided:
-            return
+                self._avoided.append(node["NodeID"])
+
+    def _fit_to_cluster(self) -> None:
+        """Starts packs for GPUs that have none, and gives up waiting for those that have left."""
+        self._count_places()
         wanted = max(1, min(self._most, self._num_places))  # a cluster that grows sees the demand
         waiting = [pack for pack in self._packs if pack.status is None]
         for pack in waiting[::-1][: max(0, len(self._packs) - wanted)]:
             self._packs.remove(pack)
             ray.kill(pack.actor)
         while len(self._packs) < wanted:
-            self._add(self._start(self._num_started, avoided, not self._has_loaded))
+            self._add(self._start(self._num_started, self._avoided, not self._has_loaded))
             self._num_started += 1
 
     def _add(self, actor: ActorHandle) -> None:
@@ -271,15 +278,16 @@ class PackPool:
         if now_s - self._waits_since_s < self._next_wait_s:
             return
         self._next_wait_s += min(2 * self._next_wait_s, MAX_WAIT_S)
-        free = ray.available_resources()
         # What has its GPU is only starting.
+        free = ray.available_resources() if self._num_places else {}
         kinds = {self._resource, "CPU"}
         num_short, kind = max((num_waiting - int(free.get(kind, 0)), kind) for kind in kinds)
         if num_short > 0:
             of = f"{num_short} of {len(self._packs)} " if len(self._packs) > 1 else "a "
             what = {"GPU": "GPU", "CPU": "CPU core"}[kind] + "s" * (len(self._packs) > 1)
             slow = "in use by other jobs, or a process is slow to start"
-            why = slow if self._num_places else "no node has one now"
+            none = "packs cannot start on those that there are" if self._avoided else ""
+            why = slow if self._num_places else none or "no node has one now"
             logger.warning("waiting for %s%s: %s", of, what, why)
 
 

@@ -34,6 +34,7 @@ class PackStub:
     """A pack as far as its pool goes. It cannot load on nodes, or start on any, as files say."""
 
     def __init__(self, folder: Path) -> None:
+        self._dies = (folder / "packs die while they load").exists()
         if (folder / "no pack can start").exists():
             raise FileNotFoundError("no such folder")
         is_broken = (folder / ray.get_runtime_context().get_node_id()).exists()
@@ -42,6 +43,8 @@ class PackStub:
         )
 
     def status(self) -> PackStatus:
+        if self._dies:
+            os._exit(1)
         if self._fault is None:
             return make_status()
         return make_status(is_loaded=False, throughput=None, fault=self._fault)
@@ -179,6 +182,39 @@ def test_sweep_ends_with_the_cause_where_no_pack_can_start(
     assert f"a pack cannot start: {cause} (node " in told.value.error
     assert is_constructor or told.value.fix == FIX
     assert len(scene.events("pack_lost")) == 1  # there is no other GPU
+
+
+def test_sweep_that_loses_its_only_good_node_waits_aloud_for_another(
+    begin: Begin,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(pack_pool, "FIRST_WAIT_S", 1.0)
+    (tmp_path / str(cluster.head_node.node_id)).touch()
+    good = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene = begin(2)
+    scene.wait(lambda: len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES)
+    scene.wait(lambda: len(scene.pool.actors) == len(scene.pool.loaded) == 1)
+    _remove(cluster, good)
+    scene.wait(lambda: "waiting for a GPU: packs cannot start on those" in caplog.text)
+    late = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene.wait_loaded(1)
+    _remove(cluster, late)
+
+
+def test_sweep_whose_only_node_leaves_while_its_pack_loads_goes_on_elsewhere(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies = tmp_path / "packs die while they load"
+    dies.touch()
+    scene = begin(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "nodes", lambda: [])
+        scene.wait(lambda: len(scene.events("pack_lost")) == 1)
+    dies.unlink()
+    scene.wait_loaded(1)
 
 
 def test_pack_that_is_stopped_is_killed_and_replaced(
