@@ -21,8 +21,8 @@ final test; having no trial."""
 Work = Literal["trained", "scored", "saved"]
 
 OVERDUE_AFTER_S, FIRST_OVERDUE_AFTER_S, OVERDUE_FACTOR = 600.0, 3600.0, 20.0
-"""A loop hangs that does one thing for so long, and so many times longer than ever before; the
-first time of anything may take longer."""
+"""A loop hangs that does one thing for so long, and so many times longer than as much of it took
+ever before; the first time of anything may take longer, by a second for each part of it."""
 
 FOLDER_NAME = ".ledgers"
 """In the checkpoints' folder: one file a pack that ever ran for the sweep."""
@@ -96,7 +96,9 @@ class LedgerKeeper:
         now_s = time.monotonic()
         self._since_s = now_s if since_s is None else since_s
         self._turned_s = self._since_s
+        self._num_parts = 1
         self._longest_s: dict[Activity, float] = {}
+        """By activity, for one part of it."""
         self._uncharged_s = 0.0
         self._has_ended = False
         self._ledger = Ledger(
@@ -106,14 +108,18 @@ class LedgerKeeper:
             pack_id=self.pack_id,
         )
 
-    def turn_to(self, activity: Activity) -> None:
-        """The loop does something else from now on; what was not charged before is overhead."""
+    def turn_to(self, activity: Activity, num_parts: int = 1) -> None:
+        """The loop does something else from now on; what was not charged before is overhead.
+
+        Args:
+            num_parts: how much there is of it, such as rows to score.
+        """
         with self._lock:
             self._settle()
-            took_s = self._since_s - self._turned_s
+            took_s = (self._since_s - self._turned_s) / self._num_parts
             self._longest_s[self._activity] = max(took_s, self._longest_s.get(self._activity, 0.0))
             self._turned_s = self._since_s
-            self._activity = activity
+            self._activity, self._num_parts = activity, num_parts
             self._uncharged_s = 0.0
 
     def describe_overdue(self) -> str:
@@ -125,12 +131,12 @@ class LedgerKeeper:
             if self._activity in ("load", "probe", "test", "idle"):
                 return ""
             took_s = time.monotonic() - self._turned_s
-            before_s = self._longest_s.get(self._activity)
-        if before_s is None:
-            limit_s, known = FIRST_OVERDUE_AFTER_S, "for the first time"
+            part_s, num_parts = self._longest_s.get(self._activity), self._num_parts
+        if part_s is None:
+            limit_s, known = FIRST_OVERDUE_AFTER_S + num_parts, "for the first time"
         else:
-            limit_s = max(OVERDUE_AFTER_S, OVERDUE_FACTOR * before_s)
-            known = f"which took {before_s:.1f} s at most before"
+            limit_s = max(OVERDUE_AFTER_S, OVERDUE_FACTOR * part_s * num_parts)
+            known = f"where {part_s * num_parts:.1f} s at most were to be expected"
         hangs = f"its loop hangs: {self._activity} for {took_s:.0f} s, {known}"
         return hangs if took_s > limit_s else ""
 

@@ -88,7 +88,8 @@ class PackLoop:
             # once it is known to continue: what a stopped trial did in between is dropped.
             self._ledger.turn_to("decide")
             self._registry.wait_decided(due)
-            self._report([trial for trial in due if trial.is_live])
+            if live := [trial for trial in due if trial.is_live]:
+                self._report(live)
 
     def run_final_test(
         self, adapters: Mapping[str, Path], *, has_base: bool
@@ -220,7 +221,7 @@ class PackLoop:
     def _report(self, due: Sequence[PackedTrial]) -> None:
         """Save, score and report trials that stand at a rung: they are saved while scored."""
         started_s = time.perf_counter()
-        self._ledger.turn_to("evaluate")
+        self._ledger.turn_to("evaluate", sum(len(self._evaluator_of(trial).rows) for trial in due))
         saving = self._saver.begin_save(due)
         try:
             results = self._evaluate(due)

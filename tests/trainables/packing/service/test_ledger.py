@@ -92,6 +92,26 @@ def test_a_charge_without_trials_leaves_its_time_to_the_overhead(clock: Clock) -
     assert keeper.seconds_of("t0") == 1.0
 
 
+def test_loop_hangs_in_what_takes_far_longer_than_as_much_ever_did(clock: Clock) -> None:
+    """The first rungs may score few rows of few trials, and the last many of many."""
+    keeper = LedgerKeeper("cpu")
+
+    def is_overdue_after(seconds: float) -> bool:
+        clock.now_s += seconds
+        return "its loop hangs: evaluate for " in keeper.describe_overdue()
+
+    assert not is_overdue_after(1e6)  # loading may take any time
+    keeper.turn_to("evaluate", 10)
+    assert not is_overdue_after(ledger.FIRST_OVERDUE_AFTER_S) and is_overdue_after(11.0)
+    keeper = LedgerKeeper("cpu")
+    keeper.turn_to("evaluate", 10)
+    clock.now_s += 60.0
+    keeper.turn_to("idle")
+    assert not is_overdue_after(1e6)
+    keeper.turn_to("evaluate", 1000)
+    assert not is_overdue_after(20 * 6.0 * 1000) and is_overdue_after(1.0)
+
+
 ACTS = st.lists(
     st.tuples(
         st.floats(0.0, 9.0),
