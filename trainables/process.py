@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,14 @@ def cpu_threads() -> dict[str, str]:
     that they wait for.
     """
     return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def leave_signals_to_sweep() -> None:
+    """Ctrl-C, and what schedulers send to all processes of a job, are for the sweep, which ends
+    this process when it is done with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)  # not ignored: its own processes would inherit that
 
 
 def start_module(module: str, *words: str, stderr: IO[bytes] | None = None) -> Popen[bytes]:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_erro
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.trackers import make_trackers
 from trainables.errors import SweepAborted
-from trainables.process import start_module
+from trainables.process import leave_signals_to_sweep, start_module
 from trainables.shell import write_command
 
 NICENESS = 10
@@ -72,7 +71,7 @@ def _send(process: "subprocess.Popen[bytes]", content: object) -> None:
 
 def main() -> None:
     """Follows the log until the sweep ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this process
+    leave_signals_to_sweep()
     os.nice(NICENESS)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     sweep: TrackedSweep = pickle.load(sys.stdin.buffer)

@@ -7,7 +7,6 @@ when the sweep does: its standard input is a pipe whose other end only the sweep
 import contextlib
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweeps.records.paths import RunPaths
-from trainables.process import start_module
+from trainables.process import leave_signals_to_sweep, start_module
 from trainables.shell import write_command
 
 INTERVAL_S = 5.0
@@ -71,7 +70,7 @@ def keep_report(paths: RunPaths) -> Iterator[None]:
 
 def main(folder: Path) -> int:
     """Writes the page whenever the log has grown, until standard input ends; then once more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this process
+    leave_signals_to_sweep()
     os.nice(LOWEST)
     import optuna  # these take seconds, with the lowest priority
 

@@ -1,6 +1,7 @@
 """Trackers of a running sweep have a process of their own, which neither outlives nor harms it."""
 
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,21 @@ def test_process_goes_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     killed.kill()
     killed.wait()
     wait_until(lambda: not find_processes(folder))
+
+
+def test_signal_that_a_whole_job_is_sent_leaves_the_trackers_to_the_sweep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = FollowedSweep(tmp_path / "run")
+    sweep.start(make_config(0))
+    with track(sweep.folder, "tensorboard"):
+        sweep.report(make_config(0), 10)
+        wait_until(lambda: bool(tensorboard_curves(sweep.folder, METRIC.name).get("t0000")))
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            find_processes(sweep.folder)[0].send_signal(number)
+        sweep.report(make_config(0), 20)
+    assert tensorboard_curves(sweep.folder, METRIC.name) == {"t0000": [(10, 30.0), (20, 40.0)]}
+    assert not caplog.records
 
 
 def test_process_that_dies_costs_a_warning(
