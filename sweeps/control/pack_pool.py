@@ -35,8 +35,9 @@ ANSWER_TIMEOUT_S = 5.0
 """How long the ledgers of packs are waited for."""
 POLL_INTERVAL_S, LOADED_POLL_INTERVAL_S = 0.1, 1.0
 """Between a pack's answer and the next question how it is, while it loads and later."""
-HANG_TIMEOUT_S = 60.0
-"""A pack that has answered before, and not for so long, hangs: an answer takes milliseconds."""
+HANG_TIMEOUT_S, LOADING_HANG_TIMEOUT_S = 60.0, 300.0
+"""A pack that has answered before, and not for so long, hangs: an answer takes milliseconds. While
+it loads, a library that comes from a slow disk lets nobody answer."""
 COUNT_INTERVAL_S = 2.0
 """Between two looks for the cluster's GPUs."""
 MAX_START_FAILURES = 3
@@ -147,15 +148,17 @@ class PackPool:
         asked = [pack.asked for pack in self._packs if pack.asked is not None]
         answered = ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []
         for pack in list(self._packs):
-            interval_s = LOADED_POLL_INTERVAL_S if pack.is_loaded else POLL_INTERVAL_S
+            interval_s, limit_s = POLL_INTERVAL_S, LOADING_HANG_TIMEOUT_S
+            if pack.is_loaded:
+                interval_s, limit_s = LOADED_POLL_INTERVAL_S, HANG_TIMEOUT_S
             if pack not in self._packs:  # given up because another was lost
                 continue
             if pack.asked in answered:
                 self._take_answer(pack, now_s)
             elif pack.asked is not None:
                 pack.silent_s += passed_s
-                if pack.status is not None and pack.silent_s > HANG_TIMEOUT_S:
-                    self._lose(pack, f"it has not answered for {HANG_TIMEOUT_S:.0f} s")
+                if pack.status is not None and pack.silent_s > limit_s:
+                    self._lose(pack, f"it has not answered for {limit_s:.0f} s")
             elif now_s - pack.answered_s >= interval_s:
                 self._ask(pack)
         if self._most and now_s - self._counted_s >= COUNT_INTERVAL_S:

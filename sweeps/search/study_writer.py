@@ -39,6 +39,7 @@ class StudyWriter:
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         """Writes what the study lacks of the search's trials."""
+        storage = self._storage
         try:
             for record in trials:
                 now = (len(record.reports), record.status)
@@ -46,7 +47,7 @@ class StudyWriter:
                     self._write(record)
                     self._written[record.number] = now
         finally:
-            self._storage.remove_session()  # it belongs to this thread
+            storage.remove_session()  # it belongs to this thread
 
     @cached_property
     def _storage(self) -> RDBStorage:
