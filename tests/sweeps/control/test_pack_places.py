@@ -154,21 +154,6 @@ def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
     _remove(cluster, node)
 
 
-def test_node_on_which_no_pack_starts_is_left_alone(
-    begin: Begin, cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = cluster.add_node(num_cpus=0, num_gpus=1)
-    (tmp_path / str(node.node_id)).touch()
-    scene = begin(2)
-    scene.wait(lambda: len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES)
-    scene.wait(lambda: len(scene.pool.actors) == len(scene.pool.loaded) == 1)
-    assert "a pack could not start (node " in caplog.text and "CUDA" in caplog.text
-    began_s = time.monotonic()
-    scene.wait(lambda: time.monotonic() > began_s + 1.0)
-    assert len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES
-    _remove(cluster, node)
-
-
 @pytest.mark.parametrize("is_constructor", [True, False])
 def test_sweep_ends_with_the_cause_where_no_pack_can_start(
     begin: Begin, cluster: Cluster, tmp_path: Path, is_constructor: bool
@@ -184,7 +169,7 @@ def test_sweep_ends_with_the_cause_where_no_pack_can_start(
     assert len(scene.events("pack_lost")) == 1  # there is no other GPU
 
 
-def test_sweep_that_loses_its_only_good_node_waits_aloud_for_another(
+def test_node_on_which_no_pack_starts_is_left_alone_also_once_no_other_is_there(
     begin: Begin,
     cluster: Cluster,
     tmp_path: Path,
@@ -197,10 +182,12 @@ def test_sweep_that_loses_its_only_good_node_waits_aloud_for_another(
     scene = begin(2)
     scene.wait(lambda: len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES)
     scene.wait(lambda: len(scene.pool.actors) == len(scene.pool.loaded) == 1)
+    assert "a pack could not start (node " in caplog.text and "CUDA" in caplog.text
     _remove(cluster, good)
     scene.wait(lambda: "waiting for a GPU: packs cannot start on those" in caplog.text)
     late = cluster.add_node(num_cpus=0, num_gpus=1)
     scene.wait_loaded(1)
+    assert len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES + 1
     _remove(cluster, late)
 
 
