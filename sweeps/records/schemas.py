@@ -182,7 +182,7 @@ class SweepRecord(_Facts):
     baselines: dict[str, Scores] = {}
     lead_intervals: dict[str, dict[str, Interval | None]] = {}
     prompt: str | None = None
-    dataset: str | None = None
+    dataset: str | list[str] | None = None
 
 
 class _FinalistRun(_Facts):

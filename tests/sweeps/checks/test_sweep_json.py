@@ -60,6 +60,13 @@ def test_record_says_what_was_asked_on_what(config: SweepConfig, preflight: Pref
     assert content["created"].startswith("20")
 
 
+def test_record_of_several_data_files_can_be_read(
+    config: SweepConfig, preflight: Preflight
+) -> None:
+    several = replace(config, data=("a.csv", "b.csv"))
+    assert begin(several, preflight)["dataset"] == ["a.csv", "b.csv"]
+
+
 def test_two_runs_have_different_ids(config: SweepConfig, preflight: Preflight) -> None:
     other = replace(config, name="other")
     assert begin(config, preflight)["sweep_id"] != begin(other, preflight)["sweep_id"]
