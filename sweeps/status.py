@@ -293,7 +293,10 @@ def _find_result(status: RunStatus) -> dict[str, Any] | None:
         return None
     values, name = summary["values"], status.metric.name
     known = {"tuned": values.get(f"test/{name}"), "base": values.get(f"test_base/{name}")}
-    test = {of: float(value) for of, value in known.items() if value is not None}
+    test: dict[str, float] = {}
+    for of, value in known.items():
+        with contextlib.suppress(TypeError, ValueError):  # not there, or damaged
+            test[of] = float(value)
     return {"winner": values["winner"], "test": test}
 
 

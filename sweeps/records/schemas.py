@@ -52,7 +52,10 @@ def _check_time(text: str) -> str:
 
 
 def _check_params(facts: _Facts) -> _Facts:
-    Hyperparameters(**{f.name: getattr(facts, f.name) for f in fields(Hyperparameters)})
+    try:
+        Hyperparameters(**facts.model_dump())
+    except TypeError as wrong:  # of a number that is none, or a name that is no hyperparameter's
+        raise ValueError(str(wrong)) from None
     return facts
 
 
@@ -62,6 +65,10 @@ _Params = create_model("_Params", __base__=_Facts, **_list_facts(Hyperparameters
 class _Event(_Facts):
     kind: str
     time: Annotated[str, AfterValidator(_check_time)]
+
+
+class _Begun(_Event):
+    num_trials: int = 0
 
 
 class _TrialStarted(_Event):
@@ -94,6 +101,7 @@ class _Asked(_Event):
     finish: bool
     stop: list[str]
     add: dict[str, float | bool | str] | None
+    num_trials: int = 0
     refused: str
 
 
@@ -107,14 +115,30 @@ class _BertScore(_Event):
     scores: Scores
 
 
+class _SummaryValues(_Facts):
+    winner: str
+
+
 class _Summary(_Event):
-    values: dict[str, Any]
+    values: _SummaryValues
     confusion: Any
     files: list[str] = []
 
 
 class _PackEnded(_Event):
     pack: int
+    device: str
+    seconds: dict[str, float]
+    trial_steps: int = 0
+    real_tokens: int = 0
+    computed_tokens: int = 0
+    peak_gib: float = 0.0
+
+
+class _Predicted(_Event):
+    wall_s: float
+    wall_low_s: float
+    wall_high_s: float
 
 
 class _Interrupted(_Event):
@@ -122,15 +146,25 @@ class _Interrupted(_Event):
 
 
 class _Cost(_Facts):
-    wall_s: Number
-    gpu_hours: Number
+    wall_s: float
+    gpu_hours: float
+
+
+class _GpuTime(_Facts):
+    search_s: float = 0.0
+    finals_s: float = 0.0
+    overhead_s: dict[str, float] = {}
+    saved_by_asha_s: float | None = None
 
 
 class _Ended(_Event):
     actual: _Cost | None = None
+    gpu_time: _GpuTime | None = None
 
 
 _EVENTS: Mapping[str, type[_Event]] = {
+    "sweep_started": _Begun,
+    "sweep_resumed": _Begun,
     "trial_started": _TrialStarted,
     "report": create_model("_Report", __base__=_Event, **_list_facts(TrialReport, "cohort")),
     "trial_ended": _TrialEnded,
@@ -140,6 +174,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "bertscore": _BertScore,
     "summary": _Summary,
     "pack_ended": _PackEnded,
+    "predicted": _Predicted,
     "sweep_interrupted": _Interrupted,
     "sweep_ended": _Ended,
 }

@@ -86,7 +86,9 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     state, reason = _find_state(run, owner, is_fresh=is_fresh)
     running = [one for one in (*run.trials, *finals) if one.status is None]
     if state == "running" and run.last_told is not None:
-        limit_s = find_stall_limit_s(run.events[starts[-1] :], running, run.record.get("rungs", []))
+        limit_s = find_stall_limit_s(
+            run.events[starts[-1] if starts else 0 :], running, run.record.get("rungs", [])
+        )
         if (now - run.last_told).total_seconds() > limit_s:
             state, reason = "stalled", f"nothing happened for longer than {limit_s:.0f} s"
     told = beat if is_fresh and state in ("running", "stalled") else None

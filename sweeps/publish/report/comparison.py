@@ -101,7 +101,7 @@ def _list_results(runs: dict[str, SweepRun]) -> Table:
         scores = outcome.scores if outcome else {}
         test, base = (scores.get(of, {}).get(metric) for of in ("test", "test_base"))
         every = [test, base]
-        cost = run.last_turn.get("actual") if run.is_ended else {}
+        cost = run.last_turn.get("actual")
         mean = run.finals.winner.mean if run.finals and run.finals.winner else None
         interval = run.score_interval
         rows.append(

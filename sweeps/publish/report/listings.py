@@ -69,17 +69,14 @@ def list_rows(record: Mapping[str, Any]) -> Table:
 def describe_cost(sweep: SweepRun) -> list[str]:
     predicted = sweep.find_last("predicted")
     lines = []
-    if sweep.is_ended:
-        actual, told = sweep.last_turn["actual"], sweep.last_turn["gpu_time"]
-        hours = float(actual["gpu_hours"])
+    if actual := sweep.last_turn.get("actual"):
+        took = format_duration(actual["wall_s"])
+        lines.append(f"{actual['gpu_hours']:.3g} GPU-hours in {took} of the last run")
+    if saved := (sweep.last_turn.get("gpu_time") or {}).get("saved_by_asha_s"):
         lines.append(
-            f"{hours:.3g} GPU-hours in {format_duration(actual['wall_s'])} of the last run"
+            f"{format_duration(saved)} of GPU time saved by stopping trials early, against "
+            "training each to its end at the completed ones' mean"
         )
-        if saved := told.get("saved_by_asha_s"):
-            lines.append(
-                f"{format_duration(saved)} of GPU time saved by stopping trials early, against "
-                "training each to its end at the completed ones' mean"
-            )
     if predicted is not None:
         low, high = (format_duration(predicted[name]) for name in ("wall_low_s", "wall_high_s"))
         told_s = format_duration(predicted["wall_s"])

@@ -162,13 +162,11 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
 
 def list_gpu_time(sweep: SweepRun) -> Table | None:
     """What the packs' seconds were spent on, once the sweep has ended."""
-    if not sweep.is_ended:
-        return None
-    told = sweep.last_turn["gpu_time"]
+    told = sweep.last_turn.get("gpu_time") or {}
     parts = {
-        "trials of the search": told["search_s"],
-        "runs of the finals": told["finals_s"],
-        **{OVERHEAD_WORDS.get(name, name): s for name, s in told["overhead_s"].items()},
+        "trials of the search": told.get("search_s", 0.0),
+        "runs of the finals": told.get("finals_s", 0.0),
+        **{OVERHEAD_WORDS.get(name, name): s for name, s in told.get("overhead_s", {}).items()},
     }
     total_s = sum(parts.values())
     rows = [
@@ -176,7 +174,7 @@ def list_gpu_time(sweep: SweepRun) -> Table | None:
         for name, seconds in parts.items()
         if seconds > 0.0005 * total_s
     ]
-    return Table("Where the GPUs' time went", ("what", "GPU time", "share"), rows)
+    return Table("Where the GPUs' time went", ("what", "GPU time", "share"), rows) if rows else None
 
 
 OVERHEAD_WORDS = {
@@ -201,14 +199,15 @@ def list_packs(sweep: SweepRun) -> Table | None:
         seconds = told["seconds"]
         wall_s = sum(seconds.values())
         busy_s = wall_s - seconds.get("idle", 0.0) - seconds.get("load", 0.0)
-        real = told["real_tokens"] / told["computed_tokens"] if told["computed_tokens"] else None
+        computed = told.get("computed_tokens")
+        real = told.get("real_tokens", 0) / computed if computed else None
         rows.append(
             [
                 *(f"pack {number + 1}", told["device"], format_duration(wall_s)),
                 f"{busy_s / wall_s:.0%}" if wall_s else "",
-                f"{told['trial_steps']:,}",
+                f"{told.get('trial_steps', 0):,}",
                 "" if real is None else f"{real:.1%}",
-                f"{told['peak_gib']:.1f}",
+                f"{told.get('peak_gib', 0.0):.1f}",
             ]
         )
     columns = ("pack", "device", "held for", "busy", "trial steps", "real tokens", "peak GiB")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.publish.load_run import load_run
+from sweeps.publish.report.page import render
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call
 from tests.sweeps.publish.report.many_trials import write_run
@@ -67,12 +68,14 @@ def damaged_texts(draw: st.DrawFn, folder: Path) -> tuple[str, str]:
 
 
 def look(folder: Path) -> None:
-    """Commands and load_run read a folder, or refuse it."""
+    """Commands, load_run and its report read a folder, or refuse it."""
     for command, *words in (("sweeps.status",), ("sweeps.ask", "--num-trials", "9")):
         ended = call(command, str(folder), *words)
         assert ended.code == 0 or ended.refusal()
     try:
-        load_run(folder).to_json()
+        run = load_run(folder)
+        run.to_json()
+        render([run])
     except SweepAborted as refused:
         assert refused.fix
 
@@ -98,6 +101,37 @@ def test_a_file_that_is_no_record_is_told(
     for path in FILES:
         (tmp_path / path).write_bytes((run.folder / path).read_bytes())
     (tmp_path / name).write_text(text, "utf-8")
+    look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "new"),
+    [
+        ("sweep_started", ("num_trials",), "x"),
+        ("trial_started", ("params", "learning_rate"), "nan"),
+        ("trial_started", ("params", "lora_size"), 8),
+        ("pack_ended", ("seconds",), DELETED),
+        ("pack_ended", ("peak_gib",), DELETED),
+        ("summary", ("values", "winner"), DELETED),
+        ("summary", ("values", "test/rougeLsum"), ["x"]),
+        ("sweep_ended", ("actual",), DELETED),
+        ("sweep_ended", ("gpu_time", "search_s"), None),
+        ("sweep_ended", ("gpu_time",), DELETED),
+    ],
+)
+def test_a_fact_that_only_some_readers_need_is_told_or_done_without(
+    kind: str, place: tuple[str, ...], new: object, run: RunPaths, tmp_path: Path
+) -> None:
+    for path in FILES:
+        (tmp_path / path).write_bytes((run.folder / path).read_bytes())
+    events = [json.loads(line) for line in run.events.read_text("utf-8").splitlines()]
+    values = {"winner": "t0000", "adapter": "t0000", "test/rougeLsum": 31.5}
+    events.insert(-1, events[-1] | {"kind": "summary", "values": values, "confusion": None})
+    number = next(n for n, event in enumerate(events) if event["kind"] == kind)
+    events[number].setdefault(place[0], 0)
+    events[number] = damage(events[number], place, new)
+    lines = (json.dumps(event) + "\n" for event in events)
+    (tmp_path / "events.jsonl").write_text("".join(lines), "utf-8")
     look(tmp_path)
 
 
