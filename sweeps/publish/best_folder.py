@@ -14,13 +14,14 @@ from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
-from sweeps.finals.outcome import Outcome, Winner
+from sweeps.finals.outcome import Outcome, Winner, read_outcome
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
 from sweeps.publish.search_picture import PICTURE_FILE, draw_search
+from sweeps.records.events import scores_from_event
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import read_run
 from sweeps.records.trial_record import TrialRecord, find_reported
@@ -83,20 +84,24 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     """
     run = read_run(paths, "python -m sweeps.export RUN --to TARGET")
     config = sweep_json.parse_config(run)
+    chosen = read_outcome(run)
+    if chosen is not None and chosen.winner.run.trial_id == trial_id and paths.best.is_dir():
+        return find_best(paths.folder)
     record, adapter = find_adapter(paths, trial_id)
     assert record.last is not None
+    check_adapter(adapter)
     task, splits = TASKS[config.task](config.task_options), read_rows(paths.rows)
     scores = {"validation": dict(record.last.metrics)}
     for event in run.events:
         if event["kind"] == "final_scores":
-            if event["trial_id"] == trial_id and paths.best.is_dir():
-                return find_best(paths.folder)
-            tested = {event["trial_id"]: event["scores"]["test"], **event.get("runs", {})}
+            of = scores_from_event(event["scores"])
+            tested = {event["trial_id"]: of.get("test", {})}
+            tested |= scores_from_event(event.get("runs", {}))
             names = ["validation_base"] if record.num_steps == config.max_steps else []
             if trial_id in tested:
                 scores["test"] = tested[trial_id]
                 names.append("test_base")
-            scores |= {name: event["scores"][name] for name in names if name in event["scores"]}
+            scores |= {name: of[name] for name in names if name in of}
     outcome = Outcome(winner=Winner(run=record, tested={trial_id: adapter}), scores=scores)
     facts = make_facts(config, task, splits, paths, run.trials, outcome)
     write_folder(folder, adapter, replace(facts, is_best=False), {})

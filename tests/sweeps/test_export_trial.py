@@ -94,6 +94,23 @@ def test_trial_that_was_tested_has_its_scores_and_the_winner_is_best(
     assert (tmp_path / "winner" / "README.md").read_bytes() == best
 
 
+def test_winner_before_more_trials_is_exported_as_itself(run: Path, tmp_path: Path) -> None:
+    log = EventLog(run / "events.jsonl")
+    test = {"rougeLsum": 40.0}
+    for winner in ("t0002", "t0004"):  # best/ has the adapter of the last one
+        log.append("final_scores", trial_id=winner, scores={"test": test}, runs={winner: test})
+    assert export(run, "--trial", "t0002", "--to", tmp_path / "copy").code == 0
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "trial t0002 of a hyperparameter sweep" in card and "| test | rougeLsum | 40.00" in card
+
+
+def test_damaged_adapter_of_a_trial_is_told(run: Path, tmp_path: Path) -> None:
+    folder = run / "checkpoints" / "t0002" / "checkpoint-30"
+    (folder / "adapter_config.json").write_text("{")
+    error, _ = refusal(export(run, "--trial", "t0002", "--to", tmp_path / "copy"))
+    assert f"the adapter in {folder} is damaged" in error
+
+
 @pytest.mark.parametrize(
     ("words", "error", "fix"),
     [
