@@ -31,7 +31,9 @@ from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
 from sweeps.publish.best_folder import find_best
+from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
+from sweeps.records.run import read_record
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 from trainables.metrics.judge_prompts import CRITERIA, pairwise_messages, read_choice
@@ -124,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Judges, prints the scores and the cost, and keeps both in RUN/judge."""
     args = parse(JudgeArgs, sys.argv[1:] if argv is None else argv, PROG)
     rows = predictions.read(find_best(args.run))[: args.num_rows]
-    if json.loads((args.run / "sweep.json").read_text(encoding="utf-8")).get("labels"):
+    if read_record(RunPaths(args.run), f"{PROG} RUN --endpoint URL --model M").get("labels"):
         raise SweepAborted(
             f"the answers of {args.run} are labels, which are right or wrong without a judge",
             f"see their accuracy in {args.run / 'best' / 'README.md'}",

@@ -46,7 +46,9 @@ def run(tmp_path: Path) -> Path:
 def finished(folder: Path, rows: Sequence[Prediction], labels: Sequence[str] = ()) -> Path:
     best = folder / "best"
     best.mkdir(parents=True)
-    (folder / "sweep.json").write_text(json.dumps({"labels": list(labels)}))
+    record = {"sweep_id": "id-1", "name": "mine", "config": {"num_trials": 1}, "digests": {}}
+    record |= {"metric": {"name": "rougeLsum", "mode": "max"}, "labels": list(labels)}
+    (folder / "sweep.json").write_text(json.dumps(record))
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
         (best / name).touch()
     lines = [json.dumps(asdict(each)) + "\n" for each in rows]
@@ -315,6 +317,12 @@ def test_a_full_disk_is_no_fault_of_the_endpoint(
 def test_labels_need_no_judge(tmp_path: Path) -> None:
     run = finished(tmp_path / "labels", ROWS, labels=("yes", "no"))
     with pytest.raises(SweepAborted, match="right or wrong"):
+        main(command(run, NOBODY))
+
+
+def test_damaged_record_of_the_run_is_told(run: Path) -> None:
+    (run / "sweep.json").write_text("[")
+    with pytest.raises(SweepAborted, match=r"sweep\.json cannot be read"):
         main(command(run, NOBODY))
 
 
