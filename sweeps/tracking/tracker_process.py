@@ -28,6 +28,10 @@ from trainables.shell import write_command
 NICENESS = 10
 """About a tenth of a core that others want too: a Stop button is still seen within seconds."""
 
+INTERRUPTED_TIMEOUT_S = 60.0
+"""For which an interrupted sweep waits for its trackers: who has sent SIGTERM may not wait longer,
+and a resume writes what they lack."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -35,31 +39,39 @@ _log = logging.getLogger(__name__)
 def run_trackers(sweep: TrackedSweep) -> Iterator[None]:
     """Has the trackers of a sweep follow its log during the block, and catch up with it at the end.
 
-    A process that ends before costs a warning.
+    A process that cannot be started, or ends before, costs a warning.
     """
     if not make_trackers(sweep):
         yield
         return
-    process = start_module("sweeps.tracking.tracker_process", str(sweep.paths.folder))
+    remedy = f"python -m sweeps.sync {write_command(sweep.paths.folder)}"
+    try:
+        process = start_module("sweeps.tracking.tracker_process", str(sweep.paths.folder))
+    except OSError as refused:
+        _log.warning("the trackers' process cannot be started (%s): %s", refused, remedy)
+        yield
+        return
     _send(process, sweep)
-    is_disk_trusted = True
+    is_disk_trusted, limit_s = True, 2 * FINISH_TIMEOUT_S  # the process's own limit comes first
     try:
         yield
     except (SweepAborted, OSError):  # perhaps of a full disk, of which not every tracker tells
         is_disk_trusted = False
         raise
+    except KeyboardInterrupt:
+        limit_s = INTERRUPTED_TIMEOUT_S
+        raise
     finally:
         try:
             _send(process, is_disk_trusted)
-            process.wait(2 * FINISH_TIMEOUT_S)  # the process's own limit comes first
+            process.wait(limit_s)
         except subprocess.TimeoutExpired:
             pass
         finally:  # also after a second Ctrl-C
             process.kill()
             process.wait()
         if process.returncode != 0:
-            folder = write_command(sweep.paths.folder)
-            _log.warning("the process of the trackers died: python -m sweeps.sync %s", folder)
+            _log.warning("the trackers lack the sweep's end, their process died: %s", remedy)
 
 
 def _send(process: "subprocess.Popen[bytes]", content: object) -> None:
