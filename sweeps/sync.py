@@ -12,6 +12,7 @@ from sweeps.checks import sweep_json
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.config import split_trackers
 from sweeps.records.paths import RunPaths
+from sweeps.records.redact import HIDDEN
 from sweeps.records.run import read_run
 from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
@@ -56,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> Result:
     config = replace(config, track=args.track or config.track, wandb="auto")
     if not config.trackers:
         raise SweepAborted("the sweep has no trackers", "name some: --track wandb,mlflow")
+    if "optuna" in config.trackers and HIDDEN in (config.study_storage or ""):
+        raise SweepAborted(
+            "the study storage needs its password, which sweep.json does not keep",
+            "resume the sweep with --study-storage URL, which writes the study too",
+        )
     check_trackers(config, paths)
     with lock_run(paths):
         mode: Mode = "disabled"

@@ -88,6 +88,14 @@ def test_online_without_a_login_is_refused(folder: Path) -> None:
     assert not (folder / "wandb").exists()
 
 
+def test_study_whose_password_is_not_kept_is_refused(folder: Path) -> None:
+    record = json.loads((folder / "sweep.json").read_text())
+    record["config"]["study_storage"] = "postgresql+psycopg://bob:REDACTED@host/db"
+    (folder / "sweep.json").write_text(json.dumps(record))
+    with pytest.raises(SweepAborted, match="needs its password"):
+        main([str(folder), "--track", "optuna"])
+
+
 def test_damaged_log_is_told_as_that_not_as_a_fault_of_wandb(folder: Path) -> None:
     events = RunPaths(folder).events
     first, *rest = events.read_bytes().splitlines(keepends=True)
