@@ -25,7 +25,7 @@ import tyro
 from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.command_line.safe_output import guard_output, unguard
-from sweeps.records.redact import join_lines
+from sweeps.records.redact import hide_secrets, join_lines
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 from trainables.files import to_strict_json
 
@@ -89,7 +89,7 @@ def run_command(
     except (SweepAborted, OSError) as ended:
         aborted = explain_end(ended)
         fix = f"{aborted.fix} {repeat_with}" if aborted.is_resumable else aborted.fix
-        failure = {"error": join_lines(aborted.error), "fix": join_lines(fix)}
+        failure = {"error": hide_secrets(join_lines(aborted.error)), "fix": join_lines(fix)}
         for kind, text in failure.items():
             print(f"{kind}: {text}", file=sys.stderr)
         code = EXIT_USER_ERROR

@@ -6,14 +6,15 @@ from pathlib import Path
 
 HIDDEN = "REDACTED"
 """Stands where a secret was."""
+_NAMES = "token|key|password|passwd|secret"
 _SECRETS = (
     (r"()\bhf_[A-Za-z0-9]{8,}()", 0),
     (r"(\w://[^\s/:@]*:)[^\s\"'<>]+(@)", 0),
     (r"(https?://)[^\s/:@\"'<>]+(@)", 0),  # a token in the place of a user
     (r"((?<![\w/:@.-])(?!mailto:)[\w.+-]+:)[^\s/:@\"'<>]+(@)", 0),
-    (r"([?&][\w-]*(?:token|key|password|secret)=)[^&#\s\"'<>]+()", re.IGNORECASE),
-    (r"(--[\w-]*(?:token|key|password|secret)[= ])\S+()", 0),
-    (r"(\b[A-Z_]*(?:TOKEN|KEY|PASSWORD|SECRET)=)\S+()", 0),
+    (rf"([?&][\w-]*(?:{_NAMES})=)[^&#\s\"'<>]+()", re.IGNORECASE),
+    (rf"(--[\w-]*(?:{_NAMES})[= ])\S+()", 0),
+    (rf"(\b[A-Z_]*(?:{_NAMES.upper()})=)\S+()", 0),
 )
 """Patterns, and their flags; what stands between the groups is secret."""
 
@@ -28,8 +29,9 @@ def hide_secrets(text: str) -> str:
     for pattern, flags in _SECRETS:
         text = re.sub(pattern, rf"\1{HIDDEN}\2", text, flags=flags)
     for name, value in os.environ.items():
-        if re.search(r"(TOKEN|KEY|PASSWORD|SECRET)$", name) and len(value) >= 8:
-            text = text.replace(value, HIDDEN)
+        secret = value.strip()  # files of variables leave line ends behind it
+        if re.search(rf"({_NAMES.upper()})$", name) and len(secret) >= 8:
+            text = text.replace(secret, HIDDEN)
     return text
 
 

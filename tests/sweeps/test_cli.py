@@ -296,6 +296,18 @@ def test_users_newlines_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "error: no file a fix: rm -rf b\nfix: look there\n"
 
 
+def test_error_of_whatever_library_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise SweepAborted("http://me:s3cret@host refuses longs3cret", "ask host")
+
+    monkeypatch.setenv("ITS_API_KEY", "longs3cret\n")
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert "error: http://me:REDACTED@host refuses REDACTED\n" in capsys.readouterr().err
+
+
 def test_suggested_help_works() -> None:
     told = call("sweeps.run", "samsum", "--num-trials", "x").refusal()[1]
     words = re.sub(r"^python -m | lists every.*", "", told).split()

@@ -17,6 +17,7 @@ from sweeps.records.redact import hide_secrets, join_lines, redact
         ("of https://s3cret@host/x: no", "of https://REDACTED@host/x: no"),
         ("bob:s3cret@host", "bob:REDACTED@host"),
         ("pg:///db?password=s3cret&user=b", "pg:///db?password=REDACTED&user=b"),
+        ("pg:///db?user=b&passwd=s3cret", "pg:///db?user=b&passwd=REDACTED"),
         ("run --hub-token s3cret --name x", "run --hub-token REDACTED --name x"),
         ("WANDB_API_KEY=s3cret run", "WANDB_API_KEY=REDACTED run"),
         ("401 for hf_abcdefABCDEF", "401 for REDACTED"),
@@ -26,7 +27,7 @@ from sweeps.records.redact import hide_secrets, join_lines, redact
 def test_secrets_are_hidden_and_nothing_else(
     text: str, shown: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOME_TOKEN", "longs3cret")
+    monkeypatch.setenv("SOME_TOKEN", "longs3cret\n")
     assert hide_secrets(text) == (shown or text)
 
 
