@@ -51,7 +51,13 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             is_missing if is_named else "--resume needs the name of the sweep",
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
-    config = sweep_json.parse_config(read_run(paths, "--resume"))
+    run = read_run(paths, "--resume")
+    if not run.trials and any(paths.checkpoints.glob("t*")):
+        raise SweepAborted(
+            f"{paths.events} tells of no trial, but {paths.checkpoints} has some",
+            "restore that file from a copy, or begin a new sweep with another --name",
+        )
+    config = sweep_json.parse_config(run)
     config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
     # a recipe file may have been moved since, so that its name alone counts
     if Path(config.recipe).name != Path(asked.recipe).name:

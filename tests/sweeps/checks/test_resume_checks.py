@@ -140,6 +140,13 @@ def test_files_beside_the_model_are_no_matter(config: SweepConfig, tmp_path: Pat
     check_resumes()
 
 
+def test_log_that_was_emptied_is_no_new_sweep(config: SweepConfig, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "r1" / "checkpoints" / "t0000").mkdir(parents=True)
+    (tmp_path / "runs" / "r1" / "events.jsonl").touch()
+    error, fix = refusal(tmp_path)
+    assert "events.jsonl tells of no trial" in error and "from a copy" in fix
+
+
 def test_resume_by_another_recipe_is_refused(config: SweepConfig, tmp_path: Path) -> None:
     before = tree(tmp_path)
     error, fix = call("sweeps.run", "samsum", *FLAGS[1:]).refusal()
