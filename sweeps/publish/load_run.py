@@ -113,9 +113,8 @@ class SweepRun(Run):
         import pandas as pd
 
         text = make_csv(self.trials, self.metric)
-        if (
-            self.is_ended and self.paths.trials_csv.is_file()
-        ):  # with what the packs and the finals told in the end
+        # with what the packs and the finals told in the end
+        if self.is_ended and self.paths.trials_csv.is_file():
             text = self.paths.trials_csv.read_text(encoding="utf-8")
         frame = pd.read_csv(io.StringIO(text))
         return frame.fillna({"reason": ""})
