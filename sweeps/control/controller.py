@@ -7,7 +7,13 @@ from typing import Protocol
 
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import Finals, choose_finals, last_finals
-from sweeps.records.events import EventLog, params_fields, read_events, report_fields
+from sweeps.records.events import (
+    EventLog,
+    find_since_search,
+    params_fields,
+    read_events,
+    report_fields,
+)
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import redact
 from sweeps.records.schemas import Status
@@ -298,7 +304,7 @@ class TrialController:
         finals = choose_finals(self.config, replay(events), self.metric)
         if finals is None:
             return
-        if finals != last_finals(events):
+        if finals != last_finals(events) or find_since_search(events, "finals_started") is None:
             self._log.append("finals_started", **asdict(finals))
             events = read_events(self._paths.events)
         self._finals = finals

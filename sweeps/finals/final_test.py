@@ -10,7 +10,7 @@ from sweeps.finals import predictions
 from sweeps.finals.finalists import Finals
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import EventLog, read_events, scores_from_event
+from sweeps.records.events import EventLog, find_since_search, read_events, scores_from_event
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import find_best
@@ -67,12 +67,15 @@ def score_on_test(
         score: see trainables.final_test.score.
     """
     run_id = winner.run.trial_id
-    for event in read_events(paths.events):
+    events = read_events(paths.events)
+    for event in reversed(events):
         if event["kind"] == "final_scores" and event["trial_id"] == run_id:
             scores = scores_from_event(event["scores"])
             logged = scores_from_event(event.get("runs", {run_id: scores["test"]}))
             if winner.tested.keys() <= logged.keys():
                 runs = {tested_id: logged[tested_id] for tested_id in winner.tested}
+                if event is not find_since_search(events, "final_scores"):  # more trials came
+                    log.append("final_scores", trial_id=run_id, scores=scores, runs=runs)
                 return Outcome(winner=winner, scores=scores, runs=runs)
     results = score(winner.tested)
     for name, result in results.items():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.records.events import scores_from_event
+from sweeps.records.events import find_since_search, scores_from_event
 from sweeps.records.redact import redact
 from sweeps.records.run import Run
 from sweeps.records.trial_record import TrialRecord
@@ -97,7 +97,7 @@ class Outcome:
 
 def read_outcome(run: Run) -> Outcome | None:
     """What the log and sweep.json tell of the last look at test, unless the search has gone on."""
-    tested = run.find_since_search("final_scores")
+    tested = find_since_search(run.events, "final_scores")
     by_id = {one.trial_id: one for one in (*run.trials, *run.final_runs)}
     if tested is None or tested["trial_id"] not in by_id:
         return None

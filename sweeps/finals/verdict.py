@@ -14,6 +14,7 @@ from sweeps.finals import bootstrap
 from sweeps.finals.finalists import Finals, last_finals
 from sweeps.finals.run_metrics import make_run_metric
 from sweeps.records import trials_csv
+from sweeps.records.events import find_since_search
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.run import Run
 from sweeps.records.schemas import FinalsFile
@@ -194,7 +195,7 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
 
 def read(run: Run) -> Verdict | None:
     """What finals.json says; None where it is not there, or of finals that no longer count."""
-    if not (run.find_since_search("finals_started") or run.find_since_search("final_scores")):
+    if find_since_search(run.events, "finals_started") is None:
         return None
     finals = last_finals(run.events)
     ids = {one.trial_id for one in finals.runs if one.of in finals.finalists} if finals else set()

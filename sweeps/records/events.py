@@ -4,7 +4,7 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +91,14 @@ def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
     """
     told = [e["num_trials"] for e in events if e["kind"] in _ASKING and "num_trials" in e]
     return int(told[-1]) if told else default
+
+
+def find_since_search(events: Sequence[dict[str, Any]], kind: Kind) -> dict[str, Any] | None:
+    """The last event of a kind, unless a trial of the search has started since: the sweep was given
+    more trials, so earlier finals and looks at test no longer count."""
+    kinds = (kind, "trial_started")
+    last = next((event for event in reversed(events) if event["kind"] in kinds), None)
+    return last if last and last["kind"] == kind else None
 
 
 def report_fields(report: TrialReport) -> dict[str, Any]:

@@ -67,13 +67,6 @@ class Run:
         """The last event of a kind."""
         return next((event for event in reversed(self.events) if event["kind"] == kind), None)
 
-    def find_since_search(self, kind: Kind) -> dict[str, Any] | None:
-        """The last event of a kind, unless a trial of the search has started since: the sweep was
-        given more trials, so earlier finals and looks at test no longer count."""
-        kinds = (kind, "trial_started")
-        last = next((event for event in reversed(self.events) if event["kind"] in kinds), None)
-        return last if last and last["kind"] == kind else None
-
     def scores_at(self, rung: int) -> dict[str, float]:
         """The metric by trial of the search, of those that reported at a rung and did not fail."""
         return {

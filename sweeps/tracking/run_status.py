@@ -10,6 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
+from sweeps.records.events import find_since_search
 from sweeps.records.heartbeat import read_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import Run, find_time, read_run
@@ -111,7 +112,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
 
 def _find_finals(run: Run) -> list[TrialRecord]:
     """The runs of the finals that the log tells of last, unless the search has gone on since."""
-    started = run.find_since_search("finals_started")
+    started = find_since_search(run.events, "finals_started")
     ids = {one["trial_id"] for one in started["runs"]} if started else set()
     return [one for one in run.final_runs if one.trial_id in ids]
 

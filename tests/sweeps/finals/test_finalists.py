@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
 from sweeps.finals.finalists import FinalRun, choose_finals, is_over, last_finals, num_runs
-from sweeps.records.events import EventLog, read_events
+from sweeps.records.events import EventLog, find_since_search, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.study import Search
@@ -261,6 +261,15 @@ def test_more_trials_make_new_finals_in_which_old_runs_count(tmp_path: Path) -> 
     found = last_finals(read_events(tmp_path / "events.jsonl"))
     assert found is not None and found.finalists == ("t0003", "t0001")
     assert [run.trial_id for run in found.runs] == ["f0003s1", "f0001s1"]
+
+
+def test_finals_that_more_trials_do_not_change_still_count(tmp_path: Path) -> None:
+    finish_all(book_of(tmp_path, CONFIG), VALUES)
+    before = last_finals(read_events(tmp_path / "events.jsonl"))
+    begun = finish_all(book_of(tmp_path, replace(CONFIG, num_trials=4)), {"t0003": -9.0})
+    events = read_events(tmp_path / "events.jsonl")
+    assert begun == ["t0003"] and last_finals(events) == before
+    assert find_since_search(events, "finals_started") is not None
 
 
 def test_finals_may_be_asked_for_later_and_with_more_seeds(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict, resample_lead, write
 from sweeps.finals.verdict_text import describe_no_lead
 from sweeps.publish.tables import list_scores
-from sweeps.records.events import EventLog
+from sweeps.records.events import EventLog, find_since_search, params_fields, read_events
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
 from trainables.config import Metric
@@ -26,8 +26,7 @@ LOSS = Metric(name="eval_loss", mode="min")
 
 def look_again(folder: Path) -> Outcome:
     """What a resumed sweep has of a test whose losses were no numbers."""
-    paths = RunPaths(folder)
-    log = EventLog(paths.events)
+    log = EventLog(RunPaths(folder).events)
     scores = {
         "test": {METRIC.name: 40.0, "eval_loss": math.nan},
         "test_base": {METRIC.name: 20.0, "eval_loss": math.inf},
@@ -35,10 +34,28 @@ def look_again(folder: Path) -> Outcome:
     }
     runs = {"t0001": scores["test"], "t0000": scores["test"]}
     log.append("final_scores", trial_id="t0001", scores=scores, runs=runs)
+    return find_scores(folder, log)
+
+
+def find_scores(folder: Path, log: EventLog) -> Outcome:
+    """What the log has of the winner."""
     winner = Winner(run=RUN, tested={"t0001": folder, "t0000": folder})
     preflight: Any = None
     score: Any = None
-    return score_on_test(make_config(), preflight, paths, winner, log, score)
+    return score_on_test(make_config(), preflight, RunPaths(folder), winner, log, score)
+
+
+def test_winner_that_more_trials_have_not_beaten_has_its_scores_again(tmp_path: Path) -> None:
+    look_again(tmp_path)
+    path = RunPaths(tmp_path).events
+    log = EventLog(path)
+    log.append("trial_started", trial_id="t0002", number=2, params=params_fields(PARAMS))
+    assert find_since_search(read_events(path), "final_scores") is None
+    scores = find_scores(tmp_path, log).scores
+    assert str(find_scores(tmp_path, log).scores) == str(scores)
+    *_, told = events = read_events(path)
+    assert told["trial_id"] == "t0001" and told["scores"]["test"][METRIC.name] == 40.0
+    assert [event["kind"] for event in events].count("final_scores") == 2  # once for each search
 
 
 def test_scores_that_are_no_numbers_come_back_and_are_shown(tmp_path: Path) -> None:
