@@ -41,9 +41,6 @@ def run_trackers(sweep: TrackedSweep) -> Iterator[None]:
 
     A process that cannot be started, or ends before, costs a warning.
     """
-    if not make_trackers(sweep):
-        yield
-        return
     remedy = f"python -m sweeps.sync {write_command(sweep.paths.folder)}"
     try:
         process = start_module("sweeps.tracking.tracker_process", str(sweep.paths.folder))

@@ -108,10 +108,3 @@ def test_process_that_dies_costs_a_warning(
         find_processes(folder)[0].kill()
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert f"python -m sweeps.sync {folder}" in warning
-
-
-def test_no_trackers_need_no_process(tmp_path: Path) -> None:
-    for names in ("none", "wandb"):
-        config = replace(CONFIG, track=names, wandb="disabled")
-        with run_trackers(make_tracked(tmp_path, config)):
-            assert not find_processes(tmp_path)
