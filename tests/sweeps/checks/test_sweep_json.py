@@ -64,7 +64,7 @@ def test_record_of_several_data_files_can_be_read(
     config: SweepConfig, preflight: Preflight
 ) -> None:
     several = replace(config, data=("a.csv", "b.csv"))
-    assert begin(several, preflight)["dataset"] == ["a.csv", "b.csv"]
+    assert begin(several, preflight)["dataset"] == list(several.data or ())
 
 
 def test_two_runs_have_different_ids(config: SweepConfig, preflight: Preflight) -> None:
