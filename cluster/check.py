@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster.command_line import Parser, abort
 from cluster.find import ClusterError, check_address, set_ray_defaults
+from cluster.gpus import AMPERE
 from cluster.node import (
     NOT_INSTALLED,
     SLOW,
@@ -24,8 +25,6 @@ from cluster.node import (
     list_versions,
 )
 
-AMPERE = 8.0
-"""Compute capability of NVIDIA's first GPUs with bfloat16, which FlashAttention-2 asks for too."""
 LEAST_FREE_GIB = 2.0
 MOST_OFFSET_S = 5.0
 ANSWER_TIMEOUT_S = 60.0

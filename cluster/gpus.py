@@ -9,6 +9,9 @@ from dataclasses import dataclass
 _FIELDS = "uuid,name,memory.total,compute_cap"
 _QUERY = ("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits")
 
+AMPERE = 8.0
+"""Compute capability of NVIDIA's first GPUs with bfloat16, which FlashAttention-2 asks for too."""
+
 
 @dataclass(frozen=True)
 class Gpu:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.find import ClusterError, address_to_join, check_address, set_ray_defaults
-from cluster.gpus import Gpu, oldest_gpu, visible_gpus
+from cluster.gpus import AMPERE, Gpu, oldest_gpu, visible_gpus
 from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
 from sweeps.checks.metrics import choose_metrics
@@ -32,8 +32,6 @@ from trainables.models.tokenizer_file import TokenizerFile, check_thinking
 from trainables.models.weights import check_weights
 
 DEVICES = Path("/dev")
-_AMPERE = 8.0
-"""Compute capability of NVIDIA's first GPUs with bfloat16, which FlashAttention-2 asks for too."""
 
 
 @dataclass(frozen=True)
@@ -318,13 +316,13 @@ def check_generation(config: SweepConfig, oldest: Gpu | None) -> None:
     Raises:
         SweepAborted: it lacks flash attention, or multiplies in bfloat16 by emulation only.
     """
-    if oldest is None or oldest.compute_capability >= _AMPERE:
+    if oldest is None or oldest.compute_capability >= AMPERE:
         return
     flags = ["--engine solo"] if config.engine == "packed" else []
     flags += ["--compute-dtype float32"] if config.compute_dtype == "bfloat16" else []
     if flags:
         raise SweepAborted(
             f"the {oldest.name} has compute capability {oldest.compute_capability}; packs (flash "
-            f"attention) and bfloat16 need {_AMPERE}",
+            f"attention) and bfloat16 need {AMPERE}",
             f"add {' '.join(flags)}, or leave that GPU out with CUDA_VISIBLE_DEVICES",
         )

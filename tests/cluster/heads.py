@@ -27,8 +27,9 @@ def clean_environment(home: Path, **values: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def run_heads(*homes: Path, host: str = "127.0.0.1") -> Iterator[list[str]]:
-    """Addresses of clusters of one node, which users have started in these homes of theirs."""
+def run_heads(*homes: Path, host: str = "127.0.0.1", **values: str) -> Iterator[list[str]]:
+    """Addresses of clusters of one node, which users have started in these homes of theirs, with
+    these variables of the environment."""
     with contextlib.ExitStack() as running:
         addresses = [f"{host}:{_find_port()}" for _ in homes]
         heads = []
@@ -37,7 +38,7 @@ def run_heads(*homes: Path, host: str = "127.0.0.1") -> Iterator[list[str]]:
             words += [f"--node-ip-address={host}", "--include-dashboard=false", "--num-gpus=0"]
             folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, as Ray's sockets need it
             running.callback(shutil.rmtree, folder, ignore_errors=True)
-            head = _ray_start(home, {}, *words, f"--temp-dir={folder}")
+            head = _ray_start(home, values, *words, f"--temp-dir={folder}")
             heads.append(running.enter_context(head))
         for head in heads:
             _wait_until_started(head)

@@ -78,7 +78,8 @@ with connect(2):
     print([node.facts is not None for node in inspect_nodes(Path("RUNS"), needs_gpu=False)])
 """
     code = code.replace("RUNS", str(tmp_path / "runs"))
-    with run_heads(tmp_path) as (address,):
+    soon = {"RAY_health_check_period_ms": "300", "RAY_health_check_initial_delay_ms": "300"}
+    with run_heads(tmp_path, **soon) as (address,):
         with run_node(tmp_path, address):
             driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
             while len(list(tmp_path.glob("runs/.check-*/*"))) < 3 and driver.poll() is None:
