@@ -127,7 +127,7 @@ def test_killed_writer_leaves_every_acknowledged_event(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from sweeps.records.events import EventLog\n"
         "log = EventLog(Path(sys.argv[1]))\n"
         "for i in range(10**9):\n"
-        "    log.append('predicted', i=i, padding='x' * 3000); print(i, flush=True)\n"
+        "    log.append('pack_started', i=i, padding='x' * 3000); print(i, flush=True)\n"
     )
     writer = subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
