@@ -377,7 +377,7 @@ def run_final_test(
             pool.wait(partial(_are_answered, asked))
             parts = ray.get(asked)
         except RayError as refused:
-            logger.warning("a pack could not do the final test: %s", refused)
+            logger.warning("a pack could not do the final test: %s", _explain(refused))
         else:
             return {name: result for part in parts for name, result in part.items()}
     pool.stop()  # they hold the GPUs

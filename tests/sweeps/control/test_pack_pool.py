@@ -93,9 +93,11 @@ def test_one_pack_has_the_base_and_the_others_share_the_adapters(
 
 @pytest.mark.parametrize(("dead", "dies_of"), [(0, "base"), (1, "a"), (2, "b")])
 def test_what_a_pack_dies_of_another_does_with_all_the_rest(
-    start: Start, dead: int, dies_of: str, tmp_path: Path
+    start: Start, dead: int, dies_of: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     actors = [start(str(place), dies_of if place == dead else None) for place in range(3)]
     scores = scores_of(actors, ["a", "b"], tmp_path)
     (by,) = {scored.split()[-1] for scored in scores.values()}
     assert by != str(dead)
+    told = [r.getMessage() for r in caplog.records if "the final test" in r.getMessage()]
+    assert told and not any("\n" in line for line in told)
