@@ -1,5 +1,6 @@
 """What there is for a sweep: the cores and GPUs of this machine, or of a cluster."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,10 +50,14 @@ class Hardware:
 def _ask_nodes() -> list[Gpu]:
     """Each GPU of the cluster."""
     import ray  # a dry run does without
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0)(local_gpus)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = ray.get([ask.options(scheduling_strategy=node).remote() for node in there])
-    return [gpu for gpus in answers for gpu in gpus]
+    gpus: list[Gpu] = []
+    for asked in [ask.options(scheduling_strategy=node).remote() for node in there]:
+        with contextlib.suppress(RayError):  # of a node that has left meanwhile
+            gpus += ray.get(asked)
+    return gpus

@@ -87,6 +87,7 @@ def start_driver(code: str, home: Path, **environment: str) -> "subprocess.Popen
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env=clean_environment(home, **environment),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -88,6 +88,25 @@ with connect(2):
     assert stdout.endswith("[True]\n"), (stdout, stderr)
 
 
+@pytest.mark.slow
+def test_gpus_are_counted_without_those_of_a_node_that_leaves(tmp_path: Path) -> None:
+    code = """
+from cluster.connect import connect
+from sweeps.cost.hardware import Hardware
+with connect(2) as cluster:
+    print(cluster.num_gpus, flush=True)
+    input()
+    print(Hardware.of_cluster(cluster).gpu_gib)
+"""
+    soon = {"RAY_health_check_period_ms": "300", "RAY_health_check_initial_delay_ms": "300"}
+    with run_heads(tmp_path, **soon) as (address,):
+        with run_node(tmp_path, address, "--num-gpus=1"):
+            driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
+            assert driver.stdout and driver.stdout.readline() == "1\n"
+        stdout, stderr = driver.communicate("\n", timeout=120)
+    assert stdout.endswith("None\n"), (stdout, stderr)
+
+
 def test_head_that_holds_no_gpu_needs_no_torch() -> None:
     bare = replace(GOOD, gpus=(), versions={}, product_fault="No module named 'torch'")
     bare = replace(bare, versions=dict.fromkeys(TRAINING_PACKAGES, "not installed"))
