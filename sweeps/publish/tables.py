@@ -116,11 +116,10 @@ def list_leads(outcome: Outcome, metric: Metric) -> Table:
     rows = []
     for split, of_split in outcome.own_scores.items():
         for title, intervals in outcome.lead_intervals.items():
-            interval = intervals.get(split)
-            if interval is None:
+            interval, own = intervals.get(split), of_split.get(metric.name)
+            other = outcome.untrained_scores[title].get(split, {}).get(metric.name)
+            if interval is None or own is None or other is None:
                 continue
-            own = of_split[metric.name]
-            other = outcome.untrained_scores[title][split][metric.name]
             lead = sign * (own - other)
             shown = [format_score(metric.name, v, (own, other)) for v in (lead, *interval)]
             is_sure = "no" if interval[0] <= 0 else "yes"
