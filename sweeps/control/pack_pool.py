@@ -7,9 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -20,11 +18,9 @@ from sweeps.records.events import EventLog
 from trainables.checkpoint import wait_for_writers
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import REPEAT, SweepAborted
-from trainables.metrics.eval_result import EvalResult
 from trainables.packing.service.actor import start_pack
 from trainables.packing.service.events import LoadFault, PackStatus
 from trainables.packing.service.ledger import Ledger, read_ledgers
-from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.throughput import Throughput, slowest
 
 logger = logging.getLogger(__name__)
@@ -192,7 +188,7 @@ class PackPool:
         try:
             status = ray.get(pack.asked)
         except RayError as error:
-            self._lose(pack, _explain(error), error)
+            self._lose(pack, explain_loss(error), error)
             return
         pack.asked, pack.answered_s, pack.status = None, now_s, status
         if status.fault is not None:
@@ -294,7 +290,7 @@ class PackPool:
             logger.warning("waiting for %s%s: %s", of, what, why)
 
 
-def _explain(error: RayError) -> str:
+def explain_loss(error: RayError) -> str:
     """Why a pack died, in one line: the constructor's error, or the first sentence of Ray's."""
     *_, last = [line.strip() for line in str(error).splitlines() if line.strip()]
     is_told = isinstance(error, RayActorError) and error.actor_init_failed
@@ -359,55 +355,6 @@ def run_packs(
             wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
 
 
-def run_final_test(
-    pool: PackPool,
-    allocation: Allocation,
-    settings: TrainingSettings,
-    adapters: Mapping[str, Path],
-) -> dict[str, EvalResult]:
-    """Scores as of trainables.final_test.score, by the packs that are loaded.
-
-    Where those together cannot, one of them does it, else a process of its own.
-    """
-    up = pool.loaded
-    together = [up] if len(up) > 1 else []
-    for testers in [*together, *([actor] for actor in up)]:
-        asked = _begin_tests(testers, adapters)
-        try:
-            pool.wait(partial(_are_answered, asked))
-            parts = ray.get(asked)
-        except RayError as refused:
-            logger.warning("a pack could not do the final test: %s", _explain(refused))
-        else:
-            return {name: result for part in parts for name, result in part.items()}
-    pool.stop()  # they hold the GPUs
-    task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
-    results: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
-    return results
-
-
-def _are_answered(asked: Sequence[ray.ObjectRef[Any]]) -> bool:
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
-    return len(answered) == len(asked)
-
-
-def _begin_tests(
-    testers: Sequence[ActorHandle], adapters: Mapping[str, Path]
-) -> list[ray.ObjectRef[dict[str, EvalResult]]]:
-    """The final test's parts: of several packs one scores the base, and the others share the
-    adapters."""
-    first, *others = testers
-    if not others:
-        return [first.final_scores.remote(adapters, True)]
-    shares = [dict(list(adapters.items())[n :: len(others)]) for n in range(len(others))]
-    asked = [
-        actor.final_scores.remote(share, False)
-        for actor, share in zip(others, shares, strict=True)
-        if share
-    ]
-    return [first.final_scores.remote({}, True), *asked]
-
-
 def collect_ledgers(pool: PackPool, checkpoints: Path) -> list[Ledger]:
     """Where the time of every pack went that ever ran for the sweep, oldest first.
 
@@ -418,11 +365,3 @@ def collect_ledgers(pool: PackPool, checkpoints: Path) -> list[Ledger]:
         with contextlib.suppress(RayError):
             ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
     return read_ledgers(checkpoints)
-
-
-def _score(
-    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
-) -> dict[str, EvalResult]:
-    from trainables.final_test import score  # loads torch, only in the worker
-
-    return score(settings, adapters, capacity=capacity)

@@ -24,6 +24,7 @@ from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
 from sweeps.control.interruption import handle_signals_as_ctrl_c, watch_head
 from sweeps.control.pack_pool import PackPool
+from sweeps.control.packed_final_test import run_final_test
 from sweeps.control.resolve_request import is_any_possible
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
@@ -152,7 +153,7 @@ def run_stages(
                 log.append("sweep_interrupted", reason="no trial completed")
                 return EXIT_NO_TRIAL
             # The one look at test.
-            score = partial(pack_pool.run_final_test, pool, allocation, config.settings)
+            score = partial(run_final_test, pool, allocation, config.settings)
             outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
             ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints)
             num_known = len(earlier_ledgers)  # the others are this process's

@@ -10,7 +10,8 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
-from sweeps.control import pack_pool, stages
+from sweeps.control import stages
+from sweeps.control.packed_final_test import run_final_test
 from sweeps.cost.allocation import Allocation
 from tests.sweeps.control.pack_stubs import make_pool, make_status
 from tests.sweeps.invented_sweep import make_config
@@ -66,7 +67,7 @@ def scores_of(actors: list[ActorHandle], names: Sequence[str], folder: Path) -> 
     pool = make_pool(actors, folder)
     pool.wait(lambda: len(pool.loaded) == len(actors))
     adapters = {name: Path(name) for name in names}
-    scores = pack_pool.run_final_test(pool, ALLOCATION, make_config().settings, adapters)
+    scores = run_final_test(pool, ALLOCATION, make_config().settings, adapters)
     assert scores.keys() == BASE | {*names}
     return {name: str(scored) for name, scored in scores.items()}
 

@@ -1,0 +1,76 @@
+"""The final test by the packs that are loaded, which hold the GPUs and have the base already."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from sweeps.control.pack_pool import PackPool, explain_loss
+from sweeps.cost.allocation import Allocation
+from trainables.config import TrainingSettings
+from trainables.metrics.eval_result import EvalResult
+from trainables.packing.sizing.capacity import Capacity
+
+logger = logging.getLogger(__name__)
+
+
+def run_final_test(
+    pool: PackPool,
+    allocation: Allocation,
+    settings: TrainingSettings,
+    adapters: Mapping[str, Path],
+) -> dict[str, EvalResult]:
+    """Scores as of trainables.final_test.score, by the packs that are loaded.
+
+    Where those together cannot, one of them does it, else a process of its own.
+    """
+    up = pool.loaded
+    together = [up] if len(up) > 1 else []
+    for testers in [*together, *([actor] for actor in up)]:
+        asked = _begin_tests(testers, adapters)
+        try:
+            pool.wait(partial(_are_answered, asked))
+            parts = ray.get(asked)
+        except RayError as refused:
+            logger.warning("a pack could not do the final test: %s", explain_loss(refused))
+        else:
+            return {name: result for part in parts for name, result in part.items()}
+    pool.stop()  # they hold the GPUs
+    task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
+    results: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
+    return results
+
+
+def _are_answered(asked: Sequence[ray.ObjectRef[Any]]) -> bool:
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
+    return len(answered) == len(asked)
+
+
+def _begin_tests(
+    testers: Sequence[ActorHandle], adapters: Mapping[str, Path]
+) -> list[ray.ObjectRef[dict[str, EvalResult]]]:
+    """The final test's parts: of several packs one scores the base, and the others share the
+    adapters."""
+    first, *others = testers
+    if not others:
+        return [first.final_scores.remote(adapters, True)]
+    shares = [dict(list(adapters.items())[n :: len(others)]) for n in range(len(others))]
+    asked = [
+        actor.final_scores.remote(share, False)
+        for actor, share in zip(others, shares, strict=True)
+        if share
+    ]
+    return [first.final_scores.remote({}, True), *asked]
+
+
+def _score(
+    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
+) -> dict[str, EvalResult]:
+    from trainables.final_test import score  # loads torch, only in the worker
+
+    return score(settings, adapters, capacity=capacity)
