@@ -70,7 +70,7 @@ class RunStatus(Run):
     @property
     def running(self) -> list[TrialRecord]:
         """Trials, or runs of the finals, that have begun and not ended."""
-        return [one for one in (*self.trials, *self.finals) if one.status is None]
+        return _list_running(self.trials, self.finals)
 
 
 def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
@@ -85,7 +85,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     starts = [n for n, event in enumerate(run.events) if event["kind"] in STARTS]
     is_fresh = beat is not None and beat.is_fresh(now)
     state, reason = _find_state(run, owner, is_fresh=is_fresh)
-    running = [one for one in (*run.trials, *finals) if one.status is None]
+    running = _list_running(run.trials, finals)
     if state == "running" and run.last_told is not None:
         limit_s = find_stall_limit_s(
             run.events[starts[-1] if starts else 0 :], running, run.record.get("rungs", [])
@@ -108,6 +108,12 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         left_s=left_s,
         facts={name: getattr(told, name) for name in FACTS} if told else {},
     )
+
+
+def _list_running(
+    trials: Sequence[TrialRecord], finals: Sequence[TrialRecord]
+) -> list[TrialRecord]:
+    return [one for one in (*trials, *finals) if one.status is None]
 
 
 def _find_finals(run: Run) -> list[TrialRecord]:
