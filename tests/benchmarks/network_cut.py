@@ -8,7 +8,6 @@ cut it takes requests and does not answer, from the first report on; afterwards 
 
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -21,9 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.cli import parse, run_command
 from sweeps.records.events import read_events
+from tests.describe_run import describe_run
 from tests.sweeps.servers.wandb_server import WandbServer
 from trainables.files import write_atomic
 
@@ -88,12 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         for sweep in sweeps
     ]
-    facts = {
-        "command": f"{PROG} {shlex.join(words)}",
-        "commit": read_git_commit(),
-        "machine": describe_hardware(),
-        "python": platform.python_version(),
-        "versions": list_versions(),
+    facts = describe_run(PROG, words) | {
         "sweeps": told,
     }
     print(*map(json.dumps, told), sep="\n")

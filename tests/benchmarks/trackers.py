@@ -5,7 +5,6 @@ python -m tests.benchmarks.trackers --recipe-flags "samsum --tiny --seed 1" --ou
 
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -21,10 +20,10 @@ from statistics import median
 import numpy as np
 import psutil
 
-from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.cli import parse, run_command
 from sweeps.config import TRACKERS
 from sweeps.records.events import read_events
+from tests.describe_run import describe_run
 from trainables.files import write_atomic
 
 PROG = "python -m tests.benchmarks.trackers"
@@ -76,12 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for track in list(sides)[:: -1 if pair % 2 else 1]:
             sides[track].append(run_sweep(args.recipe_flags, track))
             print(json.dumps({"track": track, **asdict(sides[track][-1])}), flush=True)
-    facts = {
-        "command": f"{PROG} {shlex.join(words)}",
-        "commit": read_git_commit(),
-        "machine": describe_hardware(),
-        "python": platform.python_version(),
-        "versions": list_versions(),
+    facts = describe_run(PROG, words) | {
         "sweeps": {track: [asdict(one) for one in side] for track, side in sides.items()},
     }
     told = {
