@@ -32,8 +32,8 @@ HAS_OUR_FILES = ("slurm", "ray")
 """Kinds whose nodes see the folders of this machine."""
 OF_SWEEP = {"name", "nodes", "gpus_per_node", "command", "settings"}
 """Variables of a template that --set cannot change."""
-LOGINS = ("~/.cache/huggingface/token", "~/.netrc")
-"""Files that `ray up` copies to the nodes, if they are here: the logins of the Hub and W&B."""
+LOGIN = "~/.cache/huggingface/token"
+"""What `hf auth login` writes; `ray up` copies it to the nodes, if it is here."""
 TOKENS = ("HF_TOKEN", "WANDB_API_KEY")
 """Variables of the environment that SkyPilot gives the nodes, with one token more, for Ray."""
 
@@ -156,10 +156,15 @@ def render(template: Path, settings: Mapping[str, str], sweep: Mapping[str, obje
             "project": str(PROJECT),
             "folder": os.getcwd(),
             "ray_version": version("ray"),
-            "logins": [file for file in LOGINS if Path(file).expanduser().exists()],
+            "login": LOGIN if Path(LOGIN).expanduser().exists() else "",
         }
         text = template.read_text(encoding="utf-8")
         variables |= {**settings, **sweep, "settings": others}
+        tokens = settings.get("tokens")
+        if tokens is not None and not Path(tokens).expanduser().is_file():
+            abort(
+                f"there is no file {tokens} of tokens", "one NAME=VALUE a line, as a shell reads it"
+            )
         return _environment().from_string(text).render(variables)
     except jinja2.UndefinedError as error:
         abort(f"{template.name}: {error.message}", "give it by --set NAME=VALUE")

@@ -16,7 +16,7 @@ from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.control.resolve_request import resolve
 from sweeps.finals.finalists import is_search_over
 from sweeps.records.events import read_events
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.request_file import Request, append_request
 from sweeps.records.run import read_run
 from sweeps.records.run_lock import find_lock_owner
@@ -57,7 +57,7 @@ class AskArgs:
 def main(argv: Sequence[str] | None = None) -> Result:
     """Checks a request against the run, writes it down, and tells what became of it."""
     args = parse(AskArgs, sys.argv[1:] if argv is None else argv, PROG)
-    paths = RunPaths(args.run.absolute())
+    paths = find_run(args.run)
     run = read_run(paths, PROG)
     config, request = sweep_json.parse_config(run), make_request(args)
     has_driver = find_lock_owner(paths).is_driver is not False

@@ -25,7 +25,7 @@ from sweeps.publish.best_folder import (
 from sweeps.publish.hub import aborted, require_token, upload
 from sweeps.publish.license import CARD_FILE, check_identifier, state_license
 from sweeps.publish.merged_folder import check_mergeable, write_merged
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import find_run
 
 PROG = "python -m sweeps.export"
 TARGETS = "--to hub:USER/NAME (the Hugging Face Hub) or --to DIR (a new folder)"
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     if args.license is not None:
         check_identifier(args.license)
     with tempfile.TemporaryDirectory(prefix="sweeps-export-") as name:
-        paths, temporary = RunPaths(args.run.absolute()), Path(name)
+        paths, temporary = find_run(args.run), Path(name)
         if args.trial is None:
             source = find_best(args.run)
         else:

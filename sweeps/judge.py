@@ -31,7 +31,7 @@ from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
 from sweeps.publish.best_folder import find_best
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import find_run
 from sweeps.records.redact import join_lines
 from sweeps.records.run import read_record
 from trainables.errors import SweepAborted
@@ -125,8 +125,9 @@ class JudgeArgs:
 def main(argv: Sequence[str] | None = None) -> Result:
     """Judges, prints the scores and the cost, and keeps both in RUN/judge."""
     args = parse(JudgeArgs, sys.argv[1:] if argv is None else argv, PROG)
+    paths = find_run(args.run)
     rows = predictions.read(find_best(args.run))[: args.num_rows]
-    if read_record(RunPaths(args.run), f"{PROG} RUN --endpoint URL --model M").get("labels"):
+    if read_record(paths, f"{PROG} RUN --endpoint URL --model M").get("labels"):
         raise SweepAborted(
             f"the answers of {args.run} are labels, which are right or wrong without a judge",
             f"see their accuracy in {args.run / 'best' / 'README.md'}",

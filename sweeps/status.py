@@ -20,7 +20,7 @@ from sweeps.command_line.durations import format_clock, format_duration
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking.run_status import RunStatus, read_status
+from sweeps.tracking.run_status import QUIET_S, RunStatus, read_status
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
 
@@ -43,8 +43,8 @@ class StatusArgs:
     run: tyro.conf.Positional[Path] = Path("runs")
     """Folder of the sweep, e.g. runs/samsum, or one that holds several."""
     watch: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show it again every two seconds until it has ended; plain lines where there is no terminal,
-    and with --json one object in the end."""
+    """Show it again every two seconds until it has ended, or one of another machine was silent for
+    15 minutes; plain lines where there is no terminal, and with --json one object in the end."""
     json: JsonFlag = False
 
 
@@ -107,8 +107,15 @@ def _look_at_run(folder: Path) -> _View:
         lines=describe(status),
         summary=join_lines("; ".join([_describe_state(status), *_describe_trials(status)])),
         facts=list_facts(status),
-        is_over=status.is_over,
+        is_over=_is_watched_in_vain(status),
     )
+
+
+def _is_watched_in_vain(status: RunStatus) -> bool:
+    """Whether the sweep is over, or was on another machine and has been silent for long."""
+    age_s = _age_s(status)
+    is_silent = age_s is None or age_s > QUIET_S
+    return status.is_over or (status.state == "unknown" and is_silent)
 
 
 def _look_at_folder(folder: Path) -> _View:
@@ -122,7 +129,7 @@ def _look_at_folder(folder: Path) -> _View:
             rows.append((path.parent.name, "unreadable", "", join_lines(damaged.error), "", ""))
             facts.append({"run": path.parent, "state": "unreadable", "error": damaged.error})
             continue
-        is_over = is_over and status.is_over
+        is_over = is_over and _is_watched_in_vain(status)
         num_ended = sum(one.status is not None for one in status.trials)
         rows.append(
             (

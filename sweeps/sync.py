@@ -11,7 +11,7 @@ import tyro
 from sweeps.checks import sweep_json
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.config import split_trackers
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import find_run
 from sweeps.records.redact import HIDDEN
 from sweeps.records.run import read_run
 from sweeps.records.run_lock import lock_run
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
         SweepAborted: there is no such run, it is being worked on, or it cannot be read.
     """
     args = parse(SyncArgs, sys.argv[1:] if argv is None else argv, PROG)
-    paths = RunPaths(args.run.absolute())
+    paths = find_run(args.run)
     run = read_run(paths, PROG)
     config = sweep_json.parse_config(run)
     config = replace(config, track=args.track or config.track, wandb="auto")

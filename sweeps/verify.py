@@ -21,7 +21,7 @@ from sweeps.cli import EXIT_DONE, JsonFlag, Result, parse, run_command
 from sweeps.command_line.safe_console import SafeConsole
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
@@ -124,7 +124,7 @@ class Number:
 def main(argv: Sequence[str] | None = None) -> Result:
     """Prints the comparison, writes it beside the run, and returns it."""
     args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
-    paths = RunPaths(args.run.absolute())
+    paths = find_run(args.run)
     config = sweep_json.read_config(paths, f"{PROG} RUN TRIAL")
     record = find_reported(paths, args.trial)
     adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)

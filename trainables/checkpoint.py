@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -76,9 +77,19 @@ def find_lock(folder: Path) -> Path:
 
     Storage that nodes share may have no locks, or keep those of a node that is gone. Writers on
     other nodes end with the job of their driver.
+
+    Raises:
+        SweepAborted: the folder of locks is another user's, who could hold any of them.
     """
     locks = Path(tempfile.gettempdir()) / f"qlora-sweeps-{os.getuid()}"
-    locks.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        locks.mkdir(mode=0o700)
+    about = locks.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise SweepAborted(
+            f"{locks} is no folder of this user alone, and locks are kept there",
+            "have it removed, or name another temporary folder: TMPDIR=DIR",
+        )
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     return locks / f"{name[:24]}.lock"
 

@@ -34,7 +34,9 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        # a link would have lines appended to whatever file it names
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        self._file = os.open(path, flags, 0o666)
         content = os.pread(self._file, os.fstat(self._file).st_size, 0)
         whole_bytes = content.rfind(b"\n") + 1
         if whole_bytes < len(content):

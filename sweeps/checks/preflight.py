@@ -16,6 +16,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
+from trainables.checkpoint import find_lock
 from trainables.config import Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
@@ -58,6 +59,8 @@ def check(
         SweepAborted: the first thing that is wrong, with its remedy.
     """
     check_run_folder(config, is_resumed=is_resumed)
+    if needs_gpu:
+        find_lock(RunPaths.of(config.runs_dir, config.name).checkpoints)
     check_recipe(config)
     task = TASKS[config.task](config.task_options)
     if config.data is None and not task.dataset:

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sweeps.checks.commands import resume_command
 from sweeps.checks.first_record import describe_metric, digest_model, digest_splits
 from sweeps.checks.preflight import Preflight, load_rows
 from sweeps.config import SweepConfig
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.redact import HIDDEN
 from sweeps.records.run import read_run
 from trainables.data.lengths import fit_splits
@@ -51,7 +51,7 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             is_missing if is_named else "--resume needs the name of the sweep",
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
-    run = read_run(paths, "--resume")
+    run = read_run(find_run(paths.folder), "--resume")
     if not run.trials and any(paths.checkpoints.glob("t*")):
         raise SweepAborted(
             f"{paths.events} tells of no trial, but {paths.checkpoints} has some",
@@ -110,8 +110,8 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
         SweepAborted: names the split or the model's file that differs.
     """
     paths = RunPaths.of(config.runs_dir, config.name)
-    began = sweep_json.read(paths)["digests"]
-    changed = _changed_splits(began["rows"], preflight.splits)
+    began = _read_digests(paths, "rows", SPLITS)
+    changed = _changed_splits(began, preflight.splits)
     if changed:
         raise SweepAborted(
             f"the rows in {paths.rows} are not those that this sweep began with: {changed}",
@@ -124,7 +124,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
     try:  # the user's data; of the Hub's, if that can be reached or is cached
         tokenizer = TokenizerFile(config.model)
         given = fit_splits(tokenizer, load_rows(config, preflight.task), config)
-        changed = _changed_splits(began["rows"], given)
+        changed = _changed_splits(began, given)
     except (SweepAborted, OSError) as refused:
         is_here = bool(data) and all(map(os.path.exists, files))
         reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
@@ -144,7 +144,7 @@ def check_model(paths: RunPaths, model: str) -> None:
     Raises:
         SweepAborted: names its files that differ.
     """
-    then, now = sweep_json.read(paths)["digests"]["model"], digest_model(model)
+    then, now = _read_digests(paths, "model", ["config.json"]), digest_model(model)
     # of a Hub model only config.json is digested; one may be in a folder here by now
     names = then.keys() & now.keys() if 1 in (len(then), len(now)) else {**then, **now}
     files = [name for name in names if then.get(name) != now.get(name)]
@@ -154,6 +154,21 @@ def check_model(paths: RunPaths, model: str) -> None:
             f"{', '.join(files)}",
             "put its files back as they were, or begin a new sweep with another --name",
         )
+
+
+def _read_digests(paths: RunPaths, of: str, names: Sequence[str]) -> Mapping[str, Any]:
+    """What sweep.json has of rows or the model, with all names.
+
+    Raises:
+        SweepAborted: one was taken out.
+    """
+    digests: Mapping[str, Any] = sweep_json.read(paths)["digests"].get(of, {})
+    if missing := [name for name in names if name not in digests]:
+        raise SweepAborted(
+            f"{paths.sweep_json} has lost the digests of {of}: {', '.join(missing)}",
+            "restore it from a copy, or begin a new sweep with another --name",
+        )
+    return digests
 
 
 def _changed_splits(began: Mapping[str, Mapping[str, Any]], splits: Splits) -> str:

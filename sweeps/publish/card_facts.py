@@ -91,7 +91,7 @@ def make_facts(
     outcome: Outcome,
 ) -> CardFacts:
     """What the card of the outcome's winner says."""
-    run, digests = outcome.winner.run, sweep_json.read(paths)["digests"]["rows"]
+    run, digests = outcome.winner.run, sweep_json.read(paths)["digests"].get("rows", {})
     rows = {name: len(getattr(splits, name)) for name in SPLITS}
     return CardFacts(
         sweep_name=config.name,

@@ -10,7 +10,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.resume import check_model
 from sweeps.config import SweepConfig, resolve_model
 from sweeps.publish.best_folder import check_adapter, find_adapter, find_best
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, find_run
 from trainables.config import TrainingSettings
 from trainables.data.prepared_rows import read_facts
 from trainables.data.rows import Row, Splits
@@ -87,7 +87,7 @@ def open_trained_run(
     Raises:
         SweepAborted: there is no such run, trial or model, or one is damaged or another.
     """
-    paths = RunPaths(folder.absolute())
+    paths = find_run(folder)
     config = sweep_json.read_config(paths, command)
     adapter = None
     if not is_base:

@@ -1,5 +1,6 @@
 """Every file that a sweep writes, each an attribute of one object."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,32 @@ class RunPaths:
     def trial(self, trial_id: str) -> Path:
         """Where one trial keeps its checkpoints."""
         return self.checkpoints / trial_id
+
+
+OF_TRACKERS = ("wandb", "tune", "mlruns", "trackio", "tensorboard")
+"""Folders whose content is written and read by others; W&B keeps links in its own."""
+
+
+def find_run(folder: Path) -> RunPaths:
+    """The files of a run that the user names; it may have come from anywhere.
+
+    Raises:
+        SweepAborted: a link leads out of it. Any file of this user could be sent, overwritten or
+            deleted in the run's name.
+    """
+    folder = folder.expanduser().absolute()
+    top = os.path.realpath(folder)
+    for place, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = os.path.join(place, name)
+            if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(top):
+                raise SweepAborted(
+                    f"{path} is a link to {os.path.realpath(path)}, which is not in the run",
+                    "put the file or folder itself there; links out of a run are not followed",
+                )
+        if place == top:
+            folders[:] = [name for name in folders if name not in OF_TRACKERS]
+    return RunPaths(folder)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -150,6 +151,31 @@ def test_ray_up_accepts_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert not schema.is_valid(config | {"max_wokers": 1})
 
 
+def test_ray_up_copies_no_login_but_the_hubs_and_tokens_that_were_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (".netrc", ".cache/huggingface/token", "tokens"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("WANDB_API_KEY=key\n")
+    config = yaml.safe_load(render("ray", capsys, "samsum"))
+    logins = {name: name for name in ("~/.ray/auth_token", "~/.cache/huggingface/token")}
+    assert config["file_mounts"] == logins
+    python = folder / "bin" / "python"
+    python.write_text("#!/bin/sh\necho $WANDB_API_KEY\n")
+    shutil.copy(python, folder / "bin" / "ray")
+    words = ["--set", f"tokens={folder}/tokens", "--set", f"python={python}", "samsum"]
+    text = render("ray", capsys, *words)
+    config = yaml.safe_load(text)
+    assert config["file_mounts"] == {**logins, "~/.sweep-tokens": f"{folder}/tokens"}
+    (folder / "tokens").rename(folder / ".sweep-tokens")
+    for command in (
+        find_command("ray", text, folder),
+        config["worker_start_ray_commands"][-1],
+        config["head_start_ray_commands"][-1],
+    ):
+        assert subprocess.check_output(["bash", "-c", command], text=True) == "key\n"
+
+
 def test_rayjob_has_what_kuberay_documents(capsys: pytest.CaptureFixture[str]) -> None:
     """The keys are those of KubeRay's reference of ray.io/v1; the laboratory checks the pods."""
     text = render(
@@ -200,6 +226,7 @@ MISTAKES = [
     ["slurm", "samsum", "--name"],
     ["slurm", "samsum", "--name", "../a"],
     ["ray", "--set", "user=me", "samsum"],
+    ["ray", "--set", "user=me", "--set", "hosts=a", "--set", "tokens=nowhere", "samsum"],
     ["kuberay", "--set", "image=a", "samsum"],
     ["sky", "--set", "image=a", "--set", "gpu=H100", "samsum"],
     ["sky", "--set", "imgae=a", "samsum"],

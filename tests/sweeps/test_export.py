@@ -426,7 +426,7 @@ def test_only_known_files_leave_the_run(
 def test_links_in_place_of_known_files_are_refused(
     run: Path, hub: HubServer, tmp_path: Path, name: str
 ) -> None:
-    secret = tmp_path / "secret"
+    secret = run / "secret"  # out of the run no command follows a link
     secret.write_bytes((run / "best" / "README.md").read_bytes())
     (run / "best" / name).unlink(missing_ok=True)
     (run / "best" / name).symlink_to(secret)

@@ -232,6 +232,15 @@ def test_watching_ends_with_the_sweep(
     assert all(line != following for line, following in pairwise(lines))
 
 
+def test_watching_a_silent_run_of_another_machine_ends(paths: RunPaths) -> None:
+    paths.lock.write_text(json.dumps({"work": "sweep", "host": "elsewhere", "pid": 7}))
+    lines = [json.loads(line) for line in paths.events.read_text().splitlines()]
+    at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    paths.events.write_text("".join(json.dumps(line | {"time": at}) + "\n" for line in lines))
+    for folder in (paths.folder, paths.folder.parent):
+        assert "unknown" in call("sweeps.status", str(folder), "--watch").stdout
+
+
 def test_it_is_quick_and_loads_little(paths: RunPaths) -> None:
     code = (
         "import sys; from sweeps.status import main; main([sys.argv[1]]);"

@@ -2,8 +2,10 @@
 
 import dataclasses
 import errno
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from trainables.checkpoint import (
     abort_if_disk_full,
     checkpoint_folder,
     delete_incomplete,
+    find_lock,
     find_resumable_report,
     hold_writers_lock,
     keep_last,
@@ -215,3 +218,28 @@ def test_writers_are_waited_for_until_they_die_and_lock_nothing_on_shared_storag
         wait_for_writers(tmp_path, 60.0)
         assert time.monotonic() - began_s < 30
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_locks_that_another_user_made_first_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locks = find_lock(tmp_path).parent
+    assert locks.parent == tmp_path and locks.stat().st_mode & 0o777 == 0o700
+
+    def check_refused() -> None:
+        with pytest.raises(SweepAborted) as refused, hold_writers_lock(tmp_path):
+            pass
+        assert str(locks) in refused.value.error and "TMPDIR" in refused.value.fix
+
+    locks.chmod(0o777)
+    check_refused()
+    locks.chmod(0o700)
+    if os.getuid() == 0:
+        os.chown(locks, 12345, 12345)
+        check_refused()
+    locks.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    locks.symlink_to(tmp_path / "theirs")
+    check_refused()
+    assert not list((tmp_path / "theirs").iterdir())

@@ -73,6 +73,15 @@ def test_fewer_rows_are_refused_with_their_numbers(config: SweepConfig, tmp_path
     assert "another --name" in fix
 
 
+def test_a_record_that_has_lost_its_digests_is_told(config: SweepConfig, tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "r1" / "sweep.json"
+    whole = json.loads(path.read_text())
+    for digests in ({}, {"rows": {}}, whole["digests"] | {"model": {}}):
+        path.write_text(json.dumps(whole | {"digests": digests}))
+        error, fix = refusal(tmp_path)
+        assert "sweep.json has lost the digests of" in error and "restore it" in fix
+
+
 def test_as_many_rows_of_other_labels_are_refused(config: SweepConfig, tmp_path: Path) -> None:
     write_data(range(120), moods=("bad", "good"))
     error, _ = refusal(tmp_path)
