@@ -196,17 +196,24 @@ def find_faults(nodes: Sequence[Node], *, needs_ampere: bool = True) -> list[Fau
         needs_ampere: whether a GPU too old for packs is a fault.
     """
     has_gpus = any(node.num_gpus for node in nodes)
+    training = [node for node in nodes if node.num_gpus or not has_gpus]
+    builds = [node.facts.versions["torch"] for node in training if node.facts]
     return [
         fault
         for node in nodes
         for fault in _judge(
-            node, needs_ampere=needs_ampere, trains=bool(node.num_gpus) or not has_gpus
+            node, needs_ampere=needs_ampere, torch=builds[0] if node in training and builds else ""
         )
     ]
 
 
-def _judge(node: Node, *, needs_ampere: bool, trains: bool) -> Iterable[Fault]:
-    """As find_faults; trains says whether packs may come to it, which need torch and its like."""
+def _judge(node: Node, *, needs_ampere: bool, torch: str) -> Iterable[Fault]:
+    """As find_faults.
+
+    Args:
+        torch: version of torch where packs may come to; empty if they do not come to this node,
+            which then needs neither torch nor its like.
+    """
 
     def fault(column: str, error: str, fix: str, *, is_fatal: bool = True) -> Fault:
         return Fault(node=node.name, column=column, error=error, fix=fix, is_fatal=is_fatal)
@@ -226,12 +233,21 @@ def _judge(node: Node, *, needs_ampere: bool, trains: bool) -> Iterable[Fault]:
         yield fault("model", f"the model's folder is not shared: {facts.model_fault}", fix)
     here = {"Python": platform.python_version()} | list_versions(TRAINING_PACKAGES)
     there = {"Python": facts.python} | facts.versions
-    others = [name for name in here if here[name] not in (NOT_INSTALLED, there[name])]
+    others = [
+        name
+        for name in here
+        if here[name] != NOT_INSTALLED and _strip_build(here[name]) != _strip_build(there[name])
+    ]
+    trains = bool(torch)
     if trains and others:
         told = ", ".join(f"{name} {there[name]} (here {here[name]})" for name in others)
         wanted = " ".join(f"{name}=={here[name]}" for name in others if name != "Python")
         fix = f"there: pip install {wanted}" if wanted else f"use Python {here['Python']} there"
         yield fault("versions", f"other versions: {told}", fix)
+    elif trains and there["torch"] != torch:
+        error = f"another build of torch: {there['torch']} (elsewhere {torch})"
+        fix = "install one build everywhere, or scores may differ in their last digits"
+        yield fault("versions", error, fix, is_fatal=False)
     if node.num_gpus and not facts.gpus:
         fix = "install nvidia-smi there, or start Ray there with --num-gpus 0"
         yield fault("GPU", f"Ray counts {node.num_gpus} GPUs, and nvidia-smi tells of none", fix)
@@ -253,6 +269,11 @@ def _judge(node: Node, *, needs_ampere: bool, trains: bool) -> Iterable[Fault]:
     if abs(node.offset_s) > MOST_OFFSET_S:
         error = f"its clock is {node.offset_s:+.0f} s off this one's"
         yield fault("clock", error, "there: timedatectl set-ntp true", is_fatal=False)
+
+
+def _strip_build(version: str) -> str:
+    """A version without what it was built for: 2.11.0 of 2.11.0+cu128."""
+    return version.partition("+")[0]
 
 
 def format_table(nodes: Sequence[Node], faults: Sequence[Fault]) -> str:

@@ -10,13 +10,18 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from sweeps.control.pack_pool import PackPool, explain_loss
+from sweeps.command_line.durations import format_duration
+from sweeps.control.pack_pool import FIRST_WAIT_S, PackPool, explain_loss
 from sweeps.cost.allocation import Allocation
 from trainables.config import TrainingSettings
+from trainables.errors import REPEAT, SweepAborted
 from trainables.metrics.eval_result import EvalResult
 from trainables.packing.sizing.capacity import Capacity
 
 logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 600.0
+"""How long a test in a process of its own waits for a GPU: its sweep's own have just come free."""
 
 
 def run_final_test(
@@ -41,9 +46,32 @@ def run_final_test(
         else:
             return {name: result for part in parts for name, result in part.items()}
     pool.stop()  # they hold the GPUs
-    task = ray.remote(num_cpus=1, num_gpus=1 if allocation.num_gpus else 0)(_score)
-    results: dict[str, EvalResult] = ray.get(task.remote(settings, adapters, allocation.capacity))
+    num_gpus = 1 if allocation.num_gpus else 0
+    tester = ray.remote(num_cpus=1, num_gpus=num_gpus)(_Tester).remote()
+    _wait_for_start(tester, "GPU" if num_gpus else "CPU core")
+    results: dict[str, EvalResult] = ray.get(
+        tester.score.remote(settings, adapters, allocation.capacity)
+    )
+    ray.kill(tester)
     return results
+
+
+def _wait_for_start(tester: ActorHandle, what: str) -> None:
+    """Until the tester has its GPU.
+
+    Raises:
+        SweepAborted: it does not get one.
+    """
+    is_there = tester.__ray_ready__.remote()
+    if ray.wait([is_there], timeout=FIRST_WAIT_S)[0]:
+        return
+    limit = format_duration(START_TIMEOUT_S)
+    logger.warning("the final test waits for a %s, for %s at most", what, limit)
+    if not ray.wait([is_there], timeout=START_TIMEOUT_S)[0]:
+        ray.kill(tester)
+        raise SweepAborted(
+            f"no {what} was free for the final test in {limit}", f"free one, {REPEAT}"
+        )
 
 
 def _are_answered(asked: Sequence[ray.ObjectRef[Any]]) -> bool:
@@ -68,9 +96,13 @@ def _begin_tests(
     return [first.final_scores.remote({}, True), *asked]
 
 
-def _score(
-    settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
-) -> dict[str, EvalResult]:
-    from trainables.final_test import score  # loads torch, only in the worker
+class _Tester:
+    """A process of its own."""
 
-    return score(settings, adapters, capacity=capacity)
+    def score(
+        self, settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
+    ) -> dict[str, EvalResult]:
+        """Scores as of trainables.final_test.score."""
+        from trainables.final_test import score  # loads torch, only in the worker
+
+        return score(settings, adapters, capacity=capacity)

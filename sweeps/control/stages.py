@@ -156,9 +156,9 @@ def run_stages(
             score = partial(run_final_test, pool, allocation, config.settings)
             outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
             ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints)
-            num_known = len(earlier_ledgers)  # the others are this process's
-            for number, ledger in enumerate(ledgers[num_known:], start=num_known):
-                log.append("pack_ended", pack=number, **asdict(ledger))
+            own_ledgers = ledgers[len(earlier_ledgers) :]  # of the packs of this process
+            for ledger in own_ledgers:
+                log.append("pack_ended", pack=ledger.pack_id, **asdict(ledger))
         # The GPUs are free now.
         outcome = add_bertscore(config, preflight.splits, paths, log, outcome)
         outcome = add_baselines(config, preflight.splits, paths, metric, outcome)
@@ -168,7 +168,7 @@ def run_stages(
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
         files = [path.name for path in list_exported(paths.best)]
         log.append("summary", **summary.summary_fields(outcome, verdict, confusion), files=files)
-    cost = _log_end(context, records, ledgers, time.monotonic() - began_s)
+    cost = _log_end(context, records, ledgers, own_ledgers, time.monotonic() - began_s)
     about = plan.about_added(preflight.splits)
     print(
         summary.describe(
@@ -309,15 +309,21 @@ def _log_end(
     context: _Context,
     records: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
+    own_ledgers: Sequence[Ledger],
     wall_s: float,
 ) -> list[str]:
-    """Logs what the sweep took, beside what was predicted; the same in words."""
+    """Logs what the sweep took, beside what was predicted; the same in words.
+
+    GPU-hours are those for which the packs of this process (own_ledgers) held their GPUs, each from
+    its start on; where trials trained alone, all GPUs count for all of wall_s.
+    """
     estimate, model = context.eta.estimate, context.eta.model
     throughput = estimate.throughput if estimate else None
     fields, lines = gpu_time.account(records, ledgers, model, throughput)
+    held_s = sum(ledger.wall_s for ledger in own_ledgers) or wall_s * model.num_gpus
     actual = {
         "wall_s": wall_s,
-        "gpu_hours": wall_s * model.num_gpus / 3600,
+        "gpu_hours": held_s / 3600,
         "memory_gib": max((ledger.peak_gib for ledger in ledgers), default=math.nan),
     }
     predicted = asdict(estimate) if estimate else {}

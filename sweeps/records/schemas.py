@@ -126,7 +126,7 @@ class _Summary(_Event):
 
 
 class _PackEnded(_Event):
-    pack: int
+    pack: str | int  # a number in records of before 0.1
     device: str
     seconds: dict[str, float]
     trial_steps: int = 0

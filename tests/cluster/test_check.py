@@ -68,6 +68,20 @@ def test_what_a_driver_lacks_is_asked_of_no_node(monkeypatch: pytest.MonkeyPatch
     assert find_faults([WHOLE]) == []
 
 
+def test_builds_of_torch_have_to_be_one_only_where_trials_train() -> None:
+    version = GOOD.versions["torch"].partition("+")[0]
+
+    def node_with(build: str, num_gpus: int) -> Node:
+        facts = replace(GOOD, versions=GOOD.versions | {"torch": f"{version}+{build}"})
+        return Node(name=f"{build}, {num_gpus}", num_gpus=num_gpus, facts=facts)
+
+    head, first, second = node_with("cpu", 0), node_with("cu128", 1), node_with("cu126", 1)
+    assert find_faults([head, first]) == []
+    (fault,) = find_faults([head, first, second])
+    assert (fault.node, fault.column, fault.is_fatal) == ("cu126, 1", "versions", False)
+    assert f"{version}+cu126 (elsewhere {version}+cu128)" in fault.error
+
+
 @pytest.mark.slow
 def test_a_node_that_leaves_is_not_asked_for_an_answer(tmp_path: Path) -> None:
     code = """

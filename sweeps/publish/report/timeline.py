@@ -191,11 +191,9 @@ OVERHEAD_WORDS = {
 
 def list_packs(sweep: SweepRun) -> Table | None:
     """Each pack of which the log has the ledger."""
-    ledgers: dict[int, dict[str, Any]] = {
-        e["pack"]: e for e in sweep.events if e["kind"] == "pack_ended"
-    }
+    ledgers = {e["pack"]: e for e in sweep.events if e["kind"] == "pack_ended"}
     rows = []
-    for number, told in sorted(ledgers.items()):
+    for number, told in enumerate(ledgers.values(), start=1):
         seconds = told["seconds"]
         wall_s = sum(seconds.values())
         busy_s = wall_s - seconds.get("idle", 0.0) - seconds.get("load", 0.0)
@@ -203,12 +201,16 @@ def list_packs(sweep: SweepRun) -> Table | None:
         real = told.get("real_tokens", 0) / computed if computed else None
         rows.append(
             [
-                *(f"pack {number + 1}", told["device"], format_duration(wall_s)),
+                *(f"pack {number}", told.get("node", ""), told.get("gpu", "")),
+                *(told["device"], format_duration(wall_s)),
                 f"{busy_s / wall_s:.0%}" if wall_s else "",
                 f"{told.get('trial_steps', 0):,}",
                 "" if real is None else f"{real:.1%}",
                 f"{told.get('peak_gib', 0.0):.1f}",
             ]
         )
-    columns = ("pack", "device", "held for", "busy", "trial steps", "real tokens", "peak GiB")
+    columns = (
+        *("pack", "node", "GPU", "device", "held for", "busy", "trial steps", "real tokens"),
+        "peak GiB",
+    )
     return Table("Packs", columns, rows) if rows else None

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.connect import connect
-from sweeps.control import stages
+from sweeps.control import packed_final_test, stages
 from sweeps.control.packed_final_test import run_final_test
 from sweeps.cost.allocation import Allocation
 from tests.sweeps.control.pack_stubs import make_pool, make_status
@@ -102,3 +103,20 @@ def test_what_a_pack_dies_of_another_does_with_all_the_rest(
     assert by != str(dead)
     told = [r.getMessage() for r in caplog.records if "the final test" in r.getMessage()]
     assert told and not any("\n" in line for line in told)
+
+
+def test_a_test_that_finds_no_gpu_says_so_and_ends(
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """This cluster has none."""
+    monkeypatch.setattr(packed_final_test, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(packed_final_test, "START_TIMEOUT_S", 1.0)
+    with pytest.raises(SweepAborted, match="no GPU was free for the final test in 1 s") as told:
+        run_final_test(
+            make_pool([], tmp_path), replace(ALLOCATION, num_gpus=1), make_config().settings, {}
+        )
+    assert told.value.is_resumable
+    assert "the final test waits for a GPU, for 1 s at most" in caplog.text

@@ -103,6 +103,10 @@ def test_a_stopped_trial_leaves_its_pack_which_tests_the_best_one_in_the_end(
     wanted = sum(trial.reports[-1].step for trial in trials if trial.reports)
     assert ledger["trial_steps"] <= wanted + 10 * num_left
     assert ledger["seconds"]["test"] > 0
+    events = {event["kind"]: event for event in small_sweep.events_of(hybrid.folder)}
+    assert events["pack_started"]["pack"] == ledger["pack"]
+    held_s = sum(ledger["seconds"].values())
+    assert events["sweep_ended"]["actual"]["gpu_hours"] == pytest.approx(held_s / 3600)
     assert "pack on cpu: " in hybrid.output
 
 

@@ -1,9 +1,10 @@
 """Where and when each trial trained, as the log tells it."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
-from sweeps.publish.report.timeline import list_spans
+from sweeps.publish.report.timeline import list_packs, list_spans
 
 
 def event(second: int, kind: str, trial_id: str, **facts: Any) -> dict[str, Any]:
@@ -58,3 +59,19 @@ def test_a_trial_that_runs_is_drawn_to_where_the_log_ends() -> None:
     events = [event(0, "trial_started", "t0000"), event(10, "report", "t0000")]
     (span,) = list_spans(events, 50.0)
     assert (span.status, span.ended_s) == ("running", 50.0)
+
+
+def test_packs_are_told_with_their_places_also_where_an_older_log_counts_them() -> None:
+    facts = {"device": "H200", "seconds": {"load": 10.0, "train": 30.0}}
+    events = [
+        {"kind": "pack_ended", "pack": 0, **facts},
+        {"kind": "pack_ended", "pack": "a1b2", "node": "10.0.0.2", "gpu": "3", **facts},
+        {"kind": "pack_ended", "pack": "a1b2", "node": "10.0.0.2", "gpu": "3", **facts},
+    ]
+    table = list_packs(SimpleNamespace(events=events))  # type: ignore[arg-type]
+    assert table is not None
+    assert [row[:4] for row in table.rows] == [
+        ["pack 1", "", "", "H200"],
+        ["pack 2", "10.0.0.2", "3", "H200"],
+    ]
+    assert all(len(row) == len(table.columns) for row in table.rows)
