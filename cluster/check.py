@@ -249,8 +249,9 @@ def _judge(node: Node, *, needs_ampere: bool, torch: str) -> Iterable[Fault]:
         fix = "install one build everywhere, or scores may differ in their last digits"
         yield fault("versions", error, fix, is_fatal=False)
     if node.num_gpus and not facts.gpus:
+        error = f"Ray counts {node.num_gpus} GPUs, and nvidia-smi tells of none in 30 s"
         fix = "install nvidia-smi there, or start Ray there with --num-gpus 0"
-        yield fault("GPU", f"Ray counts {node.num_gpus} GPUs, and nvidia-smi tells of none", fix)
+        yield fault("GPU", error, fix)
     for gpu in facts.gpus if needs_ampere and node.num_gpus else ():
         if gpu.compute_capability < AMPERE:
             error = f"its {gpu.name} has compute capability {gpu.compute_capability}, packs need 8"

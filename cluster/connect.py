@@ -186,11 +186,9 @@ def _explain(refused: Exception, address: str) -> ClusterError:
             "run the command on one of its nodes, or have it run there: "
             "ray job submit --working-dir . -- python -m sweeps.run ...",
         )
+    told = " ".join(str(refused).split())
     if isinstance(refused, ConnectionError):
-        is_named = address != "auto"
-        told = "something listens there, but no Ray answers" if is_named else "none runs here"
-    else:
-        told = " ".join(str(refused).split())
+        told = "something listens there, but no Ray answers"
     return ClusterError(
         f"{place} cannot be joined: {told}",
         "check RAY_ADDRESS; RAY_ADDRESS=local runs on this machine alone",

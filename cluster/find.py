@@ -44,7 +44,7 @@ def check_address() -> None:
     "auto" and "local" are Ray's own words.
 
     Raises:
-        ClusterError: it is no address of one, or nobody listens there.
+        ClusterError: it is no address of one, nobody listens there, or "auto" finds none.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     folder = temporary_folder()
@@ -54,6 +54,7 @@ def check_address() -> None:
             "name a shorter one: RAY_TMPDIR=/tmp",
         )
     if address in ("", "local", "auto"):
+        address_to_join()
         return
     if address.startswith("ray://"):
         raise ClusterError(
@@ -74,11 +75,22 @@ def check_address() -> None:
 
 
 def address_to_join() -> str | None:
-    """The cluster that a sweep joins: RAY_ADDRESS, or one that runs here; None starts a new one."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address in (None, "", "auto"):
-        return running_address() or address or None
-    return None if address == "local" else address
+    """The cluster that a sweep joins: RAY_ADDRESS, or one that runs here; None starts a new one.
+
+    Raises:
+        ClusterError: RAY_ADDRESS is "auto", and none of this user runs here. Ray itself would take
+            any head among this machine's processes, also another user's.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address not in ("", "auto"):
+        return None if address == "local" else address
+    running = running_address()
+    if address == "auto" and running is None:
+        raise ClusterError(
+            "RAY_ADDRESS=auto, and `ray start` has left no cluster of this user's on this machine",
+            "name it: RAY_ADDRESS=HOST:PORT; RAY_ADDRESS=local runs on this machine alone",
+        )
+    return running
 
 
 def running_address() -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 _FIELDS = "uuid,name,memory.total,compute_cap"
 _QUERY = ("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits")
+_TIMEOUT_S = 30.0
+"""Without nvidia-persistenced, each question loads the driver anew: one to two seconds a GPU."""
 
 AMPERE = 8.0
 """Compute capability of NVIDIA's first GPUs with bfloat16, which FlashAttention-2 asks for too."""
@@ -26,11 +28,13 @@ class Gpu:
 
 
 def local_gpus() -> list[Gpu]:
-    """All GPUs of this machine in the order of the PCI bus; none without nvidia-smi."""
+    """All GPUs of this machine in the order of the PCI bus; none if nvidia-smi tells nothing."""
     if not shutil.which(_QUERY[0]):
         return []
     try:
-        answer = subprocess.run(_QUERY, capture_output=True, text=True, check=False, timeout=10)
+        answer = subprocess.run(
+            _QUERY, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:  # a driver that hangs tells nothing
         return []
     lines = answer.stdout.strip().splitlines() if answer.returncode == 0 else []

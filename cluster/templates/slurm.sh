@@ -51,15 +51,13 @@ for _ in $(seq 60); do # a node that comes later is used too
   sleep 2
 done
 
-# Bash has what runs in the background ignore SIGINT, by which the sweep saves its trials.
-heed_sigint="import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-"$python" -c "$heed_sigint" {{ command }} &
+"$python" {{ command }} &
 sweep=$!
-trap 'requeue=yes; kill -INT $sweep' USR1 TERM
+trap 'requeue=yes; kill -TERM $sweep' USR1 TERM
 while kill -0 $sweep 2>/dev/null; do wait $sweep; done # which a signal to this script ends
 wait $sweep
 code=$?
-if [ "$requeue" ] && [ "$code" = 130 ]; then
+if [ "$requeue" ] && [ "$code" -ge 128 ]; then # 143: ended by it before it had anything to save
   exec scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -9,6 +9,7 @@ cut it takes requests and does not answer, from the first report on; afterwards 
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -119,6 +120,7 @@ def watch_sweep(recipe_flags: str, cut_s: float) -> Watched:
     subprocess.run(sync, env=env, stdout=subprocess.DEVNULL, check=True)
     server.stop()
     events = read_events(run / "events.jsonl")
+    shutil.rmtree(folder)
     times = [datetime.fromisoformat(e["time"]).timestamp() for e in events if "trial_id" in e]
     return Watched(
         cut_s=ended - began,

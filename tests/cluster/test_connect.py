@@ -75,29 +75,13 @@ def start_below_uv(folder: Path, home: Path, address: str) -> "subprocess.Popen[
     )
 
 
-NO_PROCESS_OF_A_HEAD = """
-import ray._private.services
-ray._private.services._find_address_from_flag = lambda flag: ()
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("environment", "error"),
-    [
-        ({"RAY_TMPDIR": "/dev/null"}, "Ray cannot start on this machine: "),
-        ({"HOME": "/dev/null"}, "Ray cannot start on this machine: "),
-        ({"RAY_ADDRESS": "auto"}, "auto cannot be joined: none runs here"),
-    ],
-    ids=("temporary folder", "home", "auto"),
-)
-def test_ray_that_cannot_be_had_is_told_in_two_lines(
-    environment: dict[str, str], error: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "HOME"])
+def test_ray_that_cannot_be_had_is_told_in_two_lines(name: str, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        variables = {"RAY_TMPDIR": folder} | environment
-        code = JOIN.format(before=NO_PROCESS_OF_A_HEAD)
+        variables = {"RAY_TMPDIR": folder, name: "/dev/null"}
+        code = JOIN.format(before="")
         driver = start_driver(code, tmp_path, **variables)
         stdout, stderr = driver.communicate(timeout=120)
-    assert error in stdout.partition("\n")[0], (stdout, stderr)
+    assert stdout.startswith("error: Ray cannot start on this machine: "), (stdout, stderr)
     assert stdout.splitlines()[1].startswith("fix: ") and len(stdout.splitlines()) == 2

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.find import address_to_join, answers, running_address
+from cluster.find import (
+    ClusterError,
+    address_to_join,
+    answers,
+    check_address,
+    running_address,
+)
 from tests.cluster.heads import run_http2_server
 
 
@@ -91,9 +97,12 @@ def test_auto_is_the_cluster_that_runs_here(
     address_file: Path, live: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert address_to_join() == "auto"
     address_file.write_text(live)
+    check_address()
     assert address_to_join() == live
+    address_file.chmod(0o666)  # Ray would look among the processes of this machine
+    with pytest.raises(ClusterError, match="no cluster of this user's"):
+        check_address()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")

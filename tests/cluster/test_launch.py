@@ -5,7 +5,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,17 +132,27 @@ def test_a_run_in_the_home_is_gone_on_with(
     assert output.split("\0")[-2] == "--resume"
 
 
-@pytest.mark.slow
-def test_slurm_waits_for_no_ray_that_has_ended(
-    capsys: pytest.CaptureFixture[str], folder: Path
+@pytest.mark.parametrize("traps", ["", "trap 'exit 130' TERM"], ids=("loading", "training"))
+def test_slurm_job_whose_time_is_up_goes_back_into_the_queue(
+    traps: str, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    (folder / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
-    (folder / "bin" / "srun").chmod(0o755)
+    """The sweep ends by SIGTERM, whether it has begun to heed it or not."""
+    begins = f"{traps}\ntouch begun; while sleep 0.1; do :; done"
+    programs = {"srun": "exit 1", "scontrol": 'echo "$@" >queued'}
+    programs["python"] = f'case "$*" in *sweeps.run*) {begins};; esac'
+    for name, text in programs.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
     script = render("slurm", capsys, "--set", f"python={folder}/bin/python", "samsum")
     names = ("JOB_NAME", "NNODES", "CPUS_PER_TASK")
-    variables = {f"SLURM_{name}": "1" for name in names} | {"SLURM_JOB_ID": "1"}
-    env = os.environ | variables
-    subprocess.run(["bash"], input=script, env=env, text=True, check=True, timeout=60)
+    env = os.environ | {f"SLURM_{name}": "1" for name in names} | {"SLURM_JOB_ID": "17"}
+    job = subprocess.Popen(["bash", "-c", script], env=env)
+    while not (folder / "begun").exists():  # at once: no Ray is waited for that has ended
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(30) == 0
+    assert (folder / "queued").read_text() == "requeue 17\n"
 
 
 def test_ray_up_accepts_the_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,8 +47,8 @@ def track(folder: Path, names: str) -> AbstractContextManager[None]:
     return run_trackers(make_tracked(folder, config, mode))
 
 
-def test_trackers_follow_the_log_at_low_priority_and_have_all_of_it_in_the_end(
-    tmp_path: Path,
+def test_trackers_follow_the_log_at_low_priority_whatever_signal_a_whole_job_is_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sweep = FollowedSweep(tmp_path / "run")
     sweep.start(make_config(0))
@@ -57,8 +57,11 @@ def test_trackers_follow_the_log_at_low_priority_and_have_all_of_it_in_the_end(
         wait_until(lambda: bool(tensorboard_curves(sweep.folder, METRIC.name).get("t0000")))
         (process,) = find_processes(sweep.folder)
         assert process.nice() >= 10
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            process.send_signal(number)
         sweep.report(make_config(0), 20)
     assert tensorboard_curves(sweep.folder, METRIC.name) == {"t0000": [(10, 30.0), (20, 40.0)]}
+    assert not caplog.records
 
 
 def test_files_are_not_trusted_after_an_error_that_a_full_disk_may_have_caused(
@@ -83,21 +86,6 @@ def test_process_goes_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     killed.kill()
     killed.wait()
     wait_until(lambda: not find_processes(folder))
-
-
-def test_signal_that_a_whole_job_is_sent_leaves_the_trackers_to_the_sweep(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    sweep = FollowedSweep(tmp_path / "run")
-    sweep.start(make_config(0))
-    with track(sweep.folder, "tensorboard"):
-        sweep.report(make_config(0), 10)
-        wait_until(lambda: bool(tensorboard_curves(sweep.folder, METRIC.name).get("t0000")))
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            find_processes(sweep.folder)[0].send_signal(number)
-        sweep.report(make_config(0), 20)
-    assert tensorboard_curves(sweep.folder, METRIC.name) == {"t0000": [(10, 30.0), (20, 40.0)]}
-    assert not caplog.records
 
 
 def test_process_that_dies_costs_a_warning(
