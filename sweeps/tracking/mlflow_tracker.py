@@ -73,7 +73,7 @@ class MlflowTracker:
         self._experiment_id = ""
         self._runs: dict[str, _Run] = {}
         """By RUN_TAG."""
-        self._written: dict[str, object] = {}
+        self._written: dict[str, str] = {}
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         """Writes what the runs lack."""

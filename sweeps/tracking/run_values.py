@@ -14,12 +14,13 @@ from sweeps.records.events import params_fields, report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.wandb_mode import Mode
-from trainables.config import Metric, TrialReport
+from trainables.config import Metric
 
 SUMMARY = "summary"
 """Name of the run with the scores on test."""
 
-_HIDDEN = ("trial_id", "step", "checkpoint", "cohort", "pack", "slot", "entered", "device")
+_PLACE = ("pack", "slot", "device")
+_HIDDEN = ("trial_id", "step", "checkpoint", "cohort", "entered", *_PLACE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,8 @@ class TrackedRun:
     name: str
     job_type: str
     """trial, final or summary."""
+    version: str
+    """Differs whenever there is more to show."""
     values: Mapping[str, Any]
     """Hyperparameters, or the summary's words."""
     points: Sequence[tuple[int, int, dict[str, float]]]
@@ -73,26 +76,29 @@ class TrackedRun:
     place: Mapping[str, Any] = field(default_factory=dict)
     """The pack, slot and device of the last report."""
     files: Sequence[Path] = ()
-    """Of the winner's folder, which the summary brings."""
+    """Of the winner's folder, which the summary brings: those that its event names and no others,
+    because what else lies there may hold rows of the data."""
+    confusion: Mapping[str, Any] | None = None
+    """Labels and counts of the winner on test, which the summary brings."""
 
 
 def list_changed_runs(
     sweep: TrackedSweep,
     events: Sequence[dict[str, Any]],
     trials: Sequence[TrialRecord],
-    written: dict[str, object],
+    written: dict[str, str],
 ) -> Iterator[TrackedRun]:
     """The runs that are not as they were written last.
 
     Args:
-        written: what changes of each run that was written, by name; each run is added once the
-            next one is asked for.
+        written: what changes of each run that was written, by name, as text; each run is added once
+            the next one is asked for.
     """
     times = _list_times(events)
     for trial in trials:
-        version = (len(trial.reports), trial.status)
+        version = f"{trial.status}, {len(trial.reports)} reports"
         if written.get(trial.trial_id) != version:
-            yield _describe_trial(trial, times, sweep.metric)
+            yield _describe_trial(trial, version, times, sweep.metric)
             written[trial.trial_id] = version
     end = find_end(events)
     if end is not None and written.get(SUMMARY) != end["time"]:
@@ -101,18 +107,20 @@ def list_changed_runs(
         yield TrackedRun(
             name=SUMMARY,
             job_type=SUMMARY,
+            version=end["time"],
             values=words,
             points=[(0, time_ms, numbers)],
             began_ms=time_ms,
             ended_ms=time_ms,
             status="completed",
-            files=list_files(end, sweep.paths.best),
+            files=_list_files(end, sweep.paths.best),
+            confusion=end["confusion"],
         )
         written[SUMMARY] = end["time"]
 
 
 def _describe_trial(
-    trial: TrialRecord, times: dict[tuple[str, str, int], int], metric: Metric
+    trial: TrialRecord, version: str, times: dict[tuple[str, str, int], int], metric: Metric
 ) -> TrackedRun:
     name = trial.trial_id
     curve = list_curve(trial, metric)
@@ -122,17 +130,18 @@ def _describe_trial(
     return TrackedRun(
         name=name,
         job_type="final" if trial.final_of else "trial",
-        values=list_trial_values(trial),
+        version=version,
+        values=_list_values(trial),
         points=points,
         began_ms=times.get(("trial_started", name, 0), began_ms),
         ended_ms=ended_ms,
         status=trial.status or "running",
         reason=trial.reason,
-        place=list_place(trial),
+        place={n: getattr(trial.last, n) for n in _PLACE} if trial.last else {},
     )
 
 
-def list_trial_values(trial: TrialRecord) -> dict[str, Any]:
+def _list_values(trial: TrialRecord) -> dict[str, Any]:
     """The hyperparameters of a trial and, of a run of the finals, whose it is."""
     values = {"number": trial.number} | params_fields(trial.params)
     values["target_modules"] = ",".join(trial.params.target_modules)  # no tracker plots lists
@@ -143,19 +152,6 @@ def list_trial_values(trial: TrialRecord) -> dict[str, Any]:
     return values
 
 
-def list_place(trial: TrialRecord) -> dict[str, Any]:
-    """Where the trial was trained, by its last report."""
-    last = trial.last
-    return {} if last is None else {n: getattr(last, n) for n in ("pack", "slot", "device")}
-
-
-def list_report_values(report: TrialReport) -> dict[str, Any]:
-    """Scores, losses and speed of a report, without what names it and its place."""
-    values = report_fields(report)
-    values |= values.pop("metrics")
-    return {name: value for name, value in values.items() if name not in _HIDDEN}
-
-
 def list_curve(trial: TrialRecord, metric: Metric) -> list[tuple[int, dict[str, float]]]:
     """The numbers of each report of a trial by step, with the best value of the metric up to it."""
     choose = max if metric.mode == "max" else min
@@ -164,33 +160,30 @@ def list_curve(trial: TrialRecord, metric: Metric) -> list[tuple[int, dict[str, 
         value = report.metrics[metric.name]
         if math.isfinite(value):
             best = value if best is None else choose(best, value)
-        numbers, _ = _split_numbers(list_report_values(report) | {f"best_{metric.name}": best})
+        values = report_fields(report)
+        values |= {**values.pop("metrics"), f"best_{metric.name}": best}
+        numbers, _ = _split_numbers({k: v for k, v in values.items() if k not in _HIDDEN})
         curve.append((report.step, numbers))
     return curve
 
 
 def find_end(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The "summary" event of a sweep that has ended and was not resumed since: its "values" are
-    scores on test by name, and words."""
+    scores on test by name, and words. The log, which is strict JSON, holds numbers that are not
+    finite as strings; here they are numbers again."""
     for event in reversed(events):
         if event["kind"] in ("sweep_started", "sweep_resumed"):
             return None
         if event["kind"] == "summary":
-            return {**event, "values": restore_numbers(event["values"])}
+            values = event["values"].items()
+            numbers = {n: float(v) for n, v in values if v in ("nan", "inf", "-inf")}
+            return {**event, "values": event["values"] | numbers}
     return None
 
 
-def list_files(event: Mapping[str, Any], best: Path) -> list[Path]:
-    """What of best/ trackers hold: the files that the "summary" event names and no others, because
-    what else lies there may hold rows of the data."""
+def _list_files(event: Mapping[str, Any], best: Path) -> list[Path]:
     paths = [best / Path(name).name for name in event.get("files", ())]
     return [path for path in paths if path.is_file() and not path.is_symlink()]
-
-
-def restore_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of an event as they were: the log, which is strict JSON, holds numbers that are not
-    finite as strings."""
-    return {n: float(v) if v in ("nan", "inf", "-inf") else v for n, v in values.items()}
 
 
 def read_time_ms(event: dict[str, Any]) -> int:

@@ -39,7 +39,7 @@ class TensorboardTracker:
 
     def __init__(self, sweep: TrackedSweep) -> None:
         self._sweep = sweep
-        self._written: dict[str, object] = {}
+        self._written: dict[str, str] = {}
         self._has_columns = False
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:

@@ -25,7 +25,7 @@ class TrackioTracker:
     def __init__(self, sweep: TrackedSweep) -> None:
         self._storage = _load_storage(sweep.paths.trackio)
         self._sweep = sweep
-        self._written: dict[str, object] = {}
+        self._written: dict[str, str] = {}
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         """Writes what has changed; rows that are there already are not written twice."""

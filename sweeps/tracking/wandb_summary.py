@@ -2,50 +2,41 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
 
 from sweeps.finals import predictions
-from sweeps.tracking.run_values import list_files, restore_numbers
+from sweeps.tracking.run_values import TrackedRun
 from trainables.errors import SweepAborted
 
 MAX_ADAPTER_GIB = 2.0
 """A larger one is not uploaded: where it is wanted, sweeps.export brings it."""
-UPLOAD_BYTES_PER_S = 2**20
-"""The slowest upload that the end of a sweep waits for."""
 MAX_ROWS = 200
 MAX_CHARS = 4000
 
 _log = logging.getLogger(__name__)
 
 
-def estimate_upload_s(files: list[Path]) -> float:
-    """Seconds that an upload may take."""
-    return sum(path.stat().st_size for path in files) / UPLOAD_BYTES_PER_S
-
-
-def log_summary(
-    run: Any, event: Mapping[str, Any], best: Path, about: Mapping[str, object]
-) -> None:
-    """Replays a "summary" event into its W&B run.
+def log_summary(run: Any, summary: TrackedRun, best: Path, about: Mapping[str, object]) -> None:
+    """Writes the scores, the answers and the adapter into their W&B run.
 
     Args:
         about: the adapter; see _log_adapter.
     """
+    files = summary.files
     media = {}
-    if event["confusion"] is not None:
-        media["confusion"] = _draw_confusion(event["confusion"])
-    answers = _make_answers(best) if event.get("files") else None
-    if answers is not None:
+    if summary.confusion is not None:
+        media["confusion"] = _draw_confusion(summary.confusion)
+    if files and (answers := _make_answers(best)) is not None:
         media["answers"] = answers
     if media:
         run.log(media)
-    values = event["values"]
-    run.summary.update(restore_numbers(values))
-    files = list_files(event, best)
+    ((_, _, numbers),) = summary.points
+    values = {**summary.values, **numbers}
+    run.summary.update(values)
     num_gib = sum(path.stat().st_size for path in files) / 2**30
     if num_gib > MAX_ADAPTER_GIB:
         said = f"left out: {num_gib:.1f} GiB; sweeps.export sends more than {MAX_ADAPTER_GIB:g}"
@@ -54,7 +45,7 @@ def log_summary(
         _log_adapter(run, files, {**values, **about})
 
 
-def _log_adapter(run: Any, files: list[Path], about: Mapping[str, object]) -> None:
+def _log_adapter(run: Any, files: Sequence[Path], about: Mapping[str, object]) -> None:
     """Logs best/ as an artifact.
 
     Args:

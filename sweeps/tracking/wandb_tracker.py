@@ -2,8 +2,7 @@
 
 import logging
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.follow_log import describe_error
 from sweeps.tracking.run_values import (
     SUMMARY,
+    TrackedRun,
     TrackedSweep,
-    list_files,
-    list_place,
-    list_report_values,
-    list_trial_values,
+    find_end,
+    list_changed_runs,
 )
 from sweeps.tracking.wandb_mode import Mode, load_session
 from sweeps.tracking.wandb_stop import StopButtons
@@ -28,6 +26,8 @@ from trainables.shell import write_command
 
 COMPLETE_FILE = "complete.jsonl"
 """Beside W&B's own files, a line for each run that was replayed to its end."""
+UPLOAD_BYTES_PER_S = 2**20
+"""The slowest upload that the end of a sweep waits for."""
 _log = logging.getLogger(__name__)
 
 
@@ -67,8 +67,8 @@ class WandbTracker:
         """Whether W&B has taken runs, but made no sweep of them."""
         self._buttons = StopButtons(stop)
         self._open: dict[str, _OpenRun] = {}
-        self._num_replayed: dict[str, int] = {}
-        """Events of the log that each complete run shows; with further ones it is incomplete."""
+        self._written: dict[str, str] = {}
+        """What each run shows that is open or complete; see list_changed_runs."""
         self._has_read_complete = False
         self._unrecorded: dict[str, dict[str, object]] = {}
         """By name, lines of COMPLETE_FILE that wait for wandb's process to end."""
@@ -106,17 +106,15 @@ class WandbTracker:
 
     def _replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         if not self._has_read_complete:
-            self._num_replayed = _read_complete(self._folder, self.mode)
+            self._written = _read_complete(self._folder, self.mode)
             self._has_read_complete = True
-        num_events = Counter(filter(None, map(_run_name, events)))
-        refusal = self._join_sweep(num_events) if num_events else None
-        for trial in trials:
-            name = trial.trial_id
-            if self._num_replayed.get(name, 0) != num_events[name]:
-                self._replay_trial(trial, num_events[name])
-        if self._num_replayed.get(SUMMARY, 0) != num_events[SUMMARY]:
-            (*_, summary) = (event for event in events if event["kind"] == "summary")
-            self._replay_summary(summary, num_events[SUMMARY])
+        names = [trial.trial_id for trial in trials] + [SUMMARY] * (find_end(events) is not None)
+        refusal = self._join_sweep(names) if names else None
+        for run in list_changed_runs(self._sweep, events, trials, self._written):
+            if run.job_type == SUMMARY:
+                self._replay_summary(run)
+            else:
+                self._replay_trial(run)
         if refusal is not None:  # by a server that takes runs
             _log.warning(
                 "W&B makes no sweep of the runs (%s), which it shows as the group %s. Try later: "
@@ -126,7 +124,7 @@ class WandbTracker:
                 write_command(self._sweep.paths.folder),
             )
 
-    def _join_sweep(self, names: Iterable[str]) -> SweepRefused | None:
+    def _join_sweep(self, names: Sequence[str]) -> SweepRefused | None:
         """Finds the W&B sweep, or makes it.
 
         Args:
@@ -152,55 +150,39 @@ class WandbTracker:
                 return refused
         return None
 
-    def _replay_summary(self, event: dict[str, Any], num_events: int) -> None:
+    def _replay_summary(self, summary: TrackedRun) -> None:
         from sweeps.tracking import wandb_summary  # loads wandb
 
-        best = self._sweep.paths.best
-        upload_s = wandb_summary.estimate_upload_s(list_files(event, best))
-        run = self._start_run(SUMMARY, SUMMARY, {}, [], upload_s)
-        trained_by = str(event["values"].get("adapter", ""))
+        run = self._start_run(summary)
         about = {name: self._config[name] for name in ("model", "task", "recipe")}
         about |= {"metric": self._sweep.metric.name}
-        about |= {"trained_by": self._sweep.make_run_id(trained_by)}
-        wandb_summary.log_summary(run, event, best, about)
-        self._finish_run(SUMMARY, run, num_events, exit_code=0)
+        about |= {"trained_by": self._sweep.make_run_id(str(summary.values.get("adapter", "")))}
+        wandb_summary.log_summary(run, summary, self._sweep.paths.best, about)
+        self._finish_run(summary, run)
 
-    def _replay_trial(self, trial: TrialRecord, num_events: int) -> None:
-        if trial.trial_id not in self._open:
-            config = list_trial_values(trial)
-            job_type, tags = ("final", ["final"]) if trial.final_of else ("trial", [])
-            run = self._start_run(trial.trial_id, job_type, config, tags)
-            self._open[trial.trial_id] = _OpenRun(run)
+    def _replay_trial(self, trial: TrackedRun) -> None:
+        if trial.name not in self._open:
+            run = self._start_run(trial)
+            self._open[trial.name] = _OpenRun(run)
             if self.mode == "online" and (place := load_session().locate(run)) is not None:
-                self._buttons.watch(trial.trial_id, place)
-        entry = self._open[trial.trial_id]
-        for report in trial.reports[entry.num_reports :]:
+                self._buttons.watch(trial.name, place)
+        entry = self._open[trial.name]
+        for step, _, numbers in trial.points[entry.num_reports :]:
             # wandb drops what the server has of a resumed run, but with a warning.
-            if report.step >= entry.run.starting_step:
-                entry.run.log(list_report_values(report), step=report.step)
-        entry.num_reports = len(trial.reports)
-        if trial.last is not None and trial.last.pack:
-            entry.run.config.update(list_place(trial), allow_val_change=True)
-        metric = self._sweep.metric
-        best = trial.best(metric)
-        if best is not None:
-            entry.run.summary.update({f"best_{metric.name}": best})
-        if trial.status is not None:
+            if step >= entry.run.starting_step:
+                entry.run.log(numbers, step=step)
+        entry.num_reports = len(trial.points)
+        if trial.place.get("pack"):
+            entry.run.config.update(dict(trial.place), allow_val_change=True)
+        if trial.status != "running":
             entry.run.summary.update({"status": trial.status, "reason": trial.reason})
-            exit_code = 1 if trial.status == "failed" else 0
-            self._buttons.forget(trial.trial_id)
-            self._finish_run(trial.trial_id, entry.run, num_events, exit_code)
-            del self._open[trial.trial_id]
+            self._buttons.forget(trial.name)
+            self._finish_run(trial, entry.run)
+            del self._open[trial.name]
 
-    def _start_run(
-        self,
-        name: str,
-        job_type: str,
-        config: dict[str, object],
-        tags: Sequence[str],
-        upload_s: float = 0.0,
-    ) -> Any:
-        run_id, swept = self._sweep.make_run_id(name), self._sweep.config
+    def _start_run(self, tracked: TrackedRun) -> Any:
+        run_id, swept = self._sweep.make_run_id(tracked.name), self._sweep.config
+        num_bytes = sum(path.stat().st_size for path in tracked.files)
         for path in self._folder.glob(f"offline-run-????????_??????-{run_id}*"):
             shutil.rmtree(path)
         return load_session().open_run(
@@ -210,23 +192,23 @@ class WandbTracker:
             entity=swept.wandb_entity,
             group=self._sweep.name,
             sweep_id=self._wandb_sweep_id,
-            finish_timeout_s=upload_s,
-            stop=lambda: self._buttons.press(name),  # wandb copies settings, which no partial likes
+            finish_timeout_s=num_bytes / UPLOAD_BYTES_PER_S,
+            # wandb copies settings, which no partial likes
+            stop=lambda: self._buttons.press(tracked.name),
             id=run_id,
-            name=name,
-            job_type=job_type,
-            config=self._config | config,
-            tags=[swept.recipe[:64], *tags],
+            name=tracked.name,
+            job_type=tracked.job_type,
+            config=self._config | (dict(tracked.values) if tracked.name != SUMMARY else {}),
+            tags=[swept.recipe[:64], *(["final"] if tracked.job_type == "final" else [])],
         )
 
-    def _finish_run(self, name: str, run: Any, num_events: int, exit_code: int) -> None:
-        run.finish(exit_code=exit_code)
+    def _finish_run(self, tracked: TrackedRun, run: Any) -> None:
+        run.finish(exit_code=1 if tracked.status == "failed" else 0)
         if self.mode == "online":
             load_session().raise_if_refused()  # finish() succeeds where the login is refused
-        self._num_replayed[name] = num_events
         folder = Path(run.settings.sync_dir).name
-        line = {"name": name, "mode": self.mode, "num_events": num_events, "folder": folder}
-        self._unrecorded[name] = line
+        facts = {"mode": self.mode, "shows": tracked.version, "folder": folder}
+        self._unrecorded[tracked.name] = {"name": tracked.name, **facts}
 
     def _stop_wandb(self) -> None:
         """Gives up the open runs, together because each may wait for its timeout, and ends
@@ -237,6 +219,8 @@ class WandbTracker:
         self._buttons.clear()
         with ThreadPoolExecutor(len(self._open) + 1) as pool:
             list(pool.map(session.abandon, [entry.run for entry in self._open.values()]))
+        for name in self._open:  # the next replay writes them again
+            self._written.pop(name, None)
         self._open.clear()
         if not session.stop():
             self._are_files_trusted = False
@@ -260,15 +244,8 @@ class WandbTracker:
                 _log.warning("W&B's files may be incomplete (%s); --resume mends them", error)
 
 
-def _run_name(event: dict[str, Any]) -> str | None:
-    """The run that shows the event, if any does."""
-    if event["kind"] in ("trial_started", "report", "trial_ended"):
-        return str(event["trial_id"])
-    return SUMMARY if event["kind"] == "summary" else None
-
-
-def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
-    """Events that each complete run shows, by the run's name.
+def _read_complete(folder: Path, mode: Mode) -> dict[str, str]:
+    """What each complete run shows, by the run's name.
 
     A run whose file is gone or has another size is not complete, and where online is asked for,
     neither is one that was only written offline.
@@ -279,7 +256,7 @@ def _read_complete(folder: Path, mode: Mode) -> dict[str, int]:
     try:
         lines = {line["name"]: line for line in read_json_lines(path)}
         return {
-            name: line["num_events"]
+            name: line["shows"]
             for name, line in lines.items()
             if line["mode"] == "online"
             or (mode == "offline" and _count_bytes(folder / line["folder"]) == line["num_bytes"])

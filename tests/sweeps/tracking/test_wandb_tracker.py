@@ -248,7 +248,7 @@ for number in range(3):
     sweep.start(make_config(number))
     sweep.report(make_config(number), 10)
 sweep.end(make_config(0), "completed")
-while len(sweep.wandb._open) != 2 or "t0000" not in sweep.wandb._num_replayed:
+while len(sweep.wandb._open) != 2 or "t0000" not in sweep.wandb._unrecorded:
     time.sleep(0.1)
 print("written", flush=True)
 time.sleep(100)
