@@ -23,36 +23,16 @@ def write_sentences(verdict: Verdict) -> list[str]:
         ]
     name, num = verdict.metric.name, len(winner.completed)
     seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
-    spread = "" if winner.deviation is None else f" +- {_show(verdict, winner.deviation)}"
-    mean = f"{name} {_show(verdict, winner.mean)}{spread} over {seeds}"
+    spread = "" if winner.deviation is None else f" +- {show_score(verdict, winner.deviation)}"
+    mean = f"{name} {show_score(verdict, winner.mean)}{spread} over {seeds}"
     lines = [f"winner of the finals: {winner.trial_id}, {mean}"]
     if verdict.lead is not None:
         lines.append(_describe_lead(verdict, verdict.finalists[1]))
     lines.append(
         f"best/ holds {best_run.trial_id}, the best of the winner's seeds on validation "
-        f"({name} {_show(verdict, best_run.value(verdict.metric))}, seed {best_run.seed})"
+        f"({name} {show_score(verdict, best_run.value(verdict.metric))}, seed {best_run.seed})"
     )
     return [*lines, *(f"note: {note}" for note in verdict.notes)]
-
-
-def make_table(verdict: Verdict) -> list[dict[str, str]]:
-    """A row a finalist, best first."""
-    return [
-        {
-            "finalist": finalist.trial_id,
-            "seeds": str(len(finalist.completed)),
-            f"mean {verdict.metric.name}": _show(verdict, finalist.mean),
-            "+-": _show(verdict, finalist.deviation),
-            "P(best)": "" if likely is None else f"{likely:.2f}",
-            "lora_rank": str(finalist.params.lora_rank),
-            "lora_alpha": f"{finalist.params.lora_alpha:g}",
-            "lora_dropout": f"{finalist.params.lora_dropout:g}",
-            "learning_rate": f"{finalist.params.learning_rate:.2e}",
-            "target_modules": ",".join(finalist.params.target_modules),
-        }
-        for finalist in verdict.finalists
-        for likely in [finalist.probability_best]
-    ]
 
 
 def describe_single_answer(answers: Mapping[str, SavedAnswers], *, is_label: bool) -> str | None:
@@ -112,10 +92,10 @@ def describe_no_lead(
 
 
 def _describe_lead(verdict: Verdict, second: Finalist) -> str:
-    line = f"it leads {second.trial_id} by {_show(verdict, verdict.lead)}"
+    line = f"it leads {second.trial_id} by {show_score(verdict, verdict.lead)}"
     if verdict.interval is None:
         return line
-    low, high = (_show(verdict, value) for value in verdict.interval)
+    low, high = (show_score(verdict, value) for value in verdict.interval)
     line += (
         f" (95% interval {low} to {high}; {verdict.num_rows} validation rows in pairs, and "
         "seeds, resampled)"
@@ -125,6 +105,7 @@ def _describe_lead(verdict: Verdict, second: Finalist) -> str:
     return line if verdict.interval[0] > 0 else f"{line}: the lead may be chance"
 
 
-def _show(verdict: Verdict, value: float | None) -> str:
+def show_score(verdict: Verdict, value: float | None) -> str:
+    """With the digits that tell the finalists' means apart."""
     means = (finalist.mean for finalist in verdict.finalists)
     return format_score(verdict.metric.name, value, means)

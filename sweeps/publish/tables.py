@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Verdict
-from sweeps.finals.verdict_text import make_table
+from sweeps.finals.verdict_text import show_score
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import PARAMS, rank, shown_params
 from trainables.config import Metric
@@ -69,10 +69,23 @@ def list_rungs(trials: Sequence[TrialRecord], metric: Metric) -> Table:
 
 def list_finalists(verdict: Verdict) -> Table:
     """The finalists, best first."""
-    rows = make_table(verdict)
-    cells = [list(row.values()) for row in rows]
-    table = Table("finals: means over seeds, on validation", list(rows[0]), cells)
-    return _drop_plain_targets(table)
+    rows = [
+        [
+            *(finalist.trial_id, str(len(finalist.completed))),
+            *(show_score(verdict, value) for value in (finalist.mean, finalist.deviation)),
+            "" if finalist.probability_best is None else f"{finalist.probability_best:.2f}",
+            str(finalist.params.lora_rank),
+            *(f"{finalist.params.lora_alpha:g}", f"{finalist.params.lora_dropout:g}"),
+            f"{finalist.params.learning_rate:.2e}",
+            ",".join(finalist.params.target_modules),
+        ]
+        for finalist in verdict.finalists
+    ]
+    columns = (
+        *("finalist", "seeds", f"mean {verdict.metric.name}", "+-", "P(best)", "lora_rank"),
+        *("lora_alpha", "lora_dropout", "learning_rate", "target_modules"),
+    )
+    return _drop_plain_targets(Table("finals: means over seeds, on validation", columns, rows))
 
 
 def _drop_plain_targets(table: Table) -> Table:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
@@ -15,29 +14,6 @@ from trainables.metrics.scales import format_score
 MAX_ANSWERS = 20
 MAX_CHARS = 4_000
 """Of one text of an answer; a prompt may be a book."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One test row, cut to what a page can show."""
-
-    id: str
-    prompt: str
-    target: str
-    base: str
-    tuned: str
-    says: str
-    """How the base and the winner did here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A cell of the confusion matrix."""
-
-    count: int
-    step: int
-    """0 to 5, by its share of the target's rows."""
-    is_right: bool
 
 
 def read_answers(sweep: SweepRun) -> tuple[list[Prediction], Confusion | None]:
@@ -53,35 +29,32 @@ def read_answers(sweep: SweepRun) -> tuple[list[Prediction], Confusion | None]:
     return answers, predictions.count_confusions(answers, splits)
 
 
-def list_answers(answers: Sequence[Prediction], metric_name: str) -> list[Answer]:
-    """The first of them: a sample that nobody chose."""
-    return [_cut_answer(row, metric_name) for row in answers[:MAX_ANSWERS]]
+def list_answers(answers: Sequence[Prediction], metric_name: str) -> list[dict[str, str]]:
+    """The first of them, cut to what a page can show: a sample that nobody chose."""
+    return [
+        {
+            "id": row.id,
+            "prompt": _cut(row.prompt),
+            "target": _cut(row.target),
+            "base": _cut(row.base_prediction),
+            "tuned": _cut(row.prediction),
+            "says": _compare(row, metric_name),
+        }
+        for row in answers[:MAX_ANSWERS]
+    ]
 
 
-def shade(confusion: Confusion | None) -> list[tuple[str, list[Cell]]]:
-    """The matrix with how much of each target's rows lies in each cell; [] of many labels."""
+def shade(confusion: Confusion | None) -> list[tuple[str, list[tuple[int, int, bool]]]]:
+    """Each target with its cells: the count, from 0 to 5 its share of the target's rows, and
+    whether it is right; [] of many labels."""
     if confusion is None or len(confusion.labels) > MAX_REPORTED_LABELS:
         return []
     shaded = []
     for row, (label, counts) in enumerate(zip(confusion.labels, confusion.counts, strict=True)):
         total = sum(counts) or 1
-        cells = [
-            Cell(count=n, step=math.ceil(5 * n / total), is_right=row == column)
-            for column, n in enumerate(counts)
-        ]
+        cells = [(n, math.ceil(5 * n / total), row == column) for column, n in enumerate(counts)]
         shaded.append((label, cells))
     return shaded
-
-
-def _cut_answer(row: Prediction, name: str) -> Answer:
-    return Answer(
-        id=row.id,
-        prompt=_cut(row.prompt),
-        target=_cut(row.target),
-        base=_cut(row.base_prediction),
-        tuned=_cut(row.prediction),
-        says=_compare(row, name),
-    )
 
 
 def _compare(row: Prediction, name: str) -> str:

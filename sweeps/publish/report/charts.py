@@ -4,20 +4,9 @@ import math
 from typing import Any
 
 from sweeps.publish.load_run import SweepRun
+from sweeps.publish.report import plots
 from sweeps.publish.report.importance import compute_importances, list_varied, make_point, top_frac
-from sweeps.publish.report.plots import (
-    Plot,
-    choose_scale,
-    draw,
-    draw_interval,
-    draw_points,
-    encode_category,
-    encode_number,
-    encode_score,
-    list_tooltip,
-    make_spec,
-    status_encoding,
-)
+from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import Table, show_value
 from trainables.metrics.scales import format_score
 
@@ -44,13 +33,15 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
     steps = sorted({value["step"] for value in values})
     axis = {"values": list(sweep.config.rungs), "format": "d", "labelOverlap": True}
     common = {
-        "x": encode_number("step", "optimizer steps", scale=choose_scale(steps), axis=axis),
-        "y": encode_score(metric.name),
-        "tooltip": list_tooltip("trial", "step", shown=metric.name, status="ended"),
+        "x": plots.encode_number(
+            "step", "optimizer steps", scale=plots.choose_scale(steps), axis=axis
+        ),
+        "y": plots.encode_score(metric.name),
+        "tooltip": plots.list_tooltip("trial", "step", shown=metric.name, status="ended"),
     }
     along = {**common, "detail": {"field": "trial"}, "order": {"field": "step"}}
     lines = [
-        draw(
+        plots.draw(
             "line", along, where={"field": "role", "equal": role}, strokeWidth=width, stroke=colour
         )
         for role, width, colour in (
@@ -59,7 +50,9 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
         )
         if any(value["role"] == role for value in values)  # Vega warns of a layer without data
     ]
-    ends = draw_points({**common, **status_encoding(values)}, where="datum.last", opacity=0.95)
+    ends = plots.draw_points(
+        {**common, **plots.status_encoding(values)}, where="datum.last", opacity=0.95
+    )
     num = len({value["trial"] for value in values})
     return Plot(
         key="curves",
@@ -69,7 +62,7 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
             "line ends where it ended; the shape there says how."
             + (f" The heavy line is {winner}." if winner else "")
         ),
-        spec=make_spec(values, height=300, layer=[*lines, ends]),
+        spec=plots.make_spec(values, height=300, layer=[*lines, ends]),
         height=360,
     )
 
@@ -81,7 +74,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
         return []
     scores, metric = sweep.scores_at(rung), sweep.metric
     shown = [trial for trial in sweep.trials if trial.trial_id in scores]
-    winner, plots = winning_trial(sweep), []
+    winner, slices = winning_trial(sweep), []
     for number, (name, values) in enumerate(list_varied(shown).items()):
         rows: list[dict[str, Any]] = [
             {
@@ -95,7 +88,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
         ]
         if name == "learning_rate":
             axis: dict[str, Any] = {"format": ".0e", "labelOverlap": True, "tickCount": 4}
-            x = encode_number(
+            x = plots.encode_number(
                 "x", name, scale={"type": "log", "nice": False, "padding": 8}, axis=axis
             )
         else:
@@ -104,25 +97,25 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
             x["sort"] = list(map(_plain, values))
         encoding = {
             "x": x,
-            "y": encode_score(metric.name),
-            "tooltip": list_tooltip("trial", x=name, shown=metric.name),
+            "y": plots.encode_score(metric.name),
+            "tooltip": plots.list_tooltip("trial", x=name, shown=metric.name),
             "fill": {"condition": _if_winner("var(--accent)"), "value": "var(--blue)"},
             "shape": {"condition": _if_winner("diamond"), "value": "circle"},
             "size": {"condition": _if_winner(150), "value": 45},
         }
         best = max(rows, key=lambda row: row["score"] * (1 if metric.mode == "max" else -1))
-        plots.append(
+        slices.append(
             Plot(
                 key=f"slice{number}",
                 title=name,
                 says=f"The best {metric.name} is at {name} {_round(best['x'])}.",
-                spec=make_spec(
-                    rows, height=190, **draw("point", encoding, filled=True, opacity=0.75)
+                spec=plots.make_spec(
+                    rows, height=190, **plots.draw("point", encoding, filled=True, opacity=0.75)
                 ),
                 height=240,
             )
         )
-    return plots
+    return slices
 
 
 def plot_importance(sweep: SweepRun) -> Plot | None:
@@ -147,11 +140,11 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
     of_rung = {"field": "rung", "sort": order}
     colours = [f"var(--s{number})" for number in (1, 3, 5, 2, 4)]
     encoding = {
-        "y": encode_category("name", names),
+        "y": plots.encode_category("name", names),
         "yOffset": of_rung,
-        "x": encode_number("share", "share of importance", axis={"format": ".0%"}),
+        "x": plots.encode_number("share", "share of importance", axis={"format": ".0%"}),
         "fill": {**of_rung, "scale": {"range": colours}, "legend": {"title": "scores at"}},
-        "tooltip": list_tooltip("name", "rung", shown="importance"),
+        "tooltip": plots.list_tooltip("name", "rung", shown="importance"),
     }
     rows = [
         [name, *(f"{found[name]:.0%}" if name in found else "" for found in by_rung.values())]
@@ -169,7 +162,7 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
             f"{'; '.join(told)}. Each rung is computed from its own scores only; later rungs hold "
             "only the trials that ASHA let through."
         ),
-        spec=make_spec(values, height=len(names) * 34, **draw("bar", encoding)),
+        spec=plots.make_spec(values, height=len(names) * 34, **plots.draw("bar", encoding)),
         table=Table("Importance by rung", ("hyperparameter", *order), rows),
         height=50 + len(names) * 34,
     )
@@ -196,12 +189,12 @@ def plot_finals(sweep: SweepRun) -> Plot | None:
             ends = {"low": finalist.mean - spread, "high": finalist.mean + spread}
             means.append({**mean, **ends, "seed": "mean"})
     order = [finalist.trial_id for finalist in verdict.finalists]
-    x, y = encode_score(name, axis={"tickCount": 6}), encode_category("finalist", order)
-    at = {"y": y, "x": x, "tooltip": list_tooltip("finalist", "seed", shown=name)}
+    x, y = plots.encode_score(name, axis={"tickCount": 6}), plots.encode_category("finalist", order)
+    at = {"y": y, "x": x, "tooltip": plots.list_tooltip("finalist", "seed", shown=name)}
     layers = [
-        draw_interval(x, y, means, width=6),
-        draw("tick", at, means, thickness=3, size=22, color="var(--accent)"),
-        draw_points(at, fill="var(--blue)"),
+        plots.draw_interval(x, y, means, width=6),
+        plots.draw("tick", at, means, thickness=3, size=22, color="var(--accent)"),
+        plots.draw_points(at, fill="var(--blue)"),
     ]
     return Plot(
         key="finals",
@@ -210,7 +203,7 @@ def plot_finals(sweep: SweepRun) -> Plot | None:
             f"{name} on validation of each finalist's seeds (dots), their mean (tall tick) and one "
             "standard deviation to both sides (bar). The table below has the numbers."
         ),
-        spec=make_spec(seeds, height=38 * len(order), layer=layers),
+        spec=plots.make_spec(seeds, height=38 * len(order), layer=layers),
         height=50 + 38 * len(order),
     )
 

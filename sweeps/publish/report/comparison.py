@@ -8,18 +8,8 @@ from typing import Any
 from sweeps.command_line.durations import format_duration
 from sweeps.publish.card_facts import shorten
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.plots import (
-    Plot,
-    draw,
-    draw_interval,
-    draw_points,
-    encode_category,
-    encode_name,
-    encode_number,
-    encode_score,
-    list_tooltip,
-    make_spec,
-)
+from sweeps.publish.report import plots
+from sweeps.publish.report.plots import Plot
 from sweeps.publish.report.result import describe_winner, show_interval
 from sweeps.publish.tables import Table
 from sweeps.records.run import find_time
@@ -47,7 +37,7 @@ def compare_runs(runs: Sequence[SweepRun]) -> dict[str, Any]:
         for doubt in (run.outcome.doubts if run.outcome else ())
     ]
     metrics = list(dict.fromkeys(run.metric.name for run in runs))
-    plots = [
+    drawn = [
         plot
         for number, metric in enumerate(metrics)
         for of_metric in [{name: r for name, r in shared.items() if r.metric.name == metric}]
@@ -60,7 +50,7 @@ def compare_runs(runs: Sequence[SweepRun]) -> dict[str, Any]:
         "lines": [", ".join(names)],
         "notes": [*_find_differences(shared), *doubts],
         "results": _list_results(shared),
-        "plots": plots,
+        "plots": drawn,
         "winners": Table("Hyperparameters of each winner", ("sweep", *columns), winners),
     }
 
@@ -140,18 +130,18 @@ def _plot_scores(metric: str, runs: dict[str, SweepRun], number: int) -> Plot | 
     if not values:
         return None
     x, y, kinds = (
-        encode_score(metric),
-        encode_category("run", list(runs)),
+        plots.encode_score(metric),
+        plots.encode_category("run", list(runs)),
         ["winner", "untuned base"],
     )
     points = {
         "y": y,
         "x": x,
-        "shape": encode_name("what", kinds, ["circle", "square"]),
-        "fill": encode_name("what", kinds, ["var(--accent)", "var(--ink-2)"]),
-        "tooltip": list_tooltip("run", "what", shown=metric),
+        "shape": plots.encode_name("what", kinds, ["circle", "square"]),
+        "fill": plots.encode_name("what", kinds, ["var(--accent)", "var(--ink-2)"]),
+        "tooltip": plots.list_tooltip("run", "what", shown=metric),
     }
-    layers = [draw_interval(x, y, width=5), draw_points(points, size=90, opacity=1)]
+    layers = [plots.draw_interval(x, y, width=5), plots.draw_points(points, size=90, opacity=1)]
     return Plot(
         key=f"scores{number}",
         title=f"{metric} on test",
@@ -159,7 +149,7 @@ def _plot_scores(metric: str, runs: dict[str, SweepRun], number: int) -> Plot | 
             f"{metric} of each sweep's winner on test, with the 95% interval over rows as a bar, "
             "and of its untuned base. The table has the numbers."
         ),
-        spec=make_spec(values, height=40 * len(runs), layer=layers),
+        spec=plots.make_spec(values, height=40 * len(runs), layer=layers),
         height=90 + 40 * len(runs),
     )
 
@@ -188,13 +178,13 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
         return None
     names = list(runs)
     encoding = {
-        "x": encode_number("minutes", "minutes since the start"),
-        "y": encode_score(metric),
-        "stroke": encode_name("run", names, list(islice(cycle(COLOURS), len(names)))),
-        "strokeDash": encode_name("run", names, list(islice(cycle(DASHES), len(names)))),
-        "tooltip": list_tooltip("run", shown=metric),
+        "x": plots.encode_number("minutes", "minutes since the start"),
+        "y": plots.encode_score(metric),
+        "stroke": plots.encode_name("run", names, list(islice(cycle(COLOURS), len(names)))),
+        "strokeDash": plots.encode_name("run", names, list(islice(cycle(DASHES), len(names)))),
+        "tooltip": plots.list_tooltip("run", shown=metric),
     }
-    lines = draw("line", encoding, interpolate="step-after", strokeWidth=2.2)
+    lines = plots.draw("line", encoding, interpolate="step-after", strokeWidth=2.2)
     return Plot(
         key=f"progress{number}",
         title=f"Best {metric} by time",
@@ -202,6 +192,6 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
             f"The best {metric} on validation of a trial of the search at the last rung, by the "
             "time since each sweep began, pauses included."
         ),
-        spec=make_spec(values, height=280, **lines),
+        spec=plots.make_spec(values, height=280, **lines),
         height=340,
     )

@@ -6,17 +6,8 @@ from typing import Any
 
 from sweeps.command_line.durations import format_duration
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.plots import (
-    Plot,
-    draw,
-    draw_points,
-    encode_category,
-    encode_name,
-    encode_number,
-    list_tooltip,
-    make_spec,
-    status_encoding,
-)
+from sweeps.publish.report import plots
+from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import Table
 from sweeps.records.run import find_time
 
@@ -128,24 +119,24 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
         ]
     keys = {row_of(s): (packs.index(s.pack), s.slot) for s in spans}
     order = sorted(keys, key=lambda row: keys[row])
-    y, x = encode_category("row", order, ticks=False, domain=False), f"{unit} since the start"
-    begins, ends = encode_number("from", x), encode_number("to", x)
-    tip = list_tooltip("trial", "status", row="place", took="stayed", num="reports")
-    fill = encode_name(
+    y, x = plots.encode_category("row", order, ticks=False, domain=False), f"{unit} since the start"
+    begins, ends = plots.encode_number("from", x), plots.encode_number("to", x)
+    tip = plots.list_tooltip("trial", "status", row="place", took="stayed", num="reports")
+    fill = plots.encode_name(
         "kind", ["search", "finals"], ["var(--s2)", "var(--s4)"], symbolType="square"
     )
     whole = {"y": y, "x": begins, "x2": {"field": "to"}, "fill": fill, "tooltip": tip}
-    last = {"y": y, "x": ends, "tooltip": tip, **status_encoding(bars)}
-    reports, paper = {"y": y, "x": encode_number("at", x)}, "var(--paper)"
+    last = {"y": y, "x": ends, "tooltip": tip, **plots.status_encoding(bars)}
+    reports, paper = {"y": y, "x": plots.encode_number("at", x)}, "var(--paper)"
     layers = [
-        draw("bar", whole, height={"band": 0.8}, stroke=paper),
-        draw("tick", reports, marks, thickness=1.5, color="var(--ink)", size=9),
-        draw_points(last, xOffset=-4, opacity=1, stroke=paper),
+        plots.draw("bar", whole, height={"band": 0.8}, stroke=paper),
+        plots.draw("tick", reports, marks, thickness=1.5, color="var(--ink)", size=9),
+        plots.draw_points(last, xOffset=-4, opacity=1, stroke=paper),
     ]
     devices = ", ".join(dict.fromkeys(span.device for span in spans if span.device))
     where = f"{len(order)} slots" if packs != [""] else f"{len(order)} trials at once"
     resolve = {"scale": {"fill": "independent", "shape": "independent"}}
-    spec = make_spec(bars, height=ROW_HEIGHT * len(order), resolve=resolve, layer=layers)
+    spec = plots.make_spec(bars, height=ROW_HEIGHT * len(order), resolve=resolve, layer=layers)
     return Plot(
         key="timeline",
         title="GPU timeline",

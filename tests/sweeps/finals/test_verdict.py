@@ -13,7 +13,8 @@ from sweeps.finals.bootstrap import compare, mean_of_rows
 from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose_finals
 from sweeps.finals.verdict import Verdict, decide_winner, make_columns, write
-from sweeps.finals.verdict_text import make_table, write_sentences
+from sweeps.finals.verdict_text import write_sentences
+from sweeps.publish.tables import list_finalists
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import write_csv
@@ -219,9 +220,11 @@ def test_words_name_winner_lead_interval_probability_and_adapter(folder: Path) -
     assert f"it leads t0000 by 0.50 (95% interval {low:.2f} to {high:.2f}; 20 validation" in told
     assert low < 0 and "the lead may be chance" in told
     assert "best/ holds f0001s2" in told
-    first, second = make_table(found)
-    assert (first["finalist"], first["mean rougeLsum"], first["+-"]) == ("t0001", "32.50", "0.71")
-    assert float(first["P(best)"]) + float(second["P(best)"]) == pytest.approx(1.0)
+    table = list_finalists(found)
+    assert table.columns[:5] == ("finalist", "seeds", "mean rougeLsum", "+-", "P(best)")
+    first, second = table.rows
+    assert (first[0], *first[2:4]) == ("t0001", "32.50", "0.71")
+    assert float(first[4]) + float(second[4]) == pytest.approx(1.0)
 
 
 def test_lead_beyond_chance_is_not_called_chance(folder: Path) -> None:

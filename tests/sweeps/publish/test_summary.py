@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.finals.outcome import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
-from sweeps.finals.verdict_text import describe_no_lead, make_table, write_sentences
+from sweeps.finals.verdict_text import describe_no_lead, write_sentences
 from sweeps.publish.summary import MAX_WIDTH, describe, summary_fields, without_best
 from sweeps.publish.tables import list_finalists, list_scores, list_trials
 from sweeps.records.paths import RunPaths
@@ -183,7 +183,7 @@ def test_scores_from_0_to_1_are_shown_with_the_digits_of_their_scale() -> None:
     )
     told = " ".join(write_sentences(verdict))
     assert "share 0.9123 over" in told and "by 0.0012 (95% interval -0.0002 to 0.0026" in told
-    assert [row["mean share"] for row in make_table(verdict)] == ["0.9123", "0.9111"]
+    assert [row[2] for row in list_finalists(verdict).rows] == ["0.9123", "0.9111"]
     assert [row[3] for row in list_trials(runs, metric).rows] == ["0.9123", "0.9111"]
     scores = {"test": {"share": 0.9123}, "test_base": {"share": 0.0004}}
     outcome = Outcome(winner=OUTCOME.winner, scores=scores)
