@@ -83,11 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_port(port: int) -> None:
-    """Whether the page can have it.
-
-    Raises:
-        SweepAborted: another process has it.
-    """
+    """Refuses a port that another process has."""
     with socket.socket() as trying:
         trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

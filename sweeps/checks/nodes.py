@@ -18,11 +18,8 @@ _log = logging.getLogger(__name__)
 
 
 def check_nodes(config: SweepConfig, paths: RunPaths) -> None:
-    """Asks all nodes at once, and writes their hardware into sweep.json; Ray has to be connected.
-
-    Raises:
-        SweepAborted: trials would fail on a node, or differ there.
-    """
+    """Refuses nodes on which trials would fail or differ, and writes the hardware of all into
+    sweep.json; Ray has to be connected."""
     model = Path(config.model)
     is_shared = model.is_dir() and not model.is_relative_to(tiny.FOLDER)
     try:

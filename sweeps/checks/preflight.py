@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before a GPU is used."""
+"""Everything that can be found wrong before a GPU is used: the first raises SweepAborted."""
 
 import os
 import shutil
@@ -54,9 +54,6 @@ def check(
     Args:
         has_ray: whether Ray runs the trials, so that a cluster's GPUs do.
         needs_gpu: whether trials are to begin; a dry run checks all but this.
-
-    Raises:
-        SweepAborted: the first thing that is wrong, with its remedy.
     """
     check_run_folder(config, is_resumed=is_resumed)
     if needs_gpu:
@@ -119,20 +116,12 @@ def check(
 
 
 def load_rows(config: SweepConfig, task: Task) -> Splits:
-    """The task's rows with those that augmentation adds, before they are fitted in length.
-
-    Raises:
-        SweepAborted: they cannot be read, or do not do.
-    """
+    """The task's rows with those that augmentation adds, before they are fitted in length."""
     return augment(task.load(config.data), config.task_options, config.seed)
 
 
 def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:
-    """The model's tokenizer, whose chat template has written a question.
-
-    Raises:
-        SweepAborted: it lacks something, its tokens are more than the model knows, or it cannot.
-    """
+    """The model's tokenizer, whose chat template has written a question."""
     tokenizer = TokenizerFile(config.model)
     if tokenizer.vocab_size > model.vocab_size:
         raise SweepAborted(
@@ -162,11 +151,8 @@ def find_unpacked(model: ModelFacts) -> str | None:
 
 
 def check_recipe(config: SweepConfig) -> None:
-    """What a user's own recipe may get wrong beyond the values of single fields.
-
-    Raises:
-        SweepAborted: an unknown task, or a start point that is not one.
-    """
+    """Refuses what a user's own recipe may get wrong beyond the values of single fields: an unknown
+    task, or a start point that is none."""
     if config.task not in TASKS:
         raise SweepAborted(
             f"the recipe's task {config.task!r} is unknown", f"name one of {', '.join(TASKS)}"
@@ -181,11 +167,7 @@ def check_recipe(config: SweepConfig) -> None:
 
 
 def check_targets(targets: Sequence[str], model: ModelFacts) -> None:
-    """Whether the model has the linear layers that shall be adapted.
-
-    Raises:
-        SweepAborted: it has not.
-    """
+    """Refuses linear layers that the model does not have."""
     try:
         resolve_targets(targets, model.linear_shapes)
     except ValueError as refused:
@@ -197,11 +179,7 @@ def check_targets(targets: Sequence[str], model: ModelFacts) -> None:
 
 
 def check_base(config: SweepConfig, model: ModelFacts) -> None:
-    """Whether the model can be the base that was asked for.
-
-    Raises:
-        SweepAborted: its files hold NF4, and it shall not be quantised.
-    """
+    """Refuses a model whose files hold NF4 as a base that is not quantised."""
     if config.base == "bf16" and model.is_quantised:
         raise SweepAborted(
             f"--base bf16 needs unquantised weights, and {config.model} is saved in NF4",
@@ -210,12 +188,8 @@ def check_base(config: SweepConfig, model: ModelFacts) -> None:
 
 
 def check_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | None) -> None:
-    """Whether this machine's GPUs have the kernels that a hybrid needs; solo can go without, and
-    packs in float32 do.
-
-    Raises:
-        SweepAborted: they have not.
-    """
+    """Refuses a hybrid whose kernels this machine's GPUs lack; solo can go without, and packs in
+    float32 do."""
     is_solo = config.engine == "solo"
     if not is_solo and has_delta_kernels(config, model, oldest):
         return
@@ -235,11 +209,7 @@ def has_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | None
 
 
 def check_bertscore(config: SweepConfig, kind: Kind) -> None:
-    """What can be told of BERTScore before a GPU is used, if it was asked for.
-
-    Raises:
-        SweepAborted: the task has labels, or the encoder cannot be had.
-    """
+    """Refuses BERTScore that was asked for, of labels or by an encoder that cannot be had."""
     if config.bertscore == "on" and kind == "classify":
         raise SweepAborted(
             f"BERTScore compares texts, and {config.task} has labels here",
@@ -250,11 +220,7 @@ def check_bertscore(config: SweepConfig, kind: Kind) -> None:
 
 
 def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
-    """Whether the run's folder can be made, or gone on with.
-
-    Raises:
-        SweepAborted: it exists (a new sweep), is not there (a resumed one), or is not writable.
-    """
+    """Refuses a run's folder that is there already (a new sweep), or that cannot be written."""
     folder = RunPaths.of(config.runs_dir, config.name).folder
     if not is_resumed and os.path.lexists(folder):
         can_resume = os.path.isfile(folder / "sweep.json")
@@ -283,12 +249,7 @@ def make_no_gpu_error() -> SweepAborted:
 
 
 def _check_cluster(config: SweepConfig) -> None:
-    """Before Ray is loaded.
-
-    Raises:
-        SweepAborted: the cluster that RAY_ADDRESS names cannot be joined, a local one not be
-            started, or the run would lie where Ray deletes it.
-    """
+    """Refuses a cluster that cannot be joined, and a run where Ray deletes it; loads no Ray."""
     folder = Path(config.runs_dir).absolute()
     if "working_dir_files" in folder.parts:  # the working folder of `ray job submit`
         raise SweepAborted(
@@ -314,11 +275,8 @@ def has_gpu(*, has_ray: bool = True) -> bool:
 
 
 def check_generation(config: SweepConfig, oldest: Gpu | None) -> None:
-    """Whether the GPU of the lowest compute capability can do what the engine asks of it.
-
-    Raises:
-        SweepAborted: it lacks flash attention, or multiplies in bfloat16 by emulation only.
-    """
+    """Refuses a GPU that lacks what the engine asks of it: flash attention, or bfloat16 without
+    emulation."""
     if oldest is None or oldest.compute_capability >= AMPERE:
         return
     flags = ["--engine solo"] if config.engine == "packed" else []

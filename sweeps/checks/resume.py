@@ -38,11 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
-    """The config of the run to resume, at the place where it lies now.
-
-    Raises:
-        SweepAborted: no name was given, there is no such run, or it is another recipe's.
-    """
+    """The config of the run to resume, at the place where it lies now."""
     paths = RunPaths.of(asked.runs_dir, asked.name)
     if not os.path.isfile(paths.sweep_json):  # a recipe may give a fixed name
         names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
@@ -69,12 +65,8 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
 
 
 def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
-    """Refuses a resume that would mix trials of two different sweeps.
-
-    Raises:
-        SweepAborted: a field differs that decides what a trial's score means, or the password
-            of the study storage was not given again.
-    """
+    """Refuses a resume that would mix trials of two sweeps, as a field differs that decides what a
+    score means, or without the password of the study storage."""
     changed = _differing(saved, asked, CHANGEABLE | {"space", "task_options"})
     changed += _differing(saved.space, asked.space)
     changed += _differing(saved.task_options, asked.task_options)
@@ -105,9 +97,6 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
 
     Args:
         preflight: with the run's own rows.
-
-    Raises:
-        SweepAborted: names the split or the model's file that differs.
     """
     paths = RunPaths.of(config.runs_dir, config.name)
     began = _read_digests(paths, "rows", SPLITS)
@@ -139,11 +128,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
 
 
 def check_model(paths: RunPaths, model: str) -> None:
-    """Refuses a model that is not what the run began with.
-
-    Raises:
-        SweepAborted: names its files that differ.
-    """
+    """Refuses a model whose files are not those that the run began with."""
     then, now = _read_digests(paths, "model", ["config.json"]), digest_model(model)
     # of a Hub model only config.json is digested; one may be in a folder here by now
     names = then.keys() & now.keys() if 1 in (len(then), len(now)) else {**then, **now}
@@ -189,9 +174,6 @@ def check_metric(saved: Mapping[str, Any], preflight: Preflight) -> None:
 
     Args:
         saved: the metric in sweep.json; a run of an older version has no fingerprint to compare.
-
-    Raises:
-        SweepAborted: the metric, its direction, its settings or its code changed.
     """
     now = describe_metric(preflight)
     if saved.get("fingerprint", now["fingerprint"]) == now["fingerprint"]:

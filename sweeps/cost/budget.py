@@ -47,11 +47,7 @@ def find_limit_s(
 
 def check_budget(model: CostModel, throughput: Throughput, left_s: float) -> None:
     """Refuses a budget in which not even one trial can make a report, beside those that begin with
-    it, and be trained to its end.
-
-    Raises:
-        SweepAborted: the budget is too small; the remedy names one that is not.
-    """
+    it, and be trained to its end; the remedy names one that is large enough."""
     config, concurrency = model.config, model.allocation.concurrency
     first_s = model.start_s(concurrency)
     first_s += model.segment_s(throughput, 0, -(-concurrency // model.num_packs))

@@ -127,11 +127,7 @@ def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
 
 
 def check_adapter(folder: Path) -> None:
-    """Whether a PEFT folder's files can be read.
-
-    Raises:
-        SweepAborted: they cannot.
-    """
+    """Refuses a PEFT folder whose files cannot be read."""
     config_path, weights_path = (folder / name for name in ADAPTER_FILES)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))

@@ -1,11 +1,13 @@
 """The templates of the model card and of its script."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
+@functools.cache
 def load_template(
     name: str, finalize: Callable[[Any], Any] | None = None, **filters: Callable[..., Any]
 ) -> Template:

@@ -66,11 +66,7 @@ def describe_base_license(license: License | None) -> str:
 
 
 def check_identifier(identifier: str) -> None:
-    """Whether the Hub may know a licence by it.
-
-    Raises:
-        SweepAborted: it cannot be one.
-    """
+    """Refuses what cannot be the Hub's identifier of a licence."""
     if not _IDENTIFIER.fullmatch(identifier):
         raise SweepAborted(
             f"--license {identifier!r} is no identifier of a licence",

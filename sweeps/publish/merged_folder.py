@@ -32,16 +32,13 @@ NOTES: dict[BaseType, str] = {
 
 
 def check_mergeable(paths: RunPaths, adapter: Path, card: str, target: Path) -> str:
-    """The base of the adapter, Hub id or folder.
+    """The base of the adapter, Hub id or folder, which must be what it was, with room for its
+    weights, and a card that is the sweep's.
 
     Args:
         adapter: PEFT folder.
         card: the adapter's.
         target: where the weights are to be written.
-
-    Raises:
-        SweepAborted: the base is not there, is not what it was, its weights have no room, or the
-            card is not the sweep's.
     """
     content = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     base = str(content.get("base_model_name_or_path"))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 
 from markupsafe import Markup
 
@@ -39,11 +38,11 @@ def render(facts: CardFacts, has_picture: bool = False) -> str:
         table=_write_table,
         code=_write_code,
         counts=_list_counts,
-        score=partial(format_score, facts.metric.name),
     )
     body = template.render(
         facts=facts,
         tables=tables,
+        format_score=format_score,
         base=shorten(facts.base_model),
         is_hub_base=is_hub_id(facts.base_model),
         is_nf4=settings.base == "nf4",

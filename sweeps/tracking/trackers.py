@@ -34,11 +34,7 @@ QUIET = {
 
 
 def check_trackers(config: SweepConfig, paths: RunPaths) -> None:
-    """Whether the trackers that were asked for are installed, and a server that was named answers.
-
-    Raises:
-        SweepAborted: one is not, or does not.
-    """
+    """Refuses trackers that are not installed, and a server that does not answer."""
     for name in config.trackers:
         spec = find_spec(name)
         if spec is None or spec.origin is None:  # a mere folder of that name

@@ -39,11 +39,7 @@ def resolve_mode(requested: Request, is_tiny: bool) -> Mode:
 
 
 def check_settings(config: SweepConfig) -> None:
-    """Whether wandb takes the project, and what the environment sets; loads it only for these.
-
-    Raises:
-        SweepAborted: it does not.
-    """
+    """Refuses a project or a variable that wandb refuses, which is loaded only for these."""
     is_set = any(name.startswith("WANDB_") and name != "WANDB_MODE" for name in os.environ)
     names = (config.wandb_project, config.wandb_entity or "a")
     if is_set or not all(re.fullmatch(r"[\w.-]+", name) for name in names):

@@ -115,18 +115,12 @@ def raise_if_refused() -> None:
 
 
 def check_settings(project: str, entity: str | None) -> None:
-    """Lets wandb judge what a sweep and the environment set.
-
-    Raises:
-        SweepAborted: it refuses a value.
-    """
-    reason = _find_refusal(project, entity)
-    if reason is None:
-        return
-    raise SweepAborted(
-        f"W&B refuses a setting: {reason}",
-        "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
-    )
+    """Refuses what wandb refuses of what a sweep and the environment set."""
+    if reason := _find_refusal(project, entity):
+        raise SweepAborted(
+            f"W&B refuses a setting: {reason}",
+            "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
+        )
 
 
 def _find_refusal(project: str, entity: str | None) -> str | None:
