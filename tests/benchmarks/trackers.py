@@ -58,6 +58,8 @@ class Measured:
 
     trials_s: float
     """From the first trial's start to the last one's end, with the finals."""
+    reports_s: float
+    """From the first report on: without what packs take to load, which differs from run to run."""
     command_s: float
     """The whole command."""
     driver_cpu_s: float
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "medians": {track: find_medians(side) for track, side in sides.items()},
         "ratios": {
             name: compare_medians(*([asdict(one)[name] for one in side] for side in sides.values()))
-            for name in ("trials_s", "command_s")
+            for name in ("trials_s", "reports_s", "command_s")
         },
     }
     print(json.dumps(told, indent=1))
@@ -110,11 +112,13 @@ def run_sweep(recipe_flags: str, track: str) -> Measured:
     if driver.wait() != 0:
         raise RuntimeError(f"{shlex.join(command)} failed; its output is in {folder}")
     events = read_events(folder / "measured" / "events.jsonl")
-    times = {e["kind"]: datetime.fromisoformat(e["time"]) for e in events}  # of the last of each
-    began = next(e["time"] for e in events if e["kind"] == "trial_started")
+    firsts = {e["kind"]: datetime.fromisoformat(e["time"]) for e in reversed(events)}
+    ended = next(e["time"] for e in reversed(events) if e["kind"] == "trial_ended")
+    since = {kind: datetime.fromisoformat(ended) - time for kind, time in firsts.items()}
     shutil.rmtree(folder)
     return Measured(
-        trials_s=(times["trial_ended"] - datetime.fromisoformat(began)).total_seconds(),
+        trials_s=since["trial_started"].total_seconds(),
+        reports_s=since["report"].total_seconds(),
         command_s=round(command_s, 3),
         driver_cpu_s=round(cpu.user + cpu.system, 2),
         children_cpu_s=round(cpu.children_user + cpu.children_system, 2),
