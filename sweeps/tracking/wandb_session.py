@@ -3,13 +3,15 @@
 import logging
 import os
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import HTTPError
 
 import wandb
 from pydantic import ValidationError
 
-from sweeps.tracking.wandb_stop import OpenRun
+from sweeps.tracking.wandb_stop import OpenRun, ask_server
 from trainables.errors import SweepAborted
 
 INIT_TIMEOUT_S = 10.0
@@ -147,15 +149,34 @@ def has_login() -> bool:
     """Whether wandb finds credentials where it looks: environment, netrc and settings files.
 
     Raises:
-        SweepAborted: they cannot be valid.
+        SweepAborted: they cannot be valid, or the server does not know the key.
     """
     _set_up(mode="online")
     try:
-        return bool(wandb.login(prompt=False, verify=False))
+        is_found = bool(wandb.login(prompt=False, verify=False))
     except wandb.errors.AuthenticationError as error:
-        raise SweepAborted(
-            f"the W&B login is invalid: {error}", "run `wandb login`, or add --wandb offline"
-        ) from error
+        raise _refuse_login(str(error)) from error
+    settings = wandb.setup().settings
+    if is_found and settings.api_key and _is_refused(settings.base_url, settings.api_key):
+        raise _refuse_login(f"{settings.base_url} does not know its key")
+    return is_found
+
+
+def _refuse_login(reason: str) -> SweepAborted:
+    fix = "run `wandb login --relogin`, correct WANDB_API_KEY, or add --wandb offline"
+    return SweepAborted(f"the W&B login is invalid: {reason}", fix)
+
+
+def _is_refused(server: str, api_key: str) -> bool:
+    """Whether the server says so; one that is not reached may be by the time that it is needed."""
+    try:
+        return ask_server(server, api_key, "query Viewer { viewer { id } }", {})["data"] == {
+            "viewer": None
+        }
+    except HTTPError as refused:
+        return refused.code in (401, 403)
+    except (OSError, ValueError, HTTPException, LookupError, TypeError):
+        return False
 
 
 def _set_up(folder: Path | None = None, **settings: Any) -> None:

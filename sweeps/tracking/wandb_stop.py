@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
+from typing import Any
 
 from sweeps.tracking.follow_log import describe_error
 from trainables.errors import SweepAborted
@@ -56,19 +57,28 @@ def list_stopped(runs: Mapping[str, OpenRun]) -> set[str]:
         f"{{ project(name: $project, entityName: $entity) {{ {asked} }} }}"
     )
     variables |= {"entity": place.entity, "project": place.project}
-    token = base64.b64encode(f"api:{place.api_key}".encode()).decode()
-    request = urllib.request.Request(
-        f"{place.server.rstrip('/')}/graphql",
-        json.dumps({"query": query, "variables": variables}).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Basic {token}"},
-    )
-    with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
-        told = json.load(answer)
+    told = ask_server(place.server, place.api_key, query, variables)
     try:
         by_key = told["data"]["project"]
         return {name for n, name in enumerate(runs) if (by_key[f"r{n}"] or {}).get("stopped")}
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"the server says {str(told)[:200]}") from None
+
+
+def ask_server(server: str, api_key: str, query: str, variables: Mapping[str, str]) -> Any:
+    """What the server answers to a GraphQL query.
+
+    Raises:
+        OSError, ValueError, HTTPException: it does not answer, or refuses.
+    """
+    token = base64.b64encode(f"api:{api_key}".encode()).decode()
+    request = urllib.request.Request(
+        f"{server.rstrip('/')}/graphql",
+        json.dumps({"query": query, "variables": variables}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {token}"},
+    )
+    with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
+        return json.load(answer)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

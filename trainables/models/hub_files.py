@@ -106,10 +106,18 @@ def hub_answers() -> bool:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What the Hub's HTTP library raises is an OSError outside."""
+    """What the Hub's HTTP library raises is an OSError outside, and one of a login says so."""
     try:
         yield
     except _http_error() as refused:
+        status = getattr(getattr(refused, "response", None), "status_code", None)
+        if status in (401, 403):
+            said = getattr(refused, "server_message", None)
+            raise PermissionError(
+                f"the Hub refuses it ({status}{f', {said}' if said else ''}): it is not there, "
+                "private or gated (ask for access on its page), or the token is not valid; log in "
+                "by `hf auth login`, or set HF_TOKEN"
+            ) from refused
         if isinstance(refused, OSError):
             raise
         raise ConnectionError(str(refused) or type(refused).__name__) from refused

@@ -570,8 +570,9 @@ def test_record_of_complete_runs_that_cannot_be_read_ends_tracking_not_the_sweep
 def test_auto_is_online_exactly_when_wandb_finds_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
     assert resolve_mode("auto", is_tiny=False) == "offline"
-    (tmp_path / "home" / "netrc").write_text(f"machine api.wandb.ai login user password {'b' * 40}")
+    (tmp_path / "home" / "netrc").write_text(f"machine 127.0.0.1:9 login user password {'b' * 40}")
     assert resolve_mode("auto", is_tiny=False) == "online"
     assert resolve_mode("auto", is_tiny=True) == "offline"
     (tmp_path / "home" / "netrc").unlink()
@@ -579,6 +580,26 @@ def test_auto_is_online_exactly_when_wandb_finds_a_login(
     assert resolve_mode("auto", is_tiny=False) == "online"
     assert resolve_mode("online", is_tiny=True) == "online"
     assert resolve_mode("offline", is_tiny=False) == "offline"
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_key_that_the_server_refuses_is_told_at_the_start(
+    server: WandbServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    assert resolve_mode("auto", is_tiny=False) == "online"
+    server.refusal = status
+    for request in ("auto", "online"):
+        if status == 500:  # it may recover
+            assert resolve_mode(request, is_tiny=False) == "online"
+            continue
+        with pytest.raises(SweepAborted, match="does not know its key") as refused:
+            resolve_mode(request, is_tiny=False)
+        assert "relogin" in refused.value.fix and "a" * 40 not in str(refused.value)
+    assert resolve_mode("auto", is_tiny=True) == "offline"
+    server.refusal = None
+    monkeypatch.setattr(server, "_answer_Viewer", lambda _: {"viewer": None})
+    with pytest.raises(SweepAborted, match="does not know its key"):
+        resolve_mode("auto", is_tiny=False)
 
 
 def test_online_without_a_login_aborts_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -592,6 +613,7 @@ def test_online_without_a_login_aborts_with_a_remedy(monkeypatch: pytest.MonkeyP
 
 def test_wandb_mode_decides_auto_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert resolve_mode("auto", is_tiny=False) == "offline"
     assert resolve_mode("online", is_tiny=False) == "online"

@@ -123,6 +123,8 @@ def test_refusal_of_the_hub_is_told_without_further_tries(
     model, data = re.split(r"(?<=\n)(?=error: cannot download)", told)
     assert model.startswith("error: the model owner") and "--model DIR" in model
     assert "--data DIR" in data
+    needs_login = status in (401, 403)
+    assert ("HF_TOKEN" in model) == ("HF_TOKEN" in data) == needs_login
     assert len(requests) > 2 and len(set(requests)) == len(requests), "a refusal was asked again"
 
 
