@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.records.paths import abort_if_unwritable
+from sweeps.records.redact import redact
 from sweeps.records.schemas import find_fault
 from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
@@ -47,7 +48,11 @@ class EventLog:
         self._lines = JsonLines(path)
 
     def append(self, kind: Kind, **facts: object) -> None:
-        """Writes one event. Raises SweepAborted if the disk is full or gone."""
+        """Writes one event. Raises SweepAborted if the disk is full or gone.
+
+        A reason may be any library's text: it is written without secrets.
+        """
+        facts |= {name: redact(str(facts[name])) for name in ("reason", "refused") if name in facts}
         event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind}
         with abort_if_unwritable(self._path):
             self._lines.append({**event, **to_strict_json(facts)})

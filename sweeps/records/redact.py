@@ -7,9 +7,10 @@ from pathlib import Path
 HIDDEN = "REDACTED"
 """Stands where a secret was."""
 _NAMES = "token|key|password|passwd|secret"
+_ENDS = tuple(_NAMES.upper().split("|"))
 _SECRETS = (
     (r"()\bhf_[A-Za-z0-9]{8,}()", 0),
-    (r"(\w://[^\s/:@]*:)[^\s\"'<>]+(@)", 0),
+    (r"(\w://[^\s/:@]*:)(?!PASSWORD@)[^\s\"'<>]+(@)", 0),
     (r"(https?://)[^\s/:@\"'<>]+(@)", 0),  # a token in the place of a user
     (r"((?<![\w/:@.-])(?!mailto:)[\w.+-]+:)[^\s/:@\"'<>]+(@)", 0),
     (rf"([?&][\w-]*(?:{_NAMES})=)[^&#\s\"'<>]+()", re.IGNORECASE),
@@ -29,9 +30,9 @@ def hide_secrets(text: str) -> str:
     for pattern, flags in _SECRETS:
         text = re.sub(pattern, rf"\1{HIDDEN}\2", text, flags=flags)
     for name, value in os.environ.items():
-        secret = value.strip()  # files of variables leave line ends behind it
-        if re.search(rf"({_NAMES.upper()})$", name) and len(secret) >= 8:
-            text = text.replace(secret, HIDDEN)
+        if name.endswith(_ENDS):
+            secret = value.strip()  # files of variables leave line ends behind it
+            text = text.replace(secret, HIDDEN) if len(secret) >= 8 else text
     return text
 
 

@@ -300,12 +300,14 @@ def test_error_of_whatever_library_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> int:
-        raise SweepAborted("http://me:s3cret@host refuses longs3cret", "ask host")
+        raise SweepAborted("http://me:s3cret@host refuses longs3cret", "ask host: longs3cret")
 
     monkeypatch.setenv("ITS_API_KEY", "longs3cret\n")
     with pytest.raises(SystemExit):
-        run_command(main)
-    assert "error: http://me:REDACTED@host refuses REDACTED\n" in capsys.readouterr().err
+        run_command(main, argv=["--json"])
+    shown, told = capsys.readouterr()
+    assert told == "error: http://me:REDACTED@host refuses REDACTED\nfix: ask host: REDACTED\n"
+    assert "s3cret" not in shown
 
 
 def test_suggested_help_works() -> None:

@@ -42,10 +42,31 @@ def test_whatever_a_command_prints_is_safe(capsys: pytest.CaptureFixture[str]) -
 
 def test_progress_bars_of_libraries_still_draw_on_standard_error() -> None:
     shown = io.StringIO()
-    stream = SafeStream(cast(io.TextIOWrapper, shown), has_progress_bars=True)
+    stream = SafeStream(cast(io.TextIOWrapper, shown), is_error=True)
     for text in ("\r 50%", "\n", "\x1b[A", "\rfile \x1b[A\r"):
         stream.write(text)
     assert shown.getvalue() == "\r 50%\n\x1b[A\rfile  [A "
+
+
+def test_warnings_and_tracebacks_show_no_secret_and_data_stays(tmp_path: Path) -> None:
+    code = (
+        "import logging; from sweeps.cli import run_command\n"
+        "def main():\n"
+        "    print('data a:longs3cret@b')\n"
+        "    logging.getLogger('x').warning('refused longs3cret')\n"
+        "    raise RuntimeError('http://me:pass@host said longs3cret')\n"
+        "run_command(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=world(tmp_path) | {"JUDGE_API_KEY": "longs3cret"},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert done.stdout == "data a:longs3cret@b\n"
+    assert "WARNING: refused REDACTED" in done.stderr and "s3cret" not in done.stderr
+    assert "RuntimeError: http://me:REDACTED@host said REDACTED" in done.stderr
 
 
 def test_console_keeps_its_own_colours_only() -> None:

@@ -68,6 +68,16 @@ def test_events_come_back_with_utc_time_and_fields(tmp_path: Path) -> None:
     assert offset is not None and offset.total_seconds() == 0
 
 
+def test_reasons_are_written_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "longs3cret")
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append("sweep_interrupted", reason="http://me:pw@host refuses longs3cret")
+    (event,) = read_events(tmp_path / "events.jsonl")
+    assert event["reason"] == "http://me:REDACTED@host refuses REDACTED"
+
+
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.integers(1, 10**9))
 def test_report_survives_the_log_exactly_as_strict_json(
     tmp_path_factory: pytest.TempPathFactory, loss: float, score: float, step: int
