@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from sweeps.cli import EXIT_DONE, parse, run_command
-from tests.benchmarks.torture import disk, side_by_side
+from tests.benchmarks.torture import disk, namespaces, side_by_side
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.one_sweep import torture
 from tests.benchmarks.torture.result import TABLE_HEAD, append
@@ -21,13 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the bundled model is for CPUs, of which all have some
     if args.num_runs > 1:
         return EXIT_FAULTY if any(side_by_side.run_all(args)) else EXIT_DONE
-    if args.fill_disk and not disk.has_own_mounts():
-        return disk.in_own_mounts(words)
-    with disk.runs_dir(args) as runs_dir:
-        result = torture(args, runs_dir)
+    if namespaces.POSSIBLE not in os.environ:
+        return namespaces.run_in_own(args, words)
+    possible, left_out = namespaces.leave_out_impossible(args)
+    with disk.runs_dir(possible) as runs_dir:
+        result = torture(possible, runs_dir, left_out)
     for fault in result.faults:
         print(f"seed {args.seed}: fault: {fault}")
-    print(f"{TABLE_HEAD}\n{result.row()}", flush=True)
+    print(f"{TABLE_HEAD}\n{result.row(args.nodes)}", flush=True)
     if args.results is not None:
         append(args.results, args, result)
     return EXIT_FAULTY if result.faults else EXIT_DONE

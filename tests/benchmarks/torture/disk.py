@@ -1,24 +1,19 @@
 """A disk of the sweep's own that can be filled."""
 
 import contextlib
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sweeps.cli import EXIT_DONE, EXIT_USER_ERROR
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.tortured_sweep import STALL_S, Fault, TorturedSweep
-from tests.sweeps import small_sweep
-from trainables.errors import SweepAborted
 
-DISK_MIB = 512
-OWN_MOUNTS = "TORTURE_OWN_MOUNTS"
-"""Set where mounts are seen by nobody else."""
+DISK_MIB, NODES_DISK_MIB = 512, 2560
+"""A cluster's nodes are refused that have less than 2 GiB left."""
 
 
 def fill_until_stopped(sweep: TorturedSweep, await_moment: Callable[[TorturedSweep], None]) -> None:
@@ -55,7 +50,7 @@ def runs_dir(args: TortureArgs) -> Iterator[Path]:
         args.runs_dir.mkdir(parents=True, exist_ok=True)
     folder = args.runs_dir or Path(tempfile.mkdtemp(prefix="torture-"))
     if args.fill_disk:
-        size = f"size={DISK_MIB}m"
+        size = f"size={NODES_DISK_MIB if args.nodes else DISK_MIB}m"
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
     try:
         yield folder
@@ -64,35 +59,6 @@ def runs_dir(args: TortureArgs) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", folder], check=True)
         if args.runs_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def has_own_mounts() -> bool:
-    """Whether a mount of this process is seen by nobody else."""
-    return OWN_MOUNTS in os.environ
-
-
-def in_own_mounts(words: Sequence[str]) -> int:
-    """This command where a mount is seen by nobody else; without root in a user namespace.
-
-    Raises:
-        SweepAborted: this machine lets a user mount nothing.
-    """
-    ways = [["unshare", "--mount"], ["unshare", "--mount", "--user", "--map-root-user"]]
-    unshare = next((way for way in ways if _may_mount(way)), None)
-    if unshare is None:
-        raise SweepAborted(
-            "--fill-disk needs a file system of its own, and none may be mounted here",
-            "run it as root, allow user namespaces, or leave --fill-disk out",
-        )
-    command = [*unshare, sys.executable, "-m", "tests.benchmarks.torture", *words]
-    environment = os.environ | {OWN_MOUNTS: "1"}
-    return subprocess.run(command, check=False, cwd=small_sweep.PROJECT, env=environment).returncode
-
-
-def _may_mount(unshare: Sequence[str]) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        trial = [*unshare, "mount", "-t", "tmpfs", "tmpfs", folder]
-        return subprocess.run(trial, check=False, capture_output=True).returncode == 0
 
 
 def _code_on_full_disk(sweep: TorturedSweep) -> int | None:

@@ -1,42 +1,44 @@
-"""Which process dies when: seeded kinds, moments and victims."""
+"""What dies when: seeded kinds, moments and victims."""
 
 import contextlib
 import random
+import subprocess
 import time
-from collections.abc import Callable
-from typing import Literal
 
 import psutil
 
 from sweeps.checks import sweep_json
+from sweeps.cli import EXIT_DONE
 from sweeps.config import from_json
 from sweeps.finals import finalists
 from sweeps.records.paths import RunPaths
 from tests.benchmarks.torture import disk
-from tests.benchmarks.torture.args import LEAST_KILLS, TortureArgs
+from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.nodes import HEAD
 from tests.benchmarks.torture.tortured_sweep import STALL_S, Fault, TorturedSweep
-from tests.sweeps import small_sweep
 from trainables.config import Metric
 
-Kind = Literal["trial", "pack", "driver"]
-SHARES: dict[Kind, float] = {"trial": 0.5, "pack": 0.3, "driver": 0.2}
-"""Of the kills. A driver's costs most: Ray starts again, and the pack with it."""
 LONGEST_DELAY_S = 4.0
 """A kill comes up to this long after what it waits for."""
 LONGEST_WAIT_S = 10.0
 """How long a kill waits for news: none comes while the winner is tested and written."""
 PROGRESS_FRAC = 0.7
 """Share of the kills that wait for news in the log; the others may hit what is still loading."""
+HEAD_TIMEOUT_S = 120.0
+"""How long a driver may take to end once its cluster's head is gone."""
+RESUME = "go on with: python -m sweeps.run"
+"""What a driver says that ends before its sweep."""
 METRIC = Metric(name="rougeLsum")
 
 
-def plan(args: TortureArgs, random_: random.Random) -> list[Kind | Literal["disk"]]:
+def plan(args: TortureArgs, random_: random.Random) -> list[str]:
     """What is hit, in order; one of each kind at least, and a driver last."""
-    drawn = random_.choices(list(SHARES), list(SHARES.values()), k=args.kills - LEAST_KILLS)
-    hits: list[Kind | Literal["disk"]] = ["trial", "pack", *drawn]
+    kinds = list(args.shares)
+    drawn = random_.choices(kinds, list(args.shares.values()), k=args.kills - len(kinds))
+    hits = [*(kind for kind in kinds if kind != "driver"), *drawn]
     random_.shuffle(hits)
-    if args.fill_disk:
-        hits.insert(random_.randint(1, len(hits)), "disk")
+    for kind in ["disk"] * args.fill_disk + ["cut"] * (args.cut_s > 0):
+        hits.insert(random_.randint(1, len(hits)), kind)
     return [*hits, "driver"]
 
 
@@ -49,6 +51,8 @@ def kill_all(sweep: TorturedSweep) -> None:
     Raises:
         Fault: the sweep hangs or ends with an error.
     """
+    if sweep.nodes is not None:
+        sweep.nodes.start()
     sweep.start()
     *hits, _ = plan(sweep.args, sweep.random)
     for hit in hits:
@@ -85,8 +89,8 @@ def await_last_trial(sweep: TorturedSweep) -> None:
     time.sleep(sweep.random.uniform(0.0, LONGEST_DELAY_S))
 
 
-def kill(sweep: TorturedSweep, kind: Kind) -> None:
-    """Kills one process of this kind, once there is one; a sweep that has ended goes on first.
+def kill(sweep: TorturedSweep, kind: str) -> None:
+    """Hits one thing of this kind, once there is one; a sweep that has ended goes on first.
 
     Raises:
         Fault: none appears, or the sweep has ended with an error.
@@ -99,11 +103,11 @@ def kill(sweep: TorturedSweep, kind: Kind) -> None:
         if victims := _victims(sweep, kind):
             victim = sweep.random.choice(victims)
             with contextlib.suppress(psutil.NoSuchProcess):
-                victim.kill()
+                told = f"{kind:12} {victim:7}, {sweep.progress()}"
+                _strike(sweep, kind, victim)
                 sweep.hit(kind)
-                sweep.say(f"SIGKILL {kind:6} pid {victim.pid:7}, {sweep.progress()}")
-                if kind == "driver":
-                    _resume(sweep)
+                sweep.say(told)
+                _resume(sweep, kind)
                 return
         time.sleep(0.05)
     raise Fault(
@@ -111,24 +115,56 @@ def kill(sweep: TorturedSweep, kind: Kind) -> None:
     )
 
 
-def _resume(sweep: TorturedSweep) -> None:
+def _victims(sweep: TorturedSweep, kind: str) -> list[int]:
+    """Process ids of trials or packs, or numbers of nodes."""
+    if kind in ("trial", "pack"):
+        return [process.pid for process in sweep.processes(kind)]
+    if kind == "driver":
+        return [sweep.driver.pid] if sweep.driver else []
+    assert sweep.nodes is not None
+    return [HEAD] if kind == "head" else sorted(sweep.nodes.workers())
+
+
+def _strike(sweep: TorturedSweep, kind: str, victim: int) -> None:
+    nodes = sweep.nodes
+    if kind in ("trial", "pack", "driver"):
+        psutil.Process(victim).kill()
+        return
+    assert nodes is not None
+    match kind:
+        case "node":
+            nodes.kill(victim)
+        case "raylet":
+            nodes.kill_raylet(victim)
+        case "leaving node":
+            nodes.leave(victim)
+        case "head":
+            nodes.lose_head()
+        case "cut":
+            nodes.cut(victim, sweep.args.cut_s)
+
+
+def _resume(sweep: TorturedSweep, kind: str) -> None:
+    """Starts another driver where this hit has ended the present one.
+
+    Raises:
+        Fault: without its cluster's head it goes on for ever, or does not say how to resume.
+    """
+    if kind not in ("driver", "head"):
+        return
     assert sweep.driver is not None
+    if kind == "head":
+        assert sweep.nodes is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            sweep.driver.wait(HEAD_TIMEOUT_S)
+        if sweep.driver.poll() != EXIT_DONE and RESUME not in sweep.output:
+            code = sweep.driver.poll()
+            raise Fault(f"the head's loss ended the sweep with code {code}:\n{sweep.output}")
+        sweep.nodes.start()
+        if sweep.driver.poll() == EXIT_DONE:
+            return
     sweep.driver.wait()
     sweep.start()
-
-
-def _victims(sweep: TorturedSweep, kind: Kind) -> list[psutil.Process]:
-    """Processes of this kind below the driver, by age."""
-    find: dict[Kind, Callable[[int], list[psutil.Process]]] = {
-        "trial": small_sweep.trial_processes,
-        "pack": small_sweep.pack_processes,
-        "driver": lambda pid: [psutil.Process(pid)],
-    }
-    assert sweep.driver is not None
-    try:
-        return sorted(find[kind](sweep.driver.pid), key=lambda one: one.pid)
-    except psutil.NoSuchProcess:  # one ended while they were listed
-        return []
 
 
 def _has_trained_all(sweep: TorturedSweep) -> bool:

@@ -3,12 +3,15 @@
 import random
 import shutil
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.records.trial_record import replay_finals
 from tests.benchmarks.torture import checks, curves, kills
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.curves import Compared
+from tests.benchmarks.torture.nodes import Nodes
 from tests.benchmarks.torture.result import Result
 from tests.benchmarks.torture.tortured_sweep import Fault, TorturedSweep
 from tests.sweeps import small_sweep
@@ -18,17 +21,24 @@ NOTHING_COMPARED = Compared(
 )
 
 
-def torture(args: TortureArgs, runs_dir: Path) -> Result:
+def torture(args: TortureArgs, runs_dir: Path, left_out: Sequence[str] = ()) -> Result:
     """Kills as asked, lets the sweep end, and says what is wrong with what it left."""
     with tempfile.TemporaryDirectory(prefix="tort-", dir="/tmp", ignore_cleanup_errors=True) as tmp:
+        nodes = Nodes(
+            scratch=Path(tmp),
+            num_nodes=args.nodes,
+            has_cables=args.cut_s > 0,
+            absences=random.Random(args.seed),
+        )
         sweep = TorturedSweep(
             args=args,
             runs_dir=runs_dir,
             scratch=Path(tmp),
             num_trials=args.num_trials,
             random=random.Random(args.seed),
+            nodes=nodes if args.nodes else None,
         )
-        result = _tortured(sweep)
+        result = replace(_tortured(sweep), left_out=left_out)
         if result.faults:
             sweep.say(f"the sweep and its logs are kept in {_keep(sweep)}")
         return result
@@ -50,8 +60,8 @@ def _tortured(sweep: TorturedSweep) -> Result:
 def _keep(sweep: TorturedSweep) -> Path:
     """A copy of the sweep, of what its drivers said, and of Ray's logs."""
     kept = Path(tempfile.mkdtemp(prefix=f"torture-seed-{sweep.args.seed}-"))
-    left_out = shutil.ignore_patterns("sockets", "again")
-    for folder in (sweep.folder, sweep.scratch):
+    left_out = shutil.ignore_patterns("sockets", "again", "runtime_resources")
+    for folder in filter(Path.exists, (sweep.folder, sweep.scratch)):
         shutil.copytree(folder, kept / folder.name, symlinks=True, ignore=left_out)
     return kept
 

@@ -12,11 +12,12 @@ from typing import Any
 from sweeps.checks.environment import list_versions, read_git_commit
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.tortured_sweep import Hit
+from trainables.files import read_json_lines
 
 TABLE_HEAD = (
-    "| seed | kills (trial, pack, driver) | disk full | drivers | trials | runs of finals "
+    "| seed | nodes | faults | of kinds | drivers | trials | runs of finals "
     "| curves, reports compared | largest difference of a loss | seconds | verdict |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -26,7 +27,7 @@ class Result:
 
     seed: int
     hits: Sequence[Hit]
-    """Kills and full disks, in order."""
+    """In order."""
     num_drivers: int
     """The first and all that resumed."""
     num_trials: int
@@ -44,6 +45,8 @@ class Result:
     check_seconds: float
     """Of the checks and the second training."""
     faults: Sequence[str]
+    left_out: Sequence[str] = ()
+    """What was asked for, and this machine does not allow."""
 
     @property
     def verdict(self) -> str:
@@ -55,14 +58,13 @@ class Result:
         """By kind."""
         return Counter(hit.kind for hit in self.hits)
 
-    def row(self) -> str:
+    def row(self, nodes: int) -> str:
         """Of the table under TABLE_HEAD."""
-        num = self.num_hits
-        kills = num["trial"] + num["pack"] + num["driver"]
         cells = [
             self.seed,
-            f"{kills} ({num['trial']}, {num['pack']}, {num['driver']})",
-            num["disk"],
+            nodes,
+            len(self.hits),
+            ", ".join(f"{number} {kind}" for kind, number in sorted(self.num_hits.items())),
             self.num_drivers,
             self.num_trials,
             self.num_final_runs,
@@ -81,14 +83,30 @@ def append(path: Path, args: TortureArgs, result: Result) -> None:
         file.write(line + "\n")
 
 
+def list_done(path: Path, args: TortureArgs) -> set[int]:
+    """Seeds of which the results have a run that was asked for in these words."""
+    lines = read_json_lines(path) if path.exists() else []
+    asked = _describe(args)
+    return {line["seed"] for line in lines if asked.items() <= line.items()}
+
+
 def _circumstances(args: TortureArgs) -> dict[str, Any]:
     return {
         "git_commit": read_git_commit(),
         "python": platform.python_version(),
         "versions": list_versions(),
         "num_cores": len(os.sched_getaffinity(0)),
+        **_describe(args),
+    }
+
+
+def _describe(args: TortureArgs) -> dict[str, Any]:
+    return {
         "kills_asked": args.kills,
+        "num_trials_asked": args.num_trials,
         "max_steps": args.max_steps,
         "finals": args.finals,
         "fill_disk": args.fill_disk,
+        "nodes": args.nodes,
+        "cut_s": args.cut_s,
     }

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.result import list_done
 from tests.sweeps import small_sweep
 
 LEAST_CORES = 2
@@ -18,7 +19,7 @@ ALONE = ("seed", "num_runs", "at_once", "runs_dir")
 
 
 def run_all(args: TortureArgs) -> list[int]:
-    """The exit codes of the tortures with the seeds from args.seed on."""
+    """The exit codes of the tortures with the seeds from args.seed on that have no result yet."""
     shares: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(args.at_once):
         shares.put(number)
@@ -31,7 +32,9 @@ def run_all(args: TortureArgs) -> list[int]:
             shares.put(number)
 
     with ThreadPoolExecutor(args.at_once) as pool:
-        return list(pool.map(run, range(args.seed, args.seed + args.num_runs)))
+        seeds = range(args.seed, args.seed + args.num_runs)
+        done = list_done(args.results, args) if args.results else set()
+        return list(pool.map(run, [seed for seed in seeds if seed not in done]))
 
 
 def share(cores: Sequence[int], number: int, num_shares: int) -> list[int]:

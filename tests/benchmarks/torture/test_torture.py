@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from sweeps.cli import parse
 from sweeps.records.trial_record import replay
 from sweeps.tracking.wandb_tracker import COMPLETE_FILE
-from tests.benchmarks.torture import checks, curves, kills, side_by_side
+from tests.benchmarks.torture import checks, curves, kills, namespaces, side_by_side
 from tests.benchmarks.torture.__main__ import main
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.one_sweep import torture
+from tests.benchmarks.torture.result import Result, append
 from tests.sweeps.small_sweep import Finished
 from trainables.errors import SweepAborted
 
@@ -38,21 +39,35 @@ def test_a_kill_of_each_kind_loses_nothing(tmp_path: Path) -> None:
     assert 0 <= result.largest_loss_difference < 1e-4
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_plan_is_the_seeds_and_hits_each_kind(seed: int) -> None:
-    args = TortureArgs(seed=seed, kills=4, fill_disk=True)
+@pytest.mark.lab
+def test_faults_of_a_clusters_nodes_lose_nothing(tmp_path: Path) -> None:
+    args = replace(SHORT, nodes=2, kills=7)
+    result = torture(args, tmp_path)
+    assert result.faults == []
+    assert result.num_hits == dict.fromkeys(args.shares, 1)
+    assert result.num_reports >= result.num_curves >= SHORT.num_trials
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("nodes", [0, 3])
+def test_plan_is_the_seeds_and_hits_each_kind(seed: int, nodes: int) -> None:
+    args = TortureArgs(seed=seed, kills=8, fill_disk=True, nodes=nodes, cut_s=float(nodes))
     hits = kills.plan(args, random.Random(seed))
     assert hits == kills.plan(args, random.Random(seed))
     counts = Counter(hits)
-    assert counts["disk"] == 1 and hits[0] != "disk" and hits[-1] == "driver"
-    assert counts.total() - counts["disk"] == args.kills
-    assert all(counts[kind] >= 1 for kind in kills.SHARES)
+    assert counts["disk"] == 1 and hits[0] not in ("disk", "cut") and hits[-1] == "driver"
+    assert counts["cut"] == (nodes > 0)
+    assert counts.total() - counts["disk"] - counts["cut"] == args.kills
+    assert all(counts[kind] >= 1 for kind in args.shares)
 
 
 @pytest.mark.parametrize(
     ("words", "rule"),
     [
         (["--kills", "2"], "kills is 2; it must be at least 3"),
+        (["--nodes", "3", "--kills", "6"], "kills is 6; it must be at least 7"),
+        (["--nodes", "1"], "nodes is 1; it must be 0, or at least 2"),
+        (["--cut-s", "30"], "cut_s is 30 without nodes"),
         (["--at-once", "0"], "num_runs is 1 and at_once 0; both must be at least 1"),
         (["--num-runs", "2", "--runs-dir", "x"], "runs_dir holds one sweep"),
     ],
@@ -76,6 +91,47 @@ def test_run_of_many_has_the_flags_of_all_and_its_own_seed() -> None:
     )
     one = parse(TortureArgs, side_by_side.words_of(args, 5), "torture")
     assert one == replace(args, seed=5, num_runs=1, at_once=1)
+
+
+def test_runs_that_have_a_result_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = TortureArgs(seed=3, num_runs=3, nodes=2, cut_s=30.0, results=tmp_path / "r.jsonl")
+    started = []
+    monkeypatch.setattr(side_by_side, "_run", lambda _, seed, cores: started.append(seed) or 0)
+    assert args.results is not None
+    empty = Result(
+        hits=[],
+        seed=4,
+        num_drivers=1,
+        num_trials=4,
+        num_final_runs=0,
+        num_curves=0,
+        num_reports=0,
+        largest_loss_difference=0,
+        judged_by_spread=[],
+        seconds=0,
+        check_seconds=0,
+        faults=[],
+        left_out=["cut"],
+    )
+    append(args.results, args, empty)
+    append(args.results, replace(args, nodes=3), replace(empty, seed=5))
+    assert side_by_side.run_all(args) == [0, 0]
+    assert started == [3, 5]
+
+
+def test_what_a_machine_does_not_allow_is_left_out_aloud(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = TortureArgs(nodes=2, cut_s=30.0, fill_disk=True)
+    monkeypatch.setenv(namespaces.POSSIBLE, "disk,cut")
+    assert namespaces.leave_out_impossible(args) == (args, [])
+    monkeypatch.setenv(namespaces.POSSIBLE, "cut")
+    assert namespaces.leave_out_impossible(args) == (replace(args, fill_disk=False), ["disk"])
+    assert "left out" in capsys.readouterr().out
+    monkeypatch.setenv(namespaces.POSSIBLE, "")
+    assert namespaces.leave_out_impossible(args)[1] == ["disk", "cut"]
 
 
 def test_another_loss_is_a_fault_of_the_curve(finished: Finished) -> None:

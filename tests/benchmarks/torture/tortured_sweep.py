@@ -15,6 +15,7 @@ import psutil
 
 from sweeps.cli import EXIT_DONE
 from tests.benchmarks.torture.args import TortureArgs
+from tests.benchmarks.torture.nodes import HEAD, Nodes
 from tests.sweeps import small_sweep
 
 STALL_S = 180.0
@@ -34,7 +35,7 @@ class Hit:
     """One thing that was done to the sweep, and how far it was then."""
 
     kind: str
-    """trial, pack, driver or disk."""
+    """Of the kills, disk or cut."""
     at_s: float
     """Since the torture began."""
     after: str
@@ -55,6 +56,7 @@ class TorturedSweep:
     drivers' output."""
     num_trials: int
     random: random.Random
+    nodes: Nodes | None = None
     driver: subprocess.Popen[bytes] | None = None
     num_drivers: int = 0
     hits: list[Hit] = field(default_factory=list)
@@ -85,13 +87,14 @@ class TorturedSweep:
         begin += [] if self.args.finals else ["--no-finals"]
         flags = ["--tiny", "--resume"] if is_begun else begin
         flags += ["--num-trials", str(self.num_trials)]
-        command = [sys.executable, "-m", "sweeps.run", "samsum", "--runs-dir", str(self.runs_dir)]
+        command = self.nodes.enter(HEAD) if self.nodes else []
+        command += [sys.executable, "-m", "sweeps.run", "samsum", "--runs-dir", str(self.runs_dir)]
         self.num_drivers += 1
         with self._output_path.open("wb") as output:
             self.driver = subprocess.Popen(
                 [*command, "--name", self.name, *flags],
                 cwd=small_sweep.PROJECT,
-                env=_world(self.scratch),
+                env=self._environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -165,8 +168,21 @@ class TorturedSweep:
         self.hits.append(made)
         return made
 
+    def processes(self, kind: str) -> list[psutil.Process]:
+        """The trials', or the packs', by age."""
+        assert self.driver is not None
+        find = {"trial": small_sweep.trial_processes, "pack": small_sweep.pack_processes}[kind]
+        roots = self.nodes.running.values() if self.nodes else [self.driver]
+        found = []
+        for root in list(roots):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended while they were listed
+                found += find(root.pid)
+        return sorted(found, key=lambda process: process.pid)
+
     def end_descendants(self) -> None:
         """Ends what a fault may have left running: all that has this torture's Ray folder."""
+        if self.nodes is not None:
+            self.nodes.stop()
         if self.driver is not None and self.driver.poll() is None:
             self.driver.kill()
             self.driver.wait()
@@ -179,12 +195,10 @@ class TorturedSweep:
     def _output_path(self) -> Path:
         return self.scratch / f"driver-{self.num_drivers}.log"
 
-
-def _world(scratch: Path) -> dict[str, str]:
-    """The environment, with a Ray of its own and no cluster to join."""
-    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return kept | {
-        "RAY_TMPDIR": str(scratch),
-        "WANDB_MODE": "offline",
-        "OMP_NUM_THREADS": "1",
-    }
+    def _environment(self) -> dict[str, str]:
+        """With a Ray of the sweep's own, or with its nodes, and no other cluster to join."""
+        kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        kept |= {"RAY_TMPDIR": str(self.scratch), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+        if self.nodes is not None:
+            kept |= {**self.nodes.environment, "RAY_ADDRESS": self.nodes.address}
+        return kept
