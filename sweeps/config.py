@@ -121,6 +121,10 @@ class SweepConfig(TrainingOptions):
 
     runs_dir: OutputFlag[str] = "runs"
     """Folder that holds one folder a sweep; on a cluster, one that every node shares."""
+    checkpoints: OutputFlag[str | None] = None
+    """URL on object storage, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, or file:///FOLDER, through
+    which nodes pass on checkpoints and rows, so that they need not share runs_dir. All else of the
+    run is copied there, and --resume goes on from it on any machine. None keeps all in runs_dir."""
     name: MainFlag[str]
     """Name of the sweep and of its folder: letters, digits, '.', '_' and '-'."""
     study_storage: OutputFlag[str | None] = None
@@ -175,7 +179,18 @@ class SweepConfig(TrainingOptions):
         rule = f"with wandb in it for --wandb {self.wandb}, e.g. wandb,{self.track}"
         require(is_wandb, "track", self.track, rule)
         is_folder = "://" not in self.runs_dir
-        require(is_folder, "runs_dir", self.runs_dir, "a folder; mount remote storage first")
+        rule = "a folder; for object storage there is --checkpoints URL"
+        require(is_folder, "runs_dir", self.runs_dir, rule)
+        is_url = re.fullmatch(
+            r"(s3|gs)://[\w.-]+(/[^@?#]*)?|file:///[^?#]+", self.checkpoints or ""
+        )
+        rule = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or file:///FOLDER, without a key in it"
+        require(bool(is_url or self.checkpoints is None), "checkpoints", self.checkpoints, rule)
+
+    @property
+    def storage(self) -> str | None:
+        """URL of the run on object storage, if it is to be there."""
+        return self.checkpoints and f"{self.checkpoints.rstrip('/')}/{self.name}"
 
     @property
     def trackers(self) -> tuple[str, ...]:
@@ -215,6 +230,7 @@ class SweepConfig(TrainingOptions):
             max_steps=self.max_steps,
             rungs=self.rungs,
             seed=self.seed,
+            storage=self.storage,
         )
 
 

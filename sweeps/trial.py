@@ -30,6 +30,7 @@ class SweepOfTrial(SweepConfig):
     """A sweep of which one point is trained, so that the bounds of its space are no flags."""
 
     space: tyro.conf.Suppress[LoraSpace]
+    checkpoints: tyro.conf.Suppress[str | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class TrialArgs:
 def main(argv: Sequence[str] | None = None) -> Result:
     """Trains the trial, prints its reports as they come, and returns them."""
     args = read_command(sys.argv[1:] if argv is None else argv)
-    config: SweepConfig = replace(args.config, wandb="disabled", track="none")
+    config: SweepConfig = replace(args.config, wandb="disabled", track="none", checkpoints=None)
     preflight = check(config, is_resumed=False, has_ray=False)
     check_targets(args.params.target_modules, preflight.model)
     config = count_steps(config, len(preflight.splits.train))

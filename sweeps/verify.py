@@ -34,6 +34,7 @@ from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
 from trainables.metrics.scales import find_scale, format_score
 from trainables.process import see_one_gpu
+from trainables.storage import fetch_checkpoint
 
 PROG = "python -m sweeps.verify"
 EXIT_NOT_EQUAL = 1
@@ -128,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     config = sweep_json.read_config(paths, f"{PROG} RUN TRIAL")
     record = find_reported(paths, args.trial)
     adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
+    fetch_checkpoint(adapter, config.storage)
+    config = replace(config, checkpoints=None)  # where what is trained again has no place
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():
         fix = "--no-weights compares losses and scores alone"
         raise SweepAborted(f"the trial's last adapter is missing: {adapter}", fix)

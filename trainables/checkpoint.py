@@ -150,7 +150,7 @@ def find_resumable_report(
         has_state = all((last.checkpoint / name).is_file() for name in state_names)
         if last.step >= max_steps or has_state:
             return last
-    _delete_all_but([], folder)
+    delete_all_but([], folder)
     return None
 
 
@@ -174,7 +174,7 @@ def abort_if_disk_full(folder: Path) -> Iterator[None]:
 
 def delete_incomplete(folder: Path) -> None:
     """Delete the checkpoints that were being written when an attempt died."""
-    _delete_all_but(list_complete_checkpoints(folder), folder)
+    delete_all_but(list_complete_checkpoints(folder), folder)
 
 
 def keep_last(folder: Path) -> None:
@@ -190,13 +190,13 @@ def prune_to_adapter(folder: Path) -> None:
     called again.
     """
     last = list_complete_checkpoints(folder)[-1:]
-    _delete_all_but(last, folder)
+    delete_all_but(last, folder)
     for file in (file for path in last for file in path.iterdir()):
         if file.name not in ADAPTER_NAMES:
             file.unlink()
 
 
-def _delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
+def delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
     """Delete all other checkpoints, and those that were being written."""
     unfinished = folder.glob(f"checkpoint-*{TMP_SUFFIX}")
     for path in {*_checkpoints(folder), *unfinished} - set(remaining):

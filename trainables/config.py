@@ -222,6 +222,9 @@ class TrainingSettings(TrainingOptions):
     """Steps at which a trial reports, ascending; the last is max_steps."""
     seed: int = 0
     """Seed of the row order, the adapter's initial weights and its dropout."""
+    storage: str | None = None
+    """URL of the run on object storage, from which nodes have rows and checkpoints; None where they
+    share the run's folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -262,6 +265,12 @@ class TrialConfig:
     """What it shares with its sweep's other trials; a final run has a seed of its own."""
     folder: Path
     """Absolute folder for the trial's checkpoints; a trial found there goes on from it."""
+
+    @property
+    def storage(self) -> str | None:
+        """URL of its checkpoints on object storage, if they are there."""
+        run = self.settings.storage
+        return run and f"{run}/checkpoints/{self.trial_id}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from trainables.models.memory import free_memory
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.evaluate import evaluate
+from trainables.storage import fetch_checkpoint, fetch_rows
 
 
 def score(
@@ -34,6 +35,7 @@ def score(
             host = PackHost(settings, capacity)  # a pack that no trial joins
             with host.run_in_thread():
                 return host.final_scores(adapters)
+        fetch_rows(settings)
         splits = read_rows(settings.rows_dir)
         validation = fixed_slice(splits.validation, settings.eval_rows)
         test = fixed_slice(splits.test, len(splits.test))
@@ -44,6 +46,7 @@ def score(
             "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
         }
         for name, folder in adapters.items():
+            folder = fetch_checkpoint(folder, settings.storage)
             model = PeftModel.from_pretrained(base, str(folder))
             scores[name] = evaluate(model, tokenizer, test, splits.scoring, settings)
             base = model.unload()

@@ -12,7 +12,7 @@ from trainables.tiny import MODELS
 
 _NO_FLAGS = (
     *("recipe", "task", "start_points", "tiny", "task_options", "space"),
-    *("study_storage", "track", "wandb_entity"),  # which no card shows
+    *("study_storage", "checkpoints", "track", "wandb_entity"),  # which no card shows
 )
 _PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 
@@ -32,7 +32,8 @@ def resume_call(config: SweepConfig) -> str:
 def _resume_flags(config: SweepConfig) -> list[tuple[str, Any]]:
     tiny = [("tiny", True)] if config.tiny else []
     runs_dir = [] if config.runs_dir == "runs" else [("runs_dir", config.runs_dir)]
-    return [*tiny, ("name", config.name), *runs_dir, ("resume", True)]
+    storage = [("checkpoints", config.checkpoints)] if config.checkpoints else []
+    return [*tiny, ("name", config.name), *runs_dir, *storage, ("resume", True)]
 
 
 def sweep_command(config: SweepConfig) -> str:

@@ -16,6 +16,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
+from trainables import storage
 from trainables.checkpoint import find_lock
 from trainables.config import Kind
 from trainables.data.augmentation import augment
@@ -58,6 +59,8 @@ def check(
     check_run_folder(config, is_resumed=is_resumed)
     if needs_gpu:
         find_lock(RunPaths.of(config.runs_dir, config.name).checkpoints)
+    if config.storage is not None:
+        _check_object_storage(config.storage, is_resumed=is_resumed)
     check_recipe(config)
     task = TASKS[config.task](config.task_options)
     if config.data is None and not task.dataset:
@@ -234,6 +237,20 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
         raise SweepAborted(
             f"the runs folder {config.runs_dir} cannot be written: {ancestor} refuses it",
             "choose a folder of your own: --runs-dir DIR",
+        )
+
+
+def _check_object_storage(url: str, *, is_resumed: bool) -> None:
+    """Whether the run can be written there.
+
+    Raises:
+        SweepAborted: it cannot, or is there already.
+    """
+    storage.check_writable(url)
+    if not is_resumed and storage.read_file(f"{url}/sweep.json") is not None:
+        raise SweepAborted(
+            f"there is a run at {url} already",
+            "choose another --name, or go on with it: --resume",
         )
 
 

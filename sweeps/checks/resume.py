@@ -13,6 +13,7 @@ from sweeps.checks.commands import resume_command
 from sweeps.checks.first_record import describe_metric, digest_model, digest_splits
 from sweeps.checks.preflight import Preflight, load_rows
 from sweeps.config import SweepConfig
+from sweeps.records.mirror import fetch_run
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.redact import HIDDEN
 from sweeps.records.run import read_run
@@ -40,6 +41,11 @@ _log = logging.getLogger(__name__)
 def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     """The config of the run to resume, at the place where it lies now."""
     paths = RunPaths.of(asked.runs_dir, asked.name)
+    url = asked.storage
+    if url is None and os.path.isfile(paths.sweep_json):
+        url = sweep_json.read_config(paths, "--resume").storage
+    if url is not None:
+        fetch_run(paths, url)
     if not os.path.isfile(paths.sweep_json):  # a recipe may give a fixed name
         names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
         is_missing = f"there is no sweep {asked.name!r} in {asked.runs_dir}"
@@ -55,6 +61,8 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
         )
     config = sweep_json.parse_config(run)
     config = replace(config, runs_dir=asked.runs_dir, name=asked.name)
+    if asked.checkpoints is not None and config.checkpoints is not None:  # it was moved
+        config = replace(config, checkpoints=asked.checkpoints)
     # a recipe file may have been moved since, so that its name alone counts
     if Path(config.recipe).name != Path(asked.recipe).name:
         raise SweepAborted(

@@ -12,9 +12,11 @@ from sweeps.checks.preflight import Preflight
 from sweeps.checks.resume import check_metric
 from sweeps.config import SweepConfig
 from sweeps.records.events import read_events
+from sweeps.records.mirror import delete_unlogged, mirror_run
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import lock_run
-from sweeps.records.trial_record import replay
+from sweeps.records.trial_record import replay, replay_all
+from trainables import storage
 from trainables.data.prepared_rows import write_rows
 from trainables.data.rows import Splits
 from trainables.errors import SweepAborted
@@ -42,13 +44,19 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
     else:
         record = make_first_record(config, preflight)
         _create(paths, record, preflight.splits)
-    with lock_run(paths, "sweep"):
+    url = config.storage
+    with lock_run(paths, "sweep", is_known_by_beat=url is not None):
         sweep_json.write(paths.sweep_json, record)
+        if is_resumed and url is not None:
+            delete_unlogged(url, replay_all(read_events(paths.events)), config.rungs)
         try:
-            yield paths
+            with mirror_run(paths, url):
+                yield paths
         except SweepAborted as aborted:
             if not (is_resumed or aborted.is_resumable or _has_trials(paths)):
                 shutil.rmtree(paths.folder, ignore_errors=True)
+                if url is not None:
+                    storage.delete(url)
             raise
 
 

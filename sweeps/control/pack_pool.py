@@ -355,7 +355,7 @@ def run_packs(
             wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
 
 
-def collect_ledgers(pool: PackPool, checkpoints: Path) -> list[Ledger]:
+def collect_ledgers(pool: PackPool, checkpoints: Path, storage: str | None = None) -> list[Ledger]:
     """Where the time of every pack went that ever ran for the sweep, oldest first.
 
     Those that still answer tell how it is now; of the others counts what they last wrote.
@@ -364,4 +364,4 @@ def collect_ledgers(pool: PackPool, checkpoints: Path) -> list[Ledger]:
     if asked:
         with contextlib.suppress(RayError):
             ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
-    return read_ledgers(checkpoints)
+    return read_ledgers(checkpoints, storage)

@@ -50,6 +50,7 @@ from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers
+from trainables import storage
 from trainables.checkpoint import prune_to_adapter
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
@@ -81,7 +82,7 @@ def run_stages(
     metric = preflight.task.metric
     log = EventLog(paths.events)
     events = read_events(paths.events)  # what earlier processes of this sweep have done
-    earlier_ledgers = read_ledgers(paths.checkpoints)
+    earlier_ledgers = read_ledgers(paths.checkpoints, config.storage)
     reader = RequestReader(paths, events)
     pending = reader.read_new()
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
@@ -147,7 +148,7 @@ def run_stages(
                 verdicts.write(verdict, paths)
                 sweep_json.add(paths, finals=verdicts.summarize(verdict))
                 write_csv(trials, metric, paths.trials_csv, verdicts.make_columns(verdict))
-            winner = final_test.find_winner(paths, records, metric, finals, verdict)
+            winner = final_test.find_winner(paths, records, metric, finals, verdict, config.storage)
             if winner is None:
                 print(summary.without_best(trials), file=sys.stderr)
                 log.append("sweep_interrupted", reason="no trial completed")
@@ -155,7 +156,7 @@ def run_stages(
             # The one look at test.
             score = partial(run_final_test, pool, allocation, config.settings)
             outcome = final_test.score_on_test(config, preflight, paths, winner, log, score)
-            ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints)
+            ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints, config.storage)
             own_ledgers = ledgers[len(earlier_ledgers) :]  # of the packs of this process
             for ledger in own_ledgers:
                 log.append("pack_ended", pack=ledger.pack_id, **asdict(ledger))
@@ -297,10 +298,12 @@ def _collect_records(context: _Context, pool: PackPool) -> list[TrialRecord]:
     Optimizer states of ended trials serve nobody from here on, so they are deleted.
     """
     records = replay_all(read_events(context.paths.events))
-    for record in records:
-        if record.status is not None:
-            prune_to_adapter(context.paths.trial(record.trial_id))
-    ledgers = pack_pool.collect_ledgers(pool, context.paths.checkpoints)
+    ended = [record.trial_id for record in records if record.status is not None]
+    for trial_id in ended:
+        prune_to_adapter(context.paths.trial(trial_id))
+    if context.config.storage is not None:
+        storage.prune(f"{context.config.storage}/checkpoints", ended, have_ended=True)
+    ledgers = pack_pool.collect_ledgers(pool, context.paths.checkpoints, context.config.storage)
     shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 

@@ -17,6 +17,7 @@ from sweeps.records.trials_csv import find_best
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
 from trainables.metrics.eval_result import EvalResult
+from trainables.storage import fetch_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -27,17 +28,23 @@ def find_winner(
     metric: Metric,
     finals: Finals | None,
     verdict: Verdict | None,
+    storage: str | None = None,
 ) -> Winner | None:
     """The winner of the finals, or, without finals, the best trial of the search; None if no trial
     came to an end.
 
     Args:
         records: of the search's trials and of the finals' runs.
+        storage: URL of the run, from which adapters are fetched that are not on this disk.
     """
     best = verdict.best_run if verdict else None
     if best is None or verdict is None or verdict.winner is None or finals is None:
         best = find_best([record for record in records if record.final_of is None], metric)
-        return None if best is None else Winner(run=best, tested=_find_adapters(paths, [best]))
+        return (
+            None
+            if best is None
+            else Winner(run=best, tested=_find_adapters(paths, [best], storage))
+        )
     others = [run for run in verdict.winner.completed if run.trial_id != best.trial_id]
     # The best start point's first run at the full budget, a fresh one if there is any.
     by_id = {record.trial_id: record for record in records}
@@ -46,7 +53,7 @@ def find_winner(
     baseline = [by_id[name] for name in names if by_id[name].status == "completed"][:1]
     return Winner(
         run=best,
-        tested=_find_adapters(paths, [best, *others, *baseline]),
+        tested=_find_adapters(paths, [best, *others, *baseline], storage),
         baseline=next((run.trial_id for run in baseline if run not in (best, *others)), None),
     )
 
@@ -90,6 +97,9 @@ def score_on_test(
     return Outcome(winner=winner, scores=scores, runs=runs)
 
 
-def _find_adapters(paths: RunPaths, runs: Sequence[TrialRecord]) -> dict[str, Path]:
+def _find_adapters(
+    paths: RunPaths, runs: Sequence[TrialRecord], storage: str | None
+) -> dict[str, Path]:
     """The runs' last checkpoints, also in a folder of the sweep that was moved."""
-    return {r.trial_id: checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs}
+    folders = {r.trial_id: checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs}
+    return {trial_id: fetch_checkpoint(path, storage) for trial_id, path in folders.items()}

@@ -24,6 +24,7 @@ from trainables.config import Hyperparameters, Metric
 from trainables.data.rows import Scoring
 from trainables.files import write_json
 from trainables.metrics.eval_result import SavedAnswers, read_answers
+from trainables.storage import fetch_checkpoint
 
 BASELINE_RESAMPLES = 2_000
 
@@ -310,8 +311,9 @@ def _resample(
     """
     answers = [
         [
-            read_answers(checkpoint_folder(paths.trial(run.trial_id), config.max_steps))
+            read_answers(fetch_checkpoint(folder, config.storage))
             for run in finalist.completed
+            for folder in [checkpoint_folder(paths.trial(run.trial_id), config.max_steps)]
         ]
         for finalist in finalists
         if finalist.completed

@@ -35,6 +35,7 @@ from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokeni
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
 from trainables.shell import write_command
+from trainables.storage import fetch_checkpoint
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 GENERATION_FILE = "generation_config.json"
@@ -87,7 +88,7 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     chosen = read_outcome(run)
     if chosen is not None and chosen.winner.run.trial_id == trial_id and paths.best.is_dir():
         return find_best(paths.folder)
-    record, adapter = find_adapter(paths, trial_id)
+    record, adapter = find_adapter(paths, trial_id, config.storage)
     assert record.last is not None
     check_adapter(adapter)
     task, splits = TASKS[config.task](config.task_options), read_rows(paths.rows)
@@ -108,14 +109,18 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     return folder
 
 
-def find_adapter(paths: RunPaths, trial_id: str) -> tuple[TrialRecord, Path]:
+def find_adapter(paths: RunPaths, trial_id: str, storage: str | None) -> tuple[TrialRecord, Path]:
     """The record and the PEFT folder of a trial, or of a run of the finals.
+
+    Args:
+        storage: URL of the run, from which it is fetched if it is not on this disk.
 
     Raises:
         SweepAborted: there is none of that name, or its adapter is not there any more.
     """
     record = find_reported(paths, trial_id)
     folder = checkpoint_folder(paths.trial(trial_id), record.num_steps)
+    fetch_checkpoint(folder, storage)
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
         there = sorted({path.parts[-3] for path in paths.checkpoints.glob(f"*/*/{missing[0]}")})

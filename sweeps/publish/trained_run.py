@@ -91,7 +91,11 @@ def open_trained_run(
     config = sweep_json.read_config(paths, command)
     adapter = None
     if not is_base:
-        adapter = find_best(paths.folder) if trial is None else find_adapter(paths, trial)[1]
+        adapter = (
+            find_best(paths.folder)
+            if trial is None
+            else find_adapter(paths, trial, config.storage)[1]
+        )
         check_adapter(adapter)
     splits = read_facts(paths.rows)
     if splits.columns is None:

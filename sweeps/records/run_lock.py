@@ -42,11 +42,16 @@ class LockOwner:
 
 
 @contextmanager
-def lock_run(paths: RunPaths, work: Work = "sync") -> Iterator[None]:
+def lock_run(
+    paths: RunPaths, work: Work = "sync", *, is_known_by_beat: bool = False
+) -> Iterator[None]:
     """Holds the run's folder against other processes, and says in the lock's file who does.
 
     Locks of other machines may not be seen, and some file systems have none: there a sweep is known
     by its heartbeat.
+
+    Args:
+        is_known_by_beat: whether the folder was fetched from where others may have it from too.
 
     Raises:
         SweepAborted: another process holds it.
@@ -62,7 +67,8 @@ def lock_run(paths: RunPaths, work: Work = "sync") -> Iterator[None]:
                     "wait for it to end, or stop it first",
                 )
             time.sleep(0.05)
-        _abort_if_elsewhere(paths, has_locks=is_locked is not None)
+        has_locks = is_locked is not None and not is_known_by_beat
+        _abort_if_elsewhere(paths, has_locks=has_locks)
         owner = {"work": work, "host": socket.gethostname(), "pid": os.getpid()}
         file.truncate(0)
         file.write(json.dumps(owner))

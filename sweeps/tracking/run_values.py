@@ -41,7 +41,7 @@ class TrackedSweep:
     def values(self) -> dict[str, Any]:
         """What all trials share; values of a group are prefixed with its name."""
         values = asdict(self.config.settings)
-        del values["rows_dir"]  # a folder of this machine
+        del values["rows_dir"], values["storage"]  # places of the owner's
         fields = ("recipe", "engine", "task", "data")
         values |= {name: getattr(self.config, name) for name in fields}
         for group in ("task_options", "space"):

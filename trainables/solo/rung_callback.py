@@ -15,6 +15,7 @@ from trainables.data.rows import Row
 from trainables.errors import TrialFailed
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.models.memory import peak_gib
+from trainables.storage import publish
 
 
 @dataclass(kw_only=True, eq=False)
@@ -94,6 +95,8 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             write_answers(report.checkpoint, rows, scored)
         write_report(report)
         keep_last(self.config.folder)
+        if self.config.storage is not None:
+            publish(report.checkpoint, self.config.storage, has_ended=False)
         self.report(report)
         self.resumed_s = time.perf_counter()
         self._begin_segment(step)

@@ -27,6 +27,7 @@ from trainables.models.memory import reset_peak, with_less_memory
 from trainables.models.model_facts import facts_of
 from trainables.solo.evaluate import evaluate
 from trainables.solo.rung_callback import RungReportCallback
+from trainables.storage import fetch_last, fetch_rows, prune
 
 
 def train(
@@ -46,6 +47,8 @@ def train(
     Raises:
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
     """
+    fetch_rows(config.settings)
+    fetch_last(config.folder, config.storage)
     last = find_resumable_report(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
     if last is not None:
         report(last)
@@ -54,6 +57,8 @@ def train(
         config.settings.micro_batch_size,
     )
     prune_to_adapter(config.folder)
+    if config.storage is not None:
+        prune(config.storage, [config.trial_id], have_ended=True)
 
 
 def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> PeftModel:

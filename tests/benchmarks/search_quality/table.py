@@ -219,5 +219,5 @@ def _origin(args: TableArgs, settings: TrainingSettings, gpu: str) -> Origin:
     data = _data(args)
     values = asdict(settings) | {"task": "samsum", "model": Path(settings.model).name}
     values["data"] = None if data is None else Path(data).name
-    del values["seed"], values["rows_dir"]
+    del values["seed"], values["rows_dir"], values["storage"]
     return Origin(settings=json.loads(json.dumps(values)), gpu=gpu, torch=version("torch"))

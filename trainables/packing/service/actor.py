@@ -17,7 +17,7 @@ from trainables.config import Hyperparameters, TrainingSettings
 from trainables.packing.service.client import PACK_PREFIX
 from trainables.packing.service.events import PackFault, PackStatus, Place
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
-from trainables.packing.service.ledger import Ledger, new_path, write_ledger
+from trainables.packing.service.ledger import Ledger, new_path, publish_ledger, write_ledger
 from trainables.packing.sizing.capacity import Capacity
 from trainables.process import COMPILES_NOTHING, cpu_threads
 
@@ -25,6 +25,8 @@ SHUTDOWN_GRACE_S = 2.0
 """From a pack's fault to its process's end: its trials and the sweep hear the reason."""
 LEDGER_INTERVAL_S = 1.0
 """Between two writings of a pack's ledger: what a kill may cost of its figures."""
+LEDGER_UPLOAD_INTERVAL_S = 10.0
+"""The same where it is copied to object storage."""
 
 
 class PackActor(PackHost):
@@ -74,6 +76,8 @@ class PackActor(PackHost):
         ledger = replace(super().ledger(), node=self._place.node, gpu=self._place.gpu)
         with contextlib.suppress(OSError):  # a full disk stops trials, not this
             write_ledger(ledger, self._ledger_path)
+            if self._settings.storage is not None:
+                publish_ledger(self._ledger_path, self._settings.storage)
         return ledger
 
     def _run_until_fault(self) -> None:
@@ -95,7 +99,9 @@ class PackActor(PackHost):
             overdue = self._ledger.describe_overdue()
             if overdue:
                 self._end_process(PackFault(os.getpid(), overdue))
-            if self._has_ended.wait(LEDGER_INTERVAL_S):
+            is_published = self._settings.storage is not None
+            interval_s = LEDGER_UPLOAD_INTERVAL_S if is_published else LEDGER_INTERVAL_S
+            if self._has_ended.wait(interval_s):
                 return
 
     def _end_process(self, fault: Exception | None = None) -> None:

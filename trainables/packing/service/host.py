@@ -171,7 +171,7 @@ class PackHost(TrialRegistry):
 
         try:
             test.scores.set_result(loop.run_final_test(test.adapters, has_base=test.has_base))
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        except (RuntimeError, ValueError, OSError, SafetensorError, SweepAborted) as error:
             test.scores.set_exception(error)
 
     def _fault_of(self, error: BaseException) -> Exception:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from trainables.errors import SweepAborted
 from trainables.files import write_atomic
+from trainables.storage import fetch_files, put_file
 
 Activity = Literal[
     "load", "probe", "admit", "train", "evaluate", "report", "decide", "test", "idle"
@@ -216,11 +218,20 @@ def write_ledger(ledger: Ledger, path: Path) -> None:
     write_atomic(path, json.dumps(asdict(ledger)))
 
 
-def read_ledgers(checkpoints: Path) -> list[Ledger]:
+def publish_ledger(path: Path, run_url: str) -> None:
+    """Copies a ledger's file to storage. Nobody waits for what costs figures only."""
+    with contextlib.suppress(SweepAborted):
+        put_file(path, f"{run_url}/checkpoints/{FOLDER_NAME}/{path.name}")
+
+
+def read_ledgers(checkpoints: Path, run_url: str | None = None) -> list[Ledger]:
     """Ledgers of all packs that ever ran for the sweep, dead ones included, oldest first.
 
     What cannot be read (a file that another version wrote) is left out: it costs figures only.
     """
+    if run_url is not None:
+        with contextlib.suppress(SweepAborted):
+            fetch_files(f"{run_url}/checkpoints/{FOLDER_NAME}", checkpoints / FOLDER_NAME)
     ledgers = []
     for path in sorted((checkpoints / FOLDER_NAME).glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):

@@ -20,6 +20,7 @@ from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.probe import measure_throughput
 from trainables.packing.sizing.throughput import Throughput
+from trainables.storage import fetch_rows
 
 
 class LoadedPack(NamedTuple):
@@ -84,6 +85,7 @@ def load_pack(settings: TrainingSettings, capacity: Capacity) -> LoadedPack:
     with ThreadPoolExecutor(2) as pool:  # what these two import has no module in common
         loading = pool.submit(new_pack, settings, capacity)
         metrics = pool.submit(load_metrics)
+        fetch_rows(settings)
         splits = read_rows(settings.rows_dir)
         examples = encode_training_rows(
             tokenizer,

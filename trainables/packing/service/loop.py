@@ -23,6 +23,7 @@ from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import Saver, run_if_live
+from trainables.storage import fetch_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ class PackLoop:
         self._free_ended()
         rows = self._loaded.splits.test
         tested: dict[str, Path | None] = {"test_base": None} if has_base else {}
-        tested |= adapters
+        storage = self._loaded.settings.storage
+        tested |= {name: fetch_checkpoint(path, storage) for name, path in adapters.items()}
         test = self._loaded.new_evaluator(fixed_slice(rows, len(rows)))
         scores = dict(zip(tested, self._score_adapters(list(tested.values()), test), strict=True))
         if has_base:

@@ -16,6 +16,7 @@ from trainables.checkpoint import (
 )
 from trainables.config import TrialConfig, TrialReport
 from trainables.packing.service.events import Event
+from trainables.storage import fetch_last
 
 if TYPE_CHECKING:  # loads torch, which a registry of trials does without
     from trainables.data.batches import Batches
@@ -113,6 +114,7 @@ class PackedTrial:
             TrialFailed: its last report is damaged.
         """
         max_steps = self.config.settings.max_steps
+        fetch_last(self.config.folder, self.config.storage)
         self.last = find_resumable_report(self.config.folder, max_steps, PACK_STATE_NAMES)
         if self.last is not None and self.last.step >= max_steps:
             prune_to_adapter(self.config.folder)

@@ -19,6 +19,7 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.process import num_cores
+from trainables.storage import publish
 
 Result = TypeVar("Result")
 
@@ -80,6 +81,8 @@ class Saver:
             keep_last(trial.config.folder)
             if is_at_end:
                 prune_to_adapter(trial.config.folder)
+            if trial.config.storage is not None:
+                publish(report.checkpoint, trial.config.storage, has_ended=is_at_end)
 
         return self._completers.submit(run_if_live, trial, write)
 

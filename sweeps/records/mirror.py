@@ -1,0 +1,132 @@
+"""A run's files on object storage: kept there while its driver runs, and fetched by the next one.
+
+Packs put checkpoints there themselves, see trainables.storage. The log, and whatever else is small,
+is copied as a whole once it has changed. The study and the trackers' files are replays of the log.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweeps.records.paths import RunPaths
+from sweeps.records.trial_record import TrialRecord
+from trainables import storage
+from trainables.errors import SweepAborted
+
+INTERVAL_S = 2.0
+"""Between two looks for files that have changed: what the death of the driver's machine costs."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def mirror_run(paths: RunPaths, url: str | None) -> Iterator[None]:
+    """Copies the run's files to a URL, and again when they change; nobody waits for it but the end.
+
+    Args:
+        url: of the run; None does nothing.
+
+    Raises:
+        SweepAborted: the storage could not be written in the end.
+    """
+    if url is None:
+        yield
+        return
+    copied: dict[Path, tuple[int, int]] = {}
+    _copy_changes(paths, url, copied)  # nodes read the rows there
+    has_ended = threading.Event()
+
+    def follow() -> None:
+        while not has_ended.wait(INTERVAL_S):
+            _copy_or_warn(paths, url, copied)
+
+    thread = threading.Thread(target=follow, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        has_ended.set()
+        thread.join()
+        _copy_or_warn(paths, url, copied)
+        raise
+    has_ended.set()
+    thread.join()
+    _copy_changes(paths, url, copied)
+
+
+def fetch_run(paths: RunPaths, url: str) -> None:
+    """Has the run's files on this disk, unless its log is further here.
+
+    Raises:
+        SweepAborted: the storage cannot be read.
+    """
+    there = storage.read_file(f"{url}/{paths.events.name}") or b""
+    is_here = paths.sweep_json.is_file() and paths.events.is_file()
+    if not is_here or not paths.events.read_bytes().startswith(there):
+        ends = (paths.sweep_json.name, paths.events.name)  # without them it is fetched again
+        storage.fetch_files(url, paths.folder, without=paths.checkpoints.name, last=ends)
+
+
+def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[int]) -> None:
+    """Deletes the checkpoints that the log does not lead to: a driver that died had not copied all.
+
+    Its trials may be proposed otherwise now, and a trial reports at every rung.
+
+    Args:
+        records: all that the log has.
+
+    Raises:
+        SweepAborted: the storage cannot be written.
+    """
+    by_id = {record.trial_id: record for record in records}
+
+    def is_stale(trial_id: str, step: int) -> bool:
+        record = by_id.get(trial_id)
+        if record is None or record.status is not None:
+            return record is None
+        return step > min((rung for rung in rungs if rung > record.num_steps), default=step)
+
+    storage.delete_checkpoints(f"{url}/checkpoints", is_stale)
+
+
+def _copy_or_warn(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> None:
+    try:
+        _copy_changes(paths, url, copied)
+    except SweepAborted as failed:
+        _log.warning("%s; it is tried again, and %s has all of it", failed.error, paths.folder)
+
+
+def _copy_changes(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> None:
+    """Makes the files there the same as here.
+
+    Args:
+        copied: when each of them was written that was copied, and its size.
+    """
+    present = {}
+    for path in _list_files(paths):
+        with contextlib.suppress(FileNotFoundError):  # it was replaced meanwhile
+            status = path.stat()
+            present[path] = (status.st_mtime_ns, status.st_size)
+    for path, state in present.items():
+        if copied.get(path) != state:
+            with contextlib.suppress(FileNotFoundError):
+                storage.put_file(path, f"{url}/{path.relative_to(paths.folder).as_posix()}")
+                copied[path] = state
+    for path in copied.keys() - present.keys():
+        storage.delete(f"{url}/{path.relative_to(paths.folder).as_posix()}")
+        del copied[path]
+
+
+def _list_files(paths: RunPaths) -> Iterator[Path]:
+    left_out = {paths.checkpoints, paths.mlruns, paths.tensorboard, paths.trackio}
+    left_out |= {paths.folder / "tune", paths.folder / "wandb"}
+    for folder, folders, names in os.walk(paths.folder):
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in shown if Path(folder, name) not in left_out]
+        for name in names:
+            if not name.startswith((".", paths.optuna_db.name)):
+                yield Path(folder, name)
