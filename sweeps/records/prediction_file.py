@@ -1,6 +1,5 @@
 """The predictions of a file's rows, kept as they come, so that a killed command goes on."""
 
-import fcntl
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from sweeps.records.run_lock import try_lock_if_any
 from trainables.data.tables.table import to_json_value
 from trainables.errors import SweepAborted, first_line
 from trainables.files import DamagedLine, JsonLines, encode_lines, read_json_lines, write_json
@@ -137,14 +137,13 @@ class PredictionFile:
         return about if isinstance(about, dict) else {}
 
     def _lock(self) -> None:
-        """Holds the file until this process ends: lines of two would be mixed."""
+        """Holds the file, where there are locks, until this process ends: lines of two would be
+        mixed."""
         self._locked = self._lines_path.open("ab")
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if try_lock_if_any(self._locked.fileno()) is False:
             raise SweepAborted(
                 f"another process writes {self._lines_path}", "wait for it to end, or stop it first"
-            ) from None
+            )
 
     def _read_said(
         self, records: Sequence[Mapping[str, object]], labels: Sequence[str]

@@ -58,7 +58,7 @@ def lock_run(
     """
     with paths.lock.open("a+") as file:
         deadline_s = time.monotonic() + TRIES_S
-        while not (is_locked := _try_lock_if_any(file.fileno())):
+        while not (is_locked := try_lock_if_any(file.fileno())):
             if is_locked is None:
                 break
             if time.monotonic() > deadline_s:
@@ -76,7 +76,7 @@ def lock_run(
         yield
 
 
-def _try_lock_if_any(descriptor: int) -> bool | None:
+def try_lock_if_any(descriptor: int) -> bool | None:
     """Whether the lock is held now; None where the file system has none."""
     try:
         return _try_lock(descriptor, fcntl.LOCK_EX)
