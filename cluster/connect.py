@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,16 @@ def connect(num_local_cpus: int) -> Cluster:
         num_cpus=int(resources.get("CPU", 0)),
         num_gpus=int(resources.get("GPU", 0)),
     )
+
+
+def list_draining_nodes() -> Collection[str]:
+    """Ray's ids of the nodes that are about to leave the cluster.
+
+    An autoscaler, a cloud's notice or SIGTERM to `ray start --block` has Ray drain a node. Ray 2.60
+    tells it by no public function.
+    """
+    draining: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return draining
 
 
 def _start(num_cpus: int) -> None:

@@ -1,7 +1,8 @@
 """A trial's checkpoints on disk: which are complete, which can be resumed from, which may go.
 
 A trial's folder holds checkpoint-STEP folders. Each is written file by file, so it counts only
-once its report stands in it, which is written last and atomically.
+once its report stands in it, or between two rungs its progress, which is written last and
+atomically.
 """
 
 import dataclasses
@@ -15,8 +16,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
@@ -24,7 +26,10 @@ from trainables.config import TrialReport
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed
 from trainables.files import write_atomic
 
-REPORT_NAME = "report.json"
+Mark = TypeVar("Mark")
+
+MARKS = REPORT_NAME, PROGRESS_NAME = "report.json", "progress.json"
+"""What marks a checkpoint as complete, at a rung and between two."""
 ANSWERS_NAME = "answers.jsonl"
 """What the trial said to each validation row at its last rung; see metrics.eval_result."""
 NUM_KEPT = 2
@@ -41,6 +46,24 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What a failed write raises, by its writer."""
 FULL_BYTES = 2**20
 """A disk with less than this free is full: a checkpoint's last files did not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a trial has done since its last report, at a checkpoint that it goes on from between two
+    rungs. The sweep hears nothing of it."""
+
+    step: int
+    """Optimizer steps done."""
+    losses: list[float]
+    """Of the steps since the last report."""
+    learning_rate: float
+    """Of the last step."""
+    training_s: float
+    """Seconds of the steps since the last report."""
+    gpu_seconds: float = 0.0
+    """As TrialReport has it."""
+    checkpoint: Path
 
 
 @contextmanager
@@ -101,42 +124,48 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
 
 def write_report(report: TrialReport) -> None:
     """Mark the report's checkpoint as complete."""
-    fields = {**dataclasses.asdict(report), "checkpoint": report.checkpoint.name}
-    del fields["cohort"]
-    write_atomic(report.checkpoint / REPORT_NAME, json.dumps(fields))
+    _write_mark(report, REPORT_NAME)
 
 
-def read_report(checkpoint: Path) -> TrialReport:
-    """The report of a complete checkpoint, with the folder where the checkpoint is now.
-
-    Raises:
-        TrialFailed: it is damaged.
-    """
-    path = checkpoint / REPORT_NAME
-    try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return TrialReport(**{**fields, "checkpoint": checkpoint})
-    except (OSError, ValueError, TypeError) as error:
-        raise TrialFailed(f"{path} cannot be read: {error}") from error
+def write_progress(progress: Progress) -> None:
+    """Mark a checkpoint between two rungs as complete."""
+    _write_mark(progress, PROGRESS_NAME)
 
 
 def list_complete_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a trial's folder, by step."""
+    """Checkpoints of a trial's folder that have a report, by step."""
     return [path for path in _checkpoints(folder) if (path / REPORT_NAME).is_file()]
 
 
 def read_last_report(folder: Path) -> TrialReport | None:
-    """The report of the last complete checkpoint, or None if there is none."""
+    """The report of the last complete checkpoint, or None if there is none.
+
+    Raises:
+        TrialFailed: it is damaged.
+    """
     complete = list_complete_checkpoints(folder)
-    return read_report(complete[-1]) if complete else None
+    return _read_mark(complete[-1] / REPORT_NAME, TrialReport) if complete else None
 
 
-def find_resumable_report(
+def read_progress(folder: Path) -> Progress | None:
+    """What a trial has done since its last report, as far as it was saved; None if it was not.
+
+    Raises:
+        TrialFailed: it is damaged.
+    """
+    newest = _list_resumable(folder)[-1:]
+    if not newest or (newest[0] / REPORT_NAME).is_file():
+        return None
+    return _read_mark(newest[0] / PROGRESS_NAME, Progress)
+
+
+def find_resume_point(
     folder: Path, max_steps: int, state_names: Sequence[str]
-) -> TrialReport | None:
-    """The report to resume from, or None for a trial that starts anew, whose folder is emptied.
+) -> tuple[TrialReport | None, Progress | None]:
+    """The last report of a trial, and what it has done since; it goes on from the later of the two.
 
-    A trial that has made all its steps needs no state to resume from.
+    Without either the trial starts anew, and its folder is emptied. A trial that has reported its
+    last step needs no state to resume from.
 
     Args:
         folder: the trial's; made if it is not there.
@@ -145,13 +174,14 @@ def find_resumable_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     delete_incomplete(folder)
-    last = read_last_report(folder)
-    if last is not None:
-        has_state = all((last.checkpoint / name).is_file() for name in state_names)
-        if last.step >= max_steps or has_state:
-            return last
+    last, progress = read_last_report(folder), read_progress(folder)
+    newest = progress or last
+    if newest is not None:
+        has_state = all((newest.checkpoint / name).is_file() for name in state_names)
+        if has_state or (progress is None and newest.step >= max_steps):
+            return last, progress
     delete_all_but([], folder)
-    return None
+    return None, None
 
 
 @contextmanager
@@ -174,12 +204,13 @@ def abort_if_disk_full(folder: Path) -> Iterator[None]:
 
 def delete_incomplete(folder: Path) -> None:
     """Delete the checkpoints that were being written when an attempt died."""
-    delete_all_but(list_complete_checkpoints(folder), folder)
+    delete_all_but(_list_resumable(folder), folder)
 
 
 def keep_last(folder: Path) -> None:
-    """Delete all complete checkpoints but the last NUM_KEPT."""
-    for path in list_complete_checkpoints(folder)[:-NUM_KEPT]:
+    """Delete what is older than a new report, but for the last NUM_KEPT with a report."""
+    remaining = list_complete_checkpoints(folder)[-NUM_KEPT:]
+    for path in set(_list_resumable(folder)) - set(remaining):
         shutil.rmtree(path)
 
 
@@ -201,6 +232,26 @@ def delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
     unfinished = folder.glob(f"checkpoint-*{TMP_SUFFIX}")
     for path in {*_checkpoints(folder), *unfinished} - set(remaining):
         shutil.rmtree(path)
+
+
+def _write_mark(mark: TrialReport | Progress, name: str) -> None:
+    fields = {**dataclasses.asdict(mark), "checkpoint": mark.checkpoint.name}
+    fields.pop("cohort", None)
+    write_atomic(mark.checkpoint / name, json.dumps(fields))
+
+
+def _read_mark(path: Path, kind: type[Mark]) -> Mark:
+    """What marks a checkpoint as complete, with the folder where the checkpoint is now."""
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**{**fields, "checkpoint": path.parent})
+    except (OSError, ValueError, TypeError) as error:
+        raise TrialFailed(f"{path} cannot be read: {error}") from error
+
+
+def _list_resumable(folder: Path) -> list[Path]:
+    """Complete checkpoints, at a rung or between two, by step."""
+    return [p for p in _checkpoints(folder) if any((p / name).is_file() for name in MARKS)]
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from trainables.checkpoint import (
     ADAPTER_NAMES,
+    MARKS,
     NUM_KEPT,
     REPORT_NAME,
     TMP_SUFFIX,
@@ -48,8 +49,9 @@ class Published(NamedTuple):
     """Their names."""
 
     @property
-    def is_complete(self) -> bool:
-        return REPORT_NAME in self.files
+    def mark(self) -> str:
+        """The file that makes it count; empty if it is not complete."""
+        return next((name for name in MARKS if name in self.files), "")
 
 
 def publish(checkpoint: Path, url: str, *, has_ended: bool) -> None:
@@ -65,7 +67,7 @@ def publish(checkpoint: Path, url: str, *, has_ended: bool) -> None:
 
     def put() -> None:
         fs, root = _open(url)
-        mark = checkpoint / REPORT_NAME
+        mark = next(path for name in MARKS if (path := checkpoint / name).is_file())
         name = f"{checkpoint.name}-{hashlib.sha256(mark.read_bytes()).hexdigest()[:8]}"
         for path in sorted(checkpoint.iterdir(), key=lambda path: path == mark):
             _put(fs, path, f"{root}/{name}/{path.name}")
@@ -90,7 +92,7 @@ def prune(url: str, trial_ids: Collection[str], *, have_ended: bool) -> None:
         for one in _list_published(fs, root):
             by_trial[one.trial_id].append(one)
         for trial_id in by_trial.keys() & set(trial_ids):
-            complete = [one for one in by_trial[trial_id] if one.is_complete]
+            complete = [one for one in by_trial[trial_id] if one.mark == REPORT_NAME]
             kept = complete[-1 if have_ended else -NUM_KEPT :]
             for one in by_trial[trial_id]:
                 if one in kept and have_ended:
@@ -118,7 +120,8 @@ def delete_checkpoints(url: str, is_stale: Callable[[str, int], bool]) -> None:
 
 
 def fetch_last(folder: Path, url: str | None) -> None:
-    """Has a trial's folder hold its last complete checkpoint on storage, and no other one.
+    """Has a trial's folder hold its last checkpoint on storage that has a report, and what was
+    saved since, and no other one.
 
     Args:
         url: of the trial's checkpoints; None where the folder is what nodes share.
@@ -130,8 +133,11 @@ def fetch_last(folder: Path, url: str | None) -> None:
     def fetch() -> None:
         assert url is not None, "it was looked at"
         fs, root = _open(url)
-        last = [one for one in _list_published(fs, root) if one.is_complete][-1:]
-        delete_all_but([_fetch(fs, one, folder) for one in last], folder)
+        published = _list_published(fs, root)
+        reported = [one for one in published if one.mark == REPORT_NAME][-1:]
+        last_step = reported[0].step if reported else 0
+        since = [one for one in published if one.mark and one.step > last_step]
+        delete_all_but([_fetch(fs, one, folder) for one in (*reported, *since[-1:])], folder)
 
     if url is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +157,10 @@ def fetch_checkpoint(checkpoint: Path, run_url: str | None) -> Path:
     def fetch() -> None:
         fs, root = _open(f"{run_url}/checkpoints/{checkpoint.parent.name}")
         for one in _list_published(fs, root):
-            if one.is_complete and checkpoint_folder(checkpoint.parent, one.step) == checkpoint:
+            if (
+                one.mark == REPORT_NAME
+                and checkpoint_folder(checkpoint.parent, one.step) == checkpoint
+            ):
                 _fetch(fs, one, checkpoint.parent)
 
     if run_url is not None and not (checkpoint / REPORT_NAME).is_file():
@@ -329,8 +338,9 @@ def _list_published(fs: Any, root: str) -> list[Published]:
 def _fetch(fs: Any, published: Published, folder: Path) -> Path:
     """The checkpoint in the trial's folder on this disk, which is not copied if it is there."""
     target = checkpoint_folder(folder, published.step)
-    report, mark = fs.cat_file(f"{published.path}/{REPORT_NAME}"), target / REPORT_NAME
-    if mark.is_file() and mark.read_bytes() == report:
+    content = fs.cat_file(f"{published.path}/{published.mark}")
+    mark = target / published.mark
+    if mark.is_file() and mark.read_bytes() == content:
         return target
     tmp = target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}{TMP_SUFFIX}")
     tmp.mkdir(parents=True)
@@ -341,7 +351,7 @@ def _fetch(fs: Any, published: Published, folder: Path) -> Path:
 
 
 def _delete(fs: Any, published: Published) -> None:
-    _delete_files(fs, published, {REPORT_NAME} & set(published.files))
+    _delete_files(fs, published, set(MARKS) & set(published.files))
     fs.rm(published.path, recursive=True)
 
 

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
+from cluster.connect import list_draining_nodes
 from sweeps.cost.allocation import Allocation
 from sweeps.records.events import EventLog
 from trainables.checkpoint import wait_for_writers
@@ -29,6 +30,8 @@ SHUTDOWN_TIMEOUT_S = 60.0
 """How long packs that end are waited for."""
 ANSWER_TIMEOUT_S = 5.0
 """How long the ledgers of packs are waited for."""
+SAVE_TIMEOUT_S = 20.0
+"""How long packs are waited for that save their trials: clouds leave a process 30 s to end."""
 POLL_INTERVAL_S, LOADED_POLL_INTERVAL_S = 0.1, 1.0
 """Between a pack's answer and the next question how it is, while it loads and later."""
 HANG_TIMEOUT_S, LOADING_HANG_TIMEOUT_S = 60.0, 300.0
@@ -97,6 +100,8 @@ class PackPool:
         """GPUs on which packs may start."""
         self._avoided: list[str] = []
         """Nodes with GPUs on none of which packs can start."""
+        self._draining: Collection[str] = ()
+        """Nodes that are about to leave the cluster."""
         self._polled_s = self._counted_s = -COUNT_INTERVAL_S
         self._waits_since_s: float | None = None
         self._next_wait_s = FIRST_WAIT_S
@@ -162,18 +167,23 @@ class PackPool:
             self._fit_to_cluster()
             self._tell_waits(now_s)
 
-    def decide(
-        self, step: int, should_continue: Mapping[str, bool], pack_id: str | None = None
-    ) -> None:
-        """Tells their pack, or all where it is not known, which trials continue after their reports
-        at a step; returns at once.
+    def decide(self, step: int, should_continue: Mapping[str, bool]) -> None:
+        """Tells which trials continue after their reports at a step; returns at once.
 
         Their processes would say so one by one; a stopped one only when it is handed the next
         trial, and its slot would train for nothing until then.
         """
         for pack in self._packs:
-            if pack.status is not None and pack_id in (None, pack.status.pack_id):
+            if pack.status is not None:
                 pack.actor.decide.remote(step, should_continue)
+
+    def save_and_end(self, reason: str) -> None:
+        """Has all packs save their trials at the next step, and end; waits for them some time."""
+        packs = [pack.actor for pack in self._packs if pack.status is not None]
+        saving = [actor.preempt.remote(reason, SAVE_TIMEOUT_S) for actor in packs]
+        if saving:
+            ray.wait(saving, num_returns=len(saving), timeout=SAVE_TIMEOUT_S)
+        self.stop()
 
     def stop(self) -> None:
         """Ends all packs."""
@@ -247,7 +257,8 @@ class PackPool:
     def _count_places(self) -> None:
         self._num_places, self._avoided = 0, []
         for node in ray.nodes():
-            has_any = node["Alive"] and node["Resources"].get(self._resource, 0) >= 1
+            is_usable = node["Alive"] and node["NodeID"] not in self._draining
+            has_any = is_usable and node["Resources"].get(self._resource, 0) >= 1
             num = int(node["Resources"]["GPU"]) if has_any and self._resource == "GPU" else has_any
             left = max(0, num - self._failures[node["NodeID"]] // MAX_START_FAILURES)
             self._num_places += left
@@ -255,7 +266,14 @@ class PackPool:
                 self._avoided.append(node["NodeID"])
 
     def _fit_to_cluster(self) -> None:
-        """Starts packs for GPUs that have none, and gives up waiting for those that have left."""
+        """Starts packs for GPUs that have none, and gives up waiting for those that have left.
+
+        Packs on nodes that are about to leave hand on their trials.
+        """
+        self._draining = list_draining_nodes()
+        for pack in self._packs:
+            if pack.status is not None and pack.status.place.node_id in self._draining:
+                pack.actor.preempt.remote("its node is about to leave the cluster", 0.0)
         self._count_places()
         wanted = max(1, min(self._most, self._num_places))  # a cluster that grows sees the demand
         waiting = [pack for pack in self._packs if pack.status is None]

@@ -197,16 +197,13 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
             reason = result.get(trainable.FAILED, "its process ended before its last step")
             self.controller.end(_trial_id(trial), "failed", reason)
             return str(TrialScheduler.STOP)
-        tell_packs = partial(self.pool.decide, report.step, pack_id=report.pack or None)
+        tell_packs = partial(self.pool.decide, report.step)
         decided = self.controller.report(report, tell_packs)
         should_continue = self.budget_stop.restrict(decided)
         if should_continue != decided:
             tell_packs(should_continue)
         goes_on = should_continue[report.trial_id]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Tune starts what waits in its own order; FIFOScheduler looks at every trial each time."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -231,17 +228,24 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     gate: StartupGate
     steering: Steering
     pool: PackPool
+    ctrl_c: Any = None
+    """Tune's handler of Ctrl-C, until it is pressed."""
     has_started: set[str] = field(default_factory=set)
     num_lost: Counter[str] = field(default_factory=Counter)
     num_dead_starts: Counter[str] = field(default_factory=Counter)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        self.ctrl_c = self.ctrl_c or signal.getsignal(signal.SIGINT)
         self.gate.poll()
         if self.budget_stop.is_due:
             self.budget_stop.enforce()
         if self.gate.is_open and self.steering.is_due:  # a request has the held trials start
             self.steering.poll()
             self._tell_packs(trials)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        if signal.getsignal(signal.SIGINT) is not self.ctrl_c:  # before Tune ends the processes
+            self.pool.save_and_end("the sweep was interrupted")
 
     def _tell_packs(self, trials: Sequence[Trial]) -> None:
         """Has packs free the slots of trials that ended between two reports; of one that had no

@@ -16,17 +16,19 @@ from trainables.checkpoint import (
     PACK_STATE_NAMES,
     SOLO_STATE_NAMES,
     TMP_SUFFIX,
+    Progress,
     abort_if_disk_full,
     checkpoint_folder,
     delete_incomplete,
     find_lock,
-    find_resumable_report,
+    find_resume_point,
     hold_writers_lock,
     keep_last,
     list_complete_checkpoints,
     prune_to_adapter,
     read_last_report,
     wait_for_writers,
+    write_progress,
     write_report,
 )
 from trainables.config import TrialReport
@@ -39,6 +41,7 @@ FILES = (
     *SOLO_STATE_NAMES,
     *PACK_STATE_NAMES,
 )
+NOTHING = (None, None)
 
 
 def make_report(folder: Path, step: int) -> TrialReport:
@@ -119,7 +122,7 @@ def test_last_two_checkpoints_are_kept(folder: Path) -> None:
 def test_other_files_stay_when_all_checkpoints_are_deleted(folder: Path) -> None:
     (folder / "checkpoint-notes").touch()
     prune_to_adapter(folder)
-    assert find_resumable_report(folder, 20, SOLO_STATE_NAMES) is None
+    assert find_resume_point(folder, 20, SOLO_STATE_NAMES) == NOTHING
     assert names(folder) == ["checkpoint-notes"]
 
 
@@ -128,7 +131,7 @@ def test_damaged_report_fails_its_trial_and_is_named(tmp_path: Path, content: st
     write_report(make_report(tmp_path, 4))
     (tmp_path / "checkpoint-4" / "report.json").write_text(content)
     with pytest.raises(TrialFailed, match=r"checkpoint-4/report\.json cannot be read: "):
-        find_resumable_report(tmp_path, 20, PACK_STATE_NAMES)
+        find_resume_point(tmp_path, 20, PACK_STATE_NAMES)
 
 
 @pytest.mark.parametrize("state_names", [SOLO_STATE_NAMES, PACK_STATE_NAMES])
@@ -143,7 +146,7 @@ def test_pruning_leaves_one_adapter_with_its_report(
             "adapter_model.safetensors",
             "report.json",
         ]
-    assert find_resumable_report(folder, 20, state_names) is None
+    assert find_resume_point(folder, 20, state_names) == NOTHING
 
 
 def test_pruning_a_folder_without_a_complete_checkpoint_leaves_none(tmp_path: Path) -> None:
@@ -156,16 +159,50 @@ def test_pruning_a_folder_without_a_complete_checkpoint_leaves_none(tmp_path: Pa
 def test_trial_goes_on_from_its_last_complete_checkpoint(
     folder: Path, state_names: tuple[str, ...]
 ) -> None:
-    assert find_resumable_report(folder, 20, state_names) == read_last_report(folder)
+    assert find_resume_point(folder, 20, state_names) == (read_last_report(folder), None)
     assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
     (checkpoint_folder(folder, 10) / state_names[0]).unlink()
-    assert find_resumable_report(folder, 10, state_names) == read_last_report(folder) is not None
-    assert find_resumable_report(folder, 20, state_names) is None
+    assert find_resume_point(folder, 10, state_names) == (read_last_report(folder), None) != NOTHING
+    assert find_resume_point(folder, 20, state_names) == NOTHING
     assert names(folder) == []
 
 
+@pytest.mark.parametrize("state_names", [SOLO_STATE_NAMES, PACK_STATE_NAMES])
+def test_trial_goes_on_from_what_it_has_done_since_its_last_report(
+    folder: Path, state_names: tuple[str, ...]
+) -> None:
+    progress = Progress(
+        step=12,
+        losses=[0.1, 1 / 3],
+        learning_rate=1e-3,
+        training_s=1.5,
+        checkpoint=checkpoint_folder(folder, 12),
+    )
+    write_progress(progress)
+    make_report(folder, 13)
+    assert find_resume_point(folder, 20, state_names) == (read_last_report(folder), progress)
+    assert names(folder) == ["checkpoint-10", "checkpoint-12", "checkpoint-2", "checkpoint-9"]
+    write_report(make_report(folder, 13))
+    assert find_resume_point(folder, 20, state_names) == (read_last_report(folder), None)
+    keep_last(folder)
+    assert names(folder) == ["checkpoint-10", "checkpoint-13"]
+
+
+def test_trial_that_has_only_been_saved_between_rungs_goes_on_and_keeps_nothing_at_its_end(
+    tmp_path: Path,
+) -> None:
+    checkpoint = make_report(tmp_path, 3).checkpoint
+    progress = Progress(
+        step=3, losses=[2.0], learning_rate=1e-3, training_s=1.5, checkpoint=checkpoint
+    )
+    write_progress(progress)
+    assert find_resume_point(tmp_path, 20, PACK_STATE_NAMES) == (None, progress)
+    prune_to_adapter(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_trial_without_a_folder_starts_anew_in_one(tmp_path: Path) -> None:
-    assert find_resumable_report(tmp_path / "checkpoints" / "t0001", 20, SOLO_STATE_NAMES) is None
+    assert find_resume_point(tmp_path / "checkpoints" / "t0001", 20, SOLO_STATE_NAMES) == NOTHING
     assert (tmp_path / "checkpoints" / "t0001").is_dir()
 
 

@@ -15,9 +15,11 @@ from trainables.checkpoint import (
     ADAPTER_NAMES,
     PACK_STATE_NAMES,
     REPORT_NAME,
+    Progress,
     checkpoint_folder,
-    find_resumable_report,
+    find_resume_point,
     read_last_report,
+    write_progress,
     write_report,
 )
 from trainables.config import TrialReport
@@ -67,12 +69,35 @@ def test_fetched_trial_goes_on_as_where_it_was_published(url: str, tmp_path: Pat
         make_checkpoint(here, step, f"of step {step}")
         publish(here, url, step)
     storage.fetch_last(there, f"{url}/{TRIAL_ID}")
-    report = find_resumable_report(there, 9, PACK_STATE_NAMES)
+    report, _ = find_resume_point(there, 9, PACK_STATE_NAMES)
     assert report is not None and report.checkpoint == checkpoint_folder(there, 3)
     assert dataclasses.replace(report, checkpoint=Path()) == dataclasses.replace(
         read_last_report(here) or report, checkpoint=Path()
     )
     assert read_contents(report.checkpoint) == {"of step 3"}
+
+
+def test_fetched_trial_has_what_was_saved_since_its_last_report_until_the_next_one(
+    url: str, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here" / TRIAL_ID, tmp_path / "there" / TRIAL_ID
+    make_checkpoint(here, 1)
+    publish(here, url, 1)
+    checkpoint = make_report(here, 3).checkpoint
+    progress = Progress(
+        step=3, losses=[0.5], learning_rate=1e-3, training_s=1.0, checkpoint=checkpoint
+    )
+    write_progress(progress)
+    publish(here, url, 3)
+    storage.fetch_last(there, f"{url}/{TRIAL_ID}")
+    report, found = find_resume_point(there, 9, PACK_STATE_NAMES)
+    assert report is not None and report.step == 1
+    assert found == dataclasses.replace(progress, checkpoint=checkpoint_folder(there, 3))
+    make_checkpoint(here, 4)
+    publish(here, url, 4)
+    assert [step for step, _ in list_there(url)] == [1, 4]
+    storage.fetch_last(there, f"{url}/{TRIAL_ID}")
+    assert [path.name for path in there.iterdir()] == ["checkpoint-4"]
 
 
 def test_what_this_disk_has_of_an_attempt_that_was_not_published_is_forgotten(

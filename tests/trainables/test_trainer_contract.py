@@ -18,9 +18,12 @@ from trainables.checkpoint import (
     ADAPTER_NAMES,
     PACK_STATE_NAMES,
     SOLO_STATE_NAMES,
+    Progress,
     list_complete_checkpoints,
     prune_to_adapter,
     read_last_report,
+    read_progress,
+    write_progress,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.eval_rows import fixed_slice
@@ -33,7 +36,7 @@ from trainables.packing.service import alone
 from trainables.packing.service.events import Finished, Reported
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.capacity import Capacity
-from trainables.solo import trainer
+from trainables.solo import rung_callback, trainer
 from trainables.solo.evaluate import evaluate
 
 Train = Callable[[TrialConfig, Callable[[TrialReport], None]], None]
@@ -160,6 +163,31 @@ def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one
     assert resumed[0] == sent
     assert resumed[1].seconds > resumed[0].seconds
     assert resumed[1].tokens == whole[1].tokens
+
+
+@pytest.mark.parametrize("engine", ["solo"], indirect=True)  # a pack is told when to save
+def test_trial_that_is_killed_between_two_rungs_goes_on_from_its_last_save(
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    whole: list[TrialReport],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def save_and_die(progress: Progress) -> None:
+        write_progress(progress)
+        if progress.step == 3:
+            raise SystemExit(0)
+
+    monkeypatch.setattr(rung_callback, "SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(rung_callback, "write_progress", save_and_die)
+    with pytest.raises(SystemExit):
+        run(engine, settings, params, tmp_path)
+    progress = read_progress(tmp_path)
+    assert progress is not None and progress.step == 3
+    resumed = run(engine, settings, params, tmp_path)
+    assert numbers(resumed) == numbers(whole)
+    assert resumed[1].learning_rate == whole[1].learning_rate
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""What a solo trial does at each rung: checkpoint, evaluate, mark as complete, report."""
+"""What a solo trial does at each rung: checkpoint, evaluate, mark as complete, report.
+
+Between two rungs it is saved from time to time, so that a killed one has little to repeat.
+"""
 
 import math
 import time
@@ -8,7 +11,13 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from trainables.checkpoint import checkpoint_folder, keep_last, write_report
+from trainables.checkpoint import (
+    Progress,
+    checkpoint_folder,
+    keep_last,
+    write_progress,
+    write_report,
+)
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.rows import Row
@@ -16,6 +25,9 @@ from trainables.errors import TrialFailed
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.models.memory import peak_gib
 from trainables.storage import publish
+
+SAVE_INTERVAL_S = 60.0
+"""Between two checkpoints, which take a second or less."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,17 +47,22 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
     """Busy seconds since the trial began, over all attempts, up to resumed_s."""
     resumed_s: float
     """time.perf_counter() at the start of this attempt, or after its last report."""
+    last_step: int
+    """Step of the last report; 0 before the first."""
+    progress: Progress | None
+    """What an earlier attempt has done since."""
 
     def on_train_begin(self, args: object, state: TrainerState, control: object, **_: Any) -> None:
         """Start the clock of the training speed."""
-        self._learning_rate = 0.0
-        self._begin_segment(state.global_step)
+        self._learning_rate = self.progress.learning_rate if self.progress else 0.0
+        self._begin_segment(self.last_step, self.progress)
 
     def on_step_end(
         self, args: object, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Ask Trainer for a checkpoint at a rung."""
-        control.should_save = state.global_step in self.config.settings.rungs
+        """Ask Trainer for a checkpoint at a rung, and when the last is some time ago."""
+        is_late = time.perf_counter() - self._saved_s >= SAVE_INTERVAL_S
+        control.should_save = is_late or state.global_step in self.config.settings.rungs
 
     def on_log(
         self, args: object, state: TrainerState, control: object, logs: dict[str, float], **_: Any
@@ -64,13 +81,26 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         self._learning_rate = logs["learning_rate"]
 
     def on_save(self, args: object, state: TrainerState, control: object, **_: Any) -> None:
-        """Evaluate, complete the checkpoint that Trainer has just written, and report.
+        """Complete the checkpoint that Trainer has just written; at a rung, evaluate and report.
 
         Raises:
             TrialFailed: a metric of the user's own gave no score.
         """
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s
+        if step not in self.config.settings.rungs:
+            progress = Progress(
+                step=step,
+                losses=self._losses,
+                learning_rate=self._learning_rate,
+                training_s=training_s,
+                checkpoint=checkpoint_folder(self.config.folder, step),
+            )
+            write_progress(progress)
+            if self.config.storage is not None:
+                publish(progress.checkpoint, self.config.storage, has_ended=False)
+            self._saved_s = time.perf_counter()
+            return
         rows = self.eval_rows(step)
         scored = self.evaluate(rows)
         if scored.failure is not None:
@@ -101,7 +131,9 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         self.resumed_s = time.perf_counter()
         self._begin_segment(step)
 
-    def _begin_segment(self, step: int) -> None:
-        self._segment_s = time.perf_counter()
-        self._first_step = step
-        self._losses: list[float] = []
+    def _begin_segment(self, step: int, progress: Progress | None = None) -> None:
+        """Begin what the next report is of: the steps after the last one."""
+        self._saved_s = time.perf_counter()
+        self._segment_s: float = self._saved_s - (progress.training_s if progress else 0.0)
+        self._first_step: int = step
+        self._losses: list[float] = list(progress.losses) if progress else []

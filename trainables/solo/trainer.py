@@ -13,9 +13,10 @@ from trl import SFTConfig, SFTTrainer
 from trainables.checkpoint import (
     SOLO_STATE_NAMES,
     delete_incomplete,
-    find_resumable_report,
+    find_resume_point,
     prune_to_adapter,
     read_last_report,
+    read_progress,
 )
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.batches import Batches
@@ -49,7 +50,7 @@ def train(
     """
     fetch_rows(config.settings)
     fetch_last(config.folder, config.storage)
-    last = find_resumable_report(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
+    last, _ = find_resume_point(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
     if last is not None:
         report(last)
     with_less_memory(
@@ -76,7 +77,8 @@ def _attempt(
     """Train from the last checkpoint, or from the start, to the end."""
     started_s = time.perf_counter()
     delete_incomplete(config.folder)
-    last = read_last_report(config.folder)
+    last, progress = read_last_report(config.folder), read_progress(config.folder)
+    newest = progress or last
     settings = config.settings
     if last is not None and last.step >= settings.max_steps:
         return
@@ -102,8 +104,10 @@ def _attempt(
         eval_rows=partial(rung_rows, splits.validation, settings),
         evaluate=lambda rows: evaluate(model, tokenizer, rows, splits.scoring, eval_settings),
         report=report,
-        seconds=last.seconds if last else 0.0,
+        seconds=(last.seconds if last else 0.0) + (progress.training_s if progress else 0.0),
         resumed_s=started_s,
+        last_step=last.step if last else 0,
+        progress=progress,
     )
     # SFTTrainer rounds trainable weights over NF4 to bfloat16, where AdamW's small updates vanish.
     # PEFT itself keeps float32, so the adapter is hidden from it.
@@ -120,7 +124,7 @@ def _attempt(
     for parameter in adapter:
         parameter.requires_grad_(True)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(last.checkpoint) if last else None)
+    trainer.train(resume_from_checkpoint=str(newest.checkpoint) if newest else None)
 
 
 def _training_arguments(

@@ -14,6 +14,7 @@ import pytest
 import ray
 from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 from sweeps.control import pack_pool
 from sweeps.control.pack_pool import PackPool
@@ -21,7 +22,7 @@ from sweeps.records.events import EventLog, read_events
 from tests.sweeps.control.pack_stubs import make_status
 from trainables.errors import SweepAborted
 from trainables.packing.service.client import find_packs
-from trainables.packing.service.events import LoadFault, PackStatus
+from trainables.packing.service.events import LoadFault, PackFault, PackPreempted, PackStatus
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
@@ -38,15 +39,20 @@ class PackStub:
         if (folder / "no pack can start").exists():
             raise FileNotFoundError("no such folder")
         is_broken = (folder / ray.get_runtime_context().get_node_id()).exists()
-        self._fault = (
+        self._fault: PackFault | None = (
             LoadFault(os.getpid(), "a pack cannot start: CUDA", FIX) if is_broken else None
         )
+
+    def preempt(self, reason: str, timeout_s: float) -> None:
+        self._fault = PackPreempted(os.getpid(), reason)
 
     def status(self) -> PackStatus:
         if self._dies:
             os._exit(1)
         if self._fault is None:
             return make_status()
+        if isinstance(self._fault, PackPreempted):
+            return make_status(is_loaded=False, fault=self._fault)
         return make_status(is_loaded=False, throughput=None, fault=self._fault)
 
 
@@ -151,6 +157,28 @@ def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
     assert lost in caplog.text and "Traceback" not in caplog.text
     (event,) = scene.events("pack_lost")
     assert (event["node"], event["gpu"], event["num_trials"]) == (place.node, "0", 2)
+    _remove(cluster, node)
+
+
+def test_node_that_drains_has_its_pack_hand_on_its_trials_and_gets_no_other(
+    begin: Begin, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene = begin(2)
+    scene.wait_loaded(2)
+    gcs = ray._raylet.GcsClient(address=cluster.address)
+    minute_ms = int((time.time() + 60) * 1000)
+    reason = autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    is_accepted, _ = gcs.drain_node(node.node_id, reason, "of the test", minute_ms)
+    assert is_accepted
+    scene.wait(lambda: len(scene.events("pack_lost")) == 1)
+    (event,) = scene.events("pack_lost")
+    assert "its node is about to leave the cluster" in str(event["reason"])
+    assert event["num_trials"] == 2 and "its 2 trials wait for a GPU" in caplog.text
+    scene.wait(lambda: len(scene.pool.actors) == len(scene.pool.loaded) == 1)
+    time.sleep(5 * pack_pool.COUNT_INTERVAL_S)
+    scene.pool.poll()
+    assert len(scene.pool.actors) == 1  # the node that is about to leave is not waited for
     _remove(cluster, node)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 import time
 import traceback
@@ -54,6 +55,7 @@ class PackActor(PackHost):
         self._place = Place(node_id, ray.util.get_node_ip_address(), gpu)
         self._checkpoints = checkpoints
         self._has_ended = threading.Event()
+        signal.signal(signal.SIGTERM, self._save_and_end)  # at which Ray would end the process
         # What can fail does so in there, so that the sweep is told why, and on which node.
         threading.Thread(target=self._run_until_fault, name="pack", daemon=True).start()
 
@@ -80,6 +82,11 @@ class PackActor(PackHost):
                 publish_ledger(self._ledger_path, self._settings.storage)
         return ledger
 
+    def preempt(self, reason: str, timeout_s: float) -> None:
+        """See PackHost; its ledger is then on the disk too."""
+        super().preempt(reason, timeout_s)
+        self.ledger()
+
     def _run_until_fault(self) -> None:
         try:
             with hold_writers_lock(self._checkpoints):
@@ -103,6 +110,11 @@ class PackActor(PackHost):
             interval_s = LEDGER_UPLOAD_INTERVAL_S if is_published else LEDGER_INTERVAL_S
             if self._has_ended.wait(interval_s):
                 return
+
+    def _save_and_end(self, *_: object) -> None:
+        # The thread that a signal interrupts may hold the lock.
+        told = ("its process was told to end (SIGTERM)", 0.0)
+        threading.Thread(target=self.preempt, args=told, daemon=True).start()
 
     def _end_process(self, fault: Exception | None = None) -> None:
         self.close(fault)

@@ -23,6 +23,7 @@ from trainables.packing.service.events import (
     LoadFault,
     PackFault,
     PackLost,
+    PackPreempted,
     Presence,
     Reported,
     Stopped,
@@ -100,7 +101,7 @@ def train(
         try:
             with _hold_lease(pack, lease):
                 has_ended = _follow(trial, pack, lease, list_packs, silent, forward)
-        except LoadFault:
+        except (LoadFault, PackPreempted):
             continue
         except (PackLost, RayActorError) as lost:
             num_lost += 1

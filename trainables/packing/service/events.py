@@ -81,6 +81,10 @@ class LoadFault(PackFault):
     """
 
 
+class PackPreempted(PackFault):
+    """A pack has ended because its node or its sweep is about to; its trials have been saved."""
+
+
 class Place(NamedTuple):
     """Where a pack runs."""
 

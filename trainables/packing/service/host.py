@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.errors import SweepAborted
 from trainables.models.model_files import read_ahead
-from trainables.packing.service.events import LoadFault, PackFault
+from trainables.packing.service.events import LoadFault, PackFault, PackPreempted
 from trainables.packing.service.ledger import Ledger, LedgerKeeper
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.sizing.capacity import Capacity
@@ -118,6 +118,22 @@ class PackHost(TrialRegistry):
 
         return self._ledger.so_far(peak_gib())
 
+    def preempt(self, reason: str, timeout_s: float) -> None:
+        """Have all trials saved at the next step, which ends the pack; returns once that is done.
+
+        A pack that still loads has nothing to save.
+
+        Args:
+            reason: what the trials and the sweep are told.
+            timeout_s: to wait at most.
+        """
+        with self._changed:
+            self.preempted = PackPreempted(os.getpid(), reason)
+            if not self._throughput.done():
+                self.close(self.preempted)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_closed, timeout_s)
+
     def run(self) -> None:
         """Train whoever joins, until close is called.
 
@@ -137,6 +153,9 @@ class PackHost(TrialRegistry):
             loop = PackLoop(loaded, self, self._ledger, self._admit_wait_s)
             self._throughput.set_result(loaded.measure_throughput(self._probed, self._ledger))
             while not self._is_closed:
+                if self.preempted:
+                    loop.save_progress()
+                    raise self.preempted
                 if self._tests:
                     self._run_final_test(loop, self._tests[0])
                     self._tests.popleft()
@@ -176,6 +195,8 @@ class PackHost(TrialRegistry):
 
     def _fault_of(self, error: BaseException) -> Exception:
         """What trials are told."""
+        if isinstance(error, PackPreempted):
+            return error
         has_loaded = self._throughput.done()
         if isinstance(error, SweepAborted):
             return error if has_loaded else LoadFault(os.getpid(), error.error, error.fix)

@@ -81,16 +81,38 @@ class PackLoop:
             self._ledger.turn_to("idle")
             self._registry.wait(POLL_INTERVAL_S)
             return
-        self._ledger.turn_to("train")
-        self._train()
-        due = [trial for trial in self._trials.values() if trial.is_at_rung]
-        if due:
+        if not self._due():  # a trial may have been saved at a rung before it was scored
+            self._ledger.turn_to("train")
+            self._train()
+        if due := self._due():
             # A trial trains on while the sweep decides about its report, but is scored again only
             # once it is known to continue: what a stopped trial did in between is dropped.
             self._ledger.turn_to("decide")
             self._registry.wait_decided(due)
+            if self._registry.preempted:
+                return
             if live := [trial for trial in due if trial.is_live]:
                 self._report(live)
+
+    def save_progress(self) -> None:
+        """Save all trials where they stand, so that they go on from there in another pack."""
+        self._ledger.turn_to("report")
+        self._free_ended()
+        unsaved = [trial for trial in self._trials.values() if trial.has_progress]
+        saving = self._saver.begin_save(unsaved)
+        wait(saving.values())
+        saved = [trial for trial in unsaved if self._wrote_ok(trial, saving[trial].result)]
+        self._ledger.charge({trial.trial_id: 1 for trial in saved}, "saved")
+        completing = {
+            trial: self._saver.begin_progress(trial, self._ledger.seconds_of(trial.trial_id))
+            for trial in saved
+        }
+        wait(completing.values())
+        for trial, completion in completing.items():
+            self._wrote_ok(trial, completion.result)
+
+    def _due(self) -> list[PackedTrial]:
+        return [trial for trial in self._trials.values() if trial.is_at_rung]
 
     def run_final_test(
         self, adapters: Mapping[str, Path], *, has_base: bool
@@ -151,14 +173,14 @@ class PackLoop:
             self._enter(list(zip(waiting, free, strict=False)))
 
     def _enter(self, entering: Sequence[tuple[PackedTrial, int]]) -> None:
-        """Start trials in slots, or resume them from their last reports, which are sent again.
+        """Start trials in slots, or resume them; their last reports are sent again.
 
         Trials that come back together, such as those of a pack that died, are a cohort again.
         """
         starting = [
             (trial, slot)
             for trial, slot in entering
-            if self._wrote_ok(trial, partial(run_if_live, trial, trial.find_last_report))
+            if self._wrote_ok(trial, partial(run_if_live, trial, trial.find_resume_point))
         ]
         # A trial that lost its slot to a lack of memory has been told its last report already.
         self._announce(
@@ -173,17 +195,17 @@ class PackLoop:
 
     def _start(self, trial: PackedTrial, slot: int) -> None:
         """Train a trial in a slot from now on; a damaged checkpoint fails its own trial alone."""
-        last = trial.last
-        if last is None:
+        newest = trial.progress or trial.last
+        if newest is None:
             self._pack.join(slot, trial.config, self._loaded.examples)
-        elif last.step >= trial.config.settings.max_steps:
+        elif trial.last is not None and trial.last.step >= trial.config.settings.max_steps:
             self._end(trial, Finished())
             return
         else:
             try:
-                self._pack.restore(slot, trial.config, self._loaded.examples, last.checkpoint)
+                self._pack.restore(slot, trial.config, self._loaded.examples, newest.checkpoint)
             except (ValueError, OSError, SafetensorError) as error:
-                self._end(trial, Failed(f"{last.checkpoint} cannot be read: {error}"))
+                self._end(trial, Failed(f"{newest.checkpoint} cannot be read: {error}"))
                 return
         trial.enter(slot, self._pack.batches(slot), self._ledger.seconds_of(trial.trial_id))
         self._trials[slot] = trial

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from trainables.checkpoint import (
     PACK_STATE_NAMES,
+    Progress,
     checkpoint_folder,
-    find_resumable_report,
+    find_resume_point,
     prune_to_adapter,
 )
 from trainables.config import TrialConfig, TrialReport
@@ -53,7 +54,9 @@ class PackedTrial:
     # What follows is the loop's; no other thread reads or writes it.
     slot: int | None = None
     last: TrialReport | None = None
-    """What it resumes from."""
+    """Its last report of an earlier attempt."""
+    progress: Progress | None = None
+    """What it had done since, if that was saved."""
     batches: "Batches" = field(init=False)
     """Its way through the rows, once it has a slot."""
     step: int = 0
@@ -92,6 +95,12 @@ class PackedTrial:
         return self.step in self.config.settings.rungs and self.step > self.reported_step
 
     @property
+    def has_progress(self) -> bool:
+        """Whether there are steps that no checkpoint has."""
+        newest = self.progress or self.last
+        return self.step > max(self.reported_step, newest.step if newest else 0)
+
+    @property
     def next_rung(self) -> int:
         """The step of its next report."""
         settings = self.config.settings
@@ -107,7 +116,7 @@ class PackedTrial:
         """Where the present step is saved."""
         return checkpoint_folder(self.config.folder, self.step)
 
-    def find_last_report(self) -> None:
+    def find_resume_point(self) -> None:
         """Look for what the trial resumes from; its folder holds nothing else then.
 
         Raises:
@@ -115,25 +124,30 @@ class PackedTrial:
         """
         max_steps = self.config.settings.max_steps
         fetch_last(self.config.folder, self.config.storage)
-        self.last = find_resumable_report(self.config.folder, max_steps, PACK_STATE_NAMES)
+        self.last, self.progress = find_resume_point(
+            self.config.folder, max_steps, PACK_STATE_NAMES
+        )
         if self.last is not None and self.last.step >= max_steps:
             prune_to_adapter(self.config.folder)
 
     def enter(self, slot: int, batches: "Batches", charged_s: float) -> None:
-        """Begin in a slot, at step 0 or where the last report was made.
+        """Begin in a slot, at step 0 or where the trial was saved.
 
         Args:
             charged_s: what the pack has charged the trial with so far.
         """
-        last = self.last
+        last, progress = self.last, self.progress
+        newest = progress or last
         self.slot = slot
         self.entered = time.time()
         self.batches = batches
-        self.step = self.reported_step = last.step if last else 0
+        self.reported_step = last.step if last else 0
+        self.step = newest.step if newest else 0
         self.seconds = last.seconds if last else 0.0
-        self.earlier_gpu_s = (last.gpu_seconds if last else 0.0) - charged_s
-        self.training_s = 0.0
-        self.losses = []
+        self.earlier_gpu_s = (newest.gpu_seconds if newest else 0.0) - charged_s
+        self.training_s = progress.training_s if progress else 0.0
+        self.losses = list(progress.losses) if progress else []
+        self.learning_rate = newest.learning_rate if newest else 0.0
 
     def add_step(self, result: "StepResult", seconds: float) -> None:
         """Count a step that took the pack so many seconds."""
@@ -141,6 +155,21 @@ class PackedTrial:
         self.training_s += seconds
         self.losses.append(result.loss)
         self.learning_rate = result.learning_rate
+
+    def make_progress(self, charged_s: float) -> Progress:
+        """What was done since the last report.
+
+        Args:
+            charged_s: what the pack has charged the trial with so far.
+        """
+        return Progress(
+            step=self.step,
+            losses=self.losses,
+            learning_rate=self.learning_rate,
+            training_s=self.training_s,
+            gpu_seconds=self.earlier_gpu_s + charged_s,
+            checkpoint=self.checkpoint,
+        )
 
     def make_report(
         self,

@@ -15,6 +15,7 @@ from trainables.packing.service.events import (
     LAST_EVENTS,
     Event,
     LeaseLost,
+    PackPreempted,
     Presence,
     Reported,
     Stopped,
@@ -47,6 +48,8 @@ class TrialRegistry:
         self._last_lease = time.time_ns()
         self._last_joined_s = time.monotonic()
         self._is_closed = False
+        self.preempted: PackPreempted | None = None
+        """Why the pack ends as soon as its trials are saved."""
         self._fault: Exception | None = None
 
     def join(self, config: TrialConfig) -> int:
@@ -79,7 +82,8 @@ class TrialRegistry:
     def num_free(self, trial_id: str) -> int:
         """Slots that other living trials leave; below 0 if more of them wait than fit."""
         others = (name for name in self.presence().trial_ids if name != trial_id)
-        return self._num_slots - sum(1 for _ in others)
+        num_slots = 0 if self.preempted else self._num_slots
+        return num_slots - sum(1 for _ in others)
 
     def presence(self) -> Presence:
         """Who waits or trains here."""
@@ -206,7 +210,7 @@ class TrialRegistry:
         with self._changed:
             while late := [trial.trial_id for trial in trials if not trial.is_decided]:
                 left_s = deadline_s - time.monotonic()
-                if self._is_closed:
+                if self._is_closed or self.preempted:
                     return
                 if left_s <= 0:
                     names = ", ".join(late)

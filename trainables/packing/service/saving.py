@@ -10,6 +10,7 @@ from trainables.checkpoint import (
     abort_if_disk_full,
     keep_last,
     prune_to_adapter,
+    write_progress,
     write_report,
 )
 from trainables.config import TrialReport
@@ -58,10 +59,24 @@ class Saver:
         slot, folder = trial.slot, trial.checkpoint
         assert slot is not None, f"{trial.trial_id} has no slot"
 
+        if not trial.has_progress:  # it came back to a rung at which it had not been scored
+            return self._completers.submit(run_if_live, trial, lambda: None)
+
         def save(staging: Staging) -> bool:
             return run_if_live(trial, lambda: self._pack.save(slot, folder, staging))
 
         return self._writers.begin(save)
+
+    def begin_progress(self, trial: PackedTrial, charged_s: float) -> Future[bool]:
+        """Make the checkpoint of a step between two rungs count."""
+        progress = trial.make_progress(charged_s)
+
+        def write() -> None:
+            write_progress(progress)
+            if trial.config.storage is not None:
+                publish(progress.checkpoint, trial.config.storage, has_ended=False)
+
+        return self._completers.submit(run_if_live, trial, write)
 
     def wait_saved(self, trial: PackedTrial) -> None:
         """Until the trial is not being saved: it must stay in its slot so long."""

@@ -20,10 +20,17 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from cluster.connect import connect
+from trainables.checkpoint import read_progress
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.service import actor, alone, client
-from trainables.packing.service.events import Finished, LeaseLost, LoadFault, PackFault
+from trainables.packing.service.events import (
+    Finished,
+    LeaseLost,
+    LoadFault,
+    PackFault,
+    PackPreempted,
+)
 from trainables.packing.sizing.capacity import Capacity
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
@@ -190,6 +197,30 @@ def test_pack_that_is_killed_costs_no_report(
     reports: list[TrialReport] = []
     alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
     assert numbers(found.reports) == near(reports)
+
+
+def test_pack_that_gets_sigterm_saves_its_trial_which_goes_on_in_the_next(
+    start: Start, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """A tenth of a second or so into the 60 steps of its last rung; that is no loss of a pack."""
+    trial = trial_of("t0000", dataclasses.replace(settings, max_steps=62, rungs=(2, 62)), tmp_path)
+    following = begin(trial, None, max_failures=0)
+    pack = start(max_steps=62, rungs=(2, 62))
+    wait_for_report(trial, 2)
+    os.kill(pid_of(pack), signal.SIGTERM)
+    with pytest.raises(RayActorError):
+        while True:
+            fault = ray.get(pack.status.remote(), timeout=LIMIT_S).fault
+            time.sleep(0.1)
+    assert isinstance(fault, PackPreempted) and "SIGTERM" in str(fault)
+    progress = read_progress(trial.folder)
+    assert progress is not None and 2 < progress.step < 62
+    start(max_steps=62, rungs=(2, 62))
+    found = ended(following)
+    reports: list[TrialReport] = []
+    alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
+    assert numbers(found.reports) == near(reports)
+    assert found.reports[1].train_loss == reports[1].train_loss
 
 
 def test_trial_of_a_pack_that_keeps_dying_fails(start: Start, trial: TrialConfig) -> None:
