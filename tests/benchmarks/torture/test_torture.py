@@ -40,6 +40,7 @@ def test_a_kill_of_each_kind_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.timeout(1800)
 def test_faults_of_a_clusters_nodes_lose_nothing(tmp_path: Path) -> None:
     args = replace(SHORT, nodes=2, kills=7)
     result = torture(args, tmp_path)
