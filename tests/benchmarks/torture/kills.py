@@ -20,8 +20,9 @@ from trainables.config import Metric
 
 LONGEST_DELAY_S = 4.0
 """A kill comes up to this long after what it waits for."""
-LONGEST_WAIT_S = 10.0
-"""How long a kill waits for news: none comes while the winner is tested and written."""
+LONGEST_WAIT_S, NODES_WAIT_S = 10.0, 45.0
+"""How long a kill waits for news: none comes while the winner is tested and written. A cluster's
+trials are longer in coming back."""
 PROGRESS_FRAC = 0.7
 """Share of the kills that wait for news in the log; the others may hit what is still loading."""
 HEAD_TIMEOUT_S = 120.0
@@ -70,7 +71,8 @@ def await_moment(sweep: TorturedSweep) -> None:
     """A random moment: mostly after news in the log, with a delay."""
     delay_s = sweep.random.uniform(0.0, LONGEST_DELAY_S)
     waits = sweep.random.random() < PROGRESS_FRAC
-    known, deadline_s = sweep.num_news(), time.monotonic() + LONGEST_WAIT_S
+    longest_s = NODES_WAIT_S if sweep.nodes else LONGEST_WAIT_S
+    known, deadline_s = sweep.num_news(), time.monotonic() + longest_s
     while waits and time.monotonic() < deadline_s and not sweep.has_ended:
         waits = sweep.num_news() <= known
         time.sleep(0.02)
