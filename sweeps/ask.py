@@ -1,6 +1,5 @@
 """python -m sweeps.ask RUN --stop t0007: steers a sweep while it runs."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ class AskArgs:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Checks a request against the run, writes it down, and tells what became of it."""
-    args = parse(AskArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(AskArgs, argv, PROG)
     paths = find_run(args.run)
     run = read_run(paths, PROG)
     config, request = sweep_json.parse_config(run), make_request(args)

@@ -137,11 +137,14 @@ def run_script() -> None:
     runpy.run_module(f"sweeps.{command}", run_name="__main__", alter_sys=True)
 
 
-def parse(cls: type[Args], argv: Sequence[str], prog: str, default: Args | None = None) -> Args:
+def parse(
+    cls: type[Args], argv: Sequence[str] | None, prog: str, default: Args | None = None
+) -> Args:
     """Reads argv into cls; every field is a flag with the field's name and docstring.
 
     Args:
         cls: a dataclass; default gives the values of flags that argv leaves out.
+        argv: None is this process's.
 
     Raises:
         SweepAborted: an unknown flag or a value that does not fit; the fix names near flags.

@@ -51,7 +51,7 @@ class DemoArgs:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks all that can be checked before the model is loaded, loads it and serves the page."""
-    args = parse(DemoArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(DemoArgs, argv, PROG)
     run = open_trained_run(
         args.run, f"{PROG} RUN", trial=args.trial, model=args.model, batch_size=2
     )

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,14 +57,14 @@ class ExportArgs:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Checks everything that can be checked here before anything is sent or written."""
-    args = parse(ExportArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(ExportArgs, argv, PROG)
     repo_id = _parse_target(args.to)
     if args.license is not None:
         check_identifier(args.license)
     with tempfile.TemporaryDirectory(prefix="sweeps-export-") as name:
         paths, temporary = find_run(args.run), Path(name)
         if args.trial is None:
-            source = find_best(args.run)
+            source = find_best(paths, f"{PROG} RUN --to TARGET")
         else:
             source = write_trial(paths, args.trial, temporary / "adapter")
         check_adapter(source)

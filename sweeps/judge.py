@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -124,10 +123,11 @@ class JudgeArgs:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Judges, prints the scores and the cost, and keeps both in RUN/judge."""
-    args = parse(JudgeArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(JudgeArgs, argv, PROG)
     paths = find_run(args.run)
-    rows = predictions.read(find_best(args.run))[: args.num_rows]
-    if read_record(paths, f"{PROG} RUN --endpoint URL --model M").get("labels"):
+    command = f"{PROG} RUN --endpoint URL --model M"
+    rows = predictions.read(find_best(paths, command))[: args.num_rows]
+    if read_record(paths, command).get("labels"):
         raise SweepAborted(
             f"the answers of {args.run} are labels, which are right or wrong without a judge",
             f"see their accuracy in {args.run / 'best' / 'README.md'}",

@@ -94,7 +94,7 @@ class PredictArgs:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Checks all that can be checked before torch is loaded, then answers and scores."""
-    args = parse(PredictArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(PredictArgs, argv, PROG)
     run = open_trained_run(
         args.run,
         f"{PROG} RUN --input FILE --output FILE",

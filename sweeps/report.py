@@ -1,6 +1,5 @@
 """python -m sweeps.report RUN...: report.html of a run is made again, or several are compared."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     Raises:
         SweepAborted: a run cannot be read, or the page cannot be written.
     """
-    args = parse(ReportArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(ReportArgs, argv, PROG)
     if not args.runs:
         raise SweepAborted("no run is named", f"{PROG} runs/NAME [runs/OTHER ...]")
     sweeps = [load_run(find_run(folder).folder) for folder in args.runs]

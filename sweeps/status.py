@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -50,7 +49,7 @@ class StatusArgs:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Shows one run, or the runs of a folder."""
-    args = parse(StatusArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(StatusArgs, argv, PROG)
     folder = args.run.absolute()
     if (folder / "sweep.json").is_file():
         look: Callable[[], _View] = lambda: _look_at_run(folder)  # noqa: E731

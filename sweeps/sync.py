@@ -1,6 +1,5 @@
 """python -m sweeps.sync RUN: the event log is replayed into W&B and other trackers."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     Raises:
         SweepAborted: there is no such run, it is being worked on, or it cannot be read.
     """
-    args = parse(SyncArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(SyncArgs, argv, PROG)
     paths = find_run(args.run)
     run = read_run(paths, PROG)
     config = sweep_json.parse_config(run)

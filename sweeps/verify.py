@@ -124,7 +124,7 @@ class Number:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Prints the comparison, writes it beside the run, and returns it."""
-    args = parse(VerifyArgs, sys.argv[1:] if argv is None else argv, PROG)
+    args = parse(VerifyArgs, argv, PROG)
     paths = find_run(args.run)
     config = sweep_json.read_config(paths, f"{PROG} RUN TRIAL")
     record = find_reported(paths, args.trial)

@@ -1,10 +1,8 @@
 """best/: the winner's adapter with its tokenizer, model card and what it said to test."""
 
-import csv
 import json
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,10 +19,11 @@ from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
 from sweeps.publish.search_picture import PICTURE_FILE, draw_search
-from sweeps.records.events import scores_from_event
+from sweeps.records.events import read_events, scores_from_event
 from sweeps.records.paths import RunPaths
-from sweeps.records.run import read_run
-from sweeps.records.trial_record import TrialRecord, find_reported
+from sweeps.records.run import check_is_run, read_run
+from sweeps.records.trial_record import TrialRecord, find_reported, replay
+from sweeps.records.trials_csv import count_by_status
 from trainables.checkpoint import checkpoint_folder
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
@@ -34,7 +33,6 @@ from trainables.metrics.classification import Confusion
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
-from trainables.shell import write_command
 from trainables.storage import fetch_checkpoint
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -83,11 +81,12 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     Raises:
         SweepAborted: there is no sweep, no such trial, or its adapter is gone.
     """
-    run = read_run(paths, "python -m sweeps.export RUN --to TARGET")
+    command = "python -m sweeps.export RUN --to TARGET"
+    run = read_run(paths, command)
     config = sweep_json.parse_config(run)
     chosen = read_outcome(run)
     if chosen is not None and chosen.winner.run.trial_id == trial_id and paths.best.is_dir():
-        return find_best(paths.folder)
+        return find_best(paths, command)
     record, adapter = find_adapter(paths, trial_id, config.storage)
     assert record.last is not None
     check_adapter(adapter)
@@ -178,28 +177,29 @@ def write_folder(
             (folder / name).write_text(content, encoding="utf-8", newline="")
 
 
-def find_best(run: Path) -> Path:
+def find_best(paths: RunPaths, command: str) -> Path:
     """The best/ folder of a run, complete.
+
+    Args:
+        command: how the run is named to it.
 
     Raises:
         SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
     """
-    if not (run / "sweep.json").is_file():
-        runs = sorted(path.parent for path in run.parent.glob("*/sweep.json"))[:8]
-        known = f"name one of: {', '.join(map(write_command, runs))}"
+    check_is_run(paths, command)
+    if not paths.best.is_dir():
+        counts = count_by_status(replay(read_events(paths.events)))
+        trials = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+        why = f"; {paths.trials_csv} says why trials failed" * ("failed" in counts)
         raise SweepAborted(
-            f"{run} has no sweep.json: it is no run of a sweep"
-            if run.is_dir()
-            else f"there is no run folder {run}",
-            known if runs else "python -m sweeps.run samsum --tiny makes one in runs/",
+            f"{paths.folder} has no best/ yet: {trials or 'no trial has begun'}", f"{RESUME}{why}"
         )
-    best = run / "best"
-    if not best.is_dir():
-        raise _explain_unfinished(run)
-    missing = [name for name in (*ADAPTER_FILES, CARD_FILE) if not (best / name).is_file()]
+    missing = [n for n in (*ADAPTER_FILES, CARD_FILE) if not (paths.best / n).is_file()]
     if missing:
-        raise SweepAborted(f"{best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}")
-    return best
+        raise SweepAborted(
+            f"{paths.best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}"
+        )
+    return paths.best
 
 
 def list_exported(folder: Path) -> list[Path]:
@@ -238,19 +238,3 @@ def replace_folder(target: Path) -> Iterator[Path]:
         if old.exists() and not target.exists():  # failed, now or in a process that was stopped
             old.rename(target)
         shutil.rmtree(new, ignore_errors=True)
-
-
-def _explain_unfinished(run: Path) -> SweepAborted:
-    """Says how far the sweep came, for a run without best/."""
-    table = run / "trials.csv"
-    if not table.is_file():
-        return SweepAborted(f"the sweep {run} has not ended: it has no trials.csv", RESUME)
-    with table.open(encoding="utf-8", newline="") as file:
-        statuses = Counter(row.get("status") or "unknown" for row in csv.DictReader(file))
-    if statuses["completed"]:
-        return SweepAborted(f"the sweep {run} has no best/ folder yet", RESUME)
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()) if n)
-    return SweepAborted(
-        f"no trial of {run} completed ({counts or 'no trials'})",
-        f"read the reasons in {table}, then {RESUME}",
-    )

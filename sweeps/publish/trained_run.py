@@ -92,7 +92,7 @@ def open_trained_run(
     adapter = None
     if not is_base:
         adapter = (
-            find_best(paths.folder)
+            find_best(paths, command)
             if trial is None
             else find_adapter(paths, trial, config.storage)[1]
         )

@@ -118,17 +118,22 @@ def read_record(paths: RunPaths, command: str) -> dict[str, Any]:
     Raises:
         SweepAborted: there is none, or it is damaged or of another version.
     """
-    if not paths.sweep_json.is_file():
-        runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
-        fix = f"{command} with RUN one of: {', '.join(map(write_command, runs))}"
-        fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
-        raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
+    check_is_run(paths, command)
     try:
         record: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
         SweepRecord.model_validate(record)
     except (OSError, ValueError, RecursionError) as damaged:
         raise refuse_record(paths, damaged) from None
     return record
+
+
+def check_is_run(paths: RunPaths, command: str) -> None:
+    """Refuses a folder that is no run of a sweep, and names those beside it."""
+    if not paths.sweep_json.is_file():
+        runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
+        fix = f"{command} with RUN one of: {', '.join(map(write_command, runs))}"
+        fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
+        raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
 
 
 def refuse_record(paths: RunPaths, damaged: Exception) -> SweepAborted:

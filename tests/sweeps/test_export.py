@@ -17,10 +17,11 @@ from huggingface_hub import ModelCard, constants
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.publish.best_folder import write_folder
 from sweeps.publish.summary import describe
+from sweeps.records.events import EventLog, params_fields
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import NO_HUB, Ended, call, start, world
 from tests.sweeps.example_facts import facts
-from tests.sweeps.invented_sweep import METRIC, make_config, make_history
+from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
 from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
 from trainables.tiny import MODEL_DIR
 
@@ -48,7 +49,6 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> 
     folder = tmp_path_factory.mktemp("runs") / "samsum-s0"
     folder.mkdir()
     (folder / "sweep.json").write_text("{}\n")
-    (folder / "trials.csv").write_text("trial_id,status,reason\nt0001,completed,\n")
     base = str(MODEL_DIR)
     write_folder(folder / "best", checkpoint, facts(base_model=base), {})
     return folder
@@ -127,7 +127,7 @@ def test_best_is_replaced_whole_and_kept_when_its_successor_fails(
     assert contents(best) == before
     write_folder(best, checkpoint, facts(base_model=base), {})
     assert "stale.txt" not in contents(best)
-    assert sorted(path.name for path in run.iterdir()) == ["best", "sweep.json", "trials.csv"]
+    assert sorted(path.name for path in run.iterdir()) == ["best", "sweep.json"]
 
 
 def test_best_left_aside_by_a_stopped_process_comes_back(run: Path) -> None:
@@ -351,28 +351,29 @@ def test_hub_flags_are_refused_for_a_folder(run: Path, tmp_path: Path) -> None:
 
 def test_run_that_is_not_there_names_those_that_are(run: Path, tmp_path: Path) -> None:
     error, fix = refusal(export(run.parent / "samsun", "--to", tmp_path / "copy"))
-    assert "there is no run folder" in error
+    assert "there is no sweep in" in error
     assert str(run) in fix
 
 
 def test_run_without_a_finished_trial_says_what_became_of_them(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(run / "best")
-    rows = "trial_id,status,reason\nt0001,failed,out of memory\nt0002,stopped,\n"
-    (run / "trials.csv").write_text(rows)
     error, fix = refusal(export(run, "--to", tmp_path / "copy"))
-    assert "no trial of" in error
-    assert "(1 failed, 1 stopped)" in error
-    assert "--resume" in fix
+    assert "has no best/ yet: no trial has begun" in error and "--resume" in fix
+    log = EventLog(run / "events.jsonl")
+    for number, status in enumerate(("failed", "stopped")):
+        trial_id = f"t{number:04d}"
+        log.append("trial_started", trial_id=trial_id, number=number, params=params_fields(PARAMS))
+        log.append("trial_ended", trial_id=trial_id, status=status, reason="out of memory")
+    error, fix = refusal(export(run, "--to", tmp_path / "copy"))
+    assert "has no best/ yet: 1 failed, 1 stopped" in error
+    assert "--resume" in fix and "trials.csv says why" in fix
 
 
-@pytest.mark.parametrize("lost", ["best", "trials.csv", "best/adapter_model.safetensors"])
-def test_run_that_has_not_ended_says_how_to_go_on(run: Path, tmp_path: Path, lost: str) -> None:
-    if lost != "best/adapter_model.safetensors":
-        shutil.rmtree(run / "best")
-    (run / lost).unlink(missing_ok=True)
+@pytest.mark.parametrize("lost", ["README.md", "adapter_model.safetensors"])
+def test_best_that_lacks_a_file_says_how_to_go_on(run: Path, tmp_path: Path, lost: str) -> None:
+    (run / "best" / lost).unlink()
     error, fix = refusal(export(run, "--to", tmp_path / "copy"))
-    assert Path(lost).name in error
-    assert "--resume" in fix
+    assert f"lacks {lost}" in error and "--resume" in fix
 
 
 @pytest.mark.parametrize("flags", [(), ("--merge",)])
