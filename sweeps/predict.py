@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sweeps.checks import sweep_json
 from sweeps.checks.preflight import has_gpu
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.command_line.safe_console import SafeConsole
 from sweeps.publish.best_folder import ADAPTER_FILES
 from sweeps.publish.trained_run import TrainedRun, open_trained_run
 from sweeps.records.prediction_file import ADDED, PredictionFile
+from sweeps.records.run import read_record
 from trainables.config import TaskOptions, TrainingSettings, require
 from trainables.data.questions import Questions, ask
 from trainables.data.rows import Splits
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     table = _read_input(args)
     asked = ask(table, splits)
     about = {
-        "run": sweep_json.read(run.paths)["sweep_id"],
+        "run": read_record(run.paths)["sweep_id"],
         "input": hashlib.sha256(encode_lines(asked.records)).hexdigest(),
         "adapter": "none: the untuned base" if run.adapter is None else _digest(run.adapter),
     }
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     results = _score(asked, output.said, splits)
     output.finish(results)
     shown = sys.stderr if args.output == "-" else sys.stdout
-    for line in _describe(results, sweep_json.read(run.paths)):
+    for line in _describe(results, read_record(run.paths)):
         print(line, file=shown)
     if args.output != "-":
         print(f"predictions: {args.output}")

@@ -1,6 +1,5 @@
 """python -m sweeps.trial samsum --lora-rank 16: one trial in this process, without Ray."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
 from trainables.metrics.scales import format_score
-from trainables.process import cpu_threads, see_one_gpu
+from trainables.process import cpu_threads, train_in_this_process
 
 PROG = "python -m sweeps.trial"
 TRIAL_ID = "trial"
@@ -59,12 +58,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     trial = TrialConfig(
         trial_id=TRIAL_ID, params=args.params, settings=config.settings, folder=folder
     )
-    # what the engine's processes have in a sweep, so that sums round alike
-    threads = cpu_threads() if config.engine == "packed" else {"OMP_NUM_THREADS": "1"}
-    for name, value in threads.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    see_one_gpu()
+    is_packed = config.engine == "packed"
+    train_in_this_process(cpu_threads() if is_packed else {"OMP_NUM_THREADS": "1"})
     reports: list[dict[str, Any]] = []
 
     def take(report: TrialReport) -> None:
@@ -73,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
 
     facts = {"folder": folder, "params": params_fields(args.params), "reports": reports}
     try:
-        if config.engine == "packed":
+        if is_packed:
             from trainables.packing.service import alone  # loads torch, as the next does
 
             alone.train(trial, take)

@@ -1,7 +1,6 @@
 """python -m sweeps.verify RUN TRIAL: whether a trial trained in a pack is what it gives alone."""
 
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from sweeps.command_line.safe_console import SafeConsole
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths, find_run
+from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
@@ -33,7 +33,7 @@ from trainables.errors import SweepAborted, TrialFailed
 from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
 from trainables.metrics.scales import find_scale, format_score
-from trainables.process import see_one_gpu
+from trainables.process import train_in_this_process
 from trainables.storage import fetch_checkpoint
 
 PROG = "python -m sweeps.verify"
@@ -135,9 +135,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
         fix = "--no-weights compares losses and scores alone"
         raise SweepAborted(f"the trial's last adapter is missing: {adapter}", fix)
     checked = check(replace(config, wandb="disabled", track="none"), is_resumed=True, has_ray=False)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it: sums round alike
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    see_one_gpu()
+    train_in_this_process({"OMP_NUM_THREADS": "1"})  # as Ray's workers have it
     for note in other_versions(paths):
         print(note)
     has_dropout = record.params.lora_dropout > 0
@@ -187,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
 
 def other_versions(paths: RunPaths) -> list[str]:
     """A line a package that was of another version when the sweep began; numbers may follow it."""
-    saved = sweep_json.read(paths).get("versions", {})
+    saved = read_record(paths).get("versions", {})
     return [
         f"note: {name} is {present} here, and was {saved[name]} in the sweep"
         for name, present in list_versions().items()

@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
@@ -57,6 +57,14 @@ def cpu_threads() -> dict[str, str]:
     that they wait for.
     """
     return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def train_in_this_process(threads: Mapping[str, str]) -> None:
+    """Sets up a command that trains or answers without Ray: one GPU, and threads as in a sweep, so
+    that sums round alike, unless the user's environment names others."""
+    for name, value in {**threads, "HF_HUB_DISABLE_TELEMETRY": "1"}.items():
+        os.environ.setdefault(name, value)
+    see_one_gpu()
 
 
 def leave_signals_to_sweep() -> None:

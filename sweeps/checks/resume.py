@@ -16,7 +16,7 @@ from sweeps.config import SweepConfig
 from sweeps.records.mirror import fetch_run
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.redact import HIDDEN
-from sweeps.records.run import read_run
+from sweeps.records.run import read_record, read_run
 from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, first_line
@@ -155,7 +155,7 @@ def _read_digests(paths: RunPaths, of: str, names: Sequence[str]) -> Mapping[str
     Raises:
         SweepAborted: one was taken out.
     """
-    digests: Mapping[str, Any] = sweep_json.read(paths)["digests"].get(of, {})
+    digests: Mapping[str, Any] = read_record(paths)["digests"].get(of, {})
     if missing := [name for name in names if name not in digests]:
         raise SweepAborted(
             f"{paths.sweep_json} has lost the digests of {of}: {', '.join(missing)}",

@@ -14,12 +14,14 @@ from sweeps.config import SweepConfig
 from sweeps.records.events import read_events
 from sweeps.records.mirror import delete_unlogged, mirror_run
 from sweeps.records.paths import RunPaths
+from sweeps.records.run import read_record
 from sweeps.records.run_lock import lock_run
 from sweeps.records.trial_record import replay, replay_all
 from trainables import storage
 from trainables.data.prepared_rows import write_rows
 from trainables.data.rows import Splits
 from trainables.errors import SweepAborted
+from trainables.files import write_json
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
     """
     paths = RunPaths.of(config.runs_dir, config.name)
     if is_resumed:
-        record = sweep_json.read(paths) | {"config": sweep_json.dump_config(config)}
+        record = read_record(paths) | {"config": sweep_json.dump_config(config)}
         if _has_trials(paths):
             check_metric(record.get("metric", {}), preflight)
         else:
@@ -46,7 +48,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
         _create(paths, record, preflight.splits)
     url = config.storage
     with lock_run(paths, "sweep", is_known_by_beat=url is not None):
-        sweep_json.write(paths.sweep_json, record)
+        write_json(paths.sweep_json, record)
         if is_resumed and url is not None:
             delete_unlogged(url, replay_all(read_events(paths.events)), config.rungs)
         try:
@@ -64,7 +66,7 @@ def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
     tmp = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         write_rows(tmp / paths.rows.name, splits)
-        sweep_json.write(tmp / paths.sweep_json.name, record)
+        write_json(tmp / paths.sweep_json.name, record)
         os.rename(tmp, paths.folder)
     except BaseException as error:
         shutil.rmtree(tmp, ignore_errors=True)

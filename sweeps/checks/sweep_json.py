@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sweeps.config import SweepConfig, from_json, to_json
@@ -16,11 +15,6 @@ def dump_config(config: SweepConfig) -> dict[str, object]:
     """The config's JSON; a run's folder may be shared, so the database's password stays out."""
     url = config.study_storage
     return to_json(replace(config, study_storage=url and hide_secrets(url)))
-
-
-def read(paths: RunPaths) -> dict[str, Any]:
-    """The content of sweep.json; see read_record."""
-    return read_record(paths, "python -m sweeps.status")
 
 
 def read_config(paths: RunPaths, command: str) -> SweepConfig:
@@ -51,9 +45,4 @@ def _parse(paths: RunPaths, record: Mapping[str, Any]) -> SweepConfig:
 
 def add(paths: RunPaths, **facts: object) -> None:
     """Writes further facts into sweep.json, e.g. what was predicted."""
-    write(paths.sweep_json, read(paths) | facts)
-
-
-def write(path: Path, record: dict[str, object]) -> None:
-    """Replaces sweep.json."""
-    write_json(path, record)
+    write_json(paths.sweep_json, read_record(paths) | facts)

@@ -43,6 +43,7 @@ from sweeps.records.events import EventLog, Kind, read_events
 from sweeps.records.heartbeat import Heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import RequestReader
+from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_storage
@@ -117,7 +118,7 @@ def run_stages(
             names = ("num_gpus", "num_packs", "slots_per_gpu")
             facts = {name: getattr(allocation, name) for name in names}
             at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
-            began = sweep_json.read(paths)  # its name stays that of the group in W&B
+            began = read_record(paths)  # its name stays that of the group in W&B
             tracked = TrackedSweep(
                 config=replace(config, track=",".join((*config.trackers, "optuna"))),
                 wandb_mode=preflight.wandb_mode,
@@ -212,7 +213,7 @@ def _open_context(
         events: of the sweep's earlier processes.
     """
     metric, splits = preflight.task.metric, preflight.splits
-    began = sweep_json.read(paths)  # its name stays that of the study
+    began = read_record(paths)  # its name stays that of the study
     url = config.study_storage or paths.study_url
     open_storage(url, began["name"], metric, is_resumed=is_resumed)  # a tracker writes it
     study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")

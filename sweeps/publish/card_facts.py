@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sweeps.checks import sweep_json
 from sweeps.checks.commands import sweep_command
 from sweeps.checks.environment import list_versions
 from sweeps.config import SweepConfig
@@ -14,6 +13,7 @@ from sweeps.publish.license import License, read_license
 from sweeps.publish.usage_code import is_hub_id
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
+from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Language, Metric, TrainingSettings
 from trainables.data.rows import SPLITS, Scoring, Splits, Task
@@ -91,7 +91,7 @@ def make_facts(
     outcome: Outcome,
 ) -> CardFacts:
     """What the card of the outcome's winner says."""
-    run, digests = outcome.winner.run, sweep_json.read(paths)["digests"].get("rows", {})
+    run, digests = outcome.winner.run, read_record(paths)["digests"].get("rows", {})
     rows = {name: len(getattr(splits, name)) for name in SPLITS}
     return CardFacts(
         sweep_name=config.name,

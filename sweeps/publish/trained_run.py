@@ -16,7 +16,7 @@ from trainables.data.prepared_rows import read_facts
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.process import COMPILES_NOTHING, cpu_threads, see_one_gpu
+from trainables.process import COMPILES_NOTHING, cpu_threads, train_in_this_process
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
@@ -50,10 +50,7 @@ class TrainedRun:
             SweepAborted: the GPU's memory does not hold one row.
         """
         os.environ |= COMPILES_NOTHING
-        for name, value in cpu_threads().items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        see_one_gpu()
+        train_in_this_process(cpu_threads())
         from trainables.predict import answer  # loads torch
 
         return answer(

@@ -109,7 +109,7 @@ def read_run(paths: RunPaths, command: str) -> Run:
     )
 
 
-def read_record(paths: RunPaths, command: str) -> dict[str, Any]:
+def read_record(paths: RunPaths, command: str = "python -m sweeps.status") -> dict[str, Any]:
     """The content of sweep.json.
 
     Args:

@@ -5,18 +5,19 @@ import re
 from types import ModuleType
 from typing import Literal
 
-from sweeps.config import SweepConfig
+from sweeps.config import SweepConfig, WandbMode
 from trainables.errors import SweepAborted
 
 Mode = Literal["online", "offline", "disabled"]
-Request = Literal["auto", "online", "offline", "disabled"]
 
-MODES: dict[str, Request] = {"": "auto", "run": "online", "dryrun": "offline"}
-MODES |= {"online": "online", "offline": "offline", "disabled": "disabled"}
+MODES: dict[str, WandbMode] = {
+    **{"": "auto", "run": "online", "dryrun": "offline"},
+    **{"online": "online", "offline": "offline", "disabled": "disabled"},
+}
 """By what WANDB_MODE may say."""
 
 
-def resolve_mode(requested: Request, is_tiny: bool) -> Mode:
+def resolve_mode(requested: WandbMode, is_tiny: bool) -> Mode:
     """The mode to track in. auto asks WANDB_MODE, then whether wandb finds a login.
 
     With is_tiny auto is offline (WANDB_MODE=disabled is still honoured), so that a first try
@@ -53,7 +54,7 @@ def load_session() -> ModuleType:
     return wandb_session
 
 
-def _environment_mode() -> Request:
+def _environment_mode() -> WandbMode:
     named = os.environ.get("WANDB_MODE", "")
     if named not in MODES:
         raise SweepAborted(

@@ -11,7 +11,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from sweeps.checks import sweep_json
 from sweeps.checks.first_record import make_first_record
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
@@ -28,6 +27,7 @@ from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import write_rows
 from trainables.data.tasks import TASKS
+from trainables.files import write_json
 from trainables.models.model_facts import read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.solo import trainer
@@ -161,7 +161,7 @@ def score(
     config = _configure(recipe, model, runs_dir, **changes)
     preflight = _prepare(config, num_rows)
     paths = RunPaths.of(config.runs_dir, config.name)
-    sweep_json.write(paths.sweep_json, make_first_record(config, preflight))
+    write_json(paths.sweep_json, make_first_record(config, preflight))
     settings = config.settings
     capacity = None if config.engine == "solo" else capacity_of(1)
     results = final_test.score(settings, {TRIAL_ID: adapter}, capacity=capacity)

@@ -13,9 +13,9 @@ import pytest
 from sweeps.checks.commands import sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
-from sweeps.checks.sweep_json import read
 from sweeps.config import from_json
 from sweeps.recipes import table
+from sweeps.records.run import read_record
 from tests.sweeps.commands import TINY, Ended, call, start, world
 from trainables.config import TaskOptions
 
@@ -178,7 +178,7 @@ def test_record_says_how_the_rows_were_read_and_asked_about(tmp_path: Path) -> N
         task_options=TaskOptions(input="text", target="class", kind="classify"),
     )
     with open_run(config, check(config, is_resumed=False), is_resumed=False) as paths:
-        content = read(paths)
+        content = read_record(paths)
     assert content["labels"] == ["0", "1", "2"]
     assert content["prompt"].endswith("one of: 0, 1, 2.\n\n{text}")
     assert "train: 0 9, 1 9, 2 9" in content["read"]
@@ -228,7 +228,7 @@ def test_several_files_are_kept_in_the_record_and_the_command() -> None:
         task_options=options,
     )
     with open_run(config, check(config, is_resumed=False), is_resumed=False) as paths:
-        content = read(paths)
+        content = read_record(paths)
     assert [Path(name).name for name in content["dataset"]] == ["a.csv", "b c.csv"]
     assert content["read"][0] == (
         "a.csv and 1 more: 60 rows, encoding utf-8, delimiter ,, 50 of them drawn, the same every "

@@ -9,9 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.checks import sweep_json
 from sweeps.config import SweepConfig, from_json
 from sweeps.records.paths import RunPaths
+from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, replay_all
 from tests.sweeps import small_sweep
 from trainables.config import TrialConfig, TrialReport
@@ -52,7 +52,7 @@ def compare(folder: Path, scratch: Path) -> Compared:
     of threads, none of them disturbed, its losses differ. One that differs from its second training
     is trained in all these ways, and is at fault if it lies outside their spread.
     """
-    config = from_json(sweep_json.read(RunPaths(folder))["config"])
+    config = from_json(read_record(RunPaths(folder))["config"])
     config = replace(config, runs_dir=str(folder.parent), name=folder.name)
     histories = [h for h in replay_all(small_sweep.events_of(folder)) if h.reports]
     scratch /= "again"

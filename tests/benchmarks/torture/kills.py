@@ -7,11 +7,11 @@ import time
 
 import psutil
 
-from sweeps.checks import sweep_json
 from sweeps.cli import EXIT_DONE
 from sweeps.config import from_json
 from sweeps.finals import finalists
 from sweeps.records.paths import RunPaths
+from sweeps.records.run import read_record
 from tests.benchmarks.torture import disk
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.nodes import HEAD
@@ -173,5 +173,5 @@ def _has_trained_all(sweep: TorturedSweep) -> bool:
     paths = RunPaths(sweep.folder)
     if not paths.sweep_json.exists():
         return False
-    config = from_json(sweep_json.read(paths)["config"])
+    config = from_json(read_record(paths)["config"])
     return finalists.is_over(config, sweep.events(), METRIC)

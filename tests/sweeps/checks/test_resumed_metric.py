@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sweeps.checks import sweep_json
 from sweeps.checks.first_record import describe_metric
 from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.resume import check_metric
@@ -16,6 +15,7 @@ from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
+from sweeps.records.run import read_record
 from tests.sweeps.commands import world
 from trainables.errors import SweepAborted
 
@@ -58,10 +58,10 @@ def begun(config: SweepConfig, preflight: Preflight, *, has_trials: bool) -> Run
 
 def test_resume_with_the_same_metric_goes_on(config: SweepConfig, preflight: Preflight) -> None:
     paths = begun(config, preflight, has_trials=True)
-    before = sweep_json.read(paths)["metric"]
+    before = read_record(paths)["metric"]
     with open_run(config, preflight, is_resumed=True):
         pass
-    assert sweep_json.read(paths)["metric"] == before == describe_metric(preflight)
+    assert read_record(paths)["metric"] == before == describe_metric(preflight)
 
 
 def test_resume_with_another_metric_is_refused_and_changes_nothing(
@@ -82,7 +82,7 @@ def test_run_without_a_trial_takes_the_metric_as_it_is_now(
     paths = begun(config, preflight, has_trials=False)
     now = in_turkish(preflight)
     with open_run(config, now, is_resumed=True):
-        assert sweep_json.read(paths)["metric"] == describe_metric(now)
+        assert read_record(paths)["metric"] == describe_metric(now)
 
 
 def saved(preflight: Preflight, **changes: Any) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from sweeps.checks import resume, run_folder, sweep_json
+from sweeps.checks import resume, run_folder
 from sweeps.checks.environment import PACKAGES
 from sweeps.checks.preflight import Preflight, check
 from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig, from_json, to_json
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
+from sweeps.records.run import read_record
 from tests.sweeps.commands import call, start, tree, world
 from trainables.errors import REPEAT, SweepAborted
 
@@ -39,7 +40,7 @@ def preflight() -> Preflight:
 def begin(config: SweepConfig, preflight: Preflight) -> dict[str, Any]:
     """Opens a new run and leaves it; returns its record."""
     with open_run(config, preflight, is_resumed=False) as paths:
-        return sweep_json.read(paths)
+        return read_record(paths)
 
 
 def test_record_says_what_was_asked_on_what(config: SweepConfig, preflight: Preflight) -> None:
