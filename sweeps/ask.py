@@ -80,11 +80,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
 
 
 def _wait_for_answer(paths: RunPaths, request_id: str) -> dict[str, Any] | None:
-    """What the sweep's log says of a request; None if nothing within ANSWER_TIMEOUT_S.
-
-    Raises:
-        SweepAborted: the sweep has refused it.
-    """
+    """What the sweep's log says of a request; None if nothing within ANSWER_TIMEOUT_S."""
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     while time.monotonic() < deadline_s:
         time.sleep(POLL_INTERVAL_S)

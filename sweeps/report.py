@@ -32,11 +32,7 @@ class ReportArgs:
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
-    """Writes the page.
-
-    Raises:
-        SweepAborted: a run cannot be read, or the page cannot be written.
-    """
+    """Writes the page."""
     args = parse(ReportArgs, argv, PROG)
     if not args.runs:
         raise SweepAborted("no run is named", f"{PROG} runs/NAME [runs/OTHER ...]")

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,17 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parse(StatusArgs, argv, PROG)
     folder = args.run.absolute()
     if (folder / "sweep.json").is_file():
-        look: Callable[[], _View] = lambda: _look_at_run(folder)  # noqa: E731
+        look = partial(_look_at_run, folder)
     elif any(folder.glob("*/sweep.json")):
-        look = lambda: _look_at_folder(folder)  # noqa: E731
+        look = partial(_look_at_folder, folder)
     else:
         fix = f"{PROG} RUN or a folder of runs; python -m sweeps.run samsum --tiny makes one"
         raise SweepAborted(f"there is no sweep in {folder}", fix)
-    return Result((_watch(look, is_quiet=args.json) if args.watch else _show(look())).facts)
+    if args.watch:
+        return Result(_watch(look, is_quiet=args.json).facts)
+    view = look()
+    print(*view.lines, sep="\n")
+    return Result(view.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,32 +77,23 @@ class _View:
     is_over: bool
 
 
-def _show(view: _View) -> _View:
-    print(*view.lines, sep="\n")
-    return view
-
-
 def _watch(look: Callable[[], _View], *, is_quiet: bool) -> _View:
     """Shows the run until it is over; in a terminal in place, else a line whenever it changes."""
-    console = Console()
-    if is_quiet or not console.is_terminal:
-        last = ""
+    console, last = Console(), ""
+    in_place = Live(console=console, auto_refresh=False)
+    is_live = console.is_terminal and not is_quiet
+    with in_place if is_live else contextlib.nullcontext():
         while True:
             view = look()
-            if view.summary != last and not is_quiet:
+            if is_live:
+                shown = view.lines[: max(3, console.height - 1)]
+                in_place.update(Text("\n".join(shown)), refresh=True)
+            elif view.summary != last and not is_quiet:
                 print(view.summary, flush=True)
             if view.is_over:
                 return view
             last = view.summary
             time.sleep(WATCH_INTERVAL_S)
-    view = look()
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            live.update(Text("\n".join(view.lines[: max(3, console.height - 1)])), refresh=True)
-            if view.is_over:
-                return view
-            time.sleep(WATCH_INTERVAL_S)
-            view = look()
 
 
 def _look_at_run(folder: Path) -> _View:

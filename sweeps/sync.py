@@ -44,11 +44,7 @@ class SyncArgs:
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
-    """Replays the log of a sweep that no process is working on.
-
-    Raises:
-        SweepAborted: there is no such run, it is being worked on, or it cannot be read.
-    """
+    """Replays the log of a sweep that no process is working on."""
     args = parse(SyncArgs, argv, PROG)
     paths = find_run(args.run)
     run = read_run(paths, PROG)

@@ -150,11 +150,7 @@ def check_model(paths: RunPaths, model: str) -> None:
 
 
 def _read_digests(paths: RunPaths, of: str, names: Sequence[str]) -> Mapping[str, Any]:
-    """What sweep.json has of rows or the model, with all names.
-
-    Raises:
-        SweepAborted: one was taken out.
-    """
+    """What sweep.json has of rows or the model, with all names."""
     digests: Mapping[str, Any] = read_record(paths)["digests"].get(of, {})
     if missing := [name for name in names if name not in digests]:
         raise SweepAborted(

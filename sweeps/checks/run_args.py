@@ -67,11 +67,7 @@ def read_call(
 
 
 def _write_words(flags: dict[str, Any]) -> list[str]:
-    """Keywords as a command line has them.
-
-    Raises:
-        SweepAborted: there is no such keyword; the fix names a near one.
-    """
+    """Keywords as a command line has them."""
     known = [field.name for field, _ in flatten(SweepConfig)[1]]
     for name in flags:
         if name not in known:
@@ -84,11 +80,7 @@ def _write_words(flags: dict[str, Any]) -> list[str]:
 
 
 def _read_config(config: SweepConfig, flags: dict[str, Any], *, is_resumed: bool) -> RunArgs:
-    """What a config asks for.
-
-    Raises:
-        SweepAborted: it has a bad value, flags are beside it, or it changes the sweep to resume.
-    """
+    """What a config asks for."""
     if flags:
         fix = f"{PYTHON}(dataclasses.replace(config, {next(iter(flags))}=...))"
         raise SweepAborted(f"flags beside a config: {', '.join(flags)}", fix)

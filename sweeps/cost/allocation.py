@@ -190,11 +190,7 @@ def _choose_capacity(
 
 
 def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int) -> int:
-    """Trials that fit on the smallest GPU; 1 where its memory is not known.
-
-    Raises:
-        SweepAborted: not even one trial fits, however small its micro-batches become.
-    """
+    """Trials that fit on the smallest GPU; 1 where its memory is not known."""
     largest = largest_point(config, model)
 
     def needed_gib(rank: int, rows: int) -> float:

@@ -304,11 +304,7 @@ def _resample(
     metric: Metric,
     scoring: Scoring,
 ) -> tuple[bootstrap.Comparison | None, int]:
-    """What resampling tells of the finalists with a run that counts, and of how many rows.
-
-    Raises:
-        OSError, ValueError: there are no scores of rows, or of different ones.
-    """
+    """What resampling tells of the finalists with a run that counts, and of how many rows."""
     answers = [
         [
             read_answers(fetch_checkpoint(folder, config.storage))

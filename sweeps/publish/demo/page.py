@@ -68,29 +68,24 @@ def launch(page: gr.Blocks, port: int | None) -> str:
         SweepAborted: there is none.
     """
     try:
-        url = _serve(page, port)
+        _, url, _ = page.queue(api_open=True).launch(
+            server_name=HOST,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=True,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+            theme=gr.themes.Default(**FONTS),
+        )
     except OSError as refused:
         raise SweepAborted(f"no page: {refused}", "name a free port: --port N") from None
-    return url
-
-
-def _serve(page: gr.Blocks, port: int | None) -> str:
-    _, url, _ = page.queue(api_open=True).launch(
-        server_name=HOST,
-        server_port=port,
-        share=False,
-        inbrowser=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        show_error=True,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        enable_monitoring=False,
-        run_history=False,
-        footer_links=[],
-        theme=gr.themes.Default(**FONTS),
-    )
     return str(url)
 
 

@@ -1,7 +1,8 @@
 """Parallel coordinates with a brush on each axis, in Vega: Vega-Lite has neither."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.publish.load_run import SweepRun
@@ -19,39 +20,23 @@ HALF_GRIP = 16
 """Pixels to both sides of an axis where a brush begins."""
 AXIS_WIDTH = 108
 """Pixels for one axis at least."""
+PLACES = tuple(number / 4 for number in range(5))
+"""Of ticks, on an axis of numbers."""
 BEYOND = 8
 """Pixels above and below it, so that the ends can be reached."""
 
 
+@dataclass(frozen=True)
 class _Axis:
-    """One axis: where a value lies on it, from 0 at the foot to 1, and its labels."""
+    """One axis, from 0 at the foot to 1."""
 
-    def __init__(self, title: str, values: Sequence[Any], *, is_continuous: bool, is_log: bool):
-        self.title = title
-        self._values = values
-        self._is_continuous = is_continuous
-        self._is_log = is_log
-        if is_continuous:
-            low, high = self._scale(values[0]), self._scale(values[-1])
-            self._low, self._range = low, (high - low) or 1.0
-
-    def place(self, value: Any) -> float:
-        if self._is_continuous:
-            return (self._scale(value) - self._low) / self._range
-        return self._values.index(value) / max(1, len(self._values) - 1)
-
-    def ticks(self, name: str = "") -> list[tuple[float, str]]:
-        """Places and labels; scores are shown as everywhere else."""
-        if not self._is_continuous:
-            return [(self.place(value), show_value(value)) for value in self._values]
-        places = [number / 4 for number in range(5)]
-        scaled = [self._low + place * self._range for place in places]
-        values = [10**one if self._is_log else one for one in scaled]
-        shown = [format_score(name, v, values) if name else f"{v:.1e}" for v in values]
-        return list(zip(places, shown, strict=True))
-
-    def _scale(self, value: float) -> float:
-        return math.log10(value) if self._is_log else value
+    title: str
+    find_value: Callable[[TrialRecord], Any]
+    """A trial's value; None ends its line before this axis."""
+    find_place: Callable[[Any], float]
+    """Where a value lies."""
+    ticks: list[dict[str, object]]
+    """Places with their labels."""
 
 
 def plot_parallel(sweep: SweepRun) -> Plot | None:
@@ -59,70 +44,78 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
 
     Only trials of the last rung go on to the score: others' scores do not compare with it.
     """
-    metric, winner = sweep.metric, winning_trial(sweep)
+    metric, winner, rungs = sweep.metric, winning_trial(sweep), list(sweep.config.rungs)
     trials = [trial for trial in sweep.trials if trial.reports]
     varied = list_varied(trials)
     if len(trials) < 2 or not varied:
         return None
-    last = sweep.scores_at(sweep.config.rungs[-1])
-    axes = {
-        name: _Axis(name, values, is_continuous=name == "learning_rate", is_log=True)
-        for name, values in varied.items()
-    }
-    axes["step"] = _Axis("steps", list(sweep.config.rungs), is_continuous=False, is_log=False)
+    last = sweep.scores_at(rungs[-1])
+    axes = [_make_param_axis(name, values) for name, values in varied.items()]
+    axes.append(_make_ordinal("steps", rungs, lambda trial: trial.num_steps))
     if last:
-        ends = sorted(last.values())
-        axes["score"] = _Axis(metric.name, [ends[0], ends[-1]], is_continuous=True, is_log=False)
-    steps = set(sweep.config.rungs)
+        axes.append(_make_score_axis(metric.name, last))
     points = [
         {
             "trial": trial.trial_id,
             "axis": number,
-            "place": axis.place(value),
+            "place": axis.find_place(value),
             "role": "winner" if trial.trial_id == winner else "other",
             "colour": _colour(trial, last, higher=metric.mode == "max"),
             "shown": _describe(trial, sweep),
         }
         for trial in trials
-        if trial.num_steps in steps
-        for number, (name, axis) in enumerate(axes.items())
-        for value in [_value_of(trial, name, last)]
-        if value is not None
-    ]
-    ticks = [
-        {"axis": number, "place": place, "label": label}
-        for number, (name, axis) in enumerate(axes.items())
-        for place, label in axis.ticks(metric.name if name == "score" else "")
-    ]
-    titles: list[dict[str, Any]] = [
-        {"axis": number, "label": axis.title} for number, axis in enumerate(axes.values())
-    ]
-    told = [
-        {"title": axis["label"], "ticks": [tick for tick in ticks if tick["axis"] == axis["axis"]]}
-        for axis in titles
+        if trial.num_steps in rungs
+        for number, axis in enumerate(axes)
+        if (value := axis.find_value(trial)) is not None
     ]
     stopped = len(trials) - len(last)
     return Plot(
         key="parallel",
         title="Parallel coordinates",
         says=(
-            f"A line a trial: {', '.join(axis['label'] for axis in titles)}. Those of the last "
+            f"A line a trial: {', '.join(axis.title for axis in axes)}. Those of the last "
             f"rung ({len(last)}) are coloured by {metric.name}, the strongest colour is the best; "
             f"the others ({stopped}), grey, have no score that compares with theirs, so their "
             "lines end at the steps. Drag along an axis to select trials, double-click it to let "
             "go, or use the lists below. The table of trials follows the selection."
         ),
-        spec=_make_spec(points, ticks, titles),
+        spec=_make_spec(points, axes),
         min_width=AXIS_WIDTH * len(axes),
         height=HEIGHT + 70,
-        axes=told,
+        axes=[{"title": axis.title, "ticks": axis.ticks} for axis in axes],
     )
 
 
-def _value_of(trial: TrialRecord, name: str, last: dict[str, float]) -> Any:
-    if name == "step":
-        return trial.num_steps
-    return last.get(trial.trial_id) if name == "score" else make_point(trial.params)[name]
+def _make_param_axis(name: str, values: Sequence[Any]) -> _Axis:
+    def find_value(trial: TrialRecord) -> Any:
+        return make_point(trial.params)[name]
+
+    if name != "learning_rate":
+        return _make_ordinal(name, values, find_value)
+    low, high = math.log10(values[0]), math.log10(values[-1])
+    ticks = [
+        {"place": place, "label": f"{10 ** (low + place * (high - low)):.1e}"} for place in PLACES
+    ]
+    return _Axis(name, find_value, lambda rate: (math.log10(rate) - low) / (high - low), ticks)
+
+
+def _make_ordinal(title: str, values: Sequence[Any], find: Callable[[TrialRecord], Any]) -> _Axis:
+    last = max(1, len(values) - 1)
+    ticks = [{"place": n / last, "label": show_value(value)} for n, value in enumerate(values)]
+    return _Axis(title, find, lambda value: values.index(value) / last, ticks)
+
+
+def _make_score_axis(name: str, scores: Mapping[str, float]) -> _Axis:
+    """Its ticks are shown as scores are everywhere else."""
+    low, span = min(scores.values()), (max(scores.values()) - min(scores.values())) or 1.0
+    values = [low + place * span for place in PLACES]
+    ticks = [
+        {"place": place, "label": format_score(name, value, values)}
+        for place, value in zip(PLACES, values, strict=True)
+    ]
+    return _Axis(
+        name, lambda trial: scores.get(trial.trial_id), lambda score: (score - low) / span, ticks
+    )
 
 
 def _colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
@@ -139,12 +132,12 @@ def _describe(trial: TrialRecord, sweep: SweepRun) -> str:
     return f"{sweep.metric.name} {value} at step {trial.num_steps}"
 
 
-def _make_spec(
-    points: list[dict[str, Any]], ticks: list[dict[str, Any]], titles: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _make_spec(points: list[dict[str, Any]], axes: Sequence[_Axis]) -> dict[str, Any]:
     """Signals: "matching", the trials that the page has selected, or null; "brush0" on, what is
     dragged, in pixels. The page hears the latter and sets the former."""
-    axes = [title["axis"] for title in titles]
+    numbers = list(range(len(axes)))
+    ticks = [{"axis": n, **tick} for n, axis in enumerate(axes) for tick in axis.ticks]
+    titles = [{"axis": n, "label": axis.title} for n, axis in enumerate(axes)]
     x, y = {"scale": "x", "field": "axis"}, {"scale": "y", "field": "place"}
     width = "max(300, containerSize()[0] - 8)"
     resized = {"events": {"source": "window", "type": "resize"}, "update": width}
@@ -170,7 +163,7 @@ def _make_spec(
         "signals": [
             {"name": "width", "init": width, "on": [resized]},
             {"name": "matching", "value": None},
-            *map(_make_brush, axes),
+            *map(_make_brush, numbers),
         ],
         "data": [
             {"name": "points", "values": points},
@@ -178,15 +171,15 @@ def _make_spec(
             {"name": "titles", "values": titles},
         ],
         "scales": [
-            {"name": "x", "type": "point", "domain": axes, "range": "width", "padding": 0.5},
+            {"name": "x", "type": "point", "domain": numbers, "range": "width", "padding": 0.5},
             {"name": "y", "type": "linear", "domain": [0, 1], "range": "height"},
         ],
         "marks": [
             {"type": "group", "from": by_trial, "marks": [_mark("line", line, "line")]},
-            *map(_make_axis, axes),
+            *map(_make_line, numbers),
             {**_mark("text", label, "ticks"), "interactive": False},
             _mark("text", {**head, "fontWeight": 600}, "titles"),
-            *(mark for axis in axes for mark in (_make_grip(axis), _make_band(axis))),
+            *(mark for axis in numbers for mark in (_make_grip(axis), _make_band(axis))),
         ],
     }
 
@@ -216,7 +209,7 @@ def _make_brush(axis: int) -> dict[str, Any]:
     }
 
 
-def _make_axis(axis: int) -> dict[str, Any]:
+def _make_line(axis: int) -> dict[str, Any]:
     line = {"x": _place(axis), "y": 0, "y2": {"signal": "height"}}
     look = {"stroke": "var(--ink-2)", "strokeWidth": 1}
     return {**_mark("rule", {**line, **look}), "interactive": False}
