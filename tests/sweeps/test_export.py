@@ -413,7 +413,7 @@ def test_only_known_files_leave_the_run(
     best = run / "best"
     known = contents(best).keys()
     (best / "notes.txt").write_text("mine")
-    (best / "link.txt").symlink_to("/etc/passwd")
+    (best / "link.txt").symlink_to(run / "sweep.json")  # one that leads out is refused
     (best / "inside").mkdir()
     (best / "inside" / "config.json").write_text("{}")
     (best / "elsewhere").symlink_to(run)
