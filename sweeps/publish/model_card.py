@@ -11,10 +11,10 @@ from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
 from sweeps.publish.card_facts import CardFacts, shorten
 from sweeps.publish.card_metadata import make_metadata
-from sweeps.publish.card_templates import load_template
 from sweeps.publish.license import describe_base_license
 from sweeps.publish.search_picture import PICTURE_FILE
 from sweeps.publish.tables import Table
+from sweeps.publish.templates import load_template
 from sweeps.publish.usage_code import is_hub_id, usage_code
 from sweeps.records.redact import join_lines, redact
 from sweeps.records.trials_csv import count_by_status

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from string import Formatter
 
-from sweeps.publish.card_templates import load_template
+from sweeps.publish.templates import load_template
 from trainables.config import TrainingOptions
 from trainables.data.rows import Scoring
 from trainables.data.tokens import prompt_limit

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from importlib import resources
 
 import vl_convert
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.comparison import compare_runs
 from sweeps.publish.report.sections import describe_run
+from sweeps.publish.templates import load_template
 from trainables.files import to_strict_json
 
 REFRESH_S = 10
@@ -31,7 +31,7 @@ def render(runs: Sequence[SweepRun]) -> str:
     script = _read("report.js")
     is_running = len(runs) == 1 and runs[0].state == "running"
     page = describe_run(runs[0]) if len(runs) == 1 else compare_runs(runs)
-    template = _environment().get_template("report.html.j2")
+    template = load_template("report/report.html.j2", is_html=True)
     return template.render(
         page=page,
         is_comparison=len(runs) > 1,
@@ -42,17 +42,6 @@ def render(runs: Sequence[SweepRun]) -> str:
         refresh_s=REFRESH_S if is_running else 0,
         stale_s=STALE_S,
         written=datetime.now(UTC),
-    )
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("sweeps.publish.report", package_path="."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
