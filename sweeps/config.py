@@ -153,24 +153,22 @@ class SweepConfig(TrainingOptions):
             options = replace(options, paraphrases=_resolve_path(options.paraphrases))
         object.__setattr__(self, "task_options", options)
         counts = ("num_trials", "max_steps", "num_rungs", "num_finalists", "num_final_seeds")
-        for name in (*counts, "bertscore_layer"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        least = {**dict.fromkeys((*counts, "bertscore_layer", "gpus"), 1), "reduction_factor": 2}
+        for name, bound in (least | {"max_failures": 0}).items():
+            value = getattr(self, name)
+            require(value is None or value >= bound, name, value, f"at least {bound}")
+        for name in ("gpu_hours", "epochs"):
+            value = getattr(self, name)
+            require(value is None or 0 < value < math.inf, name, value, "above 0")
         is_slots = self.slots_per_gpu == "auto" or self.slots_per_gpu >= 1
         require(is_slots, "slots_per_gpu", self.slots_per_gpu, 'at least 1, or "auto"')
-        require(self.reduction_factor >= 2, "reduction_factor", self.reduction_factor, "at least 2")
         require(self.num_rungs <= 20, "num_rungs", self.num_rungs, "20 at most")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
-        require(self.max_failures >= 0, "max_failures", self.max_failures, "0 or more")
-        require(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1")
-        is_hours = self.gpu_hours is None or 0 < self.gpu_hours < math.inf
-        require(is_hours, "gpu_hours", self.gpu_hours, "above 0")
         is_time = False
         with contextlib.suppress(ValueError):
             is_time = self.time_budget_s is None or self.time_budget_s > 0
         rule = "a time above 0, e.g. 2h, 45m, 1h30m or 90s"
         require(is_time, "time_budget", self.time_budget, rule)
-        is_epochs = self.epochs is None or 0 < self.epochs < math.inf
-        require(is_epochs, "epochs", self.epochs, "above 0")
         require(self.data != (), "data", self.data, "one file or more")
         is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name) is not None
         require(is_name, "name", self.name, "letters, digits, '.', '_' and '-', 100 at most")

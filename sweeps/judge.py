@@ -33,6 +33,7 @@ from sweeps.publish.best_folder import find_best
 from sweeps.records.paths import find_run
 from sweeps.records.redact import join_lines
 from sweeps.records.run import read_record
+from trainables.config import require
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
 from trainables.metrics.judge_prompts import CRITERIA, pairwise_messages, read_choice
@@ -106,9 +107,7 @@ class JudgeArgs:
         least = {"num_rows": 1, "concurrency": 1, "max_retries": 0, "max_tokens": 1, "timeout_s": 1}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                flag = "--" + name.replace("_", "-")
-                raise SweepAborted(f"{flag} is {value}", f"give {flag} {bound} or more")
+            require(value is None or value >= bound, name, value, f"at least {bound}")
         parts = urlsplit(self.endpoint)
         if parts.username or parts.password or parts.query:
             raise SweepAborted(

@@ -25,7 +25,7 @@ from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
-from trainables.config import ComputeDtype, TrialConfig, TrialReport
+from trainables.config import ComputeDtype, TrialConfig, TrialReport, require
 from trainables.data.eval_rows import rung_rows
 from trainables.data.rows import Row
 from trainables.data.tasks import TASKS
@@ -71,8 +71,7 @@ class VerifyArgs:
     json: JsonFlag = False
 
     def __post_init__(self) -> None:
-        if self.num_seeds < 2:
-            raise ValueError(f"num_seeds is {self.num_seeds}; it must be at least 2")
+        require(self.num_seeds >= 2, "num_seeds", self.num_seeds, "at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)

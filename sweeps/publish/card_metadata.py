@@ -54,15 +54,18 @@ def _list_results(facts: CardFacts) -> list[EvalResult]:
     """The adapter's own finite scores; those of the untuned base and of baselines are not its, and
     those of single labels stand in the text, unless one ranks."""
     dataset = facts.dataset_name
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", dataset).strip("-.") or "local"
     return [
         EvalResult(
             task_type=TASK_TYPES[facts.scoring.kind],
             task_name=join_lines(facts.task),
             dataset_name=dataset,
-            dataset_type=dataset if is_hub_id(dataset) else _slug(dataset),
+            dataset_type=dataset if is_hub_id(dataset) else slug,
             dataset_revision=facts.dataset_revision,
             dataset_split=split,
-            metric_type=_name_type(metric),
+            metric_type=next(
+                (name for start, name in METRIC_TYPES.items() if metric.startswith(start)), metric
+            ),
             metric_name=metric,
             metric_value=float(value),
         )
@@ -72,11 +75,3 @@ def _list_results(facts: CardFacts) -> list[EvalResult]:
         if math.isfinite(value)
         if metric == facts.metric.name or not metric.startswith(PER_LABEL)
     ]
-
-
-def _name_type(metric: str) -> str:
-    return next((name for start, name in METRIC_TYPES.items() if metric.startswith(start)), metric)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "local"

@@ -133,7 +133,7 @@ def test_json_with_a_value_that_does_not_fit_is_refused(field: str, value: objec
         ("seed", -1, "from 0 to 2**32 - 1"),
         ("seed", 2**32, "from 0 to 2**32 - 1"),
         ("num_rungs", 10**9, "20 at most"),
-        ("max_failures", -1, "0 or more"),
+        ("max_failures", -1, "at least 0"),
         ("gpus", 0, "at least 1"),
         ("name", "", "letters, digits"),
         ("name", "..", "letters, digits"),

@@ -330,9 +330,9 @@ def test_run_without_predictions_is_told(run: Path) -> None:
     (run / "best" / PREDICTIONS_FILE).unlink()
     with pytest.raises(SweepAborted, match=PREDICTIONS_FILE):
         main(command(run, NOBODY))
-    with pytest.raises(SweepAborted, match="no run folder"):
+    with pytest.raises(SweepAborted, match="there is no sweep in"):
         main(command(run / "none", NOBODY))
-    with pytest.raises(SweepAborted, match="num-rows is 0"):
+    with pytest.raises(SweepAborted, match="num_rows is 0; it must be at least 1"):
         main(command(run, NOBODY, "--num-rows", "0"))
 
 

@@ -61,7 +61,8 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
             "place": axis.find_place(value),
             "role": "winner" if trial.trial_id == winner else "other",
             "colour": _colour(trial, last, higher=metric.mode == "max"),
-            "shown": _describe(trial, sweep),
+            "shown": f"{metric.name} {format_score(metric.name, trial.value(metric))} at step "
+            f"{trial.num_steps}",
         }
         for trial in trials
         if trial.num_steps in rungs
@@ -125,11 +126,6 @@ def _colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
     ranked = sorted(last.values(), reverse=higher)
     fifth = ranked.index(last[trial.trial_id]) * NUM_COLOURS // len(ranked)
     return f"var(--s{NUM_COLOURS - fifth})"
-
-
-def _describe(trial: TrialRecord, sweep: SweepRun) -> str:
-    value = format_score(sweep.metric.name, trial.value(sweep.metric))
-    return f"{sweep.metric.name} {value} at step {trial.num_steps}"
 
 
 def _make_spec(points: list[dict[str, Any]], axes: Sequence[_Axis]) -> dict[str, Any]:
