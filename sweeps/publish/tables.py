@@ -12,11 +12,12 @@ from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import PARAMS, rank, shown_params
 from trainables.config import Metric
 from trainables.metrics.classification import Confusion
+from trainables.metrics.registry import PER_LABEL
 from trainables.metrics.scales import format_score
 
 MAX_TRIALS = 10
-PER_LABEL = ("precision", "recall", "f1")
-"""Scores of each label, as metrics/classification.py names them."""
+LABEL_SCORES = ("precision", "recall", "f1")
+"""Of each label, as metrics/classification.py names them."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,7 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
         [split, metric, *(format_score(metric, value, values) for value in values)]
         for split, of_split in outcome.own_scores.items()
         for metric in of_split
-        if metric == ranked_by.name
-        or not has_own_table
-        or not metric.startswith(tuple(f"{name}_" for name in PER_LABEL))
+        if metric == ranked_by.name or not has_own_table or not metric.startswith(PER_LABEL)
         for values in [[model.get(split, {}).get(metric) for model in models.values()]]
     ]
     return Table("best adapter and untuned base", ["split", "metric", *models], rows)
@@ -163,13 +162,16 @@ def show_value(value: object) -> str:
 
 def list_label_scores(test: Mapping[str, float]) -> Table | None:
     """Each label's scores on test; None of texts."""
-    first = f"{PER_LABEL[0]}_"
+    first = f"{LABEL_SCORES[0]}_"
     labels = [name.removeprefix(first) for name in test if name.startswith(first)]
     rows = [
-        [label, *(format_score(name, test[name]) for name in (f"{s}_{label}" for s in PER_LABEL))]
+        [
+            label,
+            *(format_score(name, test[name]) for name in (f"{s}_{label}" for s in LABEL_SCORES)),
+        ]
         for label in labels
     ]
-    return Table("best adapter on test, by label", ("label", *PER_LABEL), rows) if rows else None
+    return Table("best adapter on test, by label", ("label", *LABEL_SCORES), rows) if rows else None
 
 
 def list_confusion(confusion: Confusion) -> Table:
