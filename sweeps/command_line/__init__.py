@@ -1,1 +1,1 @@
-"""What users type: spans of time, and flags of other trainers."""
+"""What users type and see: flags and their help, spans of time, output that is safe to show."""

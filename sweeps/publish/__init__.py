@@ -1,1 +1,1 @@
-"""The best adapter on the Hugging Face Hub: upload, model card, and the card's script."""
+"""What a sweep found, for people: summary, report, model card, demo page, the Hub."""

@@ -1,1 +1,1 @@
-"""What is told of a sweep while it runs: the event log, the live table and W&B."""
+"""What is shown of a sweep while it runs: the live table, its status, W&B and other trackers."""
