@@ -69,8 +69,9 @@ class MlflowTracker:
 
     def __init__(self, sweep: TrackedSweep) -> None:
         self._sweep = sweep
-        self._client: MlflowClient | None = None
+        self._client = open_client(sweep.paths)
         self._experiment_id = ""
+        """Empty until what is there has been asked for."""
         self._runs: dict[str, _Run] = {}
         """By RUN_TAG."""
         self._written: dict[str, str] = {}
@@ -78,46 +79,45 @@ class MlflowTracker:
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         """Writes what the runs lack."""
         try:
-            client = self._client or self._connect()
-            parent = self._open_run(client, PARENT, "sweep", read_time_ms(events[0]))
-            self._log_params(client, parent, self._sweep.values)
+            if not self._experiment_id:
+                self._find_runs()
+            parent = self._open_run(PARENT, "sweep", read_time_ms(events[0]))
+            self._log_params(parent, self._sweep.values)
             if find_end(events) is None:
-                self._set_status(client, parent, "running")
+                self._set_status(parent, "running")
             for run in list_changed_runs(self._sweep, events, trials, self._written):
                 if run.job_type == SUMMARY:
-                    self._end_sweep(client, parent, run)
+                    self._end_sweep(parent, run)
                 else:
-                    self._write(client, run)
+                    self._write(run)
         except Exception:
-            self._client = None  # what is there has to be asked for again
+            self._experiment_id = ""  # what is there has to be asked for again
             raise
 
     def close(self, *, is_disk_trusted: bool) -> None:
         """Ends the runs that nobody goes on with now; a resume opens them again."""
-        if self._client is None:
+        if not self._experiment_id:
             return
         self._written.clear()
         for run in self._runs.values():
             if run.status == "running":
-                self._set_status(self._client, run, "interrupted")
+                self._set_status(run, "interrupted")
 
-    def _connect(self) -> MlflowClient:
+    def _find_runs(self) -> None:
         """Opens the experiment, and finds in it what earlier replays wrote."""
-        client = open_client(self._sweep.paths)
+        client = self._client
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._sweep.config.wandb_project
         experiment = client.get_experiment_by_name(name)
         if experiment is not None:
-            self._experiment_id = experiment.experiment_id
+            experiment_id = experiment.experiment_id
         else:
             folder = self._sweep.paths.mlruns / "artifacts"
-            self._experiment_id = client.create_experiment(
-                name, None if find_uri() else folder.as_uri()
-            )
+            experiment_id = client.create_experiment(name, None if find_uri() else folder.as_uri())
         self._runs, self._written = {}, {}
         is_mine, page = f"tags.{SWEEP_TAG} = '{self._sweep.sweep_id}'", None
         while page is None or page.token:
             token = page and page.token
-            page = client.search_runs([self._experiment_id], is_mine, page_token=token)
+            page = client.search_runs([experiment_id], is_mine, page_token=token)
             for run in page:
                 tags = run.data.tags
                 self._runs[tags[RUN_TAG]] = _Run(
@@ -126,32 +126,31 @@ class MlflowTracker:
                     adapter=tags.get(ADAPTER_TAG, ""),
                     params=run.data.params.keys(),
                 )
-        self._client = client
-        return client
+        self._experiment_id = experiment_id
 
-    def _end_sweep(self, client: MlflowClient, parent: _Run, summary: TrackedRun) -> None:
+    def _end_sweep(self, parent: _Run, summary: TrackedRun) -> None:
         """Gives the parent run the scores on test and the winner's adapter."""
         if parent.status != "completed":
-            self._log_metrics(client, parent, summary.points)
-            self._set_status(client, parent, "completed", summary.values, summary.ended_ms)
+            self._log_metrics(parent, summary.points)
+            self._set_status(parent, "completed", summary.values, summary.ended_ms)
         adapter = summary.values["adapter"]
         if parent.adapter != adapter and summary.files:
             for path in summary.files:
-                client.log_artifact(parent.run_id, str(path), path.parent.name)
-            client.set_tag(parent.run_id, ADAPTER_TAG, adapter)
+                self._client.log_artifact(parent.run_id, str(path), path.parent.name)
+            self._client.set_tag(parent.run_id, ADAPTER_TAG, adapter)
             parent.adapter = adapter
 
-    def _write(self, client: MlflowClient, tracked: TrackedRun) -> None:
-        run = self._open_run(client, tracked.name, tracked.job_type, tracked.began_ms)
+    def _write(self, tracked: TrackedRun) -> None:
+        run = self._open_run(tracked.name, tracked.job_type, tracked.began_ms)
         if run.status == tracked.status != "running":
             return
-        self._log_params(client, run, tracked.values)
-        self._log_metrics(client, run, tracked.points[run.num_reports :])
+        self._log_params(run, tracked.values)
+        self._log_metrics(run, tracked.points[run.num_reports :])
         run.num_reports = len(tracked.points)
         facts = {"reason": tracked.reason, **tracked.place}
-        self._set_status(client, run, tracked.status, facts, tracked.ended_ms)
+        self._set_status(run, tracked.status, facts, tracked.ended_ms)
 
-    def _open_run(self, client: MlflowClient, name: str, job_type: str, began_ms: int) -> _Run:
+    def _open_run(self, name: str, job_type: str, began_ms: int) -> _Run:
         """The run of that RUN_TAG, which is made if it is not there."""
         if name in self._runs:
             return self._runs[name]
@@ -160,21 +159,19 @@ class MlflowTracker:
         if name != PARENT:
             tags[MLFLOW_PARENT_RUN_ID] = self._runs[PARENT].run_id
         shown_name = self._sweep.name if name == PARENT else name
-        created = client.create_run(self._experiment_id, began_ms or None, tags, shown_name)
+        created = self._client.create_run(self._experiment_id, began_ms or None, tags, shown_name)
         run = self._runs[name] = _Run(created.info.run_id)
         return run
 
-    def _log_params(self, client: MlflowClient, run: _Run, params: Mapping[str, Any]) -> None:
+    def _log_params(self, run: _Run, params: Mapping[str, Any]) -> None:
         """Those that are not there: a process may have died after it had made the run."""
         cleaned = {_clean(key): str(value)[:MAX_CHARS] for key, value in params.items()}
         shown = [Param(key, value) for key, value in cleaned.items() if key not in run.params]
         for begin in range(0, len(shown), MAX_PARAMS):
-            client.log_batch(run.run_id, params=shown[begin : begin + MAX_PARAMS])
+            self._client.log_batch(run.run_id, params=shown[begin : begin + MAX_PARAMS])
         run.params = cleaned.keys()
 
-    def _log_metrics(
-        self, client: MlflowClient, run: _Run, points: Sequence[tuple[int, int, dict[str, float]]]
-    ) -> None:
+    def _log_metrics(self, run: _Run, points: Sequence[tuple[int, int, dict[str, float]]]) -> None:
         """Args: points: step, time in Unix milliseconds, and values by name."""
         metrics = [
             MlflowMetric(_clean(name), float(value), time_ms, step)
@@ -182,11 +179,10 @@ class MlflowTracker:
             for name, value in values.items()
         ]
         for begin in range(0, len(metrics), MAX_METRICS):
-            client.log_batch(run.run_id, metrics=metrics[begin : begin + MAX_METRICS])
+            self._client.log_batch(run.run_id, metrics=metrics[begin : begin + MAX_METRICS])
 
     def _set_status(
         self,
-        client: MlflowClient,
         run: _Run,
         status: str,
         facts: Mapping[str, Any] | None = None,
@@ -196,12 +192,12 @@ class MlflowTracker:
         if run.status == status:
             return
         if status == "running":
-            client.update_run(run.run_id, _STATES[status])
+            self._client.update_run(run.run_id, _STATES[status])
         else:
-            client.set_terminated(run.run_id, _STATES[status], ended_ms)
+            self._client.set_terminated(run.run_id, _STATES[status], ended_ms)
         tags = {**(facts or {}), STATUS_TAG: status}
         shown = [RunTag(_clean(key), str(value)[:MAX_CHARS]) for key, value in tags.items()]
-        client.log_batch(run.run_id, tags=shown)
+        self._client.log_batch(run.run_id, tags=shown)
         run.status = status
 
 
