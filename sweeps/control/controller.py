@@ -93,6 +93,8 @@ class TrialController:
         self._listeners = listeners
         self._asha = Asha(config.rungs, config.reduction_factor, metric)
         self._trials: dict[str, _Trial] = {}
+        self._num_open = 0
+        """Of these, those that have not ended."""
         self._waiting: deque[_Trial] = deque()
         self._finals: Finals | None = None
         self._is_search_closed = False
@@ -121,7 +123,7 @@ class TrialController:
     @property
     def num_left(self) -> int:
         """Trials and runs of the finals that have not ended yet, also those not proposed yet."""
-        return self._num_to_propose + sum(trial.status is None for trial in self._trials.values())
+        return self._num_to_propose + self._num_open
 
     @property
     def is_in_finals(self) -> bool:
@@ -195,8 +197,8 @@ class TrialController:
         report without a finite score, or at a step that is no rung, ends its trial as failed.
 
         Args:
-            tell_packs: takes what is returned as soon as the log has it, because slots wait for
-                it; the study and the listeners take longer.
+            tell_packs: takes what is decided as soon as the log has it, because slots wait for it;
+                the study and the listeners take longer.
         """
         self.release_starts()
         step = report.step
@@ -208,8 +210,8 @@ class TrialController:
         faults = {r.trial_id: find_fault(r, self.config.rungs, self.metric) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
         # 1. The log has every report of the cohort.
+        self._log.append_all("report", map(report_fields, valid))
         for r in valid:
-            self._log.append("report", **report_fields(r))
             self._trials[r.trial_id].values[step] = r.metrics[self.metric.name]
         # 2. ASHA decides them together, and the log has who ends.
         ends: Ends = {name: ("failed", fault) for name, fault in faults.items() if fault}
@@ -217,7 +219,8 @@ class TrialController:
         self._write_ends(ends)
         # 3. The packs give the slots of those that stop to others.
         should_continue = {r.trial_id: self.is_running(r.trial_id) for r in (*new, report)}
-        tell_packs(should_continue)
+        if new:
+            tell_packs(should_continue)
         # 4. Optuna and the listeners learn the reports, and then the ends.
         for r in valid:
             trial = self._trials[r.trial_id]
@@ -270,10 +273,17 @@ class TrialController:
                 listener.trial_started(trial.config, trial.number)
 
     def _write_ends(self, ends: Ends) -> None:
-        for trial_id, (status, reason) in ends.items():
-            self._log.append("trial_ended", trial_id=trial_id, status=status, reason=reason)
+        self._log.append_all(
+            "trial_ended",
+            [
+                {"trial_id": name, "status": status, "reason": why}
+                for name, (status, why) in ends.items()
+            ],
+        )
+        for trial_id, (status, _) in ends.items():
             trial = self._trials[trial_id]
             trial.status = status
+            self._num_open -= 1
             if trial in self._waiting:
                 self._waiting.remove(trial)
 
@@ -288,7 +298,7 @@ class TrialController:
     @property
     def _num_to_propose(self) -> int:
         """Trials that the search has yet to propose."""
-        num_begun = sum(not trial.is_final for trial in self._trials.values())
+        num_begun = len(self._trials) - (len(self._finals.runs) if self._finals else 0)
         return 0 if self._is_search_closed else max(0, self.config.num_trials - num_begun)
 
     def _start_finals_if_due(self) -> None:
@@ -337,6 +347,7 @@ class TrialController:
             is_logged=is_logged,
         )
         self._trials[record.trial_id] = trial
+        self._num_open += trial.status is None
         if is_logged and trial.status is None:
             self._waiting.append(trial)
         return trial

@@ -167,14 +167,17 @@ class PackPool:
             self._fit_to_cluster()
             self._tell_waits(now_s)
 
-    def decide(self, step: int, should_continue: Mapping[str, bool]) -> None:
-        """Tells which trials continue after their reports at a step; returns at once.
+    def decide(
+        self, step: int, should_continue: Mapping[str, bool], pack_id: str | None = None
+    ) -> None:
+        """Tells their pack, or all where it is not known, which trials continue after their reports
+        at a step; returns at once.
 
         Their processes would say so one by one; a stopped one only when it is handed the next
         trial, and its slot would train for nothing until then.
         """
         for pack in self._packs:
-            if pack.status is not None:
+            if pack.status is not None and pack_id in (None, pack.status.pack_id):
                 pack.actor.decide.remote(step, should_continue)
 
     def save_and_end(self, reason: str) -> None:

@@ -197,13 +197,16 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
             reason = result.get(trainable.FAILED, "its process ended before its last step")
             self.controller.end(_trial_id(trial), "failed", reason)
             return str(TrialScheduler.STOP)
-        tell_packs = partial(self.pool.decide, report.step)
+        tell_packs = partial(self.pool.decide, report.step, pack_id=report.pack or None)
         decided = self.controller.report(report, tell_packs)
         should_continue = self.budget_stop.restrict(decided)
         if should_continue != decided:
             tell_packs(should_continue)
         goes_on = should_continue[report.trial_id]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Tune starts what waits in its own order; FIFOScheduler looks at every trial each time."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -166,17 +166,22 @@ class Eta:
 
     def late_trials(self) -> list[str]:
         """Trials of the search that run, and whose next report comes too late: nothing of it would
-        be seen. None is late before one has reported."""
-        scale, now_s = self._scale, self._now_s()
+        be seen. None is late before one has reported, or without a budget."""
+        if self.budget_s is None:
+            return []
         num_reported = sum(trial.step > 0 for trial in self._trials.values())
+        scale, now_s = self._scale, self._now_s()
         if scale is None or num_reported == 0:
             return []
         late_s = self.search_ends_s(num_reported)
+        running = {name: trial for name, trial in self._trials.items() if trial.is_running}
+        left_s = {
+            step: scale * self._segment_s(step) for step in {t.step for t in running.values()}
+        }
         return [
-            trial_id
-            for trial_id, trial in self._trials.items()
-            if trial.is_running
-            and max(now_s, trial.reported_s + scale * self._segment_s(trial.step)) > late_s
+            name
+            for name, trial in running.items()
+            if max(now_s, trial.reported_s + left_s[trial.step]) > late_s
         ]
 
     def shares_left(self) -> tuple[float, float]:
@@ -185,7 +190,8 @@ class Eta:
         config, steps_from = self.model.config, self.model.steps_from
         begun = self._trials.values()
         steps = max(0, config.num_trials - len(begun)) * steps_from(0)
-        steps += sum(steps_from(trial.step) for trial in begun if not trial.has_ended)
+        going_on = Counter(trial.step for trial in begun if not trial.has_ended)
+        steps += sum(number * steps_from(step) for step, number in going_on.items())
         is_in_finals = self._runs is self._finals  # a budget may have ended the search
         if steps > 0 and not is_in_finals:
             return steps / (config.num_trials * steps_from(0)), 1.0

@@ -4,7 +4,7 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ Kind = Literal[
 ]
 _ASKING = ("sweep_started", "sweep_resumed", "asked")
 """Events that say how many trials the search shall have."""
+_REASONS = ("reason", "refused")
 _FLOATS = frozenset(f.name for f in fields(TrialReport) if f.type is float)
 
 
@@ -48,14 +49,23 @@ class EventLog:
         self._lines = JsonLines(path)
 
     def append(self, kind: Kind, **facts: object) -> None:
-        """Writes one event. Raises SweepAborted if the disk is full or gone.
+        """Writes one event. Raises SweepAborted if the disk is full or gone."""
+        self.append_all(kind, [facts])
+
+    def append_all(self, kind: Kind, events: Iterable[Mapping[str, object]]) -> None:
+        """Writes events of one kind together, which takes a shared disk as long as one.
 
         A reason may be any library's text: it is written without secrets.
         """
-        facts |= {name: redact(str(facts[name])) for name in ("reason", "refused") if name in facts}
         event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind}
-        with abort_if_unwritable(self._path):
-            self._lines.append({**event, **to_strict_json(facts)})
+        lines = [
+            event
+            | to_strict_json({n: redact(str(v)) if n in _REASONS else v for n, v in facts.items()})
+            for facts in events
+        ]
+        if lines:
+            with abort_if_unwritable(self._path):
+                self._lines.append(*lines)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

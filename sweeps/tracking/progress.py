@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from threading import RLock
@@ -70,6 +70,9 @@ class ProgressTable:
         self._max_steps = max_steps
         self._left_s = left_s
         self._records = {history.trial_id: history for history in histories}
+        self._best: TrialRecord | None = None
+        """The best of the trials that have come furthest: only those are comparable."""
+        self._take_best(histories)
         self._packs: dict[str, str] = {}
         """The pack of each running trial; empty until it has reported from there."""
         self._site = site
@@ -123,6 +126,7 @@ class ProgressTable:
             record = self._records[config.trial_id]
             record = replace(record, reports=[*record.reports, report])
             self._records[config.trial_id] = record
+            self._take_best([record])
             self._packs[config.trial_id] = report.pack
             value = self._format_number(record.value(self._metric))
             best = self._format_number(record.best(self._metric))
@@ -147,6 +151,7 @@ class ProgressTable:
         """Show the runs of the finals too."""
         with self._lock:
             self._records |= {r.trial_id: r for r in runs if r.trial_id not in self._records}
+            self._take_best(runs)
             self._num_trials = len(self._records)  # a budget may have ended the search early
             self._print_line(f"finals started: {len(runs)} runs to train")
 
@@ -181,12 +186,11 @@ class ProgressTable:
                 self._console.print(text, soft_wrap=True)
 
     def _header_parts(self) -> list[str]:
-        statuses = Counter(map(self._status, self._records.values()))
-        num_done = sum(statuses[name] for name in ("completed", "stopped", "failed"))
+        statuses = Counter(record.status for record in self._records.values())
         left_s = self._left_s()
         return [
-            f"{num_done}/{self._num_trials} done, {statuses['running']} running, "
-            f"{statuses['failed']} failed",
+            f"{statuses.total() - statuses[None]}/{self._num_trials} done, "
+            f"{len(self._packs)} running, {statuses['failed']} failed",
             f"best {self._metric.name} {self._describe_best()}",
             f"elapsed {format_clock(time.monotonic() - self._began_s)}, "
             f"left {self._unknown if left_s is None else format_clock(left_s)}",
@@ -208,18 +212,19 @@ class ProgressTable:
         return [f"{packs}: {shown} training" + f", {num_new} not reported yet" * bool(num_new)]
 
     def _describe_best(self) -> str:
-        """The best of the trials that reached the furthest step: only those are comparable."""
-        last_step = max((record.num_steps for record in self._records.values()), default=0)
-        reached = (record for record in self._records.values() if record.num_steps == last_step)
-        values = {record.trial_id: record.value(self._metric) for record in reached}
-        finite = {
-            trial_id: v for trial_id, v in values.items() if v is not None and math.isfinite(v)
-        }
-        if not finite:
+        best = self._best
+        if best is None or not math.isfinite(best.worth(self._metric)):
             return self._unknown
-        choose = max if self._metric.mode == "max" else min
-        best = choose(finite, key=finite.__getitem__)
-        return f"{self._format_number(finite[best])} at step {last_step} ({best})"
+        value = self._format_number(best.value(self._metric))
+        return f"{value} at step {best.num_steps} ({best.trial_id})"
+
+    def _take_best(self, records: Iterable[TrialRecord]) -> None:
+        known = [self._best] if self._best else []
+        known += (record for record in records if record.reports)
+        self._best = max(known, key=self._worth, default=None)
+
+    def _worth(self, record: TrialRecord) -> tuple[int, float]:
+        return record.num_steps, record.worth(self._metric)
 
     def _status(self, record: TrialRecord) -> str:
         is_running = record.trial_id in self._packs
@@ -228,7 +233,8 @@ class ProgressTable:
     def _rank(self, record: TrialRecord) -> tuple[float, ...]:
         """Sorts running trials first, then waiting ones, the best ended ones, and failed ones."""
         ranks = {"running": 0, "waiting": 1, "completed": 2, "stopped": 2, "failed": 3}
-        return (ranks[self._status(record)], -record.num_steps, -record.worth(self._metric))
+        num_steps, worth = self._worth(record)
+        return (ranks[self._status(record)], -num_steps, -worth)
 
     def _table(self, records: Sequence[TrialRecord]) -> Table:
         """The trials with all columns that fit beside each other, and their reasons if these do."""

@@ -1,53 +1,59 @@
-"""What the driver costs in a large sweep: controller, search, log and table, over stand-in packs.
+"""What the driver costs in a large sweep, over stand-ins for packs and for trials' processes.
 
 python -m tests.benchmarks.scale --trials 1000 --packs 64 --out FILE
 
-Nothing is trained, and Ray and Tune's loop are left out: each pack reports cohorts at random, and
-values are invented. The controller, Optuna, ASHA, the event log, the lines of progress and the
-estimate of the time left are the sweep's own. The database of the study is held by another
-connection for the first minute, while the trackers' process wants to write it.
+Nothing is trained, and values are invented. All that the driver does is a sweep's own: Tune's loop
+with its placement groups, futures and saves, the controller, Optuna, ASHA, the event log, the pool
+of packs, the lines of progress, the estimate of the time left, and the trackers' process. The
+database of the study is held by another connection for the first minute, while that process wants
+to write it. stand_ins.py says what is replaced.
 """
 
 import io
 import json
 import math
-import platform
-import random
-import shlex
+import os
 import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
+import ray
 from rich.console import Console
 
+from cluster.find import set_ray_defaults
 from search_spaces.lora import LoraSpace
-from sweeps.checks.environment import list_versions, read_git_commit
 from sweeps.cli import parse, run_command
+from sweeps.control import ray_tuner
 from sweeps.control.controller import TrialController
+from sweeps.control.pack_pool import PackPool
+from sweeps.control.startup_gate import StartupGate
+from sweeps.control.steering import Steering
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import RequestReader
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers
-from tests.sweeps.invented_sweep import METRIC, make_cohort
-from tests.sweeps.small_costs import make_model, make_throughput
-from trainables.config import TrialConfig
+from tests.benchmarks.scale.stand_ins import start_stand_ins
+from tests.describe_run import describe_run
+from tests.sweeps.invented_sweep import METRIC
+from tests.sweeps.small_costs import make_model
 from trainables.files import write_atomic
 
 PROG = "python -m tests.benchmarks.scale"
+NUM_CPUS = 8
+"""That Ray may reserve: a placement group of 0.01 for each of 334 trials is more than 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +70,31 @@ class ScaleArgs:
     """A JSON file for all numbers; None only prints them."""
 
 
-@dataclass(kw_only=True)
 class Costs:
-    """Seconds of the driver's thread, by call."""
+    """Seconds of the driver's thread, by call, and where it stood then."""
 
-    cpu_s: list[float]
-    wall_s: list[float]
+    def __init__(self) -> None:
+        self.cpu_s: list[float] = []
+        self.wall_s: list[float] = []
+        self.ends: list[tuple[float, float]] = []
+        """The thread's clock and the wall's after each call."""
+        self.memory_mib: list[int] = []
+        """After every 500th call."""
 
-    def time(self, call: Callable[[], Any]) -> Any:
-        """What the call returns."""
-        cpu_s, wall_s = time.thread_time(), time.perf_counter()
-        returned = call()
-        self.cpu_s.append(time.thread_time() - cpu_s)
-        self.wall_s.append(time.perf_counter() - wall_s)
-        return returned
+    def time(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, each call of which counts."""
+
+        def timed(*args: Any) -> Any:
+            cpu_s, wall_s = time.thread_time(), time.monotonic()
+            returned = call(*args)
+            self.ends.append((time.thread_time(), time.monotonic()))
+            self.cpu_s.append(self.ends[-1][0] - cpu_s)
+            self.wall_s.append(self.ends[-1][1] - wall_s)
+            if len(self.ends) % 500 == 0:
+                self.memory_mib.append(int(psutil.Process().memory_info().rss) >> 20)
+            return returned
+
+        return timed
 
     def describe(self) -> dict[str, float]:
         """Milliseconds a call."""
@@ -93,14 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the sweep, and prints what it took as JSON."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(ScaleArgs, words, PROG)
-    facts = {
-        "command": f"{PROG} {shlex.join(words)}",
-        "commit": read_git_commit(),
-        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, others at work on them",
-        "versions": {name: v for name, v in list_versions().items() if name in ("optuna", "numpy")},
-    }
     with tempfile.TemporaryDirectory() as folder:
-        facts |= measure(Path(folder), args.trials, args.packs, args.lock_s)
+        found = measure(Path(folder), args.trials, args.packs, args.lock_s)
+    facts = describe_run(PROG, words) | {"load": os.getloadavg()} | found
     print(json.dumps(facts, indent=2))
     if args.out is not None:
         write_atomic(args.out, json.dumps(facts, indent=2) + "\n")
@@ -108,23 +120,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dict[str, Any]:
     """Drives a whole search in folder."""
-    model = make_model(num_packs=num_packs, num_trials=num_trials, max_steps=27)
+    most_at_once = max(2, math.ceil(num_trials / 3))
+    model = make_model(
+        num_packs=num_packs, concurrency=most_at_once, num_trials=num_trials, max_steps=27
+    )
     model.config = config = replace(model.config, space=LoraSpace(), start_points=())
-    paths, began_s = RunPaths(folder), time.monotonic()
+    paths = RunPaths(folder)
     open_storage(paths.study_url, config.name, METRIC, is_resumed=False)
     study = optuna.create_study(direction="maximize")
     search = Search(study, config.space, config.seed, num_startup_trials(num_trials))
     eta = Eta(model)
-    eta.predict(make_throughput())
     console = Console(file=io.StringIO(), width=200)
     progress = ProgressTable(METRIC, num_trials, config.max_steps, [], eta.left_s, None, console)
     log = EventLog(paths.events)
     controller = TrialController(config, paths, METRIC, search, log, (eta, progress))
-    locked = sqlite3.connect(paths.optuna_db, isolation_level=None, check_same_thread=False)
-    locked.execute("BEGIN EXCLUSIVE")
-    unlock = threading.Timer(lock_s, lambda: locked.execute("COMMIT"))
-    unlock.start()
-    trackers = ExitStack()
+    proposals, reports = Costs(), Costs()
+    search.propose = proposals.time(search.propose)  # type: ignore[method-assign]
+    controller.report = reports.time(controller.report)  # type: ignore[method-assign]
+    steering = Steering(controller, paths, log, [], RequestReader(paths, []))
     tracked = TrackedSweep(
         config=replace(config, track="optuna"),
         wandb_mode="disabled",
@@ -133,56 +146,67 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
         name=config.name,
         sweep_id="",
     )
-    trackers.enter_context(run_trackers(tracked))
-    proposals, reports = Costs(cpu_s=[], wall_s=[]), Costs(cpu_s=[], wall_s=[])
-    memory_mib = [_measure_mib()]
-    rng = random.Random(0)
-    packs: list[dict[str, tuple[TrialConfig, int]]] = [{} for _ in range(num_packs)]
-    most_at_once = max(2, math.ceil(num_trials / 3))
-    while controller.num_left:
-        while sum(map(len, packs)) < most_at_once and len(proposals.cpu_s) < num_trials:
-            trial = proposals.time(controller.next_trial)
-            min(packs, key=len)[trial.trial_id] = trial, 0
-        pack = rng.choice([pack for pack in packs if pack])
-        rung = min(rung for _, rung in pack.values())
-        values = {
-            trial_id: 3.0 * rung + rng.random() - abs(math.log(trial.params.learning_rate / 3e-4))
-            for trial_id, (trial, at) in pack.items()
-            if at == rung
-        }
-        for report in make_cohort(config.rungs[rung], values):
-            decided = reports.time(partial(controller.report, report))
-            trial, _ = pack.pop(report.trial_id)
-            if decided[report.trial_id]:
-                pack[report.trial_id] = trial, rung + 1
-        if len(reports.cpu_s) // 500 >= len(memory_mib):
-            memory_mib.append(_measure_mib())
-    search_s = time.monotonic() - began_s
-    trackers.close()
+    locked = sqlite3.connect(paths.optuna_db, isolation_level=None, check_same_thread=False)
+    locked.execute("BEGIN EXCLUSIVE")
+    unlock = threading.Timer(lock_s, lambda: locked.execute("COMMIT"))
+    unlock.start()
+    set_ray_defaults()
+    ray.init(
+        address="local",
+        num_cpus=NUM_CPUS,
+        num_gpus=num_packs,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        with run_trackers(tracked), start_stand_ins(config.rungs, num_packs) as packs:
+            pool = PackPool(lambda number, *_: packs[number], num_packs, has_gpu=True, log=log)
+            gate = StartupGate(controller, pool, eta.predict)
+            controller.resume([])
+            gate.close()
+            began = time.thread_time(), time.monotonic()
+            with progress:
+                ray_tuner.run_trials(
+                    controller,
+                    model.allocation,
+                    pool,
+                    gate,
+                    eta,
+                    steering,
+                    folder=paths.folder,
+                    max_failures=3,
+                )
+            ended = time.thread_time(), time.monotonic()
+    finally:
+        ray.shutdown()
+    written_s = time.monotonic() - ended[1]
     unlock.join()
-    states = [
-        trial.state.name
-        for trial in optuna.load_study(study_name=config.name, storage=paths.study_url).get_trials(
-            deepcopy=False
-        )
-    ]
+    written = optuna.load_study(study_name=config.name, storage=paths.study_url)
+    states = [trial.state.name for trial in written.get_trials(deepcopy=False)]
+    first_s = proposals.ends[0][0] - proposals.cpu_s[0]
+    loop_s = reports.ends[-1][0] - first_s
     return {
         "num_trials": num_trials,
         "num_packs": num_packs,
         "at_once": most_at_once,
         "proposals": proposals.describe(),
         "reports": reports.describe(),
-        "first_300_proposals_wall_s": round(sum(proposals.wall_s[:300]), 3),
-        "search_wall_s": round(search_s, 1),
-        "study_written_after_s": round(time.monotonic() - began_s - search_s, 1),
+        "loop": {
+            # From the first proposal to the last report, without the proposals: all of Tune's
+            # steps, the start and the end of each trial, and the reports above.
+            "cpu_ms_a_report": round(1e3 * (loop_s - sum(proposals.cpu_s)) / len(reports.ends), 3),
+            "cpu_s": round(loop_s, 1),
+            "cpu_s_before": round(first_s - began[0], 1),
+            "cpu_s_after": round(ended[0] - reports.ends[-1][0], 1),
+            "wall_s": round(ended[1] - began[1], 1),
+        },
+        "first_300_proposals_wall_s": round(proposals.ends[:300][-1][1] - began[1], 3),
+        "study_written_after_s": round(written_s, 1),
         "study_states": {state: states.count(state) for state in sorted(set(states))},
-        "memory_mib_every_500_reports": memory_mib,
+        "memory_mib_every_500_reports": reports.memory_mib,
         "events_kib": paths.events.stat().st_size // 1024,
     }
-
-
-def _measure_mib() -> int:
-    return int(psutil.Process().memory_info().rss) >> 20
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def test_cohort_is_news_of_those_that_are_not_known_at_its_step_yet(tmp_path: Pa
     assert [should_continue(controller, report) for report in again] == [True, False, True, False]
     records = records_of(tmp_path)
     assert [[r.metrics[METRIC.name] for r in h.reports] for h in records] == [[5], [4], [6], []]
+
+
+def test_cohort_waits_for_the_disk_once_for_its_reports_and_once_for_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = open_with_trials(tmp_path, 4)
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), sync(file)))
+    reports = make_cohort(1, {f"t000{number}": float(number) for number in range(4)})
+    for report in reports:
+        controller.report(report)
+    assert len(synced) == 2
 
 
 def test_trial_that_waits_to_run_again_does_not_once_its_cohort_is_decided(tmp_path: Path) -> None:

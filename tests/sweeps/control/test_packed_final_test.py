@@ -1,4 +1,5 @@
-"""The final test is shared by the packs that are up, and done whichever of them are not."""
+"""The final test is shared by the packs that are up, and done whichever of them are not; and a
+decision goes to the pack that it is about."""
 
 import os
 import sys
@@ -36,6 +37,7 @@ class PackStub:
         self._name = name
         self._dies_of = dies_of
         self._asked: Asked = []
+        self._decided: list[int] = []
 
     def final_scores(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, str]:
         self._asked.append((list(adapters), has_base))
@@ -47,6 +49,12 @@ class PackStub:
 
     def status(self) -> PackStatus:
         return make_status()
+
+    def decide(self, step: int, should_continue: dict[str, bool]) -> None:
+        self._decided.append(step)
+
+    def decided(self) -> list[int]:
+        return self._decided
 
     def asked(self) -> Asked:
         return self._asked
@@ -91,6 +99,15 @@ def test_one_pack_has_the_base_and_the_others_share_the_adapters(
     assert [has_base for _, has_base in asked] == [True, *[False] * (min(num_packs, 4) - 1)]
     sizes = [len(part) for part, _ in asked]
     assert num_packs == 1 or (sizes[0] == 0 and max(sizes[1:]) - min(sizes[1:]) <= 1)
+
+
+def test_decision_goes_to_its_pack_alone_or_to_all(start: Start, tmp_path: Path) -> None:
+    actors = [start(str(number)) for number in range(3)]
+    pool = make_pool(actors, tmp_path)
+    pool.wait(lambda: len(pool.loaded) == 3)
+    pool.decide(1, {"t0000": False}, ray.get(actors[1].status.remote()).pack_id)
+    pool.decide(3, {"t0000": False})
+    assert ray.get([actor.decided.remote() for actor in actors]) == [[3], [1, 3], [3]]
 
 
 @pytest.mark.parametrize(("dead", "dies_of"), [(0, "base"), (1, "a"), (2, "b")])

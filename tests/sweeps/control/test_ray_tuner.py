@@ -75,7 +75,9 @@ class Sweep:
             self.controller, 2, 3, self.budget_stop, gate, self.steering, pool
         )
 
-    def _note(self, step: int, should_continue: dict[str, bool]) -> None:
+    def _note(
+        self, step: int, should_continue: dict[str, bool], pack_id: str | None = None
+    ) -> None:
         self.calls.append((step, should_continue))
         self.events_when_called.append(len(read_events(self.paths.events)))
 
@@ -100,13 +102,13 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
 
 
-def test_packs_hear_of_a_whole_cohort_from_its_first_report(sweep: Sweep) -> None:
+def test_packs_hear_of_a_whole_cohort_from_its_first_report_alone(sweep: Sweep) -> None:
     reports = make_cohort(1, {"t0000": 1.0, "t0001": 3.0, "t0002": 2.0})
     decisions = {r.trial_id: sweep.result(r.trial_id, **{trainable.REPORT: r}) for r in reports}
     assert decisions == {"t0000": STOP, "t0001": CONTINUE, "t0002": STOP}
     assert sweep.calls[0] == (1, {"t0000": False, "t0001": True, "t0002": False})
     assert sweep.events_when_called[0] == len(read_events(sweep.paths.events))
-    assert sweep.calls[1:] == [(1, {"t0001": True}), (1, {"t0002": False})]
+    assert not sweep.calls[1:]
 
 
 def test_report_without_the_metric_stops_its_trial_as_failed(sweep: Sweep) -> None:
