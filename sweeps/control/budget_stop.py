@@ -34,11 +34,13 @@ class BudgetStop:
     @property
     def is_due(self) -> bool:
         """Whether it is time to look at the clock again."""
-        return self._eta.budget_s is not None and self._now_s() - self._looked_s >= CHECK_INTERVAL_S
+        return self._now_s() - self._looked_s >= CHECK_INTERVAL_S
 
     def enforce(self) -> None:
-        """Looks at the clock."""
+        """Looks at the clock, if there is a budget."""
         self._looked_s = self._now_s()
+        if self._eta.budget_s is None:
+            return
         if not self._eta.allows_new_trial():
             self._controller.stop_search()
         for trial_id in self._eta.late_trials():

@@ -166,9 +166,7 @@ class Eta:
 
     def late_trials(self) -> list[str]:
         """Trials of the search that run, and whose next report comes too late: nothing of it would
-        be seen. None is late before one has reported, or without a budget."""
-        if self.budget_s is None:
-            return []
+        be seen. None is late before one has reported."""
         num_reported = sum(trial.step > 0 for trial in self._trials.values())
         scale, now_s = self._scale, self._now_s()
         if scale is None or num_reported == 0:

@@ -9,6 +9,7 @@ database of the study is held by another connection for the first minute, while 
 to write it. stand_ins.py says what is replaced.
 """
 
+import inspect
 import io
 import json
 import math
@@ -45,7 +46,7 @@ from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers
-from tests.benchmarks.scale.stand_ins import start_stand_ins
+from tests.benchmarks.scale import stand_ins
 from tests.describe_run import describe_run
 from tests.sweeps.invented_sweep import METRIC
 from tests.sweeps.small_costs import make_model
@@ -112,7 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(ScaleArgs, words, PROG)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), args.trials, args.packs, args.lock_s)
-    facts = describe_run(PROG, words) | {"load": os.getloadavg()} | found
+    facts = (
+        describe_run(PROG, words)
+        | {"load": os.getloadavg(), "stand_ins": inspect.getdoc(stand_ins)}
+        | found
+    )
     print(json.dumps(facts, indent=2))
     if args.out is not None:
         write_atomic(args.out, json.dumps(facts, indent=2) + "\n")
@@ -160,7 +165,7 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
         logging_level="ERROR",
     )
     try:
-        with run_trackers(tracked), start_stand_ins(config.rungs, num_packs) as packs:
+        with run_trackers(tracked), stand_ins.start(config.rungs, num_packs) as packs:
             pool = PackPool(lambda number, *_: packs[number], num_packs, has_gpu=True, log=log)
             gate = StartupGate(controller, pool, eta.predict)
             controller.resume([])
@@ -201,7 +206,10 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
             "cpu_s_after": round(ended[0] - reports.ends[-1][0], 1),
             "wall_s": round(ended[1] - began[1], 1),
         },
-        "first_300_proposals_wall_s": round(proposals.ends[:300][-1][1] - began[1], 3),
+        "first_300_proposals": {
+            "cpu_s": round(proposals.ends[:300][-1][0] - first_s, 3),
+            "wall_s": round(proposals.ends[:300][-1][1] - began[1], 3),
+        },
         "study_written_after_s": round(written_s, 1),
         "study_states": {state: states.count(state) for state in sorted(set(states))},
         "memory_mib_every_500_reports": reports.memory_mib,
