@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,20 @@ def _inspect(runs_dir: Path, model: str | None) -> list[Node]:
         return inspect_nodes(runs_dir, folder, needs_gpu=True)
 
 
-def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -> list[Node]:
+def inspect_nodes(
+    folder: Path,
+    model: Path | None = None,
+    *,
+    needs_gpu: bool,
+    use_storage: Callable[[], str] | None = None,
+) -> list[Node]:
     """Asks every node at once; Ray has to be connected. One that has left meanwhile is no node.
 
     Args:
         folder: what the nodes have to share and write.
         model: a folder that they have to read.
         needs_gpu: whether torch has to see the GPUs that Ray counts.
+        use_storage: writes to object storage, and says why it cannot; then no folder is shared.
 
     Raises:
         ClusterError: the folder cannot be written here.
@@ -136,7 +143,7 @@ def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -
     try:
         asked = [
             probe.inspect.remote(
-                meeting, token, node["NodeID"], model, files, num if needs_gpu else 0
+                meeting, token, node["NodeID"], model, files, num if needs_gpu else 0, use_storage
             )
             for probe, node, num in zip(probes, alive, num_gpus, strict=True)
         ]
@@ -145,7 +152,7 @@ def inspect_nodes(folder: Path, model: Path | None = None, *, needs_gpu: bool) -
             node["NodeID"]: Node(
                 name=name if names.count(name) == 1 else f"{name}, {node['NodeID'][:6]}",
                 num_gpus=num,
-                is_heard=(meeting / node["NodeID"]).exists(),
+                is_heard=use_storage is not None or (meeting / node["NodeID"]).exists(),
                 **_read_answer(probe, answer),
             )
             for name, node, num, probe, answer in zip(
@@ -228,6 +235,9 @@ def _judge(node: Node, *, needs_ampere: bool, torch: str) -> Iterable[Fault]:
     if facts.folder_fault or not_seen:
         error = f"the runs folder is not shared: {facts.folder_fault or not_seen}"
         yield fault("folder", error, f"{shared}; or name shared storage: --runs-dir DIR")
+    if facts.storage_fault:
+        fix = "give the user that runs Ray there credentials for it, and what it needs: s3fs, gcsfs"
+        yield fault("folder", facts.storage_fault, fix)
     if facts.model_fault:
         fix = f"{shared}; or name a model of the Hub"
         yield fault("model", f"the model's folder is not shared: {facts.model_fault}", fix)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,6 +52,8 @@ class NodeFacts:
     """On the disk of the shared folder or that of temporary files, whichever has less."""
     folder_fault: str = ""
     """Why the shared folder cannot be used; empty if it can."""
+    storage_fault: str = ""
+    """Why the object storage that takes its place cannot; empty if it can, or there is none."""
     model_fault: str = ""
     """Why the model's folder cannot be used; empty if it can, or none was asked for."""
     product_fault: str = ""
@@ -69,6 +71,7 @@ class NodeProbe:
         model: Path | None,
         files: dict[str, int],
         num_gpus: int,
+        use_storage: Callable[[], str] | None = None,
     ) -> NodeFacts:
         """Looks at everything.
 
@@ -77,10 +80,12 @@ class NodeProbe:
                 called answer.
             model: folder of a model, whose files have these sizes.
             num_gpus: those that torch has to see.
+            use_storage: writes where nodes share no folder, and says why it cannot.
         """
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        folder_fault = _use_folder(folder, token, answer)
-        disks = [Path(tempfile.gettempdir()), *([] if folder_fault else [folder])]
+        folder_fault = "" if use_storage else _use_folder(folder, token, answer)
+        is_shared = not (use_storage or folder_fault)
+        disks = [Path(tempfile.gettempdir()), *([folder] if is_shared else [])]
         return NodeFacts(
             num_cpus=os.cpu_count() or 1,
             memory_gib=round(memory_bytes / 2**30, 1),
@@ -89,6 +94,7 @@ class NodeProbe:
             versions=list_versions(TRAINING_PACKAGES),
             free_gib=min(shutil.disk_usage(disk).free for disk in disks) / 2**30,
             folder_fault=folder_fault,
+            storage_fault=use_storage() if use_storage else "",
             model_fault=_compare_files(model, files) if model else "",
             product_fault=_try_product(num_gpus),
         )

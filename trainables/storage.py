@@ -93,11 +93,12 @@ def prune(url: str, trial_ids: Collection[str], *, have_ended: bool) -> None:
             by_trial[one.trial_id].append(one)
         for trial_id in by_trial.keys() & set(trial_ids):
             complete = [one for one in by_trial[trial_id] if one.mark == REPORT_NAME]
-            kept = complete[-1 if have_ended else -NUM_KEPT :]
+            marked = [one for one in by_trial[trial_id] if one.mark]
+            kept = complete[-1:] if have_ended else [*complete[-NUM_KEPT:], *marked[-1:]]
             for one in by_trial[trial_id]:
                 if one in kept and have_ended:
                     _delete_files(fs, one, set(one.files) - set(ADAPTER_NAMES))
-                elif kept and one.step <= kept[-1].step and one not in kept:
+                elif one not in kept and marked and one.step <= marked[-1].step:
                     _delete(fs, one)
 
     _retry(url, delete)
@@ -202,6 +203,8 @@ def fetch_files(url: str, folder: Path, *, without: str = "", last: Iterable[str
         fs, root = _open(url)
         names = [path.removeprefix(f"{root}/") for path in _find(fs, root)]
         names = [name for name in names if not name.startswith(f"{without}/")]
+        if any(".." in name.split("/") for name in names):
+            raise ValueError("a name there leads out of the folder")
         ends = list(last)
         for name in sorted(names, key=lambda name: ends.index(name) if name in ends else -1):
             path = folder / name
@@ -279,6 +282,15 @@ def check_writable(url: str) -> None:
         fix = "check that the bucket exists, and that this machine's credentials may write there"
         fix = "name a folder that can be written" if scheme == "file" else fix
         raise SweepAborted(f"{url} cannot be written: {_explain(refused)}", fix) from None
+
+
+def find_write_fault(url: str) -> str:
+    """Why check_writable refuses a URL; empty if it does not."""
+    try:
+        check_writable(url)
+    except SweepAborted as refused:
+        return refused.error
+    return ""
 
 
 def _open(url: str) -> tuple[Any, str]:

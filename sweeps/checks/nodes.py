@@ -1,6 +1,7 @@
 """Whether every node of a cluster can run this sweep's trials, before the first one starts."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from cluster.check import find_faults, inspect_nodes
@@ -10,7 +11,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_gpus
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
-from trainables import tiny
+from trainables import storage, tiny
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
 
@@ -22,8 +23,14 @@ def check_nodes(config: SweepConfig, paths: RunPaths) -> None:
     sweep.json; Ray has to be connected."""
     model = Path(config.model)
     is_shared = model.is_dir() and not model.is_relative_to(tiny.FOLDER)
+    url = config.storage
     try:
-        nodes = inspect_nodes(paths.folder, model if is_shared else None, needs_gpu=not config.tiny)
+        nodes = inspect_nodes(
+            paths.folder,
+            model if is_shared else None,
+            needs_gpu=not config.tiny,
+            use_storage=partial(storage.find_write_fault, url) if url else None,
+        )
     except ClusterError as refused:
         raise SweepAborted(refused.error, refused.fix) from None
     hardware = {node.name: _describe(node.facts) for node in nodes if node.facts is not None}
@@ -41,7 +48,8 @@ def check_nodes(config: SweepConfig, paths: RunPaths) -> None:
         check = f"python -m cluster.check {write_command(*words)}"
         more = f"; {len(fatal) - 1} more faults are shown by" if fatal[1:] else "; checked by"
         first = fatal[0]
-        raise SweepAborted(f"node {first.node}: {first.error}", f"{first.fix}{more} {check}")
+        fix = first.fix if url else f"{first.fix}{more} {check}"
+        raise SweepAborted(f"node {first.node}: {first.error}", fix)
 
 
 def _describe(facts: NodeFacts) -> dict[str, object]:

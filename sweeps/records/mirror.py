@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import OF_TRACKERS, RunPaths
 from sweeps.records.trial_record import TrialRecord
 from trainables import storage
 from trainables.errors import SweepAborted
@@ -64,11 +64,14 @@ def fetch_run(paths: RunPaths, url: str) -> None:
     Raises:
         SweepAborted: the storage cannot be read.
     """
+    beat = storage.read_file(f"{url}/{paths.heartbeat.name}")
     there = storage.read_file(f"{url}/{paths.events.name}") or b""
     is_here = paths.sweep_json.is_file() and paths.events.is_file()
     if not is_here or not paths.events.read_bytes().startswith(there):
         ends = (paths.sweep_json.name, paths.events.name)  # without them it is fetched again
         storage.fetch_files(url, paths.folder, without=paths.checkpoints.name, last=ends)
+    if beat is not None and paths.folder.is_dir():  # of a driver that may live
+        paths.heartbeat.write_bytes(beat)
 
 
 def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[int]) -> None:
@@ -122,8 +125,7 @@ def _copy_changes(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]
 
 
 def _list_files(paths: RunPaths) -> Iterator[Path]:
-    left_out = {paths.checkpoints, paths.mlruns, paths.tensorboard, paths.trackio}
-    left_out |= {paths.folder / "tune", paths.folder / "wandb"}
+    left_out = {paths.folder / name for name in (paths.checkpoints.name, *OF_TRACKERS)}
     for folder, folders, names in os.walk(paths.folder):
         shown = [name for name in folders if not name.startswith(".")]
         folders[:] = [name for name in shown if Path(folder, name) not in left_out]

@@ -39,6 +39,7 @@ def test_node_without_a_fault_has_none() -> None:
         ({"facts": None, "silence": "none in 60 s"}, {}, "answer", "none in 60 s", "start Ray"),
         ({"is_heard": False}, {}, "folder", "not seen here", "--runs-dir"),
         ({}, {"folder_fault": "it is not there"}, "folder", "it is not there", "mount"),
+        ({}, {"storage_fault": "s3://b cannot be written"}, "folder", "s3://b", "credentials"),
         ({}, {"model_fault": "it is not there"}, "model", "it is not there", "mount"),
         ({}, {"python": "3.10.1"}, "versions", "Python 3.10.1", "use Python"),
         ({}, {"versions": GOOD.versions | {"peft": "0.1"}}, "versions", "peft 0.1", "peft=="),

@@ -83,12 +83,14 @@ def test_fetched_trial_has_what_was_saved_since_its_last_report_until_the_next_o
     here, there = tmp_path / "here" / TRIAL_ID, tmp_path / "there" / TRIAL_ID
     make_checkpoint(here, 1)
     publish(here, url, 1)
-    checkpoint = make_report(here, 3).checkpoint
-    progress = Progress(
-        step=3, losses=[0.5], learning_rate=1e-3, training_s=1.0, checkpoint=checkpoint
-    )
-    write_progress(progress)
-    publish(here, url, 3)
+    for step in (2, 3):  # of which the older one is of no more use
+        checkpoint = make_report(here, step).checkpoint
+        progress = Progress(
+            step=step, losses=[0.5], learning_rate=1e-3, training_s=1.0, checkpoint=checkpoint
+        )
+        write_progress(progress)
+        publish(here, url, step)
+    assert [step for step, _ in list_there(url)] == [1, 3]
     storage.fetch_last(there, f"{url}/{TRIAL_ID}")
     report, found = find_resume_point(there, 9, PACK_STATE_NAMES)
     assert report is not None and report.step == 1

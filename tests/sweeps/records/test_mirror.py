@@ -1,0 +1,151 @@
+"""A run's files on object storage: what is copied, what a resume fetches, and who may go on."""
+
+import json
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sweeps.records import mirror
+from sweeps.records.mirror import delete_unlogged, fetch_run, mirror_run
+from sweeps.records.paths import RunPaths
+from sweeps.records.run_lock import lock_run
+from sweeps.records.trial_record import TrialRecord
+from tests.trainables.test_checkpoint import make_report
+from trainables import storage
+from trainables.checkpoint import checkpoint_folder, write_report
+from trainables.config import Hyperparameters
+from trainables.errors import SweepAborted
+
+PARAMS = Hyperparameters(lora_rank=8, lora_alpha=8, learning_rate=1e-4)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    """A run with a little in it."""
+    paths = RunPaths(tmp_path / "here" / "run")
+    paths.rows.mkdir(parents=True)
+    (paths.rows / "train.parquet").write_text("rows")
+    paths.sweep_json.write_text("{}")
+    paths.events.write_text("a\n")
+    for left_out in (paths.checkpoints / "t0000", paths.folder / "wandb", paths.folder / ".tmp"):
+        left_out.mkdir(parents=True)
+        (left_out / "file").touch()
+    paths.optuna_db.touch()
+    return paths
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/bucket/run"
+
+
+def list_there(tmp_path: Path) -> set[str]:
+    folder = tmp_path / "bucket" / "run"
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_files_there_are_those_here_when_the_run_is_left(
+    paths: RunPaths, url: str, tmp_path: Path
+) -> None:
+    common = {"sweep.json", "events.jsonl", "rows/train.parquet"}
+    with mirror_run(paths, url):
+        assert list_there(tmp_path) == common  # before any node reads rows
+        paths.heartbeat.touch()
+        mirror._copy_or_warn(paths, url, copied := {})
+        assert paths.heartbeat in copied and "heartbeat.json" in list_there(tmp_path)
+    with mirror_run(paths, url):
+        paths.heartbeat.unlink()
+        paths.events.write_text("a\nb\n")
+        paths.best.mkdir()
+        (paths.best / "README.md").write_text("card")
+    assert list_there(tmp_path) == common | {"best/README.md"}
+    assert storage.read_file(f"{url}/events.jsonl") == b"a\nb\n"
+
+
+def test_storage_that_fails_in_the_end_is_told(
+    paths: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "RETRY_WAITS_S", ())
+    bucket = tmp_path / "bucket"
+    with pytest.raises(SweepAborted) as refused, mirror_run(paths, f"file://{bucket}/run"):
+        bucket.rename(tmp_path / "gone")
+        bucket.touch()
+        paths.events.write_text("a\nb\n")
+    assert refused.value.is_resumable
+    bucket.unlink()
+    with pytest.raises(KeyboardInterrupt), mirror_run(paths, f"file://{bucket}/run"):
+        raise KeyboardInterrupt
+
+
+def test_bare_machine_has_the_run_and_one_whose_log_is_further_keeps_its_own(
+    paths: RunPaths, url: str, tmp_path: Path
+) -> None:
+    with mirror_run(paths, url):
+        pass
+    bare = RunPaths(tmp_path / "bare" / "run")
+    fetch_run(bare, url)
+    assert bare.events.read_text() == "a\n"
+    assert (bare.rows / "train.parquet").read_text() == "rows"
+    assert not bare.checkpoints.exists()
+    bare.events.write_text("a\nb\n")  # which had not been copied
+    fetch_run(bare, url)
+    assert bare.events.read_text() == "a\nb\n"
+    bare.events.write_text("a\nc\nd\n")  # another machine has gone on
+    paths.events.write_text("a\nb\n")
+    with mirror_run(paths, url):
+        pass
+    fetch_run(bare, url)
+    assert bare.events.read_text() == "a\nb\n"
+
+
+def test_driver_that_lives_elsewhere_is_not_followed(
+    paths: RunPaths, url: str, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC).isoformat()
+    who = {"host": socket.gethostname(), "pid": 1, "left_s": None}
+    beat = {"time": now, **who, "num_gpus": 1, "num_packs": 1, "slots_per_gpu": 1}
+    paths.heartbeat.write_text(json.dumps(beat))
+    with mirror_run(paths, url):
+        pass
+    other = RunPaths(tmp_path / "other" / "run")
+    fetch_run(other, url)
+    with (
+        pytest.raises(SweepAborted, match="process 1 on"),
+        lock_run(other, "sweep", is_known_by_beat=True),
+    ):
+        pass
+
+
+def test_checkpoints_that_the_log_does_not_lead_to_are_deleted(url: str, tmp_path: Path) -> None:
+    here = tmp_path / "trials"
+    for trial_id, steps in {"t0000": (1, 3), "t0001": (3, 9), "t0002": (1,), "t0003": (9,)}.items():
+        for step in steps:
+            report = make_report(here / trial_id, step)
+            write_report(report)
+            place = f"{url}/checkpoints/{trial_id}"
+            storage.publish(checkpoint_folder(here / trial_id, step), place, has_ended=False)
+    report = make_report(here / "t0004", 1)
+    records = [
+        TrialRecord(trial_id="t0000", number=0, params=PARAMS, reports=[report]),
+        TrialRecord(trial_id="t0001", number=1, params=PARAMS),  # step 1 was never copied
+        TrialRecord(trial_id="t0003", number=3, params=PARAMS, status="completed"),
+    ]
+    delete_unlogged(url, records, (1, 3, 9))
+    left = {path.parent.name: path.name for path in (tmp_path / "bucket").rglob("checkpoint-*")}
+    assert left.keys() == {"t0000", "t0003"}
+    assert len(list((tmp_path / "bucket").rglob("checkpoint-*"))) == 3
+
+
+def test_name_that_leads_out_of_the_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "RETRY_WAITS_S", ())
+    fs, root = storage._open("memory://outside/run")
+    fs.pipe_file(f"{root}/../../evil", b"")
+    found = [*fs.find(""), f"{root}/../evil"]
+    monkeypatch.setattr(type(fs), "find", lambda *_: found)
+    with pytest.raises(SweepAborted, match="leads out"):
+        storage.fetch_files("memory://outside/run", tmp_path)
+    assert list(tmp_path.iterdir()) == []

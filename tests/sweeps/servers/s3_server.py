@@ -1,0 +1,32 @@
+"""An S3 server on this machine, and the environment by which its clients find it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from trainables import storage
+
+BUCKET = "runs"
+
+
+@contextmanager
+def serve_s3(patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket, for this process and those that it starts meanwhile."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key-of-the-tests",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        patch.setenv(name, value)
+    try:
+        fs, _ = storage._open(f"s3://{BUCKET}")
+        fs.mkdir(BUCKET)
+        yield f"s3://{BUCKET}"
+    finally:
+        server.stop()
