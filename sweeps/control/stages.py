@@ -50,7 +50,7 @@ from sweeps.search.storage import open_storage
 from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
-from sweeps.tracking.tracker_process import run_trackers
+from sweeps.tracking.tracker_process import run_trackers, start_trackers
 from trainables import storage
 from trainables.checkpoint import prune_to_adapter
 from trainables.errors import SweepAborted
@@ -88,7 +88,12 @@ def run_stages(
     pending = reader.read_new()
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
-    with _connect() as cluster, ExitStack() as at_end:
+    names = (*config.trackers, "optuna")
+    with (
+        start_trackers(paths, names) as trackers,
+        _connect() as cluster,
+        ExitStack() as at_end,
+    ):
         handle_signals_as_ctrl_c()
         if not cluster.is_local:
             head = ray.get_runtime_context().gcs_address
@@ -115,19 +120,19 @@ def run_stages(
                 events,
                 is_resumed=is_resumed,
             )
-            names = ("num_gpus", "num_packs", "slots_per_gpu")
-            facts = {name: getattr(allocation, name) for name in names}
+            counts = ("num_gpus", "num_packs", "slots_per_gpu")
+            facts = {name: getattr(allocation, name) for name in counts}
             at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
             began = read_record(paths)  # its name stays that of the group in W&B
             tracked = TrackedSweep(
-                config=replace(config, track=",".join((*config.trackers, "optuna"))),
+                config=replace(config, track=",".join(names)),
                 wandb_mode=preflight.wandb_mode,
                 paths=paths,
                 metric=metric,
                 name=began["name"],
                 sweep_id=began["sweep_id"],
             )
-            at_end.enter_context(run_trackers(tracked))  # which end when no GPU waits for them
+            at_end.enter_context(run_trackers(trackers, tracked))  # ends when no GPU waits for it
             # The search, and the finals' runs.
             try:
                 tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)

@@ -1,9 +1,10 @@
 """The trackers of a running sweep: a process of its own, of low priority, has them follow the log.
 
-It reads the run's files alone, so no trial waits for a library that loads, a database or a server.
-Its standard input is a pipe whose other end only the sweep has: what is tracked comes first, and
-at the sweep's end whether the disk is trusted. If the pipe ends without that, the sweep was killed,
-and the process goes at once, before a resume writes to the same places.
+It loads its libraries while Ray and the packs start, and reads the run's files alone, so no trial
+waits for a library, a database or a server. Its standard input is a pipe whose other end only the
+sweep has: what is tracked comes first, and at the sweep's end whether the disk is trusted. If the
+pipe ends without that, the sweep was killed, and the process goes at once, before a resume writes
+to the same places.
 """
 
 import contextlib
@@ -12,15 +13,17 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from subprocess import Popen
+from typing import Any
 
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, append_request
 from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_error
 from sweeps.tracking.run_values import TrackedSweep
-from sweeps.tracking.trackers import make_trackers
+from sweeps.tracking.trackers import load_libraries, make_trackers
 from trainables.errors import SweepAborted
 from trainables.process import leave_signals_to_sweep, start_module
 from trainables.shell import write_command
@@ -36,16 +39,33 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def run_trackers(sweep: TrackedSweep) -> Iterator[None]:
+def start_trackers(paths: RunPaths, names: Sequence[str]) -> Iterator[Popen[bytes] | None]:
+    """The process, which loads what the trackers of these names need; it ends with the block.
+
+    One that cannot be started costs a warning, and is None.
+    """
+    words = (str(paths.folder), ",".join(names))
+    try:
+        process = start_module("sweeps.tracking.tracker_process", *words)
+    except OSError as refused:
+        remedy = f"python -m sweeps.sync {write_command(paths.folder)}"
+        _log.warning("the trackers' process cannot be started (%s): %s", refused, remedy)
+        yield None
+        return
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def run_trackers(process: Popen[bytes] | None, sweep: TrackedSweep) -> Iterator[None]:
     """Has the trackers of a sweep follow its log during the block, and catch up with it at the end.
 
-    A process that cannot be started, or ends before, costs a warning.
+    A process that ends before costs a warning.
     """
-    remedy = f"python -m sweeps.sync {write_command(sweep.paths.folder)}"
-    try:
-        process = start_module("sweeps.tracking.tracker_process", str(sweep.paths.folder))
-    except OSError as refused:
-        _log.warning("the trackers' process cannot be started (%s): %s", refused, remedy)
+    if process is None:
         yield
         return
     _send(process, sweep)
@@ -59,23 +79,26 @@ def run_trackers(sweep: TrackedSweep) -> Iterator[None]:
         limit_s = INTERRUPTED_TIMEOUT_S
         raise
     finally:
-        try:
-            _send(process, is_disk_trusted)
+        _send(process, is_disk_trusted)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:  # also after a second Ctrl-C
-            process.kill()
-            process.wait()
         if process.returncode != 0:
+            remedy = f"python -m sweeps.sync {write_command(sweep.paths.folder)}"
             _log.warning("the trackers lack the sweep's end, their process died: %s", remedy)
 
 
-def _send(process: "subprocess.Popen[bytes]", content: object) -> None:
+def _send(process: Popen[bytes], content: object) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # its exit code tells
         process.stdin.write(pickle.dumps(content))
         process.stdin.flush()
+
+
+def _receive() -> Any:
+    try:
+        return pickle.load(sys.stdin.buffer)
+    except EOFError:
+        os._exit(1)
 
 
 def main() -> None:
@@ -83,13 +106,11 @@ def main() -> None:
     leave_signals_to_sweep()
     os.nice(NICENESS)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    sweep: TrackedSweep = pickle.load(sys.stdin.buffer)
+    load_libraries(sys.argv[2].split(","))
+    sweep: TrackedSweep = _receive()
     trackers = Trackers(sweep.paths, make_trackers(sweep, partial(_ask_to_stop, sweep.paths)))
     trackers.start()
-    try:
-        is_disk_trusted = pickle.load(sys.stdin.buffer)
-    except EOFError:
-        os._exit(1)
+    is_disk_trusted: bool = _receive()
     if not is_disk_trusted:
         trackers.mark_files_incomplete()
     try:

@@ -1,5 +1,6 @@
 """The trackers that --track names: what can be found wrong with them, and how each is made."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -72,6 +73,13 @@ def make_trackers(
         elif sweep.wandb_mode != "disabled":
             trackers.append(WandbTracker(sweep, stop))
     return trackers
+
+
+def load_libraries(names: Sequence[str]) -> None:
+    """Loads what takes seconds; what cannot be loaded is told when there is something to show."""
+    for name in CLASSES.keys() & set(names):
+        with contextlib.suppress(Exception):
+            _load(name)
 
 
 class _LazyTracker:

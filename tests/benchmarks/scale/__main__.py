@@ -45,7 +45,7 @@ from sweeps.search.storage import open_storage
 from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
-from sweeps.tracking.tracker_process import run_trackers
+from sweeps.tracking.tracker_process import run_trackers, start_trackers
 from tests.benchmarks.scale import stand_ins
 from tests.describe_run import describe_run
 from tests.sweeps.invented_sweep import METRIC
@@ -165,7 +165,11 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
         logging_level="ERROR",
     )
     try:
-        with run_trackers(tracked), stand_ins.start(config.rungs, num_packs) as packs:
+        with (
+            start_trackers(tracked.paths, tracked.config.trackers) as trackers,
+            run_trackers(trackers, tracked),
+            stand_ins.start(config.rungs, num_packs) as packs,
+        ):
             pool = PackPool(lambda number, *_: packs[number], num_packs, has_gpu=True, log=log)
             gate = StartupGate(controller, pool, eta.predict)
             controller.resume([])

@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from sweeps.tracking.tracker_process import run_trackers
+from sweeps.records.paths import RunPaths
+from sweeps.tracking.tracker_process import run_trackers, start_trackers
 from tests.sweeps.tracking.test_trackers import FollowedSweep, tensorboard_curves
 from tests.sweeps.tracking.test_wandb_tracker import (
     CONFIG,
@@ -41,10 +42,23 @@ def find_processes(folder: Path) -> list[psutil.Process]:
     return [p for p in found if module in p.info["cmdline"] and str(folder) in str(p.info)]
 
 
-def track(folder: Path, names: str) -> AbstractContextManager[None]:
+@contextmanager
+def track(folder: Path, names: str) -> Iterator[None]:
     config = replace(CONFIG, track=names)
-    mode = "offline" if "wandb" in names else "disabled"
-    return run_trackers(make_tracked(folder, config, mode))
+    sweep = make_tracked(folder, config, "offline" if "wandb" in names else "disabled")
+    with start_trackers(sweep.paths, config.trackers) as process, run_trackers(process, sweep):
+        yield
+
+
+def test_libraries_are_loaded_before_there_is_a_sweep_and_go_with_whoever_began_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = FollowedSweep(tmp_path / "run").folder
+    with start_trackers(RunPaths(folder), ("tensorboard", "not-installed")):
+        (process,) = find_processes(folder)
+        wait_until(lambda: any("google/_upb" in one.path for one in process.memory_maps()))
+    assert not find_processes(folder)
+    assert not caplog.records
 
 
 def test_trackers_follow_the_log_at_low_priority_whatever_signal_a_whole_job_is_sent(
