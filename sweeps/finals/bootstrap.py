@@ -29,10 +29,8 @@ class Comparison:
     """Share of the resamples in which each has the best mean; equal ones share it."""
     best: int
     """Index of the best mean, the first of equal ones."""
-    lead: float | None
-    """How much better its mean is than the runner-up's, 0 or more; None if it is alone."""
     interval: tuple[float, float] | None
-    """95% percentile interval of the lead."""
+    """95% percentile interval of the best mean's lead over the runner-up's; None if it is alone."""
 
 
 def compare(
@@ -90,10 +88,9 @@ def compare(
     is_best_BC = gains_BC == gains_BC.max(axis=1, keepdims=True)
     shares_C = (is_best_BC / is_best_BC.sum(axis=1, keepdims=True)).mean(axis=0)
     order = np.argsort(-sign * means_C, kind="stable")
-    lead, interval = None, None
+    interval = None
     if len(order) > 1:
         first, second = order[:2]
-        lead = float(sign * (means_C[first] - means_C[second]))
         leads_B = sign * (resampled_BC[:, first] - resampled_BC[:, second])
         low, high = np.quantile(leads_B, (0.025, 0.975)).tolist()
         interval = low, high
@@ -101,7 +98,6 @@ def compare(
         means=tuple(means_C.tolist()),
         probabilities=tuple(shares_C.tolist()),
         best=int(order[0]),
-        lead=lead,
         interval=interval,
     )
 
