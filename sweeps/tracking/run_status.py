@@ -49,6 +49,8 @@ class RunStatus(Run):
     now: datetime
     finals: list[TrialRecord]
     """Runs of the finals that were held last."""
+    running: list[TrialRecord]
+    """Trials, or runs of the finals, that have begun and not ended."""
     left_s: float | None
     """Until the sweep has ended, as its process expects; None if it does not run or say."""
     facts: dict[str, Any]
@@ -67,11 +69,6 @@ class RunStatus(Run):
         ranked = rank(completed, self.metric) or rank(self.trials, self.metric)
         return next(iter(ranked), None)
 
-    @property
-    def running(self) -> list[TrialRecord]:
-        """Trials, or runs of the finals, that have begun and not ended."""
-        return _list_running(self.trials, self.finals)
-
 
 def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     """How the run stands.
@@ -85,7 +82,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     starts = [n for n, event in enumerate(run.events) if event["kind"] in STARTS]
     is_fresh = beat is not None and beat.is_fresh(now)
     state, reason = _find_state(run, owner, is_fresh=is_fresh)
-    running = _list_running(run.trials, finals)
+    running = [one for one in (*run.trials, *finals) if one.status is None]
     if state == "running" and run.last_told is not None:
         limit_s = find_stall_limit_s(
             run.events[starts[-1] if starts else 0 :], running, run.record.get("rungs", [])
@@ -105,15 +102,10 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         driver_began=find_time(run.events[starts[-1]]) if starts else None,
         now=now,
         finals=finals,
+        running=running,
         left_s=left_s,
         facts={name: getattr(told, name) for name in FACTS} if told else {},
     )
-
-
-def _list_running(
-    trials: Sequence[TrialRecord], finals: Sequence[TrialRecord]
-) -> list[TrialRecord]:
-    return [one for one in (*trials, *finals) if one.status is None]
 
 
 def _find_finals(run: Run) -> list[TrialRecord]:
