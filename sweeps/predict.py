@@ -109,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
     about = {
         "run": read_record(run.paths)["sweep_id"],
         "input": hashlib.sha256(encode_lines(asked.records)).hexdigest(),
-        "adapter": "none: the untuned base" if run.adapter is None else _digest(run.adapter),
+        "adapter": hashlib.sha256((run.adapter / ADAPTER_FILES[1]).read_bytes()).hexdigest()
+        if run.adapter
+        else "none: the untuned base",
     }
     output = PredictionFile(
         os.path.expanduser(args.output), about, table.frame, asked.records, splits.scoring.labels
@@ -222,10 +224,6 @@ def _describe(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
     yield from (f"  {name} {format_score(name, scores[name])}" for name in shown)
     if "failure" in results:
         yield f"  {results['failure']}"
-
-
-def _digest(adapter: Path) -> str:
-    return hashlib.sha256((adapter / ADAPTER_FILES[1]).read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -235,7 +236,8 @@ def _compare(
     """Each number that the trial reported beside those of its retrainings."""
     metric = TASKS[config.task](config.task_options).metric.name
     scores = [report.metrics[metric] for report in record.reports]
-    scores += _row_scores(adapter, metric)
+    with suppress(OSError, ValueError):  # single rows show more of a metric's scale than means
+        scores += read_answers(adapter).row_scores.get(metric, ())
 
     def find_limit(step: int, name: str) -> float:
         if name in LOSSES:
@@ -277,14 +279,6 @@ def find_metric_limit(
     """
     share = max(METRIC_LIMITS[compute_dtype], 1 / num_rows)
     return share * find_scale(metric, scores)
-
-
-def _row_scores(adapter: Path, metric: str) -> tuple[float, ...]:
-    """The trial's scores of single rows, which show more of a metric's scale than their mean."""
-    try:
-        return read_answers(adapter).row_scores.get(metric, ())
-    except (OSError, ValueError):
-        return ()
 
 
 def _print_table(

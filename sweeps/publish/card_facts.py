@@ -93,6 +93,9 @@ def make_facts(
     """What the card of the outcome's winner says."""
     run, digests = outcome.winner.run, read_record(paths)["digests"].get("rows", {})
     rows = {name: len(getattr(splits, name)) for name in SPLITS}
+    language = config.task_options.language
+    if config.task != "table":  # nobody has looked at a table's rows
+        language = language or splits.scoring.language
     return CardFacts(
         sweep_name=config.name,
         task=config.task,
@@ -114,7 +117,7 @@ def make_facts(
         versions=list_versions(),
         command=sweep_command(config),
         row_digests={name: of["sha256"] for name, of in digests.items()},
-        language=_find_language(config, splits),
+        language=language,
         license=read_license(config.model),
     )
 
@@ -123,9 +126,3 @@ def shorten(data: object) -> str:
     """Hub ids whole; of paths the last names, for folders tell about a machine's owner."""
     names = map(str, data if isinstance(data, list | tuple) else [data])
     return join_lines(", ".join(n if is_hub_id(n) else Path(n).name or n for n in names))
-
-
-def _find_language(config: SweepConfig, splits: Splits) -> Language | None:
-    """What the task or the user has told; a table's rows are not looked at, so it may be none."""
-    told = config.task_options.language
-    return told if config.task == "table" else told or splits.scoring.language

@@ -77,7 +77,9 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         SweepAborted: a file of it is damaged.
     """
     now, run = now or datetime.now(UTC), read_run(paths, "python -m sweeps.status")
-    finals = _find_finals(run)
+    held = find_since_search(run.events, "finals_started")
+    ids = {one["trial_id"] for one in held["runs"]} if held else set()
+    finals = [one for one in run.final_runs if one.trial_id in ids]
     owner, beat = find_lock_owner(paths), read_heartbeat(paths)
     starts = [n for n, event in enumerate(run.events) if event["kind"] in STARTS]
     is_fresh = beat is not None and beat.is_fresh(now)
@@ -106,13 +108,6 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         left_s=left_s,
         facts={name: getattr(told, name) for name in FACTS} if told else {},
     )
-
-
-def _find_finals(run: Run) -> list[TrialRecord]:
-    """The runs of the finals that the log tells of last, unless the search has gone on since."""
-    started = find_since_search(run.events, "finals_started")
-    ids = {one["trial_id"] for one in started["runs"]} if started else set()
-    return [one for one in run.final_runs if one.trial_id in ids]
 
 
 def _find_phase(run: Run, finals: Sequence[TrialRecord]) -> Phase:

@@ -1,6 +1,6 @@
 """TensorBoard: a log folder a trial with its curves, and the HParams tab over all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -89,7 +89,10 @@ class TensorboardTracker:
 def _list_events(run: TrackedRun) -> list[Event]:
     """Curves, and of a trial its session: those of one finalist are a group, which the HParams tab
     averages."""
-    events = [_make_scalars(*point) for point in run.points]
+    events = []
+    for step, time_ms, numbers in run.points:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        events.append(Event(wall_time=time_ms / 1000, step=step, summary=Summary(value=values)))
     if run.job_type == SUMMARY:
         return events
     of = run.values.get("final_of")
@@ -112,11 +115,6 @@ def _list_events(run: TrackedRun) -> list[Event]:
 
 def _list_hparams(run: TrackedRun) -> dict[str, Any]:
     return {k: v for k, v in run.values.items() if k not in ("number", "final_of", "seed")}
-
-
-def _make_scalars(step: int, time_ms: int, numbers: Mapping[str, float]) -> Event:
-    values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
-    return Event(wall_time=time_ms / 1000, step=step, summary=Summary(value=values))
 
 
 def _make_hparams_event(tag: str, data: HParamsPluginData, time_ms: int) -> Event:
