@@ -30,6 +30,7 @@ class SweepOfTrial(SweepConfig):
 
     space: tyro.conf.Suppress[LoraSpace]
     checkpoints: tyro.conf.Suppress[str | None] = None
+    """A trial alone keeps all on this disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

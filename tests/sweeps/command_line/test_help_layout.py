@@ -15,7 +15,7 @@ from sweeps.trial import TrialArgs
 from tests.sweeps.commands import call
 from trainables.config import EngineFlag, FlagGroup, MainFlag
 
-SUPPRESSED = {"recipe", "task", "start_points", "space"}
+SUPPRESSED = {"recipe", "task", "start_points", "space", "checkpoints"}
 MOST_NEEDED = {
     *("--model", "--data", "--tiny", "--num-trials", "--max-steps", "--epochs", "--metric"),
     *("--gpus", "--time-budget", "--name", "--resume", "--dry-run", "--wandb"),
