@@ -14,6 +14,7 @@ COMMANDS = (
     "network_cut",
     "packing",
     "scale",
+    "scaling",
     "search_quality",
     "search_quality table",
     "search_quality replay",

@@ -4,13 +4,8 @@ python -m tests.benchmarks.trackers --recipe-flags "samsum --tiny --seed 1" --ou
 """
 
 import json
-import os
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,12 +13,12 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import psutil
 
 from sweeps.cli import parse, run_command
 from sweeps.config import TRACKERS
 from sweeps.records.events import read_events
 from tests.describe_run import describe_run
+from tests.timed_sweep import run_timed
 from trainables.files import write_atomic
 
 PROG = "python -m tests.benchmarks.trackers"
@@ -75,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sides: dict[str, list[Measured]] = {"none": [], args.track: []}
     for pair in range(args.num_pairs):
         for track in list(sides)[:: -1 if pair % 2 else 1]:
-            sides[track].append(run_sweep(args.recipe_flags, track))
+            sides[track].append(measure_sweep(args.recipe_flags, track))
             print(json.dumps({"track": track, **asdict(sides[track][-1])}), flush=True)
     facts = describe_run(PROG, words) | {
         "sweeps": {track: [asdict(one) for one in side] for track, side in sides.items()},
@@ -92,36 +87,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomic(args.out, json.dumps(facts | told, indent=1) + "\n")
 
 
-def run_sweep(recipe_flags: str, track: str) -> Measured:
-    """Runs one sweep as a user does.
-
-    Raises:
-        RuntimeError: it fails.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="trackers-"))
-    command = [sys.executable, "-m", "sweeps.run", *shlex.split(recipe_flags), "--track", track]
-    command += ["--runs-dir", str(folder), "--name", "measured"]
-    command += ["--wandb", "offline" if "wandb" in track else "disabled"]
-    began_s = time.monotonic()
-    with (folder / "output").open("wb") as output:
-        env = os.environ | {"RAY_TMPDIR": str(folder)}  # no cluster of this machine's is joined
-        driver = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
-    os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)  # leaves its CPU times to be read
-    command_s = time.monotonic() - began_s
-    cpu = psutil.Process(driver.pid).cpu_times()
-    if driver.wait() != 0:
-        raise RuntimeError(f"{shlex.join(command)} failed; its output is in {folder}")
-    events = read_events(folder / "measured" / "events.jsonl")
+def measure_sweep(recipe_flags: str, track: str) -> Measured:
+    """Runs one sweep with these trackers."""
+    mode = "offline" if "wandb" in track else "disabled"
+    flags = [*shlex.split(recipe_flags), "--track", track, "--wandb", mode]
+    with run_timed(flags) as sweep:
+        events = read_events(sweep.paths.events)
     firsts = {e["kind"]: datetime.fromisoformat(e["time"]) for e in reversed(events)}
     ended = next(e["time"] for e in reversed(events) if e["kind"] == "trial_ended")
     since = {kind: datetime.fromisoformat(ended) - time for kind, time in firsts.items()}
-    shutil.rmtree(folder)
     return Measured(
         trials_s=since["trial_started"].total_seconds(),
         reports_s=since["report"].total_seconds(),
-        command_s=round(command_s, 3),
-        driver_cpu_s=round(cpu.user + cpu.system, 2),
-        children_cpu_s=round(cpu.children_user + cpu.children_system, 2),
+        command_s=sweep.command_s,
+        driver_cpu_s=sweep.driver_cpu_s,
+        children_cpu_s=sweep.children_cpu_s,
     )
 
 
