@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from sweeps.command_line.durations import format_duration
 from sweeps.control.pack_pool import FIRST_WAIT_S, PackPool, explain_loss
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 600.0
 """How long a test in a process of its own waits for a GPU: its sweep's own have just come free."""
 
+MAX_TESTERS = 3
+"""Such processes at most: each is lost with its node."""
+
 
 def run_final_test(
     pool: PackPool,
@@ -33,6 +36,9 @@ def run_final_test(
     """Scores as of trainables.final_test.score, by the packs that are loaded.
 
     Where those together cannot, one of them does it, else a process of its own.
+
+    Raises:
+        SweepAborted: there is no GPU for that process, or its node is lost again and again.
     """
     up = pool.loaded
     together = [up] if len(up) > 1 else []
@@ -47,13 +53,23 @@ def run_final_test(
             return {name: result for part in parts for name, result in part.items()}
     pool.stop()  # they hold the GPUs
     num_gpus = 1 if allocation.num_gpus else 0
-    tester = ray.remote(num_cpus=1, num_gpus=num_gpus)(_Tester).remote()
-    _wait_for_start(tester, "GPU" if num_gpus else "CPU core")
-    results: dict[str, EvalResult] = ray.get(
-        tester.score.remote(settings, adapters, allocation.capacity)
+    for _ in range(MAX_TESTERS):
+        tester = ray.remote(num_cpus=1, num_gpus=num_gpus)(_Tester).remote()
+        _wait_for_start(tester, "GPU" if num_gpus else "CPU core")
+        try:
+            results: dict[str, EvalResult] = ray.get(
+                tester.score.remote(settings, adapters, allocation.capacity)
+            )
+        except RayActorError as lost:
+            reason = explain_loss(lost)
+            logger.warning("the final test was lost: %s", reason)
+        else:
+            ray.kill(tester)
+            return results
+    raise SweepAborted(
+        f"the final test was lost {MAX_TESTERS} times, at last: {reason}",
+        f"see Ray's logs, {REPEAT}",
     )
-    ray.kill(tester)
-    return results
 
 
 def _wait_for_start(tester: ActorHandle, what: str) -> None:

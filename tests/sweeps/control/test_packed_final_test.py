@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,32 @@ def test_a_test_that_finds_no_gpu_says_so_and_ends(
         )
     assert told.value.is_resumable
     assert "the final test waits for a GPU, for 1 s at most" in caplog.text
+
+
+class TesterStub:
+    """Its process dies as often as the adapter's file has letters."""
+
+    def score(self, _: object, adapters: Mapping[str, Path], __: object) -> dict[str, str]:
+        (path,) = adapters.values()
+        if left := path.read_text():
+            path.write_text(left[1:])
+            os._exit(1)
+        return dict.fromkeys(adapters, "scored")
+
+
+def test_a_final_test_that_is_lost_with_its_node_begins_again(
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(packed_final_test, "_Tester", TesterStub)
+    adapters = {"a": tmp_path / "deaths"}
+    ask = partial(run_final_test, make_pool([], tmp_path), ALLOCATION, make_config().settings)
+    adapters["a"].write_text("xx")
+    assert ask(adapters) == {"a": "scored"}
+    assert caplog.text.count("the final test was lost: ") == 2
+    adapters["a"].write_text("xxx")
+    with pytest.raises(SweepAborted, match="lost 3 times") as told:
+        ask(adapters)
+    assert told.value.is_resumable
