@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray.exceptions import AuthenticationError, RayError, RuntimeEnvSetupError
 
-from cluster.find import ClusterError, address_to_join, set_ray_defaults
+from cluster.find import ClusterError, address_to_join, folder_of_local_ray, set_ray_defaults
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
@@ -88,16 +89,25 @@ def list_draining_nodes() -> Collection[str]:
 
 
 def _start(num_cpus: int) -> None:
-    """Starts a cluster on this machine, whose files lie in its temporary folder and the home."""
+    """Starts a cluster on this machine, whose files lie in its temporary folder and the home.
+
+    It listens on the machine's outer address; what keeps others out is its token.
+    """
+    token = Path.home() / ".ray" / "auth_token"
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _private_sessions():
+            with contextlib.suppress(OSError):  # Ray tells it, if it needs one
+                token.parent.mkdir(mode=0o700)
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        with contextlib.suppress(OSError):  # another place was named for it
+            token.chmod(0o600)  # Ray writes it for all to read
     except (OSError, AuthenticationError) as refused:
         if isinstance(refused, OSError) and refused.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -105,6 +115,32 @@ def _start(num_cpus: int) -> None:
             f"Ray cannot start on this machine: {' '.join(str(refused).split())}",
             "it writes into its temporary folder and ~/.ray: give others, RAY_TMPDIR=DIR HOME=DIR",
         ) from refused
+
+
+@contextlib.contextmanager
+def _private_sessions() -> Iterator[None]:
+    """Has a Ray that starts meanwhile keep its files where no other user may write.
+
+    Raises:
+        ClusterError: that folder is another user's.
+    """
+    if os.environ.get("RAY_TMPDIR"):
+        yield
+        return
+    folder = folder_of_local_ray()
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise ClusterError(
+            f"{folder} is no folder of this user alone, and Ray keeps its files there",
+            "have it removed, or name another place: RAY_TMPDIR=DIR",
+        )
+    os.environ["RAY_TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["RAY_TMPDIR"]
 
 
 def _join(address: str) -> None:

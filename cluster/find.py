@@ -47,7 +47,7 @@ def check_address() -> None:
         ClusterError: it is no address of one, nobody listens there, or "auto" finds none.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    folder = temporary_folder()
+    folder = folder_of_local_ray()
     if address in ("", "local") and not has_short_sockets(folder):
         raise ClusterError(
             f"the temporary folder {folder} has too long a name for Ray's sockets",
@@ -113,6 +113,14 @@ def running_address() -> str | None:
 def temporary_folder() -> Path:
     """Where Ray keeps its sessions' files and sockets."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+
+
+def folder_of_local_ray() -> Path:
+    """Where a Ray that is started here keeps its sessions: in a folder of this user alone, unless
+    RAY_TMPDIR names another. Ray lets every user write into what it makes below."""
+    if named := os.environ.get("RAY_TMPDIR"):
+        return Path(named)
+    return Path(tempfile.gettempdir()) / f"ray-{os.getuid()}"
 
 
 def has_short_sockets(folder: Path) -> bool:

@@ -49,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     file = f"{args.name}.{KINDS[args.kind]}"
     submit = list_commands(args.kind, file)
-    beside = str(Path(sys.executable).parent)  # Ray's program, also where no shell has activated it
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), beside])
     if not shutil.which(submit[-1][0]):
         fix = "run this where it is installed, or add --dry-run and submit what is printed"
         abort(f"{submit[-1][0]} is not installed here", fix)
@@ -195,7 +193,7 @@ def list_commands(kind: str, file: str) -> list[list[str]]:
         secrets_of_job = [f"--secret={name}" for name in tokens]
         return [["sky", "jobs", "launch", "--yes", *secrets_of_job, file]]
     return [
-        ["sh", "-c", "ray get-auth-token --generate >/dev/null"],
+        ["sh", "-c", "umask 077; ray get-auth-token --generate >/dev/null"],
         ["ray", "up", "--yes", file],
         ["ray", "exec", "--tmux", file, "bash ~/sweep.sh"],
     ]

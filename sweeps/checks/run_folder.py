@@ -65,6 +65,8 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
 def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
     tmp = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
     try:
+        tmp.parent.mkdir(parents=True, exist_ok=True)
+        tmp.mkdir(mode=0o770)  # its rows are for its user, and a group that the umask lets in
         write_rows(tmp / paths.rows.name, splits)
         write_json(tmp / paths.sweep_json.name, record)
         os.rename(tmp, paths.folder)

@@ -1,5 +1,6 @@
 """Real clusters, with and without tokens, are joined by whoever may, and others are told why."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -85,3 +86,31 @@ def test_ray_that_cannot_be_had_is_told_in_two_lines(name: str, tmp_path: Path) 
         stdout, stderr = driver.communicate(timeout=120)
     assert stdout.startswith("error: Ray cannot start on this machine: "), (stdout, stderr)
     assert stdout.splitlines()[1].startswith("fix: ") and len(stdout.splitlines()) == 2
+
+
+PLACE = """
+import os, ray
+from cluster.connect import connect
+with connect(2):
+    print(ray._private.worker._global_node.get_session_dir_path(), "RAY_TMPDIR" in os.environ)
+"""
+
+
+@pytest.mark.slow
+def test_files_and_token_of_a_local_ray_are_this_users_alone(tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        environment = clean_environment(tmp_path, TMPDIR=folder)
+        private = Path(folder) / f"ray-{os.getuid()}"
+
+        def run(code: str) -> str:
+            driver = [sys.executable, "-c", code]
+            return subprocess.run(driver, env=environment, capture_output=True, text=True).stdout
+
+        session, has_variable = run(PLACE).split()
+        assert Path(session).is_relative_to(private) and has_variable == "False"
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+        private.chmod(0o777)
+        told = run(JOIN.format(before=""))
+        assert f"error: {private} is no folder of this user alone" in told and "RAY_TMPDIR" in told

@@ -1,6 +1,7 @@
 """A resume is refused where rows or model have changed, and goes on where they are only gone."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,12 @@ def test_resume_by_another_recipe_is_refused(config: SweepConfig, tmp_path: Path
     assert error == "the sweep 'r1' is of the recipe table, not of samsum"
     assert fix == "python -m sweeps.run table --tiny --name r1 --resume"
     assert tree(tmp_path) == before
+
+
+def test_rows_of_a_run_are_read_by_its_user_and_group(config: SweepConfig, tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert (tmp_path / "runs" / "r1").stat().st_mode & 0o777 == 0o770 & ~umask
 
 
 def test_record_has_the_digests_of_rows_and_model(config: SweepConfig, tmp_path: Path) -> None:
