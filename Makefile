@@ -4,6 +4,7 @@
 # make test-kernels: the kernels' tests on a CPU, by Triton's interpreter, which it downloads.
 # make test-lab: a sweep in a real Slurm on this machine, by root (apt-get install slurm-wlm munge),
 # and launch files as SkyPilot and Kubernetes read them.
+# make lock: requirements.lock from what .venv has. make audit: its known vulnerabilities.
 # Each sets up .venv first, if it is not there.
 PYTHON ?= python3
 # The exact version comes first, so that an index with CPU builds gives one where there is no GPU.
@@ -14,7 +15,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 INSTALLED := .venv/installed-$(TORCH)
 
-.PHONY: samsum test fast test-gpu test-kernels test-lab check setup clean
+.PHONY: samsum test fast test-gpu test-kernels test-lab check lock audit setup clean
 
 samsum: setup
 	$(BIN)/python -m sweeps.run samsum --tiny
@@ -44,12 +45,27 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
 
+# Of every platform's files; torch and what it brings differ by machine.
+lock: setup
+	test -d .venv/uv || $(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet uv
+	{ $(BIN)/python -m pip freeze --exclude-editable | grep -vE "^(torch|triton|nvidia-|cuda-)"; \
+	  echo "setuptools>=77,<82"; } | .venv/uv/bin/uv pip compile --quiet --no-deps --no-annotate \
+	  --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
+	  --output-file requirements.lock -
+
+audit: setup
+	test -d .venv/audit || $(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	rm -f .venv/installed-*
 	touch $(INSTALLED)
 
