@@ -86,6 +86,14 @@ class Beat:
 def read_heartbeat(paths: RunPaths) -> Beat | None:
     """What the file says; None where there is none, or a damaged one."""
     try:
-        return TypeAdapter(Beat).validate_json(paths.heartbeat.read_bytes())
-    except (OSError, ValidationError):
+        return parse_heartbeat(paths.heartbeat.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_heartbeat(content: bytes) -> Beat | None:
+    """What a file with this content says; None if it is damaged."""
+    try:
+        return TypeAdapter(Beat).validate_json(content)
+    except ValidationError:
         return None

@@ -7,12 +7,15 @@ is copied as a whole once it has changed. The study and the trackers' files are 
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeps.records.heartbeat import parse_heartbeat
 from sweeps.records.paths import OF_TRACKERS, RunPaths
+from sweeps.records.run_lock import abort_if_driven
 from sweeps.records.trial_record import TrialRecord
 from trainables import storage
 from trainables.errors import SweepAborted
@@ -42,6 +45,9 @@ def mirror_run(paths: RunPaths, url: str | None) -> Iterator[None]:
 
     def follow() -> None:
         while not has_ended.wait(INTERVAL_S):
+            if _is_taken_over(url):
+                os.kill(os.getpid(), signal.SIGINT)  # ends this driver, as Ctrl-C does
+                return
             _copy_or_warn(paths, url, copied)
 
     thread = threading.Thread(target=follow, name="mirror", daemon=True)
@@ -51,7 +57,8 @@ def mirror_run(paths: RunPaths, url: str | None) -> Iterator[None]:
     except BaseException:
         has_ended.set()
         thread.join()
-        _copy_or_warn(paths, url, copied)
+        if not _is_taken_over(url):
+            _copy_or_warn(paths, url, copied)
         raise
     has_ended.set()
     thread.join()
@@ -94,6 +101,21 @@ def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[in
         return step > min((rung for rung in rungs if rung > record.num_steps), default=step)
 
     storage.delete_checkpoints(f"{url}/checkpoints", is_stale)
+
+
+def _is_taken_over(url: str) -> bool:
+    """Whether another driver goes on with the run, as one does that did not hear of this one for
+    long; it is warned of."""
+    try:
+        beat = storage.read_file(f"{url}/heartbeat.json")
+    except SweepAborted:
+        return False
+    try:
+        abort_if_driven(parse_heartbeat(beat or b""), url, has_locks=False)
+    except SweepAborted as taken:
+        _log.warning("%s; this driver ends", taken.error)
+        return True
+    return False
 
 
 def _copy_or_warn(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> None:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from sweeps.records.heartbeat import FRESH_S, read_heartbeat
+from sweeps.records.heartbeat import FRESH_S, Beat, read_heartbeat
 from sweeps.records.paths import RunPaths
 from trainables.errors import SweepAborted
 
@@ -68,7 +69,7 @@ def lock_run(
                 )
             time.sleep(0.05)
         has_locks = is_locked is not None and not is_known_by_beat
-        _abort_if_elsewhere(paths, has_locks=has_locks)
+        abort_if_driven(read_heartbeat(paths), paths.folder, has_locks=has_locks)
         owner = {"work": work, "host": socket.gethostname(), "pid": os.getpid()}
         file.truncate(0)
         file.write(json.dumps(owner))
@@ -86,19 +87,24 @@ def try_lock_if_any(descriptor: int) -> bool | None:
         return None
 
 
-def _abort_if_elsewhere(paths: RunPaths, *, has_locks: bool) -> None:
+def abort_if_driven(beat: Beat | None, folder: Path | str, *, has_locks: bool) -> None:
     """Refuses a run that a process drives whose lock is not seen here.
+
+    Args:
+        beat: of its last driver.
+        folder: of the run.
+        has_locks: whether a driver on this machine would hold the run's lock.
 
     Raises:
         SweepAborted: its heart beats.
     """
-    beat, here = read_heartbeat(paths), socket.gethostname()
+    here = socket.gethostname()
     if beat is None or not beat.host or not beat.is_fresh():
         return
     if beat.host == here and (has_locks or beat.pid == os.getpid() or not _is_process(beat.pid)):
         return  # it would hold the lock
     raise SweepAborted(
-        f"process {beat.pid} on {beat.host} works on the run {paths.folder}",
+        f"process {beat.pid} on {beat.host} works on the run {folder}",
         f"stop it first; if it was killed, wait for {FRESH_S:.0f} s, then repeat the command",
     )
 

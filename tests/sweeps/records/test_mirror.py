@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -149,3 +150,17 @@ def test_name_that_leads_out_of_the_folder_is_refused(
     with pytest.raises(SweepAborted, match="leads out"):
         storage.fetch_files("memory://outside/run", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_driver_whose_run_another_one_took_over_ends_and_overwrites_nothing(
+    paths: RunPaths, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "INTERVAL_S", 0.05)
+    who = {"time": datetime.now(UTC).isoformat(), "host": "elsewhere", "pid": 7, "left_s": None}
+    beat = json.dumps({**who, "num_gpus": 1, "num_packs": 1, "slots_per_gpu": 1})
+    with pytest.raises(KeyboardInterrupt), mirror_run(paths, url):
+        fs, root = storage._open(url)
+        fs.pipe_file(f"{root}/heartbeat.json", beat.encode())
+        paths.events.write_text("a\nanother end\n")
+        time.sleep(10.0)
+    assert storage.read_file(f"{url}/heartbeat.json") == beat.encode()
