@@ -1,9 +1,9 @@
 """The trial controller: each change of a trial goes to the log first, then to all others."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sweeps.config import SweepConfig
 from sweeps.finals.finalists import Finals, choose_finals, last_finals
@@ -21,7 +21,7 @@ from sweeps.records.trial_record import TrialRecord, replay, replay_finals
 from sweeps.search.asha import Asha
 from sweeps.search.decisions import Ends, decide_ends, find_fault, list_cohort
 from sweeps.search.study import Search
-from trainables.config import Hyperparameters, Metric, TrialConfig, TrialReport
+from trainables.config import Metric, TrialConfig, TrialReport
 
 
 class Listener(Protocol):
@@ -157,11 +157,13 @@ class TrialController:
         if self._waiting:
             trial = self._waiting.popleft()
         elif self._num_to_propose > 0:
-            trial = self._add_proposed(*self.search.propose())
+            number, params = self.search.propose()
+            record = TrialRecord(trial_id=f"t{number:04d}", number=number, params=params)
+            trial = self._add(record, is_logged=False)
         else:
             return None
         if self._held is None:
-            self._start(trial)
+            self._start([trial])
         else:
             self._held.append(trial)
         return trial.config
@@ -176,8 +178,7 @@ class TrialController:
     def release_starts(self) -> None:
         """The trials that were handed out since `hold_starts` start now."""
         held, self._held = self._held or [], None
-        for trial in held:
-            self._start(trial)
+        self._start(held)
 
     def put_back(self, trial_id: str) -> None:
         """Has a trial run again from its last report, after it lost its process."""
@@ -254,23 +255,26 @@ class TrialController:
             )
 
     def _end_all(self, ends: Ends) -> None:
-        for trial_id in ends:
-            self._start(self._trials[trial_id])
+        self._start(self._trials[trial_id] for trial_id in ends)
         self._write_ends(ends)
         self._notify_ends(ends)
 
-    def _start(self, trial: _Trial) -> None:
-        """Writes that a trial begins, and tells that it does, or goes on after a resume; once."""
-        trial_id, params = trial.config.trial_id, params_fields(trial.config.params)
-        if not trial.is_logged:
-            facts = {"trial_id": trial_id, "number": trial.number, "params": params}
-            is_asked = trial.number in self.search.asked
-            self._log.append("trial_started", **facts, **{"is_asked": True} if is_asked else {})
+    def _start(self, trials: Iterable[_Trial]) -> None:
+        """Writes that trials begin, and tells that they do, or go on after a resume; once each."""
+        trials = list(dict.fromkeys(trials))  # one that lost its process may be held twice
+        new = [trial for trial in trials if not trial.is_logged]
+        self._log.append_all("trial_started", map(self._start_fields, new))
+        for trial in trials:
             trial.is_logged = True
-        if not trial.is_announced:
-            trial.is_announced = True
-            for listener in self._listeners:
-                listener.trial_started(trial.config, trial.number)
+            if not trial.is_announced:
+                trial.is_announced = True
+                for listener in self._listeners:
+                    listener.trial_started(trial.config, trial.number)
+
+    def _start_fields(self, trial: _Trial) -> dict[str, Any]:
+        facts = {"trial_id": trial.config.trial_id, "number": trial.number}
+        is_asked = {"is_asked": True} if trial.number in self.search.asked else {}
+        return facts | {"params": params_fields(trial.config.params)} | is_asked
 
     def _write_ends(self, ends: Ends) -> None:
         self._log.append_all(
@@ -325,10 +329,6 @@ class TrialController:
         for listener in self._listeners:
             listener.finals_started(records)
         self._decide_again()
-
-    def _add_proposed(self, number: int, params: Hyperparameters) -> _Trial:
-        record = TrialRecord(trial_id=f"t{number:04d}", number=number, params=params)
-        return self._add(record, is_logged=False)
 
     def _add(self, record: TrialRecord, *, is_logged: bool = True) -> _Trial:
         """Adds a trial; one that an earlier process has written down waits if it has not ended."""

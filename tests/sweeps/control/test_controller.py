@@ -158,17 +158,20 @@ def test_cohort_is_news_of_those_that_are_not_known_at_its_step_yet(tmp_path: Pa
     assert [[r.metrics[METRIC.name] for r in h.reports] for h in records] == [[5], [4], [6], []]
 
 
-def test_cohort_waits_for_the_disk_once_for_its_reports_and_once_for_its_ends(
+def test_trials_wait_for_the_disk_once_for_their_starts_their_reports_and_their_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    controller = open_with_trials(tmp_path, 4)
+    controller = open_with_trials(tmp_path, 0)
+    controller.hold_starts()
+    for _ in range(4):
+        controller.next_trial()
     synced: list[int] = []
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), sync(file)))
     reports = make_cohort(1, {f"t000{number}": float(number) for number in range(4)})
     for report in reports:
         controller.report(report)
-    assert len(synced) == 2
+    assert len(synced) == 3
 
 
 def test_trial_that_waits_to_run_again_does_not_once_its_cohort_is_decided(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,18 @@ def fuse() -> Iterator[Fuse]:
     """Burns in the real log; a killed write leaves half a line."""
     fuse = Fuse()
     patch = pytest.MonkeyPatch()
-    append = EventLog.append
+    append_all = EventLog.append_all
 
-    def append_or_die(log: EventLog, kind: Any, **fields: object) -> None:
-        if fuse.is_due():
-            with log._path.open("ab") as file:
-                file.write(TORN)
-            raise KillNow
-        append(log, kind, **fields)
+    def append_or_die(log: EventLog, kind: Any, events: Iterable[Mapping[str, object]]) -> None:
+        """A kill may leave a part of what is written together."""
+        for event in events:
+            if fuse.is_due():
+                with log._path.open("ab") as file:
+                    file.write(TORN)
+                raise KillNow
+            append_all(log, kind, [event])
 
-    patch.setattr(EventLog, "append", append_or_die)
+    patch.setattr(EventLog, "append_all", append_or_die)
     yield fuse
     patch.undo()
 

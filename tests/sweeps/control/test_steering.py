@@ -250,7 +250,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]
         nonlocal at, made
         at, made = number, 0
 
-    watch(EventLog, "append")
+    watch(EventLog, "append_all")
     for name in ("enqueue", "finish"):
         watch(Search, name)
     yield set_fuse
