@@ -28,6 +28,10 @@ def handle_signals_as_ctrl_c() -> None:
 
 
 def _press_ctrl_c(*_: object) -> None:
+    """Once: a driver gets a scheduler's signal twice where the script that started it passes it on,
+    and a second Ctrl-C would have it save nothing."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as bash starts what ends in "&"
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)

@@ -20,6 +20,8 @@ try:
     print("waits", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
+    print("saves", flush=True)
+    time.sleep(1)
     raise SystemExit(77)
 """
 WATCHES = """
@@ -40,6 +42,8 @@ def test_signals_of_schedulers_mean_ctrl_c_also_where_that_is_ignored(number: in
     with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None and driver.stdout.readline()
         driver.send_signal(number)
+        assert driver.stdout.readline() == b"saves\n"
+        driver.send_signal(signal.SIGTERM)  # from the script that was sent the signal too
         assert driver.wait(30) == 77
 
 
