@@ -35,6 +35,7 @@ class PackStub:
     """A pack as far as its pool goes. It cannot load on nodes, or start on any, as files say."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._dies = (folder / "packs die while they load").exists()
         if (folder / "no pack can start").exists():
             raise FileNotFoundError("no such folder")
@@ -45,6 +46,7 @@ class PackStub:
 
     def preempt(self, reason: str, timeout_s: float) -> None:
         self._fault = PackPreempted(os.getpid(), reason)
+        (self._folder / "preempted").write_text(reason)
 
     def status(self) -> PackStatus:
         if self._dies:
@@ -179,6 +181,9 @@ def test_node_that_drains_has_its_pack_hand_on_its_trials_and_gets_no_other(
     time.sleep(5 * pack_pool.COUNT_INTERVAL_S)
     scene.pool.poll()
     assert len(scene.pool.actors) == 1  # the node that is about to leave is not waited for
+    scene.pool.save_and_end("the sweep was interrupted")
+    assert (scene.folder / "preempted").read_text() == "the sweep was interrupted"
+    assert not scene.pool.actors and not find_packs()
     _remove(cluster, node)
 
 

@@ -273,6 +273,23 @@ def test_interrupt_is_told_from_an_end_that_nobody_wanted(
         os.kill(os.getpid(), signal.SIGINT)  # ours again
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_interrupt_has_packs_saved_before_tune_ends_the_processes_of_their_trials(
+    handler: Any, sweep: Sweep, number: signal.Signals
+) -> None:
+    saved: list[str] = []
+    sweep.pool.save_and_end = saved.append
+    _setup_signal_catching()
+    callback = sweep.make_callback()
+    for _ in range(2):
+        callback.on_step_begin(1, [])
+        callback.on_step_end(1, [])
+    assert not saved
+    os.kill(os.getpid(), number)
+    callback.on_step_end(1, [])
+    assert saved == ["the sweep was interrupted"]
+
+
 def test_early_end_is_an_interrupt_only_if_there_was_one() -> None:
     ray_tuner.raise_if_incomplete(0, was_interrupted=False)
     ray_tuner.raise_if_incomplete(0, was_interrupted=True)

@@ -20,11 +20,11 @@ Events = list[dict[str, Any]]
 HITS: tuple[tuple[str, Callable[[Events], bool]], ...] = (
     ("trials", lambda events: count(events, "report") >= 1),
     ("pack", lambda events: count(events, "report") >= NUM_TRIALS + 1),
-    ("Ctrl-C", lambda events: count(events, "report") >= NUM_TRIALS + 2),
+    ("SIGTERM", lambda events: count(events, "report") >= NUM_TRIALS + 2),
     ("driver", lambda events: count(events, "trial_ended") >= NUM_TRIALS),
     ("driver", lambda events: any(_is_report_of_a_final(event) for event in events)),
 )
-"""What is killed, and when; the user's Ctrl-C interrupts the driver."""
+"""What is killed, and when; a scheduler's SIGTERM, or Ctrl-C, interrupts the driver."""
 
 
 def test_whatever_is_killed_or_interrupted_loses_and_repeats_no_trial(
@@ -73,8 +73,8 @@ def _is_report_of_a_final(event: dict[str, Any]) -> bool:
 
 
 def _interrupt(process: subprocess.Popen[str]) -> list[str]:
-    """Presses Ctrl-C; the flags of the command that resumes, which the driver printed."""
-    os.kill(process.pid, signal.SIGINT)
+    """Sends SIGTERM; the flags of the command that resumes, which the driver printed."""
+    os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 130, output
     command = next(line for line in output.splitlines() if "--resume" in line)
