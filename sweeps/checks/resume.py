@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     """The config of the run to resume, at the place where it lies now."""
-    paths = RunPaths.of(asked.runs_dir, asked.name)
+    paths = find_run(RunPaths.of(asked.runs_dir, asked.name).folder)
     url = asked.storage
     if url is None and os.path.isfile(paths.sweep_json):
         url = sweep_json.read_config(paths, "--resume").storage
@@ -53,7 +53,7 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             is_missing if is_named else "--resume needs the name of the sweep",
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
-    run = read_run(find_run(paths.folder), "--resume")
+    run = read_run(paths, "--resume")
     if not run.trials and any(paths.checkpoints.glob("t*")):
         raise SweepAborted(
             f"{paths.events} tells of no trial, but {paths.checkpoints} has some",
