@@ -38,6 +38,8 @@ COLUMNS = ("answer", "folder", "model", "versions", "GPU", "4-bit", "disk", "clo
 class Node:
     """One node of the cluster, and what it has answered."""
 
+    node_id: str = ""
+    """Ray's."""
     name: str
     """Host and address."""
     num_gpus: int
@@ -104,6 +106,7 @@ def inspect_nodes(
     *,
     needs_gpu: bool,
     use_storage: Callable[[], str] | None = None,
+    node_id: str | None = None,
 ) -> list[Node]:
     """Asks every node at once; Ray has to be connected. One that has left meanwhile is no node.
 
@@ -112,6 +115,7 @@ def inspect_nodes(
         model: a folder that they have to read.
         needs_gpu: whether torch has to see the GPUs that Ray counts.
         use_storage: writes to object storage, and says why it cannot; then no folder is shared.
+        node_id: Ray's, of the only node that is asked.
 
     Raises:
         ClusterError: the folder cannot be written here.
@@ -130,7 +134,7 @@ def inspect_nodes(
             f"the folder {folder} cannot be written: {refused.strerror}",
             "choose a folder of your own: --runs-dir DIR",
         ) from None
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"] and node_id in (None, node["NodeID"])]
     names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive]
     num_gpus = [int(node["Resources"].get("GPU", 0)) for node in alive]
     probe_class = ray.remote(num_cpus=0)(NodeProbe)
@@ -150,6 +154,7 @@ def inspect_nodes(
         ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
         nodes = {
             node["NodeID"]: Node(
+                node_id=node["NodeID"],
                 name=name if names.count(name) == 1 else f"{name}, {node['NodeID'][:6]}",
                 num_gpus=num,
                 is_heard=use_storage is not None or (meeting / node["NodeID"]).exists(),

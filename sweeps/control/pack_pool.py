@@ -4,8 +4,7 @@ import contextlib
 import logging
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from cluster.connect import list_draining_nodes
+from sweeps.control.gpu_places import GpuPlaces
 from sweeps.cost.allocation import Allocation
 from sweeps.records.events import EventLog
 from trainables.checkpoint import wait_for_writers
@@ -39,11 +38,6 @@ HANG_TIMEOUT_S, LOADING_HANG_TIMEOUT_S = 60.0, 300.0
 it loads, a library that comes from a slow disk lets nobody answer."""
 COUNT_INTERVAL_S = 2.0
 """Between two looks for the cluster's GPUs."""
-MAX_START_FAILURES = 3
-"""Packs in a row that cannot start on a node, after which one GPU of it is left alone."""
-FIRST_WAIT_S, MAX_WAIT_S = 10.0, 600.0
-"""GPUs that are waited for are told after the first, then after three times as long each time, but
-never less often than the last."""
 
 
 @dataclass(eq=False)
@@ -51,6 +45,8 @@ class _Pack:
     """A pack as the sweep knows it."""
 
     actor: ActorHandle
+    avoided: Sequence[str] = ()
+    """Nodes on which it does not start."""
     asked: ray.ObjectRef[PackStatus] | None = None
     """What it is being asked."""
     status: PackStatus | None = None
@@ -75,7 +71,7 @@ class PackPool:
         start: starts the pack of a number somewhere but on these nodes; the last says whether it
             measures its throughput.
         most: packs at once at most; 0 where trials train alone.
-        has_gpu: whether a pack needs a GPU.
+        places: where packs may start.
         log: of the sweep.
     """
 
@@ -84,27 +80,17 @@ class PackPool:
         start: Callable[[int, Sequence[str], bool], ActorHandle],
         most: int,
         *,
-        has_gpu: bool,
+        places: GpuPlaces,
         log: EventLog,
     ) -> None:
         self._start = start
         self._most = most
-        self._resource = "GPU" if has_gpu else "CPU"
+        self._places = places
         self._log = log
         self._packs: list[_Pack] = []
         self._num_started = 0
         self._has_loaded = False
-        self._failures: Counter[str] = Counter()
-        """Packs in a row that could not start, by node."""
-        self._num_places = 0
-        """GPUs on which packs may start."""
-        self._avoided: list[str] = []
-        """Nodes with GPUs on none of which packs can start."""
-        self._draining: Collection[str] = ()
-        """Nodes that are about to leave the cluster."""
         self._polled_s = self._counted_s = -COUNT_INTERVAL_S
-        self._waits_since_s: float | None = None
-        self._next_wait_s = FIRST_WAIT_S
         if most:
             self._fit_to_cluster()
 
@@ -122,6 +108,11 @@ class PackPool:
     def num_imported(self) -> int:
         """Packs whose processes have imported what they need."""
         return sum(pack.status is not None and pack.status.has_imported for pack in self._packs)
+
+    @property
+    def num_slots(self) -> int:
+        """Trials that fit into the packs which have their GPUs."""
+        return sum(pack.status.num_slots for pack in self._packs if pack.status is not None)
 
     @property
     def throughput(self) -> Throughput | None:
@@ -165,7 +156,8 @@ class PackPool:
         if self._most and now_s - self._counted_s >= COUNT_INTERVAL_S:
             self._counted_s = now_s
             self._fit_to_cluster()
-            self._tell_waits(now_s)
+            num_waiting = sum(pack.status is None for pack in self._packs)
+            self._places.tell_waits(num_waiting, len(self._packs), now_s)
 
     def decide(
         self, step: int, should_continue: Mapping[str, bool], pack_id: str | None = None
@@ -206,14 +198,18 @@ class PackPool:
         except RayError as error:
             self._lose(pack, explain_loss(error), error)
             return
+        if not self._places.is_usable(status.place.node_id):  # which has just joined
+            self._drop(pack)
+            self._fit_to_cluster()
+            return
         pack.asked, pack.answered_s, pack.status = None, now_s, status
         if status.fault is not None:
             pack.status = status._replace(is_loaded=had_loaded)
             self._lose(pack, str(status.fault), status.fault)
         elif status.is_loaded and not had_loaded:
             self._has_loaded = True
-            del self._failures[status.place.node_id]
             place = status.place
+            self._places.forget_failures(place.node_id)
             self._log.append("pack_started", pack=status.pack_id, node=place.node, gpu=place.gpu)
 
     def _lose(self, pack: _Pack, reason: str, error: Exception | None = None) -> None:
@@ -222,8 +218,7 @@ class PackPool:
         Raises:
             SweepAborted: it could not start, and none can on the GPUs that there are.
         """
-        self._packs.remove(pack)
-        ray.kill(pack.actor)  # it may still say why it ends, or hang
+        self._drop(pack)  # it may still say why it ends, or hang
         status = pack.status
         ip = status.place.node if status else _find_ip(str(error))
         where = str(status.place) if status else f"node {ip}"
@@ -237,18 +232,16 @@ class PackPool:
             num_trials=num_trials,
         )
         if pack.is_loaded:
-            what = "GPU" if self._resource == "GPU" else "CPU core"
+            what = "GPU" if self._places.resource == "GPU" else "CPU core"
             wait = f"its {num_trials} trial{'s' * (num_trials != 1)} wait for a {what}"
             logger.warning("a pack was lost (%s): %s: %s", where, wait, reason)
             return
         is_told = isinstance(error, LoadFault) or getattr(error, "actor_init_failed", False)
         # What one GPU tells before any other has been of use, it would tell again.
-        is_final = is_told and not self._has_loaded and self._num_places == 1
+        is_final = is_told and not self._has_loaded and self._places.num == 1
         nodes = [status.place.node_id] if status else _list_nodes_of(ip)
-        for node_id in nodes:
-            self._failures[node_id] += MAX_START_FAILURES if is_final else 1
-        self._count_places()
-        if self._avoided and not self._num_places:
+        self._places.add_failure(nodes, is_final=is_final)
+        if self._places.has_failed and not self._places.num:
             what, fix = f"a pack cannot start: {reason}", f"see Ray's logs, {REPEAT}"
             if isinstance(error, LoadFault):
                 _, what, fix = error.args
@@ -257,61 +250,34 @@ class PackPool:
         logger.warning("a pack could not start (%s), the next is tried: %s", where, reason)
         self._fit_to_cluster()
 
-    def _count_places(self) -> None:
-        self._num_places, self._avoided = 0, []
-        for node in ray.nodes():
-            is_usable = node["Alive"] and node["NodeID"] not in self._draining
-            has_any = is_usable and node["Resources"].get(self._resource, 0) >= 1
-            num = int(node["Resources"]["GPU"]) if has_any and self._resource == "GPU" else has_any
-            left = max(0, num - self._failures[node["NodeID"]] // MAX_START_FAILURES)
-            self._num_places += left
-            if has_any and not left:
-                self._avoided.append(node["NodeID"])
-
     def _fit_to_cluster(self) -> None:
         """Starts packs for GPUs that have none, and gives up waiting for those that have left.
 
         Packs on nodes that are about to leave hand on their trials.
         """
-        self._draining = list_draining_nodes()
+        places = self._places
+        places.count()
         for pack in self._packs:
-            if pack.status is not None and pack.status.place.node_id in self._draining:
+            if pack.status is not None and pack.status.place.node_id in places.draining:
                 pack.actor.preempt.remote("its node is about to leave the cluster", 0.0)
-        self._count_places()
-        wanted = max(1, min(self._most, self._num_places))  # a cluster that grows sees the demand
+        wanted = max(1, min(self._most, places.num))  # a cluster that grows sees the demand
         waiting = [pack for pack in self._packs if pack.status is None]
-        for pack in waiting[::-1][: max(0, len(self._packs) - wanted)]:
-            self._packs.remove(pack)
-            ray.kill(pack.actor)
+        superfluous = waiting[::-1][: max(0, len(self._packs) - wanted)]
+        for pack in waiting:
+            if pack in superfluous or not set(pack.avoided) <= set(places.avoided):
+                self._drop(pack)
         while len(self._packs) < wanted:
-            self._add(self._start(self._num_started, self._avoided, not self._has_loaded))
+            actor = self._start(self._num_started, places.avoided, not self._has_loaded)
+            self._add(actor, places.avoided)
             self._num_started += 1
 
-    def _add(self, actor: ActorHandle) -> None:
-        self._packs.append(_Pack(actor))
+    def _add(self, actor: ActorHandle, avoided: Sequence[str] = ()) -> None:
+        self._packs.append(_Pack(actor, avoided))
         self._ask(self._packs[-1])
 
-    def _tell_waits(self, now_s: float) -> None:
-        """Says which GPUs are waited for."""
-        num_waiting = sum(pack.status is None for pack in self._packs)
-        if not num_waiting:
-            self._waits_since_s, self._next_wait_s = None, FIRST_WAIT_S
-            return
-        self._waits_since_s = self._waits_since_s or now_s
-        if now_s - self._waits_since_s < self._next_wait_s:
-            return
-        self._next_wait_s += min(2 * self._next_wait_s, MAX_WAIT_S)
-        # What has its GPU is only starting.
-        free = ray.available_resources() if self._num_places else {}
-        kinds = {self._resource, "CPU"}
-        num_short, kind = max((num_waiting - int(free.get(kind, 0)), kind) for kind in kinds)
-        if num_short > 0:
-            of = f"{num_short} of {len(self._packs)} " if len(self._packs) > 1 else "a "
-            what = {"GPU": "GPU", "CPU": "CPU core"}[kind] + "s" * (len(self._packs) > 1)
-            slow = "in use by other jobs, or a process is slow to start"
-            none = "packs cannot start on those that there are" if self._avoided else ""
-            why = slow if self._num_places else none or "no node has one now"
-            logger.warning("waiting for %s%s: %s", of, what, why)
+    def _drop(self, pack: _Pack) -> None:
+        self._packs.remove(pack)
+        ray.kill(pack.actor)
 
 
 def explain_loss(error: RayError) -> str:
@@ -339,6 +305,7 @@ def run_packs(
     checkpoints: Path,
     *,
     has_trials: bool,
+    places: GpuPlaces,
     log: EventLog,
     probed: Sequence[Hyperparameters] = (),
 ) -> Iterator[PackPool]:
@@ -350,26 +317,26 @@ def run_packs(
     writes to the checkpoints' folder or holds the GPUs.
 
     Args:
+        places: where packs may start.
         probed: what the packs' throughput is measured with; see PackHost.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     wait_for_writers(checkpoints, SHUTDOWN_TIMEOUT_S)
-    has_gpu = allocation.num_gpus > 0
 
     def start(number: int, avoided_nodes: Sequence[str], is_probed: bool) -> ActorHandle:
-        assert allocation.capacity is not None, "solo trials have no packs"
         return start_pack(
             settings,
-            allocation.capacity,
+            allocation.capacities[-1],
             checkpoints,
+            choose_capacity=allocation.choose_pack,
             number=number,
-            has_gpu=has_gpu,
+            has_gpu=allocation.num_gpus > 0,
             avoided_nodes=avoided_nodes,
             probed=probed if is_probed else (),
         )
 
     most = allocation.most_packs if has_trials and allocation.num_packs else 0
-    pool = PackPool(start, most, has_gpu=has_gpu, log=log)
+    pool = PackPool(start, most, places=places, log=log)
     has_packs = bool(pool.actors)
     try:
         yield pool

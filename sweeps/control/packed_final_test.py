@@ -11,7 +11,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from sweeps.command_line.durations import format_duration
-from sweeps.control.pack_pool import FIRST_WAIT_S, PackPool, explain_loss
+from sweeps.control.gpu_places import FIRST_WAIT_S
+from sweeps.control.pack_pool import PackPool, explain_loss
 from sweeps.cost.allocation import Allocation
 from trainables.config import TrainingSettings
 from trainables.errors import REPEAT, SweepAborted
@@ -53,12 +54,13 @@ def run_final_test(
             return {name: result for part in parts for name, result in part.items()}
     pool.stop()  # they hold the GPUs
     num_gpus = 1 if allocation.num_gpus else 0
+    smallest = next(iter(allocation.capacities), None)  # fits on any GPU
     for _ in range(MAX_TESTERS):
         tester = ray.remote(num_cpus=1, num_gpus=num_gpus)(_Tester).remote()
         _wait_for_start(tester, "GPU" if num_gpus else "CPU core")
         try:
             results: dict[str, EvalResult] = ray.get(
-                tester.score.remote(settings, adapters, allocation.capacity)
+                tester.score.remote(settings, adapters, smallest)
             )
         except RayActorError as lost:
             reason = explain_loss(lost)

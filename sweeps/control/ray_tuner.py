@@ -62,7 +62,7 @@ def run_trials(
     run_one_trial = tune.with_parameters(
         trainable.run_trial, is_packed=allocation.num_packs > 0, max_failures=max_failures
     )
-    searcher = _ControllerSearcher(controller, allocation)
+    searcher = _ControllerSearcher(controller, allocation, pool)
     scheduler = _ControllerScheduler(controller, pool, budget_stop, gate)
     most_at_once = allocation.most_at_once
     callback = _ControllerCallback(
@@ -133,22 +133,26 @@ def _make_tune_config(
 class _ControllerSearcher(Searcher):  # type: ignore[misc]
     """Hands the controller's next trial to Tune, as long as fewer than may be at once have one.
 
-    Tune's own limit of trials at once is the larger of two: the finals have another than the
-    search.
+    That is a number for the search and another for the finals, and no more than the packs have
+    slots at the moment: packs come and go with the GPUs of a cluster. But one trial always may,
+    because Tune does nothing else while it waits for its only trial. Tune's own limit is the
+    largest that may ever be.
     """
 
-    def __init__(self, controller: TrialController, allocation: Allocation) -> None:
+    def __init__(self, controller: TrialController, allocation: Allocation, pool: PackPool) -> None:
         super().__init__(metric=controller.metric.name, mode=controller.metric.mode)
         self._controller = controller
         self._allocation = allocation
+        self._pool = pool
         self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._controller.num_left == 0:
             return str(Searcher.FINISHED)
         in_finals, allocation = self._controller.is_in_finals, self._allocation
-        most = allocation.final_concurrency if in_finals else allocation.concurrency
-        if len(self._live) >= most:
+        num_slots = self._pool.num_slots if allocation.capacities else allocation.num_slots
+        most = allocation.most_runs if in_finals else allocation.most_trials
+        if len(self._live) >= max(1, min(num_slots, most)):
             return None
         trial = self._controller.next_trial()
         if trial is None:  # a trial that runs may still have to be started again

@@ -12,16 +12,18 @@ from typing import Any
 import optuna
 import ray
 
+from cluster.check import Node
 from cluster.connect import Cluster, connect
 from cluster.find import ClusterError
 from sweeps.checks import sweep_json
-from sweeps.checks.nodes import check_nodes
+from sweeps.checks.nodes import check_late_node, check_nodes
 from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
 from sweeps.control import pack_pool
 from sweeps.control.controller import TrialController
+from sweeps.control.gpu_places import GpuPlaces
 from sweeps.control.interruption import handle_signals_as_ctrl_c, watch_head
 from sweeps.control.pack_pool import PackPool
 from sweeps.control.packed_final_test import run_final_test
@@ -95,17 +97,25 @@ def run_stages(
         ExitStack() as at_end,
     ):
         handle_signals_as_ctrl_c()
+        nodes: list[Node] = []
         if not cluster.is_local:
             head = ray.get_runtime_context().gcs_address
             at_end.enter_context(watch_head(head, log, resume_with))
-            check_nodes(config, paths)
-        allocation = allocate_slots(config, preflight.model, Hardware.of_cluster(cluster))
+            nodes = check_nodes(config, paths)
+        hardware = Hardware.of_cluster(cluster, nodes)
+        allocation = allocate_slots(config, preflight.model, hardware)
+        places = GpuPlaces(
+            has_gpu=allocation.num_gpus > 0,
+            check_node=None if cluster.is_local else partial(check_late_node, config, paths),
+            is_usable={node.node_id: node.facts is not None for node in nodes},
+        )
         with pack_pool.run_packs(
             allocation,
             config.settings,
             paths.checkpoints,
             has_trials=not finalists.is_over(config, events, metric)
             or is_any_possible(pending, config, events),
+            places=places,
             log=log,
             probed=probe_params(config, preflight.model),
         ) as pool:

@@ -2,6 +2,8 @@
 Ray."""
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +16,13 @@ from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.choose import CPU_SLOTS, MOST_SLOTS, choose, make_too_large_error
+from trainables.packing.sizing.choose import (
+    CPU_SLOTS,
+    MOST_SLOTS,
+    choose,
+    choose_of_known,
+    make_too_large_error,
+)
 from trainables.packing.sizing.solo_memory import predict_solo_gib
 
 if TYPE_CHECKING:  # loads Ray, which a dry run does without
@@ -32,35 +40,54 @@ PROCESS_GIB = 1.0
 class Allocation:
     """How many trials run at once, and where."""
 
-    concurrency: int
-    """Trials of the search."""
-    final_concurrency: int
-    """Runs of the finals: nothing is learnt from one for another, so all of them, if they fit."""
+    num_slots: int
+    """Places for trials of all GPUs together, as the sweep begins."""
+    most_trials: int
+    """Trials of the search at once, however many places there are."""
+    most_runs: int
+    """Runs of the finals at once: nothing is learnt from one for another, so all of them."""
     num_cpus: int
     """Cores, on which the processes of trials start."""
     num_gpus: int
     """GPUs in use; 0 for this machine's CPUs."""
     slots_per_gpu: int
-    """Trials of one GPU, in the search or in the finals; without a GPU, of this machine."""
-    capacity: Capacity | None
-    """Of each GPU's pack; None where trials train alone."""
+    """The most trials of one GPU, in the search or in the finals; without a GPU, of this
+    machine."""
+    capacities: tuple[Capacity, ...] = ()
+    """Of the pack of each GPU, or of the CPUs, the smallest first; empty where trials train
+    alone."""
     most_packs: int = 1
     """On a cluster that gets more GPUs while the sweep runs; each has a trial then."""
+    choose_pack: Callable[[float], Capacity] | None = None
+    """Chooses the pack for a GPU of so many GiB, also one that comes later; None without GPUs, and
+    where trials train alone."""
+
+    @property
+    def concurrency(self) -> int:
+        """Trials of the search at once, as the sweep begins."""
+        return min(self.num_slots, self.most_trials)
+
+    @property
+    def final_concurrency(self) -> int:
+        """Runs of the finals at once, likewise."""
+        return min(self.num_slots, self.most_runs)
 
     @property
     def most_at_once(self) -> int:
-        """Trials of the search, or runs of the finals: whichever are more."""
-        return max(self.concurrency, self.final_concurrency)
+        """Trials of the search, or runs of the finals, whichever are more, with however many GPUs
+        there will be."""
+        most = max(self.most_trials, self.most_runs)
+        return most if self.most_packs > self.num_packs else min(most, self.num_slots)
 
     @property
     def num_packs(self) -> int:
         """Packs: one a GPU, or one on the CPUs; 0 where trials train alone."""
-        return 0 if self.capacity is None else max(1, self.num_gpus)
+        return len(self.capacities)
 
     @property
     def trial_resources(self) -> dict[str, float]:
         """What Ray reserves for one trial."""
-        if self.capacity is not None:
+        if self.capacities:
             return {"CPU": PACKED_TRIAL_CPUS}
         return {"CPU": 1, "GPU": 1 / self.slots_per_gpu if self.num_gpus else 0.0}
 
@@ -76,10 +103,8 @@ class Site:
     """GPUs in use, of num_cluster_gpus."""
     num_cluster_gpus: int
     num_cpus: int
-    num_packs: int
-    """0 where trials train alone."""
-    num_slots: int
-    """Trials that one pack, or else one GPU, has places for."""
+    slots: tuple[int, ...]
+    """Trials that each pack has places for; empty where trials train alone."""
 
     @classmethod
     def of(cls, cluster: "Cluster", allocation: Allocation) -> "Site":
@@ -90,8 +115,7 @@ class Site:
             num_gpus=allocation.num_gpus,
             num_cluster_gpus=cluster.num_gpus,
             num_cpus=allocation.num_cpus,
-            num_packs=allocation.num_packs,
-            num_slots=allocation.slots_per_gpu,
+            slots=tuple(capacity.num_slots for capacity in allocation.capacities),
         )
 
     def describe(self) -> str:
@@ -105,9 +129,11 @@ class Site:
         return f"{place}{share}{self.num_cluster_gpus} GPU{'s' * (self.num_cluster_gpus != 1)}"
 
     def describe_packs(self) -> str:
-        """E.g. 8 packs of 16 slots; empty where trials train alone."""
-        packs = f"{self.num_packs} pack{'s' * (self.num_packs > 1)}"
-        return f"{packs} of {self.num_slots} slots" if self.num_packs else ""
+        """E.g. 8 packs of 16 slots, or 1 pack of 4 and 2 of 16 slots; empty where trials train
+        alone."""
+        counts = sorted(Counter(self.slots).items())
+        parts = [f"{num} pack{'s' * (num > 1)} of {slots}" for slots, num in counts]
+        return " and ".join(parts) + " slots" if parts else ""
 
 
 def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
@@ -121,27 +147,36 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     check_generation(config, hardware.oldest_gpu)
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     if config.engine == "solo":
-        most, num_packs, capacity = config.num_trials, 0, None
         slots_per_gpu = _solo_slots(config, model, hardware, num_gpus)
         num_slots = min(max(1, num_gpus) * slots_per_gpu, hardware.num_cpus)
-    else:
-        most = most_at_once(config)
-        num_packs = min(max(1, num_gpus), most)
-        num_gpus = min(num_gpus, num_packs)
-        capacity = _choose_capacity(config, model, hardware, num_packs)
-        slots_per_gpu = capacity.num_slots
-        num_slots = num_packs * slots_per_gpu
-    concurrency = most_packs = min(num_slots, most)
-    if num_packs == 0 or num_gpus == 0 or config.gpu_hours is not None:
-        most_packs = num_packs  # a budget is divided among the GPUs that there are
+        return Allocation(
+            num_slots=num_slots,
+            most_trials=config.num_trials,
+            most_runs=num_runs(config),
+            num_cpus=hardware.num_cpus,
+            num_gpus=num_gpus,
+            slots_per_gpu=slots_per_gpu,
+            most_packs=0,
+        )
+    most = most_at_once(config)
+    num_packs = min(max(1, num_gpus), most)
+    capacities, choose_new = _plan_packs(config, model, hardware, num_packs)
+    slots = [capacity.num_slots for capacity in capacities]
+    most_packs = min(sum(slots), most)
+    if num_gpus == 0 or config.gpu_hours is not None:
+        most_packs = len(capacities)  # a budget is divided among the GPUs that there are
     return Allocation(
-        concurrency=concurrency,
-        final_concurrency=min(num_slots, num_runs(config)),
+        num_slots=sum(slots),
+        most_trials=most,
+        most_runs=num_runs(config),
         num_cpus=hardware.num_cpus,
-        num_gpus=num_gpus,
-        slots_per_gpu=slots_per_gpu,
-        capacity=capacity,
+        num_gpus=min(num_gpus, len(slots)),
+        slots_per_gpu=max(slots),
+        capacities=capacities,
         most_packs=min(config.gpus or most_packs, most_packs),
+        choose_pack=partial(choose_of_known, tuple(set(capacities)), choose_new)
+        if num_gpus
+        else None,
     )
 
 
@@ -170,11 +205,16 @@ def most_at_once(config: SweepConfig) -> int:
     return min(config.num_trials, max(2, math.ceil(config.num_trials / 3)))
 
 
-def _choose_capacity(
+def _plan_packs(
     config: SweepConfig, model: ModelFacts, hardware: Hardware, num_packs: int
-) -> Capacity:
-    """The pack of each GPU: slots for the search or all of the finals, whichever are more."""
-    if hardware.num_gpus and hardware.gpu_gib is None:
+) -> tuple[tuple[Capacity, ...], Callable[[float | None], Capacity]]:
+    """The packs of the GPUs, that of the smallest first, and what chooses one for any other GPU.
+
+    They have slots for the search or all of the finals, whichever are more, in equal shares; what
+    of its share a small GPU does not hold falls to the larger ones. One that does not hold a single
+    trial has no pack, unless none does, which is an error.
+    """
+    if hardware.num_gpus and not hardware.gpu_gibs:
         raise SweepAborted(
             "the GPUs' memory is not known: nvidia-smi tells nothing on their nodes",
             "install nvidia-smi there, or add --engine solo",
@@ -183,10 +223,32 @@ def _choose_capacity(
     if config.slots_per_gpu != "auto":
         most = config.slots_per_gpu
     most_search = most_at_once(config)
-    share = math.ceil(max(most_search, num_runs(config)) / num_packs)
-    enough = math.ceil(most_search / num_packs)  # the search is not slowed for the finals' sake
-    max_rank = max(config.space.lora_ranks)
-    return choose(model, config.settings, max_rank, hardware.gpu_gib, min(most, share), enough)
+    most_together = max(most_search, num_runs(config))
+    choose_for = partial(choose, model, config.settings, max(config.space.lora_ranks))
+
+    def choose_share(num_packs: int, num_placed: int = 0) -> Callable[[float | None], Capacity]:
+        """Chooses one of so many packs, which share what is not placed yet."""
+        share = math.ceil((most_together - num_placed) / num_packs)
+        # The search is not slowed for the sake of the finals.
+        enough = math.ceil((most_search - num_placed) / num_packs)
+        return partial(choose_for, num_slots=max(1, min(most, share)), num_enough=max(1, enough))
+
+    def holds_one(gib: float | None) -> bool:
+        try:
+            choose_for(gib, num_slots=1)
+        except SweepAborted:
+            return False
+        return True
+
+    all_gibs: tuple[float | None, ...] = hardware.gpu_gibs or (None,)
+    useful = {gib for gib in set(all_gibs) if holds_one(gib)} or set(all_gibs[-1:])
+    gibs = [gib for gib in all_gibs if gib in useful][:num_packs]
+    capacities: list[Capacity] = []
+    for gib in dict.fromkeys(gibs):
+        num_placed = sum(capacity.num_slots for capacity in capacities)
+        chosen = choose_share(len(gibs) - len(capacities), num_placed)(gib)
+        capacities += [chosen] * gibs.count(gib)
+    return tuple(capacities), choose_share(len(gibs))
 
 
 def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int) -> int:

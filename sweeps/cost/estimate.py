@@ -51,7 +51,7 @@ class Estimate:
     gpu_hours: float
     """All GPUs for all of wall_s."""
     memory_gib: float
-    """Predicted peak of a GPU; 0 without one."""
+    """Predicted peak of the fullest GPU; 0 without one."""
     throughput: Throughput
 
     def describe(self) -> list[str]:
@@ -136,14 +136,13 @@ class CostModel:
         finals_s += self.test_s(throughput)
         left_s = search_left * self.search_s(throughput) + start_s * (search_left > 0) + finals_s
         low_s, wall_s, high_s = (min(limit_s, elapsed_s + share * left_s) for share in BAND)
-        capacity = self.allocation.capacity
         return Estimate(
             wall_s=wall_s,
             wall_low_s=low_s,
             wall_high_s=high_s,
             finals_s=finals_s,
             gpu_hours=wall_s * self.num_gpus / 3600,
-            memory_gib=capacity.predicted_gib if capacity else 0.0,
+            memory_gib=max((c.predicted_gib for c in self.allocation.capacities), default=0.0),
             throughput=throughput,
         )
 

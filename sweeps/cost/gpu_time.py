@@ -22,7 +22,7 @@ def shares_by_trial(
     """What each trial took of the GPUs: of all packs together, as their ledgers tell; of trials
     that train alone, busy seconds divided by the trials that share a GPU."""
     shares: dict[str, Share] = {}
-    if allocation.capacity is None:
+    if not allocation.capacities:
         for record in records:
             if record.last is not None:
                 seconds = record.last.seconds / allocation.slots_per_gpu

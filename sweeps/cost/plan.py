@@ -6,7 +6,7 @@ from cluster.gpus import oldest_gpu, visible_gpus
 from search_spaces.lora import WHOLE_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight, has_gpu
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import PROCESS_GIB, allocate_slots, largest_point
+from sweeps.cost.allocation import PROCESS_GIB, Allocation, allocate_slots, largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
 from sweeps.records.paths import RunPaths
@@ -148,18 +148,30 @@ def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str,
     if config.finals:
         at_once += f" of the search, {allocation.final_concurrency} of the finals"
     where = f"GPUs in use: {allocation.num_gpus}" if allocation.num_gpus else "on this machine"
-    at_once += f", {where}, {allocation.slots_per_gpu} slots each"
+    at_once += f", {where}, {_describe_slots(allocation, hardware)}"
     if config.engine == "packed" and config.slots_per_gpu == "auto":
         at_once += "; a search takes a third of all at most, so that it learns from results"
-    capacity = allocation.capacity
-    if capacity is None:
+    if not allocation.capacities:
         share_gib = None
         if allocation.num_gpus and hardware.gpu_gib is not None:
             share_gib = hardware.gpu_gib / allocation.slots_per_gpu - PROCESS_GIB
         memory = _describe_solo_memory(config, preflight.model, share_gib)
     else:
-        memory = _describe_memory(config, capacity, allocation.num_gpus)
+        kinds = dict.fromkeys(allocation.capacities)
+        memory = "\n".join(_describe_memory(config, kind, len(kinds)) for kind in kinds)
     return {"memory": memory, "at once": at_once}
+
+
+def _describe_slots(allocation: Allocation, hardware: Hardware) -> str:
+    """How many slots each GPU has, and which GPUs have none."""
+    kinds = {capacity.gpu_gib: capacity.num_slots for capacity in allocation.capacities}
+    if len(kinds) < 2:
+        text = f"{allocation.slots_per_gpu} slots each"
+    else:
+        text = ", ".join(f"{slots} slots on each of {gib:.1f} GiB" for gib, slots in kinds.items())
+    smallest_gib = next(iter(kinds), None) or 0.0
+    num_small = sum(gib < smallest_gib for gib in hardware.gpu_gibs)
+    return text + f"; GPUs that do not hold one trial: {num_small}" * bool(num_small)
 
 
 def _describe_solo_memory(config: SweepConfig, model: ModelFacts, share_gib: float | None) -> str:
@@ -185,14 +197,15 @@ def _describe_solo_memory(config: SweepConfig, model: ModelFacts, share_gib: flo
     )
 
 
-def _describe_memory(config: SweepConfig, capacity: Capacity, num_gpus: int) -> str:
-    if not num_gpus:
+def _describe_memory(config: SweepConfig, capacity: Capacity, num_kinds: int) -> str:
+    if capacity.gpu_gib is None:
         return "not predicted without a GPU"
+    which = f" of {capacity.gpu_gib:.1f} GiB" * (num_kinds > 1)
     base = config.compute_dtype if capacity.is_dequantised else "NF4"
     recomputed = ", activations computed again" if capacity.is_checkpointed else ""
     return (
-        f"about {capacity.predicted_gib:.1f} GiB a GPU at most (rank {capacity.max_rank}, base "
-        f"kept in {base}, passes of {capacity.max_tokens:,} tokens{recomputed})"
+        f"about {capacity.predicted_gib:.1f} GiB a GPU{which} at most (rank {capacity.max_rank}, "
+        f"base kept in {base}, passes of {capacity.max_tokens:,} tokens{recomputed})"
     )
 
 

@@ -202,10 +202,10 @@ class ProgressTable:
         if not packs:
             return []
         counts = sorted(Counter(filter(None, self._packs.values())).values(), reverse=True)
-        if not counts or site.num_packs == 1:
+        if not counts or len(site.slots) == 1:
             return [f"{packs}: {len(self._packs)} training"]
         num_new = len(self._packs) - sum(counts)
-        counts += [0] * (site.num_packs - len(counts))
+        counts += [0] * (len(site.slots) - len(counts))
         shown = ", ".join(map(str, counts))
         if len(counts) > MAX_SHOWN_PACKS:
             shown = f"{counts[-1]} to {counts[0]}"

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from cluster.check import Fault, Node, find_faults, format_table, main
+from cluster.connect import Cluster
 from cluster.gpus import Gpu
 from cluster.node import NOT_INSTALLED, TRAINING_PACKAGES, NodeFacts, list_versions
-from tests.cluster.heads import clean_environment, run_heads, run_node, start_driver
+from sweeps.cost.hardware import Hardware
+from tests.cluster.heads import PROJECT, clean_environment, run_heads, run_node, start_driver
 
 H200 = Gpu("GPU-a", "NVIDIA H200", 140.4, 9.0)
 GOOD = NodeFacts(
@@ -103,25 +106,6 @@ with connect(2):
     assert stdout.endswith("[True]\n"), (stdout, stderr)
 
 
-@pytest.mark.slow
-def test_gpus_are_counted_without_those_of_a_node_that_leaves(tmp_path: Path) -> None:
-    code = """
-from cluster.connect import connect
-from sweeps.cost.hardware import Hardware
-with connect(2) as cluster:
-    print(cluster.num_gpus, flush=True)
-    input()
-    print(Hardware.of_cluster(cluster).gpu_gib)
-"""
-    soon = {"RAY_health_check_period_ms": "300", "RAY_health_check_initial_delay_ms": "300"}
-    with run_heads(tmp_path, **soon) as (address,):
-        with run_node(tmp_path, address, "--num-gpus=1"):
-            driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
-            assert driver.stdout and driver.stdout.readline() == "1\n"
-        stdout, stderr = driver.communicate("\n", timeout=120)
-    assert stdout.endswith("None\n"), (stdout, stderr)
-
-
 def test_head_that_holds_no_gpu_needs_no_torch() -> None:
     bare = replace(GOOD, gpus=(), versions={}, product_fault="No module named 'torch'")
     bare = replace(bare, versions=dict.fromkeys(TRAINING_PACKAGES, "not installed"))
@@ -155,6 +139,61 @@ def test_mistakes_are_told_in_two_lines_before_ray_starts(
     assert [line.split(": ")[0] for line in told] == ["error", "fix"]
     assert error in told[0]
     assert json.loads(captured.out) == dict(line.split(": ", 1) for line in told)
+
+
+@pytest.mark.slow
+def test_one_silent_node_of_two_is_told_and_left_out(tmp_path: Path) -> None:
+    """Its processes hang as they start. One that joins in the same way is not used either."""
+    other = tmp_path / "other"
+    other.mkdir()
+    hang = "import sys, time\ntime.sleep(600 * any('default_worker' in a for a in sys.orig_argv))"
+    (other / "sitecustomize.py").write_text(hang)
+    code = """
+import os
+from dataclasses import replace
+from cluster import check
+from cluster.connect import connect
+from sweeps.checks import nodes
+from sweeps.cost.hardware import Hardware
+from sweeps.recipes import samsum
+from sweeps.records.paths import RunPaths
+check.ANSWER_TIMEOUT_S, check.LOSS_TIMEOUT_S = 20.0, 1.0
+nodes.sweep_json.add = lambda paths, **facts: print(len(facts["hardware"]["nodes"]))
+config = replace(samsum(is_tiny=True), runs_dir=os.environ["HOME"], name="a")
+with connect(2) as cluster:
+    found = nodes.check_nodes(config, RunPaths.of(config.runs_dir, config.name))
+    hardware = Hardware.of_cluster(cluster, found)
+    print(cluster.num_gpus, hardware.num_gpus)
+    for node in sorted(found, key=lambda node: node.facts is None):
+        check.ANSWER_TIMEOUT_S = 20.0 if node.facts else 2.0
+        paths = RunPaths.of(config.runs_dir, config.name)
+        print(nodes.check_late_node(config, paths, node.node_id))
+"""
+    with (
+        run_heads(tmp_path) as (address,),
+        run_node(other, address, "--num-gpus=1", PYTHONPATH=f"{other}:{PROJECT}"),
+    ):
+        driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
+        stdout, stderr = driver.communicate(timeout=150)
+    assert stdout.split() == ["1", "0", "0", "True", "False"], (stdout, stderr)
+    told = stderr.splitlines()
+    assert re.match(r"node .* is left out: no answer: none in 20 s; look into", told[0]), stderr
+    assert re.match(r"node .* is not used: no answer: none in 2 s; look into", told[1]), stderr
+
+
+def test_gpus_of_nodes_count_as_ray_counts_them() -> None:
+    small, big = (Gpu("GPU-b", "NVIDIA A10", 22.5, 8.6), H200)
+    cluster = Cluster(address="10.0.0.1:1", num_nodes=4, num_cpus=9, num_gpus=9)
+    nodes = [
+        replace(WHOLE, num_gpus=2, facts=replace(GOOD, gpus=(big, small, big))),
+        replace(WHOLE, num_gpus=2, facts=replace(GOOD, gpus=(big,))),
+        replace(WHOLE, num_gpus=0, facts=replace(GOOD, gpus=(small,))),
+        replace(WHOLE, num_gpus=5, facts=None),
+    ]
+    hardware = Hardware.of_cluster(cluster, nodes)
+    assert (hardware.num_cpus, hardware.num_gpus) == (9, 4)
+    assert hardware.gpu_gibs == (22.5, 140.4, 140.4, 140.4)
+    assert hardware.oldest_gpu == small
 
 
 SWEEP = """

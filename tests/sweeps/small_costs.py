@@ -64,12 +64,13 @@ def make_model(
     """Twelve trials with rungs 10, 30, 90, four at once in one pack of one GPU, without finals."""
     known = {"num_trials": 12, "max_steps": 90, "low_rung_eval_rows": 20, "eval_rows": 50}
     allocation = Allocation(
-        concurrency=concurrency,
-        final_concurrency=final_concurrency,
+        num_slots=max(concurrency, final_concurrency),
+        most_trials=concurrency,
+        most_runs=final_concurrency,
         num_cpus=16,
         num_gpus=num_packs,
         slots_per_gpu=4,
-        capacity=make_capacity(memory_gib),
+        capacities=(make_capacity(memory_gib),) * num_packs,
     )
     return CostModel(make_config(**known | changes), allocation, num_validation, num_test)
 

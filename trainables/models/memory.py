@@ -74,6 +74,13 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 2**30
 
 
+def gpu_gib() -> float | None:
+    """Memory of this process's GPU, as CUDA tells; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_properties(0).total_memory / 2**30
+
+
 def reset_peak() -> None:
     """Begin a new peak on the GPU; the operating system keeps its own for a process's life."""
     if torch.cuda.is_available():

@@ -34,6 +34,7 @@ from search_spaces.lora import LoraSpace
 from sweeps.cli import parse, run_command
 from sweeps.control import ray_tuner
 from sweeps.control.controller import TrialController
+from sweeps.control.gpu_places import GpuPlaces
 from sweeps.control.pack_pool import PackPool
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
@@ -170,7 +171,9 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
             run_trackers(trackers, tracked),
             stand_ins.start(config.rungs, num_packs) as packs,
         ):
-            pool = PackPool(lambda number, *_: packs[number], num_packs, has_gpu=True, log=log)
+            pool = PackPool(
+                lambda number, *_: packs[number], num_packs, places=GpuPlaces(has_gpu=True), log=log
+            )
             gate = StartupGate(controller, pool, eta.predict)
             controller.resume([])
             gate.close()

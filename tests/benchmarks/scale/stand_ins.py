@@ -28,6 +28,7 @@ from tests.sweeps.invented_sweep import make_cohort
 from trainables import trial as trainable
 from trainables.config import TrialConfig, TrialReport
 from trainables.packing.service.events import PackStatus
+from trainables.packing.sizing.choose import MOST_SLOTS
 
 NUM_HOSTS = 2
 REPORT_INTERVAL_S = 0.05
@@ -75,7 +76,9 @@ class Host:
     async def call_pack(self, number: int, method: str, *args: Any) -> PackStatus | None:
         """What the driver asks or tells a pack."""
         if method == "status":
-            return make_status(pack_id=str(number), num_trials=len(self._packs[number]))
+            return make_status(
+                pack_id=str(number), num_slots=MOST_SLOTS, num_trials=len(self._packs[number])
+            )
         _, should_continue = args
         for trial_id, continues in should_continue.items():
             if not continues:

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from sweeps.control.gpu_places import GpuPlaces
 from sweeps.control.pack_pool import PackPool
 from sweeps.records.events import EventLog
 from tests.sweeps.small_costs import make_throughput
@@ -23,6 +24,7 @@ def make_status(**changes: Any) -> PackStatus:
         has_imported=True,
         is_loaded=True,
         throughput=make_throughput(),
+        num_slots=4,
         num_trials=2,
         fault=None,
     )
@@ -31,7 +33,8 @@ def make_status(**changes: Any) -> PackStatus:
 
 def make_pool(actors: list[ActorHandle], folder: Path) -> PackPool:
     """A pool of packs that have been started already; none of them is replaced."""
-    pool = PackPool(lambda *_: actors[0], 0, has_gpu=False, log=EventLog(folder / "events.jsonl"))
+    places = GpuPlaces(has_gpu=False)
+    pool = PackPool(lambda *_: actors[0], 0, places=places, log=EventLog(folder / "events.jsonl"))
     for actor in actors:
         pool._add(actor)
     return pool

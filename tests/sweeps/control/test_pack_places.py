@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from queue import Queue
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import ray
@@ -16,7 +17,8 @@ from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
-from sweeps.control import pack_pool
+from sweeps.control import gpu_places, pack_pool
+from sweeps.control.gpu_places import MAX_START_FAILURES, GpuPlaces
 from sweeps.control.pack_pool import PackPool
 from sweeps.records.events import EventLog, read_events
 from tests.sweeps.control.pack_stubs import make_status
@@ -61,10 +63,10 @@ class PackStub:
 class Scene:
     """A pool of stand-ins, with the log that it writes."""
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, folder: Path, most: int, places: GpuPlaces) -> None:
         self.folder = folder
         self.log = EventLog(folder / "events.jsonl")
-        self.pool = PackPool(self._start, most, has_gpu=True, log=self.log)
+        self.pool = PackPool(self._start, most, places=places, log=self.log)
 
     def _start(self, number: int, avoided: Sequence[str], is_probed: bool) -> ActorHandle:
         stub = ray.remote(concurrency_groups={"status": 1})(PackStub).options(
@@ -115,17 +117,20 @@ def _remove(cluster: Cluster, node: Any) -> None:
         time.sleep(0.1)
 
 
-Begin = Callable[[int], Scene]
+class Begin(Protocol):
+    """Begins a pool of at most so many packs."""
+
+    def __call__(self, most: int, **places: Any) -> Scene: ...
 
 
 @pytest.fixture
 def begin(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
-    """Begins a pool of at most so many packs, which are gone after the test."""
+    """The packs are gone after the test."""
     monkeypatch.setattr(pack_pool, "COUNT_INTERVAL_S", 0.2)
     scenes: list[Scene] = []
 
-    def begin_one(most: int) -> Scene:
-        scenes.append(Scene(tmp_path, most))
+    def begin_one(most: int, **places: Any) -> Scene:
+        scenes.append(Scene(tmp_path, most, GpuPlaces(has_gpu=True, **places)))
         return scenes[-1]
 
     yield begin_one
@@ -140,7 +145,7 @@ def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another job has one of two GPUs; a third comes later; then one leaves."""
-    monkeypatch.setattr(pack_pool, "FIRST_WAIT_S", 1.0)
+    monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 1.0)
     node = cluster.add_node(num_cpus=0, num_gpus=1)
     other_job = ray.remote(num_cpus=0, num_gpus=1)(PackStub).remote(Path("/nowhere"))
     place = ray.get(other_job.__ray_call__.remote(lambda stub: stub.status().place))
@@ -153,8 +158,10 @@ def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
     late = cluster.add_node(num_cpus=0, num_gpus=1)
     scene.wait_loaded(3)
     assert len(scene.events("pack_started")) == 3
+    assert scene.pool.num_slots == 3 * 4
     _remove(cluster, late)
     scene.wait(lambda: len(scene.pool.actors) == 2)
+    assert scene.pool.num_slots == 2 * 4
     lost = f"a pack was lost (node {place.node}, GPU 0): its 2 trials wait for a GPU: "
     assert lost in caplog.text and "Traceback" not in caplog.text
     (event,) = scene.events("pack_lost")
@@ -209,18 +216,18 @@ def test_node_on_which_no_pack_starts_is_left_alone_also_once_no_other_is_there(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(pack_pool, "FIRST_WAIT_S", 1.0)
+    monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 1.0)
     (tmp_path / str(cluster.head_node.node_id)).touch()
     good = cluster.add_node(num_cpus=0, num_gpus=1)
     scene = begin(2)
-    scene.wait(lambda: len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES)
+    scene.wait(lambda: len(scene.events("pack_lost")) == MAX_START_FAILURES)
     scene.wait(lambda: len(scene.pool.actors) == len(scene.pool.loaded) == 1)
     assert "a pack could not start (node " in caplog.text and "CUDA" in caplog.text
     _remove(cluster, good)
     scene.wait(lambda: "waiting for a GPU: packs cannot start on those" in caplog.text)
     late = cluster.add_node(num_cpus=0, num_gpus=1)
     scene.wait_loaded(1)
-    assert len(scene.events("pack_lost")) == pack_pool.MAX_START_FAILURES + 1
+    assert len(scene.events("pack_lost")) == MAX_START_FAILURES + 1
     _remove(cluster, late)
 
 
@@ -248,3 +255,35 @@ def test_pack_that_is_stopped_is_killed_and_replaced(
     scene.wait(lambda: len(scene.events("pack_started")) == 2)
     assert "its 2 trials wait for a GPU: it has not answered for 2 s" in caplog.text
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_node_that_joins_is_used_once_it_is_found_good(begin: Begin, cluster: Cluster) -> None:
+    """A pack that waits for any GPU comes to the new node before it is checked, and leaves it."""
+    head_id = str(cluster.head_node.node_id)
+    asked: list[str] = []
+    found: Queue[bool] = Queue()
+
+    def check(node_id: str) -> bool:
+        asked.append(node_id)
+        return found.get()
+
+    scene = begin(2, check_node=check, is_usable={head_id: False})
+    scene.wait(lambda: len(scene.pool.actors) == 1)
+    red = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene.wait(lambda: asked == [red.node_id])
+    found.put(False)
+    good = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene.wait(lambda: asked == [red.node_id, good.node_id])
+    until_s = time.monotonic() + 3.0  # which is long enough for a pack to start there
+    scene.wait(lambda: time.monotonic() > until_s)
+    assert scene.events("pack_started") == [] and scene.pool.num_slots == 0
+    found.put(True)
+    scene.wait_loaded(1)
+    assert asked == [red.node_id, good.node_id]
+    (pack,) = scene.pool.actors
+    place = ray.get(pack.status.remote()).place
+    assert place.node_id == good.node_id
+    assert len(scene.pool.actors) == 1
+    assert scene.events("pack_lost") == []
+    _remove(cluster, red)
+    _remove(cluster, good)

@@ -24,7 +24,7 @@ from trainables.packing.service.events import PackStatus
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
 ALLOCATION = Allocation(
-    concurrency=1, final_concurrency=1, num_cpus=2, num_gpus=0, slots_per_gpu=1, capacity=None
+    num_slots=1, most_trials=1, most_runs=1, num_cpus=2, num_gpus=0, slots_per_gpu=1
 )
 BASE = {"validation_base", "test_base"}
 Asked = list[tuple[list[str], bool]]

@@ -36,7 +36,7 @@ from sweeps.records.trial_record import TrialRecord, replay
 from sweeps.search.study import Search
 from tests.sweeps.control.pack_stubs import make_pool
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_cohort, make_config, make_report
-from tests.sweeps.small_costs import make_model
+from tests.sweeps.small_costs import make_capacity, make_model
 from trainables import trial as trainable
 from trainables.errors import SweepAborted
 
@@ -193,9 +193,9 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
     controller = TrialController(config, paths, METRIC, search, EventLog(paths.events))
     allocation = Allocation(
-        concurrency=2, final_concurrency=5, num_cpus=9, num_gpus=1, slots_per_gpu=5, capacity=None
+        num_slots=5, most_trials=2, most_runs=5, num_cpus=9, num_gpus=1, slots_per_gpu=5
     )
-    searcher = _ControllerSearcher(controller, allocation)
+    searcher = _ControllerSearcher(controller, allocation, make_pool([], tmp_path))
     asked = (f"asked{n}" for n in range(99))
 
     def begun() -> dict[str, str]:
@@ -225,21 +225,50 @@ def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Pat
     assert list(begun().values()) == ["f0001s3", "f0001s2"]
 
 
+def test_as_many_trials_run_as_the_packs_of_the_moment_hold(tmp_path: Path) -> None:
+    """A late pack gets trials; after a loss no new ones come until so many have ended."""
+    paths = RunPaths(tmp_path)
+    search = Search(optuna.create_study(), SPACE, 0, num_startup_trials=9)
+    config = make_config(num_trials=20, start_points=())
+    controller = TrialController(config, paths, METRIC, search, EventLog(paths.events))
+    allocation = Allocation(
+        **{"num_slots": 2, "most_trials": 7, "most_runs": 5, "num_cpus": 9, "num_gpus": 1},
+        **{"slots_per_gpu": 2, "capacities": (make_capacity(0.0),), "most_packs": 7},
+    )
+    assert allocation.most_at_once == 7
+    pool = SimpleNamespace(num_slots=0)
+    searcher = _ControllerSearcher(controller, allocation, pool)  # type: ignore[arg-type]
+    asked = (f"asked{n}" for n in range(99))
+    live: list[str] = []
+
+    def fill(num_slots: int) -> int:
+        pool.num_slots = num_slots
+        while isinstance(searcher.suggest(name := next(asked)), dict):
+            live.append(name)
+        return len(live)
+
+    assert fill(0) == 1  # while Tune waits for a first trial it polls nobody
+    assert [fill(2), fill(6), fill(9), fill(2)] == [2, 6, 7, 7]
+    for _ in range(6):
+        searcher.on_trial_complete(live.pop())
+    assert fill(2) == 2
+
+
 @pytest.mark.parametrize(("concurrency", "final_concurrency"), [(22, 13), (6, 13)])
 def test_as_many_processes_start_side_by_side_as_trials_may_run(
     sweep: Sweep, concurrency: int, final_concurrency: int
 ) -> None:
     """Tune itself says how many it will start before the first is up."""
     allocation = Allocation(
-        concurrency=concurrency,
-        final_concurrency=final_concurrency,
+        num_slots=22,
+        most_trials=concurrency,
+        most_runs=final_concurrency,
         num_cpus=9,
         num_gpus=1,
         slots_per_gpu=22,
-        capacity=None,
     )
     config = _make_tune_config(
-        _ControllerSearcher(sweep.controller, allocation),
+        _ControllerSearcher(sweep.controller, allocation, sweep.pool),
         sweep.scheduler,
         allocation.most_at_once,
     )

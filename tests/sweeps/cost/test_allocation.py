@@ -24,12 +24,22 @@ from trainables.models.model_facts import read_model_facts
 from trainables.packing.sizing.solo_memory import predict_solo_gib
 
 MODEL = read_model_facts(str(tiny.MODEL_DIR))
-CPUS = Hardware(num_cpus=2, num_gpus=0, gpu_gib=None)
+CPUS = Hardware(num_cpus=2, num_gpus=0)
 WIDE = {"num_finalists": 4, "num_final_seeds": 3}
 
 
+LARGE = replace(
+    MODEL, layer_types=("full_attention",) * 28, hidden_size=1024, intermediate_size=3072
+)
+
+
+def mixed(*gpu_gibs: float) -> Hardware:
+    return Hardware(num_cpus=64, num_gpus=len(gpu_gibs), gpu_gibs=gpu_gibs)
+
+
 def gpus(num_gpus: int, gpu_gib: float | None = 80.0) -> Hardware:
-    return Hardware(num_cpus=16 * num_gpus, num_gpus=num_gpus, gpu_gib=gpu_gib)
+    gibs = () if gpu_gib is None else (gpu_gib,) * num_gpus
+    return Hardware(num_cpus=16 * num_gpus, num_gpus=num_gpus, gpu_gibs=gibs)
 
 
 def config_of(**values: Any) -> SweepConfig:
@@ -81,9 +91,46 @@ def test_packs_and_slots(
         concurrency,
         final_concurrency,
     )
-    assert allocation.capacity is not None and allocation.capacity.num_slots == slots
-    assert allocation.capacity.max_rank == 64
+    assert {(pack.num_slots, pack.max_rank) for pack in allocation.capacities} == {(slots, 64)}
     assert allocation.num_gpus == (num_packs if hardware.num_gpus else 0)
+
+
+def slots_of(hardware: Hardware, **values: Any) -> list[tuple[float | None, int]]:
+    allocation = allocate_slots(config_of(num_trials=90, **values), LARGE, hardware)
+    assert allocation.num_slots == sum(pack.num_slots for pack in allocation.capacities)
+    assert allocation.slots_per_gpu == max(pack.num_slots for pack in allocation.capacities)
+    return [(pack.gpu_gib, pack.num_slots) for pack in allocation.capacities]
+
+
+def test_mixed_gpus_have_slots_by_their_own_memory() -> None:
+    """What of its share a small one does not hold, the larger ones take."""
+    ((_, few),) = slots_of(gpus(1, 8.0))
+    assert 0 < few < 10
+    left = 30 - 2 * few
+    assert slots_of(mixed(8.0, 8.0, 80.0)) == [(8.0, few), (8.0, few), (80.0, left)]
+    assert slots_of(mixed(8.0, 80.0, 80.0))[1:] == [(80.0, -(-(30 - few) // 2))] * 2
+    assert slots_of(gpus(3)) == [(80.0, 10)] * 3
+    assert slots_of(mixed(8.0, 80.0), gpus=1) == [(8.0, few)]  # whichever Ray gives
+
+
+def test_gpu_that_holds_no_trial_is_left_out_if_another_does() -> None:
+    assert slots_of(mixed(1.0, 80.0)) == [(80.0, 30)]
+    with pytest.raises(SweepAborted, match=r"the GPU has 1\.0 GiB"):
+        slots_of(mixed(0.8, 1.0))
+
+
+def test_pack_chooses_its_slots_once_it_knows_its_gpu() -> None:
+    """CUDA tells a little less than nvidia-smi; a GPU of another kind joins later."""
+    allocation = allocate_slots(config_of(num_trials=90), LARGE, mixed(8.0, 80.0))
+    small, large = allocation.capacities
+    assert allocation.choose_pack is not None
+    assert allocation.choose_pack(78.9) == large
+    assert allocation.choose_pack(7.8) == small
+    late = allocation.choose_pack(24.0)
+    assert late.gpu_gib == 24.0 and small.num_slots < late.num_slots <= 15
+    assert late.predicted_gib < 24.0
+    with pytest.raises(SweepAborted, match=r"the GPU has 1\.0 GiB"):
+        allocation.choose_pack(1.0)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +178,7 @@ def test_solo_trials_take_a_core_and_a_share_of_a_gpu(
     gpu_share: float,
 ) -> None:
     allocation = allocate_slots(config_of(engine="solo", **values), MODEL, hardware)
-    assert (allocation.num_packs, allocation.capacity) == (0, None)
+    assert (allocation.num_packs, allocation.capacities) == (0, ())
     assert (allocation.concurrency, allocation.final_concurrency) == (
         concurrency,
         final_concurrency,
@@ -142,13 +189,10 @@ def test_solo_trials_take_a_core_and_a_share_of_a_gpu(
 @pytest.mark.parametrize("gpu_gib", [6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 24.0, 80.0])
 def test_finals_take_what_memory_is_left_but_not_the_searchs_base(gpu_gib: float) -> None:
     """More slots are planned for with the base and the activations as the search alone has them."""
-    facts = replace(
-        MODEL, layer_types=("full_attention",) * 28, hidden_size=1024, intermediate_size=3072
-    )
-    alone = allocate_slots(config_of(num_trials=12, finals=False), facts, gpus(1, gpu_gib)).capacity
-    allocation = allocate_slots(config_of(num_trials=12, **WIDE), facts, gpus(1, gpu_gib))
-    wide = allocation.capacity
-    assert alone is not None and wide is not None
+    searching = config_of(num_trials=12, finals=False)
+    (alone,) = allocate_slots(searching, LARGE, gpus(1, gpu_gib)).capacities
+    allocation = allocate_slots(config_of(num_trials=12, **WIDE), LARGE, gpus(1, gpu_gib))
+    (wide,) = allocation.capacities
     assert alone.num_slots == allocation.concurrency == 4
     assert wide.num_slots == allocation.final_concurrency
     assert (wide.is_dequantised, wide.is_checkpointed) == (

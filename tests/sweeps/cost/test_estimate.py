@@ -176,12 +176,13 @@ def test_several_packs_share_the_test() -> None:
 
 def test_the_model_follows_the_config_and_the_hardware() -> None:
     allocation = Allocation(
-        concurrency=8,
-        final_concurrency=7,
+        num_slots=8,
+        most_trials=8,
+        most_runs=7,
         num_cpus=32,
         num_gpus=2,
         slots_per_gpu=4,
-        capacity=make_capacity(12.5),
+        capacities=(make_capacity(12.5),) * 2,
     )
     config = make_config(
         num_trials=20,
@@ -194,7 +195,7 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
     model = CostModel(config, allocation, num_validation=60, num_test=70)
     assert model.eval_rows == (30, 30, 60)
     assert (model.num_packs, model.num_gpus) == (2, 2)
-    alone = dataclasses.replace(allocation, capacity=None)
+    alone = dataclasses.replace(allocation, capacities=())
     assert CostModel(config, alone, 60, 70).num_packs == 8
     throughput = make_throughput(row_s=0.1)
     assert model.estimate(throughput).memory_gib == 12.5

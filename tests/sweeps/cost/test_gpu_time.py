@@ -115,11 +115,11 @@ def test_the_words_say_what_the_claims_rest_on() -> None:
 
 def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
     allocation = Allocation(
-        concurrency=4, final_concurrency=4, num_cpus=8, num_gpus=2, slots_per_gpu=2, capacity=None
+        num_slots=4, most_trials=4, most_runs=4, num_cpus=8, num_gpus=2, slots_per_gpu=2
     )
     shares = shares_by_trial(allocation, HISTORIES[:2], [])
     assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
-    packed = dataclasses.replace(allocation, capacity=PACKS.capacity)
+    packed = dataclasses.replace(allocation, capacities=PACKS.capacities)
     assert shares_by_trial(packed, HISTORIES[:2], LEDGERS)["t0000"].seconds == 12.0
 
 

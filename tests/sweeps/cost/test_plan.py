@@ -1,5 +1,6 @@
 """The text of --dry-run, of the bundled sweep."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -130,7 +131,9 @@ def test_plan_says_where_micro_batches_of_solo_trials_will_be_halved(
     config = replace(config, engine="solo", batch_size=64, micro_batch_size=64)
 
     def memory(gpu_gib: float | None, num_gpus: int = 1) -> list[str]:
-        here = Hardware(num_cpus=16, num_gpus=num_gpus, gpu_gib=gpu_gib)
+        here = Hardware(
+            num_cpus=16, num_gpus=num_gpus, gpu_gibs=(gpu_gib,) * num_gpus if gpu_gib else ()
+        )
         monkeypatch.setattr(Hardware, "of_this_machine", lambda: here)
         return sections_of(plan.describe(config, preflight))["memory"]
 
@@ -145,6 +148,31 @@ def test_plan_says_where_micro_batches_of_solo_trials_will_be_halved(
         "of 64 rows are halved, to 16 if rows are so long; the effective batch stays"
     )
     assert quarter_gib + 0.01 < whole_gib
+
+
+def test_plan_says_what_each_kind_of_gpu_holds(
+    config: SweepConfig, preflight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = replace(preflight.model, layer_types=("full_attention",) * 28, hidden_size=1024)
+    preflight = replace(preflight, model=replace(large, intermediate_size=3072))
+    config = replace(config, num_trials=90)
+
+    def told(*gpu_gibs: float) -> dict[str, list[str]]:
+        here = Hardware(num_cpus=16, num_gpus=len(gpu_gibs), gpu_gibs=gpu_gibs)
+        monkeypatch.setattr(Hardware, "of_this_machine", lambda: here)
+        return sections_of(plan.describe(config, preflight))
+
+    said = told(1.0, 8.0, 80.0)
+    (at_once,) = said["at once"]
+    assert re.search(
+        r"GPUs in use: 2, \d slots on each of 8\.0 GiB, 2\d slots on each of 80\.0 GiB; "
+        r"GPUs that do not hold one trial: 1; a search",
+        at_once,
+    )
+    assert [" GiB a GPU of 8.0 GiB at most" in line for line in said["memory"]] == [True, False]
+    same = told(80.0, 80.0)
+    assert "GPUs in use: 2, 15 slots each; a search" in same["at once"][0]
+    assert len(same["memory"]) == 1 and " GiB a GPU at most" in same["memory"][0]
 
 
 def test_plan_says_how_many_rows_each_rung_scores(

@@ -144,8 +144,7 @@ SITE = Site(
     num_gpus=3,
     num_cluster_gpus=4,
     num_cpus=64,
-    num_packs=3,
-    num_slots=32,
+    slots=(32, 32, 32),
 )
 
 
@@ -195,7 +194,7 @@ def test_reasons_take_the_room_that_is_left() -> None:
 
 
 def test_before_the_first_report_and_with_one_pack_all_are_counted_together() -> None:
-    for site in (SITE, replace(SITE, num_packs=1)):
+    for site in (SITE, replace(SITE, slots=(32,))):
         progress, _ = make_progress(site=site)
         run_trial(progress, 0, {})
         run_trial(progress, 1, {} if site is SITE else {10: 1.0})
@@ -203,7 +202,7 @@ def test_before_the_first_report_and_with_one_pack_all_are_counted_together() ->
 
 
 def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
-    site = replace(SITE, num_packs=12, num_slots=4)
+    site = replace(SITE, slots=(4,) * 12)
     progress, _ = make_progress(site=site)
     for number in range(9):
         progress.trial_started(make_config(number), number)
@@ -219,11 +218,15 @@ def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
     [
         ({}, "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs, 3 packs of 32 slots"),
         (
-            {"address": "", "num_gpus": 1, "num_cluster_gpus": 1, "num_packs": 1},
+            {"slots": (4, 32, 32)},
+            "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs, 1 pack of 4 and 2 packs of 32 slots",
+        ),
+        (
+            {"address": "", "num_gpus": 1, "num_cluster_gpus": 1, "slots": (32,)},
             "this machine, 1 GPU, 1 pack of 32 slots",
         ),
         (
-            {"address": "", "num_gpus": 0, "num_cluster_gpus": 0, "num_packs": 0},
+            {"address": "", "num_gpus": 0, "num_cluster_gpus": 0, "slots": ()},
             "this machine, 64 CPU cores",
         ),
         (

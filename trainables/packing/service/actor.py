@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from trainables.packing.service.events import PackFault, PackStatus, Place
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
 from trainables.packing.service.ledger import Ledger, new_path, publish_ledger, write_ledger
 from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.sizing.choose import MOST_SLOTS
 from trainables.process import COMPILES_NOTHING, cpu_threads
 
 SHUTDOWN_GRACE_S = 2.0
@@ -36,7 +37,7 @@ class PackActor(PackHost):
     The base loads from the start. When the loop ends of an error or hangs, so does the process.
 
     Args:
-        settings, capacity, lease_timeout_s, probed: as PackHost has them.
+        settings, capacity, lease_timeout_s, probed, choose_capacity: as PackHost has them.
         checkpoints: absolute folder that holds one folder a trial.
     """
 
@@ -47,9 +48,12 @@ class PackActor(PackHost):
         checkpoints: Path,
         lease_timeout_s: float = LEASE_TIMEOUT_S,
         probed: Sequence[Hyperparameters] = (),
+        choose_capacity: Callable[[float], Capacity] | None = None,
     ) -> None:
         os.environ |= COMPILES_NOTHING  # before torch is loaded
-        super().__init__(settings, capacity, lease_timeout_s, probed=probed)
+        super().__init__(
+            settings, capacity, lease_timeout_s, probed=probed, choose_capacity=choose_capacity
+        )
         node_id = ray.get_runtime_context().get_node_id()
         gpu = ", ".join(str(number) for number in ray.get_gpu_ids())
         self._place = Place(node_id, ray.util.get_node_ip_address(), gpu)
@@ -69,6 +73,7 @@ class PackActor(PackHost):
                 has_imported=self._has_imported.is_set(),
                 is_loaded=is_loaded,
                 throughput=self._throughput.result() if is_loaded else None,
+                num_slots=self._num_slots,
                 num_trials=sum(not trial.has_ended for trial in self._open.values()),
                 fault=self._fault,
             )
@@ -133,6 +138,7 @@ def start_pack(
     avoided_nodes: Sequence[str] = (),
     lease_timeout_s: float = LEASE_TIMEOUT_S,
     probed: Sequence[Hyperparameters] = (),
+    choose_capacity: Callable[[float], Capacity] | None = None,
 ) -> ActorHandle:
     """A pack on any GPU of the cluster that is free, or on a CPU.
 
@@ -144,7 +150,7 @@ def start_pack(
     """
     # Polls for events wait in threads of their own, so that they never hold up other calls. What a
     # trial asked before its process died waits too, hence two a slot and some.
-    num_polls = 2 * capacity.num_slots + 8
+    num_polls = 2 * max(capacity.num_slots, MOST_SLOTS if choose_capacity else 0) + 8
     actor_class = ray.remote(concurrency_groups={"polls": num_polls, "status": 1})(PackActor)
     avoided = f"!in({','.join(avoided_nodes)})"
     return actor_class.options(
@@ -152,6 +158,7 @@ def start_pack(
         num_cpus=1,
         num_gpus=1 if has_gpu else 0,
         max_concurrency=8,
+        scheduling_strategy="SPREAD",  # over nodes, whose cores and disks packs use too
         label_selector={"ray.io/node-id": avoided} if avoided_nodes else None,
         runtime_env={"env_vars": {} if has_gpu else cpu_threads()},
-    ).remote(settings, capacity, checkpoints, lease_timeout_s, probed)
+    ).remote(settings, capacity, checkpoints, lease_timeout_s, probed, choose_capacity)

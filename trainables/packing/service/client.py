@@ -194,13 +194,15 @@ def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> boo
         own: the trial's pack.
         others: those packs that answer.
     """
-    if not others:
+    with_room = [other for other in others if len(other.trial_ids) < other.num_slots]
+    if not with_room:
         return False
-    emptiest = min(others, key=lambda presence: len(presence.trial_ids))
+    emptiest = min(with_room, key=lambda presence: len(presence.trial_ids))
     num_own, num_there = len(own.trial_ids), len(emptiest.trial_ids)
     if num_own < 2 * num_there + 2 or emptiest.settled_s < SETTLED_S:
         return False
-    return trial_id in own.trial_ids[-((num_own - num_there) // 2) :]
+    num_moving = min((num_own - num_there) // 2, emptiest.num_slots - num_there)
+    return trial_id in own.trial_ids[-num_moving:]
 
 
 def _join(

@@ -57,6 +57,8 @@ class Presence(NamedTuple):
     """Trials that wait or train there, the oldest first."""
     settled_s: float
     """Since the last of them came; since the pack began, if none did."""
+    num_slots: int
+    """Trials that fit into the pack."""
 
 
 class PackLost(Exception):
@@ -109,6 +111,8 @@ class PackStatus(NamedTuple):
     is_loaded: bool
     """Whether its base is there, and its throughput is known."""
     throughput: Throughput | None
+    num_slots: int
+    """Trials that fit into it; 0 while it does not know its GPU."""
     num_trials: int
     """Trials that wait or train in it."""
     fault: Exception | None

@@ -6,7 +6,7 @@ loaded by a host, not by this module, so that a driver can name the class withou
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -47,6 +47,8 @@ class PackHost(TrialRegistry):
             an empty pack only as long as others come.
         probed: hyperparameters as the sweep's space has them, with which the throughput is
             measured before the first trial enters; none to leave that out.
+        choose_capacity: gives the sizes of the pack for a GPU of so many GiB, instead of capacity;
+            no trial is let in before the GPU is known.
     """
 
     def __init__(
@@ -58,10 +60,13 @@ class PackHost(TrialRegistry):
         admit_wait_s: float = 1.0,
         decision_wait_s: float = 10.0,
         probed: Sequence[Hyperparameters] = (),
+        choose_capacity: Callable[[float], Capacity] | None = None,
     ) -> None:
-        super().__init__(capacity.num_slots, lease_timeout_s, decision_wait_s)
+        num_slots = capacity.num_slots if choose_capacity is None else 0
+        super().__init__(num_slots, lease_timeout_s, decision_wait_s)
         self._settings = settings
         self._capacity = capacity
+        self._choose_capacity = choose_capacity
         self._admit_wait_s = admit_wait_s
         self._probed = probed
         self._has_imported = Event()
@@ -144,10 +149,15 @@ class PackHost(TrialRegistry):
         try:
             Thread(target=read_ahead, args=(self._settings.model,), daemon=True).start()
             with gc_disabled():  # these load torch
+                from trainables.models.memory import gpu_gib
                 from trainables.packing.service.loading import device_name, load_pack
                 from trainables.packing.service.loop import PackLoop
 
             self._ledger.device = device_name()
+            memory_gib = gpu_gib()
+            if self._choose_capacity is not None and memory_gib is not None:
+                self._capacity = self._choose_capacity(memory_gib)
+            self._num_slots = self._capacity.num_slots
             self._has_imported.set()
             loaded = load_pack(self._settings, self._capacity)
             loop = PackLoop(loaded, self, self._ledger, self._admit_wait_s)

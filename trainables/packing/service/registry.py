@@ -94,7 +94,8 @@ class TrialRegistry:
                 for trial in self._open.values()
                 if not trial.has_ended and not self._is_silent(trial)
             )
-            return Presence(trial_ids, time.monotonic() - self._last_joined_s)
+            settled_s = time.monotonic() - self._last_joined_s
+            return Presence(trial_ids, settled_s, self._num_slots)
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:
         """What happened next to the trial, or None if nothing has within timeout_s.

@@ -20,5 +20,7 @@ class Capacity:
     """Whether the base is kept in the compute type instead of NF4, as one in bf16 always is."""
     predicted_gib: float
     """Peak of torch.cuda.max_memory_allocated; 0 on a CPU."""
+    gpu_gib: float | None = None
+    """Memory of the GPU that it was chosen for; None for a CPU."""
     is_checkpointed: bool = False
     """Whether a pass keeps only the blocks' inputs and computes the rest again going backward."""

@@ -1,7 +1,7 @@
 """How many trials a GPU's pack holds, and how large its passes are. Imports no torch."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -22,6 +22,8 @@ MOST_TOKENS = 32768
 """Tokens of a pass beyond which nothing is gained."""
 USABLE_FRAC = 0.92
 """Share of a GPU's memory that is planned with: the rest is for CUDA's context and for gaps."""
+SAME_MEMORY_FRAC = 0.05
+"""By which the memory of equal GPUs may differ at most, by nvidia-smi and by CUDA."""
 CPU_SLOTS = 4
 CPU_EVAL_TOKENS = 1 << 15
 
@@ -73,13 +75,37 @@ def choose(
         for least in _least(facts, settings, max_rank, is_checkpointed):
             capacity = _most_slots(facts, settings, least, limit, usable_gib)
             if capacity is not None and capacity.num_slots >= fewest:
-                return _grow(facts, settings, capacity, usable_gib)
+                return replace(_grow(facts, settings, capacity, usable_gib), gpu_gib=memory_gib)
 
     def needed_gib(rank: int) -> float:
         smallest = list(_least(facts, settings, rank, is_checkpointed=True))[-1]
         return predict_pack(facts, settings, smallest).reserved_gib / USABLE_FRAC
 
     raise make_too_large_error(settings, max_rank, memory_gib, needed_gib)
+
+
+def choose_of_known(
+    known: Sequence[Capacity], choose_new: Callable[[float], Capacity], memory_gib: float
+) -> Capacity:
+    """The pack for a GPU that is there: one that was chosen before for as much memory, else a new
+    one.
+
+    Args:
+        known: packs for GPUs of nvidia-smi's memory, of which CUDA tells 0.4 to 2% less.
+        choose_new: chooses one for a memory in GiB.
+        memory_gib: of the GPU, as CUDA tells.
+
+    Raises:
+        SweepAborted: not even one trial fits.
+    """
+
+    def difference(capacity: Capacity) -> float:
+        assert capacity.gpu_gib is not None, "a CPU's pack is not asked for"
+        return abs(capacity.gpu_gib - memory_gib)
+
+    nearest = min(known, key=difference)
+    is_same = difference(nearest) < SAME_MEMORY_FRAC * memory_gib
+    return nearest if is_same else choose_new(memory_gib)
 
 
 def make_too_large_error(

@@ -10,8 +10,10 @@ from trainables.packing.service.events import Presence
 SIZES = st.integers(0, 40)
 
 
-def pack_of(size: int, settled_s: float = SETTLED_S, name: str = "t") -> Presence:
-    return Presence(tuple(f"{name}{number}" for number in range(size)), settled_s)
+def pack_of(
+    size: int, settled_s: float = SETTLED_S, name: str = "t", num_slots: int = 64
+) -> Presence:
+    return Presence(tuple(f"{name}{number}" for number in range(size)), settled_s, num_slots)
 
 
 def movers(own: Presence, others: list[Presence]) -> list[str]:
@@ -41,6 +43,14 @@ def test_moves_end_and_leave_the_fuller_pack_no_emptier_than_the_other(
         assert num_own >= least
         num_moves += 1
     assert num_moves <= 1
+
+
+@pytest.mark.parametrize(("num_there", "num_movers"), [(4, 0), (3, 1), (0, 4)])
+def test_no_more_move_than_fit_into_the_pack_of_a_smaller_gpu(
+    num_there: int, num_movers: int
+) -> None:
+    small = pack_of(num_there, name="u", num_slots=4)
+    assert len(movers(pack_of(14), [small])) == num_movers
 
 
 def test_nobody_moves_to_a_pack_that_may_still_be_filling_up() -> None:
