@@ -286,6 +286,7 @@ OTHER_VALUES: dict[str, Any] = {
     "wandb_project": "other",
     "wandb_entity": "other",
     "study_storage": "sqlite:///other.db",
+    "checkpoints": "s3://other/runs",
     "engine": "solo",
     "low_rung_eval_rows": 9,
     "time_budget": "9h",
