@@ -4,6 +4,7 @@ import csv
 import traceback
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import optuna
@@ -68,11 +69,17 @@ def check_wandb(folder: Path) -> None:
 
 
 def check_best(folder: Path) -> None:
-    """Test was looked at once for each winner, and best/ holds the adapter of the last one."""
+    """Test was looked at once for each winner, and best/ holds the adapter of the last one.
+
+    A winner's scores are logged again, as they were, once more trials have not changed it.
+    """
     events = small_sweep.events_of(folder)
-    tested = [event["trial_id"] for event in events if event["kind"] == "final_scores"]
-    assert tested and len(set(tested)) == len(tested)
-    (kept,) = (h for h in replay_all(events) if h.trial_id == tested[-1])
+    tested = [event for event in events if event["kind"] == "final_scores"]
+    scores = {event["trial_id"]: event["scores"] for event in tested}
+    assert tested and all(event["scores"] == scores[event["trial_id"]] for event in tested)
+    kinds = [event["kind"] for event in events if event["kind"] in ("trial_ended", "final_scores")]
+    assert ("final_scores", "final_scores") not in pairwise(kinds)
+    (kept,) = (h for h in replay_all(events) if h.trial_id == tested[-1]["trial_id"])
     trained = checkpoint_folder(folder / "checkpoints" / kept.trial_id, kept.reports[-1].step)
     assert (folder / "best" / ADAPTER).read_bytes() == (trained / ADAPTER).read_bytes()
 
