@@ -34,10 +34,14 @@ test-kernels: setup
 	$(BIN)/python -m pip install --quiet --target .venv/triton triton
 	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/trainables/packing/compute/kernels
 
-# In an environment of their own: SkyPilot brings a hundred packages.
+# In environments of their own: SkyPilot brings a hundred packages, and what Ray's jobs need would
+# start in every local Ray. That of the jobs finds all else in .venv.
 test-lab: setup
 	test -d .venv/lab || $(PYTHON) -m venv .venv/lab
 	.venv/lab/bin/python -m pip install --quiet "skypilot>=0.14,<0.15" kubernetes-validate
+	test -d .venv/jobs || $(PYTHON) -m venv .venv/jobs
+	ls -d $(CURDIR)/.venv/lib/python3*/site-packages >$$(echo .venv/jobs/lib/python3*/site-packages)/main.pth
+	.venv/jobs/bin/python -m pip install --quiet "ray[default]"
 	$(PYTEST) -m lab tests/cluster/lab
 
 check: setup
