@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     file = f"{args.name}.{KINDS[args.kind]}"
     submit = list_commands(args.kind, file)
+    beside = str(Path(sys.executable).parent)  # Ray's program, also where no shell has activated it
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), beside])
     if not shutil.which(submit[-1][0]):
         fix = "run this where it is installed, or add --dry-run and submit what is printed"
         abort(f"{submit[-1][0]} is not installed here", fix)

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
+RAY = (str(Path(sys.executable).parent / "ray"),)
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 
 
@@ -27,38 +28,46 @@ def clean_environment(home: Path, **values: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def run_heads(*homes: Path, host: str = "127.0.0.1", **values: str) -> Iterator[list[str]]:
+def run_heads(
+    *homes: Path, host: str = "127.0.0.1", num_cpus: int = 2, **values: str
+) -> Iterator[list[str]]:
     """Addresses of clusters of one node, which users have started in these homes of theirs, with
     these variables of the environment."""
     with contextlib.ExitStack() as running:
-        addresses = [f"{host}:{_find_port()}" for _ in homes]
+        addresses = [f"{host}:{find_port()}" for _ in homes]
         heads = []
         for home, address in zip(homes, addresses, strict=True):
             words = ["--head", f"--port={address.rpartition(':')[2]}"]
             words += [f"--node-ip-address={host}", "--include-dashboard=false", "--num-gpus=0"]
+            words += [f"--num-cpus={num_cpus}"]
             folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, as Ray's sockets need it
             running.callback(shutil.rmtree, folder, ignore_errors=True)
-            head = _ray_start(home, values, *words, f"--temp-dir={folder}")
+            head = start_ray(home, values, *words, f"--temp-dir={folder}")
             heads.append(running.enter_context(head))
         for head in heads:
-            _wait_until_started(head)
+            wait_until_started(head)
         yield addresses
 
 
 @contextlib.contextmanager
-def run_node(home: Path, address: str, *words: str, **values: str) -> Iterator[None]:
-    """One more node of a cluster, whose working folder is home."""
-    given = (f"--address={address}", "--node-ip-address=127.0.0.1", *words)
-    with _ray_start(home, values, *given) as node:
-        _wait_until_started(node)
+def run_node(
+    home: Path, address: str, *words: str, within: Sequence[str] = (), **values: str
+) -> Iterator[None]:
+    """One more node of a cluster, whose working folder is home; `within` is a command that runs
+    another in some confinement."""
+    given = (f"--address={address}", "--node-ip-address=127.0.0.1", "--num-cpus=2", *words)
+    with start_ray(home, values, *given, ray=(*within, *RAY)) as node:
+        wait_until_started(node)
         yield
 
 
 @contextlib.contextmanager
-def _ray_start(home: Path, values: Mapping[str, str], *words: str) -> Iterator[psutil.Popen]:
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=2"]
+def start_ray(
+    home: Path, values: Mapping[str, str], *words: str, ray: Sequence[str] = RAY
+) -> Iterator[psutil.Popen]:
+    """A process of `ray start` and what it starts, while the context lasts."""
     node = psutil.Popen(
-        [*command, "--object-store-memory=80000000", *words],
+        [*ray, "start", "--block", "--object-store-memory=80000000", *words],
         cwd=home,
         env=clean_environment(home, **values),
         stdout=subprocess.PIPE,
@@ -74,7 +83,8 @@ def _ray_start(home: Path, values: Mapping[str, str], *words: str) -> Iterator[p
         node.wait()
 
 
-def _wait_until_started(node: psutil.Popen) -> None:
+def wait_until_started(node: psutil.Popen) -> None:
+    """Reads what `ray start` prints, until its Ray runs."""
     told = ""
     while "Ray runtime started" not in told:
         line = node.stdout.readline()
@@ -114,7 +124,8 @@ def run_http2_server(
         yield f"{shown}:{server.getsockname()[1]}"
 
 
-def _find_port() -> int:
+def find_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -136,7 +136,8 @@ def test_a_run_in_the_home_is_gone_on_with(
 def test_slurm_job_whose_time_is_up_goes_back_into_the_queue(
     traps: str, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    """The sweep ends by SIGTERM, whether it has begun to heed it or not."""
+    """The sweep ends by SIGTERM, whether it has begun to heed it or not. It begins within seconds
+    where Ray has ended, for which a job waits two minutes otherwise."""
     begins = f"{traps}\ntouch begun; while sleep 0.1; do :; done"
     programs = {"srun": "exit 1", "scontrol": 'echo "$@" >queued'}
     programs["python"] = f'case "$*" in *sweeps.run*) {begins};; esac'
@@ -147,8 +148,9 @@ def test_slurm_job_whose_time_is_up_goes_back_into_the_queue(
     names = ("JOB_NAME", "NNODES", "CPUS_PER_TASK")
     env = os.environ | {f"SLURM_{name}": "1" for name in names} | {"SLURM_JOB_ID": "17"}
     job = subprocess.Popen(["bash", "-c", script], env=env)
-    while not (folder / "begun").exists():  # at once: no Ray is waited for that has ended
-        assert job.poll() is None
+    deadline_s = time.monotonic() + 60
+    while not (folder / "begun").exists():
+        assert job.poll() is None and time.monotonic() < deadline_s
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(30) == 0
@@ -279,6 +281,19 @@ def test_own_template_and_submission(
     _, token, *words = capfd.readouterr().out.splitlines()[-1].split()
     assert len(token) == 64 and words[:3] == ["jobs", "launch", "--yes"]
     assert words[3:] == ["--secret=RAY_AUTH_TOKEN", "--secret=HF_TOKEN", "a.sky.yaml"]
+
+
+def test_ray_of_this_environment_is_used_where_no_shell_has_activated_it(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = folder / "environment" / "ray"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho ray "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    launch.main(["ray", "--set", "hosts=10.0.0.1", "--set", "user=me", "samsum", "--name", "a"])
+    assert capfd.readouterr().out.endswith("ray exec --tmux a.ray.yaml bash ~/sweep.sh\n")
 
 
 @pytest.mark.slow
