@@ -208,9 +208,10 @@ def delete_incomplete(folder: Path) -> None:
 
 
 def keep_last(folder: Path) -> None:
-    """Delete what is older than a new report, but for the last NUM_KEPT with a report."""
-    remaining = list_complete_checkpoints(folder)[-NUM_KEPT:]
-    for path in set(_list_resumable(folder)) - set(remaining):
+    """Delete what is older than the newest checkpoint, but for the last NUM_KEPT with a report."""
+    resumable = _list_resumable(folder)
+    remaining = {*list_complete_checkpoints(folder)[-NUM_KEPT:], *resumable[-1:]}
+    for path in set(resumable) - remaining:
         shutil.rmtree(path)
 
 

@@ -178,10 +178,12 @@ def test_trial_goes_on_from_what_it_has_done_since_its_last_report(
         training_s=1.5,
         checkpoint=checkpoint_folder(folder, 12),
     )
+    write_progress(dataclasses.replace(progress, checkpoint=make_report(folder, 11).checkpoint))
     write_progress(progress)
+    keep_last(folder)
     make_report(folder, 13)
     assert find_resume_point(folder, 20, state_names) == (read_last_report(folder), progress)
-    assert names(folder) == ["checkpoint-10", "checkpoint-12", "checkpoint-2", "checkpoint-9"]
+    assert names(folder) == ["checkpoint-10", "checkpoint-12", "checkpoint-9"]
     write_report(make_report(folder, 13))
     assert find_resume_point(folder, 20, state_names) == (read_last_report(folder), None)
     keep_last(folder)

@@ -190,6 +190,27 @@ def test_trial_that_is_killed_between_two_rungs_goes_on_from_its_last_save(
     assert resumed[1].learning_rate == whole[1].learning_rate
 
 
+@pytest.mark.parametrize("engine", ["solo"], indirect=True)
+def test_saves_between_two_rungs_replace_each_other(
+    engine: str,
+    settings: TrainingSettings,
+    params: Hyperparameters,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def save_and_die(progress: Progress) -> None:
+        write_progress(progress)
+        if progress.step == 3:
+            raise SystemExit(0)
+
+    monkeypatch.setattr(rung_callback, "SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(rung_callback, "write_progress", save_and_die)
+    with pytest.raises(SystemExit):
+        run(engine, dataclasses.replace(settings, rungs=(4,)), params, tmp_path)
+    saved = {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert saved == {"checkpoint-2", "checkpoint-3"}  # the one before stays until this one is whole
+
+
 @pytest.mark.slow
 def test_trial_over_an_unquantised_base_resumes_and_its_adapter_scores_as_reported(
     engine: str,

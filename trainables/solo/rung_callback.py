@@ -97,6 +97,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
                 checkpoint=checkpoint_folder(self.config.folder, step),
             )
             write_progress(progress)
+            keep_last(self.config.folder)
             if self.config.storage is not None:
                 publish(progress.checkpoint, self.config.storage, has_ended=False)
             self._saved_s = time.perf_counter()
