@@ -162,15 +162,16 @@ class PackPool:
     def decide(
         self, step: int, should_continue: Mapping[str, bool], pack_id: str | None = None
     ) -> None:
-        """Tells their pack, or all where it is not known, which trials continue after their reports
-        at a step; returns at once.
+        """Tells the pack that made the reports of a step which trials continue; returns at once.
 
+        Where it is not known or gone, all are told: trials send their last report again in another.
         Their processes would say so one by one; a stopped one only when it is handed the next
         trial, and its slot would train for nothing until then.
         """
-        for pack in self._packs:
-            if pack.status is not None and pack_id in (None, pack.status.pack_id):
-                pack.actor.decide.remote(step, should_continue)
+        packs = {pack.actor: pack.status.pack_id for pack in self._packs if pack.status is not None}
+        own = [actor for actor, known_id in packs.items() if known_id == pack_id]
+        for actor in own or packs:
+            actor.decide.remote(step, should_continue)
 
     def save_and_end(self, reason: str) -> None:
         """Has all packs save their trials at the next step, and end; waits for them some time."""

@@ -102,13 +102,16 @@ def test_one_pack_has_the_base_and_the_others_share_the_adapters(
     assert num_packs == 1 or (sizes[0] == 0 and max(sizes[1:]) - min(sizes[1:]) <= 1)
 
 
-def test_decision_goes_to_its_pack_alone_or_to_all(start: Start, tmp_path: Path) -> None:
+def test_decision_goes_to_its_pack_alone_or_to_all_if_that_is_not_there(
+    start: Start, tmp_path: Path
+) -> None:
     actors = [start(str(number)) for number in range(3)]
     pool = make_pool(actors, tmp_path)
     pool.wait(lambda: len(pool.loaded) == 3)
     pool.decide(1, {"t0000": False}, ray.get(actors[1].status.remote()).pack_id)
     pool.decide(3, {"t0000": False})
-    assert ray.get([actor.decided.remote() for actor in actors]) == [[3], [1, 3], [3]]
+    pool.decide(9, {"t0000": False}, "of a pack that was lost before its reports were heard")
+    assert ray.get([actor.decided.remote() for actor in actors]) == [[3, 9], [1, 3, 9], [3, 9]]
 
 
 @pytest.mark.parametrize(("dead", "dies_of"), [(0, "base"), (1, "a"), (2, "b")])
