@@ -62,12 +62,12 @@ def run_final_test(
             results: dict[str, EvalResult] = ray.get(
                 tester.score.remote(settings, adapters, smallest)
             )
+            return results
         except RayActorError as lost:
             reason = explain_loss(lost)
             logger.warning("the final test was lost: %s", reason)
-        else:
-            ray.kill(tester)
-            return results
+        finally:
+            ray.kill(tester)  # one that only was not heard of would keep its GPU from the next
     raise SweepAborted(
         f"the final test was lost {MAX_TESTERS} times, at last: {reason}",
         f"see Ray's logs, {REPEAT}",

@@ -38,8 +38,9 @@ class Result:
     num_reports: int
     """Reports of those, each compared."""
     largest_loss_difference: float
-    judged_by_spread: list[str]
     """Relative, of a report's training or evaluation loss to that of the second training."""
+    judged_by_spread: list[str]
+    """Trials that differ from it by more than roundings mostly do."""
     seconds: float
     """Without the second training."""
     check_seconds: float
