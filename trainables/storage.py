@@ -95,10 +95,12 @@ def prune(url: str, trial_ids: Collection[str], *, have_ended: bool) -> None:
             complete = [one for one in by_trial[trial_id] if one.mark == REPORT_NAME]
             marked = [one for one in by_trial[trial_id] if one.mark]
             kept = complete[-1:] if have_ended else [*complete[-NUM_KEPT:], *marked[-1:]]
+            oldest_step = min((one.step for one in kept), default=0)
             for one in by_trial[trial_id]:
                 if one in kept and have_ended:
                     _delete_files(fs, one, set(one.files) - set(ADAPTER_NAMES))
-                elif one not in kept and marked and one.step <= marked[-1].step:
+                # one without a mark may be another writer's that still puts files there
+                elif one not in kept and (one.mark or have_ended or one.step < oldest_step):
                     _delete(fs, one)
 
     _retry(url, delete)

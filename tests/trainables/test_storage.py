@@ -149,6 +149,46 @@ def test_writer_that_was_given_up_deletes_nothing_later(url: str, tmp_path: Path
     assert read_contents(reader / "checkpoint-27") == {"new"}
 
 
+def test_upload_beside_which_another_one_is_published_is_whole_in_the_end(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, new = tmp_path / "lost" / TRIAL_ID, tmp_path / "new" / TRIAL_ID
+    make_checkpoint(lost, 9, "lost one's")
+    make_checkpoint(new, 9, "new")
+    put, is_first = storage._put, True
+
+    def put_beside(fs: Any, path: Path, target: str) -> None:
+        nonlocal is_first
+        put(fs, path, target)
+        if is_first:
+            is_first = False
+            publish(lost, url, 9)
+
+    monkeypatch.setattr(storage, "_put", put_beside)
+    publish(new, url, 9)
+    names = {path.name for path in checkpoint_folder(new, 9).iterdir()}
+    assert len(there := list_there(url)) == 2 and all(files == names for files in there.values())
+
+
+def test_upload_that_was_cut_off_is_deleted_once_later_checkpoints_are_there(
+    url: str, tmp_path: Path
+) -> None:
+    trial = tmp_path / TRIAL_ID
+    for step in (3, 9, 27):
+        make_checkpoint(trial, step)
+    begun = f"{url}/{TRIAL_ID}/checkpoint-3-00000000/adapter_model.safetensors"
+    storage.put_file(checkpoint_folder(trial, 3) / "adapter_model.safetensors", begun)
+    publish(trial, url, 3)
+    assert storage.read_file(begun) is not None
+    publish(trial, url, 9)
+    publish(trial, url, 27)
+    assert [step for step, _ in list_there(url)] == [9, 27]
+    begun = f"{url}/{TRIAL_ID}/checkpoint-81-00000000/adapter_model.safetensors"
+    storage.put_file(checkpoint_folder(trial, 27) / "adapter_model.safetensors", begun)
+    storage.prune(url, [TRIAL_ID], have_ended=True)
+    assert [step for step, _ in list_there(url)] == [27]
+
+
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Has the process end at the n-th change of storage from now on, which is half done if it is a
