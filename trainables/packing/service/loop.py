@@ -100,13 +100,12 @@ class PackLoop:
         self._free_ended()
         unsaved = [trial for trial in self._trials.values() if trial.has_progress]
         saving = self._saver.begin_save(unsaved)
-        wait(saving.values())
-        saved = [trial for trial in unsaved if self._wrote_ok(trial, saving[trial].result)]
-        self._ledger.charge({trial.trial_id: 1 for trial in saved}, "saved")
-        completing = {
-            trial: self._saver.begin_progress(trial, self._ledger.seconds_of(trial.trial_id))
-            for trial in saved
-        }
+        completing = {}
+        for trial in unsaved:  # each counts at once, since the process may be killed meanwhile
+            if self._wrote_ok(trial, saving[trial].result):
+                self._ledger.charge({trial.trial_id: 1}, "saved")
+                charged_s = self._ledger.seconds_of(trial.trial_id)
+                completing[trial] = self._saver.begin_progress(trial, charged_s)
         wait(completing.values())
         for trial, completion in completing.items():
             self._wrote_ok(trial, completion.result)

@@ -18,6 +18,7 @@ from tests.trainables.packing.small_hosts import (
     reports_in,
     running_once_full,
     trials_of,
+    wait_until,
 )
 from trainables.checkpoint import PROGRESS_NAME, read_last_report, read_progress
 from trainables.config import TrainingSettings, TrialConfig
@@ -113,3 +114,24 @@ def test_trials_of_a_preempted_pack_go_on_at_the_next_step_as_if_nothing_had_bee
         assert before[trial_id].keys() & after[trial_id].keys() == ({last.step} if last else set())
     for trial in trials:
         assert not list(trial.folder.rglob(PROGRESS_NAME))
+
+
+def test_trial_that_is_saved_counts_before_the_next_one_is(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Path] = []
+
+    def save_after_mark(pack: Pack) -> None:
+        save = pack.save
+
+        def save_next(slot: int, folder: Path, *args: Any) -> None:
+            if saved:
+                wait_until((saved[0] / PROGRESS_NAME).is_file)
+            save(slot, folder, *args)
+            saved.append(folder)
+
+        pack.save = save_next  # type: ignore[method-assign]
+
+    change_pack(monkeypatch, save_after_mark)
+    train_all(settings, trials_of(settings, tmp_path, KINDS_OF_PACK), preempted_after=1)
+    assert len(saved) == len(KINDS_OF_PACK)
