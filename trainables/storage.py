@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -234,8 +234,11 @@ def read_file(url: str) -> bytes | None:
     return _retry(url, read)
 
 
-def put_file(path: Path, url: str) -> None:
+def put_file(path: Path, url: str, *, is_repeated: bool = True) -> None:
     """Copies a file, which appears at once.
+
+    Args:
+        is_repeated: whether what fails is tried again.
 
     Raises:
         SweepAborted: the storage cannot be written.
@@ -245,7 +248,7 @@ def put_file(path: Path, url: str) -> None:
         fs, target = _open(url)
         _put(fs, path, target)
 
-    _retry(url, put)
+    _retry(url, put, None if is_repeated else ())
 
 
 def delete(url: str) -> None:
@@ -303,8 +306,8 @@ def _open(url: str) -> tuple[Any, str]:
     return fs, path.rstrip("/")
 
 
-def _retry(url: str, do: Callable[[], Result]) -> Result:
-    for wait_s in RETRY_WAITS_S:
+def _retry(url: str, do: Callable[[], Result], waits_s: Sequence[float] | None = None) -> Result:
+    for wait_s in RETRY_WAITS_S if waits_s is None else waits_s:
         try:
             return do()
         except Exception:  # those of boto, Google and aiohttp have no class in common

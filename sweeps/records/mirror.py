@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +46,9 @@ def mirror_run(paths: RunPaths, url: str | None) -> Iterator[None]:
 
     def follow() -> None:
         while not has_ended.wait(INTERVAL_S):
-            if _is_taken_over(url):
+            if not _copy_if_ours(paths, url, copied):
                 os.kill(os.getpid(), signal.SIGINT)  # ends this driver, as Ctrl-C does
                 return
-            _copy_or_warn(paths, url, copied)
 
     thread = threading.Thread(target=follow, name="mirror", daemon=True)
     thread.start()
@@ -57,8 +57,7 @@ def mirror_run(paths: RunPaths, url: str | None) -> Iterator[None]:
     except BaseException:
         has_ended.set()
         thread.join()
-        if not _is_taken_over(url):
-            _copy_or_warn(paths, url, copied)
+        _copy_if_ours(paths, url, copied)
         raise
     has_ended.set()
     thread.join()
@@ -103,33 +102,42 @@ def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[in
     storage.delete_checkpoints(f"{url}/checkpoints", is_stale)
 
 
-def _is_taken_over(url: str) -> bool:
-    """Whether another driver goes on with the run, as one does that did not hear of this one for
-    long; it is warned of."""
-    try:
-        beat = storage.read_file(f"{url}/heartbeat.json")
-    except SweepAborted:
-        return False
-    try:
-        abort_if_driven(parse_heartbeat(beat or b""), url, has_locks=False)
-    except SweepAborted as taken:
-        _log.warning("%s; this driver ends", taken.error)
-        return True
-    return False
+def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> bool:
+    """Copies what has changed, and warns if that cannot be done; False if another driver goes on
+    with the run, as one does that did not hear of this one for long.
+
+    It may have begun while a copy failed, so that is asked before each try.
+    """
+    told = ""
+    for wait_s in (*storage.RETRY_WAITS_S, 0.0):
+        try:
+            beat = storage.read_file(f"{url}/{paths.heartbeat.name}")
+        except SweepAborted as failed:
+            told = failed.error
+            break
+        try:
+            abort_if_driven(parse_heartbeat(beat or b""), url, has_locks=False)
+        except SweepAborted as taken:
+            _log.warning("%s; this driver ends", taken.error)
+            return False
+        try:
+            _copy_changes(paths, url, copied, is_repeated=False)
+            return True
+        except SweepAborted as failed:
+            told = failed.error
+            time.sleep(wait_s)
+    _log.warning("%s; it is tried again, and %s has all of it", told, paths.folder)
+    return True
 
 
-def _copy_or_warn(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> None:
-    try:
-        _copy_changes(paths, url, copied)
-    except SweepAborted as failed:
-        _log.warning("%s; it is tried again, and %s has all of it", failed.error, paths.folder)
-
-
-def _copy_changes(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> None:
+def _copy_changes(
+    paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]], *, is_repeated: bool = True
+) -> None:
     """Makes the files there the same as here.
 
     Args:
         copied: when each of them was written that was copied, and its size.
+        is_repeated: whether a copy that fails is tried again.
     """
     present = {}
     for path in _list_files(paths):
@@ -139,7 +147,8 @@ def _copy_changes(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]
     for path, state in present.items():
         if copied.get(path) != state:
             with contextlib.suppress(FileNotFoundError):
-                storage.put_file(path, f"{url}/{path.relative_to(paths.folder).as_posix()}")
+                place = f"{url}/{path.relative_to(paths.folder).as_posix()}"
+                storage.put_file(path, place, is_repeated=is_repeated)
                 copied[path] = state
     for path in copied.keys() - present.keys():
         storage.delete(f"{url}/{path.relative_to(paths.folder).as_posix()}")

@@ -5,6 +5,7 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,12 @@ def url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/bucket/run"
 
 
+def make_beat_elsewhere() -> bytes:
+    """The heartbeat of a driver on another machine."""
+    who = {"time": datetime.now(UTC).isoformat(), "host": "elsewhere", "pid": 7, "left_s": None}
+    return json.dumps({**who, "num_gpus": 1, "num_packs": 1, "slots_per_gpu": 1}).encode()
+
+
 def list_there(tmp_path: Path) -> set[str]:
     folder = tmp_path / "bucket" / "run"
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -54,7 +61,7 @@ def test_files_there_are_those_here_when_the_run_is_left(
     with mirror_run(paths, url):
         assert list_there(tmp_path) == common  # before any node reads rows
         paths.heartbeat.touch()
-        mirror._copy_or_warn(paths, url, copied := {})
+        mirror._copy_if_ours(paths, url, copied := {})
         assert paths.heartbeat in copied and "heartbeat.json" in list_there(tmp_path)
     with mirror_run(paths, url):
         paths.heartbeat.unlink()
@@ -156,11 +163,32 @@ def test_driver_whose_run_another_one_took_over_ends_and_overwrites_nothing(
     paths: RunPaths, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "INTERVAL_S", 0.05)
-    who = {"time": datetime.now(UTC).isoformat(), "host": "elsewhere", "pid": 7, "left_s": None}
-    beat = json.dumps({**who, "num_gpus": 1, "num_packs": 1, "slots_per_gpu": 1})
+    beat = make_beat_elsewhere()
     with pytest.raises(KeyboardInterrupt), mirror_run(paths, url):
         fs, root = storage._open(url)
-        fs.pipe_file(f"{root}/heartbeat.json", beat.encode())
+        fs.pipe_file(f"{root}/heartbeat.json", beat)
         paths.events.write_text("a\nanother end\n")
         time.sleep(10.0)
-    assert storage.read_file(f"{url}/heartbeat.json") == beat.encode()
+    assert storage.read_file(f"{url}/heartbeat.json") == beat
+
+
+def test_driver_that_was_cut_off_asks_whose_run_it_is_before_it_writes_again(
+    paths: RunPaths, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(storage, "RETRY_WAITS_S", (0.05, 0.05, 0.05))
+    put, was_cut = storage._put, False
+
+    def put_once_another_goes_on(fs: Any, path: Path, target: str) -> None:
+        nonlocal was_cut
+        if not was_cut:
+            was_cut = True
+            fs.pipe_file(target.replace(path.name, "heartbeat.json"), make_beat_elsewhere())
+            raise OSError("the network is down")
+        put(fs, path, target)
+
+    with pytest.raises(KeyboardInterrupt), mirror_run(paths, url):
+        monkeypatch.setattr(storage, "_put", put_once_another_goes_on)
+        paths.events.write_text("a\nanother end\n")
+        time.sleep(10.0)
+    assert was_cut and storage.read_file(f"{url}/events.jsonl") == b"a\n"
