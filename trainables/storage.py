@@ -180,6 +180,7 @@ def fetch_rows(settings: TrainingSettings) -> None:
     folder = settings.rows_dir
     if settings.storage is None or folder.exists():
         return
+    _make_folder(folder.parent)
     tmp = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     fetch_files(f"{settings.storage}/{folder.name}", tmp)
     try:
@@ -205,8 +206,10 @@ def fetch_files(url: str, folder: Path, *, without: str = "", last: Iterable[str
         fs, root = _open(url)
         names = [path.removeprefix(f"{root}/") for path in _find(fs, root)]
         names = [name for name in names if not name.startswith(f"{without}/")]
-        if any(".." in name.split("/") for name in names):
+        if any(name.startswith("/") or ".." in name.split("/") for name in names):
             raise ValueError("a name there leads out of the folder")
+        if names:
+            _make_folder(folder)
         ends = list(last)
         for name in sorted(names, key=lambda name: ends.index(name) if name in ends else -1):
             path = folder / name
@@ -230,6 +233,22 @@ def read_file(url: str) -> bytes | None:
         fs.invalidate_cache()
         content: bytes | None = fs.cat_file(path) if fs.exists(path) else None
         return content
+
+    return _retry(url, read)
+
+
+def list_names(url: str) -> list[str]:
+    """The files and folders right under a URL; none if it is not there.
+
+    Raises:
+        SweepAborted: the storage cannot be read.
+    """
+
+    def read() -> list[str]:
+        fs, path = _open(url)
+        fs.invalidate_cache()
+        found = fs.ls(path, detail=False) if fs.exists(path) else []
+        return sorted(Path(name).name for name in found)
 
     return _retry(url, read)
 
@@ -304,6 +323,12 @@ def _open(url: str) -> tuple[Any, str]:
 
     fs, path = fsspec.url_to_fs(url, **_OPTIONS.get(url.partition("://")[0], {}))
     return fs, path.rstrip("/")
+
+
+def _make_folder(folder: Path) -> None:
+    """It may hold rows, which are for their user, and a group that the umask lets in."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o770, exist_ok=True)
 
 
 def _retry(url: str, do: Callable[[], Result], waits_s: Sequence[float] | None = None) -> Result:

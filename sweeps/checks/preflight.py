@@ -60,7 +60,7 @@ def check(
     if needs_gpu:
         find_lock(RunPaths.of(config.runs_dir, config.name).checkpoints)
     if config.storage is not None:
-        _check_object_storage(config.storage, is_resumed=is_resumed)
+        _check_object_storage(config, config.storage, is_resumed=is_resumed)
     check_recipe(config)
     task = TASKS[config.task](config.task_options)
     if config.data is None and not task.dataset:
@@ -240,17 +240,30 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
         )
 
 
-def _check_object_storage(url: str, *, is_resumed: bool) -> None:
-    """Whether the run can be written there.
-
-    Raises:
-        SweepAborted: it cannot, or is there already.
-    """
+def _check_object_storage(config: SweepConfig, url: str, *, is_resumed: bool) -> None:
+    """Refuses a URL that cannot be written, or under which there is anything before a new sweep:
+    one that ends without a trial takes all there away again."""
+    folder = RunPaths.of(config.runs_dir, config.name).folder.resolve()
+    if url.startswith("file://"):
+        place = Path(url.removeprefix("file://")).resolve()
+        if place.is_relative_to(folder) or folder.is_relative_to(place):
+            raise SweepAborted(
+                f"{url} and the run's own folder {folder} lie in each other",
+                "name another folder for one of them: --checkpoints URL or --runs-dir DIR",
+            )
     storage.check_writable(url)
-    if not is_resumed and storage.read_file(f"{url}/sweep.json") is not None:
+    if is_resumed:
+        return
+    names = storage.list_names(url)
+    if "sweep.json" in names:
         raise SweepAborted(
             f"there is a run at {url} already",
             "choose another --name, or go on with it: --resume",
+        )
+    if names:
+        raise SweepAborted(
+            f"{url} holds files that are no run's: {', '.join(names[:3])}",
+            "choose another --name, or another place: --checkpoints URL",
         )
 
 

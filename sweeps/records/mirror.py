@@ -5,6 +5,7 @@ is copied as a whole once it has changed. The study and the trackers' files are 
 """
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -68,8 +69,15 @@ def fetch_run(paths: RunPaths, url: str) -> None:
     """Has the run's files on this disk, unless its log is further here.
 
     Raises:
-        SweepAborted: the storage cannot be read.
+        SweepAborted: the storage cannot be read, or has another run than this disk.
     """
+    record = storage.read_file(f"{url}/{paths.sweep_json.name}")
+    own = paths.sweep_json.read_bytes() if paths.sweep_json.is_file() else record
+    if record is not None and own is not None and _read_id(own) != _read_id(record):
+        raise SweepAborted(
+            f"{url} has another run than {paths.folder}, which would be overwritten",
+            "go on with that run in another folder: --runs-dir DIR",
+        )
     beat = storage.read_file(f"{url}/{paths.heartbeat.name}")
     there = storage.read_file(f"{url}/{paths.events.name}") or b""
     is_here = paths.sweep_json.is_file() and paths.events.is_file()
@@ -128,6 +136,15 @@ def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]
             time.sleep(wait_s)
     _log.warning("%s; it is tried again, and %s has all of it", told, paths.folder)
     return True
+
+
+def _read_id(content: bytes) -> object:
+    """The sweep_id in a sweep.json; None if it is damaged."""
+    try:
+        record = json.loads(content)
+    except ValueError:
+        return None
+    return record.get("sweep_id") if isinstance(record, dict) else None
 
 
 def _copy_changes(

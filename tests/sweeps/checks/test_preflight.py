@@ -890,3 +890,22 @@ def test_what_is_cut_for_its_length_is_told_in_the_dry_run(tmp_path: Path) -> No
     output = call("sweeps.run", "samsum", "--tiny", *flags).stdout
     assert "prompts cut to 112 tokens: train " in output and ": --max-length-tokens" in output
     assert "targets longer than the 8 tokens that an answer may have: validation " in output
+
+
+def test_object_storage_that_holds_other_files_is_refused(tmp_path: Path) -> None:
+    thesis = tmp_path / "data" / "night" / "thesis.txt"  # which a sweep that ends early would take
+    thesis.parent.mkdir(parents=True)
+    thesis.touch()
+    flags = ("--name", "night", "--checkpoints", f"file://{tmp_path}/data")
+    error, fix = refused(tmp_path, *flags)
+    assert "night holds files that are no run's: thesis.txt" in error and "--checkpoints" in fix
+
+
+@pytest.mark.parametrize("runs_dir", ["data", "data/night", "data/night/runs"])
+def test_object_storage_and_the_run_do_not_lie_in_each_other(tmp_path: Path, runs_dir: str) -> None:
+    place = f"file://{tmp_path}/data/night" if runs_dir == "data" else f"file://{tmp_path}/data"
+    error, fix = refused(
+        *(tmp_path, "--name", "night", "--runs-dir", str(tmp_path / runs_dir)),
+        *("--checkpoints", place),
+    )
+    assert "lie in each other" in error and "--runs-dir" in fix

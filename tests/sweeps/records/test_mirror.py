@@ -97,6 +97,7 @@ def test_bare_machine_has_the_run_and_one_whose_log_is_further_keeps_its_own(
     assert bare.events.read_text() == "a\n"
     assert (bare.rows / "train.parquet").read_text() == "rows"
     assert not bare.checkpoints.exists()
+    assert bare.folder.stat().st_mode & 0o007 == 0  # the rows are not for others
     bare.events.write_text("a\nb\n")  # which had not been copied
     fetch_run(bare, url)
     assert bare.events.read_text() == "a\nb\n"
@@ -106,6 +107,22 @@ def test_bare_machine_has_the_run_and_one_whose_log_is_further_keeps_its_own(
         pass
     fetch_run(bare, url)
     assert bare.events.read_text() == "a\nb\n"
+
+
+def test_run_of_the_same_name_on_this_disk_is_not_overwritten_by_another_one(
+    paths: RunPaths, url: str, tmp_path: Path
+) -> None:
+    paths.sweep_json.write_text('{"sweep_id": "there"}')
+    with mirror_run(paths, url):
+        pass
+    here = RunPaths(tmp_path / "own" / "run")
+    here.folder.mkdir(parents=True)
+    here.sweep_json.write_text('{"sweep_id": "here"}')
+    here.events.write_text("b\n")
+    with pytest.raises(SweepAborted, match="another run") as refused:
+        fetch_run(here, url)
+    assert "--runs-dir" in refused.value.fix
+    assert here.events.read_text() == "b\n" and "here" in here.sweep_json.read_text()
 
 
 def test_driver_that_lives_elsewhere_is_not_followed(
@@ -146,16 +163,18 @@ def test_checkpoints_that_the_log_does_not_lead_to_are_deleted(url: str, tmp_pat
     assert len(list((tmp_path / "bucket").rglob("checkpoint-*"))) == 3
 
 
+@pytest.mark.parametrize("is_absolute", [False, True])
 def test_name_that_leads_out_of_the_folder_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "RETRY_WAITS_S", ())
     fs, root = storage._open("memory://outside/run")
-    fs.pipe_file(f"{root}/../../evil", b"")
-    found = [*fs.find(""), f"{root}/../evil"]
-    monkeypatch.setattr(type(fs), "find", lambda *_: found)
+    path = f"{root}/{tmp_path}/evil" if is_absolute else f"{root}/../evil"  # S3 takes such keys
+    fs.pipe_file(path, b"")
+    monkeypatch.setattr(type(fs), "find", lambda *_: [path])
+    folder = tmp_path / "here"
     with pytest.raises(SweepAborted, match="leads out"):
-        storage.fetch_files("memory://outside/run", tmp_path)
+        storage.fetch_files("memory://outside/run", folder, without="checkpoints")
     assert list(tmp_path.iterdir()) == []
 
 
