@@ -19,6 +19,7 @@ from functools import partial
 from subprocess import Popen
 from typing import Any
 
+from sweeps.command_line.safe_output import guard_output
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, append_request
 from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_error
@@ -105,6 +106,7 @@ def main() -> None:
     """Follows the log until the sweep ends."""
     leave_signals_to_sweep()
     os.nice(NICENESS)
+    guard_output()  # libraries write to the sweep's standard error
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     load_libraries(sys.argv[2].split(","))
     sweep: TrackedSweep = _receive()

@@ -1,6 +1,7 @@
 """Trackers of a running sweep have a process of their own, which neither outlives nor harms it."""
 
 import logging
+import pickle
 import signal
 import subprocess
 import sys
@@ -48,6 +49,25 @@ def track(folder: Path, names: str) -> Iterator[None]:
     sweep = make_tracked(folder, config, "offline" if "wandb" in names else "disabled")
     with start_trackers(sweep.paths, config.trackers) as process, run_trackers(process, sweep):
         yield
+
+
+class Refusal:
+    """Cannot be read; the traceback has a secret."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("hf_notAsecret123",)
+
+
+def test_what_its_libraries_write_to_standard_error_shows_no_secret(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with start_trackers(RunPaths(tmp_path / "run"), ()) as process:
+        assert process is not None and process.stdin is not None
+        process.stdin.write(pickle.dumps(Refusal()))
+        process.stdin.close()
+        assert process.wait(60.0) == 1
+    said = capfd.readouterr().err
+    assert "invalid literal for int() with base 10: 'REDACTED'" in said
 
 
 def test_libraries_are_loaded_before_there_is_a_sweep_and_go_with_whoever_began_them(
