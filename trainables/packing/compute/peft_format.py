@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,8 @@ def write_slot(
         model: the base's name in the adapter's config.
         linear_layers: all that the base has.
     """
-    tmp = folder.with_name(folder.name + TMP_SUFFIX)
-    shutil.rmtree(tmp, ignore_errors=True)
+    # of a name of its own: a pack that was given up may still be writing beside the next one
+    tmp = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}{TMP_SUFFIX}")
     tmp.mkdir(parents=True)
     peft_config = lora_config(params, linear_layers)
     peft_config.base_model_name_or_path = model

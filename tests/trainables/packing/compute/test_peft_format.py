@@ -1,7 +1,9 @@
 """Slots in PEFT's format: first weights, saved folders, and what PEFT reads from them."""
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,13 @@ from trainables.config import ComputeDtype, Hyperparameters, TrainingSettings
 from trainables.data.tokens import Example
 from trainables.models.base_model import load_base
 from trainables.models.layer_kinds import ATTENTION
-from trainables.packing.compute.peft_format import initial_weights, read_slot
+from trainables.packing.compute import peft_format
+from trainables.packing.compute.peft_format import (
+    SlotState,
+    initial_weights,
+    read_slot,
+    write_slot,
+)
 from trainables.solo.trainer import new_adapter
 
 
@@ -131,3 +139,25 @@ def test_interrupted_save_leaves_the_last_one(
     assert read_slot(tmp_path / "saved", params).step == 0
     pack.save(0, tmp_path / "saved")
     assert read_slot(tmp_path / "saved", params).step == 1
+
+
+def test_two_that_save_a_trial_at_once_do_not_mix(
+    params: Hyperparameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack that was given up may be cut off in the middle of a save, and live."""
+    folder, save_file = tmp_path / "checkpoint-4", peft_format.save_file
+    states = [
+        SlotState(weights={"w": torch.full((2,), n)}, exp_avg={}, exp_avg_sq={}, step=4)
+        for n in (1.0, 2.0)
+    ]
+    write = functools.partial(write_slot, params=params, model="m", linear_layers=["q_proj"])
+
+    def save_beside(*args: Any, **options: Any) -> None:
+        if len(states) == 2:
+            write(folder, states.pop())
+        save_file(*args, **options)
+
+    monkeypatch.setattr(peft_format, "save_file", save_beside)
+    write(folder, states[0])
+    assert read_slot(folder, params).weights["w"].tolist() == [1.0, 1.0]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
