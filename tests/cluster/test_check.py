@@ -157,7 +157,7 @@ from sweeps.checks import nodes
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from sweeps.records.paths import RunPaths
-check.ANSWER_TIMEOUT_S, check.LOSS_TIMEOUT_S = 20.0, 1.0
+check.ANSWER_TIMEOUT_S, check.LOSS_TIMEOUT_S = 45.0, 1.0
 nodes.sweep_json.add = lambda paths, **facts: print(len(facts["hardware"]["nodes"]))
 config = replace(samsum(is_tiny=True), runs_dir=os.environ["HOME"], name="a")
 with connect(2) as cluster:
@@ -165,19 +165,19 @@ with connect(2) as cluster:
     hardware = Hardware.of_cluster(cluster, found)
     print(cluster.num_gpus, hardware.num_gpus)
     for node in sorted(found, key=lambda node: node.facts is None):
-        check.ANSWER_TIMEOUT_S = 20.0 if node.facts else 2.0
+        check.ANSWER_TIMEOUT_S = 45.0 if node.facts else 2.0
         paths = RunPaths.of(config.runs_dir, config.name)
         print(nodes.check_late_node(config, paths, node.node_id))
 """
     with (
         run_heads(tmp_path) as (address,),
-        run_node(other, address, "--num-gpus=1", PYTHONPATH=f"{other}:{PROJECT}"),
+        run_node(other, address, "--num-gpus=0", PYTHONPATH=f"{other}:{PROJECT}"),
     ):
         driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
         stdout, stderr = driver.communicate(timeout=150)
     assert stdout.split() == ["1", "0", "0", "True", "False"], (stdout, stderr)
     told = stderr.splitlines()
-    assert re.match(r"node .* is left out: no answer: none in 20 s; look into", told[0]), stderr
+    assert re.match(r"node .* is left out: no answer: none in 45 s; look into", told[0]), stderr
     assert re.match(r"node .* is not used: no answer: none in 2 s; look into", told[1]), stderr
 
 
@@ -234,7 +234,8 @@ sys.exit(main(words))
         stdout, stderr = driver.communicate(timeout=150)
         _, refused = sweep.communicate(timeout=150)
     assert sweep.returncode == 2
-    error, fix = refused.splitlines()
+    *_, error, fix = refused.splitlines()  # a busy machine's slow product is told before
+    assert "Traceback" not in refused
     assert error.startswith("error: node ") and "other versions: peft 0.1 (here " in error
     assert fix.startswith("fix: there: pip install peft==") and "python -m cluster.check" in fix
     assert not list((home / "sweeps").iterdir())
