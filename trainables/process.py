@@ -93,4 +93,5 @@ def start_module(module: str, *words: str, stderr: IO[bytes] | None = None) -> P
         stdin=PIPE,
         stdout=DEVNULL,
         stderr=stderr,
+        process_group=0,  # a terminal's Ctrl-C would end it with a traceback while it is loaded
     )

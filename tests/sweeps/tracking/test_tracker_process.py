@@ -70,6 +70,21 @@ def test_what_its_libraries_write_to_standard_error_shows_no_secret(
     assert "invalid literal for int() with base 10: 'REDACTED'" in said
 
 
+def test_ctrl_c_while_it_is_loaded_is_left_to_the_sweep(tmp_path: Path) -> None:
+    begin = f"""
+import os, signal
+from trainables.process import start_module
+signal.signal(signal.SIGINT, lambda *_: None)
+process = start_module("sweeps.tracking.tracker_process", {str(tmp_path)!r}, "none")
+os.killpg(0, signal.SIGINT)  # as a terminal does
+process.stdin.close()
+print(process.wait())
+"""
+    words = [sys.executable, "-c", begin]
+    done = subprocess.run(words, capture_output=True, text=True, start_new_session=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 def test_libraries_are_loaded_before_there_is_a_sweep_and_go_with_whoever_began_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
