@@ -4,6 +4,7 @@ A checkpoint is published into a folder of a name of its own, its report last, s
 meets whole ones only, whenever the writer is cut off and whoever else writes.
 """
 
+import filecmp
 import hashlib
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -172,23 +174,26 @@ def fetch_checkpoint(checkpoint: Path, run_url: str | None) -> Path:
 
 
 def fetch_rows(settings: TrainingSettings) -> None:
-    """Has the prepared rows on this disk, where no folder is shared.
+    """Has the prepared rows on this disk, where no folder is shared; it may still have those of an
+    earlier run of the same name.
 
     Raises:
         SweepAborted: the storage cannot be read.
     """
     folder = settings.rows_dir
-    if settings.storage is None or folder.exists():
+    if settings.storage is None:
         return
     _make_folder(folder.parent)
     tmp = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     fetch_files(f"{settings.storage}/{folder.name}", tmp)
-    try:
-        tmp.rename(folder)
-    except OSError:  # another process of this node was faster
-        shutil.rmtree(tmp)
-        if not folder.exists():
-            raise
+    names = [path.name for path in tmp.iterdir()]
+    same, _, _ = filecmp.cmpfiles(tmp, folder, names, shallow=False)
+    if same != names:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder.rename(tmp.with_name(f"{tmp.name}.old")))
+        with suppress(OSError):  # another process of this node may be faster
+            tmp.rename(folder)
+    shutil.rmtree(tmp, ignore_errors=True)
 
 
 def fetch_files(url: str, folder: Path, *, without: str = "", last: Iterable[str] = ()) -> None:

@@ -22,7 +22,7 @@ from trainables.checkpoint import (
     write_progress,
     write_report,
 )
-from trainables.config import TrialReport
+from trainables.config import TrainingSettings, TrialReport
 from trainables.errors import SweepAborted
 
 TRIAL_ID = "t0001"
@@ -297,3 +297,18 @@ def test_place_that_cannot_be_written_is_told_with_its_remedy(tmp_path: Path) ->
     with pytest.raises(SweepAborted) as refused:
         storage.check_writable("gs://bucket/runs")  # gcsfs is no part of the tests' environment
     assert refused.value.fix == "pip install '.[gs]'"
+
+
+def test_node_trains_on_the_rows_of_the_run_and_not_of_an_earlier_one_of_its_name(
+    url: str, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    rows = tmp_path / "node" / "rows"
+    settings = dataclasses.replace(settings, rows_dir=rows, storage=url)
+    for content in ("first run", "other run"):
+        for name in ("train.parquet", "test.parquet"):
+            (tmp_path / name).write_text(content)
+            storage.put_file(tmp_path / name, f"{url}/rows/{name}")
+        for _ in range(2):
+            storage.fetch_rows(settings)
+            assert [path.read_text() for path in rows.iterdir()] == [content] * 2
+        assert list(rows.parent.iterdir()) == [rows]
