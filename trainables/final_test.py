@@ -46,7 +46,7 @@ def score(
             "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
         }
         for name, folder in adapters.items():
-            folder = fetch_checkpoint(folder, settings.storage)
+            folder = fetch_checkpoint(folder, settings.storage, is_compared=True)
             model = PeftModel.from_pretrained(base, str(folder))
             scores[name] = evaluate(model, tokenizer, test, splits.scoring, settings)
             base = model.unload()

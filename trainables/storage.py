@@ -149,11 +149,13 @@ def fetch_last(folder: Path, url: str | None) -> None:
         _retry(url, fetch)
 
 
-def fetch_checkpoint(checkpoint: Path, run_url: str | None) -> Path:
+def fetch_checkpoint(checkpoint: Path, run_url: str | None, *, is_compared: bool = False) -> Path:
     """The same folder, fetched if it is not on this disk and is on storage.
 
     Args:
         run_url: of the run; None where its folder is what nodes share.
+        is_compared: whether one on this disk must be that on storage: a node may have it of an
+            earlier run of the same name.
 
     Raises:
         SweepAborted: the storage cannot be read.
@@ -161,14 +163,13 @@ def fetch_checkpoint(checkpoint: Path, run_url: str | None) -> Path:
 
     def fetch() -> None:
         fs, root = _open(f"{run_url}/checkpoints/{checkpoint.parent.name}")
-        for one in _list_published(fs, root):
-            if (
-                one.mark == REPORT_NAME
-                and checkpoint_folder(checkpoint.parent, one.step) == checkpoint
-            ):
-                _fetch(fs, one, checkpoint.parent)
+        folder = checkpoint.parent
+        reported = [one for one in _list_published(fs, root) if one.mark == REPORT_NAME]
+        of_step = [one for one in reported if checkpoint_folder(folder, one.step) == checkpoint]
+        for one in of_step[-1:]:
+            _fetch(fs, one, folder)
 
-    if run_url is not None and not (checkpoint / REPORT_NAME).is_file():
+    if run_url is not None and (is_compared or not (checkpoint / REPORT_NAME).is_file()):
         _retry(run_url, fetch)
     return checkpoint
 

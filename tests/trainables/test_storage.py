@@ -312,3 +312,16 @@ def test_node_trains_on_the_rows_of_the_run_and_not_of_an_earlier_one_of_its_nam
             storage.fetch_rows(settings)
             assert [path.read_text() for path in rows.iterdir()] == [content] * 2
         assert list(rows.parent.iterdir()) == [rows]
+
+
+def test_node_tests_the_adapter_of_the_run_and_not_of_an_earlier_one_of_its_name(
+    url: str, tmp_path: Path
+) -> None:
+    run_url = url.removesuffix("/checkpoints")
+    trained, earlier = (tmp_path / name / TRIAL_ID for name in ("trained", "earlier"))
+    make_checkpoint(trained, 9, "this run's")
+    make_checkpoint(earlier, 9, "another run's one")
+    publish(trained, url, 9)
+    checkpoint = checkpoint_folder(earlier, 9)
+    assert storage.fetch_checkpoint(checkpoint, run_url, is_compared=True) == checkpoint
+    assert read_contents(checkpoint) == {"this run's"}

@@ -126,7 +126,8 @@ class PackLoop:
         rows = self._loaded.splits.test
         tested: dict[str, Path | None] = {"test_base": None} if has_base else {}
         storage = self._loaded.settings.storage
-        tested |= {name: fetch_checkpoint(path, storage) for name, path in adapters.items()}
+        for name, path in adapters.items():
+            tested[name] = fetch_checkpoint(path, storage, is_compared=True)
         test = self._loaded.new_evaluator(fixed_slice(rows, len(rows)))
         scores = dict(zip(tested, self._score_adapters(list(tested.values()), test), strict=True))
         if has_base:
