@@ -157,6 +157,7 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
     unlock = threading.Timer(lock_s, lambda: locked.execute("COMMIT"))
     unlock.start()
     set_ray_defaults()
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # its GPUs are in name only
     ray.init(
         address="local",
         num_cpus=NUM_CPUS,

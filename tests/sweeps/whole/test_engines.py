@@ -32,28 +32,24 @@ def test_solo_sweep_has_the_curves_of_the_packed_one_and_a_trial_that_dies_too_o
     process = small_sweep.start(tmp_path, "solo", *flags)
     folder = tmp_path / "solo"
     small_sweep.wait_for(folder, lambda events: count(events, "trial_started") >= 1, process)
-    victim = _kill_a_running_trial(folder, process)
+    _kill_trial("t0000", folder, process)
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
     histories = small_sweep.check_whole(folder, "solo", 2)
     (dead,) = [one for one in histories if one.status != "completed"]
-    assert (dead.trial_id, dead.status) == (victim, "failed") and "died" in dead.reason
+    assert (dead.trial_id, dead.status) == ("t0000", "failed") and "died" in dead.reason
     packed = replay(small_sweep.events_of(finished.folder))
     assert histories[1].params == packed[1].params
     assert histories[1].params.lora_dropout == 0.0
     small_sweep.check_same_curves(histories, packed, ["t0001"])
 
 
-def _kill_a_running_trial(folder: Path, process: subprocess.Popen[str]) -> str:
-    """Kills the process of the first trial that has begun and not ended; returns the trial's id."""
-    while True:
+def _kill_trial(trial_id: str, folder: Path, process: subprocess.Popen[str]) -> None:
+    """Kills the process of a trial that has begun, once there is one."""
+    while trial_id not in (by_trial := small_sweep.running_trials(process.pid, folder)):
         assert process.poll() is None, process.communicate()[0]
-        by_trial = small_sweep.running_trials(process.pid, folder)
-        running = {h.trial_id for h in replay(small_sweep.events_of(folder)) if h.status is None}
-        for trial_id in sorted(running & by_trial.keys()):
-            by_trial[trial_id].kill()
-            return trial_id
         time.sleep(0.02)
+    by_trial[trial_id].kill()
 
 
 def test_many_short_trials_give_every_slot_back_and_the_best_is_tested_although_the_pack_died(
