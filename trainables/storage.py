@@ -56,16 +56,18 @@ class Published(NamedTuple):
         return next((name for name in MARKS if name in self.files), "")
 
 
-def publish(checkpoint: Path, url: str, *, has_ended: bool) -> None:
+def publish(checkpoint: Path, url: str | None, *, has_ended: bool) -> None:
     """Copies a complete checkpoint, and deletes what its trial needs no more.
 
     Args:
-        url: of the trial's checkpoints.
+        url: of the trial's checkpoints; None where the folder is what nodes share.
         has_ended: whether the trial has; see prune.
 
     Raises:
         SweepAborted: the storage cannot be written.
     """
+    if url is None:
+        return
 
     def put() -> None:
         fs, root = _open(url)

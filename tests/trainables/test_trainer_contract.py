@@ -165,6 +165,18 @@ def test_resumed_trial_sends_its_last_report_again_and_equals_an_undisturbed_one
     assert resumed[1].tokens == whole[1].tokens
 
 
+def die_after_third_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a solo trial saved at each step, and its process end once step 3 is."""
+
+    def save_and_die(progress: Progress) -> None:
+        write_progress(progress)
+        if progress.step == 3:
+            raise SystemExit(0)
+
+    monkeypatch.setattr(rung_callback, "SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(rung_callback, "write_progress", save_and_die)
+
+
 @pytest.mark.parametrize("engine", ["solo"], indirect=True)  # a pack is told when to save
 def test_trial_that_is_killed_between_two_rungs_goes_on_from_its_last_save(
     engine: str,
@@ -174,13 +186,7 @@ def test_trial_that_is_killed_between_two_rungs_goes_on_from_its_last_save(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def save_and_die(progress: Progress) -> None:
-        write_progress(progress)
-        if progress.step == 3:
-            raise SystemExit(0)
-
-    monkeypatch.setattr(rung_callback, "SAVE_INTERVAL_S", 0.0)
-    monkeypatch.setattr(rung_callback, "write_progress", save_and_die)
+    die_after_third_save(monkeypatch)
     with pytest.raises(SystemExit):
         run(engine, settings, params, tmp_path)
     progress = read_progress(tmp_path)
@@ -198,13 +204,7 @@ def test_saves_between_two_rungs_replace_each_other(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def save_and_die(progress: Progress) -> None:
-        write_progress(progress)
-        if progress.step == 3:
-            raise SystemExit(0)
-
-    monkeypatch.setattr(rung_callback, "SAVE_INTERVAL_S", 0.0)
-    monkeypatch.setattr(rung_callback, "write_progress", save_and_die)
+    die_after_third_save(monkeypatch)
     with pytest.raises(SystemExit):
         run(engine, dataclasses.replace(settings, rungs=(4,)), params, tmp_path)
     saved = {path.name for path in tmp_path.glob("checkpoint-*")}

@@ -98,8 +98,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             )
             write_progress(progress)
             keep_last(self.config.folder)
-            if self.config.storage is not None:
-                publish(progress.checkpoint, self.config.storage, has_ended=False)
+            publish(progress.checkpoint, self.config.storage, has_ended=False)
             self._saved_s = time.perf_counter()
             return
         rows = self.eval_rows(step)
@@ -126,8 +125,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             write_answers(report.checkpoint, rows, scored)
         write_report(report)
         keep_last(self.config.folder)
-        if self.config.storage is not None:
-            publish(report.checkpoint, self.config.storage, has_ended=False)
+        publish(report.checkpoint, self.config.storage, has_ended=False)
         self.report(report)
         self.resumed_s = time.perf_counter()
         self._begin_segment(step)

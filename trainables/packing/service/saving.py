@@ -73,8 +73,7 @@ class Saver:
 
         def write() -> None:
             write_progress(progress)
-            if trial.config.storage is not None:
-                publish(progress.checkpoint, trial.config.storage, has_ended=False)
+            publish(progress.checkpoint, trial.config.storage, has_ended=False)
 
         return self._completers.submit(run_if_live, trial, write)
 
@@ -96,8 +95,7 @@ class Saver:
             keep_last(trial.config.folder)
             if is_at_end:
                 prune_to_adapter(trial.config.folder)
-            if trial.config.storage is not None:
-                publish(report.checkpoint, trial.config.storage, has_ended=is_at_end)
+            publish(report.checkpoint, trial.config.storage, has_ended=is_at_end)
 
         return self._completers.submit(run_if_live, trial, write)
 
