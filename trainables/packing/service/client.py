@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.service.events import (
+    SETTLED_S,
     Aborted,
     Event,
     Failed,
@@ -36,8 +37,6 @@ ANSWER_WAIT_S = 2.0
 """How long a pack is waited for when trials look for a slot."""
 POLL_INTERVAL_S = 0.5
 """Between two looks for a slot; how long a look for an emptier pack takes at most."""
-SETTLED_S = 3.0
-"""A pack that somebody has come to within so many seconds may still be filling up."""
 
 PACK_PREFIX = "pack-"
 """Begins the names by which Ray knows a sweep's packs; each driver has a namespace of its own."""
@@ -186,8 +185,9 @@ def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> boo
     none (192 trials of an 18M-parameter model on two H200s).
 
     The younger half of those move by which their pack has more than the emptiest: all who report at
-    a moment are told the same, and together they do not make the emptier pack the fuller one.
-    Nobody moves for less than half of the company, since who comes has to be let in.
+    a moment are told the same, also after the first have left, and together they do not make the
+    emptier pack the fuller one. Nobody moves for less than half of the company, since who comes
+    has to be let in.
 
     Args:
         trial_id: who asks.
@@ -198,11 +198,12 @@ def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> boo
     if not with_room:
         return False
     emptiest = min(with_room, key=lambda presence: len(presence.trial_ids))
-    num_own, num_there = len(own.trial_ids), len(emptiest.trial_ids)
+    num_own, num_there = len(own.trial_ids) + own.num_moving, len(emptiest.trial_ids)
     if num_own < 2 * num_there + 2 or emptiest.settled_s < SETTLED_S:
         return False
     num_moving = min((num_own - num_there) // 2, emptiest.num_slots - num_there)
-    return trial_id in own.trial_ids[-num_moving:]
+    num_staying = num_own - num_moving
+    return trial_id in own.trial_ids[num_staying:]
 
 
 def _join(

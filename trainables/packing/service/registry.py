@@ -8,11 +8,13 @@ who is alive.
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from trainables.config import TrialConfig
 from trainables.packing.service.events import (
     LAST_EVENTS,
+    SETTLED_S,
     Event,
     LeaseLost,
     PackPreempted,
@@ -47,6 +49,7 @@ class TrialRegistry:
         # A restarted pack must not know the leases that its predecessor gave: they are lost.
         self._last_lease = time.time_ns()
         self._last_joined_s = time.monotonic()
+        self._left_s: deque[float] = deque(maxlen=num_slots)
         self._is_closed = False
         self.preempted: PackPreempted | None = None
         """Why the pack ends as soon as its trials are saved."""
@@ -94,8 +97,9 @@ class TrialRegistry:
                 for trial in self._open.values()
                 if not trial.has_ended and not self._is_silent(trial)
             )
-            settled_s = time.monotonic() - self._last_joined_s
-            return Presence(trial_ids, settled_s, self._num_slots)
+            now_s = time.monotonic()
+            num_moving = sum(left_s > now_s - SETTLED_S for left_s in self._left_s)
+            return Presence(trial_ids, num_moving, now_s - self._last_joined_s, self._num_slots)
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:
         """What happened next to the trial, or None if nothing has within timeout_s.
@@ -138,6 +142,8 @@ class TrialRegistry:
         """Give the slot back; once this returns, the pack writes no more to the trial's folder."""
         with self._changed:
             trial = self._open.get(lease)
+            if trial is not None and not trial.has_ended:
+                self._left_s.append(time.monotonic())
         if trial is not None:
             self._end(trial)
 

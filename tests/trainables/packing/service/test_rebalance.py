@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.packing.service.client import SETTLED_S, should_move
-from trainables.packing.service.events import Presence
+from trainables.packing.service.client import should_move
+from trainables.packing.service.events import SETTLED_S, Presence
 
 SIZES = st.integers(0, 40)
 
@@ -13,7 +13,7 @@ SIZES = st.integers(0, 40)
 def pack_of(
     size: int, settled_s: float = SETTLED_S, name: str = "t", num_slots: int = 64
 ) -> Presence:
-    return Presence(tuple(f"{name}{number}" for number in range(size)), settled_s, num_slots)
+    return Presence(tuple(f"{name}{number}" for number in range(size)), 0, settled_s, num_slots)
 
 
 def movers(own: Presence, others: list[Presence]) -> list[str]:
@@ -55,6 +55,18 @@ def test_no_more_move_than_fit_into_the_pack_of_a_smaller_gpu(
 
 def test_nobody_moves_to_a_pack_that_may_still_be_filling_up() -> None:
     assert not movers(pack_of(14), [pack_of(0, settled_s=0.9 * SETTLED_S)])
+
+
+@given(st.integers(2, 40))
+def test_who_asks_while_others_are_on_the_way_decides_as_they_did(num_own: int) -> None:
+    """They ask one after the other, and have joined the other pack only after the last."""
+    own = pack_of(num_own)
+    expected = movers(own, [pack_of(0, name="u")])
+    for mover in expected:
+        assert should_move(mover, own, [pack_of(0, name="u")])
+        staying = tuple(trial_id for trial_id in own.trial_ids if trial_id != mover)
+        own = own._replace(trial_ids=staying, num_moving=own.num_moving + 1)
+    assert not movers(own, [pack_of(0, name="u")])
 
 
 def test_a_trial_that_its_pack_does_not_know_stays() -> None:

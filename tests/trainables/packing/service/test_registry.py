@@ -105,6 +105,19 @@ def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
     assert registry.waiting() == [] and registry.presence().trial_ids == ()
 
 
+def test_who_leaves_in_the_middle_is_on_the_way_to_another_pack(trial: TrialConfig) -> None:
+    """Neither who has ended nor who has died is."""
+    registry = TrialRegistry(3, math.inf, math.inf)
+    trials = [trial_of(name, trial.params, trial.settings) for name in ("moves", "ends", "dies")]
+    leases = [registry.join(one) for one in trials]
+    registry.decide(0, {"ends": False})
+    for lease in leases[:2]:
+        registry.leave(lease)
+    registry.evict("dies")
+    presence = registry.presence()
+    assert (presence.trial_ids, presence.num_moving) == ((), 1)
+
+
 def test_evicted_trial_is_told(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
