@@ -1,6 +1,7 @@
 """The final test by the packs that are loaded, which hold the GPUs and have the base already."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from sweeps.command_line.durations import format_duration
 from sweeps.control.gpu_places import FIRST_WAIT_S
@@ -25,7 +26,11 @@ START_TIMEOUT_S = 600.0
 """How long a test in a process of its own waits for a GPU: its sweep's own have just come free."""
 
 MAX_TESTERS = 3
-"""Such processes at most: each is lost with its node."""
+"""Such processes at most that have begun: each is lost with its node."""
+
+
+PAUSE_S = 1.0
+"""After one that was lost before it began: Ray learns later that its node has gone."""
 
 
 def run_final_test(
@@ -53,11 +58,9 @@ def run_final_test(
         else:
             return {name: result for part in parts for name, result in part.items()}
     pool.stop()  # they hold the GPUs
-    num_gpus = 1 if allocation.num_gpus else 0
     smallest = next(iter(allocation.capacities), None)  # fits on any GPU
     for _ in range(MAX_TESTERS):
-        tester = ray.remote(num_cpus=1, num_gpus=num_gpus)(_Tester).remote()
-        _wait_for_start(tester, "GPU" if num_gpus else "CPU core")
+        tester = _start_tester(has_gpu=allocation.num_gpus > 0)
         try:
             results: dict[str, EvalResult] = ray.get(
                 tester.score.remote(settings, adapters, smallest)
@@ -74,22 +77,30 @@ def run_final_test(
     )
 
 
-def _wait_for_start(tester: ActorHandle, what: str) -> None:
-    """Until the tester has its GPU.
+def _start_tester(*, has_gpu: bool) -> ActorHandle:
+    """A tester that has its GPU. Those that are lost before, with their nodes, are started again.
 
     Raises:
-        SweepAborted: it does not get one.
+        SweepAborted: none gets one.
     """
-    is_there = tester.__ray_ready__.remote()
-    if ray.wait([is_there], timeout=FIRST_WAIT_S)[0]:
-        return
+    what = "GPU" if has_gpu else "CPU core"
     limit = format_duration(START_TIMEOUT_S)
-    logger.warning("the final test waits for a %s, for %s at most", what, limit)
-    if not ray.wait([is_there], timeout=START_TIMEOUT_S)[0]:
-        ray.kill(tester)
-        raise SweepAborted(
-            f"no {what} was free for the final test in {limit}", f"free one, {REPEAT}"
-        )
+    ends_s = time.monotonic() + START_TIMEOUT_S
+    while (left_s := ends_s - time.monotonic()) > 0:
+        tester = ray.remote(num_cpus=1, num_gpus=int(has_gpu))(_Tester).remote()
+        is_there = [tester.__ray_ready__.remote()]
+        if not ray.wait(is_there, timeout=min(FIRST_WAIT_S, left_s))[0]:
+            logger.warning("the final test waits for a %s, for %s at most", what, limit)
+            ray.wait(is_there, timeout=max(0.0, ends_s - time.monotonic()))
+        try:
+            ray.get(is_there, timeout=0)
+            return tester
+        except RayActorError as lost:
+            logger.warning("the final test was lost before it began: %s", explain_loss(lost))
+            time.sleep(PAUSE_S)
+        except GetTimeoutError:
+            ray.kill(tester)
+    raise SweepAborted(f"no {what} was free for the final test in {limit}", f"free one, {REPEAT}")
 
 
 def _are_answered(asked: Sequence[ray.ObjectRef[Any]]) -> bool:

@@ -170,3 +170,29 @@ def test_a_final_test_that_is_lost_with_its_node_begins_again(
     with pytest.raises(SweepAborted, match="lost 3 times") as told:
         ask(adapters)
     assert told.value.is_resumable
+
+
+def test_a_final_test_that_never_began_is_not_counted_among_the_lost(
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As those whose nodes have gone before Ray knows of it."""
+    starts, deaths = tmp_path / "starts", tmp_path / "deaths"
+
+    class Starting(TesterStub):
+        def __init__(self) -> None:
+            if left := starts.read_text():
+                starts.write_text(left[1:])
+                os._exit(1)
+
+    monkeypatch.setattr(packed_final_test, "_Tester", Starting)
+    monkeypatch.setattr(packed_final_test, "PAUSE_S", 0.1)
+    starts.write_text("xx")
+    deaths.write_text("xx")
+    found = run_final_test(
+        make_pool([], tmp_path), ALLOCATION, make_config().settings, {"a": deaths}
+    )
+    assert found == {"a": "scored"}
+    assert caplog.text.count("the final test was lost before it began: ") == 2
