@@ -15,7 +15,6 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.packing.service.events import (
-    SETTLED_S,
     Aborted,
     Event,
     Failed,
@@ -37,6 +36,8 @@ ANSWER_WAIT_S = 2.0
 """How long a pack is waited for when trials look for a slot."""
 POLL_INTERVAL_S = 0.5
 """Between two looks for a slot; how long a look for an emptier pack takes at most."""
+SETTLED_S = 3.0
+"""A pack that somebody has come to within so many seconds may still be filling up."""
 
 PACK_PREFIX = "pack-"
 """Begins the names by which Ray knows a sweep's packs; each driver has a namespace of its own."""

@@ -50,17 +50,13 @@ LAST_EVENTS = (Failed, Aborted, Finished, Stopped)
 """After one of these there is nothing to wait for."""
 
 
-SETTLED_S = 3.0
-"""A pack that somebody has come to within so many seconds may still be filling up."""
-
-
 class Presence(NamedTuple):
     """Who is in a pack."""
 
     trial_ids: tuple[str, ...]
     """Trials that wait or train there, the oldest first."""
     num_moving: int
-    """Those that have left for another pack within SETTLED_S, and may not have arrived."""
+    """Those that have left for another pack of late, and may not have arrived."""
     settled_s: float
     """Since the last of them came; since the pack began, if none did."""
     num_slots: int

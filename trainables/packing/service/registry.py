@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from trainables.config import TrialConfig
 from trainables.packing.service.events import (
     LAST_EVENTS,
-    SETTLED_S,
     Event,
     LeaseLost,
     PackPreempted,
@@ -28,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _SILENCE_CHECK_S = 0.5
 """Between two looks for silent trials, while decisions are waited for."""
+MOVING_S = 10.0
+"""Who has left a pack may be on the way to another for so long: it asks packs that may be slow."""
 
 
 class TrialRegistry:
@@ -98,7 +99,7 @@ class TrialRegistry:
                 if not trial.has_ended and not self._is_silent(trial)
             )
             now_s = time.monotonic()
-            num_moving = sum(left_s > now_s - SETTLED_S for left_s in self._left_s)
+            num_moving = sum(left_s > now_s - MOVING_S for left_s in self._left_s)
             return Presence(trial_ids, num_moving, now_s - self._last_joined_s, self._num_slots)
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.packing.service.client import should_move
-from trainables.packing.service.events import SETTLED_S, Presence
+from trainables.packing.service.client import SETTLED_S, should_move
+from trainables.packing.service.events import Presence
 
 SIZES = st.integers(0, 40)
 
