@@ -42,14 +42,16 @@ _FLOATS = frozenset(f.name for f in fields(TrialReport) if f.type is float)
 
 
 class EventLog:
-    """Appends events to a file, and has each on disk before it returns."""
+    """Appends events to a file, and has each on disk before it returns; all methods, and opening
+    it, raise SweepAborted if the disk is full or gone, or the file may not be written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = JsonLines(path)
+        with abort_if_unwritable(path):
+            self._lines = JsonLines(path)
 
     def append(self, kind: Kind, **facts: object) -> None:
-        """Writes one event. Raises SweepAborted if the disk is full or gone."""
+        """Writes one event."""
         self.append_all(kind, [facts])
 
     def append_all(self, kind: Kind, events: Iterable[Mapping[str, object]]) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from trainables.errors import REPEAT, SweepAborted
+from trainables.errors import FULL_DISK, REPEAT, SweepAborted
 
 
 class RunPaths:
@@ -95,10 +95,12 @@ def abort_if_unwritable(path: Path) -> Iterator[None]:
     """What keeps a file or folder of the run from being written ends the sweep.
 
     Raises:
-        SweepAborted: the disk is full or gone.
+        SweepAborted: the disk is full or gone, or the file is another user's.
     """
     try:
         yield
     except OSError as refused:
         error = f"cannot write {path}: {refused.strerror}; what was written before is kept"
-        raise SweepAborted(error, f"free some space there, {REPEAT}") from refused
+        is_full = refused.errno in FULL_DISK
+        fix = "free some space there" if is_full else "make it a file that this user may write"
+        raise SweepAborted(error, f"{fix}, {REPEAT}") from refused

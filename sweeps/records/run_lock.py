@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from sweeps.records.heartbeat import FRESH_S, Beat, read_heartbeat
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, abort_if_unwritable
 from trainables.errors import SweepAborted
 
 TRIES_S = 0.5
@@ -55,9 +55,11 @@ def lock_run(
         is_known_by_beat: whether the folder was fetched from where others may have it from too.
 
     Raises:
-        SweepAborted: another process holds it.
+        SweepAborted: another process holds it, or it may not be written.
     """
-    with paths.lock.open("a+") as file:
+    with abort_if_unwritable(paths.lock):
+        file = paths.lock.open("a+")
+    with file:
         deadline_s = time.monotonic() + TRIES_S
         while not (is_locked := try_lock_if_any(file.fileno())):
             if is_locked is None:

@@ -23,6 +23,7 @@ from sweeps.checks import preflight
 from sweeps.cli import join_lines
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
+from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_storage
 from tests.cluster.heads import run_http2_server
@@ -572,6 +573,15 @@ def test_runs_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
+def test_log_that_another_user_may_only_read_is_not_written() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
+        os.chmod(folder, 0o777)
+        path = Path(folder, "events.jsonl")
+        path.touch(mode=0o644)
+        assert refused_to_another_user(lambda: EventLog(path), "a file that this user may write")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
 @pytest.mark.parametrize("name", ["model", "data"])
 def test_model_or_data_in_a_folder_of_another_user_is_refused(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
@@ -833,6 +843,8 @@ STORAGES = [
     ("mysql://u:s3cret@x/y", "MySQLdb"),
     ("postgresql+psycopg://u:s3cret@127.0.0.1:9/x", "refused"),
     ("postgresql+psycopg://u:s3cret@127.0.0.1:port/x", "port"),
+    ("postgresql+psycopg://u@127.0.0.1:9/x?sslpassword=s3cret", "refused"),
+    ("mysql://x/y?passwd=s3cret", "MySQLdb"),
     ("sqlite:///nowhere/x.db", "cannot be written"),
     ("sqlite:///folder", "cannot be written"),
     ("sqlite:///text", "file is not a database"),

@@ -73,10 +73,17 @@ def test_two_runs_have_different_ids(config: SweepConfig, preflight: Preflight) 
     assert begin(config, preflight)["sweep_id"] != begin(other, preflight)["sweep_id"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://user:s3cret@host:5432/optuna",
+        "postgresql+psycopg://user@host/optuna?sslmode=require&sslpassword=s3cret",
+        "mysql+pymysql:///optuna?user=me&passwd=s3cret",
+    ],
+)
 def test_password_of_the_study_storage_is_not_kept(
-    config: SweepConfig, preflight: Preflight, tmp_path: Path
+    url: str, config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
-    url = "postgresql+psycopg://user:s3cret@host:5432/optuna"
     private = replace(config, study_storage=url)
     begin(private, preflight)
     with open_run(private, preflight, is_resumed=True):
@@ -85,7 +92,7 @@ def test_password_of_the_study_storage_is_not_kept(
     saved = resume.read_saved_config(config, is_named=True)
     with pytest.raises(SweepAborted, match="needs its password") as caught:
         resume.check_resumable(saved, saved)
-    assert "--study-storage postgresql+psycopg://user:PASSWORD@host:5432/optuna" in caught.value.fix
+    assert f"--study-storage {url.replace('s3cret', 'PASSWORD')}" in caught.value.fix
     resume.check_resumable(saved, private)
 
 
@@ -358,6 +365,21 @@ def test_resume_that_cannot_be_leaves_the_run_untouched(
     assert fix in refusal[1]
     assert ".aside" not in refusal[1]
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [pytest.param("events.jsonl", marks=pytest.mark.slow), ".lock"])
+def test_resume_of_a_run_that_cannot_be_written_ends_before_ray_starts(
+    name: str, config: SweepConfig, preflight: Preflight, tmp_path: Path
+) -> None:
+    """A folder stands in the file's place: the bits that keep users out let root in."""
+    begin(config, preflight)
+    path = tmp_path / "runs" / "mine" / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    flags = ("--wandb", "disabled", "--resume", "--name", "mine")
+    message, fix = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
+    assert f"cannot write {path}: Is a directory" in message
+    assert fix.startswith("make it a file that this user may write, then repeat the command")
 
 
 def _without(content: dict[str, Any], *keys: str) -> str:

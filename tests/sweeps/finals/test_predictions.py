@@ -1,5 +1,7 @@
 """What models said to the test rows comes back whole, in the right order, and as data only."""
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
+from trainables.metrics.classification import confusion
 from trainables.metrics.eval_result import EvalResult
 
 TEST = tuple(Row(id=str(n), prompt=f"chat {n}", target=f"sum {n}") for n in range(7))
@@ -117,6 +120,14 @@ def test_confusion_matrix_is_of_the_tuned_model_in_the_order_of_the_labels(
     files = predictions.make_files(said, matrix)
     assert set(files) == {"test_predictions.jsonl", "confusion.csv", "label_scores.csv"}
     assert "yes,3,0,1" in files["confusion.csv"]
+
+
+def test_label_that_a_spreadsheet_would_run_stands_behind_an_apostrophe() -> None:
+    label = '=HYPERLINK("http://x")'
+    files = predictions.make_files([], confusion([label], [label], [label, "no"]))
+    for name in ("confusion.csv", "label_scores.csv"):
+        rows = list(csv.reader(io.StringIO(files[name])))
+        assert [row[0] for row in rows[1:]] == [f"'{label}", "no"]
 
 
 def test_label_probabilities_stand_beside_each_prediction(
