@@ -18,8 +18,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.redact import redact
 from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
-from sweeps.search.asha import Asha
-from sweeps.search.decisions import Ends, decide_ends, find_fault, list_cohort
+from sweeps.search.asha import Asha, Ends, decide_ends, find_fault, list_cohort
 from sweeps.search.study import Search
 from trainables.config import Metric, TrialConfig, TrialReport
 

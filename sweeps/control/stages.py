@@ -42,7 +42,7 @@ from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
 from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
-from sweeps.records.heartbeat import Heartbeat
+from sweeps.records.heartbeat import keep_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import RequestReader
 from sweeps.records.run import read_record
@@ -132,7 +132,7 @@ def run_stages(
             )
             counts = ("num_gpus", "num_packs", "slots_per_gpu")
             facts = {name: getattr(allocation, name) for name in counts}
-            at_end.enter_context(Heartbeat(paths, context.eta.left_s, facts))
+            at_end.enter_context(keep_heartbeat(paths, context.eta.left_s, facts))
             began = read_record(paths)  # its name stays that of the group in W&B
             tracked = TrackedSweep(
                 config=replace(config, track=",".join(names)),

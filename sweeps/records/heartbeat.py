@@ -5,10 +5,9 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self
 
 from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
@@ -21,48 +20,43 @@ FRESH_S = 60.0
 """A heartbeat of so many seconds ago is that of a process that lives."""
 
 
-class Heartbeat:
-    """Writes RUN/heartbeat.json every few seconds, in a thread of its own, until it is left; then
-    the file goes.
+@contextlib.contextmanager
+def keep_heartbeat(
+    paths: RunPaths, left_s: Callable[[], float | None], facts: Mapping[str, int]
+) -> Iterator[None]:
+    """Writes RUN/heartbeat.json every few seconds during the block, in a thread; then it goes.
 
     Args:
         left_s: see Eta.
         facts: what else it says: fields of Beat.
     """
+    has_ended = threading.Event()
 
-    def __init__(
-        self, paths: RunPaths, left_s: Callable[[], float | None], facts: Mapping[str, int]
-    ) -> None:
-        self._path = paths.heartbeat
-        self._left_s = left_s
-        self._facts = facts
-        self._has_ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+    def beat_on() -> None:
+        write_heartbeat(paths, left_s(), facts)
+        while not has_ended.wait(INTERVAL_S):
+            write_heartbeat(paths, left_s(), facts)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._has_ended.set()
-        self._thread.join()
+    thread = threading.Thread(target=beat_on, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            paths.heartbeat.unlink(missing_ok=True)
 
-    def beat(self) -> None:
-        """Writes the file; a full disk is no matter here, and after a power cut it may be empty."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        who = {"host": socket.gethostname(), "pid": os.getpid()}
-        said = {"time": now, "left_s": self._left_s(), **who, **self._facts}
-        tmp = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        with contextlib.suppress(OSError):
-            tmp.write_text(json.dumps(to_strict_json(said), indent=2), encoding="utf-8")
-            tmp.replace(self._path)
 
-    def _beat_on(self) -> None:
-        self.beat()
-        while not self._has_ended.wait(INTERVAL_S):
-            self.beat()
+def write_heartbeat(paths: RunPaths, left_s: float | None, facts: Mapping[str, int]) -> None:
+    """Writes the file; a full disk is no matter here, and after a power cut it may be empty."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    who = {"host": socket.gethostname(), "pid": os.getpid()}
+    said = {"time": now, "left_s": left_s, **who, **facts}
+    tmp = paths.heartbeat.with_name(f".{paths.heartbeat.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        tmp.write_text(json.dumps(to_strict_json(said), indent=2), encoding="utf-8")
+        tmp.replace(paths.heartbeat)
 
 
 @dataclass(frozen=True, kw_only=True)

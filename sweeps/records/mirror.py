@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,16 +53,14 @@ def mirror_run(paths: RunPaths, url: str | None) -> Iterator[None]:
 
     thread = threading.Thread(target=follow, name="mirror", daemon=True)
     thread.start()
+    copy_last: Callable[..., object] = _copy_if_ours
     try:
         yield
-    except BaseException:
+        copy_last = _copy_changes
+    finally:
         has_ended.set()
         thread.join()
-        _copy_if_ours(paths, url, copied)
-        raise
-    has_ended.set()
-    thread.join()
-    _copy_changes(paths, url, copied)
+        copy_last(paths, url, copied)
 
 
 def fetch_run(paths: RunPaths, url: str) -> None:

@@ -11,8 +11,7 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,25 +61,19 @@ def append_request(paths: RunPaths, request: Request) -> None:
     with abort_if_unwritable(paths.requests):
         file = os.open(paths.requests, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            with _hold_turn(file):
-                size_bytes = os.fstat(file).st_size
-                is_torn = size_bytes > 0 and os.pread(file, 1, size_bytes - 1) != b"\n"
-                left = b"\n" * is_torn + line
-                while left:  # a write may take less than it is given
-                    left = left[os.write(file, left) :]
-                os.fsync(file)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX)  # ends with the file's being closed
+            except OSError as refused:
+                if refused.errno not in NO_LOCKS:
+                    raise
+            size_bytes = os.fstat(file).st_size
+            is_torn = size_bytes > 0 and os.pread(file, 1, size_bytes - 1) != b"\n"
+            left = b"\n" * is_torn + line
+            while left:  # a write may take less than it is given
+                left = left[os.write(file, left) :]
+            os.fsync(file)
         finally:
             os.close(file)
-
-
-@contextmanager
-def _hold_turn(file: int) -> Iterator[None]:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX)  # ends with the file's being closed
-    except OSError as refused:
-        if refused.errno not in NO_LOCKS:
-            raise
-    yield
 
 
 class RequestReader:
@@ -121,7 +114,11 @@ class RequestReader:
         for line in whole.split(b"\n") if end else []:
             self._num_lines += 1
             try:
-                request = _parse(line, self._num_lines)
+                fields = from_json(line)
+                if isinstance(fields, dict):  # one without an id has the same whenever it is read
+                    digest = hashlib.sha256(b"%d %b" % (self._num_lines, line)).hexdigest()
+                    fields.setdefault("id", digest[:32])
+                request = TypeAdapter(Request).validate_python(fields)
             except ValueError as refused:
                 reason = str(refused)
                 if isinstance(refused, ValidationError):
@@ -133,11 +130,3 @@ class RequestReader:
                 self._read.add(request.id)
                 new.append(request)
         return new
-
-
-def _parse(line: bytes, number: int) -> Request:
-    """The request of a line. One without an id has the same one whenever it is read."""
-    fields = from_json(line)
-    if isinstance(fields, dict):
-        fields.setdefault("id", hashlib.sha256(b"%d %b" % (number, line)).hexdigest()[:32])
-    return TypeAdapter(Request).validate_python(fields)

@@ -18,7 +18,7 @@ import pytest
 from sweeps import status as command
 from sweeps.config import to_json
 from sweeps.records.events import EventLog
-from sweeps.records.heartbeat import Heartbeat
+from sweeps.records.heartbeat import write_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import find_lock_owner, lock_run
 from sweeps.tracking.run_status import read_status
@@ -85,7 +85,7 @@ def complete(paths: RunPaths) -> None:
 def test_a_sweep_that_runs(paths: RunPaths) -> None:
     with lock_run(paths, "sweep"):
         assert look(paths)["left_s"] is None
-        Heartbeat(paths, lambda: 100.0, FACTS).beat()
+        write_heartbeat(paths, 100.0, FACTS)
         facts = look(paths)
         text = call("sweeps.status", str(paths.folder)).stdout
     assert (facts["state"], facts["phase"], facts["num_trials"]) == ("running", "search", 3)
@@ -167,7 +167,7 @@ def test_a_sweep_of_another_machine_lives_as_long_as_its_heart_beats(paths: RunP
     assert facts["state"] == "unknown" and facts["next"][0] == "ssh elsewhere ps -p 7"
     text = call("sweeps.status", str(paths.folder)).stdout
     assert "process 7 on elsewhere gives no sign of life, but locks of other machines" in text
-    Heartbeat(paths, lambda: None, FACTS).beat()
+    write_heartbeat(paths, None, FACTS)
     assert (look(paths)["state"], look(paths)["host"]) == ("running", "elsewhere")
     now = datetime.now(UTC) + timedelta(minutes=5)
     assert read_status(paths, now).state == "unknown"

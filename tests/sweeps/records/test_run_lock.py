@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sweeps.records import heartbeat
-from sweeps.records.heartbeat import Heartbeat, read_heartbeat
+from sweeps.records.heartbeat import keep_heartbeat, read_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import LockOwner, find_lock_owner, lock_run
 from trainables.errors import SweepAborted
@@ -66,7 +66,7 @@ def test_a_heart_beats_by_itself_until_the_end(
 ) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.05)
     paths, times = RunPaths(tmp_path), set()
-    with Heartbeat(paths, lambda: 42.0, FACTS):
+    with keep_heartbeat(paths, lambda: 42.0, FACTS):
         deadline_s = time.monotonic() + 10.0
         while len(times) < 3 and time.monotonic() < deadline_s:
             if (beat := read_heartbeat(paths)) is not None:
