@@ -25,6 +25,7 @@ from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport, require
 from trainables.data.eval_rows import rung_rows
@@ -35,7 +36,6 @@ from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
 from trainables.metrics.scales import find_scale, format_score
 from trainables.process import train_in_this_process
-from trainables.storage import fetch_checkpoint
 
 PROG = "python -m sweeps.verify"
 EXIT_NOT_EQUAL = 1
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     config = sweep_json.read_config(paths, f"{PROG} RUN TRIAL")
     record = find_reported(paths, args.trial)
     adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
-    fetch_checkpoint(adapter, config.storage)
+    fetch_checkpoint(config.storage, adapter)
     config = replace(config, checkpoints=None)  # where what is trained again has no place
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():
         fix = "--no-weights compares losses and scores alone"

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from peft import PeftModel
 
+from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import TrainingSettings
 from trainables.data.eval_rows import fixed_slice
-from trainables.data.prepared_rows import read_rows
+from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.memory import free_memory
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.evaluate import evaluate
-from trainables.storage import fetch_checkpoint, fetch_rows
 
 
 def score(
@@ -46,7 +46,7 @@ def score(
             "test_base": evaluate(base, tokenizer, test, splits.scoring, settings),
         }
         for name, folder in adapters.items():
-            folder = fetch_checkpoint(folder, settings.storage, is_compared=True)
+            folder = fetch_checkpoint(settings.storage, folder, is_compared=True)
             model = PeftModel.from_pretrained(base, str(folder))
             scores[name] = evaluate(model, tokenizer, test, splits.scoring, settings)
             base = model.unload()

@@ -53,8 +53,8 @@ from sweeps.search.study import Search, num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers, start_trackers
-from trainables import storage
 from trainables.checkpoint import prune_to_adapter
+from trainables.checkpoint_storage import prune
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.throughput import Throughput
@@ -318,7 +318,7 @@ def _collect_records(context: _Context, pool: PackPool) -> list[TrialRecord]:
     for trial_id in ended:
         prune_to_adapter(context.paths.trial(trial_id))
     if context.config.storage is not None:
-        storage.prune(f"{context.config.storage}/checkpoints", ended, have_ended=True)
+        prune(f"{context.config.storage}/checkpoints", ended, have_ended=True)
     ledgers = pack_pool.collect_ledgers(pool, context.paths.checkpoints, context.config.storage)
     shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]

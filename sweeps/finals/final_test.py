@@ -15,9 +15,9 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import find_best
 from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import Metric
 from trainables.metrics.eval_result import EvalResult
-from trainables.storage import fetch_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -102,4 +102,4 @@ def _find_adapters(
 ) -> dict[str, Path]:
     """The runs' last checkpoints, also in a folder of the sweep that was moved."""
     folders = {r.trial_id: checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs}
-    return {trial_id: fetch_checkpoint(path, storage) for trial_id, path in folders.items()}
+    return {trial_id: fetch_checkpoint(storage, path) for trial_id, path in folders.items()}

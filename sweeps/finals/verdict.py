@@ -20,11 +20,11 @@ from sweeps.records.run import Run
 from sweeps.records.schemas import FinalsFile
 from sweeps.records.trial_record import TrialRecord
 from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import Hyperparameters, Metric
 from trainables.data.rows import Scoring
 from trainables.files import write_json
 from trainables.metrics.eval_result import SavedAnswers, read_answers
-from trainables.storage import fetch_checkpoint
 
 BASELINE_RESAMPLES = 2_000
 
@@ -307,7 +307,7 @@ def _resample(
     """What resampling tells of the finalists with a run that counts, and of how many rows."""
     answers = [
         [
-            read_answers(fetch_checkpoint(folder, config.storage))
+            read_answers(fetch_checkpoint(config.storage, folder))
             for run in finalist.completed
             for folder in [checkpoint_folder(paths.trial(run.trial_id), config.max_steps)]
         ]

@@ -25,6 +25,7 @@ from sweeps.records.run import check_is_run, read_run
 from sweeps.records.trial_record import TrialRecord, find_reported, replay
 from sweeps.records.trials_csv import count_by_status
 from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import greedy_generation
@@ -33,7 +34,6 @@ from trainables.metrics.classification import Confusion
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
-from trainables.storage import fetch_checkpoint
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 GENERATION_FILE = "generation_config.json"
@@ -119,7 +119,7 @@ def find_adapter(paths: RunPaths, trial_id: str, storage: str | None) -> tuple[T
     """
     record = find_reported(paths, trial_id)
     folder = checkpoint_folder(paths.trial(trial_id), record.num_steps)
-    fetch_checkpoint(folder, storage)
+    fetch_checkpoint(storage, folder)
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
         there = sorted({path.parts[-3] for path in paths.checkpoints.glob(f"*/*/{missing[0]}")})

@@ -1,7 +1,8 @@
 """A run's files on object storage: kept there while its driver runs, and fetched by the next one.
 
-Packs put checkpoints there themselves, see trainables.storage. The log, and whatever else is small,
-is copied as a whole once it has changed. The study and the trackers' files are replays of the log.
+Packs put checkpoints there themselves, see trainables.checkpoint_storage. The log, and whatever
+else is small, is copied as a whole once it has changed. The study and the trackers' files are
+replays of the log.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from sweeps.records.paths import OF_TRACKERS, RunPaths
 from sweeps.records.run_lock import abort_if_driven
 from sweeps.records.trial_record import TrialRecord
 from trainables import storage
+from trainables.checkpoint_storage import delete_checkpoints
 from trainables.errors import SweepAborted
 
 INTERVAL_S = 2.0
@@ -105,7 +107,7 @@ def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[in
             return record is None
         return step > min((rung for rung in rungs if rung > record.num_steps), default=step)
 
-    storage.delete_checkpoints(f"{url}/checkpoints", is_stale)
+    delete_checkpoints(f"{url}/checkpoints", is_stale)
 
 
 def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> bool:
@@ -163,7 +165,7 @@ def _copy_changes(
         if copied.get(path) != state:
             with contextlib.suppress(FileNotFoundError):
                 place = f"{url}/{path.relative_to(paths.folder).as_posix()}"
-                storage.put_file(path, place, is_repeated=is_repeated)
+                storage.put_file(place, path, is_repeated=is_repeated)
                 copied[path] = state
     for path in copied.keys() - present.keys():
         storage.delete(f"{url}/{path.relative_to(paths.folder).as_posix()}")

@@ -15,8 +15,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from trainables.config import TrainingSettings
 from trainables.data.rows import SPLITS, Message, MetricCode, Row, Scoring, Splits, TableColumns
 from trainables.errors import SweepAborted
+from trainables.storage import fetch_files
 
 FACTS_NAME = "splits.json"
 """What is true of all rows: how they are scored, counted and prompted."""
@@ -70,6 +72,18 @@ def write_rows(folder: Path, splits: Splits) -> None:
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise
+
+
+def fetch_rows(settings: TrainingSettings) -> None:
+    """Has the prepared rows on this disk, where no folder is shared; it may still have those of an
+    earlier run of the same name.
+
+    Raises:
+        SweepAborted: the storage cannot be read.
+    """
+    if settings.storage is not None:
+        settings.rows_dir.parent.mkdir(mode=0o770, parents=True, exist_ok=True)
+        fetch_files(f"{settings.storage}/{settings.rows_dir.name}", settings.rows_dir)
 
 
 def read_rows(folder: Path, names: Collection[str] = SPLITS) -> Splits:

@@ -18,13 +18,13 @@ from trainables.checkpoint import (
     write_progress,
     write_report,
 )
+from trainables.checkpoint_storage import publish
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.rows import Row
 from trainables.errors import TrialFailed
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.models.memory import peak_gib
-from trainables.storage import publish
 
 SAVE_INTERVAL_S = 60.0
 """Between two checkpoints, which take a second or less."""
@@ -98,7 +98,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             )
             write_progress(progress)
             keep_last(self.config.folder)
-            publish(progress.checkpoint, self.config.storage, has_ended=False)
+            publish(self.config.storage, progress.checkpoint, has_ended=False)
             self._saved_s = time.perf_counter()
             return
         rows = self.eval_rows(step)
@@ -125,7 +125,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             write_answers(report.checkpoint, rows, scored)
         write_report(report)
         keep_last(self.config.folder)
-        publish(report.checkpoint, self.config.storage, has_ended=False)
+        publish(self.config.storage, report.checkpoint, has_ended=False)
         self.report(report)
         self.resumed_s = time.perf_counter()
         self._begin_segment(step)

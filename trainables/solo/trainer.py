@@ -18,17 +18,17 @@ from trainables.checkpoint import (
     read_last_report,
     read_progress,
 )
+from trainables.checkpoint_storage import fetch_last, prune
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.eval_rows import rung_rows
-from trainables.data.prepared_rows import read_rows
+from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_base, load_tokenizer, lora_config
 from trainables.models.memory import reset_peak, with_less_memory
 from trainables.models.model_facts import facts_of
 from trainables.solo.evaluate import evaluate
 from trainables.solo.rung_callback import RungReportCallback
-from trainables.storage import fetch_last, fetch_rows, prune
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
         TrialFailed: the loss or gradient is not finite, or a single row does not fit.
     """
     fetch_rows(config.settings)
-    fetch_last(config.folder, config.storage)
+    fetch_last(config.storage, config.folder)
     last, _ = find_resume_point(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
     if last is not None:
         report(last)

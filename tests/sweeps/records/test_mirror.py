@@ -5,7 +5,6 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from sweeps.records.trial_record import TrialRecord
 from tests.trainables.test_checkpoint import make_report
 from trainables import storage
 from trainables.checkpoint import checkpoint_folder, write_report
+from trainables.checkpoint_storage import publish
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 
@@ -150,7 +150,7 @@ def test_checkpoints_that_the_log_does_not_lead_to_are_deleted(url: str, tmp_pat
             report = make_report(here / trial_id, step)
             write_report(report)
             place = f"{url}/checkpoints/{trial_id}"
-            storage.publish(checkpoint_folder(here / trial_id, step), place, has_ended=False)
+            publish(place, checkpoint_folder(here / trial_id, step), has_ended=False)
     report = make_report(here / "t0004", 1)
     records = [
         TrialRecord(trial_id="t0000", number=0, params=PARAMS, reports=[report]),
@@ -168,7 +168,7 @@ def test_name_that_leads_out_of_the_folder_is_refused(
     is_absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "RETRY_WAITS_S", ())
-    fs, root = storage._open("memory://outside/run")
+    fs, root = storage.open_url("memory://outside/run")
     path = f"{root}/{tmp_path}/evil" if is_absolute else f"{root}/../evil"  # S3 takes such keys
     fs.pipe_file(path, b"")
     monkeypatch.setattr(type(fs), "find", lambda *_: [path])
@@ -184,7 +184,7 @@ def test_driver_whose_run_another_one_took_over_ends_and_overwrites_nothing(
     monkeypatch.setattr(mirror, "INTERVAL_S", 0.05)
     beat = make_beat_elsewhere()
     with pytest.raises(KeyboardInterrupt), mirror_run(paths, url):
-        fs, root = storage._open(url)
+        fs, root = storage.open_url(url)
         fs.pipe_file(f"{root}/heartbeat.json", beat)
         paths.events.write_text("a\nanother end\n")
         time.sleep(10.0)
@@ -198,13 +198,14 @@ def test_driver_that_was_cut_off_asks_whose_run_it_is_before_it_writes_again(
     monkeypatch.setattr(storage, "RETRY_WAITS_S", (0.05, 0.05, 0.05))
     put, was_cut = storage._put, False
 
-    def put_once_another_goes_on(fs: Any, path: Path, target: str) -> None:
+    def put_once_another_goes_on(target: str, path: Path) -> None:
         nonlocal was_cut
         if not was_cut:
             was_cut = True
-            fs.pipe_file(target.replace(path.name, "heartbeat.json"), make_beat_elsewhere())
+            fs, beat = storage.open_url(f"{url}/heartbeat.json")
+            fs.pipe_file(beat, make_beat_elsewhere())
             raise OSError("the network is down")
-        put(fs, path, target)
+        put(target, path)
 
     with pytest.raises(KeyboardInterrupt), mirror_run(paths, url):
         monkeypatch.setattr(storage, "_put", put_once_another_goes_on)

@@ -27,7 +27,7 @@ def serve_s3(patch: pytest.MonkeyPatch) -> Iterator[str]:
         patch.setenv(name, value)
     try:
         fsspec.get_filesystem_class("s3").clear_instance_cache()  # of an earlier server
-        fs, _ = storage._open(f"s3://{bucket}")
+        fs, _ = storage.open_url(f"s3://{bucket}")
         fs.mkdir(bucket)
         yield f"s3://{bucket}"
     finally:

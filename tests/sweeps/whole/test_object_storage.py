@@ -90,7 +90,7 @@ def test_bucket_that_cannot_be_written_is_told_before_anything_begins(
     with serve_s3(monkeypatch) as url:
         refuse("s3://no-such-bucket/runs", "s3://no-such-bucket/runs/mine cannot be written")
         (tmp_path / "sweep.json").write_text("{}")
-        storage.put_file(tmp_path / "sweep.json", f"{url}/mine/sweep.json")
+        storage.put_file(f"{url}/mine/sweep.json", tmp_path / "sweep.json")
         refuse(url, f"there is a run at {url}/mine already")
         storage.check_writable(f"{url}/mine")
     refuse(url, f"{url}/mine cannot be written")

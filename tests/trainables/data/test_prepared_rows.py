@@ -1,12 +1,21 @@
 """The rows of a run come back from its folder as they were prepared, or not at all."""
 
 import os
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from trainables.data.prepared_rows import digest_rows, read_facts, read_rows, write_rows
+from trainables import storage
+from trainables.config import TrainingSettings
+from trainables.data.prepared_rows import (
+    digest_rows,
+    fetch_rows,
+    read_facts,
+    read_rows,
+    write_rows,
+)
 from trainables.data.rows import Row, Scoring, Splits, TableColumns
 from trainables.errors import SweepAborted
 
@@ -87,3 +96,21 @@ def test_folder_that_is_not_there_names_what_may_be_the_cause(tmp_path: Path) ->
     with pytest.raises(SweepAborted) as aborted:
         read_rows(tmp_path / "rows")
     assert "every node must see the run's folder" in aborted.value.fix
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_node_trains_on_the_rows_of_the_run_and_not_of_an_earlier_one_of_its_name(
+    scheme: str, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    url = {"memory": f"memory://{uuid.uuid4().hex}", "file": f"file://{tmp_path}/bucket"}[scheme]
+    rows = tmp_path / "node" / "rows"
+    settings = replace(settings, rows_dir=rows, storage=url)
+    for content in ("first run", "other run"):
+        for name in ("train.parquet", "test.parquet"):
+            (tmp_path / name).write_text(content)
+            storage.put_file(f"{url}/rows/{name}", tmp_path / name)
+        for _ in range(2):
+            fetch_rows(settings)
+            assert [path.read_text() for path in rows.iterdir()] == [content] * 2
+        assert list(rows.parent.iterdir()) == [rows]
+        assert not (rows.stat().st_mode | rows.parent.stat().st_mode) & 0o007

@@ -221,7 +221,7 @@ def write_ledger(ledger: Ledger, path: Path) -> None:
 def publish_ledger(path: Path, run_url: str) -> None:
     """Copies a ledger's file to storage. Nobody waits for what costs figures only."""
     with contextlib.suppress(SweepAborted):  # the next copy has all
-        put_file(path, f"{run_url}/checkpoints/{FOLDER_NAME}/{path.name}", is_repeated=False)
+        put_file(f"{run_url}/checkpoints/{FOLDER_NAME}/{path.name}", path, is_repeated=False)
 
 
 def read_ledgers(checkpoints: Path, run_url: str | None = None) -> list[Ledger]:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.eval_rows import rung_rows
-from trainables.data.prepared_rows import read_rows
+from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.rows import Row, Splits
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import device, load_base, load_tokenizer
@@ -20,7 +20,6 @@ from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.probe import measure_throughput
 from trainables.packing.sizing.throughput import Throughput
-from trainables.storage import fetch_rows
 
 
 class LoadedPack(NamedTuple):

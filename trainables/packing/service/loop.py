@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import TrialReport
 from trainables.data.eval_rows import fixed_slice
 from trainables.errors import SweepAborted, TrialFailed
@@ -23,7 +24,6 @@ from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import Saver, run_if_live
-from trainables.storage import fetch_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class PackLoop:
         tested: dict[str, Path | None] = {"test_base": None} if has_base else {}
         storage = self._loaded.settings.storage
         for name, path in adapters.items():
-            tested[name] = fetch_checkpoint(path, storage, is_compared=True)
+            tested[name] = fetch_checkpoint(storage, path, is_compared=True)
         test = self._loaded.new_evaluator(fixed_slice(rows, len(rows)))
         scores = dict(zip(tested, self._score_adapters(list(tested.values()), test), strict=True))
         if has_base:

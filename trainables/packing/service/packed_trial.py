@@ -15,9 +15,9 @@ from trainables.checkpoint import (
     find_resume_point,
     prune_to_adapter,
 )
+from trainables.checkpoint_storage import fetch_last
 from trainables.config import TrialConfig, TrialReport
 from trainables.packing.service.events import Event
-from trainables.storage import fetch_last
 
 if TYPE_CHECKING:  # loads torch, which a registry of trials does without
     from trainables.data.batches import Batches
@@ -123,7 +123,7 @@ class PackedTrial:
             TrialFailed: its last report is damaged.
         """
         max_steps = self.config.settings.max_steps
-        fetch_last(self.config.folder, self.config.storage)
+        fetch_last(self.config.storage, self.config.folder)
         self.last, self.progress = find_resume_point(
             self.config.folder, max_steps, PACK_STATE_NAMES
         )

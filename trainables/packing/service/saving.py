@@ -13,6 +13,7 @@ from trainables.checkpoint import (
     write_progress,
     write_report,
 )
+from trainables.checkpoint_storage import publish
 from trainables.config import TrialReport
 from trainables.data.rows import Row
 from trainables.metrics.eval_result import EvalResult, write_answers
@@ -20,7 +21,6 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.process import num_cores
-from trainables.storage import publish
 
 Result = TypeVar("Result")
 
@@ -73,7 +73,7 @@ class Saver:
 
         def write() -> None:
             write_progress(progress)
-            publish(progress.checkpoint, trial.config.storage, has_ended=False)
+            publish(trial.config.storage, progress.checkpoint, has_ended=False)
 
         return self._completers.submit(run_if_live, trial, write)
 
@@ -95,7 +95,7 @@ class Saver:
             keep_last(trial.config.folder)
             if is_at_end:
                 prune_to_adapter(trial.config.folder)
-            publish(report.checkpoint, trial.config.storage, has_ended=is_at_end)
+            publish(trial.config.storage, report.checkpoint, has_ended=is_at_end)
 
         return self._completers.submit(run_if_live, trial, write)
 
