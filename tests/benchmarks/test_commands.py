@@ -11,6 +11,7 @@ COMMANDS = (
     "base_types",
     "card_answers",
     "label_scoring",
+    "mistakes",
     "network_cut",
     "packing",
     "scale",

@@ -1,0 +1,1 @@
+"""What users get wrong, as real processes: each is told in two lines, and nothing is begun."""

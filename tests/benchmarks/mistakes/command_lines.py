@@ -1,0 +1,140 @@
+"""Flags and words of every command: their type, range, combination and spelling."""
+
+import shlex
+
+from tests.benchmarks.mistakes.mistake import Mistake
+from tests.sweeps.bad_values import BAD_HYPERPARAMETERS, BAD_VALUES, UNREADABLE
+
+RUN_FLAGS = [
+    ("--epochs 0", "epochs"),
+    ("--epochs 2 --max-steps 5", "--epochs and --max-steps"),
+    ("--time-budget soon", "time_budget"),
+    ("--time-budget 0s", "time_budget"),
+    ("--gpu-hours -1", "gpu_hours"),
+    ("--gpu-hours nan", "gpu_hours"),
+    ("--low-rung-eval-rows 0", "low_rung_eval_rows"),
+    ("--num-finalists 0", "num_finalists"),
+    ("--num-final-seeds 0", "num_final_seeds"),
+    ("--sampler cma", "--sampler"),
+    ("--bertscore maybe", "--bertscore"),
+    ("--bertscore on --bertscore-layer 0", "bertscore_layer"),
+    ("--bertscore on --bertscore-encoder nobody/nothing", "nobody/nothing"),
+    ("--track wandb,mlfow", "mlfow"),
+    ("--track none,wandb", "none"),
+    ("--wandb-project a/b", "a/b"),
+    ("--metric rougeLsums", "rougeLsums"),
+    ("--metric accuracy", "accuracy"),
+    ("--metric score.py:measure", "score.py"),
+    ("--metric evaluate:no_such_metric", "no_such_metric"),
+    ("--metric rougeLsum --metric-mode max", "metric_mode"),
+    ("--metric-mode upwards", "--metric-mode"),
+    ("--prompt 'Say {nothing}'", "nothing"),
+    ("--prompt 'Say {dialogue'", "prompt"),
+    ("--prompt ''", "prompt"),
+    ("--input dialogue", "--input"),
+    ("--label-names 0=bad", "label-names"),
+    ("--balance oversample", "balance"),
+    ("--train-on last", "train-on"),
+    ("--language klingon", "--language"),
+    ("--kind poem", "--kind"),
+    ("--num-rungs 9 --max-steps 3", "num_rungs"),
+    ("--eval-rows 100000000", "eval_rows"),
+    ("--resume", "--name"),
+    ("--tiny=yes", "--tiny"),
+    ("--engine solo --slots-per-gpu many", "--slots-per-gpu"),
+    ("--max-length-tokens 100000000", "max_length_tokens"),
+]
+"""After sweeps.run samsum --tiny."""
+
+OTHERS = [
+    ("sweeps.verify", "RUN"),
+    ("sweeps.verify runs/none", "TRIAL"),
+    ("sweeps.verify runs/none t0000", "runs/none"),
+    ("sweeps.verify runs/none t0000 --num-seeds 1", "num_seeds"),
+    ("sweeps.verify runs/none t0000 --weight", "--weight"),
+    ("sweeps.export", "--to"),
+    ("sweeps.export runs/none", "--to"),
+    ("sweeps.export runs/none --to hub:name", "hub:name"),
+    ("sweeps.export runs/none --to ''", "--to"),
+    ("sweeps.export runs/none --to out --private", "private"),
+    ("sweeps.export runs/none --to out --revision draft", "revision"),
+    ("sweeps.export runs/none --to out --lisence mit", "--lisence"),
+    ("sweeps.report", "RUN"),
+    ("sweeps.report runs/none", "runs/none"),
+    ("sweeps.report runs/none --output", "--output"),
+    ("sweeps.report runs/none --outptu page.html", "--outptu"),
+    ("sweeps.predict runs/none --output out.csv", "--input"),
+    ("sweeps.predict runs/none --input in.csv", "--output"),
+    ("sweeps.predict runs/none --input in.csv --output out.csv", "runs/none"),
+    ("sweeps.predict runs/none --input in.csv --output out.csv --batch-size 0", "batch_size"),
+    ("sweeps.predict runs/none --input in.csv --output out.xlsx", "out.xlsx"),
+    ("sweeps.predict runs/none --input in.csv --output out.csv --skip-rows -1", "skip_rows"),
+    ("sweeps.status runs/none", "runs/none"),
+    ("sweeps.status", "runs"),
+    ("sweeps.status runs --wach", "--wach"),
+    ("sweeps.ask", "PATH"),
+    ("sweeps.ask runs/none", "runs/none"),
+    ("sweeps.ask runs/none --finish --num-trials 4", "--finish"),
+    ("sweeps.ask runs/none --num-trials 0", "--num-trials"),
+    ("sweeps.ask runs/none --add lora_rnk=3", "lora_rnk"),
+    ("sweeps.ask runs/none --add lora_rank", "lora_rank"),
+    ("sweeps.sync", "PATH"),
+    ("sweeps.sync runs/none", "runs/none"),
+    ("sweeps.sync runs/none --track comet", "comet"),
+    ("sweeps.sync runs/none --wandb disabled", "--wandb"),
+    ("sweeps.demo", "PATH"),
+    ("sweeps.demo runs/none", "runs/none"),
+    ("sweeps.demo runs/none --port 99999", "port"),
+    ("sweeps.demo runs/none --examples 0", "examples"),
+    ("sweeps.judge runs/none --model m", "--endpoint"),
+    ("sweeps.judge runs/none --endpoint http://127.0.0.1:9/v1", "--model"),
+    ("sweeps.judge runs/none --endpoint 127.0.0.1:9 --model m", "127.0.0.1:9"),
+    ("sweeps.judge runs/none --endpoint http://127.0.0.1:9/v1 --model m", "runs/none"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --num-rows 0", "num_rows"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --concurrency 0", "concurrency"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --max-retries -1", "max_retries"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --timeout-s 0", "timeout_s"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --max-tokens 0", "max_tokens"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --temperature hot", "--temperature"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --temperature -1", "temperature"),
+    ("sweeps.judge runs/none --endpoint http://x/v1 --model m --price-prompt -1", "price_prompt"),
+    ("cluster.check --runs-dri runs", "--runs-dri"),
+    ("cluster.launch", "slurm"),
+    ("cluster.launch slrum samsum", "slrum"),
+    ("cluster.launch slurm", "RECIPE"),
+    ("cluster.launch slurm --nodes 0 samsum --dry-run", "--nodes"),
+    ("cluster.launch slurm --nodes two samsum --dry-run", "--nodes"),
+    ("cluster.launch slurm --set time samsum --dry-run", "--set"),
+    ("cluster.launch slurm --template none.sh samsum --dry-run", "none.sh"),
+    ("cluster.launch kuberay --set colour=red samsum --dry-run", "colour"),
+    ("cluster.launch kuberay samsum --name 'a b' --dry-run", "a b"),
+    ("cluster.launch ray samsum", "hosts"),
+    ("cluster.launch sky --gpus-per-node -1 samsum --dry-run", "--gpus-per-node"),
+    ("cluster.launch sky samsun --dry-run", "samsun"),
+    ("sweeps-run samsun", "samsun"),
+    ("sweeps-export runs/none", "--to"),
+]
+"""Commands that need no run to see what is wrong."""
+
+
+def _list_values() -> list[tuple[str, str]]:
+    """Those that the quick tests make in one process; here one value of each flag's range."""
+    values = [(flags, named) for flags, named in BAD_VALUES if flags[1:] != ["-1"]]
+    told = [(f"sweeps.run samsum --tiny {shlex.join(flags)}", named) for flags, named in values]
+    told += [
+        (f"sweeps.trial samsum --tiny {shlex.join(flags)}", named)
+        for flags, named in BAD_HYPERPARAMETERS
+    ]
+    tiny = {"--model": ["--tiny"]}
+    told += [
+        (f"sweeps.run {shlex.join([*words, *tiny.get(''.join(words[1:2]), [])])}", error)
+        for words, error, _ in UNREADABLE
+    ]
+    told += [(f"sweeps.run samsum --tiny {flags}", named) for flags, named in RUN_FLAGS]
+    return told + OTHERS
+
+
+MISTAKES = [
+    Mistake(kind="command line", title=f"{named} is wrong", command=command, named=named)
+    for command, named in _list_values()
+]

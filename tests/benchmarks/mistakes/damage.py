@@ -1,0 +1,77 @@
+"""Ways to damage a file of a folder; each gives a function of the folder."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+Damage = Callable[[Path], object]
+
+
+def write(name: str, content: str | bytes) -> Damage:
+    """Another content."""
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def replace(name: str, old: str, new: str) -> Damage:
+    """Other words in a text, which must be there."""
+
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text("utf-8")
+        assert old in text, (name, old)
+        (folder / name).write_text(text.replace(old, new, 1), "utf-8")
+
+    return change
+
+
+def remove(*names: str) -> Damage:
+    """Nothing there, of files and of folders."""
+
+    def change(folder: Path) -> None:
+        for name in names:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def cut(name: str, share: float = 0.5) -> Damage:
+    """The first part alone."""
+
+    def change(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(len(data) * share)])
+
+    return change
+
+
+def make_folder(name: str) -> Damage:
+    """A folder in place of a file."""
+    return together(remove(name), lambda folder: (folder / name).mkdir())
+
+
+def link_out(name: str) -> Damage:
+    """A link to the same content elsewhere."""
+
+    def change(folder: Path) -> None:
+        elsewhere = folder.parent / f"elsewhere-{Path(name).name}"
+        os.rename(folder / name, elsewhere)
+        (folder / name).symlink_to(elsewhere)
+
+    return change
+
+
+def link_to_nothing(name: str) -> Damage:
+    """A link whose file is gone."""
+    return together(remove(name), lambda folder: (folder / name).symlink_to("gone"))
+
+
+def together(*damages: Damage) -> Damage:
+    """One after the other."""
+
+    def change(folder: Path) -> None:
+        for damage in damages:
+            damage(folder)
+
+    return change

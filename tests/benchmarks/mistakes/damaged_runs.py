@@ -1,0 +1,274 @@
+"""Runs whose records were damaged by hand, and what each command that reads them says of it."""
+
+import contextlib
+import functools
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.benchmarks.mistakes.damage import (
+    Damage,
+    cut,
+    link_out,
+    link_to_nothing,
+    make_folder,
+    remove,
+    replace,
+    together,
+    write,
+)
+from tests.benchmarks.mistakes.mistake import Mistake
+from tests.sweeps.commands import TINY, world
+
+FLAGS = (
+    "samsum --tiny --data data --num-trials 2 --max-steps 3 --num-rungs 1 --no-finals "
+    "--no-estimate --eval-rows 8 --eval-batch-size 8 --max-new-tokens 8 --batch-size 2 "
+    "--micro-batch-size 2 --max-length-tokens 256 --name base"
+)
+NUM_ROWS = 24
+COMMANDS = {
+    "ask": "sweeps.ask runs/base --num-trials 3",
+    "demo": "sweeps.demo runs/base",
+    "export": "sweeps.export runs/base --to copy",
+    "export a trial": "sweeps.export runs/base --to copy --trial t0001",
+    "judge": "sweeps.judge runs/base --endpoint http://127.0.0.1:9/v1 --model m --max-retries 0",
+    "predict": "sweeps.predict runs/base --input data/test.jsonl --output out.jsonl",
+    "report": "sweeps.report runs/base",
+    "resume": f"sweeps.run {FLAGS} --resume",
+    "status": "sweeps.status runs/base",
+    "sync": "sweeps.sync runs/base --wandb offline",
+    "sync the study": "sweeps.sync runs/base --track optuna",
+    "verify": "sweeps.verify runs/base t0000",
+}
+LOG, RECORD, BEST = "events.jsonl", "sweep.json", "best"
+WEIGHTS = f"{BEST}/adapter_model.safetensors"
+CHECKPOINT = "checkpoints/t0001/checkpoint-3"
+NEWER = '{"time": "2030-01-01T00:00:00+00:00", "kind": "trial_started", "trial": 7}\n'
+
+EVERYWHERE = ("ask", "demo", "export", "judge", "predict", "report", "resume", "status", "verify")
+DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
+    ("sweep.json is empty", write(RECORD, ""), RECORD, (*EVERYWHERE, "sync")),
+    ("sweep.json is cut", cut(RECORD), RECORD, (*EVERYWHERE, "sync")),
+    ("sweep.json is gone", remove(RECORD), "runs/base", (*EVERYWHERE, "sync")),
+    ("sweep.json is a list", write(RECORD, "[]"), RECORD, ("status", "resume", "export")),
+    ("sweep.json holds NUL bytes", write(RECORD, b"\0" * 4096), RECORD, ("report", "ask")),
+    ("sweep.json is no UTF-8", write(RECORD, b"\xff\xfe{"), RECORD, ("predict", "status")),
+    ("sweep.json is nested for ever", write(RECORD, "[" * 100_000), RECORD, ("status", "sync")),
+    ("sweep.json is a folder", make_folder(RECORD), "runs/base", ("status", "resume", "demo")),
+    ("sweep.json leads out of the run", link_out(RECORD), RECORD, ("export", "report", "resume")),
+    ("sweep.json is a link to nothing", link_to_nothing(RECORD), "", ("status", "predict")),
+    (
+        "sweep.json is of another version",
+        replace(RECORD, '"lora_ranks"', '"ranks"'),
+        RECORD,
+        ("verify", "predict", "resume", "demo"),
+    ),
+    (
+        "sweep.json has a text for a number",
+        replace(RECORD, '"max_steps": 3', '"max_steps": "x"'),
+        RECORD,
+        ("verify", "status", "resume"),
+    ),
+    (
+        "sweep.json names another task",
+        replace(RECORD, '"task": "samsum"', '"task": "poetry"'),
+        "poetry",
+        ("predict", "verify", "demo"),
+    ),
+    ("events.jsonl is gone", remove(LOG), "", ("verify", "export a trial", "judge")),
+    ("events.jsonl is empty", write(LOG, ""), "", ("verify", "export a trial", "judge")),
+    (
+        "events.jsonl is a folder",
+        make_folder(LOG),
+        LOG,
+        ("ask", "export", "report", "resume", "status", "sync", "verify"),
+    ),
+    ("events.jsonl leads out of the run", link_out(LOG), LOG, ("report", "resume", "verify")),
+    (
+        "events.jsonl is cut within",
+        replace(LOG, '"kind": "trial_started", ', ""),
+        LOG,
+        ("ask", "report", "resume", "status", "sync", "verify"),
+    ),
+    (
+        "events.jsonl has a broken line",
+        replace(LOG, '{"time"', '{"ti\n{"time"'),
+        LOG,
+        ("ask", "export", "predict", "report", "resume", "status", "sync", "verify"),
+    ),
+    ("events.jsonl holds NUL bytes", replace(LOG, '"kind"', "\0" * 64), LOG, ("report", "resume")),
+    ("events.jsonl is no UTF-8", write(LOG, b"\xff\xfe\n{}\n"), LOG, ("status", "resume")),
+    ("events.jsonl holds a list", write(LOG, "[]\n{}\n"), LOG, ("status", "report")),
+    ("events.jsonl is of another version", write(LOG, NEWER), LOG, ("status", "resume", "report")),
+    (
+        "events.jsonl has a text for a step",
+        replace(LOG, '"step": 3', '"step": "x"'),
+        LOG,
+        ("status", "verify", "resume"),
+    ),
+    (
+        "events.jsonl has no start of a trial",
+        replace(LOG, "trial_started", "pack_lost"),
+        "t0000",
+        ("status", "report", "resume"),
+    ),
+    ("rows/ is gone", remove("rows"), "rows", ("resume", "verify")),
+    ("rows/train.parquet is gone", remove("rows/train.parquet"), "train", ("resume", "verify")),
+    ("rows/train.parquet is cut", cut("rows/train.parquet"), "train", ("resume", "verify")),
+    ("rows/train.parquet is empty", write("rows/train.parquet", ""), "train", ("resume", "verify")),
+    (
+        "rows/validation.parquet is a folder",
+        make_folder("rows/validation.parquet"),
+        "validation",
+        ("resume", "verify"),
+    ),
+    (
+        "rows/test.parquet leads out of the run",
+        link_out("rows/test.parquet"),
+        "test",
+        ("resume", "verify"),
+    ),
+    (
+        "rows/test.parquet holds other rows",
+        lambda run: shutil.copy(run / "rows" / "train.parquet", run / "rows" / "test.parquet"),
+        "test",
+        ("resume", "verify"),
+    ),
+    ("best/ is gone", remove(BEST), BEST, ("export", "predict", "demo", "judge")),
+    ("best/ is a file", together(remove(BEST), write(BEST, "x")), BEST, ("export", "predict")),
+    (
+        "best/ is empty",
+        together(remove(BEST), lambda run: (run / BEST).mkdir()),
+        BEST,
+        ("export", "predict", "demo"),
+    ),
+    (
+        "the winner's weights are gone",
+        remove(WEIGHTS),
+        "adapter_model.safetensors",
+        ("export", "predict", "demo"),
+    ),
+    (
+        "the winner's weights are empty",
+        write(WEIGHTS, ""),
+        "adapter_model.safetensors",
+        ("export", "predict", "demo"),
+    ),
+    (
+        "the winner's weights are cut",
+        cut(WEIGHTS),
+        "adapter_model.safetensors",
+        ("export", "predict", "demo"),
+    ),
+    (
+        "the winner's config is gone",
+        remove(f"{BEST}/adapter_config.json"),
+        "adapter_config.json",
+        ("export", "predict", "demo"),
+    ),
+    (
+        "the winner's config is cut",
+        cut(f"{BEST}/adapter_config.json"),
+        "adapter_config.json",
+        ("export", "predict", "demo"),
+    ),
+    (
+        "the winner's weights lead out of the run",
+        link_out(WEIGHTS),
+        "adapter_model.safetensors",
+        ("export", "predict"),
+    ),
+    ("the winner's tokenizer is gone", remove(f"{BEST}/tokenizer.json"), "tokenizer", ("export",)),
+    (
+        "the winner's answers are gone",
+        remove(f"{BEST}/test_predictions.jsonl"),
+        "test_predictions.jsonl",
+        ("judge",),
+    ),
+    (
+        "the winner's answers are cut",
+        cut(f"{BEST}/test_predictions.jsonl"),
+        "test_predictions.jsonl",
+        ("judge",),
+    ),
+    ("the base's answers are gone", remove("answers/test_base"), "test_base", ("judge",)),
+    (
+        "the base's answers are cut",
+        cut("answers/test_base/answers.jsonl"),
+        "answers.jsonl",
+        ("judge",),
+    ),
+    ("checkpoints/ is gone", remove("checkpoints"), "t0001", ("export a trial",)),
+    (
+        "a checkpoint's weights are cut",
+        cut(f"{CHECKPOINT}/adapter_model.safetensors"),
+        "t0001",
+        ("export a trial",),
+    ),
+    (
+        "a checkpoint's config is cut",
+        cut(f"{CHECKPOINT}/adapter_config.json"),
+        "t0001",
+        ("export a trial",),
+    ),
+    (
+        "requests.jsonl is a folder",
+        lambda run: (run / "requests.jsonl").mkdir(),
+        "requests.jsonl",
+        ("ask",),
+    ),
+    ("optuna.db is no database", write("optuna.db", "x" * 4096), "optuna.db", ("sync the study",)),
+    ("optuna.db is a folder", make_folder("optuna.db"), "optuna.db", ("sync the study",)),
+    ("report.html is a folder", make_folder("report.html"), "report.html", ("report",)),
+    (".lock is a folder", make_folder(".lock"), ".lock", ("resume", "ask")),
+    ("wandb/ is a file", together(remove("wandb"), write("wandb", "")), "wandb", ("sync",)),
+]
+"""What is damaged, how, what the error has to name, and the commands that must refuse it."""
+
+_base: Path | None = None
+"""Where the run lies that is damaged in copies."""
+
+
+@contextlib.contextmanager
+def hold_run(folder: Path | None) -> Iterator[None]:
+    """Holds a finished run with two trials, as runs/base in folder; None makes one."""
+    global _base
+    with tempfile.TemporaryDirectory(prefix="base-", dir="/tmp") as made:
+        _base = folder or make_run(Path(made))
+        yield
+
+
+def make_run(folder: Path) -> Path:
+    """A tiny sweep of a few rows, in folder/runs/base, with its rows in folder/data."""
+    (folder / "data").mkdir()
+    for path in (TINY / "samsum").iterdir():
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        (folder / "data" / path.name).write_text("".join(lines[:NUM_ROWS]), "utf-8")
+    command = [sys.executable, "-m", "sweeps.run", *shlex.split(FLAGS)]
+    env = world(folder / "home")
+    subprocess.run(command, cwd=folder, env=env, capture_output=True, check=True)
+    return folder
+
+
+def _copy_and_damage(damage: Damage, here: Path) -> None:
+    assert _base is not None
+    for name in ("data", "runs"):
+        shutil.copytree(_base / name, here / name, symlinks=True)
+    damage(here / "runs" / "base")
+
+
+MISTAKES = [
+    Mistake(
+        kind="run",
+        title=f"{title}: {command}",
+        command=COMMANDS[command],
+        prepare=functools.partial(_copy_and_damage, damage),
+        named=named,
+    )
+    for title, damage, named, commands in DAMAGES
+    for command in commands
+]

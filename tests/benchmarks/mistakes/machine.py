@@ -1,0 +1,226 @@
+"""Folders that cannot be written, full disks, and environments that no command can use."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.benchmarks.mistakes.mistake import Mistake, Prepare
+from tests.benchmarks.mistakes.storages import FULL, READ_ONLY
+
+SWEEP = "sweeps.run samsum --tiny --name night"
+TRIAL = "sweeps.trial samsum --tiny --max-steps 2 --batch-size 2 --micro-batch-size 2 --eval-rows 8"
+
+
+def _make_file(name: str) -> Prepare:
+    return lambda here: (here / name).write_text("in the way")
+
+
+def _make_link_to_itself(here: Path) -> None:
+    (here / "runs").symlink_to("runs")
+
+
+def _make_dead_link(here: Path) -> None:
+    (here / "runs").symlink_to("gone/away")
+
+
+def _take_name(here: Path) -> None:
+    (here / "runs" / "night").mkdir(parents=True)
+
+
+def _make_pipe(here: Path) -> None:
+    os.mkfifo(here / "runs")
+
+
+PLACES: list[tuple[str, str, Prepare | None, str, str]] = [
+    ("runs/ is a file", SWEEP, _make_file("runs"), "", "runs"),
+    ("runs/ is a pipe", SWEEP, _make_pipe, "", "runs"),
+    ("runs/ is a link to itself", SWEEP, _make_link_to_itself, "", "runs"),
+    ("runs/ is a link to nothing", SWEEP, _make_dead_link, "", "runs"),
+    ("the name is taken", SWEEP, _take_name, "", "night"),
+    ("the name is too long", f"sweeps.run samsum --tiny --name {'n' * 300}", None, "", "name"),
+    (
+        "--runs-dir is read-only",
+        f"{SWEEP} --runs-dir /mnt/runs",
+        None,
+        READ_ONLY.format("/mnt"),
+        "/mnt/runs",
+    ),
+    (
+        "--runs-dir is on a full disk",
+        f"{SWEEP} --runs-dir /mnt/runs",
+        None,
+        FULL.format("/mnt"),
+        "/mnt",
+    ),
+    ("--runs-dir is in /proc", f"{SWEEP} --runs-dir /proc/runs", None, "", "/proc/runs"),
+    ("--runs-dir is a device", f"{SWEEP} --runs-dir /dev/null", None, "", "/dev/null"),
+    ("a dry run in a folder that is a file", f"{SWEEP} --dry-run", _make_file("runs"), "", "runs"),
+    ("a copy onto a file", "sweeps.export runs/base --to x", _make_file("x"), "", "runs/base"),
+    (
+        "answers into a folder that is not there",
+        "sweeps.predict runs/base --input data/test.jsonl --output gone/out.jsonl",
+        None,
+        "",
+        "gone",
+    ),
+    (
+        "a launch file in a read-only folder",
+        "cluster.launch slurm --template /mnt samsum --dry-run",
+        None,
+        "",
+        "/mnt",
+    ),
+]
+"""What is wrong, the command, what lies there, what is mounted, and what the error has to name."""
+
+VALUES: list[tuple[str, str, Mapping[str, str], str]] = [
+    ("a dead Ray cluster", SWEEP, {"RAY_ADDRESS": "127.0.0.1:9"}, "127.0.0.1:9"),
+    ("a Ray address that is none", SWEEP, {"RAY_ADDRESS": "somewhere"}, "somewhere"),
+    ("an address of Ray Client", SWEEP, {"RAY_ADDRESS": "ray://127.0.0.1:10001"}, "ray://"),
+    ("a Ray port that is none", SWEEP, {"RAY_ADDRESS": "127.0.0.1:99999"}, "127.0.0.1:99999"),
+    ("auto without a cluster", SWEEP, {"RAY_ADDRESS": "auto"}, "RAY_ADDRESS=auto"),
+    ("a Ray cluster of another host", SWEEP, {"RAY_ADDRESS": "192.0.2.1:6379"}, "192.0.2.1:6379"),
+    ("a dead cluster to check", "cluster.check", {"RAY_ADDRESS": "127.0.0.1:9"}, "127.0.0.1:9"),
+    ("a nonsense cluster to check", "cluster.check", {"RAY_ADDRESS": "x y"}, "x y"),
+    (
+        "Ray's folder too deep for sockets",
+        SWEEP,
+        {"RAY_TMPDIR": "/tmp/" + "deep/" * 30},
+        "RAY_TMPDIR",
+    ),
+    ("Ray's folder is a file", SWEEP, {"RAY_TMPDIR": "/etc/passwd"}, "/etc/passwd"),
+    ("a token mode of Ray that is none", SWEEP, {"RAY_AUTH_MODE": "secret"}, "RAY_AUTH_MODE"),
+    (
+        "W&B's address is no URL",
+        f"{SWEEP} --wandb online",
+        {"WANDB_BASE_URL": "wandb.example", "WANDB_API_KEY": "a" * 40},
+        "WANDB_BASE_URL",
+    ),
+    (
+        "W&B does not answer",
+        f"{SWEEP} --wandb online",
+        {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40},
+        "127.0.0.1:9",
+    ),
+    ("W&B without a login", f"{SWEEP} --wandb online", {}, "login"),
+    (
+        "a key of W&B that is too short",
+        f"{SWEEP} --wandb online",
+        {"WANDB_API_KEY": "abc"},
+        "WANDB_API_KEY",
+    ),
+    ("a mode of W&B that is none", SWEEP, {"WANDB_MODE": "sometimes"}, "WANDB_MODE"),
+    (
+        "the Hub's address is no URL",
+        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        {"HF_ENDPOINT": "hub"},
+        "Qwen/Qwen3-0.6B",
+    ),
+    (
+        "the Hub is switched off",
+        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        {"HF_HUB_OFFLINE": "1"},
+        "Qwen/Qwen3-0.6B",
+    ),
+    (
+        "a token of the Hub with a line break",
+        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        {"HF_TOKEN": "hf_a\nb"},
+        "HF_TOKEN",
+    ),
+    (
+        "MLflow's server does not answer",
+        f"{SWEEP} --track mlflow",
+        {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
+        "127.0.0.1:9",
+    ),
+    (
+        "MLflow's address is none",
+        f"{SWEEP} --track mlflow",
+        {"MLFLOW_TRACKING_URI": "nowhere://x"},
+        "MLFLOW_TRACKING_URI",
+    ),
+    ("threads that are no number", TRIAL, {"OMP_NUM_THREADS": "x"}, "OMP_NUM_THREADS"),
+    ("GPUs that are not there", "sweeps.run samsum", {"CUDA_VISIBLE_DEVICES": "7"}, "GPU"),
+    ("GPUs that are no numbers", "sweeps.run samsum", {"CUDA_VISIBLE_DEVICES": "all"}, "GPU"),
+    ("a sweep without a GPU", "sweeps.run turkish_youtube", {}, "GPU"),
+    ("a trial without a GPU", "sweeps.trial samsum", {}, "GPU"),
+    (
+        "no folder for temporary files",
+        SWEEP,
+        {"TMPDIR": "/gone", "RAY_ADDRESS": "127.0.0.1:9"},
+        "127.0.0.1:9",
+    ),
+    (
+        "a home that is not there",
+        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        {"HOME": "/gone", "HF_HOME": "/gone/hf"},
+        "Qwen/Qwen3-0.6B",
+    ),
+    (
+        "a home that is a file",
+        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        {"HOME": "/etc/passwd", "HF_HOME": "/etc/passwd/hf"},
+        "Qwen/Qwen3-0.6B",
+    ),
+    (
+        "a terminal of ASCII alone",
+        "sweeps.run samsum --tiny --data größe.csv",
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        "gr",
+    ),
+    (
+        "a terminal of an unknown encoding",
+        "sweeps.run samsun",
+        {"LC_ALL": "xx_YY.utf9", "LANG": "xx"},
+        "samsun",
+    ),
+    (
+        "a terminal of no width",
+        "sweeps.run samsum --tiny --num-trails 3",
+        {"COLUMNS": "0"},
+        "--num-trails",
+    ),
+    (
+        "a terminal of one column",
+        "sweeps.run samsum --tiny --num-trials x",
+        {"COLUMNS": "1"},
+        "--num-trials",
+    ),
+    (
+        "colours forced",
+        "sweeps.run samsum --tiny --num-trials x",
+        {"FORCE_COLOR": "1"},
+        "--num-trials",
+    ),
+]
+"""What is wrong, the command, the variables of its environment, and what the error has to name."""
+
+MISTAKES = [
+    *(
+        Mistake(
+            kind="machine",
+            title=title,
+            command=command,
+            prepare=prepare,
+            mounts=mounts,
+            named=named,
+        )
+        for title, command, prepare, mounts, named in PLACES
+    ),
+    *(
+        Mistake(kind="machine", title=title, command=command, environment=environment, named=named)
+        for title, command, environment, named in VALUES
+    ),
+    *(
+        Mistake(
+            kind="machine",
+            title=f"{variable} is on a full disk",
+            command=SWEEP + " --num-trials 0",
+            mounts=FULL.format("/mnt"),
+            environment={variable: "/mnt"},
+            named="num_trials",
+        )
+        for variable in ("HOME", "TMPDIR", "HF_HOME")
+    ),
+]

@@ -1,0 +1,193 @@
+"""Models that are not there, are damaged, or are of a kind that no sweep trains."""
+
+import functools
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.mistakes.damage import Damage, cut, make_folder, remove, together, write
+from tests.benchmarks.mistakes.mistake import Mistake
+from tests.sweeps.commands import TINY
+
+
+def _copy(change: Damage, here: Path) -> None:
+    shutil.copytree(TINY / "model", here / "m")
+    change(here / "m")
+
+
+def _config(**values: Any) -> Damage:
+    """Other values in config.json; None takes one out."""
+
+    def change(model: Path) -> None:
+        config = json.loads((model / "config.json").read_text("utf-8")) | values
+        kept = {name: value for name, value in config.items() if value is not None}
+        (model / "config.json").write_text(json.dumps(kept), "utf-8")
+
+    return change
+
+
+def _tensors(change_header: Callable[[dict[str, Any]], object]) -> Damage:
+    """Another header of model.safetensors, over the same bytes."""
+
+    def change(model: Path) -> None:
+        path = model / "model.safetensors"
+        data = path.read_bytes()
+        (size,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + size])
+        change_header(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + size :])
+
+    return change
+
+
+def _drop_layer(header: dict[str, Any]) -> None:
+    for name in [name for name in header if ".layers.3." in name]:
+        del header[name]
+
+
+def _rename(header: dict[str, Any]) -> None:
+    for name in [name for name in header if name != "__metadata__"]:
+        header[f"transformer.{name}"] = header.pop(name)
+
+
+def _as_integers(header: dict[str, Any]) -> None:
+    for name in [name for name in header if name.endswith("q_proj.weight")]:
+        header[name]["dtype"] = "I16"
+
+
+ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-0.6B"})
+GPTQ = {"quant_method": "gptq", "bits": 4}
+EIGHT_BITS = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+INDEX = "model.safetensors.index.json"
+SHARDS = json.dumps(
+    {"weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
+)
+SHARDED = together(write(INDEX, SHARDS), remove("model.safetensors"))
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+DAMAGED: list[tuple[str, Damage, str]] = [
+    ("has no config", remove("config.json"), "config.json"),
+    ("has an empty config", write("config.json", ""), "config.json"),
+    ("has a config cut short", cut("config.json"), "config.json"),
+    ("has a config that is a list", write("config.json", "[]"), "config.json"),
+    ("has a config that is no UTF-8", write("config.json", b'{"a": "\xff"}'), "config.json"),
+    ("has a folder for a config", make_folder("config.json"), "config.json"),
+    ("names no kind", _config(model_type=None), "m"),
+    ("names no architecture", _config(architectures=None), "m"),
+    ("has a list for its kind", _config(model_type=["qwen3"]), "m"),
+    ("is a Llama", _config(model_type="llama", architectures=["LlamaForCausalLM"]), "llama"),
+    ("is a BERT", _config(model_type="bert", architectures=["BertForMaskedLM"]), "bert"),
+    ("sees images", _config(model_type="qwen3_vl", architectures=["Qwen3VLModel"]), "qwen3_vl"),
+    ("hears", _config(model_type="qwen2_audio", architectures=["Qwen2AudioModel"]), "qwen2_audio"),
+    ("ranks", _config(architectures=["Qwen3ForSequenceClassification"]), "SequenceClassification"),
+    ("is Qwen3-Next", _config(model_type="qwen3_next"), "qwen3_next"),
+    (
+        "has experts, for a pack",
+        _config(model_type="qwen3_moe", num_experts=4, architectures=["Qwen3MoeForCausalLM"]),
+        "m",
+    ),
+    ("is quantised by GPTQ", _config(quantization_config=GPTQ), "gptq"),
+    ("is quantised to 8 bits", _config(quantization_config=EIGHT_BITS), "8-bit"),
+    ("has no number of layers", _config(num_hidden_layers=None), "num_hidden_layers"),
+    ("has a text for a number of layers", _config(num_hidden_layers="four"), "num_hidden_layers"),
+    ("has no layers", _config(num_hidden_layers=0), "num_hidden_layers"),
+    ("has a negative width", _config(hidden_size=-256), "hidden_size"),
+    ("has more layers than its weights", _config(num_hidden_layers=5), "layers"),
+    ("is wider than its weights", _config(hidden_size=512), "weights"),
+    ("has a larger vocabulary than its weights", _config(vocab_size=4096), "embed_tokens"),
+    ("has no weights", remove("model.safetensors"), "model.safetensors"),
+    ("has empty weights", write("model.safetensors", ""), "model.safetensors"),
+    ("has weights cut in the header", cut("model.safetensors", 1e-4), "model.safetensors"),
+    ("has weights cut in a tensor", cut("model.safetensors"), "model.safetensors"),
+    ("has weights that are none", write("model.safetensors", b"\xff" * 4000), "model.safetensors"),
+    (
+        "has a pointer of Git LFS for weights",
+        write(
+            "model.safetensors",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
+        ),
+        "model.safetensors",
+    ),
+    ("lacks a layer's weights", _tensors(_drop_layer), "layers.3"),
+    ("has weights of other names", _tensors(_rename), "weights"),
+    ("has weights of integers", _tensors(_as_integers), "I16"),
+    ("lacks a shard", SHARDED, "model-00001-of-00002.safetensors"),
+    (
+        "has a damaged index of shards",
+        together(write(INDEX, "{"), remove("model.safetensors")),
+        INDEX,
+    ),
+    (
+        "has an index that names nothing",
+        together(write(INDEX, "{}"), remove("model.safetensors")),
+        INDEX,
+    ),
+    (
+        "has pickled weights only",
+        together(remove("model.safetensors"), write("pytorch_model.bin", b"PK\x03\x04")),
+        "model.safetensors",
+    ),
+    (
+        "has GGUF weights only",
+        together(remove("model.safetensors"), write("model.gguf", b"GGUF")),
+        "model.safetensors",
+    ),
+    ("has no tokenizer", remove(*TOKENIZER), "tokenizer"),
+    ("has no tokenizer.json", remove("tokenizer.json"), "tokenizer"),
+    ("has a tokenizer cut short", cut("tokenizer.json"), "tokenizer"),
+    ("has an empty tokenizer", write("tokenizer.json", "{}"), "tokenizer"),
+    ("has a tokenizer_config that is a list", write("tokenizer_config.json", "[]"), "tokenizer"),
+    ("has no chat template", remove("chat_template.jinja"), "chat template"),
+    ("has a chat template with an error", write("chat_template.jinja", "{% for %}"), "template"),
+    (
+        "has a chat template that raises",
+        write("chat_template.jinja", "{{ raise_exception('no system') }}"),
+        "template",
+    ),
+    ("has a chat template that says nothing", write("chat_template.jinja", ""), "template"),
+    (
+        "is an adapter",
+        together(remove("config.json", "model.safetensors"), write("adapter_config.json", ADAPTER)),
+        "adapter",
+    ),
+]
+"""What is wrong with a copy m of the bundled model, and what the error has to name."""
+
+COMMAND = "sweeps.run samsum --tiny --model {}"
+PLACES: list[tuple[str, str, dict[str, str | bytes], str]] = [
+    ("an empty folder", COMMAND.format("m"), {"m/.keep": ""}, "config.json"),
+    ("a file", COMMAND.format("m.safetensors"), {"m.safetensors": "x"}, "m.safetensors"),
+    ("a folder that is not there", COMMAND.format("./gone"), {}, "gone"),
+    ("a Hub id without a network", COMMAND.format("Qwen/Qwen3-0.6B"), {}, "Qwen/Qwen3-0.6B"),
+    ("a name that is no Hub id", COMMAND.format("'Qwen 3'"), {}, "Qwen 3"),
+    ("no name", COMMAND.format("''"), {}, "model"),
+    ("a URL", COMMAND.format("https://huggingface.co/Qwen/Qwen3-0.6B"), {}, "https://"),
+    ("the hybrid without --tiny", "sweeps.run samsum --model tiny-hybrid", {}, "tiny-hybrid"),
+    (
+        "a layer that the model lacks",
+        "sweeps.run samsum --tiny --target-modules c_attn",
+        {},
+        "c_attn",
+    ),
+]
+
+MISTAKES = [
+    *(
+        Mistake(
+            kind="model",
+            title=title,
+            command=COMMAND.format("m"),
+            prepare=functools.partial(_copy, change),
+            named=named,
+        )
+        for title, change, named in DAMAGED
+    ),
+    *(
+        Mistake(kind="model", title=title, command=command, files=files, named=named)
+        for title, command, files, named in PLACES
+    ),
+]
