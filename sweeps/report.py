@@ -9,7 +9,7 @@ import tyro
 
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.load_run import load_run
-from sweeps.records.paths import abort_if_unwritable, find_run
+from sweeps.records.paths import abort_if_unwritable
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parse(ReportArgs, argv, PROG)
     if not args.runs:
         raise SweepAborted("no run is named", f"{PROG} runs/NAME [runs/OTHER ...]")
-    sweeps = [load_run(find_run(folder).folder) for folder in args.runs]
+    sweeps = [load_run(folder) for folder in args.runs]
     import optuna  # this and the next take a second
 
     from sweeps.publish.report.page import render

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.command_line.durations import format_clock, format_duration
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.redact import join_lines
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.run_status import QUIET_S, RunStatus, read_status
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parse(StatusArgs, argv, PROG)
     folder = args.run.absolute()
     if (folder / "sweep.json").is_file():
-        look = partial(_look_at_run, folder)
+        look = partial(_look_at_run, find_run(folder, has_checkpoints=False))
     elif any(folder.glob("*/sweep.json")):
         look = partial(_look_at_folder, folder)
     else:
@@ -96,8 +96,8 @@ def _watch(look: Callable[[], _View], *, is_quiet: bool) -> _View:
             time.sleep(WATCH_INTERVAL_S)
 
 
-def _look_at_run(folder: Path) -> _View:
-    status = read_status(RunPaths(folder))
+def _look_at_run(paths: RunPaths) -> _View:
+    status = read_status(paths)
     return _View(
         lines=describe(status),
         summary=join_lines("; ".join([_describe_state(status), *_describe_trials(status)])),
@@ -119,7 +119,7 @@ def _look_at_folder(folder: Path) -> _View:
     files = sorted(folder.glob("[!.]*/sweep.json"), key=_find_age_s)
     for path in files:
         try:
-            status = read_status(RunPaths(path.parent))
+            status = read_status(find_run(path.parent, has_checkpoints=False))
         except SweepAborted as damaged:
             rows.append((path.parent.name, "unreadable", "", join_lines(damaged.error), "", ""))
             facts.append({"run": path.parent, "state": "unreadable", "error": damaged.error})

@@ -13,7 +13,7 @@ from sweeps.finals import verdict as verdicts
 from sweeps.finals.outcome import Outcome, read_outcome
 from sweeps.finals.verdict import Verdict
 from sweeps.records.events import params_fields
-from sweeps.records.paths import RunPaths
+from sweeps.records.paths import find_run
 from sweeps.records.redact import redact
 from sweeps.records.run import Run, read_run
 from sweeps.records.run_lock import find_lock_owner
@@ -175,9 +175,9 @@ def load_run(folder: str | Path) -> SweepRun:
     """Reads a run folder, which may be moved, unfinished, or being written.
 
     Raises:
-        SweepAborted: there is no run, or it cannot be read.
+        SweepAborted: there is no run, it cannot be read, or a link leads out of it.
     """
-    run = read_run(RunPaths(Path(folder).expanduser().absolute()), COMMAND)
+    run = read_run(find_run(Path(folder)), COMMAND)
     config, outcome, interval = sweep_json.parse_config(run), read_outcome(run), None
     if outcome is not None:
         with suppress(SweepAborted):  # the rows may be gone by now

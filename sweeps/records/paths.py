@@ -68,8 +68,11 @@ OF_TRACKERS = ("wandb", "tune", "mlruns", "trackio", "tensorboard")
 """Folders whose content is written and read by others; W&B keeps links in its own."""
 
 
-def find_run(folder: Path) -> RunPaths:
+def find_run(folder: Path, *, has_checkpoints: bool = True) -> RunPaths:
     """The files of a run that the user names; it may have come from anywhere.
+
+    Args:
+        has_checkpoints: whether they are looked at too; of a large sweep they are thousands.
 
     Raises:
         SweepAborted: a link leads out of it. Any file of this user could be sent, overwritten or
@@ -86,7 +89,8 @@ def find_run(folder: Path) -> RunPaths:
                     "put the file or folder itself there; links out of a run are not followed",
                 )
         if place == top:
-            folders[:] = [name for name in folders if name not in OF_TRACKERS]
+            left_out = OF_TRACKERS if has_checkpoints else (*OF_TRACKERS, "checkpoints")
+            folders[:] = [name for name in folders if name not in left_out]
     return RunPaths(folder)
 
 

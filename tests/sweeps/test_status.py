@@ -25,6 +25,7 @@ from sweeps.tracking.run_status import read_status
 from tests.sweeps.commands import PROJECT, call
 from tests.sweeps.control.controllers import open_controller
 from tests.sweeps.invented_sweep import make_config, make_report
+from trainables.errors import SweepAborted
 
 CONFIG = make_config(num_trials=3, finals=True, num_finalists=1, num_final_seeds=1)
 FACTS = {"num_gpus": 2, "num_packs": 2, "slots_per_gpu": 8}
@@ -196,6 +197,8 @@ def test_a_run_that_cannot_be_read_hides_no_other(
     other = RunPaths(shutil.copytree(paths.folder, paths.folder.parent / "other"))
     other.events.unlink()
     other.events.symlink_to("/proc/self/mem")  # root too may not read its beginning
+    with pytest.raises(SweepAborted, match=r"events.jsonl cannot be read: Input/output error"):
+        read_status(other)
     shown = json.loads(call("sweeps.status", str(paths.folder.parent), "--json").stdout)
     states = {Path(run["run"]).name: run["state"] for run in shown["runs"]}
     assert states == {"invented": "dead", "other": "unreadable"}

@@ -2,10 +2,12 @@
 
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sweeps import load_run, status
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.run_lock import lock_run
 from tests.sweeps.commands import call, tree
@@ -22,6 +24,10 @@ COMMANDS = {
     "sync": (),
     "verify": ("t0000",),
 }
+
+
+def find_status(run: Path) -> object:
+    return status.main([str(run)])
 
 
 @pytest.fixture
@@ -53,6 +59,19 @@ def test_a_link_out_of_the_run_is_refused_by_every_command(command: str, run: Pa
         == f"{adapter} is a link to {run.parent / 'mine'}, which is not in the run"
     )
     assert tree(run.parent) == before
+
+
+@pytest.mark.parametrize("read", [load_run, find_status])
+def test_load_run_and_status_follow_no_link_either(
+    read: Callable[[Path], object], run: Path
+) -> None:
+    """Status looks at no checkpoints; of a folder of runs it tells which is none to read."""
+    (run / "events.jsonl").symlink_to("../mine")
+    with pytest.raises(SweepAborted, match=r"events.jsonl is a link to .*mine") as refused:
+        read(run)
+    assert "not followed" in refused.value.fix
+    ended = call("sweeps.status", str(run.parent))
+    assert ended.code == 0 and "run  unreadable" in ended.stdout and "is a link" in ended.stdout
 
 
 def test_folders_and_the_lock_are_refused_too_and_a_resume_empties_no_file(run: Path) -> None:
