@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from trainables.config import TrialReport
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed
-from trainables.files import write_atomic
+from trainables.files import is_disk_full, write_atomic
 
 Mark = TypeVar("Mark")
 
@@ -44,8 +44,6 @@ TMP_SUFFIX = ".writing"
 """Ends the name of a checkpoint that is being written, to be renamed once it is whole."""
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What a failed write raises, by its writer."""
-FULL_BYTES = 2**20
-"""A disk with less than this free is full: a checkpoint's last files did not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +192,8 @@ def abort_if_disk_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except WRITE_ERRORS as error:
-        is_full = isinstance(error, OSError) and error.errno in FULL_DISK
-        present = next(path for path in (folder, *folder.parents) if path.exists())
-        if not is_full and shutil.disk_usage(present).free >= FULL_BYTES:
+        is_told = isinstance(error, OSError) and error.errno in FULL_DISK
+        if not is_told and not is_disk_full(folder):
             raise
         what, fix = f"the disk of {folder.parent} is full", f"free space there, {REPEAT}"
         raise SweepAborted(what, fix) from error

@@ -6,10 +6,14 @@ import io
 import json
 import math
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+FULL_BYTES = 2**20
+"""A disk with less than this free is full: a checkpoint's last files did not fit."""
 
 
 class DamagedLine(ValueError):
@@ -160,3 +164,9 @@ def write_atomic(path: Path, content: str) -> None:
         with contextlib.suppress(OSError):
             tmp.unlink()
         raise
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Whether next to nothing can be written to a folder, which need not be there."""
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(present).free < FULL_BYTES

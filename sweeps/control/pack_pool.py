@@ -131,7 +131,7 @@ class PackPool:
         """Asks the packs how they are, replaces those that are lost, and follows the cluster.
 
         Raises:
-            SweepAborted: no pack can start on any of the GPUs that there are.
+            SweepAborted: no pack can start on any of the GPUs that there are, or the disk is full.
         """
         now_s = time.monotonic()
         # When this process itself was stopped, packs may be as late as it is.
@@ -158,6 +158,8 @@ class PackPool:
             self._fit_to_cluster()
             num_waiting = sum(pack.status is None for pack in self._packs)
             self._places.tell_waits(num_waiting, len(self._packs), now_s)
+            if not self.loaded:
+                self._log.abort_if_full()  # and so none may start on any node
 
     def decide(
         self, step: int, should_continue: Mapping[str, bool], pack_id: str | None = None

@@ -4,6 +4,8 @@ events.jsonl is the source of truth: resume replays it, trials.csv is made from 
 listeners (W&B, terminal table) are told the same facts.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -15,7 +17,13 @@ from sweeps.records.redact import redact
 from sweeps.records.schemas import find_fault
 from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import SweepAborted
-from trainables.files import DamagedLine, JsonLines, parse_json_lines, to_strict_json
+from trainables.files import (
+    DamagedLine,
+    JsonLines,
+    is_disk_full,
+    parse_json_lines,
+    to_strict_json,
+)
 
 Kind = Literal[
     "sweep_started",
@@ -68,6 +76,12 @@ class EventLog:
         if lines:
             with abort_if_unwritable(self._path):
                 self._lines.append(*lines)
+
+    def abort_if_full(self) -> None:
+        """Raises SweepAborted if the disk is full, which shows only when something is written."""
+        with abort_if_unwritable(self._path):
+            if is_disk_full(self._path.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

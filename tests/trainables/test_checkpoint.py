@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import trainables.checkpoint
+import trainables.files
 from trainables.checkpoint import (
     PACK_STATE_NAMES,
     SOLO_STATE_NAMES,
@@ -218,7 +218,7 @@ def test_full_disk_names_its_remedy(tmp_path: Path, number: int) -> None:
 def test_any_failed_write_to_a_full_disk_is_taken_for_its_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainables.checkpoint, "FULL_BYTES", 2**80)
+    monkeypatch.setattr(trainables.files, "FULL_BYTES", 2**80)
     with pytest.raises(SweepAborted), abort_if_disk_full(tmp_path / "t0001"):
         raise RuntimeError("a writer's own words")
 

@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
+import trainables.files
 from sweeps.control import gpu_places, pack_pool
 from sweeps.control.gpu_places import MAX_START_FAILURES, GpuPlaces
 from sweeps.control.pack_pool import PackPool
@@ -136,6 +137,18 @@ def begin(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     yield begin_one
     for scene in scenes:
         scene.pool.stop()
+
+
+def test_a_full_disk_ends_a_sweep_that_waits_for_its_packs(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that join cannot write either, and nothing else is written meanwhile."""
+    scene = begin(1, check_node=lambda _: False)
+    scene.pool.poll()
+    monkeypatch.setattr(trainables.files, "FULL_BYTES", 2**80)
+    with pytest.raises(SweepAborted, match=r"events.jsonl: No space left") as aborted:
+        scene.wait(lambda: False)
+    assert aborted.value.is_resumable
 
 
 def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
