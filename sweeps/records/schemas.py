@@ -67,82 +67,14 @@ class _Event(_Facts):
     time: Annotated[str, AfterValidator(_check_time)]
 
 
-class _Begun(_Event):
-    num_trials: int = 0
-
-
-class _TrialStarted(_Event):
-    trial_id: str
-    number: int
-    params: Annotated[_Params, AfterValidator(_check_params)]  # type: ignore[valid-type]
-    is_asked: bool = False
-
-
-class _TrialEnded(_Event):
-    trial_id: str
-    status: Status
-    reason: str
-
-
 class _FinalRun(_Facts):
     trial_id: str
     of: str
     seed: int
 
 
-class _FinalsStarted(_Event):
-    finalists: list[str]
-    baseline: str | None
-    runs: list[_FinalRun]
-
-
-class _Asked(_Event):
-    id: str
-    finish: bool
-    stop: list[str]
-    add: dict[str, float | bool | str] | None
-    num_trials: int = 0
-    refused: str
-
-
-class _FinalScores(_Event):
-    trial_id: str
-    scores: Scores
-    runs: Scores = {}
-
-
-class _BertScore(_Event):
-    scores: Scores
-
-
 class _SummaryValues(_Facts):
     winner: str
-
-
-class _Summary(_Event):
-    values: _SummaryValues
-    confusion: Any
-    files: list[str] = []
-
-
-class _PackEnded(_Event):
-    pack: str | int  # a number in records of before 0.1
-    device: str
-    seconds: dict[str, float]
-    trial_steps: int = 0
-    real_tokens: int = 0
-    computed_tokens: int = 0
-    peak_gib: float = 0.0
-
-
-class _Predicted(_Event):
-    wall_s: float
-    wall_low_s: float
-    wall_high_s: float
-
-
-class _Interrupted(_Event):
-    reason: str
 
 
 class _Cost(_Facts):
@@ -157,27 +89,41 @@ class _GpuTime(_Facts):
     saved_by_asha_s: float | None = None
 
 
-class _Ended(_Event):
-    actual: _Cost | None = None
-    gpu_time: _GpuTime | None = None
-
-
-_EVENTS: Mapping[str, type[_Event]] = {
-    "sweep_started": _Begun,
-    "sweep_resumed": _Begun,
-    "trial_started": _TrialStarted,
-    "report": create_model("_Report", __base__=_Event, **_list_facts(TrialReport, "cohort")),
-    "trial_ended": _TrialEnded,
-    "finals_started": _FinalsStarted,
-    "asked": _Asked,
-    "final_scores": _FinalScores,
-    "bertscore": _BertScore,
-    "summary": _Summary,
-    "pack_ended": _PackEnded,
-    "predicted": _Predicted,
-    "sweep_interrupted": _Interrupted,
-    "sweep_ended": _Ended,
+_FACTS: dict[str, dict[str, Any]] = {
+    "sweep_started": {"num_trials": (int, 0)},
+    "sweep_resumed": {"num_trials": (int, 0)},
+    "trial_started": {
+        **{"trial_id": str, "number": int, "is_asked": (bool, False)},
+        "params": Annotated[_Params, AfterValidator(_check_params)],
+    },
+    "report": _list_facts(TrialReport, "cohort"),
+    "trial_ended": {"trial_id": str, "status": Status, "reason": str},
+    "asked": {
+        **{"id": str, "finish": bool, "stop": list[str], "num_trials": (int, 0), "refused": str},
+        "add": dict[str, float | bool | str] | None,
+    },
+    "finals_started": {"finalists": list[str], "baseline": str | None, "runs": list[_FinalRun]},
+    "final_scores": {"trial_id": str, "scores": Scores, "runs": (Scores, {})},
+    "bertscore": {"scores": Scores},
+    "summary": {"values": _SummaryValues, "confusion": Any, "files": (list[str], [])},
+    "pack_ended": {
+        "pack": str | int,  # a number in records of before 0.1
+        **{"device": str, "seconds": dict[str, float], "peak_gib": (float, 0.0)},
+        **dict.fromkeys(("trial_steps", "real_tokens", "computed_tokens"), (int, 0)),
+    },
+    "predicted": dict.fromkeys(("wall_s", "wall_low_s", "wall_high_s"), float),
+    "sweep_interrupted": {"reason": str},
+    "sweep_ended": {"actual": (_Cost | None, None), "gpu_time": (_GpuTime | None, None)},
 }
+"""What an event of each kind has to hold: a type, and a default where it may be missing."""
+
+
+def _make_event(kind: str, facts: Mapping[str, Any]) -> type[_Event]:
+    given: dict[str, Any] = {n: f if isinstance(f, tuple) else (f, ...) for n, f in facts.items()}
+    return create_model(kind, __base__=_Event, **given)
+
+
+_EVENTS = {kind: _make_event(kind, facts) for kind, facts in _FACTS.items()}
 
 
 class _Metric(_Facts):
