@@ -9,7 +9,7 @@ from sweeps.checks.environment import list_versions
 from sweeps.config import SweepConfig
 from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Verdict
-from sweeps.publish.license import License, read_license
+from sweeps.publish.license import read_license
 from sweeps.publish.usage_code import is_hub_id
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
@@ -64,8 +64,8 @@ class CardFacts:
     """SHA-256 of each split's rows."""
     language: Language | None = None
     """Of the targets; None where nobody has told it."""
-    license: License | None = None
-    """What the base's own card says; None if it says nothing."""
+    license: Mapping[str, str] = field(default_factory=dict)
+    """What the base's own card says, as read_license gives it."""
     is_best: bool = True
     """Whether the sweep chose this adapter; if not, someone asked for it."""
 

@@ -43,7 +43,7 @@ def make_metadata(facts: CardFacts) -> str:
         model_name=join_lines(facts.sweep_name),
         eval_results=_list_results(facts),
     )
-    for name, value in (facts.license.metadata if facts.license else {}).items():
+    for name, value in facts.license.items():
         data[name] = value
     if base:
         data["base_model_relation"] = "adapter"

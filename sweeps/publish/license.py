@@ -1,7 +1,7 @@
 """The licence that a model card states: the base's, as its own card says, or the user's word."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from huggingface_hub import ModelCard
 
@@ -17,24 +17,9 @@ _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LINE = re.compile(r"^- Licence: .*$", re.M)
 
 
-@dataclass(frozen=True, kw_only=True)
-class License:
-    """As the Hub's metadata has it."""
-
-    identifier: str
-    """The Hub's, e.g. apache-2.0; "other" with a name and a link."""
-    name: str | None = None
-    link: str | None = None
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Fields of a card's YAML."""
-        fields = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
-        return {name: value for name, value in fields.items() if value is not None}
-
-
-def read_license(base: str) -> License | None:
-    """What the card of a folder or of a Hub model says; None if it has none or says nothing.
+def read_license(base: str) -> dict[str, str]:
+    """What the YAML of a folder's or a Hub model's card says: license, the Hub's identifier, e.g.
+    apache-2.0, or "other" with license_name and license_link. Nothing where it says nothing.
 
     Nothing is guessed from a model's name.
     """
@@ -51,17 +36,19 @@ def read_license(base: str) -> License | None:
             continue
         if link is not None and "://" not in link:  # a file beside that card
             link = f"https://huggingface.co/{base}/blob/main/{link}" if is_hub_id(base) else None
-        return License(identifier=identifier, name=name, link=link)
-    return None
+        fields = {"license": identifier, "license_name": name, "license_link": link}
+        return {field: value for field, value in fields.items() if value is not None}
+    return {}
 
 
-def describe_base_license(license: License | None) -> str:
-    """The card's line on a licence that only the base's card tells."""
-    if license is None:
+def describe_base_license(license: Mapping[str, str]) -> str:
+    """The card's line on a licence that only the base's card tells, as read_license has it."""
+    if not license:
         return NOT_STATED
+    name = license.get("license_name", license["license"])
     return (
-        f"Licence: {license.name or license.identifier}, the base's own, as its card says. What "
-        "the data's owners ask is not known here."
+        f"Licence: {name}, the base's own, as its card says. What the data's owners ask is not "
+        "known here."
     )
 
 

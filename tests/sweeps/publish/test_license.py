@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from sweeps.publish.license import License, check_identifier, read_license, state_license
+from sweeps.publish.license import check_identifier, read_license, state_license
 from sweeps.publish.model_card import render
 from tests.sweeps.example_facts import facts
 from trainables.errors import SweepAborted
@@ -19,24 +19,26 @@ def write_card(folder: Path, yaml: str) -> str:
 
 def test_licence_of_a_folder_is_what_its_card_says(tmp_path: Path) -> None:
     base = write_card(tmp_path, "license: apache-2.0\nlanguage: en")
-    assert read_license(base) == License(identifier="apache-2.0")
+    assert read_license(base) == {"license": "apache-2.0"}
     write_card(tmp_path, "license: other\nlicense_name: qwen\nlicense_link: LICENSE")
-    assert read_license(base) == License(identifier="other", name="qwen")
+    assert read_license(base) == {"license": "other", "license_name": "qwen"}
     write_card(tmp_path, "license: other\nlicense_name: qwen\nlicense_link: https://q.org/L")
-    assert read_license(base) == License(identifier="other", name="qwen", link="https://q.org/L")
+    linked = {"license": "other", "license_name": "qwen", "license_link": "https://q.org/L"}
+    assert read_license(base) == linked
 
 
 @pytest.mark.parametrize("yaml", ["", "language: en", "license: [a, b]", "license: 'A B'", "a: ["])
 def test_nothing_is_made_of_a_card_that_names_none(tmp_path: Path, yaml: str) -> None:
-    assert read_license(write_card(tmp_path, yaml)) is None
+    assert read_license(write_card(tmp_path, yaml)) == {}
 
 
 def test_base_without_a_card_has_no_licence() -> None:
-    assert read_license(str(MODEL_DIR)) is None
+    assert read_license(str(MODEL_DIR)) == {}
 
 
 def test_publishers_word_takes_the_place_of_the_bases() -> None:
-    base = License(identifier="other", name="qwen-research", link="https://q.org/L")
+    link = "https://q.org/L"
+    base = {"license": "other", "license_name": "qwen-research", "license_link": link}
     card = state_license(render(facts(license=base)), "cc-by-4.0")
     assert ModelCard(card).data.to_dict()["license"] == "cc-by-4.0"
     assert "qwen-research" not in card and "license_link" not in card

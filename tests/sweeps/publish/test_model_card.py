@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.publish.card_facts import CardFacts
-from sweeps.publish.license import License
 from sweeps.publish.model_card import render
 from tests.examples import max_examples
 from tests.sweeps.example_facts import FACTS, METRIC, OUTCOME, PARAMS, facts
@@ -48,7 +47,8 @@ def test_metadata_names_base_dataset_and_kind() -> None:
 def test_metadata_names_language_and_licence_only_where_they_are_told() -> None:
     assert not {"language", "license", "license_name"} & metadata(FACTS).keys()
     assert "Licence: not stated" in render(FACTS)
-    licence = License(identifier="other", name="qwen-research", link="https://x.org/LICENSE")
+    link = "https://x.org/LICENSE"
+    licence = {"license": "other", "license_name": "qwen-research", "license_link": link}
     told = facts(language="turkish", license=licence)
     data = metadata(told)
     assert data["language"] == ["tr"]
@@ -230,7 +230,7 @@ def test_no_text_breaks_the_metadata_or_the_sections(text: str) -> None:
         outcome=named(text),
         prompt_template=text,
         command=text,
-        license=License(identifier="other", name=text, link=text),
+        license={"license": "other", "license_name": text, "license_link": text},
     )
     card = ModelCard(render(card_facts))
     assert card.data.library_name == "peft"
