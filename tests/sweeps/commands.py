@@ -113,3 +113,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def refused(folder: Path, *flags: str) -> tuple[str, str]:
+    """The refusal of a tiny sweep, which left folder as it was."""
+    before = tree(folder)
+    refusal = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
+    assert tree(folder) == before
+    return refusal
