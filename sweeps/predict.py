@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sweeps.checks.preflight import has_gpu
 from sweeps.cli import JsonFlag, Result, parse, run_command
-from sweeps.command_line.safe_console import SafeConsole
+from sweeps.command_line.consoles import SafeConsole
 from sweeps.publish.best_folder import ADAPTER_FILES
 from sweeps.publish.trained_run import TrainedRun, open_trained_run
 from sweeps.records.prediction_file import ADDED, PredictionFile
@@ -97,7 +97,6 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parse(PredictArgs, argv, PROG)
     run = open_trained_run(
         args.run,
-        f"{PROG} RUN --input FILE --output FILE",
         trial=args.trial,
         model=args.model,
         batch_size=args.batch_size,

@@ -18,7 +18,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.checks.preflight import check, find_unpacked, has_delta_kernels
 from sweeps.cli import EXIT_DONE, JsonFlag, Result, parse, run_command
-from sweeps.command_line.safe_console import SafeConsole
+from sweeps.command_line.consoles import SafeConsole
 from sweeps.config import Engine, SweepConfig
 from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths, find_run
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Prints the comparison, writes it beside the run, and returns it."""
     args = parse(VerifyArgs, argv, PROG)
     paths = find_run(args.run)
-    config = sweep_json.read_config(paths, f"{PROG} RUN TRIAL")
+    config = sweep_json.read_config(paths)
     record = find_reported(paths, args.trial)
     adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
     fetch_checkpoint(config.storage, adapter)

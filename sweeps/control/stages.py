@@ -42,10 +42,10 @@ from sweeps.finals.bertscore import add_bertscore
 from sweeps.publish import summary
 from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
-from sweeps.records.heartbeat import keep_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import RequestReader
 from sweeps.records.run import read_record
+from sweeps.records.run_lock import keep_heartbeat
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_storage

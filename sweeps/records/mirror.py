@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.records.heartbeat import parse_heartbeat
 from sweeps.records.paths import OF_TRACKERS, RunPaths
-from sweeps.records.run_lock import abort_if_driven
+from sweeps.records.run_lock import abort_if_driven, parse_heartbeat
 from sweeps.records.trial_record import TrialRecord
 from trainables import storage
 from trainables.checkpoint_storage import delete_checkpoints
@@ -92,9 +91,6 @@ def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[in
     """Deletes the checkpoints that the log does not lead to: a driver that died had not copied all.
 
     Its trials may be proposed otherwise now, and a trial reports at every rung.
-
-    Args:
-        records: all that the log has.
 
     Raises:
         SweepAborted: the storage cannot be written.

@@ -1,4 +1,5 @@
-"""The run folder's lock: held by the process that works on the run, and asked who that is."""
+"""Who works on a run: the lock that its process holds, and its heartbeat, which also tells the time
+left, for where locks of other machines are not seen."""
 
 import contextlib
 import errno
@@ -6,17 +7,25 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from sweeps.records.heartbeat import FRESH_S, Beat, read_heartbeat
+from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
+
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from trainables.errors import SweepAborted
+from trainables.files import to_strict_json
 
+INTERVAL_S = 5.0
+"""Between two writings of the heartbeat's file."""
+FRESH_S = 60.0
+"""A heartbeat of so many seconds ago is that of a process that lives."""
 TRIES_S = 0.5
 """How long a lock is tried for: who asks whether it is held holds it for a moment."""
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -40,6 +49,24 @@ class LockOwner:
     def is_driver(self) -> bool | None:
         """Whether it lives and runs the sweep's trials; None where that cannot be told."""
         return False if self.work == "sync" else self.is_alive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What the heartbeat's file says."""
+
+    time: AwareDatetime
+    left_s: FiniteFloat | None
+    host: str = ""
+    """Name of its machine, "" if not known."""
+    pid: int = 0
+    num_gpus: int
+    num_packs: int
+    slots_per_gpu: int
+
+    def is_fresh(self, now: datetime | None = None) -> bool:
+        """Whether its process lives, as far as clocks of several machines agree."""
+        return abs(((now or datetime.now(UTC)) - self.time).total_seconds()) < FRESH_S
 
 
 @contextmanager
@@ -147,3 +174,53 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def keep_heartbeat(
+    paths: RunPaths, left_s: Callable[[], float | None], facts: Mapping[str, int]
+) -> Iterator[None]:
+    """Writes RUN/heartbeat.json every few seconds during the block, in a thread; then it goes."""
+    has_ended = threading.Event()
+
+    def beat_on() -> None:
+        write_heartbeat(paths, left_s(), facts)
+        while not has_ended.wait(INTERVAL_S):
+            write_heartbeat(paths, left_s(), facts)
+
+    thread = threading.Thread(target=beat_on, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            paths.heartbeat.unlink(missing_ok=True)
+
+
+def write_heartbeat(paths: RunPaths, left_s: float | None, facts: Mapping[str, int]) -> None:
+    """Writes the file; a full disk is no matter here, and after a power cut it may be empty."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    who = {"host": socket.gethostname(), "pid": os.getpid()}
+    said = {"time": now, "left_s": left_s, **who, **facts}
+    tmp = paths.heartbeat.with_name(f".{paths.heartbeat.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        tmp.write_text(json.dumps(to_strict_json(said), indent=2), encoding="utf-8")
+        tmp.replace(paths.heartbeat)
+
+
+def read_heartbeat(paths: RunPaths) -> Beat | None:
+    """What the file says; None where there is none, or a damaged one."""
+    try:
+        return parse_heartbeat(paths.heartbeat.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_heartbeat(content: bytes) -> Beat | None:
+    """What a file with this content says; None if it is damaged."""
+    try:
+        return TypeAdapter(Beat).validate_json(content)
+    except ValidationError:
+        return None

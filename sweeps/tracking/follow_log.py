@@ -21,8 +21,6 @@ from trainables.errors import first_line
 from trainables.shell import write_command
 
 POLL_INTERVAL_S = 1.0
-FINISH_TIMEOUT_S = 900.0
-"""At a sweep's end, for all trackers together."""
 RETRY_INTERVAL_S = 30.0
 """After a failure, until the tracker is asked again."""
 
@@ -58,7 +56,6 @@ class Trackers:
     """All trackers of a sweep, each with the thread that follows the log for it."""
 
     def __init__(self, paths: RunPaths, trackers: Sequence[Tracker]) -> None:
-        self._paths = paths
         log = _Log(paths)
         self._followers = [_Follower(tracker, log) for tracker in trackers]
 
@@ -67,38 +64,24 @@ class Trackers:
         for follower in self._followers:
             follower.start()
 
-    def finish(self, timeout_s: float | None = None) -> None:
+    def finish(self, timeout_s: float | None = None, *, is_disk_trusted: bool = True) -> None:
         """Writes what the log holds and trackers lack; may be called again when it has grown.
 
         It takes as long as the slowest tracker does: some seconds where a server does not answer.
 
         Args:
             timeout_s: after it, trackers that are not done have failed; None waits for them.
+            is_disk_trusted: False counts no file as complete that was written: not every tracker
+                tells of a full disk.
 
         Raises:
             Exception: the log cannot be read.
         """
         for follower in self._followers:
-            follower.end()
+            follower.end(is_disk_trusted=is_disk_trusted)
         until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for follower in self._followers:
             follower.join(until_s)
-
-    def end_sweep(self) -> None:
-        """Finishes in bounded time, and tells which trackers lack something."""
-        self.finish(FINISH_TIMEOUT_S)
-        if self.failed:
-            _log.warning(
-                "%s lacks something of the sweep: python -m sweeps.sync %s --track %s",
-                ", ".join(self.failed),
-                write_command(self._paths.folder),
-                ",".join(self.failed),
-            )
-
-    def mark_files_incomplete(self) -> None:
-        """Counts no file as complete that was written: not every tracker tells of a full disk."""
-        for follower in self._followers:
-            follower.is_disk_trusted = False
 
     @property
     def failed(self) -> list[str]:
@@ -136,10 +119,10 @@ class _Follower:
 
     def __init__(self, tracker: Tracker, log: _Log) -> None:
         self.tracker = tracker
-        self.is_disk_trusted = True
         self.has_failed = False
         """Since its last replay that succeeded."""
         self._log = log
+        self._is_disk_trusted = True
         self._num_bytes = 0
         """Length of the log at that replay."""
         self._has_warned = False
@@ -152,8 +135,9 @@ class _Follower:
         self._thread = threading.Thread(target=self._follow, name=self.tracker.name, daemon=True)
         self._thread.start()
 
-    def end(self) -> None:
+    def end(self, *, is_disk_trusted: bool) -> None:
         """Lets the thread, or a new one, catch up with the log for the last time."""
+        self._is_disk_trusted = is_disk_trusted
         self._ended.set()
         if self._thread is None:
             self.start()
@@ -181,7 +165,7 @@ class _Follower:
             self._log_error = error
             return
         try:
-            self.tracker.close(is_disk_trusted=self.is_disk_trusted)
+            self.tracker.close(is_disk_trusted=self._is_disk_trusted)
         except Exception as error:
             self._fail(error)
 

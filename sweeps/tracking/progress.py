@@ -17,9 +17,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.command_line.consoles import NotebookLive, SafeConsole
 from sweeps.command_line.durations import format_clock
-from sweeps.command_line.notebook import NotebookLive
-from sweeps.command_line.safe_console import SafeConsole
 from sweeps.cost.allocation import Site
 from sweeps.records.redact import join_lines
 from sweeps.records.schemas import Status

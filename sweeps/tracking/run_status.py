@@ -11,10 +11,9 @@ from statistics import median
 from typing import Any, Literal
 
 from sweeps.records.events import find_since_search
-from sweeps.records.heartbeat import read_heartbeat
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import Run, find_time, read_run
-from sweeps.records.run_lock import LockOwner, find_lock_owner
+from sweeps.records.run_lock import LockOwner, find_lock_owner, read_heartbeat
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import rank
 
@@ -76,7 +75,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     Raises:
         SweepAborted: a file of it is damaged.
     """
-    now, run = now or datetime.now(UTC), read_run(paths, "python -m sweeps.status")
+    now, run = now or datetime.now(UTC), read_run(paths)
     held = find_since_search(run.events, "finals_started")
     ids = {one["trial_id"] for one in held["runs"]} if held else set()
     finals = [one for one in run.final_runs if one.trial_id in ids]

@@ -15,14 +15,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from subprocess import Popen
 from typing import Any
 
 from sweeps.command_line.safe_output import guard_output
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, append_request
-from sweeps.tracking.follow_log import FINISH_TIMEOUT_S, Trackers, describe_error
+from sweeps.tracking.follow_log import Trackers, describe_error
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.trackers import load_libraries, make_trackers
 from trainables.errors import SweepAborted
@@ -32,6 +31,8 @@ from trainables.shell import write_command
 NICENESS = 10
 """About a tenth of a core that others want too: a Stop button is still seen within seconds."""
 
+FINISH_TIMEOUT_S = 900.0
+"""At a sweep's end, for all trackers together."""
 INTERRUPTED_TIMEOUT_S = 60.0
 """For which an interrupted sweep waits for its trackers: who has sent SIGTERM may not wait longer,
 and a resume writes what they lack."""
@@ -110,21 +111,32 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     load_libraries(sys.argv[2].split(","))
     sweep: TrackedSweep = _receive()
-    trackers = Trackers(sweep.paths, make_trackers(sweep, partial(_ask_to_stop, sweep.paths)))
+
+    def ask_to_stop(trial_id: str) -> None:
+        """Has a trial stopped whose Stop button in W&B was pressed."""
+        request = Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,))
+        append_request(sweep.paths, request)
+
+    trackers = Trackers(sweep.paths, make_trackers(sweep, ask_to_stop))
     trackers.start()
-    is_disk_trusted: bool = _receive()
-    if not is_disk_trusted:
-        trackers.mark_files_incomplete()
-    try:
-        trackers.end_sweep()
-    except Exception as error:  # of a log that cannot be read
-        _log.warning("the trackers lack the sweep's end: %s", describe_error(error))
+    finish(trackers, sweep.paths, is_disk_trusted=_receive())
     os._exit(0)  # a thread that is still in a library holds nothing up
 
 
-def _ask_to_stop(paths: RunPaths, trial_id: str) -> None:
-    """Has a trial stopped whose Stop button in W&B was pressed."""
-    append_request(paths, Request(id=f"wandb-stop-{trial_id}", stop=(trial_id,)))
+def finish(trackers: Trackers, paths: RunPaths, *, is_disk_trusted: bool) -> None:
+    """Has trackers catch up in bounded time, and tells which of them lack something."""
+    try:
+        trackers.finish(FINISH_TIMEOUT_S, is_disk_trusted=is_disk_trusted)
+    except Exception as error:  # of a log that cannot be read
+        _log.warning("the trackers lack the sweep's end: %s", describe_error(error))
+        return
+    if trackers.failed:
+        _log.warning(
+            "%s lacks something of the sweep: python -m sweeps.sync %s --track %s",
+            ", ".join(trackers.failed),
+            write_command(paths.folder),
+            ",".join(trackers.failed),
+        )
 
 
 if __name__ == "__main__":

@@ -92,11 +92,8 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class StopButtons:
-    """Watches open runs, in a thread of its own, and tells of each whose button was pressed once.
-
-    Args:
-        stop: is told the run's name.
-    """
+    """Watches open runs, in a thread of its own, and tells the names of those whose button was
+    pressed, once."""
 
     def __init__(self, stop: Callable[[str], None]) -> None:
         self._stop = stop

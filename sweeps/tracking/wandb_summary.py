@@ -21,11 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def log_summary(run: Any, summary: TrackedRun, best: Path, about: Mapping[str, object]) -> None:
-    """Writes the scores, the answers and the adapter into their W&B run.
-
-    Args:
-        about: the adapter; see _log_adapter.
-    """
+    """Writes the scores, the answers and the adapter into their W&B run."""
     files = summary.files
     media = {}
     if summary.confusion is not None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search_spaces.lora import LoraSpace
 from sweeps.config import SweepConfig
 from trainables.config import Metric
 from trainables.files import write_json
@@ -41,12 +40,17 @@ def describe_sweep(config: SweepConfig, metric: Metric, name: str) -> dict[str, 
     """
     method = f"proposed by Optuna ({config.sampler}), stopped early by ASHA"
     goal = "maximize" if metric.mode == "max" else "minimize"
+    low, high = config.space.learning_rates
+    rate = {"distribution": "log_uniform_values", "min": low, "max": high}
+    parameters: dict[str, Any] = {"learning_rate": rate if low < high else {"value": low}}
+    for key, values in config.space.choices.items():
+        parameters[key] = {"values": list(values)} if values[1:] else {"value": values[0]}
     return {
         "name": name,
         "description": f"{config.recipe} with {config.model}: {method}",
         "method": "random",
         "metric": {"name": metric.name, "goal": goal},
-        "parameters": _describe_space(config.space),
+        "parameters": parameters,
     }
 
 
@@ -73,8 +77,6 @@ def make_sweep(
     """Makes the sweep and keeps its id.
 
     Args:
-        folder: see find_sweep; so is place.
-        config: as describe_sweep gives it.
         prior_runs: ids of runs that are there already and belong to it.
 
     Raises:
@@ -98,14 +100,3 @@ def make_sweep(
     folder.mkdir(exist_ok=True)
     write_json(folder / SWEEP_FILE, {"id": sweep_id, **place})
     return sweep_id
-
-
-def _describe_space(space: LoraSpace) -> dict[str, Any]:
-    low, high = space.learning_rates
-    rate = {"distribution": "log_uniform_values", "min": low, "max": high}
-    choices = {name: _describe_choice(values) for name, values in space.choices.items()}
-    return {"learning_rate": rate if low < high else {"value": low}, **choices}
-
-
-def _describe_choice(values: Sequence[float | str]) -> dict[str, Any]:
-    return {"values": list(values)} if len(values) > 1 else {"value": values[0]}

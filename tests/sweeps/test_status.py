@@ -18,9 +18,8 @@ import pytest
 from sweeps import status as command
 from sweeps.config import to_json
 from sweeps.records.events import EventLog
-from sweeps.records.heartbeat import write_heartbeat
 from sweeps.records.paths import RunPaths
-from sweeps.records.run_lock import find_lock_owner, lock_run
+from sweeps.records.run_lock import find_lock_owner, lock_run, write_heartbeat
 from sweeps.tracking.run_status import read_status
 from tests.sweeps.commands import PROJECT, call
 from tests.sweeps.control.controllers import open_controller

@@ -14,7 +14,7 @@ import pytest
 from rich.text import Text
 
 from sweeps.cli import run_command
-from sweeps.command_line.safe_console import SafeConsole
+from sweeps.command_line.consoles import SafeConsole
 from sweeps.command_line.safe_output import SafeStream, make_safe
 from tests.sweeps.commands import HANG_S, start, world
 

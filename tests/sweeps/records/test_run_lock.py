@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from sweeps.records import heartbeat
-from sweeps.records.heartbeat import keep_heartbeat, read_heartbeat
+from sweeps.records import run_lock
 from sweeps.records.paths import RunPaths
-from sweeps.records.run_lock import LockOwner, find_lock_owner, lock_run
+from sweeps.records.run_lock import (
+    LockOwner,
+    find_lock_owner,
+    keep_heartbeat,
+    lock_run,
+    read_heartbeat,
+)
 from trainables.errors import SweepAborted
 
 FACTS = {"num_gpus": 1, "num_packs": 1, "slots_per_gpu": 8}
@@ -64,7 +69,7 @@ def test_where_there_are_no_locks_the_heartbeat_decides(
 def test_a_heart_beats_by_itself_until_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(run_lock, "INTERVAL_S", 0.05)
     paths, times = RunPaths(tmp_path), set()
     with keep_heartbeat(paths, lambda: 42.0, FACTS):
         deadline_s = time.monotonic() + 10.0

@@ -11,7 +11,7 @@ import pytest
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
-from sweeps.tracking import follow_log
+from sweeps.tracking import follow_log, tracker_process
 from sweeps.tracking.follow_log import Trackers
 from trainables.errors import SweepAborted
 
@@ -94,12 +94,12 @@ def test_failing_tracker_costs_one_warning_and_catches_up_later(
 def test_tracker_without_an_answer_does_not_keep_a_sweep_from_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow_log, "FINISH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(tracker_process, "FINISH_TIMEOUT_S", 0.3)
     paths, stuck, sound = RunPaths(tmp_path), Recorder("stuck"), Recorder("sound")
     stuck.may_go_on.clear()
     EventLog(paths.events).append("sweep_started", name="x")
     trackers = Trackers(paths, [stuck, sound])
-    trackers.end_sweep()
+    tracker_process.finish(trackers, paths, is_disk_trusted=True)
     assert trackers.failed == ["stuck"] and sound.closed == [True]
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.endswith(f"python -m sweeps.sync {tmp_path} --track stuck")
@@ -114,8 +114,7 @@ def test_finish_may_be_called_again_when_the_log_has_grown(tmp_path: Path) -> No
     log.append("sweep_started", name="x")
     trackers.finish()
     log.append("sweep_ended")
-    trackers.mark_files_incomplete()
-    trackers.finish()
+    trackers.finish(is_disk_trusted=False)
     assert tracker.num_events == 2 and tracker.closed == [True, False]
 
 

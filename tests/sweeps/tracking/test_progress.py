@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.command_line.safe_console import SafeConsole
+from sweeps.command_line.consoles import SafeConsole
 from sweeps.cost.allocation import Site
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.progress import MAX_ROWS, ProgressTable

@@ -356,8 +356,7 @@ def test_no_file_of_a_sweep_that_a_full_disk_ended_counts_as_complete(tmp_path: 
     folder = tmp_path / "run"
     sweep = LoggedSweep(folder)
     sweep.complete(0)
-    sweep.tracker.mark_files_incomplete()
-    sweep.tracker.finish()
+    sweep.tracker.finish(is_disk_trusted=False)
     assert not (folder / "wandb" / COMPLETE_FILE).exists()
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     content = file.read_bytes()
