@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Checks a request against the run, writes it down, and tells what became of it."""
     args = parse(AskArgs, argv, PROG)
     paths = find_run(args.run)
-    run = read_run(paths, PROG)
+    run = read_run(paths)
     config, request = sweep_json.parse_config(run), make_request(args)
     has_driver = find_lock_owner(paths).is_driver is not False
     is_open = not (has_driver and is_search_over(config, run.events))

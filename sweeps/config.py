@@ -186,6 +186,11 @@ class SweepConfig(TrainingOptions):
         require(bool(is_url or self.checkpoints is None), "checkpoints", self.checkpoints, rule)
 
     @property
+    def paths(self) -> RunPaths:
+        """The files of the run."""
+        return RunPaths.of(self.runs_dir, self.name)
+
+    @property
     def storage(self) -> str | None:
         """URL of the run on object storage, if it is to be there."""
         return self.checkpoints and f"{self.checkpoints.rstrip('/')}/{self.name}"
@@ -223,7 +228,7 @@ class SweepConfig(TrainingOptions):
         options = {f.name: getattr(self, f.name) for f in fields(TrainingOptions)}
         return TrainingSettings(
             **options,
-            rows_dir=RunPaths.of(self.runs_dir, self.name).rows,
+            rows_dir=self.paths.rows,
             model=self.model,
             max_steps=self.max_steps,
             rungs=self.rungs,

@@ -52,9 +52,7 @@ class DemoArgs:
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks all that can be checked before the model is loaded, loads it and serves the page."""
     args = parse(DemoArgs, argv, PROG)
-    run = open_trained_run(
-        args.run, f"{PROG} RUN", trial=args.trial, model=args.model, batch_size=2
-    )
+    run = open_trained_run(args.run, trial=args.trial, model=args.model, batch_size=2)
     if importlib.util.find_spec("gradio") is None:
         error = "the page is made by gradio, which is not installed"
         raise SweepAborted(error, "pip install '.[demo]'")

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.best_folder import (
     check_adapter,
-    find_best,
+    find_best_folder,
     list_exported,
     replace_folder,
     write_trial,
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     with tempfile.TemporaryDirectory(prefix="sweeps-export-") as name:
         paths, temporary = find_run(args.run), Path(name)
         if args.trial is None:
-            source = find_best(paths, f"{PROG} RUN --to TARGET")
+            source = find_best_folder(paths)
         else:
             source = write_trial(paths, args.trial, temporary / "adapter")
         check_adapter(source)

@@ -29,7 +29,7 @@ import tyro
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
-from sweeps.publish.best_folder import find_best
+from sweeps.publish.best_folder import find_best_folder
 from sweeps.records.paths import find_run
 from sweeps.records.redact import join_lines
 from sweeps.records.run import read_record
@@ -124,9 +124,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Judges, prints the scores and the cost, and keeps both in RUN/judge."""
     args = parse(JudgeArgs, argv, PROG)
     paths = find_run(args.run)
-    command = f"{PROG} RUN --endpoint URL --model M"
-    rows = predictions.read(find_best(paths, command))[: args.num_rows]
-    if read_record(paths, command).get("labels"):
+    rows = predictions.read(find_best_folder(paths))[: args.num_rows]
+    if read_record(paths).get("labels"):
         raise SweepAborted(
             f"the answers of {args.run} are labels, which are right or wrong without a judge",
             f"see their accuracy in {args.run / 'best' / 'README.md'}",

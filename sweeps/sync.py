@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Replays the log of a sweep that no process is working on."""
     args = parse(SyncArgs, argv, PROG)
     paths = find_run(args.run)
-    run = read_run(paths, PROG)
+    run = read_run(paths)
     config = sweep_json.parse_config(run)
     config = replace(config, track=args.track or config.track, wandb="auto")
     if not config.trackers:

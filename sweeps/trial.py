@@ -13,7 +13,6 @@ from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import params_fields, report_fields
-from sweeps.records.paths import RunPaths
 from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     preflight = check(config, is_resumed=False, has_ray=False)
     check_targets(args.params.target_modules, preflight.model)
     config = count_steps(config, len(preflight.splits.train))
-    paths = RunPaths.of(config.runs_dir, config.name)
+    paths = config.paths
     write_rows(paths.rows, preflight.splits)
     folder = paths.trial(TRIAL_ID)
     trial = TrialConfig(
@@ -65,7 +64,14 @@ def main(argv: Sequence[str] | None = None) -> Result:
 
     def take(report: TrialReport) -> None:
         reports.append(report_fields(report))
-        _show(report)
+        metrics = sorted(report.metrics.items())
+        scores = "  ".join(f"{name} {format_score(name, value)}" for name, value in metrics)
+        print(
+            f"step {report.step}: train_loss {report.train_loss:.4f}  {scores}  "
+            f"({report.tokens_per_s:,.0f} tokens/s, {report.peak_gib:.2f} GiB, "
+            f"{report.seconds:.0f} s)",
+            flush=True,
+        )
 
     facts = {"folder": folder, "params": params_fields(args.params), "reports": reports}
     try:
@@ -99,18 +105,6 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     sweep = SweepOfTrial(**vars(config) | {"tiny": False})
     default = TrialArgs(config=sweep, params=params)
     return parse(TrialArgs, flags, prog, default)
-
-
-def _show(report: TrialReport) -> None:
-    scores = "  ".join(
-        f"{name} {format_score(name, v)}" for name, v in sorted(report.metrics.items())
-    )
-    print(
-        f"step {report.step}: train_loss {report.train_loss:.4f}  {scores}  "
-        f"({report.tokens_per_s:,.0f} tokens/s, {report.peak_gib:.2f} GiB, "
-        f"{report.seconds:.0f} s)",
-        flush=True,
-    )
 
 
 if __name__ == "__main__":

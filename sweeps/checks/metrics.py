@@ -40,8 +40,14 @@ def choose_metrics(splits: Splits, options: TaskOptions, *, is_resumed: bool) ->
     custom = tuple(
         _read_code(one, began.get(one.metric.name)) for one in asked if one.path is not None
     )
-    if is_resumed:
-        _check_same(scoring.custom, custom)
+    if is_resumed:  # trials of one sweep are scored by the same source
+        pairs = zip(custom, scoring.custom, strict=True)
+        if changed := [code.name for code, other in pairs if code != other]:
+            raise SweepAborted(
+                f"the metric {changed[0]} is not what it was when this sweep began: its source "
+                "differs",
+                "put its file back as it was, or begin a new sweep with another --name",
+            )
         return splits
     names = tuple(one.metric.name for one in asked if one.path is None)
     chosen = replace(scoring, metrics=names, custom=custom)
@@ -69,20 +75,15 @@ def _check_built_in(name: str, splits: Splits) -> None:
             f"--metric {name} is of no label here", f"name one of {', '.join(named)}"
         )
     if name == "json_fields":
-        for row in (*splits.validation, *splits.test):
-            _check_json(row)
-
-
-def _check_json(row: Row) -> None:
-    """The row's right answers are JSON."""
-    for text in (row.target, *row.references):
-        try:
-            json.loads(text)
-        except ValueError as error:
-            raise SweepAborted(
-                f"--metric json_fields: the target of row {row.id} is no JSON: {error}",
-                "make every target of validation and test JSON, or name another metric",
-            ) from None
+        rows = (*splits.validation, *splits.test)
+        for row, text in ((one, text) for one in rows for text in (one.target, *one.references)):
+            try:
+                json.loads(text)
+            except ValueError as error:
+                raise SweepAborted(
+                    f"--metric json_fields: the target of row {row.id} is no JSON: {error}",
+                    "make every target of validation and test JSON, or name another metric",
+                ) from None
 
 
 def _read_code(asked: AskedMetric, began: MetricCode | None) -> MetricCode:
@@ -133,16 +134,6 @@ def _find_module(code: MetricCode, name: str) -> dict[str, str]:
         ) from None
     finally:
         process.end()
-
-
-def _check_same(began: Sequence[MetricCode], now: Sequence[MetricCode]) -> None:
-    """Trials of one sweep are scored by the same source."""
-    changed = [code.name for code, other in zip(now, began, strict=True) if code != other]
-    if changed:
-        raise SweepAborted(
-            f"the metric {changed[0]} is not what it was when this sweep began: its source differs",
-            "put its file back as it was, or begin a new sweep with another --name",
-        )
 
 
 def _try_custom(scoring: Scoring, rows: Sequence[Row]) -> None:

@@ -56,11 +56,7 @@ def check_nodes(config: SweepConfig, paths: RunPaths) -> list[Node]:
 
 
 def check_late_node(config: SweepConfig, paths: RunPaths, node_id: str) -> bool:
-    """Whether packs may use a node that has joined after the check of all; told if not.
-
-    Args:
-        node_id: Ray's.
-    """
+    """Whether packs may use a node that has joined after the check of all; told if not."""
     try:
         nodes = _inspect(config, paths, node_id)
     except ClusterError as refused:

@@ -12,7 +12,6 @@ from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import resume_command
 from sweeps.checks.metrics import choose_metrics
 from sweeps.config import SweepConfig
-from sweeps.records.paths import RunPaths
 from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
@@ -58,7 +57,7 @@ def check(
     """
     check_run_folder(config, is_resumed=is_resumed)
     if needs_gpu:
-        find_lock(RunPaths.of(config.runs_dir, config.name).checkpoints)
+        find_lock(config.paths.checkpoints)
     if config.storage is not None:
         _check_object_storage(config, config.storage, is_resumed=is_resumed)
     check_recipe(config)
@@ -84,7 +83,7 @@ def check(
     if "wandb" in config.trackers and config.wandb != "disabled":
         check_settings(config)
         wandb_mode = resolve_mode(config.wandb, config.tiny)
-    check_trackers(config, RunPaths.of(config.runs_dir, config.name))
+    check_trackers(config, config.paths)
     try:
         splits = read_rows(config.settings.rows_dir) if is_resumed else load_rows(config, task)
         model = read_model_facts(config.model)
@@ -224,7 +223,7 @@ def check_bertscore(config: SweepConfig, kind: Kind) -> None:
 
 def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
     """Refuses a run's folder that is there already (a new sweep), or that cannot be written."""
-    folder = RunPaths.of(config.runs_dir, config.name).folder
+    folder = config.paths.folder
     if not is_resumed and os.path.lexists(folder):
         can_resume = os.path.isfile(folder / "sweep.json")
         or_resume = f", or go on with it: {resume_command(config)}" if can_resume else ""
@@ -243,7 +242,7 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
 def _check_object_storage(config: SweepConfig, url: str, *, is_resumed: bool) -> None:
     """Refuses a URL that cannot be written, or under which there is anything before a new sweep:
     one that ends without a trial takes all there away again."""
-    folder = RunPaths.of(config.runs_dir, config.name).folder.resolve()
+    folder = config.paths.folder.resolve()
     if url.startswith("file://"):
         place = Path(url.removeprefix("file://")).resolve()
         if place.is_relative_to(folder) or folder.is_relative_to(place):

@@ -40,10 +40,10 @@ _log = logging.getLogger(__name__)
 
 def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     """The config of the run to resume, at the place where it lies now."""
-    paths = find_run(RunPaths.of(asked.runs_dir, asked.name).folder)
+    paths = find_run(asked.paths.folder)
     url = asked.storage
     if url is None and os.path.isfile(paths.sweep_json):
-        url = sweep_json.read_config(paths, "--resume").storage
+        url = sweep_json.read_config(paths).storage
     if url is not None:
         fetch_run(paths, url)
     if not os.path.isfile(paths.sweep_json):  # a recipe may give a fixed name
@@ -53,7 +53,7 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             is_missing if is_named else "--resume needs the name of the sweep",
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
-    run = read_run(paths, "--resume")
+    run = read_run(paths)
     if not run.trials and any(paths.checkpoints.glob("t*")):
         raise SweepAborted(
             f"{paths.events} tells of no trial, but {paths.checkpoints} has some",
@@ -106,7 +106,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
     Args:
         preflight: with the run's own rows.
     """
-    paths = RunPaths.of(config.runs_dir, config.name)
+    paths = config.paths
     began = _read_digests(paths, "rows", SPLITS)
     changed = _changed_splits(began, preflight.splits)
     if changed:

@@ -63,11 +63,6 @@ def read_call(
     """What run_sweep is asked for; see there, and read_command."""
     if isinstance(recipe, SweepConfig):
         return _read_config(recipe, flags, is_resumed=is_resumed)
-    return read_command([str(recipe), *_write_words(flags), *["--resume"] * is_resumed])
-
-
-def _write_words(flags: dict[str, Any]) -> list[str]:
-    """Keywords as a command line has them."""
     known = [field.name for field, _ in flatten(SweepConfig)[1]]
     for name in flags:
         if name not in known:
@@ -76,7 +71,8 @@ def _write_words(flags: dict[str, Any]) -> list[str]:
             fix = find_our_flag(f"--{name}", PROG) or fix
             raise SweepAborted(f"{PYTHON} has no keyword {name!r}", fix)
     given = {name: value for name, value in flags.items() if (name, value) != ("tiny", False)}
-    return [word for name, value in given.items() for word in write_flag(name, value)]
+    words = [word for name, value in given.items() for word in write_flag(name, value)]
+    return read_command([str(recipe), *words, *["--resume"] * is_resumed])
 
 
 def _read_config(config: SweepConfig, flags: dict[str, Any], *, is_resumed: bool) -> RunArgs:

@@ -36,7 +36,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
         SweepAborted: another process works on this run, its scores would not compare with those
             that it has, or the folder cannot be made.
     """
-    paths = RunPaths.of(config.runs_dir, config.name)
+    paths = config.paths
     if is_resumed:
         record = read_record(paths) | {"config": sweep_json.dump_config(config)}
         if _has_trials(paths):

@@ -17,13 +17,13 @@ def dump_config(config: SweepConfig) -> dict[str, object]:
     return to_json(replace(config, study_storage=url and hide_secrets(url)))
 
 
-def read_config(paths: RunPaths, command: str) -> SweepConfig:
+def read_config(paths: RunPaths) -> SweepConfig:
     """The config of the run, as parse_config gives it, with the trials that sweep.json names.
 
     Raises:
         SweepAborted: there is none, or it is damaged or of another version.
     """
-    return _parse(paths, read_record(paths, command))
+    return _parse(paths, read_record(paths))
 
 
 def parse_config(run: Run) -> SweepConfig:

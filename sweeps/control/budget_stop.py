@@ -14,9 +14,6 @@ CHECK_INTERVAL_S = 1.0
 class BudgetStop:
     """Ends the search when its budget says so, and what still trains then; finals that have begun
     run to their end.
-
-    Args:
-        eta: knows who comes too late.
     """
 
     def __init__(

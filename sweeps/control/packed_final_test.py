@@ -3,9 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -13,7 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from sweeps.command_line.durations import format_duration
 from sweeps.control.gpu_places import FIRST_WAIT_S
-from sweeps.control.pack_pool import PackPool, explain_loss
+from sweeps.control.pack_pool import POLL_INTERVAL_S, PackPool, explain_loss
 from sweeps.cost.allocation import Allocation
 from trainables.config import TrainingSettings
 from trainables.errors import REPEAT, SweepAborted
@@ -51,7 +49,8 @@ def run_final_test(
     for testers in [*together, *([actor] for actor in up)]:
         asked = _begin_tests(testers, adapters)
         try:
-            pool.wait(partial(_are_answered, asked))
+            while ray.wait(asked, num_returns=len(asked), timeout=POLL_INTERVAL_S)[1]:
+                pool.poll()
             parts = ray.get(asked)
         except RayError as refused:
             logger.warning("a pack could not do the final test: %s", explain_loss(refused))
@@ -101,11 +100,6 @@ def _start_tester(*, has_gpu: bool) -> ActorHandle:
         except GetTimeoutError:
             ray.kill(tester)
     raise SweepAborted(f"no {what} was free for the final test in {limit}", f"free one, {REPEAT}")
-
-
-def _are_answered(asked: Sequence[ray.ObjectRef[Any]]) -> bool:
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
-    return len(answered) == len(asked)
 
 
 def _begin_tests(

@@ -1,7 +1,7 @@
 """What a request of a user comes to, as a sweep stands. Loads no Ray."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -124,18 +124,19 @@ def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
             f"{first['loc'][0]} is {first['input']!r}: {first['msg']}", fix
         ) from None
     point: Point = {name: v for name, v in vars(asked).items() if v is not None}
-    if asked.lora_alpha is not None:
-        if asked.lora_rank is None or asked.alpha_over_rank is not None:
-            ratio = "name lora_rank beside it; or alpha_over_rank alone"
-            raise SweepAborted("lora_alpha is a multiple of the rank", ratio)
-        with _refuse_value(fix):
-            point["alpha_over_rank"] = asked.lora_alpha / max(1, asked.lora_rank)
-        del point["lora_alpha"]
     largest = max(space.lora_ranks)
-    whole: Point = {"lora_rank": largest, "alpha_over_rank": 1.0, "learning_rate": 1e-4, **point}
-    with _refuse_value(fix):
-        Hyperparameters(**make_hyperparameters(whole))
-    if int(whole["lora_rank"]) > largest:
+    common: Point = {"lora_rank": largest, "alpha_over_rank": 1.0, "learning_rate": 1e-4}
+    try:
+        if asked.lora_alpha is not None:
+            if asked.lora_rank is None or asked.alpha_over_rank is not None:
+                ratio = "name lora_rank beside it; or alpha_over_rank alone"
+                raise SweepAborted("lora_alpha is a multiple of the rank", ratio)
+            point["alpha_over_rank"] = asked.lora_alpha / max(1, asked.lora_rank)
+            del point["lora_alpha"]
+        Hyperparameters(**make_hyperparameters(common | point))
+    except (ValueError, OverflowError) as refused:  # say of a rank that is no float any more
+        raise SweepAborted(str(refused), fix) from None
+    if asked.lora_rank is not None and asked.lora_rank > largest:
         error = f"lora_rank is {asked.lora_rank}; this sweep has memory for {largest} at most"
         raise SweepAborted(
             error, "name a smaller one, or begin a new sweep with other --lora-ranks"
@@ -145,14 +146,6 @@ def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
         error = f"target_modules is {asked.target_modules!r}; this sweep has memory for: {sets}"
         raise SweepAborted(error, "name one of them, or begin a new sweep with other ones")
     return point
-
-
-@contextmanager
-def _refuse_value(fix: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OverflowError) as refused:  # say of a rank that is no float any more
-        raise SweepAborted(str(refused), fix) from None
 
 
 def _check_stoppable(

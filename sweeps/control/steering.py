@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sweeps.control.controller import TrialController
-from sweeps.control.resolve_request import ResolvedRequest, resolve
+from sweeps.control.resolve_request import resolve
 from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, RequestReader
@@ -90,9 +90,6 @@ class Steering:
             self._log.append("asked", **asked, stop=[], add=None, refused=refused)
             return
         self._log.append("asked", **asked, **asdict(resolved), refused="")
-        self._carry_out(request, resolved)
-
-    def _carry_out(self, request: Request, resolved: ResolvedRequest) -> None:
         if resolved.add:
             self._controller.search.enqueue(resolved.add, is_asked=True)
         self._controller.change_num_trials(resolved.num_trials)

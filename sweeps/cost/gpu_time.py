@@ -86,7 +86,10 @@ def account(
         )
     if throughput is not None and throughput.device != "cpu":  # whose cores one trial keeps busy
         # A trainer that is slower than a pack of one would take longer: packs save this at least.
-        alone_s = sum(_alone_s(record, model, throughput) for record in records)
+        alone_s = sum(record.num_steps for record in records) * throughput.step_s(1)
+        rungs = list(zip(model.config.rungs, model.eval_rows, strict=True))
+        reached = [rows for one in records for rung, rows in rungs if rung <= one.num_steps]
+        alone_s += sum(throughput.evaluation_s(1, rows) for rows in reached)
         saved_s = alone_s - search_s - finals_s
         fields["alone_s"] = alone_s
         lines.append(
@@ -99,14 +102,6 @@ def account(
 
 def _list_seconds(records: Iterable[TrialRecord]) -> list[float]:
     return [record.share.seconds if record.share else 0.0 for record in records]
-
-
-def _alone_s(record: TrialRecord, model: CostModel, throughput: Throughput) -> float:
-    """A trial's steps and evaluations in a pack of one."""
-    rungs = zip(model.config.rungs, model.eval_rows, strict=True)
-    scored = [rows for rung, rows in rungs if rung <= record.num_steps]
-    scored_s = sum(throughput.evaluation_s(1, rows) for rows in scored)
-    return record.num_steps * throughput.step_s(1) + scored_s
 
 
 def _format_hours(seconds: float) -> str:

@@ -9,7 +9,6 @@ from sweeps.config import SweepConfig
 from sweeps.cost.allocation import PROCESS_GIB, Allocation, allocate_slots, largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.finals.finalists import num_runs
-from sweeps.records.paths import RunPaths
 from trainables.config import TrainingOptions
 from trainables.data.rows import Splits
 from trainables.models.delta_kernels import find_fault
@@ -69,7 +68,7 @@ def list_sections(config: SweepConfig, preflight: Preflight) -> dict[str, str]:
         else "the time left: while it runs, from the trials' reports",
         "W&B": preflight.wandb_mode,
         **({"trackers": config.track} if config.track != "wandb" else {}),
-        "writes": str(RunPaths.of(config.runs_dir, config.name).folder),
+        "writes": str(config.paths.folder),
     }
 
 

@@ -102,14 +102,12 @@ def compare(
     )
 
 
-def resample_score(
-    metric: RunMetric, num_rows: int, *, seed: int, num_resamples: int = NUM_RESAMPLES
-) -> tuple[float, float] | None:
+def resample_score(metric: RunMetric, num_rows: int, *, seed: int) -> tuple[float, float] | None:
     """95% percentile interval of one run's score over rows drawn anew; None if it is no number."""
     generator = np.random.default_rng(seed)
     shares, values = np.full(num_rows, 1 / num_rows), []
-    for first in range(0, num_resamples, BLOCK):
-        drawn_BS = generator.multinomial(num_rows, shares, min(BLOCK, num_resamples - first))
+    for first in range(0, NUM_RESAMPLES, BLOCK):
+        drawn_BS = generator.multinomial(num_rows, shares, min(BLOCK, NUM_RESAMPLES - first))
         values.append(metric(drawn_BS.astype(np.float64)))
     low, high = np.quantile(np.concatenate(values), (0.025, 0.975)).tolist()
     return (low, high) if np.isfinite((low, high)).all() else None

@@ -34,7 +34,6 @@ def find_winner(
     came to an end.
 
     Args:
-        records: of the search's trials and of the finals' runs.
         storage: URL of the run, from which adapters are fetched that are not on this disk.
     """
     best = verdict.best_run if verdict else None
@@ -69,9 +68,6 @@ def score_on_test(
     """Scores the winner's adapters, the baseline and the untuned base on test.
 
     Test is looked at once for each winner: a resumed sweep takes what the log holds.
-
-    Args:
-        score: see trainables.final_test.score.
     """
     run_id = winner.run.trial_id
     events = read_events(paths.events)

@@ -89,11 +89,6 @@ class Outcome:
         """The intervals, by what the adapter leads."""
         return {self.untrained[key]: dict(of) for key, of in self.intervals.items()}
 
-    @property
-    def own_runs(self) -> list[dict[str, float]]:
-        """Metrics on test of the winner's runs, the kept one among them."""
-        return [scores for run_id, scores in self.runs.items() if run_id != self.winner.baseline]
-
 
 def read_outcome(run: Run) -> Outcome | None:
     """What the log and sweep.json tell of the last look at test, unless the search has gone on."""

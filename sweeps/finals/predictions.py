@@ -50,8 +50,6 @@ def save(
     """Writes what each model said, a folder a model.
 
     Args:
-        splits: the rows, in any order.
-        settings: of every trial.
         scores: by the name of what was scored, as trainables.final_test.score gives them.
 
     Raises:

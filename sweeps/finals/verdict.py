@@ -103,12 +103,7 @@ def decide_winner(
     metric: Metric,
     scoring: Scoring,
 ) -> Verdict:
-    """Names the winner by the mean over seeds, and resamples rows and seeds to tell how sure it is.
-
-    Args:
-        records: of the search's trials and of the finals' runs.
-        scoring: of the answers to validation.
-    """
+    """Names the winner by the mean over seeds; resampled rows and seeds tell how sure it is."""
     by_id = {record.trial_id: record for record in records}
     finalists = [
         Finalist(
@@ -151,10 +146,7 @@ def decide_winner(
 
 
 def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None = None) -> None:
-    """Writes finals.json and finals.csv atomically.
-
-    Args:
-        more: what finals.json also says.
+    """Writes finals.json, with more facts in it, and finals.csv atomically.
 
     Raises:
         SweepAborted: the disk is full or gone.
@@ -285,9 +277,6 @@ def find_score_interval(
 ) -> tuple[float, float] | None:
     """95% interval over rows of one adapter's score; None where its answers were not kept, or the
     metric is a number of all rows.
-
-    Args:
-        answers: the folder that keeps what it said.
     """
     try:
         said = read_answers(answers)

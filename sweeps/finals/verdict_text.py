@@ -36,12 +36,7 @@ def write_sentences(verdict: Verdict) -> list[str]:
 
 
 def describe_single_answer(answers: Mapping[str, SavedAnswers], *, is_label: bool) -> str | None:
-    """A sentence if the winner says one thing to everybody; it does not repeat a text.
-
-    Args:
-        answers: the winner's, by split.
-        is_label: whether they are labels.
-    """
+    """A sentence if the winner says one thing to everybody; it does not repeat a text."""
     for split, said in answers.items():
         total = len(said.answers)
         (answer, num) = max(Counter(said.answers).items(), key=lambda item: item[1])

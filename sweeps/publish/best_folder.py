@@ -56,9 +56,6 @@ def write_best(
 ) -> Confusion | None:
     """Writes the folder.
 
-    Args:
-        trials: of the search.
-
     Returns:
         Which labels the winner took for which; None of texts.
     """
@@ -81,12 +78,11 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     Raises:
         SweepAborted: there is no sweep, no such trial, or its adapter is gone.
     """
-    command = "python -m sweeps.export RUN --to TARGET"
-    run = read_run(paths, command)
+    run = read_run(paths)
     config = sweep_json.parse_config(run)
     chosen = read_outcome(run)
     if chosen is not None and chosen.winner.run.trial_id == trial_id and paths.best.is_dir():
-        return find_best(paths, command)
+        return find_best_folder(paths)
     record, adapter = find_adapter(paths, trial_id, config.storage)
     assert record.last is not None
     check_adapter(adapter)
@@ -109,10 +105,8 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
 
 
 def find_adapter(paths: RunPaths, trial_id: str, storage: str | None) -> tuple[TrialRecord, Path]:
-    """The record and the PEFT folder of a trial, or of a run of the finals.
-
-    Args:
-        storage: URL of the run, from which it is fetched if it is not on this disk.
+    """The record and the PEFT folder of a trial, or of a run of the finals; if it is not on this
+    disk, it is fetched from the storage.
 
     Raises:
         SweepAborted: there is none of that name, or its adapter is not there any more.
@@ -177,16 +171,13 @@ def write_folder(
             (folder / name).write_text(content, encoding="utf-8", newline="")
 
 
-def find_best(paths: RunPaths, command: str) -> Path:
+def find_best_folder(paths: RunPaths) -> Path:
     """The best/ folder of a run, complete.
-
-    Args:
-        command: how the run is named to it.
 
     Raises:
         SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
     """
-    check_is_run(paths, command)
+    check_is_run(paths)
     if not paths.best.is_dir():
         counts = count_by_status(replay(read_events(paths.events)))
         trials = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))

@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # slow
     import pandas as pd
 
 BEST = "best adapter"
-COMMAND = "python -m sweeps.report RUN"
 Interval = tuple[float, float]
 
 
@@ -177,7 +176,7 @@ def load_run(folder: str | Path) -> SweepRun:
     Raises:
         SweepAborted: there is no run, it cannot be read, or a link leads out of it.
     """
-    run = read_run(find_run(Path(folder)), COMMAND)
+    run = read_run(find_run(Path(folder)))
     config, outcome, interval = sweep_json.parse_config(run), read_outcome(run), None
     if outcome is not None:
         with suppress(SweepAborted):  # the rows may be gone by now

@@ -33,12 +33,7 @@ NOTES: dict[BaseType, str] = {
 
 def check_mergeable(paths: RunPaths, adapter: Path, card: str, target: Path) -> str:
     """The base of the adapter, Hub id or folder, which must be what it was, with room for its
-    weights, and a card that is the sweep's.
-
-    Args:
-        adapter: PEFT folder.
-        card: the adapter's.
-        target: where the weights are to be written.
+    weights at the target, and a card that is the sweep's.
     """
     content = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     base = str(content.get("base_model_name_or_path"))
@@ -66,7 +61,7 @@ def write_merged(paths: RunPaths, adapter: Path, card: str, base: str, folder: P
     """Fills the folder: weights, tokenizer, generation config and a card that loads them."""
     from trainables.models.merge import save_merged  # loads torch, which early errors do without
 
-    config = sweep_json.read_config(paths, "RUN")
+    config = sweep_json.read_config(paths)
     save_merged(base, adapter, folder, config.compute_dtype, config.base)
     for path in list_exported(adapter):
         if path.name not in (*ADAPTER_FILES, CARD_FILE):

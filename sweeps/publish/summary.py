@@ -43,11 +43,7 @@ def describe(
     confusion: Confusion | None = None,
     about_rows: Sequence[str] = (),
 ) -> str:
-    """The best trials, the winner beside the untuned base, and where everything lies.
-
-    Args:
-        about_rows: lines about the training rows.
-    """
+    """The best trials, the winner beside the untuned base, and where everything lies."""
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
     params = [
         f"{name} {tables.show_value(value)}"
@@ -82,11 +78,7 @@ def describe(
 def summary_fields(
     outcome: Outcome, verdict: Verdict | None, confusion: Confusion | None
 ) -> dict[str, object]:
-    """The fields of a "summary" event: what the run shows.
-
-    Args:
-        confusion: of the winner on test; None for texts.
-    """
+    """The fields of a "summary" event: what the run shows."""
     values: dict[str, object] = {
         f"{split}/{name}": value
         for split, metrics in outcome.scores.items()

@@ -102,7 +102,8 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
     Where a table of their own has the scores of single labels, it has only the one that ranks.
     """
     models = {adapter: outcome.own_scores, **outcome.untrained_scores}
-    own, start = outcome.own_runs, outcome.winner.baseline
+    start = outcome.winner.baseline
+    own = [scores for run_id, scores in outcome.runs.items() if run_id != start]
     if len(own) > 1:
         # BERTScore is the best adapter's alone.
         names = [name for name in own[0] if all(name in run for run in own)]

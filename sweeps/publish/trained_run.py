@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sweeps.checks import sweep_json
 from sweeps.checks.resume import check_model
 from sweeps.config import SweepConfig, resolve_model
-from sweeps.publish.best_folder import check_adapter, find_adapter, find_best
+from sweeps.publish.best_folder import check_adapter, find_adapter, find_best_folder
 from sweeps.records.paths import RunPaths, find_run
 from trainables.config import TrainingSettings
 from trainables.data.prepared_rows import read_facts
@@ -65,7 +65,6 @@ class TrainedRun:
 
 def open_trained_run(
     folder: Path,
-    command: str,
     *,
     trial: str | None,
     model: str | None,
@@ -75,7 +74,6 @@ def open_trained_run(
     """The run with all checked that can be before torch is loaded.
 
     Args:
-        command: how the run is named to it.
         trial: id of another trial than the winner.
         model: where the sweep's model is now; None is where it was.
         batch_size: None is the sweep's.
@@ -85,11 +83,11 @@ def open_trained_run(
         SweepAborted: there is no such run, trial or model, or one is damaged or another.
     """
     paths = find_run(folder)
-    config = sweep_json.read_config(paths, command)
+    config = sweep_json.read_config(paths)
     adapter = None
     if not is_base:
         adapter = (
-            find_best(paths, command)
+            find_best_folder(paths)
             if trial is None
             else find_adapter(paths, trial, config.storage)[1]
         )

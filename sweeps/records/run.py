@@ -78,16 +78,13 @@ class Run:
         }
 
 
-def read_run(paths: RunPaths, command: str) -> Run:
+def read_run(paths: RunPaths) -> Run:
     """The run in a folder, which may be moved, unfinished, or being written.
-
-    Args:
-        command: how the run is named to it.
 
     Raises:
         SweepAborted: there is no run, or a file of it cannot be read.
     """
-    record = read_record(paths, command)
+    record = read_record(paths)
     try:
         events = read_events(paths.events)
     except OSError as refused:
@@ -109,16 +106,13 @@ def read_run(paths: RunPaths, command: str) -> Run:
     )
 
 
-def read_record(paths: RunPaths, command: str = "python -m sweeps.status") -> dict[str, Any]:
+def read_record(paths: RunPaths) -> dict[str, Any]:
     """The content of sweep.json.
-
-    Args:
-        command: how the run is named to it.
 
     Raises:
         SweepAborted: there is none, or it is damaged or of another version.
     """
-    check_is_run(paths, command)
+    check_is_run(paths)
     try:
         record: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
         SweepRecord.model_validate(record)
@@ -127,11 +121,11 @@ def read_record(paths: RunPaths, command: str = "python -m sweeps.status") -> di
     return record
 
 
-def check_is_run(paths: RunPaths, command: str) -> None:
+def check_is_run(paths: RunPaths) -> None:
     """Refuses a folder that is no run of a sweep, and names those beside it."""
     if not paths.sweep_json.is_file():
         runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
-        fix = f"{command} with RUN one of: {', '.join(map(write_command, runs))}"
+        fix = f"name one of: {', '.join(map(write_command, runs))}"
         fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
         raise SweepAborted(f"there is no sweep in {paths.folder}", fix)
 

@@ -36,9 +36,6 @@ class Search:
 
     Args:
         study: in memory; a StudyWriter keeps one in a database.
-        space: what may vary.
-        seed: of the sweep.
-        num_startup_trials: see the function of this name.
         sampler: how points are drawn; a function makes the sampler of one draw from its seed.
     """
 

@@ -21,10 +21,7 @@ class StudyWriter:
     by a later replay. The search asks a study of its own, in memory.
 
     Args:
-        url: of the database, in which open_storage has made the study.
-        name: of the study.
-        space: of the sweep.
-        metric: of the sweep.
+        url: of the database, in which open_storage has made the study of this name.
     """
 
     name = "optuna"

@@ -54,7 +54,7 @@ def list_tested(run: Path) -> list[Example]:
 def serve(run: Path, examples: list[Example]) -> Iterator[str]:
     """The page of a run in this process."""
     torch.set_num_threads(1)
-    opened = open_trained_run(run, "", trial=None, model=None, batch_size=2)
+    opened = open_trained_run(run, trial=None, model=None, batch_size=2)
     page = make_page(SideBySide(opened), examples, "Tuned")
     try:
         yield launch(page, None)
@@ -97,7 +97,7 @@ def test_each_of_two_chats_goes_on_from_its_own_answers(runs: dict[str, Path]) -
             asked.append((for_base, for_adapter))
             return Answer("of base", None), Answer("of adapter", None)
 
-    opened = open_trained_run(runs["table"], "", trial=None, model=None)
+    opened = open_trained_run(runs["table"], trial=None, model=None)
     page = make_page(Noted(opened), list_tested(runs["table"]), "Tuned")
     client = Client(launch(page, None), verbose=False)
     for text in ("one", "two"):
@@ -199,7 +199,7 @@ def test_what_data_and_models_say_is_text_and_nothing_is_asked_of_others(
             probabilities = {HOSTILE: 0.75, "b": 0.25} if kind == "turkish_tweets" else None
             return Answer(HOSTILE, probabilities), Answer(HOSTILE, probabilities)
 
-    opened = open_trained_run(runs[kind], "", trial=None, model=None)
+    opened = open_trained_run(runs[kind], trial=None, model=None)
     columns = replace(opened.splits.columns, prompt={opened.splits.source: HOSTILE})
     opened = replace(opened, splits=replace(opened.splits, columns=columns))
     turns = [{"role": role, "content": HOSTILE} for role in ("user", "assistant", "user")]

@@ -47,10 +47,6 @@ def compute_importances(
     The study is in memory and holds only scores of one rung: scores of different rungs are those of
     adapters at different points of their schedules, so that together they would rank how long a
     trial was trained.
-
-    Args:
-        trials: of the search.
-        scores: at one rung, by trial.
     """
     scored = [trial for trial in trials if trial.trial_id in scores]
     varied = list_varied(scored)

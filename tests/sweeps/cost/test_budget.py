@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from sweeps.command_line.durations import parse_duration
-from sweeps.cost.budget import check_budget, find_limit_s, spent_s
 from sweeps.cost.estimate import ROUND_S
-from sweeps.cost.eta import RESERVE_MARGIN_FRAC, Eta
+from sweeps.cost.eta import RESERVE_MARGIN_FRAC, Eta, check_budget, find_limit_s, spent_s
 from sweeps.records import trials_csv
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history
 from tests.sweeps.small_costs import Clock, make_model, make_throughput, make_trial, tell_report

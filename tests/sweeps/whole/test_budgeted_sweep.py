@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost.budget import spent_s
+from sweeps.cost.eta import spent_s
 from sweeps.records.trial_record import replay, replay_all
 from sweeps.records.trials_csv import BUDGET_REASON
 from tests.sweeps import small_sweep
