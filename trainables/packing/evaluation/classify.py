@@ -4,7 +4,7 @@ Shapes: K slots, S rows of a slot, B = K * S, T tokens of a prompt, N nodes of a
 features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 import torch
@@ -32,6 +32,7 @@ def label_log_probs(
     prompts: Sequence[list[int]],
     labels: Sequence[list[int]],
     max_tokens_per_batch: int,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """float64 log-probability (K, rows, L) of each label after each prompt.
 
@@ -39,6 +40,7 @@ def label_log_probs(
         labels: each with its end of turn.
         max_tokens_per_batch: positions of the cache, over all slots and rows, and what the rows'
             states are worth.
+        before_batch: called before each; what it raises ends the work.
     """
     limit = min(max_tokens_per_batch, PROMPT_TOKENS)
     most = MAX_RECURRENT_NODES if decoder.is_recurrent else MAX_NODES
@@ -47,6 +49,7 @@ def label_log_probs(
     rows, found = [], []
     sizes = (max_tokens_per_batch, decoder.model.state_positions, PROMPT_TOKENS)
     for indices in batches(list(map(len, prompts)), decoder.num_slots, *sizes):
+        before_batch()
         rows += indices
         found.append(_batch(decoder, [prompts[i] for i in indices], trees, limit))
     columns_L = torch.tensor([label for tree in trees for label in tree.labels])

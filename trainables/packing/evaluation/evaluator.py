@@ -1,6 +1,6 @@
 """Scores of a pack's slots on the validation rows, in as large batches as the memory allows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from transformers import PreTrainedTokenizerBase
@@ -66,12 +66,21 @@ class PackEvaluator:
         self.row_positions = round_up(self.row_tokens, TOKENS_MULTIPLE) + state_positions
         """What the longest row takes of the cache."""
 
-    def evaluate(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
-        """The scores of each slot: all slots in one batch, unless not even one row of each fits."""
+    def evaluate(
+        self,
+        model: PackedModel,
+        slots: Sequence[int],
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> list[EvalResult]:
+        """The scores of each slot: all slots in one batch, unless not even one row of each fits.
+
+        Args:
+            before_batch: called before each; what it raises ends the evaluation.
+        """
         share = max(1, self.max_tokens // self.row_positions)
         results = []
         for first in range(0, len(slots), share):
-            results += self._evaluate_together(model, slots[first : first + share])
+            results += self._evaluate_together(model, slots[first : first + share], before_batch)
         return results
 
     def use_less_memory(self) -> bool:
@@ -81,14 +90,16 @@ class PackEvaluator:
         self.max_tokens = max(self.max_tokens // 2, self.row_positions)
         return True
 
-    def _evaluate_together(self, model: PackedModel, slots: Sequence[int]) -> list[EvalResult]:
+    def _evaluate_together(
+        self, model: PackedModel, slots: Sequence[int], before_batch: Callable[[], None]
+    ) -> list[EvalResult]:
         from trainables.metrics.score_answers import score_answers, score_labels  # see load_metrics
 
         decoder = SlotDecoder.of(model, slots)
         if self._scoring.kind == "classify":
             labels = encode_targets(self._tokenizer, self._scoring.labels)
             prompts = [example.prompt_ids for example in self._examples]
-            log_probs_KSL = label_log_probs(decoder, prompts, labels, self.max_tokens)
+            log_probs_KSL = label_log_probs(decoder, prompts, labels, self.max_tokens, before_batch)
             return [
                 score_labels(of_slot, self.rows, labels, self._scoring) for of_slot in log_probs_KSL
             ]
@@ -99,6 +110,7 @@ class PackEvaluator:
             max_new_tokens=self._settings.max_new_tokens,
             max_tokens_per_batch=self.max_tokens,
             is_graphed=self._is_graphed,
+            before_batch=before_batch,
         )
         num_labels = [len(example.target_ids) for example in self._examples]
         return [

@@ -4,7 +4,7 @@ Shapes: K slots, S rows of a slot, T tokens of a row, N = S * T, A = K * S answe
 L tokens of an answer or labels, D features, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 import torch
@@ -35,6 +35,7 @@ def generate(
     max_new_tokens: int,
     max_tokens_per_batch: int,
     is_graphed: bool = False,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[list[list[list[int]]], Tensor]:
     """Each slot's answers as tokens without their end, in the order of the prompts; and the
     losses (K, S) of the rows' targets, summed over tokens. These are read behind the prompts, at no
@@ -45,6 +46,7 @@ def generate(
         max_tokens_per_batch: positions of the cache, over all slots and rows, and what the rows'
             states are worth; a batch has one row a slot at least, even where that is more.
         is_graphed: capture the step as a CUDA graph for every shape and replay it.
+        before_batch: called before each; what it raises ends the work.
     """
     answers: list[list[list[int]]] = [[[] for _ in examples] for _ in range(decoder.num_slots)]
     shape = (decoder.num_slots, len(examples))
@@ -53,6 +55,7 @@ def generate(
     lengths = [e.num_prompt_tokens + max(max_new_tokens, len(e.target_ids)) for e in examples]
     state_positions = decoder.model.state_positions
     for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch, state_positions):
+        before_batch()
         num_positions = round_up(lengths[indices[0]], TOKENS_MULTIPLE)
         some = [examples[i] for i in indices]
         batch, some_losses_KS = _read(decoder, some, num_positions, stop_ids, max_new_tokens)

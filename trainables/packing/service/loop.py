@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,14 @@ from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import peak_gib, retry_with_less_memory
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service.events import Aborted, Event, Failed, Finished, Reported
+from trainables.packing.service.events import (
+    Aborted,
+    Event,
+    Failed,
+    Finished,
+    PackPreempted,
+    Reported,
+)
 from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
@@ -92,7 +100,8 @@ class PackLoop:
             if self._registry.preempted:
                 return
             if live := [trial for trial in due if trial.is_live]:
-                self._report(live)
+                with suppress(PackPreempted):  # they are scored where they go on
+                    self._report(live)
 
     def save_progress(self) -> None:
         """Save all trials where they stand, so that they go on from there in another pack."""
@@ -312,7 +321,9 @@ class PackLoop:
         self, evaluator: PackEvaluator, group: Sequence[PackedTrial]
     ) -> dict[PackedTrial, EvalResult]:
         slots = {trial.slot: trial for trial in group if trial.slot is not None}
-        results = evaluator.evaluate(self._pack.model, list(slots))
+        results = evaluator.evaluate(
+            self._pack.model, list(slots), self._registry.raise_if_preempted
+        )
         charged = {trial.trial_id: evaluator.num_tokens for trial in slots.values()}
         self._ledger.charge(charged, "scored")
         return dict(zip(slots.values(), results, strict=True))

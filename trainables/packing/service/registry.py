@@ -211,6 +211,15 @@ class TrialRegistry:
             if not self._is_closed:
                 self._changed.wait(timeout_s)
 
+    def raise_if_preempted(self) -> None:
+        """Leave what takes long, since all trials are to be saved now.
+
+        Raises:
+            PackPreempted: the pack is.
+        """
+        if self.preempted:
+            raise self.preempted
+
     def wait_decided(self, trials: Iterable[PackedTrial]) -> None:
         """Until these trials are known to continue after their reports, or are gone, or
         decision_wait_s are over."""

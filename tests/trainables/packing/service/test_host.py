@@ -197,9 +197,9 @@ def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
     num_scored: list[int] = []
     evaluate = PackEvaluator.evaluate
 
-    def counted(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
+    def counted(evaluator: PackEvaluator, model: Any, slots: Sequence[int], *args: Any) -> Any:
         num_scored.append(len(slots))
-        return evaluate(evaluator, model, slots)
+        return evaluate(evaluator, model, slots, *args)
 
     monkeypatch.setattr(PackEvaluator, "evaluate", counted)
     change_pack(monkeypatch, functools.partial(note_steps, made, monkeypatch))

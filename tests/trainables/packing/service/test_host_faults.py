@@ -252,12 +252,12 @@ def test_out_of_memory_in_an_evaluation_makes_its_batches_smaller(
     evaluate = PackEvaluator._evaluate_together
     num_full = 0
 
-    def filled(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
+    def filled(evaluator: PackEvaluator, model: Any, slots: Sequence[int], *args: Any) -> Any:
         nonlocal num_full
         if len(slots) > most_slots or evaluator.max_tokens > most_tokens:
             num_full += 1
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return evaluate(evaluator, model, slots)
+        return evaluate(evaluator, model, slots, *args)
 
     monkeypatch.setattr(PackEvaluator, "_evaluate_together", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
@@ -272,10 +272,10 @@ def test_trial_whose_metric_fails_frees_its_slot_and_moves_nobody(
     trials = trials_of(settings, tmp_path, KINDS[:3])
     evaluate, num_reports = PackEvaluator._evaluate_together, 0
 
-    def fail_one(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
+    def fail_one(evaluator: PackEvaluator, model: Any, slots: Sequence[int], *args: Any) -> Any:
         nonlocal num_reports
         num_reports += 1
-        results = evaluate(evaluator, model, slots)
+        results = evaluate(evaluator, model, slots, *args)
         if num_reports == 2:
             assert len(results) == 3
             results[1] = dataclasses.replace(results[1], failure="the metric f failed: so")

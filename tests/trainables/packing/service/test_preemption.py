@@ -26,6 +26,8 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.slot import StepResult
 from trainables.packing.service.events import Event, Finished, PackPreempted
 from trainables.packing.service.host import PackHost
+from trainables.packing.service.loop import PackLoop
+from trainables.packing.service.packed_trial import PackedTrial
 
 KINDS_OF_PACK = KINDS[:2]
 REASON = "its node is to end"
@@ -58,10 +60,14 @@ def follow(host: PackHost, trial: TrialConfig) -> list[Event]:
 
 
 def train_all(
-    settings: TrainingSettings, trials: Sequence[TrialConfig], preempted_after: int | None = None
+    settings: TrainingSettings,
+    trials: Sequence[TrialConfig],
+    preempted_after: int | None = None,
+    *,
+    is_scored: bool = False,
 ) -> tuple[dict[str, Numbers], list[int]]:
-    """Trains in one pack, which is preempted after so many of its steps; by trial what it reported,
-    and the steps that the first trial made."""
+    """Trains in one pack, which is preempted after so many of its steps, or in the evaluation that
+    follows; by trial what it reported, and the steps that the first trial made."""
     made: list[StepResult] = []
     hosts: list[PackHost] = []
 
@@ -72,10 +78,19 @@ def train_all(
             results = step(most)
             made.extend(results)
             if len(made) == (preempted_after or 0) * len(trials):
-                hosts[0].preempt(REASON, 0.0)
+                if is_scored:
+                    patch.setattr(PackLoop, "_evaluate", preempt_and_evaluate)
+                else:
+                    hosts[0].preempt(REASON, 0.0)
             return results
 
         pack.step = stepped  # type: ignore[method-assign]
+
+    evaluate = PackLoop._evaluate
+
+    def preempt_and_evaluate(loop: PackLoop, due: Sequence[PackedTrial]) -> Any:
+        hosts[0].preempt(REASON, 0.0)
+        return evaluate(loop, due)
 
     with pytest.MonkeyPatch.context() as patch:
         change_pack(patch, preempt_after_step)
@@ -94,15 +109,21 @@ def train_all(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, STEPS[1], 5])
+@pytest.mark.parametrize(
+    ("step", "is_scored"), [(1, False), (STEPS[1], False), (STEPS[1], True), (5, False)]
+)
 def test_trials_of_a_preempted_pack_go_on_at_the_next_step_as_if_nothing_had_been(
-    settings: TrainingSettings, tmp_path: Path, undisturbed: dict[str, Numbers], step: int
+    settings: TrainingSettings,
+    tmp_path: Path,
+    undisturbed: dict[str, Numbers],
+    step: int,
+    is_scored: bool,
 ) -> None:
     if not undisturbed:
         expected, _ = train_all(settings, trials_of(settings, tmp_path / "whole", KINDS_OF_PACK))
         undisturbed |= expected
     trials = trials_of(settings, tmp_path, KINDS_OF_PACK)
-    before, steps = train_all(settings, trials, preempted_after=step)
+    before, steps = train_all(settings, trials, preempted_after=step, is_scored=is_scored)
     assert steps == list(range(1, step + 1))
     last, progress = read_last_report(trials[0].folder), read_progress(trials[0].folder)
     assert progress is not None and progress.step == step  # also at a rung: it is scored later

@@ -105,10 +105,10 @@ def test_a_trial_keeps_its_slot_until_it_is_saved(
     change_pack(monkeypatch, watch)
     evaluate = PackEvaluator._evaluate_together
 
-    def filled(evaluator: PackEvaluator, model: Any, slots: Sequence[int]) -> Any:
+    def filled(*args: Any) -> Any:
         if num_trials(packs[0], 3) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return evaluate(evaluator, model, slots)
+        return evaluate(*args)
 
     monkeypatch.setattr(PackEvaluator, "_evaluate_together", filled)
     with running(settings, capacity_of(3), admit_wait_s=0.5) as host:
