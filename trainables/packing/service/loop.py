@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -76,6 +76,9 @@ class PackLoop:
         self._saver = Saver(self._pack)
         self._step_s = QUEUE_S
         """What a step took of late."""
+        self._completing: dict[PackedTrial, tuple[TrialReport, Future[bool]]] = {}
+        """Reports of the last evaluation that nobody has been told, since their checkpoints are
+        still being published."""
 
     def run_round(self) -> None:
         """Admit trials, train some steps, and report those that come to a rung.
@@ -84,6 +87,8 @@ class PackLoop:
         """
         self._ledger.turn_to("admit")
         self._free_ended()
+        if all(completion.done() for _, completion in self._completing.values()):
+            self._announce_completed()
         self._admit()
         if not self._trials:
             self._ledger.turn_to("idle")
@@ -95,6 +100,8 @@ class PackLoop:
         if due := self._due():
             # A trial trains on while the sweep decides about its report, but is scored again only
             # once it is known to continue: what a stopped trial did in between is dropped.
+            self._ledger.turn_to("report")
+            self._announce_completed()
             self._ledger.turn_to("decide")
             self._registry.wait_decided(due)
             if self._registry.preempted:
@@ -106,6 +113,7 @@ class PackLoop:
     def save_progress(self) -> None:
         """Save all trials where they stand, so that they go on from there in another pack."""
         self._ledger.turn_to("report")
+        self._announce_completed()
         self._free_ended()
         unsaved = [trial for trial in self._trials.values() if trial.has_progress]
         saving = self._saver.begin_save(unsaved)
@@ -282,21 +290,27 @@ class PackLoop:
             if trial in results
         }
         # A checkpoint counts once its report stands in it, so that comes after all else is written.
-        completing = {
-            trial: self._saver.begin_completion(
+        for trial, report in reports.items():
+            completion = self._saver.begin_completion(
                 trial, report, self._evaluator_of(trial).rows, results[trial]
             )
-            for trial, report in reports.items()
-        }
-        wait(completing.values())
+            self._completing[trial] = report, completion
+        # Trials train on while their checkpoints are uploaded; one that has ended must not.
+        if self._loaded.settings.storage is None or any(trial.is_at_end for trial in reports):
+            self._announce_completed()
+
+    def _announce_completed(self) -> None:
+        """Tell the reports of the last evaluation, once all their checkpoints count."""
+        completing, self._completing = self._completing, {}
+        wait([completion for _, completion in completing.values()])
         completed = [
-            (trial, reports[trial])
-            for trial, completion in completing.items()
+            (trial, report)
+            for trial, (report, completion) in completing.items()
             if self._wrote_ok(trial, completion.result)
         ]
         self._announce(completed)
-        for trial, _ in completed:
-            if trial.is_at_end:
+        for trial, report in completed:
+            if report.step >= trial.config.settings.max_steps:
                 self._end(trial, Finished())
 
     def _evaluate(self, trials: Sequence[PackedTrial]) -> dict[PackedTrial, EvalResult]:

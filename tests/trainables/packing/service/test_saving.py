@@ -1,8 +1,9 @@
 """Checkpoints are written by threads while their trials are scored; slots are kept until then."""
 
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import torch
 
 from tests.trainables.packing.small_hosts import (
     KINDS,
+    STEPS,
     all_events,
     assert_all_as_alone,
     capacity_of,
     change_pack,
     num_trials,
     of_six_steps,
+    reports_in,
     running,
     running_once_full,
     trials_known_alone,
+    trials_of,
+    wait_until,
 )
 from trainables.config import TrainingSettings
 from trainables.packing.compute.pack import Pack
@@ -27,7 +32,9 @@ from trainables.packing.compute.pass_runner import capture_graph
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service import saving
+from trainables.packing.service.events import Event, Finished, Reported
 from trainables.packing.service.packed_trial import PackedTrial
+from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import (
     BYTES_PER_WRITER,
     MAX_WRITERS,
@@ -185,3 +192,41 @@ def test_numbers_are_fetched_while_a_graph_is_captured() -> None:
     for one in fetched:
         for row, held in zip(rows, one.result(), strict=True):
             assert torch.equal(row.cpu(), held)
+
+
+def test_pack_trains_on_while_it_uploads_and_a_report_is_told_once_its_checkpoint_is_there(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    there: list[Path] = []
+    publish, post = saving.publish, TrialRegistry.post
+
+    def note_steps(pack: Pack) -> None:
+        step = pack.step
+
+        def stepped(most: int) -> Any:
+            results = step(most)
+            made.extend(result.step for result in results)
+            return results
+
+        pack.step = stepped  # type: ignore[method-assign]
+
+    def publish_slowly(url: str | None, checkpoint: Path, *, has_ended: bool) -> None:
+        step = int(checkpoint.name.removeprefix("checkpoint-"))
+        wait_until(lambda: has_ended or max(made) > step)
+        publish(url, checkpoint, has_ended=has_ended)
+        there.append(checkpoint)
+
+    def post_after_upload(registry: TrialRegistry, trial: PackedTrial, event: Event) -> None:
+        assert not isinstance(event, Reported) or event.report.checkpoint in there
+        post(registry, trial, event)
+
+    monkeypatch.setattr(saving, "publish", publish_slowly)
+    monkeypatch.setattr(TrialRegistry, "post", post_after_upload)
+    change_pack(monkeypatch, note_steps)
+    settings = dataclasses.replace(settings, storage=f"file://{tmp_path}/bucket")
+    trials = trials_of(settings, tmp_path, KINDS[:2])
+    with running_once_full(settings, capacity_of(2)) as host:
+        for events in all_events(host, trials):
+            assert [report.step for report in reports_in(events)] == list(STEPS)
+            assert events[-1] == Finished()
