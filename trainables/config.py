@@ -1,10 +1,10 @@
 """TrialConfig and TrialReport: the words that every package shares. Standard library only."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 Schedule = Literal["linear", "cosine"]
 ComputeDtype = Literal["bfloat16", "float32"]
@@ -272,6 +272,10 @@ class TrialConfig:
         run = self.settings.storage
         return run and f"{run}/checkpoints/{self.trial_id}"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: nothing in it changes, and Ray Tune copies it three times a trial."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
@@ -311,7 +315,7 @@ class TrialReport:
     """When it took that place, in Unix time."""
     device: str = ""
     """Name of that pack's GPU, or "cpu"."""
-    cohort: "tuple[TrialReport, ...]" = ()
+    cohort: "tuple[TrialReport, ...]" = field(default=(), repr=False)
     """Reports of the other trials that were scored in the same round at the same step, so that
     the sweep can decide about all of them at once. On their way only: no file keeps them."""
 

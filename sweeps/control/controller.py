@@ -85,6 +85,7 @@ class TrialController:
     ) -> None:
         self.config = config
         """With the number of trials that the search is asked for by now."""
+        self._settings = config.settings
         self._paths = paths
         self.metric = metric
         self.search = search
@@ -336,7 +337,7 @@ class TrialController:
             config=TrialConfig(
                 trial_id=record.trial_id,
                 params=record.params,
-                settings=replace(self.config.settings, seed=seed),
+                settings=replace(self._settings, seed=seed),
                 folder=self._paths.trial(record.trial_id),
             ),
             number=record.number,

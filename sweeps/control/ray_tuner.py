@@ -59,7 +59,7 @@ def run_trials(
     if controller.num_left == 0:
         return
     quiet_tune()
-    run_one_trial = tune.with_parameters(
+    run_one_trial = partial(
         trainable.run_trial, is_packed=allocation.num_packs > 0, max_failures=max_failures
     )
     searcher = _ControllerSearcher(controller, allocation, pool)

@@ -191,7 +191,7 @@ class Eta:
         config, steps_from = self.model.config, self.model.steps_from
         begun = self._trials.values()
         steps = max(0, config.num_trials - len(begun)) * steps_from(0)
-        going_on = Counter(trial.step for trial in begun if not trial.has_ended)
+        going_on = Counter([trial.step for trial in begun if not trial.has_ended])
         steps += sum(number * steps_from(step) for step, number in going_on.items())
         is_in_finals = self._runs is self._finals  # a budget may have ended the search
         if steps > 0 and not is_in_finals:
@@ -213,18 +213,19 @@ class Eta:
 
     def _segment_s(self, step: int) -> float:
         """From a rung to the next report, as measured before the first trial."""
-        num_running = sum(trial.is_running for trial in self._runs.values())
+        num_running = [trial.is_running for trial in self._runs.values()].count(True)
         num_live = max(1, math.ceil(num_running / self.model.num_packs))
         return self.model.segment_s(self._throughput, step, num_live)
 
     def _update(self) -> None:
         """Takes the time left anew."""
-        if self._scale is None:
+        scale = self._scale
+        if scale is None:
             return
         search_left, finals_left = self.shares_left()
         finals_s = self.model.finals_s(self._throughput, num_runs(self.model.config))
         left_s = search_left * self.model.search_s(self._throughput) + finals_left * finals_s
-        left_s = self._scale * left_s + self.model.test_s(self._throughput)
+        left_s = scale * left_s + self.model.test_s(self._throughput)
         self._ends_s = self._now_s() + left_s
 
     def _follow(self, histories: Iterable[TrialRecord]) -> dict[str, _Progress]:

@@ -29,10 +29,9 @@ def hide_secrets(text: str) -> str:
     """Text without Hub tokens, passwords in URLs and flags, and secrets of this environment."""
     for pattern, flags in _SECRETS:
         text = re.sub(pattern, rf"\1{HIDDEN}\2", text, flags=flags)
-    for name, value in os.environ.items():
-        if name.endswith(_ENDS):
-            secret = value.strip()  # files of variables leave line ends behind it
-            text = text.replace(secret, HIDDEN) if len(secret) >= 8 else text
+    for name in filter(lambda name: name.endswith(_ENDS), os.environ):
+        secret = os.environ[name].strip()  # files of variables leave line ends behind it
+        text = text.replace(secret, HIDDEN) if len(secret) >= 8 else text
     return text
 
 

@@ -32,7 +32,8 @@ class Asha:
         self._metric = metric
         self._reduction_factor = reduction_factor
         self.last_rung = rungs[-1]
-        self._values: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
+        self._worths: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
+        """By rung and trial; more is better."""
 
     def decide_who_continues(self, step: int, cohort: Mapping[str, float]) -> dict[str, bool]:
         """Records the values of a cohort; then, by trial, whether it should continue.
@@ -50,23 +51,24 @@ class Asha:
         Raises:
             KeyError: step is not a rung.
         """
-        self._values[step][trial_id] = value
+        self._worths[step][trial_id] = value if self._metric.mode == "max" else -value
 
     def should_continue(self, trial_id: str, step: int) -> bool:
         """Whether a trial whose value at this rung is recorded continues, as things stand."""
         if step == self.last_rung:
             return True
-        quota = max(1, len(self._values[step]) // self._reduction_factor)
+        quota = max(1, len(self._worths[step]) // self._reduction_factor)
         return self._count_better(trial_id, step) < quota
 
     def describe_rank(self, trial_id: str, step: int) -> str:
         """The trial's rank at a rung in words, e.g. "place 3 of 5 at step 30"."""
         rank = self._count_better(trial_id, step) + 1
-        return f"place {rank} of {len(self._values[step])} at step {step}"
+        return f"place {rank} of {len(self._worths[step])} at step {step}"
 
     def _count_better(self, trial_id: str, step: int) -> int:
-        values = self._values[step]
-        return sum(self._metric.is_better(v, values[trial_id]) for v in values.values())
+        worths = self._worths[step]
+        own = worths[trial_id]
+        return [worth > own for worth in worths.values()].count(True)
 
 
 def find_fault(report: TrialReport, rungs: Collection[int], metric: Metric) -> str:

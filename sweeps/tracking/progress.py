@@ -185,11 +185,11 @@ class ProgressTable:
                 self._console.print(text, soft_wrap=True)
 
     def _header_parts(self) -> list[str]:
-        statuses = Counter(record.status for record in self._records.values())
+        statuses = [record.status for record in self._records.values()]
         left_s = self._left_s()
         return [
-            f"{statuses.total() - statuses[None]}/{self._num_trials} done, "
-            f"{len(self._packs)} running, {statuses['failed']} failed",
+            f"{len(statuses) - statuses.count(None)}/{self._num_trials} done, "
+            f"{len(self._packs)} running, {statuses.count('failed')} failed",
             f"best {self._metric.name} {self._describe_best()}",
             f"elapsed {format_clock(time.monotonic() - self._began_s)}, "
             f"left {self._unknown if left_s is None else format_clock(left_s)}",

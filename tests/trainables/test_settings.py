@@ -1,5 +1,6 @@
 """What a trial's settings name is found on the node that reads them."""
 
+import copy
 import pickle
 import shutil
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps.example_facts import SETTINGS
+from tests.sweeps.example_facts import PARAMS, SETTINGS
 from trainables import config
+from trainables.config import TrialConfig
 from trainables.tiny import MODEL_DIR
 
 
@@ -35,3 +37,8 @@ def test_bundled_model_is_the_one_beside_the_package_that_reads_it(
     there = str(tmp_path / "trainables" / "tiny" / "model") if is_bundled else model
     assert ended.stdout.decode().strip() == there
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_config_of_a_trial_is_not_copied_by_ray_tune() -> None:
+    trial = TrialConfig(trial_id="t0", params=PARAMS, settings=SETTINGS, folder=Path("/run/t0"))
+    assert copy.deepcopy({"trial": trial})["trial"] is trial
