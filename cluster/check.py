@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def inspect_nodes(
             "choose a folder of your own: --runs-dir DIR",
         ) from None
     alive = [node for node in ray.nodes() if node["Alive"] and node_id in (None, node["NodeID"])]
-    names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive]
+    names = list(map(name_node, alive))
     num_gpus = [int(node["Resources"].get("GPU", 0)) for node in alive]
     probe_class = ray.remote(num_cpus=0)(NodeProbe)
     probes = [
@@ -170,6 +170,11 @@ def inspect_nodes(
         for probe in probes:
             ray.kill(probe)
         shutil.rmtree(meeting, ignore_errors=True)
+
+
+def name_node(node: Mapping[str, Any]) -> str:
+    """Host and address of one of ray.nodes()."""
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def _find_left(silent: set[str]) -> set[str]:

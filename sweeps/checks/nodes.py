@@ -1,6 +1,7 @@
 """Whether every node of a cluster can run this sweep's trials, before the first one starts."""
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cluster.node import NodeFacts
 from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_gpus
 from sweeps.config import SweepConfig
+from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from trainables import storage, tiny
 from trainables.errors import SweepAborted
@@ -55,18 +57,53 @@ def check_nodes(config: SweepConfig, paths: RunPaths) -> list[Node]:
     return nodes
 
 
-def check_late_node(config: SweepConfig, paths: RunPaths, node_id: str) -> bool:
-    """Whether packs may use a node that has joined after the check of all; told if not."""
+def find_late_fault(
+    config: SweepConfig,
+    paths: RunPaths,
+    log: EventLog,
+    choose_pack: Callable[[float], object] | None,
+    node_id: str,
+) -> str:
+    """What keeps packs from a node that has joined after the check of all; "" if nothing does, and
+    then the log has its hardware."""
     try:
         nodes = _inspect(config, paths, node_id)
     except ClusterError as refused:
-        _log.warning("a node that has joined is not used: %s; %s", refused.error, refused.fix)
-        return False
+        return f"{refused.error}; {refused.fix}"
     faults = find_faults(nodes, needs_ampere=not config.tiny)
-    for fault in faults:
-        use = "is not used" if fault.is_fatal else "has joined"
-        _log.warning("node %s %s: %s; %s", fault.node, use, fault.error, fault.fix)
-    return bool(nodes) and not any(fault.is_fatal for fault in faults)
+    fatal = [f"{fault.error}; {fault.fix}" for fault in faults if fault.is_fatal]
+    fatal += filter(None, (_find_too_small(node, choose_pack) for node in nodes))
+    if not fatal:
+        for fault in faults:
+            _log.warning("node %s has joined: %s; %s", fault.node, fault.error, fault.fix)
+        for node in nodes:
+            if node.facts:
+                log.append("node_joined", node=node.name, **_describe(node.facts))
+    return "; ".join(fatal)
+
+
+def find_usable(
+    nodes: Sequence[Node], choose_pack: Callable[[float], object] | None
+) -> dict[str, bool]:
+    """Whether packs may use each node that has answered, by Ray's ids; one whose GPUs are too
+    small for choose_pack (as of an Allocation) is told."""
+    answered = [node for node in nodes if node.facts is not None]
+    too_small = {node.node_id: _find_too_small(node, choose_pack) for node in answered}
+    for node in answered:
+        if too_small[node.node_id]:
+            _log.warning("node %s is left out: %s", node.name, too_small[node.node_id])
+    return {node_id: not why for node_id, why in too_small.items()}
+
+
+def _find_too_small(node: Node, choose_pack: Callable[[float], object] | None) -> str:
+    """Why not even the largest GPU of a node holds a trial; "" if it does, or is not known."""
+    if choose_pack is None or not node.num_gpus or not node.facts or not node.facts.gpus:
+        return ""
+    try:
+        choose_pack(max(gpu.gib for gpu in node.facts.gpus))
+    except SweepAborted as too_small:
+        return too_small.error
+    return ""
 
 
 def _inspect(config: SweepConfig, paths: RunPaths, node_id: str | None = None) -> list[Node]:

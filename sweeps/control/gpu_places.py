@@ -1,13 +1,18 @@
 """The GPUs of a cluster on which packs may start: those that are checked and do not fail."""
 
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from threading import Thread
 
 import ray
 
+from cluster.check import name_node
 from cluster.connect import list_draining_nodes
+from sweeps.records.redact import join_lines
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +20,20 @@ MAX_START_FAILURES = 3
 """Packs in a row that cannot start on a node, after which one GPU of it is left alone."""
 FIRST_WAIT_S, MAX_WAIT_S = 10.0, 600.0
 """GPUs that are waited for are told after the first, then after three times as long each time, but
-never less often than the last."""
+never less often than the last; so are nodes asked again that cannot be used."""
+
+
+@dataclass(kw_only=True)
+class _LateNode:
+    """A node that had not answered when all were checked, or was not there."""
+
+    name: str
+    is_usable: bool = False
+    fault: str = ""
+    """Why it is not, as told last."""
+    next_check_s: float = 0.0
+    wait_s: float
+    """Until the check after that."""
 
 
 class GpuPlaces:
@@ -23,16 +41,16 @@ class GpuPlaces:
 
     Args:
         has_gpu: whether a pack needs a GPU.
-        check_node: says of a node that joins whether packs may use it, which takes a while; None
-            where none can join.
-        is_usable: what was found by Ray's ids of nodes that have been checked.
+        find_fault: says of a node that joins what keeps packs from it, "" if nothing does, which
+            takes a while; None where none can join.
+        is_usable: what was found by Ray's ids of nodes that are not to be checked.
     """
 
     def __init__(
         self,
         *,
         has_gpu: bool,
-        check_node: Callable[[str], bool] | None = None,
+        find_fault: Callable[[str], str] | None = None,
         is_usable: Mapping[str, bool] | None = None,
     ) -> None:
         self.resource = "GPU" if has_gpu else "CPU"
@@ -44,8 +62,9 @@ class GpuPlaces:
         """Ray's ids of nodes with GPUs, on none of which a pack may start."""
         self.has_failed = False
         """Whether packs could not start on all GPUs of one of them."""
-        self._check_node = check_node
-        self._is_usable = dict(is_usable or {})
+        self._find_fault = find_fault
+        self._is_usable = is_usable or {}
+        self._late: dict[str, _LateNode] = {}
         self._failures: Counter[str] = Counter()
         """Packs in a row that could not start, by node."""
         self._waits_since_s: float | None = None
@@ -68,13 +87,19 @@ class GpuPlaces:
                 self.has_failed |= is_usable
 
     def is_usable(self, node_id: str) -> bool:
-        """Whether a node has been checked and found good; the check of one that is new begins."""
-        if self._check_node is None:
-            return True
-        if node_id not in self._is_usable:
-            self._is_usable[node_id] = False
-            Thread(target=self._check, args=(self._check_node, node_id), daemon=True).start()
-        return self._is_usable[node_id]
+        """Whether a node has been checked and found good. The check of one that is new begins, and
+        so does that of one that was not good, which may still have been starting, once in a while.
+        """
+        if self._find_fault is None or node_id in self._is_usable:
+            return self._is_usable.get(node_id, True)
+        if node_id not in self._late:
+            names = {node["NodeID"]: name_node(node) for node in ray.nodes()}
+            self._late[node_id] = _LateNode(name=names[node_id], wait_s=FIRST_WAIT_S)
+        late = self._late[node_id]
+        if time.monotonic() >= late.next_check_s:
+            late.next_check_s = math.inf
+            Thread(target=_check, args=(self._find_fault, node_id, late), daemon=True).start()
+        return late.is_usable
 
     def add_failure(self, node_ids: Iterable[str], *, is_final: bool) -> None:
         """A pack could not start on one of these nodes, and counts for all of them.
@@ -114,5 +139,19 @@ class GpuPlaces:
                 why = "no node has one now" if not self.avoided else "no node with one is checked"
             logger.warning("waiting for %s%s: %s", of, what, why)
 
-    def _check(self, check_node: Callable[[str], bool], node_id: str) -> None:
-        self._is_usable[node_id] = check_node(node_id)
+
+def _check(find_fault: Callable[[str], str], node_id: str, late: _LateNode) -> None:
+    try:
+        fault = find_fault(node_id)
+    except Exception as failed:  # nobody else hears of a thread's
+        fault = f"its check failed: {join_lines(str(failed)) or type(failed).__name__}"
+    late.is_usable = not fault
+    if not fault or not ray.is_initialized():  # the sweep has ended meanwhile
+        return
+    if fault != late.fault:
+        logger.warning(
+            "node %s is not used, and asked again in %.0f s: %s", late.name, late.wait_s, fault
+        )
+    late.fault = fault
+    late.next_check_s = time.monotonic() + late.wait_s
+    late.wait_s = min(3 * late.wait_s, MAX_WAIT_S)

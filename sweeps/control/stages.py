@@ -16,7 +16,7 @@ from cluster.check import Node
 from cluster.connect import Cluster, connect
 from cluster.find import ClusterError
 from sweeps.checks import sweep_json
-from sweeps.checks.nodes import check_late_node, check_nodes
+from sweeps.checks.nodes import check_nodes, find_late_fault, find_usable
 from sweeps.checks.preflight import Preflight
 from sweeps.cli import EXIT_DONE, EXIT_NO_TRIAL
 from sweeps.command_line.durations import format_duration
@@ -106,8 +106,10 @@ def run_stages(
         allocation = allocate_slots(config, preflight.model, hardware)
         places = GpuPlaces(
             has_gpu=allocation.num_gpus > 0,
-            check_node=None if cluster.is_local else partial(check_late_node, config, paths),
-            is_usable={node.node_id: node.facts is not None for node in nodes},
+            find_fault=None
+            if cluster.is_local
+            else partial(find_late_fault, config, paths, log, allocation.choose_pack),
+            is_usable=find_usable(nodes, allocation.choose_pack),
         )
         with pack_pool.run_packs(
             allocation,

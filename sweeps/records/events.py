@@ -35,6 +35,7 @@ Kind = Literal[
     "finals_started",
     "final_scores",
     "bertscore",
+    "node_joined",
     "pack_started",
     "pack_lost",
     "pack_ended",

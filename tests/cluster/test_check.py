@@ -1,6 +1,7 @@
 """Every node is asked; what is wrong there is found, each with its fix."""
 
 import json
+import os
 import platform
 import re
 import time
@@ -156,6 +157,7 @@ from cluster.connect import connect
 from sweeps.checks import nodes
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
+from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 check.ANSWER_TIMEOUT_S, check.LOSS_TIMEOUT_S = 45.0, 1.0
 nodes.sweep_json.add = lambda paths, **facts: print(len(facts["hardware"]["nodes"]))
@@ -164,10 +166,14 @@ with connect(2) as cluster:
     found = nodes.check_nodes(config, RunPaths.of(config.runs_dir, config.name))
     hardware = Hardware.of_cluster(cluster, found)
     print(cluster.num_gpus, hardware.num_gpus)
+    print(len(nodes.find_usable(found, None)))
     for node in sorted(found, key=lambda node: node.facts is None):
         check.ANSWER_TIMEOUT_S = 45.0 if node.facts else 2.0
         paths = RunPaths.of(config.runs_dir, config.name)
-        print(nodes.check_late_node(config, paths, node.node_id))
+        print(nodes.find_late_fault(config, paths, EventLog(paths.events), None, node.node_id))
+    (joined,) = read_events(paths.events)
+    is_here = joined["node"].startswith(os.uname().nodename)
+    print(joined["kind"], is_here, joined["cpus"], joined["gpus"])
 """
     with (
         run_heads(tmp_path) as (address,),
@@ -175,10 +181,11 @@ with connect(2) as cluster:
     ):
         driver = start_driver(code, tmp_path, RAY_ADDRESS=address)
         stdout, stderr = driver.communicate(timeout=150)
-    assert stdout.split() == ["1", "0", "0", "True", "False"], (stdout, stderr)
-    told = stderr.splitlines()
-    assert re.match(r"node .* is left out: no answer: none in 45 s; look into", told[0]), stderr
-    assert re.match(r"node .* is not used: no answer: none in 2 s; look into", told[1]), stderr
+    counts, gpus, usable, good, silent, joined = stdout.splitlines()
+    assert (counts, gpus, usable, good) == ("1", "0 0", "1", ""), (stdout, stderr)
+    assert silent.startswith("no answer: none in 2 s; look into")
+    assert joined == f"node_joined True {os.cpu_count()} []"
+    assert re.match(r"node .* is left out: no answer: none in 45 s; look into", stderr), stderr
 
 
 def test_gpus_of_nodes_count_as_ray_counts_them() -> None:

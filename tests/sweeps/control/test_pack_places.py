@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
@@ -270,27 +272,30 @@ def test_pack_that_is_stopped_is_killed_and_replaced(
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_node_that_joins_is_used_once_it_is_found_good(begin: Begin, cluster: Cluster) -> None:
+def test_node_that_joins_is_used_once_it_is_found_good(
+    begin: Begin, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pack that waits for any GPU comes to the new node before it is checked, and leaves it."""
+    monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 2 * LIMIT_S)  # the red one is not asked again
     head_id = str(cluster.head_node.node_id)
     asked: list[str] = []
-    found: Queue[bool] = Queue()
+    found: Queue[str] = Queue()
 
-    def check(node_id: str) -> bool:
+    def find_fault(node_id: str) -> str:
         asked.append(node_id)
         return found.get()
 
-    scene = begin(2, check_node=check, is_usable={head_id: False})
+    scene = begin(2, find_fault=find_fault, is_usable={head_id: False})
     scene.wait(lambda: len(scene.pool.actors) == 1)
     red = cluster.add_node(num_cpus=0, num_gpus=1)
     scene.wait(lambda: asked == [red.node_id])
-    found.put(False)
+    found.put("no folder")
     good = cluster.add_node(num_cpus=0, num_gpus=1)
     scene.wait(lambda: asked == [red.node_id, good.node_id])
     until_s = time.monotonic() + 3.0  # which is long enough for a pack to start there
     scene.wait(lambda: time.monotonic() > until_s)
     assert scene.events("pack_started") == [] and scene.pool.num_slots == 0
-    found.put(True)
+    found.put("")
     scene.wait_loaded(1)
     assert asked == [red.node_id, good.node_id]
     (pack,) = scene.pool.actors
@@ -300,3 +305,35 @@ def test_node_that_joins_is_used_once_it_is_found_good(begin: Begin, cluster: Cl
     assert scene.events("pack_lost") == []
     _remove(cluster, red)
     _remove(cluster, good)
+
+
+def test_node_that_is_not_good_yet_is_told_and_asked_again(
+    begin: Begin,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its check fails, then its folder is missing, twice, then it has been mounted."""
+    monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 0.2)
+    found: list[Exception | str] = [OSError("gone\nagain"), "no folder", "no folder", ""]
+    asked_s: list[float] = []
+
+    def find_fault(node_id: str) -> str:
+        asked_s.append(time.monotonic())
+        answer = found[len(asked_s) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    head = {str(cluster.head_node.node_id): False}
+    scene = begin(1, find_fault=find_fault, is_usable=head)
+    late = cluster.add_node(num_cpus=0, num_gpus=1)
+    scene.wait_loaded(1)
+    told = [text for text in caplog.messages if text.startswith("node ")]
+    assert [re.sub(r"node \S+ \(\S+\) is not used, and ", "", text) for text in told] == [
+        "asked again in 0 s: its check failed: gone again",
+        "asked again in 1 s: no folder",
+    ]
+    first_s, second_s, third_s = (b - a for a, b in pairwise(asked_s))
+    assert first_s > 0.2 and second_s > 0.6 and third_s > 1.8
+    _remove(cluster, late)
