@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
-from trainables.packing.service.saving import Saver, run_if_live
+from trainables.packing.service.saving import MAX_WRITERS, Saver, run_if_live
 
 logger = logging.getLogger(__name__)
 
@@ -194,10 +194,13 @@ class PackLoop:
 
         Trials that come back together, such as those of a pack that died, are a cohort again.
         """
+        with ThreadPoolExecutor(MAX_WRITERS) as pool:  # each may have checkpoints to fetch
+            found = {
+                trial: pool.submit(run_if_live, trial, trial.find_resume_point)
+                for trial, _ in entering
+            }
         starting = [
-            (trial, slot)
-            for trial, slot in entering
-            if self._wrote_ok(trial, partial(run_if_live, trial, trial.find_resume_point))
+            (trial, slot) for trial, slot in entering if self._wrote_ok(trial, found[trial].result)
         ]
         # A trial that lost its slot to a lack of memory has been told its last report already.
         self._announce(
@@ -381,6 +384,8 @@ class PackLoop:
         self._free(youngest)
 
     def _end(self, trial: PackedTrial, event: Event) -> None:
+        if trial in self._completing:  # its report comes first
+            self._announce_completed()
         self._free(trial)
         self._registry.post(trial, event)
 

@@ -51,7 +51,7 @@ class PackedTrial:
     folder_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the pack reads or writes the trial's folder."""
 
-    # What follows is the loop's; no other thread reads or writes it.
+    # What follows is the loop's; no other thread reads or writes it without being waited for.
     slot: int | None = None
     last: TrialReport | None = None
     """Its last report of an earlier attempt."""

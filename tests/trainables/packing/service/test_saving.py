@@ -17,6 +17,7 @@ from tests.trainables.packing.small_hosts import (
     assert_all_as_alone,
     capacity_of,
     change_pack,
+    events_of,
     num_trials,
     of_six_steps,
     reports_in,
@@ -31,8 +32,8 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_runner import capture_graph
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service import saving
-from trainables.packing.service.events import Event, Finished, Reported
+from trainables.packing.service import packed_trial, saving
+from trainables.packing.service.events import Event, Failed, Finished, Reported
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import (
@@ -230,3 +231,46 @@ def test_pack_trains_on_while_it_uploads_and_a_report_is_told_once_its_checkpoin
         for events in all_events(host, trials):
             assert [report.step for report in reports_in(events)] == list(STEPS)
             assert events[-1] == Finished()
+
+
+def test_trial_that_fails_during_its_upload_is_told_its_report_first(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_failed = threading.Event()
+    publish = saving.publish
+
+    def fail_third_step(pack: Pack) -> None:
+        step = pack.step
+
+        def stepped(most: int) -> Any:
+            results = step(most)
+            if any(result.step > STEPS[0] for result in results):
+                has_failed.set()
+                return [dataclasses.replace(result, failed="it is NaN") for result in results]
+            return results
+
+        pack.step = stepped  # type: ignore[method-assign]
+
+    def publish_late(url: str | None, checkpoint: Path, *, has_ended: bool) -> None:
+        assert has_failed.wait(30.0)
+        publish(url, checkpoint, has_ended=has_ended)
+
+    monkeypatch.setattr(saving, "publish", publish_late)
+    change_pack(monkeypatch, fail_third_step)
+    settings = dataclasses.replace(settings, storage=f"file://{tmp_path}/bucket")
+    (trial,) = trials_of(settings, tmp_path, KINDS[:1])
+    with running(settings, capacity_of(1)) as host:
+        reported, failed = events_of(host, trial)
+    assert isinstance(reported, Reported) and reported.report.step == STEPS[0]
+    assert failed == Failed("it is NaN")
+
+
+def test_checkpoints_of_trials_that_enter_together_are_fetched_side_by_side(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting = threading.Barrier(2, timeout=30.0)
+    monkeypatch.setattr(packed_trial, "fetch_last", lambda *_: meeting.wait())
+    settings = dataclasses.replace(settings, max_steps=1, rungs=(1,))
+    with running_once_full(settings, capacity_of(2)) as host:
+        found = all_events(host, trials_of(settings, tmp_path, KINDS[:2]))
+    assert [events[-1] for events in found] == [Finished()] * 2
