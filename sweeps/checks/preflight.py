@@ -23,8 +23,8 @@ from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
-from trainables.data.tokens import opens_thought, render_template
 from trainables.errors import SweepAborted
+from trainables.models.chat_template import opens_thought, render_template
 from trainables.models.delta_kernels import INSTALL, find_fault
 from trainables.models.layer_kinds import list_target_sets, resolve_targets
 from trainables.models.model_facts import ModelFacts, read_model_facts

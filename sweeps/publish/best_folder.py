@@ -28,9 +28,9 @@ from trainables.checkpoint import checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
-from trainables.data.tokens import greedy_generation
 from trainables.errors import SweepAborted, first_line
 from trainables.metrics.classification import Confusion
+from trainables.models.chat_template import greedy_generation
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header

@@ -10,10 +10,11 @@ import pytest
 from tests.trainables.conftest import TEMPLATE
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.data.rows import Row
-from trainables.data.tokens import IGNORED, encode_rows, encode_training_rows, stop_ids
+from trainables.data.tokens import IGNORED, encode_rows, encode_training_rows
 from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_tokenizer
+from trainables.models.chat_template import stop_ids
 from trainables.models.model_files import read_json
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.packing.service import alone

@@ -4,13 +4,8 @@ from dataclasses import replace
 
 from trainables.config import TrainingOptions
 from trainables.data.rows import Splits
-from trainables.data.tokens import (
-    ChatTokenizer,
-    Example,
-    encode_rows,
-    fit_training_rows,
-    prompt_limit,
-)
+from trainables.data.tokens import Example, encode_rows, fit_training_rows, prompt_limit
+from trainables.models.chat_template import ChatTokenizer
 
 
 def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOptions) -> Splits:

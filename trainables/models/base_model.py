@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from trainables.config import BaseType, ComputeDtype, Hyperparameters
-from trainables.data.tokens import END_OF_TURN
+from trainables.models.chat_template import END_OF_TURN
 from trainables.models.delta_kernels import prepare_fla
 from trainables.models.layer_kinds import resolve_targets
 

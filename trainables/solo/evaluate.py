@@ -23,15 +23,14 @@ from trainables.data.tokens import (
     Example,
     encode_rows,
     encode_targets,
-    greedy_generation,
     prompt_limit,
-    stop_ids,
     until_stop,
 )
 from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.metrics.score_answers import score_answers, score_labels
 from trainables.models.base_model import autocast
+from trainables.models.chat_template import greedy_generation, stop_ids
 from trainables.models.model_facts import facts_of
 
 

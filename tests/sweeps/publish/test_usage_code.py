@@ -16,8 +16,9 @@ from sweeps.publish.usage_code import is_hub_id, usage_code
 from tests.trainables.expert_model import save_experts
 from trainables.config import TrainingOptions
 from trainables.data.rows import Message, Row, Scoring
-from trainables.data.tokens import encode_rows, encode_targets, greedy_generation
+from trainables.data.tokens import encode_rows, encode_targets
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.chat_template import greedy_generation
 from trainables.solo.evaluate import inference, label_log_probs
 from trainables.tiny import MODEL_DIR
 

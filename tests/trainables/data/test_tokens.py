@@ -17,12 +17,12 @@ from trainables.data.tokens import (
     encode_rows,
     encode_targets,
     encode_training_rows,
-    end_of_turn_id,
     prompt_limit,
     until_stop,
 )
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
+from trainables.models.chat_template import end_of_turn_id
 from trainables.tiny import MODEL_DIR
 
 ROW = Row(id="1", prompt="Summarize.\n\nAnn: Hi\nBob: Bye", target="Ann greets Bob.")

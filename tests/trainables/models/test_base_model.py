@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from trainables.config import ComputeDtype, Hyperparameters
-from trainables.data.tokens import stop_ids
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.chat_template import stop_ids
 from trainables.models.model_facts import read_model_facts
 from trainables.models.weights import check_weights
 from trainables.solo.trainer import new_adapter

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from tests.examples import max_examples
-from trainables.data.tokens import end_of_turn_id, render_template
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
+from trainables.models.chat_template import end_of_turn_id, render_template
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.tiny import MODEL_DIR
 

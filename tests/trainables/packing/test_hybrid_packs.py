@@ -22,8 +22,9 @@ from tests.trainables.packing.small_packs import (
 from trainables.config import BaseType, Hyperparameters, TrainingSettings
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Scoring
-from trainables.data.tokens import Example, encode_rows, encode_targets, stop_ids
+from trainables.data.tokens import Example, encode_rows, encode_targets
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.chat_template import stop_ids
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.mixers.gated_delta import DeltaState
 from trainables.packing.compute.pack import Pack

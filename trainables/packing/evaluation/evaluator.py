@@ -7,8 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import encode_rows, encode_targets, prompt_limit, stop_ids
+from trainables.data.tokens import encode_rows, encode_targets, prompt_limit
 from trainables.metrics.eval_result import EvalResult
+from trainables.models.chat_template import stop_ids
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pass_shapes import TOKENS_MULTIPLE, round_up
 from trainables.packing.evaluation.classify import label_log_probs

@@ -27,8 +27,9 @@ from tests.trainables.packing.small_packs import pass_of, trial_of, weights_of
 from trainables.config import Hyperparameters, TaskOptions, TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
-from trainables.data.tokens import Example, encode_rows, stop_ids
+from trainables.data.tokens import Example, encode_rows
 from trainables.models.base_model import load_base, load_tokenizer
+from trainables.models.chat_template import stop_ids
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pack import Pack
