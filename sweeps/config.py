@@ -201,11 +201,6 @@ class SweepConfig(TrainingOptions):
         return split_trackers(self.track)
 
     @property
-    def has_budget(self) -> bool:
-        """Whether the search may have to end before all trials have run."""
-        return self.time_budget is not None or self.gpu_hours is not None
-
-    @property
     def time_budget_s(self) -> float | None:
         """time_budget in seconds."""
         return None if self.time_budget is None else parse_duration(self.time_budget)

@@ -3,9 +3,9 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,7 @@ from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers, start_trackers
 from trainables.checkpoint import prune_to_adapter
 from trainables.checkpoint_storage import prune
+from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.throughput import Throughput
@@ -122,20 +123,21 @@ def run_stages(
             probed=probe_params(config, preflight.model),
         ) as pool:
             # The packs load meanwhile.
-            context = _open_context(
-                config,
-                preflight,
-                paths,
-                log,
-                allocation,
-                Site.of(cluster, allocation),
-                events,
-                is_resumed=is_resumed,
+            began = read_record(paths)  # its name stays that of the study, and of the group in W&B
+            search = _open_search(
+                config, metric, paths, began["name"], events, is_resumed=is_resumed
             )
+            splits = preflight.splits
+            model = CostModel(config, allocation, len(splits.validation), len(splits.test))
+            eta = Eta(model, replay_all(events))
+            site, earlier = Site.of(cluster, allocation), replay(events)
+            progress = ProgressTable(
+                metric, config.num_trials, config.max_steps, earlier, eta.left_s, site
+            )
+            controller = TrialController(config, paths, metric, search, log, (eta, progress))
             counts = ("num_gpus", "num_packs", "slots_per_gpu")
             facts = {name: getattr(allocation, name) for name in counts}
-            at_end.enter_context(keep_heartbeat(paths, context.eta.left_s, facts))
-            began = read_record(paths)  # its name stays that of the group in W&B
+            at_end.enter_context(keep_heartbeat(paths, eta.left_s, facts))
             tracked = TrackedSweep(
                 config=replace(config, track=",".join(names)),
                 wandb_mode=preflight.wandb_mode,
@@ -145,16 +147,35 @@ def run_stages(
                 sweep_id=began["sweep_id"],
             )
             at_end.enter_context(run_trackers(trackers, tracked))  # ends when no GPU waits for it
-            # The search, and the finals' runs.
+            # The search and the finals' runs, from where earlier processes left them.
             try:
-                tell = partial(_tell_estimate, context, events, earlier_ledgers, began_s)
-                steering = Steering(context.controller, paths, log, events, reader, pending)
-                _run_trials(context, pool, events, steering, tell)
+                with gc_disabled():
+                    from sweeps.control import ray_tuner  # the packs have not waited for Ray Tune
+
+                tell = partial(_tell_estimate, eta, log, paths, events, earlier_ledgers, began_s)
+                steering = Steering(controller, paths, log, events, reader, pending)
+                gate = StartupGate(controller, pool, tell)
+                if config.time_budget is not None or config.gpu_hours is not None:
+                    gate.wait()  # it may leave no room for a trial, and then none is to start
+                with progress:
+                    controller.resume(earlier, steering.resume)
+                    gate.close()
+                    ray_tuner.run_trials(
+                        controller,
+                        allocation,
+                        pool,
+                        gate,
+                        eta,
+                        steering,
+                        folder=paths.folder,
+                        max_failures=config.max_failures,
+                    )
+                    gate.wait()
             finally:
-                records = _collect_records(context, pool)
+                records = _collect_records(config, paths, allocation, pool)
                 trials = [record for record in records if record.final_of is None]
                 write_csv(trials, metric, paths.trials_csv)
-            config = context.controller.config  # users may have asked for more or fewer trials
+            config = controller.config  # users may have asked for more or fewer trials
             sweep_json.add(paths, config=sweep_json.dump_config(config))
             # The verdict on validation.
             finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
@@ -187,7 +208,7 @@ def run_stages(
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
         files = [path.name for path in list_exported(paths.best)]
         log.append("summary", **summary.summary_fields(outcome, verdict, confusion), files=files)
-    cost = _log_end(context, records, ledgers, own_ledgers, time.monotonic() - began_s)
+    cost = _log_end(eta, log, records, ledgers, own_ledgers, time.monotonic() - began_s)
     about = plan.about_added(preflight.splits)
     print(
         summary.describe(
@@ -199,51 +220,28 @@ def run_stages(
     return EXIT_DONE
 
 
-@dataclass(frozen=True)
-class _Context:
-    """One sweep on the cluster that it has connected to."""
-
-    config: SweepConfig
-    paths: RunPaths
-    log: EventLog
-    allocation: Allocation
-    controller: TrialController
-    eta: Eta
-    """Listens to the controller, and so does the next."""
-    progress: ProgressTable
-
-
-def _open_context(
+def _open_search(
     config: SweepConfig,
-    preflight: Preflight,
+    metric: Metric,
     paths: RunPaths,
-    log: EventLog,
-    allocation: Allocation,
-    site: Site,
+    name: str,
     events: Sequence[dict[str, Any]],
     *,
     is_resumed: bool,
-) -> _Context:
-    """Opens the study, and makes the controller with all who listen to it.
+) -> Search:
+    """Makes the study's database, which a tracker writes, and the search from what the log has.
 
     Args:
+        name: of the study.
         events: of the sweep's earlier processes.
     """
-    metric, splits = preflight.task.metric, preflight.splits
-    began = read_record(paths)  # its name stays that of the study
     url = config.study_storage or paths.study_url
-    open_storage(url, began["name"], metric, is_resumed=is_resumed)  # a tracker writes it
+    open_storage(url, name, metric, is_resumed=is_resumed)
     study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
     num_startup = num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
     search.restore(replay(events), metric, plan.start_points(config)[: config.num_trials])
-    cost_model = CostModel(config, allocation, len(splits.validation), len(splits.test))
-    eta = Eta(cost_model, replay_all(events))
-    progress = ProgressTable(
-        metric, config.num_trials, config.max_steps, replay(events), eta.left_s, site
-    )
-    controller = TrialController(config, paths, metric, search, log, (eta, progress))
-    return _Context(config, paths, log, allocation, controller, eta, progress)
+    return search
 
 
 def _connect() -> Cluster:
@@ -259,75 +257,45 @@ def _connect() -> Cluster:
 
 
 def _tell_estimate(
-    context: _Context,
+    eta: Eta,
+    log: EventLog,
+    paths: RunPaths,
     events: Sequence[dict[str, Any]],
     earlier: Sequence[Ledger],
     began_s: float,
     throughput: Throughput | None,
 ) -> None:
     """Says what is expected, before the first trial."""
-    eta = context.eta
     eta.predict(throughput, events, earlier, time.monotonic() - began_s)
     if eta.estimate is not None:
         print(*eta.estimate.describe(), sep="\n", flush=True)
-        context.log.append("predicted", **asdict(eta.estimate))
-        sweep_json.add(context.paths, predicted=asdict(eta.estimate))
+        log.append("predicted", **asdict(eta.estimate))
+        sweep_json.add(paths, predicted=asdict(eta.estimate))
     if eta.budget_s is not None:
         print(f"budget: {format_duration(max(0.0, eta.budget_s))} are left", flush=True)
 
 
-def _run_trials(
-    context: _Context,
-    pool: PackPool,
-    events: Sequence[dict[str, Any]],
-    steering: Steering,
-    tell_estimate: Callable[[Throughput | None], None],
-) -> None:
-    """The search and its finals, from where earlier processes left them.
-
-    A budget may leave no room for a trial, which is known before the first one's process starts.
-    """
-    with gc_disabled():
-        from sweeps.control import ray_tuner  # loads Ray Tune, for which the packs have not waited
-
-    gate = StartupGate(context.controller, pool, tell_estimate)
-    allocation = context.allocation
-    if context.config.has_budget:
-        gate.wait()
-    with context.progress:
-        context.controller.resume(replay(events), steering.resume)
-        gate.close()
-        ray_tuner.run_trials(
-            context.controller,
-            allocation,
-            pool,
-            gate,
-            context.eta,
-            steering,
-            folder=context.paths.folder,
-            max_failures=context.config.max_failures,
-        )
-        gate.wait()
-
-
-def _collect_records(context: _Context, pool: PackPool) -> list[TrialRecord]:
+def _collect_records(
+    config: SweepConfig, paths: RunPaths, allocation: Allocation, pool: PackPool
+) -> list[TrialRecord]:
     """All trials and runs of the finals, each with its share of the GPUs' time.
 
     Optimizer states of ended trials serve nobody from here on, so they are deleted.
     """
-    records = replay_all(read_events(context.paths.events))
+    records = replay_all(read_events(paths.events))
     ended = [record.trial_id for record in records if record.status is not None]
     for trial_id in ended:
-        prune_to_adapter(context.paths.trial(trial_id))
-    if context.config.storage is not None:
-        prune(f"{context.config.storage}/checkpoints", ended, have_ended=True)
-    ledgers = pack_pool.collect_ledgers(pool, context.paths.checkpoints, context.config.storage)
-    shares = gpu_time.shares_by_trial(context.allocation, records, ledgers)
+        prune_to_adapter(paths.trial(trial_id))
+    if config.storage is not None:
+        prune(f"{config.storage}/checkpoints", ended, have_ended=True)
+    ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints, config.storage)
+    shares = gpu_time.shares_by_trial(allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 
 
 def _log_end(
-    context: _Context,
+    eta: Eta,
+    log: EventLog,
     records: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
     own_ledgers: Sequence[Ledger],
@@ -338,7 +306,7 @@ def _log_end(
     GPU-hours are those for which the packs of this process (own_ledgers) held their GPUs, each from
     its start on; where trials trained alone, all GPUs count for all of wall_s.
     """
-    estimate, model = context.eta.estimate, context.eta.model
+    estimate, model = eta.estimate, eta.model
     throughput = estimate.throughput if estimate else None
     fields, lines = gpu_time.account(records, ledgers, model, throughput)
     held_s = sum(ledger.wall_s for ledger in own_ledgers) or wall_s * model.num_gpus
@@ -348,5 +316,5 @@ def _log_end(
         "memory_gib": max((ledger.peak_gib for ledger in ledgers), default=math.nan),
     }
     predicted = asdict(estimate) if estimate else {}
-    context.log.append("sweep_ended", predicted=predicted, actual=actual, gpu_time=fields)
+    log.append("sweep_ended", predicted=predicted, actual=actual, gpu_time=fields)
     return [*lines, estimate.compare(actual)] if estimate else lines
