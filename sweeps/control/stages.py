@@ -31,7 +31,7 @@ from sweeps.control.resolve_request import is_any_possible
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
-from sweeps.cost.allocation import Allocation, Site, allocate_slots
+from sweeps.cost.allocation import Allocation, allocate_slots, describe_place
 from sweeps.cost.estimate import CostModel, probe_params
 from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
@@ -130,9 +130,15 @@ def run_stages(
             splits = preflight.splits
             model = CostModel(config, allocation, len(splits.validation), len(splits.test))
             eta = Eta(model, replay_all(events))
-            site, earlier = Site.of(cluster, allocation), replay(events)
+            earlier = replay(events)
             progress = ProgressTable(
-                metric, config.num_trials, config.max_steps, earlier, eta.left_s, site
+                metric,
+                config.num_trials,
+                config.max_steps,
+                earlier,
+                eta.left_s,
+                describe_place(cluster, allocation),
+                [capacity.num_slots for capacity in allocation.capacities],
             )
             controller = TrialController(config, paths, metric, search, log, (eta, progress))
             counts = ("num_gpus", "num_packs", "slots_per_gpu")

@@ -3,7 +3,7 @@ Ray."""
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -92,50 +92,6 @@ class Allocation:
         return {"CPU": 1, "GPU": 1 / self.slots_per_gpu if self.num_gpus else 0.0}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """Where a sweep runs, for those who watch it."""
-
-    address: str
-    """Of the cluster; empty for this machine alone."""
-    num_nodes: int
-    num_gpus: int
-    """GPUs in use, of num_cluster_gpus."""
-    num_cluster_gpus: int
-    num_cpus: int
-    slots: tuple[int, ...]
-    """Trials that each pack has places for; empty where trials train alone."""
-
-    @classmethod
-    def of(cls, cluster: "Cluster", allocation: Allocation) -> "Site":
-        """That of a sweep on a cluster."""
-        return cls(
-            address="" if cluster.is_local else cluster.address,
-            num_nodes=cluster.num_nodes,
-            num_gpus=allocation.num_gpus,
-            num_cluster_gpus=cluster.num_gpus,
-            num_cpus=allocation.num_cpus,
-            slots=tuple(capacity.num_slots for capacity in allocation.capacities),
-        )
-
-    def describe(self) -> str:
-        """E.g. cluster 10.0.0.1:6379, 2 nodes, 8 of 16 GPUs."""
-        place = f"cluster {self.address}, " if self.address else "this machine, "
-        if self.address:
-            place += f"{self.num_nodes} node{'s' * (self.num_nodes != 1)}, "
-        if not self.num_gpus:
-            return f"{place}{self.num_cpus} CPU cores"
-        share = "" if self.num_gpus == self.num_cluster_gpus else f"{self.num_gpus} of "
-        return f"{place}{share}{self.num_cluster_gpus} GPU{'s' * (self.num_cluster_gpus != 1)}"
-
-    def describe_packs(self) -> str:
-        """E.g. 8 packs of 16 slots, or 1 pack of 4 and 2 of 16 slots; empty where trials train
-        alone."""
-        counts = sorted(Counter(self.slots).items())
-        parts = [f"{num} pack{'s' * (num > 1)} of {slots}" for slots, num in counts]
-        return " and ".join(parts) + " slots" if parts else ""
-
-
 def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -> Allocation:
     """Divides the GPUs into slots; a tiny sweep without one, this machine's CPUs.
 
@@ -178,6 +134,29 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
         if num_gpus
         else None,
     )
+
+
+def describe_place(cluster: "Cluster", allocation: Allocation) -> str:
+    """Where a sweep runs, e.g. cluster 10.0.0.1:6379, 2 nodes, 8 of 16 GPUs."""
+    num, num_all = allocation.num_gpus, cluster.num_gpus
+    place = "this machine"
+    if not cluster.is_local:
+        place = f"cluster {cluster.address}, {cluster.num_nodes} node"
+        place += "s" * (cluster.num_nodes != 1)
+    if not num:
+        return f"{place}, {allocation.num_cpus} CPU cores"
+    return f"{place}, {f'{num} of ' * (num != num_all)}{num_all} GPU{'s' * (num_all != 1)}"
+
+
+def describe_packs(slots: Sequence[int]) -> str:
+    """E.g. 8 packs of 16 slots, or 1 pack of 4 and 2 packs of 16 slots; "" without packs.
+
+    Args:
+        slots: of each pack.
+    """
+    counts = sorted(Counter(slots).items())
+    parts = [f"{num} pack{'s' * (num > 1)} of {of_each}" for of_each, num in counts]
+    return " and ".join(parts) + " slots" if parts else ""
 
 
 def largest_point(config: SweepConfig, model: ModelFacts) -> Hyperparameters:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sweeps.command_line.consoles import NotebookLive, SafeConsole
 from sweeps.command_line.durations import format_clock
-from sweeps.cost.allocation import Site
+from sweeps.cost.allocation import describe_packs
 from sweeps.records.redact import join_lines
 from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord
@@ -50,7 +50,8 @@ class ProgressTable:
         histories: trials of a sweep that is being resumed.
         left_s: seconds until the sweep has ended, None while that is not known; it is asked
             whenever the table is drawn.
-        site: where the sweep runs, which the header tells.
+        place: where the sweep runs, in words.
+        slots: of each pack; none where trials train alone.
         console: where to write; standard output if not given.
     """
 
@@ -61,7 +62,8 @@ class ProgressTable:
         max_steps: int,
         histories: Sequence[TrialRecord] = (),
         left_s: Callable[[], float | None] = lambda: None,
-        site: Site | None = None,
+        place: str = "",
+        slots: Sequence[int] = (),
         console: Console | None = None,
     ) -> None:
         self._metric = metric
@@ -74,7 +76,7 @@ class ProgressTable:
         self._take_best(histories)
         self._packs: dict[str, str] = {}
         """The pack of each running trial; empty until it has reported from there."""
-        self._site = site
+        self._place, self._slots = place, slots
         self._console = console = console or SafeConsole(sys.stdout)
         self._is_live = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
         is_unicode = console.encoding.startswith("utf")
@@ -96,8 +98,8 @@ class ProgressTable:
     def __enter__(self) -> Self:
         if self._is_live:
             self._live.start()
-        elif self._site:
-            told = filter(None, (self._site.describe(), self._site.describe_packs()))
+        elif self._place:
+            told = filter(None, (self._place, describe_packs(self._slots)))
             self._console.print(Text(", ".join(told)), soft_wrap=True)
         return self
 
@@ -168,8 +170,8 @@ class ProgressTable:
             self._console.clear()  # a narrower terminal has wrapped what was drawn
         with self._lock:
             header = self._header_parts()
-            if self._site:
-                header += [self._site.describe(), *self._describe_packs(self._site)]
+            if self._place:
+                header += [self._place, *self._describe_packs()]
             records = sorted(self._records.values(), key=self._rank)
             num_around = len(header) + 3  # the columns' names, those left out, and the cursor
             shown = records[: max(1, min(MAX_ROWS, self._console.height - num_around))]
@@ -195,16 +197,16 @@ class ProgressTable:
             f"left {self._unknown if left_s is None else format_clock(left_s)}",
         ]
 
-    def _describe_packs(self, site: Site) -> list[str]:
+    def _describe_packs(self) -> list[str]:
         """How many trials train in each pack, as far as their last reports tell."""
-        packs = site.describe_packs()
+        packs = describe_packs(self._slots)
         if not packs:
             return []
         counts = sorted(Counter(filter(None, self._packs.values())).values(), reverse=True)
-        if not counts or len(site.slots) == 1:
+        if not counts or len(self._slots) == 1:
             return [f"{packs}: {len(self._packs)} training"]
         num_new = len(self._packs) - sum(counts)
-        counts += [0] * (len(site.slots) - len(counts))
+        counts += [0] * (len(self._slots) - len(counts))
         shown = ", ".join(map(str, counts))
         if len(counts) > MAX_SHOWN_PACKS:
             shown = f"{counts[-1]} to {counts[0]}"

@@ -8,13 +8,14 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from sweeps.command_line.consoles import SafeConsole
-from sweeps.cost.allocation import Site
+from sweeps.cost.allocation import describe_place
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.progress import MAX_ROWS, ProgressTable
 from trainables.config import Hyperparameters, Metric, TrainingSettings, TrialConfig, TrialReport
@@ -138,21 +139,14 @@ def test_at_most_twenty_rows_and_the_rest_is_counted() -> None:
     assert "and 5 more trials" in rendered(progress)
 
 
-SITE = Site(
-    address="10.0.0.1:6379",
-    num_nodes=2,
-    num_gpus=3,
-    num_cluster_gpus=4,
-    num_cpus=64,
-    slots=(32, 32, 32),
-)
+PLACE: dict[str, Any] = {"place": "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs", "slots": (32,) * 3}
 
 
 def make_crowd(console: Console, **kwargs: Any) -> ProgressTable:
     """256 trials, of which 85 train in three packs and the others have ended."""
     name = "evaluate:my_metric\x1b[2J:a_long_key"
     metric = Metric(name=name)
-    progress = ProgressTable(metric, 256, 40, site=SITE, console=console, **kwargs)
+    progress = ProgressTable(metric, 256, 40, console=console, **PLACE, **kwargs)
     for number in range(256):
         config, report = make_config(number), make_report(number, 10 + number % 20, 30 + number)
         progress.trial_started(config, number)
@@ -194,16 +188,15 @@ def test_reasons_take_the_room_that_is_left() -> None:
 
 
 def test_before_the_first_report_and_with_one_pack_all_are_counted_together() -> None:
-    for site in (SITE, replace(SITE, slots=(32,))):
-        progress, _ = make_progress(site=site)
+    for slots in ((32, 32, 32), (32,)):
+        progress, _ = make_progress(**PLACE | {"slots": slots})
         run_trial(progress, 0, {})
-        run_trial(progress, 1, {} if site is SITE else {10: 1.0})
+        run_trial(progress, 1, {10: 1.0} if len(slots) == 1 else {})
         assert rendered(progress)[4].endswith("of 32 slots: 2 training")
 
 
 def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
-    site = replace(SITE, slots=(4,) * 12)
-    progress, _ = make_progress(site=site)
+    progress, _ = make_progress(**PLACE | {"slots": (4,) * 12})
     for number in range(9):
         progress.trial_started(make_config(number), number)
         report = replace(make_report(number, 10, 1.0), pack=f"p{number // 4}")
@@ -214,32 +207,28 @@ def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("address", "num_nodes", "num_gpus", "slots", "told"),
     [
-        ({}, "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs, 3 packs of 32 slots"),
-        (
-            {"slots": (4, 32, 32)},
-            "cluster 10.0.0.1:6379, 2 nodes, 3 of 4 GPUs, 1 pack of 4 and 2 packs of 32 slots",
-        ),
-        (
-            {"address": "", "num_gpus": 1, "num_cluster_gpus": 1, "slots": (32,)},
-            "this machine, 1 GPU, 1 pack of 32 slots",
-        ),
-        (
-            {"address": "", "num_gpus": 0, "num_cluster_gpus": 0, "slots": ()},
-            "this machine, 64 CPU cores",
-        ),
-        (
-            {"num_nodes": 1, "num_gpus": 4},
-            "cluster 10.0.0.1:6379, 1 node, 4 GPUs, 3 packs of 32 slots",
-        ),
+        ("10.0.0.1:6379", 2, 4, (32,) * 3, "2 nodes, 3 of 4 GPUs, 3 packs of 32 slots"),
+        ("10.0.0.1:6379", 2, 4, (4, 32, 32), "3 of 4 GPUs, 1 pack of 4 and 2 packs of 32 slots"),
+        ("10.0.0.1:6379", 1, 3, (32,) * 3, "1 node, 3 GPUs, 3 packs of 32 slots"),
+        ("local", 1, 1, (32,), "this machine, 1 GPU, 1 pack of 32 slots"),
+        ("local", 1, 0, (), "this machine, 64 CPU cores"),
     ],
 )
-def test_place_is_told_once_before_plain_lines(change: dict[str, Any], told: str) -> None:
-    progress, out = make_progress(is_terminal=False, site=replace(SITE, **change))
+def test_place_is_told_once_before_plain_lines(
+    address: str, num_nodes: int, num_gpus: int, slots: tuple[int, ...], told: str
+) -> None:
+    cluster: Any = SimpleNamespace(
+        address=address, is_local=address == "local", num_nodes=num_nodes, num_gpus=num_gpus
+    )
+    allocation: Any = SimpleNamespace(num_gpus=len(slots), num_cpus=64)
+    place = describe_place(cluster, allocation)
+    assert place.startswith("this machine, " if cluster.is_local else f"cluster {address}, ")
+    progress, out = make_progress(is_terminal=False, place=place, slots=slots)
     with progress:
         run_trial(progress, 0, {10: 20.0})
-    assert out.getvalue().splitlines()[0] == told
+    assert out.getvalue().splitlines()[0].endswith(told)
     assert out.getvalue().count(told) == 1
 
 
