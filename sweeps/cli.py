@@ -89,8 +89,8 @@ def run_command(
     except (SweepAborted, OSError) as ended:
         aborted = explain_end(ended)
         fix = f"{aborted.fix} {repeat_with}" if aborted.is_resumable else aborted.fix
-        told = {"error": aborted.error, "fix": fix}
-        failure = {kind: hide_secrets(join_lines(text)) for kind, text in told.items()}
+        messages = {"error": aborted.error, "fix": fix}
+        failure = {kind: hide_secrets(join_lines(text)) for kind, text in messages.items()}
         for kind, text in failure.items():
             print(f"{kind}: {text}", file=sys.stderr)
         code = EXIT_USER_ERROR

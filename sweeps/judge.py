@@ -299,8 +299,8 @@ def _other_protocol(args: JudgeArgs, answer: str) -> SweepAborted:
 
 def _refusal(error: Any, args: JudgeArgs, key: str) -> SweepAborted:
     status = getattr(error, "status_code", None)
-    said = error.__cause__ or error if status is None else error.response.text
-    reason = f"{status or type(error).__name__}: {_shown(str(said), key)}"
+    message = error.__cause__ or error if status is None else error.response.text
+    reason = f"{status or type(error).__name__}: {_shown(str(message), key)}"
     if status is None or status in (408, 409, 429) or status >= 500:
         return SweepAborted(
             f"{args.endpoint} gave no answer in {args.max_retries + 1} attempts: {reason}",

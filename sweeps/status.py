@@ -156,8 +156,8 @@ def describe(status: RunStatus) -> list[str]:
     lines = [_describe_state(status), *_describe_trials(status)]
     lines.append(f"last event: {_describe_age(status)}")
     if status.facts:
-        held = "GPUs: {num_gpus}, packs: {num_packs}, trials on each at most: {slots_per_gpu}"
-        lines.append(held.format(**status.facts))
+        template = "GPUs: {num_gpus}, packs: {num_packs}, trials on each at most: {slots_per_gpu}"
+        lines.append(template.format(**status.facts))
     if status.state in ("running", "stalled"):
         left = "not known yet" if status.left_s is None else format_clock(status.left_s)
         lines.append(f"left: {left}")

@@ -57,8 +57,8 @@ def watch_head(address: str, log: EventLog, resume_with: str) -> Iterator[None]:
             silent_s = time.monotonic() - heard_s
             if silent_s > TELL_AFTER_S and not is_told:
                 is_told = True
-                told = f"the cluster's head {address} does not answer; should the sweep end, go on"
-                print(f"{told} on a cluster that runs with: {resume_with}", file=sys.stderr)
+                text = f"the cluster's head {address} does not answer; should the sweep end, go on"
+                print(f"{text} on a cluster that runs with: {resume_with}", file=sys.stderr)
             if silent_s > END_AFTER_S:
                 with contextlib.suppress(Exception):  # the process ends, whatever becomes of it
                     log.append("sweep_interrupted", reason="the cluster's head is gone")

@@ -112,10 +112,10 @@ def score(
 
 def _read_answers(validation: Path, test: Path) -> dict[str, SavedAnswers]:
     """Answers by split, as far as they are there."""
-    found = {}
+    answers = {}
     for split, folder in (("validation", validation), ("test", test)):
         try:
-            found[split] = read_answers(folder)
+            answers[split] = read_answers(folder)
         except (OSError, ValueError):
             continue
-    return found
+    return answers

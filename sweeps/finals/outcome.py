@@ -101,8 +101,8 @@ def read_outcome(run: Run) -> Outcome | None:
     baselines, intervals = {}, {}
     for number, (title, by_split) in enumerate(run.record.get("baselines", {}).items()):
         key = "base" if title == UNTUNED else f"baseline{number}"
-        told = run.record.get("lead_intervals", {}).get(title, {})
-        intervals[key] = {split: found and (found[0], found[1]) for split, found in told.items()}
+        leads = run.record.get("lead_intervals", {}).get(title, {})
+        intervals[key] = {split: found and (found[0], found[1]) for split, found in leads.items()}
         if title != UNTUNED:
             baselines[key] = title
             for split, of_split in scores_from_event(by_split).items():

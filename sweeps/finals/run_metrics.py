@@ -93,5 +93,5 @@ def _matthews(hits_BL: Floats, said_BL: Floats, right_BL: Floats) -> Floats:
     covariance_B = hits_BL.sum(axis=1) * rows_B - (said_BL * right_BL).sum(axis=1)
     spreads = [rows_B**2 - (one**2).sum(axis=1) for one in (said_BL, right_BL)]
     spread_B = np.sqrt(spreads[0] * spreads[1])
-    found: Floats = covariance_B / np.where(spread_B > 0, spread_B, 1.0)
-    return found
+    scores_B: Floats = covariance_B / np.where(spread_B > 0, spread_B, 1.0)
+    return scores_B

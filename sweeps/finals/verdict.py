@@ -194,8 +194,8 @@ def read(run: Run) -> Verdict | None:
     ids = {one.trial_id for one in finals.runs if one.of in finals.finalists} if finals else set()
     by_id = {record.trial_id: record for record in (*run.trials, *run.final_runs)}
     try:
-        told = json.loads(run.paths.finals_json.read_text(encoding="utf-8"))
-        FinalsFile.model_validate(told)
+        content = json.loads(run.paths.finals_json.read_text(encoding="utf-8"))
+        FinalsFile.model_validate(content)
         finalists = tuple(
             Finalist(
                 trial_id=one["trial_id"],
@@ -204,17 +204,17 @@ def read(run: Run) -> Verdict | None:
                 runs=tuple(by_id[final["trial_id"]] for final in one["runs"]),
                 probability_best=one["probability_best"],
             )
-            for one in told["finalists"]
+            for one in content["finalists"]
         )
         if {final.trial_id for finalist in finalists for final in finalist.runs} != ids:
             return None
         return Verdict(
             metric=run.metric,
             finalists=finalists,
-            lead=told["lead"],
-            interval=tuple(told["interval"]) if told["interval"] else None,
-            num_rows=told["num_rows"],
-            notes=tuple(told["notes"]),
+            lead=content["lead"],
+            interval=tuple(content["interval"]) if content["interval"] else None,
+            num_rows=content["num_rows"],
+            notes=tuple(content["notes"]),
         )
     except (OSError, ValueError, KeyError, RecursionError):
         return None
@@ -264,12 +264,12 @@ def resample_lead(
     all_rows = np.ones((1, len(winner.ids)))
     if not all(np.isfinite(run(all_rows)).all() for (run,) in runs):
         return None
-    found = bootstrap.compare(
+    comparison = bootstrap.compare(
         runs, metric.mode, len(winner.ids), seed=seed, num_resamples=BASELINE_RESAMPLES
     )
-    assert found.interval is not None  # there are two
-    low, high = found.interval
-    return (low, high) if found.best == 0 else (-high, -low)
+    assert comparison.interval is not None  # there are two
+    low, high = comparison.interval
+    return (low, high) if comparison.best == 0 else (-high, -low)
 
 
 def find_score_interval(
@@ -279,11 +279,11 @@ def find_score_interval(
     metric is a number of all rows.
     """
     try:
-        said = read_answers(answers)
-        run = make_run_metric(said, metric, scoring)
+        saved = read_answers(answers)
+        run = make_run_metric(saved, metric, scoring)
     except (OSError, ValueError):
         return None
-    return bootstrap.resample_score(run, len(said.ids), seed=seed) if said.ids else None
+    return bootstrap.resample_score(run, len(saved.ids), seed=seed) if saved.ids else None
 
 
 def _resample(

@@ -129,8 +129,8 @@ def _hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
 def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str) -> SweepAborted:
     owner, status = repo_id.split("/")[0], refused.response.status_code
     tokens = f"{api.endpoint}/settings/tokens"
-    said = f" ({refused.server_message})" if refused.server_message else ""
-    is_full = status in (402, 507) or (status == 403 and "storage" in said.lower())
+    message = f" ({refused.server_message})" if refused.server_message else ""
+    is_full = status in (402, 507) or (status == 403 and "storage" in message.lower())
     match status:
         case _ if is_full:
             error = f"{owner} has no storage left on the Hub ({status})"
@@ -157,7 +157,7 @@ def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str) -> SweepAborted:
             fix = f"wait some minutes, then {REPEAT_UPLOAD}"
         case _:
             error, fix = f"the Hub answered {status}", f"try again later: {REPEAT_UPLOAD}"
-    return aborted(f"{error}{said}; {UNCHANGED}", fix)
+    return aborted(f"{error}{message}; {UNCHANGED}", fix)
 
 
 def aborted(error: str, fix: str) -> SweepAborted:

@@ -51,7 +51,7 @@ def describe(
     ]
     counts = trials_csv.count_by_status(trials)
     storage = config.study_storage or paths.study_url
-    said = paths.best / PREDICTIONS_FILE
+    answers_file = paths.best / PREDICTIONS_FILE
     by_label = tables.list_label_scores(outcome.scores["test"])
     lines = [
         _render(tables.list_trials(trials, metric)),
@@ -67,7 +67,7 @@ def describe(
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
         f"report:  {paths.report}",
-        *([f"answers: {said}"] if said.is_file() else []),
+        *([f"answers: {answers_file}"] if answers_file.is_file() else []),
         *([f"finals:  {paths.finals_json}, {paths.finals_csv.name}"] if verdict else []),
         f"study:   optuna-dashboard {write_command(hide_secrets(storage))}",
         f"publish: python -m sweeps.export {write_command(paths.folder)} --to hub:USER/NAME",

@@ -76,13 +76,13 @@ def use_merged(card: str) -> str:
         r"^model = PeftModel\.from_pretrained\(model, adapter\)\.eval\(\)\n",
         re.M | re.S,
     )
-    found = load.search(card)
-    if found is None:
+    match = load.search(card)
+    if match is None:
         raise SweepAborted(
             "the model card's script loads no adapter, so none can be made for merged weights",
             "put the script under Use in README.md back as the sweep wrote it",
         )
-    return card.replace(found[0], MERGED_LOAD.replace("DTYPE", found[1]))
+    return card.replace(match[0], MERGED_LOAD.replace("DTYPE", match[1]))
 
 
 def is_hub_id(name: str) -> bool:

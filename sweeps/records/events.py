@@ -121,8 +121,8 @@ def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
     Args:
         default: of a log that does not tell.
     """
-    told = [e["num_trials"] for e in events if e["kind"] in _ASKING and "num_trials" in e]
-    return int(told[-1]) if told else default
+    numbers = [e["num_trials"] for e in events if e["kind"] in _ASKING and "num_trials" in e]
+    return int(numbers[-1]) if numbers else default
 
 
 def find_since_search(events: Sequence[dict[str, Any]], kind: Kind) -> dict[str, Any] | None:

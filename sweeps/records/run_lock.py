@@ -158,12 +158,12 @@ def find_lock_owner(paths: RunPaths) -> LockOwner:
         return LockOwner(is_alive=False)
     except OSError:  # of a file system without locks, or of a file of another user
         return LockOwner(is_alive=None)
-    said = {}
+    owner = {}
     with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(text or "{}")
-    said = said if isinstance(said, dict) else {}
+        owner = json.loads(text or "{}")
+    owner = owner if isinstance(owner, dict) else {}
     types = {"work": str, "host": str, "pid": int}
-    known = {name: said[name] for name, kind in types.items() if isinstance(said.get(name), kind)}
+    known = {name: owner[name] for name, kind in types.items() if isinstance(owner.get(name), kind)}
     is_elsewhere = known.get("host", socket.gethostname()) != socket.gethostname()
     return LockOwner(is_alive=None if is_free and is_elsewhere else not is_free, **known)
 
@@ -203,10 +203,10 @@ def write_heartbeat(paths: RunPaths, left_s: float | None, facts: Mapping[str, i
     """Writes the file; a full disk is no matter here, and after a power cut it may be empty."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     who = {"host": socket.gethostname(), "pid": os.getpid()}
-    said = {"time": now, "left_s": left_s, **who, **facts}
+    content = {"time": now, "left_s": left_s, **who, **facts}
     tmp = paths.heartbeat.with_name(f".{paths.heartbeat.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
-        tmp.write_text(json.dumps(to_strict_json(said), indent=2), encoding="utf-8")
+        tmp.write_text(json.dumps(to_strict_json(content), indent=2), encoding="utf-8")
         tmp.replace(paths.heartbeat)
 
 

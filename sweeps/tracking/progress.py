@@ -99,8 +99,8 @@ class ProgressTable:
         if self._is_live:
             self._live.start()
         elif self._place:
-            told = filter(None, (self._place, describe_packs(self._slots)))
-            self._console.print(Text(", ".join(told)), soft_wrap=True)
+            parts = filter(None, (self._place, describe_packs(self._slots)))
+            self._console.print(Text(", ".join(parts)), soft_wrap=True)
         return self
 
     def __exit__(

@@ -76,8 +76,8 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         SweepAborted: a file of it is damaged.
     """
     now, run = now or datetime.now(UTC), read_run(paths)
-    held = find_since_search(run.events, "finals_started")
-    ids = {one["trial_id"] for one in held["runs"]} if held else set()
+    started = find_since_search(run.events, "finals_started")
+    ids = {one["trial_id"] for one in started["runs"]} if started else set()
     finals = [one for one in run.final_runs if one.trial_id in ids]
     owner, beat = find_lock_owner(paths), read_heartbeat(paths)
     starts = [n for n, event in enumerate(run.events) if event["kind"] in STARTS]
@@ -90,10 +90,10 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         )
         if (now - run.last_told).total_seconds() > limit_s:
             state, reason = "stalled", f"nothing happened for longer than {limit_s:.0f} s"
-    told = beat if is_fresh and state in ("running", "stalled") else None
+    fresh = beat if is_fresh and state in ("running", "stalled") else None
     left_s = None
-    if told is not None and told.left_s is not None:
-        left_s = max(0.0, told.left_s - (now - told.time).total_seconds())
+    if fresh is not None and fresh.left_s is not None:
+        left_s = max(0.0, fresh.left_s - (now - fresh.time).total_seconds())
     return RunStatus(
         **vars(run),
         state=state,
@@ -105,7 +105,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         finals=finals,
         running=running,
         left_s=left_s,
-        facts={name: getattr(told, name) for name in FACTS} if told else {},
+        facts={name: getattr(fresh, name) for name in FACTS} if fresh else {},
     )
 
 

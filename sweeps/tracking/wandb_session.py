@@ -170,8 +170,8 @@ def _refuse_login(reason: str) -> SweepAborted:
 def _is_refused(server: str, api_key: str) -> bool:
     """Whether the server says so; one that is not reached may be by the time that it is needed."""
     try:
-        told = ask_server(server, api_key, "query Viewer { viewer { id } }", {})
-        return bool(told["data"]["viewer"] is None)
+        answer = ask_server(server, api_key, "query Viewer { viewer { id } }", {})
+        return bool(answer["data"]["viewer"] is None)
     except HTTPError as refused:
         return refused.code in (401, 403)
     except (OSError, ValueError, HTTPException, LookupError, TypeError):

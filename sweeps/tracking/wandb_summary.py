@@ -35,8 +35,8 @@ def log_summary(run: Any, summary: TrackedRun, best: Path, about: Mapping[str, o
     run.summary.update(values)
     num_gib = sum(path.stat().st_size for path in files) / 2**30
     if num_gib > MAX_ADAPTER_GIB:
-        said = f"left out: {num_gib:.1f} GiB; sweeps.export sends more than {MAX_ADAPTER_GIB:g}"
-        run.summary.update({"artifact": said})
+        note = f"left out: {num_gib:.1f} GiB; sweeps.export sends more than {MAX_ADAPTER_GIB:g}"
+        run.summary.update({"artifact": note})
     elif files:
         _log_adapter(run, files, {**values, **about})
 

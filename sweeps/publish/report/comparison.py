@@ -74,14 +74,14 @@ def _find_differences(runs: dict[str, SweepRun]) -> list[str]:
         return {**metric, **{f"the {name} rows": rows.get(name) for name in SPLITS[1:]}}
 
     (first, known), *others = ((name, digests(run)) for name, run in runs.items())
-    told = []
+    differences = []
     for name, own in others:
         if differing := [what for what, digest in own.items() if digest != known[what]]:
-            told.append(
+            differences.append(
                 f"{', '.join(differing)} of {name} differ from those of {first}, so their scores "
                 "do not compare"
             )
-    return told
+    return differences
 
 
 def _list_results(runs: dict[str, SweepRun]) -> Table:

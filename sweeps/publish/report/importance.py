@@ -66,8 +66,8 @@ def compute_importances(
             )
         )
     evaluator = importance.PedAnovaImportanceEvaluator(target_quantile=top_frac(len(scored)))
-    found = importance.get_param_importances(study, evaluator=evaluator)
-    return {name: share for name, share in found.items() if math.isfinite(share)}
+    importances = importance.get_param_importances(study, evaluator=evaluator)
+    return {name: share for name, share in importances.items() if math.isfinite(share)}
 
 
 def top_frac(num_trials: int) -> float:

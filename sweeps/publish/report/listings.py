@@ -109,13 +109,13 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     run = write_command(shown)
-    told = []
+    commands = []
     if not sweep.is_ended:
         config = replace(sweep.config, runs_dir=str(shown.parent))
-        told.append(("Resume the sweep", resume_command(config)))
+        commands.append(("Resume the sweep", resume_command(config)))
     if sweep.outcome is not None:
         trial = sweep.outcome.winner.run.trial_id
-        told += [
+        commands += [
             (
                 "Train the winner again, alone, and compare",
                 f"python -m sweeps.verify {run} {trial}",
@@ -127,6 +127,6 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
             ),
             ("Ask it and the untuned base side by side", f"python -m sweeps.demo {run}"),
         ]
-    told.append(("Make this page again", f"python -m sweeps.report {run}"))
-    told.append(("Repeat the sweep", sweep_command(sweep.config)))
-    return [(what, redact(command)) for what, command in told]
+    commands.append(("Make this page again", f"python -m sweeps.report {run}"))
+    commands.append(("Repeat the sweep", sweep_command(sweep.config)))
+    return [(what, redact(command)) for what, command in commands]

@@ -50,12 +50,12 @@ def write_headline(sweep: SweepRun) -> list[tuple[str, str, str]]:
     split = "test" if "test" in outcome.scores else "validation"
     score = outcome.scores[split].get(name)
     base = outcome.scores.get(f"{split}_base", {}).get(name)
-    told = "no interval: the metric is one number of all rows"
+    interval_text = "no interval: the metric is one number of all rows"
     if sweep.score_interval is not None:
-        told = show_interval(name, sweep.score_interval, (score,))
+        interval_text = show_interval(name, sweep.score_interval, (score,))
     figures = [
         ("Winner", outcome.winner.trial_id, f"adapter of {outcome.winner.run.trial_id} in best/"),
-        (f"{name} on {split}", format_score(name, score, (base,)), told),
+        (f"{name} on {split}", format_score(name, score, (base,)), interval_text),
     ]
     if score is not None and base is not None:
         gain = (score - base) * (1 if sweep.metric.mode == "max" else -1)

@@ -66,12 +66,12 @@ def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
     for own in spans.values():
         for span in own:  # a pack on another machine has another clock
             span.began_s = min(span.began_s, span.reports_s[0])
-    found = sorted((span for own in spans.values() for span in own), key=lambda s: s.began_s)
-    for span in found:
+    ordered = sorted((span for own in spans.values() for span in own), key=lambda s: s.began_s)
+    for span in ordered:
         if span.status == "running":
             span.ended_s = max(span.ended_s, now_s)
-    _give_rows([span for span in found if not span.pack])
-    return found
+    _give_rows([span for span in ordered if not span.pack])
+    return ordered
 
 
 def _give_rows(spans: Sequence[Span]) -> None:
