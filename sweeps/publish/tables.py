@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, median
 
 from sweeps.finals.outcome import Outcome
@@ -141,24 +142,21 @@ def list_leads(outcome: Outcome, metric: Metric) -> Table:
     return Table("lead over what needs no training", columns, rows)
 
 
-def show(value: object) -> str:
-    """A setting as people write it, floats to four digits."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(show, value))
-    return f"{value:.4g}" if isinstance(value, float) else show_value(value)
-
-
-def show_value(value: object) -> str:
+def show_value(value: object, digits: int = 8) -> str:
     """A setting as people write it, not as Python does."""
     match value:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.8g}"
-        case tuple():
-            return ", ".join(map(str, value))
+            return f"{value:.{digits}g}"
+        case list() | tuple():
+            return ", ".join(show_value(one, digits) for one in value)
         case _:
             return str(value)
+
+
+show = partial(show_value, digits=4)
+"""A setting for tables, which have less room."""
 
 
 def list_label_scores(test: Mapping[str, float]) -> Table | None:
