@@ -133,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
     pairs = [_make_requests(row, args) for row in rows]
     folder = args.run / "judge"
     replies, usage = _ask_missing([request for pair in pairs for request in pair], args, folder)
-    verdicts = [_read_verdict(*(replies[_key(request)] for request in pair)) for pair in pairs]
+    choices = [tuple(read_choice(replies[_key(request)]) for request in pair) for pair in pairs]
+    verdicts = [None if None in c else CHOICES.get(c, "tie_by_disagreement") for c in choices]
     scores = summarise(verdicts)
     for name, value in scores.items():
         print(f"{TITLES[name]:44} {value:.4g}")
@@ -177,11 +178,6 @@ def summarise(verdicts: Sequence[str | None]) -> dict[str, float]:
         scores["win_rate"] = float(np.mean(values))
         scores |= {"win_rate_low": float(low), "win_rate_high": float(high)}
     return scores
-
-
-def _read_verdict(reply: str, swapped_reply: str) -> str | None:
-    choices = (read_choice(reply), read_choice(swapped_reply))
-    return None if None in choices else CHOICES.get(choices, "tie_by_disagreement")
 
 
 def _make_requests(row: Prediction, args: JudgeArgs) -> list[Request]:

@@ -59,8 +59,25 @@ def open_run(
         dir=str(folder),
         reinit="create_new",
         resume="allow" if mode == "online" else None,
-        settings=_settings(
-            sweep_id=sweep_id, stop_fn=stop, finish_timeout=FINISH_TIMEOUT_S + finish_timeout_s
+        settings=wandb.Settings(
+            sweep_id=sweep_id,
+            stop_fn=stop,
+            finish_timeout=FINISH_TIMEOUT_S + finish_timeout_s,
+            finish_timeout_raises=True,
+            init_timeout=INIT_TIMEOUT_S,
+            silent=True,
+            console="off",
+            use_dot_wandb=False,
+            symlink=False,
+            disable_code=True,
+            disable_git=True,
+            disable_job_creation=True,
+            label_disable=True,
+            save_code=False,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
         ),
         **facts,
     )
@@ -118,15 +135,7 @@ def raise_if_refused() -> None:
 
 def check_settings(project: str, entity: str | None) -> None:
     """Refuses what wandb refuses of what a sweep and the environment set."""
-    if reason := _find_refusal(project, entity):
-        raise SweepAborted(
-            f"W&B refuses a setting: {reason}",
-            "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
-        )
-
-
-def _find_refusal(project: str, entity: str | None) -> str | None:
-    named = "a setting"
+    named, reason = "a setting", ""
     try:
         settings = wandb.Settings(project=project, entity=entity)
         for named in os.environ.keys() - {"WANDB_MODE", *NOT_OURS}:
@@ -135,14 +144,18 @@ def _find_refusal(project: str, entity: str | None) -> str | None:
         int(os.environ.get(named, 0))
         named = "WANDB_IDENTITY_TOKEN_FILE"  # without it wandb's process dies of a panic
         if os.environ.get(named) and not Path(os.environ[named]).is_file():
-            return f"{named}: there is no such file"
+            reason = f"{named}: there is no such file"
     except ValidationError as refused:  # its text would show the value, which may be secret
-        return f"{named}: {refused.errors()[0]['msg']}"
+        reason = f"{named}: {refused.errors()[0]['msg']}"
     except wandb.errors.UsageError as refused:
-        return str(refused)
+        reason = str(refused)
     except ValueError:
-        return f"{named}: Input should be whole seconds"
-    return None
+        reason = f"{named}: Input should be whole seconds"
+    if reason:
+        raise SweepAborted(
+            f"W&B refuses a setting: {reason}",
+            "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
+        )
 
 
 def has_login() -> bool:
@@ -187,24 +200,3 @@ def _set_up(folder: Path | None = None, **settings: Any) -> None:
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     wandb.setup(wandb.Settings(silent=True, **settings))
-
-
-def _settings(**more: Any) -> Any:
-    return wandb.Settings(
-        silent=True,
-        console="off",
-        init_timeout=INIT_TIMEOUT_S,
-        finish_timeout_raises=True,
-        use_dot_wandb=False,
-        symlink=False,
-        disable_code=True,
-        disable_git=True,
-        disable_job_creation=True,
-        label_disable=True,
-        save_code=False,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-        **more,
-    )

@@ -85,7 +85,9 @@ def main(folder: Path) -> int:
     known, rest_s, has_ended, written_s = -1, 0.0, False, -REWRITE_S
     while not has_ended:
         has_ended = bool(select.select([sys.stdin], [], [], rest_s)[0])
-        size, began_s = _find_size(paths.events), time.monotonic()
+        size, began_s = 0, time.monotonic()
+        with contextlib.suppress(OSError):
+            size = paths.events.stat().st_size
         if size == known and not has_ended and began_s - written_s < REWRITE_S:
             continue
         try:
@@ -97,13 +99,6 @@ def main(folder: Path) -> int:
         known, written_s = size, began_s
         rest_s = max(INTERVAL_S, REST_FACTOR * (time.monotonic() - began_s))
     return 0
-
-
-def _find_size(log: Path) -> int:
-    try:
-        return log.stat().st_size
-    except OSError:
-        return 0
 
 
 def _warn(paths: RunPaths, reason: str) -> None:
