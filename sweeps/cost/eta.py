@@ -41,7 +41,6 @@ class _Progress:
     """Busy seconds up to it."""
     reported_s: float = 0.0
     """When it was made, or when the trial began or went on, by the clock."""
-    is_running: bool = False
     has_ended: bool = False
 
 
@@ -75,6 +74,8 @@ class Eta:
         self._finals = self._follow(r for r in histories if r.final_of is not None)
         self._runs = self._trials
         """Those of the present phase."""
+        self._running: set[str] = set()
+        """Trials, or runs of the finals, that train."""
         self._segments: deque[tuple[float, float]] = deque(maxlen=NUM_SEGMENTS)
         """Seconds that were taken and expected."""
 
@@ -120,7 +121,8 @@ class Eta:
     def trial_started(self, config: TrialConfig, number: int) -> None:
         """A trial trains from now on."""
         trial = self._runs.setdefault(config.trial_id, _Progress())
-        trial.has_ended, trial.is_running, trial.reported_s = False, True, self._now_s()
+        trial.has_ended, trial.reported_s = False, self._now_s()
+        self._running.add(config.trial_id)
 
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
         """A trial stands at a rung: the time that it took tells that of the others."""
@@ -131,8 +133,8 @@ class Eta:
 
     def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
         """A trial trains no more."""
-        trial = self._runs[config.trial_id]
-        trial.has_ended, trial.is_running = True, False
+        self._runs[config.trial_id].has_ended = True
+        self._running.discard(config.trial_id)
         self._update()
 
     def finals_started(self, runs: Sequence[TrialRecord]) -> None:
@@ -175,7 +177,7 @@ class Eta:
         if scale is None or num_reported == 0:
             return []
         late_s = self.search_ends_s(num_reported)
-        running = {name: trial for name, trial in self._trials.items() if trial.is_running}
+        running = {name: trial for name, trial in self._trials.items() if name in self._running}
         left_s = {
             step: scale * self._segment_s(step) for step in {t.step for t in running.values()}
         }
@@ -213,8 +215,7 @@ class Eta:
 
     def _segment_s(self, step: int) -> float:
         """From a rung to the next report, as measured before the first trial."""
-        num_running = [trial.is_running for trial in self._runs.values()].count(True)
-        num_live = max(1, math.ceil(num_running / self.model.num_packs))
+        num_live = max(1, math.ceil(len(self._running) / self.model.num_packs))
         return self.model.segment_s(self._throughput, step, num_live)
 
     def _update(self) -> None:
