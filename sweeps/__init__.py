@@ -5,6 +5,7 @@ In Python: `from sweeps import load_run, run_sweep`.
 
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from sweeps.sweep import run_sweep
 
 __all__ = ["load_run", "run_sweep"]
+
+if Path(__file__).with_name("config").is_dir():  # ours is a file
+    from sweeps.checks.environment import refuse_other_package
+
+    refuse_other_package()
 
 
 def __getattr__(name: str) -> Any:

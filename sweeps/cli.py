@@ -22,6 +22,7 @@ from typing import Annotated, NoReturn, TextIO, TypeVar
 
 import tyro
 
+from sweeps.checks.environment import refuse_other_package
 from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.command_line.safe_output import guard_output, unguard
@@ -133,6 +134,8 @@ def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
 
 def run_script() -> None:
     """An installed script named sweeps-NAME runs python -m sweeps.NAME."""
+    if Path(__file__).with_name("config").is_dir():  # and __init__.py may be W&B's too
+        run_command(refuse_other_package)
     command = Path(sys.argv[0]).stem.removeprefix("sweeps-")
     runpy.run_module(f"sweeps.{command}", run_name="__main__", alter_sys=True)
 

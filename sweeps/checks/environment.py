@@ -5,10 +5,12 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cluster import node
 from cluster.gpus import Gpu, local_gpus
 from cluster.node import TRAINING_PACKAGES
+from trainables.errors import SweepAborted
 
 PACKAGES = (*TRAINING_PACKAGES, "optuna", "datasets", "evaluate", "wandb")
 """Packages whose versions decide a result."""
@@ -45,3 +47,14 @@ def read_git_commit() -> str | None:
     commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
     has_changes = any(not line.startswith("#") for line in lines)
     return commits[0] + "+changes" * has_changes if commits else None
+
+
+def refuse_other_package() -> NoReturn:
+    """Of the package `sweeps` that W&B has on PyPI pip puts files over ours, or ours over them; its
+    folder config/ hides our config.py in either case."""
+    folder = Path(__file__).parents[1]
+    raise SweepAborted(
+        f"W&B's package of the name `sweeps` is installed into {folder} too",
+        "pip uninstall --yes sweeps, then pip install --force-reinstall --no-deps this project's "
+        "wheel; or have each in an environment of its own",
+    )
