@@ -105,6 +105,7 @@ class JudgeArgs:
 
     def __post_init__(self) -> None:
         least = {"num_rows": 1, "concurrency": 1, "max_retries": 0, "max_tokens": 1, "timeout_s": 1}
+        least |= {"temperature": 0, "price_prompt": 0, "price_completion": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             require(value is None or value >= bound, name, value, f"at least {bound}")
