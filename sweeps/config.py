@@ -260,6 +260,8 @@ def resolve_data(data: Data) -> Data:
 
 
 def _resolve_path(path: str) -> str:
+    if "://" in path:
+        return path  # an address, which is told as it was given
     return str(Path(os.path.expanduser(path)).absolute())
 
 

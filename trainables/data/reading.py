@@ -36,7 +36,7 @@ from trainables.data.rows import (
     drop_duplicates,
     normalise,
 )
-from trainables.data.splitting import assemble, drop_shared_turns, separate
+from trainables.data.splitting import assemble, check_splits, drop_shared_turns, separate
 from trainables.data.stratified import hold_out, near_key
 from trainables.data.tables.read_tables import read_tables
 from trainables.data.tables.table import Table, cell_text, require_columns
@@ -154,6 +154,7 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
     if spec.kind == "classify":
         documents = _name_labels(documents, spec, counts)
     splits = _fill_splits(documents, spec, counts, notes)
+    check_splits(task, splits, counts)
     labels: tuple[str, ...] = ()
     if spec.kind == "classify":
         labels = find_labels(splits, spec.label_names, spec.target)

@@ -148,13 +148,8 @@ def assemble(
     Raises:
         SweepAborted: a split has no row.
     """
-    for split in SPLITS:
-        counts[split] = len(documents[split])
-        if not documents[split]:
-            raise SweepAborted(
-                f"the {split} split of {task} has no usable row",
-                "give every split rows with an input and a target that no later split holds",
-            )
+    check_splits(task, documents, counts)
+    counts |= {split: len(documents[split]) for split in SPLITS}
     train, validation, test = (
         tuple(make_row(d, template, source) for d in documents[split]) for split in SPLITS
     )
@@ -169,6 +164,24 @@ def assemble(
         notes=notes,
         columns=columns,
     )
+
+
+def check_splits(
+    task: str, documents: Mapping[str, Sequence[Document]], counts: Mapping[str, int]
+) -> None:
+    """Refuses a split without rows, and says where they went.
+
+    Raises:
+        SweepAborted: there is one.
+    """
+    for split in SPLITS:
+        if not documents[split]:
+            gone = [f"{why} {n:,}" for why, n in counts.items() if n and why.startswith(split)]
+            raise SweepAborted(
+                f"the {split} split of {task} has no usable row"
+                + (f": {', '.join(gone)}" if gone else ""),
+                "give every split rows with an input and a target that no later split holds",
+            )
 
 
 def make_row(document: Document, template: str, source: str) -> Row:

@@ -40,10 +40,12 @@ def hold_out(
     Raises:
         SweepAborted: there are too few documents.
     """
+    if not missing:
+        return {"train": list(documents)}
     groups: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
         groups[key_of(document)].append(document)
-    if missing and len(groups) < MIN_ROWS:
+    if len(groups) < MIN_ROWS:
         raise SweepAborted(
             f"the table has {len(groups)} usable rows of different content; a split takes "
             f"{MIN_ROWS} at least",

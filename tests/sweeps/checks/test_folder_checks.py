@@ -62,11 +62,18 @@ def test_train_split_that_is_missing_is_made_of_the_others_and_told(tmp_path: Pa
     assert "no train split: the 384 rows of validation and test were split by" in output
 
 
-@pytest.mark.parametrize("data", ["nowhere", "no\nwhere", "s3://bucket/data"])
+@pytest.mark.parametrize("data", ["nowhere", "no\nwhere"])
 def test_data_folder_that_is_not_there_is_named(data: str, tmp_path: Path) -> None:
     message, fix = refused(tmp_path, "--data", data)
     assert "does not exist" in message
     assert "--data" in fix
+
+
+def test_address_of_data_is_told_as_it_was_given(tmp_path: Path) -> None:
+    for url in ("https://example.org/rows.csv", "s3://bucket/data"):
+        message, fix = refused(tmp_path, "--data", url)
+        assert message == f"--data {url} does not exist"
+        assert fix == "download it first, then name the file"
 
 
 def run_folder(tmp_path: Path, name: str, *, has_record: bool = True) -> Path:

@@ -197,6 +197,15 @@ def test_folder_that_ray_deletes_is_no_runs_folder(
     assert call("sweeps.run", "samsum", "--tiny", "--dry-run", "--runs-dir", "/tmp/r").code == 0
 
 
+def test_temporary_folder_that_ray_cannot_make_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/etc/passwd")
+    message, fix = refused(tmp_path)
+    assert "/etc/passwd is no folder that this user may write into" in message
+    assert "RAY_TMPDIR=/tmp" in fix
+
+
 def test_temporary_folder_too_long_for_rays_sockets_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,8 +45,7 @@ def find_files(data: Sequence[str]) -> tuple[dict[str, list[DataFile]], list[str
     paths = [Path(os.path.abspath(path)) for path in data]
     for name, path in zip(data, paths, strict=True):
         if not (path.is_file() or path.is_dir()):
-            is_address = any(part in ("http:", "https:") for part in Path(name).parts)
-            fix = "download it first, then name the file" if is_address else "check --data"
+            fix = "download it first, then name the file" if "://" in name else "check --data"
             alone = "; a dataset of the Hub is named alone" if len(data) > 1 else ""
             raise SweepAborted(f"--data {name} does not exist", fix + alone)
     base = Path(os.path.commonpath(paths))

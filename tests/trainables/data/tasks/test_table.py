@@ -98,6 +98,17 @@ def test_given_splits_keep_what_a_later_one_lacks(tmp_path: Path) -> None:
     assert not any("split by content" in note for note in splits.notes)
 
 
+@pytest.mark.parametrize("options", [LABELLED, SUMMED])
+def test_training_rows_that_all_stand_in_test_are_told(
+    options: TaskOptions, tmp_path: Path
+) -> None:
+    for name, some in (("train", rows(30)), ("valid", rows(40)[30:]), ("test", rows(30))):
+        write(tmp_path / f"{name}.jsonl", some)
+    error, fix = refusal(str(tmp_path), options)
+    assert error == "the train split of table has no usable row: train also in test 30"
+    assert "that no later split holds" in fix
+
+
 def test_splits_that_lack_are_taken_from_train(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", rows(50))
     write(tmp_path / "test.jsonl", rows(56)[50:])
@@ -277,9 +288,10 @@ def test_half_a_character_is_no_text(tmp_path: Path) -> None:
     assert load(str(path), LABELLED).counts["table not text"] == 1
 
 
-def test_address_is_told_to_be_downloaded(tmp_path: Path) -> None:
-    data = str(Path("https://example.org/rows.csv").absolute())
-    assert "download it" in refusal(data, LABELLED)[1]
+def test_address_is_told_to_be_downloaded() -> None:
+    error, fix = refusal("https://example.org/rows.csv", LABELLED)
+    assert "--data https://example.org/rows.csv does not exist" in error
+    assert "download it" in fix
 
 
 def test_column_that_is_there_twice_is_refused_only_if_it_is_used(tmp_path: Path) -> None:
