@@ -21,6 +21,7 @@ from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, first_line
 from trainables.models.tokenizer_file import TokenizerFile
+from trainables.storage import check_writable
 
 CHANGEABLE = frozenset(
     (
@@ -45,6 +46,7 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     if url is None and os.path.isfile(paths.sweep_json):
         url = sweep_json.read_config(paths).storage
     if url is not None:
+        check_writable(url)  # a read is tried for half a minute
         fetch_run(paths, url)
     if not os.path.isfile(paths.sweep_json):  # a recipe may give a fixed name
         names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))

@@ -64,6 +64,16 @@ def test_unchanged_run_is_resumed(config: SweepConfig) -> None:
     check_resumes()  # other bytes, the same rows
 
 
+def test_storage_that_does_not_answer_is_told_before_anything_is_read_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--resume", "--name", "night", "--checkpoints", "file:///proc/x"]
+    error, fix = call("sweeps.run", "samsum", "--tiny", *flags).refusal()
+    assert "file:///proc/x/night cannot be written" in error
+    assert "name a folder that can be written" in fix
+
+
 def test_fewer_rows_are_refused_with_their_numbers(config: SweepConfig, tmp_path: Path) -> None:
     write_data(range(60))
     error, fix = refusal(tmp_path)
