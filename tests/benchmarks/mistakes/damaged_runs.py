@@ -229,6 +229,56 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
 ]
 """What is damaged, how, what the error has to name, and the commands that must refuse it."""
 
+JUDGE = COMMANDS["judge"]
+INTACT = [
+    ("sweeps.verify runs/base t0099", "t0099"),
+    ("sweeps.export runs/base --to copy --trial t0099", "t0099"),
+    ("sweeps.export runs/base --to copy --private", "private"),
+    ("sweeps.export runs/base --to copy --revision draft", "revision"),
+    ("sweeps.export runs/base --to data", "data"),
+    ("sweeps.export runs/base --to runs/base/best", "best"),
+    ("sweeps.export runs/base --to hub:me/mine", "login"),
+    ("sweeps.report runs/base --output data", "data"),
+    ("sweeps.report runs/base --output gone/page.html", "gone"),
+    ("sweeps.report runs/base runs/base", "base"),
+    ("sweeps.report runs", "runs"),
+    ("sweeps.predict runs/base --input data/test.jsonl --output out.xlsx", "out.xlsx"),
+    ("sweeps.predict runs/base --input none.jsonl --output out.jsonl", "none.jsonl"),
+    ("sweeps.predict runs/base --input runs/base/trials.csv --output out.jsonl", "dialogue"),
+    ("sweeps.predict runs/base --input data/test.jsonl --output data/test.jsonl", "test.jsonl"),
+    ("sweeps.predict runs/base --input data/test.jsonl --output gone/out.jsonl", "gone"),
+    ("sweeps.predict runs/base --input data/test.jsonl --output out.csv --model none", "none"),
+    ("sweeps.predict runs/base --input data/test.jsonl --output out.csv --trial t9", "t9"),
+    (
+        "sweeps.predict runs/base --input data/test.jsonl --output out.csv --base --trial t0000",
+        "--base",
+    ),
+    ("sweeps.predict runs/base --input - --output out.jsonl", "standard input"),
+    ("sweeps.ask runs/base", "--stop"),
+    ("sweeps.ask runs/base --finish --num-trials 4", "--finish"),
+    ("sweeps.ask runs/base --num-trials 0", "--num-trials"),
+    ("sweeps.ask runs/base --stop t0099", "t0099"),
+    ("sweeps.ask runs/base --stop t0000", "t0000"),
+    ("sweeps.ask runs/base --add lora_rnk=3", "lora_rnk"),
+    ("sweeps.ask runs/base --add lora_rank", "lora_rank"),
+    ("sweeps.ask runs/base --add lora_rank=4096", "4096"),
+    ("sweeps.demo runs/base --examples 0", "examples"),
+    ("sweeps.demo runs/base --trial t0099", "t0099"),
+    ("sweeps.demo runs/base --model none", "none"),
+    (f"{JUDGE}", "127.0.0.1:9"),
+    (f"{JUDGE} --temperature -1", "temperature"),
+    (f"{JUDGE} --price-prompt -1", "price_prompt"),
+    (f"{JUDGE} --api-key-env 'A KEY'", "A KEY"),
+    ("sweeps.sync runs/base --track mlfow", "mlfow"),
+    ("sweeps.sync runs/base --wandb online", "login"),
+    (f"sweeps.run {FLAGS}", "base"),
+    (f"{COMMANDS['resume']} --max-steps 4", "max_steps"),
+    (f"{COMMANDS['resume']} --metric rouge1", "metric"),
+    (f"{COMMANDS['resume']} --seed 7", "seed"),
+    (f"{COMMANDS['resume']} --model tiny-hybrid", "model"),
+]
+"""What is wrong with a command on a run that is whole, and what the error has to name."""
+
 _base: Path | None = None
 """Where the run lies that is damaged in copies."""
 
@@ -261,14 +311,26 @@ def _copy_and_damage(damage: Damage, here: Path) -> None:
     damage(here / "runs" / "base")
 
 
+def _leave(folder: Path) -> None:
+    """A run that is whole."""
+
+
+EVERY = [
+    *(
+        (f"{title}: {name}", damage, COMMANDS[name], named)
+        for title, damage, named, names in DAMAGES
+        for name in names
+    ),
+    *((f"{named} is wrong", _leave, command, named) for command, named in INTACT),
+]
+
 MISTAKES = [
     Mistake(
         kind="run",
-        title=f"{title}: {command}",
-        command=COMMANDS[command],
+        title=title,
+        command=command,
         prepare=functools.partial(_copy_and_damage, damage),
         named=named,
     )
-    for title, damage, named, commands in DAMAGES
-    for command in commands
+    for title, damage, command, named in EVERY
 ]

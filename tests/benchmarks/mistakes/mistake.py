@@ -172,12 +172,12 @@ def _wait(process: "subprocess.Popen[bytes]") -> float:
 
 
 def _list_content(*folders: Path) -> dict[str, object]:
-    """All that lies in them, but this user's locks among temporary files."""
+    """All that lies in them, but this user's locks and torch's cache among temporary files."""
     found: dict[str, object] = {}
     for folder in folders:
         found |= {f"{folder.name}/{name}": content for name, content in tree(folder).items()}
-    locks = f"tmp/qlora-sweeps-{os.getuid()}"
-    return {name: content for name, content in found.items() if not name.startswith(locks)}
+    ours = (f"tmp/qlora-sweeps-{os.getuid()}", "tmp/torchinductor_")
+    return {name: content for name, content in found.items() if not name.startswith(ours)}
 
 
 def _read_output(path: Path, folder: Path) -> str:

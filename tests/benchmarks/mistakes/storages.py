@@ -32,7 +32,7 @@ def _make_tables(here: Path) -> None:
 
 STUDIES: list[tuple[str, str, Prepare | None, str]] = [
     ("is no URL", "optuna.db", None, "optuna.db"),
-    ("is empty", "''", None, "study_storage"),
+    ("is empty", "''", None, "study storage"),
     ("is the URL of a page", "https://example.org/study", None, "https"),
     ("has a dialect that is none", "postgresq://u@h/x", None, "postgresq"),
     ("has a driver that is none", "postgresql+nothing://u@h/x", None, "nothing"),
@@ -55,7 +55,6 @@ STUDIES: list[tuple[str, str, Prepare | None, str]] = [
     ("is in a folder that is not there", "sqlite:///gone/x.db", None, "gone/x.db"),
     ("has other tables", "sqlite:///x.db", _make_tables, "x.db"),
     ("has two slashes", "sqlite://x.db", None, "x.db"),
-    ("is an unknown option", "'sqlite:///x.db?speed=9'", None, "speed"),
 ]
 
 URLS: list[tuple[str, str, dict[str, str], Prepare | None, str]] = [
@@ -122,13 +121,6 @@ MISTAKES = [
         title="--checkpoints is read-only",
         command=CHECKPOINTS.format("file:///mnt/x"),
         mounts=READ_ONLY.format("/mnt"),
-        named="/mnt/x",
-    ),
-    Mistake(
-        kind="storage",
-        title="--checkpoints is on a full disk",
-        command=CHECKPOINTS.format("file:///mnt/x"),
-        mounts=FULL.format("/mnt"),
         named="/mnt/x",
     ),
     Mistake(
