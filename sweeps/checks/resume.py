@@ -49,7 +49,8 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
         check_writable(url)  # a read is tried for half a minute
         fetch_run(paths, url)
     if not os.path.isfile(paths.sweep_json):  # a recipe may give a fixed name
-        names = sorted(path.parent.name for path in Path(asked.runs_dir).glob("[!.]*/sweep.json"))
+        records = filter(os.path.isfile, Path(asked.runs_dir).glob("[!.]*/sweep.json"))
+        names = sorted(path.parent.name for path in records)
         is_missing = f"there is no sweep {asked.name!r} in {asked.runs_dir}"
         raise SweepAborted(
             is_missing if is_named else "--resume needs the name of the sweep",

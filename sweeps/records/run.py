@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -124,7 +125,8 @@ def read_record(paths: RunPaths) -> dict[str, Any]:
 def check_is_run(paths: RunPaths) -> None:
     """Refuses a folder that is no run of a sweep, and names those beside it."""
     if not paths.sweep_json.is_file():
-        runs = sorted(path.parent for path in paths.folder.parent.glob("*/sweep.json"))[-8:]
+        records = filter(os.path.isfile, paths.folder.parent.glob("*/sweep.json"))
+        runs = sorted(path.parent for path in records)[-8:]
         fix = f"name one of: {', '.join(map(write_command, runs))}"
         fix = fix if runs else "python -m sweeps.run samsum --tiny makes one in runs/"
         raise SweepAborted(f"there is no sweep in {paths.folder}", fix)

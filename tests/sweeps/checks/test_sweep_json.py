@@ -422,6 +422,9 @@ def test_run_without_a_record_is_no_sweep(tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     flags = ("samsum", "--tiny", "--resume", "--name", "mine")
     assert call("sweeps.run", *flags).refusal()[0] == "there is no sweep 'mine' in runs"
+    (tmp_path / "runs" / "mine" / "sweep.json").mkdir()  # which is not to be chosen either
+    assert call("sweeps.run", *flags).refusal()[1] == "begin a new sweep"
+    assert "mine" not in call("sweeps.status", "runs/mine").refusal()[1]
 
 
 def test_resume_plans_the_saved_sweep(
