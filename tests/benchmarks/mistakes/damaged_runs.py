@@ -49,16 +49,16 @@ WEIGHTS = f"{BEST}/adapter_model.safetensors"
 CHECKPOINT = "checkpoints/t0001/checkpoint-3"
 NEWER = '{"time": "2030-01-01T00:00:00+00:00", "kind": "trial_started", "trial": 7}\n'
 
-EVERYWHERE = ("ask", "demo", "export", "judge", "predict", "report", "resume", "status", "verify")
+EVERYWHERE = ("ask", "demo", "judge", "predict", "report", "resume", "status", "verify")
 DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("sweep.json is empty", write(RECORD, ""), RECORD, (*EVERYWHERE, "sync")),
     ("sweep.json is cut", cut(RECORD), RECORD, (*EVERYWHERE, "sync")),
-    ("sweep.json is gone", remove(RECORD), "runs/base", (*EVERYWHERE, "sync")),
-    ("sweep.json is a list", write(RECORD, "[]"), RECORD, ("status", "resume", "export")),
+    ("sweep.json is gone", remove(RECORD), "base", (*EVERYWHERE, "export", "sync")),
+    ("sweep.json is a list", write(RECORD, "[]"), RECORD, ("status", "resume")),
     ("sweep.json holds NUL bytes", write(RECORD, b"\0" * 4096), RECORD, ("report", "ask")),
     ("sweep.json is no UTF-8", write(RECORD, b"\xff\xfe{"), RECORD, ("predict", "status")),
     ("sweep.json is nested for ever", write(RECORD, "[" * 100_000), RECORD, ("status", "sync")),
-    ("sweep.json is a folder", make_folder(RECORD), "runs/base", ("status", "resume", "demo")),
+    ("sweep.json is a folder", make_folder(RECORD), "base", ("status", "resume", "demo")),
     ("sweep.json leads out of the run", link_out(RECORD), RECORD, ("export", "report", "resume")),
     ("sweep.json is a link to nothing", link_to_nothing(RECORD), "", ("status", "predict")),
     (
@@ -85,7 +85,7 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
         "events.jsonl is a folder",
         make_folder(LOG),
         LOG,
-        ("ask", "export", "report", "resume", "status", "sync", "verify"),
+        ("ask", "report", "resume", "status", "sync", "verify"),
     ),
     ("events.jsonl leads out of the run", link_out(LOG), LOG, ("report", "resume", "verify")),
     (
@@ -98,7 +98,7 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
         "events.jsonl has a broken line",
         replace(LOG, '{"time"', '{"ti\n{"time"'),
         LOG,
-        ("ask", "export", "predict", "report", "resume", "status", "sync", "verify"),
+        ("ask", "predict", "report", "resume", "status", "sync", "verify"),
     ),
     ("events.jsonl holds NUL bytes", replace(LOG, '"kind"', "\0" * 64), LOG, ("report", "resume")),
     ("events.jsonl is no UTF-8", write(LOG, b"\xff\xfe\n{}\n"), LOG, ("status", "resume")),
