@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
-from trainables.checkpoint import abort_if_disk_full, lock_folder
+from trainables.checkpoint import abort_if_disk_full
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
+from trainables.folder_locks import lock_folder
 
 TRIAL = "trial"
 """Key of the TrialConfig in the config that Tune hands to a trial."""

@@ -16,7 +16,6 @@ from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
 from trainables import storage
-from trainables.checkpoint import find_lock
 from trainables.config import Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
@@ -24,6 +23,7 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
+from trainables.folder_locks import find_lock
 from trainables.models.chat_template import opens_thought, render_template
 from trainables.models.delta_kernels import INSTALL, find_fault
 from trainables.models.layer_kinds import list_target_sets, resolve_targets

@@ -15,9 +15,9 @@ from ray.exceptions import RayActorError, RayError
 from sweeps.control.gpu_places import GpuPlaces
 from sweeps.cost.allocation import Allocation
 from sweeps.records.events import EventLog
-from trainables.checkpoint import wait_for_writers
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.errors import REPEAT, SweepAborted
+from trainables.folder_locks import wait_for_writers
 from trainables.packing.service.actor import start_pack
 from trainables.packing.service.events import LoadFault, PackStatus
 from trainables.packing.service.ledger import Ledger, read_ledgers

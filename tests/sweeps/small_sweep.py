@@ -25,8 +25,8 @@ from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_
 from sweeps.tracking.wandb_tracker import COMPLETE_FILE
 from tests.sweeps.commands import RAY_TMPDIR
 from trainables import tiny
-from trainables.checkpoint import find_lock
 from trainables.files import read_json_lines
+from trainables.folder_locks import find_lock
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_FINALS = (

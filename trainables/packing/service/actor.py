@@ -13,8 +13,8 @@ from pathlib import Path
 import ray
 from ray.actor import ActorHandle
 
-from trainables.checkpoint import hold_writers_lock
 from trainables.config import Hyperparameters, TrainingSettings
+from trainables.folder_locks import hold_writers_lock
 from trainables.packing.service.client import PACK_PREFIX
 from trainables.packing.service.events import PackFault, PackStatus, Place
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
