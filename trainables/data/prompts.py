@@ -1,9 +1,34 @@
 """Prompt templates: a task's own by name, or the user's, checked before any row is read."""
+# ruff: noqa: RUF001 - Turkish has a dotless i
 
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from trainables.config import Kind, Language
 from trainables.errors import SweepAborted
+
+MAX_LISTED_LABELS = 50
+"""Labels that a question lists; more would leave no room for the text."""
+QUESTIONS: dict[Language, dict[str, str]] = {
+    "english": {
+        "summarize": "Summarize the following text.",
+        "generate": "",
+        "classify": "Classify the following text. Answer with one of: {labels}.",
+        "many": "Classify the following text. Answer with its label alone.",
+    },
+    "turkish": {
+        "summarize": "Aşağıdaki metni özetle.",
+        "generate": "",
+        "classify": "Aşağıdaki metni sınıflandır. Şunlardan biriyle yanıtla: {labels}.",
+        "many": "Aşağıdaki metni sınıflandır. Yalnızca etiketiyle yanıtla.",
+    },
+    "portuguese": {
+        "summarize": "Resuma o texto a seguir.",
+        "generate": "",
+        "classify": "Classifique o texto a seguir. Responda com uma destas opções: {labels}.",
+        "many": "Classifique o texto a seguir. Responda apenas com o rótulo.",
+    },
+}
 
 
 def choose_template(
@@ -37,6 +62,18 @@ def choose_template(
     if source not in names:
         raise SweepAborted(f"the prompt {given!r} has no {{{source}}}", f"let --prompt be {known}")
     return given
+
+
+def make_question(given: str | None, kind: Kind, language: Language, labels: Sequence[str]) -> str:
+    """What a row is asked, to stand in a template: the question given, or the language's own.
+
+    Args:
+        given: a question with {labels} where these are to stand.
+    """
+    is_many = kind == "classify" and len(labels) > MAX_LISTED_LABELS
+    question = given or QUESTIONS[language]["many" if is_many else kind]
+    names = ", ".join(labels).replace("{", "{{").replace("}", "}}")
+    return question.replace("{labels}", names)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

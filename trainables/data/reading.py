@@ -1,5 +1,4 @@
 """A table's rows as a task's: columns chosen, bad rows counted, splits made, labels found."""
-# ruff: noqa: RUF001 - Turkish has a dotless i
 
 import hashlib
 import re
@@ -26,7 +25,7 @@ from trainables.data.labels import (
     read_value,
     rename,
 )
-from trainables.data.prompts import choose_template
+from trainables.data.prompts import choose_template, make_question
 from trainables.data.rows import (
     SPLITS,
     Document,
@@ -43,28 +42,6 @@ from trainables.data.tables.table import Table, cell_text, require_columns
 from trainables.errors import SweepAborted
 
 NAME_COLUMNS = "name one of those found: --input COLUMN --target COLUMN"
-MAX_LISTED_LABELS = 50
-"""Labels that a question lists; more would leave no room for the text."""
-QUESTIONS: dict[Language, dict[str, str]] = {
-    "english": {
-        "summarize": "Summarize the following text.",
-        "generate": "",
-        "classify": "Classify the following text. Answer with one of: {labels}.",
-        "many": "Classify the following text. Answer with its label alone.",
-    },
-    "turkish": {
-        "summarize": "Aşağıdaki metni özetle.",
-        "generate": "",
-        "classify": "Aşağıdaki metni sınıflandır. Şunlardan biriyle yanıtla: {labels}.",
-        "many": "Aşağıdaki metni sınıflandır. Yalnızca etiketiyle yanıtla.",
-    },
-    "portuguese": {
-        "summarize": "Resuma o texto a seguir.",
-        "generate": "",
-        "classify": "Classifique o texto a seguir. Responda com uma destas opções: {labels}.",
-        "many": "Classifique o texto a seguir. Responda apenas com o rótulo.",
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,12 +359,9 @@ def _find_fields(spec: TableSpec, columns: Sequence[str]) -> dict[str, str]:
 
 def _choose_template(spec: TableSpec, fields: Mapping[str, str], labels: Sequence[str]) -> str:
     """The prompt; before the labels are known, without them."""
-    names = ", ".join(labels).replace("{", "{{").replace("}", "}}")
-    is_many = spec.kind == "classify" and len(labels) > MAX_LISTED_LABELS
-    question = spec.question or QUESTIONS[spec.language]["many" if is_many else spec.kind]
+    question = make_question(spec.question, spec.kind, spec.language, labels)
     spellings = [field for field, column in fields.items() if column == spec.input][::-1]
     given = spec.prompt or ""
     source = next((field for field in spellings if f"{{{field}}}" in given), spellings[0])
-    question = question.replace("{labels}", names)
     own = {"default": f"{question}\n\n{{{spellings[0]}}}".strip()}
     return choose_template(spec.prompt, own, fields, source)
