@@ -68,7 +68,7 @@ class SweepConfig(TrainingOptions):
     max_steps: MainFlag[int]
     """Full budget of a trial, in optimizer steps."""
     epochs: MainFlag[float | None] = None
-    """The same as passes over the training rows, in place of max_steps."""
+    """Full budget as passes over the training rows, in place of max_steps."""
     num_rungs: SearchFlag[int] = 3
     """Levels at which ASHA compares trials, the last at max_steps."""
     reduction_factor: SearchFlag[int] = 3
@@ -111,7 +111,7 @@ class SweepConfig(TrainingOptions):
     """Wall time of the whole sweep, e.g. 2h, 45m, 1h30m or 90s: the search ends early enough for
     the finals and the test. A resumed sweep counts what it has used before."""
     gpu_hours: EngineFlag[float | None] = None
-    """The same in GPU-hours: hours times GPUs that the sweep holds; those that a cluster gets later
+    """GPU-hours of the whole sweep: hours times GPUs that it holds; those that a cluster gets later
     stay unused then. A machine without a GPU counts as one."""
     estimate: EngineFlag[bool] = True
     """Measure a pack's throughput for a few seconds before the first trial, and predict what the

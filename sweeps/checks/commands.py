@@ -24,7 +24,7 @@ def resume_command(config: SweepConfig) -> str:
 
 
 def resume_call(config: SweepConfig) -> str:
-    """The same in Python."""
+    """The call in Python that goes on with this sweep."""
     words = [f"{name}={value!r}" for name, value in _resume_flags(config)]
     return f"run_sweep({', '.join([repr(config.recipe), *words])})"
 

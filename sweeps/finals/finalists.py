@@ -41,7 +41,7 @@ class Finals:
     baseline: str | None
     """The best start point: it is tested beside the winner, at the full budget too."""
     runs: tuple[FinalRun, ...]
-    """Of the finalists, and one of the baseline if it is none and the search has not trained it to
+    """The finalists', and one of the baseline if it is none and the search has not trained it to
     the end. That the search's run of the baseline was chosen can only flatter the baseline."""
 
 

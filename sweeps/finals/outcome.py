@@ -40,7 +40,7 @@ class Outcome:
 
     winner: Winner
     scores: Scores
-    """Of the kept adapter and of the untuned base."""
+    """Metrics of the kept adapter and of the untuned base."""
     runs: Scores = field(default_factory=dict)
     """Metrics on test, by run."""
     baselines: Mapping[str, str] = field(default_factory=dict)

@@ -36,12 +36,12 @@ class Prediction:
     prediction: str
     base_prediction: str
     scores: dict[str, float]
-    """Of the prediction, by metric, as far as a metric is a mean over rows; 0 to 100."""
+    """Metrics of the prediction, as far as they are means over rows; 0 to 100."""
     base_scores: dict[str, float]
     probability: float | None = None
-    """Of the predicted label; None of a text."""
+    """That the predicted label has; None of a text."""
     probabilities: dict[str, float] | None = None
-    """Of the likeliest labels, all of them if they are few."""
+    """Those of the likeliest labels, of all if they are few."""
 
 
 def save(

@@ -41,7 +41,7 @@ class Finalist:
     """With fresh seeds, in their order; those that failed say why, and their configuration goes on
     without them. The search's own run is none of them."""
     probability_best: float | None = None
-    """See bootstrap.compare; None where it cannot be told."""
+    """Share of the resamples in which it has the best mean; None where it cannot be told."""
 
     @property
     def completed(self) -> list[TrialRecord]:

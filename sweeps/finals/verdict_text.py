@@ -10,7 +10,7 @@ from trainables.metrics.eval_result import SavedAnswers
 from trainables.metrics.scales import format_score
 
 MAX_EQUAL_FRAC = 0.9
-"""Of texts, a larger share of equal answers is one answer to everybody."""
+"""A larger share of equal texts is one answer to everybody."""
 
 
 def write_sentences(verdict: Verdict) -> list[str]:

@@ -51,11 +51,11 @@ class CardFacts:
     outcome: Outcome
     """The adapter, and what it reaches beside the untuned base."""
     trials: Sequence[TrialRecord]
-    """Of the search."""
+    """All trials of the search."""
     verdict: Verdict | None = None
-    """Of the finals; None of a sweep without them."""
+    """What the finals came to; None of a sweep without them."""
     confusion: Confusion | None = None
-    """Of the adapter on test; None of texts."""
+    """Which labels the adapter took for which on test; None of texts."""
     versions: dict[str, str]
     """Installed version by package."""
     command: str
@@ -63,7 +63,7 @@ class CardFacts:
     row_digests: Mapping[str, str]
     """SHA-256 of each split's rows."""
     language: Language | None = None
-    """Of the targets; None where nobody has told it."""
+    """The targets' language; None where nobody has told it."""
     license: Mapping[str, str] = field(default_factory=dict)
     """What the base's own card says, as read_license gives it."""
     is_best: bool = True

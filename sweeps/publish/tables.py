@@ -18,7 +18,7 @@ from trainables.metrics.scales import format_score
 
 MAX_TRIALS = 10
 LABEL_SCORES = ("precision", "recall", "f1")
-"""Of each label, as metrics/classification.py names them."""
+"""What each label has, as metrics/classification.py names them."""
 
 
 @dataclass(frozen=True)

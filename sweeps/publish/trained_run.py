@@ -29,7 +29,7 @@ class TrainedRun:
     paths: RunPaths
     config: SweepConfig
     settings: TrainingSettings
-    """Of the sweep, with the place of its model and the batch size of now."""
+    """The sweep's, with the place of its model and the batch size of now."""
     splits: Splits
     """What the prompts are made of; without rows."""
     facts: ModelFacts

@@ -31,7 +31,7 @@ class Run:
     metric: Metric
     """What ranks trials, by name, and whether more or less of it is better."""
     events: Sequence[dict[str, Any]]
-    """Of the log, oldest first."""
+    """What the log has, oldest first."""
     trials: tuple[TrialRecord, ...]
     """The search's, in the order in which they were proposed, with their reports."""
     final_runs: tuple[TrialRecord, ...]

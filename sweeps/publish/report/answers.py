@@ -13,7 +13,7 @@ from trainables.metrics.scales import format_score
 
 MAX_ANSWERS = 20
 MAX_CHARS = 4_000
-"""Of one text of an answer; a prompt may be a book."""
+"""Longest text of an answer that is shown; a prompt may be a book."""
 
 
 def read_answers(sweep: SweepRun) -> tuple[list[Prediction], Confusion | None]:

@@ -17,7 +17,7 @@ from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
-"""Of lines, so that runs differ by more than their colour."""
+"""Patterns of lines, so that runs differ by more than their colour."""
 COLOURS = [f"var(--{name})" for name in ("blue", "orange", "green", "accent", "red", "ink-2")]
 
 

@@ -29,9 +29,9 @@ REST_FACTOR = 10.0
 END_TIMEOUT_S = 60.0
 """How long the last page is waited for."""
 ERROR_TIMEOUT_S = 10.0
-"""The same after an error, or Ctrl-C."""
+"""How long it is waited for after an error, or Ctrl-C."""
 LOWEST = 19
-"""Of nice."""
+"""The lowest priority that nice gives."""
 
 
 @contextmanager

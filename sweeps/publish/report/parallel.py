@@ -21,7 +21,7 @@ HALF_GRIP = 16
 AXIS_WIDTH = 108
 """Pixels for one axis at least."""
 PLACES = tuple(number / 4 for number in range(5))
-"""Of ticks, on an axis of numbers."""
+"""Where ticks are, on an axis of numbers."""
 BEYOND = 8
 """Pixels above and below it, so that the ends can be reached."""
 

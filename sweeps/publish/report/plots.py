@@ -43,7 +43,7 @@ class Plot:
     height: int = 260
     """Pixels that are kept for it while it is drawn."""
     axes: Sequence[Mapping[str, Any]] = field(default=())
-    """Of parallel coordinates: what can be filtered by."""
+    """What parallel coordinates can be filtered by."""
 
 
 def make_spec(values: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
