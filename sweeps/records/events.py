@@ -89,9 +89,19 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """All events of a log, oldest first, without a torn last line; none before there is a log.
 
     Raises:
-        SweepAborted: a line that is not the last is damaged; the message names it.
+        SweepAborted: it cannot be read, or a line that is not the last is damaged; the message
+            names it.
     """
-    return parse_events(path.read_bytes(), path) if path.is_file() else []
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as refused:
+        error = f"the event log {path} cannot be read: {refused.strerror}"
+        raise SweepAborted(
+            error, "put the file back from a copy, or let this user read it"
+        ) from None
+    return parse_events(content, path)
 
 
 def parse_events(content: bytes, path: Path, num_before: int = 0) -> list[dict[str, Any]]:

@@ -131,6 +131,13 @@ def test_damage_before_the_last_line_names_the_line(tmp_path: Path) -> None:
             read_events(path)
 
 
+def test_log_that_cannot_be_read_is_told_and_not_taken_for_none(tmp_path: Path) -> None:
+    assert read_events(tmp_path / "events.jsonl") == []
+    (tmp_path / "events.jsonl").mkdir()
+    with pytest.raises(SweepAborted, match=r"events\.jsonl cannot be read: Is a directory"):
+        read_events(tmp_path / "events.jsonl")
+
+
 def test_killed_writer_leaves_every_acknowledged_event(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     program = (
