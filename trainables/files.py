@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
@@ -50,18 +51,21 @@ class JsonLines:
         """Writes objects, all together.
 
         Raises:
-            OSError: the disk is full or gone; what was written of the lines is taken back.
+            OSError: the disk is full or gone, or the file was deleted; what was written of the
+                lines is taken back.
             ValueError: a number is not finite, which strict JSON cannot hold.
         """
         lines = encode_lines(records)
-        size_bytes = os.fstat(self._file).st_size
+        stat = os.fstat(self._file)
+        if stat.st_nlink == 0:  # else all that comes would go nowhere
+            raise FileNotFoundError(errno.ENOENT, "it was deleted")
         try:
             while lines:  # a write may take less than it is given
                 lines = lines[os.write(self._file, lines) :]
             os.fsync(self._file)
         except OSError:
             with contextlib.suppress(OSError):  # else the half line is a torn one to readers
-                os.ftruncate(self._file, size_bytes)
+                os.ftruncate(self._file, stat.st_size)
             raise
 
     def close(self) -> None:

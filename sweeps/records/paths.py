@@ -1,5 +1,6 @@
 """Every file that a sweep writes, each an attribute of one object."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,9 @@ def abort_if_unwritable(path: Path) -> Iterator[None]:
         yield
     except OSError as refused:
         error = f"cannot write {path}: {refused.strerror}; what was written before is kept"
-        is_full = refused.errno in FULL_DISK
-        fix = "free some space there" if is_full else "make it a file that this user may write"
+        fix = "make it a file that this user may write"
+        if refused.errno in FULL_DISK:
+            fix = "free some space there"
+        elif refused.errno == errno.ENOENT:
+            fix = "put its folder there"
         raise SweepAborted(error, f"{fix}, {REPEAT}") from refused

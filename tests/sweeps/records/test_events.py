@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,16 @@ def test_events_come_back_with_utc_time_and_fields(tmp_path: Path) -> None:
     assert last["kind"] == "sweep_ended"
     offset = datetime.fromisoformat(first["time"]).utcoffset()
     assert offset is not None and offset.total_seconds() == 0
+
+
+def test_log_whose_run_was_deleted_is_not_written_into_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "events.jsonl"
+    log = EventLog(path)
+    log.append("sweep_started")
+    shutil.rmtree(path.parent)
+    with pytest.raises(SweepAborted, match="it was deleted") as told:
+        log.append("sweep_ended")
+    assert told.value.fix.startswith("put its folder there, then repeat the command")
 
 
 def test_reasons_are_written_without_secrets(
