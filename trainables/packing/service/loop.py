@@ -12,9 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import TrialReport
-from trainables.data.eval_rows import fixed_slice
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import peak_gib, retry_with_less_memory
@@ -27,6 +25,7 @@ from trainables.packing.service.events import (
     PackPreempted,
     Reported,
 )
+from trainables.packing.service.final_scores import NO_ROOM, score_adapters
 from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.service.loading import LoadedPack
 from trainables.packing.service.packed_trial import PackedTrial
@@ -43,7 +42,6 @@ for a slot as often (client.POLL_INTERVAL_S)."""
 QUEUE_S, MAX_QUEUED_STEPS = 0.25, 16
 """A GPU is given steps for so many seconds at once, and no more than these: the CPU captures the
 graphs of later ones meanwhile, and who comes or goes between two reports does not wait long."""
-NO_ROOM = "out of memory with one trial in the pack; lower max_length_tokens"
 
 
 class PackLoop:
@@ -140,34 +138,7 @@ class PackLoop:
         """
         self._ledger.turn_to("test")
         self._free_ended()
-        rows = self._loaded.splits.test
-        tested: dict[str, Path | None] = {"test_base": None} if has_base else {}
-        storage = self._loaded.settings.storage
-        for name, path in adapters.items():
-            tested[name] = fetch_checkpoint(storage, path, is_compared=True)
-        test = self._loaded.new_evaluator(fixed_slice(rows, len(rows)))
-        scores = dict(zip(tested, self._score_adapters(list(tested.values()), test), strict=True))
-        if has_base:
-            (scores["validation_base"],) = self._score_adapters([None], self._last_evaluator)
-        return scores
-
-    def _score_adapters(
-        self, adapters: Sequence[Path | None], evaluator: PackEvaluator
-    ) -> list[EvalResult]:
-        """The scores of saved adapters, None for the untuned base, as many at once as fit."""
-        num_free = len(self._pack.free_slots())
-        if num_free == 0:
-            raise RuntimeError("no slot of the pack is free")
-        results: list[EvalResult] = []
-        for first in range(0, len(adapters), num_free):
-            with self._pack.hold_adapters(adapters[first : first + num_free]) as slots:
-                results += retry_with_less_memory(
-                    partial(evaluator.evaluate, self._pack.model, slots),
-                    evaluator.use_less_memory,
-                    _raise_no_room,
-                    "the test",
-                )
-        return results
+        return score_adapters(self._loaded, adapters, self._last_evaluator if has_base else None)
 
     def _free_ended(self) -> None:
         """Free the slots whose trials have left, were stopped, or are silent."""
@@ -396,7 +367,3 @@ class PackLoop:
             self._pack.leave(trial.slot)
             del self._trials[trial.slot]
             trial.slot = None
-
-
-def _raise_no_room() -> None:
-    raise RuntimeError(NO_ROOM)

@@ -43,8 +43,8 @@ from trainables.packing.service.events import (
     PackFault,
     Reported,
 )
+from trainables.packing.service.final_scores import NO_ROOM
 from trainables.packing.service.host import PackHost
-from trainables.packing.service.loop import NO_ROOM
 
 EXPLODING = dataclasses.replace(KINDS[0], learning_rate=1e30)
 
