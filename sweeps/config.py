@@ -282,6 +282,10 @@ def to_json(config: SweepConfig) -> dict[str, object]:
 def find_bad_value(config: SweepConfig) -> str:
     """The first field whose value is not of its type, in words; "" if all are. A command line gives
     none, but a recipe may: Python checks no type."""
+    for name, kind in (("space", LoraSpace), ("task_options", TaskOptions)):
+        value = getattr(config, name)
+        if not isinstance(value, kind):  # a dict would pass below, and its unknown keys be ignored
+            return f"{name} is {value!r}: it must be {kind.__name__}(...)"
     try:
         TypeAdapter(SweepConfig).validate_python(asdict(config))
     except ValidationError as refused:

@@ -42,6 +42,12 @@ def test_mistakes_have_an_error_and_a_fix(flags: dict[str, Any], error: str, fix
     [
         (lambda c: c, {"num_trials": 3}, "flags beside a config: num_trials", "dataclasses.rep"),
         (lambda c: replace(c, base="NF4"), {}, "bad value: base is 'NF4'", "change it"),
+        (
+            lambda c: replace(c, space={"ranks": [8]}),
+            {},
+            "bad value: space is {'ranks': [8]}",
+            "change it",
+        ),
         (lambda c: replace(c, name="gone"), {"resume": True}, "no sweep 'gone'", "a new sweep"),
         (lambda c: replace(c, data="gone.csv"), {}, "gone.csv", "--data"),
     ],
