@@ -76,6 +76,7 @@ OTHERS = [
     ("sweeps.demo", "PATH"),
     ("sweeps.demo runs/none", "runs/none"),
     ("sweeps.demo runs/none --port 99999", "port"),
+    ("sweeps.demo runs/none --examples -1", "examples"),
     ("sweeps.judge runs/none --model m", "--endpoint"),
     ("sweeps.judge runs/none --endpoint http://127.0.0.1:9/v1", "--model"),
     ("sweeps.judge runs/none --endpoint 127.0.0.1:9 --model m", "127.0.0.1:9"),

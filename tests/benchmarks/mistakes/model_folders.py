@@ -112,7 +112,7 @@ DAMAGED: list[tuple[str, Damage, str]] = [
         ),
         "model.safetensors",
     ),
-    ("lacks a layer's weights", _tensors(_drop_layer), "layers.3"),
+    ("lacks a layer's weights", _tensors(_drop_layer), "model.safetensors"),
     ("has weights of other names", _tensors(_rename), "weights"),
     ("has weights of integers", _tensors(_as_integers), "I16"),
     ("lacks a shard", SHARDED, "model-00001-of-00002.safetensors"),
@@ -166,7 +166,7 @@ PLACES: list[tuple[str, str, dict[str, str | bytes], str]] = [
     ("a name that is no Hub id", COMMAND.format("'Qwen 3'"), {}, "Qwen 3"),
     ("no name", COMMAND.format("''"), {}, "model"),
     ("a URL", COMMAND.format("https://huggingface.co/Qwen/Qwen3-0.6B"), {}, "https://"),
-    ("the hybrid without --tiny", "sweeps.run samsum --model tiny-hybrid", {}, "tiny-hybrid"),
+    ("the hybrid without --tiny", "sweeps.run samsum --model tiny-hybrid", {}, "no GPU"),
     (
         "a layer that the model lacks",
         "sweeps.run samsum --tiny --target-modules c_attn",
