@@ -29,6 +29,8 @@ HEAD_TIMEOUT_S = 120.0
 """How long a driver may take to end once its cluster's head is gone."""
 RESUME = "go on with: python -m sweeps.run"
 """What a driver says that ends before its sweep."""
+NOT_JOINED = "the Ray cluster at RAY_ADDRESS="
+"""What one says that had not found its cluster yet; it has begun nothing."""
 METRIC = Metric(name="rougeLsum")
 
 
@@ -159,7 +161,8 @@ def _resume(sweep: TorturedSweep, kind: str) -> None:
         assert sweep.nodes is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             sweep.driver.wait(HEAD_TIMEOUT_S)
-        if sweep.driver.poll() != EXIT_DONE and RESUME not in sweep.output:
+        is_told = RESUME in sweep.output or NOT_JOINED in sweep.output
+        if sweep.driver.poll() != EXIT_DONE and not is_told:
             code = sweep.driver.poll()
             raise Fault(f"the head's loss ended the sweep with code {code}:\n{sweep.output}")
         sweep.nodes.start()
