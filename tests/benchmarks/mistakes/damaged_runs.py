@@ -62,12 +62,6 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("sweep.json leads out of the run", link_out(RECORD), RECORD, ("export", "report", "resume")),
     ("sweep.json is a link to nothing", link_to_nothing(RECORD), "", ("status", "predict")),
     (
-        "sweep.json is of another version",
-        replace(RECORD, '"max_length_tokens"', '"max_length"'),
-        RECORD,
-        ("verify", "predict", "resume", "demo"),
-    ),
-    (
         "sweep.json has a text for a number",
         replace(RECORD, '"max_steps": 3', '"max_steps": "x"'),
         RECORD,
