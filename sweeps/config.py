@@ -6,10 +6,10 @@ import os
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.command_line.durations import parse_duration
@@ -43,6 +43,8 @@ TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard", "optuna")
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(TrainingOptions):
     """One sweep: its task, model, search, budget and where it writes."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")  # a record's other names are refused
 
     recipe: tyro.conf.Suppress[str]
     """The recipe that this config came from, as it was given on the command line."""
@@ -300,6 +302,6 @@ def from_json(values: dict[str, object]) -> SweepConfig:
     """The config that to_json wrote.
 
     Raises:
-        pydantic.ValidationError: a field is missing or has a value of another type.
+        pydantic.ValidationError: a field is missing, unknown, or has a value of another type.
     """
     return TypeAdapter(SweepConfig).validate_python(values)

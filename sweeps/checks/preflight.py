@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.find import ClusterError, address_to_join, check_address, set_ray_defaults
 from cluster.gpus import AMPERE, Gpu, oldest_gpu, visible_gpus
-from search_spaces.lora import POINT_NAMES
+from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
 from sweeps.checks.commands import resume_command
 from sweeps.checks.metrics import choose_metrics
 from sweeps.config import SweepConfig
@@ -16,7 +16,7 @@ from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
 from trainables import storage
-from trainables.config import Kind
+from trainables.config import Hyperparameters, Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
@@ -166,6 +166,14 @@ def check_recipe(config: SweepConfig) -> None:
                 f"give each start point one or more of {', '.join(sorted(POINT_NAMES))}; "
                 "what it leaves out is drawn",
             )
+        whole: Point = {"lora_rank": 1, "alpha_over_rank": 1.0, "learning_rate": 1e-4}
+        try:
+            Hyperparameters(**make_hyperparameters(whole | point))
+        except (ValueError, TypeError) as refused:
+            raise SweepAborted(
+                f"the recipe's start point {point} can be no trial: {refused}",
+                "give it values that a trial may have",
+            ) from None
 
 
 def check_targets(targets: Sequence[str], model: ModelFacts) -> None:

@@ -112,6 +112,17 @@ def test_json_without_a_field_that_has_no_default_is_refused(field: str) -> None
         from_json(values)
 
 
+@pytest.mark.parametrize("part", ["", "space", "task_options"])
+def test_json_with_a_field_of_another_version_is_refused(part: str) -> None:
+    """Left out, its value would be the default's, and a trial another one."""
+    values = to_json(make_config())
+    holder = values[part] if part else values
+    assert isinstance(holder, dict)
+    holder["lora_rank_of_old"] = 8
+    with pytest.raises(ValueError, match="lora_rank_of_old"):
+        from_json(values)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("num_trials", "many"), ("num_trials", 0), ("space", 3), ("engine", "magic"), ("wandb", "x")],

@@ -1,4 +1,5 @@
-"""What preflight finds of W&B, databases, object storage and long rows, before a start."""
+"""What preflight finds of W&B, databases, object storage, long rows and start points, before a
+start."""
 
 import sqlite3
 from pathlib import Path
@@ -6,7 +7,11 @@ from pathlib import Path
 import optuna
 import pytest
 
+from search_spaces.lora import Point
+from sweeps.checks.preflight import check_recipe
 from tests.sweeps.commands import PROJECT, call, refused, start
+from tests.sweeps.invented_sweep import make_config
+from trainables.errors import SweepAborted
 
 pytestmark = pytest.mark.usefixtures("few_rows", "own_world")
 
@@ -132,3 +137,19 @@ def test_object_storage_and_the_run_do_not_lie_in_each_other(tmp_path: Path, run
         *("--checkpoints", place),
     )
     assert "lie in each other" in error and "--runs-dir" in fix
+
+
+@pytest.mark.parametrize(
+    ("point", "error"),
+    [
+        ({"lora_rnk": 8}, "does not name what a point has"),
+        ({}, "does not name what a point has"),
+        ({"lora_rank": 0}, "lora_rank is 0; it must be at least 1"),
+        ({"lora_rank": "8 or 16"}, "can be no trial"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"target_modules": "q_proj,"}, "target_modules is"),
+    ],
+)
+def test_start_point_that_is_none_is_refused(point: Point, error: str) -> None:
+    with pytest.raises(SweepAborted, match=error):
+        check_recipe(make_config(start_points=(point,)))
