@@ -86,11 +86,7 @@ def read_run(paths: RunPaths) -> Run:
         SweepAborted: there is no run, or a file of it cannot be read.
     """
     record = read_record(paths)
-    try:
-        events = read_events(paths.events)
-    except OSError as refused:
-        error = f"{paths.events} cannot be read: {refused.strerror}"
-        raise SweepAborted(error, "have its owner let you read it") from None
+    events = read_events(paths.events)
     records = replay_all(events)
     metric = Metric(name=record["metric"]["name"], mode=record["metric"]["mode"])
     for one in records:
