@@ -126,7 +126,10 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
         for split, table in tables.items()
     }
     _require_usable_rows(
-        documents, counts, "name columns of plain text or numbers: --input COLUMN --target COLUMN"
+        documents,
+        spec,
+        counts,
+        "name columns of plain text or numbers: --input COLUMN --target COLUMN",
     )
     if spec.kind == "classify":
         documents = _name_labels(documents, spec, counts)
@@ -223,12 +226,17 @@ def _name_labels(
 
 
 def _require_usable_rows(
-    documents: Mapping[str, Sequence[Document]], counts: Mapping[str, int], fix: str
+    documents: Mapping[str, Sequence[Document]],
+    spec: TableSpec,
+    counts: Mapping[str, int],
+    fix: str,
 ) -> None:
     """One row at least; if there is none, what is wrong with all of them."""
     if sum(counts.values()) and not any(documents.values()):
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
-        raise SweepAborted(f"none of the {sum(counts.values()):,} rows can be used: {reasons}", fix)
+        columns = ", ".join(name for name in (spec.input, spec.target) if name)
+        found = f"none of the {sum(counts.values()):,} rows can be used by {columns}: {reasons}"
+        raise SweepAborted(found, fix)
 
 
 def _read_chats(
@@ -251,12 +259,11 @@ def _read_chats(
             documents[split].append(_make_chat(f"{name}-{number}", conversation, spec))
         if unanswered:
             notes.append(f"{name}: {unanswered:,} conversations end before what nobody answers")
-    _require_usable_rows(
-        documents,
-        counts,
-        "--input COLUMN needs lists of turns with role and content, or from "
-        "and value, that end with an answer; --help names the other kinds",
+    fix = (
+        "--input COLUMN needs lists of turns with role and content, or from and value, that end "
+        "with an answer; --help names the other kinds"
     )
+    _require_usable_rows(documents, spec, counts, fix)
     if num_thoughts := sum(bool(d.thought) for some in documents.values() for d in some):
         notes.append(f"{num_thoughts:,} answers hold a thought, which is trained on by --thinking")
     splits = _fill_splits(documents, spec, counts, notes)

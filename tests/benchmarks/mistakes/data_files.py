@@ -106,7 +106,6 @@ FOLDERS: list[tuple[str, Mapping[str, str | bytes], str]] = [
     ("has splits with other columns", SPLITS | {"d/test.csv": "a;b\nc;d\n"}, "test"),
     ("has an empty validation", SPLITS | {"d/validation.csv": "text;mood\n"}, "validation"),
     ("has the same rows in all splits", SAME, "train"),
-    ("has a split of another type", SPLITS | {"d/test.parquet": BYTES}, "test"),
     (
         "has a label in test alone",
         {

@@ -102,7 +102,11 @@ class Answer:
 
 def make(mistake: Mistake) -> Answer:
     """Runs a mistake's command in a fresh folder, with a home and a folder for temporary files."""
-    with tempfile.TemporaryDirectory(prefix="m-", dir="/tmp") as made:
+    with tempfile.TemporaryDirectory(
+        prefix="m-",
+        dir="/tmp",
+        ignore_cleanup_errors=True,  # one that hangs may leave processes
+    ) as made:
         top = Path(made).resolve()
         here, home, temporary = top / "work", top / "home", top / "tmp"
         for folder in (here, home, temporary):

@@ -85,7 +85,7 @@ def test_what_conversations_have_no_use_for_is_refused(
 
 def test_file_without_one_conversation_is_refused_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(
-        SweepAborted, match="none of the 30 rows can be used: table not a conv"
+        SweepAborted, match="none of the 30 rows can be used by text: table not a conv"
     ) as no:
         load(tmp_path, ["a text"] * 30, column="text")
     assert "role and content" in no.value.fix

@@ -277,7 +277,7 @@ def test_table_without_a_usable_row_says_what_is_wrong_with_all(tmp_path: Path) 
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in odd))
     error, fix = refusal(str(path), LABELLED)
-    assert error.endswith("rows can be used: table not text 2, table blank input 1")
+    assert error.endswith("rows can be used by text, mood: table not text 2, table blank input 1")
     assert "--input" in fix
 
 
