@@ -54,7 +54,8 @@ def check_address() -> None:
             f"the temporary folder {folder} has too long a name for Ray's sockets",
             "name a shorter one: RAY_TMPDIR=/tmp",
         )
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    # not Path.exists, which raises below a folder that this user may not enter
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if address in ("", "local") and not (there.is_dir() and os.access(there, os.W_OK)):
         raise ClusterError(
             f"Ray's temporary folder {folder} cannot be made: {there} is no folder that this user "

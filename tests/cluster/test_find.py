@@ -105,6 +105,14 @@ def test_auto_is_the_cluster_that_runs_here(
         check_address()
 
 
+def test_folder_that_cannot_be_looked_at_is_no_matter_where_a_cluster_is_joined(
+    live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", live)
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'n' * 300}")  # an error, also for root
+    check_address()
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_ipv6_address_answers() -> None:
     with run_http2_server(host="::1") as address:
