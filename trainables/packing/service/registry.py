@@ -50,7 +50,7 @@ class TrialRegistry:
         # A restarted pack must not know the leases that its predecessor gave: they are lost.
         self._last_lease = time.time_ns()
         self._last_joined_s = time.monotonic()
-        self._left_s: deque[float] = deque(maxlen=num_slots)
+        self._left_s: deque[float] = deque()
         self._is_closed = False
         self.preempted: PackPreempted | None = None
         """Why the pack ends as soon as its trials are saved."""
@@ -99,8 +99,10 @@ class TrialRegistry:
                 if not trial.has_ended and not self._is_silent(trial)
             )
             now_s = time.monotonic()
-            num_moving = sum(left_s > now_s - MOVING_S for left_s in self._left_s)
-            return Presence(trial_ids, num_moving, now_s - self._last_joined_s, self._num_slots)
+            while self._left_s and self._left_s[0] <= now_s - MOVING_S:
+                self._left_s.popleft()
+            settled_s = now_s - self._last_joined_s
+            return Presence(trial_ids, len(self._left_s), settled_s, self._num_slots)
 
     def next_event(self, lease: int, timeout_s: float) -> Event | None:
         """What happened next to the trial, or None if nothing has within timeout_s.

@@ -106,8 +106,8 @@ def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
 
 
 def test_who_leaves_in_the_middle_is_on_the_way_to_another_pack(trial: TrialConfig) -> None:
-    """Neither who has ended nor who has died is."""
-    registry = TrialRegistry(3, math.inf, math.inf)
+    """Neither who has ended nor who has died is. A pack does not know its slots at first."""
+    registry = TrialRegistry(0, math.inf, math.inf)
     trials = [trial_of(name, trial.params, trial.settings) for name in ("moves", "ends", "dies")]
     leases = [registry.join(one) for one in trials]
     registry.decide(0, {"ends": False})
