@@ -55,7 +55,9 @@ def publish(url: str | None, checkpoint: Path, *, has_ended: bool) -> None:
         return
     mark = next(path for name in MARKS if (path := checkpoint / name).is_file())
     name = f"{checkpoint.name}-{hashlib.sha256(mark.read_bytes()).hexdigest()[:8]}"
-    for path in sorted(checkpoint.iterdir(), key=lambda path: path == mark):
+    # one that was saved at a rung before it was scored has the other mark too, which would count
+    files = [path for path in checkpoint.iterdir() if path.name not in MARKS]
+    for path in (*files, mark):
         put_file(f"{url}/{name}/{path.name}", path)
     prune(url, [checkpoint.parent.name], have_ended=has_ended)
 

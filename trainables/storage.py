@@ -119,8 +119,11 @@ def fetch_files(url: str, folder: Path, *, without: str = "", last: Iterable[str
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}{TMP_SUFFIX}")
-        fs.get_file(f"{root}/{name}", str(tmp))
-        tmp.replace(path)
+        try:
+            fs.get_file(f"{root}/{name}", str(tmp))
+            tmp.replace(path)
+        finally:
+            tmp.unlink(missing_ok=True)
 
 
 def put_file(url: str, path: Path, *, is_repeated: bool = True) -> None:

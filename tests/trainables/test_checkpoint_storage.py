@@ -107,6 +107,20 @@ def test_fetched_trial_has_what_was_saved_since_its_last_report_until_the_next_o
     assert [path.name for path in there.iterdir()] == ["checkpoint-4"]
 
 
+def test_of_what_was_saved_at_a_rung_before_it_was_scored_only_the_report_counts(
+    url: str, tmp_path: Path
+) -> None:
+    """Else a reader would take a checkpoint whose upload goes on for one between two rungs."""
+    trial = tmp_path / TRIAL_ID
+    checkpoint = make_checkpoint(trial, 3).checkpoint
+    progress = Progress(
+        step=3, losses=[0.5], learning_rate=1e-3, training_s=1.0, checkpoint=checkpoint
+    )
+    write_progress(progress)
+    publish(trial, url, 3)
+    assert list(list_there(url).values()) == [{*FILES, REPORT_NAME}]
+
+
 def test_what_this_disk_has_of_an_attempt_that_was_not_published_is_forgotten(
     url: str, tmp_path: Path
 ) -> None:

@@ -1,8 +1,10 @@
 """Files on object storage: whether it can be written, and what fetches all of a folder."""
 
+import errno
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from trainables import storage
 from trainables.errors import SweepAborted
@@ -17,3 +19,20 @@ def test_place_that_cannot_be_written_is_told_with_its_remedy(tmp_path: Path) ->
     with pytest.raises(SweepAborted) as refused:
         storage.check_writable("gs://bucket/runs")  # gcsfs is no part of the tests' environment
     assert refused.value.fix == "pip install '.[gs]'"
+
+
+def test_half_a_file_that_was_fetched_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there := tmp_path / "bucket").mkdir()
+    (there / "rows.parquet").write_text("rows")
+
+    def fill_disk(_: object, __: str, target: str) -> None:
+        Path(target).write_text("ro")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "_try", lambda _, do, __: do())
+    monkeypatch.setattr(LocalFileSystem, "get_file", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        storage.fetch_files(f"file://{there}", tmp_path / "node")
+    assert list((tmp_path / "node").iterdir()) == []

@@ -149,9 +149,11 @@ class PackLoop:
 
     def _admit(self) -> None:
         """Fill the free slots together: no trial waits longer than admit_wait_s for others, and in
-        an empty pack none does to which no others come."""
+        an empty pack none does to which no others come. A folder that is
+        being uploaded is left alone: its trial enters later."""
         free = self._pack.free_slots()[: self._num_usable - len(self._trials)]
-        waiting = self._registry.waiting()
+        uploaded = {trial.trial_id for trial in self._completing}
+        waiting = [one for one in self._registry.waiting() if one.trial_id not in uploaded]
         if not free or not waiting:
             return
         now_s = time.monotonic()
@@ -219,8 +221,9 @@ class PackLoop:
             num_tokens[result.trial_id] += tokens(result.step) - tokens(result.step - 1)
         self._ledger.count_step(len(results), *self._pack.last_tokens)
         self._ledger.charge(num_tokens, "trained")
+        trials = dict(self._trials)  # if one fails, reports are told, which may end others
         for result in results:
-            trial = self._trials[result.slot]
+            trial = trials[result.slot]
             if result.failed is None:
                 trial.add_step(result, seconds / num_steps[result.slot])
             else:

@@ -28,12 +28,13 @@ from tests.trainables.packing.small_hosts import (
     wait_until,
 )
 from trainables.config import TrainingSettings
+from trainables.errors import SweepAborted
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_runner import capture_graph
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service import packed_trial, saving
-from trainables.packing.service.events import Event, Failed, Finished, Reported
+from trainables.packing.service.events import Aborted, Event, Failed, Finished, Reported
 from trainables.packing.service.packed_trial import PackedTrial
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.service.saving import (
@@ -263,6 +264,65 @@ def test_trial_that_fails_during_its_upload_is_told_its_report_first(
         reported, failed = events_of(host, trial)
     assert isinstance(reported, Reported) and reported.report.step == STEPS[0]
     assert failed == Failed("it is NaN")
+
+
+def test_uploads_that_fail_while_a_trial_fails_are_told_and_the_pack_lives(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_failed = threading.Event()
+    aborted = SweepAborted("the storage cannot be used", "look at it")
+
+    def fail_third_step(pack: Pack) -> None:
+        step = pack.step
+
+        def stepped(most: int) -> Any:
+            first, *others = step(most)
+            if first.step > STEPS[0]:
+                has_failed.set()
+                first = dataclasses.replace(first, failed="it is NaN")
+            return [first, *others]
+
+        pack.step = stepped  # type: ignore[method-assign]
+
+    def refuse_late(*_: Any, **__: Any) -> None:
+        assert has_failed.wait(30.0)
+        raise aborted
+
+    monkeypatch.setattr(saving, "publish", refuse_late)
+    change_pack(monkeypatch, fail_third_step)
+    settings = dataclasses.replace(settings, storage=f"file://{tmp_path}/bucket")
+    with running_once_full(settings, capacity_of(2)) as host:
+        found = all_events(host, trials_of(settings, tmp_path, KINDS[:2]))
+    assert Aborted(aborted.error, aborted.fix) in [events[-1] for events in found]
+
+
+def test_trial_that_comes_back_enters_once_what_is_uploaded_of_it_is_there(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads, has_fetched = threading.Event(), threading.Event()
+    publish, fetch_last = saving.publish, packed_trial.fetch_last
+
+    def publish_slowly(url: str | None, checkpoint: Path, *, has_ended: bool) -> None:
+        if not uploads.is_set():
+            uploads.set()
+            assert not has_fetched.wait(0.8)
+        publish(url, checkpoint, has_ended=has_ended)
+
+    def fetch(url: str | None, folder: Path) -> None:
+        if uploads.is_set():
+            has_fetched.set()
+        fetch_last(url, folder)
+
+    monkeypatch.setattr(saving, "publish", publish_slowly)
+    monkeypatch.setattr(packed_trial, "fetch_last", fetch)
+    settings = dataclasses.replace(settings, storage=f"file://{tmp_path}/bucket")
+    (trial,) = trials_of(settings, tmp_path, KINDS[:1])
+    with running(settings, capacity_of(1)) as host:
+        host.join(trial)
+        assert uploads.wait(30.0)
+        events = events_of(host, trial)  # its first lease is lost
+    assert has_fetched.is_set()
+    assert [report.step for report in reports_in(events)] == list(STEPS)
 
 
 def test_checkpoints_of_trials_that_enter_together_are_fetched_side_by_side(
