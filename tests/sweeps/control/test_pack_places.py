@@ -145,7 +145,7 @@ def test_a_full_disk_ends_a_sweep_that_waits_for_its_packs(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nodes that join cannot write either, and nothing else is written meanwhile."""
-    scene = begin(1, check_node=lambda _: False)
+    scene = begin(1, find_fault=lambda _: "it cannot write")
     scene.pool.poll()
     monkeypatch.setattr(trainables.files, "FULL_BYTES", 2**80)
     with pytest.raises(SweepAborted, match=r"events.jsonl: No space left") as aborted:
