@@ -152,8 +152,10 @@ def largest_difference(
     """Of some rows' likelihoods from those of each label read behind its prompt alone."""
     largest = 0.0
     for row, prompt in enumerate(prompts[:CHECKED_ROWS]):
-        ids_LT, _ = pad_right([Example.of(prompt, label) for label in labels], decoder.device)
-        x_KND = decoder.read(ids_LT, decoder.new_cache(*ids_LT.shape))
+        rows = [Example.of(prompt, label) for label in labels]
+        ids_LT, lengths_L = pad_right(rows, decoder.device)
+        cache = decoder.new_cache(*ids_LT.shape)
+        x_KND = decoder.read(ids_LT, lengths_L, cache, max(map(len, labels)))
         x_KLTD = x_KND.unflatten(1, ids_LT.shape)
         for column, label in enumerate(labels):
             at = slice(len(prompt) - 1, len(prompt) - 1 + len(label))
