@@ -55,7 +55,8 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
             with mirror_run(paths, url):
                 yield paths
         except SweepAborted as aborted:
-            if not (is_resumed or aborted.is_resumable or _has_trials(paths)):
+            is_kept = is_resumed or aborted.is_resumable or _has_trials(paths)
+            if not is_kept and paths.sweep_json.is_file():  # else it was deleted, with its trials
                 shutil.rmtree(paths.folder, ignore_errors=True)
                 if url is not None:
                     storage.delete(url)

@@ -146,7 +146,7 @@ def _read_id(content: bytes) -> object:
 def _copy_changes(
     paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]], *, is_repeated: bool = True
 ) -> None:
-    """Makes the files there the same as here.
+    """Makes the files there the same as here, unless the run was deleted here.
 
     Args:
         copied: when each of them was written that was copied, and its size.
@@ -157,6 +157,8 @@ def _copy_changes(
         with contextlib.suppress(FileNotFoundError):  # it was replaced meanwhile
             status = path.stat()
             present[path] = (status.st_mtime_ns, status.st_size)
+    if {paths.sweep_json, paths.events} & (copied.keys() - present.keys()):
+        return  # the run was deleted here, and what is there is all that is left of it
     for path, state in present.items():
         if copied.get(path) != state:
             with contextlib.suppress(FileNotFoundError):

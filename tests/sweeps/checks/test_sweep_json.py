@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,20 @@ def test_full_disk_before_the_first_trial_keeps_the_run_that_is_to_be_resumed(
     ):
         raise SweepAborted("the disk is full", f"free space, {REPEAT}")
     assert paths.sweep_json.is_file()
+
+
+def test_run_that_is_deleted_here_is_not_taken_away_from_the_storage(
+    config: SweepConfig, preflight: Preflight, tmp_path: Path
+) -> None:
+    stored = replace(config, checkpoints=f"file://{tmp_path}/bucket")
+    with (
+        pytest.raises(SweepAborted),
+        open_run(stored, preflight, is_resumed=False) as paths,
+    ):
+        there = tree(tmp_path / "bucket")
+        shutil.rmtree(paths.folder)
+        raise SweepAborted("there is no sweep", "name one")
+    assert tree(tmp_path / "bucket") == there != {}
 
 
 def test_resumed_run_is_kept_whatever_is_wrong(config: SweepConfig, preflight: Preflight) -> None:

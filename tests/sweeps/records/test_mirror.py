@@ -1,6 +1,7 @@
 """A run's files on object storage: what is copied, what a resume fetches, and who may go on."""
 
 import json
+import shutil
 import socket
 import time
 from datetime import UTC, datetime
@@ -70,6 +71,19 @@ def test_files_there_are_those_here_when_the_run_is_left(
         (paths.best / "README.md").write_text("card")
     assert list_there(tmp_path) == common | {"best/README.md"}
     assert storage.read_file(f"{url}/events.jsonl") == b"a\nb\n"
+
+
+@pytest.mark.parametrize("is_all", [True, False])
+def test_run_that_is_deleted_here_stays_there(
+    is_all: bool, paths: RunPaths, url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt), mirror_run(paths, url):
+        there = list_there(tmp_path)
+        shutil.rmtree(paths.folder) if is_all else paths.events.unlink()
+        raise KeyboardInterrupt
+    assert list_there(tmp_path) == there
+    fetch_run(paths, url)
+    assert paths.events.read_text() == "a\n"
 
 
 def test_storage_that_fails_in_the_end_is_told(
