@@ -169,7 +169,7 @@ def check_recipe(config: SweepConfig) -> None:
         whole: Point = {"lora_rank": 1, "alpha_over_rank": 1.0, "learning_rate": 1e-4}
         try:
             Hyperparameters(**make_hyperparameters(whole | point))
-        except (ValueError, TypeError) as refused:
+        except (ValueError, TypeError, OverflowError) as refused:
             raise SweepAborted(
                 f"the recipe's start point {point} can be no trial: {refused}",
                 "give it values that a trial may have",

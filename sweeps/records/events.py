@@ -6,6 +6,7 @@ listeners (W&B, terminal table) are told the same facts.
 
 import errno
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -56,6 +57,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()  # what fails is cut off, and a line after it would go too
         with abort_if_unwritable(path):
             self._lines = JsonLines(path)
 
@@ -75,7 +77,7 @@ class EventLog:
             for facts in events
         ]
         if lines:
-            with abort_if_unwritable(self._path):
+            with self._lock, abort_if_unwritable(self._path):
                 self._lines.append(*lines)
 
     def abort_if_full(self) -> None:

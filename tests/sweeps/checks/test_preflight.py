@@ -146,6 +146,7 @@ def test_object_storage_and_the_run_do_not_lie_in_each_other(tmp_path: Path, run
         ({}, "does not name what a point has"),
         ({"lora_rank": 0}, "lora_rank is 0; it must be at least 1"),
         ({"lora_rank": "8 or 16"}, "can be no trial"),
+        ({"lora_rank": 10**400}, "can be no trial"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"target_modules": "q_proj,"}, "target_modules is"),
     ],

@@ -1,5 +1,6 @@
 """The event log: what survives kills, full disks and damage, and what replay makes of it."""
 
+import errno
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -77,6 +79,31 @@ def test_log_whose_run_was_deleted_is_not_written_into_nothing(tmp_path: Path) -
     with pytest.raises(SweepAborted, match="it was deleted") as told:
         log.append("sweep_ended")
     assert told.value.fix.startswith("put its folder there, then repeat the command")
+
+
+def test_line_that_does_not_fit_takes_no_other_threads_line_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread tells of a node that has joined while the driver writes a report."""
+    log, is_written, write = EventLog(tmp_path / "events.jsonl"), threading.Event(), os.write
+
+    def fail_late(file: int, content: bytes) -> int:
+        if b"node_joined" not in content:
+            return write(file, content)
+        driver.start()
+        is_written.wait(0.5)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def append() -> None:
+        log.append("trial_ended", trial_id="t0000", status="stopped", reason="")
+        is_written.set()
+
+    driver = threading.Thread(target=append)
+    monkeypatch.setattr(os, "write", fail_late)
+    with pytest.raises(SweepAborted, match="No space left"):
+        log.append("node_joined")
+    driver.join()
+    assert [event["kind"] for event in read_events(tmp_path / "events.jsonl")] == ["trial_ended"]
 
 
 def test_reasons_are_written_without_secrets(
