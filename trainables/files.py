@@ -171,6 +171,8 @@ def write_atomic(path: Path, content: str) -> None:
 
 
 def is_disk_full(folder: Path) -> bool:
-    """Whether next to nothing can be written to a folder, which need not be there."""
+    """Whether next to nothing can be written to a folder, which need not be there. A file system
+    that does not tell its size, as some in user space, counts as not full."""
     present = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(present).free < FULL_BYTES
+    usage = shutil.disk_usage(present)
+    return usage.total > 0 and usage.free < FULL_BYTES

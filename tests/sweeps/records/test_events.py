@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,6 +81,17 @@ def test_log_whose_run_was_deleted_is_not_written_into_nothing(tmp_path: Path) -
     with pytest.raises(SweepAborted, match="it was deleted") as told:
         log.append("sweep_ended")
     assert told.value.fix.startswith("put its folder there, then repeat the command")
+
+
+@pytest.mark.parametrize(("total", "is_full"), [(2**40, True), (0, False)])
+def test_disk_is_full_only_if_it_tells_its_size(
+    total: int, is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=total, free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    log = EventLog(tmp_path / "events.jsonl")
+    with pytest.raises(SweepAborted, match="No space left") if is_full else nullcontext():
+        log.abort_if_full()
 
 
 def test_line_that_does_not_fit_takes_no_other_threads_line_with_it(
