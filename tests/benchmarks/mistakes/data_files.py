@@ -150,7 +150,6 @@ FLAGS: list[tuple[str, str, str]] = [
         TEXTS.format("a.csv") + " --max-length-tokens 16",
         "16 tokens",
     ),
-    ("a batch larger than the rows", COMMAND.format("a.csv") + " --batch-size 100000", "batch"),
     ("a row of another task", "sweeps.run samsum --tiny --data a.csv", "dialogue"),
 ]
 """With a good file a.csv beside it."""
