@@ -26,7 +26,6 @@ START_TIMEOUT_S = 600.0
 MAX_TESTERS = 3
 """Such processes at most that have begun: each is lost with its node."""
 
-
 PAUSE_S = 1.0
 """After one that was lost before it began: Ray learns later that its node has gone."""
 

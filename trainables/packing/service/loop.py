@@ -149,8 +149,8 @@ class PackLoop:
 
     def _admit(self) -> None:
         """Fill the free slots together: no trial waits longer than admit_wait_s for others, and in
-        an empty pack none does to which no others come. A folder that is
-        being uploaded is left alone: its trial enters later."""
+        an empty pack none does to which no others come. One whose folder is still being uploaded
+        enters later."""
         free = self._pack.free_slots()[: self._num_usable - len(self._trials)]
         uploaded = {trial.trial_id for trial in self._completing}
         waiting = [one for one in self._registry.waiting() if one.trial_id not in uploaded]

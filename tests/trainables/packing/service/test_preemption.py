@@ -110,7 +110,8 @@ def train_all(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("step", "is_scored"), [(1, False), (STEPS[1], False), (STEPS[1], True), (5, False)]
+    ("step", "is_scored"),
+    [(1, False), (STEPS[1], False), (STEPS[1], True), (5, False), (STEPS[-1], True)],
 )
 def test_trials_of_a_preempted_pack_go_on_at_the_next_step_as_if_nothing_had_been(
     settings: TrainingSettings,
