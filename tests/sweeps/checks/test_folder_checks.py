@@ -194,9 +194,12 @@ def test_log_that_another_user_may_only_read_is_not_written() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
 @pytest.mark.parametrize("name", ["model", "data"])
-def test_model_or_data_in_a_folder_of_another_user_is_refused(name: str) -> None:
+def test_model_or_data_in_a_folder_of_another_user_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
         os.chmod(folder, 0o777)
+        monkeypatch.setenv("RAY_TMPDIR", folder)
         theirs = Path(folder, "theirs")
         (theirs / name).mkdir(parents=True)
         theirs.chmod(0o700)
