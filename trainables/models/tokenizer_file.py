@@ -47,6 +47,9 @@ class TokenizerFile:
             self._tokenizer = _read_tokenizer(model)
         except SweepAborted:
             raise
+        except OSError as refused:
+            error = f"{refused.filename} cannot be read: {refused.strerror}"
+            raise SweepAborted(error, "check its permissions") from None
         except Exception as damaged:  # tokenizers raises nothing narrower
             error = f"the tokenizer of {model} cannot be read: {damaged}"
             raise SweepAborted(error, _FIX) from None

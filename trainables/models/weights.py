@@ -120,6 +120,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
     Raises:
         SweepAborted: it is missing or damaged.
+        OSError: it may not be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -127,6 +128,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         pickled = path.with_name("pytorch_model.bin").is_file()
         fix = "save it as safetensors; pickled weights are not loaded" if pickled else FIX
         raise SweepAborted(f"the model folder {path.parent} has no {path.name}", fix)
+    path.open("rb").close()  # an error that says which file may not be read
     try:
         with safe_open(path, framework="np") as file:  # compares header and length
             names = file.keys()

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.search.storage import open_storage
 from tests.sweeps.commands import TINY, call, read_by_shell, refused
+from trainables import tiny
 from trainables.config import Metric
 from trainables.errors import SweepAborted
 
@@ -168,7 +170,7 @@ def refused_to_another_user(check: Callable[[], object], words: str) -> bool:
             check()
             os._exit(1)
         except SweepAborted as caught:
-            os._exit(0 if words in f"{caught.error} {caught.fix}" else 2)
+            os._exit(0 if words in f"{caught.error}; {caught.fix}" else 2)
         except BaseException:
             os._exit(3)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -193,24 +195,35 @@ def test_log_that_another_user_may_only_read_is_not_written() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
-@pytest.mark.parametrize("name", ["model", "data"])
-def test_model_or_data_in_a_folder_of_another_user_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "model",
+        "model/config.json",
+        "model/tokenizer.json",
+        "model/model.safetensors",
+        "rows",
+        "rows/deeper",
+        "rows/train.jsonl",
+    ],
+)
+def test_model_or_data_that_only_another_user_may_read_is_refused(
+    closed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
         os.chmod(folder, 0o777)
         monkeypatch.setenv("RAY_TMPDIR", folder)
-        theirs = Path(folder, "theirs")
-        (theirs / name).mkdir(parents=True)
-        theirs.chmod(0o700)
-        os.chdir(folder)
-        config = _tiny()
-        assert refused_to_another_user(
-            lambda: preflight.check(
-                replace(config, wandb="disabled", **{name: f"theirs/{name}"}), is_resumed=False
-            ),
-            "check its permissions",
-        )
+        monkeypatch.chdir(folder)
+        model = shutil.copytree(tiny.MODEL_DIR, Path(folder, "model"))
+        rows = shutil.copytree(tiny.SAMSUM_DIR, Path(folder, "rows"))
+        rows.chmod(0o755)
+        (rows / "deeper").mkdir()
+        Path(folder, closed).chmod(0)
+        config = _tiny(wandb="disabled", model=str(model), data=str(rows))
+        check = partial(preflight.check, config, is_resumed=False)
+        unread = Path(folder, closed, "adapter_config.json" if closed == "model" else "")
+        fault = f"{unread} cannot be read: Permission denied; check its permissions"
+        assert refused_to_another_user(check, fault)
 
 
 def test_resumed_run_needs_no_free_name(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def find_files(data: Sequence[str]) -> tuple[dict[str, list[DataFile]], list[str
 
     Raises:
         SweepAborted: a path does not exist, or it is not plain which files are meant.
+        OSError: a folder may not be read.
     """
     paths = [Path(os.path.abspath(path)) for path in data]
     for name, path in zip(data, paths, strict=True):
@@ -82,12 +83,18 @@ def _list_files(path: Path) -> Iterable[DataFile]:
     elif path.is_file():
         yield _open(PurePosixPath(path.name), path)
     else:
-        for file in path.rglob("*"):
-            name = PurePosixPath(file.relative_to(path).as_posix())
-            if file.suffix.lower() == ".zip" and _is_shown(name):
-                yield from _list_archive(file)
-            elif _is_table(name) and file.is_file():
-                yield _open(name, file)
+        for folder, inner, names in os.walk(path, onerror=_raise):
+            inner[:] = [name for name in inner if _is_shown(PurePosixPath(name))]
+            for file in (Path(folder, name) for name in names):
+                name = PurePosixPath(file.relative_to(path).as_posix())
+                if file.suffix.lower() == ".zip" and _is_shown(name):
+                    yield from _list_archive(file)
+                elif _is_table(name) and file.is_file():
+                    yield _open(name, file)
+
+
+def _raise(refused: OSError) -> None:
+    raise refused  # rows of a folder that may not be read must not be left out in silence
 
 
 def _list_archive(path: Path) -> Iterable[DataFile]:
