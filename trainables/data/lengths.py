@@ -40,6 +40,11 @@ def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOption
             f"left out of train: {left_out:,} of {len(fitted):,} rows, whose target and the words "
             f"around their text are above {options.max_length_tokens} tokens: --max-length-tokens"
         )
+    if len(train) < options.batch_size:
+        notes.append(
+            f"every step repeats rows: it has {options.batch_size:,}, and train {len(train):,}: "
+            "--batch-size"
+        )
     return replace(
         splits,
         train=train,

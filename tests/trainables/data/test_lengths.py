@@ -14,7 +14,7 @@ from trainables.models.tokenizer_file import TokenizerFile
 from trainables.tiny import MODEL_DIR
 
 TOKENIZER = TokenizerFile(str(MODEL_DIR))
-OPTIONS = TrainingOptions(max_length_tokens=96, max_new_tokens=16)
+OPTIONS = TrainingOptions(max_length_tokens=96, max_new_tokens=16, batch_size=2, micro_batch_size=1)
 SHORT = Row(id="1", prompt="Ann: Hi Bob", target="Ann greets Bob.")
 LONG_PROMPT = replace(SHORT, id="2", prompt="Ann: Hi Bob. " * 60)
 LONG_TARGET = replace(SHORT, id="3", target="Ann greets Bob. " * 60)
@@ -63,6 +63,11 @@ def test_prompts_that_no_cutting_makes_short_enough_are_told() -> None:
 def test_labels_are_not_generated_so_their_length_is_not_told() -> None:
     fitted = fit_splits(TOKENIZER, splits(SHORT, LONG_TARGET, kind="classify"), OPTIONS)
     assert not any("--max-new-tokens" in note for note in fitted.notes)
+
+
+def test_steps_larger_than_the_training_rows_that_fit_are_told() -> None:
+    fitted = fit_splits(TOKENIZER, splits(SHORT, LONG_TARGET), OPTIONS)
+    assert fitted.notes[-1] == "every step repeats rows: it has 2, and train 1: --batch-size"
 
 
 def test_no_row_that_fits_is_refused() -> None:
