@@ -16,7 +16,7 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray.exceptions import AuthenticationError, RayError, RuntimeEnvSetupError
 
-from cluster.find import ClusterError, address_to_join, folder_of_local_ray, set_ray_defaults
+from cluster.find import ClusterError, find_address_to_join, find_local_ray_folder, set_ray_defaults
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
@@ -64,7 +64,7 @@ def connect(num_local_cpus: int) -> Cluster:
     set_ray_defaults()
     inherited = filter(None, [os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *inherited])
-    address = address_to_join()
+    address = find_address_to_join()
     if address is None:
         _start(num_local_cpus)
     else:
@@ -95,7 +95,7 @@ def _start(num_cpus: int) -> None:
     """
     token = Path.home() / ".ray" / "auth_token"
     try:
-        with _private_sessions():
+        with _keep_sessions_private():
             with contextlib.suppress(OSError):  # Ray tells it, if it needs one
                 token.parent.mkdir(mode=0o700)
             ray.init(
@@ -118,7 +118,7 @@ def _start(num_cpus: int) -> None:
 
 
 @contextlib.contextmanager
-def _private_sessions() -> Iterator[None]:
+def _keep_sessions_private() -> Iterator[None]:
     """Has a Ray that starts meanwhile keep its files where no other user may write.
 
     Raises:
@@ -127,7 +127,7 @@ def _private_sessions() -> Iterator[None]:
     if os.environ.get("RAY_TMPDIR"):
         yield
         return
-    folder = folder_of_local_ray()
+    folder = find_local_ray_folder()
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     about = folder.lstat()
@@ -173,7 +173,7 @@ def _join(address: str) -> None:
 def _init(address: str) -> None:
     """Without standard error, where Ray's C++ prints every attempt, whatever the level of logs."""
     try:
-        with _silent_stderr():
+        with _silence_stderr():
             ray.init(
                 address=address,
                 runtime_env={"py_modules": [str(_PROJECT / name) for name in _PACKAGES]},
@@ -186,7 +186,7 @@ def _init(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     kept = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:

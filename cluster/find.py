@@ -48,7 +48,7 @@ def check_address() -> None:
         ClusterError: it is no address of one, nobody listens there, or "auto" finds none.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    folder = folder_of_local_ray()
+    folder = find_local_ray_folder()
     if address in ("", "local") and not has_short_sockets(folder):
         raise ClusterError(
             f"the temporary folder {folder} has too long a name for Ray's sockets",
@@ -63,7 +63,7 @@ def check_address() -> None:
             "name another: RAY_TMPDIR=/tmp",
         )
     if address in ("", "local", "auto"):
-        address_to_join()
+        find_address_to_join()
         return
     if address.startswith("ray://"):
         raise ClusterError(
@@ -76,14 +76,14 @@ def check_address() -> None:
             f"RAY_ADDRESS={address} is no address of a Ray cluster",
             "name its HOST:PORT, or unset RAY_ADDRESS to run on this machine",
         )
-    if not answers(address):
+    if not is_answering(address):
         raise ClusterError(
             f"the Ray cluster at RAY_ADDRESS={address} does not answer",
             "check the address, or unset RAY_ADDRESS to run on this machine",
         )
 
 
-def address_to_join() -> str | None:
+def find_address_to_join() -> str | None:
     """The cluster that a sweep joins: RAY_ADDRESS, or one that runs here; None starts a new one.
 
     Raises:
@@ -93,7 +93,7 @@ def address_to_join() -> str | None:
     address = os.environ.get("RAY_ADDRESS", "")
     if address not in ("", "auto"):
         return None if address == "local" else address
-    running = running_address()
+    running = find_running_address()
     if address == "auto" and running is None:
         raise ClusterError(
             "RAY_ADDRESS=auto, and `ray start` has left no cluster of this user's on this machine",
@@ -102,29 +102,29 @@ def address_to_join() -> str | None:
     return running
 
 
-def running_address() -> str | None:
+def find_running_address() -> str | None:
     """The address that `ray start` wrote on this machine, if a server still answers there.
 
     Whoever can write that file decides where this user's sweeps and tokens go, so that one of
     another user, or one that others may write, is not followed.
     """
     try:
-        with (temporary_folder() / "ray" / "ray_current_cluster").open() as file:
+        with (find_temporary_folder() / "ray" / "ray_current_cluster").open() as file:
             about = os.fstat(file.fileno())
             if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 return None
             address = file.read().strip()
     except (OSError, ValueError):  # none, or another user's
         return None
-    return address if answers(address) else None
+    return address if is_answering(address) else None
 
 
-def temporary_folder() -> Path:
+def find_temporary_folder() -> Path:
     """Where Ray keeps its sessions' files and sockets."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
 
 
-def folder_of_local_ray() -> Path:
+def find_local_ray_folder() -> Path:
     """Where a Ray that is started here keeps its sessions: in a folder of this user alone, unless
     RAY_TMPDIR names another. Ray lets every user write into what it makes below."""
     if named := os.environ.get("RAY_TMPDIR"):
@@ -138,7 +138,7 @@ def has_short_sockets(folder: Path) -> bool:
     return len(os.fsencode(folder / session / "sockets" / "plasma_store")) <= _MAX_SOCKET_BYTES
 
 
-def answers(address: str) -> bool:
+def is_answering(address: str) -> bool:
     """Whether a server at HOST:PORT speaks HTTP/2, as Ray's head does over gRPC.
 
     Another program may have the port of a cluster that has ended, and Ray waits for it a minute.

@@ -27,7 +27,7 @@ class Gpu:
     """NVIDIA's number of its generation, e.g. 9.0."""
 
 
-def local_gpus() -> list[Gpu]:
+def list_local_gpus() -> list[Gpu]:
     """All GPUs of this machine in the order of the PCI bus; none if nvidia-smi tells nothing."""
     if not shutil.which(_QUERY[0]):
         return []
@@ -46,19 +46,19 @@ def local_gpus() -> list[Gpu]:
     ]
 
 
-def oldest_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
+def find_oldest_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
     """The GPU of the lowest compute capability; None of none."""
     return min(gpus, key=lambda gpu: gpu.compute_capability, default=None)
 
 
-def visible_gpus() -> list[Gpu]:
+def list_visible_gpus() -> list[Gpu]:
     """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to this process.
 
     The numbers in it count the PCI bus with CUDA_DEVICE_ORDER=PCI_BUS_ID; otherwise CUDA counts
     from the fastest GPU in an order of its own, so a number stands for the smallest GPUs there are.
     A part of a GPU (MIG) cannot be told from here; then all GPUs are returned.
     """
-    gpus = local_gpus()
+    gpus = list_local_gpus()
     visible_names = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible_names is None:
         return gpus

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cluster.gpus import Gpu, local_gpus
+from cluster.gpus import Gpu, list_local_gpus
 
 TRAINING_PACKAGES = (
     *("torch", "ray", "transformers", "peft", "bitsandbytes", "trl", "rouge-score"),
@@ -89,7 +89,7 @@ class NodeProbe:
         return NodeFacts(
             num_cpus=os.cpu_count() or 1,
             memory_gib=round(memory_bytes / 2**30, 1),
-            gpus=tuple(local_gpus()),
+            gpus=tuple(list_local_gpus()),
             python=platform.python_version(),
             versions=list_versions(TRAINING_PACKAGES),
             free_gib=min(shutil.disk_usage(disk).free for disk in disks) / 2**30,

@@ -10,7 +10,7 @@ import tyro
 
 from search_spaces.lora import Point
 from sweeps.checks import sweep_json
-from sweeps.checks.commands import resume_command
+from sweeps.checks.commands import write_resume_command
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.control.resolve_request import resolve
 from sweeps.finals.finalists import is_search_over
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
         print(describe(answer))
         facts = {name: answer[name] for name in ("stop", "add", "num_trials")}
         return Result({"request": request.id, "is_done": True, **facts})
-    resume = resume_command(config)
+    resume = write_resume_command(config)
     if has_driver:
         print(
             "written down; the sweep has not taken it up yet. It does so once it trains (models "

@@ -21,7 +21,7 @@ from sweeps.publish.best_folder import (
     replace_folder,
     write_trial,
 )
-from sweeps.publish.hub import aborted, require_token, upload
+from sweeps.publish.hub import make_redacted_error, require_token, upload
 from sweeps.publish.license import CARD_FILE, check_identifier, state_license
 from sweeps.publish.merged_folder import check_mergeable, write_merged
 from sweeps.records.paths import find_run
@@ -107,7 +107,9 @@ def read_card(path: Path) -> str:
         card = path.read_bytes().decode()
         data = ModelCard(card).data
     except Exception as refused:  # yaml and huggingface_hub raise many kinds
-        raise aborted(f"the metadata of {path} cannot be read: {refused}", fix) from None
+        raise make_redacted_error(
+            f"the metadata of {path} cannot be read: {refused}", fix
+        ) from None
     _require(data.get("library_name") == "peft", f"{path} does not say library_name: peft", fix)
     return card
 
@@ -139,7 +141,7 @@ def _write(target: Path, fill: Callable[[Path], None]) -> Path:
         with replace_folder(target) as folder:
             fill(folder)
     except OSError as failed:
-        raise aborted(
+        raise make_redacted_error(
             f"cannot write {target}: {failed.strerror or failed}",
             "choose a folder on a disk with space that you may write to; for hub: name one with "
             "TMPDIR",
@@ -160,14 +162,14 @@ def _parse_target(target: str) -> str | None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as refused:
-        raise aborted(f"--to {target!r}: {refused}", TARGETS) from None
+        raise make_redacted_error(f"--to {target!r}: {refused}", TARGETS) from None
     _require(repo_id.count("/") == 1, f"--to {target!r} names no user or organisation", TARGETS)
     return repo_id
 
 
 def _require(holds: bool, error: str, fix: str) -> None:
     if not holds:
-        raise aborted(error, fix)
+        raise make_redacted_error(error, fix)
 
 
 if __name__ == "__main__":

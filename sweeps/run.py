@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
         print(plan.describe(config, preflight))
         sections = plan.list_sections(config, preflight)
         return Result({"config": to_json(config), "plan": sections})
-    from sweeps.checks.commands import resume_command
+    from sweeps.checks.commands import write_resume_command
 
-    code, folder = run_from_args(args, resume_command)
+    code, folder = run_from_args(args, write_resume_command)
     if not args.json:
         return Result({}, code)
     from sweeps.publish.load_run import load_run

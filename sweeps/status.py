@@ -187,11 +187,13 @@ def suggest(status: RunStatus) -> list[str]:
         return [f"{PROG} {run} --watch"]
     if status.state in ("running", "stalled"):
         return [f"python -m sweeps.ask {run} --stop TRIAL | --add NAME=VALUE | --finish"]
-    from sweeps.checks.commands import resume_command  # loads Optuna, which most runs do without
+    from sweeps.checks.commands import (
+        write_resume_command,  # loads Optuna, which most runs do without
+    )
     from sweeps.checks.sweep_json import parse_config
 
     try:
-        resume = resume_command(parse_config(status))
+        resume = write_resume_command(parse_config(status))
     except SweepAborted:
         return ["resume it with the version of this project that wrote it"]
     if status.state == "unknown" and status.owner.host:  # two that drive one run would spoil it

@@ -55,10 +55,10 @@ def run_sweep(
     """
     with _unchanged_process(), _quiet_notebook():
         args = read_call(recipe, flags, is_resumed=resume)
-        from sweeps.checks.commands import resume_call
+        from sweeps.checks.commands import write_resume_call
         from sweeps.publish.load_run import load_run
 
-        _, folder = run_from_args(args, resume_call)
+        _, folder = run_from_args(args, write_resume_call)
         return load_run(folder)
 
 
@@ -74,7 +74,7 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
         from sweeps.cost import plan
         from sweeps.publish.report.follow import keep_report
 
-    for line in plan.about_rows(preflight):
+    for line in plan.describe_rows(preflight):
         print(line)
     with open_run(config, preflight, is_resumed=args.resume) as paths, keep_report(paths):
         with gc_disabled():

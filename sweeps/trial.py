@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from search_spaces.lora import WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
-from sweeps.checks.find_recipe import read_default
+from sweeps.checks.find_recipe import read_default_config
 from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, count_steps
@@ -96,7 +96,7 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     Raises:
         SweepAborted: an unknown recipe or flag, or a bad value.
     """
-    config, flags, prog = read_default(argv, PROG)
+    config, flags, prog = read_default_config(argv, PROG)
     check_recipe(config)
     common: Point = {"lora_rank": 16, "alpha_over_rank": 2.0, "learning_rate": 2e-4}
     whole = [point for point in config.start_points if set(point) >= WHOLE_NAMES]

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from cluster.gpus import oldest_gpu, visible_gpus
+from cluster.gpus import find_oldest_gpu, list_visible_gpus
 from sweeps.checks import sweep_json
 from sweeps.checks.environment import describe_hardware, list_versions, read_git_commit
 from sweeps.checks.preflight import check, find_unpacked, has_delta_kernels
@@ -136,10 +136,10 @@ def main(argv: Sequence[str] | None = None) -> Result:
         raise SweepAborted(f"the trial's last adapter is missing: {adapter}", fix)
     checked = check(replace(config, wandb="disabled", track="none"), is_resumed=True, has_ray=False)
     train_in_this_process({"OMP_NUM_THREADS": "1"})  # as Ray's workers have it
-    for note in other_versions(paths):
+    for note in find_other_versions(paths):
         print(note)
     has_dropout = record.params.lora_dropout > 0
-    oldest = oldest_gpu(visible_gpus())
+    oldest = find_oldest_gpu(list_visible_gpus())
     has_kernels = has_delta_kernels(config, checked.model, oldest)
     can_pack = has_kernels and find_unpacked(checked.model) is None
     wants_pack = config.engine == "solo" or has_dropout
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     return Result({**content, "file": path}, EXIT_NOT_EQUAL if faults else EXIT_DONE)
 
 
-def other_versions(paths: RunPaths) -> list[str]:
+def find_other_versions(paths: RunPaths) -> list[str]:
     """A line a package that was of another version when the sweep began; numbers may follow it."""
     saved = read_record(paths).get("versions", {})
     return [

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sweeps.checks.find_recipe import read_default
+from sweeps.checks.find_recipe import read_default_config
 from sweeps.config import SweepConfig
 from trainables.errors import SweepAborted
 from trainables.metrics.registry import replace_paths
@@ -17,26 +17,26 @@ _NO_FLAGS = (
 _PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 
 
-def resume_command(config: SweepConfig) -> str:
+def write_resume_command(config: SweepConfig) -> str:
     """The command that goes on with this sweep."""
-    words = [word for name, value in _resume_flags(config) for word in write_flag(name, value)]
+    words = [word for name, value in _list_resume_flags(config) for word in write_flag(name, value)]
     return f"python -m sweeps.run {write_command(config.recipe, *words)}"
 
 
-def resume_call(config: SweepConfig) -> str:
+def write_resume_call(config: SweepConfig) -> str:
     """The call in Python that goes on with this sweep."""
-    words = [f"{name}={value!r}" for name, value in _resume_flags(config)]
+    words = [f"{name}={value!r}" for name, value in _list_resume_flags(config)]
     return f"run_sweep({', '.join([repr(config.recipe), *words])})"
 
 
-def _resume_flags(config: SweepConfig) -> list[tuple[str, Any]]:
+def _list_resume_flags(config: SweepConfig) -> list[tuple[str, Any]]:
     tiny = [("tiny", True)] if config.tiny else []
     runs_dir = [] if config.runs_dir == "runs" else [("runs_dir", config.runs_dir)]
     storage = [("checkpoints", config.checkpoints)] if config.checkpoints else []
     return [*tiny, ("name", config.name), *runs_dir, *storage, ("resume", True)]
 
 
-def sweep_command(config: SweepConfig) -> str:
+def write_sweep_command(config: SweepConfig) -> str:
     """The command that repeats this sweep, for model cards: every difference from its recipe.
 
     Folders are shown by their last name. Where its owner keeps the study and W&B's runs is not.
@@ -60,7 +60,7 @@ def sweep_command(config: SweepConfig) -> str:
 def _read_recipe(argv: list[str]) -> SweepConfig | None:
     """The recipe's config; None where its file is not here any more."""
     try:
-        return read_default(argv, "")[0]
+        return read_default_config(argv, "")[0]
     except SweepAborted:
         return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cluster import node
-from cluster.gpus import Gpu, local_gpus
+from cluster.gpus import Gpu, list_local_gpus
 from cluster.node import TRAINING_PACKAGES
 from trainables.errors import SweepAborted
 
@@ -22,7 +22,7 @@ def describe_hardware() -> dict[str, object]:
     return {
         "cpus": os.cpu_count(),
         "memory_gib": round(memory_bytes / 2**30, 1),
-        "gpus": list_gpus(local_gpus()),
+        "gpus": list_gpus(list_local_gpus()),
     }
 
 

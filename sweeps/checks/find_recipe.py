@@ -35,7 +35,7 @@ def read_recipe(argv: Sequence[str], prog: str) -> tuple[Recipe, list[str], str]
     return find_recipe(argv[0]), list(argv[1:]), f"{prog} {write_command(argv[0])}"
 
 
-def read_default(argv: Sequence[str], prog: str) -> tuple[SweepConfig, list[str], str]:
+def read_default_config(argv: Sequence[str], prog: str) -> tuple[SweepConfig, list[str], str]:
     """The config that a command line begins with, the flags that change it, and prog with both.
 
     Raises:
@@ -73,7 +73,7 @@ def find_recipe(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     if name.endswith(".py"):
-        return _from_file(Path(name))
+        return _load_recipe_file(Path(name))
     near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
     known = ", ".join(RECIPES)
     raise SweepAborted(
@@ -82,7 +82,7 @@ def find_recipe(name: str) -> Recipe:
     )
 
 
-def _from_file(path: Path) -> Recipe:
+def _load_recipe_file(path: Path) -> Recipe:
     if not path.is_file():
         raise SweepAborted(f"there is no recipe file {path}", "check the path")
     name = f"recipe_{path.stem}"  # a recipe called random.py hides no other module

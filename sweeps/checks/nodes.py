@@ -28,10 +28,10 @@ def check_nodes(config: SweepConfig, paths: RunPaths) -> list[Node]:
         The nodes; one that does not answer is told, and left out by who uses them, if others do.
     """
     try:
-        nodes = _inspect(config, paths)
+        nodes = _inspect_nodes(config, paths)
     except ClusterError as refused:
         raise SweepAborted(refused.error, refused.fix) from None
-    hardware = {node.name: _describe(node.facts) for node in nodes if node.facts is not None}
+    hardware = {node.name: _describe_node(node.facts) for node in nodes if node.facts is not None}
     sweep_json.add(paths, hardware=describe_hardware() | {"nodes": hardware})
     num_gpus = sum(node.num_gpus for node in nodes)
     if 0 < num_gpus < (config.gpus or 0):
@@ -67,7 +67,7 @@ def find_late_fault(
     """What keeps packs from a node that has joined after the check of all; "" if nothing does, and
     then the log has its hardware."""
     try:
-        nodes = _inspect(config, paths, node_id)
+        nodes = _inspect_nodes(config, paths, node_id)
     except ClusterError as refused:
         return f"{refused.error}; {refused.fix}"
     faults = find_faults(nodes, needs_ampere=not config.tiny)
@@ -78,7 +78,7 @@ def find_late_fault(
             _log.warning("node %s has joined: %s; %s", fault.node, fault.error, fault.fix)
         for node in nodes:
             if node.facts:
-                log.append("node_joined", node=node.name, **_describe(node.facts))
+                log.append("node_joined", node=node.name, **_describe_node(node.facts))
     return "; ".join(fatal)
 
 
@@ -106,7 +106,7 @@ def _find_too_small(node: Node, choose_pack: Callable[[float], object] | None) -
     return ""
 
 
-def _inspect(config: SweepConfig, paths: RunPaths, node_id: str | None = None) -> list[Node]:
+def _inspect_nodes(config: SweepConfig, paths: RunPaths, node_id: str | None = None) -> list[Node]:
     return inspect_nodes(
         paths.folder,
         _find_shared_model(config),
@@ -122,7 +122,7 @@ def _find_shared_model(config: SweepConfig) -> Path | None:
     return model if model.is_dir() and not model.is_relative_to(tiny.FOLDER) else None
 
 
-def _describe(facts: NodeFacts) -> dict[str, object]:
+def _describe_node(facts: NodeFacts) -> dict[str, object]:
     return {
         "cpus": facts.num_cpus,
         "memory_gib": facts.memory_gib,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.find import ClusterError, address_to_join, check_address, set_ray_defaults
-from cluster.gpus import AMPERE, Gpu, oldest_gpu, visible_gpus
+from cluster.find import ClusterError, check_address, find_address_to_join, set_ray_defaults
+from cluster.gpus import AMPERE, Gpu, find_oldest_gpu, list_visible_gpus
 from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
-from sweeps.checks.commands import resume_command
+from sweeps.checks.commands import write_resume_command
 from sweeps.checks.metrics import choose_metrics
 from sweeps.config import SweepConfig
 from sweeps.search.storage import check_storage
@@ -71,13 +71,13 @@ def check(
         _check_cluster(config)
     if needs_gpu and not config.tiny and not has_gpu(has_ray=has_ray):
         raise make_no_gpu_error()
-    gpus = [] if has_ray and address_to_join() else visible_gpus()
+    gpus = [] if has_ray and find_address_to_join() else list_visible_gpus()
     if has_ray and 0 < len(gpus) < (config.gpus or 0):
         raise SweepAborted(
             f"--gpus {config.gpus} is more than the {len(gpus)} that this machine has",
             f"give --gpus {len(gpus)} at most, or leave it out for all",
         )
-    oldest = oldest_gpu(gpus)
+    oldest = find_oldest_gpu(gpus)
     check_generation(config, oldest)
     wandb_mode: Mode = "disabled"
     if "wandb" in config.trackers and config.wandb != "disabled":
@@ -234,7 +234,7 @@ def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
     folder = config.paths.folder
     if not is_resumed and os.path.lexists(folder):
         can_resume = os.path.isfile(folder / "sweep.json")
-        or_resume = f", or go on with it: {resume_command(config)}" if can_resume else ""
+        or_resume = f", or go on with it: {write_resume_command(config)}" if can_resume else ""
         raise SweepAborted(
             f"the run {config.name!r} exists already in {config.runs_dir}",
             f"choose another --name{or_resume}",
@@ -303,7 +303,7 @@ def _check_cluster(config: SweepConfig) -> None:
 
 def has_gpu(*, has_ray: bool = True) -> bool:
     """Whether a GPU may be there, here or in a cluster to join; Ray finds out once it runs."""
-    if has_ray and address_to_join() is not None:
+    if has_ray and find_address_to_join() is not None:
         return True
     devices = [*DEVICES.glob("nvidia[0-9]*"), DEVICES / "dxg"]
     has_device = any(path.exists() for path in devices) or shutil.which("nvidia-smi") is not None

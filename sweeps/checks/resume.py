@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.checks import sweep_json
-from sweeps.checks.commands import resume_command
+from sweeps.checks.commands import write_resume_command
 from sweeps.checks.first_record import describe_metric, digest_model, digest_splits
 from sweeps.checks.preflight import Preflight, load_rows
 from sweeps.config import SweepConfig
@@ -70,7 +70,7 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     if Path(config.recipe).name != Path(asked.recipe).name:
         raise SweepAborted(
             f"the sweep {asked.name!r} is of the recipe {config.recipe}, not of {asked.recipe}",
-            resume_command(config),
+            write_resume_command(config),
         )
     return config
 
@@ -78,9 +78,9 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
 def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
     """Refuses a resume that would mix trials of two sweeps, as a field differs that decides what a
     score means, or without the password of the study storage."""
-    changed = _differing(saved, asked, CHANGEABLE | {"space", "task_options"})
-    changed += _differing(saved.space, asked.space)
-    changed += _differing(saved.task_options, asked.task_options)
+    changed = _list_differing(saved, asked, CHANGEABLE | {"space", "task_options"})
+    changed += _list_differing(saved.space, asked.space)
+    changed += _list_differing(saved.task_options, asked.task_options)
     if changed:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise SweepAborted(
@@ -95,7 +95,7 @@ def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
         )
 
 
-def _differing(saved: Any, asked: Any, left_out: frozenset[str] = frozenset()) -> list[str]:
+def _list_differing(saved: Any, asked: Any, left_out: frozenset[str] = frozenset()) -> list[str]:
     names = [f.name for f in fields(saved) if f.name not in left_out]
     return [name for name in names if getattr(saved, name) != getattr(asked, name)]
 
@@ -111,7 +111,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
     """
     paths = config.paths
     began = _read_digests(paths, "rows", SPLITS)
-    changed = _changed_splits(began, preflight.splits)
+    changed = _describe_changed_splits(began, preflight.splits)
     if changed:
         raise SweepAborted(
             f"the rows in {paths.rows} are not those that this sweep began with: {changed}",
@@ -124,7 +124,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
     try:  # the user's data; of the Hub's, if that can be reached or is cached
         tokenizer = TokenizerFile(config.model)
         given = fit_splits(tokenizer, load_rows(config, preflight.task), config)
-        changed = _changed_splits(began, given)
+        changed = _describe_changed_splits(began, given)
     except (SweepAborted, OSError) as refused:
         is_here = bool(data) and all(map(os.path.exists, files))
         reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
@@ -163,7 +163,7 @@ def _read_digests(paths: RunPaths, of: str, names: Sequence[str]) -> Mapping[str
     return digests
 
 
-def _changed_splits(began: Mapping[str, Mapping[str, Any]], splits: Splits) -> str:
+def _describe_changed_splits(began: Mapping[str, Mapping[str, Any]], splits: Splits) -> str:
     """The splits whose rows differ, with their numbers then and now; "" if none does."""
     now = digest_splits(splits)
     return ", ".join(

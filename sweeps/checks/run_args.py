@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from sweeps.checks.find_recipe import read_default
+from sweeps.checks.find_recipe import read_default_config
 from sweeps.cli import JsonFlag, parse
 from sweeps.command_line.help_layout import flatten
 from sweeps.command_line.peer_flags import find_our_flag
@@ -39,7 +39,7 @@ def read_command(argv: Sequence[str]) -> RunArgs:
     Raises:
         SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
     """
-    default, flags, prog = read_default(argv, PROG)
+    default, flags, prog = read_default_config(argv, PROG)
     args = _parse(flags, prog, default)
     if args.resume:
         from sweeps.checks import resume  # loads the study's database, which others do without

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from cluster.find import answers
+from cluster.find import is_answering
 from sweeps.cli import EXIT_INTERRUPTED
 from sweeps.records.events import EventLog
 
@@ -51,7 +51,7 @@ def watch_head(address: str, log: EventLog, resume_with: str) -> Iterator[None]:
     def watch() -> None:
         heard_s, is_told = time.monotonic(), False
         while not has_ended.wait(CHECK_INTERVAL_S):
-            if answers(address):
+            if is_answering(address):
                 heard_s, is_told = time.monotonic(), False
                 continue
             silent_s = time.monotonic() - heard_s

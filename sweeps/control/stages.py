@@ -32,7 +32,7 @@ from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
 from sweeps.cost.allocation import Allocation, allocate_slots, describe_place
-from sweeps.cost.estimate import CostModel, probe_params
+from sweeps.cost.estimate import CostModel, make_probe_params
 from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
 from sweeps.finals import final_test, finalists
@@ -49,7 +49,7 @@ from sweeps.records.run_lock import keep_heartbeat
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_storage
-from sweeps.search.study import Search, num_startup_trials
+from sweeps.search.study import Search, choose_num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers, start_trackers
@@ -120,7 +120,7 @@ def run_stages(
             or is_any_possible(pending, config, events),
             places=places,
             log=log,
-            probed=probe_params(config, preflight.model),
+            probed=make_probe_params(config, preflight.model),
         ) as pool:
             # The packs load meanwhile.
             began = read_record(paths)  # its name stays that of the study, and of the group in W&B
@@ -195,7 +195,7 @@ def run_stages(
                 write_csv(trials, metric, paths.trials_csv, verdicts.make_columns(verdict))
             winner = final_test.find_winner(paths, records, metric, finals, verdict, config.storage)
             if winner is None:
-                print(summary.without_best(trials), file=sys.stderr)
+                print(summary.describe_no_best(trials), file=sys.stderr)
                 log.append("sweep_interrupted", reason="no trial completed")
                 return EXIT_NO_TRIAL
             # The one look at test.
@@ -213,9 +213,11 @@ def run_stages(
             verdicts.write(verdict, paths, outcome.baseline_facts)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
         files = [path.name for path in list_exported(paths.best)]
-        log.append("summary", **summary.summary_fields(outcome, verdict, confusion), files=files)
+        log.append(
+            "summary", **summary.make_summary_fields(outcome, verdict, confusion), files=files
+        )
     cost = _log_end(eta, log, records, ledgers, own_ledgers, time.monotonic() - began_s)
-    about = plan.about_added(preflight.splits)
+    about = plan.describe_added_rows(preflight.splits)
     print(
         summary.describe(
             config, paths, trials, metric, outcome, ledgers, verdict, confusion, about
@@ -244,9 +246,9 @@ def _open_search(
     url = config.study_storage or paths.study_url
     open_storage(url, name, metric, is_resumed=is_resumed)
     study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
-    num_startup = num_startup_trials(config.num_trials)
+    num_startup = choose_num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    search.restore(replay(events), metric, plan.start_points(config)[: config.num_trials])
+    search.restore(replay(events), metric, plan.list_start_points(config)[: config.num_trials])
     return search
 
 
@@ -295,7 +297,7 @@ def _collect_records(
     if config.storage is not None:
         prune(f"{config.storage}/checkpoints", ended, have_ended=True)
     ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints, config.storage)
-    shares = gpu_time.shares_by_trial(allocation, records, ledgers)
+    shares = gpu_time.sum_shares_by_trial(allocation, records, ledgers)
     return [replace(record, share=shares.get(record.trial_id)) for record in records]
 
 
@@ -314,7 +316,7 @@ def _log_end(
     """
     estimate, model = eta.estimate, eta.model
     throughput = estimate.throughput if estimate else None
-    fields, lines = gpu_time.account(records, ledgers, model, throughput)
+    fields, lines = gpu_time.account_gpu_time(records, ledgers, model, throughput)
     held_s = sum(ledger.wall_s for ledger in own_ledgers) or wall_s * model.num_gpus
     actual = {
         "wall_s": wall_s,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sweeps.checks.preflight import check_generation, make_no_gpu_error
 from sweeps.config import SweepConfig
 from sweeps.cost.hardware import Hardware
-from sweeps.finals.finalists import num_runs
+from sweeps.finals.finalists import count_final_runs
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
@@ -103,18 +103,18 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     check_generation(config, hardware.oldest_gpu)
     num_gpus = min(config.gpus or hardware.num_gpus, hardware.num_gpus)
     if config.engine == "solo":
-        slots_per_gpu = _solo_slots(config, model, hardware, num_gpus)
+        slots_per_gpu = _count_solo_slots(config, model, hardware, num_gpus)
         num_slots = min(max(1, num_gpus) * slots_per_gpu, hardware.num_cpus)
         return Allocation(
             num_slots=num_slots,
             most_trials=config.num_trials,
-            most_runs=num_runs(config),
+            most_runs=count_final_runs(config),
             num_cpus=hardware.num_cpus,
             num_gpus=num_gpus,
             slots_per_gpu=slots_per_gpu,
             most_packs=0,
         )
-    most = most_at_once(config)
+    most = find_max_concurrency(config)
     num_packs = min(max(1, num_gpus), most)
     capacities, choose_new = _plan_packs(config, model, hardware, num_packs)
     slots = [capacity.num_slots for capacity in capacities]
@@ -124,7 +124,7 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
     return Allocation(
         num_slots=sum(slots),
         most_trials=most,
-        most_runs=num_runs(config),
+        most_runs=count_final_runs(config),
         num_cpus=hardware.num_cpus,
         num_gpus=min(num_gpus, len(slots)),
         slots_per_gpu=max(slots),
@@ -159,7 +159,7 @@ def describe_packs(slots: Sequence[int]) -> str:
     return " and ".join(parts) + " slots" if parts else ""
 
 
-def largest_point(config: SweepConfig, model: ModelFacts) -> Hyperparameters:
+def find_largest_point(config: SweepConfig, model: ModelFacts) -> Hyperparameters:
     """The point of the space that needs the most memory."""
     points = (
         Hyperparameters(
@@ -173,7 +173,7 @@ def largest_point(config: SweepConfig, model: ModelFacts) -> Hyperparameters:
     return max(points, key=model.lora_params)
 
 
-def most_at_once(config: SweepConfig) -> int:
+def find_max_concurrency(config: SweepConfig) -> int:
     """Trials of the search that may run at once, whatever the hardware.
 
     What runs at once is proposed without knowing of each other's results: a third of the trials
@@ -201,8 +201,8 @@ def _plan_packs(
     most = MOST_SLOTS if hardware.num_gpus else CPU_SLOTS
     if config.slots_per_gpu != "auto":
         most = config.slots_per_gpu
-    most_search = most_at_once(config)
-    most_together = max(most_search, num_runs(config))
+    most_search = find_max_concurrency(config)
+    most_together = max(most_search, count_final_runs(config))
     choose_for = partial(choose, model, config.settings, max(config.space.lora_ranks))
 
     def choose_share(num_packs: int, num_placed: int = 0) -> Callable[[float | None], Capacity]:
@@ -230,9 +230,11 @@ def _plan_packs(
     return tuple(capacities), choose_share(len(gibs))
 
 
-def _solo_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int) -> int:
+def _count_solo_slots(
+    config: SweepConfig, model: ModelFacts, hardware: Hardware, num_gpus: int
+) -> int:
     """Trials that fit on the smallest GPU; 1 where its memory is not known."""
-    largest = largest_point(config, model)
+    largest = find_largest_point(config, model)
 
     def needed_gib(rank: int, rows: int) -> float:
         params = replace(largest, lora_rank=rank)

@@ -10,8 +10,8 @@ from typing import Any
 
 from sweeps.command_line.durations import format_duration
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import Allocation, largest_point
-from sweeps.finals.finalists import num_runs
+from sweeps.cost.allocation import Allocation, find_largest_point
+from sweeps.finals.finalists import count_final_runs
 from trainables.config import Hyperparameters
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.throughput import Throughput
@@ -132,7 +132,7 @@ class CostModel:
             limit_s: when a budget ends the sweep.
         """
         start_s = max(0.0, self.start_s(self.allocation.concurrency) - head_start_s)
-        finals_s = finals_left * self.finals_s(throughput, num_runs(self.config))
+        finals_s = finals_left * self.finals_s(throughput, count_final_runs(self.config))
         finals_s += self.test_s(throughput)
         left_s = search_left * self.search_s(throughput) + start_s * (search_left > 0) + finals_s
         low_s, wall_s, high_s = (min(limit_s, elapsed_s + share * left_s) for share in BAND)
@@ -198,10 +198,10 @@ class CostModel:
         return 0.0
 
 
-def probe_params(config: SweepConfig, model: ModelFacts) -> list[Hyperparameters]:
+def make_probe_params(config: SweepConfig, model: ModelFacts) -> list[Hyperparameters]:
     """What the throughput is measured with: ranks and dropouts as the space has them, in turn, on
     the largest set of linear layers."""
-    space, largest = config.space, largest_point(config, model)
+    space, largest = config.space, find_largest_point(config, model)
     pairs = product(space.lora_dropouts, space.lora_ranks) if config.estimate else ()
     return [
         replace(largest, lora_rank=rank, lora_alpha=float(rank), lora_dropout=dropout)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.command_line.durations import format_duration
 from sweeps.cost.estimate import STEPS_PER_CAPTURE, CostModel, Estimate
-from sweeps.finals.finalists import num_runs
+from sweeps.finals.finalists import count_final_runs
 from sweeps.records.schemas import Status
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import TrialConfig, TrialReport
@@ -158,7 +158,7 @@ class Eta:
         fit into the budget."""
         if self._scale is None:
             return self._budget_ends_s - UNKNOWN_RESERVE_FRAC * (self.budget_s or 0.0)
-        num_final_runs = num_runs(self.model.config, num_trials)
+        num_final_runs = count_final_runs(self.model.config, num_trials)
         after_s = self._scale * self.model.finals_s(self._throughput, num_final_runs)
         after_s += self.model.test_s(self._throughput)
         return self._budget_ends_s - (1 + RESERVE_MARGIN_FRAC) * after_s
@@ -198,10 +198,10 @@ class Eta:
         is_in_finals = self._runs is self._finals  # a budget may have ended the search
         if steps > 0 and not is_in_finals:
             return steps / (config.num_trials * steps_from(0)), 1.0
-        num_unknown = 0 if is_in_finals else num_runs(config) - len(self._finals)
+        num_unknown = 0 if is_in_finals else count_final_runs(config) - len(self._finals)
         known = (config.max_steps - run.step for run in self._finals.values() if not run.has_ended)
         steps = max(0, num_unknown) * config.max_steps + sum(known)
-        return 0.0, steps / max(1, num_runs(config) * config.max_steps)
+        return 0.0, steps / max(1, count_final_runs(config) * config.max_steps)
 
     @property
     def _scale(self) -> float | None:
@@ -224,7 +224,7 @@ class Eta:
         if scale is None:
             return
         search_left, finals_left = self.shares_left()
-        finals_s = self.model.finals_s(self._throughput, num_runs(self.model.config))
+        finals_s = self.model.finals_s(self._throughput, count_final_runs(self.model.config))
         left_s = search_left * self.model.search_s(self._throughput) + finals_left * finals_s
         left_s = scale * left_s + self.model.test_s(self._throughput)
         self._ends_s = self._now_s() + left_s
@@ -242,7 +242,7 @@ class Eta:
         }
 
 
-def spent_s(
+def sum_spent_s(
     events: Iterable[dict[str, Any]], ledgers: Sequence[Ledger], num_gpus: float
 ) -> tuple[float, float]:
     """Wall seconds and GPU-seconds that a sweep has used up before this process took it over.
@@ -266,7 +266,7 @@ def find_limit_s(
 ) -> float | None:
     """Wall seconds that this process may take, whichever budget is tighter; None without one."""
     config = model.config
-    wall_s, gpu_s = spent_s(events, ledgers, model.num_gpus)
+    wall_s, gpu_s = sum_spent_s(events, ledgers, model.num_gpus)
     limits = []
     if config.time_budget_s is not None:
         limits.append(config.time_budget_s - wall_s)
@@ -282,7 +282,7 @@ def check_budget(model: CostModel, throughput: Throughput, left_s: float) -> Non
     first_s = model.start_s(concurrency)
     first_s += model.segment_s(throughput, 0, -(-concurrency // model.num_packs))
     first_s += throughput.capture_s * config.rungs[0] / STEPS_PER_CAPTURE
-    after_s = model.finals_s(throughput, num_runs(config, num_trials=1))
+    after_s = model.finals_s(throughput, count_final_runs(config, num_trials=1))
     after_s += model.test_s(throughput)
     missing_s = first_s + after_s - left_s
     if missing_s <= 0:

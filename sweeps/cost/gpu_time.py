@@ -16,7 +16,7 @@ OVERHEAD = ("load", "probe", "admit", "decide", "test", "idle")
 """Activities of packs that no trial is charged with."""
 
 
-def shares_by_trial(
+def sum_shares_by_trial(
     allocation: Allocation, records: Sequence[TrialRecord], ledgers: Sequence[Ledger]
 ) -> dict[str, Share]:
     """What each trial took of the GPUs: of all packs together, as their ledgers tell; of trials
@@ -35,7 +35,7 @@ def shares_by_trial(
     return shares
 
 
-def account(
+def account_gpu_time(
     records: Sequence[TrialRecord],
     ledgers: Sequence[Ledger],
     model: CostModel,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.gpus import Gpu, oldest_gpu, visible_gpus
+from cluster.gpus import Gpu, find_oldest_gpu, list_visible_gpus
 from trainables.process import num_cores
 
 if TYPE_CHECKING:  # loads Ray, which a dry run does without
@@ -31,7 +31,7 @@ class Hardware:
     @classmethod
     def of_this_machine(cls) -> "Hardware":
         """As a local Ray would offer it."""
-        gpus = visible_gpus()
+        gpus = list_visible_gpus()
         return cls._of_gpus(max(num_cores(), 2), [(len(gpus), gpus)])
 
     @classmethod
@@ -42,7 +42,7 @@ class Hardware:
             nodes: of a cluster that was joined, without those that are left out.
         """
         if cluster.is_local:
-            gpus = visible_gpus() if cluster.num_gpus else []
+            gpus = list_visible_gpus() if cluster.num_gpus else []
             return cls._of_gpus(cluster.num_cpus, [(cluster.num_gpus, gpus)])
         told = [(node.num_gpus, node.facts.gpus) for node in nodes if node.facts]
         return cls._of_gpus(cluster.num_cpus, told)
@@ -59,5 +59,5 @@ class Hardware:
             num_cpus=num_cpus,
             num_gpus=sum(num_gpus for num_gpus, _ in told),
             gpu_gibs=tuple(sorted(gibs)),
-            oldest_gpu=oldest_gpu([gpu for num, gpus in told if num for gpu in gpus]),
+            oldest_gpu=find_oldest_gpu([gpu for num, gpus in told if num for gpu in gpus]),
         )

@@ -2,13 +2,13 @@
 
 from dataclasses import fields
 
-from cluster.gpus import oldest_gpu, visible_gpus
+from cluster.gpus import find_oldest_gpu, list_visible_gpus
 from search_spaces.lora import WHOLE_NAMES, Point, make_hyperparameters
 from sweeps.checks.preflight import Preflight, has_gpu
 from sweeps.config import SweepConfig
-from sweeps.cost.allocation import PROCESS_GIB, Allocation, allocate_slots, largest_point
+from sweeps.cost.allocation import PROCESS_GIB, Allocation, allocate_slots, find_largest_point
 from sweeps.cost.hardware import Hardware
-from sweeps.finals.finalists import num_runs
+from sweeps.finals.finalists import count_final_runs
 from trainables.config import TrainingOptions
 from trainables.data.rows import Splits
 from trainables.models.delta_kernels import find_fault
@@ -37,18 +37,18 @@ def list_sections(config: SweepConfig, preflight: Preflight) -> dict[str, str]:
         "sweep": f"{config.name}: {config.num_trials} trials of {config.recipe}, "
         f"ranked by {metric.name} ({metric.mode}) on validation, seed {config.seed}",
         "space": str(config.space),
-        "start points": "\n".join(map(_format_point, start_points(config))) or "none",
+        "start points": "\n".join(map(_format_point, list_start_points(config))) or "none",
         "rungs": f"{', '.join(map(str, config.rungs))} steps; at each but the last the best "
         f"1/{config.reduction_factor} go on",
         "finals": f"the best {min(config.num_finalists, config.num_trials)} with "
-        f"{config.num_final_seeds} fresh seeds each, {num_runs(config)} runs of "
+        f"{config.num_final_seeds} fresh seeds each, {count_final_runs(config)} runs of "
         f"{config.max_steps} steps at most; the best mean on validation wins"
         if config.finals
         else "none: the best trial of the search wins",
         "training": f"{config.max_steps} steps of {config.batch_size} rows = {epochs:.2f} epochs",
         "settings": ", ".join(options),
         "rows": "\n".join(
-            [", ".join(f"{name} {n:,}" for name, n in rows.items()), *about_rows(preflight)]
+            [", ".join(f"{name} {n:,}" for name, n in rows.items()), *describe_rows(preflight)]
         ),
         "scored": _describe_scores(config, preflight),
         "model": f"{config.model}: {model.kind}, {model.num_params / 1e6:,.1f} M parameters, "
@@ -84,28 +84,32 @@ def _describe_experts(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
 
 def _describe_kernels(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
     """What solo trials of a hybrid go without on this machine's GPUs."""
-    oldest = oldest_gpu(visible_gpus()) if model.is_hybrid and config.engine == "solo" else None
+    oldest = (
+        find_oldest_gpu(list_visible_gpus())
+        if model.is_hybrid and config.engine == "solo"
+        else None
+    )
     fault = find_fault(oldest.compute_capability) if oldest else None
     if fault is None:
         return {}
     return {"kernels": f"{fault.found}: trials go on without, more slowly; {fault.remedy}"}
 
 
-def about_rows(preflight: Preflight) -> list[str]:
+def describe_rows(preflight: Preflight) -> list[str]:
     """How the rows were read, which were left out and added, a line each; [] if that is plain."""
     kept = ("train", "validation", "test")
     counts = {k: n for k, n in preflight.splits.counts.items() if k not in kept and n}
     left_out = [f"left out: {', '.join(f'{k} {n:,}' for k, n in counts.items())}"] if counts else []
-    return [*preflight.splits.notes, *left_out, *about_added(preflight.splits)]
+    return [*preflight.splits.notes, *left_out, *describe_added_rows(preflight.splits)]
 
 
-def about_added(splits: Splits) -> list[str]:
+def describe_added_rows(splits: Splits) -> list[str]:
     """How many training rows the data does not have, in a line; [] if it has all."""
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in splits.added.items())
     return [f"added to train: {kinds}"] if kinds else []
 
 
-def start_points(config: SweepConfig) -> list[Point]:
+def list_start_points(config: SweepConfig) -> list[Point]:
     """The start points that lie inside the space; whole ones with a set of linear layers, if there
     are several."""
     first, *others = config.space.target_modules
@@ -179,7 +183,7 @@ def _describe_solo_memory(config: SweepConfig, model: ModelFacts, share_gib: flo
     Args:
         share_gib: of a GPU that a trial has; None where there is none, or it is not known.
     """
-    largest, settings = largest_point(config, model), config.settings
+    largest, settings = find_largest_point(config, model), config.settings
     text = (
         f"about {predict_solo_gib(model, largest, settings):.1f} GiB a trial at most (rank "
         f"{largest.lora_rank}, all rows of {config.max_length_tokens} tokens)"

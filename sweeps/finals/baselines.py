@@ -51,7 +51,9 @@ def add_baselines(
     }
     baseline, scores, said = make_baseline(splits), dict(outcome.scores), {}
     for split, own in rows.items():
-        scores[f"{split}_{baseline.key}"], said[split] = score(baseline, own, splits.scoring)
+        scores[f"{split}_{baseline.key}"], said[split] = score_baseline(
+            baseline, own, splits.scoring
+        )
     winner = _read_answers(outcome.winner.tested[run.trial_id], paths.answers / run.trial_id)
     base = _read_answers(paths.answers / VALIDATION_BASE, paths.answers / TEST_BASE)
     doubts = [describe_single_answer(winner, is_label=splits.scoring.kind == "classify")]
@@ -95,7 +97,7 @@ def make_baseline(splits: Splits) -> Baseline:
     return Baseline(key="lead", title=words, answer=take_first)
 
 
-def score(
+def score_baseline(
     baseline: Baseline, rows: Sequence[Row], scoring: Scoring
 ) -> tuple[dict[str, float], SavedAnswers]:
     """The baseline's metrics on some rows, and what it says to each."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from sweeps.config import SweepConfig
 from sweeps.finals.outcome import Outcome, Scores
 from sweeps.finals.predictions import TEST_BASE, VALIDATION_BASE
-from sweeps.records.events import EventLog, read_events, scores_from_event
+from sweeps.records.events import EventLog, parse_scores, read_events
 from sweeps.records.paths import RunPaths
 from trainables.data.rows import Splits
 from trainables.errors import SweepAborted
@@ -35,7 +35,7 @@ def add_bertscore(
     settings = {"run_id": run_id, "encoder": encoder, "layer": layer}
     for event in read_events(paths.events):
         if event["kind"] == "bertscore" and settings.items() <= event.items():
-            return _merge(outcome, scores_from_event(event["scores"]))
+            return _merge(outcome, parse_scores(event["scores"]))
     folders = {
         "validation": outcome.winner.tested[run_id],
         "validation_base": paths.answers / VALIDATION_BASE,

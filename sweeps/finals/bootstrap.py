@@ -113,7 +113,7 @@ def resample_score(metric: RunMetric, num_rows: int, *, seed: int) -> tuple[floa
     return (low, high) if np.isfinite((low, high)).all() else None
 
 
-def mean_of_rows(values: Sequence[float] | Floats) -> RunMetric:
+def make_mean_metric(values: Sequence[float] | Floats) -> RunMetric:
     """A metric that is the mean of a value a row, such as ROUGE or accuracy."""
     values_S = np.asarray(values, dtype=np.float64)
     return lambda drawn_BS: drawn_BS @ values_S / drawn_BS.sum(axis=1)

@@ -10,7 +10,7 @@ from sweeps.finals import predictions
 from sweeps.finals.finalists import Finals
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import EventLog, find_since_search, read_events, scores_from_event
+from sweeps.records.events import EventLog, find_since_search, parse_scores, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import find_best
@@ -73,8 +73,8 @@ def score_on_test(
     events = read_events(paths.events)
     for event in reversed(events):
         if event["kind"] == "final_scores" and event["trial_id"] == run_id:
-            scores = scores_from_event(event["scores"])
-            logged = scores_from_event(event.get("runs", {run_id: scores["test"]}))
+            scores = parse_scores(event["scores"])
+            logged = parse_scores(event.get("runs", {run_id: scores["test"]}))
             if winner.tested.keys() <= logged.keys():
                 runs = {tested_id: logged[tested_id] for tested_id in winner.tested}
                 if event is not find_since_search(events, "final_scores"):  # more trials came

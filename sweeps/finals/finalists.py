@@ -101,7 +101,7 @@ def is_search_over(config: SweepConfig, events: Sequence[dict[str, Any]]) -> boo
     return last == ["finals_started"] or (have_ended and len(trials) >= config.num_trials)
 
 
-def num_runs(config: SweepConfig, num_trials: int | None = None) -> int:
+def count_final_runs(config: SweepConfig, num_trials: int | None = None) -> int:
     """The most runs that the finals train.
 
     Args:

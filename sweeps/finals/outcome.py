@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.records.events import find_since_search, scores_from_event
+from sweeps.records.events import find_since_search, parse_scores
 from sweeps.records.redact import redact
 from sweeps.records.run import Run
 from sweeps.records.trial_record import TrialRecord
@@ -97,7 +97,7 @@ def read_outcome(run: Run) -> Outcome | None:
     if tested is None or tested["trial_id"] not in by_id:
         return None
     kept = by_id[tested["trial_id"]]
-    runs, scores = (scores_from_event(tested.get(name, {})) for name in ("runs", "scores"))
+    runs, scores = (parse_scores(tested.get(name, {})) for name in ("runs", "scores"))
     baselines, intervals = {}, {}
     for number, (title, by_split) in enumerate(run.record.get("baselines", {}).items()):
         key = "base" if title == UNTUNED else f"baseline{number}"
@@ -105,7 +105,7 @@ def read_outcome(run: Run) -> Outcome | None:
         intervals[key] = {split: found and (found[0], found[1]) for split, found in leads.items()}
         if title != UNTUNED:
             baselines[key] = title
-            for split, of_split in scores_from_event(by_split).items():
+            for split, of_split in parse_scores(by_split).items():
                 scores[f"{split}_{key}"] = of_split
     winner = kept.final_of or kept.trial_id
     start = [name for name in runs if name in by_id and (by_id[name].final_of or name) != winner]

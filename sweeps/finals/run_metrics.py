@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sweeps.finals.bootstrap import Floats, RunMetric, mean_of_rows
+from sweeps.finals.bootstrap import Floats, RunMetric, make_mean_metric
 from trainables.config import Metric
 from trainables.data.rows import Scoring
 from trainables.metrics.classification import label_names
@@ -23,22 +23,22 @@ def make_run_metric(answers: SavedAnswers, metric: Metric, scoring: Scoring) -> 
         ValueError: it is a number of all rows that only its own code could give.
     """
     if metric.name in answers.row_scores:
-        return mean_of_rows(answers.row_scores[metric.name])
+        return make_mean_metric(answers.row_scores[metric.name])
     built_in = METRICS.get(metric.name)
     if built_in is not None and built_in.summed is not None:
-        return summed_over_rows(answers, built_in.summed)
+        return make_summed_metric(answers, built_in.summed)
     if metric.name == "eval_loss" and answers.row_losses:
         losses_S, tokens_S = np.array(answers.row_losses, dtype=np.float64).T
         return lambda drawn_BS: (drawn_BS @ losses_S) / (drawn_BS @ tokens_S)
     if scoring.kind == "classify" and metric.name != "eval_loss":
-        return score_labels(metric.name, answers.answers, answers.targets, scoring.labels)
+        return make_label_metric(metric.name, answers.answers, answers.targets, scoring.labels)
     raise ValueError(
         f"{metric.name} is one number of all rows; a function that returns a list with a number a "
         "row would have an interval"
     )
 
 
-def summed_over_rows(answers: SavedAnswers, metric: SummedScore) -> RunMetric:
+def make_summed_metric(answers: SavedAnswers, metric: SummedScore) -> RunMetric:
     """A metric such as BLEU."""
     references = zip(answers.targets, answers.references, strict=True)
     counts_SC = np.array(
@@ -51,7 +51,7 @@ def summed_over_rows(answers: SavedAnswers, metric: SummedScore) -> RunMetric:
     return lambda drawn_BS: np.array([metric.score_sums(sums) for sums in (drawn_BS @ counts_SC)])
 
 
-def score_labels(
+def make_label_metric(
     name: str, answers: Sequence[str], targets: Sequence[str], labels: Sequence[str]
 ) -> RunMetric:
     """One of trainables/metrics/classification.py's scores of chosen labels.
@@ -75,7 +75,7 @@ def score_labels(
     def metric(drawn_BS: Floats) -> Floats:
         hits_BL, said_BL, right_BL = (drawn_BS @ one for one in (hits_SL, said_SL, right_SL))
         if name == "mcc":
-            return _matthews(hits_BL, said_BL, right_BL)
+            return _compute_matthews(hits_BL, said_BL, right_BL)
         wholes = {"precision": said_BL, "recall": right_BL}
         whole_BL = wholes.get(kind, (said_BL + right_BL) / 2)
         scores_BL: Floats = 100.0 * hits_BL / np.where(whole_BL > 0, whole_BL, 1.0)
@@ -88,7 +88,7 @@ def score_labels(
     return metric
 
 
-def _matthews(hits_BL: Floats, said_BL: Floats, right_BL: Floats) -> Floats:
+def _compute_matthews(hits_BL: Floats, said_BL: Floats, right_BL: Floats) -> Floats:
     rows_B = right_BL.sum(axis=1)
     covariance_B = hits_BL.sum(axis=1) * rows_B - (said_BL * right_BL).sum(axis=1)
     spreads = [rows_B**2 - (one**2).sum(axis=1) for one in (said_BL, right_BL)]

@@ -19,7 +19,7 @@ from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
 from sweeps.publish.search_picture import PICTURE_FILE, draw_search
-from sweeps.records.events import read_events, scores_from_event
+from sweeps.records.events import parse_scores, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import check_is_run, read_run
 from sweeps.records.trial_record import TrialRecord, find_reported, replay
@@ -90,9 +90,9 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
     scores = {"validation": dict(record.last.metrics)}
     for event in run.events:
         if event["kind"] == "final_scores":
-            of = scores_from_event(event["scores"])
+            of = parse_scores(event["scores"])
             tested = {event["trial_id"]: of.get("test", {})}
-            tested |= scores_from_event(event.get("runs", {}))
+            tested |= parse_scores(event.get("runs", {}))
             names = ["validation_base"] if record.num_steps == config.max_steps else []
             if trial_id in tested:
                 scores["test"] = tested[trial_id]

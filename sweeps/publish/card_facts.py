@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sweeps.checks.commands import sweep_command
+from sweeps.checks.commands import write_sweep_command
 from sweeps.checks.environment import list_versions
 from sweeps.config import SweepConfig
 from sweeps.finals.outcome import Outcome
@@ -115,7 +115,7 @@ def make_facts(
         outcome=outcome,
         trials=trials,
         versions=list_versions(),
-        command=sweep_command(config),
+        command=write_sweep_command(config),
         row_digests={name: of["sha256"] for name, of in digests.items()},
         language=language,
         license=read_license(config.model),

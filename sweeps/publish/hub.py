@@ -38,7 +38,7 @@ def upload(folder: Path, card: str, repo_id: str, *, is_private: bool, revision:
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi(token=token)
-    with _hub_errors(api, repo_id):
+    with _explain_hub_errors(api, repo_id):
         api.whoami()
         api.create_repo(repo_id, private=is_private or None, exist_ok=True)
         if is_private and not api.repo_info(repo_id).private:
@@ -103,30 +103,30 @@ def _warn_of_local_base(best: Path) -> None:
 
 
 @contextmanager
-def _hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
+def _explain_hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
     """Turns what huggingface_hub raises into an error with its remedy."""
     try:
         yield
     except HfHubHTTPError as refused:
-        raise _refusal(refused, api, repo_id) from None
+        raise _explain_refusal(refused, api, repo_id) from None
     except UNREACHABLE as failed:
-        raise aborted(
+        raise make_redacted_error(
             f"cannot reach {api.endpoint}: {failed}; {UNCHANGED}",
             "check the network, HF_ENDPOINT, HTTPS_PROXY and HF_HUB_OFFLINE; or use --to DIR",
         ) from None
     except RuntimeError as failed:  # huggingface_hub wraps what a file's upload raised
         if isinstance(failed.__cause__, HfHubHTTPError):
-            raise _refusal(failed.__cause__, api, repo_id) from None
+            raise _explain_refusal(failed.__cause__, api, repo_id) from None
         error = f"{failed} {failed.__cause__ or ''}; {UNCHANGED}"
-        raise aborted(error, REPEAT_UPLOAD) from None
+        raise make_redacted_error(error, REPEAT_UPLOAD) from None
     except ValueError as refused:
-        raise aborted(
+        raise make_redacted_error(
             f"the Hub refused the files: {refused}; {UNCHANGED}",
             f"correct the YAML between the --- lines of the run's best/{CARD_FILE}, or --license",
         ) from None
 
 
-def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str) -> SweepAborted:
+def _explain_refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str) -> SweepAborted:
     owner, status = repo_id.split("/")[0], refused.response.status_code
     tokens = f"{api.endpoint}/settings/tokens"
     message = f" ({refused.server_message})" if refused.server_message else ""
@@ -157,9 +157,9 @@ def _refusal(refused: HfHubHTTPError, api: HfApi, repo_id: str) -> SweepAborted:
             fix = f"wait some minutes, then {REPEAT_UPLOAD}"
         case _:
             error, fix = f"the Hub answered {status}", f"try again later: {REPEAT_UPLOAD}"
-    return aborted(f"{error}{message}; {UNCHANGED}", fix)
+    return make_redacted_error(f"{error}{message}; {UNCHANGED}", fix)
 
 
-def aborted(error: str, fix: str) -> SweepAborted:
+def make_redacted_error(error: str, fix: str) -> SweepAborted:
     """Without secrets: what servers and libraries say has them now and then."""
     return SweepAborted(redact(error), redact(fix))

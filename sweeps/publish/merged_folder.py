@@ -12,7 +12,7 @@ from sweeps.checks import sweep_json
 from sweeps.checks.resume import check_model
 from sweeps.publish.best_folder import ADAPTER_FILES, list_exported
 from sweeps.publish.license import CARD_FILE
-from sweeps.publish.usage_code import is_hub_id, use_merged
+from sweeps.publish.usage_code import is_hub_id, load_merged_weights
 from sweeps.records.paths import RunPaths
 from trainables.config import BaseType
 from trainables.errors import SweepAborted
@@ -79,4 +79,4 @@ def _make_card(card: str, note: str) -> str:
         read.data["base_model_relation"] = "finetune"
     body = ADAPTER_OF.sub(WEIGHTS_OF, read.text, count=1)
     body = body.replace("## Use\n", f"## Use\n\n{note}\n", 1)
-    return f"---\n{read.data.to_yaml()}\n---\n{use_merged(body)}"
+    return f"---\n{read.data.to_yaml()}\n---\n{load_merged_weights(body)}"

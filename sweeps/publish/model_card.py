@@ -15,7 +15,7 @@ from sweeps.publish.license import describe_base_license
 from sweeps.publish.search_picture import PICTURE_FILE
 from sweeps.publish.tables import Table
 from sweeps.publish.templates import load_template
-from sweeps.publish.usage_code import is_hub_id, usage_code
+from sweeps.publish.usage_code import is_hub_id, write_usage_script
 from sweeps.records.redact import join_lines, redact
 from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, TrainingSettings
@@ -46,7 +46,7 @@ def render(facts: CardFacts, has_picture: bool = False) -> str:
         base=shorten(facts.base_model),
         is_hub_base=is_hub_id(facts.base_model),
         is_nf4=settings.base == "nf4",
-        script=usage_code(
+        script=write_usage_script(
             base_model=facts.base_model,
             prompt_template=facts.prompt_template,
             source=facts.source,

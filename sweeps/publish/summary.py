@@ -47,23 +47,27 @@ def describe(
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
     params = [
         f"{name} {tables.show_value(value)}"
-        for name, value in trials_csv.shown_params(best).items()
+        for name, value in trials_csv.list_shown_params(best).items()
     ]
     counts = trials_csv.count_by_status(trials)
     storage = config.study_storage or paths.study_url
     answers_file = paths.best / PREDICTIONS_FILE
     by_label = tables.list_label_scores(outcome.scores["test"])
     lines = [
-        _render(tables.list_trials(trials, metric)),
+        _render_table(tables.list_trials(trials, metric)),
         f"{len(trials)} trials: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items())),
         f"best: {best.trial_id} ({', '.join(params)})",
-        *([_render(tables.list_finalists(verdict)), *write_sentences(verdict)] if verdict else []),
-        _render(tables.list_scores(outcome, metric)),
-        *([_render(by_label)] if by_label else []),
+        *(
+            [_render_table(tables.list_finalists(verdict)), *write_sentences(verdict)]
+            if verdict
+            else []
+        ),
+        _render_table(tables.list_scores(outcome, metric)),
+        *([_render_table(by_label)] if by_label else []),
         *([_describe_confusion(confusion)] if confusion else []),
         *about_rows,
         *(f"warning: {doubt}" for doubt in outcome.doubts),
-        *map(_pack_line, ledgers),
+        *map(_describe_pack, ledgers),
         f"adapter: {paths.best}",
         f"trials:  {paths.trials_csv}",
         f"report:  {paths.report}",
@@ -75,7 +79,7 @@ def describe(
     return "\n".join(lines)
 
 
-def summary_fields(
+def make_summary_fields(
     outcome: Outcome, verdict: Verdict | None, confusion: Confusion | None
 ) -> dict[str, object]:
     """The fields of a "summary" event: what the run shows."""
@@ -103,7 +107,7 @@ def summary_fields(
     }
 
 
-def without_best(trials: Sequence[TrialRecord]) -> str:
+def describe_no_best(trials: Sequence[TrialRecord]) -> str:
     """What to say when no trial completed: the reasons, most frequent first."""
     reasons = Counter(row.reason for row in trials if row.status == "failed").most_common(5)
     return "\n".join(
@@ -116,10 +120,10 @@ def _describe_confusion(confusion: Confusion) -> str:
     if len(confusion.labels) > MAX_SHOWN_LABELS:
         shown = f"which of the {len(confusion.labels)} labels is taken for which: {CONFUSION_CSV}"
         return f"{shown}; the scores of each: {LABEL_SCORES_CSV}"
-    return _render(tables.list_confusion(confusion))
+    return _render_table(tables.list_confusion(confusion))
 
 
-def _pack_line(ledger: Ledger) -> str:
+def _describe_pack(ledger: Ledger) -> str:
     """E.g. pack on NVIDIA H200: 61 s: train 70%, evaluate 18%; 96% of its tokens were real."""
     total_s = sum(ledger.seconds.values())
     by_share = sorted(ledger.seconds.items(), key=lambda item: -item[1])
@@ -130,7 +134,7 @@ def _pack_line(ledger: Ledger) -> str:
     return f"{line}; {ledger.real_tokens / ledger.computed_tokens:.1%} of its tokens were real"
 
 
-def _render(table: tables.Table) -> str:
+def _render_table(table: tables.Table) -> str:
     shown = RichTable(
         *(Column(Text(name), overflow="fold") for name in table.columns), title=table.title
     )

@@ -10,7 +10,7 @@ from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Verdict
 from sweeps.finals.verdict_text import show_score
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import PARAMS, rank, shown_params
+from sweeps.records.trials_csv import PARAMS, list_shown_params, rank
 from trainables.config import Metric
 from trainables.metrics.classification import Confusion
 from trainables.metrics.registry import PER_LABEL
@@ -38,7 +38,7 @@ def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         [
             *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
             format_score(metric.name, value, values),
-            *map(show, shown_params(trial).values()),
+            *map(show, list_shown_params(trial).values()),
         ]
         for trial, value in zip(ranked, values, strict=True)
     ]

@@ -27,7 +27,7 @@ model = AutoModelForCausalLM.from_pretrained(
 """
 
 
-def usage_code(
+def write_usage_script(
     *,
     base_model: str,
     prompt_template: str,
@@ -65,7 +65,7 @@ def usage_code(
     )
 
 
-def use_merged(card: str) -> str:
+def load_merged_weights(card: str) -> str:
     """The card of an adapter with a script that loads merged weights.
 
     Raises:

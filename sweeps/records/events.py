@@ -152,7 +152,7 @@ def report_fields(report: TrialReport) -> dict[str, Any]:
     return asdict(alone) | {"checkpoint": str(report.checkpoint), "cohort": cohort}
 
 
-def report_from_event(event: dict[str, Any]) -> TrialReport:
+def parse_report(event: dict[str, Any]) -> TrialReport:
     """The report of a "report" event; non-finite floats come back as they were."""
     known = {f.name: event[f.name] for f in fields(TrialReport) if f.name in event}
     known |= {name: float(known[name]) for name in _FLOATS & known.keys()}
@@ -162,7 +162,7 @@ def report_from_event(event: dict[str, Any]) -> TrialReport:
     )
 
 
-def scores_from_event(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+def parse_scores(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Metrics by what was scored, of an event; non-finite floats come back as they were."""
     return {of: {name: float(v) for name, v in own.items()} for of, own in scores.items()}
 
@@ -172,7 +172,7 @@ def params_fields(params: Hyperparameters) -> dict[str, Any]:
     return asdict(params) | {"target_modules": list(params.target_modules)}
 
 
-def params_from_event(event: dict[str, Any]) -> Hyperparameters:
+def parse_params(event: dict[str, Any]) -> Hyperparameters:
     """The hyperparameters of a "trial_started" event."""
     params: dict[str, Any] = {
         n: tuple(v) if isinstance(v, list) else v for n, v in event["params"].items()

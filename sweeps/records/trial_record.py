@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from sweeps.records.events import params_from_event, read_events, report_from_event
+from sweeps.records.events import parse_params, parse_report, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.schemas import Status
 from trainables.config import Hyperparameters, Metric, TrialReport
@@ -95,7 +95,7 @@ def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
             trials[trial_id] = {
                 "trial_id": trial_id,
                 "number": event["number"],
-                "params": params_from_event(event),
+                "params": parse_params(event),
                 "is_asked": event.get("is_asked", False),
                 "reports": trials[trial_id]["reports"] if trial_id in trials else {},
             }
@@ -105,7 +105,7 @@ def replay_all(events: Iterable[dict[str, Any]]) -> list[TrialRecord]:
                 known |= {"trial_id": run["trial_id"], "final_of": run["of"], "seed": run["seed"]}
                 trials.setdefault(run["trial_id"], {**known, "reports": {}})
         elif event["kind"] == "report":
-            report = report_from_event(event)
+            report = parse_report(event)
             trials[report.trial_id]["reports"].setdefault(report.step, report)
         elif event["kind"] == "trial_ended":
             trials[event["trial_id"]] |= {"status": event["status"], "reason": event["reason"]}

@@ -52,7 +52,7 @@ def count_by_status(trials: Iterable[TrialRecord]) -> dict[str, int]:
     return dict(Counter(trial.status or "running" for trial in trials))
 
 
-def shown_params(trial: TrialRecord) -> dict[str, object]:
+def list_shown_params(trial: TrialRecord) -> dict[str, object]:
     """The hyperparameters that tables show."""
     named = {name: getattr(trial.params, name) for name in PARAMS}
     return named | {"target_modules": ",".join(trial.params.target_modules)}
@@ -100,7 +100,7 @@ def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
         "trial_id": trial.trial_id,
         "status": trial.status or "running",
         "reason": trial.reason,
-        **shown_params(trial),
+        **list_shown_params(trial),
         "steps": trial.num_steps,
         "metric": metric.name,
     }

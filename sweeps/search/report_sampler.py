@@ -26,7 +26,7 @@ class ReportSampler(optuna.samplers.BaseSampler):
     report stay running, so that points proposed together still differ.
 
     Args:
-        sampler: draws the points; see expected_finals for the values that it is shown.
+        sampler: draws the points; see expect_final_values for the values that it is shown.
     """
 
     def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
@@ -49,7 +49,7 @@ class ReportSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A point that the sampler draws for a study of the other trials, with expected values."""
-        shown = _show(study, trial)
+        shown = _make_shown_study(study, trial)
         return self._sampler.sample_relative(shown, trial, search_space) if search_space else {}
 
     def sample_independent(
@@ -60,7 +60,7 @@ class ReportSampler(optuna.samplers.BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """A value of a parameter that is new, or before enough trials have reported."""
-        shown = _show(study, trial)
+        shown = _make_shown_study(study, trial)
         return self._sampler.sample_independent(shown, trial, param_name, param_distribution)
 
 
@@ -80,10 +80,10 @@ class _ShownTrials(optuna.storages.InMemoryStorage):
         pass  # samplers tell other processes what they draw; a sweep has one
 
 
-def _show(study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+def _make_shown_study(study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
     """A study of the other trials, in which those that have reported are complete."""
     others = _list_others(study, trial)
-    finals = expected_finals([other.intermediate_values for other in others])
+    finals = expect_final_values([other.intermediate_values for other in others])
     for place, final in enumerate(finals):
         state = TrialState.RUNNING if final is None else TrialState.COMPLETE
         if (others[place].state, others[place].value) != (state, final):
@@ -92,7 +92,7 @@ def _show(study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
     return optuna.create_study(direction=study.direction, storage=_ShownTrials(others))
 
 
-def expected_finals(reported: Sequence[Values]) -> list[float | None]:
+def expect_final_values(reported: Sequence[Values]) -> list[float | None]:
     """What each trial would reach at the highest step that any has; None without a report.
 
     A trial that has not come so far gains, from one step to the next that is reported, what the

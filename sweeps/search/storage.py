@@ -42,9 +42,9 @@ def check_storage(url: str, study: str, *, is_resumed: bool) -> None:
             has_studies = inspect(connection).has_table("studies")
             is_taken = has_studies and bool(connection.scalar(query, {"name": study}))
     except _UNUSABLE as refused:
-        raise _unusable(url, refused) from None
+        raise _make_unusable_error(url, refused) from None
     if is_taken and not is_resumed:
-        raise _taken(url, study)
+        raise _make_taken_error(url, study)
 
 
 def open_storage(
@@ -70,15 +70,15 @@ def open_storage(
             load_if_exists=is_resumed,
         )
     except optuna.exceptions.DuplicatedStudyError:
-        raise _taken(url, name) from None
+        raise _make_taken_error(url, name) from None
     except _UNUSABLE as refused:
-        raise _unusable(url, refused) from None
+        raise _make_unusable_error(url, refused) from None
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
         study.set_metric_names([metric.name])
     return storage
 
 
-def _unusable(url: str, refused: Exception) -> SweepAborted:
+def _make_unusable_error(url: str, refused: Exception) -> SweepAborted:
     """Has the first line of what the driver said, without what Optuna and SQLAlchemy add."""
     cause = refused.__cause__
     return SweepAborted(
@@ -89,7 +89,7 @@ def _unusable(url: str, refused: Exception) -> SweepAborted:
     )
 
 
-def _taken(url: str, study: str) -> SweepAborted:
+def _make_taken_error(url: str, study: str) -> SweepAborted:
     return SweepAborted(
         f"{hide_secrets(url)} holds a study named {study!r} already",
         "choose another --name, or go on with it: --resume",

@@ -135,7 +135,7 @@ def make_sampler(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.sa
     )
 
 
-def num_startup_trials(num_trials: int) -> int:
+def choose_num_startup_trials(num_trials: int) -> int:
     """Random trials that must have reported before the sampler learns: a third, 10 at most.
 
     However many run at once: those that are proposed before the first report are random anyway,

@@ -21,7 +21,7 @@ import torch
 from search_spaces.lora import make_hyperparameters
 from sweeps.checks.environment import read_git_commit
 from sweeps.config import SweepConfig
-from sweeps.finals.bootstrap import compare, mean_of_rows
+from sweeps.finals.bootstrap import compare, make_mean_metric
 from sweeps.recipes import turkish_tweets
 from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.augmentation import augment
@@ -164,8 +164,8 @@ class Bench:
 def compare_sides(with_copies: Sequence[Scores], plain: Sequence[Scores]) -> dict[str, object]:
     """Both sides' accuracies by seed, and what copies add, with its interval."""
     gains = [np.subtract(*pair) for pair in zip(with_copies, plain, strict=True)]
-    none = mean_of_rows(np.zeros(len(plain[0])))
-    found = compare([list(map(mean_of_rows, gains)), [none]], "max", len(plain[0]), seed=0)
+    none = make_mean_metric(np.zeros(len(plain[0])))
+    found = compare([list(map(make_mean_metric, gains)), [none]], "max", len(plain[0]), seed=0)
     assert found.interval is not None
     low, high = found.interval if found.best == 0 else (-found.interval[1], -found.interval[0])
     return {

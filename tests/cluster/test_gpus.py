@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.gpus import local_gpus, visible_gpus
+from cluster.gpus import list_local_gpus, list_visible_gpus
 from sweeps.cost.hardware import Hardware
 
 LIKE = [f"GPU-aa{number}, NVIDIA H200, 143771, 9.0" for number in range(4)]
@@ -66,8 +66,8 @@ def test_what_cuda_visible_devices_leaves(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     if order is not None:
         monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
-    assert [round(gpu.gib, 1) for gpu in visible_gpus()] == gib
-    assert len(local_gpus()) == len(gpus)
+    assert [round(gpu.gib, 1) for gpu in list_visible_gpus()] == gib
+    assert len(list_local_gpus()) == len(gpus)
     here = Hardware.of_this_machine()
     assert here.num_gpus == len(gib)
     assert (here.oldest_gpu is None) == (not gib)
@@ -80,4 +80,4 @@ def test_what_cuda_visible_devices_leaves(
 )
 def test_a_line_without_memory_is_no_gpu(answer: Answer, line: str) -> None:
     answer([line, *UNLIKE])
-    assert [gpu.uuid for gpu in local_gpus()] == ["GPU-aa1", "GPU-ab2"]
+    assert [gpu.uuid for gpu in list_local_gpus()] == ["GPU-aa1", "GPU-ab2"]

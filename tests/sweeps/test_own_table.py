@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeps.checks.commands import sweep_command
+from sweeps.checks.commands import write_sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.config import from_json
@@ -145,20 +145,20 @@ def test_command_of_the_card_names_the_data_and_its_options() -> None:
         input="the text", target="mood", kind="classify", label_names=("0=a", "1=b")
     )
     config = replace(table(), data="/home/me/my rows.csv", task_options=options)
-    command = shlex.split(sweep_command(config))
+    command = shlex.split(write_sweep_command(config))
     assert command[:6] == ["python", "-m", "sweeps.run", "table", "--data", "my rows.csv"]
     for words in (["--input", "the text"], ["--label-names", "0=a", "1=b"]):
         assert any(command[i : i + len(words)] == words for i in range(len(command)))
-    assert "--data owner/name" in sweep_command(replace(config, data="owner/name"))
+    assert "--data owner/name" in write_sweep_command(replace(config, data="owner/name"))
     own = "bleu,/home/me/mine.py:score,evaluate:/home/me/ter:score"
     hidden = replace(options, metric=own, kind="summarize")
     hidden = replace(hidden, label_names=None)
-    shown = sweep_command(replace(config, recipe="/home/me/own.py", task_options=hidden))
+    shown = write_sweep_command(replace(config, recipe="/home/me/own.py", task_options=hidden))
     assert "/home/me" not in shown and "--metric bleu,mine.py:score,evaluate:ter:score" in shown
-    assert "--data 'rows, all.csv'" in sweep_command(
+    assert "--data 'rows, all.csv'" in write_sweep_command(
         replace(config, data="/home/me,x/rows, all.csv")
     )
-    assert "--data" not in sweep_command(table(is_tiny=True))
+    assert "--data" not in write_sweep_command(table(is_tiny=True))
 
 
 def test_data_is_an_absolute_path_or_a_dataset_of_the_hub(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_several_files_are_kept_in_the_record_and_the_command() -> None:
         "time"
     )
     assert from_json(content["config"]) == config
-    words = shlex.split(sweep_command(replace(config, tiny=False)))
+    words = shlex.split(write_sweep_command(replace(config, tiny=False)))
     assert words[words.index("--data") + 1 :][:2] == ["a.csv", "b c.csv"]
     assert words[words.index("--max-rows") + 1] == "50"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sweeps import run_sweep
-from sweeps.checks.commands import resume_call
+from sweeps.checks.commands import write_resume_call
 from sweeps.checks.run_args import RunArgs, read_call, read_command
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
@@ -85,4 +85,4 @@ def test_a_config_is_taken_as_it_is() -> None:
 def test_call_that_resumes_can_be_pasted() -> None:
     config = replace(samsum(is_tiny=True), name="a", runs_dir="my runs", recipe="/a/it's.py")
     said = "run_sweep(\"/a/it's.py\", tiny=True, name='a', runs_dir='my runs', resume=True)"
-    assert resume_call(config) == said
+    assert write_resume_call(config) == said

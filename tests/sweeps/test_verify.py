@@ -112,7 +112,7 @@ def test_trial_of_a_model_that_packs_cannot_train_is_compared_with_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(delta_kernels, "_installed", lambda name: "")
-    monkeypatch.setattr(verify, "visible_gpus", lambda: [Gpu("GPU-a", "NVIDIA L4", 22.5, 8.9)])
+    monkeypatch.setattr(verify, "list_visible_gpus", lambda: [Gpu("GPU-a", "NVIDIA L4", 22.5, 8.9)])
     compute_dtype: ComputeDtype
     model, compute_dtype = str(HYBRID_DIR), "bfloat16"
     if kind == "experts":
@@ -209,7 +209,7 @@ def test_other_versions_are_noted(run: Path) -> None:
     saved = {**list_versions(), "torch": "1.0"}
     record = json.loads((run / "sweep.json").read_text()) | {"versions": saved}
     (run / "sweep.json").write_text(json.dumps(record))
-    (note,) = verify.other_versions(RunPaths(run))
+    (note,) = verify.find_other_versions(RunPaths(run))
     assert note.startswith("note: torch is ") and note.endswith("was 1.0 in the sweep")
 
 

@@ -5,7 +5,12 @@ from typing import Any
 
 from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report import plots
-from sweeps.publish.report.importance import compute_importances, list_varied, make_point, top_frac
+from sweeps.publish.report.importance import (
+    compute_importances,
+    find_top_frac,
+    list_varied,
+    make_point,
+)
 from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import Table, show_value
 from trainables.metrics.scales import format_score
@@ -16,7 +21,7 @@ MIN_SLICED = 3
 
 def plot_curves(sweep: SweepRun) -> Plot | None:
     """The metric of each trial at each rung."""
-    metric, winner = sweep.metric, winning_trial(sweep)
+    metric, winner = sweep.metric, find_winning_trial(sweep)
     values: list[dict[str, Any]] = []
     for trial in sweep.trials:
         own = trial.values(metric)
@@ -51,7 +56,7 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
         if any(value["role"] == role for value in values)  # Vega warns of a layer without data
     ]
     ends = plots.draw_points(
-        {**common, **plots.status_encoding(values)}, where="datum.last", opacity=0.95
+        {**common, **plots.encode_status(values)}, where="datum.last", opacity=0.95
     )
     num = len({value["trial"] for value in values})
     return Plot(
@@ -69,12 +74,12 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
 
 def plot_slices(sweep: SweepRun) -> list[Plot]:
     """The scores at one rung against each hyperparameter that varies."""
-    rung = sliced_rung(sweep)
+    rung = find_sliced_rung(sweep)
     if rung is None:
         return []
     scores, metric = sweep.scores_at(rung), sweep.metric
     shown = [trial for trial in sweep.trials if trial.trial_id in scores]
-    winner, slices = winning_trial(sweep), []
+    winner, slices = find_winning_trial(sweep), []
     for number, (name, values) in enumerate(list_varied(shown).items()):
         rows: list[dict[str, Any]] = [
             {
@@ -151,7 +156,7 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
         for name in names
     ]
     told = [
-        f"at step {rung} the best {math.ceil(top_frac(count) * count)} of {count} trials"
+        f"at step {rung} the best {math.ceil(find_top_frac(count) * count)} of {count} trials"
         for rung, count in counts.items()
     ]
     return Plot(
@@ -208,12 +213,12 @@ def plot_finals(sweep: SweepRun) -> Plot | None:
     )
 
 
-def winning_trial(sweep: SweepRun) -> str | None:
+def find_winning_trial(sweep: SweepRun) -> str | None:
     """The search's trial that has the winning configuration, once that is known."""
     return sweep.outcome.winner.trial_id if sweep.outcome else None
 
 
-def sliced_rung(sweep: SweepRun) -> int | None:
+def find_sliced_rung(sweep: SweepRun) -> int | None:
     """The highest rung with enough scores to show."""
     rungs = [rung for rung in sweep.config.rungs if len(sweep.scores_at(rung)) >= MIN_SLICED]
     return rungs[-1] if rungs else None

@@ -54,7 +54,9 @@ def compute_importances(
         return {}
     from optuna import importance  # loads scikit-learn where it is installed
 
-    distributions = {name: _distribute(name, values, space) for name, values in varied.items()}
+    distributions = {
+        name: _make_distribution(name, values, space) for name, values in varied.items()
+    }
     study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
     for trial in scored:
         point = make_point(trial.params)
@@ -65,17 +67,17 @@ def compute_importances(
                 value=scores[trial.trial_id],
             )
         )
-    evaluator = importance.PedAnovaImportanceEvaluator(target_quantile=top_frac(len(scored)))
+    evaluator = importance.PedAnovaImportanceEvaluator(target_quantile=find_top_frac(len(scored)))
     importances = importance.get_param_importances(study, evaluator=evaluator)
     return {name: share for name, share in importances.items() if math.isfinite(share)}
 
 
-def top_frac(num_trials: int) -> float:
+def find_top_frac(num_trials: int) -> float:
     """Which share of so many trials counts as the best."""
     return max(TOP_FRAC, NUM_TOP / num_trials)
 
 
-def _distribute(name: str, values: Sequence[Any], space: LoraSpace) -> BaseDistribution:
+def _make_distribution(name: str, values: Sequence[Any], space: LoraSpace) -> BaseDistribution:
     """As the space has it, widened by what was asked for beyond it."""
     if name != "learning_rate":
         choices = space.choices[name]

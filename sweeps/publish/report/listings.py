@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweeps.checks.commands import resume_command, sweep_command
+from sweeps.checks.commands import write_resume_command, write_sweep_command
 from sweeps.command_line.durations import format_duration
 from sweeps.config import to_json
 from sweeps.publish.card_facts import shorten
 from sweeps.publish.load_run import SweepRun
 from sweeps.publish.tables import Table, show
 from sweeps.records.redact import redact
-from sweeps.records.trials_csv import PARAMS, rank, shown_params
+from sweeps.records.trials_csv import PARAMS, list_shown_params, rank
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 from trainables.shell import write_command
@@ -36,7 +36,7 @@ def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
         value, seconds = trial.value(metric), trial.last.gpu_seconds if trial.last else 0.0
         score = value if value is not None and math.isfinite(value) else ""
         status, reason = trial.status or "running", redact(trial.reason)
-        params = shown_params(trial).values()
+        params = list_shown_params(trial).values()
         rows.append(
             [
                 *(trial.trial_id, status, str(trial.num_steps)),
@@ -112,7 +112,7 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
     commands = []
     if not sweep.is_ended:
         config = replace(sweep.config, runs_dir=str(shown.parent))
-        commands.append(("Resume the sweep", resume_command(config)))
+        commands.append(("Resume the sweep", write_resume_command(config)))
     if sweep.outcome is not None:
         trial = sweep.outcome.winner.run.trial_id
         commands += [
@@ -128,5 +128,5 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
             ("Ask it and the untuned base side by side", f"python -m sweeps.demo {run}"),
         ]
     commands.append(("Make this page again", f"python -m sweeps.report {run}"))
-    commands.append(("Repeat the sweep", sweep_command(sweep.config)))
+    commands.append(("Repeat the sweep", write_sweep_command(sweep.config)))
     return [(what, redact(command)) for what, command in commands]

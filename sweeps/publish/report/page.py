@@ -36,16 +36,16 @@ def render(runs: Sequence[SweepRun]) -> str:
     Whatever comes from data, labels, models or logs is text in it: the template escapes it, and the
     page's policy runs no script but its own two and loads nothing.
     """
-    script = _read("report.js")
+    script = _read_text("report.js")
     is_running = len(runs) == 1 and runs[0].state == "running"
     page = _describe_run(runs[0]) if len(runs) == 1 else compare_runs(runs)
     template = load_template("report/report.html.j2", is_html=True)
     return template.render(
         page=page,
         is_comparison=len(runs) > 1,
-        style=_read("report.css"),
-        scripts=[_vega(), script],
-        hashes=[_hash(_vega()), _hash(script)],
+        style=_read_text("report.css"),
+        scripts=[_bundle_vega(), script],
+        hashes=[_hash_script(_bundle_vega()), _hash_script(script)],
         specs=to_strict_json({plot.key: plot.spec for plot in page["plots"]}),
         refresh_s=REFRESH_S if is_running else 0,
         stale_s=STALE_S,
@@ -64,7 +64,7 @@ def _describe_run(sweep: SweepRun) -> dict[str, Any]:
         "state": sweep.state,
         "lines": result.describe_sweep(sweep),
         "headline": result.write_headline(sweep),
-        "compared": result.compare(sweep),
+        "compared": result.compare_winner(sweep),
         "leads": tables.list_leads(outcome, sweep.metric) if outcome else None,
         "doubts": outcome.doubts if outcome else (),
         "winner": result.describe_winner(sweep),
@@ -72,7 +72,7 @@ def _describe_run(sweep: SweepRun) -> dict[str, Any]:
         "parallel": plot_parallel(sweep),
         "importance": charts.plot_importance(sweep),
         "slices": charts.plot_slices(sweep),
-        "sliced_rung": charts.sliced_rung(sweep),
+        "sliced_rung": charts.find_sliced_rung(sweep),
         "finals": charts.plot_finals(sweep),
         "finalists": tables.list_finalists(verdict) if verdict else None,
         "sentences": list(map(redact, write_sentences(verdict))) if verdict else (),
@@ -103,7 +103,7 @@ def _describe_run(sweep: SweepRun) -> dict[str, Any]:
 
 
 @functools.cache
-def _vega() -> str:
+def _bundle_vega() -> str:
     """Vega, Vega-Lite and vega-embed as one script; it takes a second to make."""
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     assert "</script" not in script.lower() and "<!--" not in script  # it would end there
@@ -111,11 +111,11 @@ def _vega() -> str:
 
 
 @functools.cache
-def _read(name: str) -> str:
+def _read_text(name: str) -> str:
     return (resources.files("sweeps.publish.report") / name).read_text(encoding="utf-8")
 
 
-def _hash(script: str) -> str:
+def _hash_script(script: str) -> str:
     """As a Content-Security-Policy names a script."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.charts import winning_trial
+from sweeps.publish.report.charts import find_winning_trial
 from sweeps.publish.report.importance import list_varied, make_point
 from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import show_value
@@ -44,7 +44,7 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
 
     Only trials of the last rung go on to the score: others' scores do not compare with it.
     """
-    metric, winner, rungs = sweep.metric, winning_trial(sweep), list(sweep.config.rungs)
+    metric, winner, rungs = sweep.metric, find_winning_trial(sweep), list(sweep.config.rungs)
     trials = [trial for trial in sweep.trials if trial.reports]
     varied = list_varied(trials)
     if len(trials) < 2 or not varied:
@@ -60,7 +60,7 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
             "axis": number,
             "place": axis.find_place(value),
             "role": "winner" if trial.trial_id == winner else "other",
-            "colour": _colour(trial, last, higher=metric.mode == "max"),
+            "colour": _choose_colour(trial, last, higher=metric.mode == "max"),
             "shown": f"{metric.name} {format_score(metric.name, trial.value(metric))} at step "
             f"{trial.num_steps}",
         }
@@ -119,7 +119,7 @@ def _make_score_axis(name: str, scores: Mapping[str, float]) -> _Axis:
     )
 
 
-def _colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
+def _choose_colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
     """The fifth of the last rung's scores in which the trial's lies; s5 is the best."""
     if trial.trial_id not in last:
         return "var(--faint)"
@@ -171,23 +171,23 @@ def _make_spec(points: list[dict[str, Any]], axes: Sequence[_Axis]) -> dict[str,
             {"name": "y", "type": "linear", "domain": [0, 1], "range": "height"},
         ],
         "marks": [
-            {"type": "group", "from": by_trial, "marks": [_mark("line", line, "line")]},
+            {"type": "group", "from": by_trial, "marks": [_make_mark("line", line, "line")]},
             *map(_make_line, numbers),
-            {**_mark("text", label, "ticks"), "interactive": False},
-            _mark("text", {**head, "fontWeight": 600}, "titles"),
+            {**_make_mark("text", label, "ticks"), "interactive": False},
+            _make_mark("text", {**head, "fontWeight": 600}, "titles"),
             *(mark for axis in numbers for mark in (_make_grip(axis), _make_band(axis))),
         ],
     }
 
 
-def _mark(kind: str, update: Mapping[str, Any], data: str = "") -> dict[str, Any]:
+def _make_mark(kind: str, update: Mapping[str, Any], data: str = "") -> dict[str, Any]:
     """Vega's mark of a kind; what is no reference to data, a scale or a signal is a value."""
     encoded = {name: of if isinstance(of, dict) else {"value": of} for name, of in update.items()}
     source = {"from": {"data": data}} if data else {}
     return {"type": kind, "encode": {"update": encoded}, **source}
 
 
-def _place(axis: int, offset: int = 0) -> dict[str, Any]:
+def _make_position(axis: int, offset: int = 0) -> dict[str, Any]:
     return {"scale": "x", "value": axis, "offset": offset}
 
 
@@ -206,16 +206,16 @@ def _make_brush(axis: int) -> dict[str, Any]:
 
 
 def _make_line(axis: int) -> dict[str, Any]:
-    line = {"x": _place(axis), "y": 0, "y2": {"signal": "height"}}
+    line = {"x": _make_position(axis), "y": 0, "y2": {"signal": "height"}}
     look = {"stroke": "var(--ink-2)", "strokeWidth": 1}
-    return {**_mark("rule", {**line, **look}), "interactive": False}
+    return {**_make_mark("rule", {**line, **look}), "interactive": False}
 
 
 def _make_grip(axis: int) -> dict[str, Any]:
-    area = {"x": _place(axis, -HALF_GRIP), "width": 2 * HALF_GRIP}
+    area = {"x": _make_position(axis, -HALF_GRIP), "width": 2 * HALF_GRIP}
     area |= {"y": -BEYOND, "y2": {"signal": f"height + {BEYOND}"}}
     look = {"fill": "transparent", "cursor": "ns-resize"}
-    return {"name": f"grip{axis}", **_mark("rect", {**area, **look})}
+    return {"name": f"grip{axis}", **_make_mark("rect", {**area, **look})}
 
 
 def _make_band(axis: int) -> dict[str, Any]:
@@ -224,5 +224,10 @@ def _make_band(axis: int) -> dict[str, Any]:
         name: {"signal": f"brush{axis} ? {choose}(brush{axis}[0], brush{axis}[1]) : 0"}
         for name, choose in (("y", "min"), ("y2", "max"))
     }
-    look = {"x": _place(axis, -6), "width": 12, "fill": "var(--accent)", "fillOpacity": 0.35}
-    return {**_mark("rect", {**ends, **look}), "interactive": False}
+    look = {
+        "x": _make_position(axis, -6),
+        "width": 12,
+        "fill": "var(--accent)",
+        "fillOpacity": 0.35,
+    }
+    return {**_make_mark("rect", {**ends, **look}), "interactive": False}

@@ -57,7 +57,7 @@ def make_spec(values: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any
     }
 
 
-def status_encoding(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def encode_status(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Shape and colour by the field "status"; the legend has those that there are."""
     present = {value["status"] for value in values}
     names = [name for name in STATUSES if name in present]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from sweeps.command_line.durations import format_duration
 from sweeps.publish.card_facts import shorten
 from sweeps.publish.load_run import SweepRun
-from sweeps.publish.report.charts import winning_trial
+from sweeps.publish.report.charts import find_winning_trial
 from sweeps.publish.tables import Table, show
-from sweeps.records.trials_csv import count_by_status, find_best, rank, shown_params
+from sweeps.records.trials_csv import count_by_status, find_best, list_shown_params, rank
 from trainables.data.rows import SPLITS
 from trainables.metrics.scales import format_score
 
@@ -72,7 +72,7 @@ def write_headline(sweep: SweepRun) -> list[tuple[str, str, str]]:
     return figures
 
 
-def compare(sweep: SweepRun) -> Table | None:
+def compare_winner(sweep: SweepRun) -> Table | None:
     """The winner beside all that it must beat, by the metric that ranks."""
     outcome, name = sweep.outcome, sweep.metric.name
     if outcome is None:
@@ -96,8 +96,8 @@ def compare(sweep: SweepRun) -> Table | None:
 def describe_winner(sweep: SweepRun) -> list[tuple[str, str]]:
     """Its hyperparameters; before the end those of the best so far."""
     by_id = {trial.trial_id: trial for trial in sweep.trials}
-    best = by_id.get(winning_trial(sweep) or "") or find_best(sweep.trials, sweep.metric)
-    return [] if best is None else [(k, show(v)) for k, v in shown_params(best).items()]
+    best = by_id.get(find_winning_trial(sweep) or "") or find_best(sweep.trials, sweep.metric)
+    return [] if best is None else [(k, show(v)) for k, v in list_shown_params(best).items()]
 
 
 def show_interval(name: str, interval: Sequence[float], beside: Sequence[float | None]) -> str:

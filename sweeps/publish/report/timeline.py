@@ -70,11 +70,11 @@ def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
     for span in ordered:
         if span.status == "running":
             span.ended_s = max(span.ended_s, now_s)
-    _give_rows([span for span in ordered if not span.pack])
+    _assign_rows([span for span in ordered if not span.pack])
     return ordered
 
 
-def _give_rows(spans: Sequence[Span]) -> None:
+def _assign_rows(spans: Sequence[Span]) -> None:
     """Puts spans without a slot into the first row that is free."""
     free_s: list[float] = []
     for span in spans:
@@ -126,7 +126,7 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
         "kind", ["search", "finals"], ["var(--s2)", "var(--s4)"], symbolType="square"
     )
     whole = {"y": y, "x": begins, "x2": {"field": "to"}, "fill": fill, "tooltip": tip}
-    last = {"y": y, "x": ends, "tooltip": tip, **plots.status_encoding(bars)}
+    last = {"y": y, "x": ends, "tooltip": tip, **plots.encode_status(bars)}
     reports, paper = {"y": y, "x": plots.encode_number("at", x)}, "var(--paper)"
     layers = [
         plots.draw("bar", whole, height={"band": 0.8}, stroke=paper),

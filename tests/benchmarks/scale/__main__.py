@@ -43,7 +43,7 @@ from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import RequestReader
 from sweeps.search.storage import open_storage
-from sweeps.search.study import Search, num_startup_trials
+from sweeps.search.study import Search, choose_num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers, start_trackers
@@ -134,7 +134,7 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
     paths = RunPaths(folder)
     open_storage(paths.study_url, config.name, METRIC, is_resumed=False)
     study = optuna.create_study(direction="maximize")
-    search = Search(study, config.space, config.seed, num_startup_trials(num_trials))
+    search = Search(study, config.space, config.seed, choose_num_startup_trials(num_trials))
     eta = Eta(model)
     console = Console(file=io.StringIO(), width=200)
     progress = ProgressTable(METRIC, num_trials, config.max_steps, [], eta.left_s, console=console)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from search_spaces.lora import Point
 from sweeps.config import Sampler
-from sweeps.search.study import SamplerMaker, Search, num_startup_trials
+from sweeps.search.study import SamplerMaker, Search, choose_num_startup_trials
 from tests.benchmarks.search_quality.methods import (
     DEFAULT_ASHA,
     AshaOptions,
@@ -43,7 +43,7 @@ def project(
         is_together: decide the trials of one pack together; else in the order of their arrival.
     """
     if startup_trials is None:
-        startup_trials = num_startup_trials(NUM_TRIALS)
+        startup_trials = choose_num_startup_trials(NUM_TRIALS)
     study = new_study(task.metric)
     search = Search(study, task.space, task.seed, startup_trials, sampler)
     search.restore((), task.metric, first_points)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.find import answers
+from cluster.find import is_answering
 from tests.cluster.heads import clean_environment
 from tests.sweeps import small_sweep
 
@@ -61,7 +61,7 @@ class Nodes:
         if self.has_cables and not self.networks:
             self._lay_cables()
         self._start_node(HEAD)
-        _wait_until(lambda: answers(self.address))
+        _wait_until(lambda: is_answering(self.address))
         self._start_node(HEAD + 1)
         output = self.scratch / f"n{self.num_started}" / "output"
         _wait_until(lambda: "Ray runtime started" in output.read_text())

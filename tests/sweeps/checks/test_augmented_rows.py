@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.checks.commands import sweep_command
+from sweeps.checks.commands import write_sweep_command
 from sweeps.checks.preflight import check
 from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig, count_steps
@@ -52,7 +52,9 @@ def test_added_rows_are_kept_and_told(config: SweepConfig) -> None:
     assert record["digests"]["rows"]["train"]["num"] == record["rows"]["train"] == len(kept.train)
     assert any("p.csv: 1 rows" in note for note in record["read"])
     assert count_steps(config, len(kept.train)).max_steps * 8 >= 2 * len(kept.train)
-    assert "--augment-copies 2 --paraphrases p.csv" in sweep_command(replace(config, tiny=False))
+    assert "--augment-copies 2 --paraphrases p.csv" in write_sweep_command(
+        replace(config, tiny=False)
+    )
     paths, outcome = RunPaths.of(config.runs_dir, config.name), facts().outcome
     own = make_facts(config, TASKS[config.task](config.task_options), kept, paths, [], outcome)
     card = render(own)

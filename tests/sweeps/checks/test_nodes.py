@@ -52,7 +52,7 @@ def test_late_node_is_recorded_if_its_gpus_hold_a_trial(
     config, paths = replace(CONFIG, runs_dir=str(tmp_path)), RunPaths(tmp_path)
     log = EventLog(paths.events)
     joined = {"a": make_node("a", 0.1), "b": make_node("b", 80.0)}
-    monkeypatch.setattr(nodes, "_inspect", lambda config, paths, node_id: [joined[node_id]])
+    monkeypatch.setattr(nodes, "_inspect_nodes", lambda config, paths, node_id: [joined[node_id]])
     find_fault = partial(nodes.find_late_fault, config, paths, log, choose_pack)
     assert "the GPU has 0.1 GiB" in find_fault("a")
     assert read_events(paths.events) == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
-from sweeps.checks.commands import sweep_command
+from sweeps.checks.commands import write_sweep_command
 from sweeps.checks.run_args import read_command
 from sweeps.config import SweepConfig, to_json
 from tests.examples import max_examples
@@ -83,7 +83,7 @@ def test_command_of_the_card_asks_for_the_same_sweep(
     config = read([recipe, *["--tiny"] * tiny, *[word for some in flags for word in some]])
     if config is None:  # --epochs beside --max-steps
         return
-    command = sweep_command(config)
+    command = write_sweep_command(config)
     assert str(Path.cwd()) not in command
     python, minus_m, module, *words = read_by_shell(command)
     assert (python, minus_m, module) == ("python", "-m", "sweeps.run")
@@ -95,14 +95,14 @@ def test_command_of_the_card_asks_for_the_same_sweep(
 
 def test_steps_that_epochs_came_to_are_not_in_the_command() -> None:
     config = read(["samsum", "--epochs", "2"])
-    command = sweep_command(replace(config, max_steps=123))
+    command = write_sweep_command(replace(config, max_steps=123))
     assert "--epochs 2.0" in command and "--max-steps" not in command
 
 
 def test_folders_and_accounts_of_the_owner_are_not_in_the_command() -> None:
     words = ["--study-storage", "postgresql://me:pw@db/x", "--wandb-entity", "my-team"]
     words += ["--data", "/home/me/rows.csv", "--runs-dir", "/home/me/runs", "--name", "a"]
-    command = sweep_command(read(["table", *words]))
+    command = write_sweep_command(read(["table", *words]))
     assert not any(secret in command for secret in ("/home", "postgresql", "my-team"))
     assert command == "python -m sweeps.run table --data rows.csv --runs-dir runs --name a"
 
@@ -110,7 +110,7 @@ def test_folders_and_accounts_of_the_owner_are_not_in_the_command() -> None:
 def test_command_of_a_recipe_that_is_gone_names_every_flag() -> None:
     config = read(["own.py", "--name", "a"])
     Path("own.py").unlink()
-    words = read_by_shell(sweep_command(config))
+    words = read_by_shell(write_sweep_command(config))
     for flag in (["--model", "Qwen/Qwen3-0.6B"], ["--epochs", "2.0"], ["--num-trials", "7"]):
         at = words.index(flag[0])
         assert words[at : at + 2] == flag

@@ -92,7 +92,7 @@ def open_steered(
     log.append(kind, name=config.name, num_trials=config.num_trials)
     study = optuna.create_study(direction="maximize")
     search = Search(study, config.space, config.seed, num_startup_trials=3)
-    starts = plan.start_points(config)[: config.num_trials]
+    starts = plan.list_start_points(config)[: config.num_trials]
     search.restore(replay(events), METRIC, starts)
     controller = TrialController(config, paths, METRIC, search, log, listeners)
     steering = Steering(controller, paths, log, events, RequestReader(paths, events))

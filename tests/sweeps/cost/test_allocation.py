@@ -11,12 +11,12 @@ from sweeps.config import SweepConfig
 from sweeps.cost.allocation import (
     PROCESS_GIB,
     allocate_slots,
-    largest_point,
-    most_at_once,
+    find_largest_point,
+    find_max_concurrency,
 )
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
-from sweeps.search.study import num_startup_trials
+from sweeps.search.study import choose_num_startup_trials
 from tests.examples import max_examples
 from trainables import tiny
 from trainables.errors import SweepAborted
@@ -55,7 +55,7 @@ def test_most_trials_are_proposed_with_results_known(num_trials: int, num_gpus: 
     assert allocation.num_packs * allocation.slots_per_gpu >= allocation.concurrency
     assert allocation.num_packs == min(num_gpus, allocation.concurrency)
     if num_trials >= 5:
-        assert num_startup_trials(num_trials) < num_trials
+        assert choose_num_startup_trials(num_trials) < num_trials
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_solo_trial_of_which_one_row_does_not_fit_is_refused(slots_per_gpu: Any)
     """Micro-batches are halved by themselves, so one row is what must fit."""
     config = config_of(engine="solo", slots_per_gpu=slots_per_gpu)
     one_row = replace(config.settings, micro_batch_size=1)
-    needed_gib = predict_solo_gib(MODEL, largest_point(config, MODEL), one_row) + PROCESS_GIB
+    needed_gib = predict_solo_gib(MODEL, find_largest_point(config, MODEL), one_row) + PROCESS_GIB
     assert allocate_slots(config, MODEL, gpus(1, needed_gib + 0.01)).slots_per_gpu >= 1
     with pytest.raises(SweepAborted) as told:
         allocate_slots(config, MODEL, gpus(1, needed_gib - 0.1))
@@ -219,7 +219,7 @@ def test_solo_trial_of_which_one_row_does_not_fit_is_refused(slots_per_gpu: Any)
 
 
 def test_explicit_slots_are_not_capped() -> None:
-    assert most_at_once(config_of(num_trials=30, slots_per_gpu=30)) == 30
+    assert find_max_concurrency(config_of(num_trials=30, slots_per_gpu=30)) == 30
 
 
 @pytest.mark.parametrize("engine", ["packed", "solo"])

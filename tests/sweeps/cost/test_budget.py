@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.command_line.durations import parse_duration
 from sweeps.cost.estimate import ROUND_S
-from sweeps.cost.eta import RESERVE_MARGIN_FRAC, Eta, check_budget, find_limit_s, spent_s
+from sweeps.cost.eta import RESERVE_MARGIN_FRAC, Eta, check_budget, find_limit_s, sum_spent_s
 from sweeps.records import trials_csv
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history
 from tests.sweeps.small_costs import Clock, make_model, make_throughput, make_trial, tell_report
@@ -62,9 +62,9 @@ def test_earlier_processes_count_up_to_their_last_event_and_the_pauses_do_not() 
         at(1030, "report"),
         at(3000, "sweep_resumed"),
     ]
-    assert spent_s(events, [], num_gpus=2) == (130.0, 260.0)
-    assert spent_s(events, [ledger_of(50.0), ledger_of(70.0)], 2) == (130.0, 120.0)
-    assert spent_s([], [], 1) == (0.0, 0.0)
+    assert sum_spent_s(events, [], num_gpus=2) == (130.0, 260.0)
+    assert sum_spent_s(events, [ledger_of(50.0), ledger_of(70.0)], 2) == (130.0, 120.0)
+    assert sum_spent_s([], [], 1) == (0.0, 0.0)
 
 
 def test_the_tighter_budget_counts() -> None:

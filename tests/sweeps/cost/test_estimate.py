@@ -15,7 +15,7 @@ from sweeps.cost.estimate import (
     CLOSING_S,
     ROUND_S,
     CostModel,
-    probe_params,
+    make_probe_params,
 )
 from sweeps.search.asha import Asha
 from tests.examples import max_examples
@@ -206,12 +206,12 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
 def test_the_throughput_is_measured_with_every_rank_and_dropout_of_the_space() -> None:
     sets = ("q_proj", "attention,mlp", "attention")
     config = make_config(space=dataclasses.replace(SPACE, target_modules=sets))
-    params = probe_params(config, MODEL)
+    params = make_probe_params(config, MODEL)
     pairs = {(one.lora_rank, one.lora_dropout) for one in params}
     assert pairs == {(r, d) for r in SPACE.lora_ranks for d in SPACE.lora_dropouts}
     assert [one.lora_rank for one in params[:3]] == list(SPACE.lora_ranks)
     assert {one.target_modules for one in params} == {("attention", "mlp")}, "the largest set"
-    assert probe_params(make_config(estimate=False), MODEL) == []
+    assert make_probe_params(make_config(estimate=False), MODEL) == []
 
 
 def test_the_estimate_tells_time_gpu_hours_throughput_and_memory() -> None:

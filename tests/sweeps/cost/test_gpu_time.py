@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.cost.allocation import Allocation
-from sweeps.cost.gpu_time import account, shares_by_trial
+from sweeps.cost.gpu_time import account_gpu_time, sum_shares_by_trial
 from sweeps.records import trials_csv
 from tests.sweeps.invented_sweep import METRIC, make_history
 from tests.sweeps.small_costs import make_model, make_throughput
@@ -52,15 +52,15 @@ LEDGERS = [
 def accounted(**changes: Any) -> tuple[dict[str, Any], list[str]]:
     known: dict[str, Any] = {"ledgers": LEDGERS, "throughput": THROUGHPUT}
     known |= changes
-    shares = shares_by_trial(PACKS, (), known["ledgers"])
+    shares = sum_shares_by_trial(PACKS, (), known["ledgers"])
     records = [
         dataclasses.replace(record, share=shares.get(record.trial_id)) for record in HISTORIES
     ]
-    return account(records, known["ledgers"], MODEL, known["throughput"])
+    return account_gpu_time(records, known["ledgers"], MODEL, known["throughput"])
 
 
 def test_a_trial_that_two_packs_trained_is_charged_by_both() -> None:
-    shares = shares_by_trial(PACKS, (), LEDGERS)
+    shares = sum_shares_by_trial(PACKS, (), LEDGERS)
     assert shares["t0000"] == Share(seconds=12.0, trained_tokens=20)
 
 
@@ -98,7 +98,7 @@ def test_packs_on_a_cpu_are_not_set_against_anything() -> None:
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    fields, lines = account(HISTORIES[1:2], [], MODEL, None)
+    fields, lines = account_gpu_time(HISTORIES[1:2], [], MODEL, None)
     assert fields["full_trial_s"] is None and fields["saved_by_asha_s"] is None
     assert lines == []
 
@@ -117,10 +117,10 @@ def test_trials_that_train_alone_share_their_gpu_evenly() -> None:
     allocation = Allocation(
         num_slots=4, most_trials=4, most_runs=4, num_cpus=8, num_gpus=2, slots_per_gpu=2
     )
-    shares = shares_by_trial(allocation, HISTORIES[:2], [])
+    shares = sum_shares_by_trial(allocation, HISTORIES[:2], [])
     assert shares["t0000"].seconds == 18.0 / 2 and shares["t0001"].seconds == 2.0 / 2
     packed = dataclasses.replace(allocation, capacities=PACKS.capacities)
-    assert shares_by_trial(packed, HISTORIES[:2], LEDGERS)["t0000"].seconds == 12.0
+    assert sum_shares_by_trial(packed, HISTORIES[:2], LEDGERS)["t0000"].seconds == 12.0
 
 
 def test_the_table_of_trials_has_each_share_also_of_a_trial_without_a_report(

@@ -9,7 +9,7 @@ from search_spaces.lora import LoraSpace
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.cost import plan
-from sweeps.cost.allocation import PROCESS_GIB, largest_point
+from sweeps.cost.allocation import PROCESS_GIB, find_largest_point
 from sweeps.cost.hardware import Hardware
 from sweeps.recipes import samsum
 from trainables.data.tasks import TASKS
@@ -115,10 +115,10 @@ def test_plan_says_what_the_base_is(config: SweepConfig, preflight: Preflight) -
 
 def test_memory_is_that_of_the_largest_rank(config: SweepConfig, preflight: Preflight) -> None:
     config = replace(config, engine="solo")
-    largest = largest_point(config, preflight.model)
+    largest = find_largest_point(config, preflight.model)
     assert largest.lora_rank == max(config.space.lora_ranks) == 64
     sets = replace(config.space, target_modules=("mlp", "attention"))
-    of_sets = largest_point(replace(config, space=sets), preflight.model)
+    of_sets = find_largest_point(replace(config, space=sets), preflight.model)
     assert of_sets == replace(largest, target_modules=("mlp",))
     said = sections_of(plan.describe(config, preflight))["memory"][0]
     assert f"{predict_solo_gib(preflight.model, largest, config.settings):.1f} GiB" in said
@@ -137,7 +137,7 @@ def test_plan_says_where_micro_batches_of_solo_trials_will_be_halved(
         monkeypatch.setattr(Hardware, "of_this_machine", lambda: here)
         return sections_of(plan.describe(config, preflight))["memory"]
 
-    largest = largest_point(config, preflight.model)
+    largest = find_largest_point(config, preflight.model)
     whole_gib = predict_solo_gib(preflight.model, largest, config.settings)
     quarter = replace(config.settings, micro_batch_size=16)
     quarter_gib = predict_solo_gib(preflight.model, largest, quarter)

@@ -10,11 +10,11 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from sweeps.finals import predictions
-from sweeps.finals.baselines import add_baselines, make_baseline, score
+from sweeps.finals.baselines import add_baselines, make_baseline, score_baseline
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Verdict, write
 from sweeps.publish.model_card import render
-from sweeps.publish.summary import describe, summary_fields
+from sweeps.publish.summary import describe, make_summary_fields
 from sweeps.publish.tables import list_scores
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
@@ -177,7 +177,7 @@ def test_lead_is_as_long_as_targets_are_but_three_sentences_at_most(
 ) -> None:
     train = tuple(replace(row, target="It rained. " * num) for row in TEXTS.train)
     baseline = make_baseline(replace(TEXTS, train=train))
-    _, said = score(baseline, TEXTS.test, TEXTS.scoring)
+    _, said = score_baseline(baseline, TEXTS.test, TEXTS.scoring)
     assert len(said.answers[0].splitlines()) == expected
 
 
@@ -260,7 +260,7 @@ def test_terminal_files_card_and_tracker_show_baseline_and_doubt(tmp_path: Path)
     paths = RunPaths(tmp_path)
     text = describe(make_config(), paths, [found.winner.run], ACCURACY, found)
     card = render(facts(outcome=found, metric=ACCURACY, trials=[found.winner.run]))
-    values = summary_fields(found, None, None)["values"]
+    values = make_summary_fields(found, None, None)["values"]
     assert isinstance(values, dict)
     for doubt in found.doubts:
         assert f"warning: {doubt}\n" in text and f"**Warning:** {doubt}." in card

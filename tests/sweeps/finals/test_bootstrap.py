@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sweeps.finals import bootstrap
-from sweeps.finals.bootstrap import compare, mean_of_rows
+from sweeps.finals.bootstrap import compare, make_mean_metric
 from tests.examples import max_examples
 
 NUM_ROWS = 60
@@ -22,7 +22,11 @@ def rows_of(seed: int, shift: float = 0.0, spread: float = 5.0) -> np.ndarray:
 def test_interval_of_a_paired_difference_is_scipys() -> None:
     one, other = rows_of(1, 1.0), rows_of(2)
     found = compare(
-        [[mean_of_rows(one)], [mean_of_rows(other)]], "max", NUM_ROWS, seed=0, num_resamples=20_000
+        [[make_mean_metric(one)], [make_mean_metric(other)]],
+        "max",
+        NUM_ROWS,
+        seed=0,
+        num_resamples=20_000,
     )
     expected = stats.bootstrap(
         (one, other),
@@ -41,7 +45,7 @@ def test_interval_of_a_paired_difference_is_scipys() -> None:
 
 def test_pairs_make_the_interval_narrower_than_rows_drawn_apart_would() -> None:
     one, other = rows_of(1, 1.0), rows_of(2)
-    found = compare([[mean_of_rows(one)], [mean_of_rows(other)]], "max", NUM_ROWS, seed=0)
+    found = compare([[make_mean_metric(one)], [make_mean_metric(other)]], "max", NUM_ROWS, seed=0)
     apart = stats.bootstrap(
         (one, other),
         lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
@@ -62,7 +66,7 @@ def test_pairs_make_the_interval_narrower_than_rows_drawn_apart_would() -> None:
 def test_resamples_are_those_of_a_plain_loop(runs: list[int], mode: str, seed: int) -> None:
     values = [[rows_of(10 * c + r, c) for r in range(num)] for c, num in enumerate(runs)]
     found = compare(
-        [[mean_of_rows(rows) for rows in own] for own in values],
+        [[make_mean_metric(rows) for rows in own] for own in values],
         mode,
         NUM_ROWS,
         seed=seed,
@@ -104,7 +108,7 @@ def plain_resamples(values: list[list[np.ndarray]], seed: int, number: int) -> l
 def test_a_configuration_that_wins_every_row_is_best_for_certain() -> None:
     rows = rows_of(1)
     found = compare(
-        [[mean_of_rows(rows)], [mean_of_rows(rows + 1.0)], [mean_of_rows(rows - 1.0)]],
+        [[make_mean_metric(rows)], [make_mean_metric(rows + 1.0)], [make_mean_metric(rows - 1.0)]],
         "max",
         NUM_ROWS,
         seed=0,
@@ -115,23 +119,25 @@ def test_a_configuration_that_wins_every_row_is_best_for_certain() -> None:
 
 def test_less_is_better_where_the_metric_says_so() -> None:
     rows = rows_of(1)
-    found = compare([[mean_of_rows(rows)], [mean_of_rows(rows + 1.0)]], "min", NUM_ROWS, seed=0)
+    found = compare(
+        [[make_mean_metric(rows)], [make_mean_metric(rows + 1.0)]], "min", NUM_ROWS, seed=0
+    )
     assert found.best == 0 and found.probabilities == (1.0, 0.0)
     assert found.interval == pytest.approx((1.0, 1.0))
 
 
 def test_equal_configurations_share_the_first_place() -> None:
     rows = rows_of(1)
-    found = compare([[mean_of_rows(rows)]] * 3, "max", NUM_ROWS, seed=0, num_resamples=100)
+    found = compare([[make_mean_metric(rows)]] * 3, "max", NUM_ROWS, seed=0, num_resamples=100)
     assert found.probabilities == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert found.best == 0 and found.interval == (0.0, 0.0)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
     rows = rows_of(1)
-    steady = [[mean_of_rows(rows + 1.0)] * 3, [mean_of_rows(rows)] * 3]
+    steady = [[make_mean_metric(rows + 1.0)] * 3, [make_mean_metric(rows)] * 3]
     shifts = [-3.0, 0.0, 3.0]
-    shaky = [[mean_of_rows(rows + 1.0 + shift) for shift in shifts], steady[1]]
+    shaky = [[make_mean_metric(rows + 1.0 + shift) for shift in shifts], steady[1]]
     one, other = (compare(case, "max", NUM_ROWS, seed=0) for case in (steady, shaky))
     assert one.means == pytest.approx(other.means)
     assert one.interval == pytest.approx((1.0, 1.0))
@@ -143,7 +149,7 @@ def test_a_few_seeds_show_the_whole_spread_of_their_mean() -> None:
     """Resampled means of R values vary as s**2 / R says, with s**2 over R - 1."""
     shifts = np.array([-3.0, 1.0, 2.0])
     flat = np.full(NUM_ROWS, 40.0)
-    ones = [[mean_of_rows(flat + shift) for shift in shifts], [mean_of_rows(flat)]]
+    ones = [[make_mean_metric(flat + shift) for shift in shifts], [make_mean_metric(flat)]]
     found = bootstrap._resample(ones, NUM_ROWS, 40_000, np.random.default_rng(0))
     assert found[:, 0].var() == pytest.approx(shifts.var(ddof=1) / 3, rel=0.03)
 
@@ -157,7 +163,11 @@ def test_interval_holds_the_true_lead_about_as_often_as_it_claims() -> None:
         one = hard + 1.0 + generator.normal(0.0, 5.0, 100)
         other = hard + generator.normal(0.0, 5.0, 100)
         found = compare(
-            [[mean_of_rows(one)], [mean_of_rows(other)]], "max", 100, seed=0, num_resamples=400
+            [[make_mean_metric(one)], [make_mean_metric(other)]],
+            "max",
+            100,
+            seed=0,
+            num_resamples=400,
         )
         assert found.interval is not None
         low, high = found.interval if found.best == 0 else (-x for x in found.interval[::-1])
@@ -168,7 +178,7 @@ def test_interval_holds_the_true_lead_about_as_often_as_it_claims() -> None:
 def test_the_same_seed_gives_the_same_verdict_in_blocks_of_any_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runs = [[mean_of_rows(rows_of(1))], [mean_of_rows(rows_of(2))]]
+    runs = [[make_mean_metric(rows_of(1))], [make_mean_metric(rows_of(2))]]
     first = compare(runs, "max", NUM_ROWS, seed=3, num_resamples=1500)
     assert compare(runs, "max", NUM_ROWS, seed=3, num_resamples=1500) == first
     assert compare(runs, "max", NUM_ROWS, seed=4, num_resamples=1500) != first
@@ -177,7 +187,9 @@ def test_the_same_seed_gives_the_same_verdict_in_blocks_of_any_size(
     assert first.interval == pytest.approx((low, high), abs=0.1 * (high - low))
 
 
-@pytest.mark.parametrize(("runs", "num_rows"), [([], 5), ([[]], 5), ([[mean_of_rows([1.0])]], 0)])
+@pytest.mark.parametrize(
+    ("runs", "num_rows"), [([], 5), ([[]], 5), ([[make_mean_metric([1.0])]], 0)]
+)
 def test_nothing_to_compare_is_refused(runs: list, num_rows: int) -> None:
     with pytest.raises(ValueError, match="must be at least 1 of each"):
         compare(runs, "max", num_rows, seed=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
-from sweeps.finals.finalists import FinalRun, choose_finals, is_over, last_finals, num_runs
+from sweeps.finals.finalists import FinalRun, choose_finals, count_final_runs, is_over, last_finals
 from sweeps.records.events import EventLog, find_since_search, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
@@ -129,11 +129,13 @@ def test_every_finalist_has_every_fresh_seed_once(num: int, num_seeds: int, seed
 
 def test_most_runs_are_those_of_all_finalists_and_of_a_start_point_that_is_none() -> None:
     config = config_of(num_finalists=4, num_final_seeds=3)
-    assert num_runs(config) == 4 * 3 + 1
-    assert num_runs(replace(config, start_points=())) == 12
-    assert num_runs(replace(config, num_trials=2)) == 2 * 3
-    assert num_runs(config, num_trials=1) == 3 and num_runs(config, num_trials=5) == 13
-    assert num_runs(replace(config, finals=False)) == 0
+    assert count_final_runs(config) == 4 * 3 + 1
+    assert count_final_runs(replace(config, start_points=())) == 12
+    assert count_final_runs(replace(config, num_trials=2)) == 2 * 3
+    assert (
+        count_final_runs(config, num_trials=1) == 3 and count_final_runs(config, num_trials=5) == 13
+    )
+    assert count_final_runs(replace(config, finals=False)) == 0
 
 
 @given(
@@ -151,7 +153,7 @@ def test_never_more_runs_than_were_foretold(
         for n, status in enumerate(statuses)
     ]
     found = choose_finals(config, histories, METRIC)
-    assert found is None or len(found.runs) <= num_runs(config)
+    assert found is None or len(found.runs) <= count_final_runs(config)
 
 
 def book_of(

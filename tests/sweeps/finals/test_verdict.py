@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.config import SweepConfig
-from sweeps.finals.bootstrap import compare, mean_of_rows
+from sweeps.finals.bootstrap import compare, make_mean_metric
 from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose_finals
 from sweeps.finals.verdict import Verdict, decide_winner, make_columns, write
@@ -105,7 +105,7 @@ def test_certainty_is_that_of_the_paired_bootstrap(folder: Path) -> None:
     found = verdict_of(folder, config_of(seed=0))
     expected = compare(
         [
-            [mean_of_rows(own_scores(VALUES[name])) for name in (f"f{n}s1", f"f{n}s2")]
+            [make_mean_metric(own_scores(VALUES[name])) for name in (f"f{n}s1", f"f{n}s2")]
             for n in ("0001", "0000")
         ],
         "max",

@@ -11,7 +11,7 @@ import pytest
 from sweeps.finals.outcome import Outcome, Scores, Winner
 from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.finals.verdict_text import describe_no_lead, write_sentences
-from sweeps.publish.summary import MAX_WIDTH, describe, summary_fields, without_best
+from sweeps.publish.summary import MAX_WIDTH, describe, describe_no_best, make_summary_fields
 from sweeps.publish.tables import list_finalists, list_scores, list_trials
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_final_run, make_history
@@ -93,7 +93,7 @@ def test_summary_does_not_show_the_password_of_the_study_storage() -> None:
 def test_without_a_completed_trial_the_reasons_are_counted() -> None:
     reasons = ["out of memory", "loss is nan at step 4", "out of memory"]
     histories = [make_history(n, "failed", reason=r) for n, r in enumerate(reasons)]
-    assert without_best(histories).splitlines() == [
+    assert describe_no_best(histories).splitlines() == [
         "error: no trial completed",
         "  2 failed: out of memory",
         "  1 failed: loss is nan at step 4",
@@ -213,7 +213,7 @@ def test_a_score_of_one_of_many_labels_that_was_asked_for_is_shown() -> None:
     ]
     many = tuple(f"l{n}" for n in range(21))
     table = Confusion(many, ((0,) * 21,) * 21)
-    assert summary_fields(outcome, None, table)["confusion"] is None
+    assert make_summary_fields(outcome, None, table)["confusion"] is None
 
 
 def test_tables_are_as_wide_as_the_terminal_and_of_letters_that_it_shows(

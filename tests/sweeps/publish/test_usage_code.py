@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from sweeps.publish.usage_code import is_hub_id, usage_code
+from sweeps.publish.usage_code import is_hub_id, write_usage_script
 from tests.trainables.expert_model import save_experts
 from trainables.config import TrainingOptions
 from trainables.data.rows import Message, Row, Scoring
@@ -30,7 +30,7 @@ def script(
     prompt_template: str = "{text}",
     scoring: Scoring = LABELS,
 ) -> str:
-    return usage_code(
+    return write_usage_script(
         base_model=base_model,
         prompt_template=prompt_template,
         source="text",
@@ -68,7 +68,7 @@ SYSTEM = Message(role="system", content="Be 'brief'.")
 
 def chat_functions(system_prompt: str | None = SYSTEM.content) -> dict[str, Any]:
     """What a conversation's script defines before answer, with the bundled tokenizer."""
-    code = usage_code(
+    code = write_usage_script(
         base_model="Qwen/Qwen3-0.6B",
         prompt_template="{input}",
         source="input",

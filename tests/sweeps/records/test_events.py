@@ -26,10 +26,10 @@ from sweeps.records.events import (
     EventLog,
     find_num_trials,
     params_fields,
-    params_from_event,
+    parse_params,
+    parse_report,
     read_events,
     report_fields,
-    report_from_event,
 )
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from trainables.config import Hyperparameters, TrialReport
@@ -138,7 +138,7 @@ def test_report_survives_the_log_exactly_as_strict_json(
     EventLog(path).append("report", **report_fields(report))
     json.loads(path.read_text(), parse_constant=refuse_constant)
     (event,) = read_events(path)
-    assert repr(report_from_event(event)) == repr(report)
+    assert repr(parse_report(event)) == repr(report)
 
 
 def test_report_of_a_cohort_leaves_the_others_ids_in_the_log_alone(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_report_of_a_cohort_leaves_the_others_ids_in_the_log_alone(tmp_path: Pat
     log.append("report", **report_fields(replace(alone, cohort=others)))
     (event,) = read_events(tmp_path / "events.jsonl")
     assert event["cohort"] == ["t0001", "t0002"]
-    assert report_from_event(event) == alone
+    assert parse_report(event) == alone
 
 
 def test_params_survive_the_log(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_params_survive_the_log(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.append("trial_started", trial_id="t0000", number=0, params=params_fields(params))
     (event,) = read_events(tmp_path / "events.jsonl")
-    assert params_from_event(event) == params
+    assert parse_params(event) == params
 
 
 def test_torn_last_line_is_ignored_and_then_cut_off(tmp_path: Path) -> None:

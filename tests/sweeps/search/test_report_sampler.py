@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from sweeps.search.report_sampler import ReportSampler, expected_finals
+from sweeps.search.report_sampler import ReportSampler, expect_final_values
 
 DISTRIBUTIONS = {
     "rate": FloatDistribution(1e-5, 1e-2, log=True),
@@ -20,12 +20,12 @@ DISTRIBUTIONS = {
 
 def test_a_trial_gains_what_others_gained_between_the_same_rungs() -> None:
     reported = [{1: 10.0, 3: 14.0, 9: 15.0}, {1: 8.0, 3: 14.0}, {1: 7.0}, {}]
-    assert expected_finals(reported) == [15.0, 15.0, 7.0 + 5.0 + 1.0, None]
+    assert expect_final_values(reported) == [15.0, 15.0, 7.0 + 5.0 + 1.0, None]
 
 
 def test_before_any_trial_has_gone_on_values_stand_as_they_are() -> None:
-    assert expected_finals([{1: 3.0}, {1: 2.0}]) == [3.0, 2.0]
-    assert expected_finals([{}, {}]) == [None, None]
+    assert expect_final_values([{1: 3.0}, {1: 2.0}]) == [3.0, 2.0]
+    assert expect_final_values([{}, {}]) == [None, None]
 
 
 @given(
@@ -37,7 +37,7 @@ def test_before_any_trial_has_gone_on_values_stand_as_they_are() -> None:
     )
 )
 def test_trials_of_one_rung_keep_their_order(reported: list[dict[int, float]]) -> None:
-    finals = expected_finals(reported)
+    finals = expect_final_values(reported)
     for one, final in zip(reported, finals, strict=True):
         assert (final is None) == (not one)
         for other, other_final in zip(reported, finals, strict=True):

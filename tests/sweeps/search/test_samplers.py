@@ -53,7 +53,7 @@ def test_partial_start_points_are_tried_once_however_often_a_sweep_is_resumed(
 def test_part_of_a_point_lies_outside_if_what_it_names_does() -> None:
     parts: tuple[Point, ...] = ({"lora_rank": 128}, {"learning_rate": 5e-4}, {"learning_rate": 1.0})
     config = make_config(start_points=parts)
-    assert plan.start_points(config) == [{"learning_rate": 5e-4}]
+    assert plan.list_start_points(config) == [{"learning_rate": 5e-4}]
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.cost import plan
 from sweeps.records.trial_record import TrialRecord
-from sweeps.search.study import Search, num_startup_trials
+from sweeps.search.study import Search, choose_num_startup_trials
 from sweeps.search.study_writer import freeze_trial
 from tests.sweeps.invented_sweep import METRIC, SPACE, make_config, make_history, point
 from trainables.config import Hyperparameters
@@ -145,8 +145,8 @@ def test_every_point_is_found_again_by_what_was_made_of_it(over: float) -> None:
 def test_start_points_outside_of_the_space_are_left_out() -> None:
     outside = (point(1.0), point(2e-4, rank=128))
     config = make_config(start_points=(outside[0], *STARTS, outside[1]))
-    assert plan.start_points(config) == list(STARTS)
-    assert plan.start_points(make_config(start_points=outside)) == []
+    assert plan.list_start_points(config) == list(STARTS)
+    assert plan.list_start_points(make_config(start_points=outside)) == []
 
 
 def test_trials_proposed_together_differ_after_the_start_up() -> None:
@@ -172,4 +172,4 @@ def test_stopped_trials_teach_the_sampler() -> None:
 
 @pytest.mark.parametrize(("num_trials", "expected"), [(100, 10), (32, 10), (12, 4), (1, 1)])
 def test_start_up_is_a_third_of_the_sweep_and_ten_at_most(num_trials: int, expected: int) -> None:
-    assert num_startup_trials(num_trials) == expected
+    assert choose_num_startup_trials(num_trials) == expected

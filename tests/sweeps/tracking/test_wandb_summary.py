@@ -13,7 +13,7 @@ import wandb
 
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict
-from sweeps.publish.summary import summary_fields
+from sweeps.publish.summary import make_summary_fields
 from sweeps.recipes import turkish_tweets
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
@@ -97,7 +97,7 @@ def track_summary(
     files: Sequence[str] = (),
 ) -> None:
     log = EventLog(RunPaths(folder).events)
-    log.append("summary", **summary_fields(OUTCOME, verdict, confusion), files=files)
+    log.append("summary", **make_summary_fields(OUTCOME, verdict, confusion), files=files)
     make_tracker(folder, mode).finish()
 
 
@@ -127,7 +127,9 @@ def test_summary_run_says_why_the_winner_is_doubted(tmp_path: Path) -> None:
     scores = OUTCOME.scores | {"test_majority": {"accuracy": 63.2}}
     said = ("the winner says 'nötr' to all 9 rows of test", "the winner is no better than x")
     doubted = replace(OUTCOME, scores=scores, doubts=said)
-    EventLog(RunPaths(tmp_path).events).append("summary", **summary_fields(doubted, None, None))
+    EventLog(RunPaths(tmp_path).events).append(
+        "summary", **make_summary_fields(doubted, None, None)
+    )
     make_tracker(tmp_path).finish()
     (run,) = offline_runs(tmp_path).values()
     assert run.summary["doubts"] == "; ".join(said)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost.eta import spent_s
+from sweeps.cost.eta import sum_spent_s
 from sweeps.records.trial_record import replay, replay_all
 from sweeps.records.trials_csv import BUDGET_REASON
 from tests.sweeps import small_sweep
@@ -68,7 +68,7 @@ def test_a_budget_cleanly_ends_a_finished_sweep_that_is_given_more_trials(
     folder = tmp_path / finished.name
     shutil.copytree(finished.folder, folder)
     before = small_sweep.events_of(folder)
-    budget_s = spent_s(before, [], 1)[0] + EXTRA_S
+    budget_s = sum_spent_s(before, [], 1)[0] + EXTRA_S
     flags = ("--num-trials", "400", "--time-budget", f"{budget_s:.0f}s")
     code, output = small_sweep.resume(tmp_path, finished.name, *flags)
     assert code == 0, output

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from sweeps.config import from_json
 from sweeps.finals import predictions
-from sweeps.finals.baselines import make_baseline, score
+from sweeps.finals.baselines import make_baseline, score_baseline
 from sweeps.finals.finalists import last_finals
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
@@ -72,7 +72,7 @@ def test_summary_names_the_winner_beside_the_untuned_base(finished: Finished) ->
 def test_winner_stands_beside_the_first_sentences_of_the_input(finished: Finished) -> None:
     splits, verdict = read_rows(finished.folder / "rows"), _verdict(finished)
     baseline = make_baseline(splits)
-    metrics, _ = score(baseline, splits.test, splits.scoring)
+    metrics, _ = score_baseline(baseline, splits.test, splits.scoring)
     assert verdict["baselines"][baseline.title]["test"] == pytest.approx(metrics)
     card = (finished.folder / "best" / "README.md").read_text()
     assert f"| {baseline.title} |" in card
