@@ -260,10 +260,10 @@ def _judge(node: Node, *, needs_ampere: bool, torch: str) -> Iterable[Fault]:
     ]
     trains = bool(torch)
     if trains and others:
-        told = ", ".join(f"{name} {there[name]} (here {here[name]})" for name in others)
+        differences = ", ".join(f"{name} {there[name]} (here {here[name]})" for name in others)
         wanted = " ".join(f"{name}=={here[name]}" for name in others if name != "Python")
         fix = f"there: pip install {wanted}" if wanted else f"use Python {here['Python']} there"
-        yield fault("versions", f"other versions: {told}", fix)
+        yield fault("versions", f"other versions: {differences}", fix)
     elif trains and there["torch"] != torch:
         error = f"another build of torch: {there['torch']} (elsewhere {torch})"
         fix = "install one build everywhere, or scores may differ in their last digits"

@@ -232,10 +232,10 @@ def _explain(refused: Exception, address: str) -> ClusterError:
             "run the command on one of its nodes, or have it run there: "
             "ray job submit --working-dir . -- python -m sweeps.run ...",
         )
-    told = " ".join(str(refused).split())
+    reason = " ".join(str(refused).split())
     if isinstance(refused, ConnectionError):
-        told = "something listens there, but no Ray answers"
+        reason = "something listens there, but no Ray answers"
     return ClusterError(
-        f"{place} cannot be joined: {told}",
+        f"{place} cannot be joined: {reason}",
         "check RAY_ADDRESS; RAY_ADDRESS=local runs on this machine alone",
     )

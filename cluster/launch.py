@@ -40,7 +40,7 @@ TOKENS = ("HF_TOKEN", "WANDB_API_KEY")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Renders a sweep's launch file; prints it with --dry-run, else submits it."""
-    args = _parse(sys.argv[1:] if argv is None else argv)
+    args = _parse_args(sys.argv[1:] if argv is None else argv)
     template = Path(args.template or TEMPLATES / KINDS[args.kind])
     sweep = {name: value for name, value in vars(args).items() if name in OF_SWEEP}
     text = render(template, args.settings, sweep)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             abort(f"{command[0]} ended with {code}", f"see above; it was given {file}")
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Options of the cluster stand before RECIPE, flags of sweeps.run after it."""
     parser = Parser(prog=PROG, description=(__doc__ or "").partition(": ")[2], allow_abbrev=False)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS))
@@ -136,7 +136,7 @@ def _read_flags(args: argparse.Namespace) -> tuple[str, str]:
 
 def find_variables(template: Path) -> set[str]:
     """The variables that a template uses."""
-    syntax = _environment().parse(template.read_text(encoding="utf-8"))
+    syntax = _make_environment().parse(template.read_text(encoding="utf-8"))
     return jinja2.meta.find_undeclared_variables(syntax)
 
 
@@ -167,14 +167,14 @@ def render(template: Path, settings: Mapping[str, str], sweep: Mapping[str, obje
             abort(
                 f"there is no file {tokens} of tokens", "one NAME=VALUE a line, as a shell reads it"
             )
-        return _environment().from_string(text).render(variables)
+        return _make_environment().from_string(text).render(variables)
     except jinja2.UndefinedError as error:
         abort(f"{template.name}: {error.message}", "give it by --set NAME=VALUE")
     except (jinja2.TemplateError, OSError, UnicodeError) as error:
         abort(f"the template {template} cannot be used: {error}", f"copy one of {TEMPLATES}")
 
 
-def _environment() -> jinja2.Environment:
+def _make_environment() -> jinja2.Environment:
     """`| quote` makes a word of a shell, `| yaml` a value of YAML."""
     environment = jinja2.Environment(
         trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined

@@ -174,12 +174,12 @@ def parse(
                 return read()  # --help, as the real stdout can show it
     except ValueError as refused:  # raised by a dataclass that checks its own values
         raise SweepAborted(str(refused), f"{prog} --help") from None
-    error, fix = _plain_error(stderr.getvalue())
+    error, fix = _parse_error(stderr.getvalue())
     fix = find_our_flag(error, prog) or fix
     raise SweepAborted(error, fix or f"{prog} --help lists every flag with its values")
 
 
-def _plain_error(boxed: str) -> tuple[str, str]:
+def _parse_error(boxed: str) -> tuple[str, str]:
     """The message of tyro's framed error, and the flag that it suggests (or "")."""
     paragraphs: list[list[str]] = [[]]
     for line in boxed.splitlines():

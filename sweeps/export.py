@@ -81,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> Result:
             if args.merge:
                 base = check_mergeable(paths, source, card, target)
                 fill = partial(write_merged, paths, source, card, base)
-            print(f"wrote {_write(target, fill)}")
+            print(f"wrote {_write_folder(target, fill)}")
             where: dict[str, object] = {"folder": target.absolute()}
         else:
             require_token()
             if args.merge:
                 base = check_mergeable(paths, source, card, temporary)
                 fill = partial(write_merged, paths, source, card, base)
-                source = _write(temporary / "merged", fill)
+                source = _write_folder(temporary / "merged", fill)
                 card = (source / CARD_FILE).read_text(encoding="utf-8")
             url = upload(source, card, repo_id, is_private=args.private, revision=args.revision)
             print(f"uploaded {args.trial or source} in one commit: {url}")
@@ -135,7 +135,7 @@ def _copy_files(source: Path, card: str, folder: Path) -> None:
     (folder / CARD_FILE).write_text(card, encoding="utf-8", newline="")
 
 
-def _write(target: Path, fill: Callable[[Path], None]) -> Path:
+def _write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """The target, filled; it appears whole or not at all."""
     try:
         with replace_folder(target) as folder:

@@ -134,7 +134,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
     pairs = [_make_requests(row, args) for row in rows]
     folder = args.run / "judge"
     replies, usage = _ask_missing([request for pair in pairs for request in pair], args, folder)
-    choices = [tuple(read_choice(replies[_key(request)]) for request in pair) for pair in pairs]
+    choices = [
+        tuple(read_choice(replies[_digest_request(request)]) for request in pair) for pair in pairs
+    ]
     verdicts = [None if None in c else CHOICES.get(c, "tie_by_disagreement") for c in choices]
     scores = summarise(verdicts)
     for name, value in scores.items():
@@ -187,18 +189,18 @@ def _make_requests(row: Prediction, args: JudgeArgs) -> list[Request]:
     if args.temperature is not None:
         settings["temperature"] = args.temperature
     texts = (row.prompt, row.target, row.prediction, row.base_prediction)
-    source, target, winner, base = map(_encodable, texts)
+    source, target, winner, base = map(_replace_surrogates, texts)
     reference = target if args.with_reference else None
     ask = partial(pairwise_messages, args.task, args.criteria, source, reference)
     return [{**settings, "messages": ask(pair)} for pair in ((winner, base), (base, winner))]
 
 
-def _encodable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Replaces halves of characters, which JSON can escape and UTF-8 cannot write."""
     return text.encode(errors="replace").decode()
 
 
-def _key(request: Request) -> str:
+def _digest_request(request: Request) -> str:
     """A digest of all that decides the reply: model, prompt, texts, sampling."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
@@ -207,7 +209,7 @@ def _ask_missing(
     requests: Sequence[Request], args: JudgeArgs, folder: Path
 ) -> tuple[dict[str, str], Counter[str]]:
     """The replies by key, and what they took; what the folder has is not asked again."""
-    by_key = {_key(request): request for request in requests}
+    by_key = {_digest_request(request): request for request in requests}
     path = folder / REPLIES_FILE
     try:
         lines = JsonLines(path)
@@ -222,9 +224,9 @@ def _ask_missing(
     usage["cached"] = len(by_key) - len(missing)
 
     def keep(request: Request, text: str, tokens: dict[str, int]) -> None:
-        replies[_key(request)] = text
+        replies[_digest_request(request)] = text
         usage.update(requests=1, **tokens)
-        lines.append({"key": _key(request), "model": args.model, "text": text, **tokens})
+        lines.append({"key": _digest_request(request), "model": args.model, "text": text, **tokens})
 
     with closing(lines):
         if missing:
@@ -260,16 +262,16 @@ async def _ask(
             try:
                 completion = await client.chat.completions.create(**request, extra_headers=headers)
             except openai.OpenAIError as error:
-                raise _refusal(error, args, key) from None
+                raise _explain_refusal(error, args, key) from None
             except ValueError as error:  # json's: the client passes it on
-                raise _other_protocol(args, str(error)) from None
+                raise _make_protocol_error(args, str(error)) from None
         try:  # the client does not check an answer of another protocol
             text, usage = completion.choices[0].message.content, completion.usage
         except (AttributeError, IndexError, TypeError):
-            raise _other_protocol(args, _shown(str(completion), key)) from None
+            raise _make_protocol_error(args, _hide_key(str(completion), key)) from None
         counts = {k: getattr(usage, k, 0) for k in ("prompt_tokens", "completion_tokens")}
         tokens = {k: count if isinstance(count, int) else 0 for k, count in counts.items()}
-        keep(request, _encodable(text) if isinstance(text, str) else "", tokens)
+        keep(request, _replace_surrogates(text) if isinstance(text, str) else "", tokens)
 
     async with openai.AsyncOpenAI(
         base_url=args.endpoint,
@@ -287,17 +289,17 @@ async def _ask(
             raise refusals.exceptions[0] from None
 
 
-def _other_protocol(args: JudgeArgs, answer: str) -> SweepAborted:
+def _make_protocol_error(args: JudgeArgs, answer: str) -> SweepAborted:
     return SweepAborted(
         f"{args.endpoint} answers no chat completion: {answer}",
         "give the URL that /chat/completions follows; it often ends in /v1",
     )
 
 
-def _refusal(error: Any, args: JudgeArgs, key: str) -> SweepAborted:
+def _explain_refusal(error: Any, args: JudgeArgs, key: str) -> SweepAborted:
     status = getattr(error, "status_code", None)
     message = error.__cause__ or error if status is None else error.response.text
-    reason = f"{status or type(error).__name__}: {_shown(str(message), key)}"
+    reason = f"{status or type(error).__name__}: {_hide_key(str(message), key)}"
     if status is None or status in (408, 409, 429) or status >= 500:
         return SweepAborted(
             f"{args.endpoint} gave no answer in {args.max_retries + 1} attempts: {reason}",
@@ -310,7 +312,7 @@ def _refusal(error: Any, args: JudgeArgs, key: str) -> SweepAborted:
     return SweepAborted(f"{args.endpoint} answered {reason}", fix)
 
 
-def _shown(text: str, key: str) -> str:
+def _hide_key(text: str, key: str) -> str:
     """What an endpoint said, without the key."""
     return join_lines(text.replace(key, "***") if key else text)[:MAX_SHOWN_CHARACTERS]
 

@@ -19,8 +19,8 @@ def samsum(is_tiny: bool = False) -> SweepConfig:
     """Summarise chats: Qwen3-0.6B on SAMSum, ranked by ROUGE-Lsum on validation."""
     if is_tiny:
         sizes = {"eval_rows": 48, "max_length_tokens": 384, "max_new_tokens": 48}
-        return _tiny("samsum", bundled.SAMSUM_DIR, presets.SAMSUM_TINY, num_trials=12, **sizes)
-    return _full(
+        return _make_tiny("samsum", bundled.SAMSUM_DIR, presets.SAMSUM_TINY, num_trials=12, **sizes)
+    return _make_full(
         "samsum",
         "Qwen/Qwen3-0.6B",
         presets.SAMSUM,
@@ -36,8 +36,8 @@ def turkish_youtube(is_tiny: bool = False) -> SweepConfig:
         sizes = {"eval_rows": 16, "max_length_tokens": 512, "max_new_tokens": 64}
         sizes |= {"batch_size": 4, "micro_batch_size": 4, "num_trials": 6}
         preset = presets.TURKISH_YOUTUBE_TINY
-        return _tiny("turkish_youtube", bundled.TURKISH_YOUTUBE_DIR, preset, **sizes)
-    return _full(
+        return _make_tiny("turkish_youtube", bundled.TURKISH_YOUTUBE_DIR, preset, **sizes)
+    return _make_full(
         "turkish_youtube",
         "Qwen/Qwen3-4B",
         presets.TURKISH_YOUTUBE,
@@ -59,11 +59,11 @@ def wikipedia_pt(is_tiny: bool = False) -> SweepConfig:
         encoder: dict[str, Any] = {"bertscore_encoder": str(bundled.MODEL_DIR)}
         preset, data = presets.WIKIPEDIA_PT_TINY, bundled.WIKIPEDIA_PT_DIR
         encoder |= {"bertscore": "on", "bertscore_layer": 2}
-        return _tiny("wikipedia_pt", data, preset, **encoder, **sizes)
+        return _make_tiny("wikipedia_pt", data, preset, **encoder, **sizes)
     sizes = {"batch_size": 8, "micro_batch_size": 2, "eval_rows": 100, "eval_batch_size": 32}
     sizes |= {"max_length_tokens": 4096 + 320, "max_new_tokens": 320}
     model = "Qwen/Qwen2.5-0.5B-Instruct"
-    return _full("wikipedia_pt", model, presets.WIKIPEDIA_PT, bertscore="auto", **sizes)
+    return _make_full("wikipedia_pt", model, presets.WIKIPEDIA_PT, bertscore="auto", **sizes)
 
 
 def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
@@ -72,10 +72,10 @@ def turkish_tweets(is_tiny: bool = False) -> SweepConfig:
         # the tiny model reads Turkish letter by letter, so its question is a short one
         options = TaskOptions(prompt="Duygu: {input}")
         sizes = {"max_steps": 180, "max_length_tokens": 128, "max_new_tokens": 16}
-        return _tiny_labels("turkish_tweets", bundled.TURKISH_TWEETS_DIR, options, **sizes)
+        return _make_tiny_labels("turkish_tweets", bundled.TURKISH_TWEETS_DIR, options, **sizes)
     sizes = {"eval_rows": 400, "max_length_tokens": 256, "max_new_tokens": 16}
     model = "Qwen/Qwen3-0.6B"
-    return _full("turkish_tweets", model, presets.LABELS, max_steps=540, **sizes)
+    return _make_full("turkish_tweets", model, presets.LABELS, max_steps=540, **sizes)
 
 
 def table(is_tiny: bool = False) -> SweepConfig:
@@ -83,8 +83,8 @@ def table(is_tiny: bool = False) -> SweepConfig:
     if is_tiny:
         options = TaskOptions(input="message", target="intent", kind="classify")
         sizes = {"max_steps": 60, "max_length_tokens": 192, "max_new_tokens": 48}
-        return _tiny_labels("table", bundled.MESSAGES_DIR, options, **sizes)
-    return _full("table", "Qwen/Qwen3-0.6B", presets.LABELS)
+        return _make_tiny_labels("table", bundled.MESSAGES_DIR, options, **sizes)
+    return _make_full("table", "Qwen/Qwen3-0.6B", presets.LABELS)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -93,27 +93,33 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def _full(task: str, model: str, preset: Preset, **options: Any) -> SweepConfig:
+def _make_full(task: str, model: str, preset: Preset, **options: Any) -> SweepConfig:
     """The task's sweep on a real model."""
     common = {"max_steps": 900, "batch_size": 16, "micro_batch_size": 16, "eval_batch_size": 64}
-    return _sweep(task, model, preset, **common | options)
+    return _make_sweep(task, model, preset, **common | options)
 
 
-def _tiny(task: str, data: Path, preset: Preset, *, eval_rows: int, **options: Any) -> SweepConfig:
+def _make_tiny(
+    task: str, data: Path, preset: Preset, *, eval_rows: int, **options: Any
+) -> SweepConfig:
     """The task's sweep on the bundled model and rows."""
     common = {"max_steps": 90, "num_finalists": 2, "num_final_seeds": 2}
     common |= {"eval_rows": eval_rows, "eval_batch_size": eval_rows}
     model, data_dir = str(bundled.MODEL_DIR), str(data)
-    return _sweep(task, model, preset, tiny=True, data=data_dir, **common | options)
+    return _make_sweep(task, model, preset, tiny=True, data=data_dir, **common | options)
 
 
-def _tiny_labels(task: str, data: Path, task_options: TaskOptions, **options: Any) -> SweepConfig:
+def _make_tiny_labels(
+    task: str, data: Path, task_options: TaskOptions, **options: Any
+) -> SweepConfig:
     """A tiny sweep with few rungs, because accuracy rises late."""
     common = {"num_trials": 8, "num_rungs": 2, "reduction_factor": 2, "eval_rows": 60}
-    return _tiny(task, data, presets.LABELS_TINY, task_options=task_options, **common, **options)
+    return _make_tiny(
+        task, data, presets.LABELS_TINY, task_options=task_options, **common, **options
+    )
 
 
-def _sweep(
+def _make_sweep(
     task: str, model: str, preset: Preset, *, tiny: bool = False, **options: Any
 ) -> SweepConfig:
     """A sweep that is called after its task and the time."""

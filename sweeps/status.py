@@ -108,7 +108,7 @@ def _look_at_run(paths: RunPaths) -> _View:
 
 def _is_watched_in_vain(status: RunStatus) -> bool:
     """Whether the sweep is over, or was on another machine and has been silent for long."""
-    age_s = _age_s(status)
+    age_s = _measure_silence_s(status)
     is_silent = age_s is None or age_s > QUIET_S
     return status.is_over or (status.state == "unknown" and is_silent)
 
@@ -116,7 +116,7 @@ def _is_watched_in_vain(status: RunStatus) -> bool:
 def _look_at_folder(folder: Path) -> _View:
     """A line a run, the youngest first."""
     rows, facts, is_over = [("run", "state", "trials", "best", "left", "last event")], [], True
-    files = sorted(folder.glob("[!.]*/sweep.json"), key=_find_age_s)
+    files = sorted(folder.glob("[!.]*/sweep.json"), key=_measure_age_s)
     for path in files:
         try:
             status = read_status(find_run(path.parent, has_checkpoints=False))
@@ -144,7 +144,7 @@ def _look_at_folder(folder: Path) -> _View:
     return _View(lines=lines, summary=summary, facts={"runs": facts}, is_over=is_over)
 
 
-def _find_age_s(path: Path) -> float:
+def _measure_age_s(path: Path) -> float:
     """Since it was written; a file that was removed meanwhile comes last."""
     with contextlib.suppress(OSError):
         return time.time() - path.stat().st_mtime
@@ -214,8 +214,8 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
         "pid": status.owner.pid,
         "metric": asdict(metric),
         "num_trials": status.num_trials,
-        "trials": _count(status.trials, is_over=status.is_over),
-        "finals": _count(status.finals, is_over=status.is_over),
+        "trials": _count_by_status(status.trials, is_over=status.is_over),
+        "finals": _count_by_status(status.finals, is_over=status.is_over),
         "running": []
         if status.is_over
         else [
@@ -227,7 +227,7 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
         and {"trial_id": best.trial_id, "step": best.num_steps, "value": best.value(metric)},
         "result": _find_result(status),
         "began": status.driver_began and status.driver_began.isoformat(),
-        "last_event_s": _age_s(status),
+        "last_event_s": _measure_silence_s(status),
         "left_s": status.left_s,
         **status.facts,
         "last_events": [
@@ -257,7 +257,7 @@ def _describe_trials(status: RunStatus) -> list[str]:
         ("finals", status.finals, len(status.finals)),
     ):
         if records or name == "trials":
-            counts = _count(records, is_over=status.is_over)
+            counts = _count_by_status(records, is_over=status.is_over)
             shown = ", ".join(f"{count} {what}" for what, count in counts.items())
             lines.append(f"{name}: {len(records)}/{num} begun{f' ({shown})' if shown else ''}")
     lines.append(f"best: {_describe_best(status)}")
@@ -267,7 +267,7 @@ def _describe_trials(status: RunStatus) -> list[str]:
     return lines
 
 
-def _count(records: Sequence[TrialRecord], *, is_over: bool) -> dict[str, int]:
+def _count_by_status(records: Sequence[TrialRecord], *, is_over: bool) -> dict[str, int]:
     unfinished = "unfinished" if is_over else "running"
     return dict(Counter(record.status or unfinished for record in records))
 
@@ -280,13 +280,13 @@ def _describe_best(status: RunStatus) -> str:
     return f"{status.metric.name} {value:.4g} at step {best.num_steps} ({best.trial_id})"
 
 
-def _age_s(status: RunStatus) -> float | None:
+def _measure_silence_s(status: RunStatus) -> float | None:
     last = status.last_told
     return None if last is None else max(0.0, (status.now - last).total_seconds())
 
 
 def _describe_age(status: RunStatus) -> str:
-    age_s = _age_s(status)
+    age_s = _measure_silence_s(status)
     return "none" if age_s is None else f"{format_duration(age_s)} ago"
 
 

@@ -53,7 +53,7 @@ def run_sweep(
             an error and a fix.
         KeyboardInterrupt: how to go on is its text.
     """
-    with _unchanged_process(), _quiet_notebook():
+    with _restore_process(), _silence_notebook():
         args = read_call(recipe, flags, is_resumed=resume)
         from sweeps.checks.commands import write_resume_call
         from sweeps.publish.load_run import load_run
@@ -122,7 +122,7 @@ def _log_interruption(paths: RunPaths, reason: str) -> None:
 
 
 @contextlib.contextmanager
-def _unchanged_process() -> Iterator[None]:
+def _restore_process() -> Iterator[None]:
     """What a sweep changes in its process is afterwards as before."""
     environment, is_main = dict(os.environ), threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -141,7 +141,7 @@ def _unchanged_process() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_notebook() -> Iterator[None]:
+def _silence_notebook() -> Iterator[None]:
     """In a notebook, the table is all that is shown, beside what a log warns of."""
     if not Console().is_jupyter:
         yield

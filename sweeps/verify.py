@@ -293,8 +293,8 @@ def _print_table(
         seeds = f"{min(n.seeds):.6f} .. {max(n.seeds):.6f}" if n.seeds else ""
         cells = [str(n.step), n.name, f"{n.recorded:.6f}", f"{n.again:.6f}"]
         unit = " relative" * (n.name in LOSSES)
-        cells += [f"{_show(n, n.difference)}{unit}" + ("" if n.is_equal else " !")]
-        cells += ["none" if n.limit is None else _show(n, n.limit)]
+        cells += [f"{_format_difference(n, n.difference)}{unit}" + ("" if n.is_equal else " !")]
+        cells += ["none" if n.limit is None else _format_difference(n, n.limit)]
         table.add_row(*cells, *[seeds] * has_seeds)
     SafeConsole(sys.stdout, width=TABLE_WIDTH).print(table)
     weights = "not compared"
@@ -304,7 +304,7 @@ def _print_table(
     print(f"weights: {weights}")
 
 
-def _show(number: Number, difference: float) -> str:
+def _format_difference(number: Number, difference: float) -> str:
     if number.name in LOSSES:
         return f"{difference:.1e}"
     return format_score(number.name, difference, (number.recorded, number.limit))

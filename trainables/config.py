@@ -1,6 +1,7 @@
 """TrialConfig and TrialReport: the words that every package shares. Standard library only."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -55,9 +56,23 @@ class Metric:
     mode: Literal["max", "min"] = "max"
     """Whether more or less is better."""
 
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The mode as Optuna and W&B name it."""
+        return "maximize" if self.mode == "max" else "minimize"
+
+    @property
+    def sign(self) -> int:
+        """1, or -1 where less is better: of two values times it, the larger is better."""
+        return 1 if self.mode == "max" else -1
+
     def is_better(self, value: float, other: float) -> bool:
         """Whether value beats other strictly."""
-        return value > other if self.mode == "max" else value < other
+        return self.sign * value > self.sign * other
+
+    def choose_best(self, values: Iterable[float]) -> float:
+        """The best of at least one value."""
+        return max(values, key=lambda value: self.sign * value)
 
 
 @dataclass(frozen=True, kw_only=True)

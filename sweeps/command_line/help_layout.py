@@ -71,7 +71,7 @@ def flatten(
             inner[field.name], more = flatten(bare, field.default, named)
             flags += more
         else:
-            flags.append((replace(field, helptext=_join_lines_of(field.helptext)), named))
+            flags.append((replace(field, helptext=_unwrap(field.helptext)), named))
 
     def build(values: Mapping[str, Any]) -> object:
         fields = ((field.name, inner.get(field.name)) for field in spec.fields)
@@ -80,7 +80,7 @@ def flatten(
     return build, flags
 
 
-def _join_lines_of(
+def _unwrap(
     helptext: str | Callable[[], str | None] | None,
 ) -> Callable[[], str | None]:
     """A docstring has lines of its own width, and the terminal another."""

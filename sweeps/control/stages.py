@@ -245,7 +245,7 @@ def _open_search(
     """
     url = config.study_storage or paths.study_url
     open_storage(url, name, metric, is_resumed=is_resumed)
-    study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
+    study = optuna.create_study(direction=metric.direction)
     num_startup = choose_num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
     search.restore(replay(events), metric, plan.list_start_points(config)[: config.num_trials])

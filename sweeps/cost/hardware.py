@@ -44,20 +44,20 @@ class Hardware:
         if cluster.is_local:
             gpus = list_visible_gpus() if cluster.num_gpus else []
             return cls._of_gpus(cluster.num_cpus, [(cluster.num_gpus, gpus)])
-        told = [(node.num_gpus, node.facts.gpus) for node in nodes if node.facts]
-        return cls._of_gpus(cluster.num_cpus, told)
+        machines = [(node.num_gpus, node.facts.gpus) for node in nodes if node.facts]
+        return cls._of_gpus(cluster.num_cpus, machines)
 
     @classmethod
-    def _of_gpus(cls, num_cpus: int, told: Sequence[tuple[int, Sequence[Gpu]]]) -> "Hardware":
+    def _of_gpus(cls, num_cpus: int, machines: Sequence[tuple[int, Sequence[Gpu]]]) -> "Hardware":
         """Of machines, each with the GPUs that Ray counts and those that nvidia-smi tells of: where
         these are more or fewer, the smallest are taken for the others."""
         gibs: list[float] = []
-        for num_gpus, gpus in told:
+        for num_gpus, gpus in machines:
             own = sorted(gpu.gib for gpu in gpus)[:num_gpus]
             gibs += [*own, *own[:1] * (num_gpus - len(own))]
         return cls(
             num_cpus=num_cpus,
-            num_gpus=sum(num_gpus for num_gpus, _ in told),
+            num_gpus=sum(num_gpus for num_gpus, _ in machines),
             gpu_gibs=tuple(sorted(gibs)),
-            oldest_gpu=find_oldest_gpu([gpu for num, gpus in told if num for gpu in gpus]),
+            oldest_gpu=find_oldest_gpu([gpu for num, gpus in machines if num for gpu in gpus]),
         )

@@ -90,8 +90,7 @@ class Verdict:
         """The best of the winner's runs on validation; its adapter is the one to keep."""
         if self.winner is None:
             return None
-        choose = max if self.metric.mode == "max" else min
-        best_value = choose(self.winner.values)
+        best_value = self.metric.choose_best(self.winner.values)
         return self.winner.completed[self.winner.values.index(best_value)]
 
 
@@ -114,8 +113,7 @@ def decide_winner(
         )
         for trial_id in finals.finalists
     ]
-    sign = -1.0 if metric.mode == "max" else 1.0
-    finalists.sort(key=lambda finalist: (finalist.mean is None, sign * (finalist.mean or 0.0)))
+    finalists.sort(key=lambda one: (one.mean is None, -metric.sign * (one.mean or 0.0)))
     notes = [
         f"{run.trial_id} ({finalist.trial_id} with seed {run.seed}) is missing: "
         f"{run.status or 'running'}, {run.reason or 'no reason given'}"

@@ -64,13 +64,13 @@ def describe_no_lead(
         scores: metrics by split, the winner's and the baseline's.
         intervals: of the winner's lead, by split, as far as they can be told; else scores decide.
     """
-    sign, places, is_behind = 1.0 if metric.mode == "max" else -1.0, [], False
+    places, is_behind = [], False
     for split in ("validation", "test"):
         best, other = (scores.get(of, {}).get(metric.name) for of in (split, f"{split}_{key}"))
         interval = intervals.get(split)
         if best is None or other is None or not math.isfinite(other):
             continue
-        lead = sign * (best - other)
+        lead = metric.sign * (best - other)
         if (lead if interval is None else interval[0]) > 0:
             continue
         is_behind |= not lead > 0  # also where the winner's score is no number

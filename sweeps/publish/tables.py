@@ -53,14 +53,13 @@ def list_rungs(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         for report in trial.reports:
             if math.isfinite(value := report.metrics[metric.name]):
                 values.setdefault(report.step, []).append(value)
-    choose = max if metric.mode == "max" else min
     every = [value for of_rung in values.values() for value in of_rung]
     rows = [
         [
             *(str(step), str(len(of_rung))),
             *(
                 format_score(metric.name, value, every)
-                for value in (choose(of_rung), median(of_rung))
+                for value in (metric.choose_best(of_rung), median(of_rung))
             ),
         ]
         for step, of_rung in sorted(values.items())
@@ -126,7 +125,6 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
 def list_leads(outcome: Outcome, metric: Metric) -> Table:
     """How sure it is that the adapter is better than what needs no training, by the metric that
     ranks; a row a split and a baseline whose interval is known."""
-    sign = 1.0 if metric.mode == "max" else -1.0
     rows = []
     for split, of_split in outcome.own_scores.items():
         for title, intervals in outcome.lead_intervals.items():
@@ -134,7 +132,7 @@ def list_leads(outcome: Outcome, metric: Metric) -> Table:
             other = outcome.untrained_scores[title].get(split, {}).get(metric.name)
             if interval is None or own is None or other is None:
                 continue
-            lead = sign * (own - other)
+            lead = metric.sign * (own - other)
             shown = [format_score(metric.name, v, (own, other)) for v in (lead, *interval)]
             is_sure = "no" if interval[0] <= 0 else "yes"
             rows.append([split, title, shown[0], f"{shown[1]} to {shown[2]}", is_sure])

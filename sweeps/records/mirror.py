@@ -112,12 +112,12 @@ def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]
 
     It may have begun while a copy failed, so that is asked before each try.
     """
-    told = ""
+    error = ""
     for wait_s in (*storage.RETRY_WAITS_S, 0.0):
         try:
             beat = storage.read_file(f"{url}/{paths.heartbeat.name}")
         except SweepAborted as failed:
-            told = failed.error
+            error = failed.error
             break
         try:
             abort_if_driven(parse_heartbeat(beat or b""), url, has_locks=False)
@@ -128,9 +128,9 @@ def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]
             _copy_changes(paths, url, copied, is_repeated=False)
             return True
         except SweepAborted as failed:
-            told = failed.error
+            error = failed.error
             time.sleep(wait_s)
-    _log.warning("%s; it is tried again, and %s has all of it", told, paths.folder)
+    _log.warning("%s; it is tried again, and %s has all of it", error, paths.folder)
     return True
 
 

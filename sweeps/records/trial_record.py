@@ -54,14 +54,12 @@ class TrialRecord:
         value = self.value(metric)
         if value is None or not math.isfinite(value):
             return -math.inf
-        return value if metric.mode == "max" else -value
+        return metric.sign * value
 
     def best(self, metric: Metric) -> float | None:
         """The best finite value of the metric at any report; None without one."""
         finite = [value for value in self.values(metric).values() if math.isfinite(value)]
-        if not finite:
-            return None
-        return max(finite) if metric.mode == "max" else min(finite)
+        return metric.choose_best(finite) if finite else None
 
     def values(self, metric: Metric) -> dict[int, float]:
         """The metric by step."""

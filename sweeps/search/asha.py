@@ -51,7 +51,7 @@ class Asha:
         Raises:
             KeyError: step is not a rung.
         """
-        self._worths[step][trial_id] = value if self._metric.mode == "max" else -value
+        self._worths[step][trial_id] = self._metric.sign * value
 
     def should_continue(self, trial_id: str, step: int) -> bool:
         """Whether a trial whose value at this rung is recorded continues, as things stand."""

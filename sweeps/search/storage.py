@@ -66,7 +66,7 @@ def open_storage(
         study = optuna.create_study(
             storage=storage,
             study_name=name,
-            direction="maximize" if metric.mode == "max" else "minimize",
+            direction=metric.direction,
             load_if_exists=is_resumed,
         )
     except optuna.exceptions.DuplicatedStudyError:

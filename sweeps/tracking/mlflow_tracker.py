@@ -165,7 +165,7 @@ class MlflowTracker:
 
     def _log_params(self, run: _Run, params: Mapping[str, Any]) -> None:
         """Those that are not there: a process may have died after it had made the run."""
-        cleaned = {_clean(key): str(value)[:MAX_CHARS] for key, value in params.items()}
+        cleaned = {_clean_name(key): str(value)[:MAX_CHARS] for key, value in params.items()}
         shown = [Param(key, value) for key, value in cleaned.items() if key not in run.params]
         for begin in range(0, len(shown), MAX_PARAMS):
             self._client.log_batch(run.run_id, params=shown[begin : begin + MAX_PARAMS])
@@ -174,7 +174,7 @@ class MlflowTracker:
     def _log_metrics(self, run: _Run, points: Sequence[tuple[int, int, dict[str, float]]]) -> None:
         """Args: points: step, time in Unix milliseconds, and values by name."""
         metrics = [
-            MlflowMetric(_clean(name), float(value), time_ms, step)
+            MlflowMetric(_clean_name(name), float(value), time_ms, step)
             for step, time_ms, values in points
             for name, value in values.items()
         ]
@@ -196,7 +196,7 @@ class MlflowTracker:
         else:
             self._client.set_terminated(run.run_id, _STATES[status], ended_ms)
         tags = {**(facts or {}), STATUS_TAG: status}
-        shown = [RunTag(_clean(key), str(value)[:MAX_CHARS]) for key, value in tags.items()]
+        shown = [RunTag(_clean_name(key), str(value)[:MAX_CHARS]) for key, value in tags.items()]
         self._client.log_batch(run.run_id, tags=shown)
         run.status = status
 
@@ -215,7 +215,7 @@ def open_client(paths: RunPaths) -> MlflowClient:
     return MlflowClient(uri)
 
 
-def _clean(name: str) -> str:
+def _clean_name(name: str) -> str:
     """A name that MLflow takes. It is a path there, of few letters; one that has to change ends in
     a hash, so that two names stay two."""
     shown = re.sub(r"[^\w/. -]", "_", name)

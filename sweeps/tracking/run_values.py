@@ -154,12 +154,11 @@ def _list_values(trial: TrialRecord) -> dict[str, Any]:
 
 def list_curve(trial: TrialRecord, metric: Metric) -> list[tuple[int, dict[str, float]]]:
     """The numbers of each report of a trial by step, with the best value of the metric up to it."""
-    choose = max if metric.mode == "max" else min
     curve, best = [], None
     for report in trial.reports:
         value = report.metrics[metric.name]
         if math.isfinite(value):
-            best = value if best is None else choose(best, value)
+            best = value if best is None else metric.choose_best((best, value))
         values = report_fields(report)
         values |= {**values.pop("metrics"), f"best_{metric.name}": best}
         numbers, _ = _split_numbers({k: v for k, v in values.items() if k not in _HIDDEN})

@@ -26,7 +26,7 @@ def resolve_mode(requested: WandbMode, is_tiny: bool) -> Mode:
     Raises:
         SweepAborted: online is asked for without a login, or the login or WANDB_MODE is invalid.
     """
-    mode = requested if requested != "auto" else _environment_mode()
+    mode = requested if requested != "auto" else _read_environment_mode()
     if requested == "auto" and is_tiny and mode != "disabled":
         return "offline"
     if mode == "auto":
@@ -54,7 +54,7 @@ def load_session() -> ModuleType:
     return wandb_session
 
 
-def _environment_mode() -> WandbMode:
+def _read_environment_mode() -> WandbMode:
     named = os.environ.get("WANDB_MODE", "")
     if named not in MODES:
         raise SweepAborted(

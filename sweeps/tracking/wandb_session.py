@@ -89,7 +89,7 @@ def find_server(folder: Path) -> str:
     return str(wandb.setup().settings.base_url)
 
 
-def locate(run: Any) -> OpenRun | None:
+def find_open_run(run: Any) -> OpenRun | None:
     """Where the server has an open run; None without an API key."""
     settings = run.settings
     if not settings.api_key:

@@ -57,12 +57,12 @@ def list_stopped(runs: Mapping[str, OpenRun]) -> set[str]:
         f"{{ project(name: $project, entityName: $entity) {{ {asked} }} }}"
     )
     variables |= {"entity": place.entity, "project": place.project}
-    told = ask_server(place.server, place.api_key, query, variables)
+    answer = ask_server(place.server, place.api_key, query, variables)
     try:
-        by_key = told["data"]["project"]
+        by_key = answer["data"]["project"]
         return {name for n, name in enumerate(runs) if (by_key[f"r{n}"] or {}).get("stopped")}
     except (AttributeError, KeyError, TypeError):
-        raise ValueError(f"the server says {str(told)[:200]}") from None
+        raise ValueError(f"the server says {str(answer)[:200]}") from None
 
 
 def ask_server(server: str, api_key: str, query: str, variables: Mapping[str, str]) -> Any:

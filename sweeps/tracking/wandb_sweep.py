@@ -39,7 +39,6 @@ def describe_sweep(config: SweepConfig, metric: Metric, name: str) -> dict[str, 
     W&B draws parallel coordinates and importance.
     """
     method = f"proposed by Optuna ({config.sampler}), stopped early by ASHA"
-    goal = "maximize" if metric.mode == "max" else "minimize"
     low, high = config.space.learning_rates
     rate = {"distribution": "log_uniform_values", "min": low, "max": high}
     parameters: dict[str, Any] = {"learning_rate": rate if low < high else {"value": low}}
@@ -49,7 +48,7 @@ def describe_sweep(config: SweepConfig, metric: Metric, name: str) -> dict[str, 
         "name": name,
         "description": f"{config.recipe} with {config.model}: {method}",
         "method": "random",
-        "metric": {"name": metric.name, "goal": goal},
+        "metric": {"name": metric.name, "goal": metric.direction},
         "parameters": parameters,
     }
 

@@ -164,7 +164,7 @@ class WandbTracker:
         if trial.name not in self._open:
             run = self._start_run(trial)
             self._open[trial.name] = _OpenRun(run)
-            if self.mode == "online" and (place := load_session().locate(run)) is not None:
+            if self.mode == "online" and (place := load_session().find_open_run(run)) is not None:
                 self._buttons.watch(trial.name, place)
         entry = self._open[trial.name]
         for step, _, numbers in trial.points[entry.num_reports :]:

@@ -91,5 +91,5 @@ def test_result_for_programs_is_read_for_them_only(
 
 def test_handler_of_signals_that_c_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
-    with sweep._unchanged_process():
+    with sweep._restore_process():
         pass

@@ -112,7 +112,8 @@ def _add_form(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
 
     def ask(*texts: str) -> list[Any]:
         values = dict(zip(columns, texts, strict=True))
-        return [_show(answer) for answer in _ask(models, values, values)]
+        answers = _ask(models, values, values)
+        return [a.text if a.probabilities is None else a.probabilities for a in answers]
 
     def show_example(index: int) -> list[Any]:
         example = examples[index]
@@ -197,10 +198,6 @@ def _ask(models: SideBySide, for_base: Values, for_adapter: Values) -> tuple[Ans
         raise gr.Error(f"This cannot be asked: {reason}.", print_exception=False) from None
     except SweepAborted as ended:
         raise gr.Error(f"{ended.error}.", print_exception=False) from None
-
-
-def _show(answer: Answer) -> str | dict[str, float]:
-    return answer.text if answer.probabilities is None else answer.probabilities
 
 
 def _show_text(label: str, text: str, lines: int = 1) -> gr.Textbox:

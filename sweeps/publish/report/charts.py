@@ -108,7 +108,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
             "shape": {"condition": _if_winner("diamond"), "value": "circle"},
             "size": {"condition": _if_winner(150), "value": 45},
         }
-        best = max(rows, key=lambda row: row["score"] * (1 if metric.mode == "max" else -1))
+        best = max(rows, key=lambda row: metric.sign * row["score"])
         slices.append(
             Plot(
                 key=f"slice{number}",
@@ -129,18 +129,18 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
     counts = {}
     for rung in sweep.config.rungs:
         scores = sweep.scores_at(rung)
-        found = compute_importances(sweep.trials, scores, sweep.metric, sweep.config.space)
-        if found:
-            by_rung[rung], counts[rung] = found, len(scores)
+        shares = compute_importances(sweep.trials, scores, sweep.metric, sweep.config.space)
+        if shares:
+            by_rung[rung], counts[rung] = shares, len(scores)
     if not by_rung:
         return None
     values = [
         {"name": name, "rung": f"step {rung}", "share": share, "shown": f"{share:.0%}"}
-        for rung, found in by_rung.items()
-        for name, share in found.items()
+        for rung, shares in by_rung.items()
+        for name, share in shares.items()
     ]
     # the highest rung's order comes first
-    names = list(dict.fromkeys(name for found in reversed(by_rung.values()) for name in found))
+    names = list(dict.fromkeys(name for shares in reversed(by_rung.values()) for name in shares))
     order = [f"step {rung}" for rung in by_rung]
     of_rung = {"field": "rung", "sort": order}
     colours = [f"var(--s{number})" for number in (1, 3, 5, 2, 4)]
@@ -152,10 +152,10 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
         "tooltip": plots.list_tooltip("name", "rung", shown="importance"),
     }
     rows = [
-        [name, *(f"{found[name]:.0%}" if name in found else "" for found in by_rung.values())]
+        [name, *(f"{of[name]:.0%}" if name in of else "" for of in by_rung.values())]
         for name in names
     ]
-    told = [
+    best = [
         f"at step {rung} the best {math.ceil(find_top_frac(count) * count)} of {count} trials"
         for rung, count in counts.items()
     ]
@@ -164,7 +164,7 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
         title="Importance of hyperparameters (Optuna's PED-ANOVA)",
         says=(
             "How much each hyperparameter decides whether a trial is among the best at a rung: "
-            f"{'; '.join(told)}. Each rung is computed from its own scores only; later rungs hold "
+            f"{'; '.join(best)}. Each rung is computed from its own scores only; later rungs hold "
             "only the trials that ASHA let through."
         ),
         spec=plots.make_spec(values, height=len(names) * 34, **plots.draw("bar", encoding)),

@@ -165,8 +165,7 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
             if not is_last or event["trial_id"] not in searched or run.began is None:
                 continue
             value = float(event["metrics"][metric])
-            choose = max if run.metric.mode == "max" else min
-            best = value if best is None else choose(best, value)
+            best = value if best is None else run.metric.choose_best((best, value))
             passed = find_time(event) - run.began
             shown = format_score(metric, best)
             at = {"run": name, "minutes": passed.total_seconds() / 60}

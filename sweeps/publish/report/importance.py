@@ -57,7 +57,7 @@ def compute_importances(
     distributions = {
         name: _make_distribution(name, values, space) for name, values in varied.items()
     }
-    study = optuna.create_study(direction="maximize" if metric.mode == "max" else "minimize")
+    study = optuna.create_study(direction=metric.direction)
     for trial in scored:
         point = make_point(trial.params)
         study.add_trial(

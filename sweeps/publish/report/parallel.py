@@ -11,6 +11,7 @@ from sweeps.publish.report.importance import list_varied, make_point
 from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import show_value
 from sweeps.records.trial_record import TrialRecord
+from trainables.config import Metric
 from trainables.metrics.scales import format_score
 
 SCHEMA = "https://vega.github.io/schema/vega/v6.json"
@@ -60,7 +61,7 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
             "axis": number,
             "place": axis.find_place(value),
             "role": "winner" if trial.trial_id == winner else "other",
-            "colour": _choose_colour(trial, last, higher=metric.mode == "max"),
+            "colour": _choose_colour(trial, last, metric),
             "shown": f"{metric.name} {format_score(metric.name, trial.value(metric))} at step "
             f"{trial.num_steps}",
         }
@@ -119,11 +120,11 @@ def _make_score_axis(name: str, scores: Mapping[str, float]) -> _Axis:
     )
 
 
-def _choose_colour(trial: TrialRecord, last: dict[str, float], *, higher: bool) -> str:
+def _choose_colour(trial: TrialRecord, last: dict[str, float], metric: Metric) -> str:
     """The fifth of the last rung's scores in which the trial's lies; s5 is the best."""
     if trial.trial_id not in last:
         return "var(--faint)"
-    ranked = sorted(last.values(), reverse=higher)
+    ranked = sorted(last.values(), key=lambda score: -metric.sign * score)
     fifth = ranked.index(last[trial.trial_id]) * NUM_COLOURS // len(ranked)
     return f"var(--s{NUM_COLOURS - fifth})"
 

@@ -58,7 +58,7 @@ def write_headline(sweep: SweepRun) -> list[tuple[str, str, str]]:
         (f"{name} on {split}", format_score(name, score, (base,)), interval_text),
     ]
     if score is not None and base is not None:
-        gain = (score - base) * (1 if sweep.metric.mode == "max" else -1)
+        gain = sweep.metric.sign * (score - base)
         interval = outcome.intervals.get("base", {}).get(split)
         more = f"; {show_interval(name, interval, (gain,))}" if interval else ""
         gain_sign, shown = "+" * (gain >= 0), format_score(name, base, (score,))

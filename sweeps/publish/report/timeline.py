@@ -153,11 +153,11 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
 
 def list_gpu_time(sweep: SweepRun) -> Table | None:
     """What the packs' seconds were spent on, once the sweep has ended."""
-    told = sweep.last_turn.get("gpu_time") or {}
+    gpu_time = sweep.last_turn.get("gpu_time") or {}
     parts = {
-        "trials of the search": told.get("search_s", 0.0),
-        "runs of the finals": told.get("finals_s", 0.0),
-        **{OVERHEAD_WORDS.get(name, name): s for name, s in told.get("overhead_s", {}).items()},
+        "trials of the search": gpu_time.get("search_s", 0.0),
+        "runs of the finals": gpu_time.get("finals_s", 0.0),
+        **{OVERHEAD_WORDS.get(name, name): s for name, s in gpu_time.get("overhead_s", {}).items()},
     }
     total_s = sum(parts.values())
     rows = [
@@ -184,20 +184,20 @@ def list_packs(sweep: SweepRun) -> Table | None:
     """Each pack of which the log has the ledger."""
     ledgers = {e["pack"]: e for e in sweep.events if e["kind"] == "pack_ended"}
     rows = []
-    for number, told in enumerate(ledgers.values(), start=1):
-        seconds = told["seconds"]
+    for number, ledger in enumerate(ledgers.values(), start=1):
+        seconds = ledger["seconds"]
         wall_s = sum(seconds.values())
         busy_s = wall_s - seconds.get("idle", 0.0) - seconds.get("load", 0.0)
-        computed = told.get("computed_tokens")
-        real = told.get("real_tokens", 0) / computed if computed else None
+        computed = ledger.get("computed_tokens")
+        real = ledger.get("real_tokens", 0) / computed if computed else None
         rows.append(
             [
-                *(f"pack {number}", told.get("node", ""), told.get("gpu", "")),
-                *(told["device"], format_duration(wall_s)),
+                *(f"pack {number}", ledger.get("node", ""), ledger.get("gpu", "")),
+                *(ledger["device"], format_duration(wall_s)),
                 f"{busy_s / wall_s:.0%}" if wall_s else "",
-                f"{told.get('trial_steps', 0):,}",
+                f"{ledger.get('trial_steps', 0):,}",
                 "" if real is None else f"{real:.1%}",
-                f"{told.get('peak_gib', 0.0):.1f}",
+                f"{ledger.get('peak_gib', 0.0):.1f}",
             ]
         )
     columns = (

@@ -67,8 +67,7 @@ class Landscape:
     @cached_property
     def best(self) -> Configuration:
         """The configuration of the best mean."""
-        sign = 1 if self.metric.mode == "max" else -1
-        return max(self._known, key=lambda one: sign * self.mean_finals[one])
+        return max(self._known, key=lambda one: self.metric.sign * self.mean_finals[one])
 
     @cached_property
     def mean_regret(self) -> float:

@@ -63,8 +63,8 @@ class StockRay:
     @property
     def choice(self) -> int | None:
         """See Method."""
-        sign = 1 if self._metric.mode == "max" else -1
-        return max(self._last, key=lambda number: sign * self._last[number], default=None)
+        worths = {number: self._metric.sign * value for number, value in self._last.items()}
+        return max(worths, key=lambda number: worths[number], default=None)
 
     def _goes_on(self, number: int, step: int, value: float) -> bool:
         trial = self._trials[number]
