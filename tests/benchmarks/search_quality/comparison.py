@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.benchmarks.search_quality.intervals import Floats, Interval, of_difference, of_mean
+from tests.benchmarks.search_quality.intervals import (
+    Floats,
+    Interval,
+    estimate_difference,
+    estimate_mean,
+)
 
 SHOWN_FRACS = (0.05, 0.1, 0.15, 0.2, 0.25)
 """Budgets of the Markdown table, as shares of training every configuration."""
@@ -52,18 +57,18 @@ class Comparison:
     """GPU-hours spent, as shares of full_gpu_hours."""
     curves: list[Curve]
 
-    def of(self, concurrency: int) -> list[Curve]:
+    def list_curves(self, concurrency: int) -> list[Curve]:
         """The curves of one concurrency, best first at the largest budget that is shown."""
-        index = self._shown_indices()[-1]
-        found = [curve for curve in self.curves if curve.concurrency == concurrency]
-        return sorted(found, key=lambda curve: curve.regret[index].mean)
+        index = self._find_shown_indices()[-1]
+        curves = [curve for curve in self.curves if curve.concurrency == concurrency]
+        return sorted(curves, key=lambda curve: curve.regret[index].mean)
 
     @property
     def concurrencies(self) -> list[int]:
         """Ascending."""
         return sorted({curve.concurrency for curve in self.curves})
 
-    def markdown(self) -> str:
+    def write_markdown(self) -> str:
         """A table of regret and one of differences for each concurrency."""
         best = ", ".join(f"{name} {value:g}" for name, value in self.best.items())
         parts = [
@@ -75,16 +80,16 @@ class Comparison:
         ]
         for concurrency in self.concurrencies:
             parts.append(f"**{concurrency} trials at once**")
-            parts.append(self._table(concurrency))
+            parts.append(self._write_table(concurrency))
         return "\n\n".join(parts) + "\n"
 
-    def _table(self, concurrency: int) -> str:
-        indices = self._shown_indices()
+    def _write_table(self, concurrency: int) -> str:
+        indices = self._find_shown_indices()
         shares = [f"{self.budget_fracs[index]:.0%}" for index in indices]
         last = f"behind {self.reference} at {shares[-1]}"
         close = f"within {CLOSE_POINTS:g} at {shares[-1]}"
         rows = [["method", *shares, last, close]]
-        for curve in self.of(concurrency):
+        for curve in self.list_curves(concurrency):
             is_reference = curve.method == self.reference
             rows.append(
                 [
@@ -97,7 +102,7 @@ class Comparison:
         lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
-    def _shown_indices(self) -> list[int]:
+    def _find_shown_indices(self) -> list[int]:
         """Where the budgets that are shown stand; at least the last."""
         last = self.budget_fracs[-1]
         wanted = [frac for frac in SHOWN_FRACS if frac <= last + 1e-9] or [last]
@@ -107,20 +112,15 @@ class Comparison:
         ]
 
 
-def curves_of(regrets: Mapping[tuple[str, int], Floats], reference: str) -> list[Curve]:
+def make_curves(regrets: Mapping[tuple[str, int], Floats], reference: str) -> list[Curve]:
     """The curves of (searches, budgets) regrets by method and concurrency."""
     return [
         Curve(
             method=method,
             concurrency=concurrency,
-            regret=of_mean(values_SB),
-            behind=of_difference(regrets[reference, concurrency], values_SB),
-            close_frac=_close_fracs(values_SB),
+            regret=estimate_mean(values_SB),
+            behind=estimate_difference(regrets[reference, concurrency], values_SB),
+            close_frac=(values_SB <= CLOSE_POINTS).mean(axis=0).tolist(),
         )
         for (method, concurrency), values_SB in regrets.items()
     ]
-
-
-def _close_fracs(values_SB: Floats) -> list[float]:
-    fracs: list[float] = (values_SB <= CLOSE_POINTS).mean(axis=0).tolist()
-    return fracs

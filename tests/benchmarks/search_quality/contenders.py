@@ -1,6 +1,7 @@
 """The methods by name: this project's search and those that it is measured against."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from search_spaces.lora import Point
 from sweeps.config import Sampler
@@ -12,7 +13,7 @@ from tests.benchmarks.search_quality.methods import (
     PlainTpe,
     ProjectSearch,
     Task,
-    new_study,
+    make_study,
 )
 
 Contender = Callable[[Task], Method]
@@ -23,7 +24,7 @@ NUM_TRIALS = 64
 ends with its budget."""
 
 
-def project(
+def make_search(
     task: Task,
     *,
     asha: AshaOptions = DEFAULT_ASHA,
@@ -44,18 +45,13 @@ def project(
     """
     if startup_trials is None:
         startup_trials = choose_num_startup_trials(NUM_TRIALS)
-    study = new_study(task.metric)
+    study = make_study(task.metric)
     search = Search(study, task.space, task.seed, startup_trials, sampler)
     search.restore((), task.metric, first_points)
     return ProjectSearch(task, search, asha, is_together=is_together)
 
 
-def random_asha(task: Task) -> ProjectSearch:
-    """This project's ASHA over random points."""
-    return project(task, sampler="random")
-
-
-def stock_ray(task: Task) -> Method:
+def make_stock_ray(task: Task) -> Method:
     """OptunaSearch and ASHAScheduler of Ray Tune."""
     from tests.benchmarks.search_quality.stock_ray import (
         StockRay,  # loads Ray, which --help can do without
@@ -65,8 +61,8 @@ def stock_ray(task: Task) -> Method:
 
 
 CONTENDERS: Mapping[str, Contender] = {
-    OURS: project,
-    "OptunaSearch + ASHAScheduler": stock_ray,
-    "random + ASHA": random_asha,
+    OURS: make_search,
+    "OptunaSearch + ASHAScheduler": make_stock_ray,
+    "random + ASHA": partial(make_search, sampler="random"),
     "TPE, no stopping": PlainTpe,
 }

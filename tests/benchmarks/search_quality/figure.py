@@ -1,7 +1,5 @@
 """Regret against GPU-hours as a picture by Vega-Lite: a panel for each concurrency."""
 
-from typing import Any
-
 import vl_convert
 
 from tests.benchmarks.search_quality.comparison import Comparison
@@ -13,14 +11,8 @@ COLOURS = (
 """The reference method has the first; all are told apart by colour-blind readers (Okabe, Ito)."""
 
 
-def regret_svg(comparison: Comparison) -> str:
+def draw_regret(comparison: Comparison) -> str:
     """Mean regret of each method with its 95% interval as a band, as an SVG."""
-    picture: str = vl_convert.vegalite_to_svg(make_figure(comparison))
-    return picture
-
-
-def make_figure(comparison: Comparison) -> dict[str, Any]:
-    """The specification of the picture."""
     names = sorted({curve.method for curve in comparison.curves})
     names.sort(key=lambda name: name != comparison.reference)
     top = _find_top(comparison)
@@ -63,7 +55,7 @@ def make_figure(comparison: Comparison) -> dict[str, Any]:
         {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y}},
     ]
     panels = [f"{number} trials at once" for number in comparison.concurrencies]
-    return {
+    figure = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": f"Regret in {comparison.metric} against GPU-hours",
         "background": "white",
@@ -76,6 +68,8 @@ def make_figure(comparison: Comparison) -> dict[str, Any]:
             "layer": layers,
         },
     }
+    picture: str = vl_convert.vegalite_to_svg(figure)
+    return picture
 
 
 def _find_top(comparison: Comparison) -> float:

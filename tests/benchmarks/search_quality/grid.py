@@ -47,7 +47,7 @@ class Grid:
     alphas_over_rank: tuple[float, ...]
     lora_dropouts: tuple[float, ...]
 
-    def configurations(self) -> list[Configuration]:
+    def list_configurations(self) -> list[Configuration]:
         """All of them, in the order of the axes."""
         return [
             Configuration(
@@ -59,7 +59,7 @@ class Grid:
         ]
 
 
-def log_levels(bounds: tuple[float, float], num_levels: int) -> tuple[float, ...]:
+def list_log_levels(bounds: tuple[float, float], num_levels: int) -> tuple[float, ...]:
     """Values spaced evenly on a log scale, both bounds among them, of four digits each.
 
     Raises:
@@ -72,16 +72,16 @@ def log_levels(bounds: tuple[float, float], num_levels: int) -> tuple[float, ...
     return tuple(float(f"{math.exp(value):.4g}") for value in steps)
 
 
-def nearest(wanted: Configuration, known: Sequence[Configuration]) -> Configuration:
+def find_nearest(wanted: Configuration, known: Sequence[Configuration]) -> Configuration:
     """The known configuration that is closest.
 
     Of a full grid, it is the one with the same choices and the nearest learning rate; where a
     combination is missing, the one that differs least stands for it.
     """
-    return min(known, key=lambda one: (_octaves(wanted, one), one))
+    return min(known, key=lambda one: (_measure_octaves(wanted, one), one))
 
 
-def _octaves(one: Configuration, other: Configuration) -> float:
+def _measure_octaves(one: Configuration, other: Configuration) -> float:
     """How far two configurations lie apart: factors of two, and 0.2 of dropout, count alike."""
     return (
         abs(math.log2(one.learning_rate / other.learning_rate))

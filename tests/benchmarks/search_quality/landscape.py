@@ -5,8 +5,8 @@ from functools import cached_property
 from statistics import median
 
 from search_spaces.lora import LoraSpace
-from tests.benchmarks.search_quality.grid import Configuration, nearest
-from tests.benchmarks.search_quality.measurements import Run, Table
+from tests.benchmarks.search_quality.grid import Configuration, find_nearest
+from tests.benchmarks.search_quality.measurements import Table
 from trainables.config import Hyperparameters, Metric
 
 
@@ -42,7 +42,9 @@ class Landscape:
             for step in self.rungs
         }
         """GPU-seconds of one trial's evaluation, by step."""
-        self._worst = self._find_worst(runs)
+        values = [m.metrics[metric.name] for run in runs for m in run.measurements if not m.failed]
+        self._worst = min(values, key=lambda value: metric.sign * value)
+        """What a failed run counts as."""
 
     @property
     def max_steps(self) -> int:
@@ -62,7 +64,11 @@ class Landscape:
     @cached_property
     def mean_finals(self) -> Mapping[Configuration, float]:
         """The value at the full budget of each configuration, its mean over the table's seeds."""
-        return {one: self._mean_final(one) for one in self._known}
+        means = {}
+        for one, runs in self._values.items():
+            finals = [run.get(self.max_steps, self._worst) for run in runs]
+            means[one] = sum(finals) / len(finals)
+        return means
 
     @cached_property
     def best(self) -> Configuration:
@@ -72,28 +78,25 @@ class Landscape:
     @cached_property
     def mean_regret(self) -> float:
         """Of a configuration drawn at random: what knowing nothing is worth."""
-        return sum(map(self.regret, self._known)) / len(self._known)
+        return sum(map(self.find_regret, self._known)) / len(self._known)
 
-    def full_gpu_s(self, rungs: tuple[int, ...]) -> float:
+    def sum_gpu_s(self, rungs: tuple[int, ...]) -> float:
         """GPU-seconds of training every configuration once, fully, with evaluations at rungs."""
-        return self.num_configurations * self.trial_gpu_s(rungs)
+        eval_gpu_s = sum(self.eval_gpu_s[step] for step in rungs)
+        return self.num_configurations * (self.max_steps * self.step_gpu_s + eval_gpu_s)
 
-    def trial_gpu_s(self, rungs: tuple[int, ...]) -> float:
-        """GPU-seconds of one full training."""
-        return self.max_steps * self.step_gpu_s + sum(self.eval_gpu_s[step] for step in rungs)
-
-    def configuration_of(self, params: Hyperparameters) -> Configuration:
+    def find_configuration(self, params: Hyperparameters) -> Configuration:
         """The table's configuration that stands for a proposed point."""
         wanted = Configuration.of(params)
         if wanted not in self._nearest:
-            self._nearest[wanted] = nearest(wanted, self._known)
+            self._nearest[wanted] = find_nearest(wanted, self._known)
         return self._nearest[wanted]
 
-    def value(self, configuration: Configuration, run: int, step: int) -> float | None:
+    def find_value(self, configuration: Configuration, run: int, step: int) -> float | None:
         """What one of its runs measured at a step; None if the run has failed by then."""
         return self._values[configuration][run].get(step)
 
-    def regret(self, configuration: Configuration) -> float:
+    def find_regret(self, configuration: Configuration) -> float:
         """How far its mean lies behind the best one's, 0 or more."""
         return abs(self.mean_finals[self.best] - self.mean_finals[configuration])
 
@@ -108,20 +111,7 @@ class Landscape:
             for one, runs in self._runs.items()
         }
 
-    def _mean_final(self, configuration: Configuration) -> float:
-        finals = [run.get(self.max_steps, self._worst) for run in self._values[configuration]]
-        return sum(finals) / len(finals)
-
-    def _find_worst(self, runs: list[Run]) -> float:
-        """What a failed run counts as."""
-        worst = min if self.metric.mode == "max" else max
-        return worst(
-            one.metrics[self.metric.name]
-            for run in runs
-            for one in run.measurements
-            if one.failed is None
-        )
-
+    @cached_property
     def space(self) -> LoraSpace:
         """The search space that the table covers."""
         rates, ranks, alphas, dropouts = (

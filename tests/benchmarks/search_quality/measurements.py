@@ -108,7 +108,7 @@ class Log:
         except DamagedLine as damaged:
             raise SweepAborted(str(damaged), "give another --out") from None
         for line in lines:
-            self._take(line)
+            self._read_line(line)
 
     def begin(self, command: str, commit: str | None) -> None:
         """Notes that a command goes on with the log."""
@@ -124,16 +124,16 @@ class Log:
             }
         )
 
-    def has(self, configuration: Configuration, seed: int, max_steps: int) -> bool:
+    def is_complete(self, configuration: Configuration, seed: int, max_steps: int) -> bool:
         """Whether this training is complete."""
-        found = self._run(configuration, seed)
-        return found is not None and found.is_complete(max_steps)
+        run = self._find_run(configuration, seed)
+        return run is not None and run.is_complete(max_steps)
 
-    def table(self, seeds: Sequence[int], max_steps: int) -> Table:
+    def make_table(self, seeds: Sequence[int], max_steps: int) -> Table:
         """The configurations whose runs are complete for every seed."""
         trained = []
         for configuration in sorted({one for one, _ in self._runs}):
-            runs = [self._run(configuration, seed) for seed in seeds]
+            runs = [self._find_run(configuration, seed) for seed in seeds]
             complete = [run for run in runs if run is not None and run.is_complete(max_steps)]
             if len(complete) == len(seeds):
                 trained.append(Trained(configuration=configuration, runs=tuple(complete)))
@@ -142,15 +142,15 @@ class Log:
             origin=self._origin, commands=commands, commits=commits, trained=tuple(trained)
         )
 
-    def _run(self, configuration: Configuration, seed: int) -> Run | None:
-        found = self._runs.get((configuration, seed))
-        if not found:
+    def _find_run(self, configuration: Configuration, seed: int) -> Run | None:
+        by_step = self._runs.get((configuration, seed))
+        if not by_step:
             return None
-        return Run(seed=seed, measurements=tuple(found[step] for step in sorted(found)))
+        return Run(seed=seed, measurements=tuple(by_step[step] for step in sorted(by_step)))
 
-    def _take(self, line: Mapping[str, Any]) -> None:
+    def _read_line(self, line: Mapping[str, Any]) -> None:
         if "origin" in line:
-            difference = next(_differences(line["origin"], asdict(self._origin)), None)
+            difference = next(_list_differences(line["origin"], asdict(self._origin)), None)
             if difference is not None:
                 name, logged, wanted = difference
                 raise SweepAborted(
@@ -166,23 +166,23 @@ class Log:
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file = self._file or JsonLines(self._path)
         self._file.append(line)
-        self._take(json.loads(json.dumps(line)))
+        self._read_line(json.loads(json.dumps(line)))
 
 
-def command_of(prog: str, argv: Sequence[str]) -> str:
+def format_command(prog: str, argv: Sequence[str]) -> str:
     """The command line as it is kept: an absolute path by its name alone, for it is a machine's."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
     return f"{prog} {shlex.join(words)}"
 
 
-def _differences(
+def _list_differences(
     logged: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """What both name and give different values; a name that one lacks is a newer version's."""
     for name in logged.keys() & wanted.keys():
         one, other = logged[name], wanted[name]
         if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other)
+            yield from _list_differences(one, other)
         elif one != other:
             yield name, one, other
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import optuna
 
@@ -50,7 +50,7 @@ class AshaOptions:
     reduction_factor: int = 3
     num_rungs: int = 4
 
-    def rungs(self, max_steps: int) -> tuple[int, ...]:
+    def list_rungs(self, max_steps: int) -> tuple[int, ...]:
         """Steps of the rungs, ascending, as SweepConfig.rungs spaces them."""
         levels = range(self.num_rungs)
         return tuple(sorted({round(max_steps / self.reduction_factor**k) for k in levels}))
@@ -68,7 +68,7 @@ class Best:
         self._value = 0.0
         self.number: int | None = None
 
-    def take(self, step: int, number: int, value: float) -> None:
+    def record(self, step: int, number: int, value: float) -> None:
         """Takes a report."""
         is_first = self.number is None or step > self._step
         if is_first or (step == self._step and self._metric.is_better(value, self._value)):
@@ -93,7 +93,7 @@ class ProjectSearch:
         *,
         is_together: bool = True,
     ) -> None:
-        self.rungs = asha.rungs(task.max_steps)
+        self.rungs = asha.list_rungs(task.max_steps)
         self._search = search
         self._asha = Asha(self.rungs, asha.reduction_factor, task.metric)
         self._is_together = is_together
@@ -113,7 +113,7 @@ class ProjectSearch:
             for trial_id, value in cohort.items():
                 decided |= self._asha.decide_who_continues(step, {trial_id: value})
         for number, value in values.items():
-            self._best.take(step, number, value)
+            self._best.record(step, number, value)
             self._search.report(number, step, value)
             if step == self.rungs[-1]:
                 self._search.finish(number, "completed", value)
@@ -137,7 +137,7 @@ class PlainTpe:
     def __init__(self, task: Task) -> None:
         self.rungs: tuple[int, ...] = (task.max_steps,)
         self._space = task.space
-        self._study = new_study(task.metric)
+        self._study = make_study(task.metric)
         self._study.sampler = optuna.samplers.TPESampler(seed=task.seed)
         self._best = Best(task.metric)
 
@@ -149,7 +149,7 @@ class PlainTpe:
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
         """See Method."""
         for number, value in values.items():
-            self._best.take(step, number, value)
+            self._best.record(step, number, value)
             self._study.tell(number, value)
         return dict.fromkeys(values, True)
 
@@ -163,8 +163,6 @@ class PlainTpe:
         return self._best.number
 
 
-def new_study(metric: Metric) -> optuna.Study:
+def make_study(metric: Metric) -> optuna.Study:
     """A study in memory."""
-    direction: Literal["maximize", "minimize"]
-    direction = "maximize" if metric.mode == "max" else "minimize"
-    return optuna.create_study(direction=direction)
+    return optuna.create_study(direction=metric.direction)

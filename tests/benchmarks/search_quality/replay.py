@@ -19,14 +19,14 @@ import tyro
 
 from sweeps.cli import EXIT_DONE, parse
 from tests.benchmarks.packing.results import commit
-from tests.benchmarks.search_quality.comparison import Comparison, curves_of
+from tests.benchmarks.search_quality.comparison import Comparison, make_curves
 from tests.benchmarks.search_quality.contenders import CONTENDERS, OURS
-from tests.benchmarks.search_quality.figure import regret_svg
+from tests.benchmarks.search_quality.figure import draw_regret
 from tests.benchmarks.search_quality.intervals import Floats
 from tests.benchmarks.search_quality.landscape import Landscape
-from tests.benchmarks.search_quality.measurements import command_of, read_table
+from tests.benchmarks.search_quality.measurements import format_command, read_table
 from tests.benchmarks.search_quality.methods import DEFAULT_ASHA, Task
-from tests.benchmarks.search_quality.simulation import Simulation, regrets_at
+from tests.benchmarks.search_quality.simulation import Simulation, find_regrets
 from tests.benchmarks.search_quality.variants import VARIANTS
 from trainables.config import Metric
 from trainables.errors import SweepAborted
@@ -86,25 +86,15 @@ class ReplayArgs:
         return self.methods or tuple(VARIANTS if self.variants else CONTENDERS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One search."""
-
-    args: ReplayArgs
-    method: str
-    concurrency: int
-    seed: int
-
-
 def main(argv: Sequence[str]) -> int:
     """Searches, compares and writes."""
     args = parse(ReplayArgs, argv, PROG)
-    comparison = run(args, command=command_of(PROG, argv))
+    comparison = run(args, command=format_command(PROG, argv))
     values = asdict(comparison)
     args.out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    args.out.with_suffix(".md").write_text(comparison.markdown(), encoding="utf-8")
-    args.out.with_suffix(".svg").write_text(regret_svg(comparison), encoding="utf-8")
-    print(comparison.markdown())
+    args.out.with_suffix(".md").write_text(comparison.write_markdown(), encoding="utf-8")
+    args.out.with_suffix(".svg").write_text(draw_regret(comparison), encoding="utf-8")
+    print(comparison.write_markdown())
     return EXIT_DONE
 
 
@@ -114,10 +104,9 @@ def run(args: ReplayArgs, command: str) -> Comparison:
     Raises:
         SweepAborted: the table cannot be read, or lacks what a search needs.
     """
-    landscape = _landscape(args)
+    landscape = _load_landscape(args)
     names = args.named
     reference = OURS if OURS in names else names[0]
-    rates = landscape.space().learning_rates
     return Comparison(
         command=command,
         commit=commit(),
@@ -125,58 +114,50 @@ def run(args: ReplayArgs, command: str) -> Comparison:
         gpu=read_table(args.table).origin.gpu,
         metric=args.metric,
         num_configurations=landscape.num_configurations,
-        learning_rates=rates,
+        learning_rates=landscape.space.learning_rates,
         best={**asdict(landscape.best), args.metric: landscape.mean_finals[landscape.best]},
         random_regret=landscape.mean_regret,
-        full_gpu_hours=_full_gpu_s(landscape) / 3600,
+        full_gpu_hours=_find_full_gpu_s(landscape) / 3600,
         num_searches=args.searches,
         reference=reference,
-        budget_fracs=_budget_fracs(args),
-        curves=curves_of(_all_regrets(args), reference),
+        budget_fracs=_list_budget_fracs(args),
+        curves=make_curves(_run_searches(args), reference),
     )
 
 
-def _all_regrets(args: ReplayArgs) -> dict[tuple[str, int], Floats]:
+def _run_searches(args: ReplayArgs) -> dict[tuple[str, int], Floats]:
     """(searches, budgets) by method and concurrency, computed by all processes."""
     keys = list(itertools.product(args.named, args.concurrencies))
-    jobs = [
-        _Job(args=args, method=method, concurrency=concurrency, seed=seed)
-        for seed in range(args.searches)
-        for method, concurrency in keys
-    ]
-    found = _in_processes(jobs, args.jobs, chunk_size=len(keys))
-    return {key: np.array(found[index :: len(keys)]) for index, key in enumerate(keys)}
+    searches = [(args, *key, seed) for seed in range(args.searches) for key in keys]
+    if args.jobs == 1:
+        _silence_optuna()
+        regrets = list(itertools.starmap(_run_search, searches))
+    else:
+        os.environ["OMP_NUM_THREADS"] = "1"  # each process has one core
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(args.jobs, context, _silence_optuna) as pool:
+            columns = zip(*searches, strict=True)
+            regrets = list(pool.map(_run_search, *columns, chunksize=len(keys)))
+    return {key: np.array(regrets[index :: len(keys)]) for index, key in enumerate(keys)}
 
 
-def _in_processes(jobs: Sequence[_Job], num_processes: int, chunk_size: int) -> list[list[float]]:
-    """The regrets of each search, in the order of the jobs."""
-    if num_processes == 1:
-        _quiet()
-        return list(map(_regrets, jobs))
-    os.environ["OMP_NUM_THREADS"] = "1"  # each process has one core
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_quiet) as pool:
-        return list(pool.map(_regrets, jobs, chunksize=chunk_size))
-
-
-def _regrets(job: _Job) -> list[float]:
-    """One search: the regret at each budget."""
-    landscape = _landscape(job.args)
+def _run_search(args: ReplayArgs, method: str, concurrency: int, seed: int) -> list[float]:
+    """The regret of one search at each budget."""
+    landscape = _load_landscape(args)
     task = Task(
-        space=landscape.space(),
+        space=landscape.space,
         metric=landscape.metric,
         max_steps=landscape.max_steps,
-        concurrency=job.concurrency,
-        seed=job.seed,
+        concurrency=concurrency,
+        seed=seed,
     )
-    method = METHODS[job.method](task)
-    budgets_gpu_s = [frac * _full_gpu_s(landscape) for frac in _budget_fracs(job.args)]
-    simulation = Simulation(landscape, method, job.concurrency, job.seed)
-    return regrets_at(simulation.run(budgets_gpu_s[-1]), budgets_gpu_s)
+    budgets_gpu_s = [frac * _find_full_gpu_s(landscape) for frac in _list_budget_fracs(args)]
+    simulation = Simulation(landscape, METHODS[method](task), concurrency, seed)
+    return find_regrets(simulation.run(budgets_gpu_s[-1]), budgets_gpu_s)
 
 
 @cache
-def _landscape(args: ReplayArgs) -> Landscape:
+def _load_landscape(args: ReplayArgs) -> Landscape:
     """The part of the table that is searched; read once a process.
 
     Raises:
@@ -184,35 +165,36 @@ def _landscape(args: ReplayArgs) -> Landscape:
     """
     table = read_table(args.table)
     low, high = args.learning_rates or (0.0, math.inf)
-    held = tuple(one for one in table.trained if low <= one.configuration.learning_rate <= high)
-    if not held:
+    chosen = tuple(one for one in table.trained if low <= one.configuration.learning_rate <= high)
+    if not chosen:
         raise SweepAborted(
             f"{args.table} holds no learning rate in [{low:g}, {high:g}]",
             "give other --learning-rates",
         )
-    missing = sorted(set(DEFAULT_ASHA.rungs(table.rungs[-1])) - set(table.rungs))
-    if missing:
+    rungs = DEFAULT_ASHA.list_rungs(table.rungs[-1])
+    if missing := sorted(set(rungs) - set(table.rungs)):
         raise SweepAborted(
             f"{args.table} has no values at step {missing[0]}, where trials report",
-            f"make a table with --rungs {' '.join(map(str, DEFAULT_ASHA.rungs(table.rungs[-1])))}",
+            f"make a table with --rungs {' '.join(map(str, rungs))}",
         )
-    names = {name for one in held for name in one.runs[0].measurements[0].metrics}
+    names = {name for one in chosen for name in one.runs[0].measurements[0].metrics}
     if args.metric not in names:
         raise SweepAborted(
             f"{args.table} has no metric {args.metric!r}", f"name one of {', '.join(sorted(names))}"
         )
-    return Landscape(replace(table, trained=held), args.ranked_by)
+    return Landscape(replace(table, trained=chosen), args.ranked_by)
 
 
-def _full_gpu_s(landscape: Landscape) -> float:
-    return landscape.full_gpu_s(DEFAULT_ASHA.rungs(landscape.max_steps))
+def _find_full_gpu_s(landscape: Landscape) -> float:
+    """GPU-seconds of training every configuration once, with the rungs of this project's search."""
+    return landscape.sum_gpu_s(DEFAULT_ASHA.list_rungs(landscape.max_steps))
 
 
-def _budget_fracs(args: ReplayArgs) -> list[float]:
+def _list_budget_fracs(args: ReplayArgs) -> list[float]:
     num_budgets = max(1, round(args.budget_frac / BUDGET_STEP_FRAC))
     return [args.budget_frac * index / num_budgets for index in range(1, num_budgets + 1)]
 
 
-def _quiet() -> None:
+def _silence_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

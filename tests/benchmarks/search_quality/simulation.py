@@ -53,21 +53,21 @@ class Simulation:
         moments = [Moment(gpu_s=0.0, regret=self._landscape.mean_regret)]
         while True:
             while len(self._running) < self._concurrency:
-                self._begin()
+                number, params = self._method.propose()
+                draw = np.random.default_rng([self._seed, number])
+                configuration = self._landscape.find_configuration(params)
+                run = int(draw.integers(self._landscape.num_seeds))
+                self._running[number] = _Trial(configuration=configuration, run=run)
+                self._ran[number] = configuration
             cohorts = self._step_to_rung()
             if self._gpu_s > budget_gpu_s:
                 return moments
             for step, numbers in cohorts.items():
                 self._report(step, numbers)
-            moments.append(Moment(gpu_s=self._gpu_s, regret=self._regret()))
-
-    def _begin(self) -> None:
-        number, params = self._method.propose()
-        draw = np.random.default_rng([self._seed, number])
-        configuration = self._landscape.configuration_of(params)
-        run = int(draw.integers(self._landscape.num_seeds))
-        self._running[number] = _Trial(configuration=configuration, run=run)
-        self._ran[number] = configuration
+            choice, regret = self._method.choice, self._landscape.mean_regret
+            if choice is not None:
+                regret = self._landscape.find_regret(self._ran[choice])
+            moments.append(Moment(gpu_s=self._gpu_s, regret=regret))
 
     def _step_to_rung(self) -> dict[int, list[int]]:
         """Step all until some stand at a rung; these, by rung."""
@@ -91,7 +91,7 @@ class Simulation:
         values = {}
         for number in numbers:
             trial = self._running[number]
-            value = self._landscape.value(trial.configuration, trial.run, step)
+            value = self._landscape.find_value(trial.configuration, trial.run, step)
             if value is None:
                 self._method.fail(number)
                 del self._running[number]
@@ -104,14 +104,8 @@ class Simulation:
             if step == self._method.rungs[-1] or not should_continue[number]:
                 del self._running[number]
 
-    def _regret(self) -> float:
-        choice = self._method.choice
-        if choice is None:
-            return self._landscape.mean_regret
-        return self._landscape.regret(self._ran[choice])
 
-
-def regrets_at(moments: Sequence[Moment], budgets_gpu_s: Sequence[float]) -> list[float]:
+def find_regrets(moments: Sequence[Moment], budgets_gpu_s: Sequence[float]) -> list[float]:
     """The regret when each budget is spent: that of the last moment before."""
     times = [moment.gpu_s for moment in moments]
     indices = np.searchsorted(times, budgets_gpu_s, side="right") - 1

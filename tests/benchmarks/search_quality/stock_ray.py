@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import optuna
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -21,10 +20,10 @@ class StockRay:
     """
 
     def __init__(self, task: Task, asha: AshaOptions = DEFAULT_ASHA) -> None:
-        self.rungs = asha.rungs(task.max_steps)
+        self.rungs = asha.list_rungs(task.max_steps)
         self._metric = task.metric
         self._search = OptunaSearch(
-            space=_distributions(task),
+            space=task.space.distributions,
             metric=task.metric.name,
             mode=task.metric.mode,
             seed=task.seed,
@@ -52,7 +51,9 @@ class StockRay:
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
         """See Method."""
-        return {number: self._goes_on(number, step, value) for number, value in values.items()}
+        return {
+            number: self._should_continue(number, step, value) for number, value in values.items()
+        }
 
     def fail(self, number: int) -> None:
         """See Method."""
@@ -66,7 +67,7 @@ class StockRay:
         worths = {number: self._metric.sign * value for number, value in self._last.items()}
         return max(worths, key=lambda number: worths[number], default=None)
 
-    def _goes_on(self, number: int, step: int, value: float) -> bool:
+    def _should_continue(self, number: int, step: int, value: float) -> bool:
         trial = self._trials[number]
         result = {
             "step": step,
@@ -81,21 +82,3 @@ class StockRay:
             return False
         self._search.on_trial_result(trial.trial_id, result)
         return True
-
-
-def _distributions(task: Task) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The space, as OptunaSearch takes it."""
-    space = task.space
-    choices = {
-        "lora_rank": space.lora_ranks,
-        "alpha_over_rank": space.alphas_over_rank,
-        "lora_dropout": space.lora_dropouts,
-        "use_rslora": space.rsloras,
-    }
-    return {
-        "learning_rate": optuna.distributions.FloatDistribution(*space.learning_rates, log=True),
-        **{
-            name: optuna.distributions.CategoricalDistribution(values)
-            for name, values in choices.items()
-        },
-    }

@@ -17,8 +17,8 @@ from sweeps.cli import EXIT_DONE, parse
 from sweeps.config import resolve_data, resolve_model
 from sweeps.recipes import samsum
 from tests.benchmarks.packing.results import commit
-from tests.benchmarks.search_quality.grid import Configuration, Grid, log_levels
-from tests.benchmarks.search_quality.measurements import Log, Origin, command_of, write_table
+from tests.benchmarks.search_quality.grid import Configuration, Grid, list_log_levels
+from tests.benchmarks.search_quality.measurements import Log, Origin, format_command, write_table
 from trainables.config import TaskOptions, TrainingSettings
 from trainables.data.rows import Splits
 from trainables.data.tasks import TASKS
@@ -93,14 +93,14 @@ def main(argv: Sequence[str]) -> int:
     started_s = time.perf_counter()
     args = parse(TableArgs, argv, PROG)
     try:
-        settings, grid = settings_of(args), grid_of(args)
+        settings, grid = make_settings(args), make_grid(args)
     except ValueError as refused:
         raise SweepAborted(str(refused), f"{PROG} --help") from None
-    splits = _checked_rows(args, settings)
+    splits = _load_rows(args, settings)
     from tests.benchmarks.search_quality import training  # loads torch, which --help can do without
 
-    log = Log(args.out.with_suffix(".log.jsonl"), _origin(args, settings, training.gpu_name()))
-    log.begin(command_of(PROG, argv), commit())
+    log = Log(args.out.with_suffix(".log.jsonl"), _make_origin(args, settings, training.gpu_name()))
+    log.begin(format_command(PROG, argv), commit())
     capacity = choose(
         read_model_facts(settings.model),
         settings,
@@ -108,16 +108,18 @@ def main(argv: Sequence[str]) -> int:
         training.gpu_gib(),
         args.slots,
     )
-    wanted = [(one, seed) for one in _ordered(grid) for seed in range(args.seeds)]
-    missing = [(one, seed) for one, seed in wanted if not log.has(one, seed, settings.max_steps)]
+    wanted = [(one, seed) for one in _order_configurations(grid) for seed in range(args.seeds)]
+    missing = [
+        (one, seed) for one, seed in wanted if not log.is_complete(one, seed, settings.max_steps)
+    ]
     if missing:
         trainer = training.Trainer(settings, splits, capacity, log.add)
         print(f"{len(missing)} of {len(wanted)} trainings, {trainer.cohort_size} at once")
         for line in _train(trainer, missing, started_s, args.limit_s):
             print(line, flush=True)
-    table = log.table(range(args.seeds), settings.max_steps)
+    table = log.make_table(range(args.seeds), settings.max_steps)
     write_table(args.out, table)
-    print(f"{len(table.trained)} of {len(grid.configurations())} configurations: {args.out}")
+    print(f"{len(table.trained)} of {len(grid.list_configurations())} configurations: {args.out}")
     return EXIT_DONE
 
 
@@ -140,71 +142,67 @@ def _train(
         yield f"{num_done} of {len(missing)} trainings; {last_s:.1f} s for the last cohort"
 
 
-def settings_of(args: TableArgs) -> TrainingSettings:
+def make_settings(args: TableArgs) -> TrainingSettings:
     """Of every training: the recipe's, with the rungs and rows that were asked for."""
     recipe = samsum(args.tiny)
-    rows = {
-        name: getattr(args, name)
-        for name in ("eval_rows", "low_rung_eval_rows")
-        if getattr(args, name) is not None
-    }
-    settings = replace(
-        recipe.settings,
-        model=resolve_model(args.model) if args.model else recipe.model,
-        **rows,
-    )
+    names = ("eval_rows", "low_rung_eval_rows")
+    rows = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    model = resolve_model(args.model) if args.model else recipe.model
+    settings = replace(recipe.settings, model=model, **rows)
     if args.tiny:
         settings = replace(settings, max_steps=3, rungs=(3,), eval_rows=4, eval_batch_size=4)
-    rungs = args.rungs or standard_rungs(settings.max_steps)
+    rungs = args.rungs or list_standard_rungs(settings.max_steps)
     return replace(settings, rungs=rungs)
 
 
-def standard_rungs(max_steps: int) -> tuple[int, ...]:
+def list_standard_rungs(max_steps: int) -> tuple[int, ...]:
     """Rungs of all schedules that replay compares: three levels by 2, 3 or 4, and four by 3."""
     levels = [(2, 3), (3, 4), (4, 3)]
     steps = {round(max_steps / factor**k) for factor, most in levels for k in range(most)}
     return tuple(sorted(step for step in steps if step >= max(1, max_steps * LOWEST_STEPS_FRAC)))
 
 
-def grid_of(args: TableArgs) -> Grid:
+def make_grid(args: TableArgs) -> Grid:
     """The grid that was asked for, out of the default space."""
     if args.tiny:
         space = SAMSUM_TINY.space
         return Grid(
-            learning_rates=log_levels(space.learning_rates, 2),
+            learning_rates=list_log_levels(space.learning_rates, 2),
             lora_ranks=space.lora_ranks[:2],
             alphas_over_rank=(1.0,),
             lora_dropouts=(0.0,),
         )
     return Grid(
-        learning_rates=log_levels(args.learning_rates or SAMSUM.space.learning_rates, args.levels),
+        learning_rates=list_log_levels(
+            args.learning_rates or SAMSUM.space.learning_rates, args.levels
+        ),
         lora_ranks=args.lora_ranks or SAMSUM.space.lora_ranks,
         alphas_over_rank=args.alphas_over_rank or SAMSUM.space.alphas_over_rank,
         lora_dropouts=args.lora_dropouts,
     )
 
 
-def _ordered(grid: Grid) -> list[Configuration]:
+def _order_configurations(grid: Grid) -> list[Configuration]:
     """In a fixed random order, so that what is done at any time is spread over the grid; learning
     rates outside the default space come last."""
-    configurations = grid.configurations()
+    configurations = grid.list_configurations()
     random.Random(0).shuffle(configurations)
     low, high = SAMSUM.space.learning_rates
     return sorted(configurations, key=lambda one: not low <= one.learning_rate <= high)
 
 
-def _data(args: TableArgs) -> str | None:
+def _resolve_data(args: TableArgs) -> str | None:
     return resolve_data(args.data) if args.data else samsum(args.tiny).data
 
 
-def _checked_rows(args: TableArgs, settings: TrainingSettings) -> Splits:
+def _load_rows(args: TableArgs, settings: TrainingSettings) -> Splits:
     """The rows, once all is checked that can be wrong before a GPU is used.
 
     Raises:
         SweepAborted: the model or the data is not there, or the table cannot be written.
     """
     check_weights(settings.model, read_model_facts(settings.model))
-    splits = TASKS["samsum"](TaskOptions()).load(_data(args))
+    splits = TASKS["samsum"](TaskOptions()).load(_resolve_data(args))
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.with_suffix(".log.jsonl").open("a").close()
@@ -215,8 +213,8 @@ def _checked_rows(args: TableArgs, settings: TrainingSettings) -> Splits:
     return splits
 
 
-def _origin(args: TableArgs, settings: TrainingSettings, gpu: str) -> Origin:
-    data = _data(args)
+def _make_origin(args: TableArgs, settings: TrainingSettings, gpu: str) -> Origin:
+    data = _resolve_data(args)
     values = asdict(settings) | {"task": "samsum", "model": Path(settings.model).name}
     values["data"] = None if data is None else Path(data).name
     del values["seed"], values["rows_dir"], values["storage"]

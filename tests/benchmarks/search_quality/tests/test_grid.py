@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.search_quality.grid import Configuration, Grid, log_levels, nearest
+from tests.benchmarks.search_quality.grid import Configuration, Grid, find_nearest, list_log_levels
 
 GRID = Grid(
-    learning_rates=log_levels((3e-5, 1e-3), 6),
+    learning_rates=list_log_levels((3e-5, 1e-3), 6),
     lora_ranks=(8, 16, 32, 64),
     alphas_over_rank=(0.5, 1.0, 2.0),
     lora_dropouts=(0.0, 0.1),
@@ -18,12 +18,12 @@ GRID = Grid(
 
 
 def test_a_grid_has_every_combination_once() -> None:
-    configurations = GRID.configurations()
+    configurations = GRID.list_configurations()
     assert len(configurations) == len(set(configurations)) == 6 * 4 * 3 * 2
 
 
 def test_levels_hold_both_bounds_and_are_evenly_spaced_on_a_log_scale() -> None:
-    levels = log_levels((1e-4, 1e-2), 5)
+    levels = list_log_levels((1e-4, 1e-2), 5)
     assert (levels[0], levels[-1]) == (1e-4, 1e-2)
     ratios = [high / low for low, high in itertools.pairwise(levels)]
     assert ratios == pytest.approx([10**0.5] * 4, rel=1e-3)
@@ -31,7 +31,7 @@ def test_levels_hold_both_bounds_and_are_evenly_spaced_on_a_log_scale() -> None:
 
 def test_one_level_is_refused() -> None:
     with pytest.raises(ValueError, match="num_levels is 1"):
-        log_levels((1e-4, 1e-2), 1)
+        list_log_levels((1e-4, 1e-2), 1)
 
 
 @given(
@@ -46,7 +46,7 @@ def test_a_full_grid_rounds_the_learning_rate_alone(
     wanted = Configuration(
         learning_rate=rate, lora_rank=rank, alpha_over_rank=alpha, lora_dropout=dropout
     )
-    found = nearest(wanted, GRID.configurations())
+    found = find_nearest(wanted, GRID.list_configurations())
     assert (found.lora_rank, found.alpha_over_rank, found.lora_dropout) == (rank, alpha, dropout)
     gaps = [abs(math.log(level / rate)) for level in GRID.learning_rates]
     assert abs(math.log(found.learning_rate / rate)) == pytest.approx(min(gaps))
@@ -58,9 +58,9 @@ def test_where_a_combination_is_missing_the_closest_one_stands_for_it() -> None:
         Configuration(learning_rate=1e-3, lora_rank=rank, alpha_over_rank=2.0, lora_dropout=dropout)
         for rank, dropout in ((64, 0.1), (32, 0.0))
     )
-    assert nearest(wanted, [half_the_rank, other_dropout]) == other_dropout
+    assert find_nearest(wanted, [half_the_rank, other_dropout]) == other_dropout
 
 
 def test_a_configuration_is_read_back_from_its_hyperparameters() -> None:
-    for one in GRID.configurations():
+    for one in GRID.list_configurations():
         assert Configuration.of(one.params) == one

@@ -10,13 +10,13 @@ import pytest
 from tests.benchmarks.search_quality import replay
 from tests.benchmarks.search_quality.contenders import CONTENDERS, OURS
 from tests.benchmarks.search_quality.measurements import Table, write_table
-from tests.benchmarks.search_quality.tests.synthetic_table import synthetic_table
+from tests.benchmarks.search_quality.tests.synthetic_table import make_table
 from trainables.errors import SweepAborted
 
 
-def saved(folder: Path, table: Table | None = None) -> Path:
+def save_table(folder: Path, table: Table | None = None) -> Path:
     path = folder / "table.json"
-    write_table(path, table or synthetic_table(levels=4))
+    write_table(path, table or make_table(levels=4))
     return path
 
 
@@ -24,7 +24,7 @@ def test_a_replay_writes_figures_table_and_picture_of_every_method(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "replay.json"
-    argv = [str(saved(tmp_path)), "--out", str(out), "--searches", "2", "--jobs", "1"]
+    argv = [str(save_table(tmp_path)), "--out", str(out), "--searches", "2", "--jobs", "1"]
     assert replay.main([*argv, "--concurrencies", "8", "--budget-frac", "0.1"]) == 0
     found = json.loads(out.read_text())
     assert {curve["method"] for curve in found["curves"]} == set(CONTENDERS)
@@ -42,7 +42,7 @@ def test_a_replay_writes_figures_table_and_picture_of_every_method(
 
 def test_a_part_of_the_learning_rates_is_a_table_of_its_own(tmp_path: Path) -> None:
     args = replay.ReplayArgs(
-        table=saved(tmp_path),
+        table=save_table(tmp_path),
         out=tmp_path / "replay.json",
         searches=1,
         concurrencies=(8,),
@@ -71,12 +71,12 @@ def test_what_a_table_cannot_answer_is_refused(
     tmp_path: Path, flags: list[str], error: str
 ) -> None:
     with pytest.raises(SweepAborted, match=error):
-        replay.main([str(saved(tmp_path)), "--out", str(tmp_path / "replay.json"), *flags])
+        replay.main([str(save_table(tmp_path)), "--out", str(tmp_path / "replay.json"), *flags])
 
 
 def test_a_table_without_the_rungs_of_a_search_is_refused(tmp_path: Path) -> None:
-    table = synthetic_table(levels=2)
+    table = make_table(levels=2)
     origin = replace(table.origin, settings={"rungs": [33, 900]})
-    path = saved(tmp_path, replace(table, origin=origin))
+    path = save_table(tmp_path, replace(table, origin=origin))
     with pytest.raises(SweepAborted, match="no values at step 100"):
         replay.main([str(path), "--out", str(tmp_path / "replay.json")])

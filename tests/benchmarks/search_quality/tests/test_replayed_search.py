@@ -8,13 +8,13 @@ from sweeps.recipes import samsum
 from tests.benchmarks.search_quality.contenders import CONTENDERS, OURS
 from tests.benchmarks.search_quality.landscape import Landscape
 from tests.benchmarks.search_quality.methods import DEFAULT_ASHA, Best, Task
-from tests.benchmarks.search_quality.simulation import Moment, Simulation, regrets_at
-from tests.benchmarks.search_quality.tests.synthetic_table import STEP_GPU_S, synthetic_table
-from tests.benchmarks.search_quality.tests.test_landscape import with_failure
+from tests.benchmarks.search_quality.simulation import Moment, Simulation, find_regrets
+from tests.benchmarks.search_quality.tests.synthetic_table import STEP_GPU_S, make_table
+from tests.benchmarks.search_quality.tests.test_landscape import fail_first_run
 from trainables.config import Hyperparameters, Metric
 
 METRIC = Metric(name="rougeLsum")
-LANDSCAPE = Landscape(synthetic_table(levels=4), METRIC)
+LANDSCAPE = Landscape(make_table(levels=4), METRIC)
 
 
 class Scripted:
@@ -79,14 +79,14 @@ def test_nothing_is_spent_beyond_the_budget() -> None:
 def test_before_the_first_report_regret_is_that_of_any_configuration() -> None:
     (first, second, *_) = Simulation(LANDSCAPE, Scripted(), concurrency=2, seed=0).run(2.0)
     assert first == Moment(gpu_s=0.0, regret=LANDSCAPE.mean_regret)
-    chosen = LANDSCAPE.configuration_of(Scripted().propose()[1])
-    assert second.regret == LANDSCAPE.regret(chosen)
+    chosen = LANDSCAPE.find_configuration(Scripted().propose()[1])
+    assert second.regret == LANDSCAPE.find_regret(chosen)
 
 
 def test_a_trial_whose_training_failed_leaves_its_slot_to_the_next() -> None:
-    landscape = Landscape(with_failure(synthetic_table(levels=4), at_step=100), METRIC)
-    failing = landscape.configuration_of(Scripted(learning_rate=3e-5).propose()[1])
-    assert landscape.value(failing, 0, 100) is None
+    landscape = Landscape(fail_first_run(make_table(levels=4), at_step=100), METRIC)
+    failing = landscape.find_configuration(Scripted(learning_rate=3e-5).propose()[1])
+    assert landscape.find_value(failing, 0, 100) is None
     method = Scripted(learning_rate=3e-5)
     Simulation(landscape, method, concurrency=8, seed=0).run(6.0)
     assert method.failed, "none of the trials drew the run that failed"
@@ -96,13 +96,13 @@ def test_a_trial_whose_training_failed_leaves_its_slot_to_the_next() -> None:
 
 def test_the_regret_at_a_budget_is_that_of_the_last_moment_before_it() -> None:
     moments = [Moment(gpu_s=s, regret=r) for s, r in ((0.0, 5.0), (1.0, 3.0), (2.0, 4.0))]
-    assert regrets_at(moments, [0.5, 1.0, 1.9, 2.0, 9.0]) == [5.0, 3.0, 3.0, 4.0, 4.0]
+    assert find_regrets(moments, [0.5, 1.0, 1.9, 2.0, 9.0]) == [5.0, 3.0, 3.0, 4.0, 4.0]
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_a_search_is_the_same_for_the_same_seed_and_gets_better(name: str) -> None:
     def search() -> list[Moment]:
-        task = Task(space=LANDSCAPE.space(), metric=METRIC, max_steps=900, concurrency=8, seed=3)
+        task = Task(space=LANDSCAPE.space, metric=METRIC, max_steps=900, concurrency=8, seed=3)
         return Simulation(LANDSCAPE, CONTENDERS[name](task), 8, seed=3).run(15.0)
 
     first = search()
@@ -114,15 +114,15 @@ def test_what_is_replayed_as_this_project_has_the_rungs_of_its_recipe() -> None:
     recipe = samsum()
     assert OURS in CONTENDERS
     assert DEFAULT_ASHA.reduction_factor == recipe.reduction_factor
-    assert DEFAULT_ASHA.rungs(recipe.max_steps) == recipe.rungs
+    assert DEFAULT_ASHA.list_rungs(recipe.max_steps) == recipe.rungs
 
 
 def test_the_choice_is_the_best_of_the_highest_rung_that_any_trial_has_reached() -> None:
     best = Best(METRIC)
     assert best.number is None
     for step, number, value in ((56, 0, 20.0), (56, 1, 25.0), (56, 2, 22.0)):
-        best.take(step, number, value)
+        best.record(step, number, value)
     assert best.number == 1
-    best.take(225, 2, 21.0)
-    best.take(56, 3, 40.0)
+    best.record(225, 2, 21.0)
+    best.record(56, 3, 40.0)
     assert best.number == 2

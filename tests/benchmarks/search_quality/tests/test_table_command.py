@@ -35,7 +35,7 @@ def test_a_call_that_ran_out_of_time_is_finished_by_the_next(
 
 
 def test_rungs_of_all_schedules_are_measured() -> None:
-    assert table.standard_rungs(900) == (33, 56, 100, 225, 300, 450, 900)
+    assert table.list_standard_rungs(900) == (33, 56, 100, 225, 300, 450, 900)
 
 
 @pytest.mark.parametrize(
