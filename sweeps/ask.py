@@ -105,7 +105,11 @@ def make_request(args: AskArgs) -> Request:
         if nameless:
             fix = "write NAME=VALUE, e.g. --add lora_rank=32 learning_rate=3e-4"
             raise SweepAborted(f"--add {nameless[0]!r} has no name", fix)
-        point = {name.strip(): v.strip() for name, _, v in (w.partition("=") for w in args.add)}
+        pairs = [(name.strip(), v.strip()) for name, _, v in (w.partition("=") for w in args.add)]
+        names = [name for name, _ in pairs]
+        if again := [name for name in names if names.count(name) > 1]:
+            raise SweepAborted(f"--add names {again[0]} twice", "give it one value")
+        point = dict(pairs)
     try:
         return Request(stop=args.stop, add=point, num_trials=args.num_trials, finish=args.finish)
     except ValueError:

@@ -109,6 +109,9 @@ class JudgeArgs:
         for name, bound in least.items():
             value = getattr(self, name)
             require(value is None or value >= bound, name, value, f"at least {bound}")
+        is_whole = (self.price_prompt is None) == (self.price_completion is None)
+        lacking = "price_prompt" if self.price_prompt is None else "price_completion"
+        require(is_whole, lacking, None, "given with the other price")
         parts = urlsplit(self.endpoint)
         if parts.username or parts.password or parts.query:
             raise SweepAborted(

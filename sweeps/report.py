@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parse(ReportArgs, argv, PROG)
     if not args.runs:
         raise SweepAborted("no run is named", f"{PROG} runs/NAME [runs/OTHER ...]")
+    resolved = [folder.expanduser().resolve() for folder in args.runs]
+    if again := [folder for folder in resolved if resolved.count(folder) > 1]:
+        raise SweepAborted(f"{again[0]} is named twice", "name each run once")
     sweeps = [load_run(folder) for folder in args.runs]
     import optuna  # this and the next take a second
 

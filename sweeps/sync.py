@@ -52,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> Result:
     config = replace(config, track=args.track or config.track, wandb="auto")
     if not config.trackers:
         raise SweepAborted("the sweep has no trackers", "name some: --track wandb,mlflow")
+    if args.wandb != "auto" and "wandb" not in config.trackers:
+        raise SweepAborted(
+            f"--wandb {args.wandb} does nothing for {', '.join(config.trackers)}",
+            "leave it out, or add wandb to --track",
+        )
     if "optuna" in config.trackers and HIDDEN in (config.study_storage or ""):
         raise SweepAborted(
             "the study storage needs its password, which sweep.json does not keep",

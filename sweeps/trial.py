@@ -10,6 +10,7 @@ import tyro
 from search_spaces.lora import WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
 from sweeps.checks.find_recipe import read_default_config
 from sweeps.checks.preflight import check, check_recipe, check_targets
+from sweeps.checks.run_args import check_flags
 from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import params_fields, report_fields
@@ -94,7 +95,7 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     """The config and hyperparameters of `RECIPE [flags]`, by default its last whole start point.
 
     Raises:
-        SweepAborted: an unknown recipe or flag, or a bad value.
+        SweepAborted: an unknown recipe or flag, a bad value, or flags that contradict.
     """
     config, flags, prog = read_default_config(argv, PROG)
     check_recipe(config)
@@ -104,7 +105,9 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     params = Hyperparameters(**make_hyperparameters(point))
     sweep = SweepOfTrial(**vars(config) | {"tiny": False})
     default = TrialArgs(config=sweep, params=params)
-    return parse(TrialArgs, flags, prog, default)
+    args = parse(TrialArgs, flags, prog, default)
+    check_flags(args.config, flags)
+    return args
 
 
 if __name__ == "__main__":

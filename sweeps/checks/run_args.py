@@ -37,7 +37,8 @@ def read_command(argv: Sequence[str]) -> RunArgs:
     """The config of `RECIPE [flags]`: the recipe's, or with --resume the saved one, plus flags.
 
     Raises:
-        SweepAborted: an unknown recipe or flag, a bad value, or a resume that changes the sweep.
+        SweepAborted: an unknown recipe or flag, a bad value, flags that contradict, or a resume
+            that changes the sweep.
     """
     default, flags, prog = read_default_config(argv, PROG)
     args = _parse(flags, prog, default)
@@ -49,7 +50,35 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         args = _parse(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         resume.check_resumable(saved, args.config)
+    check_flags(args.config, flags)
     return args
+
+
+def check_flags(config: SweepConfig, flags: Sequence[str]) -> None:
+    """Refuses a flag that others leave without effect, wholly or in part; defaults follow them."""
+    names = {flag.partition("=")[0].replace("_", "-") for flag in flags}
+    steps = f"--max-steps {config.max_steps} and --reduction-factor {config.reduction_factor}"
+    num_rungs = config.num_rungs if config.epochs is not None else len(config.rungs)
+    limits = {
+        "--num-rungs": (config.num_rungs, num_rungs, f"{steps} give"),
+        "--num-finalists": (config.num_finalists, config.num_trials, "--num-trials gives"),
+        "--low-rung-eval-rows": (config.low_rung_eval_rows, config.eval_rows, "--eval-rows gives"),
+    }
+    for name, (value, most, giver) in limits.items():
+        if name in names and value is not None and value > most:
+            raise SweepAborted(
+                f"{name} {value} is more than {giver}", f"give {name} {most} at most"
+            )
+    needs = {
+        "--num-finalists": (config.finals, "--finals"),
+        "--num-final-seeds": (config.finals, "--finals"),
+        "--bertscore-encoder": (config.bertscore != "off", "--bertscore on"),
+        "--bertscore-layer": (config.bertscore != "off", "--bertscore on"),
+    }
+    for name, (is_given, needed) in needs.items():
+        if name in names and not is_given:
+            error = f"{name} does nothing without {needed}"
+            raise SweepAborted(error, f"add {needed}, or leave out {name}")
 
 
 def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:

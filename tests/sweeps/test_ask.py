@@ -124,6 +124,7 @@ def test_a_process_that_runs_no_trials_takes_nothing_up(
         (["--finish", "--stop", "t0000"], "one thing is asked for"),
         (["--stop", "t0009"], "there is no trial 't0009'"),
         (["--add", "32"], "--add '32' has no name"),
+        (["--add", "lora_rank=8", "lora_rank=16"], "--add names lora_rank twice"),
         (["--add", "rank=32"], "no hyperparameter 'rank'"),
         (["--add", "lora_rank=4096"], f"memory for {max(SPACE.lora_ranks)} at most"),
         (["--num-trials", "0"], "--num-trials is 0"),

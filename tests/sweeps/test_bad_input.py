@@ -44,6 +44,35 @@ def test_bad_hyperparameter_of_one_trial_is_refused(
     assert tree(tmp_path) == {}
 
 
+CONTRADICTIONS = [
+    ("--num-rungs 9 --max-steps 3", "--num-rungs 9 is more than", "--num-rungs 2 at most"),
+    ("--num-rungs=9", "--num-rungs 9 is more than", "--num-rungs 5 at most"),
+    ("--num_finalists 4 --num-trials 3", "--num-finalists 4 is more than", "3 at most"),
+    ("--eval-rows 8 --low-rung-eval-rows 9", "--low-rung-eval-rows 9 is more than", "8 at most"),
+    ("--no-finals --num-finalists 3", "--num-finalists does nothing without --finals", "--finals"),
+    ("--no-finals --num-final-seeds 3", "--num-final-seeds does nothing", "leave out"),
+    ("--bertscore-encoder some/encoder", "--bertscore-encoder does", "--bertscore on"),
+    ("--bertscore-layer 3 --bertscore off", "--bertscore-layer does nothing", "--bertscore on"),
+]
+
+
+@pytest.mark.parametrize(("flags", "error", "fix"), CONTRADICTIONS)
+def test_flag_that_others_cut_short_or_leave_idle_is_refused(
+    flags: str, error: str, fix: str, tmp_path: Path
+) -> None:
+    told = call("sweeps.run", "samsum", "--tiny", "--dry-run", *flags.split()).refusal()
+    assert error in told[0] and fix in told[1]
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--max-steps 3", "--num-rungs 2 --max-steps 3", "--num-trials 1", "--eval-rows 8 --no-finals"],
+)
+def test_defaults_follow_a_smaller_flag(flags: str) -> None:
+    assert call("sweeps.run", "samsum", "--tiny", *flags.split(), "--dry-run").code == 0
+
+
 MISTAKES = [
     (start, ["samsun"], "did you mean samsum?"),
     (call, ["samsum", "--num-trails", "3"], "--num-trials"),

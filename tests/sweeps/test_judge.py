@@ -336,6 +336,12 @@ def test_run_without_predictions_is_told(run: Path) -> None:
         main(command(run, NOBODY, "--num-rows", "0"))
 
 
+@pytest.mark.parametrize("name", ["price_prompt", "price_completion"])
+def test_price_without_the_other_is_refused(name: str, run: Path) -> None:
+    with pytest.raises(SweepAborted, match=r"price_.* is None; it must be given with"):
+        main(command(run, NOBODY, f"--{name.replace('_', '-')}", "1"))
+
+
 @pytest.mark.parametrize("name", ["temperature", "price_prompt", "price_completion"])
 def test_number_below_0_is_refused(name: str, run: Path) -> None:
     with pytest.raises(SweepAborted, match=rf"{name} is -1\.0; it must be at least 0"):

@@ -88,6 +88,11 @@ def test_online_without_a_login_is_refused(folder: Path) -> None:
     assert not (folder / "wandb").exists()
 
 
+def test_way_of_wandb_is_refused_where_other_trackers_are_asked_for(folder: Path) -> None:
+    with pytest.raises(SweepAborted, match="--wandb online does nothing"):
+        main([str(folder), "--track", "mlflow", "--wandb", "online"])
+
+
 def test_study_whose_password_is_not_kept_is_refused(folder: Path) -> None:
     record = json.loads((folder / "sweep.json").read_text())
     record["config"]["study_storage"] = "postgresql+psycopg://bob:REDACTED@host/db"

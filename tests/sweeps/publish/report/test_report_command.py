@@ -163,3 +163,13 @@ def test_no_run_is_told_what_to_name(tmp_path: Path) -> None:
         main([str(tmp_path)])
     with pytest.raises(SweepAborted, match="no run is named"):
         main([])
+
+
+def test_run_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one").folder
+    (tmp_path / "link").symlink_to(folder)
+    for again in (folder, f"{folder}/../one", tmp_path / "link"):
+        with pytest.raises(SweepAborted, match="one is named twice") as refused:
+            main([str(folder), str(again), "--output", str(tmp_path / "page.html")])
+        assert "once" in refused.value.fix
+    assert not (tmp_path / "page.html").exists()
