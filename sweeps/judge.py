@@ -12,7 +12,6 @@ Any OpenAI-compatible endpoint will do; vLLM, llama.cpp, Ollama and `transformer
 import asyncio
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,11 +20,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import tyro
 
+from sweeps.checks.endpoint import check_endpoint, read_api_key
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.finals import predictions
 from sweeps.finals.predictions import Prediction
@@ -112,16 +111,7 @@ class JudgeArgs:
         is_whole = (self.price_prompt is None) == (self.price_completion is None)
         lacking = "price_prompt" if self.price_prompt is None else "price_completion"
         require(is_whole, lacking, None, "given with the other price")
-        parts = urlsplit(self.endpoint)
-        if parts.username or parts.password or parts.query:
-            raise SweepAborted(
-                "the endpoint has a login or a query in its URL, where logs would show it",
-                f"give the plain URL, and the key in the environment variable {self.api_key_env}",
-            )
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SweepAborted(
-                f"the endpoint {self.endpoint!r} is no http(s) URL", "e.g. http://localhost:8000/v1"
-            )
+        check_endpoint(self.endpoint, self.api_key_env)
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
@@ -249,13 +239,7 @@ async def _ask(
         raise SweepAborted(
             "a judge is asked through openai, which is not installed", "pip install '.[judge]'"
         ) from None
-    # Files of variables leave blanks and line ends behind a key.
-    key = os.environ.get(args.api_key_env, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise SweepAborted(
-            f"the key in {args.api_key_env} has a character that no HTTP header can carry",
-            f"put the key alone, without quotes or line ends, into {args.api_key_env}",
-        )
+    key = read_api_key(args.api_key_env)
     # Without a key the client would send OPENAI_API_KEY, which is not the endpoint's to see.
     headers = {} if key else {"Authorization": openai.Omit()}
     under_way = asyncio.Semaphore(args.concurrency)

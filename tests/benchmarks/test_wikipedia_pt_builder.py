@@ -26,6 +26,7 @@ from tests.benchmarks.wikipedia_pt_builder import (
 from tests.sweeps.servers.judge_server import Answer, completion, judge_server
 from trainables.config import TaskOptions
 from trainables.data.tasks.wikipedia_pt import wikipedia_pt
+from trainables.errors import SweepAborted
 from trainables.tiny import MODEL_DIR
 
 MODULE = "tests.benchmarks.wikipedia_pt_builder"
@@ -145,19 +146,19 @@ def test_failed_rows_are_counted_and_tried_again(
         return (400, {}, "no") if is_ill and "rio 7 " in str(body) else river(body)
 
     with judge_server(answer) as server:
-        assert main(flags(source, server.url)) == 0
+        main(flags(source, server.url))
         assert "rows failed: 1\n" in capsys.readouterr().out
         assert len(rows_of(source.parent / "out" / "rows.jsonl")) == NUM_ARTICLES - 1
         is_ill = False
         server.requests.clear()
-        assert main(flags(source, server.url)) == 0
+        main(flags(source, server.url))
     assert len(server.requests) == 1 and "rio 7 " in str(server.requests[0])
     assert "train: 24\nvalidation: 3\ntest: 3\n" in capsys.readouterr().out
 
 
 def test_rows_carry_their_topic_and_no_text_is_written_twice(source: Path) -> None:
     with judge_server(river) as server:
-        assert main(flags(source, server.url, **{"articles-per-topic": "12"})) == 0
+        main(flags(source, server.url, **{"articles-per-topic": "12"}))
     rows = rows_of(source.parent / "out" / "rows.jsonl")
     assert len(rows) == len({row["text"] for row in rows}) == 12
     assert {row["topic"] for row in rows} == {"geografia"}
@@ -168,29 +169,65 @@ def test_rows_carry_their_topic_and_no_text_is_written_twice(source: Path) -> No
     ("status", "error"),
     [(400, "large wrote no summary of 24 articles in a row"), (401, "answers HTTP 401")],
 )
-def test_endpoint_that_refuses_stops_the_build(
-    source: Path, capsys: pytest.CaptureFixture[str], status: int, error: str
-) -> None:
-    with judge_server(lambda _: (status, {}, "no")) as server:
-        assert main(flags(source, server.url)) == 2
-    assert error in capsys.readouterr().err
+def test_endpoint_that_refuses_stops_the_build(source: Path, status: int, error: str) -> None:
+    with (
+        judge_server(lambda _: (status, {}, "no")) as server,
+        pytest.raises(SweepAborted, match=error),
+    ):
+        main(flags(source, server.url))
     assert len(server.requests) < NUM_ARTICLES
 
 
-def test_other_settings_in_the_same_folder_are_refused(
-    source: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_key_is_sent_without_what_files_of_variables_leave_behind_it_and_never_shown(
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    end: str,
 ) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"secret-key{end}")
+    caplog.set_level(0)
+    with (
+        judge_server(lambda _: (401, {}, "bad key secret-key")) as refusing,
+        pytest.raises(SweepAborted, match="401") as refused,
+    ):
+        main(flags(source, refusing.url))
     with judge_server(river) as server:
-        assert main(flags(source, server.url)) == 0
-        assert main(flags(source, server.url, **{"max-words": "60"})) == 2
-    assert "is of a build with other settings" in capsys.readouterr().err
+        main(flags(source, server.url))
+    assert set(refusing.authorizations) == set(server.authorizations) == {"Bearer secret-key"}
+    assert "secret-key" not in str(refused.value) + caplog.text + "".join(capsys.readouterr())
 
 
-def test_source_without_an_article_that_fits_is_told(
-    source: Path, capsys: pytest.CaptureFixture[str]
+def test_key_that_no_header_can_carry_is_refused_unseen_before_anything_is_written(
+    source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(flags(source, "http://127.0.0.1:9/v1", **{"min-tokens": "899"})) == 2
-    assert "no article of" in capsys.readouterr().err
+    monkeypatch.setenv("OPENAI_API_KEY", "secr\u00e9t")
+    with pytest.raises(SweepAborted, match="no HTTP header") as refused:
+        main(flags(source, "http://127.0.0.1:9/v1"))
+    assert "secr" not in str(refused.value)
+    assert not (source.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@127.0.0.1:9", "ftp://u:secret@x", "http://127.0.0.1:9/?key=secret"]
+)
+def test_endpoint_that_may_hold_a_secret_is_refused_unseen(source: Path, url: str) -> None:
+    with pytest.raises(SweepAborted, match="a login or a query in its URL") as refused:
+        main(flags(source, url))
+    assert "secret" not in str(refused.value)
+
+
+def test_other_settings_in_the_same_folder_are_refused(source: Path) -> None:
+    with judge_server(river) as server:
+        main(flags(source, server.url))
+        with pytest.raises(SweepAborted, match="is of a build with other settings"):
+            main(flags(source, server.url, **{"max-words": "60"}))
+
+
+def test_source_without_an_article_that_fits_is_told(source: Path) -> None:
+    with pytest.raises(SweepAborted, match="no article of"):
+        main(flags(source, "http://127.0.0.1:9/v1", **{"min-tokens": "899"}))
 
 
 def test_long_summaries_are_asked_for_twice_then_cut_at_a_sentence(source: Path) -> None:
@@ -201,7 +238,7 @@ def test_long_summaries_are_asked_for_twice_then_cut_at_a_sentence(source: Path)
         return completion("Curta." if is_second and "rio 7 " in str(body) else long)
 
     with judge_server(answer) as server:
-        assert main(flags(source, server.url, **{"max-words": "8"})) == 0
+        main(flags(source, server.url, **{"max-words": "8"}))
     assert len(server.requests) == 2 * NUM_ARTICLES
     summaries = {row["summary"] for row in rows_of(source.parent / "out" / "rows.jsonl")}
     assert summaries == {"Uma frase curta.", "Curta."}

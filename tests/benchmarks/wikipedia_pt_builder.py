@@ -11,9 +11,7 @@ import asyncio
 import bz2
 import hashlib
 import json
-import os
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
 
-import tyro
-
+from sweeps.checks.endpoint import check_endpoint, read_api_key
+from sweeps.cli import parse, run_command
 from trainables.data.rows import Document
 from trainables.data.splitting import split_by_content
 from trainables.errors import SweepAborted
 from trainables.metrics.sentences import sentences_of
 from trainables.models.hub_files import hub_file
+from trainables.shell import write_command
 
 Topic = Literal["história", "ciência", "geografia", "artes", "esportes"]
 HUB_DATASET = ("wikimedia/wikipedia", "20231101.pt")
@@ -95,21 +94,18 @@ class Build:
     """Requests under way at once."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Builds the rows and prints what was counted; returns the process's exit code."""
-    try:
-        args = tyro.cli(Build, prog="python -m tests.benchmarks.wikipedia_pt_builder", args=argv)
-        for name, number in build(args).items():
-            print(f"{name}: {number:,}")
-    except SweepAborted as refused:
-        print(refused, file=sys.stderr)
-        return 2
-    print(f"next: python -m sweeps.run wikipedia_pt --data {args.out}")
-    return 0
+def main(argv: Sequence[str] | None = None) -> None:
+    """Builds the rows and prints what was counted."""
+    args = parse(Build, argv, "python -m tests.benchmarks.wikipedia_pt_builder")
+    for name, number in build(args).items():
+        print(f"{name}: {number:,}")
+    print(f"next: python -m sweeps.run wikipedia_pt --data {write_command(args.out)}")
 
 
 def build(args: Build) -> Counter[str]:
     """Writes train.jsonl, validation.jsonl and test.jsonl into args.out."""
+    check_endpoint(args.endpoint, args.api_key_env)
+    api_key = read_api_key(args.api_key_env)
     args.out.mkdir(parents=True, exist_ok=True)
     _check_settings(args)
     articles_path, rows_path = args.out / "articles.jsonl", args.out / "rows.jsonl"
@@ -124,7 +120,7 @@ def build(args: Build) -> Counter[str]:
     written = {row["id"] for row in _read_lines(rows_path)}
     counts = Counter({"articles": len(articles), "rows written before": len(written)})
     missing = [article for article in articles if article["id"] not in written]
-    asyncio.run(_summarise_all(missing, args, rows_path, counts))
+    asyncio.run(_summarise_all(missing, args, api_key, rows_path, counts))
 
     by_id = {row["id"]: row for row in _read_lines(rows_path)}
     rows = [by_id[article["id"]] for article in articles if article["id"] in by_id]
@@ -279,15 +275,14 @@ def load_token_counter(model: str) -> CountTokens:
 
 
 async def _summarise_all(
-    articles: Sequence[Json], args: Build, rows_path: Path, counts: Counter[str]
+    articles: Sequence[Json], args: Build, api_key: str, rows_path: Path, counts: Counter[str]
 ) -> None:
     """Appends each article with its summary as soon as it has one; failures are only counted."""
     import openai  # an extra
 
     under_way = asyncio.Semaphore(args.concurrency)
     failed_in_a_row = 0
-    key = os.environ.get(args.api_key_env, "").strip() or "none"
-    client = openai.AsyncOpenAI(base_url=args.endpoint, api_key=key)
+    client = openai.AsyncOpenAI(base_url=args.endpoint, api_key=api_key or "none")
 
     async def ask(prompt: str) -> str:
         completion: Any = await client.chat.completions.create(
@@ -349,4 +344,4 @@ def cut_at_sentence(text: str, max_words: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -241,7 +241,9 @@ def test_requests_are_under_way_at_once_but_no_more_than_asked(run: Path) -> Non
     assert server.most_at_once == 3
 
 
-@pytest.mark.parametrize("variable", ["secret-key", "secret-key\r\n"])
+@pytest.mark.parametrize(
+    "variable", ["secret-key", "secret-key\n", "secret-key\r\n", "secret-key "]
+)
 def test_the_key_is_sent_and_neither_shown_nor_stored(
     run: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -290,7 +292,13 @@ def test_a_missing_client_is_named_with_its_extra(
         "ftp://x/v1",
         "http://me:secret@x/v1",
         "ftp://me:secret@x",
+        "me:secret@x",
+        "http://[me:secret@x",
         "http://x/?key=secret",
+        "http://x/#key=secret",
+        "http://x:port/v1",
+        "http://x:99999/v1",
+        "http://[x/v1",
     ],
 )
 def test_endpoints_that_are_no_plain_urls_are_refused(run: Path, url: str) -> None:
