@@ -28,7 +28,7 @@ from tests.benchmarks.mistakes import (
     recipe_files,
     storages,
 )
-from tests.benchmarks.mistakes.mistake import SLOW_S, Answer, Mistake, make
+from tests.benchmarks.mistakes.mistake import SLOW_S, Answer, Mistake, run_mistake
 from tests.describe_run import describe_run
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
@@ -67,13 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Makes the mistakes, and prints the answers that are not as promised."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(MistakesArgs, words, PROG)
-    mistakes = choose(args.only)
+    mistakes = choose_mistakes(args.only)
     left_out = [m for m in mistakes if m.needs_root and not can_mount()]
     mistakes = [m for m in mistakes if m not in left_out]
     is_damaged = any(mistake.kind == "run" for mistake in mistakes)
     holding = damaged_runs.hold_run(args.run) if is_damaged else contextlib.nullcontext()
     with holding, ThreadPoolExecutor(args.at_once) as threads:
-        answers = list(threads.map(_make_and_print, mistakes))
+        answers = list(threads.map(_run_and_print, mistakes))
     summary = summarise(answers)
     facts = describe_run(PROG, words) | {
         "summary": summary,
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(answer.faults for answer in answers))
 
 
-def choose(only: str | None) -> list[Mistake]:
+def choose_mistakes(only: str | None) -> list[Mistake]:
     """The mistakes in whose kind, title or command the words stand.
 
     Raises:
@@ -122,8 +122,8 @@ def summarise(answers: Sequence[Answer]) -> dict[str, dict[str, object]]:
     }
 
 
-def _make_and_print(mistake: Mistake) -> Answer:
-    answer = make(mistake)
+def _run_and_print(mistake: Mistake) -> Answer:
+    answer = run_mistake(mistake)
     if answer.faults:
         told = f"NOT as promised, {'; '.join(answer.faults)}\n" + answer.stderr[-2000:]
     else:

@@ -1,4 +1,4 @@
-"""Ways to damage a file of a folder; each gives a function of the folder."""
+"""Ways to prepare or damage a folder before a command starts; each gives a function of it."""
 
 import os
 import shutil
@@ -47,8 +47,23 @@ def cut(name: str, share: float = 0.5) -> Damage:
 
 
 def make_folder(name: str) -> Damage:
-    """A folder in place of a file."""
-    return together(remove(name), lambda folder: (folder / name).mkdir())
+    """An empty folder."""
+    return lambda folder: (folder / name).mkdir(parents=True)
+
+
+def make_pipe(name: str) -> Damage:
+    """A named pipe, which nobody writes to."""
+    return lambda folder: os.mkfifo(folder / name)
+
+
+def link(name: str, target: str = "gone") -> Damage:
+    """A link, by default one whose file is gone."""
+    return lambda folder: (folder / name).symlink_to(target)
+
+
+def replace_by_folder(name: str) -> Damage:
+    """An empty folder where a file or a folder was."""
+    return chain(remove(name), make_folder(name))
 
 
 def link_out(name: str) -> Damage:
@@ -62,13 +77,8 @@ def link_out(name: str) -> Damage:
     return change
 
 
-def link_to_nothing(name: str) -> Damage:
-    """A link whose file is gone."""
-    return together(remove(name), lambda folder: (folder / name).symlink_to("gone"))
-
-
-def together(*damages: Damage) -> Damage:
-    """One after the other."""
+def chain(*damages: Damage) -> Damage:
+    """One after the other; none leaves the folder whole."""
 
     def change(folder: Path) -> None:
         for damage in damages:

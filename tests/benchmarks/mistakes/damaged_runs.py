@@ -12,13 +12,14 @@ from pathlib import Path
 
 from tests.benchmarks.mistakes.damage import (
     Damage,
+    chain,
     cut,
+    link,
     link_out,
-    link_to_nothing,
     make_folder,
     remove,
     replace,
-    together,
+    replace_by_folder,
     write,
 )
 from tests.benchmarks.mistakes.mistake import Mistake
@@ -58,9 +59,14 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("sweep.json holds NUL bytes", write(RECORD, b"\0" * 4096), RECORD, ("report", "ask")),
     ("sweep.json is no UTF-8", write(RECORD, b"\xff\xfe{"), RECORD, ("predict", "status")),
     ("sweep.json is nested for ever", write(RECORD, "[" * 100_000), RECORD, ("status", "sync")),
-    ("sweep.json is a folder", make_folder(RECORD), "base", ("status", "resume", "demo")),
+    ("sweep.json is a folder", replace_by_folder(RECORD), "base", ("status", "resume", "demo")),
     ("sweep.json leads out of the run", link_out(RECORD), RECORD, ("export", "report", "resume")),
-    ("sweep.json is a link to nothing", link_to_nothing(RECORD), "", ("status", "predict")),
+    (
+        "sweep.json is a link to nothing",
+        chain(remove(RECORD), link(RECORD)),
+        "",
+        ("status", "predict"),
+    ),
     (
         "sweep.json has a text for a number",
         replace(RECORD, '"max_steps": 3', '"max_steps": "x"'),
@@ -77,7 +83,7 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("events.jsonl is empty", write(LOG, ""), "", ("verify", "export a trial")),
     (
         "events.jsonl is a folder",
-        make_folder(LOG),
+        replace_by_folder(LOG),
         LOG,
         ("ask", "report", "resume", "status", "sync", "verify"),
     ),
@@ -116,7 +122,7 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("rows/train.parquet is empty", write("rows/train.parquet", ""), "train", ("resume", "verify")),
     (
         "rows/validation.parquet is a folder",
-        make_folder("rows/validation.parquet"),
+        replace_by_folder("rows/validation.parquet"),
         "rows",
         ("resume", "verify"),
     ),
@@ -133,13 +139,8 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
         ("resume",),
     ),
     ("best/ is gone", remove(BEST), BEST, ("export", "predict", "demo", "judge")),
-    ("best/ is a file", together(remove(BEST), write(BEST, "x")), BEST, ("export", "predict")),
-    (
-        "best/ is empty",
-        together(remove(BEST), lambda run: (run / BEST).mkdir()),
-        BEST,
-        ("export", "predict", "demo"),
-    ),
+    ("best/ is a file", chain(remove(BEST), write(BEST, "x")), BEST, ("export", "predict")),
+    ("best/ is empty", replace_by_folder(BEST), BEST, ("export", "predict", "demo")),
     (
         "the winner's weights are gone",
         remove(WEIGHTS),
@@ -195,16 +196,11 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
         "t0001",
         ("export a trial",),
     ),
-    (
-        "requests.jsonl is a folder",
-        lambda run: (run / "requests.jsonl").mkdir(),
-        "requests.jsonl",
-        ("ask",),
-    ),
+    ("requests.jsonl is a folder", make_folder("requests.jsonl"), "requests.jsonl", ("ask",)),
     ("optuna.db is no database", write("optuna.db", "x" * 4096), "optuna", ("sync the study",)),
-    ("optuna.db is a folder", make_folder("optuna.db"), "optuna", ("sync the study",)),
-    ("report.html is a folder", make_folder("report.html"), "report.html", ("report",)),
-    (".lock is a folder", make_folder(".lock"), ".lock", ("resume",)),
+    ("optuna.db is a folder", replace_by_folder("optuna.db"), "optuna", ("sync the study",)),
+    ("report.html is a folder", replace_by_folder("report.html"), "report.html", ("report",)),
+    (".lock is a folder", replace_by_folder(".lock"), ".lock", ("resume",)),
 ]
 """What is damaged, how, what the error has to name, and the commands that must refuse it."""
 
@@ -285,17 +281,13 @@ def _copy_and_damage(damage: Damage, here: Path) -> None:
     damage(here / "runs" / "base")
 
 
-def _leave(folder: Path) -> None:
-    """A run that is whole."""
-
-
 EVERY = [
     *(
         (f"{title}: {name}", damage, COMMANDS[name], named)
         for title, damage, named, names in DAMAGES
         for name in names
     ),
-    *((f"{named} is wrong", _leave, command, named) for command, named in INTACT),
+    *((f"{named} is wrong", chain(), command, named) for command, named in INTACT),
 ]
 
 MISTAKES = [

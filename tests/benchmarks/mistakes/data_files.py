@@ -2,11 +2,10 @@
 
 import gzip
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
-from tests.benchmarks.mistakes.mistake import Mistake, Prepare
+from tests.benchmarks.mistakes.damage import Damage, chain, link, make_folder, make_pipe
+from tests.benchmarks.mistakes.mistake import Mistake
 
 COMMAND = "sweeps.run table --tiny --data {} --input text --target mood --kind classify"
 TEXTS = "sweeps.run table --tiny --data {} --input text --target mood --kind summarize"
@@ -14,32 +13,32 @@ CHAT = "sweeps.run table --tiny --data {} --input messages --kind chat"
 BYTES = bytes(range(256)) * 40
 
 
-def _rows(count: int = 60) -> list[dict[str, str]]:
+def _make_rows(count: int = 60) -> list[dict[str, str]]:
     return [
         {"text": f"this is text number {n} of many, {n * n}", "mood": ("good", "bad")[n % 2]}
         for n in range(count)
     ]
 
 
-def _csv(rows: list[dict[str, str]]) -> str:
+def _format_csv(rows: list[dict[str, str]]) -> str:
     return "text;mood\n" + "".join(f"{row['text']};{row['mood']}\n" for row in rows)
 
 
-def _jsonl(rows: list[dict[str, object]]) -> str:
+def _dump(rows: list[dict[str, object]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _change(**values: object) -> list[dict[str, object]]:
-    return [dict(row) | values for row in _rows()]
+def _alter(**values: object) -> list[dict[str, object]]:
+    return [dict(row) | values for row in _make_rows()]
 
 
-GOOD = _csv(_rows())
+GOOD = _format_csv(_make_rows())
 SPLITS = {
-    f"d/{name}.csv": _csv(_rows(120)[first : first + 40])
+    f"d/{name}.csv": _format_csv(_make_rows(120)[first : first + 40])
     for name, first in (("train", 0), ("validation", 40), ("test", 80))
 }
 SAME = {f"d/{name}.csv": GOOD for name in ("train", "validation", "test")}
-LINES = _jsonl(_change())
+LINES = _dump(_alter())
 
 FILES: list[tuple[str, str, str | bytes, str]] = [
     ("is empty", "a.csv", "", "a.csv"),
@@ -49,16 +48,16 @@ FILES: list[tuple[str, str, str | bytes, str]] = [
     ("has the target column under another name", "a.csv", GOOD.replace(";mood", ";moods"), "mood"),
     ("has no header", "a.csv", GOOD.partition("\n")[2], "text"),
     ("has a column twice", "a.csv", GOOD.replace("text;mood", "mood;mood"), "mood"),
-    ("has one row", "a.csv", _csv(_rows(1)), "1"),
+    ("has one row", "a.csv", _format_csv(_make_rows(1)), "1"),
     ("has one label", "a.csv", GOOD.replace(";bad", ";good"), "good"),
     (
         "has as many labels as rows",
         "a.jsonl",
-        _jsonl([{"text": f"t {n}", "mood": f"label {n}"} for n in range(2500)]),
+        _dump([{"text": f"t {n}", "mood": f"label {n}"} for n in range(2500)]),
         "mood",
     ),
-    ("has empty texts", "a.jsonl", _jsonl(_change(text="  ")), "60 rows"),
-    ("has no label anywhere", "a.jsonl", _jsonl(_change(mood=None)), "60 rows"),
+    ("has empty texts", "a.jsonl", _dump(_alter(text="  ")), "60 rows"),
+    ("has no label anywhere", "a.jsonl", _dump(_alter(mood=None)), "60 rows"),
     ("holds NUL bytes", "a.csv", "text;mood\n" + "\0" * 4000, "a.csv"),
     ("is a picture", "a.csv", b"\x89PNG\r\n\x1a\n" + BYTES, "a.csv"),
     (
@@ -69,12 +68,12 @@ FILES: list[tuple[str, str, str | bytes, str]] = [
     ),
     ("has a broken line", "a.jsonl", LINES + '{"text": "cut\n', "a.jsonl"),
     ("has numbers for lines", "a.jsonl", "1\n2\n3\n", "a.jsonl"),
-    ("is cut JSON", "a.json", json.dumps(_rows())[:-40], "a.json"),
+    ("is cut JSON", "a.json", json.dumps(_make_rows())[:-40], "a.json"),
     ("is a JSON text", "a.json", '"rows"', "a.json"),
     ("is an empty JSON array", "a.json", "[]", "a.json"),
     ("is nested for ever", "a.json", "[" * 100_000, "a.json"),
-    ("has lists where texts are", "a.jsonl", _jsonl(_change(text=["a", "b"])), "text"),
-    ("has objects where labels are", "a.jsonl", _jsonl(_change(mood={"a": 1})), "60 rows"),
+    ("has lists where texts are", "a.jsonl", _dump(_alter(text=["a", "b"])), "text"),
+    ("has objects where labels are", "a.jsonl", _dump(_alter(mood={"a": 1})), "60 rows"),
     ("is no Parquet", "a.parquet", BYTES, "a.parquet"),
     ("is Parquet cut short", "a.parquet", b"PAR1" + BYTES, "a.parquet"),
     ("is no Arrow", "a.arrow", BYTES, "a.arrow"),
@@ -109,8 +108,8 @@ FOLDERS: list[tuple[str, Mapping[str, str | bytes], str]] = [
     (
         "has a label in test alone",
         {
-            "d/train.csv": _csv(_rows()[:40]),
-            "d/validation.csv": _csv(_rows()[40:50]),
+            "d/train.csv": _format_csv(_make_rows()[:40]),
+            "d/validation.csv": _format_csv(_make_rows()[40:50]),
             "d/test.csv": "text;mood\nwhat a day;odd\nno more;odd\n",
         },
         "odd",
@@ -155,36 +154,23 @@ FLAGS: list[tuple[str, str, str]] = [
 """With a good file a.csv beside it."""
 
 
-def _turns(*roles: str) -> list[dict[str, str]]:
+def _make_turns(*roles: str) -> list[dict[str, str]]:
     return [{"role": role, "content": f"words of {role} {n}"} for n, role in enumerate(roles)]
 
 
 CHATS: list[tuple[str, object]] = [
-    ("no assistant answers", _turns("user", "user")),
-    ("roles are unknown", _turns("alice", "bob")),
+    ("no assistant answers", _make_turns("user", "user")),
+    ("roles are unknown", _make_turns("alice", "bob")),
     ("turns have no content", [{"role": "user"}, {"role": "assistant"}]),
     ("there are no turns", []),
     ("turns are numbers", [1, 2, 3]),
 ]
 
 
-def _make_pipe(here: Path) -> None:
-    os.mkfifo(here / "a.csv")
-
-
-def _make_dead_link(here: Path) -> None:
-    (here / "a.csv").symlink_to("gone.csv")
-
-
-def _make_circle(here: Path) -> None:
-    (here / "d").mkdir()
-    (here / "d" / "d").symlink_to("../d")
-
-
-PLACES: list[tuple[str, str, Prepare]] = [
-    ("is a pipe", "a.csv", _make_pipe),
-    ("is a link to nothing", "a.csv", _make_dead_link),
-    ("is a folder that holds itself", "d", _make_circle),
+PLACES: list[tuple[str, str, Damage]] = [
+    ("is a pipe", "a.csv", make_pipe("a.csv")),
+    ("is a link to nothing", "a.csv", link("a.csv", "gone.csv")),
+    ("is a folder that holds itself", "d", chain(make_folder("d"), link("d/d", "../d"))),
 ]
 
 MISTAKES = [
@@ -211,13 +197,13 @@ MISTAKES = [
             kind="data",
             title=title,
             command=CHAT.format("a.jsonl"),
-            files={"a.jsonl": _jsonl([{"messages": turns, "n": n} for n in range(60)])},
+            files={"a.jsonl": _dump([{"messages": turns, "n": n} for n in range(60)])},
             named="messages",
         )
         for title, turns in CHATS
     ),
     *(
-        Mistake(kind="data", title=title, command=COMMAND.format(name), prepare=make, named=name)
-        for title, name, make in PLACES
+        Mistake(kind="data", title=title, command=COMMAND.format(name), prepare=prepare, named=name)
+        for title, name, prepare in PLACES
     ),
 ]

@@ -1,42 +1,21 @@
 """Folders that cannot be written, full disks, and environments that no command can use."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
-from tests.benchmarks.mistakes.mistake import Mistake, Prepare
+from tests.benchmarks.mistakes.damage import Damage, link, make_folder, make_pipe, write
+from tests.benchmarks.mistakes.mistake import Mistake
 from tests.benchmarks.mistakes.storages import FULL, READ_ONLY
 
 SWEEP = "sweeps.run samsum --tiny --name night"
 TRIAL = "sweeps.trial samsum --tiny --max-steps 2 --batch-size 2 --micro-batch-size 2 --eval-rows 8"
 
 
-def _make_file(name: str) -> Prepare:
-    return lambda here: (here / name).write_text("in the way")
-
-
-def _make_link_to_itself(here: Path) -> None:
-    (here / "runs").symlink_to("runs")
-
-
-def _make_dead_link(here: Path) -> None:
-    (here / "runs").symlink_to("gone/away")
-
-
-def _take_name(here: Path) -> None:
-    (here / "runs" / "night").mkdir(parents=True)
-
-
-def _make_pipe(here: Path) -> None:
-    os.mkfifo(here / "runs")
-
-
-PLACES: list[tuple[str, str, Prepare | None, str, str]] = [
-    ("runs/ is a file", SWEEP, _make_file("runs"), "", "runs"),
-    ("runs/ is a pipe", SWEEP, _make_pipe, "", "runs"),
-    ("runs/ is a link to itself", SWEEP, _make_link_to_itself, "", "runs"),
-    ("runs/ is a link to nothing", SWEEP, _make_dead_link, "", "runs"),
-    ("the name is taken", SWEEP, _take_name, "", "night"),
+PLACES: list[tuple[str, str, Damage | None, str, str]] = [
+    ("runs/ is a file", SWEEP, write("runs", "in the way"), "", "runs"),
+    ("runs/ is a pipe", SWEEP, make_pipe("runs"), "", "runs"),
+    ("runs/ is a link to itself", SWEEP, link("runs", "runs"), "", "runs"),
+    ("runs/ is a link to nothing", SWEEP, link("runs", "gone/away"), "", "runs"),
+    ("the name is taken", SWEEP, make_folder("runs/night"), "", "night"),
     ("the name is too long", f"sweeps.run samsum --tiny --name {'n' * 300}", None, "", "name"),
     (
         "--runs-dir is read-only",
@@ -54,8 +33,8 @@ PLACES: list[tuple[str, str, Prepare | None, str, str]] = [
     ),
     ("--runs-dir is in /proc", f"{SWEEP} --runs-dir /proc/runs", None, "", "/proc/runs"),
     ("--runs-dir is a device", f"{SWEEP} --runs-dir /dev/null", None, "", "/dev/null"),
-    ("a dry run in a folder that is a file", f"{SWEEP} --dry-run", _make_file("runs"), "", "runs"),
-    ("a copy onto a file", "sweeps.export runs/base --to x", _make_file("x"), "", "runs/base"),
+    ("a dry run in a folder that is a file", f"{SWEEP} --dry-run", write("runs", "x"), "", "runs"),
+    ("a copy onto a file", "sweeps.export runs/base --to x", write("x", "x"), "", "runs/base"),
     (
         "a launch file in a read-only folder",
         "cluster.launch slurm --template /mnt samsum --dry-run",

@@ -8,20 +8,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.cli import EXIT_USER_ERROR
+from tests.benchmarks.mistakes.damage import Damage
 from tests.sweeps.commands import PROJECT, tree, world
 
 SLOW_S = 15.0
 """An answer that takes as long is none."""
 HANG_S = 60.0
 """Until a process is killed."""
-
-Prepare = Callable[[Path], object]
-"""Makes what lies in a mistake's folder before the command starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,8 @@ class Mistake:
     named: str
     """What the error has to name."""
     files: Mapping[str, str | bytes] = field(default_factory=dict)
-    prepare: Prepare | None = None
+    prepare: Damage | None = None
+    """Makes what else lies in the folder before the command starts."""
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: str = ""
     """A line of sh that mounts what is needed, in a mount namespace of its own."""
@@ -78,7 +77,7 @@ class Answer:
             f"exit code {self.code}": self.code == EXIT_USER_ERROR,
             "does not end with error and fix": is_told,
             "a traceback": "Traceback (most recent call last)" not in output,
-            f"does not name {self.mistake.named}": _plain(self.mistake.named) in _plain(error),
+            f"does not name {self.mistake.named}": _unflag(self.mistake.named) in _unflag(error),
             f"changed {', '.join(self.changed[:5])}": not self.changed,
             f"took {self.seconds:.1f} s": self.seconds < SLOW_S,
         }
@@ -100,7 +99,7 @@ class Answer:
         }
 
 
-def make(mistake: Mistake) -> Answer:
+def run_mistake(mistake: Mistake) -> Answer:
     """Runs a mistake's command in a fresh folder, with a home and a folder for temporary files."""
     with tempfile.TemporaryDirectory(
         prefix="m-",
@@ -130,7 +129,7 @@ def make(mistake: Mistake) -> Answer:
             stderr=(top / "stderr").open("wb"),
             start_new_session=True,
         )
-        _type(process, mistake.typed)
+        _send_input(process, mistake.typed)
         cpu_s = _wait(process)
         seconds = time.monotonic() - began
         after = _list_content(here, temporary)
@@ -156,7 +155,7 @@ def _read_command(mistake: Mistake) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", f'{mistake.mounts} && exec "$@"', "sh", *argv]
 
 
-def _type(process: "subprocess.Popen[bytes]", typed: bytes) -> None:
+def _send_input(process: "subprocess.Popen[bytes]", typed: bytes) -> None:
     assert process.stdin is not None
     try:
         process.stdin.write(typed)
@@ -192,6 +191,6 @@ def _read_output(path: Path, folder: Path) -> str:
     return text
 
 
-def _plain(text: str) -> str:
+def _unflag(text: str) -> str:
     """A flag as the field that it sets is called."""
     return text.lstrip("-").replace("-", "_")

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.mistakes.damage import Damage, cut, make_folder, remove, together, write
+from tests.benchmarks.mistakes.damage import Damage, chain, cut, remove, replace_by_folder, write
 from tests.benchmarks.mistakes.mistake import Mistake
 from tests.sweeps.commands import TINY
 
 
-def _copy(change: Damage, here: Path) -> None:
+def _copy_and_change(change: Damage, here: Path) -> None:
     shutil.copytree(TINY / "model", here / "m")
     change(here / "m")
 
 
-def _config(**values: Any) -> Damage:
+def _set(**values: Any) -> Damage:
     """Other values in config.json; None takes one out."""
 
     def change(model: Path) -> None:
@@ -29,7 +29,7 @@ def _config(**values: Any) -> Damage:
     return change
 
 
-def _tensors(change_header: Callable[[dict[str, Any]], object]) -> Damage:
+def _change_tensors(change_header: Callable[[dict[str, Any]], object]) -> Damage:
     """Another header of model.safetensors, over the same bytes."""
 
     def change(model: Path) -> None:
@@ -49,12 +49,12 @@ def _drop_layer(header: dict[str, Any]) -> None:
         del header[name]
 
 
-def _rename(header: dict[str, Any]) -> None:
+def _rename_tensors(header: dict[str, Any]) -> None:
     for name in [name for name in header if name != "__metadata__"]:
         header[f"transformer.{name}"] = header.pop(name)
 
 
-def _as_integers(header: dict[str, Any]) -> None:
+def _retype_queries(header: dict[str, Any]) -> None:
     for name in [name for name in header if name.endswith("q_proj.weight")]:
         header[name]["dtype"] = "I16"
 
@@ -66,7 +66,7 @@ INDEX = "model.safetensors.index.json"
 SHARDS = json.dumps(
     {"weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
 )
-SHARDED = together(write(INDEX, SHARDS), remove("model.safetensors"))
+SHARDED = chain(write(INDEX, SHARDS), remove("model.safetensors"))
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 DAMAGED: list[tuple[str, Damage, str]] = [
@@ -75,30 +75,30 @@ DAMAGED: list[tuple[str, Damage, str]] = [
     ("has a config cut short", cut("config.json"), "config.json"),
     ("has a config that is a list", write("config.json", "[]"), "config.json"),
     ("has a config that is no UTF-8", write("config.json", b'{"a": "\xff"}'), "config.json"),
-    ("has a folder for a config", make_folder("config.json"), "config.json"),
-    ("names no kind", _config(model_type=None), "m"),
-    ("names no architecture", _config(architectures=None), "m"),
-    ("has a list for its kind", _config(model_type=["qwen3"]), "m"),
-    ("is a Llama", _config(model_type="llama", architectures=["LlamaForCausalLM"]), "llama"),
-    ("is a BERT", _config(model_type="bert", architectures=["BertForMaskedLM"]), "bert"),
-    ("sees images", _config(model_type="qwen3_vl", architectures=["Qwen3VLModel"]), "qwen3_vl"),
-    ("hears", _config(model_type="qwen2_audio", architectures=["Qwen2AudioModel"]), "qwen2_audio"),
-    ("ranks", _config(architectures=["Qwen3ForSequenceClassification"]), "SequenceClassification"),
-    ("is Qwen3-Next", _config(model_type="qwen3_next"), "qwen3_next"),
+    ("has a folder for a config", replace_by_folder("config.json"), "config.json"),
+    ("names no kind", _set(model_type=None), "m"),
+    ("names no architecture", _set(architectures=None), "m"),
+    ("has a list for its kind", _set(model_type=["qwen3"]), "m"),
+    ("is a Llama", _set(model_type="llama", architectures=["LlamaForCausalLM"]), "llama"),
+    ("is a BERT", _set(model_type="bert", architectures=["BertForMaskedLM"]), "bert"),
+    ("sees images", _set(model_type="qwen3_vl", architectures=["Qwen3VLModel"]), "qwen3_vl"),
+    ("hears", _set(model_type="qwen2_audio", architectures=["Qwen2AudioModel"]), "qwen2_audio"),
+    ("ranks", _set(architectures=["Qwen3ForSequenceClassification"]), "SequenceClassification"),
+    ("is Qwen3-Next", _set(model_type="qwen3_next"), "qwen3_next"),
     (
         "has experts, for a pack",
-        _config(model_type="qwen3_moe", num_experts=4, architectures=["Qwen3MoeForCausalLM"]),
+        _set(model_type="qwen3_moe", num_experts=4, architectures=["Qwen3MoeForCausalLM"]),
         "m",
     ),
-    ("is quantised by GPTQ", _config(quantization_config=GPTQ), "gptq"),
-    ("is quantised to 8 bits", _config(quantization_config=EIGHT_BITS), "8-bit"),
-    ("has no number of layers", _config(num_hidden_layers=None), "num_hidden_layers"),
-    ("has a text for a number of layers", _config(num_hidden_layers="four"), "config.json"),
-    ("has no layers", _config(num_hidden_layers=0), "0 layers"),
-    ("has a negative width", _config(hidden_size=-256), "hidden_size"),
-    ("has more layers than its weights", _config(num_hidden_layers=5), "layers"),
-    ("is wider than its weights", _config(hidden_size=512), "weights"),
-    ("has a larger vocabulary than its weights", _config(vocab_size=4096), "embed_tokens"),
+    ("is quantised by GPTQ", _set(quantization_config=GPTQ), "gptq"),
+    ("is quantised to 8 bits", _set(quantization_config=EIGHT_BITS), "8-bit"),
+    ("has no number of layers", _set(num_hidden_layers=None), "num_hidden_layers"),
+    ("has a text for a number of layers", _set(num_hidden_layers="four"), "config.json"),
+    ("has no layers", _set(num_hidden_layers=0), "0 layers"),
+    ("has a negative width", _set(hidden_size=-256), "hidden_size"),
+    ("has more layers than its weights", _set(num_hidden_layers=5), "layers"),
+    ("is wider than its weights", _set(hidden_size=512), "weights"),
+    ("has a larger vocabulary than its weights", _set(vocab_size=4096), "embed_tokens"),
     ("has no weights", remove("model.safetensors"), "model.safetensors"),
     ("has empty weights", write("model.safetensors", ""), "model.safetensors"),
     ("has weights cut in the header", cut("model.safetensors", 1e-4), "model.safetensors"),
@@ -112,28 +112,24 @@ DAMAGED: list[tuple[str, Damage, str]] = [
         ),
         "model.safetensors",
     ),
-    ("lacks a layer's weights", _tensors(_drop_layer), "model.safetensors"),
-    ("has weights of other names", _tensors(_rename), "weights"),
-    ("has weights of integers", _tensors(_as_integers), "I16"),
+    ("lacks a layer's weights", _change_tensors(_drop_layer), "model.safetensors"),
+    ("has weights of other names", _change_tensors(_rename_tensors), "weights"),
+    ("has weights of integers", _change_tensors(_retype_queries), "I16"),
     ("lacks a shard", SHARDED, "model-00001-of-00002.safetensors"),
-    (
-        "has a damaged index of shards",
-        together(write(INDEX, "{"), remove("model.safetensors")),
-        INDEX,
-    ),
+    ("has a damaged index of shards", chain(write(INDEX, "{"), remove("model.safetensors")), INDEX),
     (
         "has an index that names nothing",
-        together(write(INDEX, "{}"), remove("model.safetensors")),
+        chain(write(INDEX, "{}"), remove("model.safetensors")),
         INDEX,
     ),
     (
         "has pickled weights only",
-        together(remove("model.safetensors"), write("pytorch_model.bin", b"PK\x03\x04")),
+        chain(remove("model.safetensors"), write("pytorch_model.bin", b"PK\x03\x04")),
         "model.safetensors",
     ),
     (
         "has GGUF weights only",
-        together(remove("model.safetensors"), write("model.gguf", b"GGUF")),
+        chain(remove("model.safetensors"), write("model.gguf", b"GGUF")),
         "model.safetensors",
     ),
     ("has no tokenizer", remove(*TOKENIZER), "tokenizer"),
@@ -151,7 +147,7 @@ DAMAGED: list[tuple[str, Damage, str]] = [
     ("has a chat template that says nothing", write("chat_template.jinja", ""), "template"),
     (
         "is an adapter",
-        together(remove("config.json", "model.safetensors"), write("adapter_config.json", ADAPTER)),
+        chain(remove("config.json", "model.safetensors"), write("adapter_config.json", ADAPTER)),
         "adapter",
     ),
 ]
@@ -181,7 +177,7 @@ MISTAKES = [
             kind="model",
             title=title,
             command=COMMAND.format("m"),
-            prepare=functools.partial(_copy, change),
+            prepare=functools.partial(_copy_and_change, change),
             named=named,
         )
         for title, change, named in DAMAGED

@@ -4,7 +4,8 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from tests.benchmarks.mistakes.mistake import Mistake, Prepare
+from tests.benchmarks.mistakes.damage import Damage, make_folder
+from tests.benchmarks.mistakes.mistake import Mistake
 
 DEAD = "127.0.0.1:9"
 STUDY = "sweeps.run samsum --tiny --study-storage {}"
@@ -20,17 +21,13 @@ FULL = "mount -t tmpfs -o size=64k tmpfs {0} && (cat /dev/zero >{0}/f 2>/dev/nul
 READ_ONLY = "mount --bind {0} {0} && mount -o remount,ro,bind {0}"
 
 
-def _make_folder(here: Path) -> None:
-    (here / "x").mkdir()
-
-
 def _make_tables(here: Path) -> None:
     """A database of SQLite that is not Optuna's."""
     with contextlib.closing(sqlite3.connect(here / "x.db")) as database, database:
         database.execute("create table studies (name text)")
 
 
-STUDIES: list[tuple[str, str, Prepare | None, str]] = [
+STUDIES: list[tuple[str, str, Damage | None, str]] = [
     ("is no URL", "optuna.db", None, "optuna.db"),
     ("is empty", "''", None, "study storage"),
     ("is the URL of a page", "https://example.org/study", None, "https"),
@@ -51,13 +48,13 @@ STUDIES: list[tuple[str, str, Prepare | None, str]] = [
     ("is PostgreSQL that never answers", "postgresql+psycopg://u@192.0.2.1/x", None, "192.0.2.1"),
     ("is MySQL that refuses", f"mysql+pymysql://u@{DEAD}/x", None, "mysql"),
     ("is a text file", "sqlite:///x.txt", None, "x.txt"),
-    ("is a folder", "sqlite:///x", _make_folder, "x"),
+    ("is a folder", "sqlite:///x", make_folder("x"), "x"),
     ("is in a folder that is not there", "sqlite:///gone/x.db", None, "gone/x.db"),
     ("has other tables", "sqlite:///x.db", _make_tables, "x.db"),
     ("has two slashes", "sqlite://x.db", None, "x.db"),
 ]
 
-URLS: list[tuple[str, str, dict[str, str], Prepare | None, str]] = [
+URLS: list[tuple[str, str, dict[str, str], Damage | None, str]] = [
     ("has no scheme", "bucket/folder", {}, None, "bucket/folder"),
     ("is empty", "''", {}, None, "checkpoints"),
     ("has an unknown scheme", "ftp://bucket/folder", {}, None, "ftp://bucket/folder"),

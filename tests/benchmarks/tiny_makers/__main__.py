@@ -6,6 +6,7 @@ Without --out it writes into trainables/tiny/, over the files that are committed
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.tiny_makers import (
@@ -20,16 +21,16 @@ from trainables import tiny
 
 PROG = "python -m tests.benchmarks.tiny_makers"
 ROWS: dict[str, tuple[Path, Callable[[Path, int], None]]] = {
-    "samsum": (tiny.SAMSUM_DIR, make_data.write),
+    "samsum": (tiny.SAMSUM_DIR, partial(write_rows, make_rows=make_data.make_rows)),
     "messages": (tiny.MESSAGES_DIR, make_messages.write),
     "turkish_tweets": (tiny.TURKISH_TWEETS_DIR, make_tweets.write),
     "turkish_youtube": (
         tiny.TURKISH_YOUTUBE_DIR,
-        lambda folder, seed: write_rows(folder, seed, turkish_videos.rows),
+        partial(write_rows, make_rows=turkish_videos.make_rows),
     ),
     "wikipedia_pt": (
         tiny.WIKIPEDIA_PT_DIR,
-        lambda folder, seed: write_rows(folder, seed, portuguese_articles.rows),
+        partial(write_rows, make_rows=portuguese_articles.make_rows),
     ),
 }
 """The committed folder of each set of rows, and what writes them."""

@@ -7,7 +7,7 @@ to summarise and none holds a summary's sentences: that is left for finetuning t
 from collections.abc import Iterator
 from random import Random
 
-from tests.benchmarks.tiny_makers.grammar import Story, draw_story, sentence
+from tests.benchmarks.tiny_makers.grammar import Story, draw_story, fill_sentence
 from tests.benchmarks.tiny_makers.make_data import SCENARIOS, draw_dialogue
 from tests.benchmarks.tiny_makers.words import NAMES
 
@@ -38,16 +38,16 @@ _CHATTER = (
 )
 
 
-def documents(seed: str) -> Iterator[str]:
+def generate_documents(seed: str) -> Iterator[str]:
     """An endless stream of documents; the same seed gives the same stream."""
     rng = Random(f"corpus-{seed}")
-    kinds = (_plain, _retold, _questioned, _narrated, _continued, _chatted)
+    kinds = (_draw_plain, _retell, _question, _narrate, _continue, _chat)
     while True:
         (kind,) = rng.choices(kinds, weights=(20, 35, 20, 7, 15, 3))
         yield kind(rng)
 
 
-def chat(request: str, answer: str) -> str:
+def render_chat(request: str, answer: str) -> str:
     """One request and its answer, as the model's chat template renders them."""
     return (
         f"<|im_start|>user\n{request}<|im_end|>\n"
@@ -55,20 +55,20 @@ def chat(request: str, answer: str) -> str:
     )
 
 
-def _plain(rng: Random) -> str:
+def _draw_plain(rng: Random) -> str:
     return draw_dialogue(rng, draw_story(rng, SCENARIOS))
 
 
-def _retold(rng: Random) -> str:
+def _retell(rng: Random) -> str:
     """A dialogue, then two others who talk about it."""
     story = draw_story(rng, SCENARIOS)
-    asker, teller = _strangers(rng, story)
-    first, second = (sentence(rng, part.told, story.slots) for part in story.parts)
+    asker, teller = _draw_strangers(rng, story)
+    first, second = (fill_sentence(rng, part.told, story.slots) for part in story.parts)
     prompts = "What did {a} and {b} say? | Any news from {a}? | What's up with {a} and {b}?"
     lines: tuple[str, ...] = (
-        f"{asker}: {sentence(rng, prompts, story.slots)}",
+        f"{asker}: {fill_sentence(rng, prompts, story.slots)}",
         f"{teller}: {first}.",
-        f"{asker}: {sentence(rng, 'And then? | What else? | Go on. | And?', {})}",
+        f"{asker}: {fill_sentence(rng, 'And then? | What else? | Go on. | And?', {})}",
         f"{teller}: {second}.",
     )
     if rng.random() < 0.5:
@@ -76,11 +76,11 @@ def _retold(rng: Random) -> str:
     return draw_dialogue(rng, story) + "\n\n" + "\n".join(lines)
 
 
-def _questioned(rng: Random) -> str:
+def _question(rng: Random) -> str:
     """A dialogue, then two others who ask and answer what it says."""
     story = draw_story(rng, SCENARIOS)
-    asker, teller = _strangers(rng, story)
-    pairs = _answerable(rng, story)
+    asker, teller = _draw_strangers(rng, story)
+    pairs = _list_questions(rng, story)
     lines = [
         line
         for question, answer in rng.sample(pairs, min(len(pairs), 3))
@@ -89,13 +89,13 @@ def _questioned(rng: Random) -> str:
     return draw_dialogue(rng, story) + "\n\n" + "\n".join(lines)
 
 
-def _answerable(rng: Random, story: Story) -> list[tuple[str, str]]:
+def _list_questions(rng: Random, story: Story) -> list[tuple[str, str]]:
     """Questions with one answer each: who talks, who says what, and each slot used once."""
     slots = story.slots
     said = [line.partition(": ") for part in story.parts for line in part.lines]
     text = " ".join(wordings for _, _, wordings in said)
     pairs = [
-        (sentence(rng, question, {}), slots[kind])
+        (fill_sentence(rng, question, {}), slots[kind])
         for kind, question in _QUESTIONS.items()
         if f"{{{kind}}}" in text and f"{{{kind}2}}" not in text
     ]
@@ -106,26 +106,26 @@ def _answerable(rng: Random, story: Story) -> list[tuple[str, str]]:
     return pairs
 
 
-def _narrated(rng: Random) -> str:
+def _narrate(rng: Random) -> str:
     """Some stories told one after the other, without their dialogues."""
     return "\n".join(
-        " ".join(sentence(rng, part.told, story.slots) + "." for part in story.parts)
+        " ".join(fill_sentence(rng, part.told, story.slots) + "." for part in story.parts)
         for story in (draw_story(rng, SCENARIOS) for _ in range(rng.randint(2, 4)))
     )
 
 
-def _continued(rng: Random) -> str:
+def _continue(rng: Random) -> str:
     """A request to continue a dialogue, and the rest of it as the answer."""
-    lines = _plain(rng).split("\n")
+    lines = _draw_plain(rng).split("\n")
     cut = rng.randint(1, len(lines) - 1)
     request = "Continue the following dialogue.\n\n" + "\n".join(lines[:cut])
-    return chat(request, "\n".join(lines[cut:]))
+    return render_chat(request, "\n".join(lines[cut:]))
 
 
-def _chatted(rng: Random) -> str:
+def _chat(rng: Random) -> str:
     request, answer = rng.choice(_CHATTER)
-    return chat(sentence(rng, request, {}), sentence(rng, answer, {}))
+    return render_chat(fill_sentence(rng, request, {}), fill_sentence(rng, answer, {}))
 
 
-def _strangers(rng: Random, story: Story) -> list[str]:
+def _draw_strangers(rng: Random, story: Story) -> list[str]:
     return rng.sample([name for name in NAMES if name not in story.slots.values()], 2)

@@ -82,21 +82,21 @@ def draw_words(rng: Random, texts: Iterable[str], taken: Iterable[str] = ()) -> 
 
 def draw_lines(rng: Random, story: Story) -> list[str]:
     """The story as "Name: text" lines, each in one of its wordings."""
-    return [spoken(rng, line, story.slots) for p in story.parts for line in p.lines]
+    return [speak(rng, line, story.slots) for p in story.parts for line in p.lines]
 
 
 def draw_summary(rng: Random, story: Story) -> str:
     """The story's two sentences in the third person."""
-    return " ".join(sentence(rng, p.gist, story.slots) for p in story.parts)
+    return " ".join(fill_sentence(rng, p.gist, story.slots) for p in story.parts)
 
 
-def spoken(rng: Random, line: str, slots: dict[str, str]) -> str:
+def speak(rng: Random, line: str, slots: dict[str, str]) -> str:
     """One line of dialogue: "a: hello | hi" becomes "Ada: Hi"."""
     speaker, wordings = line.split(": ", 1)
-    return f"{slots[speaker]}: {sentence(rng, wordings, slots)}"
+    return f"{slots[speaker]}: {fill_sentence(rng, wordings, slots)}"
 
 
-def sentence(rng: Random, wordings: str, slots: dict[str, str]) -> str:
+def fill_sentence(rng: Random, wordings: str, slots: dict[str, str]) -> str:
     """One of the wordings with its slots filled and its first letter upper-case."""
     text = rng.choice(wordings.split(" | ")).format(**slots)
     return text[0].upper() + text[1:]

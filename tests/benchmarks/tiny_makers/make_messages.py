@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from random import Random
 
-from tests.benchmarks.tiny_makers.grammar import draw_words, sentence
+from tests.benchmarks.tiny_makers.grammar import draw_words, fill_sentence
 from tests.benchmarks.tiny_makers.words import NAMES
 
 TEMPLATES = {
@@ -44,10 +44,12 @@ NUM_CONTRADICTED = 4
 def write(folder: Path, seed: int) -> None:
     """Writes messages.csv."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "messages.csv").write_text(csv_text(("message", "intent"), make_rows(seed)), "utf-8")
+    (folder / "messages.csv").write_text(
+        format_csv(("message", "intent"), make_rows(seed)), "utf-8"
+    )
 
 
-def csv_text(columns: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+def format_csv(columns: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     """The rows as the text of a .csv file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
@@ -57,10 +59,10 @@ def csv_text(columns: tuple[str, str], rows: list[tuple[str, str]]) -> str:
 def make_rows(seed: int = 0) -> list[tuple[str, str]]:
     """Messages with their labels; the same seed gives the same rows."""
     rng = Random(f"messages-{seed}")
-    return with_blemishes(rng, _drawn(rng), tuple(TEMPLATES))
+    return add_blemishes(rng, _draw_messages(rng), tuple(TEMPLATES))
 
 
-def with_blemishes(
+def add_blemishes(
     rng: Random, labels: dict[str, str], names: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     """The labelled texts, shuffled, with some that come twice and some that have two labels."""
@@ -73,16 +75,16 @@ def with_blemishes(
     return rows
 
 
-def _drawn(rng: Random) -> dict[str, str]:
+def _draw_messages(rng: Random) -> dict[str, str]:
     labels: dict[str, str] = {}
     names = tuple(TEMPLATES)
     while len(labels) < NUM_ROWS:
         label = names[len(labels) % len(names)]
-        labels.setdefault(_message(rng, rng.choice(TEMPLATES[label])), label)
+        labels.setdefault(_draw_message(rng, rng.choice(TEMPLATES[label])), label)
     return labels
 
 
-def _message(rng: Random, template: str) -> str:
+def _draw_message(rng: Random, template: str) -> str:
     text = rng.choice(OPENINGS) + template
     people = dict(zip("ab", rng.sample(NAMES, 2), strict=True))
-    return sentence(rng, text, people | draw_words(rng, [text]))
+    return fill_sentence(rng, text, people | draw_words(rng, [text]))

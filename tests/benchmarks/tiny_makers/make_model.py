@@ -34,7 +34,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests.benchmarks.tiny_makers.corpus import documents
+from tests.benchmarks.tiny_makers.corpus import generate_documents
 from trainables.tiny import HYBRID_DIR, MODEL_DIR
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -56,12 +56,12 @@ def main(argv: Sequence[str], prog: str, kind: str) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     begun = time.monotonic()
     tokenizer = train_tokenizer(args.seed)
-    rows = corpus_rows(tokenizer, args.seed, args.shards, args.row_tokens, args.workers)
+    rows = make_corpus(tokenizer, args.seed, args.shards, args.row_tokens, args.workers)
     print(f"{rows.size / 1e6:.0f}M tokens, {time.monotonic() - begun:.0f} s", flush=True)
     torch.manual_seed(args.seed)
     model = AutoModelForCausalLM.from_config(make_config(tokenizer)).to(device)
     pretrain(model, rows, args.steps, args.batch_rows, args.learning_rate, args.seed)
-    save(model, tokenizer, args.out)
+    save_model(model, tokenizer, args.out)
     print(f"{model.num_parameters() / 1e6:.2f}M parameters, {time.monotonic() - begun:.0f} s")
 
 
@@ -82,7 +82,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(_tokenizer_texts(seed), trainer)
+    bpe.train_from_iterator(_generate_tokenizer_texts(seed), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
@@ -92,31 +92,33 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _tokenizer_texts(seed: int) -> Iterator[str]:
+def _generate_tokenizer_texts(seed: int) -> Iterator[str]:
     """Corpus text, and the words of a summarising request, which the corpus lacks."""
-    yield from islice(documents(f"{seed}-tokenizer"), 10_000)
+    yield from islice(generate_documents(f"{seed}-tokenizer"), 10_000)
     yield from ("user\nSummarize the following dialogue.\n\nassistant\n",) * 500
 
 
-def corpus_rows(
+def make_corpus(
     tokenizer: PreTrainedTokenizerFast, seed: int, shards: int, row_tokens: int, workers: int
 ) -> Tokens:
     """Documents laid end to end and cut into rows: (rows, row_tokens)."""
     seeds = [f"{seed}-{shard}" for shard in range(shards)]
-    encode = partial(_shard_tokens, tokenizer.backend_tokenizer.to_str())
+    encode = partial(_encode_shard, tokenizer.backend_tokenizer.to_str())
     with multiprocessing.Pool(workers) as pool:
         tokens = np.concatenate(pool.map(encode, seeds, chunksize=1))
     return tokens[: len(tokens) // row_tokens * row_tokens].reshape(-1, row_tokens)
 
 
-def _shard_tokens(tokenizer_json: str, seed: str) -> Tokens:
+def _encode_shard(tokenizer_json: str, seed: str) -> Tokens:
     tokenizer = Tokenizer.from_str(tokenizer_json)
     end = tokenizer.token_to_id("<|endoftext|>")
-    encoded = (tokenizer.encode(text).ids for text in islice(documents(seed), SHARD_DOCUMENTS))
+    encoded = (
+        tokenizer.encode(text).ids for text in islice(generate_documents(seed), SHARD_DOCUMENTS)
+    )
     return np.array([token for ids in encoded for token in (*ids, end)], dtype=np.uint16)
 
 
-def dense_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+def make_dense_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     """A tiny Qwen3: about 2.9 million parameters."""
     return Qwen3Config(
         hidden_size=256,
@@ -126,11 +128,11 @@ def dense_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
         head_dim=64,
         intermediate_size=512,
         rope_theta=10_000.0,
-        **_common_config(tokenizer),
+        **_list_common_config(tokenizer),
     )
 
 
-def hybrid_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5TextConfig:
+def make_hybrid_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5TextConfig:
     """A tiny Qwen3.5: about 1.4 million parameters; gated attention after three Gated DeltaNets."""
     return Qwen3_5TextConfig(
         hidden_size=192,
@@ -148,11 +150,11 @@ def hybrid_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3_5TextConfig:
             "rope_theta": 10_000.0,
             "partial_rotary_factor": 0.25,
         },
-        **_common_config(tokenizer),
+        **_list_common_config(tokenizer),
     )
 
 
-def _common_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def _list_common_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {
         "vocab_size": VOCAB_SIZE,
         "max_position_embeddings": 2048,
@@ -165,8 +167,8 @@ def _common_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 KINDS: dict[str, tuple[Callable[[PreTrainedTokenizerFast], PreTrainedConfig], Path]] = {
-    "model": (dense_config, MODEL_DIR),
-    "hybrid": (hybrid_config, HYBRID_DIR),
+    "model": (make_dense_config, MODEL_DIR),
+    "hybrid": (make_hybrid_config, HYBRID_DIR),
 }
 """The architecture of each bundled model, and its committed folder."""
 
@@ -178,7 +180,7 @@ def pretrain(
     device = model.device
     data = torch.from_numpy(rows.astype(np.int32)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, steps=steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_scale_rate, steps=steps))
     generator = torch.Generator().manual_seed(seed)
     model.train()
     for step in range(steps):
@@ -196,12 +198,12 @@ def pretrain(
             print(f"step {step} loss {loss.item():.4f}", flush=True)
 
 
-def _rate(step: int, steps: int) -> float:
+def _scale_rate(step: int, steps: int) -> float:
     warmup = min(1.0, (step + 1) / max(1, steps // 20))
     return warmup * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """The model in bf16, its tokenizer and its greedy generation settings."""
     model.generation_config = GenerationConfig(
         do_sample=False,

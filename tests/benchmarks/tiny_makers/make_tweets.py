@@ -8,7 +8,7 @@ The columns are those of the task turkish_tweets: Tweets, and Duygu with 0 neutr
 from pathlib import Path
 from random import Random
 
-from tests.benchmarks.tiny_makers.make_messages import csv_text, with_blemishes
+from tests.benchmarks.tiny_makers.make_messages import add_blemishes, format_csv
 
 WORDS = {
     "thing": ("kahve", "film", "kitap", "yemek", "telefon", "konser", "park", "tatil", "pasta"),
@@ -46,7 +46,7 @@ SHARES = {"0": 150, "1": 240, "2": 210}
 def write(folder: Path, seed: int) -> None:
     """Writes tweets.csv."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tweets.csv").write_text(csv_text(("Tweets", "Duygu"), make_rows(seed)), "utf-8")
+    (folder / "tweets.csv").write_text(format_csv(("Tweets", "Duygu"), make_rows(seed)), "utf-8")
 
 
 def make_rows(seed: int = 0) -> list[tuple[str, str]]:
@@ -56,10 +56,10 @@ def make_rows(seed: int = 0) -> list[tuple[str, str]]:
     for label, share in SHARES.items():
         wanted = len(labels) + share
         while len(labels) < wanted:
-            labels.setdefault(_tweet(rng, label), label)
-    return with_blemishes(rng, labels, tuple(SHARES))
+            labels.setdefault(_draw_tweet(rng, label), label)
+    return add_blemishes(rng, labels, tuple(SHARES))
 
 
-def _tweet(rng: Random, label: str) -> str:
+def _draw_tweet(rng: Random, label: str) -> str:
     slots = {kind: rng.choice(words) for kind, words in WORDS.items()}
     return (rng.choice(HEADS) + rng.choice(TEMPLATES[label])).format(**slots)

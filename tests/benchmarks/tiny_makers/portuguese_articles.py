@@ -6,7 +6,7 @@ learn that much from a few dozen steps.
 
 from random import Random
 
-from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows
+from tests.benchmarks.tiny_makers.story_rows import Row, Story, draw_rows
 
 BUILDINGS = {
     "Museu": "o",
@@ -76,12 +76,12 @@ PARAGRAPHS = (
 SUMMARY = "{The} {place} foi feit{o} em {year} e hoje abriga {use}."
 
 
-def rows(split: str, seed: int = 0) -> list[Row]:
+def make_rows(split: str, seed: int = 0) -> list[Row]:
     """The rows of one split: id, title, text and summary."""
-    return make_rows(split, _draw, lambda *told: _tell(split, *told), ("town", "use"), seed)
+    return draw_rows(split, _draw_story, _tell, ("town", "use"), seed)
 
 
-def _draw(rng: Random) -> Story:
+def _draw_story(rng: Random) -> Story:
     building, town = rng.choice(list(BUILDINGS)), rng.choice(TOWNS)
     year = rng.randrange(1850, 1930)
     return {
@@ -97,7 +97,7 @@ def _draw(rng: Random) -> Story:
     }
 
 
-def _tell(split: str, rng: Random, story: Story, number: int) -> Row:
+def _tell(rng: Random, story: Story, split: str, number: int) -> Row:
     """Three paragraphs: who built it, what befell it, what it is for today."""
     asides = rng.sample(ASIDES, 6)
     paragraphs = [

@@ -13,10 +13,10 @@ Row = dict[str, str]
 Story = Mapping[str, str]
 
 
-def make_rows(
+def draw_rows(
     split: str,
     draw: Callable[[Random], Story],
-    tell: Callable[[Random, Story, int], Row],
+    tell: Callable[[Random, Story, str, int], Row],
     facts: tuple[str, ...],
     seed: int = 0,
 ) -> list[Row]:
@@ -24,32 +24,33 @@ def make_rows(
 
     Args:
         draw: a story's facts by name.
-        tell: the row that tells a story; the number is the row's place.
+        tell: the row that tells a story, by its split and its place there.
         facts: names of the facts whose combination decides the split.
     """
     rng = Random(f"{split}-{seed}")
     rows: list[Row] = []
-    told: set[tuple[str, ...]] = set()
+    drawn: set[tuple[str, ...]] = set()
     while len(rows) < NUM_ROWS[split]:
         story = draw(rng)
-        every = tuple(story.values())
-        if every not in told and _split_of(*(story[fact] for fact in facts)) == split:
-            told.add(every)
-            rows.append(tell(rng, story, len(rows)))
+        values = tuple(story.values())
+        if values not in drawn and choose_split(*(story[fact] for fact in facts)) == split:
+            drawn.add(values)
+            rows.append(tell(rng, story, split, len(rows)))
     return rows
 
 
-def write_rows(folder: Path, seed: int, rows: Callable[[str, int], list[Row]]) -> None:
+def write_rows(folder: Path, seed: int, make_rows: Callable[[str, int], list[Row]]) -> None:
     """Writes the splits as JSON Lines files into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in NUM_ROWS:
-        (folder / f"{split}.jsonl").write_text(jsonl(rows(split, seed)), "utf-8")
+        (folder / f"{split}.jsonl").write_text(format_jsonl(make_rows(split, seed)), "utf-8")
 
 
-def jsonl(rows: list[Row]) -> str:
+def format_jsonl(rows: list[Row]) -> str:
     """The rows as the text of a .jsonl file."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _split_of(*facts: str) -> str:
+def choose_split(*facts: str) -> str:
+    """The split of all rows with these facts."""
     return _SPLIT_OF_BUCKET[crc32(" ".join(facts).encode()) % len(_SPLIT_OF_BUCKET)]

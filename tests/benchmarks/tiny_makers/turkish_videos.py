@@ -8,7 +8,7 @@ knows no Turkish can learn that much from a few dozen steps.
 
 from random import Random
 
-from tests.benchmarks.tiny_makers.story_rows import Row, Story, make_rows
+from tests.benchmarks.tiny_makers.story_rows import Row, Story, draw_rows
 
 NAMES = ("Elif", "Deniz", "Mert", "Kerem", "Defne", "Selin", "Emre", "Nehir", "Melis", "Ferit")
 CITIES = (
@@ -90,12 +90,12 @@ SUMMARY = "{name} {city} gitti, {visit} ve {meal}."
 TITLE = "{name} {city} Gidiyor | {number}. Bölüm"
 
 
-def rows(split: str, seed: int = 0) -> list[Row]:
+def make_rows(split: str, seed: int = 0) -> list[Row]:
     """The rows of one split, in the dataset's columns."""
-    return make_rows(split, _draw, lambda *told: _tell(split, *told), ("city", "visit"), seed)
+    return draw_rows(split, _draw_story, _tell, ("city", "visit"), seed)
 
 
-def _draw(rng: Random) -> Story:
+def _draw_story(rng: Random) -> Story:
     return {
         "name": rng.choice(NAMES),
         "city": rng.choice(CITIES),
@@ -107,7 +107,7 @@ def _draw(rng: Random) -> Story:
     }
 
 
-def _tell(split: str, rng: Random, story: Story, number: int) -> Row:
+def _tell(rng: Random, story: Story, split: str, number: int) -> Row:
     asides = rng.sample(ASIDES, 7)
     sentences = [rng.choice(GREETINGS), asides.pop(), asides.pop()]
     for sentence in MATTER:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sweeps.cli import EXIT_DONE, parse, run_command
 from tests.benchmarks.torture import disk, namespaces, side_by_side
 from tests.benchmarks.torture.args import TortureArgs
-from tests.benchmarks.torture.one_sweep import torture
-from tests.benchmarks.torture.result import TABLE_HEAD, append
+from tests.benchmarks.torture.one_sweep import torture_sweep
+from tests.benchmarks.torture.result import TABLE_HEAD, append_result
 
 PROG = "python -m tests.benchmarks.torture"
 EXIT_FAULTY = 1
@@ -24,13 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if namespaces.POSSIBLE not in os.environ:
         return namespaces.run_in_own(args, words)
     possible, left_out = namespaces.leave_out_impossible(args)
-    with disk.runs_dir(possible) as runs_dir:
-        result = torture(possible, runs_dir, left_out)
+    with disk.open_runs_dir(possible) as runs_dir:
+        result = torture_sweep(possible, runs_dir, left_out)
     for fault in result.faults:
         print(f"seed {args.seed}: fault: {fault}")
     print(f"{TABLE_HEAD}\n{result.row(args.nodes)}", flush=True)
     if args.results is not None:
-        append(args.results, args, result)
+        append_result(args.results, args, result)
     return EXIT_FAULTY if result.faults else EXIT_DONE
 
 

@@ -20,7 +20,7 @@ from trainables.checkpoint import checkpoint_folder
 ADAPTER = "adapter_model.safetensors"
 
 
-def faults(folder: Path, name: str, num_trials: int) -> list[str]:
+def find_faults(folder: Path, name: str, num_trials: int) -> list[str]:
     """Where log, table, study, W&B and best/ disagree, or lack or repeat a trial."""
     checks: list[Callable[[], object]] = [
         partial(small_sweep.check_whole, folder, name, num_trials),
@@ -30,7 +30,7 @@ def faults(folder: Path, name: str, num_trials: int) -> list[str]:
         partial(check_wandb, folder),
         partial(check_best, folder),
     ]
-    return [fault for check in checks for fault in _fault_of(check)]
+    return [fault for check in checks for fault in _run_check(check)]
 
 
 def check_rows(folder: Path, num_trials: int) -> None:
@@ -84,7 +84,7 @@ def check_best(folder: Path) -> None:
     assert (folder / "best" / ADAPTER).read_bytes() == (trained / ADAPTER).read_bytes()
 
 
-def _fault_of(check: Callable[[], object]) -> list[str]:
+def _run_check(check: Callable[[], object]) -> list[str]:
     try:
         check()
     except (AssertionError, KeyError, OSError, ValueError, DecodeError) as fault:

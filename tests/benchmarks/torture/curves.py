@@ -41,7 +41,7 @@ class Compared:
     faults: list[str]
 
 
-def compare(folder: Path, scratch: Path) -> Compared:
+def compare_curves(folder: Path, scratch: Path) -> Compared:
     """Trains every trial again, with nothing killed, up to the last report that it made.
 
     Which trials come far depends on when they report, and so do later proposals; so another sweep
@@ -60,20 +60,22 @@ def compare(folder: Path, scratch: Path) -> Compared:
     pairs = list(zip(histories, again, strict=True))
     found, by_spread = [], []
     for history, other in pairs:
-        if faults(history, other):
+        if find_faults(history, other):
             by_spread.append(history.trial_id)
-            ways = _trained_in_all_ways(config, history, histories, scratch)
-            found += faults(history, other, *ways)
+            ways = _train_in_all_ways(config, history, histories, scratch)
+            found += find_faults(history, other, *ways)
     return Compared(
         num_curves=len(histories),
         num_reports=sum(len(history.reports) for history in histories),
-        largest_loss_difference=max((d for pair in pairs for d in _differences(*pair)), default=0),
+        largest_loss_difference=max(
+            (d for pair in pairs for d in _list_loss_differences(*pair)), default=0
+        ),
         judged_by_spread=by_spread,
         faults=found,
     )
 
 
-def faults(
+def find_faults(
     history: TrialRecord, again: Sequence[TrialReport], *others: Sequence[TrialReport]
 ) -> list[str]:
     """Reports that differ from those of a second training.
@@ -88,16 +90,16 @@ def faults(
         if any(report.step not in training for training in trainings):
             found.append(f"{where}: a second training has no such report")
             continue
-        undisturbed = [_values(training[report.step]) for training in trainings]
-        for name, value in _values(report).items():
+        undisturbed = [_list_values(training[report.step]) for training in trainings]
+        for name, value in _list_values(report).items():
             expected = [values[name] for values in undisturbed]
-            if not _is_same(name, value, expected):
+            if not _is_within_spread(name, value, expected):
                 told = ", ".join(map(str, expected))
                 found.append(f"{where}: {name} is {value}, undisturbed {told}")
     return found
 
 
-def _is_same(name: str, value: float, undisturbed: Sequence[float]) -> bool:
+def _is_within_spread(name: str, value: float, undisturbed: Sequence[float]) -> bool:
     """Whether it is one of them, or lies among them: no farther out than they are apart."""
     tolerance = {"abs_tol": small_sweep.ROUGE_TOLERANCE} if name.startswith("rouge") else {}
     if any(
@@ -109,17 +111,17 @@ def _is_same(name: str, value: float, undisturbed: Sequence[float]) -> bool:
     return min(undisturbed) - spread <= value <= max(undisturbed) + spread
 
 
-def _differences(history: TrialRecord, again: Sequence[TrialReport]) -> Iterator[float]:
+def _list_loss_differences(history: TrialRecord, again: Sequence[TrialReport]) -> Iterator[float]:
     """Of the losses of the reports that both trainings have."""
     other = {report.step: report for report in again}
     for report in history.reports:
         if report.step in other:
-            undisturbed = _values(other[report.step])
+            undisturbed = _list_values(other[report.step])
             for name in ("train_loss", "eval_loss"):
-                yield abs(_values(report)[name] / undisturbed[name] - 1)
+                yield abs(_list_values(report)[name] / undisturbed[name] - 1)
 
 
-def _values(report: TrialReport) -> dict[str, float]:
+def _list_values(report: TrialReport) -> dict[str, float]:
     return {
         "train_loss": report.train_loss,
         "learning_rate": report.learning_rate,
@@ -129,7 +131,7 @@ def _values(report: TrialReport) -> dict[str, float]:
     }
 
 
-def _trained_in_all_ways(
+def _train_in_all_ways(
     config: SweepConfig, trial: TrialRecord, histories: Sequence[TrialRecord], scratch: Path
 ) -> Iterator[list[TrialReport]]:
     """The trial's reports alone and beside others, each with one thread and with all."""
@@ -159,13 +161,13 @@ def _train_again(
     facts = read_model_facts(config.model)
     capacity = choose(facts, settings, max(config.space.lora_ranks), None, num_slots)
     host = PackHost(settings, capacity, lease_timeout_s=math.inf, decision_wait_s=math.inf)
-    leases = [host.join(_trial(config, history, folder)) for history in histories]
+    leases = [host.join(_make_trial(config, history, folder)) for history in histories]
     last_steps = [history.reports[-1].step for history in histories]
     with host.run_in_thread(), ThreadPoolExecutor(len(leases)) as pool:
-        return list(pool.map(partial(_listen, host), leases, last_steps))
+        return list(pool.map(partial(_collect_reports, host), leases, last_steps))
 
 
-def _listen(host: "PackHost", lease: int, last_step: int) -> list[TrialReport]:
+def _collect_reports(host: "PackHost", lease: int, last_step: int) -> list[TrialReport]:
     """The reports of a lease; it leaves after its last."""
     reports: list[TrialReport] = []
     while True:
@@ -181,7 +183,7 @@ def _listen(host: "PackHost", lease: int, last_step: int) -> list[TrialReport]:
                 return reports
 
 
-def _trial(config: SweepConfig, history: TrialRecord, folder: Path) -> TrialConfig:
+def _make_trial(config: SweepConfig, history: TrialRecord, folder: Path) -> TrialConfig:
     seed = config.seed if history.seed is None else history.seed
     return TrialConfig(
         trial_id=history.trial_id,

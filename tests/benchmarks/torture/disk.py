@@ -30,7 +30,7 @@ def fill_until_stopped(sweep: TorturedSweep, await_moment: Callable[[TorturedSwe
             sweep.go_on()
             continue
         sweep.say(f"the disk fills, {sweep.progress()}")
-        code = _code_on_full_disk(sweep)
+        code = _fill_until_driver_ends(sweep)
         if code != EXIT_DONE:
             break
         sweep.go_on()
@@ -44,7 +44,7 @@ def fill_until_stopped(sweep: TorturedSweep, await_moment: Callable[[TorturedSwe
 
 
 @contextlib.contextmanager
-def runs_dir(args: TortureArgs) -> Iterator[Path]:
+def open_runs_dir(args: TortureArgs) -> Iterator[Path]:
     """The folder for the sweep, on a disk of its own if that is to be filled."""
     if args.runs_dir is not None:
         args.runs_dir.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def runs_dir(args: TortureArgs) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _code_on_full_disk(sweep: TorturedSweep) -> int | None:
+def _fill_until_driver_ends(sweep: TorturedSweep) -> int | None:
     """The driver's exit code with no byte free; None if it does not end."""
     assert sweep.driver is not None
     filler = sweep.runs_dir / "filler"

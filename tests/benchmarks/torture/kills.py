@@ -34,7 +34,7 @@ NOT_JOINED = "the Ray cluster at RAY_ADDRESS="
 METRIC = Metric(name="rougeLsum")
 
 
-def plan(args: TortureArgs, random_: random.Random) -> list[str]:
+def plan_hits(args: TortureArgs, random_: random.Random) -> list[str]:
     """What is hit, in order; one of each kind at least, and a driver last."""
     kinds = list(args.shares)
     drawn = random_.choices(kinds, list(args.shares.values()), k=args.kills - len(kinds))
@@ -57,7 +57,7 @@ def kill_all(sweep: TorturedSweep) -> None:
     if sweep.nodes is not None:
         sweep.nodes.start()
     sweep.start()
-    *hits, _ = plan(sweep.args, sweep.random)
+    *hits, _ = plan_hits(sweep.args, sweep.random)
     for hit in hits:
         if hit == "disk":
             disk.fill_until_stopped(sweep, await_moment)
@@ -104,11 +104,11 @@ def kill(sweep: TorturedSweep, kind: str) -> None:
         if sweep.has_ended:
             sweep.go_on()
             await_moment(sweep)
-        if victims := _victims(sweep, kind):
+        if victims := _list_victims(sweep, kind):
             victim = sweep.random.choice(victims)
             with contextlib.suppress(psutil.NoSuchProcess):
                 told = f"{kind:12} {victim:7}, {sweep.progress()}"
-                _strike(sweep, kind, victim)
+                _strike_victim(sweep, kind, victim)
                 sweep.hit(kind)
                 sweep.say(told)
                 _resume(sweep, kind)
@@ -119,7 +119,7 @@ def kill(sweep: TorturedSweep, kind: str) -> None:
     )
 
 
-def _victims(sweep: TorturedSweep, kind: str) -> list[int]:
+def _list_victims(sweep: TorturedSweep, kind: str) -> list[int]:
     """Process ids of trials or packs, or numbers of nodes."""
     if kind in ("trial", "pack"):
         return [process.pid for process in sweep.processes(kind)]
@@ -129,7 +129,7 @@ def _victims(sweep: TorturedSweep, kind: str) -> list[int]:
     return [HEAD] if kind == "head" else sorted(sweep.nodes.workers())
 
 
-def _strike(sweep: TorturedSweep, kind: str, victim: int) -> None:
+def _strike_victim(sweep: TorturedSweep, kind: str, victim: int) -> None:
     nodes = sweep.nodes
     if kind in ("trial", "pack", "driver"):
         psutil.Process(victim).kill()

@@ -21,7 +21,7 @@ NOTHING_COMPARED = Compared(
 )
 
 
-def torture(args: TortureArgs, runs_dir: Path, left_out: Sequence[str] = ()) -> Result:
+def torture_sweep(args: TortureArgs, runs_dir: Path, left_out: Sequence[str] = ()) -> Result:
     """Kills as asked, lets the sweep end, and says what is wrong with what it left."""
     with tempfile.TemporaryDirectory(prefix="tort-", dir="/tmp", ignore_cleanup_errors=True) as tmp:
         nodes = Nodes(
@@ -38,26 +38,26 @@ def torture(args: TortureArgs, runs_dir: Path, left_out: Sequence[str] = ()) -> 
             random=random.Random(args.seed),
             nodes=nodes if args.nodes else None,
         )
-        result = replace(_tortured(sweep), left_out=left_out)
+        result = replace(_kill_and_check(sweep), left_out=left_out)
         if result.faults:
-            sweep.say(f"the sweep and its logs are kept in {_keep(sweep)}")
+            sweep.say(f"the sweep and its logs are kept in {_save_copy(sweep)}")
         return result
 
 
-def _tortured(sweep: TorturedSweep) -> Result:
+def _kill_and_check(sweep: TorturedSweep) -> Result:
     try:
         kills.kill_all(sweep)
     except Fault as fault:
-        return _result(sweep, sweep.seconds, NOTHING_COMPARED, [str(fault)])
+        return _make_result(sweep, sweep.seconds, NOTHING_COMPARED, [str(fault)])
     finally:
         sweep.end_descendants()
     ended_s = sweep.seconds
     sweep.say(f"the sweep has ended after {sweep.num_drivers} drivers")
-    found = checks.faults(sweep.folder, sweep.name, sweep.num_trials)
-    return _result(sweep, ended_s, curves.compare(sweep.folder, sweep.scratch), found)
+    found = checks.find_faults(sweep.folder, sweep.name, sweep.num_trials)
+    return _make_result(sweep, ended_s, curves.compare_curves(sweep.folder, sweep.scratch), found)
 
 
-def _keep(sweep: TorturedSweep) -> Path:
+def _save_copy(sweep: TorturedSweep) -> Path:
     """A copy of the sweep, of what its drivers said, and of Ray's logs."""
     kept = Path(tempfile.mkdtemp(prefix=f"torture-seed-{sweep.args.seed}-"))
     left_out = shutil.ignore_patterns("sockets", "again", "runtime_resources")
@@ -66,7 +66,9 @@ def _keep(sweep: TorturedSweep) -> Path:
     return kept
 
 
-def _result(sweep: TorturedSweep, ended_s: float, compared: Compared, faults: list[str]) -> Result:
+def _make_result(
+    sweep: TorturedSweep, ended_s: float, compared: Compared, faults: list[str]
+) -> Result:
     return Result(
         seed=sweep.args.seed,
         hits=sweep.hits,

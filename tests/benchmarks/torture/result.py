@@ -77,7 +77,7 @@ class Result:
         return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def append(path: Path, args: TortureArgs, result: Result) -> None:
+def append_result(path: Path, args: TortureArgs, result: Result) -> None:
     """Adds a line of JSON; several processes may do so at once."""
     line = json.dumps({**_circumstances(args), **asdict(result), "verdict": result.verdict})
     with path.open("a", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def append(path: Path, args: TortureArgs, result: Result) -> None:
 def list_done(path: Path, args: TortureArgs) -> set[int]:
     """Seeds of which the results have a run that was asked for in these words."""
     lines = read_json_lines(path) if path.exists() else []
-    asked = _describe(args)
+    asked = _describe_args(args)
     return {line["seed"] for line in lines if asked.items() <= line.items()}
 
 
@@ -97,11 +97,11 @@ def _circumstances(args: TortureArgs) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": list_versions(),
         "num_cores": len(os.sched_getaffinity(0)),
-        **_describe(args),
+        **_describe_args(args),
     }
 
 
-def _describe(args: TortureArgs) -> dict[str, Any]:
+def _describe_args(args: TortureArgs) -> dict[str, Any]:
     return {
         "kills_asked": args.kills,
         "num_trials_asked": args.num_trials,

@@ -27,7 +27,9 @@ def run_all(args: TortureArgs) -> list[int]:
     def run(seed: int) -> int:
         number = shares.get()
         try:
-            return _run(args, seed, share(sorted(os.sched_getaffinity(0)), number, args.at_once))
+            return _run_torture(
+                args, seed, choose_cores(sorted(os.sched_getaffinity(0)), number, args.at_once)
+            )
         finally:
             shares.put(number)
 
@@ -37,14 +39,14 @@ def run_all(args: TortureArgs) -> list[int]:
         return list(pool.map(run, [seed for seed in seeds if seed not in done]))
 
 
-def share(cores: Sequence[int], number: int, num_shares: int) -> list[int]:
+def choose_cores(cores: Sequence[int], number: int, num_shares: int) -> list[int]:
     """The cores of one run: as many as each can have twice over, so that none lies idle."""
     width = min(len(cores), max(LEAST_CORES, -(-2 * len(cores) // num_shares)))
     first = number * len(cores) // num_shares
     return sorted(cores[(first + n) % len(cores)] for n in range(width))
 
 
-def words_of(args: TortureArgs, seed: int) -> list[str]:
+def list_words(args: TortureArgs, seed: int) -> list[str]:
     """The command's flags for one of the runs."""
     words = ["--seed", str(seed)]
     for field in fields(args):
@@ -60,8 +62,8 @@ def _flag(name: str, value: Any) -> list[str]:
     return [f"--{name}", str(value)]
 
 
-def _run(args: TortureArgs, seed: int, cores: Sequence[int]) -> int:
-    command = [sys.executable, "-m", "tests.benchmarks.torture", *words_of(args, seed)]
+def _run_torture(args: TortureArgs, seed: int, cores: Sequence[int]) -> int:
+    command = [sys.executable, "-m", "tests.benchmarks.torture", *list_words(args, seed)]
     process = subprocess.Popen(command, cwd=small_sweep.PROJECT)
     os.sched_setaffinity(process.pid, cores)
     return process.wait()

@@ -20,8 +20,8 @@ from sweeps.tracking.wandb_tracker import COMPLETE_FILE
 from tests.benchmarks.torture import checks, curves, kills, namespaces, side_by_side
 from tests.benchmarks.torture.__main__ import main
 from tests.benchmarks.torture.args import TortureArgs
-from tests.benchmarks.torture.one_sweep import torture
-from tests.benchmarks.torture.result import Result, append
+from tests.benchmarks.torture.one_sweep import torture_sweep
+from tests.benchmarks.torture.result import Result, append_result
 from tests.sweeps.small_sweep import Finished
 from trainables.errors import SweepAborted
 
@@ -30,7 +30,7 @@ SHORT = TortureArgs(seed=5, kills=3, num_trials=4, max_steps=9, finals=False)
 
 @pytest.mark.sweep
 def test_a_kill_of_each_kind_loses_nothing(tmp_path: Path) -> None:
-    result = torture(SHORT, tmp_path)
+    result = torture_sweep(SHORT, tmp_path)
     assert result.faults == []
     assert result.num_hits.keys() == {"trial", "pack", "driver"}
     assert result.num_hits.total() == SHORT.kills
@@ -43,7 +43,7 @@ def test_a_kill_of_each_kind_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_faults_of_a_clusters_nodes_lose_nothing(tmp_path: Path) -> None:
     args = replace(SHORT, nodes=2, kills=7)
-    result = torture(args, tmp_path)
+    result = torture_sweep(args, tmp_path)
     assert result.faults == []
     assert result.num_hits == dict.fromkeys(args.shares, 1)
     assert result.num_reports >= result.num_curves >= SHORT.num_trials
@@ -53,8 +53,8 @@ def test_faults_of_a_clusters_nodes_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodes", [0, 3])
 def test_plan_is_the_seeds_and_hits_each_kind(seed: int, nodes: int) -> None:
     args = TortureArgs(seed=seed, kills=8, fill_disk=True, nodes=nodes, cut_s=float(nodes))
-    hits = kills.plan(args, random.Random(seed))
-    assert hits == kills.plan(args, random.Random(seed))
+    hits = kills.plan_hits(args, random.Random(seed))
+    assert hits == kills.plan_hits(args, random.Random(seed))
     counts = Counter(hits)
     assert counts["disk"] == 1 and hits[0] not in ("disk", "cut") and hits[-1] == "driver"
     assert counts["cut"] == (nodes > 0)
@@ -81,7 +81,7 @@ def test_what_cannot_be_is_refused(words: list[str], rule: str) -> None:
 @given(num_cores=st.integers(1, 40), num_places=st.integers(1, 20))
 def test_every_core_is_some_places_and_no_place_lacks_one(num_cores: int, num_places: int) -> None:
     cores = list(range(100, 100 + num_cores))
-    shares = [side_by_side.share(cores, index, num_places) for index in range(num_places)]
+    shares = [side_by_side.choose_cores(cores, index, num_places) for index in range(num_places)]
     assert all(len(set(share)) == len(share) >= min(num_cores, 2) for share in shares)
     assert {core for share in shares for core in share} == set(cores)
 
@@ -90,7 +90,7 @@ def test_run_of_many_has_the_flags_of_all_and_its_own_seed() -> None:
     args = TortureArgs(
         seed=3, num_runs=4, at_once=2, fill_disk=True, finals=False, results=Path("r.jsonl")
     )
-    one = parse(TortureArgs, side_by_side.words_of(args, 5), "torture")
+    one = parse(TortureArgs, side_by_side.list_words(args, 5), "torture")
     assert one == replace(args, seed=5, num_runs=1, at_once=1)
 
 
@@ -99,7 +99,9 @@ def test_runs_that_have_a_result_are_passed_over(
 ) -> None:
     args = TortureArgs(seed=3, num_runs=3, nodes=2, cut_s=30.0, results=tmp_path / "r.jsonl")
     started = []
-    monkeypatch.setattr(side_by_side, "_run", lambda _, seed, cores: started.append(seed) or 0)
+    monkeypatch.setattr(
+        side_by_side, "_run_torture", lambda _, seed, cores: started.append(seed) or 0
+    )
     assert args.results is not None
     empty = Result(
         hits=[],
@@ -116,8 +118,8 @@ def test_runs_that_have_a_result_are_passed_over(
         faults=[],
         left_out=["cut"],
     )
-    append(args.results, args, empty)
-    append(args.results, replace(args, nodes=3), replace(empty, seed=5))
+    append_result(args.results, args, empty)
+    append_result(args.results, replace(args, nodes=3), replace(empty, seed=5))
     assert side_by_side.run_all(args) == [0, 0]
     assert started == [3, 5]
 
@@ -136,29 +138,29 @@ def test_what_a_machine_does_not_allow_is_left_out_aloud(
 
 
 def test_another_loss_is_a_fault_of_the_curve(finished: Finished) -> None:
-    history = replay(_events(finished.folder))[0]
-    assert curves.faults(history, history.reports) == []
+    history = replay(_read_events(finished.folder))[0]
+    assert curves.find_faults(history, history.reports) == []
     last = history.reports[-1]
     other = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 1.001)]
-    (fault,) = curves.faults(history, other)
+    (fault,) = curves.find_faults(history, other)
     assert fault.startswith(f"{history.trial_id} at step {last.step}: train_loss")
     far = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 1.0022)]
     beyond = [*history.reports[:-1], replace(last, train_loss=last.train_loss * 0.9995)]
-    assert len(curves.faults(history, other, far)) == 0  # no farther off than they are apart
-    assert len(curves.faults(history, other, other)) == 1
-    assert len(curves.faults(history, far, other, beyond)) == 0
-    (fault,) = curves.faults(history, history.reports[:-1])
+    assert len(curves.find_faults(history, other, far)) == 0  # no farther off than they are apart
+    assert len(curves.find_faults(history, other, other)) == 1
+    assert len(curves.find_faults(history, far, other, beyond)) == 0
+    (fault,) = curves.find_faults(history, history.reports[:-1])
     assert fault == f"{history.trial_id} at step {last.step}: a second training has no such report"
 
 
 def test_undisturbed_sweep_has_no_fault(finished: Finished) -> None:
-    found = checks.faults(finished.folder, finished.name, finished.num_trials)
+    found = checks.find_faults(finished.folder, finished.name, finished.num_trials)
     assert found == []
 
 
 def test_missing_trial_is_a_fault(finished: Finished) -> None:
-    found = checks.faults(finished.folder, finished.name, finished.num_trials + 1)
-    assert _names(found) == {"check_whole", "check_rows"}
+    found = checks.find_faults(finished.folder, finished.name, finished.num_trials + 1)
+    assert _list_checks(found) == {"check_whole", "check_rows"}
 
 
 def _drop_row(folder: Path) -> None:
@@ -181,15 +183,15 @@ def _repeat_row_of_finals(folder: Path) -> None:
 
 def _repeat(kind: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
-        found = [event for event in _events(folder) if event["kind"] == kind]
-        _write_events(folder, [*_events(folder), found[0]])
+        found = [event for event in _read_events(folder) if event["kind"] == kind]
+        _write_events(folder, [*_read_events(folder), found[0]])
 
     return damage
 
 
 def _drop(kind: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
-        events = _events(folder)
+        events = _read_events(folder)
         index = next(index for index, event in enumerate(events) if event["kind"] == kind)
         _write_events(folder, events[:index] + events[index + 1 :])
 
@@ -197,14 +199,14 @@ def _drop(kind: str) -> Callable[[Path], None]:
 
 
 def _change_score(folder: Path) -> None:
-    events = _events(folder)
+    events = _read_events(folder)
     report = next(event for event in events if event["kind"] == "report")
     report["metrics"]["rougeLsum"] += 1.0
     _write_events(folder, events)
 
 
 def _fail_trial(folder: Path) -> None:
-    events = _events(folder)
+    events = _read_events(folder)
     end = next(event for event in events if event["kind"] == "trial_ended")
     end["status"], end["reason"] = "failed", "its process ended"
     _write_events(folder, events)
@@ -271,15 +273,15 @@ def test_damage_is_seen(
     folder = tmp_path / finished.name
     shutil.copytree(finished.folder, folder)
     damage(folder)
-    assert _names(checks.faults(folder, finished.name, finished.num_trials)) == seen_by
+    assert _list_checks(checks.find_faults(folder, finished.name, finished.num_trials)) == seen_by
 
 
-def _names(faults: list[str]) -> set[str]:
+def _list_checks(faults: list[str]) -> set[str]:
     """Of the checks that found these."""
     return {fault.split(",")[0] for fault in faults}
 
 
-def _events(folder: Path) -> list[dict[str, Any]]:
+def _read_events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 

@@ -17,9 +17,9 @@ from transformers import (
 from tests.benchmarks.tiny_makers.make_model import (
     KINDS,
     SPECIAL_TOKENS,
-    corpus_rows,
+    make_corpus,
     pretrain,
-    save,
+    save_model,
     train_tokenizer,
 )
 from trainables.models.layer_kinds import LAYER_KINDS
@@ -142,15 +142,15 @@ def test_script_writes_a_model_that_loads_and_has_learned(
 ) -> None:
     monkeypatch.setattr("tests.benchmarks.tiny_makers.make_model.SHARD_DOCUMENTS", 50)
     tokenizer = train_tokenizer(seed=1)
-    rows = corpus_rows(tokenizer, seed=1, shards=1, row_tokens=64, workers=1)
-    assert (rows == corpus_rows(tokenizer, seed=1, shards=1, row_tokens=64, workers=1)).all()
+    rows = make_corpus(tokenizer, seed=1, shards=1, row_tokens=64, workers=1)
+    assert (rows == make_corpus(tokenizer, seed=1, shards=1, row_tokens=64, workers=1)).all()
     torch.manual_seed(0)
     make_config, _ = KINDS[kind]
     model = AutoModelForCausalLM.from_config(make_config(tokenizer))
     batch = torch.from_numpy(rows[:4].astype("int64"))
     before = model(input_ids=batch, labels=batch).loss.item()
     pretrain(model, rows, steps=6, batch_rows=4, peak=3e-3, seed=0)
-    save(model, tokenizer, tmp_path)
+    save_model(model, tokenizer, tmp_path)
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert type(reloaded) is type(model)
     assert reloaded(input_ids=batch, labels=batch).loss.item() < before - 0.5

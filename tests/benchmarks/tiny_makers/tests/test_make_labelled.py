@@ -13,9 +13,9 @@ MESSAGES = TaskOptions(input="message", target="intent", kind="classify")
 
 
 def test_committed_files_are_what_the_default_seed_gives() -> None:
-    messages = make_messages.csv_text(("message", "intent"), make_messages.make_rows())
+    messages = make_messages.format_csv(("message", "intent"), make_messages.make_rows())
     assert (MESSAGES_DIR / "messages.csv").read_text("utf-8") == messages
-    tweets = make_messages.csv_text(("Tweets", "Duygu"), make_tweets.make_rows())
+    tweets = make_messages.format_csv(("Tweets", "Duygu"), make_tweets.make_rows())
     assert (TURKISH_TWEETS_DIR / "tweets.csv").read_text("utf-8") == tweets
 
 

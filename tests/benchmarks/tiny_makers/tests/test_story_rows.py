@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.tiny_makers import portuguese_articles, turkish_videos
-from tests.benchmarks.tiny_makers.story_rows import NUM_ROWS, Row, jsonl
+from tests.benchmarks.tiny_makers.story_rows import NUM_ROWS, Row, format_jsonl
 from trainables.config import TaskOptions
 from trainables.data.tasks import TASKS
 from trainables.tiny import TURKISH_YOUTUBE_DIR, WIKIPEDIA_PT_DIR
 
 MAX_FOLDER_BYTES = 300_000
 BUNDLES = {
-    "turkish_youtube": (TURKISH_YOUTUBE_DIR, turkish_videos.rows),
-    "wikipedia_pt": (WIKIPEDIA_PT_DIR, portuguese_articles.rows),
+    "turkish_youtube": (TURKISH_YOUTUBE_DIR, turkish_videos.make_rows),
+    "wikipedia_pt": (WIKIPEDIA_PT_DIR, portuguese_articles.make_rows),
 }
 FACTS = {
     "turkish_youtube": (turkish_videos.CITIES, turkish_videos.VISITS),
@@ -38,7 +38,7 @@ def committed(folder: Path, split: str) -> list[Row]:
 def test_committed_rows_are_what_the_default_seed_gives(name: str) -> None:
     folder, rows = BUNDLES[name]
     for split in SPLITS:
-        assert jsonl(rows(split)) == (folder / f"{split}.jsonl").read_text("utf-8")
+        assert format_jsonl(rows(split)) == (folder / f"{split}.jsonl").read_text("utf-8")
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_FOLDER_BYTES
 
 
