@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from search_spaces.lora import LoraSpace, Point
+from search_spaces.lora import LoraSpace, Point, make_hyperparameters
 from sweeps.command_line.durations import parse_duration
 from sweeps.records.paths import RunPaths
 from trainables import tiny
@@ -19,6 +19,7 @@ from trainables.config import (
     Data,
     DataFlag,
     EngineFlag,
+    Hyperparameters,
     MainFlag,
     OutputFlag,
     ScoringFlag,
@@ -273,6 +274,19 @@ def count_steps(config: SweepConfig, num_train_rows: int) -> SweepConfig:
         return config
     steps = math.ceil(config.epochs * num_train_rows / config.batch_size)
     return replace(config, max_steps=steps)
+
+
+def fill_point(point: Point) -> Hyperparameters:
+    """A trial's hyperparameters at a point; what it leaves out gets a common value.
+
+    Raises:
+        ValueError: no trial can have them.
+    """
+    common: Point = {"lora_rank": 16, "alpha_over_rank": 2.0, "learning_rate": 2e-4}
+    try:
+        return Hyperparameters(**make_hyperparameters(common | point))
+    except (TypeError, OverflowError) as refused:  # say of a rank that is no float any more
+        raise ValueError(str(refused)) from None
 
 
 def to_json(config: SweepConfig) -> dict[str, object]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import tyro
 
-from search_spaces.lora import WHOLE_NAMES, LoraSpace, Point, make_hyperparameters
+from search_spaces.lora import WHOLE_NAMES, LoraSpace
 from sweeps.checks.find_recipe import read_default_config
 from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.checks.run_args import check_flags
 from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
-from sweeps.config import SweepConfig, count_steps
+from sweeps.config import SweepConfig, count_steps, fill_point
 from sweeps.records.events import params_fields, report_fields
 from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
@@ -99,10 +99,8 @@ def read_command(argv: Sequence[str]) -> TrialArgs:
     """
     config, flags, prog = read_default_config(argv, PROG)
     check_recipe(config)
-    common: Point = {"lora_rank": 16, "alpha_over_rank": 2.0, "learning_rate": 2e-4}
     whole = [point for point in config.start_points if set(point) >= WHOLE_NAMES]
-    point = {"target_modules": config.space.target_modules[0], **(whole or [common])[-1]}
-    params = Hyperparameters(**make_hyperparameters(point))
+    params = fill_point({"target_modules": config.space.target_modules[0], **(whole or [{}])[-1]})
     sweep = SweepOfTrial(**vars(config) | {"tiny": False})
     default = TrialArgs(config=sweep, params=params)
     args = parse(TrialArgs, flags, prog, default)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from cluster.find import ClusterError, check_address, find_address_to_join, set_ray_defaults
 from cluster.gpus import AMPERE, Gpu, find_oldest_gpu, list_visible_gpus
-from search_spaces.lora import POINT_NAMES, Point, make_hyperparameters
+from search_spaces.lora import POINT_NAMES
 from sweeps.checks.commands import write_resume_command
 from sweeps.checks.metrics import choose_metrics
-from sweeps.config import SweepConfig
+from sweeps.config import SweepConfig, fill_point
 from sweeps.search.storage import check_storage
 from sweeps.tracking.trackers import check_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
 from trainables import storage
-from trainables.config import Hyperparameters, Kind
+from trainables.config import Kind
 from trainables.data.augmentation import augment
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
@@ -166,10 +166,9 @@ def check_recipe(config: SweepConfig) -> None:
                 f"give each start point one or more of {', '.join(sorted(POINT_NAMES))}; "
                 "what it leaves out is drawn",
             )
-        whole: Point = {"lora_rank": 1, "alpha_over_rank": 1.0, "learning_rate": 1e-4}
         try:
-            Hyperparameters(**make_hyperparameters(whole | point))
-        except (ValueError, TypeError, OverflowError) as refused:
+            fill_point(point)
+        except ValueError as refused:
             raise SweepAborted(
                 f"the recipe's start point {point} can be no trial: {refused}",
                 "give it values that a trial may have",

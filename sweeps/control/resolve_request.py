@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from search_spaces.lora import LoraSpace, Point, make_hyperparameters
-from sweeps.config import SweepConfig
+from search_spaces.lora import LoraSpace, Point
+from sweeps.config import SweepConfig, fill_point
 from sweeps.records.request_file import Request
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
-from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 
 MAX_TRIALS = 1_000_000
@@ -124,8 +123,6 @@ def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
             f"{first['loc'][0]} is {first['input']!r}: {first['msg']}", fix
         ) from None
     point: Point = {name: v for name, v in vars(asked).items() if v is not None}
-    largest = max(space.lora_ranks)
-    common: Point = {"lora_rank": largest, "alpha_over_rank": 1.0, "learning_rate": 1e-4}
     try:
         if asked.lora_alpha is not None:
             if asked.lora_rank is None or asked.alpha_over_rank is not None:
@@ -133,9 +130,10 @@ def read_point(named: Mapping[str, object], space: LoraSpace) -> Point:
                 raise SweepAborted("lora_alpha is a multiple of the rank", ratio)
             point["alpha_over_rank"] = asked.lora_alpha / max(1, asked.lora_rank)
             del point["lora_alpha"]
-        Hyperparameters(**make_hyperparameters(common | point))
-    except (ValueError, OverflowError) as refused:  # say of a rank that is no float any more
+        fill_point(point)
+    except (ValueError, OverflowError) as refused:  # also of an alpha over a rank that is no float
         raise SweepAborted(str(refused), fix) from None
+    largest = max(space.lora_ranks)
     if asked.lora_rank is not None and asked.lora_rank > largest:
         error = f"lora_rank is {asked.lora_rank}; this sweep has memory for {largest} at most"
         raise SweepAborted(
@@ -177,7 +175,7 @@ def _check_new(
     whole: Point = {**fixed, **point}
     if set(whole) < {"learning_rate", *space.choices}:
         return  # what it leaves out is drawn
-    params = Hyperparameters(**make_hyperparameters(whole))
+    params = fill_point(whole)
     same = [trial.trial_id for trial in trials if trial.params == params]
     asked = any({**fixed, **(e.get("add") or {})} == whole for e in events if e["kind"] == "asked")
     if same or asked:

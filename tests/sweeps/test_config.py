@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from search_spaces.lora import LoraSpace
 from sweeps.checks.run_args import RunArgs
 from sweeps.cli import parse
-from sweeps.config import SweepConfig, from_json, to_json
+from sweeps.config import SweepConfig, fill_point, from_json, to_json
 from sweeps.recipes import RECIPES, samsum
 from tests.sweeps.invented_sweep import make_config
 from trainables.config import TrainingOptions
@@ -252,3 +252,12 @@ def test_trackers_are_named_with_commas_or_none() -> None:
 def test_wandb_mode_that_is_asked_for_needs_wandb_among_the_trackers() -> None:
     with pytest.raises(ValueError, match=r"wandb in it for --wandb online, e\.g\. wandb,mlflow"):
         replace(samsum(False), track="mlflow", wandb="online")
+
+
+def test_point_is_filled_up_with_common_values_unless_no_trial_can_have_it() -> None:
+    params = fill_point({"lora_rank": 8, "target_modules": "q_proj,v_proj"})
+    assert (params.lora_alpha, params.learning_rate, params.lora_dropout) == (16.0, 2e-4, 0.0)
+    assert params.target_modules == ("q_proj", "v_proj")
+    for bad in ({"lora_rank": 0}, {"lora_rank": "8 or 16"}, {"lora_rank": 10**400}, {"rank": 8}):
+        with pytest.raises(ValueError, match=r"."):
+            fill_point(bad)
