@@ -34,7 +34,7 @@ def score(
         if capacity is not None:
             host = PackHost(settings, capacity)  # a pack that no trial joins
             with host.run_in_thread():
-                return host.final_scores(adapters)
+                return host.run_final_test(adapters)
         fetch_rows(settings)
         splits = read_rows(settings.rows_dir)
         validation = fixed_slice(splits.validation, settings.eval_rows)

@@ -108,14 +108,14 @@ def _begin_tests(
     adapters."""
     first, *others = testers
     if not others:
-        return [first.final_scores.remote(adapters, True)]
+        return [first.run_final_test.remote(adapters, True)]
     shares = [dict(list(adapters.items())[n :: len(others)]) for n in range(len(others))]
     asked = [
-        actor.final_scores.remote(share, False)
+        actor.run_final_test.remote(share, False)
         for actor, share in zip(others, shares, strict=True)
         if share
     ]
-    return [first.final_scores.remote({}, True), *asked]
+    return [first.run_final_test.remote({}, True), *asked]
 
 
 class _Tester:

@@ -121,8 +121,8 @@ def train(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
     facts = read_model_facts(settings.model)
     capacity = choose(facts, settings, params.lora_rank, memory_gib, num_seeds)
     loaded = load_pack(settings, capacity)
-    pack, rows = loaded.pack, loaded.report_rows(settings.max_steps)
-    evaluator = loaded.new_evaluator(rows)
+    pack, rows = loaded.pack, loaded.select_report_rows(settings.max_steps)
+    evaluator = loaded.make_evaluator(rows)
     with pack.hold_adapters([None]) as slots:
         runs: Runs = {0: [save_answers(o, rows) for o in evaluator.evaluate(pack.model, slots)]}
     for first in range(0, num_seeds, capacity.num_slots):

@@ -18,7 +18,7 @@ from trainables.folder_locks import hold_writers_lock
 from trainables.packing.service.client import PACK_PREFIX
 from trainables.packing.service.events import PackFault, PackStatus, Place
 from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
-from trainables.packing.service.ledger import Ledger, new_path, publish_ledger, write_ledger
+from trainables.packing.service.ledger import Ledger, make_ledger_path, write_ledger
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import MOST_SLOTS
 from trainables.process import COMPILES_NOTHING, cpu_threads
@@ -59,7 +59,7 @@ class PackActor(PackHost):
         self._place = Place(node_id, ray.util.get_node_ip_address(), gpu)
         self._checkpoints = checkpoints
         self._has_ended = threading.Event()
-        signal.signal(signal.SIGTERM, self._save_and_end)  # at which Ray would end the process
+        signal.signal(signal.SIGTERM, self._handle_sigterm)  # at which Ray would end the process
         # What can fail does so in there, so that the sweep is told why, and on which node.
         threading.Thread(target=self._run_until_fault, name="pack", daemon=True).start()
 
@@ -82,9 +82,7 @@ class PackActor(PackHost):
         """Where the loop's time went so far; it is then on the disk too."""
         ledger = replace(super().ledger(), node=self._place.node, gpu=self._place.gpu)
         with contextlib.suppress(OSError):  # a full disk stops trials, not this
-            write_ledger(ledger, self._ledger_path)
-            if self._settings.storage is not None:
-                publish_ledger(self._ledger_path, self._settings.storage)
+            write_ledger(ledger, self._ledger_path, self._settings.storage)
         return ledger
 
     def preempt(self, reason: str, timeout_s: float) -> None:
@@ -95,15 +93,15 @@ class PackActor(PackHost):
     def _run_until_fault(self) -> None:
         try:
             with hold_writers_lock(self._checkpoints):
-                self._ledger_path = new_path(self._checkpoints)
-                threading.Thread(target=self._watch, name="ledger", daemon=True).start()
+                self._ledger_path = make_ledger_path(self._checkpoints)
+                threading.Thread(target=self._keep_ledger, name="ledger", daemon=True).start()
                 self.run()
         except BaseException as error:  # whatever it is, the process ends of it
             traceback.print_exc()
-            self._end_process(self._fault_of(error))
+            self._end_process(self._make_fault(error))
         self._end_process()
 
-    def _watch(self) -> None:
+    def _keep_ledger(self) -> None:
         """Keeps the ledger on disk, for whoever adds up the sweep's time after this process has
         been killed; ends a process whose loop hangs."""
         while True:
@@ -116,7 +114,7 @@ class PackActor(PackHost):
             if self._has_ended.wait(interval_s):
                 return
 
-    def _save_and_end(self, *_: object) -> None:
+    def _handle_sigterm(self, *_: object) -> None:
         # The thread that a signal interrupts may hold the lock.
         told = ("its process was told to end (SIGTERM)", 0.0)
         threading.Thread(target=self.preempt, args=told, daemon=True).start()

@@ -49,14 +49,14 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
     try:
         with host.run_in_thread():
             try:
-                _listen(host, lease, report)
+                _forward_events(host, lease, report)
             finally:
                 host.leave(lease)
     finally:
         free_memory()
 
 
-def _listen(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -> None:
+def _forward_events(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -> None:
     """Pass the trial's reports on until it ends, or until the host does."""
     while True:
         match host.next_event(lease, _EVENT_WAIT_S):

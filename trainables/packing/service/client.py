@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from trainables.config import TrialConfig, TrialReport
-from trainables.errors import SweepAborted, TrialFailed
+from trainables.errors import SweepAborted, TrialFailed, first_line
 from trainables.packing.service.events import (
     Aborted,
     Event,
@@ -42,23 +42,21 @@ SETTLED_S = 3.0
 PACK_PREFIX = "pack-"
 """Begins the names by which Ray knows a sweep's packs; each driver has a namespace of its own."""
 
-Silent = dict[ActorHandle, ray.ObjectRef[Any]]
+Unanswered = dict[ActorHandle, ray.ObjectRef[Any]]
 """Questions to packs that have not answered them in time, such as those that wait for a GPU."""
+
+_get_actor = functools.cache(ray.get_actor)
+"""Gives one handle a pack, so that handles can be compared."""
 
 
 def find_packs() -> list[ActorHandle]:
     """The packs that the sweep has by now, the oldest first."""
     names = [name for name in ray.util.list_named_actors() if name.startswith(PACK_PREFIX)]
-    found = []
+    packs = []
     for name in sorted(names, key=lambda name: (len(name), name)):
         with contextlib.suppress(ValueError):  # it has died meanwhile
-            found.append(_find_pack(name))
-    return found
-
-
-@functools.cache  # one handle a pack, so that handles can be compared
-def _find_pack(name: str) -> ActorHandle:
-    return ray.get_actor(name)
+            packs.append(_get_actor(name))
+    return packs
 
 
 def train(
@@ -86,7 +84,7 @@ def train(
         SweepAborted: nothing can go on.
     """
     last_step = num_lost = 0
-    silent: Silent = {}
+    unanswered: Unanswered = {}
 
     def forward(made: TrialReport) -> None:
         """A report that was decided already says only where the trial resumes."""
@@ -97,25 +95,25 @@ def train(
 
     has_ended = False
     while not has_ended:
-        pack, lease = _join(trial, list_packs, silent)
+        pack, lease = _join(trial, list_packs, unanswered)
         try:
             with _hold_lease(pack, lease):
-                has_ended = _follow(trial, pack, lease, list_packs, silent, forward)
+                has_ended = _forward_events(trial, pack, lease, list_packs, unanswered, forward)
         except (LoadFault, PackPreempted):
             continue
         except (PackLost, RayActorError) as lost:
             num_lost += 1
             if num_lost > max_failures:
                 reason = f"its pack was lost {num_lost} times without a report"
-                raise TrialFailed(f"{reason}: {_first_line(lost)}") from None
+                raise TrialFailed(f"{reason}: {first_line(lost)}") from None
 
 
-def _follow(
+def _forward_events(
     trial: TrialConfig,
     pack: ActorHandle,
     lease: int,
     list_packs: Callable[[], Sequence[ActorHandle]],
-    silent: Silent,
+    unanswered: Unanswered,
     forward: Callable[[TrialReport], None],
 ) -> bool:
     """Forward what the pack reports until the trial has ended; False if it leaves for another pack.
@@ -125,13 +123,13 @@ def _follow(
     """
     next_event = pack.next_event.options(concurrency_group="polls")
     while True:
-        event: Event | None = _get(next_event.remote(lease, EVENT_WAIT_S))
+        event: Event | None = _get_answer(next_event.remote(lease, EVENT_WAIT_S))
         match event:
             case Reported(report):
                 forward(report)
                 is_last = report.step >= trial.settings.max_steps
-                if not is_last and _should_move(trial.trial_id, pack, list_packs(), silent):
-                    _get(pack.leave.remote(lease))  # waits until nothing is written any more
+                if not is_last and _should_move(trial.trial_id, pack, list_packs(), unanswered):
+                    _get_answer(pack.leave.remote(lease))  # waits until nothing is written any more
                     return False
             case Failed(reason):
                 raise TrialFailed(reason)
@@ -143,33 +141,35 @@ def _follow(
                 return True
 
 
-def _ask(
+def _ask_packs(
     packs: Sequence[ActorHandle],
-    silent: Silent,
+    unanswered: Unanswered,
     ask: Callable[[ActorHandle], ray.ObjectRef[Any]],
     timeout_s: float,
 ) -> dict[ActorHandle, ray.ObjectRef[Any]]:
-    """What packs answer in time; one that has left a question open is not asked again before."""
-    if silent:
-        answered, _ = ray.wait(list(silent.values()), num_returns=len(silent), timeout=0)
-        for pack in [pack for pack in silent if silent[pack] in answered]:
-            del silent[pack]
-    asked = {pack: ask(pack) for pack in packs if pack not in silent}
+    """Answers that come in time; a pack that owes one is not asked again before."""
+    if unanswered:
+        answered, _ = ray.wait(list(unanswered.values()), num_returns=len(unanswered), timeout=0)
+        for pack in [pack for pack in unanswered if unanswered[pack] in answered]:
+            del unanswered[pack]
+    asked = {pack: ask(pack) for pack in packs if pack not in unanswered}
     if not asked:
         return {}
     answered, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
-    silent.update({pack: asked[pack] for pack in asked if asked[pack] not in answered})
-    return {pack: asked[pack] for pack in asked if pack not in silent}
+    unanswered.update({pack: asked[pack] for pack in asked if asked[pack] not in answered})
+    return {pack: asked[pack] for pack in asked if pack not in unanswered}
 
 
 def _should_move(
-    trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle], silent: Silent
+    trial_id: str, own: ActorHandle, packs: Sequence[ActorHandle], unanswered: Unanswered
 ) -> bool:
     """Whether the trial shall continue in an emptier pack, of those that answer at once."""
     if len(packs) < 2:
         return False
     presence: dict[ActorHandle, Presence] = {}
-    answers = _ask(packs, silent, lambda pack: pack.presence.remote(), POLL_INTERVAL_S)
+    answers = _ask_packs(
+        packs, unanswered, lambda pack: pack.get_presence.remote(), POLL_INTERVAL_S
+    )
     for pack, answer in answers.items():
         with contextlib.suppress(RayTaskError, RayActorError):
             presence[pack] = ray.get(answer)
@@ -208,7 +208,7 @@ def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> boo
 
 
 def _join(
-    trial: TrialConfig, list_packs: Callable[[], Sequence[ActorHandle]], silent: Silent
+    trial: TrialConfig, list_packs: Callable[[], Sequence[ActorHandle]], unanswered: Unanswered
 ) -> tuple[ActorHandle, int]:
     """The pack that has let the trial in, and its lease; waits as long as none does.
 
@@ -219,18 +219,19 @@ def _join(
         # Each trial takes equal packs in an order of its own, so that few of those that look at the
         # same moment are refused.
         first = zlib.crc32(trial.trial_id.encode()) % max(1, len(packs))
-        pack, num_free = _find_freest(trial.trial_id, [*packs[first:], *packs[:first]], silent)
+        in_turn = [*packs[first:], *packs[:first]]
+        pack, num_free = _find_emptiest_pack(trial.trial_id, in_turn, unanswered)
         if pack is None:
             time.sleep(POLL_INTERVAL_S)
             continue
         with contextlib.suppress(PackLost, RayActorError):  # it has just ended
-            lease: int | None = _get(pack.try_join.remote(trial, num_free))
+            lease: int | None = _get_answer(pack.try_join.remote(trial, num_free))
             if lease is not None:
                 return pack, lease
 
 
-def _find_freest(
-    trial_id: str, packs: Sequence[ActorHandle], silent: Silent
+def _find_emptiest_pack(
+    trial_id: str, packs: Sequence[ActorHandle], unanswered: Unanswered
 ) -> tuple[ActorHandle | None, int]:
     """The pack with most free slots, and how many it must have still to let the trial in; None if
     none of those that answer has any, also while packs start.
@@ -239,11 +240,11 @@ def _find_freest(
     writing to the trial's folder: the question ends it. Where a pack has kept the trial waiting,
     what the others have told is old, and any slot will do.
     """
-    answers = _ask(packs, silent, lambda pack: pack.evict.remote(trial_id), ANSWER_WAIT_S)
+    answers = _ask_packs(packs, unanswered, lambda pack: pack.evict.remote(trial_id), ANSWER_WAIT_S)
     num_free: dict[ActorHandle, int] = {}
     for pack, answer in answers.items():
         with contextlib.suppress(PackLost, RayActorError):  # whoever started it starts another
-            num_free[pack] = _get(answer)
+            num_free[pack] = _get_answer(answer)
     freest = max(num_free, key=lambda pack: num_free[pack], default=None)
     if freest is None or num_free[freest] <= 0:
         return None, 0
@@ -254,7 +255,13 @@ def _find_freest(
 def _hold_lease(pack: ActorHandle, lease: int) -> Iterator[None]:
     """Keeps the lease however long a report takes, and gives it back if anything is raised."""
     is_over = threading.Event()
-    threading.Thread(target=_renew, args=(pack, lease, is_over), daemon=True).start()
+
+    def renew() -> None:
+        with contextlib.suppress(RayActorError):  # who waits for the next event is told why
+            while not is_over.wait(RENEW_INTERVAL_S) and ray.get(pack.renew_lease.remote(lease)):
+                pass
+
+    threading.Thread(target=renew, daemon=True).start()
     try:
         yield
     except BaseException:  # SystemExit too, with which a stopped trial leaves
@@ -265,14 +272,7 @@ def _hold_lease(pack: ActorHandle, lease: int) -> Iterator[None]:
         is_over.set()
 
 
-def _renew(pack: ActorHandle, lease: int, is_over: threading.Event) -> None:
-    """Until the lease is over or lost; who waits for the next event is told why."""
-    with contextlib.suppress(RayActorError):
-        while not is_over.wait(RENEW_INTERVAL_S) and ray.get(pack.renew.remote(lease)):
-            pass
-
-
-def _get(answer: Any) -> Any:
+def _get_answer(answer: Any) -> Any:
     """What a pack answers, or the PackFault or SweepAborted that it raised.
 
     Ray raises an error of a class of its own, whose text is a whole traceback.
@@ -283,7 +283,3 @@ def _get(answer: Any) -> Any:
         if isinstance(raised.cause, SweepAborted | PackFault):
             raise raised.cause from None
         raise
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

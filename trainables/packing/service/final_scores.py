@@ -33,7 +33,7 @@ def score_adapters(
     for name, path in adapters.items():
         tested[name] = fetch_checkpoint(storage, path, is_compared=True)
     rows = loaded.splits.test
-    test = loaded.new_evaluator(fixed_slice(rows, len(rows)))
+    test = loaded.make_evaluator(fixed_slice(rows, len(rows)))
     scores = dict(zip(tested, _score(loaded.pack, list(tested.values()), test), strict=True))
     if validation is not None:
         (scores["validation_base"],) = _score(loaded.pack, [None], validation)

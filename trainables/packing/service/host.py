@@ -87,7 +87,7 @@ class PackHost(TrialRegistry):
             raise ValueError(f"lora_rank is {config.params.lora_rank}; it must be {rule}")
         return super().join(config)
 
-    def final_scores(
+    def run_final_test(
         self, adapters: Mapping[str, Path], has_base: bool = True
     ) -> "dict[str, EvalResult]":
         """Scores as of trainables.final_test.score; made between two steps, in slots that are free.
@@ -118,10 +118,10 @@ class PackHost(TrialRegistry):
     def ledger(self) -> Ledger:
         """Where the loop's time went so far."""
         if not self._has_imported.is_set():
-            return self._ledger.so_far()
+            return self._ledger.copy_ledger()
         from trainables.models.memory import peak_gib  # loads torch
 
-        return self._ledger.so_far(peak_gib())
+        return self._ledger.copy_ledger(peak_gib())
 
     def preempt(self, reason: str, timeout_s: float) -> None:
         """Have all trials saved at the next step, which ends the pack; returns once that is done.
@@ -171,7 +171,7 @@ class PackHost(TrialRegistry):
                     self._tests.popleft()
                 loop.run_round()
         except BaseException as error:
-            fault = self._fault_of(error)
+            fault = self._make_fault(error)
             raise
         finally:
             self.close(fault)
@@ -203,7 +203,7 @@ class PackHost(TrialRegistry):
         except (RuntimeError, ValueError, OSError, SafetensorError, SweepAborted) as error:
             test.scores.set_exception(error)
 
-    def _fault_of(self, error: BaseException) -> Exception:
+    def _make_fault(self, error: BaseException) -> Exception:
         """What trials are told."""
         if isinstance(error, PackPreempted):
             return error

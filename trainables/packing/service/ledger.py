@@ -110,7 +110,7 @@ class LedgerKeeper:
             pack_id=self.pack_id,
         )
 
-    def turn_to(self, activity: Activity, num_parts: int = 1) -> None:
+    def begin_activity(self, activity: Activity, num_parts: int = 1) -> None:
         """The loop does something else from now on; what was not charged before is overhead.
 
         Args:
@@ -164,7 +164,7 @@ class LedgerKeeper:
                 )
             self._uncharged_s = 0.0
 
-    def seconds_of(self, trial_id: str) -> float:
+    def get_seconds(self, trial_id: str) -> float:
         """What a trial was charged with so far."""
         with self._lock:
             return self._ledger.shares.get(trial_id, Share()).seconds
@@ -182,7 +182,7 @@ class LedgerKeeper:
             self._ledger.real_tokens += real_tokens
             self._ledger.computed_tokens += computed_tokens
 
-    def so_far(self, peak_gib: float = 0.0) -> Ledger:
+    def copy_ledger(self, peak_gib: float = 0.0) -> Ledger:
         """A copy that no longer changes."""
         with self._lock:
             self._settle()
@@ -202,26 +202,27 @@ class LedgerKeeper:
         self._since_s = now_s
 
 
-def new_path(checkpoints: Path) -> Path:
+def make_ledger_path(checkpoints: Path) -> Path:
     """Where a new pack of the sweep keeps its ledger; names rise with time."""
     folder = checkpoints / FOLDER_NAME
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
 
 
-def write_ledger(ledger: Ledger, path: Path) -> None:
+def write_ledger(ledger: Ledger, path: Path, run_url: str | None = None) -> None:
     """Replace a ledger's file at once, so that a reader finds a whole one whenever it looks.
+
+    Args:
+        run_url: of the run on object storage, to which it is copied too.
 
     Raises:
         OSError: the disk is full or gone; the older file stays.
     """
     write_atomic(path, json.dumps(asdict(ledger)))
-
-
-def publish_ledger(path: Path, run_url: str) -> None:
-    """Copies a ledger's file to storage. Nobody waits for what costs figures only."""
-    with contextlib.suppress(SweepAborted):  # the next copy has all
-        put_file(f"{run_url}/checkpoints/{FOLDER_NAME}/{path.name}", path, is_repeated=False)
+    if run_url is not None:
+        # Nobody waits for what costs figures only; the next copy has all.
+        with contextlib.suppress(SweepAborted):
+            put_file(f"{run_url}/checkpoints/{FOLDER_NAME}/{path.name}", path, is_repeated=False)
 
 
 def read_ledgers(checkpoints: Path, run_url: str | None = None) -> list[Ledger]:

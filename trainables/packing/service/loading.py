@@ -33,11 +33,11 @@ class LoadedPack(NamedTuple):
     examples: Sequence[Example]
     """The training rows."""
 
-    def report_rows(self, step: int) -> list[Row]:
+    def select_report_rows(self, step: int) -> list[Row]:
         """The validation rows that a report at this step scores."""
         return rung_rows(self.splits.validation, self.settings, step)
 
-    def new_evaluator(
+    def make_evaluator(
         self, rows: Sequence[Row], settings: TrainingSettings | None = None
     ) -> PackEvaluator:
         """What scores the pack's slots on these rows."""
@@ -57,13 +57,13 @@ class LoadedPack(NamedTuple):
         """How fast trials of such hyperparameters would train; None if there are none."""
         if not probed:
             return None
-        load_s = ledger.so_far().wall_s
-        ledger.turn_to("probe")
+        load_s = ledger.copy_ledger().wall_s
+        ledger.begin_activity("probe")
         return measure_throughput(
             self.pack,
             self.examples,
-            self.report_rows(self.settings.rungs[0]),
-            self.new_evaluator,
+            self.select_report_rows(self.settings.rungs[0]),
+            self.make_evaluator,
             self.settings,
             self.capacity,
             probed,

@@ -130,7 +130,7 @@ class PackedTrial:
         if self.last is not None and self.last.step >= max_steps:
             prune_to_adapter(self.config.folder)
 
-    def enter(self, slot: int, batches: "Batches", charged_s: float) -> None:
+    def enter_slot(self, slot: int, batches: "Batches", charged_s: float) -> None:
         """Begin in a slot, at step 0 or where the trial was saved.
 
         Args:

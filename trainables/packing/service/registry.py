@@ -63,8 +63,8 @@ class TrialRegistry:
         """
         with self._changed:
             self._raise_fault()
-            for older in self._of(config.trial_id):
-                self._drop(older)
+            for older in self._list_leases(config.trial_id):
+                self._drop_lease(older)
             self._last_lease += 1
             now_s = self._last_joined_s = time.monotonic()
             self._open[self._last_lease] = PackedTrial(
@@ -81,15 +81,15 @@ class TrialRegistry:
         them as chance has it: 12 runs of finals were 7 on one GPU and 5 on the other.
         """
         with self._changed:
-            return self.join(config) if self.num_free(config.trial_id) >= num_free else None
+            return self.join(config) if self.count_free_slots(config.trial_id) >= num_free else None
 
-    def num_free(self, trial_id: str) -> int:
+    def count_free_slots(self, trial_id: str) -> int:
         """Slots that other living trials leave; below 0 if more of them wait than fit."""
-        others = (name for name in self.presence().trial_ids if name != trial_id)
+        others = (name for name in self.get_presence().trial_ids if name != trial_id)
         num_slots = 0 if self.preempted else self._num_slots
         return num_slots - sum(1 for _ in others)
 
-    def presence(self) -> Presence:
+    def get_presence(self) -> Presence:
         """Who waits or trains here."""
         with self._changed:
             self._raise_fault()
@@ -130,10 +130,10 @@ class TrialRegistry:
             if isinstance(event, Reported):
                 trial.taken_step = event.report.step
             if isinstance(event, LAST_EVENTS):
-                self._drop(trial)
+                self._drop_lease(trial)
             return event
 
-    def renew(self, lease: int) -> bool:
+    def renew_lease(self, lease: int) -> bool:
         """Say that the trial is alive; False if its lease is lost."""
         with self._changed:
             trial = self._open.get(lease)
@@ -148,16 +148,16 @@ class TrialRegistry:
             if trial is not None and not trial.has_ended:
                 self._left_s.append(time.monotonic())
         if trial is not None:
-            self._end(trial)
+            self._end_lease(trial)
 
     def evict(self, trial_id: str) -> int:
         """Take the slot back from a process of the trial that has died, as if it had left; the
         slots that other trials leave it."""
         with self._changed:
-            trials = self._of(trial_id)
+            trials = self._list_leases(trial_id)
         for trial in trials:
-            self._end(trial)
-        return self.num_free(trial_id)
+            self._end_lease(trial)
+        return self.count_free_slots(trial_id)
 
     def decide(self, step: int, should_continue: Mapping[str, bool]) -> None:
         """What the sweep has decided about trials that reported at a step; others are no matter.
@@ -172,7 +172,7 @@ class TrialRegistry:
                 if decision is True:
                     trial.decided_step = max(trial.decided_step, step)
                 elif decision is False:
-                    self.post(trial, Stopped())
+                    self.post_event(trial, Stopped())
             self._changed.notify_all()
 
     def close(self, fault: Exception | None = None) -> None:
@@ -183,20 +183,20 @@ class TrialRegistry:
             self._fault = self._fault or fault
             self._changed.notify_all()
 
-    def waiting(self) -> list[PackedTrial]:
+    def list_waiting(self) -> list[PackedTrial]:
         """Trials without a slot, in order of arrival."""
         with self._changed:
             trials = self._open.values()
             return [trial for trial in trials if trial.slot is None and not trial.has_ended]
 
-    def drop_silent(self) -> None:
+    def drop_silent_leases(self) -> None:
         """End the leases of trials that were not heard of in time."""
         with self._changed:
             for trial in list(self._open.values()):
                 if self._is_silent(trial):
-                    self._drop(trial)
+                    self._drop_lease(trial)
 
-    def post(self, trial: PackedTrial, event: Event) -> None:
+    def post_event(self, trial: PackedTrial, event: Event) -> None:
         """Tell a trial what happened; after its end nothing more does."""
         with self._changed:
             if trial.has_ended:
@@ -207,7 +207,7 @@ class TrialRegistry:
                 trial.reported_step = event.report.step
             self._changed.notify_all()
 
-    def wait(self, timeout_s: float) -> None:
+    def wait_for_change(self, timeout_s: float) -> None:
         """Until something changes."""
         with self._changed:
             if not self._is_closed:
@@ -222,7 +222,7 @@ class TrialRegistry:
         if self.preempted:
             raise self.preempted
 
-    def wait_decided(self, trials: Iterable[PackedTrial]) -> None:
+    def wait_for_decisions(self, trials: Iterable[PackedTrial]) -> None:
         """Until these trials are known to continue after their reports, or are gone, or
         decision_wait_s are over."""
         deadline_s = time.monotonic() + self._decision_wait_s
@@ -236,7 +236,7 @@ class TrialRegistry:
                     logger.warning("no decision after %g s: %s", self._decision_wait_s, names)
                     return
                 self._changed.wait(min(left_s, _SILENCE_CHECK_S))
-                self.drop_silent()
+                self.drop_silent_leases()
 
     def _is_silent(self, trial: PackedTrial) -> bool:
         is_late = trial.heard_s < time.monotonic() - self._timeout_s
@@ -246,16 +246,16 @@ class TrialRegistry:
         if self._fault is not None:
             raise self._fault
 
-    def _of(self, trial_id: str) -> list[PackedTrial]:
+    def _list_leases(self, trial_id: str) -> list[PackedTrial]:
         return [trial for trial in self._open.values() if trial.trial_id == trial_id]
 
-    def _end(self, trial: PackedTrial) -> None:
+    def _end_lease(self, trial: PackedTrial) -> None:
         with self._changed:
-            self._drop(trial)
+            self._drop_lease(trial)
         with trial.folder_lock:  # what is being written now ends first
             pass
 
-    def _drop(self, trial: PackedTrial) -> None:
+    def _drop_lease(self, trial: PackedTrial) -> None:
         trial.is_open = False
         self._open.pop(trial.lease, None)
         self._changed.notify_all()

@@ -65,7 +65,7 @@ class Saver:
         def save(staging: Staging) -> bool:
             return run_if_live(trial, lambda: self._pack.save(slot, folder, staging))
 
-        return self._writers.begin(save)
+        return self._writers.submit(save)
 
     def begin_progress(self, trial: PackedTrial, charged_s: float) -> Future[bool]:
         """Make the checkpoint of a step between two rungs count."""
@@ -117,7 +117,7 @@ class Writers:
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(num_writers, thread_name_prefix="writer")
 
-    def begin(self, write: Callable[[Staging], Result]) -> Future[Result]:
+    def submit(self, write: Callable[[Staging], Result]) -> Future[Result]:
         """Has one of them write; what it raises, the future does."""
         return self._pool.submit(self._write, write)
 

@@ -35,7 +35,7 @@ def measure_throughput(
     pack: Pack,
     examples: Sequence[Example],
     rows: Sequence[Row],
-    evaluator_of: EvaluatorOf,
+    make_evaluator: EvaluatorOf,
     settings: TrainingSettings,
     capacity: Capacity,
     params: Sequence[Hyperparameters],
@@ -53,7 +53,7 @@ def measure_throughput(
     Args:
         examples: the training rows.
         rows: validation rows of a report.
-        evaluator_of: what scores rows with given settings.
+        make_evaluator: what scores rows with given settings.
         params: ranks and dropouts as the sweep's space has them, in turn for the slots.
         load_s: what loading took.
         warms_up: do everything once before it is timed, as a GPU needs it.
@@ -67,7 +67,7 @@ def measure_throughput(
             )
             pack.join(slot, trial, examples)
         batch_fixed_s, row_s, batch_rows = _time_evaluation(
-            pack, rows, evaluator_of, settings, capacity, warms_up
+            pack, rows, make_evaluator, settings, capacity, warms_up
         )
         step = mean_step(Batches(examples, settings), settings.max_steps)
         all_s, capture_s = _time_step(pack, num_slots, step, warms_up)
@@ -133,7 +133,7 @@ def _time_step(pack: Pack, num_trials: int, step: int, warms_up: bool) -> tuple[
 def _time_evaluation(
     pack: Pack,
     rows: Sequence[Row],
-    evaluator_of: EvaluatorOf,
+    make_evaluator: EvaluatorOf,
     settings: TrainingSettings,
     capacity: Capacity,
     warms_up: bool,
@@ -143,7 +143,7 @@ def _time_evaluation(
     Answers are counted as long as targets are: an untuned base talks on, trained adapters do not.
     They are timed with 1 and with EVAL_TOKENS tokens, and continued in a straight line.
     """
-    evaluator = evaluator_of(rows[:EVAL_ROWS], settings)
+    evaluator = make_evaluator(rows[:EVAL_ROWS], settings)
     num_tokens = min(settings.max_new_tokens, evaluator.target_tokens)
     lengths = sorted({1, min(num_tokens, EVAL_TOKENS)})
     fitting = EVAL_POSITIONS // (capacity.num_slots * evaluator.row_tokens)
@@ -152,7 +152,7 @@ def _time_evaluation(
     def time_answers(num_trials: int, rows: Sequence[Row]) -> float:
         seconds = []
         for length in lengths:
-            timed = evaluator_of(rows, replace(settings, max_new_tokens=length))
+            timed = make_evaluator(rows, replace(settings, max_new_tokens=length))
             for _ in range(1 + warms_up):
                 last_s = _time(partial(timed.evaluate, pack.model, range(num_trials)))
             seconds.append(last_s)

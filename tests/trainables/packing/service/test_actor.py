@@ -346,10 +346,10 @@ def test_trial_in_a_pack_that_cannot_load_goes_on_in_the_next(
 
 def test_stopped_trial_has_given_its_slot_back(start: Start, trial: TrialConfig) -> None:
     pack = start()
-    assert ray.get(pack.num_free.remote("t0001"), timeout=LIMIT_S) == 2
+    assert ray.get(pack.count_free_slots.remote("t0001"), timeout=LIMIT_S) == 2
     found = ended(begin(trial, [pack], last_step=2))
     assert [report.step for report in found.reports] == [2]
-    assert ray.get(pack.num_free.remote("t0001")) == 2
+    assert ray.get(pack.count_free_slots.remote("t0001")) == 2
 
 
 def test_slot_of_a_stopped_trial_is_free_before_its_process_has_heard(
@@ -362,7 +362,7 @@ def test_slot_of_a_stopped_trial_is_free_before_its_process_has_heard(
     begin(first, [pack], hold_s=2 * LIMIT_S)
     wait_for_report(first, 2)
     ray.get(pack.decide.remote(2, {"t0000": False, "t0009": True}), timeout=LIMIT_S)
-    assert ray.get(pack.num_free.remote("t0001")) == 1
+    assert ray.get(pack.count_free_slots.remote("t0001")) == 1
     assert [report.step for report in ended(begin(other, [pack], last_step=2)).reports] == [2]
 
 
@@ -412,7 +412,7 @@ def test_new_process_of_a_trial_evicts_it_from_other_packs(
 ) -> None:
     full, empty = start(num_slots=1), start(num_slots=3)
     lease = ray.get(full.join.remote(trial), timeout=LIMIT_S)
-    ray.get(empty.num_free.remote("t0001"), timeout=LIMIT_S)
+    ray.get(empty.count_free_slots.remote("t0001"), timeout=LIMIT_S)
     assert [report.step for report in ended(begin(trial, [full, empty])).reports] == [2, 4]
     assert isinstance(ray.get(full.next_event.remote(lease, 0.0)), LeaseLost)
 
@@ -464,7 +464,7 @@ def test_trials_that_look_at_the_same_moment_fill_packs_evenly(
     start: Start, settings: TrainingSettings, tmp_path: Path
 ) -> None:
     packs = [start(num_slots=12), start(num_slots=12)]
-    ray.get([pack.presence.remote() for pack in packs], timeout=LIMIT_S)
+    ray.get([pack.get_presence.remote() for pack in packs], timeout=LIMIT_S)
     trials = [trial_of(f"f{number:04d}", settings, tmp_path) for number in range(12)]
     with ThreadPoolExecutor(len(trials)) as pool:
         joined = list(pool.map(lambda trial: client._join(trial, lambda: packs, {}), trials))
@@ -483,7 +483,7 @@ def test_a_pack_that_does_not_answer_lets_the_others_fill_at_once(
     start: Start, settings: TrainingSettings, tmp_path: Path
 ) -> None:
     pack = start(num_slots=8)
-    ray.get(pack.presence.remote(), timeout=LIMIT_S)
+    ray.get(pack.get_presence.remote(), timeout=LIMIT_S)
     silent = ray.remote(num_cpus=0, max_concurrency=32)(SilentPack).remote()
     trials = [trial_of(f"t{number:04d}", settings, tmp_path) for number in range(6)]
     with ThreadPoolExecutor(len(trials)) as pool:
@@ -503,5 +503,5 @@ def test_trials_wait_for_events_at_once_and_never_before_other_calls(
     leases = ray.get([pack.join.remote(trial) for trial in trials], timeout=LIMIT_S)
     poll = pack.next_event.options(concurrency_group="polls")
     polls = [poll.remote(lease, 10.0) for lease in leases]
-    assert all(ray.get([pack.renew.remote(lease) for lease in leases], timeout=9.0))
+    assert all(ray.get([pack.renew_lease.remote(lease) for lease in leases], timeout=9.0))
     assert ray.get(polls, timeout=120.0) == [None] * 64  # 640 s one after the other

@@ -296,8 +296,8 @@ def test_final_scores_of_a_pack_are_those_of_transformers(
         if num_slots > 1:
             host.join(other)
         adapters = {"a": last.report.checkpoint, "b": untrained.report.checkpoint}
-        found = host.final_scores(adapters)
-        one = host.final_scores({"a": adapters["a"]}, has_base=False)
+        found = host.run_final_test(adapters)
+        one = host.run_final_test({"a": adapters["a"]}, has_base=False)
     assert one.keys() == {"a"} and one["a"].answers == found["a"].answers
     assert one["a"].metrics == pytest.approx(found["a"].metrics, rel=1e-5)
     expected = final_test.score(settings, adapters, capacity=None)
@@ -314,7 +314,7 @@ def test_final_scores_of_a_pack_that_ends_fail(settings: TrainingSettings, tmp_p
     with running(settings, capacity_of(1)) as host:
         host.close()
         with pytest.raises(RuntimeError, match="the pack has ended"):
-            host.final_scores({"t0": tmp_path})
+            host.run_final_test({"t0": tmp_path})
 
 
 def test_an_adapter_that_cannot_be_tested_leaves_the_pack_alive(
@@ -322,7 +322,7 @@ def test_an_adapter_that_cannot_be_tested_leaves_the_pack_alive(
 ) -> None:
     with running(settings, capacity_of(2)) as host:
         with pytest.raises(OSError, match="nowhere"):
-            host.final_scores({"t0": tmp_path / "nowhere"})
+            host.run_final_test({"t0": tmp_path / "nowhere"})
         assert isinstance(
             events_of(host, trial_of("t0", KINDS[0], settings, tmp_path))[-1], Finished
         )

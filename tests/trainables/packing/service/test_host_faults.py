@@ -122,7 +122,7 @@ def test_silent_trial_gives_its_slot_to_the_next(
         assert isinstance(host.next_event(lease, 60.0), Reported)
         events = events_of(host, next_one)
         assert host.next_event(lease, 60.0) == LeaseLost()
-        assert not host.renew(lease)
+        assert not host.renew_lease(lease)
         again = events_of(host, silent)
     assert_all_as_alone([next_one], [events])
     assert [report.step for report in reports_in(again)] == list(STEPS)

@@ -43,27 +43,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_step_is_divided_by_the_tokens_of_its_trials(clock: Clock) -> None:
     keeper = LedgerKeeper("cpu")
-    keeper.turn_to("train")
+    keeper.begin_activity("train")
     clock.now_s += 8.0
     keeper.charge({"t0": 300, "t1": 100}, "trained")
-    keeper.turn_to("evaluate")
+    keeper.begin_activity("evaluate")
     clock.now_s += 4.0
     keeper.charge({"t1": 50}, "scored")
-    shares = keeper.so_far().shares
+    shares = keeper.copy_ledger().shares
     assert shares["t0"] == Share(seconds=6.0, trained_tokens=300)
     assert shares["t1"] == Share(seconds=2.0 + 4.0, trained_tokens=100, scored_tokens=50)
 
 
 def test_time_that_belongs_to_no_trial_is_overhead(clock: Clock) -> None:
     keeper = LedgerKeeper("cpu", since_s=90.0)
-    keeper.turn_to("idle")
+    keeper.begin_activity("idle")
     clock.now_s += 5.0
-    keeper.turn_to("train")
+    keeper.begin_activity("train")
     clock.now_s += 2.0
     keeper.charge({"t0": 1}, "trained")
-    keeper.turn_to("decide")
+    keeper.begin_activity("decide")
     clock.now_s += 3.0
-    found = keeper.so_far()
+    found = keeper.copy_ledger()
     assert found.seconds["load"] == 10.0  # since before the keeper was made
     assert found.wall_s == 20.0
     assert found.shares == {"t0": Share(seconds=2.0, trained_tokens=1)}
@@ -72,24 +72,24 @@ def test_time_that_belongs_to_no_trial_is_overhead(clock: Clock) -> None:
 
 def test_looking_at_the_ledger_moves_no_time_between_trials(clock: Clock) -> None:
     keeper = LedgerKeeper("cpu")
-    keeper.turn_to("train")
+    keeper.begin_activity("train")
     clock.now_s += 3.0
-    keeper.so_far()
+    keeper.copy_ledger()
     clock.now_s += 1.0
     keeper.charge({"t0": 7}, "trained")
-    assert keeper.seconds_of("t0") == 4.0
+    assert keeper.get_seconds("t0") == 4.0
 
 
 def test_a_charge_without_trials_leaves_its_time_to_the_overhead(clock: Clock) -> None:
     keeper = LedgerKeeper("cpu")
-    keeper.turn_to("report")
+    keeper.begin_activity("report")
     clock.now_s += 3.0
     keeper.charge({}, "saved")
     keeper.charge({"t0": 0}, "trained")
-    keeper.turn_to("train")
+    keeper.begin_activity("train")
     clock.now_s += 1.0
     keeper.charge({"t0": 1}, "trained")
-    assert keeper.seconds_of("t0") == 1.0
+    assert keeper.get_seconds("t0") == 1.0
 
 
 def test_loop_hangs_in_what_takes_far_longer_than_as_much_ever_did(clock: Clock) -> None:
@@ -101,14 +101,14 @@ def test_loop_hangs_in_what_takes_far_longer_than_as_much_ever_did(clock: Clock)
         return "its loop hangs: evaluate for " in keeper.describe_overdue()
 
     assert not is_overdue_after(1e6)  # loading may take any time
-    keeper.turn_to("evaluate", 10)
+    keeper.begin_activity("evaluate", 10)
     assert not is_overdue_after(ledger.FIRST_OVERDUE_AFTER_S) and is_overdue_after(11.0)
     keeper = LedgerKeeper("cpu")
-    keeper.turn_to("evaluate", 10)
+    keeper.begin_activity("evaluate", 10)
     clock.now_s += 60.0
-    keeper.turn_to("idle")
+    keeper.begin_activity("idle")
     assert not is_overdue_after(1e6)
-    keeper.turn_to("evaluate", 1000)
+    keeper.begin_activity("evaluate", 1000)
     assert not is_overdue_after(20 * 6.0 * 1000) and is_overdue_after(1.0)
 
 
@@ -133,12 +133,12 @@ def test_activities_sum_to_the_wall_time_and_shares_to_no_more_whatever_happens(
         for seconds, act, amounts in acts:
             clock.now_s += seconds
             if act == "turn":
-                keeper.turn_to("train")
+                keeper.begin_activity("train")
             elif act == "charge":
                 keeper.charge(amounts, "trained")
             else:
-                keeper.so_far()
-        found = keeper.so_far()
+                keeper.copy_ledger()
+        found = keeper.copy_ledger()
     assert found.wall_s == pytest.approx(clock.now_s - 100.0)
     charged_s = sum(share.seconds for share in found.shares.values())
     assert charged_s <= found.wall_s + 1e-9
@@ -160,22 +160,22 @@ def made(name: str) -> Ledger:
 def test_ledgers_of_all_packs_are_read_back_in_the_order_in_which_they_began(
     tmp_path: Path,
 ) -> None:
-    paths = [ledger.new_path(tmp_path) for _ in range(3)]
+    paths = [ledger.make_ledger_path(tmp_path) for _ in range(3)]
     for path, name in reversed(list(zip(paths, "abc", strict=True))):
         write_ledger(made(name), path)
     assert read_ledgers(tmp_path) == [made(name) for name in "abc"]
 
 
 def test_a_ledger_that_cannot_be_read_costs_its_figures_only(tmp_path: Path) -> None:
-    write_ledger(made("a"), ledger.new_path(tmp_path))
+    write_ledger(made("a"), ledger.make_ledger_path(tmp_path))
     for text in ('{"device": "b"', "[]", '{"shares": {}, "unknown": 1}'):
-        ledger.new_path(tmp_path).write_text(text)
+        ledger.make_ledger_path(tmp_path).write_text(text)
     assert [one.device for one in read_ledgers(tmp_path)] == ["a"]
     assert read_ledgers(tmp_path / "nowhere") == []
 
 
 def test_a_reader_finds_a_whole_ledger_while_it_is_written(tmp_path: Path) -> None:
-    path = ledger.new_path(tmp_path)
+    path = ledger.make_ledger_path(tmp_path)
     write_ledger(made("first"), path)
     has_ended = threading.Event()
 

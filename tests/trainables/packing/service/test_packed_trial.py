@@ -24,9 +24,9 @@ def test_each_report_counts_from_the_last(
     config = trial_of("it", params, settings)
     registry = TrialRegistry(2, math.inf, math.inf)
     registry.join(config)
-    (trial,) = registry.waiting()
+    (trial,) = registry.list_waiting()
     batches = Batches(examples, settings)
-    trial.enter(1, batches, charged_s=0.0)
+    trial.enter_slot(1, batches, charged_s=0.0)
     for step, due in ((1, False), (2, True), (3, False), (4, True)):
         done = dataclasses.replace(STEP, step=step, loss=float(step), learning_rate=step / 1000)
         trial.add_step(done, seconds=step * 10.0)
@@ -42,7 +42,7 @@ def test_each_report_counts_from_the_last(
                 device="cpu",
             )
             assert not trial.is_at_rung
-            registry.post(trial, Reported(report))
+            registry.post_event(trial, Reported(report))
             assert not trial.is_at_rung
             assert report.train_loss == step - 0.5
             assert report.learning_rate == step / 1000
@@ -65,15 +65,15 @@ def test_resumed_trial_counts_from_its_last_report(
     config = trial_of("it", params, settings)
     registry = TrialRegistry(2, math.inf, math.inf)
     registry.join(config)
-    (trial,) = registry.waiting()
+    (trial,) = registry.list_waiting()
     batches = Batches(examples, settings)
-    trial.enter(0, batches, charged_s=0.0)
+    trial.enter_slot(0, batches, charged_s=0.0)
     for step in (1, 2):
         trial.add_step(dataclasses.replace(STEP, step=step, loss=1.0), seconds=10.0)
     sizes = {"num_eval_rows": 7, "evaluation_s": 5.0, "peak_gib": 0.0, "pack": "p", "device": "cpu"}
     last = trial.last = trial.make_report({}, charged_s=6.0, **sizes)  # type: ignore[arg-type]
     trial.add_step(dataclasses.replace(STEP, step=3, loss=9.0), seconds=10.0)  # is lost
-    trial.enter(1, batches, charged_s=8.0)
+    trial.enter_slot(1, batches, charged_s=8.0)
     assert (trial.slot, trial.step, trial.is_at_rung) == (1, 2, False)
     for step in (3, 4):
         trial.add_step(dataclasses.replace(STEP, step=step, loss=2.0), seconds=1.0)

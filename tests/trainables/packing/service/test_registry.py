@@ -40,12 +40,12 @@ def report_of(trial: TrialConfig, step: int = 2) -> TrialReport:
 def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
+    (packed,) = registry.list_waiting()
     assert registry.next_event(lease, 0.0) is None
     report = Reported(report_of(trial))
-    registry.post(packed, report)
-    registry.post(packed, Finished())
-    assert registry.presence().trial_ids == () and registry.waiting() == []
+    registry.post_event(packed, report)
+    registry.post_event(packed, Finished())
+    assert registry.get_presence().trial_ids == () and registry.list_waiting() == []
     assert registry.next_event(lease, 0.0) == report
     assert registry.next_event(lease, 0.0) == Finished()
     assert registry.next_event(lease, 0.0) == LeaseLost()
@@ -54,8 +54,8 @@ def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfi
 def test_event_wakes_the_trial_that_waits_for_it(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
-    threading.Timer(0.1, registry.post, (packed, Failed("why"))).start()
+    (packed,) = registry.list_waiting()
+    threading.Timer(0.1, registry.post_event, (packed, Failed("why"))).start()
     assert registry.next_event(lease, 60.0) == Failed("why")
 
 
@@ -68,24 +68,24 @@ def test_silent_trial_loses_its_lease_and_one_that_is_heard_keeps_it(trial: Tria
         waited = pool.submit(registry.next_event, listening, 0.8)
         for _ in range(6):
             time.sleep(0.1)
-            assert registry.renew(renewing)
-            registry.drop_silent()
-        assert not registry.renew(silent)
+            assert registry.renew_lease(renewing)
+            registry.drop_silent_leases()
+        assert not registry.renew_lease(silent)
         assert registry.next_event(silent, 60.0) == LeaseLost()
         assert waited.result() is None
-    assert [packed.lease for packed in registry.waiting()] == [renewing, listening]
+    assert [packed.lease for packed in registry.list_waiting()] == [renewing, listening]
 
 
 def test_second_lease_of_a_trial_ends_its_first(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     first = registry.join(trial)
-    (old,) = registry.waiting()
+    (old,) = registry.list_waiting()
     with ThreadPoolExecutor(1) as pool:
         waited = pool.submit(registry.next_event, first, 60.0)
         second = registry.join(trial)
         assert waited.result() == LeaseLost()
     assert not old.is_open
-    assert [packed.lease for packed in registry.waiting()] == [second] != [first]
+    assert [packed.lease for packed in registry.list_waiting()] == [second] != [first]
 
 
 def test_joins_at_the_same_time_leave_one_lease(trial: TrialConfig) -> None:
@@ -93,7 +93,7 @@ def test_joins_at_the_same_time_leave_one_lease(trial: TrialConfig) -> None:
     with ThreadPoolExecutor(8) as pool:
         leases = list(pool.map(registry.join, [trial] * 200))
     assert len(set(leases)) == 200
-    assert [packed.lease for packed in registry.waiting()] == [max(leases)]
+    assert [packed.lease for packed in registry.list_waiting()] == [max(leases)]
 
 
 def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
@@ -102,7 +102,7 @@ def test_leaving_twice_is_leaving_once(trial: TrialConfig) -> None:
     registry.leave(lease)
     registry.leave(lease)
     registry.evict(trial.trial_id)
-    assert registry.waiting() == [] and registry.presence().trial_ids == ()
+    assert registry.list_waiting() == [] and registry.get_presence().trial_ids == ()
 
 
 def test_who_leaves_in_the_middle_is_on_the_way_to_another_pack(trial: TrialConfig) -> None:
@@ -114,7 +114,7 @@ def test_who_leaves_in_the_middle_is_on_the_way_to_another_pack(trial: TrialConf
     for lease in leases[:2]:
         registry.leave(lease)
     registry.evict("dies")
-    presence = registry.presence()
+    presence = registry.get_presence()
     assert (presence.trial_ids, presence.num_moving) == ((), 1)
 
 
@@ -124,13 +124,13 @@ def test_evicted_trial_is_told(trial: TrialConfig) -> None:
     other = registry.join(trial_of("other", trial.params, trial.settings))
     registry.evict(trial.trial_id)
     assert registry.next_event(lease, 60.0) == LeaseLost()
-    assert [packed.lease for packed in registry.waiting()] == [other]
+    assert [packed.lease for packed in registry.list_waiting()] == [other]
 
 
 def test_leaving_waits_for_what_is_being_written(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
+    (packed,) = registry.list_waiting()
     with ThreadPoolExecutor(1) as pool:
         with packed.folder_lock:
             left = pool.submit(registry.leave, lease)
@@ -142,18 +142,18 @@ def test_leaving_waits_for_what_is_being_written(trial: TrialConfig) -> None:
 def test_trial_has_decided_once_it_asks_for_more(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, decision_wait_s=0.1)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
+    (packed,) = registry.list_waiting()
     assert packed.is_decided
-    registry.post(packed, Reported(report_of(trial)))
+    registry.post_event(packed, Reported(report_of(trial)))
     assert not packed.is_decided
     registry.next_event(lease, 0.0)
     assert not packed.is_decided
     started_s = time.monotonic()
-    registry.wait_decided([packed])
+    registry.wait_for_decisions([packed])
     assert time.monotonic() - started_s >= 0.1
     registry.next_event(lease, 0.0)
     assert packed.is_decided
-    registry.post(packed, Reported(report_of(trial)))
+    registry.post_event(packed, Reported(report_of(trial)))
     registry.leave(lease)
     assert packed.is_decided
 
@@ -161,13 +161,13 @@ def test_trial_has_decided_once_it_asks_for_more(trial: TrialConfig) -> None:
 def test_sweep_decides_for_a_trial_that_has_not_heard_of_its_report(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
-    registry.post(packed, Reported(report_of(trial, 2)))
+    (packed,) = registry.list_waiting()
+    registry.post_event(packed, Reported(report_of(trial, 2)))
     registry.decide(2, {"another": True})
     assert not packed.is_decided
     registry.decide(2, {trial.trial_id: True})
     assert packed.is_decided
-    registry.post(packed, Reported(report_of(trial, 4)))
+    registry.post_event(packed, Reported(report_of(trial, 4)))
     registry.decide(2, {trial.trial_id: True})
     for _ in range(2):
         assert not packed.is_decided
@@ -180,15 +180,16 @@ def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
 ) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
-    registry.post(packed, Reported(report_of(trial)))
+    (packed,) = registry.list_waiting()
+    registry.post_event(packed, Reported(report_of(trial)))
     assert packed.is_live
     registry.decide(2, {trial.trial_id: False})
     assert packed.is_open and not packed.is_live
-    assert registry.presence().trial_ids == () and registry.waiting() == []
-    registry.wait_decided([packed])
-    registry.post(packed, Reported(report_of(trial, 4)))  # was being written when it was stopped
-    assert not packed.is_live and registry.presence().trial_ids == ()
+    assert registry.get_presence().trial_ids == () and registry.list_waiting() == []
+    registry.wait_for_decisions([packed])
+    # It was being written when the trial was stopped.
+    registry.post_event(packed, Reported(report_of(trial, 4)))
+    assert not packed.is_live and registry.get_presence().trial_ids == ()
     registry.decide(2, {trial.trial_id: False})
     assert isinstance(registry.next_event(lease, 0.0), Reported)
     assert registry.next_event(lease, 0.0) == Stopped()
@@ -198,10 +199,10 @@ def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
 def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    (packed,) = registry.waiting()
-    registry.post(packed, Reported(report_of(trial)))
+    (packed,) = registry.list_waiting()
+    registry.post_event(packed, Reported(report_of(trial)))
     registry.close()
-    assert not registry.renew(lease)
+    assert not registry.renew_lease(lease)
     assert isinstance(registry.next_event(lease, 60.0), Reported)
     assert registry.next_event(lease, 60.0) == LeaseLost()
 
@@ -209,9 +210,10 @@ def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:
 def test_slots_are_counted_without_ending_anything(trial: TrialConfig) -> None:
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
-    assert registry.num_free(trial.trial_id) == 2 and registry.num_free("other") == 1
-    assert registry.presence().trial_ids == (trial.trial_id,)
-    assert registry.renew(lease)
+    assert registry.count_free_slots(trial.trial_id) == 2
+    assert registry.count_free_slots("other") == 1
+    assert registry.get_presence().trial_ids == (trial.trial_id,)
+    assert registry.renew_lease(lease)
 
 
 def test_who_was_told_of_more_free_slots_than_are_left_gets_none(trial: TrialConfig) -> None:
@@ -226,7 +228,7 @@ def test_who_was_told_of_more_free_slots_than_are_left_gets_none(trial: TrialCon
     assert registry.try_join(trial, 1) is not None
     assert registry.next_event(first, 0.0) == LeaseLost()
     registry.join(third)
-    assert registry.num_free("fourth") == -1
+    assert registry.count_free_slots("fourth") == -1
 
 
 def test_ended_and_silent_trials_leave_their_slots_before_the_loop_has_seen_it(
@@ -238,9 +240,9 @@ def test_ended_and_silent_trials_leave_their_slots_before_the_loop_has_seen_it(
     registry.join(silent)
     time.sleep(0.3)
     registry.join(other)
-    assert registry.presence().trial_ids == ("other",) and registry.num_free("new") == 2
+    assert registry.get_presence().trial_ids == ("other",) and registry.count_free_slots("new") == 2
     registry.decide(2, {"other": False})
-    assert registry.presence().trial_ids == () and registry.num_free("new") == 3
+    assert registry.get_presence().trial_ids == () and registry.count_free_slots("new") == 3
 
 
 def test_restarted_pack_does_not_know_its_predecessors_leases(trial: TrialConfig) -> None:
@@ -248,4 +250,4 @@ def test_restarted_pack_does_not_know_its_predecessors_leases(trial: TrialConfig
     restarted = TrialRegistry(2, math.inf, math.inf)
     assert restarted.join(trial) > stale
     assert restarted.next_event(stale, 0.0) == LeaseLost()
-    assert not restarted.renew(stale)
+    assert not restarted.renew_lease(stale)

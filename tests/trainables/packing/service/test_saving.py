@@ -161,17 +161,17 @@ def test_large_slots_are_written_at_once_as_far_as_memory_goes(
     pool = Writers(slot_bytes, new_staging)
     meeting = threading.Barrier(num_threads, timeout=30.0)
     num_writes = MAX_WRITERS * num_threads
-    used = [pool.begin(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_writes)]
+    used = [pool.submit(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_writes)]
     assert {id(one.result()) for one in used} == {id(one) for one in stagings}
     assert len(stagings) == num_threads
-    assert pool.begin(lambda staging: staging).result() in stagings
+    assert pool.submit(lambda staging: staging).result() in stagings
 
 
 def test_a_fault_of_a_write_is_its_own(tmp_path: Path) -> None:
     pool = Writers(1, lambda: Staging(ROWS))
-    broken = pool.begin(lambda _: (tmp_path / "none" / "file").write_text(""))
+    broken = pool.submit(lambda _: (tmp_path / "none" / "file").write_text(""))
     assert isinstance(broken.exception(), FileNotFoundError)
-    assert pool.begin(lambda staging: staging.on_host(ROWS)).result() == ROWS
+    assert pool.submit(lambda staging: staging.on_host(ROWS)).result() == ROWS
 
 
 @pytest.mark.gpu
@@ -180,12 +180,12 @@ def test_numbers_are_fetched_while_a_graph_is_captured() -> None:
     torch.cuda.synchronize()
     pool = Writers(1, lambda: Staging(rows))
     source, graph = torch.ones(1000, device="cuda"), torch.cuda.CUDAGraph()
-    pool.begin(lambda staging: staging.on_host(rows)).result()
+    pool.submit(lambda staging: staging.on_host(rows)).result()
     fetched = []
     with capture_graph(graph, torch.cuda.Stream()):  # type: ignore[no-untyped-call]
         for _ in range(50):
             made = source * 2
-            one = pool.begin(lambda staging: [row.clone() for row in staging.on_host(rows)])
+            one = pool.submit(lambda staging: [row.clone() for row in staging.on_host(rows)])
             fetched.append(one)
         fetched[-1].result()
     graph.replay()
@@ -201,7 +201,7 @@ def test_pack_trains_on_while_it_uploads_and_a_report_is_told_once_its_checkpoin
 ) -> None:
     made: list[int] = []
     there: list[Path] = []
-    publish, post = saving.publish, TrialRegistry.post
+    publish, post = saving.publish, TrialRegistry.post_event
 
     def note_steps(pack: Pack) -> None:
         step = pack.step
@@ -224,7 +224,7 @@ def test_pack_trains_on_while_it_uploads_and_a_report_is_told_once_its_checkpoin
         post(registry, trial, event)
 
     monkeypatch.setattr(saving, "publish", publish_slowly)
-    monkeypatch.setattr(TrialRegistry, "post", post_after_upload)
+    monkeypatch.setattr(TrialRegistry, "post_event", post_after_upload)
     change_pack(monkeypatch, note_steps)
     settings = dataclasses.replace(settings, storage=f"file://{tmp_path}/bucket")
     trials = trials_of(settings, tmp_path, KINDS[:2])
