@@ -23,7 +23,7 @@ from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.loading import new_pack
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import USABLE_FRAC
-from trainables.packing.sizing.memory_model import eval_positions, predict_pack
+from trainables.packing.sizing.memory_model import count_eval_positions, predict_pack
 from trainables.solo.evaluate import evaluate
 
 _AMPERE = (8, 0)
@@ -125,11 +125,12 @@ def _choose_capacity(
     settings: TrainingSettings, facts: ModelFacts, adapters: Sequence[Path | None]
 ) -> Capacity:
     """A pack that never trains; its base is in the compute type where that fits."""
+    num_rows = len(adapters) * settings.eval_batch_size
     capacity = Capacity(
         num_slots=len(adapters),
         max_rank=max((read_adapter(one)[1].lora_rank for one in filter(None, adapters)), default=8),
         max_tokens=settings.max_length_tokens,
-        eval_tokens=len(adapters) * settings.eval_batch_size * eval_positions(facts, settings),
+        eval_tokens=num_rows * count_eval_positions(facts, settings),
         is_dequantised=True,
         predicted_gib=0.0,
     )

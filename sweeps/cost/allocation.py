@@ -19,8 +19,8 @@ from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import (
     CPU_SLOTS,
     MOST_SLOTS,
-    choose,
-    choose_of_known,
+    choose_capacity,
+    choose_known_capacity,
     make_too_large_error,
 )
 from trainables.packing.sizing.solo_memory import predict_solo_gib
@@ -130,7 +130,7 @@ def allocate_slots(config: SweepConfig, model: ModelFacts, hardware: Hardware) -
         slots_per_gpu=max(slots),
         capacities=capacities,
         most_packs=min(config.gpus or most_packs, most_packs),
-        choose_pack=partial(choose_of_known, tuple(set(capacities)), choose_new)
+        choose_pack=partial(choose_known_capacity, tuple(set(capacities)), choose_new)
         if num_gpus
         else None,
     )
@@ -203,7 +203,7 @@ def _plan_packs(
         most = config.slots_per_gpu
     most_search = find_max_concurrency(config)
     most_together = max(most_search, count_final_runs(config))
-    choose_for = partial(choose, model, config.settings, max(config.space.lora_ranks))
+    choose_for = partial(choose_capacity, model, config.settings, max(config.space.lora_ranks))
 
     def choose_share(num_packs: int, num_placed: int = 0) -> Callable[[float | None], Capacity]:
         """Chooses one of so many packs, which share what is not placed yet."""

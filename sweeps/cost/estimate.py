@@ -61,9 +61,9 @@ class Estimate:
         lines = [
             f"estimate: about {self._wall}, {self.gpu_hours:.2g} GPU-hours; "
             f"{format_duration(self.finals_s)} of it after the search",
-            f"throughput: a step takes {_format_short(measured.step_s(1))} with 1 trial, "
-            f"{_format_short(measured.step_s(slots))} with {slots}; scoring 100 rows of {slots} "
-            f"trials takes {_format_short(measured.evaluation_s(slots, 100))} (loaded in "
+            f"throughput: a step takes {_format_short(measured.predict_step_s(1))} with 1 trial, "
+            f"{_format_short(measured.predict_step_s(slots))} with {slots}; scoring 100 rows of "
+            f"{slots} trials takes {_format_short(measured.predict_eval_s(slots, 100))} (loaded in "
             f"{format_duration(measured.load_s)}, measured in {_format_short(measured.probe_s)})",
         ]
         if self.memory_gib:
@@ -165,7 +165,7 @@ class CostModel:
         seconds += num_captures * throughput.capture_s
         for number, frac, rows in zip(reaching, fracs, self.eval_rows, strict=True):
             cohort = max(1.0, min(number, num_live * frac))
-            seconds += number / cohort * (ROUND_S + throughput.evaluation_s(cohort, rows))
+            seconds += number / cohort * (ROUND_S + throughput.predict_eval_s(cohort, rows))
         return seconds
 
     def finals_s(self, throughput: Throughput, num_final_runs: int) -> float:
@@ -182,8 +182,8 @@ class CostModel:
         """Seconds of the test, of which each pack has its share, and of what closes a sweep."""
         num_tested = self.config.num_final_seeds + 1 if self.config.finals else 1
         num_scored = math.ceil((1 + num_tested) / self.num_packs)
-        base_s = throughput.evaluation_s(1, self.eval_rows[-1])  # the untuned base on validation
-        return CLOSING_S + base_s + throughput.evaluation_s(num_scored, self.num_test)
+        base_s = throughput.predict_eval_s(1, self.eval_rows[-1])  # the untuned base on validation
+        return CLOSING_S + base_s + throughput.predict_eval_s(num_scored, self.num_test)
 
     def start_s(self, num_trials: int) -> float:
         """Seconds from the proposal of so many trials until they are in their slots."""
@@ -193,8 +193,8 @@ class CostModel:
         """Seconds from a rung (or 0) to the next report, of a trial in a pack of so many."""
         for rung, rows in zip(self.config.rungs, self.eval_rows, strict=True):
             if rung > step:
-                train_s = (rung - step) * throughput.step_s(num_live)
-                return train_s + ROUND_S + throughput.evaluation_s(num_live, rows)
+                train_s = (rung - step) * throughput.predict_step_s(num_live)
+                return train_s + ROUND_S + throughput.predict_eval_s(num_live, rows)
         return 0.0
 
 

@@ -86,10 +86,10 @@ def account_gpu_time(
         )
     if throughput is not None and throughput.device != "cpu":  # whose cores one trial keeps busy
         # A trainer that is slower than a pack of one would take longer: packs save this at least.
-        alone_s = sum(record.num_steps for record in records) * throughput.step_s(1)
+        alone_s = sum(record.num_steps for record in records) * throughput.predict_step_s(1)
         rungs = list(zip(model.config.rungs, model.eval_rows, strict=True))
         reached = [rows for one in records for rung, rows in rungs if rung <= one.num_steps]
-        alone_s += sum(throughput.evaluation_s(1, rows) for rows in reached)
+        alone_s += sum(throughput.predict_eval_s(1, rows) for rows in reached)
         saved_s = alone_s - search_s - finals_s
         fields["alone_s"] = alone_s
         lines.append(

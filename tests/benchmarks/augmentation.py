@@ -34,7 +34,7 @@ from trainables.models.base_model import device, load_tokenizer
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.loading import device_name, new_pack
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import choose_capacity
 
 Scores = tuple[float, ...]
 """100 or 0 a scored row."""
@@ -122,7 +122,7 @@ class Bench:
         is_gpu = device().type == "cuda"
         memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
         facts = read_model_facts(settings.model)
-        capacity = choose(facts, settings, self.params.lora_rank, memory_gib, num_slots)
+        capacity = choose_capacity(facts, settings, self.params.lora_rank, memory_gib, num_slots)
         self._pack = new_pack(settings, capacity)
         self._evaluator = PackEvaluator(
             self._tokenizer,

@@ -39,7 +39,7 @@ from trainables.models.memory import free_memory, peak_gib
 from trainables.models.model_facts import read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.packing.service.loading import device_name, load_pack
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import choose_capacity
 from trainables.tiny import MODEL_DIR
 
 Runs = dict[int, list[SavedAnswers]]
@@ -119,7 +119,7 @@ def train(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
     is_gpu = device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
     facts = read_model_facts(settings.model)
-    capacity = choose(facts, settings, params.lora_rank, memory_gib, num_seeds)
+    capacity = choose_capacity(facts, settings, params.lora_rank, memory_gib, num_seeds)
     loaded = load_pack(settings, capacity)
     pack, rows = loaded.pack, loaded.select_report_rows(settings.max_steps)
     evaluator = loaded.make_evaluator(rows)

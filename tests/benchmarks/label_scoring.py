@@ -23,7 +23,7 @@ from trainables.data.rows import Row
 from trainables.data.tokens import Example, encode_rows, encode_targets
 from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.models.base_model import load_tokenizer
-from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.classify import compute_label_log_probs
 from trainables.packing.evaluation.generate import pad_right
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 from trainables.packing.service.loading import new_pack
@@ -35,7 +35,7 @@ WORDS = (
     *("reminder", "distance", "traffic", "exchange", "rate", "payday", "insurance"),
 )
 EVAL_TOKENS = 1 << 19
-STAGES = ((SlotDecoder, "read"), (SlotDecoder, "read_tree"), (LabelTree, "log_probs"))
+STAGES = ((SlotDecoder, "prefill"), (SlotDecoder, "read_tree"), (LabelTree, "log_probs"))
 CHECKED_ROWS = 5
 
 
@@ -72,7 +72,7 @@ def main(model: str, num_rows: int, num_slots: int, profile: bool) -> None:
     for slot in range(num_slots):
         trial = TrialConfig(trial_id=str(slot), params=params, settings=settings, folder=Path())
         pack.join(slot, trial, examples)
-    decoder = SlotDecoder.of(pack.model, list(range(num_slots)))
+    decoder = SlotDecoder.from_slots(pack.model, list(range(num_slots)))
     targets = {number: encode_targets(tokenizer, labels[:number]) for number in (3, 151)}
     trees = {number: grow_trees(ids, decoder.device, 9999)[0] for number, ids in targets.items()}
     line = {
@@ -95,7 +95,7 @@ def time_scoring(
 ) -> tuple[float, torch.Tensor]:
     """Seconds, and the likelihoods."""
     since_s = time.perf_counter()
-    log_probs_KSL = label_log_probs(decoder, prompts, labels, EVAL_TOKENS)
+    log_probs_KSL = compute_label_log_probs(decoder, prompts, labels, EVAL_TOKENS)
     return round(time.perf_counter() - since_s, 4), log_probs_KSL
 
 
@@ -152,10 +152,10 @@ def largest_difference(
     """Of some rows' likelihoods from those of each label read behind its prompt alone."""
     largest = 0.0
     for row, prompt in enumerate(prompts[:CHECKED_ROWS]):
-        rows = [Example.of(prompt, label) for label in labels]
+        rows = [Example.from_ids(prompt, label) for label in labels]
         ids_LT, lengths_L = pad_right(rows, decoder.device)
         cache = decoder.new_cache(*ids_LT.shape)
-        x_KND = decoder.read(ids_LT, lengths_L, cache, max(map(len, labels)))
+        x_KND = decoder.prefill(ids_LT, lengths_L, cache, max(map(len, labels)))
         x_KLTD = x_KND.unflatten(1, ids_LT.shape)
         for column, label in enumerate(labels):
             at = slice(len(prompt) - 1, len(prompt) - 1 + len(label))

@@ -14,7 +14,7 @@ from tests.benchmarks.packing.shapes import SHAPES
 from trainables.config import BaseType, TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, facts_of, read_model_facts
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import choose_capacity
 
 CARDS_GIB = {
     "24 GB": 23.6,
@@ -54,7 +54,7 @@ def table(facts: Mapping[str, ModelFacts], settings: TrainingOptions, rank: int)
 
 def _cell(facts: ModelFacts, settings: TrainingOptions, rank: int, gib: float) -> str:
     try:
-        capacity = choose(facts, settings, rank, gib)
+        capacity = choose_capacity(facts, settings, rank, gib)
     except SweepAborted:
         return "no"
     base = "bf16" if capacity.is_dequantised else "NF4"

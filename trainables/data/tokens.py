@@ -42,7 +42,7 @@ class Example:
     """Whether the prompt has lost something to fit."""
 
     @classmethod
-    def of(
+    def from_ids(
         cls,
         prompt_ids: Sequence[int],
         target_ids: Sequence[int],
@@ -223,7 +223,7 @@ def _encode(
             prompt_ids += next(ids)
             if is_trained:
                 spans.append((begin, len(prompt_ids)))
-        example = Example.of(prompt_ids, target_ids, tuple(spans))
+        example = Example.from_ids(prompt_ids, target_ids, tuple(spans))
         if len(prompt_ids) > limit:
             example = _shorten(tokenizer, row, example, limit, thinking)
         examples.append(example)
@@ -275,7 +275,7 @@ def _shorten(
     tail = row.prompt[len(row.prompt) if row.cut_to is None else row.cut_to :] + last
     head_ids, text_ids, tail_ids = _ids(tokenizer, [head, text, tail])
     room = max(int(limit) - len(head_ids) - len(tail_ids), 0)
-    return Example.of(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
+    return Example.from_ids(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
 
 
 def _drop_turns(row: Row) -> list[Row]:

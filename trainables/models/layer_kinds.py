@@ -143,6 +143,11 @@ class DeltaFacts:
         """Features of all value heads."""
         return self.num_value_heads * self.value_head_dim
 
+    @property
+    def projected_size(self) -> int:
+        """Features that its mixer takes: queries, keys, values, gates, step sizes and decays."""
+        return self.conv_channels + self.value_size + 2 * self.num_value_heads
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertFacts:

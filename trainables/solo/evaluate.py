@@ -54,7 +54,7 @@ def evaluate(
     if scoring.kind == "classify":
         labels = encode_targets(tokenizer, scoring.labels)
         with inference(model), autocast(settings.compute_dtype):
-            log_probs_SL = label_log_probs(model, prompts, labels, batch_size)
+            log_probs_SL = compute_label_log_probs(model, prompts, labels, batch_size)
         return score_labels(log_probs_SL, rows, labels, scoring)
     with inference(model), autocast(settings.compute_dtype):
         has_targets = all(row.target for row in rows)
@@ -101,7 +101,7 @@ def row_losses(model: Any, examples: Sequence[Example], batch_size: int) -> list
     return losses
 
 
-def label_log_probs(
+def compute_label_log_probs(
     model: Any, prompts: Sequence[list[int]], labels: Sequence[list[int]], batch_size: int
 ) -> Tensor:
     """float64 log-probability (S, L) of each label after each prompt.

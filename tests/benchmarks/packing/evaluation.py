@@ -190,12 +190,12 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
     from trainables.models.base_model import device
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.service.loading import new_pack
-    from trainables.packing.sizing.choose import choose
+    from trainables.packing.sizing.choose import choose_capacity
 
     is_gpu = device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
     facts = read_model_facts(settings.model)
-    capacity = choose(facts, settings, args.lora_rank, memory_gib, args.num_adapters)
+    capacity = choose_capacity(facts, settings, args.lora_rank, memory_gib, args.num_adapters)
     if capacity.num_slots < args.num_adapters:
         raise SweepAborted(
             f"{args.num_adapters} adapters do not fit; {capacity.num_slots} do",

@@ -18,7 +18,7 @@ from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_shapes import round_up_to_bucket
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import choose_capacity
 from trainables.packing.sizing.memory_model import predict_pack
 
 
@@ -31,7 +31,7 @@ def pack_row(job: Job) -> Row:
     facts, settings = read_model_facts(job.settings.model), job.settings
     is_fast = device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_fast else None
-    capacity = choose(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
+    capacity = choose_capacity(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
     job = replace(job, num_trials=capacity.num_slots)
     examples = training_examples(settings)
     batches = Batches(examples, settings)

@@ -114,11 +114,13 @@ def _pack_losses(params: Hyperparameters, settings: TrainingSettings) -> list[fl
     from tests.benchmarks.packing.pack import new_pack
     from tests.trainables.packing.small_packs import losses, run_pack, trial_of
     from trainables.models.model_facts import read_model_facts
-    from trainables.packing.sizing.choose import choose
+    from trainables.packing.sizing.choose import choose_capacity
 
     is_gpu = torch.cuda.is_available()
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
-    capacity = choose(read_model_facts(settings.model), settings, params.lora_rank, memory_gib, 4)
+    capacity = choose_capacity(
+        read_model_facts(settings.model), settings, params.lora_rank, memory_gib, 4
+    )
     pack, examples = new_pack(settings, capacity, is_gpu), training_examples(settings)
     for slot, (rank, factor) in enumerate(((4, 2.0), (16, 1.0), (8, 0.5), (16, 0.1))):
         alpha, rate = 2 * rank, factor * params.learning_rate

@@ -29,7 +29,7 @@ def tiny(name: str) -> tuple[torch.nn.Module, ModelFacts]:
 
 
 def row(num_prompt_tokens: int, num_labels: int) -> Example:
-    return Example.of([1] * num_prompt_tokens, [2] * num_labels)
+    return Example.from_ids([1] * num_prompt_tokens, [2] * num_labels)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import read_model_facts
 from trainables.models.weights import check_weights
-from trainables.packing.sizing.choose import MOST_SLOTS, choose
+from trainables.packing.sizing.choose import MOST_SLOTS, choose_capacity
 
 if TYPE_CHECKING:
     from tests.benchmarks.search_quality.training import (
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
 
     log = Log(args.out.with_suffix(".log.jsonl"), _make_origin(args, settings, training.gpu_name()))
     log.begin(format_command(PROG, argv), commit())
-    capacity = choose(
+    capacity = choose_capacity(
         read_model_facts(settings.model),
         settings,
         max(grid.lora_ranks),

@@ -17,7 +17,7 @@ from tests.sweeps import small_sweep
 from trainables.config import TrialConfig, TrialReport
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.service.events import Reported
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import choose_capacity
 
 if TYPE_CHECKING:  # loads torch, which the kills do without
     from trainables.packing.service.host import PackHost
@@ -159,7 +159,7 @@ def _train_again(
 
     settings = config.settings
     facts = read_model_facts(config.model)
-    capacity = choose(facts, settings, max(config.space.lora_ranks), None, num_slots)
+    capacity = choose_capacity(facts, settings, max(config.space.lora_ranks), None, num_slots)
     host = PackHost(settings, capacity, lease_timeout_s=math.inf, decision_wait_s=math.inf)
     leases = [host.join(_make_trial(config, history, folder)) for history in histories]
     last_steps = [history.reports[-1].step for history in histories]

@@ -16,10 +16,10 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from trainables import tiny
 from trainables.models.model_facts import read_model_facts
-from trainables.packing.sizing.choose import choose
+from trainables.packing.sizing.choose import choose_capacity
 
 CONFIG = replace(samsum(is_tiny=True), name="mine")
-choose_pack = partial(choose, read_model_facts(str(tiny.MODEL_DIR)), CONFIG.settings, 64)
+choose_pack = partial(choose_capacity, read_model_facts(str(tiny.MODEL_DIR)), CONFIG.settings, 64)
 
 
 def make_node(name: str, *gpu_gibs: float) -> Node:

@@ -19,7 +19,7 @@ from trainables.data.rows import Message, Row, Scoring
 from trainables.data.tokens import encode_rows, encode_targets
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.chat_template import greedy_generation
-from trainables.solo.evaluate import inference, label_log_probs
+from trainables.solo.evaluate import compute_label_log_probs, inference
 from trainables.tiny import MODEL_DIR
 
 LABELS = Scoring(kind="classify", labels=("a{b}", "c'd\n"))
@@ -139,7 +139,7 @@ def test_labels_are_read_together_and_as_likely_as_when_they_are_scored(
     prompt = names["encode_prompt"]({"text": "Well?"}, ())
     assert [shape[0] for shape in calls] == [1, 32, 17]
     with inference(model):
-        log_probs = label_log_probs(model, [prompt], encode_targets(tokenizer, labels), 1)
+        log_probs = compute_label_log_probs(model, [prompt], encode_targets(tokenizer, labels), 1)
     expected = dict(zip(labels, log_probs[0].softmax(dim=0).tolist(), strict=True))
     assert probabilities == pytest.approx(expected, rel=1e-3)
 

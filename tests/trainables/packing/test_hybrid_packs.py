@@ -30,7 +30,7 @@ from trainables.packing.compute.mixers.gated_delta import DeltaState
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.peft_format import read_adapter
 from trainables.packing.evaluation import decode
-from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.classify import compute_label_log_probs
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.evaluation.generate import generate, pad_right
 from trainables.packing.evaluation.slot_decoder import KeysValues, LayerState, SlotDecoder
@@ -90,7 +90,7 @@ class Case:
 
     @property
     def decoder(self) -> SlotDecoder:
-        return SlotDecoder.of(self.pack.model, list(ADAPTED))
+        return SlotDecoder.from_slots(self.pack.model, list(ADAPTED))
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_answers_and_losses_are_those_of_peft(
     monkeypatch.setattr(decode, "CHECK_STEPS", 2)
     tokenizer = load_tokenizer(settings.model)
     stops = [*stop_ids(tokenizer), *range(30, 60)]  # so that answers end at different lengths
-    case.examples += [Example.of([7], [8, 9]), Example.of([8, 9], [])]
+    case.examples += [Example.from_ids([7], [8, 9]), Example.from_ids([8, 9], [])]
     answers, losses_KS = generate(
         case.decoder,
         case.examples,
@@ -187,11 +187,11 @@ def test_labels_are_as_likely_as_in_peft(
     labels = encode_targets(load_tokenizer(settings.model), ["map", "a map", "tickets", "a cake"])
     labels += [[9], [7], [7, 8], [7, 8, 9, 6, 5], [7, 8, 9, 5, 6, 1], [7, *range(5, 75)]]
     prompts = [[7], [8, 9], *(example.prompt_ids for example in case.examples)]
-    found_KSL = label_log_probs(case.decoder, prompts, labels, max_tokens)
+    found_KSL = compute_label_log_probs(case.decoder, prompts, labels, max_tokens)
     for number, slot in enumerate(ADAPTED):
         case.peft.set_adapter(str(slot))
         with torch.no_grad():
-            expected_SL = evaluate.label_log_probs(case.peft, prompts, labels, 5)
+            expected_SL = evaluate.compute_label_log_probs(case.peft, prompts, labels, 5)
         torch.testing.assert_close(found_KSL[number], expected_SL, rtol=0, atol=5e-5)
 
 
@@ -226,7 +226,7 @@ def test_caches_of_answers_and_labels_are_as_large_as_allowed(
     check()
     found.clear()
     labels = encode_targets(load_tokenizer(settings.model), ["map", "a map"])
-    label_log_probs(case.decoder, [e.prompt_ids for e in case.examples], labels, limit)
+    compute_label_log_probs(case.decoder, [e.prompt_ids for e in case.examples], labels, limit)
     check()
 
 
@@ -283,12 +283,12 @@ def test_kernels_evaluate_as_plain_functions_do(
 ) -> None:
     """In bfloat16; answers that are decoded by CUDA graphs are those without."""
     pytest.importorskip("fla", reason="needs fla-core: pip install '.[hybrid]'")
-    examples = [*examples_with_targets, Example.of([7], [8, 9]), Example.of([8, 9], [])]
+    examples = [*examples_with_targets, Example.from_ids([7], [8, 9]), Example.from_ids([8, 9], [])]
     labels = [[9], [7], [7, 8], [7, 8, 9, 6, 5], [7, 8, 9, 5, 6, 1], [7, *range(5, 75)]]
     answers, losses, log_probs = [], [], []
     for dtype, is_graphed in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
         own = dataclasses.replace(settings, compute_dtype=dtype)
-        decoder = SlotDecoder.of(
+        decoder = SlotDecoder.from_slots(
             random_pack(own, examples, is_fast=dtype == "bfloat16").model, list(ADAPTED)
         )
         answers_KS, losses_KS = generate(
@@ -301,7 +301,9 @@ def test_kernels_evaluate_as_plain_functions_do(
         )
         answers.append(answers_KS)
         losses.append(losses_KS)
-        log_probs.append(label_log_probs(decoder, [e.prompt_ids for e in examples], labels, 4000))
+        log_probs.append(
+            compute_label_log_probs(decoder, [e.prompt_ids for e in examples], labels, 4000)
+        )
     assert answers[1] == answers[2]
     assert float((losses[1] - losses[0]).norm() / losses[0].norm()) < 2e-2
     assert float((log_probs[1] - log_probs[0]).norm() / log_probs[0].norm()) < 2e-2
@@ -315,13 +317,13 @@ def test_a_step_gives_what_reading_gives_on_kernels(
     pytest.importorskip("fla", reason="needs fla-core: pip install '.[hybrid]'")
     own = dataclasses.replace(settings, compute_dtype="bfloat16")
     model = random_pack(own, examples_with_targets, is_fast=True).model
-    decoder = SlotDecoder.of(model, list(ADAPTED))
+    decoder = SlotDecoder.from_slots(model, list(ADAPTED))
     num_targets = min(len(example.target_ids) for example in examples_with_targets)
     assert num_targets > 2
     ids_ST, lengths_S = pad_right(examples_with_targets, decoder.device)
     cache = decoder.new_cache(*ids_ST.shape)
     with torch.no_grad():
-        read_KSTD = decoder.read(ids_ST, lengths_S, cache, num_targets)
+        read_KSTD = decoder.prefill(ids_ST, lengths_S, cache, num_targets)
         read_KSTD = read_KSTD.unflatten(1, ids_ST.shape)  # type: ignore[no-untyped-call]
         rotation, rows_S = decoder.rotation(ids_ST.shape[1]), torch.arange(len(ids_ST))
         for number in range(num_targets):

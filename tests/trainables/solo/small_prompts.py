@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_rows, encode_targets
-from trainables.solo.evaluate import label_log_probs
+from trainables.solo.evaluate import compute_label_log_probs
 
 
 def validation_prompts(tokenizer: PreTrainedTokenizerBase, rows_dir: Path) -> list[list[int]]:
@@ -27,7 +27,7 @@ def check_labels(
     """Labels are as likely behind prompts that are read together as each read alone."""
     labels = encode_targets(tokenizer, ["tickets", "a cake", "a map"])
     with torch.no_grad():
-        together = label_log_probs(base, prompts, labels, batch_size)
+        together = compute_label_log_probs(base, prompts, labels, batch_size)
         for row, prompt in enumerate(prompts):
             for column, label in enumerate(labels):
                 logits = base(input_ids=torch.tensor([prompt + label])).logits[0]

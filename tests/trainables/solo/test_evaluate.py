@@ -16,7 +16,7 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
-from trainables.solo.evaluate import evaluate, generate, label_log_probs, pad, row_losses
+from trainables.solo.evaluate import compute_label_log_probs, evaluate, generate, pad, row_losses
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_label_behind_a_sliding_window_is_as_likely_as_alone() -> None:
     prompts = [[3, 4, 5, 6, 7, 8, 9], [7, 8]]
     labels = [[1, 2, 3, 4, 5, 0], [1, 2, 0], [1, 9, 4, 0], [6]]
     with torch.no_grad():
-        found = label_log_probs(model, prompts, labels, 2)
+        found = compute_label_log_probs(model, prompts, labels, 2)
         for row, prompt in enumerate(prompts):
             for column, label in enumerate(labels):
                 ids = torch.tensor([prompt + label])

@@ -13,8 +13,8 @@ from torch import Tensor
 from trainables.data.tokens import Example
 from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.packing.compute.pass_shapes import PROMPT_TOKENS
-from trainables.packing.evaluation.generate import batches, pad_right
-from trainables.packing.evaluation.slot_decoder import SlotDecoder, change_state
+from trainables.packing.evaluation.generate import group_rows, pad_right
+from trainables.packing.evaluation.slot_decoder import SlotDecoder, map_state
 
 LEAST_NODES, MAX_NODES = 64, 1024
 """Nodes of a tree behind a prompt; the kernel's mask is as wide as they, and one for all rows."""
@@ -27,7 +27,7 @@ more for those of CHUNK_LABELS."""
 
 
 @torch.no_grad()
-def label_log_probs(
+def compute_label_log_probs(
     decoder: SlotDecoder,
     prompts: Sequence[list[int]],
     labels: Sequence[list[int]],
@@ -48,10 +48,10 @@ def label_log_probs(
     trees = grow_trees(labels, decoder.device, max_nodes)
     rows, found = [], []
     sizes = (max_tokens_per_batch, decoder.model.state_positions, PROMPT_TOKENS)
-    for indices in batches(list(map(len, prompts)), decoder.num_slots, *sizes):
+    for indices in group_rows(list(map(len, prompts)), decoder.num_slots, *sizes):
         before_batch()
         rows += indices
-        found.append(_batch(decoder, [prompts[i] for i in indices], trees, limit))
+        found.append(_compute_batch(decoder, [prompts[i] for i in indices], trees, limit))
     columns_L = torch.tensor([label for tree in trees for label in tree.labels])
     log_probs_KSL = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
     # Only here the host waits for the device.
@@ -59,16 +59,18 @@ def label_log_probs(
     return log_probs_KSL
 
 
-def _batch(
+def _compute_batch(
     decoder: SlotDecoder, prompts: Sequence[list[int]], trees: Sequence[LabelTree], limit: int
 ) -> Tensor:
     """Log-probabilities (K, S, L) of the trees' labels, in their order, for prompts that are read
     together; of nodes as many as the limit allows, and of one row a slot at least."""
-    ids_ST, lengths_S = pad_right([Example.of(prompt, []) for prompt in prompts], decoder.device)
+    ids_ST, lengths_S = pad_right(
+        [Example.from_ids(prompt, []) for prompt in prompts], decoder.device
+    )
     num_rows, width = ids_ST.shape
     cache = decoder.new_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
-    last_KSD = decoder.read(ids_ST, lengths_S, cache)[:, last_S]
+    last_KSD = decoder.prefill(ids_ST, lengths_S, cache)[:, last_S]
     of_trees = []
     for tree in trees:
         share = max(1, limit // (decoder.num_slots * (1 + len(tree.tokens_N))))
@@ -77,7 +79,7 @@ def _batch(
             some = slice(first, first + share)
             x = last_KSD[:, some, None]
             if len(tree.tokens_N):
-                cached = [change_state(state, itemgetter((slice(None), some))) for state in cache]
+                cached = [map_state(state, itemgetter((slice(None), some))) for state in cache]
                 read = decoder.read_tree(tree, lengths_S[some], cached)
                 x = torch.cat((x, read), dim=2)
             log_probs_BL = tree.log_probs(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.packing.compute.pass_runner import capture_graph
-from trainables.packing.evaluation.slot_decoder import LayerState, SlotDecoder, change_state
+from trainables.packing.evaluation.slot_decoder import LayerState, SlotDecoder, map_state
 
 CHECK_STEPS = 8
 """Steps between looks at which rows have finished; each look waits for the device."""
@@ -38,7 +38,7 @@ class Batch:
     positions_KS: Tensor
     """Where that token stands in its row."""
     is_done_KS: Tensor
-    home_KS: Tensor
+    answer_row_KS: Tensor
     """Each row's index in answers_AL, which rows keep when they move."""
     answers_AL: Tensor
     """Answers of all rows that the batch ever had; only tokens up to the first stop count."""
@@ -46,9 +46,9 @@ class Batch:
     """Tokens that answers_AL has."""
 
 
-def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
+def decode_answers(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
     """Fill the answers, making the batch smaller as its rows finish."""
-    steps = _steps(batch, is_graphed)
+    steps = _iterate_steps(batch, is_graphed)
     for num_done in range(max_new_tokens - 1):
         # Every eighth step the host waits for the device once, to learn how many slots still answer
         # and how many rows the fullest of them has.
@@ -58,19 +58,19 @@ def decode(batch: Batch, max_new_tokens: int, is_graphed: bool) -> None:
             num_slots, num_rows = needs.tolist()
             if num_slots == 0:
                 return
-            if _shrink(batch, num_slots, num_rows, is_graphed):
-                steps = _steps(batch, is_graphed)
+            if _shrink_batch(batch, num_slots, num_rows, is_graphed):
+                steps = _iterate_steps(batch, is_graphed)
         next(steps)
 
 
-def _steps(batch: Batch, is_graphed: bool) -> Iterator[None]:
+def _iterate_steps(batch: Batch, is_graphed: bool) -> Iterator[None]:
     """Makes a step whenever the next is asked for; on a GPU most replay the CUDA graph of one."""
-    step: Callable[[], None] = partial(_step, batch)
+    step: Callable[[], None] = partial(_decode_step, batch)
     step()  # compiles and tunes kernels, which must not happen during a capture
     yield
     if is_graphed:
         graph = torch.cuda.CUDAGraph()
-        with capture_graph(graph, _stream()):  # runs nothing
+        with capture_graph(graph, _get_capture_stream()):  # runs nothing
             step()
         step = graph.replay
     while True:
@@ -78,14 +78,14 @@ def _steps(batch: Batch, is_graphed: bool) -> Iterator[None]:
         yield
 
 
-def _step(batch: Batch) -> None:
+def _decode_step(batch: Batch) -> None:
     """One more token for every row, without waiting for the device."""
     # All writes are in place, and the column is a tensor: a captured graph replays the same
     # addresses. Rows that are done go on answering to nobody; until_stop cuts what they say.
     rows = (batch.tokens_KS, batch.positions_KS, batch.cache)
     x_KSD = batch.decoder.step(*rows, batch.rotation, batch.is_done_KS)
     tokens_KS = batch.decoder.logits(x_KSD).argmax(dim=-1)
-    batch.answers_AL[batch.home_KS, batch.column_1] = tokens_KS
+    batch.answers_AL[batch.answer_row_KS, batch.column_1] = tokens_KS
     batch.is_done_KS |= is_stop(tokens_KS, batch.stops)
     batch.tokens_KS.copy_(tokens_KS)
     batch.positions_KS += 1
@@ -93,12 +93,12 @@ def _step(batch: Batch) -> None:
 
 
 @cache
-def _stream() -> torch.cuda.Stream:
+def _get_capture_stream() -> torch.cuda.Stream:
     """Where answers' steps are captured, and nothing else; one graph goes before the next comes."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
-def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bool:
+def _shrink_batch(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bool:
     """Halve slots and rows while they hold those that are needed, if so few are left that it pays;
     whether anything was dropped.
 
@@ -121,10 +121,10 @@ def _shrink(batch: Batch, num_slots: int, num_rows: int, is_graphed: bool) -> bo
     at = (slots_K[:, None], order_KS[:, :num_rows])
     if num_slots < old_slots:
         batch.decoder = batch.decoder.select_slots(slots_K)
-    for name in ("tokens_KS", "positions_KS", "is_done_KS", "home_KS"):
+    for name in ("tokens_KS", "positions_KS", "is_done_KS", "answer_row_KS"):
         setattr(batch, name, getattr(batch, name)[at])
     for number, state in enumerate(batch.cache):
-        batch.cache[number] = change_state(state, lambda part: part[at])
+        batch.cache[number] = map_state(state, lambda part: part[at])
     return True
 
 

@@ -12,7 +12,7 @@ from trainables.metrics.eval_result import EvalResult
 from trainables.models.chat_template import stop_ids
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pass_shapes import TOKENS_MULTIPLE, round_up
-from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.classify import compute_label_log_probs
 from trainables.packing.evaluation.generate import generate
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
 
@@ -96,13 +96,15 @@ class PackEvaluator:
     ) -> list[EvalResult]:
         from trainables.metrics.score_answers import score_answers, score_labels  # see load_metrics
 
-        decoder = SlotDecoder.of(model, slots)
+        decoder = SlotDecoder.from_slots(model, slots)
         if self._scoring.kind == "classify":
             labels = encode_targets(self._tokenizer, self._scoring.labels)
             prompts = [example.prompt_ids for example in self._examples]
-            log_probs_KSL = label_log_probs(decoder, prompts, labels, self.max_tokens, before_batch)
+            log_probs_KSL = compute_label_log_probs(
+                decoder, prompts, labels, self.max_tokens, before_batch
+            )
             return [
-                score_labels(of_slot, self.rows, labels, self._scoring) for of_slot in log_probs_KSL
+                score_labels(slot_SL, self.rows, labels, self._scoring) for slot_SL in log_probs_KSL
             ]
         answers, losses_KS = generate(
             decoder,

@@ -19,8 +19,8 @@ from trainables.packing.compute.pass_shapes import (
     round_up,
 )
 from trainables.packing.compute.transfer import copy_to_device
-from trainables.packing.evaluation.decode import Batch, decode, is_stop
-from trainables.packing.evaluation.slot_decoder import SlotDecoder, change_state
+from trainables.packing.evaluation.decode import Batch, decode_answers, is_stop
+from trainables.packing.evaluation.slot_decoder import SlotDecoder, map_state
 
 READ_MULTIPLE = 8
 """Rows that are read together are padded to a multiple of it, for aligned loads."""
@@ -54,13 +54,13 @@ def generate(
     # An answer is written over the target, so a row has room for the longer of them.
     lengths = [e.num_prompt_tokens + max(max_new_tokens, len(e.target_ids)) for e in examples]
     state_positions = decoder.model.state_positions
-    for indices in batches(lengths, decoder.num_slots, max_tokens_per_batch, state_positions):
+    for indices in group_rows(lengths, decoder.num_slots, max_tokens_per_batch, state_positions):
         before_batch()
         num_positions = round_up(lengths[indices[0]], TOKENS_MULTIPLE)
         some = [examples[i] for i in indices]
-        batch, some_losses_KS = _read(decoder, some, num_positions, stop_ids, max_new_tokens)
+        batch, some_losses_KS = _prefill(decoder, some, num_positions, stop_ids, max_new_tokens)
         losses_KS[:, copy_to_device(torch.tensor(indices), decoder.device)] = some_losses_KS
-        decode(batch, max_new_tokens, is_graphed)
+        decode_answers(batch, max_new_tokens, is_graphed)
         rows = batch.answers_AL.view(decoder.num_slots, -1, max_new_tokens).tolist()
         del batch  # its cache must go before the next one comes
         for of_slot, row in zip(answers, rows, strict=True):
@@ -69,7 +69,7 @@ def generate(
     return answers, losses_KS
 
 
-def batches(
+def group_rows(
     lengths: Sequence[int],
     num_slots: int,
     max_tokens: int,
@@ -106,7 +106,7 @@ def pad_right(
     return copy_to_device(ids_ST, device), copy_to_device(lengths_S, device)
 
 
-def _read(
+def _prefill(
     decoder: SlotDecoder,
     examples: Sequence[Example],
     num_positions: int,
@@ -123,13 +123,13 @@ def _read(
     tokens_KS = torch.zeros(num_slots, num_rows, dtype=torch.int64, device=device)
     positions_KS = torch.ones_like(tokens_KS)
     losses = []
-    for rows in _reads(examples, num_slots):
+    for rows in _split_prompts(examples, num_slots):
         some = examples[rows]
         ids_ST, lengths_S = pad_right(some, device, READ_MULTIPLE)
         width = ids_ST.shape[1]
-        cache_of_rows = [change_state(state, itemgetter((slice(None), rows))) for state in cache]
+        cache_of_rows = [map_state(state, itemgetter((slice(None), rows))) for state in cache]
         num_targets = max(len(example.target_ids) for example in some)
-        x_KND = decoder.read(ids_ST, lengths_S, cache_of_rows, num_targets)
+        x_KND = decoder.prefill(ids_ST, lengths_S, cache_of_rows, num_targets)
         last_S = lengths_S - 1 + torch.arange(len(some), device=device) * width
         tokens_KS[:, rows] = decoder.logits(x_KND[:, last_S]).argmax(dim=-1)
         positions_KS[:, rows] = lengths_S
@@ -146,14 +146,14 @@ def _read(
         tokens_KS=tokens_KS,
         positions_KS=positions_KS,
         is_done_KS=is_stop(tokens_KS, stops) | is_filler_S,
-        home_KS=torch.arange(tokens_KS.numel(), device=device).view_as(tokens_KS),
+        answer_row_KS=torch.arange(tokens_KS.numel(), device=device).view_as(tokens_KS),
         answers_AL=answers_AL,
         column_1=torch.ones(1, dtype=torch.int64, device=device),
     )
     return batch, torch.cat(losses, dim=1)
 
 
-def _reads(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
+def _split_prompts(examples: Sequence[Example], num_slots: int) -> Iterator[slice]:
     """Neighbouring rows that are read together, each time as many as PROMPT_TOKENS hold."""
     first = widest = 0
     for row, example in enumerate(examples):

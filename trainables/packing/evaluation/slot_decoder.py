@@ -54,7 +54,7 @@ Mix = Callable[[Tensor, LayerWeights, Angles], Tensor]
 angles of positions too."""
 
 
-def change_state(state: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState:
+def map_state(state: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState:
     """With other tensors: some rows of it, or copies."""
     parts = map(change, state)
     return KeysValues(*parts) if isinstance(state, KeysValues) else DeltaState(*parts)
@@ -69,7 +69,7 @@ class SlotDecoder:
     """Copies of the slots' adapters, in the compute type."""
 
     @classmethod
-    def of(cls, model: PackedModel, slots: Sequence[int]) -> Self:
+    def from_slots(cls, model: PackedModel, slots: Sequence[int]) -> Self:
         """The decoder of these slots, in this order."""
         index_K = torch.tensor(slots, device=model.embedding_VD.device)
         layers = tuple(
@@ -118,7 +118,7 @@ class SlotDecoder:
         """The rotary cosines and sines (T, C) of the first positions."""
         return self.model.angles(torch.arange(num_positions, device=self.device))
 
-    def read(
+    def prefill(
         self,
         input_ids_ST: Tensor,
         lengths_S: Tensor,
@@ -145,11 +145,11 @@ class SlotDecoder:
         x_AD: Tensor = self.model.embedding_VD[input_ids_ST.flatten().repeat(self.num_slots)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._read_rows, state=cached, rows=rows)
+                mix: Mix = partial(self._mix_prompts, state=cached, rows=rows)
             else:
                 attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
                 mix = partial(self.model.mix_heads, attend=attend)
-            x_AD = self._layer(x_AD, weights, groups, angles, mix)
+            x_AD = self._run_layer(x_AD, weights, groups, angles, mix)
         return x_AD.view(self.num_slots, -1, x_AD.shape[1])
 
     def read_tree(self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[LayerState]) -> Tensor:
@@ -167,11 +167,11 @@ class SlotDecoder:
         x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(num_prompts)]
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._read_nodes, state=cached, is_seen_NN=tree.is_seen_NN)
+                mix: Mix = partial(self._mix_tree, state=cached, is_seen_NN=tree.is_seen_NN)
             else:
                 attend = partial(_attend_in_tree, cached=cached, lengths_S=lengths_S, tree=tree)
                 mix = partial(self.model.mix_heads, attend=attend)
-            x_AD = self._layer(x_AD, weights, groups, angles, mix)
+            x_AD = self._run_layer(x_AD, weights, groups, angles, mix)
         return x_AD.view(self.num_slots, len(lengths_S), -1, x_AD.shape[1])
 
     def step(
@@ -193,11 +193,11 @@ class SlotDecoder:
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
             if isinstance(cached, DeltaState):
                 rows = (positions_B, is_done_KS.flatten())
-                mix: Mix = partial(self._step_rows, state=cached, rows=rows)
+                mix: Mix = partial(self._mix_step, state=cached, rows=rows)
             else:
                 attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
                 mix = partial(self.model.mix_heads, attend=attend)
-            x_BD = self._layer(x_BD, weights, groups, angles, mix)
+            x_BD = self._run_layer(x_BD, weights, groups, angles, mix)
         return x_BD.view(*tokens_KS.shape, -1)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class SlotDecoder:
             return logsumexp(logits)
         return logits.float().logsumexp(dim=-1)
 
-    def _layer(
+    def _run_layer(
         self,
         x_AD: Tensor,
         weights: LayerWeights,
@@ -232,7 +232,7 @@ class SlotDecoder:
         gate_up = _apply_linears(normed_AD, linears[2], groups[2])
         return x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
 
-    def _read_rows(
+    def _mix_prompts(
         self,
         projected_AO: Tensor,
         weights: LayerWeights,
@@ -250,7 +250,7 @@ class SlotDecoder:
             kept.copy_(new.view_as(kept))
         return mixed_BTF.flatten(0, 1)
 
-    def _read_nodes(
+    def _mix_tree(
         self,
         projected_AO: Tensor,
         weights: LayerWeights,
@@ -271,7 +271,7 @@ class SlotDecoder:
         ]
         return torch.cat(mixed).flatten(0, 1)
 
-    def _step_rows(
+    def _mix_step(
         self,
         projected_BO: Tensor,
         weights: LayerWeights,

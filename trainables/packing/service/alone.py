@@ -17,7 +17,7 @@ from trainables.packing.service.events import (
 )
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.memory_model import eval_positions
+from trainables.packing.sizing.memory_model import count_eval_positions
 
 _EVENT_WAIT_S = 60.0
 
@@ -38,7 +38,7 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
         num_slots=1,
         max_rank=config.params.lora_rank,
         max_tokens=settings.micro_batch_size * settings.max_length_tokens,
-        eval_tokens=settings.eval_batch_size * eval_positions(facts, settings),
+        eval_tokens=settings.eval_batch_size * count_eval_positions(facts, settings),
         is_dequantised=False,
         predicted_gib=0.0,
     )

@@ -10,7 +10,11 @@ from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.memory_model import eval_positions, power_of_two, predict_pack
+from trainables.packing.sizing.memory_model import (
+    count_eval_positions,
+    predict_pack,
+    round_up_to_power_of_two,
+)
 
 MOST_SLOTS = 64
 """Trials of one pack unless more are asked for; Optuna learns little from more at once."""
@@ -32,7 +36,7 @@ _RANKS = (64, 32, 16, 8, 4)
 """Of which the first that fits is named where a larger one does not."""
 
 
-def choose(
+def choose_capacity(
     facts: ModelFacts,
     settings: TrainingOptions,
     max_rank: int,
@@ -65,26 +69,27 @@ def choose(
             num_slots=limit,
             max_rank=max_rank,
             max_tokens=max(BUSY_TOKENS, settings.max_length_tokens),
-            eval_tokens=max(CPU_EVAL_TOKENS, limit * eval_positions(facts, settings)),
+            eval_tokens=max(CPU_EVAL_TOKENS, limit * count_eval_positions(facts, settings)),
             is_dequantised=True,
             predicted_gib=0.0,
         )
     usable_gib = USABLE_FRAC * memory_gib
     counts = sorted({min(limit, num_enough, ENOUGH_SLOTS >> n) for n in range(4)}, reverse=True)
     for is_checkpointed, fewest in product((False, True), counts):
-        for least in _least(facts, settings, max_rank, is_checkpointed):
-            capacity = _most_slots(facts, settings, least, limit, usable_gib)
+        for least in _list_smallest(facts, settings, max_rank, is_checkpointed):
+            capacity = _fit_slots(facts, settings, least, limit, usable_gib)
             if capacity is not None and capacity.num_slots >= fewest:
-                return replace(_grow(facts, settings, capacity, usable_gib), gpu_gib=memory_gib)
+                grown = _grow_passes(facts, settings, capacity, usable_gib)
+                return replace(grown, gpu_gib=memory_gib)
 
     def needed_gib(rank: int) -> float:
-        smallest = list(_least(facts, settings, rank, is_checkpointed=True))[-1]
+        *_, smallest = _list_smallest(facts, settings, rank, is_checkpointed=True)
         return predict_pack(facts, settings, smallest).reserved_gib / USABLE_FRAC
 
     raise make_too_large_error(settings, max_rank, memory_gib, needed_gib)
 
 
-def choose_of_known(
+def choose_known_capacity(
     known: Sequence[Capacity], choose_new: Callable[[float], Capacity], memory_gib: float
 ) -> Capacity:
     """The pack for a GPU that is there: one that was chosen before for as much memory, else a new
@@ -132,7 +137,7 @@ def make_too_large_error(
     )
 
 
-def _least(
+def _list_smallest(
     facts: ModelFacts, settings: TrainingOptions, max_rank: int, is_checkpointed: bool
 ) -> Iterator[Capacity]:
     """Packs of one trial, the most wanted first; the last needs least."""
@@ -144,7 +149,7 @@ def _least(
                 num_slots=1,
                 max_rank=max_rank,
                 max_tokens=max_tokens,
-                eval_tokens=eval_positions(facts, settings),
+                eval_tokens=count_eval_positions(facts, settings),
                 is_dequantised=is_dequantised,
                 predicted_gib=0.0,
                 is_checkpointed=is_checkpointed,
@@ -154,7 +159,7 @@ def _least(
         max_tokens = max(max_tokens // 2, longest)
 
 
-def _most_slots(
+def _fit_slots(
     facts: ModelFacts, settings: TrainingOptions, least: Capacity, limit: int, usable_gib: float
 ) -> Capacity | None:
     """As many trials as fit; no pass is larger than a step of all of them."""
@@ -163,7 +168,7 @@ def _most_slots(
         return replace(
             least,
             num_slots=num_slots,
-            max_tokens=min(least.max_tokens, _step_tokens(settings, num_slots)),
+            max_tokens=min(least.max_tokens, _count_step_tokens(settings, num_slots)),
             eval_tokens=num_slots * least.eval_tokens,
         )
 
@@ -174,7 +179,7 @@ def _most_slots(
     return with_slots(most) if most else None
 
 
-def _grow(
+def _grow_passes(
     facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, usable_gib: float
 ) -> Capacity:
     """With what is left of the memory used, and the peak that follows."""
@@ -184,25 +189,25 @@ def _grow(
         return predict_pack(facts, settings, changed).reserved_gib
 
     half_gib = (usable_gib + needed_gib()) / 2
-    most = min(MOST_TOKENS, _step_tokens(settings, capacity.num_slots))
-    max_tokens = _largest(
+    most = min(MOST_TOKENS, _count_step_tokens(settings, capacity.num_slots))
+    max_tokens = _find_largest(
         capacity.max_tokens, most, lambda tokens: needed_gib(max_tokens=tokens) <= half_gib
     )
     capacity = replace(capacity, max_tokens=max_tokens)
-    most = capacity.eval_tokens * power_of_two(settings.eval_rows)
-    eval_tokens = _largest(
+    most = capacity.eval_tokens * round_up_to_power_of_two(settings.eval_rows)
+    eval_tokens = _find_largest(
         capacity.eval_tokens, most, lambda tokens: needed_gib(eval_tokens=tokens) <= usable_gib
     )
     capacity = replace(capacity, eval_tokens=eval_tokens)
     return replace(capacity, predicted_gib=predict_pack(facts, settings, capacity).total_gib)
 
 
-def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+def _find_largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
     """The largest size that fits, in whole steps above low, which is known to."""
     larger = range(low + _TOKENS_STEP, high + 1, _TOKENS_STEP)
     return low + _TOKENS_STEP * bisect_left(larger, True, key=lambda size: not fits(size))
 
 
-def _step_tokens(settings: TrainingOptions, num_slots: int) -> int:
+def _count_step_tokens(settings: TrainingOptions, num_slots: int) -> int:
     """The most tokens that one step of all trials can have."""
     return num_slots * settings.batch_size * settings.max_length_tokens

@@ -146,14 +146,14 @@ def predict_pack(
         num_rows: rows of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.
     """
-    size = itemsize(settings)
+    size = get_itemsize(settings)
     outside = size * (facts.num_params - facts.body_params)
     if capacity.is_dequantised:
         nf4 = facts.body_params * NF4_BITS / 8 if is_nf4_kept else 0
         base, anew = outside + size * facts.body_params + round(nf4), 0
     else:
         base = outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
-        anew = DEQUANTISED * size * _largest_group(facts)
+        anew = DEQUANTISED * size * _count_largest_group(facts)
     # A slot has room for all linear layers, whichever its trial adapts.
     slot_params = capacity.max_rank * facts.count_features(facts.linear_shapes)
     lora_params = capacity.num_slots * slot_params
@@ -163,42 +163,43 @@ def predict_pack(
     evaluation = 0
     if capacity.eval_tokens:
         copies = round(COPIED_ADAPTERS * size * lora_params)
-        evaluation = copies + _evaluation(facts, settings, capacity, size, anew)
+        evaluation = copies + _predict_evaluation(facts, settings, capacity, size, anew)
     return PeakBytes(
         base=base,
         adapters=ADAPTER_BYTES * lora_params,
-        activations=tokens * _kept_bytes(facts, capacity, size),
-        gradients=size * _held_elements(facts, tokens, min(rows, tokens)) + anew,
+        activations=tokens * _count_kept_bytes(facts, capacity, size),
+        gradients=size * _count_held_elements(facts, tokens, min(rows, tokens)) + anew,
         logits=labels * facts.vocab_size * LOGIT_BYTES,
         evaluation=evaluation,
         workspace=WORKSPACE_BYTES,
     )
 
 
-def _largest_group(facts: ModelFacts) -> int:
+def _count_largest_group(facts: ModelFacts) -> int:
     """Weights of the linear layers that share an input, where they are most."""
     shapes = facts.linear_shapes
     groups = {group for kind in set(facts.layer_types) for group in LAYER_KINDS[kind].groups}
     return max(sum(shapes[name][0] for name in group) * shapes[group[0]][1] for group in groups)
 
 
-def _kept_bytes(facts: ModelFacts, capacity: Capacity, size: int) -> int:
+def _count_kept_bytes(facts: ModelFacts, capacity: Capacity, size: int) -> int:
     """What a pass keeps of a token for its backward pass."""
     blocks = {
-        kind: _block_bytes(facts, kind, capacity.max_rank, size) for kind in set(facts.layer_types)
+        kind: _count_block_bytes(facts, kind, capacity.max_rank, size)
+        for kind in set(facts.layer_types)
     }
     if capacity.is_checkpointed:
         return facts.num_layers * SAVED_INPUTS * facts.hidden_size * size + max(blocks.values())
     return sum(facts.layer_types.count(kind) * block for kind, block in blocks.items())
 
 
-def _block_bytes(facts: ModelFacts, kind: str, max_rank: int, size: int) -> int:
+def _count_block_bytes(facts: ModelFacts, kind: str, max_rank: int, size: int) -> int:
     """What one block keeps of a token."""
     elements = SAVED_HIDDEN * facts.hidden_size + SAVED_WIDE * facts.intermediate_size
     elements += len(LAYER_KINDS[kind].linear_layers) * max_rank
     if kind == "linear_attention" and facts.delta is not None:
         heads = facts.delta.num_value_heads
-        elements += _projected(facts.delta) + facts.delta.conv_channels
+        elements += facts.delta.projected_size + facts.delta.conv_channels
         elements += SAVED_VALUES * facts.delta.value_size
         elements += CHUNK_TOKENS * heads  # the inverse of each chunk's triangular system
         return size * elements + SAVED_VALUE_HEAD_BYTES * heads
@@ -207,7 +208,7 @@ def _block_bytes(facts: ModelFacts, kind: str, max_rank: int, size: int) -> int:
     return size * elements + SAVED_HEAD_BYTES * facts.num_heads
 
 
-def _held_elements(facts: ModelFacts, num_tokens: int, num_rows: int) -> int:
+def _count_held_elements(facts: ModelFacts, num_tokens: int, num_rows: int) -> int:
     """What the backward pass of a block holds a moment, over all tokens."""
     hidden = GRADIENT_HIDDEN * facts.hidden_size
     feed_forward = num_tokens * (GRADIENT_WIDE * facts.intermediate_size + hidden)
@@ -215,18 +216,18 @@ def _held_elements(facts: ModelFacts, num_tokens: int, num_rows: int) -> int:
         return feed_forward
     keys = facts.delta.num_key_heads * facts.delta.key_head_dim
     gradient = GRADIENT_VALUES * facts.delta.value_size + GRADIENT_KEYS * keys + hidden
-    states = GRADIENT_STATES * _chunk_elements(facts.delta, num_tokens, num_rows)
+    states = GRADIENT_STATES * _count_chunk_elements(facts.delta, num_tokens, num_rows)
     return max(feed_forward, num_tokens * gradient + states)
 
 
-def _evaluation(
+def _predict_evaluation(
     facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, size: int, anew: int
 ) -> int:
     """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
-    state, longest = facts.state_positions(size), _longest_row(settings)
+    state, longest = facts.state_positions(size), _count_longest_row(settings)
     positions = max(capacity.eval_tokens, capacity.num_slots * (longest + state))
     shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE)
-    most_rows = capacity.num_slots * power_of_two(settings.eval_rows)
+    most_rows = capacity.num_slots * round_up_to_power_of_two(settings.eval_rows)
     num_rows = min(most_rows, positions // (shortest + state))
     # Of the longest rows the cache has most tokens beside their states.
     most_read = positions * longest // (longest + state)
@@ -237,9 +238,9 @@ def _evaluation(
     reading = size * num_read * max(attention, feed_forward)
     if facts.delta is not None:
         rows = min(num_rows, num_read // shortest)
-        mixed = _projected(facts.delta) + 2 * facts.delta.conv_channels + 2 * facts.hidden_size
+        mixed = facts.delta.projected_size + 2 * facts.delta.conv_channels + 2 * facts.hidden_size
         mixed += READ_VALUES * facts.delta.value_size
-        read_bytes = size * (num_read * mixed + _chunk_elements(facts.delta, num_read, rows))
+        read_bytes = size * (num_read * mixed + _count_chunk_elements(facts.delta, num_read, rows))
         read_bytes += 4 * READ_STATES * rows * facts.delta.value_size * facts.delta.key_head_dim
         reading = max(reading, read_bytes)
     labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
@@ -253,32 +254,27 @@ def _attention_widths(facts: ModelFacts) -> tuple[int, int]:
     return facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
 
 
-def _projected(delta: DeltaFacts) -> int:
-    """Features of a token that the mixer of Gated DeltaNet takes: queries, keys and values, gates,
-    step sizes and decays."""
-    return delta.conv_channels + delta.value_size + 2 * delta.num_value_heads
-
-
-def _chunk_elements(delta: DeltaFacts, num_tokens: int, num_rows: int) -> int:
+def _count_chunk_elements(delta: DeltaFacts, num_tokens: int, num_rows: int) -> int:
     """The memory at every chunk's start; a row's last chunk need not be full."""
     num_chunks = num_tokens // CHUNK_TOKENS + num_rows
     return num_chunks * delta.value_size * delta.key_head_dim
 
 
-def eval_positions(facts: ModelFacts, settings: TrainingOptions) -> int:
+def count_eval_positions(facts: ModelFacts, settings: TrainingOptions) -> int:
     """What the longest row takes of the cache: its positions, and what its state is worth."""
-    return _longest_row(settings) + facts.state_positions(itemsize(settings))
+    return _count_longest_row(settings) + facts.state_positions(get_itemsize(settings))
 
 
-def _longest_row(settings: TrainingOptions) -> int:
+def _count_longest_row(settings: TrainingOptions) -> int:
     """Positions of a prompt that fills the row, and of an answer."""
     return round_up(settings.max_length_tokens + settings.max_new_tokens, TOKENS_MULTIPLE)
 
 
-def itemsize(settings: TrainingOptions) -> int:
+def get_itemsize(settings: TrainingOptions) -> int:
     """Bytes of a number of the compute type."""
     return 4 if settings.compute_dtype == "float32" else 2
 
 
-def power_of_two(count: int) -> int:
+def round_up_to_power_of_two(count: int) -> int:
+    """The power of two of at least so many."""
     return 1 << (count - 1).bit_length()

@@ -69,7 +69,7 @@ def measure_throughput(
         batch_fixed_s, row_s, batch_rows = _time_evaluation(
             pack, rows, make_evaluator, settings, capacity, warms_up
         )
-        step = mean_step(Batches(examples, settings), settings.max_steps)
+        step = find_mean_step(Batches(examples, settings), settings.max_steps)
         all_s, capture_s = _time_step(pack, num_slots, step, warms_up)
         for slot in range(1, num_slots):
             pack.leave(slot)
@@ -99,7 +99,7 @@ def measure_throughput(
     )
 
 
-def mean_step(batches: Batches, max_steps: int) -> int:
+def find_mean_step(batches: Batches, max_steps: int) -> int:
     """The step, counted from 1, whose tokens are nearest to the mean of all steps.
 
     Neither the first nor the last, if there are others: a step is as fast as it is in the midst of

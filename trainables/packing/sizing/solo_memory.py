@@ -10,7 +10,7 @@ from trainables.packing.sizing.memory_model import (
     GIB,
     NF4_BITS,
     WORKSPACE_BYTES,
-    itemsize,
+    get_itemsize,
 )
 
 SOLO_HIDDEN, SOLO_WIDE, SOLO_Q, SOLO_KV = 14, 5, 4, 6
@@ -30,11 +30,11 @@ def predict_solo_gib(
 ) -> float:
     """Peak memory of one solo trial, in GiB, if all rows of a micro-batch are as long as they may
     be. TRL holds the logits of a tile at a time."""
-    size, tokens = itemsize(settings), settings.micro_batch_size * settings.max_length_tokens
+    size, tokens = get_itemsize(settings), settings.micro_batch_size * settings.max_length_tokens
     outside = size * (facts.num_params - facts.body_params)
     body = facts.body_params * (NF4_BITS / 8 if settings.base == "nf4" else size)
     adapter = ADAPTER_BYTES * facts.lora_params(params)
-    kept = sum(_solo_elements(facts, kind) for kind in facts.layer_types)
+    kept = sum(_count_kept_elements(facts, kind) for kind in facts.layer_types)
     tile = min(tokens, SOLO_TILE[0]) * min(facts.vocab_size, SOLO_TILE[1])
     return (outside + body + adapter + size * (tokens * kept + tile) + WORKSPACE_BYTES) / GIB
 
@@ -52,7 +52,7 @@ def find_solo_micro_batch(
     return rows
 
 
-def _solo_elements(facts: ModelFacts, kind: str) -> int:
+def _count_kept_elements(facts: ModelFacts, kind: str) -> int:
     """What stock PEFT and transformers keep of a token in a layer."""
     elements = SOLO_HIDDEN * facts.hidden_size + SOLO_WIDE * facts.intermediate_size
     if facts.experts is not None:

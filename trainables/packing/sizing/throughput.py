@@ -30,11 +30,11 @@ class Throughput:
     probe_s: float = 0.0
     """What the measurement took, the warm-up that trials are spared included."""
 
-    def step_s(self, num_trials: float) -> float:
+    def predict_step_s(self, num_trials: float) -> float:
         """Seconds of one optimizer step of so many trials together."""
         return self.step_fixed_s + self.step_trial_s * num_trials
 
-    def evaluation_s(self, num_trials: float, num_rows: int) -> float:
+    def predict_eval_s(self, num_trials: float, num_rows: int) -> float:
         """Seconds in which so many trials are scored on so many rows each."""
         if num_trials * num_rows == 0:
             return 0.0
@@ -45,4 +45,4 @@ class Throughput:
 
 def slowest(measured: list[Throughput]) -> Throughput:
     """The pack that takes longest for a step of all its trials: the sweep waits for it."""
-    return max(measured, key=lambda throughput: throughput.step_s(throughput.num_slots))
+    return max(measured, key=lambda throughput: throughput.predict_step_s(throughput.num_slots))

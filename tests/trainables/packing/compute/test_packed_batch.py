@@ -23,7 +23,7 @@ from trainables.packing.compute.packed_batch import (
 from trainables.packing.compute.pass_shapes import STEPS_AN_OCTAVE, Rounding
 
 ids = st.lists(st.integers(1, 99), min_size=1, max_size=90)
-some_rows = st.lists(st.builds(Example.of, ids, ids), min_size=1, max_size=3)
+some_rows = st.lists(st.builds(Example.from_ids, ids, ids), min_size=1, max_size=3)
 some_groups = st.lists(some_rows | st.none(), min_size=1, max_size=4).filter(any)
 
 
@@ -121,13 +121,12 @@ def test_passes_of_a_task_have_few_shapes(
 
 
 def test_dropout_words_count_rows_across_units() -> None:
-    batch = pass_of([micro_batch_of(0, [Example.of([1], [2])], first_row=4)], 1, "exact")
+    batch = pass_of([micro_batch_of(0, [Example.from_ids([1], [2])], first_row=4)], 1, "exact")
     assert batch.dropout is not None
     assert batch.dropout.words_N2.tolist() == [list(row_key(7, 3, 4))] * 2
     assert batch.label_weights_K.tolist() == [0.5]
-    assert (
-        pass_of([micro_batch_of(0, [Example.of([1], [2])], rate=0.0)], 1, "exact").dropout is None
-    )
+    plain = micro_batch_of(0, [Example.from_ids([1], [2])], rate=0.0)
+    assert pass_of([plain], 1, "exact").dropout is None
 
 
 @max_examples(40)

@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 def setting() -> Setting:
     torch.manual_seed(0)
     options = {"dtype": torch.float64}
-    rows = [[Example.of([1] * length, []) for length in lengths] for lengths in LENGTHS]
+    rows = [[Example.from_ids([1] * length, []) for length in lengths] for lengths in LENGTHS]
     batch = pass_of(rows, [0.3, 0.0, 0.0, 0.3])
     x_ND = torch.randn(len(batch.ids_N), FEATURES, **options, requires_grad=True)
     weight_OD, bias_O = (

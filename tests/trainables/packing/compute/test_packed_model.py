@@ -89,7 +89,7 @@ def test_logits_are_those_of_transformers(name: str) -> None:
 
 def example(num_tokens: int, vocabulary: int = 50) -> Example:
     """Random tokens."""
-    return Example.of(torch.randint(0, vocabulary, (num_tokens,)).tolist(), [])
+    return Example.from_ids(torch.randint(0, vocabulary, (num_tokens,)).tolist(), [])
 
 
 def bounds(batch: PackedInputs) -> list[tuple[int, int]]:
@@ -126,7 +126,7 @@ def test_gradients_of_the_whole_model_agree_with_finite_differences(name: str) -
     torch.manual_seed(1)
     adapters.params_KP.copy_(torch.randn_like(adapters.params_KP) * 0.1)
     long = example(70).tokens.tolist()
-    rows = [Example.of(long, [6, 7]), Example.of([9], [1, 2, 3, 4])]
+    rows = [Example.from_ids(long, [6, 7]), Example.from_ids([9], [1, 2, 3, 4])]
     batch = pass_of([rows, rows[::-1]], [0.3, 0.3])
     direction = torch.randn_like(adapters.params_KP)
 

@@ -37,7 +37,7 @@ from trainables.packing.compute.pass_shapes import round_up
 from trainables.packing.evaluation import decode
 from trainables.packing.evaluation import generate as generation
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.evaluation.generate import READ_MULTIPLE, batches, generate
+from trainables.packing.evaluation.generate import READ_MULTIPLE, generate, group_rows
 from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 from trainables.solo import evaluate
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
@@ -101,7 +101,7 @@ class Case:
     def losses(self, max_tokens: int) -> list[float]:
         """Packed losses of SLOTS, a labelled token."""
         _, losses_KS = generate(
-            SlotDecoder.of(self.pack.model, SLOTS),
+            SlotDecoder.from_slots(self.pack.model, SLOTS),
             self.examples,
             stop_ids=[],
             max_new_tokens=1,
@@ -116,8 +116,8 @@ def ask(
     model: PackedModel, slots: Sequence[int], prompts: Sequence[list[int]], **options: Any
 ) -> list[list[list[int]]]:
     """Packed answers to prompts alone."""
-    examples = [Example.of(prompt, []) for prompt in prompts]
-    answers, losses_KS = generate(SlotDecoder.of(model, slots), examples, **options)
+    examples = [Example.from_ids(prompt, []) for prompt in prompts]
+    answers, losses_KS = generate(SlotDecoder.from_slots(model, slots), examples, **options)
     assert not losses_KS.any()
     return answers
 
@@ -207,8 +207,8 @@ def test_a_smaller_batch_is_so_much_smaller_that_its_graph_pays(
     case: Case, monkeypatch: pytest.MonkeyPatch, factor: int, small_bytes: int
 ) -> None:
     """As on a GPU, but that the steps are not captured."""
-    steps = decode._steps
-    monkeypatch.setattr(decode, "_steps", lambda batch, is_graphed: steps(batch, False))
+    steps = decode._iterate_steps
+    monkeypatch.setattr(decode, "_iterate_steps", lambda batch, is_graphed: steps(batch, False))
     shapes = watched_shapes(monkeypatch)
     monkeypatch.setattr(decode, "CHECK_STEPS", 1)
     monkeypatch.setattr(decode, "SHRINK_FACTOR", factor)
@@ -271,7 +271,7 @@ def test_rows_are_read_once_each_and_few_places_together(
     lengths: list[int], num_slots: int
 ) -> None:
     most = 1000
-    examples = [Example.of([1] * length, []) for length in sorted(lengths, reverse=True)]
+    examples = [Example.from_ids([1] * length, []) for length in sorted(lengths, reverse=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "PROMPT_TOKENS", most)
         found = list(generation._reads(examples, num_slots))
@@ -383,7 +383,7 @@ def test_both_families_answer_as_their_whole_forward_pass_does(name: str) -> Non
     for place, prompt in enumerate(prompts):
         rows = [[*prompt] for _ in range(3)]
         for _ in range(12):
-            batch = pass_of([[Example.of(row, [])] for row in rows])
+            batch = pass_of([[Example.from_ids(row, [])] for row in rows])
             with torch.no_grad():
                 logits_NV = packed.logits(packed.embed(batch), batch)
             last_K = batch.rows.bounds_S1[1:].long() - 1
@@ -430,7 +430,7 @@ def test_batching_does_not_change_the_answers(
 def test_batches_hold_every_row_once_within_the_limits(
     lengths: list[int], num_slots: int, limit: int, state_positions: int, most_read: int | None
 ) -> None:
-    found = list(batches(lengths, num_slots, limit, state_positions, most_read))
+    found = list(group_rows(lengths, num_slots, limit, state_positions, most_read))
     order = [place for batch in found for place in batch]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[place] for place in order] == sorted(lengths, reverse=True)

@@ -19,7 +19,7 @@ from trainables.data.tokens import Example, encode_rows
 from trainables.metrics.label_tree import LabelTree
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.classify import label_log_probs
+from trainables.packing.evaluation.classify import compute_label_log_probs
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.evaluation.slot_decoder import KeysValues, SlotDecoder
 from trainables.solo import evaluate
@@ -109,8 +109,8 @@ def test_packed_log_probs_are_those_of_each_label_alone(
 ) -> None:
     """Labels of different lengths, some the beginnings of others, some a single token."""
     labels = [[*stem, 1], [*stem, 7, 1], *others]
-    decoder = SlotDecoder.of(case.pack.model, SLOTS)
-    found = label_log_probs(decoder, prompts, labels, max_tokens)
+    decoder = SlotDecoder.from_slots(case.pack.model, SLOTS)
+    found = compute_label_log_probs(decoder, prompts, labels, max_tokens)
     for place, slot in enumerate(SLOTS):
         case.peft.set_adapter(str(slot))
         expected = torch.tensor(
@@ -118,7 +118,7 @@ def test_packed_log_probs_are_those_of_each_label_alone(
             dtype=torch.float64,
         )
         with torch.no_grad():
-            by_rows = evaluate.label_log_probs(case.peft, prompts, labels, 2)
+            by_rows = evaluate.compute_label_log_probs(case.peft, prompts, labels, 2)
         torch.testing.assert_close(found[place], expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(by_rows, expected, rtol=1e-5, atol=1e-5)
 
@@ -126,15 +126,15 @@ def test_packed_log_probs_are_those_of_each_label_alone(
 def test_labels_of_one_token_take_no_pass_of_their_own(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = SlotDecoder.of(case.pack.model, SLOTS)
+    decoder = SlotDecoder.from_slots(case.pack.model, SLOTS)
     monkeypatch.setattr(SlotDecoder, "read_tree", None)
     prompts, labels = [[5, 6, 7], [9]], [[5], [8], [1]]
-    found = label_log_probs(decoder, prompts, labels, 1000)
+    found = compute_label_log_probs(decoder, prompts, labels, 1000)
     case.peft.set_adapter(str(SLOTS[1]))
     expected = [[by_sums(case.peft, prompt, label) for label in labels] for prompt in prompts]
     torch.testing.assert_close(found[1], torch.tensor(expected).double(), rtol=1e-5, atol=1e-5)
     with torch.no_grad():
-        by_rows = evaluate.label_log_probs(case.peft, prompts, labels, 2)
+        by_rows = evaluate.compute_label_log_probs(case.peft, prompts, labels, 2)
     torch.testing.assert_close(by_rows, found[1], rtol=1e-5, atol=1e-5)
 
 
@@ -142,7 +142,7 @@ def test_labels_of_one_token_take_no_pass_of_their_own(
 def test_a_thousand_labels_stay_within_the_cache(
     case: Case, max_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = SlotDecoder.of(case.pack.model, SLOTS)
+    decoder = SlotDecoder.from_slots(case.pack.model, SLOTS)
     labels = [[5 + n % 10, 5 + n // 10, *[9] * (n % 6), 1] for n in range(1000)]
     passes, sizes = [], []
     new_cache, read_tree = SlotDecoder.new_cache, SlotDecoder.read_tree
@@ -158,7 +158,7 @@ def test_a_thousand_labels_stay_within_the_cache(
     monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
     monkeypatch.setattr(SlotDecoder, "read_tree", count_passes)
     prompts = [[7] * n for n in (3, 20, 40)]
-    found = label_log_probs(decoder, prompts, labels, max_tokens)
+    found = compute_label_log_probs(decoder, prompts, labels, max_tokens)
     assert max(sizes) <= max_tokens
     assert len(sizes) <= len(passes) <= len(sizes) * (1000 // 20)
     case.peft.set_adapter(str(SLOTS[1]))

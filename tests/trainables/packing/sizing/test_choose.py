@@ -20,12 +20,12 @@ from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.packing.compute.adapters import Adapters
-from trainables.packing.evaluation.generate import batches
+from trainables.packing.evaluation.generate import group_rows
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.choose import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, choose
+from trainables.packing.sizing.choose import BUSY_TOKENS, MOST_TOKENS, USABLE_FRAC, choose_capacity
 from trainables.packing.sizing.memory_model import (
     PeakBytes,
-    eval_positions,
+    count_eval_positions,
     predict_pack,
 )
 from trainables.tiny import MODEL_DIR
@@ -241,7 +241,7 @@ def test_chosen_pack_fits_and_holds_the_longest_row(
         batch_size=batch_size, micro_batch_size=1, max_length_tokens=max_length_tokens
     )
     try:
-        found = choose(facts, options, max_rank, memory_gib, num_slots)
+        found = choose_capacity(facts, options, max_rank, memory_gib, num_slots)
     except SweepAborted as refused:
         assert f"{memory_gib:.1f} GiB" in refused.error
         return
@@ -251,7 +251,7 @@ def test_chosen_pack_fits_and_holds_the_longest_row(
     assert found.max_tokens >= max_length_tokens
     step_tokens = found.num_slots * batch_size * max_length_tokens
     assert found.max_tokens <= min(step_tokens, max(MOST_TOKENS, max_length_tokens))
-    assert found.eval_tokens >= found.num_slots * eval_positions(facts, options)
+    assert found.eval_tokens >= found.num_slots * count_eval_positions(facts, options)
     assert found.max_rank == max_rank
 
 
@@ -266,12 +266,12 @@ def test_caches_of_all_batches_are_within_what_is_predicted(
 ) -> None:
     """Whatever rows there are: each has its positions, an answer, and maybe a state."""
     try:
-        found = choose(facts, OPTIONS, 8, memory_gib)
+        found = choose_capacity(facts, OPTIONS, 8, memory_gib)
     except SweepAborted:
         return
     predicted, state = parts(facts, found).evaluation, facts.state_positions(itemsize=2)
     lengths = [length + OPTIONS.max_new_tokens for length in lengths]
-    for indices in batches(lengths, found.num_slots, found.eval_tokens, state):
+    for indices in group_rows(lengths, found.num_slots, found.eval_tokens, state):
         num_rows = found.num_slots * (1 << (len(indices) - 1).bit_length())
         row_bytes = (lengths[indices[0]] + state) * facts.position_bytes(itemsize=2)
         assert num_rows * row_bytes < predicted
@@ -279,50 +279,51 @@ def test_caches_of_all_batches_are_within_what_is_predicted(
 
 def test_every_shape_has_a_gpu_that_fits_it() -> None:
     for facts in SHAPES:
-        assert choose(facts, OPTIONS, 16, 80).num_slots >= 1
+        assert choose_capacity(facts, OPTIONS, 16, 80).num_slots >= 1
 
 
 def test_large_gpu_gets_full_passes_of_many_trials_in_the_compute_type() -> None:
-    found = choose(QWEN3_06B, OPTIONS, 16, H200_GIB)
+    found = choose_capacity(QWEN3_06B, OPTIONS, 16, H200_GIB)
     assert (found.num_slots, found.max_tokens, found.is_dequantised) == (64, MOST_TOKENS, True)
-    asked = choose(QWEN3_06B, OPTIONS, 16, H200_GIB, num_slots=100)
+    asked = choose_capacity(QWEN3_06B, OPTIONS, 16, H200_GIB, num_slots=100)
     assert (asked.num_slots, asked.is_dequantised) == (100, True)
-    assert choose(QWEN3_4B, OPTIONS, 16, H200_GIB).max_tokens > BUSY_TOKENS
+    assert choose_capacity(QWEN3_4B, OPTIONS, 16, H200_GIB).max_tokens > BUSY_TOKENS
 
 
 def test_base_stays_in_nf4_where_it_would_take_the_trials_places() -> None:
-    found = choose(QWEN3_4B, OPTIONS, 16, 24)
+    found = choose_capacity(QWEN3_4B, OPTIONS, 16, 24)
     assert not found.is_dequantised
     assert found.num_slots >= 8
 
 
 def test_unquantised_base_never_stays_in_nf4() -> None:
     plain = dataclasses.replace(OPTIONS, base="bf16")
-    assert choose(QWEN3_06B, plain, 16, H200_GIB) == choose(QWEN3_06B, OPTIONS, 16, H200_GIB)
-    found = choose(QWEN3_4B, plain, 16, 24)
+    found = choose_capacity(QWEN3_06B, plain, 16, H200_GIB)
+    assert found == choose_capacity(QWEN3_06B, OPTIONS, 16, H200_GIB)
+    found = choose_capacity(QWEN3_4B, plain, 16, 24)
     assert found.is_dequantised
-    assert found.max_tokens < choose(QWEN3_4B, OPTIONS, 16, 24).max_tokens
+    assert found.max_tokens < choose_capacity(QWEN3_4B, OPTIONS, 16, 24).max_tokens
     with pytest.raises(SweepAborted) as told:
-        choose(QWEN3_32B, plain, 16, 48)
+        choose_capacity(QWEN3_32B, plain, 16, 48)
     assert told.value.fix.startswith("leave out --base bf16, choose a smaller model, or")
-    assert choose(QWEN3_32B, OPTIONS, 16, 48).num_slots == 1
+    assert choose_capacity(QWEN3_32B, OPTIONS, 16, 48).num_slots == 1
 
 
 def test_passes_shrink_before_the_trials_become_few() -> None:
-    found = choose(QWEN3_4B, OPTIONS, 64, 24)
+    found = choose_capacity(QWEN3_4B, OPTIONS, 64, 24)
     assert found.num_slots >= 4
     assert found.max_tokens < BUSY_TOKENS
 
 
 def test_more_trials_than_fit_become_as_many_as_fit() -> None:
-    free = choose(QWEN3_4B, OPTIONS, 64, 80)
-    assert choose(QWEN3_4B, OPTIONS, 64, 80, num_slots=64) == free
+    free = choose_capacity(QWEN3_4B, OPTIONS, 64, 80)
+    assert choose_capacity(QWEN3_4B, OPTIONS, 64, 80, num_slots=64) == free
     assert free.num_slots < 64
 
 
 def test_gpu_too_small_for_one_trial_is_refused_with_its_need() -> None:
     with pytest.raises(SweepAborted, match=r"rank 16 .* 1024 tokens needs \d+\.\d GiB") as told:
-        choose(QWEN3_32B, OPTIONS, 16, 16)
+        choose_capacity(QWEN3_32B, OPTIONS, 16, 16)
     assert "the GPU has 16.0 GiB" in told.value.error
     assert told.value.fix == "choose a smaller model, or lower --max-length-tokens"
 
@@ -335,12 +336,12 @@ def test_refusal_names_a_largest_rank_that_fits_if_one_does(
 ) -> None:
     def fits(rank: int) -> bool:
         try:
-            return bool(choose(QWEN3_32B, OPTIONS, rank, memory_gib))
+            return bool(choose_capacity(QWEN3_32B, OPTIONS, rank, memory_gib))
         except SweepAborted:
             return False
 
     try:
-        choose(QWEN3_32B, OPTIONS, max_rank, memory_gib)
+        choose_capacity(QWEN3_32B, OPTIONS, max_rank, memory_gib)
     except SweepAborted as refused:
         found = re.search(r"give --lora-ranks of (\d+) at most, choose a smaller", refused.fix)
         assert found or memory_gib != 28
@@ -352,15 +353,15 @@ def test_refusal_names_a_largest_rank_that_fits_if_one_does(
 
 def test_refused_pack_fits_with_the_memory_that_the_refusal_names() -> None:
     with pytest.raises(SweepAborted) as told:
-        choose(QWEN3_4B, OPTIONS, 16, 4)
+        choose_capacity(QWEN3_4B, OPTIONS, 16, 4)
     needed_gib = float(told.value.error.split(" needs ")[1].split()[0])
-    assert choose(QWEN3_4B, OPTIONS, 16, needed_gib + 0.1).num_slots == 1
+    assert choose_capacity(QWEN3_4B, OPTIONS, 16, needed_gib + 0.1).num_slots == 1
 
 
 def test_long_rows_on_a_small_gpu_are_trained_with_checkpoints() -> None:
     long = TrainingOptions(max_length_tokens=9728, max_new_tokens=1536)
-    assert not choose(QWEN3_4B, long, 32, H200_GIB).is_checkpointed
-    found = choose(QWEN3_4B, long, 32, 24)
+    assert not choose_capacity(QWEN3_4B, long, 32, H200_GIB).is_checkpointed
+    found = choose_capacity(QWEN3_4B, long, 32, 24)
     assert found.is_checkpointed
     assert found.max_tokens >= 9728
     kept = dataclasses.replace(found, is_checkpointed=False)
@@ -368,10 +369,10 @@ def test_long_rows_on_a_small_gpu_are_trained_with_checkpoints() -> None:
 
 
 def test_cpu_gets_few_trials_and_small_passes() -> None:
-    found = choose(QWEN3_06B, OPTIONS, 16, None)
+    found = choose_capacity(QWEN3_06B, OPTIONS, 16, None)
     assert (found.num_slots, found.max_tokens, found.is_dequantised) == (4, BUSY_TOKENS, True)
-    assert found.eval_tokens >= 4 * eval_positions(QWEN3_06B, OPTIONS)
-    assert choose(QWEN3_06B, OPTIONS, 16, None, num_slots=9).num_slots == 9
+    assert found.eval_tokens >= 4 * count_eval_positions(QWEN3_06B, OPTIONS)
+    assert choose_capacity(QWEN3_06B, OPTIONS, 16, None, num_slots=9).num_slots == 9
 
 
 def test_choosing_loads_no_torch() -> None:

@@ -16,7 +16,7 @@ from trainables.data.batches import Batches
 from trainables.packing.compute.pack import Pack
 from trainables.packing.service.events import PackFault
 from trainables.packing.service.host import PackHost
-from trainables.packing.sizing.probe import mean_step
+from trainables.packing.sizing.probe import find_mean_step
 from trainables.packing.sizing.throughput import Throughput, slowest
 
 KINDS = (
@@ -71,7 +71,7 @@ def test_the_throughput_has_what_an_estimate_needs_and_its_time_is_in_the_ledger
         throughput = host.throughput()
         assert throughput is not None
         ledger = host.ledger()
-    assert 0 < throughput.step_s(1) <= throughput.step_s(4)
+    assert 0 < throughput.predict_step_s(1) <= throughput.predict_step_s(4)
     assert throughput.batch_fixed_s + throughput.row_s > 0 and throughput.batch_rows >= 1
     assert 0 < throughput.load_s <= ledger.seconds["load"] + 0.01
     assert throughput.probe_s == pytest.approx(ledger.seconds["probe"], rel=0.1)
@@ -97,7 +97,7 @@ def test_the_measured_step_is_of_mean_length(
     batches = Batches(examples, settings)  # type: ignore[arg-type]
     tokens = [batches.tokens(step) - batches.tokens(step - 1) for step in range(1, 21)]
     mean = sum(tokens) / len(tokens)
-    chosen = tokens[mean_step(batches, 20) - 1]
+    chosen = tokens[find_mean_step(batches, 20) - 1]
     assert abs(chosen - mean) == min(abs(one - mean) for one in tokens[1:-1])
     assert len(set(tokens)) > 1
 
@@ -136,13 +136,13 @@ def throughput_of(**changes: object) -> Throughput:
 
 
 def test_a_step_costs_a_fixed_part_and_a_part_a_trial() -> None:
-    assert [throughput_of().step_s(n) for n in (1, 2, 8)] == [1.5, 2.0, 5.0]
+    assert [throughput_of().predict_step_s(n) for n in (1, 2, 8)] == [1.5, 2.0, 5.0]
 
 
 def test_an_evaluation_costs_its_batches_and_its_rows() -> None:
-    assert throughput_of().evaluation_s(4, 10) == pytest.approx(3 * 2.0 + 40 * 0.5)
-    assert throughput_of().evaluation_s(32, 2) == pytest.approx(2 * 2.0 + 64 * 0.5)
-    assert throughput_of().evaluation_s(0, 10) == 0.0
+    assert throughput_of().predict_eval_s(4, 10) == pytest.approx(3 * 2.0 + 40 * 0.5)
+    assert throughput_of().predict_eval_s(32, 2) == pytest.approx(2 * 2.0 + 64 * 0.5)
+    assert throughput_of().predict_eval_s(0, 10) == 0.0
 
 
 def test_the_sweep_goes_by_its_slowest_pack() -> None:

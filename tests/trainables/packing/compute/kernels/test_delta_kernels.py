@@ -33,7 +33,7 @@ EPS = 1.0
 
 
 def pass_of(lengths: tuple[int, ...], rounding: str = "exact") -> PackedInputs:
-    rows = [Example.of([5] * max(0, length - 1), [1] * min(length, 1)) for length in lengths]
+    rows = [Example.from_ids([5] * max(0, length - 1), [1] * min(length, 1)) for length in lengths]
     micro_batches = [MicroBatch(0, rows, 0, 7, 3, 0.0, 1.0)]
     shape = shape_of(micro_batches, 1, rounding)  # type: ignore[arg-type]
     packed = pack_batch(micro_batches, shape)

@@ -182,7 +182,7 @@ def test_gated_norm_rounds_where_torch_does(weight_dtype: torch.dtype) -> None:
 def test_fused_hybrid_gives_the_losses_and_gradients_of_a_plain_one() -> None:
     """In float32, in which the delta rule has no kernels."""
     model = random_model("qwen3_5").to(DEVICE)
-    rows = [Example.of(list(range(1, length)), [1, 2]) for length in (9, 4, 6)]
+    rows = [Example.from_ids(list(range(1, length)), [1, 2]) for length in (9, 4, 6)]
     batch = pass_of([rows[:1], rows[1:]], device=DEVICE)
     found = []
     for is_fused in (True, False):

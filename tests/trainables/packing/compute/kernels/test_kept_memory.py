@@ -100,7 +100,7 @@ def _kept(model_type: str, layer_types: list[str]) -> tuple[int, int]:
     base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to(DEVICE)
     adapters = Adapters(base.config, 1, RANK, torch.device(DEVICE))
     model = PackedModel(base.requires_grad_(False), adapters, True, is_fused=True)
-    batch = pass_of([[Example.of([1] * (NUM_TOKENS - 2), [2, 3])]], device=DEVICE)
+    batch = pass_of([[Example.from_ids([1] * (NUM_TOKENS - 2), [2, 3])]], device=DEVICE)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         model.losses(model.embed(batch), batch)

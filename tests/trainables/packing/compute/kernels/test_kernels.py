@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 # Triton 3.8 interprets bfloat16 wrongly: sums are cut off, and products take its bits for integers.
 DTYPES = [(torch.float32, 1e-6), pytest.param(torch.bfloat16, 5e-3, marks=pytest.mark.gpu)]
 SLOTS, MODULES, RANK, FEATURES = 4, 2, 24, 160
-ROWS = [Example.of(list(range(1, length)), [1, 2]) for length in (70, 100, 33, 5)]
+ROWS = [Example.from_ids(list(range(1, length)), [1, 2]) for length in (70, 100, 33, 5)]
 MICRO_BATCHES = [
     MicroBatch(0, ROWS[:2], 0, 7, 3, 0.3, 1.0),
     MicroBatch(2, ROWS[2:3], 0, 8, 3, 0.0, 1.0),
