@@ -274,7 +274,7 @@ def test_rows_are_read_once_each_and_few_places_together(
     examples = [Example.from_ids([1] * length, []) for length in sorted(lengths, reverse=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "PROMPT_TOKENS", most)
-        found = list(generation._reads(examples, num_slots))
+        found = list(generation._split_prompts(examples, num_slots))
     assert [row for rows in found for row in range(rows.start, rows.stop)] == list(
         range(len(lengths))
     )

@@ -317,7 +317,7 @@ def test_pack_that_cannot_load_says_why_and_costs_its_trial_nothing(
     trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, **broken))
     lease = ray.get(pack.join.remote(trial), timeout=LIMIT_S)
     with pytest.raises(LoadFault, match="/no/such/"):
-        client._follow(trial, pack, lease, lambda: [pack], {}, lambda report: None)
+        client._forward_events(trial, pack, lease, lambda: [pack], {}, lambda report: None)
     status = ray.get(pack.status.remote(), timeout=LIMIT_S)
     assert isinstance(status.fault, LoadFault) and "/no/such/" in str(status.fault)
     assert not status.is_loaded and status.place.node

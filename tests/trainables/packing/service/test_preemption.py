@@ -79,14 +79,14 @@ def train_all(
             made.extend(results)
             if len(made) == (preempted_after or 0) * len(trials):
                 if is_scored:
-                    patch.setattr(PackLoop, "_evaluate", preempt_and_evaluate)
+                    patch.setattr(PackLoop, "_evaluate_trials", preempt_and_evaluate)
                 else:
                     hosts[0].preempt(REASON, 0.0)
             return results
 
         pack.step = stepped  # type: ignore[method-assign]
 
-    evaluate = PackLoop._evaluate
+    evaluate = PackLoop._evaluate_trials
 
     def preempt_and_evaluate(loop: PackLoop, due: Sequence[PackedTrial]) -> Any:
         hosts[0].preempt(REASON, 0.0)
