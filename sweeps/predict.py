@@ -20,11 +20,11 @@ from sweeps.publish.trained_run import TrainedRun, open_trained_run
 from sweeps.records.prediction_file import ADDED, PredictionFile
 from sweeps.records.run import read_record
 from trainables.config import TaskOptions, TrainingSettings, require
-from trainables.data.questions import Questions, ask
+from trainables.data.questions import Questions, read_questions
 from trainables.data.rows import Splits
 from trainables.data.tables.read_tables import read_table
 from trainables.data.tables.table import Table, to_json_value
-from trainables.data.tokens import encode_rows, prompt_limit
+from trainables.data.tokens import compute_prompt_limit, encode_rows
 from trainables.errors import SweepAborted
 from trainables.files import encode_lines
 from trainables.metrics.scales import format_score
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     )
     splits = run.splits
     table = _read_input(args)
-    asked = ask(table, splits)
+    asked = read_questions(table, splits)
     about = {
         "run": read_record(run.paths)["sweep_id"],
         "input": hashlib.sha256(encode_lines(asked.records)).hexdigest(),
@@ -152,7 +152,7 @@ def _read_input(args: PredictArgs) -> Table:
 def _note_cuts(asked: Questions, num_done: int, settings: TrainingSettings) -> list[str]:
     """How many of the prompts that are left lose something for their length."""
     rows = [row for row in asked.questions[num_done:] if row is not None]
-    limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+    limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
     examples = encode_rows(TokenizerFile(settings.model), rows, limit, thinking=settings.thinking)
     num_cut = sum(example.is_cut for example in examples)
     return [f"cut to {limit} tokens: {num_cut:,} of {len(rows):,} prompts"] if num_cut else []

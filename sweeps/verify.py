@@ -28,7 +28,7 @@ from trainables.checkpoint import checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport, require
-from trainables.data.eval_rows import rung_rows
+from trainables.data.eval_rows import select_rung_rows
 from trainables.data.rows import Row
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
@@ -242,7 +242,7 @@ def _compare(
     def find_limit(step: int, name: str) -> float:
         if name in LOSSES:
             return LOSS_LIMITS[config.compute_dtype]
-        num_rows = len(rung_rows(validation, config.settings, step))
+        num_rows = len(select_rung_rows(validation, config.settings, step))
         return find_metric_limit(config.compute_dtype, num_rows, name, scores)
 
     # Only a pack has a pack's masks.

@@ -7,7 +7,7 @@ from peft import PeftModel
 
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import load_base, load_tokenizer
@@ -37,8 +37,8 @@ def score(
                 return host.run_final_test(adapters)
         fetch_rows(settings)
         splits = read_rows(settings.rows_dir)
-        validation = fixed_slice(splits.validation, settings.eval_rows)
-        test = fixed_slice(splits.test, len(splits.test))
+        validation = select_fixed_slice(splits.validation, settings.eval_rows)
+        test = select_fixed_slice(splits.test, len(splits.test))
         tokenizer = load_tokenizer(settings.model)
         base = load_base(settings.model, settings.compute_dtype, settings.base)
         scores = {

@@ -18,7 +18,7 @@ from sweeps.finals.verdict import resample_lead
 from sweeps.finals.verdict_text import describe_no_lead, describe_single_answer
 from sweeps.records.paths import RunPaths
 from trainables.config import Metric
-from trainables.data.eval_rows import fixed_slice, rung_rows
+from trainables.data.eval_rows import select_fixed_slice, select_rung_rows
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.metrics.eval_result import SavedAnswers, read_answers
 from trainables.metrics.score_texts import score_said
@@ -46,8 +46,8 @@ def add_baselines(
     """
     run = outcome.winner.run
     rows = {
-        "validation": rung_rows(splits.validation, config.settings, run.num_steps),
-        "test": fixed_slice(splits.test, len(splits.test)),
+        "validation": select_rung_rows(splits.validation, config.settings, run.num_steps),
+        "test": select_fixed_slice(splits.test, len(splits.test)),
     }
     baseline, scores, said = make_baseline(splits), dict(outcome.scores), {}
     for split, own in rows.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import fixed_slice, rung_rows
+from trainables.data.eval_rows import select_fixed_slice, select_rung_rows
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
 from trainables.files import read_json_lines, to_strict_json
@@ -55,8 +55,8 @@ def save(
     Raises:
         SweepAborted: the disk is full or gone.
     """
-    test = fixed_slice(splits.test, len(splits.test))
-    validation = rung_rows(splits.validation, settings, settings.max_steps)
+    test = select_fixed_slice(splits.test, len(splits.test))
+    validation = select_rung_rows(splits.validation, settings, settings.max_steps)
     with abort_if_unwritable(paths.answers):
         for name, scored in scores.items():
             folder = paths.answers / name
@@ -78,7 +78,7 @@ def load(paths: RunPaths, rows: Sequence[Row], name: str) -> list[Prediction]:
         tuned, base = (read_answers(paths.answers / folder) for folder in (name, TEST_BASE))
     except (OSError, ValueError):
         return []
-    ordered = fixed_slice(rows, len(rows))
+    ordered = select_fixed_slice(rows, len(rows))
     ids = tuple(row.id for row in ordered)
     if not ids == tuned.ids == base.ids:
         return []

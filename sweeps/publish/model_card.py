@@ -19,7 +19,7 @@ from sweeps.publish.usage_code import is_hub_id, write_usage_script
 from sweeps.records.redact import join_lines, redact
 from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.data.tokens import prompt_limit
+from trainables.data.tokens import compute_prompt_limit
 from trainables.metrics.scales import format_score
 
 MAX_SHOWN_LABELS = 20
@@ -54,7 +54,7 @@ def render(facts: CardFacts, has_picture: bool = False) -> str:
             options=settings,
             system_prompt=facts.system_prompt,
         ),
-        limit=prompt_limit(settings.max_length_tokens, settings.max_new_tokens),
+        limit=compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens),
         license=describe_base_license(facts.license),
         hyperparameters=_list_fields(facts.outcome.winner.run.params),
         training=_list_fields(settings, omit=("model", "rows_dir")),

@@ -7,7 +7,7 @@ from string import Formatter
 from sweeps.publish.templates import load_template
 from trainables.config import TrainingOptions
 from trainables.data.rows import Scoring
-from trainables.data.tokens import prompt_limit
+from trainables.data.tokens import compute_prompt_limit
 from trainables.errors import SweepAborted
 
 ADAPTER_LINE = 'adapter = "."  # the folder of this card'
@@ -53,7 +53,7 @@ def write_usage_script(
         base=base_model,
         adapter_line=ADAPTER_LINE,
         dtype=options.compute_dtype,
-        limit=prompt_limit(options.max_length_tokens, options.max_new_tokens),
+        limit=compute_prompt_limit(options.max_length_tokens, options.max_new_tokens),
         thinking=options.thinking,
         before=before,
         after=after,

@@ -25,9 +25,9 @@ from sweeps.finals.bootstrap import compare, make_mean_metric
 from sweeps.recipes import turkish_tweets
 from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.augmentation import augment
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.rows import Row, Splits
-from trainables.data.stratified import near_key
+from trainables.data.stratified import make_near_key
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import device, load_tokenizer
@@ -103,9 +103,9 @@ def divide(config: SweepConfig, num_scored: int) -> tuple[Splits, list[Row]]:
     """The rows that are scored, as validation, and those that may be trained on."""
     splits = TASKS[config.task](config.task_options).load(config.data)
     rows = [*splits.train, *splits.validation, *splits.test]
-    scored = fixed_slice(rows, num_scored)
-    texts = {near_key(row.prompt) for row in scored}
-    pool = [row for row in rows if near_key(row.prompt) not in texts]
+    scored = select_fixed_slice(rows, num_scored)
+    texts = {make_near_key(row.prompt) for row in scored}
+    pool = [row for row in rows if make_near_key(row.prompt) not in texts]
     return replace(splits, train=(), validation=tuple(scored), test=()), pool
 
 

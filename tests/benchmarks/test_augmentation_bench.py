@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.augmentation import compare_sides, divide, main, make_config, read_flags
-from trainables.data.stratified import near_key
+from trainables.data.stratified import make_near_key
 
 
 def test_scored_texts_are_never_trained_on() -> None:
     config = make_config(read_flags(["--eval-rows", "200"]))
     splits, pool = divide(config, 200)
-    scored = {near_key(row.prompt) for row in splits.validation}
+    scored = {make_near_key(row.prompt) for row in splits.validation}
     assert len(splits.validation) == 200 < len(pool)
-    assert scored.isdisjoint(near_key(row.prompt) for row in pool)
+    assert scored.isdisjoint(make_near_key(row.prompt) for row in pool)
 
 
 def test_gain_has_the_sign_of_the_side_with_copies() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.finals import predictions
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows
 
 PROGRAM = """
@@ -161,7 +161,7 @@ def _read_columns(run: Path) -> list[list[Any]]:
     splits = read_rows(run / "rows")
     before, _, after = splits.prompt_template.partition(f"{{{splits.source}}}")
     rows = []
-    for row in fixed_slice(splits.test, len(splits.test)):
+    for row in select_fixed_slice(splits.test, len(splits.test)):
         text = row.prompt.removeprefix(before).removesuffix(after).replace("\n", "\r\n")
         turns = [{"role": m.role, "content": f" {m.content}\n"} for m in row.history]
         rows.append([{splits.source: f"  {text}\r\n"}, turns])

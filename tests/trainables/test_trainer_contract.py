@@ -26,7 +26,7 @@ from trainables.checkpoint import (
     write_progress,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows, write_rows
 from trainables.data.rows import SPLITS, Message, MetricCode, Row
 from trainables.errors import SweepAborted, TrialFailed
@@ -133,7 +133,7 @@ def test_peft_loads_the_adapter_and_gives_the_reported_scores(
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(last.checkpoint))
     splits = read_rows(settings.rows_dir)
-    rows = fixed_slice(splits.validation, settings.eval_rows)
+    rows = select_fixed_slice(splits.validation, settings.eval_rows)
     scores = evaluate(model, tokenizer, rows, splits.scoring, settings)
     assert last.metrics == pytest.approx(scores.metrics, rel=1e-5)
     kept = read_answers(last.checkpoint)
@@ -230,7 +230,7 @@ def test_trial_over_an_unquantised_base_resumes_and_its_adapter_scores_as_report
     base.generation_config = GenerationConfig()
     model = PeftModel.from_pretrained(base, str(plain[-1].checkpoint))
     splits = read_rows(settings.rows_dir)
-    rows = fixed_slice(splits.validation, settings.eval_rows)
+    rows = select_fixed_slice(splits.validation, settings.eval_rows)
     scores = evaluate(model, tokenizer, rows, splits.scoring, settings)
     assert plain[-1].metrics == pytest.approx(scores.metrics, rel=1e-5)
     assert read_answers(plain[-1].checkpoint).answers == scores.answers

@@ -10,9 +10,9 @@ from string import Formatter
 
 from trainables.config import TaskOptions
 from trainables.data.rows import Added, Row, Splits, normalise
-from trainables.data.stratified import near_key
+from trainables.data.stratified import make_near_key
 from trainables.data.tables.read_tables import read_tables
-from trainables.data.tables.table import cell_text, require_columns
+from trainables.data.tables.table import read_cell, require_columns
 from trainables.errors import SweepAborted
 
 
@@ -98,14 +98,14 @@ def _swap_words(parts: list[str], num: int, draw: random.Random) -> None:
 
 
 def _misspell_words(parts: list[str], num: int, draw: random.Random) -> None:
-    spots = {place: _inner_letters(parts[place]) for place in range(0, len(parts), 2)}
+    spots = {place: _find_swappable_letters(parts[place]) for place in range(0, len(parts), 2)}
     words = [place for place, some in spots.items() if some]
     for place in draw.sample(words, min(num, len(words))):
         word, at = parts[place], draw.choice(spots[place])
         parts[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
-def _inner_letters(word: str) -> list[int]:
+def _find_swappable_letters(word: str) -> list[int]:
     """Where a letter differs from the next one, with a letter on either side of the two."""
     return [
         at
@@ -116,14 +116,14 @@ def _inner_letters(word: str) -> list[int]:
 
 def _add_noisy_copies(splits: Splits, num_copies: int, frac: float, seed: int) -> Splits:
     """A copy that says what another row says, held-out ones included, is left out and counted."""
-    known = _keys(splits)
+    known = _make_keys(splits)
     copies = []
     for number in range(1, num_copies + 1):
         for row in splits.train:
             draw = random.Random(f"{seed} {number} {row.id}")
-            text = add_noise(_text(row), frac, draw)
+            text = add_noise(_get_text(row), frac, draw)
             copy = _replace_text(row, text, f"{row.id}#noise{number}", "noisy")
-            if (key := _key(copy)) not in known:
+            if (key := _make_key(copy)) not in known:
                 known.add(key)
                 copies.append(copy)
     repeated = num_copies * len(splits.train) - len(copies)
@@ -138,19 +138,21 @@ def _add_paraphrases(splits: Splits, path: Path) -> Splits:
     """Each paraphrase as a row like its original, but for the text; the others are counted."""
     column, pairs, note = _read_paraphrases(path, splits)
     held_out = (*splits.validation, *splits.test)
-    held_texts = {near_key(_text(row)) for row in held_out}
+    held_texts = {make_near_key(_get_text(row)) for row in held_out}
     held_ids = {row.id for row in held_out}
     originals = defaultdict(list)
     for row in splits.train:
-        originals[row.id if column == "id" else normalise(_text(row))].append(row)
-    known, added, unmatched = _keys(splits), [], []
+        originals[row.id if column == "id" else normalise(_get_text(row))].append(row)
+    known, added, unmatched = _make_keys(splits), [], []
     num_blank = num_held_out = num_repeated = 0
     for number, (original, text) in enumerate(pairs, 1):
         rows = originals[original if column == "id" else normalise(original)]
-        is_held_out = original in held_ids if column == "id" else near_key(original) in held_texts
+        is_held_out = (
+            original in held_ids if column == "id" else make_near_key(original) in held_texts
+        )
         if not text:
             num_blank += 1
-        elif is_held_out or near_key(text) in held_texts:
+        elif is_held_out or make_near_key(text) in held_texts:
             num_held_out += 1
         elif not rows:
             unmatched.append(original)
@@ -158,8 +160,8 @@ def _add_paraphrases(splits: Splits, path: Path) -> Splits:
             new = [
                 _replace_text(r, text, f"{r.id}#paraphrase{number}", "paraphrased") for r in rows
             ]
-            fresh = [row for row in new if _key(row) not in known]
-            known |= {_key(row) for row in fresh}
+            fresh = [row for row in new if _make_key(row) not in known]
+            known |= {_make_key(row) for row in fresh}
             added += fresh
             num_repeated += len(new) - len(fresh)
     if unmatched:
@@ -214,21 +216,21 @@ def _read_paraphrases(path: Path, splits: Splits) -> tuple[str, list[tuple[str, 
             "paraphrase",
             has_choice=False,
         )
-        cells = (map(cell_text, table.frame[name]) for name in (column, "paraphrase"))
+        cells = (map(read_cell, table.frame[name]) for name in (column, "paraphrase"))
         pairs += [(original or "", text or "") for original, text in zip(*cells, strict=True)]
     return column, pairs, "; ".join(table.note for table in tables.values())
 
 
-def _keys(splits: Splits) -> set[str]:
-    return set(map(_key, (*splits.train, *splits.validation, *splits.test)))
+def _make_keys(splits: Splits) -> set[str]:
+    return set(map(_make_key, (*splits.train, *splits.validation, *splits.test)))
 
 
-def _key(row: Row) -> str:
+def _make_key(row: Row) -> str:
     """By which two rows ask the same."""
-    return near_key("\n".join([*(message.content for message in row.history), row.prompt]))
+    return make_near_key("\n".join([*(message.content for message in row.history), row.prompt]))
 
 
-def _text(row: Row) -> str:
+def _get_text(row: Row) -> str:
     """The input column's text in the prompt."""
     return row.prompt[row.cut_from : row.cut_to]
 

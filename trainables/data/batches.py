@@ -28,27 +28,27 @@ class Batches:
     def __init__(self, examples: Sequence[Example], settings: TrainingSettings) -> None:
         lengths = [len(example.ids) for example in examples]
         num_rows = settings.max_steps * settings.batch_size
-        self.order = training_order(lengths, settings.batch_size, num_rows, settings.seed)
+        self.order = order_rows(lengths, settings.batch_size, num_rows, settings.seed)
         self.longest = max(lengths)
         """Tokens of the longest row."""
         self._examples = examples
         self._batch_size = settings.batch_size
         self._tokens = [0, *accumulate(lengths[row] for row in self.order)]
 
-    def step_rows(self, step: int) -> list[Example]:
+    def get_step_rows(self, step: int) -> list[Example]:
         """Examples of the step-th optimizer step, counted from 1."""
         end = step * self._batch_size
         return [self._examples[row] for row in self.order[end - self._batch_size : end]]
 
-    def tokens(self, step: int) -> int:
+    def count_tokens(self, step: int) -> int:
         """Real tokens of the first step steps."""
         return self._tokens[step * self._batch_size]
 
-    def epoch(self, step: int) -> float:
+    def compute_epoch(self, step: int) -> float:
         """Passes over the rows after the first step steps."""
         return step * self._batch_size / len(self._examples)
 
-    def dataset(self) -> "datasets.Dataset":
+    def make_dataset(self) -> "datasets.Dataset":
         """All steps' rows in order, as token columns that SFTTrainer takes as they are."""
         import datasets  # half a second to load, and a pack does without
 
@@ -59,7 +59,7 @@ class Batches:
         return datasets.Dataset.from_dict(columns).select(self.order)
 
 
-def training_order(lengths: Sequence[int], batch_size: int, num_rows: int, seed: int) -> list[int]:
+def order_rows(lengths: Sequence[int], batch_size: int, num_rows: int, seed: int) -> list[int]:
     """Indices of the first num_rows rows to train on.
 
     The order is endless: every epoch holds each row once, in a new permutation, and batch b is
@@ -76,12 +76,12 @@ def training_order(lengths: Sequence[int], batch_size: int, num_rows: int, seed:
     order: list[int] = []
     epoch = 0
     while len(order) < num_rows:
-        order.extend(_epoch_order(lengths, batch_size, len(order), [seed, epoch]))
+        order.extend(_order_epoch(lengths, batch_size, len(order), [seed, epoch]))
         epoch += 1
     return order[:num_rows]
 
 
-def _epoch_order(
+def _order_epoch(
     lengths: Sequence[int], batch_size: int, start: int, seeds: list[int]
 ) -> list[int]:
     """One epoch that begins at place start of the order.
@@ -92,14 +92,14 @@ def _epoch_order(
     generator = np.random.default_rng(seeds)
     shuffled = generator.permutation(len(lengths)).tolist()
     head = min(-start % batch_size, len(shuffled))
-    chunks = _length_grouped(shuffled[head:], lengths, batch_size)
+    chunks = _group_by_length(shuffled[head:], lengths, batch_size)
     is_partial = bool(chunks) and len(chunks[-1]) < batch_size
     tail = chunks.pop() if is_partial else []
     mixed = [row for chunk in generator.permutation(len(chunks)) for row in chunks[chunk]]
     return [*shuffled[:head], *mixed, *tail]
 
 
-def _length_grouped(rows: list[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def _group_by_length(rows: list[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Batches of rows that are sorted by length within pools; only the last may be smaller."""
     pool = POOL_BATCHES * batch_size
     ordered = [

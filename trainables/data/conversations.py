@@ -15,7 +15,7 @@ import numpy as np
 
 from trainables.config import TrainedTurns
 from trainables.data.rows import Message, Role
-from trainables.data.tables.table import cell_text
+from trainables.data.tables.table import read_cell
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -64,9 +64,11 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
         Unusable: it is none, or has turns that are not trained on.
     """
     said = given = _read_turns(value)
-    while given and _role(given[-1]) == "user":
+    while given and _get_role(given[-1]) == "user":
         given = given[:-1]  # nothing answers it
-    turns = [_read_turn(turn) for turn in given if _role(turn) != "system" or _content(turn)]
+    turns = [
+        _read_turn(turn) for turn in given if _get_role(turn) != "system" or _get_content(turn)
+    ]
     answers = [index for index, (message, _) in enumerate(turns) if message.role == "assistant"]
     if not answers or answers[-1] == 0 or turns[answers[-1] - 1][0].role != "user":
         raise Unusable("no answer to a user")
@@ -93,7 +95,7 @@ def read_question(value: object, trained: TrainedTurns = "all") -> Conversation:
         Unusable: as read_conversation.
     """
     turns = _read_turns(value)
-    if not turns or _role(turns[-1]) != "user":
+    if not turns or _get_role(turns[-1]) != "user":
         return read_conversation(turns, trained)
     answered = [*turns, {"role": "assistant", "content": "to come"}]
     return replace(read_conversation(answered, trained), answer="")
@@ -158,14 +160,14 @@ def _to_list(value: Any) -> Any:
 
 def _read_turn(turn: dict[str, Any]) -> tuple[Message, str]:
     """The message, and the thought that stood in it."""
-    is_tools = _speaker(turn) in ("tool", "function")
+    is_tools = _get_speaker(turn) in ("tool", "function")
     if turn.get("tool_calls") or turn.get("function_call") or is_tools:
         raise Unusable("tool calls")
-    role = _role(turn)
+    role = _get_role(turn)
     if role is None:
         raise Unusable("unknown role")
-    content = _text(_content(turn))
-    thought = _text(turn.get("reasoning_content") or "")
+    content = _read_text(_get_content(turn))
+    thought = _read_text(turn.get("reasoning_content") or "")
     if role == "assistant":
         content, inside = split_thought(content)
         thought = thought or inside
@@ -174,20 +176,20 @@ def _read_turn(turn: dict[str, Any]) -> tuple[Message, str]:
     return Message(role=role, content=content), thought
 
 
-def _speaker(turn: dict[str, Any]) -> str:
+def _get_speaker(turn: dict[str, Any]) -> str:
     return str(turn.get("role") or turn.get("from"))
 
 
-def _role(turn: dict[str, Any]) -> Role | None:
-    return ROLES.get(_speaker(turn).lower())
+def _get_role(turn: dict[str, Any]) -> Role | None:
+    return ROLES.get(_get_speaker(turn).lower())
 
 
-def _content(turn: dict[str, Any]) -> Any:
+def _get_content(turn: dict[str, Any]) -> Any:
     content = turn.get("content")
     return turn.get("value") if content is None else content
 
 
-def _text(content: Any) -> str:
+def _read_text(content: Any) -> str:
     """A turn's text; of OpenAI's list of parts, which may also be pictures, the texts."""
     content = _to_list(content)
     if isinstance(content, list):
@@ -196,7 +198,7 @@ def _text(content: Any) -> str:
         content = "\n".join(str(part.get("text") or "") for part in content)
     if content is None:
         raise Unusable("blank turn")
-    text = cell_text(content) if isinstance(content, str) else None
+    text = read_cell(content) if isinstance(content, str) else None
     if text is None:
         raise Unusable("not text")
     return text

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from trainables.config import Kind, TaskOptions
 from trainables.data.conversations import is_conversation
 from trainables.data.labels import MAX_LABELS
-from trainables.data.tables.table import Table, cell_text
+from trainables.data.tables.table import Table, read_cell
 from trainables.shell import write_command, write_flag
 
 MAX_SUGGESTED_LABELS = 20
@@ -47,7 +47,7 @@ class Columns:
     def __init__(self, table: Table) -> None:
         frame = table.frame
         texts = {
-            name: [cell_text(value) for value in frame.iloc[:, place]]
+            name: [read_cell(value) for value in frame.iloc[:, place]]
             for place, name in enumerate(table.columns)
         }
         self._num_rows = len(frame)
@@ -84,7 +84,9 @@ class Columns:
         """None stands for a column that is not there."""
         source = options.input or self._find_input({options.target})
         target = options.target or self._find_target(source, options.kind)
-        is_few = 2 <= len(set(self.texts.get(target or "", ()))) <= self._most_labels(target or "")
+        answers = self.texts.get(target or "", [])
+        most = MAX_LABELS if _has_word(target or "", LABELS) else MAX_SUGGESTED_LABELS
+        is_few = 2 <= len(set(answers)) <= min(most, len(answers) // 2)
         kind = options.kind or ("classify" if is_few else _guess_text_kind(source, target))
         flags = {"input": source, "target": target, "kind": kind}
         beside = [n for n in self.texts if _has_word(n, CONTEXTS) and n not in (source, target)]
@@ -96,18 +98,20 @@ class Columns:
 
     def _find_input(self, taken: Collection[str | None]) -> str | None:
         """By name, else the first of the long columns; never one with the name of an answer."""
-        names = [name for name in self._usable() if name not in taken]
+        names = [name for name in self._list_usable() if name not in taken]
         likely = [n for n in names if not _has_word(n, (*LABELS, *ANSWERS))] or names
         by_name = [n for n in likely if _has_word(n, INPUTS)]
         if by_name:
             return min(by_name, key=lambda n: _rank(n, INPUTS))
-        likely = [n for n in likely if not self._is_few(n)] or likely
-        longest = max(map(self._mean_length, likely), default=0.0)
-        return next((n for n in likely if self._mean_length(n) >= LONG_FRAC * longest), None)
+        likely = [n for n in likely if not self._has_few_values(n)] or likely
+        longest = max(map(self._compute_mean_length, likely), default=0.0)
+        return next(
+            (n for n in likely if self._compute_mean_length(n) >= LONG_FRAC * longest), None
+        )
 
     def _find_target(self, source: str | None, kind: str | None) -> str | None:
         """By name, else the column of few values, else the longest that is left."""
-        names = [n for n in self._usable() if n != source and len(set(self.texts[n])) > 1]
+        names = [n for n in self._list_usable() if n != source and len(set(self.texts[n])) > 1]
         names = [n for n in names if not _has_word(n, CONTEXTS)]
         any_kind = (*ANSWERS, *LABELS) if _is_instruction(source) else (*LABELS, *ANSWERS)
         known = {"summarize": ANSWERS, "generate": ANSWERS, "classify": LABELS}.get(
@@ -116,25 +120,23 @@ class Columns:
         by_name = [n for n in names if _has_word(n, known)]
         if by_name:
             return min(by_name, key=lambda n: _rank(n, known))
-        few = [n for n in names if self._is_few(n) and kind not in ("summarize", "generate")]
-        return max(few or names, key=self._mean_length, default=None)
+        few = [
+            n for n in names if self._has_few_values(n) and kind not in ("summarize", "generate")
+        ]
+        return max(few or names, key=self._compute_mean_length, default=None)
 
-    def _is_few(self, name: str) -> bool:
+    def _has_few_values(self, name: str) -> bool:
         return len(set(self.texts[name])) <= MAX_SUGGESTED_LABELS
 
-    def _usable(self) -> list[str]:
+    def _list_usable(self) -> list[str]:
         """The columns with texts: filled ones, and not ids, if there are."""
         names = [name for name, texts in self.texts.items() if texts]
         filled = [n for n in names if len(self.texts[n]) >= MIN_FILLED_FRAC * self._num_rows]
-        is_side = {n: _words(n)[-1:] and _words(n)[-1] in SIDE for n in filled}
+        is_side = {n: _split_words(n)[-1:] and _split_words(n)[-1] in SIDE for n in filled}
         return [n for n in filled if not is_side[n] or _has_word(n, LABELS)] or filled or names
 
-    def _mean_length(self, name: str) -> float:
+    def _compute_mean_length(self, name: str) -> float:
         return sum(map(len, self.texts[name])) / len(self.texts[name])
-
-    def _most_labels(self, name: str) -> int:
-        most = min(MAX_LABELS, len(self.texts.get(name, ())) // 2)
-        return most if _has_word(name, LABELS) else min(most, MAX_SUGGESTED_LABELS)
 
     def _guess_names(self) -> dict[str, str]:
         """Names for columns whose "names" look like cells of theirs; {} if they do not."""
@@ -155,10 +157,10 @@ def find_unused_texts(table: Table, used: Collection[str]) -> list[str]:
     """
     found = []
     for name in table.columns:
-        is_side = not set(SIDE).isdisjoint(_words(name)[-1:])
+        is_side = not set(SIDE).isdisjoint(_split_words(name)[-1:])
         if name in used or is_side or table.columns.count(name) > 1:
             continue
-        cells = map(cell_text, table.frame[name].head(NUM_LOOKED_AT))
+        cells = map(read_cell, table.frame[name].head(NUM_LOOKED_AT))
         texts = {text for text in cells if text}
         are_long = [len(text.split()) >= MIN_WORDS for text in texts]
         if len(texts) > 1 and (_has_word(name, CONTEXTS) or 2 * sum(are_long) > len(texts)):
@@ -166,19 +168,19 @@ def find_unused_texts(table: Table, used: Collection[str]) -> list[str]:
     return found
 
 
-def _words(name: str) -> list[str]:
+def _split_words(name: str) -> list[str]:
     """The words of a column's name, without the plural: "reviews.text" is review and text."""
     parts = re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+", name)
     return [part.lower().removesuffix("s") if len(part) > 5 else part.lower() for part in parts]
 
 
 def _has_word(name: str, known: Sequence[str]) -> bool:
-    return not {_words(word)[0] for word in known}.isdisjoint(_words(name))
+    return not {_split_words(word)[0] for word in known}.isdisjoint(_split_words(name))
 
 
 def _rank(name: str, known: Sequence[str]) -> tuple[int, int]:
     """Lower is likelier: a name that is a known word, ends with one, has one; then their order."""
-    words, singular = _words(name), [_words(word)[0] for word in known]
+    words, singular = _split_words(name), [_split_words(word)[0] for word in known]
     place = min(singular.index(word) for word in words if word in singular)
     return 0 if len(words) == 1 else 1 if words[-1] in singular else 2, place
 

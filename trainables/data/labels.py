@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trainables.data.rows import Document, normalise
-from trainables.data.stratified import fold
+from trainables.data.stratified import fold_case
 from trainables.errors import SweepAborted
 
 MAX_LABELS = 1000
@@ -32,7 +32,7 @@ def read_value(text: str, names: Mapping[str, str], words: Mapping[str, str]) ->
         words: value by word, as fold writes it.
     """
     value = clean_label(text)
-    return value if value in names else words.get(fold(value), value)
+    return value if value in names else words.get(fold_case(value), value)
 
 
 def read_names(pairs: Sequence[str]) -> dict[str, str]:
@@ -53,13 +53,15 @@ def read_names(pairs: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def rename(documents: Sequence[Document], names: Mapping[str, str], column: str) -> list[Document]:
+def rename_labels(
+    documents: Sequence[Document], names: Mapping[str, str], column: str
+) -> list[Document]:
     """The documents with their labels' names.
 
     Raises:
         SweepAborted: a label has no name.
     """
-    unknown = sorted({d.target for d in documents} - set(names), key=_sorting)
+    unknown = sorted({d.target for d in documents} - set(names), key=_make_sort_key)
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise SweepAborted(
@@ -82,13 +84,13 @@ def drop_contradictory(
     return kept
 
 
-def check_number(documents: Sequence[Document], column: str) -> None:
+def check_label_count(documents: Sequence[Document], column: str) -> None:
     """Refuse targets that are no labels, before anything is compared by them.
 
     Raises:
         SweepAborted: too many different ones, or labels that differ only in case.
     """
-    labels = sorted({d.target for d in documents}, key=_sorting)
+    labels = sorted({d.target for d in documents}, key=_make_sort_key)
     most = min(MAX_LABELS, len(documents) // 2)
     if len(labels) > most:
         raise SweepAborted(
@@ -117,10 +119,10 @@ def find_labels(
         SweepAborted: a single label, or one of another split that train lacks.
     """
     trained = {d.target for d in splits["train"]}
-    ordered = dict.fromkeys([*names.values(), *sorted(trained, key=_sorting)])
+    ordered = dict.fromkeys([*names.values(), *sorted(trained, key=_make_sort_key)])
     labels = tuple(label for label in ordered if label in trained)
     for split in ("validation", "test"):
-        lacking = sorted({d.target for d in splits[split]} - trained, key=_sorting)
+        lacking = sorted({d.target for d in splits[split]} - trained, key=_make_sort_key)
         if lacking:
             raise SweepAborted(
                 f"the {split} split has the label {lacking[0]!r}, which no training row has",
@@ -158,6 +160,6 @@ def find_joined_label(labels: Sequence[str]) -> str | None:
     return None
 
 
-def _sorting(label: str) -> tuple[float, str]:
+def _make_sort_key(label: str) -> tuple[float, str]:
     """Numbers by their value, before words."""
     return (float(label), label) if re.fullmatch(r"[+-]?\d{1,15}", label) else (float("inf"), label)

@@ -1,10 +1,11 @@
 """Rows that are left out or cut for their length, found and told before any GPU is used."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from trainables.config import TrainingOptions
 from trainables.data.rows import Splits
-from trainables.data.tokens import Example, encode_rows, fit_training_rows, prompt_limit
+from trainables.data.tokens import Example, compute_prompt_limit, encode_rows, fit_training_rows
 from trainables.models.chat_template import ChatTokenizer
 
 
@@ -21,7 +22,7 @@ def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOption
         options.max_new_tokens,
         thinking=options.thinking,
     )
-    limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
+    limit = compute_prompt_limit(options.max_length_tokens, options.max_new_tokens)
     scored = {
         split: encode_rows(tokenizer, rows, limit, thinking=options.thinking)
         for split, rows in (("validation", splits.validation), ("test", splits.test))
@@ -30,11 +31,30 @@ def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOption
     train = tuple(row for row, example in zip(splits.train, fitted, strict=True) if example)
     left_out = len(fitted) - len(trained)
     notes = [
-        _note_cut_prompts({"train": trained, **scored}, options),
-        _note_long_prompts(scored, options),
+        _note_rows(
+            f"prompts cut to {limit} tokens",
+            "--max-length-tokens",
+            {"train": trained, **scored},
+            lambda example: example.is_cut,
+        ),
+        _note_rows(
+            f"prompts scored that are longer than {limit} tokens, by the words around their text "
+            "alone",
+            "--max-length-tokens",
+            scored,
+            lambda example: example.num_prompt_tokens > limit,
+        ),
     ]
+    room = options.max_new_tokens
     if splits.scoring.kind != "classify":
-        notes.append(_note_long_targets(scored, options))
+        notes.append(
+            _note_rows(
+                f"targets longer than the {room} tokens that an answer may have",
+                "--max-new-tokens",
+                scored,
+                lambda example: len(example.ids) - example.num_prompt_tokens > room,
+            )
+        )
     if left_out:
         notes.append(
             f"left out of train: {left_out:,} of {len(fitted):,} rows, whose target and the words "
@@ -53,41 +73,13 @@ def fit_splits(tokenizer: ChatTokenizer, splits: Splits, options: TrainingOption
     )
 
 
-def _note_cut_prompts(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
-    """How many prompts of each split have lost something; "" if none has."""
-    limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
-    cut = {split: sum(e.is_cut for e in some) for split, some in examples.items()}
-    if not any(cut.values()):
-        return ""
-    return f"prompts cut to {limit} tokens: {_shares(cut, examples)}: --max-length-tokens"
-
-
-def _note_long_prompts(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
-    """How many prompts of each split are scored although cutting leaves them too long."""
-    limit = prompt_limit(options.max_length_tokens, options.max_new_tokens)
-    longer = {s: sum(e.num_prompt_tokens > limit for e in some) for s, some in examples.items()}
-    if not any(longer.values()):
-        return ""
-    return (
-        f"prompts scored that are longer than {limit} tokens, by the words around their text "
-        f"alone: {_shares(longer, examples)}: --max-length-tokens"
-    )
-
-
-def _note_long_targets(examples: dict[str, list[Example]], options: TrainingOptions) -> str:
-    """How many targets no generated answer can be as long as; "" if none."""
-    room = options.max_new_tokens
-    longer = {
-        s: sum(len(e.ids) - e.num_prompt_tokens > room for e in some)
-        for s, some in examples.items()
-    }
-    if not any(longer.values()):
-        return ""
-    return (
-        f"targets longer than the {room} tokens that an answer may have: "
-        f"{_shares(longer, examples)}: --max-new-tokens"
-    )
-
-
-def _shares(counts: dict[str, int], of: dict[str, list[Example]]) -> str:
-    return ", ".join(f"{split} {n:,} of {len(of[split]):,}" for split, n in counts.items() if n)
+def _note_rows(
+    what: str,
+    flag: str,
+    examples: Mapping[str, Sequence[Example]],
+    is_noted: Callable[[Example], bool],
+) -> str:
+    """How many rows of each split what is said of holds; "" if it holds of none."""
+    counts = {split: sum(map(is_noted, some)) for split, some in examples.items()}
+    shares = [f"{s} {n:,} of {len(examples[s]):,}" for s, n in counts.items() if n]
+    return f"{what}: {', '.join(shares)}: {flag}" if shares else ""

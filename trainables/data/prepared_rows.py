@@ -95,7 +95,7 @@ def read_rows(folder: Path, names: Collection[str] = SPLITS) -> Splits:
     Raises:
         SweepAborted: a file is missing or damaged.
     """
-    with _readable(folder):
+    with _explain_damage(folder):
         rows: dict[str, Any] = {
             name: tuple(
                 _make_row(values)
@@ -114,7 +114,7 @@ def read_facts(folder: Path) -> Splits:
     Raises:
         SweepAborted: the file is missing or damaged.
     """
-    with _readable(folder):
+    with _explain_damage(folder):
         facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
         scoring = facts["scoring"]
         scoring |= {name: tuple(scoring.get(name, ())) for name in ("labels", "metrics")}
@@ -134,7 +134,7 @@ def read_facts(folder: Path) -> Splits:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def _explain_damage(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as damaged:

@@ -51,13 +51,16 @@ def choose_template(
     known = f"{' or '.join(named)}, or a text with {{{source}}}"
     if "{" not in given:
         raise SweepAborted(f"the prompt {given!r} has no {{{source}}}", f"let --prompt be {known}")
-    names = _names(given, known)
-    unknown = sorted(names - set(columns))
+    names = _read_names(given, known)
+    unknown, allowed = (
+        ", ".join(f"{{{name}}}" for name in some)
+        for some in (sorted(names - set(columns)), columns)
+    )
     if unknown:
         raise SweepAborted(
-            f"the prompt {given!r} names no such column: {', '.join(map(_braced, unknown))}",
-            f"name {', '.join(map(_braced, columns))} only; write {{{{ and }}}} for braces, and "
-            "rename a column whose name has . : ! or brackets",
+            f"the prompt {given!r} names no such column: {unknown}",
+            f"name {allowed} only; write {{{{ and }}}} for braces, and rename a column whose name "
+            "has . : ! or brackets",
         )
     if source not in names:
         raise SweepAborted(f"the prompt {given!r} has no {{{source}}}", f"let --prompt be {known}")
@@ -76,7 +79,7 @@ def make_question(given: str | None, kind: Kind, language: Language, labels: Seq
     return question.replace("{labels}", names)
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
+def fill_template(template: str, values: Mapping[str, str]) -> str:
     """The template with its columns' values; braces in a value stay as they are."""
     return template.format_map(values)
 
@@ -95,7 +98,7 @@ def find_cut(template: str, values: Mapping[str, str], column: str) -> tuple[int
     return 0, None
 
 
-def _names(template: str, known: str) -> set[str]:
+def _read_names(template: str, known: str) -> set[str]:
     """Every name in braces, as it stands there; a conversion or a format counts as part of it."""
     try:
         parts = list(string.Formatter().parse(template))
@@ -109,7 +112,3 @@ def _names(template: str, known: str) -> set[str]:
         for _, name, layout, conversion in parts
         if name is not None
     }
-
-
-def _braced(name: str) -> str:
-    return f"{{{name}}}"

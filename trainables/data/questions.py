@@ -9,7 +9,7 @@ from trainables.data.conversations import Unusable, add_system, read_question, s
 from trainables.data.labels import read_value
 from trainables.data.rows import Document, Row, Splits, TableColumns
 from trainables.data.splitting import make_row
-from trainables.data.tables.table import Table, cell_text, require_columns, to_json_value
+from trainables.data.tables.table import Table, read_cell, require_columns, to_json_value
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Questions:
     """What is to be told of them."""
 
 
-def ask(table: Table, splits: Splits) -> Questions:
+def read_questions(table: Table, splits: Splits) -> Questions:
     """The rows of a table as the sweep would have asked them.
 
     Args:
@@ -47,7 +47,7 @@ def ask(table: Table, splits: Splits) -> Questions:
             unusable[str(reason)] += 1
             questions.append(None)
             continue
-        num_unknown += not question.target and bool(cell_text(values.get(target)))
+        num_unknown += not question.target and bool(read_cell(values.get(target)))
         questions.append(question)
     notes = [table.note]
     if unusable:
@@ -91,7 +91,7 @@ def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row
         said = read_question(values[columns.prompt[source]], columns.train_on)
         history, texts, target = said.history, {source: said.prompt}, said.answer
     else:
-        cells = {name: cell_text(values[column]) for name, column in columns.prompt.items()}
+        cells = {name: read_cell(values[column]) for name, column in columns.prompt.items()}
         texts = {name: text for name, text in cells.items() if text is not None}
         if len(texts) < len(cells):
             raise Unusable("not text")
@@ -110,7 +110,7 @@ def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row
 
 def _read_target(value: object, splits: Splits, columns: TableColumns) -> str:
     """The right answer; "" for none, and for a value that is no label of the sweep's."""
-    text = cell_text(value) or ""
+    text = read_cell(value) or ""
     if splits.scoring.kind != "classify":
         return split_thought(text)[0]
     value = read_value(text, columns.label_names, columns.label_words)

@@ -17,13 +17,13 @@ from trainables.data.conversations import (
 )
 from trainables.data.hints import find_unused_texts
 from trainables.data.labels import (
-    check_number,
+    check_label_count,
     describe_shares,
     drop_contradictory,
     find_joined_label,
     find_labels,
     read_value,
-    rename,
+    rename_labels,
 )
 from trainables.data.prompts import choose_template, make_question
 from trainables.data.rows import (
@@ -35,10 +35,15 @@ from trainables.data.rows import (
     drop_duplicates,
     normalise,
 )
-from trainables.data.splitting import assemble, check_splits, drop_shared_turns, separate
-from trainables.data.stratified import hold_out, near_key
+from trainables.data.splitting import (
+    assemble_splits,
+    check_splits,
+    drop_shared_turns,
+    separate_splits,
+)
+from trainables.data.stratified import hold_out, make_near_key
 from trainables.data.tables.read_tables import read_tables
-from trainables.data.tables.table import Table, cell_text, require_columns
+from trainables.data.tables.table import Table, read_cell, require_columns
 from trainables.errors import SweepAborted
 
 NAME_COLUMNS = "name one of those found: --input COLUMN --target COLUMN"
@@ -154,7 +159,7 @@ def read_splits(task: str, tables: Mapping[str, Table], spec: TableSpec) -> Spli
         label_words=spec.label_words,
         system_prompt=spec.system_prompt,
     )
-    return assemble(task, splits, template, source, scoring, counts, columns, tuple(notes))
+    return assemble_splits(task, splits, template, source, scoring, counts, columns, tuple(notes))
 
 
 def _leave_out_unlabelled(
@@ -166,7 +171,7 @@ def _leave_out_unlabelled(
     train, test = tables["train"], tables["test"]
     if target in test.columns:
         unknown, known = (
-            {cell_text(value) for value in t.frame[target].to_numpy().ravel()}
+            {read_cell(value) for value in t.frame[target].to_numpy().ravel()}
             for t in (test, train)
         )
         is_unlabelled = unknown <= {"", "-1"} and not unknown & (known - {""})
@@ -192,16 +197,16 @@ def _fill_splits(
     if "" in documents:
         given = {"train": drop_duplicates(documents[""], "table", counts)}
     else:
-        given = separate({s: documents.get(s, []) for s in SPLITS}, counts)
+        given = separate_splits({s: documents.get(s, []) for s in SPLITS}, counts)
         if spec.kind == "chat":
             given = drop_shared_turns(given, counts)
     made = hold_out(
         given["train"],
         missing,
-        key_of=lambda d: near_key(
-            _first_exchange(d) if spec.kind == "chat" else d.columns[spec.input]
+        get_key=lambda d: make_near_key(
+            _make_exchange_key(d) if spec.kind == "chat" else d.columns[spec.input]
         ),
-        stratum_of=lambda d: d.target if spec.kind == "classify" else "",
+        get_stratum=lambda d: d.target if spec.kind == "classify" else "",
     )
     if missing:
         notes.append(f"split by content, the same for every seed: {', '.join(made)}")
@@ -213,12 +218,13 @@ def _name_labels(
 ) -> dict[str, list[Document]]:
     everything = [d for some in documents.values() for d in some]
     if spec.label_names:
-        rename(everything, spec.label_names, spec.target)
+        rename_labels(everything, spec.label_names, spec.target)
         documents = {
-            split: rename(some, spec.label_names, spec.target) for split, some in documents.items()
+            split: rename_labels(some, spec.label_names, spec.target)
+            for split, some in documents.items()
         }
     else:
-        check_number(everything, spec.target)
+        check_label_count(everything, spec.target)
     return {
         split: drop_contradictory(some, split or "table", counts)
         for split, some in documents.items()
@@ -271,7 +277,7 @@ def _read_chats(
     columns = TableColumns(
         prompt={"input": spec.input}, system_prompt=spec.system_prompt, train_on=spec.train_on
     )
-    return assemble(task, splits, "{input}", "input", scoring, counts, columns, tuple(notes))
+    return assemble_splits(task, splits, "{input}", "input", scoring, counts, columns, tuple(notes))
 
 
 def _make_chat(id_: str, conversation: Conversation, spec: TableSpec) -> Document:
@@ -286,7 +292,7 @@ def _make_chat(id_: str, conversation: Conversation, spec: TableSpec) -> Documen
     )
 
 
-def _first_exchange(document: Document) -> str:
+def _make_exchange_key(document: Document) -> str:
     """By which conversations count as one when they are split: each may be another's beginning."""
     said = [message.content for message in document.history if message.role != "system"]
     return "\n".join([*said, document.columns["input"], document.target][:2])
@@ -307,13 +313,13 @@ def _read_documents(
         unused: other columns, by which rows are no copies of one another.
     """
     beside = frame[[name for name in unused if name in frame.columns]]
-    digests = [_digest(cells) for cells in beside.itertuples(index=False, name=None)]
+    digests = [_digest_cells(cells) for cells in beside.itertuples(index=False, name=None)]
     digests = digests or [b""] * len(frame)  # without columns there are no tuples
     wanted = list(dict.fromkeys([spec.input, *named.values(), spec.target]))
     documents: list[Document] = []
     dropped = dict.fromkeys(("not text", "several labels", "blank input", "no target"), 0)
     for number, values in enumerate(frame[wanted].itertuples(index=False, name=None), 1):
-        texts = dict(zip(wanted, map(cell_text, values), strict=True))
+        texts = dict(zip(wanted, map(read_cell, values), strict=True))
         known = {name: text for name, text in texts.items() if text is not None}
         if len(known) < len(texts):
             is_list = spec.kind == "classify" and isinstance(values[-1], list)
@@ -329,25 +335,24 @@ def _read_documents(
     return documents
 
 
-def _digest(cells: Sequence[object]) -> bytes:
-    text = "\n".join(normalise(cell_text(cell) or "") for cell in cells)
+def _digest_cells(cells: Sequence[object]) -> bytes:
+    text = "\n".join(normalise(read_cell(cell) or "") for cell in cells)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _make_document(
     id_: str, texts: Mapping[str, str], spec: TableSpec, named: Mapping[str, str]
 ) -> Document:
-    target, thought = texts[spec.target], ""
-    if spec.kind != "classify":
-        target, thought = split_thought(target)
+    if spec.kind == "classify":
+        target, thought = read_value(texts[spec.target], spec.label_names, spec.label_words), ""
+    else:
+        target, thought = split_thought(texts[spec.target])
     return Document(
         id=id_,
         thought=thought,
         history=add_system((), spec.system_prompt),
         source="\n".join(texts[column] for column in dict.fromkeys(named.values())),
-        target=read_value(target, spec.label_names, spec.label_words)
-        if spec.kind == "classify"
-        else target,
+        target=target,
         columns={**texts, **{field: texts[column] for field, column in named.items()}},
     )
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from trainables.data.prompts import fill, find_cut
+from trainables.data.prompts import fill_template, find_cut
 from trainables.data.rows import (
     SPLITS,
     Document,
@@ -16,14 +16,14 @@ from trainables.data.rows import (
     drop_shared,
     normalise,
 )
-from trainables.data.tables.table import cell_text
+from trainables.data.tables.table import read_cell
 from trainables.errors import SweepAborted
 
 ROWS_PER_BLOCK = 10
 """Rows of similar length of which split_by_content puts one into validation and one into test."""
 
 
-def document(
+def make_document(
     row: Mapping[Hashable, object],
     *,
     source: str,
@@ -34,30 +34,30 @@ def document(
 
     A table without a column id names its rows by a digest of their source.
     """
-    texts = {name: cell_text(row.get(name)) or "" for name in columns}
+    texts = {name: read_cell(row.get(name)) or "" for name in columns}
     made = Document(
         id=str(row.get("id", "")).encode(errors="ignore").decode(),
         source=texts[source],
-        target=cell_text(row["summary"]) or "",
+        target=read_cell(row["summary"]) or "",
         columns=texts,
         keys=frozenset(keys),
     )
-    return made if made.id else replace(made, id=_digest(made)[:12])
+    return made if made.id else replace(made, id=_digest_source(made)[:12])
 
 
-def divide(
+def divide_documents(
     documents: Mapping[str, Sequence[Document]], counts: dict[str, int]
 ) -> tuple[dict[str, list[Document]], tuple[str, ...]]:
     """The documents of files.read_tables in three splits, and a note if they were split anew."""
     if set(documents) == set(SPLITS):
-        return separate(documents, counts), ()
+        return separate_splits(documents, counts), ()
     everything = [d for some in documents.values() for d in some]
     names = " and ".join(documents)
     note = f"no train split: the {len(everything):,} rows of {names} were split by their content"
     return split_by_content(everything, counts), (note,)
 
 
-def separate(
+def separate_splits(
     documents: Mapping[str, Sequence[Document]], counts: dict[str, int]
 ) -> dict[str, list[Document]]:
     """The splits without what a later one of train, validation, test holds, and counts of it.
@@ -114,7 +114,7 @@ def split_by_content(
     of about ROWS_PER_BLOCK; within each a digest of the text decides. So neither the order of
     the rows nor a seed moves a row from one split to another.
     """
-    ordered = sorted(documents, key=lambda d: (_digest(d), d.source, d.target))
+    ordered = sorted(documents, key=lambda d: (_digest_source(d), d.source, d.target))
     kept = drop_duplicates(ordered, "all", counts)
     # Stable: equal lengths stay in the digests' order.
     kept.sort(key=lambda d: len(normalise(d.source)))
@@ -122,14 +122,14 @@ def split_by_content(
     num_blocks = max(1, round(len(kept) / ROWS_PER_BLOCK))
     for block in range(num_blocks):
         begin, end = (len(kept) * edge // num_blocks for edge in (block, block + 1))
-        by_digest = sorted(kept[begin:end], key=_digest)
+        by_digest = sorted(kept[begin:end], key=_digest_source)
         splits["test"] += by_digest[:1]
         splits["validation"] += by_digest[1:2]
         splits["train"] += by_digest[2:]
     return splits
 
 
-def assemble(
+def assemble_splits(
     task: str,
     documents: Mapping[str, Sequence[Document]],
     template: str,
@@ -189,7 +189,7 @@ def make_row(document: Document, template: str, source: str) -> Row:
     cut_from, cut_to = find_cut(template, document.columns, source)
     return Row(
         id=document.id,
-        prompt=fill(template, document.columns),
+        prompt=fill_template(template, document.columns),
         target=document.target,
         history=document.history,
         thought=document.thought,
@@ -199,5 +199,5 @@ def make_row(document: Document, template: str, source: str) -> Row:
     )
 
 
-def _digest(document: Document) -> str:
+def _digest_source(document: Document) -> str:
     return hashlib.sha256(normalise(document.source).encode()).hexdigest()

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from trainables.data.rows import Document, normalise
 from trainables.errors import SweepAborted
@@ -25,8 +25,8 @@ _SAME_LETTERS = str.maketrans(
 def hold_out(
     documents: Sequence[Document],
     missing: Sequence[str],
-    key_of: Callable[[Document], str],
-    stratum_of: Callable[[Document], str],
+    get_key: Callable[[Document], str],
+    get_stratum: Callable[[Document], str],
 ) -> dict[str, list[Document]]:
     """ "train" and the missing splits, each of which takes a tenth of the documents.
 
@@ -44,7 +44,7 @@ def hold_out(
         return {"train": list(documents)}
     groups: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
-        groups[key_of(document)].append(document)
+        groups[get_key(document)].append(document)
     if len(groups) < MIN_ROWS:
         raise SweepAborted(
             f"the table has {len(groups)} usable rows of different content; a split takes "
@@ -53,35 +53,31 @@ def hold_out(
         )
     strata: dict[str, list[str]] = defaultdict(list)
     for key in sorted(groups, key=_digest):
-        strata[stratum_of(groups[key][0])].append(key)
+        strata[get_stratum(groups[key][0])].append(key)
     frac = max(round(len(groups) * HELD_FRAC), min(MIN_HELD, len(groups) // 5)) / len(groups)
-    split_of: dict[str, str] = {}
+    split_by_key: dict[str, str] = {}
     for keys in strata.values():
-        split_of |= _divided(keys, missing, frac)
+        num_held = max(round(len(keys) * frac), int(len(keys) > len(missing)))  # frac: 1/5 at most
+        names = [split for split in missing for _ in range(num_held)]
+        names += ["train"] * (len(keys) - len(names))
+        split_by_key |= zip(keys, names, strict=True)
     splits: dict[str, list[Document]] = {split: [] for split in ("train", *missing)}
     for document in documents:
-        splits[split_of[key_of(document)]].append(document)
+        splits[split_by_key[get_key(document)]].append(document)
     return splits
 
 
-def near_key(text: str) -> str:
+def make_near_key(text: str) -> str:
     """The text's letters and digits alone, without case, addresses and mentions.
 
     Texts of one key say the same thing; a text with no letter left is its own key.
     """
-    return "".join(re.findall(r"\w", _ADDRESS.sub(" ", fold(text)))) or normalise(text)
+    return "".join(re.findall(r"\w", _ADDRESS.sub(" ", fold_case(text)))) or normalise(text)
 
 
-def fold(text: str) -> str:
+def fold_case(text: str) -> str:
     """The text in lower case, with Turkish and English i and I as one letter."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_SAME_LETTERS)
-
-
-def _divided(keys: Sequence[str], missing: Sequence[str], frac: float) -> Mapping[str, str]:
-    """Each key's split, for the keys of one stratum in their order."""
-    num_held = max(round(len(keys) * frac), int(len(keys) > len(missing)))  # frac is 1/5 at most
-    names = [split for split in missing for _ in range(num_held)]
-    return dict(zip(keys, names + ["train"] * (len(keys) - len(names)), strict=True))
 
 
 def _digest(key: str) -> str:

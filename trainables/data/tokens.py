@@ -86,13 +86,13 @@ class Example:
         return list(map(int, labels))
 
 
-def until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
+def cut_at_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
     """The tokens before the first stop."""
     end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
     return ids[:end]
 
 
-def prompt_limit(max_length_tokens: int, max_new_tokens: int) -> int:
+def compute_prompt_limit(max_length_tokens: int, max_new_tokens: int) -> int:
     """Most tokens of a prompt.
 
     Room for an answer is set aside whatever the row's target is, so that a row's prompt is cut
@@ -144,15 +144,15 @@ def fit_training_rows(
     Raises:
         SweepAborted: no row fits, or the chat template cannot hold these turns.
     """
-    limit = prompt_limit(max_length_tokens, max_new_tokens)
+    limit = compute_prompt_limit(max_length_tokens, max_new_tokens)
     fitted: list[Example | None] = []
     shortest = math.inf
-    for some in _chunks(rows):
+    for some in _split_rows(rows):
         thinks = [thinking and bool(row.thought) for row in some]
         targets = _encode_answers(tokenizer, some, thinks)
         shortest = min(shortest, *map(len, targets))
         limits = [min(limit, max_length_tokens - len(target_ids)) for target_ids in targets]
-        examples = _encode(tokenizer, some, targets, limits, thinks)
+        examples = _encode_rows(tokenizer, some, targets, limits, thinks)
         fitted += [e if len(e.ids) <= max_length_tokens else None for e in examples]
     if not any(fitted):
         raise SweepAborted(
@@ -178,14 +178,14 @@ def encode_rows(
         SweepAborted: the chat template cannot hold these turns.
     """
     examples: list[Example] = []
-    for some in _chunks(rows):
+    for some in _split_rows(rows):
         targets = _encode_answers(tokenizer, some, [thinking and bool(row.thought) for row in some])
         limits = [prompt_limit_tokens] * len(some)
-        examples += _encode(tokenizer, some, targets, limits, [thinking] * len(some))
+        examples += _encode_rows(tokenizer, some, targets, limits, [thinking] * len(some))
     return [replace(example, answer_spans=()) for example in examples]  # the last answer is scored
 
 
-def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _split_rows(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """The rows in parts: what is between text and Example takes 20 times the memory of either."""
     return (rows[first : first + CHUNK_ROWS] for first in range(0, len(rows), CHUNK_ROWS))
 
@@ -193,10 +193,10 @@ def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 def encode_targets(tokenizer: ChatTokenizer, targets: Sequence[str]) -> list[list[int]]:
     """Tokens of each answer and of its end."""
     end = end_of_turn_id(tokenizer)
-    return [[*ids, end] for ids in _ids(tokenizer, targets)]
+    return [[*ids, end] for ids in _tokenize(tokenizer, targets)]
 
 
-def _encode(
+def _encode_rows(
     tokenizer: ChatTokenizer,
     rows: Sequence[Row],
     targets: Sequence[list[int]],
@@ -210,8 +210,8 @@ def _encode(
         roles = (*(message.role for message in row.history), "user")
         if (roles, thinking) not in pieces:
             pieces[roles, thinking] = render_template(tokenizer, roles, thinking=thinking)
-        segments.append(_segments(row, pieces[roles, thinking]))
-    ids = iter(_ids(tokenizer, [text for row in segments for text, _ in row]))
+        segments.append(_split_prompt(row, pieces[roles, thinking]))
+    ids = iter(_tokenize(tokenizer, [text for row in segments for text, _ in row]))
     examples = []
     for row, target_ids, limit, parts, thinking in zip(
         rows, targets, limits, segments, thinks, strict=True
@@ -225,12 +225,12 @@ def _encode(
                 spans.append((begin, len(prompt_ids)))
         example = Example.from_ids(prompt_ids, target_ids, tuple(spans))
         if len(prompt_ids) > limit:
-            example = _shorten(tokenizer, row, example, limit, thinking)
+            example = _shorten_prompt(tokenizer, row, example, limit, thinking)
         examples.append(example)
     return examples
 
 
-def _segments(row: Row, pieces: Sequence[str]) -> list[tuple[str, bool]]:
+def _split_prompt(row: Row, pieces: Sequence[str]) -> list[tuple[str, bool]]:
     """The prompt's text in parts that are tokenised by themselves, and whether each is trained on.
 
     An answer that is trained on is a part of its own with its end of turn, as a target is, so that
@@ -248,7 +248,7 @@ def _segments(row: Row, pieces: Sequence[str]) -> list[tuple[str, bool]]:
     return [*segments, (text + row.prompt + pieces[-1], False)]
 
 
-def _shorten(
+def _shorten_prompt(
     tokenizer: ChatTokenizer, row: Row, example: Example, limit: float, thinking: bool
 ) -> Example:
     """The example with a prompt of at most limit tokens, if that can be.
@@ -260,7 +260,7 @@ def _shorten(
     if shorter:
 
         def encode(turns: Row, most: float) -> Example:
-            (cut,) = _encode(tokenizer, [turns], [example.target_ids], [most], [thinking])
+            (cut,) = _encode_rows(tokenizer, [turns], [example.target_ids], [most], [thinking])
             return replace(cut, is_cut=True)
 
         # Each is shorter than the one before, so halving finds the first that fits.
@@ -270,10 +270,10 @@ def _shorten(
         return encode(shorter[index], limit)
     roles = (*(message.role for message in row.history), "user")
     *first, last = render_template(tokenizer, roles, thinking=thinking)
-    (*_, (before, _)) = _segments(replace(row, prompt=""), [*first, ""])
+    (*_, (before, _)) = _split_prompt(replace(row, prompt=""), [*first, ""])
     head, text = before + row.prompt[: row.cut_from], row.prompt[row.cut_from : row.cut_to]
     tail = row.prompt[len(row.prompt) if row.cut_to is None else row.cut_to :] + last
-    head_ids, text_ids, tail_ids = _ids(tokenizer, [head, text, tail])
+    head_ids, text_ids, tail_ids = _tokenize(tokenizer, [head, text, tail])
     room = max(int(limit) - len(head_ids) - len(tail_ids), 0)
     return Example.from_ids(head_ids + text_ids[:room] + tail_ids, example.target_ids, is_cut=True)
 
@@ -302,6 +302,6 @@ def _encode_answers(
     return encode_targets(tokenizer, texts)
 
 
-def _ids(tokenizer: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
+def _tokenize(tokenizer: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids

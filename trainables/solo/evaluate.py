@@ -21,10 +21,10 @@ from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import (
     IGNORED,
     Example,
+    compute_prompt_limit,
+    cut_at_stop,
     encode_rows,
     encode_targets,
-    prompt_limit,
-    until_stop,
 )
 from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.label_tree import LabelTree, grow_trees
@@ -47,7 +47,7 @@ def evaluate(
     It draws no random number and leaves the model's mode as it was, so training goes on as if
     nothing had happened.
     """
-    limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+    limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
     batch_size, thinking = settings.eval_batch_size, settings.thinking
     examples = encode_rows(tokenizer, rows, limit, thinking=thinking)
     prompts = [example.prompt_ids for example in examples]
@@ -85,7 +85,7 @@ def generate(
             generation_config=config,
         )
         for index, ids in zip(indices, output[:, input_ids.shape[1] :].tolist(), strict=True):
-            answers[index] = until_stop(ids, stops)
+            answers[index] = cut_at_stop(ids, stops)
     return answers
 
 

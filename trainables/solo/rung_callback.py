@@ -106,16 +106,16 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         if scored.failure is not None:
             raise TrialFailed(scored.failure)
         self.seconds += time.perf_counter() - self.resumed_s
-        tokens = self.batches.tokens(step)
+        tokens = self.batches.count_tokens(step)
         report = TrialReport(
             trial_id=self.config.trial_id,
             step=step,
             metrics=scored.metrics,
             train_loss=math.fsum(self._losses) / len(self._losses),
             learning_rate=self._learning_rate,
-            epoch=self.batches.epoch(step),
+            epoch=self.batches.compute_epoch(step),
             tokens=tokens,
-            tokens_per_s=(tokens - self.batches.tokens(self._first_step)) / training_s,
+            tokens_per_s=(tokens - self.batches.count_tokens(self._first_step)) / training_s,
             seconds=self.seconds,
             peak_gib=peak_gib(),
             checkpoint=checkpoint_folder(self.config.folder, step),

@@ -21,7 +21,7 @@ from trainables.checkpoint import (
 from trainables.checkpoint_storage import fetch_last, prune
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.batches import Batches
-from trainables.data.eval_rows import rung_rows
+from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_base, load_tokenizer, lora_config
@@ -101,7 +101,7 @@ def _attempt(
     rung_callback = RungReportCallback(
         config=config,
         batches=batches,
-        eval_rows=partial(rung_rows, splits.validation, settings),
+        eval_rows=partial(select_rung_rows, splits.validation, settings),
         evaluate=lambda rows: evaluate(model, tokenizer, rows, splits.scoring, eval_settings),
         report=report,
         seconds=(last.seconds if last else 0.0) + (progress.training_s if progress else 0.0),
@@ -117,7 +117,7 @@ def _attempt(
     trainer = SFTTrainer(
         model=model,
         args=_training_arguments(config, micro_batch_size, dropout_seed),
-        train_dataset=batches.dataset(),
+        train_dataset=batches.make_dataset(),
         processing_class=tokenizer,
         callbacks=[rung_callback],
     )

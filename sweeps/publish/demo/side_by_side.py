@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.publish.trained_run import TrainedRun
 from trainables.data.conversations import Unusable
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows
 from trainables.data.questions import make_question
 from trainables.data.rows import Row, Splits
@@ -90,7 +90,7 @@ def make_row(values: Values, splits: Splits) -> Row:
 def list_examples(run: TrainedRun, num_examples: int) -> list[Example]:
     """Rows of validation, but for those that cannot be taken apart into columns again."""
     splits = read_rows(run.paths.rows, ["validation"])
-    rows = fixed_slice(splits.validation, min(num_examples, len(splits.validation)))
+    rows = select_fixed_slice(splits.validation, min(num_examples, len(splits.validation)))
     values = [take_apart(row, splits) for row in rows]
     return [
         Example(given, row.target)

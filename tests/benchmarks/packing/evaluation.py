@@ -285,9 +285,9 @@ def _rows(args: Args, settings: TrainingSettings) -> tuple[list[Row], Scoring]:
 
 
 def _examples(settings: TrainingSettings, tokenizer: Any, rows: list[Row]) -> list[Any]:
-    from trainables.data.tokens import encode_rows, prompt_limit
+    from trainables.data.tokens import compute_prompt_limit, encode_rows
 
-    limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+    limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
     return encode_rows(tokenizer, rows, limit)
 
 

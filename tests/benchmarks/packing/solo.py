@@ -143,7 +143,7 @@ def fast_row(job: Job, how: str) -> Row:
         trainer = SFTTrainer(
             model=new_adapter(base, trial.params, settings.seed),
             args=_fast_arguments(trial, chosen),
-            train_dataset=batches.dataset(),
+            train_dataset=batches.make_dataset(),
             processing_class=load_tokenizer(settings.model),
             callbacks=[clock],
         )

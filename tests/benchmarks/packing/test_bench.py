@@ -87,7 +87,7 @@ def job_of(settings: TrainingSettings, num_trials: int) -> Job:
 def timed_tokens(examples: list[Example], settings: TrainingSettings) -> int:
     """Of one trial's third and fourth step."""
     batches = Batches(examples, settings)
-    return batches.tokens(4) - batches.tokens(2)
+    return batches.count_tokens(4) - batches.count_tokens(2)
 
 
 def test_rows_are_compared_with_solo_at_their_batch_size() -> None:

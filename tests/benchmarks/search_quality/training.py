@@ -10,7 +10,7 @@ import torch
 from tests.benchmarks.search_quality.grid import Configuration
 from tests.benchmarks.search_quality.measurements import Measurement
 from trainables.config import TrainingSettings, TrialConfig
-from trainables.data.eval_rows import rung_rows
+from trainables.data.eval_rows import select_rung_rows
 from trainables.data.rows import Splits
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import device, load_tokenizer
@@ -75,7 +75,7 @@ class Trainer:
         by_rows: dict[int, PackEvaluator] = {}
         self._evaluators: dict[int, PackEvaluator] = {}
         for step in settings.rungs:
-            rows = rung_rows(splits.validation, settings, step)
+            rows = select_rung_rows(splits.validation, settings, step)
             self._evaluators[step] = by_rows.setdefault(
                 len(rows),
                 PackEvaluator(

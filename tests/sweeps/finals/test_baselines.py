@@ -22,7 +22,7 @@ from tests.sweeps.example_facts import facts
 from tests.sweeps.invented_sweep import PARAMS, make_config, make_report
 from trainables.checkpoint import checkpoint_folder
 from trainables.config import Metric
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.rows import MetricCode, Row, Scoring, Splits
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult, write_answers
@@ -97,8 +97,8 @@ def scored(rows: Sequence[Row], splits: Splits, answer: Answer) -> EvalResult:
 def judge(folder: Path, splits: Splits, metric: Metric, winner: Answer, base: Answer) -> Outcome:
     """What is said of a winner and a base that answer so, after a sweep of one trial."""
     config, paths = make_config(), RunPaths(folder)
-    test = fixed_slice(splits.test, len(splits.test))
-    validation = fixed_slice(splits.validation, config.eval_rows)
+    test = select_fixed_slice(splits.test, len(splits.test))
+    validation = select_fixed_slice(splits.validation, config.eval_rows)
     checkpoint = checkpoint_folder(paths.trial("t0000"), 9)
     checkpoint.mkdir(parents=True)
     on_validation = scored(validation, splits, winner)

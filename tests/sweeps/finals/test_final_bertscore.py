@@ -19,7 +19,7 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, world
 from tests.sweeps.invented_sweep import make_history
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
 from trainables.metrics.eval_result import EvalResult, write_answers
@@ -59,7 +59,7 @@ def paths(tmp_path: Path, config: SweepConfig) -> RunPaths:
     answers: Mapping[str, tuple[str, ...]] = {
         "validation_base": ("",) * 4,
         "test_base": ("",) * 4,
-        "t0001": tuple(row.target for row in fixed_slice(ROWS, len(ROWS))),
+        "t0001": tuple(row.target for row in select_fixed_slice(ROWS, len(ROWS))),
     }
     predictions.save(
         found,

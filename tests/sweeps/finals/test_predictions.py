@@ -15,7 +15,7 @@ from sweeps.finals import predictions
 from sweeps.recipes import samsum, table
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.rows import Row, Scoring, Splits
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import confusion
@@ -63,7 +63,7 @@ def kept(
 def test_each_row_has_its_own_answers_and_scores(
     settings: TrainingSettings, tmp_path: Path
 ) -> None:
-    order = fixed_slice(TEST, len(TEST))
+    order = select_fixed_slice(TEST, len(TEST))
     assert order != list(TEST)
     tuned, base = ([f"{who} {row.id}" for row in order] for who in ("tuned", "base"))
     paths = kept(tmp_path, settings, tuned, base)
@@ -107,7 +107,7 @@ def test_confusion_matrix_is_of_the_tuned_model_in_the_order_of_the_labels(
 ) -> None:
     labels = ("yes", "no", "maybe")
     rows = tuple(replace(row, target=labels[n % 2]) for n, row in enumerate(TEST))
-    order = fixed_slice(rows, len(rows))
+    order = select_fixed_slice(rows, len(rows))
     paths = RunPaths(tmp_path)
     splits = splits_of(rows, Scoring(kind="classify", labels=labels))
     tuned = [row.target if row.id != "4" else "maybe" for row in order]
@@ -133,7 +133,7 @@ def test_label_that_a_spreadsheet_would_run_stands_behind_an_apostrophe() -> Non
 def test_label_probabilities_stand_beside_each_prediction(
     settings: TrainingSettings, tmp_path: Path
 ) -> None:
-    paths, order = RunPaths(tmp_path), fixed_slice(TEST, len(TEST))
+    paths, order = RunPaths(tmp_path), select_fixed_slice(TEST, len(TEST))
     shares = tuple({"yes": 0.5 + int(row.id) / 20, "no": 0.5 - int(row.id) / 20} for row in order)
     tuned = replace(scored(["yes"] * 7), probabilities=shares)
     splits = splits_of(TEST, Scoring(kind="classify", labels=("yes", "no")))

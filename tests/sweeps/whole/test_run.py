@@ -21,7 +21,7 @@ from sweeps.search.asha import Asha
 from tests.sweeps import commands, small_sweep
 from tests.sweeps.small_sweep import Finished
 from trainables.config import Metric
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.layer_kinds import resolve_targets
@@ -123,7 +123,7 @@ def test_best_adapter_gives_the_score_that_its_row_claims(finished: Finished) ->
     config = from_json(json.loads((finished.folder / "sweep.json").read_text())["config"])
     settings = config.settings
     splits = read_rows(settings.rows_dir)
-    rows = fixed_slice(splits.validation, settings.eval_rows)
+    rows = select_fixed_slice(splits.validation, settings.eval_rows)
     torch.set_num_threads(1)
     base = load_base(settings.model, settings.compute_dtype)
     model = PeftModel.from_pretrained(base, str(finished.folder / "best"))

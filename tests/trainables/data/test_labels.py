@@ -3,12 +3,12 @@
 import pytest
 
 from trainables.data.labels import (
-    check_number,
+    check_label_count,
     clean_label,
     drop_contradictory,
     find_labels,
     read_names,
-    rename,
+    rename_labels,
 )
 from trainables.data.rows import Document
 from trainables.errors import SweepAborted
@@ -29,7 +29,7 @@ def test_label_is_one_line_and_a_whole_number_has_no_fraction(text: str, label: 
 def test_names_are_read_and_given() -> None:
     names = read_names(["0=neutral", "1 = bad", "2=bad"])
     assert names == {"0": "neutral", "1": "bad", "2": "bad"}
-    named = rename(documents(("a", "0"), ("b", "2")), names, "mood")
+    named = rename_labels(documents(("a", "0"), ("b", "2")), names, "mood")
     assert [d.target for d in named] == ["neutral", "bad"]
 
 
@@ -41,7 +41,7 @@ def test_names_that_are_no_pairs_are_refused(pairs: list[str]) -> None:
 
 def test_value_without_a_name_is_told() -> None:
     with pytest.raises(SweepAborted, match=r"column mood holds '3', '10', which .*\(0\)") as told:
-        rename(documents(("a", "10"), ("b", "0"), ("c", "3")), {"0": "neutral"}, "mood")
+        rename_labels(documents(("a", "10"), ("b", "0"), ("c", "3")), {"0": "neutral"}, "mood")
     assert "3=NAME" in told.value.fix
 
 
@@ -55,18 +55,22 @@ def test_all_rows_of_a_contradicted_text_go_and_are_counted() -> None:
 def test_texts_in_place_of_labels_are_refused_with_the_remedy() -> None:
     many = documents(*((f"text {i}", f"label {i % 1001}") for i in range(3000)))
     with pytest.raises(SweepAborted, match=r"1,001 different values in 3,000 rows") as told:
-        check_number(many, "topic")
+        check_label_count(many, "topic")
     assert "--kind summarize" in told.value.fix
-    check_number(documents(*((f"text {i}", f"label {i % 1000}") for i in range(3000))), "topic")
+    check_label_count(
+        documents(*((f"text {i}", f"label {i % 1000}") for i in range(3000))), "topic"
+    )
     with pytest.raises(SweepAborted, match="9 different values in 12 rows"):
-        check_number(documents(*((f"text {i}", f"summary {i % 9}") for i in range(12))), "topic")
+        check_label_count(
+            documents(*((f"text {i}", f"summary {i % 9}") for i in range(12))), "topic"
+        )
 
 
 def test_labels_that_differ_only_in_case_are_refused_with_the_remedy() -> None:
     labels = ("Good", "good", "bad", "bad", "x", "x", "x", "x")
     rows = documents(*((f"text {i}", label) for i, label in enumerate(labels)))
     with pytest.raises(SweepAborted, match="only in case: Good, good") as told:
-        check_number(rows, "mood")
+        check_label_count(rows, "mood")
     assert "'Good=Good' 'good=Good'" in told.value.fix
 
 

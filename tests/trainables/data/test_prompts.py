@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.config import TaskOptions
-from trainables.data.prompts import choose_template, fill
+from trainables.data.prompts import choose_template, fill_template
 from trainables.data.tasks import TASKS
 from trainables.data.tasks.samsum import PROMPTS
 from trainables.errors import SweepAborted
@@ -46,7 +46,7 @@ def test_prompt_that_cannot_be_filled_is_one_clear_error(prompt: str, error: str
 
 @given(st.text(), st.text())
 def test_values_stand_in_the_prompt_as_they_are(text: str, title: str) -> None:
-    filled = fill(choose("<{title}> {{kept}} {text}"), {"text": text, "title": title})
+    filled = fill_template(choose("<{title}> {{kept}} {text}"), {"text": text, "title": title})
     assert filled == f"<{title}> {{kept}} {text}"
 
 

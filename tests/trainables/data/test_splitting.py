@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainables.data.rows import SPLITS, Document
-from trainables.data.splitting import divide, document, split_by_content
+from trainables.data.splitting import divide_documents, make_document, split_by_content
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=9).filter(str.strip), min_size=3, max_size=80)
 
@@ -58,7 +58,7 @@ def test_small_tables_fill_every_split(num_rows: int) -> None:
 
 @pytest.mark.parametrize("value", ["half a character: \ud83d", None, float("nan"), ["a"]])
 def test_cell_without_text_is_blank(value: object) -> None:
-    made = document({"text": value, "summary": value}, source="text", columns=("text",))
+    made = make_document({"text": value, "summary": value}, source="text", columns=("text",))
     assert (made.source, made.target) == ("", "")
 
 
@@ -71,5 +71,5 @@ def test_documents_of_one_mark_count_as_one() -> None:
 
 def test_complete_splits_are_kept_and_said_nothing_of() -> None:
     documents = {s: documents_of([f"{s} {n}" for n in range(4)]) for s in SPLITS}
-    kept, notes = divide(documents, {})
+    kept, notes = divide_documents(documents, {})
     assert (kept, notes) == (documents, ())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.data.rows import Document
-from trainables.data.stratified import MIN_ROWS, hold_out, near_key
+from trainables.data.stratified import MIN_ROWS, hold_out, make_near_key
 from trainables.errors import SweepAborted
 
 MISSING = ("validation", "test")
@@ -19,7 +19,7 @@ def documents(labels: list[str]) -> list[Document]:
 
 
 def divided(rows: list[Document], missing: tuple[str, ...] = MISSING) -> dict[str, list[Document]]:
-    return hold_out(rows, missing, lambda d: near_key(d.source), lambda d: d.target)
+    return hold_out(rows, missing, lambda d: make_near_key(d.source), lambda d: d.target)
 
 
 @given(
@@ -88,12 +88,12 @@ def test_texts_of_one_key_stay_together() -> None:
     ],
 )
 def test_addresses_case_and_spaces_hide_no_copy(text: str) -> None:
-    assert near_key(text) == near_key("Işık güzel")
+    assert make_near_key(text) == make_near_key("Işık güzel")
 
 
 def test_texts_without_letters_are_told_apart() -> None:
-    assert near_key("🙂") != near_key("🙁")
-    assert near_key("@ali") != near_key("@veli")
+    assert make_near_key("🙂") != make_near_key("🙁")
+    assert make_near_key("@ali") != make_near_key("@veli")
 
 
 def test_too_few_rows_are_refused() -> None:

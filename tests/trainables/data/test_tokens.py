@@ -14,11 +14,11 @@ from tests.trainables.conftest import TEMPLATE
 from trainables.data.rows import Message, Row
 from trainables.data.tokens import (
     IGNORED,
+    compute_prompt_limit,
+    cut_at_stop,
     encode_rows,
     encode_targets,
     encode_training_rows,
-    prompt_limit,
-    until_stop,
 )
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
@@ -62,7 +62,7 @@ def test_long_prompt_loses_the_end_of_the_message_alike_in_training_and_evaluati
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     long = Row(id="2", prompt="Summarize.\n\n" + "Ann: Hi Bob\n" * 100, target="Ann greets Bob.")
-    limit = prompt_limit(96, 32)
+    limit = compute_prompt_limit(96, 32)
     (trained,) = encode_training_rows(tokenizer, [long], 96, 32)
     (evaluated,) = encode_rows(tokenizer, [long], limit)
     assert trained.prompt_ids == evaluated.prompt_ids
@@ -98,7 +98,7 @@ def test_a_length_that_no_row_fits_in_is_refused_with_the_shortest(
 
 @pytest.mark.parametrize(("length", "answer", "limit"), [(1024, 96, 928), (128, 96, 64)])
 def test_room_for_an_answer_is_at_most_half(length: int, answer: int, limit: int) -> None:
-    assert prompt_limit(length, answer) == limit
+    assert compute_prompt_limit(length, answer) == limit
 
 
 def test_prompts_are_those_of_the_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -125,8 +125,8 @@ def test_without_turns_a_text_ends_as_its_tokenizer_says(unk_token: str | None) 
 
 
 def test_answer_ends_before_its_first_stop() -> None:
-    assert until_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
-    assert until_stop([4, 5], [2, 3]) == [4, 5]
+    assert cut_at_stop([4, 5, 2, 6, 2], [2, 3]) == [4, 5]
+    assert cut_at_stop([4, 5], [2, 3]) == [4, 5]
 
 
 @pytest.mark.parametrize(

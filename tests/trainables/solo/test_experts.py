@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
 from tests.trainables.solo.small_prompts import check_labels, validation_prompts
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.data.eval_rows import rung_rows
+from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import read_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.layer_kinds import ATTENTION, DENSE_MLP
@@ -88,7 +88,7 @@ def test_trial_trains_all_but_experts_and_its_adapter_loads_in_plain_peft(
     loaded = {n for n, _ in again.named_parameters() if "lora_" in n}
     assert {name.replace(".default", "") for name in loaded} == set(weights)
     splits = read_rows(settings.rows_dir)
-    rows = rung_rows(splits.validation, settings, 3)
+    rows = select_rung_rows(splits.validation, settings, 3)
     scored = evaluate(again, load_tokenizer(folder), rows, splits.scoring, settings)
     assert scored.metrics == pytest.approx(reports[1].metrics, rel=1e-6)
 

@@ -77,7 +77,7 @@ def plain_losses(
     for step in range(1, settings.max_steps + 1):
         rate = (0.0, 1.0, 2 / 3, 1 / 3)[step - 1]
         optimizer.param_groups[0]["lr"] = params.learning_rate * rate
-        picked = batches.step_rows(step)
+        picked = batches.get_step_rows(step)
         num_labels = sum(len(example.target_ids) for example in picked)
         loss = torch.zeros(())
         for example in picked:

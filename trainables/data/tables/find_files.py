@@ -55,10 +55,10 @@ def find_files(data: Sequence[str]) -> tuple[dict[str, list[DataFile]], list[str
     for path in paths:
         is_several = path.is_dir() or path.suffix.lower() == ".zip"
         files = sorted(_list_files(path), key=lambda file: file.name)
-        chosen = _choose_files(path, files) if is_several else {split_of(path.name): files}
+        chosen = _choose_files(path, files) if is_several else {find_split(path.name): files}
         used = {id(file) for some in chosen.values() for file in some}
         unused += [str(file.name) for file in files if id(file) not in used]
-        inside = split_of(path.relative_to(base))
+        inside = find_split(path.relative_to(base))
         for split, some in chosen.items():
             splits[split or inside] += some
     if len(paths) == 1 and not paths[0].is_dir() and sum(map(len, splits.values())) == 1:
@@ -66,7 +66,7 @@ def find_files(data: Sequence[str]) -> tuple[dict[str, list[DataFile]], list[str
     return dict(splits), unused
 
 
-def split_of(name: str | Path | PurePosixPath) -> str:
+def find_split(name: str | Path | PurePosixPath) -> str:
     """The split that a file's name, or else the nearest of its folders, tells; "" for none."""
     for part in reversed(PurePosixPath(name).parts):
         words = set(re.findall(r"[a-z]+", part.lower()))
@@ -81,19 +81,19 @@ def _list_files(path: Path) -> Iterable[DataFile]:
     if path.suffix.lower() == ".zip" and path.is_file():
         yield from _list_archive(path)
     elif path.is_file():
-        yield _open(PurePosixPath(path.name), path)
+        yield _make_data_file(PurePosixPath(path.name), path)
     else:
-        for folder, inner, names in os.walk(path, onerror=_raise):
+        for folder, inner, names in os.walk(path, onerror=_raise_refused):
             inner[:] = [name for name in inner if _is_shown(PurePosixPath(name))]
             for file in (Path(folder, name) for name in names):
                 name = PurePosixPath(file.relative_to(path).as_posix())
                 if file.suffix.lower() == ".zip" and _is_shown(name):
                     yield from _list_archive(file)
                 elif _is_table(name) and file.is_file():
-                    yield _open(name, file)
+                    yield _make_data_file(name, file)
 
 
-def _raise(refused: OSError) -> None:
+def _raise_refused(refused: OSError) -> None:
     raise refused  # rows of a folder that may not be read must not be left out in silence
 
 
@@ -104,10 +104,10 @@ def _list_archive(path: Path) -> Iterable[DataFile]:
     except zipfile.BadZipFile as damaged:
         raise SweepAborted(f"cannot read {path}: {damaged}", "copy or make it again") from None
     for name in filter(_is_table, names):
-        yield _open(name, path, member=str(name))
+        yield _make_data_file(name, path, member=str(name))
 
 
-def _open(name: PurePosixPath, path: Path, member: str | None = None) -> DataFile:
+def _make_data_file(name: PurePosixPath, path: Path, member: str | None = None) -> DataFile:
     """The file, or a member of an archive, which is unpacked once it is read."""
     packed = COMPRESSIONS.get(name.suffix.lower())
 
@@ -124,11 +124,11 @@ def _open(name: PurePosixPath, path: Path, member: str | None = None) -> DataFil
         buffer = pyarrow.BufferReader(content)
         return bytes(pyarrow.CompressedInputStream(buffer, packed).read())
 
-    return DataFile(name, _suffix(name), read)
+    return DataFile(name, _find_suffix(name), read)
 
 
 def _is_table(name: PurePosixPath) -> bool:
-    return _suffix(name) in SUFFIXES and name.name not in _HUB_FACTS and _is_shown(name)
+    return _find_suffix(name) in SUFFIXES and name.name not in _HUB_FACTS and _is_shown(name)
 
 
 def _is_shown(name: PurePosixPath) -> bool:
@@ -136,7 +136,7 @@ def _is_shown(name: PurePosixPath) -> bool:
     return not any(part.startswith((".", "_")) for part in name.parts)
 
 
-def _suffix(name: PurePosixPath) -> str:
+def _find_suffix(name: PurePosixPath) -> str:
     """The type, of what is inside if the file is compressed."""
     plain = PurePosixPath(name.stem) if name.suffix.lower() in COMPRESSIONS else name
     return plain.suffix.lower()
@@ -149,10 +149,12 @@ def _choose_files(folder: Path, files: Sequence[DataFile]) -> dict[str, list[Dat
         SweepAborted: there is none, or there are several that do not look like parts of one table.
     """
     top = [file for file in files if len(file.name.parts) == 1]
-    named = [file for file in top if split_of(file.name)] or [f for f in files if split_of(f.name)]
+    named = [file for file in top if find_split(file.name)] or [
+        f for f in files if find_split(f.name)
+    ]
     if not named:
         return {"": _choose_shards(folder, top or files, "table")}
-    splits = {split: [f for f in named if split_of(f.name) == split] for split in SPLIT_NAMES}
+    splits = {split: [f for f in named if find_split(f.name) == split] for split in SPLIT_NAMES}
     return {s: _choose_shards(folder, some, f"{s} file") for s, some in splits.items() if some}
 
 
@@ -162,7 +164,7 @@ def _choose_shards(folder: Path, files: Sequence[DataFile], what: str) -> list[D
     of_type = next((types[suffix] for suffix in SUFFIXES if suffix in types), [])
     tables = defaultdict(list)
     for file in of_type:
-        tables[_table_of(file.name)].append(file)
+        tables[_find_table_name(file.name)].append(file)
     words = {name for names in SPLIT_NAMES.values() for name in names}
     plain = [some for some in tables.values() if some[0].name.name.split(".")[0].lower() in words]
     if len(tables) == 1 or len(plain) == 1:
@@ -180,9 +182,9 @@ def _choose_shards(folder: Path, files: Sequence[DataFile], what: str) -> list[D
     )
 
 
-def _table_of(name: PurePosixPath) -> str:
+def _find_table_name(name: PurePosixPath) -> str:
     """What the files of one table have in common: a split's folder, or the name but for numbers."""
     for depth, part in enumerate(name.parts[:-1], 1):
-        if split_of(part) and not split_of(name.name):
+        if find_split(part) and not find_split(name.name):
             return "/".join(name.parts[:depth])
     return re.sub(r"[0-9]+", "", str(name))

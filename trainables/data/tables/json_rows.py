@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainables.data.tables.csv_text import decode
-from trainables.data.tables.find_files import split_of
+from trainables.data.tables.find_files import find_split
 
 Rows = list[dict[str, Any]] | list[list[Any]]
 """Objects, or arrays of which the first may hold the columns' names."""
@@ -27,7 +27,7 @@ def read_json(content: bytes, encoding: str | None) -> tuple[dict[str, Rows], st
         rows = values[0] if len(values) == 1 else values  # an array, or one value a line
         return {"": _require_rows(rows)}, how
     value = values[0]
-    splits = {split: rows for key, rows in value.items() if (split := split_of(key))}
+    splits = {split: rows for key, rows in value.items() if (split := find_split(key))}
     if splits and all(isinstance(rows, list | dict) for rows in splits.values()):
         return {split: _find_rows(rows)[0] for split, rows in splits.items()}, how
     rows, key = _find_rows(value)
@@ -59,13 +59,13 @@ def _find_rows(value: Any) -> tuple[Rows, str]:
         return _require_rows(value), ""
     parts = list(value.values())
     if _are_alike(parts, list) and not any(_are_rows(part) for part in parts):
-        return _turn(value), ""  # columns as arrays
+        return _transpose(value), ""  # columns as arrays
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [value["columns"], *value["data"]], ""  # pandas' to_json(orient="split")
     if _are_alike(parts, dict):  # pandas' to_json() of columns, or rows by their number or name
         inner = list(parts[0])
         is_by_row = _are_numbers(value) or (not _are_numbers(inner) and len(value) > len(inner))
-        return (parts if is_by_row else _turn({k: v.values() for k, v in value.items()})), ""
+        return (parts if is_by_row else _transpose({k: v.values() for k, v in value.items()})), ""
     found = dict(_list_rows(value))
     if found:
         key = max(found, key=lambda key: len(found[key]))
@@ -99,7 +99,7 @@ def _are_numbers(keys: Mapping[str, Any] | list[str]) -> bool:
     return all(key.isdecimal() for key in keys)
 
 
-def _turn(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _transpose(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Columns as rows."""
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]

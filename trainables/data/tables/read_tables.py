@@ -15,10 +15,16 @@ import pandas as pd
 from trainables.config import TaskOptions
 from trainables.data.tables.arrow_tables import read_arrow
 from trainables.data.tables.csv_text import read_csv
-from trainables.data.tables.find_files import SPLIT_NAMES, SUFFIXES, DataFile, find_files, split_of
+from trainables.data.tables.find_files import (
+    SPLIT_NAMES,
+    SUFFIXES,
+    DataFile,
+    find_files,
+    find_split,
+)
 from trainables.data.tables.hub_tables import download_splits, find_hub_files
 from trainables.data.tables.json_rows import Rows, read_json
-from trainables.data.tables.table import Table, cell_text, name_columns, require_columns
+from trainables.data.tables.table import Table, name_columns, read_cell, require_columns
 from trainables.data.tables.workbook import read_workbook
 from trainables.errors import SweepAborted, first_line
 from trainables.models.hub_files import is_dataset_id
@@ -54,9 +60,9 @@ def read_tables(data: str | Sequence[str], options: TaskOptions) -> dict[str, Ta
         _refuse_useless(f"the dataset {names[0]}", ".parquet", options)
         repo = "/".join(names[0].split("/")[:2])
         tables = _use_split_column(_read_files(find_hub_files(names[0]), options, repo), options)
-        return {split: _draw(table, options.max_rows) for split, table in tables.items()}
-    tables = _use_split_column(_read_places(names, options), options)
-    return {split: _draw(table, options.max_rows) for split, table in tables.items()}
+        return {split: _sample_rows(table, options.max_rows) for split, table in tables.items()}
+    tables = _use_split_column(_read_paths(names, options), options)
+    return {split: _sample_rows(table, options.max_rows) for split, table in tables.items()}
 
 
 def read_table(path: str, options: TaskOptions) -> Table:
@@ -72,9 +78,9 @@ def read_table(path: str, options: TaskOptions) -> Table:
         given = DataFile(PurePosixPath("standard input"), ".jsonl", sys.stdin.buffer.read)
         by_split = _read_files({"": [given]}, options)
     else:
-        by_split = _read_places([path], options)
+        by_split = _read_paths([path], options)
     tables = list(by_split.values())
-    return _join(tables) if tables[1:] else tables[0]
+    return _join_tables(tables) if tables[1:] else tables[0]
 
 
 def read_dataset(
@@ -107,7 +113,7 @@ def read_dataset(
     return {split or table.source: table.frame for split, table in tables.items()}
 
 
-def _read_places(names: Sequence[str], options: TaskOptions) -> dict[str, Table]:
+def _read_paths(names: Sequence[str], options: TaskOptions) -> dict[str, Table]:
     """The tables of files, folders and archives by split; files that are not used are noted."""
     files, unused = find_files(names)
     tables = _read_files(files, options)
@@ -132,7 +138,7 @@ def _read_files(
             f"{parts[''][0].source} does not tell its split, but other files do",
             "let every name have train, validation or test in it, or none",
         )
-    return {s: _join(parts[s]) for s in ("", *SPLIT_NAMES) if s in parts}
+    return {s: _join_tables(parts[s]) for s in ("", *SPLIT_NAMES) if s in parts}
 
 
 def _read_file(file: DataFile, options: TaskOptions) -> list[tuple[str, pd.DataFrame, str]]:
@@ -190,7 +196,7 @@ def _make_frame(rows: Rows, names: Sequence[str] | None) -> pd.DataFrame:
     return frame
 
 
-def _join(parts: Sequence[Table]) -> Table:
+def _join_tables(parts: Sequence[Table]) -> Table:
     """The tables as one."""
     frame = pd.concat([p.frame for p in parts], ignore_index=True) if parts[1:] else parts[0].frame
     sources = list(dict.fromkeys(part.source for part in parts))
@@ -206,7 +212,7 @@ def _join(parts: Sequence[Table]) -> Table:
     return Table(frame, f"{source}: {', '.join(filter(None, notes))}", source)
 
 
-def _draw(table: Table, max_rows: int | None) -> Table:
+def _sample_rows(table: Table, max_rows: int | None) -> Table:
     """The table, or so many of its rows, the same every time."""
     if max_rows is None or max_rows >= len(table.frame):
         return table
@@ -223,10 +229,10 @@ def _use_split_column(tables: dict[str, Table], options: TaskOptions) -> dict[st
             last_word = re.split(r"[\W_]", name.lower())[-1]
             if last_word not in SPLIT_COLUMNS or is_asked or table.columns.count(name) > 1:
                 continue
-            values = [cell_text(value) or "" for value in table.frame[name]]
-            told = [split_of(value) for value in values]
+            values = [read_cell(value) or "" for value in table.frame[name]]
+            told = [find_split(value) for value in values]
             if split == "" and "train" in told:
-                return _divide(table, name, values, told)
+                return _divide_table(table, name, values, told)
             if split == "" or set(told) != {split}:
                 why = "the files tell the splits" if split else "it does not tell the splits"
                 shown = ", ".join(list(dict.fromkeys(values))[:3])
@@ -234,7 +240,7 @@ def _use_split_column(tables: dict[str, Table], options: TaskOptions) -> dict[st
     return tables
 
 
-def _divide(
+def _divide_table(
     table: Table, name: str, values: Sequence[str], told: Sequence[str]
 ) -> dict[str, Table]:
     others = Counter(value for value, split in zip(values, told, strict=True) if not split)

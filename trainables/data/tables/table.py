@@ -75,7 +75,7 @@ def name_columns(cells: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFra
     """
     if cells.empty:
         raise ValueError("it holds no cell")
-    first = [cell_text(value) or "" for value in cells.iloc[0]]
+    first = [read_cell(value) or "" for value in cells.iloc[0]]
     if names is not None and len(names) != len(first):
         shown = ", ".join(text[:40] for text in first)
         raise SweepAborted(
@@ -89,7 +89,7 @@ def name_columns(cells: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFra
     return rows.set_axis(list(given), axis=1).reset_index(drop=True)
 
 
-def cell_text(value: object) -> str | None:
+def read_cell(value: object) -> str | None:
     """The cell as text without white space around it; missing is blank, None is no text at all.
 
     JSON can escape half of a character, which no tokenizer takes.

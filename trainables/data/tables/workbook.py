@@ -4,8 +4,8 @@ import io
 
 import pandas as pd
 
-from trainables.data.tables.find_files import split_of
-from trainables.data.tables.table import cell_text
+from trainables.data.tables.find_files import find_split
+from trainables.data.tables.table import read_cell
 from trainables.errors import SweepAborted
 
 MIN_ROWS = 10
@@ -35,7 +35,7 @@ def read_workbook(
                 book.parse(sheet, header=None, dtype=object, na_filter=False), skip_rows
             )
 
-        splits = {} if sheet is not None else {n: s for n in names if (s := split_of(n))}
+        splits = {} if sheet is not None else {n: s for n in names if (s := find_split(n))}
         if "train" in splits.values():
             left = [name for name in names if name not in splits]
             more = f" (not read: {', '.join(left)})" if left else ""
@@ -60,7 +60,7 @@ def _cut_table(cells: pd.DataFrame, skip_rows: int) -> tuple[pd.DataFrame, str]:
     A title is a row of a single cell, above rows of more; skip_rows skips what else stands there.
     """
     cells = cells.iloc[skip_rows:]
-    is_filled = cells.map(lambda value: cell_text(value) != "")
+    is_filled = cells.map(lambda value: read_cell(value) != "")
     cells = cells.loc[is_filled.any(axis=1), is_filled.any(axis=0)]
     num_filled = is_filled.loc[cells.index].sum(axis=1)
     if not skip_rows and (num_filled > 1).any():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 
@@ -16,7 +15,7 @@ from trainables.data.rows import (
     drop_blank,
     refuse_unused,
 )
-from trainables.data.splitting import assemble, divide, document
+from trainables.data.splitting import assemble_splits, divide_documents, make_document
 from trainables.data.tables.read_tables import read_dataset
 from trainables.errors import SweepAborted
 from trainables.metrics.registry import rank_by
@@ -74,17 +73,19 @@ class SummaryTask:
             raise SweepAborted(f"{self.name} has no dataset on the Hub", self.no_data_fix)
         counts: dict[str, int] = {}
         tables = read_dataset(data, self.columns, self.dataset)
-        read = self.read_documents or partial(_read_all, self.prompt_columns)
+        read = self.read_documents or self._read_documents
         documents = {split: read(table, split, counts) for split, table in tables.items()}
-        kept, notes = divide(documents, counts)
+        kept, notes = divide_documents(documents, counts)
         template, text = self.prompt_template, self.prompt_columns[0]
         columns = TableColumns(prompt={c: c for c in self.prompt_columns}, target="summary")
-        return assemble(self.name, kept, template, text, self.scoring, counts, columns, notes)
+        return assemble_splits(
+            self.name, kept, template, text, self.scoring, counts, columns, notes
+        )
 
-
-def _read_all(
-    columns: tuple[str, ...], table: pd.DataFrame, split: str, counts: dict[str, int]
-) -> list[Document]:
-    rows = table.to_dict("records")
-    documents = [document(row, source=columns[0], columns=columns) for row in rows]
-    return drop_blank(documents, split, counts)
+    def _read_documents(
+        self, table: pd.DataFrame, split: str, counts: dict[str, int]
+    ) -> list[Document]:
+        columns = self.prompt_columns
+        rows = table.to_dict("records")
+        documents = [make_document(row, source=columns[0], columns=columns) for row in rows]
+        return drop_blank(documents, split, counts)

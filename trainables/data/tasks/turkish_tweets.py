@@ -7,7 +7,7 @@ from trainables.config import Data, Metric, TaskOptions
 from trainables.data.labels import read_names
 from trainables.data.reading import TableSpec, read_data, read_splits
 from trainables.data.rows import Splits, refuse_unused
-from trainables.data.stratified import fold
+from trainables.data.stratified import fold_case
 from trainables.metrics.registry import rank_by
 
 TEXT, LABEL = "Tweets", "Duygu"
@@ -36,7 +36,7 @@ class TurkishTweets:
 
     def __post_init__(self) -> None:
         refuse_unused(self.options, self.name, USED)
-        _ = self._names, self.metric
+        _ = self._label_names, self.metric
 
     @property
     def metric(self) -> Metric:
@@ -49,7 +49,7 @@ class TurkishTweets:
         Raises:
             SweepAborted: no data is named, it cannot be read, or its rows do not do.
         """
-        names = self._names
+        names = self._label_names
         spec = TableSpec(
             input=self.options.input or TEXT,
             target=self.options.target or LABEL,
@@ -58,10 +58,12 @@ class TurkishTweets:
             question=QUESTION,
             language="turkish",
             label_names=names,
-            label_words={fold(word): value for value in names for word in WORDS.get(value, ())},
+            label_words={
+                fold_case(word): value for value in names for word in WORDS.get(value, ())
+            },
         )
         return read_splits(self.name, read_data(self.name, data, self.options), spec)
 
     @property
-    def _names(self) -> dict[str, str]:
+    def _label_names(self) -> dict[str, str]:
         return read_names(self.options.label_names or LABEL_NAMES)

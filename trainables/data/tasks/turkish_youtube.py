@@ -11,10 +11,10 @@ import pandas as pd
 
 from trainables.config import TaskOptions
 from trainables.data.rows import Document, Scoring, drop_blank
-from trainables.data.splitting import document
-from trainables.data.stratified import near_key
+from trainables.data.splitting import make_document
+from trainables.data.stratified import make_near_key
 from trainables.data.tables.hub_tables import REVISION
-from trainables.data.tables.table import cell_text
+from trainables.data.tables.table import read_cell
 from trainables.data.tasks.summaries import SummaryTask
 
 REPO = "emirunlu26/turkish-youtube-text-summarization"
@@ -55,7 +55,7 @@ def parse_duration_s(value: object) -> int | None:
         value = value.isoformat()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value) if math.isfinite(value) else None  # a missing number is NaN
-    text = cell_text(value) or ""
+    text = read_cell(value) or ""
     if text.isdecimal():
         return int(text)
     match = _CLOCK.fullmatch(text) or _ISO.fullmatch(text)
@@ -66,11 +66,11 @@ def parse_duration_s(value: object) -> int | None:
 
 
 def _read_documents(table: pd.DataFrame, split: str, counts: dict[str, int]) -> list[Document]:
-    rows = _of_length(table.to_dict("records"), split, counts)
-    return drop_blank([_document(row) for row in rows], split, counts)
+    rows = _drop_long(table.to_dict("records"), split, counts)
+    return drop_blank([_make_document(row) for row in rows], split, counts)
 
 
-def _of_length(
+def _drop_long(
     rows: Sequence[Mapping[Hashable, object]], split: str, counts: dict[str, int]
 ) -> list[Mapping[Hashable, object]]:
     """The rows of videos of MAX_DURATION_S at most; the others are counted."""
@@ -82,18 +82,18 @@ def _of_length(
     return kept
 
 
-def _document(row: Mapping[Hashable, object]) -> Document:
+def _make_document(row: Mapping[Hashable, object]) -> Document:
     """The row's own id is its place in its split's file, so it says nothing about the video."""
     keys = {
-        "video": _video_id(cell_text(row["url"]) or ""),
-        "title": near_key(cell_text(row["title"]) or ""),
-        "text": near_key(cell_text(row["text"]) or ""),
+        "video": _find_video_id(read_cell(row["url"]) or ""),
+        "title": make_near_key(read_cell(row["title"]) or ""),
+        "text": make_near_key(read_cell(row["text"]) or ""),
     }
     marks = [f"{name} {value}" for name, value in keys.items() if value]
-    return document(row, source="text", columns=PROMPT_COLUMNS, keys=marks)
+    return make_document(row, source="text", columns=PROMPT_COLUMNS, keys=marks)
 
 
-def _video_id(url: str) -> str:
+def _find_video_id(url: str) -> str:
     """What watch?v=ID and youtu.be/ID have in common; the address itself if it is neither."""
     try:
         parts = urlsplit(url)

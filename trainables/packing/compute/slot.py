@@ -51,7 +51,7 @@ class Slot:
         neighbours.
         """
         step = self.step + 1
-        rows = self.batches.step_rows(step)
+        rows = self.batches.get_step_rows(step)
         seed, lora_dropout = self.trial.settings.seed, self.trial.params.lora_dropout
         label_weight = 1.0 / sum(len(row.label_positions) for row in rows)
         micro_batches: list[MicroBatch] = []

@@ -81,7 +81,7 @@ def _iterate_steps(batch: Batch, is_graphed: bool) -> Iterator[None]:
 def _decode_step(batch: Batch) -> None:
     """One more token for every row, without waiting for the device."""
     # All writes are in place, and the column is a tensor: a captured graph replays the same
-    # addresses. Rows that are done go on answering to nobody; until_stop cuts what they say.
+    # addresses. Rows that are done go on answering to nobody; cut_at_stop cuts what they say.
     rows = (batch.tokens_KS, batch.positions_KS, batch.cache)
     x_KSD = batch.decoder.step(*rows, batch.rotation, batch.is_done_KS)
     tokens_KS = batch.decoder.logits(x_KSD).argmax(dim=-1)

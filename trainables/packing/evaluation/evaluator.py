@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
-from trainables.data.tokens import encode_rows, encode_targets, prompt_limit
+from trainables.data.tokens import compute_prompt_limit, encode_rows, encode_targets
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.chat_template import stop_ids
 from trainables.packing.compute.model import PackedModel
@@ -53,7 +53,7 @@ class PackEvaluator:
         self._scoring = scoring
         self._settings = settings
         self._is_graphed = is_graphed
-        limit = prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+        limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
         self._examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
         self.num_tokens = sum(len(example.ids) for example in self._examples)
         """Tokens of the rows' prompts and targets."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.data.tokens import Example, until_stop
+from trainables.data.tokens import Example, cut_at_stop
 from trainables.packing.compute.pass_shapes import (
     CHUNK_LABELS,
     PROMPT_TOKENS,
@@ -65,7 +65,7 @@ def generate(
         del batch  # its cache must go before the next one comes
         for of_slot, row in zip(answers, rows, strict=True):
             for index, ids in zip(indices, row, strict=False):
-                of_slot[index] = until_stop(ids, stop_ids)
+                of_slot[index] = cut_at_stop(ids, stop_ids)
     return answers, losses_KS
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from trainables.checkpoint_storage import fetch_checkpoint
-from trainables.data.eval_rows import fixed_slice
+from trainables.data.eval_rows import select_fixed_slice
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import retry_with_less_memory
 from trainables.packing.compute.pack import Pack
@@ -33,7 +33,7 @@ def score_adapters(
     for name, path in adapters.items():
         tested[name] = fetch_checkpoint(storage, path, is_compared=True)
     rows = loaded.splits.test
-    test = loaded.make_evaluator(fixed_slice(rows, len(rows)))
+    test = loaded.make_evaluator(select_fixed_slice(rows, len(rows)))
     scores = dict(zip(tested, _score(loaded.pack, list(tested.values()), test), strict=True))
     if validation is not None:
         (scores["validation_base"],) = _score(loaded.pack, [None], validation)

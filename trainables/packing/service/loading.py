@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.data.eval_rows import rung_rows
+from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.rows import Row, Splits
 from trainables.data.tokens import Example, encode_training_rows
@@ -35,7 +35,7 @@ class LoadedPack(NamedTuple):
 
     def select_report_rows(self, step: int) -> list[Row]:
         """The validation rows that a report at this step scores."""
-        return rung_rows(self.splits.validation, self.settings, step)
+        return select_rung_rows(self.splits.validation, self.settings, step)
 
     def make_evaluator(
         self, rows: Sequence[Row], settings: TrainingSettings | None = None

@@ -214,7 +214,7 @@ class PackLoop:
         self._step_s = seconds / max(num_steps.values(), default=1)
         num_tokens: Counter[str] = Counter()  # real ones; a step in which a trial fails counts too
         for result in results:
-            tokens = self._trials[result.slot].batches.tokens
+            tokens = self._trials[result.slot].batches.count_tokens
             num_tokens[result.trial_id] += tokens(result.step) - tokens(result.step - 1)
         self._ledger.count_step(len(results), *self._pack.last_tokens)
         self._ledger.charge(num_tokens, "trained")

@@ -193,15 +193,15 @@ class PackedTrial:
             pack, device: as its ledger has them.
         """
         self.seconds += self.training_s + evaluation_s
-        tokens = self.batches.tokens(self.step)
-        new_tokens = tokens - self.batches.tokens(self.reported_step)
+        tokens = self.batches.count_tokens(self.step)
+        new_tokens = tokens - self.batches.count_tokens(self.reported_step)
         report = TrialReport(
             trial_id=self.trial_id,
             step=self.step,
             metrics=metrics,
             train_loss=math.fsum(self.losses) / len(self.losses),
             learning_rate=self.learning_rate,
-            epoch=self.batches.epoch(self.step),
+            epoch=self.batches.compute_epoch(self.step),
             tokens=tokens,
             tokens_per_s=new_tokens / self.training_s,
             seconds=self.seconds,

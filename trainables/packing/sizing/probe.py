@@ -105,10 +105,10 @@ def find_mean_step(batches: Batches, max_steps: int) -> int:
     Neither the first nor the last, if there are others: a step is as fast as it is in the midst of
     training if the one before has prepared it, and it prepares another.
     """
-    mean = batches.tokens(max_steps) / max_steps
+    mean = batches.count_tokens(max_steps) / max_steps
     return min(
         range(2, max_steps) if max_steps > 2 else range(1, max_steps + 1),
-        key=lambda step: abs(batches.tokens(step) - batches.tokens(step - 1) - mean),
+        key=lambda step: abs(batches.count_tokens(step) - batches.count_tokens(step - 1) - mean),
     )
 
 

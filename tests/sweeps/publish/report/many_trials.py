@@ -241,11 +241,11 @@ def _test(
     labels: Sequence[str],
     text: str,
 ) -> None:
-    from trainables.data.eval_rows import fixed_slice
+    from trainables.data.eval_rows import select_fixed_slice
     from trainables.data.prepared_rows import read_rows
 
     splits, run_id = read_rows(paths.rows), f"f{of[1:]}s1"
-    rows, results = fixed_slice(splits.test, NUM_ROWS), {}
+    rows, results = select_fixed_slice(splits.test, NUM_ROWS), {}
     for name, share in ((run_id, 0.8), ("test_base", 0.35)):
         rights = [draw.random() < share for _ in rows]
         answers = [

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from trainables.config import TaskOptions
-from trainables.data.tables.find_files import find_files, split_of
+from trainables.data.tables.find_files import find_files, find_split
 from trainables.data.tables.read_tables import read_tables
 from trainables.errors import SweepAborted
 
@@ -40,7 +40,7 @@ def found(*data: Path) -> dict[str, list[str]]:
     ],
 )
 def test_split_is_told_by_the_name_or_else_the_nearest_folder(name: str, split: str) -> None:
-    assert split_of(PurePosixPath(name)) == split
+    assert find_split(PurePosixPath(name)) == split
 
 
 def test_one_file_may_hold_everything_whatever_its_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from trainables.config import TaskOptions
 from trainables.data.reading import read_data
 from trainables.data.tables.read_tables import read_tables
-from trainables.data.tables.table import Table, cell_text
+from trainables.data.tables.table import Table, read_cell
 from trainables.errors import SweepAborted
 
 ROWS = [{"text": "NA", "label": "1"}, {"text": 'a "b", c\nd', "label": "0"}]
@@ -38,7 +38,7 @@ def test_every_type_gives_the_same_texts(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{suffix}"
     WRITERS[suffix](path)
     frame = open_table(path).frame
-    assert [{k: cell_text(v) for k, v in row.items()} for row in frame.to_dict("records")] == ROWS
+    assert [{k: read_cell(v) for k, v in row.items()} for row in frame.to_dict("records")] == ROWS
 
 
 def test_json_lines_may_lack_keys_and_keep_whole_numbers(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_json_lines_may_lack_keys_and_keep_whole_numbers(tmp_path: Path) -> None
         '{"a": 1152921504606846977}\n\n{"a": null, "b": [1]}\n{"b": "x"}\n'
     )
     frame = open_table(tmp_path / "a.json").frame
-    assert [cell_text(value) for value in frame["a"]] == ["1152921504606846977", "", ""]
-    assert [cell_text(value) for value in frame["b"]] == ["", None, "x"]
+    assert [read_cell(value) for value in frame["a"]] == ["1152921504606846977", "", ""]
+    assert [read_cell(value) for value in frame["b"]] == ["", None, "x"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_json_lines_may_lack_keys_and_keep_whole_numbers(tmp_path: Path) -> None
     ],
 )
 def test_cell_is_text_blank_or_no_text(value: object, text: str | None) -> None:
-    assert cell_text(value) == text
+    assert read_cell(value) == text
 
 
 def test_broken_line_is_named(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_cells_of_lists_and_objects_are_left_as_they_are(suffix: str, tmp_path: 
     messages = read["messages"].tolist()
     assert [[m["content"] for m in chat[:1]] for chat in messages] == [["hi 0"], ["hi 1"], ["hi 2"]]
     assert all(type(chat) is list and type(chat[0]) is dict for chat in messages)
-    assert [cell_text(value) for value in read["number"]] == ["1", "", "3"]
+    assert [read_cell(value) for value in read["number"]] == ["1", "", "3"]
 
 
 @pytest.mark.parametrize(

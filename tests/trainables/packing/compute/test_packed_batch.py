@@ -114,7 +114,7 @@ def test_passes_of_a_task_have_few_shapes(
     batches = Batches(examples, longer(settings, 60))
     shapes = set()
     for step in range(1, 41):
-        rows = [batches.step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
+        rows = [batches.get_step_rows(step + late) for late in (0, 3, 8, 11, 14, 17, 19, 20)]
         micro_batches = [micro_batch_of(slot, own) for slot, own in enumerate(rows)]
         shapes.add(pack_batch(micro_batches, shape_of(micro_batches, 8, "recurring")).shape)
     assert len(shapes) < 8
@@ -145,10 +145,10 @@ def test_groups_hold_the_items_in_order_and_no_more_than_fits(
 def test_course_is_the_common_order(settings: TrainingSettings, examples: list[Example]) -> None:
     whole = Batches(examples, longer(settings, 30))
     batches = Batches(examples, settings)
-    rows = [batches.step_rows(step) for step in range(1, 5)]
-    assert rows == [whole.step_rows(step) for step in range(1, 5)]
-    assert batches.tokens(2) == sum(len(row.input_ids) for step in rows[:2] for row in step)
-    assert batches.epoch(2) == 2 * settings.batch_size / len(examples)
+    rows = [batches.get_step_rows(step) for step in range(1, 5)]
+    assert rows == [whole.get_step_rows(step) for step in range(1, 5)]
+    assert batches.count_tokens(2) == sum(len(row.input_ids) for step in rows[:2] for row in step)
+    assert batches.compute_epoch(2) == 2 * settings.batch_size / len(examples)
     assert batches.longest == max(len(example.input_ids) for example in examples)
 
 

@@ -13,7 +13,7 @@ from peft import PeftModel
 from tests.examples import max_examples
 from tests.trainables.packing.small_packs import new_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.data.eval_rows import rung_rows
+from trainables.data.eval_rows import select_rung_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import Example, encode_rows
 from trainables.metrics.label_tree import LabelTree
@@ -190,13 +190,13 @@ def test_lower_rungs_score_a_smaller_slice_of_the_same_rows(model_dir: str, rows
     settings = dataclasses.replace(
         settings_of(model_dir, rows_dir), max_steps=9, rungs=(3, 9), eval_rows=6
     )
-    assert rung_rows(ROWS, settings, 3) == rung_rows(ROWS, settings, 9)
+    assert select_rung_rows(ROWS, settings, 3) == select_rung_rows(ROWS, settings, 9)
     settings = dataclasses.replace(settings, low_rung_eval_rows=2)
-    low, last = (rung_rows(ROWS, settings, step) for step in (3, 9))
+    low, last = (select_rung_rows(ROWS, settings, step) for step in (3, 9))
     assert (len(low), len(last)) == (2, 6)
     assert last[:2] == low
     more = dataclasses.replace(settings, low_rung_eval_rows=50)
-    assert len(rung_rows(ROWS, more, 3)) == 6
+    assert len(select_rung_rows(ROWS, more, 3)) == 6
 
 
 def test_examples_for_a_thinking_model_leave_its_thought_open(model_dir: str) -> None:

@@ -47,10 +47,10 @@ def test_each_report_counts_from_the_last(
             assert report.train_loss == step - 0.5
             assert report.learning_rate == step / 1000
             trained_s = 10.0 * (step + step - 1)
-            new_tokens = batches.tokens(step) - batches.tokens(step - 2)
+            new_tokens = batches.count_tokens(step) - batches.count_tokens(step - 2)
             assert report.tokens_per_s == pytest.approx(new_tokens / trained_s)
-            assert report.tokens == batches.tokens(step)
-            assert report.epoch == batches.epoch(step)
+            assert report.tokens == batches.count_tokens(step)
+            assert report.epoch == batches.compute_epoch(step)
             assert report.eval_rows == 7 and report.peak_gib == 2.5
             assert report.seconds == {2: 35.0, 4: 110.0}[step]
             assert report.gpu_seconds == step * 3.0

@@ -95,7 +95,7 @@ def test_the_measured_step_is_of_mean_length(
 ) -> None:
     settings = longer(settings, 20)
     batches = Batches(examples, settings)  # type: ignore[arg-type]
-    tokens = [batches.tokens(step) - batches.tokens(step - 1) for step in range(1, 21)]
+    tokens = [batches.count_tokens(step) - batches.count_tokens(step - 1) for step in range(1, 21)]
     mean = sum(tokens) / len(tokens)
     chosen = tokens[find_mean_step(batches, 20) - 1]
     assert abs(chosen - mean) == min(abs(one - mean) for one in tokens[1:-1])
