@@ -27,10 +27,6 @@ class PackEvaluator:
     """Scores slots on the rows on which solo.evaluate scores one model, with equal results.
 
     Args:
-        tokenizer: the model's.
-        rows: validation rows.
-        scoring: of their answers.
-        settings: of the sweep.
         max_tokens: positions of the cache, over all slots and rows, and what the rows' states are
             worth.
         is_graphed: capture decoding as CUDA graphs.

@@ -74,7 +74,6 @@ def train(
     This is the only place that counts a trial's lost packs; Ray Tune counts the lost processes.
 
     Args:
-        trial: what to train.
         list_packs: gives the PackActors of its sweep at the moment.
         report: blocks until the sweep has decided.
         max_failures: times that a pack in which it trains may be lost between two reports.

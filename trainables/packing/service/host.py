@@ -152,6 +152,7 @@ class PackHost(TrialRegistry):
                 from trainables.models.memory import gpu_gib
                 from trainables.packing.service.loading import device_name, load_pack
                 from trainables.packing.service.loop import PackLoop
+                from trainables.packing.service.probe import measure_throughput
 
             self._ledger.device = device_name()
             memory_gib = gpu_gib()
@@ -161,7 +162,7 @@ class PackHost(TrialRegistry):
             self._has_imported.set()
             loaded = load_pack(self._settings, self._capacity)
             loop = PackLoop(loaded, self, self._ledger, self._admit_wait_s)
-            self._throughput.set_result(loaded.measure_throughput(self._probed, self._ledger))
+            self._throughput.set_result(measure_throughput(loaded, self._probed, self._ledger))
             while not self._is_closed:
                 if self.preempted:
                     loop.save_progress()

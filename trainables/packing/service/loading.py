@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from trainables.config import Hyperparameters, TrainingSettings
+from trainables.config import TrainingSettings
 from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.rows import Row, Splits
@@ -16,10 +16,7 @@ from trainables.models.base_model import device, load_base, load_tokenizer
 from trainables.models.memory import free_memory, reset_peak
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.evaluator import PackEvaluator, load_metrics
-from trainables.packing.service.ledger import LedgerKeeper
 from trainables.packing.sizing.capacity import Capacity
-from trainables.packing.sizing.probe import measure_throughput
-from trainables.packing.sizing.throughput import Throughput
 
 
 class LoadedPack(NamedTuple):
@@ -49,27 +46,6 @@ class LoadedPack(NamedTuple):
             max_tokens=self.capacity.eval_tokens,
             is_graphed=device().type == "cuda",
             state_positions=self.pack.model.state_positions,
-        )
-
-    def measure_throughput(
-        self, probed: Sequence[Hyperparameters], ledger: LedgerKeeper
-    ) -> Throughput | None:
-        """How fast trials of such hyperparameters would train; None if there are none."""
-        if not probed:
-            return None
-        load_s = ledger.copy_ledger().wall_s
-        ledger.begin_activity("probe")
-        return measure_throughput(
-            self.pack,
-            self.examples,
-            self.select_report_rows(self.settings.rungs[0]),
-            self.make_evaluator,
-            self.settings,
-            self.capacity,
-            probed,
-            device_name=device_name(),
-            load_s=load_s,
-            warms_up=device().type == "cuda",
         )
 
 

@@ -185,12 +185,8 @@ class PackedTrial:
         """The report of the present step, from which the next one's figures begin anew.
 
         Args:
-            metrics: of the present step.
-            num_eval_rows: rows that they are of.
             evaluation_s: what scoring and saving took.
             charged_s: what the pack has charged the trial with so far.
-            peak_gib: the pack's highest memory.
-            pack, device: as its ledger has them.
         """
         self.seconds += self.training_s + evaluation_s
         tokens = self.batches.count_tokens(self.step)

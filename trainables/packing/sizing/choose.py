@@ -52,9 +52,7 @@ def choose_capacity(
     even one trial fits are activations computed again instead of kept, at a third more work.
 
     Args:
-        facts: the model's shape.
-        settings: of the sweep.
-        max_rank: the largest LoRA rank of its search space.
+        max_rank: the largest LoRA rank of the sweep's search space.
         memory_gib: of the GPU; None for a CPU.
         num_slots: the most trials; fewer if they do not fit.
         num_enough: trials for whose sake a pass may be smaller, or the base stay in NF4, if they
@@ -123,7 +121,6 @@ def make_too_large_error(
     smaller one helps.
 
     Args:
-        memory_gib: of the GPU.
         needed_gib: by one trial of a rank.
     """
     fitting = [f"{rank}" for rank in _RANKS if rank < max_rank and needed_gib(rank) <= memory_gib]

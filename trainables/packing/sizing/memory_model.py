@@ -139,9 +139,7 @@ def predict_pack(
     """The memory of a pack whose passes are as large as they may be.
 
     Args:
-        facts: the model's shape.
-        settings: of the sweep.
-        capacity: of the pack; no eval_tokens leave evaluation out.
+        capacity: no eval_tokens leave evaluation out.
         num_labels: labelled tokens of the largest pass; None for as many as there can be.
         num_rows: rows of the largest pass; None for as many as there can be.
         is_nf4_kept: whether the NF4 weights stay beside the dequantised ones.

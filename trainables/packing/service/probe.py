@@ -8,19 +8,17 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
-from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
+from trainables.config import Hyperparameters, TrialConfig
 from trainables.data.batches import Batches
 from trainables.data.rows import Row
-from trainables.data.tokens import Example
+from trainables.models.base_model import device
 from trainables.models.memory import free_memory, is_out_of_memory
 from trainables.packing.compute.pack import Pack
-from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.sizing.capacity import Capacity
+from trainables.packing.service.ledger import LedgerKeeper
+from trainables.packing.service.loading import LoadedPack, device_name
 from trainables.packing.sizing.throughput import Throughput
 
 logger = logging.getLogger(__name__)
-
-EvaluatorOf = Callable[[Sequence[Row], TrainingSettings], PackEvaluator]
 
 EVAL_ROWS = 16
 """Rows of a trial in the measured evaluation, at most."""
@@ -32,48 +30,37 @@ TRIAL_ID = "probe"
 
 
 def measure_throughput(
-    pack: Pack,
-    examples: Sequence[Example],
-    rows: Sequence[Row],
-    make_evaluator: EvaluatorOf,
-    settings: TrainingSettings,
-    capacity: Capacity,
-    params: Sequence[Hyperparameters],
-    *,
-    device_name: str,
-    load_s: float,
-    warms_up: bool,
+    loaded: LoadedPack, params: Sequence[Hyperparameters], ledger: LedgerKeeper
 ) -> Throughput | None:
-    """Times an empty pack; None where a step of all its slots does not fit in memory.
+    """Times an empty pack; None without params, or where a step of all slots does not fit.
 
     The probe's trials stand in the slots as real ones do and are cleared as those are: no adapter,
     moment or random state is left of them. Kernels that are compiled or tuned, and graphs that are
-    captured, serve the trials that follow.
+    captured, serve the trials that follow. On a GPU everything is done once before it is timed.
 
     Args:
-        examples: the training rows.
-        rows: validation rows of a report.
-        make_evaluator: what scores rows with given settings.
         params: ranks and dropouts as the sweep's space has them, in turn for the slots.
-        load_s: what loading took.
-        warms_up: do everything once before it is timed, as a GPU needs it.
+        ledger: of the loading so far.
     """
+    if not params:
+        return None
+    load_s = ledger.copy_ledger().wall_s
+    ledger.begin_activity("probe")
     began_s = time.perf_counter()
-    num_slots = capacity.num_slots
+    pack, examples, settings = loaded.pack, loaded.examples, loaded.settings
+    num_slots, num_tries = loaded.capacity.num_slots, 2 if device().type == "cuda" else 1
     try:
         for slot, trial_params in enumerate(islice(cycle(params), num_slots)):
             trial = TrialConfig(
                 trial_id=TRIAL_ID, params=trial_params, settings=settings, folder=Path(TRIAL_ID)
             )
             pack.join(slot, trial, examples)
-        batch_fixed_s, row_s, batch_rows = _time_evaluation(
-            pack, rows, make_evaluator, settings, capacity, warms_up
-        )
+        batch_fixed_s, row_s, batch_rows = _time_evaluation(loaded, num_tries)
         step = find_mean_step(Batches(examples, settings), settings.max_steps)
-        all_s, capture_s = _time_step(pack, num_slots, step, warms_up)
+        all_s, capture_s = _time_step(pack, num_slots, step, num_tries)
         for slot in range(1, num_slots):
             pack.leave(slot)
-        one_s, _ = _time_step(pack, 1, step, warms_up)
+        one_s, _ = _time_step(pack, 1, step, num_tries)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -86,7 +73,7 @@ def measure_throughput(
         free_memory()
     step_trial_s = max(0.0, all_s - one_s) / max(1, num_slots - 1)
     return Throughput(
-        device=device_name,
+        device=device_name(),
         num_slots=num_slots,
         load_s=load_s,
         step_fixed_s=max(0.0, one_s - step_trial_s),
@@ -112,14 +99,14 @@ def find_mean_step(batches: Batches, max_steps: int) -> int:
     )
 
 
-def _time_step(pack: Pack, num_trials: int, step: int, warms_up: bool) -> tuple[float, float]:
+def _time_step(pack: Pack, num_trials: int, step: int, num_tries: int) -> tuple[float, float]:
     """Seconds of a step of the first so many slots, and what capturing one of its graphs adds.
 
-    The pass before it prepares it. With a warm-up the step is made once before it is timed, so
-    that its kernels are compiled and its graphs captured.
+    The pass before it prepares it. The last try counts: an earlier one compiles its kernels and
+    captures its graphs.
     """
     seconds, num_captured = [], []
-    for _ in range(1 + warms_up):
+    for _ in range(num_tries):
         for slot in range(num_trials):
             pack.seek(slot, max(0, step - 2))
         if step > 1:
@@ -130,20 +117,15 @@ def _time_step(pack: Pack, num_trials: int, step: int, warms_up: bool) -> tuple[
     return seconds[-1], max(0.0, seconds[0] - seconds[-1]) / max(1, num_captured[0])
 
 
-def _time_evaluation(
-    pack: Pack,
-    rows: Sequence[Row],
-    make_evaluator: EvaluatorOf,
-    settings: TrainingSettings,
-    capacity: Capacity,
-    warms_up: bool,
-) -> tuple[float, float, int]:
+def _time_evaluation(loaded: LoadedPack, num_tries: int) -> tuple[float, float, int]:
     """Seconds of a batch, seconds of one more row of one trial, and the rows that a batch holds.
 
     Answers are counted as long as targets are: an untuned base talks on, trained adapters do not.
     They are timed with 1 and with EVAL_TOKENS tokens, and continued in a straight line.
     """
-    evaluator = make_evaluator(rows[:EVAL_ROWS], settings)
+    settings, capacity = loaded.settings, loaded.capacity
+    rows = loaded.select_report_rows(settings.rungs[0])
+    evaluator = loaded.make_evaluator(rows[:EVAL_ROWS])
     num_tokens = min(settings.max_new_tokens, evaluator.target_tokens)
     lengths = sorted({1, min(num_tokens, EVAL_TOKENS)})
     fitting = EVAL_POSITIONS // (capacity.num_slots * evaluator.row_tokens)
@@ -152,9 +134,9 @@ def _time_evaluation(
     def time_answers(num_trials: int, rows: Sequence[Row]) -> float:
         seconds = []
         for length in lengths:
-            timed = make_evaluator(rows, replace(settings, max_new_tokens=length))
-            for _ in range(1 + warms_up):
-                last_s = _time(partial(timed.evaluate, pack.model, range(num_trials)))
+            timed = loaded.make_evaluator(rows, replace(settings, max_new_tokens=length))
+            for _ in range(num_tries):
+                last_s = _time(partial(timed.evaluate, loaded.pack.model, range(num_trials)))
             seconds.append(last_s)
         token_s = max(0.0, seconds[-1] - seconds[0]) / max(1, lengths[-1] - 1)
         return seconds[0] + token_s * (num_tokens - 1)

@@ -16,7 +16,7 @@ from trainables.data.batches import Batches
 from trainables.packing.compute.pack import Pack
 from trainables.packing.service.events import PackFault
 from trainables.packing.service.host import PackHost
-from trainables.packing.sizing.probe import find_mean_step
+from trainables.packing.service.probe import find_mean_step
 from trainables.packing.sizing.throughput import Throughput, slowest
 
 KINDS = (
