@@ -63,7 +63,7 @@ class Job:
         """
         facts = read_model_facts(self.settings.model)
         timed = range(self.num_warm_up_steps + 1, self.settings.max_steps + 1)
-        rows = [row for step in timed for row in batches.step_rows(step)]
+        rows = [row for step in timed for row in batches.get_step_rows(step)]
         num_tokens = sum(len(row.input_ids) for row in rows)
         trials = [self.trial(number) for number in range(self.num_trials)]
         products = sum(count_products(facts, trial.params, rows) for trial in trials) / len(trials)

@@ -144,7 +144,7 @@ def largest_pass(batches: Batches, num_steps: int, num_trials: int, max_tokens: 
     """What a pass has at most, where all trials go the same way in step."""
     passes = []
     for step in range(1, num_steps + 1):
-        rows = batches.step_rows(step)
+        rows = batches.get_step_rows(step)
         tokens = num_trials * sum(len(row.input_ids) for row in rows)
         labels = num_trials * sum(len(row.target_ids) for row in rows)
         share = min(1.0, max_tokens / tokens)

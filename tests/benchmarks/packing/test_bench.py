@@ -215,7 +215,7 @@ def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
     batches = Batches(examples, settings)
-    steps = [batches.step_rows(step) for step in range(1, 5)]
+    steps = [batches.get_step_rows(step) for step in range(1, 5)]
     tokens = [sum(len(row.input_ids) for row in rows) for rows in steps]
     labels = [sum(len(row.target_ids) for row in rows) for rows in steps]
     assert len(set(tokens)) > 1
