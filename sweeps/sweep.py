@@ -23,7 +23,7 @@ from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from trainables.errors import SweepAborted
-from trainables.process import gc_disabled
+from trainables.process import disable_gc
 
 if TYPE_CHECKING:
     from sweeps.checks.preflight import Preflight
@@ -69,7 +69,7 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
         tell_resume: how a sweep goes on, in words to paste.
     """
     config, preflight = check_args(args)
-    with gc_disabled():
+    with disable_gc():
         from sweeps.checks.run_folder import open_run
         from sweeps.cost import plan
         from sweeps.publish.report.follow import keep_report
@@ -77,7 +77,7 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
     for line in plan.describe_rows(preflight):
         print(line)
     with open_run(config, preflight, is_resumed=args.resume) as paths, keep_report(paths):
-        with gc_disabled():
+        with disable_gc():
             from sweeps.control.stages import run_stages  # loads Ray, which early errors do without
 
         try:
@@ -103,7 +103,7 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
 
 def check_args(args: RunArgs) -> "tuple[SweepConfig, Preflight]":
     """The config with the steps that it trains, and what was checked."""
-    with gc_disabled():
+    with disable_gc():
         from sweeps.checks.preflight import check
         from sweeps.checks.resume import check_unchanged
 

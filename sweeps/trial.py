@@ -18,7 +18,7 @@ from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
 from trainables.metrics.scales import format_score
-from trainables.process import cpu_threads, train_in_this_process
+from trainables.process import make_cpu_environment, train_in_this_process
 
 PROG = "python -m sweeps.trial"
 TRIAL_ID = "trial"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
         trial_id=TRIAL_ID, params=args.params, settings=config.settings, folder=folder
     )
     is_packed = config.engine == "packed"
-    train_in_this_process(cpu_threads() if is_packed else {"OMP_NUM_THREADS": "1"})
+    train_in_this_process(make_cpu_environment() if is_packed else {"OMP_NUM_THREADS": "1"})
     reports: list[dict[str, Any]] = []
 
     def take(report: TrialReport) -> None:

@@ -26,7 +26,7 @@ from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, find_reported
 from trainables.checkpoint import checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
-from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
+from trainables.compare_engines import WEIGHTS_NAME, measure_adapter_distances, train_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport, require
 from trainables.data.eval_rows import select_rung_rows
 from trainables.data.rows import Row
@@ -217,11 +217,11 @@ def _retrain(
         trial = replace(trial, folder=Path(tmp) / trial.trial_id)
         seed = planned.dropout_seed
         try:
-            reports = reports_until(planned.engine, trial, last_step, dropout_seed=seed)
+            reports = train_until(planned.engine, trial, last_step, dropout_seed=seed)
         except TrialFailed as failed:
             return replace(planned, failed=str(failed))
         last = reports[-1].checkpoint
-        distances = None if adapter is None else adapter_distances(adapter, last)
+        distances = None if adapter is None else measure_adapter_distances(adapter, last)
     return replace(planned, reports=reports, distances=distances)
 
 

@@ -75,7 +75,7 @@ def write_progress(progress: Progress) -> None:
 
 def list_complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a trial's folder that have a report, by step."""
-    return [path for path in _checkpoints(folder) if (path / REPORT_NAME).is_file()]
+    return [path for path in _list_checkpoints(folder) if (path / REPORT_NAME).is_file()]
 
 
 def read_last_report(folder: Path) -> TrialReport | None:
@@ -171,7 +171,7 @@ def prune_to_adapter(folder: Path) -> None:
 def delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
     """Delete all other checkpoints, and those that were being written."""
     unfinished = folder.glob(f"checkpoint-*{TMP_SUFFIX}")
-    for path in {*_checkpoints(folder), *unfinished} - set(remaining):
+    for path in {*_list_checkpoints(folder), *unfinished} - set(remaining):
         shutil.rmtree(path)
 
 
@@ -192,10 +192,10 @@ def _read_mark(path: Path, kind: type[Mark]) -> Mark:
 
 def _list_resumable(folder: Path) -> list[Path]:
     """Complete checkpoints, at a rung or between two, by step."""
-    return [p for p in _checkpoints(folder) if any((p / name).is_file() for name in MARKS)]
+    return [p for p in _list_checkpoints(folder) if any((p / name).is_file() for name in MARKS)]
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def _list_checkpoints(folder: Path) -> list[Path]:
     """Complete or not, by step."""
     begin = "checkpoint-"
     steps = (path.name.removeprefix(begin) for path in folder.glob(f"{begin}*"))

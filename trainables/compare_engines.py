@@ -16,7 +16,7 @@ class _Enough(SystemExit):
     """Ends a training that has come far enough, as a stopped trial of a sweep ends."""
 
 
-def reports_until(
+def train_until(
     engine: Literal["packed", "solo"],
     trial: TrialConfig,
     last_step: int,
@@ -52,7 +52,7 @@ def reports_until(
     return reports
 
 
-def adapter_distances(one: Path, other: Path) -> dict[str, float]:
+def measure_adapter_distances(one: Path, other: Path) -> dict[str, float]:
     """By PEFT's name, the norm of a matrix's difference in two PEFT folders, over its norm in one.
 
     Raises:

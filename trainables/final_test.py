@@ -17,7 +17,7 @@ from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.evaluate import evaluate
 
 
-def score(
+def score_final_test(
     settings: TrainingSettings, adapters: Mapping[str, Path], *, capacity: Capacity | None
 ) -> dict[str, EvalResult]:
     """Scores by what was scored: "validation_base", "test_base" and each adapter's name.

@@ -14,13 +14,13 @@ from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.errors import SweepAborted
 from trainables.metrics.eval_result import EvalResult
-from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.base_model import get_device, load_base, load_tokenizer
 from trainables.models.delta_kernels import INSTALL, find_fault
 from trainables.models.memory import is_out_of_memory, retry_with_less_memory
 from trainables.models.model_facts import ModelFacts
 from trainables.packing.compute.peft_format import read_adapter
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service.loading import new_pack
+from trainables.packing.service.loading import make_pack
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import USABLE_FRAC
 from trainables.packing.sizing.memory_model import count_eval_positions, predict_pack
@@ -30,7 +30,7 @@ _AMPERE = (8, 0)
 """Compute capability of the first GPUs with the flash attention of packs."""
 
 
-def answer(
+def answer_rows(
     windows: Iterable[Sequence[Row]],
     settings: TrainingSettings,
     scoring: Scoring,
@@ -80,7 +80,7 @@ def _answer_packed(
 ) -> Iterator[list[EvalResult]]:
     tokenizer = load_tokenizer(settings.model)
     capacity = _choose_capacity(settings, facts, adapters)
-    pack, max_tokens = new_pack(settings, capacity), capacity.eval_tokens
+    pack, max_tokens = make_pack(settings, capacity), capacity.eval_tokens
     with pack.hold_adapters(adapters) as slots:
         for rows in windows:
             evaluator = PackEvaluator(
@@ -89,7 +89,7 @@ def _answer_packed(
                 scoring,
                 settings,
                 max_tokens,
-                is_graphed=device().type == "cuda",
+                is_graphed=get_device().type == "cuda",
                 state_positions=pack.model.state_positions,
             )
             yield retry_with_less_memory(

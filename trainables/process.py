@@ -16,7 +16,7 @@ torch.compile, loads inductor at its import: a second."""
 
 
 @contextmanager
-def gc_disabled() -> Iterator[None]:
+def disable_gc() -> Iterator[None]:
     """Imports meanwhile are not interrupted by the collection of cyclic garbage, nor looked through
     by later ones: what modules are made of stays.
 
@@ -42,7 +42,7 @@ def see_one_gpu() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = names.split(",")[0]
 
 
-def num_cores() -> int:
+def count_cores() -> int:
     """Cores that this process may use: under Slurm or taskset fewer than the machine has, and
     threads beyond them would only wait for each other."""
     if sys.platform == "linux":
@@ -50,13 +50,13 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def cpu_threads() -> dict[str, str]:
+def make_cpu_environment() -> dict[str, str]:
     """Environment of a pack without a GPU: every core is the pack's, since its trials only wait.
 
     Threads that wait for each other sleep: spinning ones take a busy machine's cores from those
     that they wait for.
     """
-    return {"OMP_NUM_THREADS": str(num_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+    return {"OMP_NUM_THREADS": str(count_cores()), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def train_in_this_process(threads: Mapping[str, str]) -> None:

@@ -14,8 +14,8 @@ from trainables.data.prepared_rows import digest_rows
 from trainables.data.rows import SPLITS, Splits
 from trainables.metrics.fingerprints import fingerprint
 from trainables.metrics.registry import read_metrics
-from trainables.models.hub_files import hub_file
-from trainables.models.model_files import tokenizer_files, weight_files
+from trainables.models.hub_files import download_hub_file
+from trainables.models.model_files import list_tokenizer_files, list_weight_files
 
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 4096
@@ -71,10 +71,10 @@ def digest_model(model: str) -> dict[str, str]:
     """
     folder = Path(model)
     if not folder.is_dir():
-        return {"config.json": _digest_file(hub_file(model, "config.json"))}
-    small = [folder / "config.json", *tokenizer_files(str(folder))]
+        return {"config.json": _digest_file(download_hub_file(model, "config.json"))}
+    small = [folder / "config.json", *list_tokenizer_files(str(folder))]
     digests = {path.name: _digest_file(path) for path in small}
-    return digests | {path.name: _digest_samples(path) for path in weight_files(folder)}
+    return digests | {path.name: _digest_samples(path) for path in list_weight_files(folder)}
 
 
 def _digest_file(path: Path) -> str:

@@ -36,7 +36,7 @@ def run_final_test(
     settings: TrainingSettings,
     adapters: Mapping[str, Path],
 ) -> dict[str, EvalResult]:
-    """Scores as of trainables.final_test.score, by the packs that are loaded.
+    """Scores as of trainables.final_test.score_final_test, by the packs that are loaded.
 
     Where those together cannot, one of them does it, else a process of its own.
 
@@ -124,7 +124,7 @@ class _Tester:
     def score(
         self, settings: TrainingSettings, adapters: Mapping[str, Path], capacity: Capacity | None
     ) -> dict[str, EvalResult]:
-        """Scores as of trainables.final_test.score."""
-        from trainables.final_test import score  # loads torch, only in the worker
+        """Scores as of trainables.final_test.score_final_test."""
+        from trainables.final_test import score_final_test  # loads torch, only in the worker
 
-        return score(settings, adapters, capacity=capacity)
+        return score_final_test(settings, adapters, capacity=capacity)

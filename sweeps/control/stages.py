@@ -59,7 +59,7 @@ from trainables.config import Metric
 from trainables.errors import SweepAborted
 from trainables.packing.service.ledger import Ledger, read_ledgers
 from trainables.packing.sizing.throughput import Throughput
-from trainables.process import gc_disabled, num_cores
+from trainables.process import count_cores, disable_gc
 
 
 def run_stages(
@@ -155,7 +155,7 @@ def run_stages(
             at_end.enter_context(run_trackers(trackers, tracked))  # ends when no GPU waits for it
             # The search and the finals' runs, from where earlier processes left them.
             try:
-                with gc_disabled():
+                with disable_gc():
                     from sweeps.control import ray_tuner  # the packs have not waited for Ray Tune
 
                 tell = partial(_tell_estimate, eta, log, paths, events, earlier_ledgers, began_s)
@@ -259,7 +259,7 @@ def _connect() -> Cluster:
             "call ray.shutdown() first; a cluster that RAY_ADDRESS names is joined",
         )
     try:
-        return connect(num_local_cpus=max(num_cores(), 2))
+        return connect(num_local_cpus=max(count_cores(), 2))
     except ClusterError as refused:
         raise SweepAborted(refused.error, refused.fix) from refused
 

@@ -170,7 +170,7 @@ def find_largest_point(config: SweepConfig, model: ModelFacts) -> Hyperparameter
         )
         for names in config.space.target_modules
     )
-    return max(points, key=model.lora_params)
+    return max(points, key=model.count_lora_params)
 
 
 def find_max_concurrency(config: SweepConfig) -> int:

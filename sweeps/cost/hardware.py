@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.gpus import Gpu, find_oldest_gpu, list_visible_gpus
-from trainables.process import num_cores
+from trainables.process import count_cores
 
 if TYPE_CHECKING:  # loads Ray, which a dry run does without
     from cluster.check import Node
@@ -32,7 +32,7 @@ class Hardware:
     def of_this_machine(cls) -> "Hardware":
         """As a local Ray would offer it."""
         gpus = list_visible_gpus()
-        return cls._of_gpus(max(num_cores(), 2), [(len(gpus), gpus)])
+        return cls._of_gpus(max(count_cores(), 2), [(len(gpus), gpus)])
 
     @classmethod
     def of_cluster(cls, cluster: "Cluster", nodes: "Sequence[Node]") -> "Hardware":

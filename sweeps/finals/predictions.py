@@ -23,7 +23,7 @@ PREDICTIONS_FILE = "test_predictions.jsonl"
 CONFUSION_CSV = "confusion.csv"
 LABEL_SCORES_CSV = "label_scores.csv"
 VALIDATION_BASE, TEST_BASE = "validation_base", "test_base"
-"""Keys of the untuned base's scores; see trainables.final_test.score."""
+"""Keys of the untuned base's scores; see trainables.final_test.score_final_test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def save(
     """Writes what each model said, a folder a model.
 
     Args:
-        scores: by the name of what was scored, as trainables.final_test.score gives them.
+        scores: by the name of what was scored, as score_final_test gives them.
 
     Raises:
         SweepAborted: the disk is full or gone.

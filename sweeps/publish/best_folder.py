@@ -30,8 +30,8 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, first_line
 from trainables.metrics.classification import Confusion
-from trainables.models.chat_template import greedy_generation
-from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, tokenizer_files
+from trainables.models.chat_template import make_greedy_config
+from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, list_tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
 
@@ -161,11 +161,11 @@ def write_folder(
             CARD_FILE: render(facts, has_picture=picture is not None),
             **more_files,
         }
-        generation = greedy_generation(TokenizerFile(facts.base_model), max_new_tokens)
+        generation = make_greedy_config(TokenizerFile(facts.base_model), max_new_tokens)
         files[GENERATION_FILE] = json.dumps(generation, indent=2) + "\n"
         if picture is not None:
             (folder / PICTURE_FILE).write_bytes(picture)
-        for path in tokenizer_files(facts.base_model):
+        for path in list_tokenizer_files(facts.base_model):
             shutil.copyfile(path, folder / path.name)
         for name, content in files.items():
             (folder / name).write_text(content, encoding="utf-8", newline="")

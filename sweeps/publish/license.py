@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 
 from sweeps.publish.usage_code import is_hub_id
 from trainables.errors import SweepAborted
-from trainables.models.model_files import tokenizer_files
+from trainables.models.model_files import list_tokenizer_files
 
 CARD_FILE = "README.md"
 OTHER = "other"
@@ -23,7 +23,7 @@ def read_license(base: str) -> dict[str, str]:
 
     Nothing is guessed from a model's name.
     """
-    for path in tokenizer_files(base, (CARD_FILE,)):
+    for path in list_tokenizer_files(base, (CARD_FILE,)):
         try:
             data = ModelCard(path.read_text(encoding="utf-8")).data
         except Exception:  # yaml and huggingface_hub raise many kinds; a stranger's card may be odd

@@ -16,7 +16,7 @@ from trainables.data.prepared_rows import read_facts
 from trainables.data.rows import Row, Splits
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
-from trainables.process import COMPILES_NOTHING, cpu_threads, train_in_this_process
+from trainables.process import COMPILES_NOTHING, make_cpu_environment, train_in_this_process
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
@@ -50,10 +50,10 @@ class TrainedRun:
             SweepAborted: the GPU's memory does not hold one row.
         """
         os.environ |= COMPILES_NOTHING
-        train_in_this_process(cpu_threads())
-        from trainables.predict import answer  # loads torch
+        train_in_this_process(make_cpu_environment())
+        from trainables.predict import answer_rows  # loads torch
 
-        return answer(
+        return answer_rows(
             windows,
             self.settings,
             self.splits.scoring,

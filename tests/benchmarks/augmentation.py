@@ -30,10 +30,10 @@ from trainables.data.rows import Row, Splits
 from trainables.data.stratified import make_near_key
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_training_rows
-from trainables.models.base_model import device, load_tokenizer
+from trainables.models.base_model import get_device, load_tokenizer
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service.loading import device_name, new_pack
+from trainables.packing.service.loading import get_device_name, make_pack
 from trainables.packing.sizing.choose import choose_capacity
 
 Scores = tuple[float, ...]
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = {
         "model": Path(config.model).name,
         "data": Path(str(config.data)).name,
-        "device": device_name(),
+        "device": get_device_name(),
         "commit": read_git_commit(),
         "arguments": {name: value for name, value in vars(args).items() if name != "output"},
         "hyperparameters": vars(bench.params),
@@ -94,7 +94,7 @@ def make_config(args: argparse.Namespace) -> SweepConfig:
     given = {name: value for name, value in changes.items() if value is not None}
     if "batch_size" in given:
         given["micro_batch_size"] = given["batch_size"]
-    if device().type == "cpu":
+    if get_device().type == "cpu":
         given["compute_dtype"] = "float32"
     return replace(config, num_rungs=1, eval_rows=args.eval_rows, **given)
 
@@ -119,11 +119,11 @@ class Bench:
         self._tokenizer = load_tokenizer(settings.model)
         params = Hyperparameters(**make_hyperparameters(config.start_points[-1]))
         self.params = replace(params, learning_rate=learning_rate or params.learning_rate)
-        is_gpu = device().type == "cuda"
+        is_gpu = get_device().type == "cuda"
         memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
         facts = read_model_facts(settings.model)
         capacity = choose_capacity(facts, settings, self.params.lora_rank, memory_gib, num_slots)
-        self._pack = new_pack(settings, capacity)
+        self._pack = make_pack(settings, capacity)
         self._evaluator = PackEvaluator(
             self._tokenizer,
             splits.validation,

@@ -34,11 +34,11 @@ from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
 from trainables.metrics.eval_result import EvalResult, SavedAnswers
 from trainables.metrics.scales import format_score
-from trainables.models.base_model import device
-from trainables.models.memory import free_memory, peak_gib
+from trainables.models.base_model import get_device
+from trainables.models.memory import free_memory, measure_peak_gib
 from trainables.models.model_facts import read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
-from trainables.packing.service.loading import device_name, load_pack
+from trainables.packing.service.loading import get_device_name, load_pack
 from trainables.packing.sizing.choose import choose_capacity
 from trainables.tiny import MODEL_DIR
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = [compare_bases(args, model) for model in args.models]
     print(format_table(results))
     facts = {
-        "device": device_name(),
+        "device": get_device_name(),
         "commit": read_git_commit(),
         "versions": list_versions(),
         "arguments": {k: v for k, v in vars(args).items() if k not in ("models", "data", "output")},
@@ -81,7 +81,7 @@ def compare_bases(args: argparse.Namespace, model: str) -> dict[str, Any]:
         runs, peaks_gib = {}, {}
         for base_type in get_args(BaseType):
             runs[base_type] = train(replace(config, base=base_type), params, args.seeds)
-            peaks_gib[base_type] = round(peak_gib(), 2)
+            peaks_gib[base_type] = round(measure_peak_gib(), 2)
     scores = [
         {"step": step, "score": metric.name, **compare_runs(*sides, metric, splits.scoring)}
         for metric in (LOSS, task.metric)
@@ -107,7 +107,7 @@ def make_config(args: argparse.Namespace, model: str) -> SweepConfig:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "batch_size" in given:
         given["micro_batch_size"] = given["batch_size"]
-    dtype: ComputeDtype = "bfloat16" if device().type == "cuda" else "float32"
+    dtype: ComputeDtype = "bfloat16" if get_device().type == "cuda" else "float32"
     given["compute_dtype"] = args.compute_dtype or dtype
     return replace(config, model=model, low_rung_eval_rows=None, **given)
 
@@ -116,7 +116,7 @@ def train(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
     """The answers of the untuned base at step 0, and of every seed at each rung."""
     free_memory()
     settings = config.settings
-    is_gpu = device().type == "cuda"
+    is_gpu = get_device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
     facts = read_model_facts(settings.model)
     capacity = choose_capacity(facts, settings, params.lora_rank, memory_gib, num_seeds)

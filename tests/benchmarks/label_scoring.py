@@ -26,7 +26,7 @@ from trainables.models.base_model import load_tokenizer
 from trainables.packing.evaluation.classify import compute_label_log_probs
 from trainables.packing.evaluation.generate import pad_right
 from trainables.packing.evaluation.slot_decoder import SlotDecoder
-from trainables.packing.service.loading import new_pack
+from trainables.packing.service.loading import make_pack
 from trainables.packing.sizing.capacity import Capacity
 
 WORDS = (
@@ -35,7 +35,11 @@ WORDS = (
     *("reminder", "distance", "traffic", "exchange", "rate", "payday", "insurance"),
 )
 EVAL_TOKENS = 1 << 19
-STAGES = ((SlotDecoder, "prefill"), (SlotDecoder, "read_tree"), (LabelTree, "log_probs"))
+STAGES = {
+    "read": (SlotDecoder, "prefill"),
+    "read_tree": (SlotDecoder, "read_tree"),
+    "log_probs": (LabelTree, "log_probs"),
+}
 CHECKED_ROWS = 5
 
 
@@ -67,7 +71,7 @@ def main(model: str, num_rows: int, num_slots: int, profile: bool) -> None:
         is_dequantised=True,
         predicted_gib=0.0,
     )
-    pack = new_pack(settings, capacity)
+    pack = make_pack(settings, capacity)
     params = Hyperparameters(lora_rank=8, lora_alpha=8, learning_rate=1e-3)
     for slot in range(num_slots):
         trial = TrialConfig(trial_id=str(slot), params=params, settings=settings, folder=Path())
@@ -105,8 +109,8 @@ def profile_scoring(
     """Calls and seconds of each stage, the GPU's milliseconds, and the largest difference."""
     stages: dict[str, list[float]] = {}
     with ExitStack() as stack:
-        for owner, name in STAGES:
-            timed = time_calls(getattr(owner, name), stages.setdefault(name, [0, 0.0]))
+        for stage, (owner, name) in STAGES.items():
+            timed = time_calls(getattr(owner, name), stages.setdefault(stage, [0, 0.0]))
             stack.enter_context(patch.object(owner, name, timed))
         _, log_probs_KSL = time_scoring(decoder, prompts, labels)
     found = {"stages": stages, "off": largest_difference(decoder, prompts, labels, log_probs_KSL)}

@@ -13,7 +13,7 @@ from sweeps.recipes import RECIPES
 from tests.benchmarks.packing.shapes import SHAPES
 from trainables.config import BaseType, TrainingOptions
 from trainables.errors import SweepAborted
-from trainables.models.model_facts import ModelFacts, facts_of, read_model_facts
+from trainables.models.model_facts import ModelFacts, parse_facts, read_model_facts
 from trainables.packing.sizing.choose import choose_capacity
 
 CARDS_GIB = {
@@ -40,7 +40,7 @@ class Args:
 
 def facts_by_name() -> dict[str, ModelFacts]:
     """The facts of every size."""
-    return {name: facts_of(shape) for name, shape in SHAPES.items()}
+    return {name: parse_facts(shape) for name, shape in SHAPES.items()}
 
 
 def table(facts: Mapping[str, ModelFacts], settings: TrainingOptions, rank: int) -> Iterator[str]:

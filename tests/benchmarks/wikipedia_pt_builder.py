@@ -26,7 +26,7 @@ from trainables.data.rows import Document
 from trainables.data.splitting import split_by_content
 from trainables.errors import SweepAborted
 from trainables.metrics.sentences import sentences_of
-from trainables.models.hub_files import hub_file
+from trainables.models.hub_files import download_hub_file
 from trainables.shell import write_command
 
 Topic = Literal["história", "ciência", "geografia", "artes", "esportes"]
@@ -267,7 +267,7 @@ def load_token_counter(model: str) -> CountTokens:
     from tokenizers import Tokenizer
 
     folder, file = Path(model), "tokenizer.json"
-    path = folder / file if folder.is_dir() else hub_file(model, file)
+    path = folder / file if folder.is_dir() else download_hub_file(model, file)
     tokenizer = Tokenizer.from_file(str(path))
     return lambda texts: [
         len(encoding) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)

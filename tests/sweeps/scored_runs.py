@@ -164,7 +164,7 @@ def score(
     write_json(paths.sweep_json, make_first_record(config, preflight))
     settings = config.settings
     capacity = None if config.engine == "solo" else capacity_of(1)
-    results = final_test.score(settings, {TRIAL_ID: adapter}, capacity=capacity)
+    results = final_test.score_final_test(settings, {TRIAL_ID: adapter}, capacity=capacity)
     predictions.save(paths, preflight.splits, settings, results)
     scores = {name: result.metrics for name, result in results.items()}
     run = make_history(1, "completed", (settings.max_steps, 1.0), params=PARAMS)

@@ -23,7 +23,7 @@ from tests.sweeps.small_sweep import Finished
 from tests.trainables.expert_model import save_experts
 from tests.trainables.prepared import prepare_rows
 from trainables import tiny
-from trainables.compare_engines import WEIGHTS_NAME, reports_until
+from trainables.compare_engines import WEIGHTS_NAME, train_until
 from trainables.config import ComputeDtype, Hyperparameters, TrialConfig
 from trainables.models import delta_kernels
 from trainables.tiny import HYBRID_DIR, MODEL_DIR
@@ -111,7 +111,7 @@ def test_trial_of_a_model_that_packs_cannot_train_is_compared_with_itself(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delta_kernels, "_installed", lambda name: "")
+    monkeypatch.setattr(delta_kernels, "_find_version", lambda name: "")
     monkeypatch.setattr(verify, "list_visible_gpus", lambda: [Gpu("GPU-a", "NVIDIA L4", 22.5, 8.9)])
     compute_dtype: ComputeDtype
     model, compute_dtype = str(HYBRID_DIR), "bfloat16"
@@ -347,7 +347,7 @@ def _train(config: SweepConfig, folder: Path, log: EventLog, number: int, trial_
         settings=config.settings,
         folder=folder / "checkpoints" / trial_id,
     )
-    for report in reports_until(config.engine, trial, last_step) if last_step else ():
+    for report in train_until(config.engine, trial, last_step) if last_step else ():
         log.append("report", **report_fields(report))
     reason = "" if last_step else "why"
     log.append("trial_ended", trial_id=trial_id, status=status, reason=reason)

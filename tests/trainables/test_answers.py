@@ -38,10 +38,10 @@ def test_a_gpu_without_what_packs_need_answers_as_solo_trials_do(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    monkeypatch.setattr(delta_kernels, "_installed", lambda name: installed.get(name, ""))
+    monkeypatch.setattr(delta_kernels, "_find_version", lambda name: installed.get(name, ""))
     monkeypatch.setattr(predict, "_answer_packed", lambda *_: ["pack"])
     monkeypatch.setattr(predict, "_answer_solo", lambda *_: ["solo"])
     settings = replace(settings, compute_dtype=compute_dtype)
     facts = read_model_facts(hybrid_dir if is_hybrid else model_dir)
-    found = predict.answer([], settings, Scoring(), facts, None, is_packed=True)
+    found = predict.answer_rows([], settings, Scoring(), facts, None, is_packed=True)
     assert list(found) == [expected]

@@ -14,7 +14,7 @@ from trainables.data.tokens import IGNORED, encode_rows, encode_training_rows
 from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_tokenizer
-from trainables.models.chat_template import stop_ids
+from trainables.models.chat_template import list_stop_ids
 from trainables.models.model_files import read_json
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.packing.service import alone
@@ -62,7 +62,7 @@ def test_model_that_never_thinks_answers_at_once(
     labelled = [label for label in trained.labels if label != IGNORED]
     assert labelled == trained.target_ids
     assert reader.decode(labelled) == f"{ROW.target}<|im_end|>"
-    assert reader.convert_ids_to_tokens(stop_ids(tokenizer)) == ["<|im_end|>"]
+    assert reader.convert_ids_to_tokens(list_stop_ids(tokenizer)) == ["<|im_end|>"]
 
 
 @pytest.mark.slow

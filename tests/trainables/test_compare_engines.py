@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.trainables.packing.small_packs import trial_of
-from trainables.compare_engines import WEIGHTS_NAME, adapter_distances, reports_until
+from trainables.compare_engines import WEIGHTS_NAME, measure_adapter_distances, train_until
 from trainables.config import Hyperparameters, TrainingSettings, TrialReport
 
 ZERO = np.zeros((2, 2), np.float32)
@@ -22,8 +22,8 @@ def losses(reports: list[TrialReport]) -> list[float]:
 def test_training_ends_at_the_step_and_its_schedule_spans_the_budget(
     params: Hyperparameters, settings: TrainingSettings, tmp_path: Path
 ) -> None:
-    whole = reports_until("solo", trial_of("t", params, settings, tmp_path / "a"), 4)
-    part = reports_until("solo", trial_of("t", params, settings, tmp_path / "b"), 2)
+    whole = train_until("solo", trial_of("t", params, settings, tmp_path / "a"), 4)
+    part = train_until("solo", trial_of("t", params, settings, tmp_path / "b"), 2)
     assert [report.step for report in whole] == [2, 4]
     assert [report.step for report in part] == [2]
     assert losses(part) == losses(whole[:1])
@@ -38,13 +38,13 @@ def test_seed_moves_dropout_and_nothing_else(
     without = dataclasses.replace(params, lora_dropout=0.0)
     own, other = settings.seed, settings.seed + 1
     reports = {
-        (name, seed): reports_until(
+        (name, seed): train_until(
             "solo", trial_of("t", p, settings, tmp_path / f"{name}{seed}"), 4, dropout_seed=seed
         )
         for name, p in (("dropout", params), ("none", without))
         for seed in (own, other)
     }
-    plain = reports_until("solo", trial_of("t", params, settings, tmp_path / "plain"), 4)
+    plain = train_until("solo", trial_of("t", params, settings, tmp_path / "plain"), 4)
     assert losses(reports["none", own]) == losses(reports["none", other])
     assert losses(reports["dropout", own]) == losses(plain)
     assert losses(reports["dropout", other]) != losses(plain)
@@ -58,10 +58,12 @@ def test_both_engines_give_the_same_without_dropout(
     tmp_path: Path,
 ) -> None:
     params = dataclasses.replace(params, lora_dropout=0.0)
-    first = reports_until("solo", trial_of("t", params, settings, tmp_path / "a"), 4)
-    again = reports_until(engine, trial_of("t", params, settings, tmp_path / "b"), 4)
+    first = train_until("solo", trial_of("t", params, settings, tmp_path / "a"), 4)
+    again = train_until(engine, trial_of("t", params, settings, tmp_path / "b"), 4)
     assert losses(again) == pytest.approx(losses(first), rel=1e-5)
-    assert max(adapter_distances(first[-1].checkpoint, again[-1].checkpoint).values()) < 1e-3
+    assert (
+        max(measure_adapter_distances(first[-1].checkpoint, again[-1].checkpoint).values()) < 1e-3
+    )
 
 
 def test_distance_is_relative_to_the_matrix(tmp_path: Path) -> None:
@@ -69,14 +71,14 @@ def test_distance_is_relative_to_the_matrix(tmp_path: Path) -> None:
     moved = near + np.float32([[0.0, 1.0], [0.0, 0.0]])
     one = write(tmp_path / "one", {"a": near, "b": 100 * near, "c": ZERO})
     other = write(tmp_path / "other", {"a": moved, "b": 102 * near, "c": ZERO})
-    assert adapter_distances(one, other) == pytest.approx({"a": 0.2, "b": 0.02, "c": 0.0})
+    assert measure_adapter_distances(one, other) == pytest.approx({"a": 0.2, "b": 0.02, "c": 0.0})
 
 
 def test_matrix_that_should_be_zero_is_infinitely_far(tmp_path: Path) -> None:
     one = write(tmp_path / "one", {"a": ZERO})
     other = write(tmp_path / "other", {"a": ZERO + 1e-9})
     with np.errstate(divide="ignore"):
-        assert adapter_distances(one, other) == {"a": float("inf")}
+        assert measure_adapter_distances(one, other) == {"a": float("inf")}
 
 
 @pytest.mark.parametrize("other", [{"b": ZERO}, {"a": ZERO[:1]}, {}])
@@ -85,7 +87,7 @@ def test_adapters_of_other_shapes_are_not_compared(
 ) -> None:
     folders = write(tmp_path / "one", {"a": ZERO}), write(tmp_path / "other", other)
     with pytest.raises(ValueError, match="differ in their matrices"):
-        adapter_distances(*folders)
+        measure_adapter_distances(*folders)
 
 
 def write(folder: Path, adapter: dict[str, np.ndarray]) -> Path:

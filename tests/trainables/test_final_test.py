@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables.config import BaseType, Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.final_test import score
+from trainables.final_test import score_final_test
 from trainables.packing.sizing.capacity import Capacity
 from trainables.solo.trainer import train
 
@@ -39,14 +39,14 @@ def test_adapters_are_scored_on_test_beside_the_untuned_base(
         empty / "adapter_model.safetensors",
     )
     adapters = {"winner": reports[-1].checkpoint, "empty": empty}
-    scores = score(settings, adapters, capacity=None)
+    scores = score_final_test(settings, adapters, capacity=None)
     assert set(scores) == {"validation_base", "test_base", "winner", "empty"}
     found = {name: one.metrics for name, one in scores.items()}
     assert set(found["winner"]) == set(reports[-1].metrics)
     assert found["winner"]["eval_loss"] < found["test_base"]["eval_loss"]
     assert found["empty"] == pytest.approx(found["test_base"], rel=1e-5)
     assert found["validation_base"]["eval_loss"] > reports[-1].metrics["eval_loss"]
-    packed = score(settings, adapters, capacity=CAPACITY)
+    packed = score_final_test(settings, adapters, capacity=CAPACITY)
     assert packed.keys() == scores.keys()
     for name, expected in found.items():
         assert packed[name].metrics == pytest.approx(expected, rel=1e-5)

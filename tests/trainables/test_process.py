@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from trainables.process import cpu_threads, see_one_gpu
+from trainables.process import make_cpu_environment, see_one_gpu
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_pack_on_cpus_has_a_thread_for_each_core_that_it_may_use() -> None:
     cores = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cores)})
-        assert cpu_threads()["OMP_NUM_THREADS"] == "1"
+        assert make_cpu_environment()["OMP_NUM_THREADS"] == "1"
     finally:
         os.sched_setaffinity(0, cores)
-    assert cpu_threads()["OMP_NUM_THREADS"] == str(len(cores))
+    assert make_cpu_environment()["OMP_NUM_THREADS"] == str(len(cores))

@@ -16,7 +16,7 @@ from trainables.models.chat_template import (
     BEGIN_THOUGHT,
     END_OF_TURN,
     ChatTokenizer,
-    end_of_turn_id,
+    find_end_of_turn_id,
     opens_thought,
     render_template,
 )
@@ -192,7 +192,7 @@ def _split_rows(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 def encode_targets(tokenizer: ChatTokenizer, targets: Sequence[str]) -> list[list[int]]:
     """Tokens of each answer and of its end."""
-    end = end_of_turn_id(tokenizer)
+    end = find_end_of_turn_id(tokenizer)
     return [[*ids, end] for ids in _tokenize(tokenizer, targets)]
 
 

@@ -25,7 +25,7 @@ from trainables.models.layer_kinds import resolve_targets
 DTYPES: dict[ComputeDtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def device() -> torch.device:
+def get_device() -> torch.device:
     """The GPU that this process sees, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
@@ -63,14 +63,14 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     logging.disable_progress_bar()
-    is_on_gpu = device().type == "cuda"
+    is_on_gpu = get_device().type == "cuda"
     prepare_fla(torch.cuda.get_device_capability() if is_on_gpu else None)
     with _skip_weight_draws():
         base = AutoModelForCausalLM.from_pretrained(
             model,
             quantization_config=quantization,
             dtype=dtype,
-            device_map={"": device()},
+            device_map={"": get_device()},
             attn_implementation="sdpa",
             trust_remote_code=False,
         )
@@ -93,7 +93,7 @@ def load_base(
     return base
 
 
-def lora_config(params: Hyperparameters, linear_layers: Collection[str]) -> LoraConfig:
+def make_lora_config(params: Hyperparameters, linear_layers: Collection[str]) -> LoraConfig:
     """PEFT's configuration of a trial's adapter.
 
     Args:
@@ -113,7 +113,7 @@ def lora_config(params: Hyperparameters, linear_layers: Collection[str]) -> Lora
 def autocast(compute_dtype: ComputeDtype) -> torch.autocast:
     """Multiply as training does: in bfloat16 autocast, or as stored if compute is in float32."""
     is_enabled = compute_dtype == "bfloat16"
-    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_enabled)
+    return torch.autocast(get_device().type, dtype=torch.bfloat16, enabled=is_enabled)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def opens_thought(tokenizer: ChatTokenizer, *, thinking: bool) -> bool:
     return end.rstrip().endswith(BEGIN_THOUGHT)
 
 
-def end_of_turn_id(tokenizer: ChatTokenizer) -> int:
+def find_end_of_turn_id(tokenizer: ChatTokenizer) -> int:
     """Token that ends an answer.
 
     Raises:
@@ -108,19 +108,19 @@ def end_of_turn_id(tokenizer: ChatTokenizer) -> int:
     return int(end)
 
 
-def stop_ids(tokenizer: ChatTokenizer) -> list[int]:
+def list_stop_ids(tokenizer: ChatTokenizer) -> list[int]:
     """Tokens that end an answer: the end of turn, then the tokenizer's own end of text."""
-    ends = dict.fromkeys((end_of_turn_id(tokenizer), tokenizer.eos_token_id))
+    ends = dict.fromkeys((find_end_of_turn_id(tokenizer), tokenizer.eos_token_id))
     return [end for end in ends if end is not None]
 
 
-def greedy_generation(tokenizer: ChatTokenizer, max_new_tokens: int) -> dict[str, object]:
+def make_greedy_config(tokenizer: ChatTokenizer, max_new_tokens: int) -> dict[str, object]:
     """How answers are generated, as transformers' GenerationConfig has it."""
     return {
         "do_sample": False,
         "num_beams": 1,
         "repetition_penalty": 1.0,
         "max_new_tokens": max_new_tokens,
-        "eos_token_id": stop_ids(tokenizer),
+        "eos_token_id": list_stop_ids(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }

@@ -30,16 +30,16 @@ class Fault(NamedTuple):
 
 def find_fault(compute_capability: float) -> Fault | None:
     """Of a GPU of this kind with what is installed here."""
-    fla, triton = (_installed(name) for name in ("fla-core", "triton"))
+    fla, triton = (_find_version(name) for name in ("fla-core", "triton"))
     first, fixed = _BAD_TRITON
-    if fla and int(compute_capability) == _HOPPER and first <= _numbers(triton) < fixed:
+    if fla and int(compute_capability) == _HOPPER and first <= _parse_version(triton) < fixed:
         found = f"Triton {triton} gives wrong gradients of Gated DeltaNet on Hopper"
         return Fault(
             found, f"pip install 'triton>={'.'.join(map(str, fixed))}'; torch works with it"
         )
     if not (fla and triton):
         return Fault("fla's kernels are not installed", INSTALL)
-    if _numbers(fla) < _LEAST_FLA:
+    if _parse_version(fla) < _LEAST_FLA:
         return Fault(f"fla-core {fla} is older than {'.'.join(map(str, _LEAST_FLA))}", INSTALL)
     return None
 
@@ -60,7 +60,7 @@ def prepare_fla(compute_capability: tuple[int, int] | None) -> None:
         os.environ.setdefault("FLA_CONFIG_DIR", str(_HOPPER_CONFIGS))
 
 
-def _installed(distribution: str) -> str:
+def _find_version(distribution: str) -> str:
     """Its version; "" if it is not there."""
     try:
         return version(distribution)
@@ -68,6 +68,6 @@ def _installed(distribution: str) -> str:
         return ""
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _parse_version(version: str) -> tuple[int, ...]:
     """The first three of a version."""
     return tuple(map(int, re.findall(r"\d+", version)[:3]))

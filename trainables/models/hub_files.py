@@ -10,7 +10,7 @@ from pathlib import Path
 REACH_TIMEOUT_S = 3.0
 
 
-def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Path:
+def download_hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Path:
     """A model's file, or a dataset's at dataset_revision; from the cache if the Hub is away.
 
     hf_hub_download alone retries an unreachable Hub for 23 s or more (huggingface_hub 2.4).
@@ -22,7 +22,7 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
     from huggingface_hub import constants, hf_hub_download  # slow; a local folder needs none
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    is_away = not hub_answers()
+    is_away = not is_hub_reachable()
     kind = "model" if dataset_revision is None else "dataset"
     try:
         with _refusals():
@@ -39,7 +39,7 @@ def hub_file(repo: str, file: str, *, dataset_revision: str | None = None) -> Pa
     return Path(path)
 
 
-def hub_has(repo: str, file: str) -> bool:
+def has_hub_file(repo: str, file: str) -> bool:
     """Whether a model has a file; if the Hub is away, whether the cache has it.
 
     Raises:
@@ -47,13 +47,13 @@ def hub_has(repo: str, file: str) -> bool:
     """
     from huggingface_hub import HfApi, try_to_load_from_cache  # slow; a local folder needs none
 
-    if not hub_answers():
+    if not is_hub_reachable():
         return isinstance(try_to_load_from_cache(repo, file), str)
     with _refusals():
         return HfApi().file_exists(repo, file)
 
 
-def dataset_files(repo: str, revision: str) -> list[str]:
+def list_dataset_files(repo: str, revision: str) -> list[str]:
     """All files of a dataset; if the Hub is away, those in the cache.
 
     Raises:
@@ -62,7 +62,7 @@ def dataset_files(repo: str, revision: str) -> list[str]:
     """
     from huggingface_hub import HfApi, snapshot_download  # slow; a local table needs neither
 
-    if hub_answers():
+    if is_hub_reachable():
         with _refusals():
             return HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
     cached = snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True)
@@ -90,7 +90,7 @@ def is_on_disk(path: str) -> bool:
 
 
 @functools.cache
-def hub_answers() -> bool:
+def is_hub_reachable() -> bool:
     """Whether the Hub says anything at all, through the proxies that a download would use."""
     from huggingface_hub import constants  # slow; a local folder needs none
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]

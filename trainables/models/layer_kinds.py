@@ -74,7 +74,7 @@ TARGET_SETS = ("all", "attention", "mlp")
 """Words for sets of linear layers; attention is whatever mixes tokens."""
 
 
-def parent_of(linear_layer: str, mlp: MlpKind = DENSE_MLP) -> str:
+def find_parent(linear_layer: str, mlp: MlpKind = DENSE_MLP) -> str:
     """The submodule of a decoder layer that a linear layer is in."""
     if linear_layer in _MLP:
         return "mlp" if linear_layer == SHARED_GATE else mlp.parent

@@ -18,7 +18,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in one unit of ru_maxrss (getrusage(2))."""
 
 
-def with_less_memory(attempt: Callable[[int], None], micro_batch_size: int) -> None:
+def retry_with_smaller_micro_batch(attempt: Callable[[int], None], micro_batch_size: int) -> None:
     """Call attempt with ever smaller micro-batches until one fits.
 
     Raises:
@@ -67,14 +67,14 @@ def retry_with_less_memory(
             give_up()
 
 
-def peak_gib() -> float:
+def measure_peak_gib() -> float:
     """Highest memory: allocated on the GPU since reset_peak, or ever resident on a CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 2**30
 
 
-def gpu_gib() -> float | None:
+def get_gpu_gib() -> float | None:
     """Memory of this process's GPU, as CUDA tells; None without one."""
     if not torch.cuda.is_available():
         return None

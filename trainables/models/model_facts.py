@@ -20,8 +20,8 @@ from trainables.models.layer_kinds import (
     ExpertFacts,
     LayerKind,
     MlpKind,
+    find_parent,
     list_linear_layers,
-    parent_of,
     require_positive,
     resolve_targets,
 )
@@ -31,7 +31,7 @@ from trainables.models.model_types import (
     HYBRID_TYPES,
     check_quantisation,
     check_type,
-    text_config,
+    get_text_config,
 )
 
 
@@ -146,7 +146,7 @@ class ModelFacts:
             "post_attention_layernorm.weight": hidden,
         }
         for name in kind.linear_layers:
-            shape, parent = self.linear_shapes[name], parent_of(name, kind.mlp)
+            shape, parent = self.linear_shapes[name], find_parent(name, kind.mlp)
             shapes[f"{parent}.{name}.weight"] = shape
             if name in self.biased_layers:
                 shapes[f"{parent}.{name}.bias"] = shape[:1]
@@ -207,13 +207,13 @@ class ModelFacts:
         body = self.body_params + self.expert_params
         return body + self.vocab_size * self.hidden_size * (1 if self.is_tied else 2)
 
-    def position_bytes(self, itemsize: int) -> int:
+    def count_position_bytes(self, itemsize: int) -> int:
         """Bytes of a position of a row in evaluation's cache: its keys and values in all layers of
         attention, in a type of that size."""
         num_layers = self.num_layers - self.layer_types.count("linear_attention")
         return num_layers * 2 * self.num_kv_heads * self.head_dim * itemsize
 
-    def state_positions(self, itemsize: int) -> int:
+    def count_state_positions(self, itemsize: int) -> int:
         """How many positions take as much as what a row keeps however long it is: in every layer of
         linear attention a float32 matrix a head, the last inputs of the convolution, and what
         KEPT_TOKENS taught."""
@@ -225,9 +225,9 @@ class ModelFacts:
         taught = 4 * (self.delta.value_size + self.delta.num_value_heads)
         row = memory + inputs + KEPT_TOKENS * (itemsize * key_size + taught)
         num_layers = self.layer_types.count("linear_attention")
-        return math.ceil(num_layers * row / self.position_bytes(itemsize))
+        return math.ceil(num_layers * row / self.count_position_bytes(itemsize))
 
-    def lora_params(self, params: Hyperparameters) -> int:
+    def count_lora_params(self, params: Hyperparameters) -> int:
         """Trainable weights of one adapter."""
         targets = resolve_targets(params.target_modules, self.linear_shapes)
         return params.lora_rank * self.count_features(targets)
@@ -243,7 +243,7 @@ def read_model_facts(model: str) -> ModelFacts:
     fix = "download the model again"
     try:
         check_type(model, config)
-        facts = facts_of(config)
+        facts = parse_facts(config)
         layers = [name for name in facts.weight_shapes if facts.is_linear_weight(name)]
         check_quantisation(model, config.get("quantization_config") or {}, layers)
         return facts
@@ -253,9 +253,9 @@ def read_model_facts(model: str) -> ModelFacts:
         raise SweepAborted(f"the config.json of {model} is damaged: {damaged}", fix) from None
 
 
-def facts_of(config: Mapping[str, Any]) -> ModelFacts:
+def parse_facts(config: Mapping[str, Any]) -> ModelFacts:
     """The facts of a config.json, or of what a transformers config's to_dict gives."""
-    config = text_config(config)
+    config = get_text_config(config)
     heads = int(config["num_attention_heads"])
     kind = str(config["model_type"])
     biased: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
@@ -263,10 +263,10 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         biased = biased if config.get("qkv_bias", True) else ()
     elif kind != "qwen2":
         biased = (*biased, "o_proj") if config.get("attention_bias") else ()
-    experts = _expert_facts(config) if kind in EXPERT_TYPES else None
+    experts = _read_expert_facts(config) if kind in EXPERT_TYPES else None
     return ModelFacts(
         kind=kind,
-        layer_types=_layer_types(config),
+        layer_types=_read_layer_types(config),
         hidden_size=int(config["hidden_size"]),
         intermediate_size=(
             experts.widths_per_token if experts else int(config["intermediate_size"])
@@ -277,7 +277,7 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
         vocab_size=int(config["vocab_size"]),
         max_positions=int(config.get("max_position_embeddings") or 32768),
         is_tied=bool(config.get("tie_word_embeddings", False)),
-        delta=_delta_facts(config) if kind in HYBRID_TYPES else None,
+        delta=_read_delta_facts(config) if kind in HYBRID_TYPES else None,
         experts=experts,
         activation=str(config.get("hidden_act", "silu")),
         biased_layers=biased,
@@ -285,7 +285,7 @@ def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     )
 
 
-def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _read_layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What each layer is; missing ones are filled in as transformers' configs do."""
     num_layers = int(config["num_hidden_layers"])
     layer_types = config.get("layer_types")
@@ -306,7 +306,7 @@ def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _delta_facts(config: Mapping[str, Any]) -> DeltaFacts:
+def _read_delta_facts(config: Mapping[str, Any]) -> DeltaFacts:
     return DeltaFacts(
         num_key_heads=int(config.get("linear_num_key_heads", 16)),
         num_value_heads=int(config.get("linear_num_value_heads", 32)),
@@ -316,7 +316,7 @@ def _delta_facts(config: Mapping[str, Any]) -> DeltaFacts:
     )
 
 
-def _expert_facts(config: Mapping[str, Any]) -> ExpertFacts:
+def _read_expert_facts(config: Mapping[str, Any]) -> ExpertFacts:
     """Of a config whose layers all have experts.
 
     Raises:

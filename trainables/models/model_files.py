@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import hub_file, hub_has
+from trainables.models.hub_files import download_hub_file, has_hub_file
 from trainables.shell import write_command
 
 TOKENIZER_FILES = (
@@ -27,14 +27,14 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "encoder_layers", "
 """What architectures call their number of blocks in config.json."""
 
 
-def tokenizer_files(model: str, names: Sequence[str] = TOKENIZER_FILES) -> list[Path]:
+def list_tokenizer_files(model: str, names: Sequence[str] = TOKENIZER_FILES) -> list[Path]:
     """Which of the files a folder has, or a Hub model: nodes may have loaded it elsewhere."""
     if Path(model).is_dir():
         return [path for name in names if (path := Path(model) / name).is_file()]
     files = []
     for name in names:
         with contextlib.suppress(OSError):  # it has none of that name
-            files.append(hub_file(model, name))
+            files.append(download_hub_file(model, name))
     return files
 
 
@@ -48,11 +48,11 @@ def check_encoder(encoder: str, layer: int) -> None:
     folder = Path(encoder)
     is_local = folder.is_dir()
     try:
-        path = folder / "config.json" if is_local else hub_file(encoder, "config.json")
+        path = folder / "config.json" if is_local else download_hub_file(encoder, "config.json")
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         num_layers = next((n for n in map(config.get, _LAYER_COUNTS) if isinstance(n, int)), layer)
         has_weights = any(
-            (folder / name).is_file() if is_local else hub_has(encoder, name)
+            (folder / name).is_file() if is_local else has_hub_file(encoder, name)
             for name in ("model.safetensors", WEIGHTS_INDEX)
         )
     except (OSError, ValueError, AttributeError) as refused:
@@ -68,7 +68,7 @@ def check_encoder(encoder: str, layer: int) -> None:
         raise SweepAborted(f"BERTScore's encoder {encoder} has no safetensors weights", fix)
 
 
-def weight_files(folder: Path) -> list[Path]:
+def list_weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model's folder, whether they are there or not.
 
     Raises:
@@ -92,7 +92,7 @@ def read_ahead(model: str) -> None:
 
             folder = Path(str(try_to_load_from_cache(model, "config.json"))).parent
         buffer = bytearray(READ_BYTES)
-        for path in weight_files(folder):
+        for path in list_weight_files(folder):
             with path.open("rb", buffering=0) as file:
                 while file.readinto(buffer):
                     pass
@@ -129,7 +129,7 @@ def read_config(model: str) -> dict[str, Any]:
         raise SweepAborted(f"there is no model folder {model}", fix)
     try:
         _refuse_adapter(model)
-        return read_json(hub_file(model, "config.json"))
+        return read_json(download_hub_file(model, "config.json"))
     except (OSError, ValueError) as refused:
         reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
         raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None
@@ -137,7 +137,7 @@ def read_config(model: str) -> dict[str, Any]:
 
 def _refuse_adapter(model: str) -> None:
     """transformers would load the adapter's base, and the adapter into it."""
-    for path in tokenizer_files(model, ("adapter_config.json",)):
+    for path in list_tokenizer_files(model, ("adapter_config.json",)):
         base = read_json(path).get("base_model_name_or_path")
         raise SweepAborted(
             f"{model} is an adapter of {base or 'a model that it does not name'}, not a model",

@@ -35,7 +35,7 @@ def check_type(model: str, config: Mapping[str, Any]) -> None:
     """
     kind = str(config.get("model_type"))
     architectures = [str(name) for name in config.get("architectures") or []]
-    text_kind = str(text_config(config).get("model_type"))
+    text_kind = str(get_text_config(config).get("model_type"))
     if text_kind in MODEL_TYPES and any(
         re.fullmatch(r".*ForCausalLM|Qwen3_5(Moe)?ForConditionalGeneration", name)
         for name in architectures
@@ -83,6 +83,6 @@ def check_quantisation(model: str, stored: Mapping[str, Any], layers: Sequence[s
         )
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def get_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of a model that also sees images, the part that reads text; sweeps load no other."""
     return {**config, **(config.get("text_config") or {})}

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import hub_file
+from trainables.models.hub_files import download_hub_file
 from trainables.models.model_files import FIX, read_json
 from trainables.shell import write_command
 
@@ -53,7 +53,7 @@ class TokenizerFile:
         except Exception as damaged:  # tokenizers raises nothing narrower
             error = f"the tokenizer of {model} cannot be read: {damaged}"
             raise SweepAborted(error, _FIX) from None
-        self._config = read_json(_file(model, "tokenizer_config.json"))
+        self._config = read_json(_find_file(model, "tokenizer_config.json"))
 
     @property
     def name_or_path(self) -> str:
@@ -69,25 +69,25 @@ class TokenizerFile:
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         added = (self._config.get("added_tokens_decoder") or {}).values()
         extra = self._config.get("additional_special_tokens") or ()
-        named = {*self._special_tokens.values(), *map(_content, [*added, *extra])}
+        named = {*self._special_tokens.values(), *map(_read_content, [*added, *extra])}
         return max(vocabulary.values()) + 1 + len(named - vocabulary.keys())
 
     @property
     def pad_token_id(self) -> int | None:
         """Token that fills rows up, chosen as load_tokenizer does."""
-        own = self._named("pad_token")
+        own = self._get_token_id("pad_token")
         end = self.eos_token_id if own is None else own
         return self.convert_tokens_to_ids("<|im_end|>") if end is None else end
 
     @property
     def unk_token_id(self) -> int | None:
         """Token of what the vocabulary lacks; None if it lacks nothing."""
-        return self._named("unk_token")
+        return self._get_token_id("unk_token")
 
     @property
     def eos_token_id(self) -> int | None:
         """Token that ends a text."""
-        return self._named("eos_token")
+        return self._get_token_id("eos_token")
 
     def __call__(self, texts: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
         """{"input_ids": the tokens of each text}."""
@@ -120,7 +120,7 @@ class TokenizerFile:
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
         environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-        environment.globals["raise_exception"] = _refuse
+        environment.globals["raise_exception"] = _raise_template_error
         return environment.from_string(self.template_text)
 
     @cached_property
@@ -131,7 +131,7 @@ class TokenizerFile:
             SweepAborted: there is none.
         """
         try:
-            return _file(self._model, "chat_template.jinja").read_text(encoding="utf-8")
+            return _find_file(self._model, "chat_template.jinja").read_text(encoding="utf-8")
         except OSError:  # older models keep it in tokenizer_config.json
             template = self._config.get("chat_template")
         if isinstance(template, list):
@@ -149,16 +149,16 @@ class TokenizerFile:
     @property
     def _special_tokens(self) -> dict[str, str]:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
-        return {name: _content(self._config[name]) for name in names if self._config.get(name)}
+        return {name: _read_content(self._config[name]) for name in names if self._config.get(name)}
 
-    def _named(self, name: str) -> int | None:
+    def _get_token_id(self, name: str) -> int | None:
         token = self._config.get(name, self._default_token)
-        return None if token is None else self.convert_tokens_to_ids(_content(token))
+        return None if token is None else self.convert_tokens_to_ids(_read_content(token))
 
 
 def _read_tokenizer(model: str) -> Tokenizer:
     try:
-        text = _file(model, "tokenizer.json").read_text(encoding="utf-8")
+        text = _find_file(model, "tokenizer.json").read_text(encoding="utf-8")
     except FileNotFoundError:
         return _read_vocabulary(Path(model))
     return Tokenizer.from_str(text)
@@ -192,7 +192,7 @@ def _read_vocabulary(folder: Path) -> Tokenizer:
         tokenizer.add_tokens([AddedToken(**{k: v for k, v in token.items() if k in _TOKEN_KEYS})])
     named = [config.get(name, _END_OF_TEXT) for name in ("eos_token", "unk_token", "pad_token")]
     extra = config.get("additional_special_tokens") or ()
-    texts = [_content(token) for token in (*named, *extra) if token is not None]
+    texts = [_read_content(token) for token in (*named, *extra) if token is not None]
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in texts])
     return tokenizer
 
@@ -211,18 +211,18 @@ def check_thinking(tokenizer: TokenizerFile) -> None:
         )
 
 
-def _refuse(message: str) -> None:
+def _raise_template_error(message: str) -> None:
     raise TemplateError(message)
 
 
-def _content(token: Any) -> str:
+def _read_content(token: Any) -> str:
     return str(token["content"] if isinstance(token, dict) else token)
 
 
-def _file(model: str, name: str) -> Path:
+def _find_file(model: str, name: str) -> Path:
     """The file of a folder or a Hub model.
 
     Raises:
         OSError: it has none of that name.
     """
-    return Path(model) / name if Path(model).is_dir() else hub_file(model, name)
+    return Path(model) / name if Path(model).is_dir() else download_hub_file(model, name)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import hub_answers, hub_file, hub_has
+from trainables.models.hub_files import download_hub_file, has_hub_file, is_hub_reachable
 from trainables.models.model_facts import ModelFacts
-from trainables.models.model_files import FIX, WEIGHTS_INDEX, weight_files
+from trainables.models.model_files import FIX, WEIGHTS_INDEX, list_weight_files
 from trainables.models.model_types import MADE_FROM
 
 _NF4_MARK = ".quant_state.bitsandbytes__nf4"
@@ -40,7 +40,7 @@ def check_weights(model: str, facts: ModelFacts) -> None:
         SweepAborted: a file is missing or damaged, or the weights are those of another model.
     """
     tensors: dict[str, Tensor] = {}
-    for path in _files_here(model):
+    for path in _list_local_files(model):
         tensors |= read_header(path)
     if any(".mlp.experts." in name and name.endswith(_NF4_MARK) for name in tensors):
         raise SweepAborted(
@@ -96,18 +96,20 @@ def _split_experts(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, tu
             yield f"{parent}.{expert}.{part}.weight", (rows // len(parts), columns)
 
 
-def _files_here(model: str) -> list[Path]:
+def _list_local_files(model: str) -> list[Path]:
     """The files of a folder's weights; of a Hub model those in the cache, if it has them all.
 
     Raises:
         SweepAborted: the Hub has no safetensors weights of it.
     """
     if Path(model).is_dir():
-        return weight_files(Path(model))
-    files = weight_files(hub_file(model, "config.json").parent)
+        return list_weight_files(Path(model))
+    files = list_weight_files(download_hub_file(model, "config.json").parent)
     if all(path.is_file() for path in files):
         return files
-    if hub_answers() and not any(hub_has(model, n) for n in ("model.safetensors", WEIGHTS_INDEX)):
+    if is_hub_reachable() and not any(
+        has_hub_file(model, n) for n in ("model.safetensors", WEIGHTS_INDEX)
+    ):
         raise SweepAborted(
             f"{model} has no safetensors weights; pickled weights are not loaded",
             "choose a model that has them, e.g. --model Qwen/Qwen3-0.6B",

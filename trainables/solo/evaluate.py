@@ -30,8 +30,8 @@ from trainables.metrics.eval_result import EvalResult
 from trainables.metrics.label_tree import LabelTree, grow_trees
 from trainables.metrics.score_answers import score_answers, score_labels
 from trainables.models.base_model import autocast
-from trainables.models.chat_template import greedy_generation, stop_ids
-from trainables.models.model_facts import facts_of
+from trainables.models.chat_template import list_stop_ids, make_greedy_config
+from trainables.models.model_facts import parse_facts
 
 
 def evaluate(
@@ -58,7 +58,7 @@ def evaluate(
         return score_labels(log_probs_SL, rows, labels, scoring)
     with inference(model), autocast(settings.compute_dtype):
         has_targets = all(row.target for row in rows)
-        losses = row_losses(model, examples, batch_size) if has_targets else []
+        losses = compute_row_losses(model, examples, batch_size) if has_targets else []
         answers = generate(model, tokenizer, prompts, batch_size, settings.max_new_tokens)
     return score_answers(tokenizer, answers, rows, scoring, thinking=thinking, row_losses=losses)
 
@@ -74,11 +74,11 @@ def generate(
 
     Prompts of similar length are generated together, padded on the left.
     """
-    stops = stop_ids(tokenizer)
-    config = GenerationConfig(**greedy_generation(tokenizer, max_new_tokens))
+    stops = list_stop_ids(tokenizer)
+    config = GenerationConfig(**make_greedy_config(tokenizer, max_new_tokens))
     answers: list[list[int]] = [[] for _ in prompts]
-    for indices in _by_length(prompts, batch_size):
-        input_ids, mask = pad([prompts[i] for i in indices], tokenizer.pad_token_id, "left")
+    for indices in _batch_by_length(prompts, batch_size):
+        input_ids, mask = pad_rows([prompts[i] for i in indices], tokenizer.pad_token_id, "left")
         output = model.generate(
             input_ids=input_ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -89,11 +89,13 @@ def generate(
     return answers
 
 
-def row_losses(model: Any, examples: Sequence[Example], batch_size: int) -> list[tuple[float, int]]:
+def compute_row_losses(
+    model: Any, examples: Sequence[Example], batch_size: int
+) -> list[tuple[float, int]]:
     """Each example's loss, summed over its labelled tokens, and their number; teacher-forced."""
     losses = [(0.0, 0)] * len(examples)
-    for indices in _by_length([example.input_ids for example in examples], batch_size):
-        logits, targets = _label_logits(model, [examples[i] for i in indices])
+    for indices in _batch_by_length([example.input_ids for example in examples], batch_size):
+        logits, targets = _compute_label_logits(model, [examples[i] for i in indices])
         counts = [len(examples[i].target_ids) for i in indices]
         parts = torch.split(cross_entropy(logits, targets, reduction="none").double().cpu(), counts)
         for index, part in zip(indices, parts, strict=True):
@@ -110,12 +112,12 @@ def compute_label_log_probs(
         labels: L, as encode_targets gives them.
         batch_size: prompts that are read together, once for each tree of labels.
     """
-    causal = _causal_model(model)
+    causal = _get_causal_model(model)
     log_probs_SL = torch.empty(len(prompts), len(labels), dtype=torch.float64)
-    is_recurrent = facts_of(causal.config.to_dict()).is_hybrid
+    is_recurrent = parse_facts(causal.config.to_dict()).is_hybrid
     trees = grow_trees(labels, causal.device, has_branches=not is_recurrent)
     read = _read_sequence if is_recurrent else _read_tree
-    for indices in _by_length(prompts, batch_size):
+    for indices in _batch_by_length(prompts, batch_size):
         for tree in trees:
             hidden = read(causal, [prompts[i] for i in indices], tree)
             log_probs = tree.log_probs(hidden, causal.get_output_embeddings()).cpu()
@@ -125,7 +127,7 @@ def compute_label_log_probs(
 
 def _read_tree(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Tensor:
     """The last hidden states (S, 1 + N, features) of the prompts' last tokens and of the nodes."""
-    ids, mask = (part.to(causal.device) for part in pad(prompts, 0, "right"))  # (S, tokens)
+    ids, mask = (part.to(causal.device) for part in pad_rows(prompts, 0, "right"))  # (S, tokens)
     (num_rows, num_prompt), num_nodes = ids.shape, len(tree.tokens_N)
     lengths, num_positions = mask.sum(dim=1), num_prompt + num_nodes
     position_ids = torch.arange(num_prompt, device=ids.device).expand_as(ids)
@@ -151,7 +153,7 @@ def _read_tree(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Te
 def _read_sequence(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Tensor:
     """As _read_tree, of a tree of one label, whose tokens follow each prompt at once."""
     label = tree.tokens_N.tolist()
-    ids, mask = pad([[*prompt, *label] for prompt in prompts], 0, "right")
+    ids, mask = pad_rows([[*prompt, *label] for prompt in prompts], 0, "right")
     hidden: Tensor = causal.base_model(
         input_ids=ids.to(causal.device), attention_mask=mask.to(causal.device), use_cache=False
     ).last_hidden_state
@@ -159,14 +161,14 @@ def _read_sequence(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -
     return hidden[torch.arange(len(prompts))[:, None], last + torch.arange(1 + len(label))]
 
 
-def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def _compute_label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """float32 logits (labels, vocabulary) and targets (labels,), row after row.
 
     The head sees labelled positions only: all logits of a batch would be gigabytes.
     """
-    causal = _causal_model(model)
-    input_ids, mask = pad([example.input_ids for example in examples], 0, "right")
-    labels, _ = pad([example.labels[1:] for example in examples], IGNORED, "right")
+    causal = _get_causal_model(model)
+    input_ids, mask = pad_rows([example.input_ids for example in examples], 0, "right")
+    labels, _ = pad_rows([example.labels[1:] for example in examples], IGNORED, "right")
     is_labelled = labels != IGNORED  # (rows, tokens - 1)
     hidden = causal.base_model(
         input_ids=input_ids.to(causal.device),
@@ -177,11 +179,11 @@ def _label_logits(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tens
     return logits.float(), labels[is_labelled].to(causal.device)
 
 
-def _causal_model(model: Any) -> Any:
+def _get_causal_model(model: Any) -> Any:
     return model if isinstance(model, PreTrainedModel) else model.get_base_model()  # PEFT's
 
 
-def pad(rows: Sequence[list[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[list[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
     """Tokens and attention mask, both (rows, tokens), with padding on the left or right."""
     ids = [torch.tensor(row) for row in rows]
     masks = [torch.ones_like(row) for row in ids]
@@ -200,7 +202,7 @@ def inference(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _by_length(rows: Sequence[list[int]], batch_size: int) -> Iterator[list[int]]:
+def _batch_by_length(rows: Sequence[list[int]], batch_size: int) -> Iterator[list[int]]:
     """Indices in batches of similar length, the longest first so that memory fails early."""
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     for begin in range(0, len(order), batch_size):

@@ -24,7 +24,7 @@ from trainables.data.batches import Batches
 from trainables.data.rows import Row
 from trainables.errors import TrialFailed
 from trainables.metrics.eval_result import EvalResult, write_answers
-from trainables.models.memory import peak_gib
+from trainables.models.memory import measure_peak_gib
 
 SAVE_INTERVAL_S = 60.0
 """Between two checkpoints, which take a second or less."""
@@ -117,7 +117,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             tokens=tokens,
             tokens_per_s=(tokens - self.batches.count_tokens(self._first_step)) / training_s,
             seconds=self.seconds,
-            peak_gib=peak_gib(),
+            peak_gib=measure_peak_gib(),
             checkpoint=checkpoint_folder(self.config.folder, step),
             eval_rows=len(rows),
         )

@@ -24,9 +24,9 @@ from trainables.data.batches import Batches
 from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.tokens import encode_training_rows
-from trainables.models.base_model import device, load_base, load_tokenizer, lora_config
-from trainables.models.memory import reset_peak, with_less_memory
-from trainables.models.model_facts import facts_of
+from trainables.models.base_model import get_device, load_base, load_tokenizer, make_lora_config
+from trainables.models.memory import reset_peak, retry_with_smaller_micro_batch
+from trainables.models.model_facts import parse_facts
 from trainables.solo.evaluate import evaluate
 from trainables.solo.rung_callback import RungReportCallback
 
@@ -53,8 +53,10 @@ def train(
     last, _ = find_resume_point(config.folder, config.settings.max_steps, SOLO_STATE_NAMES)
     if last is not None:
         report(last)
-    with_less_memory(
-        lambda micro_batch_size: _attempt(config, micro_batch_size, report, dropout_seed),
+    retry_with_smaller_micro_batch(
+        lambda micro_batch_size: _train_from_checkpoint(
+            config, micro_batch_size, report, dropout_seed
+        ),
         config.settings.micro_batch_size,
     )
     prune_to_adapter(config.folder)
@@ -62,13 +64,15 @@ def train(
         prune(config.storage, [config.trial_id], have_ended=True)
 
 
-def new_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> PeftModel:
+def add_adapter(base: PreTrainedModel, params: Hyperparameters, seed: int) -> PeftModel:
     """The base with a fresh float32 adapter; its weights depend on seed and params alone."""
     set_seed(seed)
-    return get_peft_model(base, lora_config(params, facts_of(base.config.to_dict()).linear_shapes))
+    return get_peft_model(
+        base, make_lora_config(params, parse_facts(base.config.to_dict()).linear_shapes)
+    )
 
 
-def _attempt(
+def _train_from_checkpoint(
     config: TrialConfig,
     micro_batch_size: int,
     report: Callable[[TrialReport], None],
@@ -94,7 +98,7 @@ def _attempt(
     )
     batches = Batches(examples, settings)
     base = load_base(settings.model, settings.compute_dtype, settings.base)
-    model = new_adapter(base, config.params, settings.seed)
+    model = add_adapter(base, config.params, settings.seed)
     # The evaluation's batch shrinks as the micro-batch did: either may have filled the memory.
     eval_batch_size = settings.eval_batch_size * micro_batch_size // settings.micro_batch_size
     eval_settings = dataclasses.replace(settings, eval_batch_size=max(1, eval_batch_size))
@@ -116,7 +120,7 @@ def _attempt(
         parameter.requires_grad_(False)
     trainer = SFTTrainer(
         model=model,
-        args=_training_arguments(config, micro_batch_size, dropout_seed),
+        args=_make_training_arguments(config, micro_batch_size, dropout_seed),
         train_dataset=batches.make_dataset(),
         processing_class=tokenizer,
         callbacks=[rung_callback],
@@ -127,7 +131,7 @@ def _attempt(
     trainer.train(resume_from_checkpoint=str(newest.checkpoint) if newest else None)
 
 
-def _training_arguments(
+def _make_training_arguments(
     config: TrialConfig, micro_batch_size: int, dropout_seed: int | None
 ) -> SFTConfig:
     settings = config.settings
@@ -148,7 +152,7 @@ def _training_arguments(
         router_aux_loss_coef=0.0,
         optim="adamw_torch",
         bf16=settings.compute_dtype == "bfloat16",
-        use_cpu=device().type == "cpu",
+        use_cpu=get_device().type == "cpu",
         gradient_checkpointing=False,
         # Trainer seeds torch's generator with it when it is made, after the adapter has its first
         # weights; the row order is the batches' own. So dropout alone draws from this seed.
@@ -156,7 +160,7 @@ def _training_arguments(
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        dataloader_pin_memory=device().type == "cuda",
+        dataloader_pin_memory=get_device().type == "cuda",
         save_strategy="no",
         logging_strategy="steps",
         logging_steps=1,

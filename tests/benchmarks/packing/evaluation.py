@@ -147,7 +147,7 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
 
     from trainables.metrics.score_answers import score_answers
     from trainables.models.base_model import autocast, load_base, load_tokenizer
-    from trainables.models.memory import peak_gib, reset_peak
+    from trainables.models.memory import measure_peak_gib, reset_peak
     from trainables.solo.evaluate import generate, inference
 
     tokenizer = load_tokenizer(settings.model)
@@ -177,7 +177,7 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
         tokenise_s=tokenise_s,
         answer_s=answer_s,
         rouge_s=rouge_s,
-        peak_gib=peak_gib(),
+        peak_gib=measure_peak_gib(),
         new_tokens=sum(map(len, answers)),
     )
 
@@ -187,12 +187,12 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
     import torch
 
     from tests.benchmarks.packing.job import training_examples
-    from trainables.models.base_model import device
+    from trainables.models.base_model import get_device
     from trainables.models.model_facts import read_model_facts
-    from trainables.packing.service.loading import new_pack
+    from trainables.packing.service.loading import make_pack
     from trainables.packing.sizing.choose import choose_capacity
 
-    is_gpu = device().type == "cuda"
+    is_gpu = get_device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
     facts = read_model_facts(settings.model)
     capacity = choose_capacity(facts, settings, args.lora_rank, memory_gib, args.num_adapters)
@@ -201,7 +201,7 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
             f"{args.num_adapters} adapters do not fit; {capacity.num_slots} do",
             f"--num-adapters {capacity.num_slots}",
         )
-    pack = new_pack(settings, capacity)
+    pack = make_pack(settings, capacity)
     examples = training_examples(settings)[:8]
     params = Hyperparameters(lora_rank=args.lora_rank, lora_alpha=16.0, learning_rate=1e-4)
     generator = torch.Generator(pack.adapters.params_KP.device).manual_seed(0)
@@ -221,8 +221,8 @@ def _pack_timing(
     import torch
 
     from trainables.metrics.score_answers import score_answers
-    from trainables.models.base_model import device, load_tokenizer
-    from trainables.models.memory import free_memory, peak_gib, reset_peak
+    from trainables.models.base_model import get_device, load_tokenizer
+    from trainables.models.memory import free_memory, measure_peak_gib, reset_peak
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.evaluation.evaluator import PackEvaluator
     from trainables.packing.sizing.memory_model import predict_pack
@@ -237,7 +237,7 @@ def _pack_timing(
         scoring,
         settings,
         capacity.eval_tokens,
-        is_graphed=device().type == "cuda",
+        is_graphed=get_device().type == "cuda",
         state_positions=pack.model.state_positions,
     )
     tokenised_s = time.perf_counter()
@@ -259,7 +259,7 @@ def _pack_timing(
         tokenise_s=tokenised_s - started_s,
         answer_s=scored_s - tokenised_s - rouge_s,
         rouge_s=rouge_s,
-        peak_gib=peak_gib(),
+        peak_gib=measure_peak_gib(),
         predicted_gib=(predicted.shared + predicted.evaluation) / 2**30,
         new_tokens=round(sum(one.metrics["gen_len_tokens"] for one in found) * len(rows)),
     )

@@ -13,7 +13,7 @@ from trainables.data.batches import Batches
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_tokenizer
-from trainables.models.memory import peak_gib
+from trainables.models.memory import measure_peak_gib
 from trainables.models.model_facts import read_model_facts
 
 
@@ -73,7 +73,7 @@ class Job:
             "real_frac": None,
             "predicted_gib": None,
             "first_round_steps_per_s": None,
-            "peak_gib": peak_gib(),
+            "peak_gib": measure_peak_gib(),
             "reserved_gib": _reserved_gib(),
         }
         return Row(
@@ -102,4 +102,8 @@ def synchronize() -> None:
 
 
 def _reserved_gib() -> float:
-    return torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else peak_gib()
+    return (
+        torch.cuda.max_memory_reserved() / 2**30
+        if torch.cuda.is_available()
+        else measure_peak_gib()
+    )

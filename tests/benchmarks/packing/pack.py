@@ -11,7 +11,7 @@ from tests.benchmarks.packing.results import Gpu, Row
 from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
 from trainables.data.tokens import Example
-from trainables.models.base_model import device, load_base
+from trainables.models.base_model import get_device, load_base
 from trainables.models.memory import free_memory
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
@@ -29,13 +29,13 @@ def pack_row(job: Job) -> Row:
     left to capture; the rounds that follow count.
     """
     facts, settings = read_model_facts(job.settings.model), job.settings
-    is_fast = device().type == "cuda"
+    is_fast = get_device().type == "cuda"
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_fast else None
     capacity = choose_capacity(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
     job = replace(job, num_trials=capacity.num_slots)
     examples = training_examples(settings)
     batches = Batches(examples, settings)
-    pack = new_pack(settings, capacity, is_fast)
+    pack = make_pack(settings, capacity, is_fast)
     first = _round(job, pack, examples)
     if is_fast:
         _round(job, pack, examples)
@@ -57,7 +57,7 @@ def pack_row(job: Job) -> Row:
     )
 
 
-def new_pack(settings: TrainingSettings, capacity: Capacity, is_fast: bool) -> Pack:
+def make_pack(settings: TrainingSettings, capacity: Capacity, is_fast: bool) -> Pack:
     """A pack over a base that it alone holds, so that dequantised weights replace NF4's."""
     pack = Pack(
         load_base(settings.model, settings.compute_dtype),
@@ -74,7 +74,7 @@ def new_pack(settings: TrainingSettings, capacity: Capacity, is_fast: bool) -> P
 
 def measured_gpu() -> Gpu:
     """The card's name and its matrix ceiling; on a CPU, its."""
-    place = device()
+    place = get_device()
     size, repeats = (8192, 20) if place.type == "cuda" else (512, 3)
     a, b = (torch.randn(size, size, device=place, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):

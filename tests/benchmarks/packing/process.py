@@ -37,13 +37,13 @@ def _save_random_model(model_config: Path, folder: Path) -> None:
     import torch  # loads torch, in a process that gives its GPU memory back
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from trainables.models.base_model import device
+    from trainables.models.base_model import get_device
 
     shape = SHAPES.get(str(model_config))
     if shape is None:
         config = AutoConfig.from_pretrained(model_config)
     else:
         config = AutoConfig.for_model(**shape)
-    with device():  # billions of random numbers take minutes on a CPU
+    with get_device():  # billions of random numbers take minutes on a CPU
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)

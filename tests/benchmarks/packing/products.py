@@ -24,7 +24,7 @@ def count_products(facts: ModelFacts, params: Hyperparameters, rows: Iterable[Ex
         lengths.append(len(row.input_ids))
         labels += len(row.target_ids)
     num_tokens = sum(lengths)
-    adapters = 6 * facts.lora_params(params) * num_tokens  # the weights' gradient, too
+    adapters = 6 * facts.count_lora_params(params) * num_tokens  # the weights' gradient, too
     head = 4 * facts.vocab_size * facts.hidden_size * labels
     num_delta = facts.layer_types.count("linear_attention")
     q_size = facts.num_heads * facts.head_dim

@@ -25,9 +25,9 @@ from tests.benchmarks.packing.job import Job, synchronize, training_examples
 from tests.benchmarks.packing.results import SOLO, Row
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
-from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.base_model import get_device, load_base, load_tokenizer
 from trainables.models.model_facts import read_model_facts
-from trainables.solo.trainer import new_adapter, train
+from trainables.solo.trainer import add_adapter, train
 
 BARRIER_TIMEOUT_S = 300.0
 """Longest wait of a process for the others to be warm."""
@@ -72,7 +72,7 @@ def _delta_kernels(job: Job) -> str:
     """What transformers computes a hybrid's Gated DeltaNet with, for the row's settings."""
     if not read_model_facts(job.settings.model).is_hybrid:
         return ""
-    if device().type == "cpu" or importlib.util.find_spec("fla") is None:
+    if get_device().type == "cpu" or importlib.util.find_spec("fla") is None:
         return ", Gated DeltaNet by torch"
     return f", flash-linear-attention {importlib.import_module('fla').__version__}"
 
@@ -141,7 +141,7 @@ def fast_row(job: Job, how: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         trial = job.trial(0, Path(folder))
         trainer = SFTTrainer(
-            model=new_adapter(base, trial.params, settings.seed),
+            model=add_adapter(base, trial.params, settings.seed),
             args=_fast_arguments(trial, chosen),
             train_dataset=batches.make_dataset(),
             processing_class=load_tokenizer(settings.model),
@@ -197,13 +197,13 @@ def _fast_arguments(trial: TrialConfig, chosen: dict[str, Any]) -> SFTConfig:
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused",
         bf16=settings.compute_dtype == "bfloat16",
-        use_cpu=device().type == "cpu",
+        use_cpu=get_device().type == "cpu",
         gradient_checkpointing=False,
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         dataloader_num_workers=NUM_LOADERS,
-        dataloader_pin_memory=device().type == "cuda",
+        dataloader_pin_memory=get_device().type == "cuda",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,

@@ -111,7 +111,7 @@ def _pack_losses(params: Hyperparameters, settings: TrainingSettings) -> list[fl
     import torch
 
     from tests.benchmarks.packing.job import training_examples
-    from tests.benchmarks.packing.pack import new_pack
+    from tests.benchmarks.packing.pack import make_pack
     from tests.trainables.packing.small_packs import losses, run_pack, trial_of
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.sizing.choose import choose_capacity
@@ -121,7 +121,7 @@ def _pack_losses(params: Hyperparameters, settings: TrainingSettings) -> list[fl
     capacity = choose_capacity(
         read_model_facts(settings.model), settings, params.lora_rank, memory_gib, 4
     )
-    pack, examples = new_pack(settings, capacity, is_gpu), training_examples(settings)
+    pack, examples = make_pack(settings, capacity, is_gpu), training_examples(settings)
     for slot, (rank, factor) in enumerate(((4, 2.0), (16, 1.0), (8, 0.5), (16, 0.1))):
         alpha, rate = 2 * rank, factor * params.learning_rate
         own = replace(params, lora_rank=rank, lora_alpha=alpha, learning_rate=rate)

@@ -25,7 +25,7 @@ from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.errors import SweepAborted
-from trainables.models.memory import peak_gib
+from trainables.models.memory import measure_peak_gib
 from trainables.models.model_facts import read_model_facts
 from trainables.tiny import MODEL_DIR, SAMSUM_DIR
 
@@ -240,7 +240,7 @@ def test_pack_row_counts_the_timed_steps_of_all_trials(
     assert row.products_tflops is not None and row.products_tflops > 1.1 * row.tflops
     assert row.real_frac is not None and 0.9 < row.real_frac <= 1.0
     assert row.first_round_steps_per_s is not None and row.first_round_steps_per_s > 0
-    assert 0 < row.peak_gib <= peak_gib()
+    assert 0 < row.peak_gib <= measure_peak_gib()
 
 
 def test_pack_is_timed_for_as_long_as_asked(settings: TrainingSettings) -> None:

@@ -13,9 +13,9 @@ from tests.benchmarks.packing.shapes import SHAPES, check_shape
 from trainables.config import Hyperparameters
 from trainables.data.tokens import Example
 from trainables.errors import SweepAborted
-from trainables.models.base_model import lora_config
+from trainables.models.base_model import make_lora_config
 from trainables.models.layer_kinds import LAYER_KINDS
-from trainables.models.model_facts import ModelFacts, facts_of
+from trainables.models.model_facts import ModelFacts, parse_facts
 
 RANK_4 = Hyperparameters(lora_rank=4, lora_alpha=8.0, lora_dropout=0.0, learning_rate=1e-4)
 TINY = {"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128, "vocab_size": 96}
@@ -25,7 +25,7 @@ TINY_DELTA |= {"linear_key_head_dim": 16, "linear_value_head_dim": 32}
 
 def tiny(name: str) -> tuple[torch.nn.Module, ModelFacts]:
     config = AutoConfig.for_model(**{**SHAPES[name], **TINY, **TINY_DELTA})
-    return AutoModelForCausalLM.from_config(config), facts_of(config.to_dict())
+    return AutoModelForCausalLM.from_config(config), parse_facts(config.to_dict())
 
 
 def row(num_prompt_tokens: int, num_labels: int) -> Example:
@@ -49,7 +49,7 @@ def row(num_prompt_tokens: int, num_labels: int) -> Example:
 )
 def test_shape_has_the_parameters_of_its_model(name: str, billions: float) -> None:
     config = AutoConfig.for_model(**SHAPES[name])
-    facts = facts_of(config.to_dict())
+    facts = parse_facts(config.to_dict())
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     weights = {key: tuple(tensor.shape) for key, tensor in model.named_parameters()}
@@ -70,7 +70,7 @@ def test_shape_is_a_name_or_a_folder(tmp_path: Path) -> None:
 def test_linear_layers_adapters_and_head_count_as_torch_counts_them(name: str) -> None:
     model, facts = tiny(name)
     model.requires_grad_(False)
-    adapted = get_peft_model(model, lora_config(RANK_4, facts.linear_shapes))
+    adapted = get_peft_model(model, make_lora_config(RANK_4, facts.linear_shapes))
     inputs = torch.randn(1, 10, 64, requires_grad=True)  # so that all layers pass gradients on
     with FlopCounterMode(display=False) as counter:
         adapted(inputs_embeds=inputs).logits.sum().backward()
@@ -92,7 +92,7 @@ def test_attention_grows_with_the_square_of_a_row_and_the_delta_rule_does_not() 
 
     def rest(facts: ModelFacts, *rows: Example) -> int:
         tokens = sum(len(one.input_ids) for one in rows)
-        adapters = 6 * facts.lora_params(RANK_4) * tokens
+        adapters = 6 * facts.count_lora_params(RANK_4) * tokens
         return count_products(facts, RANK_4, rows) - count_linear(facts, tokens) - adapters
 
     q_size = 32 * 128

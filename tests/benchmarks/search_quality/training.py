@@ -13,9 +13,9 @@ from trainables.config import TrainingSettings, TrialConfig
 from trainables.data.eval_rows import select_rung_rows
 from trainables.data.rows import Splits
 from trainables.data.tokens import encode_training_rows
-from trainables.models.base_model import device, load_tokenizer
+from trainables.models.base_model import get_device, load_tokenizer
 from trainables.packing.evaluation.evaluator import PackEvaluator
-from trainables.packing.service.loading import new_pack
+from trainables.packing.service.loading import make_pack
 from trainables.packing.sizing.capacity import Capacity
 
 Take = Callable[[Configuration, int, Measurement], None]
@@ -71,7 +71,7 @@ class Trainer:
         self._examples = encode_training_rows(
             tokenizer, splits.train, settings.max_length_tokens, settings.max_new_tokens
         )
-        self._pack = new_pack(settings, capacity)
+        self._pack = make_pack(settings, capacity)
         by_rows: dict[int, PackEvaluator] = {}
         self._evaluators: dict[int, PackEvaluator] = {}
         for step in settings.rungs:
@@ -84,7 +84,7 @@ class Trainer:
                     splits.scoring,
                     settings,
                     max_tokens=capacity.eval_tokens,
-                    is_graphed=device().type == "cuda",
+                    is_graphed=get_device().type == "cuda",
                     state_positions=self._pack.model.state_positions,
                 ),
             )
@@ -169,11 +169,11 @@ class Trainer:
 
 def gpu_name() -> str:
     """Of the card that trains, or "cpu"."""
-    return torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
+    return torch.cuda.get_device_name() if get_device().type == "cuda" else "cpu"
 
 
-def gpu_gib() -> float | None:
+def get_gpu_gib() -> float | None:
     """Its memory; None for a CPU."""
-    if device().type != "cuda":
+    if get_device().type != "cuda":
         return None
     return float(torch.cuda.get_device_properties(0).total_memory) / 2**30

@@ -106,7 +106,7 @@ def test_packs_of_hybrids_on_a_gpu_need_kernels(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delta_kernels, "_installed", lambda name: installed.get(name, ""))
+    monkeypatch.setattr(delta_kernels, "_find_version", lambda name: installed.get(name, ""))
     have_gpu(tmp_path, monkeypatch, gpu)
     folder = save_hybrid(tmp_path / "model", AutoTokenizer.from_pretrained(TINY / "model"))
     flags = ("--model", folder, "--dry-run")

@@ -18,7 +18,7 @@ from trainables.config import TrainingOptions
 from trainables.data.rows import Message, Row, Scoring
 from trainables.data.tokens import encode_rows, encode_targets
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.models.chat_template import greedy_generation
+from trainables.models.chat_template import make_greedy_config
 from trainables.solo.evaluate import compute_label_log_probs, inference
 from trainables.tiny import MODEL_DIR
 
@@ -125,7 +125,7 @@ def test_labels_are_read_together_and_as_likely_as_when_they_are_scored(
     tokenizer = load_tokenizer(str(MODEL_DIR))
     folder = str(MODEL_DIR) if kind == "qwen3" else save_experts(tmp_path, tokenizer, kind)
     model = load_base(folder, "float32")
-    model.generation_config = GenerationConfig(**greedy_generation(tokenizer, 8))
+    model.generation_config = GenerationConfig(**make_greedy_config(tokenizer, 8))
     calls = []
 
     def count(**inputs: Any) -> Any:

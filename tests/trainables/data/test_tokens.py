@@ -22,7 +22,7 @@ from trainables.data.tokens import (
 )
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
-from trainables.models.chat_template import end_of_turn_id
+from trainables.models.chat_template import find_end_of_turn_id
 from trainables.tiny import MODEL_DIR
 
 ROW = Row(id="1", prompt="Summarize.\n\nAnn: Hi\nBob: Bye", target="Ann greets Bob.")
@@ -53,7 +53,7 @@ def test_labels_are_the_target_and_its_end_alone(tokenizer: PreTrainedTokenizerF
     (example,) = encode_training_rows(tokenizer, [ROW], 192, 16)
     labelled = [label for label in example.labels if label != IGNORED]
     assert tokenizer.decode(labelled) == "Ann greets Bob.<|im_end|>"
-    assert labelled[-1] == end_of_turn_id(tokenizer) != tokenizer.eos_token_id
+    assert labelled[-1] == find_end_of_turn_id(tokenizer) != tokenizer.eos_token_id
     assert example.labels[: len(example.prompt_ids)] == [IGNORED] * len(example.prompt_ids)
     assert len(example.labels) == len(example.input_ids)
 
@@ -121,7 +121,7 @@ def test_without_turns_a_text_ends_as_its_tokenizer_says(unk_token: str | None) 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(words), eos_token="</s>", unk_token=unk_token
     )
-    assert end_of_turn_id(tokenizer) == 1
+    assert find_end_of_turn_id(tokenizer) == 1
 
 
 def test_answer_ends_before_its_first_stop() -> None:

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTok
 from trainables.config import ComputeDtype, Hyperparameters
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.models.chat_template import stop_ids
+from trainables.models.chat_template import list_stop_ids
 from trainables.models.model_facts import read_model_facts
 from trainables.models.weights import check_weights
-from trainables.solo.trainer import new_adapter
+from trainables.solo.trainer import add_adapter
 from trainables.tiny import HYBRID_DIR, MODEL_DIR
 
 
@@ -132,7 +132,7 @@ def test_model_that_is_quantised_otherwise_is_refused(
 def test_gradients_reach_the_lowest_layer_after_an_evaluation(
     model_dir: str, params: Hyperparameters
 ) -> None:
-    model = new_adapter(load_base(model_dir, "bfloat16"), params, 0)
+    model = add_adapter(load_base(model_dir, "bfloat16"), params, 0)
     ids = torch.arange(8, 16)[None]
     with torch.no_grad():
         model.eval()(input_ids=ids)
@@ -164,7 +164,7 @@ def test_tokenizer_that_names_no_special_tokens_stops_and_pads_at_the_end_of_tur
     del config["eos_token"], config["pad_token"]
     (model / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = load_tokenizer(str(model))
-    assert stop_ids(tokenizer) == [2]
+    assert list_stop_ids(tokenizer) == [2]
     assert tokenizer.pad_token == "<|im_end|>"
 
 

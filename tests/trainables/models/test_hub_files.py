@@ -20,16 +20,16 @@ HANG_S = 500.0
 CODE = """
 import sys
 from trainables.errors import SweepAborted
-from trainables.models.hub_files import hub_file, hub_has
+from trainables.models.hub_files import download_hub_file, has_hub_file
 from trainables.models.model_facts import read_model_facts
 from trainables.config import TaskOptions
 from trainables.data.tasks import TASKS
 for what in sys.argv[1:]:
     try:
         if what == "file":
-            print(hub_file("owner/name", "config.json").read_text())
+            print(download_hub_file("owner/name", "config.json").read_text())
         elif what == "has":
-            print(hub_has("owner/name", "config.json"), hub_has("owner/name", "other.json"))
+            print(*(has_hub_file("owner/name", name) for name in ("config.json", "other.json")))
         elif what == "model":
             read_model_facts("owner/name")
         else:
@@ -134,10 +134,10 @@ def test_a_hub_that_does_not_answer_in_time_is_an_error_of_the_system(
     def late(*_: object, **__: object) -> None:
         raise hub_files._http_error()("timed out")
 
-    monkeypatch.setattr(hub_files, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub_files, "is_hub_reachable", lambda: True)
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", late)
     with pytest.raises(ConnectionError, match="timed out"):
-        hub_files.dataset_files("owner/name", "main")
+        hub_files.list_dataset_files("owner/name", "main")
 
 
 def test_cache_is_used_without_a_hub(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainables.errors import TrialFailed
-from trainables.models.memory import peak_gib, with_less_memory
+from trainables.models.memory import measure_peak_gib, retry_with_smaller_micro_batch
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_micro_batch_shrinks_until_it_fits(
         if size > largest:
             raise torch.OutOfMemoryError
 
-    with_less_memory(attempt, micro_batch_size)
+    retry_with_smaller_micro_batch(attempt, micro_batch_size)
     assert seen == tried
 
 
@@ -30,8 +30,8 @@ def test_trial_fails_when_not_even_one_row_fits() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(TrialFailed, match="out of memory with micro-batch 1"):
-        with_less_memory(attempt, 4)
+        retry_with_smaller_micro_batch(attempt, 4)
 
 
 def test_peak_counts_gib() -> None:
-    assert 0.05 < peak_gib() < 64
+    assert 0.05 < measure_peak_gib() < 64

@@ -26,7 +26,7 @@ from transformers import (
 
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
-from trainables.models.base_model import lora_config
+from trainables.models.base_model import make_lora_config
 from trainables.models.layer_kinds import ATTENTION
 from trainables.models.model_facts import read_model_facts
 
@@ -226,7 +226,7 @@ def test_adapter_is_as_large_as_pefts(
         lora_rank=rank, lora_alpha=1.0, learning_rate=1e-3, target_modules=targets
     )
     assert trainable > 0
-    assert read_model_facts(str(tmp_path)).lora_params(params) == trainable
+    assert read_model_facts(str(tmp_path)).count_lora_params(params) == trainable
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "qwen2_moe", "qwen3_5_moe"])
@@ -236,9 +236,9 @@ def test_adapter_of_a_model_with_experts_is_as_large_as_pefts_and_leaves_them_al
     model = built(name, tmp_path)
     facts = read_model_facts(str(tmp_path))
     params = Hyperparameters(lora_rank=4, lora_alpha=4, lora_dropout=0.1, learning_rate=1e-3)
-    adapter = peft.get_peft_model(model, lora_config(params, facts.linear_shapes))
+    adapter = peft.get_peft_model(model, make_lora_config(params, facts.linear_shapes))
     trained = {name: p.numel() for name, p in adapter.named_parameters() if p.requires_grad}
-    assert facts.lora_params(params) == sum(trained.values())
+    assert facts.count_lora_params(params) == sum(trained.values())
     assert not any(".experts." in name for name in trained)
 
 

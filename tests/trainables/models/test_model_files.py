@@ -8,7 +8,7 @@ import pytest
 
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
-from trainables.models.model_files import read_ahead, tokenizer_files
+from trainables.models.model_files import list_tokenizer_files, read_ahead
 from trainables.models.tokenizer_file import TokenizerFile, check_thinking
 from trainables.tiny import MODEL_DIR
 
@@ -23,7 +23,7 @@ def test_a_template_without_thoughts_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_models_tokenizer_files_make_its_tokenizer(tmp_path: Path) -> None:
-    for path in tokenizer_files(str(MODEL_DIR)):
+    for path in list_tokenizer_files(str(MODEL_DIR)):
         shutil.copy(path, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
     copied, own = load_tokenizer(str(tmp_path)), load_tokenizer(str(MODEL_DIR))

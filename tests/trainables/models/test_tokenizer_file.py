@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.examples import max_examples
 from trainables.errors import SweepAborted
 from trainables.models.base_model import load_tokenizer
-from trainables.models.chat_template import end_of_turn_id, render_template
+from trainables.models.chat_template import find_end_of_turn_id, render_template
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.tiny import MODEL_DIR
 
@@ -51,7 +51,7 @@ def test_tokens_have_the_same_names(both: tuple[TokenizerFile, PreTrainedTokeniz
     assert light.eos_token_id == full.eos_token_id
     assert light.unk_token_id == full.unk_token_id
     assert light.vocab_size == len(full)
-    assert end_of_turn_id(light) == end_of_turn_id(full)
+    assert find_end_of_turn_id(light) == find_end_of_turn_id(full)
 
 
 @pytest.mark.parametrize("form", ["config", "named"])
@@ -127,7 +127,7 @@ def test_a_vocabulary_with_merges_gives_what_transformers_gives(
     assert light.vocab_size == len(full)
     names = ("eos_token_id", "pad_token_id", "unk_token_id")
     assert [getattr(light, name) for name in names] == [getattr(full, name) for name in names]
-    assert end_of_turn_id(light) == end_of_turn_id(full)
+    assert find_end_of_turn_id(light) == find_end_of_turn_id(full)
 
 
 def test_a_vocabulary_of_another_class_is_answered_with_what_converts_it(

@@ -158,14 +158,14 @@ def assert_all_as_alone(trials: Sequence[TrialConfig], found: Sequence[Sequence[
 
 def change_pack(monkeypatch: pytest.MonkeyPatch, change: Callable[[Pack], None]) -> None:
     """Do something to every pack that a host makes."""
-    make = trainables.packing.service.loading.new_pack
+    make = trainables.packing.service.loading.make_pack
 
     def changed(*args: Any) -> Pack:
         pack = make(*args)
         change(pack)
         return pack
 
-    monkeypatch.setattr(trainables.packing.service.loading, "new_pack", changed)
+    monkeypatch.setattr(trainables.packing.service.loading, "make_pack", changed)
 
 
 def num_trials(pack: Pack, num_slots: int) -> int:

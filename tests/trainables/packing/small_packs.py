@@ -18,7 +18,7 @@ from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.models.model_facts import facts_of
+from trainables.models.model_facts import parse_facts
 from trainables.packing.compute.kernels.inputs import Dropout
 from trainables.packing.compute.masks import keep_mask, module_key
 from trainables.packing.compute.pack import Pack
@@ -56,7 +56,7 @@ def trial_of(
     return TrialConfig(trial_id=name, params=params, settings=settings, folder=folder)
 
 
-def new_pack(
+def make_pack(
     settings: TrainingSettings, num_slots: int, max_tokens: int = MAX_TOKENS, **options: Any
 ) -> Pack:
     """A pack on the settings' model, for ranks up to 16."""
@@ -158,7 +158,7 @@ class GivenMask(torch.nn.Module):
 def put_masks_into(model: PeftModel, dropout: Dropout) -> None:
     """Give a PEFT model the masks of one slot."""
     base = model.get_base_model()
-    names = tuple(facts_of(base.config.to_dict()).linear_shapes)
+    names = tuple(parse_facts(base.config.to_dict()).linear_shapes)
     found = 0
     for layer_number, layer in enumerate(base.model.layers):
         children = {n: m for part in layer.children() for n, m in part.named_children()}

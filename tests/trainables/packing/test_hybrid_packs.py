@@ -12,7 +12,7 @@ from tests.trainables.packing.small_packs import (
     Plan,
     largest_relative,
     longer,
-    new_pack,
+    make_pack,
     run_pack,
     run_solo,
     trial_of,
@@ -24,7 +24,7 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Scoring
 from trainables.data.tokens import Example, encode_rows, encode_targets
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.models.chat_template import stop_ids
+from trainables.models.chat_template import list_stop_ids
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.mixers.gated_delta import DeltaState
 from trainables.packing.compute.pack import Pack
@@ -69,7 +69,7 @@ def test_trials_of_a_pack_equal_their_solo_runs_whoever_joins_and_leaves(
         4: lambda pack: pack.join(1, trial_of("late", NARROW, late), examples),
         7: lambda pack: pack.leave(2),
     }
-    pack = new_pack(settings, 3, max_tokens=400)
+    pack = make_pack(settings, 3, max_tokens=400)
     pack.join(0, trial_of("wide", WIDE, settings), examples)
     found = run_pack(pack, plan)
     for slot, name, params, own in ((0, "wide", WIDE, settings), (1, "late", NARROW, late)):
@@ -99,7 +99,7 @@ def examples_with_targets(settings: TrainingSettings, rows_dir: Path) -> list[Ex
 
 
 def random_pack(settings: TrainingSettings, examples: list[Example], **options: bool) -> Pack:
-    pack = new_pack(settings, 3, **options)
+    pack = make_pack(settings, 3, **options)
     generator = torch.Generator().manual_seed(5)
     for slot, params in ADAPTED.items():
         pack.join(slot, trial_of(str(slot), params, settings), examples)
@@ -141,7 +141,7 @@ def test_answers_and_losses_are_those_of_peft(
     """Also once finished rows have left the batch."""
     monkeypatch.setattr(decode, "CHECK_STEPS", 2)
     tokenizer = load_tokenizer(settings.model)
-    stops = [*stop_ids(tokenizer), *range(30, 60)]  # so that answers end at different lengths
+    stops = [*list_stop_ids(tokenizer), *range(30, 60)]  # so that answers end at different lengths
     case.examples += [Example.from_ids([7], [8, 9]), Example.from_ids([8, 9], [])]
     answers, losses_KS = generate(
         case.decoder,
@@ -155,7 +155,7 @@ def test_answers_and_losses_are_those_of_peft(
         case.peft.set_adapter(str(slot))
         assert answers[number] == greedy(case.peft, case.examples, stops, 12)
         with torch.no_grad():
-            expected = [loss for loss, _ in evaluate.row_losses(case.peft, case.examples, 5)]
+            expected = [loss for loss, _ in evaluate.compute_row_losses(case.peft, case.examples, 5)]
         torch.testing.assert_close(losses_KS[number].tolist(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -201,7 +201,7 @@ def test_caches_of_answers_and_labels_are_as_large_as_allowed(
 ) -> None:
     """In bytes: rows keep a state each."""
     facts = read_model_facts(settings.model)
-    allowed = limit * facts.position_bytes(itemsize=4)
+    allowed = limit * facts.count_position_bytes(itemsize=4)
     found: list[tuple[int, int, int]] = []
     new_cache = SlotDecoder.new_cache
 
@@ -266,7 +266,7 @@ def test_saved_trial_goes_on_as_if_nothing_had_happened(
 ) -> None:
     settings = longer(settings, 6)
     trial = trial_of("t", WIDE, settings)
-    whole, first, second = (new_pack(settings, 2) for _ in range(3))
+    whole, first, second = (make_pack(settings, 2) for _ in range(3))
     whole.join(0, trial, examples)
     undisturbed = [result.loss for result in run_pack(whole)["t"]]
     first.join(0, trial, examples)

@@ -16,7 +16,13 @@ from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import encode_rows
 from trainables.models.base_model import load_base
-from trainables.solo.evaluate import compute_label_log_probs, evaluate, generate, pad, row_losses
+from trainables.solo.evaluate import (
+    compute_label_log_probs,
+    compute_row_losses,
+    evaluate,
+    generate,
+    pad_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def test_loss_of_a_row_is_summed_over_its_labelled_tokens(
         labels = torch.tensor(example.labels[1:])
         expected.append(torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item())
     with torch.no_grad():
-        losses, counts = zip(*row_losses(base, examples, 5), strict=True)
+        losses, counts = zip(*compute_row_losses(base, examples, 5), strict=True)
     assert losses == pytest.approx(expected, rel=1e-5)
     assert list(counts) == [len(example.target_ids) for example in examples]
 
@@ -82,7 +88,7 @@ def test_evaluation_repeats_and_draws_no_random_number(
 
 
 def test_padding_is_on_the_left_and_masked() -> None:
-    input_ids, mask = pad([[5, 6, 7], [8]], 0, "left")
+    input_ids, mask = pad_rows([[5, 6, 7], [8]], 0, "left")
     assert input_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
 

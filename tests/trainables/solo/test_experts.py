@@ -94,7 +94,7 @@ def test_trial_trains_all_but_experts_and_its_adapter_loads_in_plain_peft(
 
 
 def test_experts_and_routers_are_frozen_and_in_the_compute_type(base: PreTrainedModel) -> None:
-    model = trainer.new_adapter(base, PARAMS, 0)
+    model = trainer.add_adapter(base, PARAMS, 0)
     frozen = {n: p for n, p in model.named_parameters() if ".experts." in n or ".gate." in n}
     assert frozen
     assert {(p.dtype, p.requires_grad) for p in frozen.values()} == {(torch.float32, False)}

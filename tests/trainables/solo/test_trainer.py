@@ -18,7 +18,7 @@ from trainables.data.batches import Batches
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import load_base
-from trainables.solo.trainer import new_adapter, train
+from trainables.solo.trainer import add_adapter, train
 
 
 def run(
@@ -69,7 +69,7 @@ def plain_losses(
     examples = encode_training_rows(tokenizer, rows, 192, 8)
     batches = Batches(examples, settings)
     base = load_base(settings.model, "float32")
-    model = new_adapter(base, params, settings.seed)
+    model = add_adapter(base, params, settings.seed)
     adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in adapter} == {torch.float32}
     optimizer = torch.optim.AdamW(adapter, weight_decay=settings.weight_decay)

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from trainables.data.tables.find_files import SPLIT_NAMES, DataFile
 from trainables.errors import SweepAborted, first_line
-from trainables.models.hub_files import dataset_files, hub_file
+from trainables.models.hub_files import download_hub_file, list_dataset_files
 
 REVISION = "refs/convert/parquet"
 """The branch of these files."""
@@ -60,13 +60,13 @@ def download_splits(repo: str, revision: str) -> dict[str, list[DataFile]]:
 
 
 def _download(repo: str, file: str, revision: str) -> DataFile:
-    path = hub_file(repo, file, dataset_revision=revision)
+    path = download_hub_file(repo, file, dataset_revision=revision)
     return DataFile(PurePosixPath(file), ".parquet", path.read_bytes)
 
 
 def _list_parquet_files(repo: str) -> list[str]:
     """SUBSET/SPLIT/NUMBER.parquet of all, or of those in the cache if the Hub is away."""
-    names = dataset_files(repo, REVISION)
+    names = list_dataset_files(repo, REVISION)
     return sorted(name for name in names if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.parquet", name))
 
 

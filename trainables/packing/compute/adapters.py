@@ -17,10 +17,10 @@ from transformers import PretrainedConfig
 
 from trainables.models.layer_kinds import (
     LAYER_KINDS,
-    parent_of,
+    find_parent,
     resolve_targets,
 )
-from trainables.models.model_facts import facts_of
+from trainables.models.model_facts import parse_facts
 from trainables.packing.compute.lora import LoraGroup
 from trainables.packing.compute.masks import module_key
 
@@ -57,7 +57,7 @@ class Adapters:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.max_rank = max_rank
-        shapes = facts_of(config.to_dict()).linear_shapes
+        shapes = parse_facts(config.to_dict()).linear_shapes
         self.linear_layers = tuple(shapes)
         self._blocks = _layout(shapes, config.layer_types, max_rank)
         num_params = self._blocks[-1].start + self._blocks[-1].rows * self._blocks[-1].columns
@@ -117,7 +117,7 @@ class Adapters:
 
 def peft_name(layer: int, module: str, matrix: str) -> str:
     """The name of a LoRA matrix in PEFT's files."""
-    parent = parent_of(module)
+    parent = find_parent(module)
     return f"base_model.model.model.layers.{layer}.{parent}.{module}.lora_{matrix}.weight"
 
 

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from trainables.data.tokens import IGNORED
 from trainables.models.layer_kinds import LAYER_KINDS
-from trainables.models.model_facts import facts_of
+from trainables.models.model_facts import parse_facts
 from trainables.models.model_types import HYBRID_TYPE
 from trainables.packing.compute import elementwise
 from trainables.packing.compute.adapters import Adapters
@@ -101,10 +101,10 @@ class PackedModel:
         self.embedding_VD = base.get_input_embeddings().weight.detach()
         self.head_VD = base.get_output_embeddings().weight.detach()
         self._rotary: Any = base.model.rotary_emb
-        facts = facts_of(base.config.to_dict())
+        facts = parse_facts(base.config.to_dict())
         self.head_dim = facts.head_dim
         """C."""
-        self.state_positions = facts.state_positions(self.dtype.itemsize)
+        self.state_positions = facts.count_state_positions(self.dtype.itemsize)
         """Positions of evaluation's cache that the state of a row is worth."""
         self._is_hybrid = facts.is_hybrid
         self.norm_D = _norm_weight(base.model.norm, facts.is_hybrid)

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import Hyperparameters
-from trainables.models.base_model import lora_config
-from trainables.models.model_facts import facts_of
+from trainables.models.base_model import make_lora_config
+from trainables.models.model_facts import parse_facts
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MOMENTS_NAME, STATE_NAME = PACK_STATE_NAMES
@@ -42,7 +42,7 @@ class SlotState:
 def initial_weights(
     config: PretrainedConfig, params: Hyperparameters, seed: int
 ) -> dict[str, Tensor]:
-    """The LoRA matrices that solo.new_adapter gives, without a base.
+    """The LoRA matrices that solo.add_adapter gives, without a base.
 
     PEFT itself makes them, on a model of the same structure whose weights take no memory. The
     process's random state stays as it was.
@@ -58,7 +58,7 @@ def initial_weights(
             _materialise(layer, dtype)
         torch.default_generator.manual_seed(seed)
         model = get_peft_model(
-            skeleton, lora_config(params, facts_of(bare.to_dict()).linear_shapes)
+            skeleton, make_lora_config(params, parse_facts(bare.to_dict()).linear_shapes)
         )
     return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
 
@@ -79,7 +79,7 @@ def write_slot(
     # of a name of its own: a pack that was given up may still be writing beside the next one
     tmp = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}{TMP_SUFFIX}")
     tmp.mkdir(parents=True)
-    peft_config = lora_config(params, linear_layers)
+    peft_config = make_lora_config(params, linear_layers)
     peft_config.base_model_name_or_path = model
     peft_config.inference_mode = True
     peft_config.save_pretrained(str(tmp))

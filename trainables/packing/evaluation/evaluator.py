@@ -9,7 +9,7 @@ from trainables.config import TrainingSettings
 from trainables.data.rows import Row, Scoring
 from trainables.data.tokens import compute_prompt_limit, encode_rows, encode_targets
 from trainables.metrics.eval_result import EvalResult
-from trainables.models.chat_template import stop_ids
+from trainables.models.chat_template import list_stop_ids
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pass_shapes import TOKENS_MULTIPLE, round_up
 from trainables.packing.evaluation.classify import compute_label_log_probs
@@ -105,7 +105,7 @@ class PackEvaluator:
         answers, losses_KS = generate(
             decoder,
             self._examples,
-            stop_ids=stop_ids(self._tokenizer),
+            stop_ids=list_stop_ids(self._tokenizer),
             max_new_tokens=self._settings.max_new_tokens,
             max_tokens_per_batch=self.max_tokens,
             is_graphed=self._is_graphed,

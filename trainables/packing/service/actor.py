@@ -21,7 +21,7 @@ from trainables.packing.service.host import LEASE_TIMEOUT_S, PackHost
 from trainables.packing.service.ledger import Ledger, make_ledger_path, write_ledger
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import MOST_SLOTS
-from trainables.process import COMPILES_NOTHING, cpu_threads
+from trainables.process import COMPILES_NOTHING, make_cpu_environment
 
 SHUTDOWN_GRACE_S = 2.0
 """From a pack's fault to its process's end: its trials and the sweep hear the reason."""
@@ -158,5 +158,5 @@ def start_pack(
         max_concurrency=8,
         scheduling_strategy="SPREAD",  # over nodes, whose cores and disks packs use too
         label_selector={"ray.io/node-id": avoided} if avoided_nodes else None,
-        runtime_env={"env_vars": {} if has_gpu else cpu_threads()},
+        runtime_env={"env_vars": {} if has_gpu else make_cpu_environment()},
     ).remote(settings, capacity, checkpoints, lease_timeout_s, probed, choose_capacity)

@@ -18,7 +18,7 @@ NO_ROOM = "out of memory with one trial in the pack; lower max_length_tokens"
 def score_adapters(
     loaded: LoadedPack, adapters: Mapping[str, Path], validation: PackEvaluator | None
 ) -> dict[str, EvalResult]:
-    """Scores as of trainables.final_test.score.
+    """The scores of trainables.final_test.score_final_test.
 
     Args:
         adapters: PEFT folders by name.

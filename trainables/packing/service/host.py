@@ -22,7 +22,7 @@ from trainables.packing.service.ledger import Ledger, LedgerKeeper
 from trainables.packing.service.registry import TrialRegistry
 from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.throughput import Throughput
-from trainables.process import gc_disabled
+from trainables.process import disable_gc
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
@@ -90,7 +90,7 @@ class PackHost(TrialRegistry):
     def run_final_test(
         self, adapters: Mapping[str, Path], has_base: bool = True
     ) -> "dict[str, EvalResult]":
-        """Scores as of trainables.final_test.score; made between two steps, in slots that are free.
+        """The scores of score_final_test; made between two steps, in slots that are free.
 
         Args:
             adapters: PEFT folders by name.
@@ -119,9 +119,9 @@ class PackHost(TrialRegistry):
         """Where the loop's time went so far."""
         if not self._has_imported.is_set():
             return self._ledger.copy_ledger()
-        from trainables.models.memory import peak_gib  # loads torch
+        from trainables.models.memory import measure_peak_gib  # loads torch
 
-        return self._ledger.copy_ledger(peak_gib())
+        return self._ledger.copy_ledger(measure_peak_gib())
 
     def preempt(self, reason: str, timeout_s: float) -> None:
         """Have all trials saved at the next step, which ends the pack; returns once that is done.
@@ -148,14 +148,14 @@ class PackHost(TrialRegistry):
         fault: Exception | None = None
         try:
             Thread(target=read_ahead, args=(self._settings.model,), daemon=True).start()
-            with gc_disabled():  # these load torch
-                from trainables.models.memory import gpu_gib
-                from trainables.packing.service.loading import device_name, load_pack
+            with disable_gc():  # these load torch
+                from trainables.models.memory import get_gpu_gib
+                from trainables.packing.service.loading import get_device_name, load_pack
                 from trainables.packing.service.loop import PackLoop
                 from trainables.packing.service.probe import measure_throughput
 
-            self._ledger.device = device_name()
-            memory_gib = gpu_gib()
+            self._ledger.device = get_device_name()
+            memory_gib = get_gpu_gib()
             if self._choose_capacity is not None and memory_gib is not None:
                 self._capacity = self._choose_capacity(memory_gib)
             self._num_slots = self._capacity.num_slots

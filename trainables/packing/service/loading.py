@@ -12,7 +12,7 @@ from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
 from trainables.data.rows import Row, Splits
 from trainables.data.tokens import Example, encode_training_rows
-from trainables.models.base_model import device, load_base, load_tokenizer
+from trainables.models.base_model import get_device, load_base, load_tokenizer
 from trainables.models.memory import free_memory, reset_peak
 from trainables.packing.compute.pack import Pack
 from trainables.packing.evaluation.evaluator import PackEvaluator, load_metrics
@@ -44,7 +44,7 @@ class LoadedPack(NamedTuple):
             self.splits.scoring,
             settings or self.settings,
             max_tokens=self.capacity.eval_tokens,
-            is_graphed=device().type == "cuda",
+            is_graphed=get_device().type == "cuda",
             state_positions=self.pack.model.state_positions,
         )
 
@@ -58,7 +58,7 @@ def load_pack(settings: TrainingSettings, capacity: Capacity) -> LoadedPack:
     reset_peak()
     tokenizer = load_tokenizer(settings.model)  # transformers loads its parts in one thread
     with ThreadPoolExecutor(2) as pool:  # what these two import has no module in common
-        loading = pool.submit(new_pack, settings, capacity)
+        loading = pool.submit(make_pack, settings, capacity)
         metrics = pool.submit(load_metrics)
         fetch_rows(settings)
         splits = read_rows(settings.rows_dir)
@@ -74,7 +74,7 @@ def load_pack(settings: TrainingSettings, capacity: Capacity) -> LoadedPack:
     return LoadedPack(settings, capacity, pack, tokenizer, splits, examples)
 
 
-def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
+def make_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
     """An empty pack over a base that nothing else holds."""
     pack = Pack(
         load_base(settings.model, settings.compute_dtype, settings.base),
@@ -83,12 +83,12 @@ def new_pack(settings: TrainingSettings, capacity: Capacity) -> Pack:
         max_tokens=capacity.max_tokens,
         is_dequantised=capacity.is_dequantised,
         is_checkpointed=capacity.is_checkpointed,
-        is_fast=device().type == "cuda" and settings.compute_dtype == "bfloat16",
+        is_fast=get_device().type == "cuda" and settings.compute_dtype == "bfloat16",
     )
     free_memory()  # the base's own weights, which stand in a cycle of references
     return pack
 
 
-def device_name() -> str:
+def get_device_name() -> str:
     """Name of the GPU, or "cpu"."""
-    return torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
+    return torch.cuda.get_device_name() if get_device().type == "cuda" else "cpu"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from trainables.config import TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
-from trainables.models.memory import peak_gib, retry_with_less_memory
+from trainables.models.memory import measure_peak_gib, retry_with_less_memory
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.events import (
     Aborted,
@@ -131,7 +131,7 @@ class PackLoop:
     def run_final_test(
         self, adapters: Mapping[str, Path], *, has_base: bool
     ) -> dict[str, EvalResult]:
-        """Scores as of trainables.final_test.score, in the slots that are free.
+        """The scores of score_final_test, in the slots that are free.
 
         Raises:
             RuntimeError: no slot is free, or not even one row fits in the memory.
@@ -257,7 +257,7 @@ class PackLoop:
                 len(results[trial].answers),
                 evaluation_s=seconds,
                 charged_s=self._ledger.get_seconds(trial.trial_id),
-                peak_gib=peak_gib(),
+                peak_gib=measure_peak_gib(),
                 pack=self._ledger.pack_id,
                 device=self._ledger.device,
             )

@@ -11,11 +11,11 @@ from pathlib import Path
 from trainables.config import Hyperparameters, TrialConfig
 from trainables.data.batches import Batches
 from trainables.data.rows import Row
-from trainables.models.base_model import device
+from trainables.models.base_model import get_device
 from trainables.models.memory import free_memory, is_out_of_memory
 from trainables.packing.compute.pack import Pack
 from trainables.packing.service.ledger import LedgerKeeper
-from trainables.packing.service.loading import LoadedPack, device_name
+from trainables.packing.service.loading import LoadedPack, get_device_name
 from trainables.packing.sizing.throughput import Throughput
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def measure_throughput(
     ledger.begin_activity("probe")
     began_s = time.perf_counter()
     pack, examples, settings = loaded.pack, loaded.examples, loaded.settings
-    num_slots, num_tries = loaded.capacity.num_slots, 2 if device().type == "cuda" else 1
+    num_slots, num_tries = loaded.capacity.num_slots, 2 if get_device().type == "cuda" else 1
     try:
         for slot, trial_params in enumerate(islice(cycle(params), num_slots)):
             trial = TrialConfig(
@@ -73,7 +73,7 @@ def measure_throughput(
         free_memory()
     step_trial_s = max(0.0, all_s - one_s) / max(1, num_slots - 1)
     return Throughput(
-        device=device_name(),
+        device=get_device_name(),
         num_slots=num_slots,
         load_s=load_s,
         step_fixed_s=max(0.0, one_s - step_trial_s),

@@ -20,7 +20,7 @@ from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.transfer import Staging
 from trainables.packing.service.packed_trial import PackedTrial
-from trainables.process import num_cores
+from trainables.process import count_cores
 
 Result = TypeVar("Result")
 
@@ -112,7 +112,7 @@ class Writers:
     def __init__(self, slot_bytes: int, new_staging: Callable[[], Staging]) -> None:
         useful = math.ceil(slot_bytes / BYTES_PER_WRITER)
         affordable = STAGING_BYTES // max(1, slot_bytes)
-        num_writers = max(1, min(useful, affordable, MAX_WRITERS, num_cores()))
+        num_writers = max(1, min(useful, affordable, MAX_WRITERS, count_cores()))
         self._new_staging = new_staging
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(num_writers, thread_name_prefix="writer")

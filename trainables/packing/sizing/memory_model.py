@@ -222,7 +222,7 @@ def _predict_evaluation(
     facts: ModelFacts, settings: TrainingOptions, capacity: Capacity, size: int, anew: int
 ) -> int:
     """The cache, and the most that is held beside it: by prompts, by labels, or by new tokens."""
-    state, longest = facts.state_positions(size), _count_longest_row(settings)
+    state, longest = facts.count_state_positions(size), _count_longest_row(settings)
     positions = max(capacity.eval_tokens, capacity.num_slots * (longest + state))
     shortest = round_up(settings.max_new_tokens, TOKENS_MULTIPLE)
     most_rows = capacity.num_slots * round_up_to_power_of_two(settings.eval_rows)
@@ -243,7 +243,7 @@ def _predict_evaluation(
         reading = max(reading, read_bytes)
     labels = min(CHUNK_LABELS, positions) * facts.vocab_size * LOGIT_BYTES
     decoding = num_rows * facts.vocab_size * size
-    cache = positions * facts.position_bytes(size)
+    cache = positions * facts.count_position_bytes(size)
     return cache + max(reading + anew, labels, decoding)
 
 
@@ -260,7 +260,7 @@ def _count_chunk_elements(delta: DeltaFacts, num_tokens: int, num_rows: int) -> 
 
 def count_eval_positions(facts: ModelFacts, settings: TrainingOptions) -> int:
     """What the longest row takes of the cache: its positions, and what its state is worth."""
-    return _count_longest_row(settings) + facts.state_positions(get_itemsize(settings))
+    return _count_longest_row(settings) + facts.count_state_positions(get_itemsize(settings))
 
 
 def _count_longest_row(settings: TrainingOptions) -> int:

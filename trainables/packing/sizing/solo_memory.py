@@ -33,7 +33,7 @@ def predict_solo_gib(
     size, tokens = get_itemsize(settings), settings.micro_batch_size * settings.max_length_tokens
     outside = size * (facts.num_params - facts.body_params)
     body = facts.body_params * (NF4_BITS / 8 if settings.base == "nf4" else size)
-    adapter = ADAPTER_BYTES * facts.lora_params(params)
+    adapter = ADAPTER_BYTES * facts.count_lora_params(params)
     kept = sum(_count_kept_elements(facts, kind) for kind in facts.layer_types)
     tile = min(tokens, SOLO_TILE[0]) * min(facts.vocab_size, SOLO_TILE[1])
     return (outside + body + adapter + size * (tokens * kept + tile) + WORKSPACE_BYTES) / GIB
@@ -43,7 +43,7 @@ def find_solo_micro_batch(
     facts: ModelFacts, params: Hyperparameters, settings: TrainingSettings, memory_gib: float
 ) -> int:
     """The rows of a micro-batch that fit, however long they are, once it was halved as often as
-    models.memory.with_less_memory does; 0 if not even one row does."""
+    models.memory.retry_with_smaller_micro_batch does; 0 if not even one row does."""
     rows = settings.micro_batch_size
     while predict_solo_gib(facts, params, replace(settings, micro_batch_size=rows)) > memory_gib:
         if rows == 1:

@@ -18,7 +18,7 @@ from tests.trainables.packing.small_packs import (
     largest_relative,
     longer,
     losses,
-    new_pack,
+    make_pack,
     run_pack,
     run_solo,
     trial_of,
@@ -60,7 +60,7 @@ def test_trials_of_a_mixed_pack_equal_their_solo_runs_over_50_steps(
         17: lambda pack: pack.leave(2),
         21: lambda pack: pack.join(2, neighbour, examples),
     }
-    pack = new_pack(settings, 4, max_tokens=600)
+    pack = make_pack(settings, 4, max_tokens=600)
     pack.join(0, trial_of("plain", *trials["plain"]), examples)
     pack.join(1, trial_of("scaled", *trials["scaled"]), examples)
     found = run_pack(pack, plan)
@@ -81,7 +81,7 @@ def test_trials_of_other_target_modules_share_a_pack_and_equal_their_solo_runs(
 ) -> None:
     """With the bundled model; one trial's set is a part of another's, and one has no part in it."""
     settings = longer(settings, 4, eval_rows=1, model=str(tiny.MODEL_DIR))
-    pack = new_pack(settings, 3)
+    pack = make_pack(settings, 3)
     sets = (("mlp",), ("all",), ("q_proj,v_proj",))
     trials = [dataclasses.replace(PLAIN, target_modules=names) for names in sets]
     for slot, params in enumerate(trials):
@@ -103,7 +103,7 @@ def test_trials_over_an_unquantised_base_equal_their_solo_runs(
     settings: TrainingSettings, examples: list[Example], tmp_path: Path
 ) -> None:
     settings = longer(settings, 12, eval_rows=1, base="bf16")
-    pack = new_pack(settings, 3)
+    pack = make_pack(settings, 3)
     trials = {"plain": (0, PLAIN), "scaled": (2, SCALED)}
     for name, (slot, params) in trials.items():
         pack.join(slot, trial_of(name, params, settings), examples)
@@ -117,7 +117,7 @@ def test_trials_over_an_unquantised_base_equal_their_solo_runs(
         pairs = zip(losses(found[name]), [log["loss"] for log in logs], strict=True)
         assert largest_relative(list(pairs)) < 1e-5
         assert weight_distance(weights_of(pack, slot, params), weights) < 1e-4
-    quantised = new_pack(dataclasses.replace(settings, base="nf4"), 1)
+    quantised = make_pack(dataclasses.replace(settings, base="nf4"), 1)
     quantised.join(0, trial_of("plain", PLAIN, settings), examples)
     pairs = zip(losses(run_pack(quantised)["plain"]), losses(found["plain"]), strict=True)
     assert largest_relative(list(pairs)) > 1e-4
@@ -141,7 +141,7 @@ def test_bfloat16_trial_follows_its_solo_run(
     settings: TrainingSettings, examples: list[Example], base_type: BaseType, tmp_path: Path
 ) -> None:
     settings = longer(settings, 6, eval_rows=1, compute_dtype="bfloat16", base=base_type)
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(1, trial_of("it", PLAIN, settings), examples)
     pack.join(0, trial_of("other", SCALED, settings), examples)
     logs, _ = run_solo(PLAIN, settings, tmp_path)
@@ -158,7 +158,7 @@ def test_dropout_does_not_depend_on_neighbours(
     request: pytest.FixtureRequest,
 ) -> None:
     settings = longer(settings, 12, model=request.getfixturevalue(folder))
-    alone = new_pack(settings, 1)
+    alone = make_pack(settings, 1)
     alone.join(0, trial_of("it", params, settings), examples)
     expected = run_pack(alone)["it"]
     long_rows = sorted(examples, key=lambda row: -len(row.input_ids))[:8]
@@ -168,7 +168,7 @@ def test_dropout_does_not_depend_on_neighbours(
         7: lambda pack: pack.leave(0),
         9: lambda pack: pack.join(0, trial_of("c", PLAIN, settings), examples),
     }
-    pack = new_pack(settings, 3)
+    pack = make_pack(settings, 3)
     pack.join(2, trial_of("it", params, settings), examples)
     found = run_pack(pack, plan)["it"]
     pairs = list(zip(losses(found), losses(expected), strict=True))
@@ -221,7 +221,7 @@ def test_less_memory_changes_no_number(
     settings: TrainingSettings, examples: list[Example], params: Hyperparameters
 ) -> None:
     settings = longer(settings, 3, batch_size=12)
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(1, trial_of("it", params, settings), examples)
     expected = losses(run_pack(pack)["it"])
     pack.leave(1)
@@ -252,7 +252,7 @@ def test_activations_that_are_computed_again_give_the_same_numbers(
     settings = longer(settings, 4)
     found = []
     for is_checkpointed in (False, True):
-        pack = new_pack(settings, 2, is_checkpointed=is_checkpointed)
+        pack = make_pack(settings, 2, is_checkpointed=is_checkpointed)
         dropping = dataclasses.replace(LATE, lora_dropout=0.3)
         for slot, params in enumerate((PLAIN, dropping)):
             pack.join(slot, trial_of(str(slot), params, settings), examples)
@@ -277,7 +277,7 @@ def test_nan_fails_its_own_slot_alone(
         pack.leave(1)
         pack.join(1, trial_of("next", PLAIN, settings), examples)
 
-    pack = new_pack(settings, 3, is_dequantised=is_dequantised)
+    pack = make_pack(settings, 3, is_dequantised=is_dequantised)
     for slot, name in enumerate(("a", "poisoned", "b")):
         params = LATE if name == "poisoned" else PLAIN
         pack.join(slot, trial_of(name, params, settings), examples)
@@ -287,7 +287,7 @@ def test_nan_fails_its_own_slot_alone(
         None,
         "non-finite loss at step 3",
     ]
-    alone = new_pack(settings, 1, is_dequantised=is_dequantised)
+    alone = make_pack(settings, 1, is_dequantised=is_dequantised)
     alone.join(0, trial_of("it", PLAIN, settings), examples)
     expected = losses(run_pack(alone)["it"])
     assert losses(found["a"]) == pytest.approx(expected, rel=1e-6)
@@ -298,7 +298,7 @@ def test_nan_fails_its_own_slot_alone(
 def test_failed_step_leaves_the_weights_as_they_were(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
-    pack = new_pack(settings, 1)
+    pack = make_pack(settings, 1)
     pack.join(0, trial_of("it", dataclasses.replace(PLAIN, learning_rate=1e30), settings), examples)
     pack.step()
     pack.step()
@@ -318,10 +318,10 @@ def test_saved_trial_goes_on_in_another_slot_of_another_pack(
 ) -> None:
     settings = longer(settings, 10, batch_size=8)
     trial = trial_of("it", params, settings)
-    whole = new_pack(settings, 2)
+    whole = make_pack(settings, 2)
     whole.join(0, trial, examples)
     expected = losses(run_pack(whole)["it"])
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(0, trial, examples)
     first = [result for _ in range(4) for result in pack.step()]
     pack.save(0, tmp_path / "saved")
@@ -337,7 +337,7 @@ def test_saved_trial_goes_on_in_another_slot_of_another_pack(
 def test_slot_is_refused_to_a_second_trial_and_to_a_rank_above_the_pack(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(0, trial_of("it", PLAIN, settings), examples)
     assert pack.free_slots() == [1]
     with pytest.raises(ValueError, match="slot 0 is taken"):
@@ -423,7 +423,7 @@ def test_steps_behind_a_failed_one_are_not_told(
 ) -> None:
     settings = longer(settings, 6)
     hot = dataclasses.replace(PLAIN, learning_rate=1e30)
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     for slot, params in enumerate((hot, PLAIN)):
         pack.join(slot, trial_of(str(slot), params, settings), examples)
     found = pack.step(6)
@@ -438,7 +438,7 @@ def test_memory_that_runs_out_in_a_later_step_costs_no_earlier_one(
     settings: TrainingSettings, examples: list[Example], full_at: tuple[int, ...]
 ) -> None:
     settings = longer(settings, 5)
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(1, trial_of("it", PLAIN, settings), examples)
     expected = losses(run_pack(pack)["it"])
     pack.leave(1)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tests.trainables.packing.small_packs import (
-    new_pack,
+    make_pack,
     pass_of,
     put_masks_into,
     trial_of,
@@ -175,7 +175,7 @@ def trained_pack(
     settings: TrainingSettings, examples: list[Example], params: Hyperparameters
 ) -> Pack:
     """Two trials after three steps, so that B is not zero."""
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(0, trial_of("other", dataclasses.replace(params, lora_rank=9), settings), examples)
     pack.join(1, trial_of("it", params, settings), examples)
     for _ in range(3):

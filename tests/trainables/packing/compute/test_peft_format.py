@@ -11,7 +11,7 @@ from peft import PeftModel, get_peft_model_state_dict
 
 from tests.trainables.packing.small_packs import (
     longer,
-    new_pack,
+    make_pack,
     pass_of,
     run_pack,
     trial_of,
@@ -29,7 +29,7 @@ from trainables.packing.compute.peft_format import (
     read_slot,
     write_slot,
 )
-from trainables.solo.trainer import new_adapter
+from trainables.solo.trainer import add_adapter
 
 
 @pytest.mark.parametrize("modules", [ATTENTION.linear_layers, ("up_proj", "q_proj")])
@@ -41,7 +41,7 @@ def test_first_weights_are_those_of_a_solo_trial(
     before = torch.get_rng_state()
     found = initial_weights(base.config, params, settings.seed)
     assert torch.equal(torch.get_rng_state(), before)
-    expected = get_peft_model_state_dict(new_adapter(base, params, settings.seed))
+    expected = get_peft_model_state_dict(add_adapter(base, params, settings.seed))
     assert found.keys() == expected.keys() and len(found) == 4 * len(modules)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(value.dtype == torch.float32 for value in found.values())
@@ -55,7 +55,7 @@ def test_first_weights_over_an_unquantised_base_are_rounded_as_peft_rounds_them(
 ) -> None:
     base = load_base(settings.model, compute_dtype, "bf16")
     found = initial_weights(base.config, params, settings.seed)
-    expected = get_peft_model_state_dict(new_adapter(base, params, settings.seed))
+    expected = get_peft_model_state_dict(add_adapter(base, params, settings.seed))
     assert found.keys() == expected.keys() and found
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(value.dtype == torch.float32 for value in found.values())
@@ -70,7 +70,7 @@ def test_saved_slot_gives_peft_the_same_logits(
     tmp_path: Path,
 ) -> None:
     params = dataclasses.replace(params, target_modules=modules, use_rslora=True)
-    pack = new_pack(settings, 2)
+    pack = make_pack(settings, 2)
     pack.join(0, trial_of("other", dataclasses.replace(params, lora_rank=7), settings), examples)
     pack.join(1, trial_of("it", params, settings), examples)
     run_pack(pack)
@@ -89,7 +89,7 @@ def test_saved_slot_gives_peft_the_same_logits(
 def test_saved_slot_is_read_back_whole(
     settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
 ) -> None:
-    pack = new_pack(settings, 1)
+    pack = make_pack(settings, 1)
     pack.join(0, trial_of("it", params, settings), examples)
     pack.step()
     folder = tmp_path / "checkpoint-2"
@@ -109,7 +109,7 @@ def test_saved_slot_is_read_back_whole(
 def test_folder_of_another_trial_is_refused(
     settings: TrainingSettings, examples: list[Example], params: Hyperparameters, tmp_path: Path
 ) -> None:
-    pack = new_pack(settings, 1)
+    pack = make_pack(settings, 1)
     pack.join(0, trial_of("it", params, settings), examples)
     pack.save(0, tmp_path / "saved")
     other = dataclasses.replace(params, learning_rate=1e-9)
@@ -124,7 +124,7 @@ def test_interrupted_save_leaves_the_last_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pack = new_pack(longer(settings, 2), 1)
+    pack = make_pack(longer(settings, 2), 1)
     pack.join(0, trial_of("it", params, settings), examples)
     pack.save(0, tmp_path / "saved")
     pack.step()

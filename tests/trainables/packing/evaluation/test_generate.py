@@ -29,7 +29,7 @@ from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_rows
 from trainables.models.base_model import load_base, load_tokenizer
-from trainables.models.chat_template import stop_ids
+from trainables.models.chat_template import list_stop_ids
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pack import Pack
@@ -94,7 +94,7 @@ class Case:
     def ask(self, slots: Sequence[int] = SLOTS, **options: Any) -> list[list[list[int]]]:
         """Packed answers."""
         chosen = {"max_new_tokens": SETTINGS.max_new_tokens, "max_tokens_per_batch": 4000}
-        stops = stop_ids(self.tokenizer)
+        stops = list_stop_ids(self.tokenizer)
         prompts = options.pop("prompts", self.prompts)
         return ask(self.pack.model, slots, prompts, stop_ids=stops, **(chosen | options))
 
@@ -300,7 +300,7 @@ def test_losses_are_those_of_peft(case: Case) -> None:
     for slot in SLOTS:
         case.peft.set_adapter(str(slot))
         with torch.no_grad():
-            of_rows = evaluate.row_losses(case.peft, case.examples, 5)
+            of_rows = evaluate.compute_row_losses(case.peft, case.examples, 5)
             expected.append(sum(loss for loss, _ in of_rows) / sum(num for _, num in of_rows))
     assert len({round(loss, 3) for loss in expected}) == 3
     for limit in (1, 1500, 100000):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from tests.examples import max_examples
-from tests.trainables.packing.small_packs import new_pack, trial_of, weights_of
+from tests.trainables.packing.small_packs import make_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.eval_rows import select_rung_rows
 from trainables.data.rows import Row, Scoring
@@ -50,7 +50,7 @@ def case(model_dir: str, rows_dir: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("adapters")
     settings = settings_of(model_dir, rows_dir)
     examples = encode_rows(load_tokenizer(model_dir), ROWS, 100)
-    pack = new_pack(settings, 3)
+    pack = make_pack(settings, 3)
     torch.manual_seed(5)
     for slot, params in KINDS.items():
         pack.join(slot, trial_of(str(slot), params, settings), examples)

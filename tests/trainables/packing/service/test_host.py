@@ -300,7 +300,7 @@ def test_final_scores_of_a_pack_are_those_of_transformers(
         one = host.run_final_test({"a": adapters["a"]}, has_base=False)
     assert one.keys() == {"a"} and one["a"].answers == found["a"].answers
     assert one["a"].metrics == pytest.approx(found["a"].metrics, rel=1e-5)
-    expected = final_test.score(settings, adapters, capacity=None)
+    expected = final_test.score_final_test(settings, adapters, capacity=None)
     assert found.keys() == expected.keys() == {"validation_base", "test_base", "a", "b"}
     for name, scores in expected.items():
         assert found[name].metrics == pytest.approx(scores.metrics, rel=1e-5)

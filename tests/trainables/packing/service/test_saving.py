@@ -56,7 +56,7 @@ def settings(settings: TrainingSettings) -> TrainingSettings:
 @pytest.fixture(autouse=True)
 def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than any machine of ours has to have."""
-    monkeypatch.setattr(saving, "num_cores", lambda: 8)
+    monkeypatch.setattr(saving, "count_cores", lambda: 8)
 
 
 def test_trials_are_saved_side_by_side_while_they_are_scored(

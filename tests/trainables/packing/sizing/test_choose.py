@@ -198,9 +198,9 @@ def test_rows_of_a_hybrid_have_chunks_of_their_own(
 @pytest.mark.parametrize(("facts", "mib"), zip(HYBRIDS, (18, 48, 144), strict=True))
 def test_a_row_of_a_hybrid_keeps_its_state_whatever_its_length(facts: ModelFacts, mib: int) -> None:
     """Nearly all of it are the memories, in float32."""
-    found = facts.state_positions(itemsize=2) * facts.position_bytes(itemsize=2)
+    found = facts.count_state_positions(itemsize=2) * facts.count_position_bytes(itemsize=2)
     assert mib < found / 2**20 < 1.15 * mib
-    assert QWEN3_4B.state_positions(itemsize=2) == 0
+    assert QWEN3_4B.count_state_positions(itemsize=2) == 0
 
 
 def test_peak_is_the_larger_of_training_and_evaluation() -> None:
@@ -269,11 +269,11 @@ def test_caches_of_all_batches_are_within_what_is_predicted(
         found = choose_capacity(facts, OPTIONS, 8, memory_gib)
     except SweepAborted:
         return
-    predicted, state = parts(facts, found).evaluation, facts.state_positions(itemsize=2)
+    predicted, state = parts(facts, found).evaluation, facts.count_state_positions(itemsize=2)
     lengths = [length + OPTIONS.max_new_tokens for length in lengths]
     for indices in group_rows(lengths, found.num_slots, found.eval_tokens, state):
         num_rows = found.num_slots * (1 << (len(indices) - 1).bit_length())
-        row_bytes = (lengths[indices[0]] + state) * facts.position_bytes(itemsize=2)
+        row_bytes = (lengths[indices[0]] + state) * facts.count_position_bytes(itemsize=2)
         assert num_rows * row_bytes < predicted
 
 

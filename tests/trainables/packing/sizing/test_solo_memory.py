@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.benchmarks.sizes import facts_by_name
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.models.layer_kinds import ExpertFacts
-from trainables.models.memory import with_less_memory
+from trainables.models.memory import retry_with_smaller_micro_batch
 from trainables.models.model_facts import ModelFacts, read_model_facts
 from trainables.packing.sizing.memory_model import NF4_BITS
 from trainables.packing.sizing.solo_memory import find_solo_micro_batch, predict_solo_gib
@@ -69,7 +69,7 @@ def test_micro_batches_are_halved_until_their_longest_rows_fit(
 
     found = find_solo_micro_batch(facts, PARAMS, settings, memory_gib)
     if found:
-        with_less_memory(attempt, rows)
+        retry_with_smaller_micro_batch(attempt, rows)
         assert found == tried[-1]
     else:
         assert not fits(1)
@@ -88,7 +88,9 @@ def test_memory_of_a_solo_trial_rises_with_all_that_takes_it() -> None:
     smaller = dataclasses.replace(settings, batch_size=8, micro_batch_size=2)
     assert predict_solo_gib(facts, params, smaller) < least
     one_more = predict_solo_gib(facts, dataclasses.replace(params, lora_rank=9), settings) - least
-    extra = facts.lora_params(dataclasses.replace(params, lora_rank=9)) - facts.lora_params(params)
+    extra = facts.count_lora_params(
+        dataclasses.replace(params, lora_rank=9)
+    ) - facts.count_lora_params(params)
     assert one_more * 2**30 == pytest.approx(16 * extra, rel=1e-3)
     plain = predict_solo_gib(facts, params, dataclasses.replace(settings, base="bf16")) - least
     assert plain * 2**30 == pytest.approx(facts.body_params * (16 - NF4_BITS) / 8, rel=1e-3)

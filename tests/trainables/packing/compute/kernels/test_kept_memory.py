@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.trainables.packing.small_packs import pass_of
 from trainables.config import TrainingOptions
 from trainables.data.tokens import Example
-from trainables.models.model_facts import facts_of
+from trainables.models.model_facts import parse_facts
 from trainables.packing.compute import model as packed_model
 from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.kernels.inputs import CHUNK_TOKENS
@@ -116,5 +116,5 @@ def _kept(model_type: str, layer_types: list[str]) -> tuple[int, int]:
         is_dequantised=True,
         predicted_gib=0.0,
     )
-    facts = facts_of(config.to_dict())
+    facts = parse_facts(config.to_dict())
     return sum(storages.values()), predict_pack(facts, TrainingOptions(), pack).activations
