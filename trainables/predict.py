@@ -45,7 +45,6 @@ def answer_rows(
     Args:
         windows: rows without targets; those of a window are answered in batches of like length.
         settings: of the sweep; eval_batch_size rows of the longest kind are answered together.
-        facts: the base's.
         adapters: PEFT folders, one at most, and None for the untuned base.
         is_packed: whether a pack answers, as in sweeps of the packed engine. GPUs that packs do not
             run on, or whose kernels for hybrids are not installed, answer as solo trials do.
@@ -53,7 +52,13 @@ def answer_rows(
     Raises:
         SweepAborted: the GPU's memory does not hold one row.
     """
-    can_pack = not torch.cuda.is_available() or _runs_packs(settings, facts)
+    can_pack = True
+    if torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability()
+        needs_fla = facts.is_hybrid and settings.compute_dtype == "bfloat16"
+        fault = find_fault(capability[0]) if needs_fla else None
+        # No gradients are needed, which some Triton gets wrong.
+        can_pack = capability >= _AMPERE and (fault is None or fault.remedy != INSTALL)
     answer_window = _answer_packed if is_packed and can_pack else _answer_solo
     try:
         yield from answer_window(windows, settings, scoring, facts, adapters)
@@ -61,14 +66,6 @@ def answer_rows(
         if not is_out_of_memory(error):
             raise
         _raise_no_room()
-
-
-def _runs_packs(settings: TrainingSettings, facts: ModelFacts) -> bool:
-    """Whether this GPU answers in packs; no gradients are needed, which some Triton gets wrong."""
-    capability = torch.cuda.get_device_capability()
-    needs_fla = facts.is_hybrid and settings.compute_dtype == "bfloat16"
-    fault = find_fault(capability[0]) if needs_fla else None
-    return capability >= _AMPERE and (fault is None or fault.remedy != INSTALL)
 
 
 def _answer_packed(

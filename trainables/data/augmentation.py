@@ -15,6 +15,8 @@ from trainables.data.tables.read_tables import read_tables
 from trainables.data.tables.table import read_cell, require_columns
 from trainables.errors import SweepAborted
 
+_COLUMNS = "two columns: the original text (or the row's id, called id), and paraphrase"
+
 
 def augment(splits: Splits, options: TaskOptions, seed: int) -> Splits:
     """The splits with the rows that the options add to train; validation and test stay.
@@ -98,20 +100,18 @@ def _swap_words(parts: list[str], num: int, draw: random.Random) -> None:
 
 
 def _misspell_words(parts: list[str], num: int, draw: random.Random) -> None:
-    spots = {place: _find_swappable_letters(parts[place]) for place in range(0, len(parts), 2)}
+    spots: dict[int, list[int]] = {}
+    """Where in each word a letter differs from the next, with a letter on either side of them."""
+    for place in range(0, len(parts), 2):
+        word = parts[place]
+        inner = range(1, len(word) - 2)
+        spots[place] = [
+            at for at in inner if word[at] != word[at + 1] and word[at - 1 : at + 3].isalpha()
+        ]
     words = [place for place, some in spots.items() if some]
     for place in draw.sample(words, min(num, len(words))):
         word, at = parts[place], draw.choice(spots[place])
         parts[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-
-
-def _find_swappable_letters(word: str) -> list[int]:
-    """Where a letter differs from the next one, with a letter on either side of the two."""
-    return [
-        at
-        for at in range(1, len(word) - 2)
-        if word[at] != word[at + 1] and word[at - 1 : at + 3].isalpha()
-    ]
 
 
 def _add_noisy_copies(splits: Splits, num_copies: int, frac: float, seed: int) -> Splits:
@@ -190,11 +190,7 @@ def _add_paraphrases(splits: Splits, path: Path) -> Splits:
 def _read_paraphrases(path: Path, splits: Splits) -> tuple[str, list[tuple[str, str]], str]:
     """The column that names the originals, these with their paraphrases, and how they were read."""
     if not path.is_file():
-        raise SweepAborted(
-            f"--paraphrases {path} is no file",
-            "name a table with two columns: the original text (or the row's id, called id), and "
-            "paraphrase",
-        )
+        raise SweepAborted(f"--paraphrases {path} is no file", f"name a table with {_COLUMNS}")
     try:
         tables = read_tables(str(path), TaskOptions())
     except SweepAborted as refused:  # its fix may name flags, which are those of --data
@@ -212,8 +208,7 @@ def _read_paraphrases(path: Path, splits: Splits) -> tuple[str, list[tuple[str, 
             table.columns,
             (column, "paraphrase"),
             f"--paraphrases {path.name}",
-            fix="let it have two columns: the original text (or the row's id, called id), and "
-            "paraphrase",
+            fix=f"let it have {_COLUMNS}",
             has_choice=False,
         )
         cells = (map(read_cell, table.frame[name]) for name in (column, "paraphrase"))

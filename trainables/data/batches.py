@@ -67,9 +67,7 @@ def order_rows(lengths: Sequence[int], batch_size: int, num_rows: int, seed: int
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows of one optimizer step.
         num_rows: how many indices are wanted; a longer order begins with every shorter one.
-        seed: the sweep's seed.
     """
     if not lengths:
         raise ValueError("lengths is empty; it must hold at least one row")
@@ -87,24 +85,19 @@ def _order_epoch(
     """One epoch that begins at place start of the order.
 
     The rows that complete the batch begun by the epoch before come first, so that all later
-    chunks coincide with batches.
+    chunks coincide with batches. Their rows are sorted by length within pools.
     """
     generator = np.random.default_rng(seeds)
     shuffled = generator.permutation(len(lengths)).tolist()
     head = min(-start % batch_size, len(shuffled))
-    chunks = _group_by_length(shuffled[head:], lengths, batch_size)
-    is_partial = bool(chunks) and len(chunks[-1]) < batch_size
-    tail = chunks.pop() if is_partial else []
-    mixed = [row for chunk in generator.permutation(len(chunks)) for row in chunks[chunk]]
-    return [*shuffled[:head], *mixed, *tail]
-
-
-def _group_by_length(rows: list[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches of rows that are sorted by length within pools; only the last may be smaller."""
-    pool = POOL_BATCHES * batch_size
+    rows, pool = shuffled[head:], POOL_BATCHES * batch_size
     ordered = [
         row
         for begin in range(0, len(rows), pool)
         for row in sorted(rows[begin : begin + pool], key=lambda row: (-lengths[row], row))
     ]
-    return [ordered[begin : begin + batch_size] for begin in range(0, len(ordered), batch_size)]
+    chunks = [ordered[begin : begin + batch_size] for begin in range(0, len(ordered), batch_size)]
+    is_partial = bool(chunks) and len(chunks[-1]) < batch_size
+    tail = chunks.pop() if is_partial else []
+    mixed = [row for chunk in generator.permutation(len(chunks)) for row in chunks[chunk]]
+    return [*shuffled[:head], *mixed, *tail]

@@ -1,10 +1,9 @@
 """Which rows are scored: a fixed order, the same for every trial, seed and file order. No torch."""
 
-import hashlib
 from collections.abc import Sequence
 
 from trainables.config import TrainingSettings
-from trainables.data.rows import Row
+from trainables.data.rows import Row, digest_text
 
 
 def select_rung_rows(rows: Sequence[Row], settings: TrainingSettings, step: int) -> list[Row]:
@@ -20,8 +19,4 @@ def select_fixed_slice(rows: Sequence[Row], num_rows: int) -> list[Row]:
     Files may be sorted, by label or length, so the order is that of a digest of each row. A larger
     slice holds every smaller one.
     """
-    return sorted(rows, key=_digest_row)[:num_rows]
-
-
-def _digest_row(row: Row) -> str:
-    return hashlib.sha256(f"{row.id}\n{row.prompt}".encode()).hexdigest()
+    return sorted(rows, key=lambda row: digest_text(f"{row.id}\n{row.prompt}"))[:num_rows]

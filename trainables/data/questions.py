@@ -76,7 +76,8 @@ def check_columns(table: Table, columns: TableColumns) -> None:
 
 
 def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row:
-    """The row that the sweep would have made; the target is "" where none is known.
+    """The row that the sweep would have made; the target is "" where none is known, or where it is
+    no label of the sweep's.
 
     Args:
         values: by column.
@@ -97,7 +98,13 @@ def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row
             raise Unusable("not text")
         if not texts[source]:
             raise Unusable("blank input")
-        history, target = (), _read_target(values.get(columns.target), splits, columns)
+        history, target = (), read_cell(values.get(columns.target)) or ""
+        if splits.scoring.kind == "classify":
+            value = read_value(target, columns.label_names, columns.label_words)
+            label = columns.label_names.get(value, value)
+            target = label if label in splits.scoring.labels else ""
+        else:
+            target = split_thought(target)[0]
     document = Document(
         id=id_,
         source=texts[source],
@@ -106,13 +113,3 @@ def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row
         history=add_system(history, columns.system_prompt),
     )
     return make_row(document, template, source)
-
-
-def _read_target(value: object, splits: Splits, columns: TableColumns) -> str:
-    """The right answer; "" for none, and for a value that is no label of the sweep's."""
-    text = read_cell(value) or ""
-    if splits.scoring.kind != "classify":
-        return split_thought(text)[0]
-    value = read_value(text, columns.label_names, columns.label_words)
-    label = columns.label_names.get(value, value)
-    return label if label in splits.scoring.labels else ""

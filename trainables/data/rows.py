@@ -3,6 +3,7 @@
 Tasks run before any GPU is used, so nothing here or in a task's file may import torch.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -241,6 +242,11 @@ def drop_duplicates(
             seen |= marks
     counts[f"{split} duplicates"] = len(documents) - len(kept)
     return kept
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 in hexadecimal: by its order no file's order and no seed moves a row."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def normalise(text: str) -> str:

@@ -12,6 +12,7 @@ from trainables.data.rows import (
     Scoring,
     Splits,
     TableColumns,
+    digest_text,
     drop_duplicates,
     drop_shared,
     normalise,
@@ -200,4 +201,4 @@ def make_row(document: Document, template: str, source: str) -> Row:
 
 
 def _digest_source(document: Document) -> str:
-    return hashlib.sha256(normalise(document.source).encode()).hexdigest()
+    return digest_text(normalise(document.source))

@@ -1,12 +1,11 @@
 """One table into splits: by content, alike in labels, and near-equal texts never on two sides."""
 
-import hashlib
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from trainables.data.rows import Document, normalise
+from trainables.data.rows import Document, digest_text, normalise
 from trainables.errors import SweepAborted
 
 HELD_FRAC = 0.1
@@ -52,7 +51,7 @@ def hold_out(
             "add rows, or give files called train, validation and test",
         )
     strata: dict[str, list[str]] = defaultdict(list)
-    for key in sorted(groups, key=_digest):
+    for key in sorted(groups, key=digest_text):
         strata[get_stratum(groups[key][0])].append(key)
     frac = max(round(len(groups) * HELD_FRAC), min(MIN_HELD, len(groups) // 5)) / len(groups)
     split_by_key: dict[str, str] = {}
@@ -78,7 +77,3 @@ def make_near_key(text: str) -> str:
 def fold_case(text: str) -> str:
     """The text in lower case, with Turkish and English i and I as one letter."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_SAME_LETTERS)
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()

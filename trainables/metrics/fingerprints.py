@@ -47,7 +47,8 @@ def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
     versions = {"unicode": unicodedata.unidata_version}
     if scoring.kind == "classify":
         settings, versions = {"labels": list(scoring.labels)}, {}
-    built_in = METRICS.get(metric.name) or (None if _is_custom(metric, scoring) else LABEL_METRIC)
+    is_custom = any(code.ranking_name == metric.name for code in scoring.custom)
+    built_in = METRICS.get(metric.name) or (None if is_custom else LABEL_METRIC)
     if metric.name in ROUGE_TYPES:
         versions["nltk"] = version("nltk")
     if scoring.custom:
@@ -62,10 +63,6 @@ def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
     return Fingerprint(
         name=metric.name, mode=metric.mode, settings=settings, rules=rules, versions=versions
     )
-
-
-def _is_custom(metric: Metric, scoring: Scoring) -> bool:
-    return any(code.ranking_name == metric.name for code in scoring.custom)
 
 
 def digest_of_code(paths: Sequence[Path]) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trainables.config import Language
 from trainables.data.rows import Row, Scoring
 from trainables.errors import TrialFailed
 from trainables.metrics.classification import classification_scores
@@ -22,7 +21,13 @@ def score_texts(
         The scores of all rows, and each row's own of those that are means over rows.
     """
     references = [(row.target, *row.references) for row in rows]
-    row_scores = _score_rouge(texts, references, scoring.language)
+    said = [text for text, right in zip(texts, references, strict=True) for _ in right]
+    flat = [one for right in references for one in right]
+    scores = iter(rouge_rows(said, flat, scoring.language))
+    of_rows = [[next(scores) for _ in right] for right in references]
+    row_scores = {  # each type takes its best reference, as rouge_score does
+        name: tuple(max(one[name] for one in row) for row in of_rows) for name in ROUGE_TYPES
+    }
     totals = {}
     for name, metric in METRICS.items():
         if not (metric.is_always or name in scoring.metrics):
@@ -38,16 +43,6 @@ def score_texts(
             totals[name] = summed.score_sums([sum(c) for c in zip(*counts, strict=True)])
     means = {name: sum(values) / len(values) for name, values in row_scores.items()}
     return means | totals, row_scores
-
-
-def _score_rouge(
-    texts: Sequence[str], references: Sequence[Sequence[str]], language: Language
-) -> dict[str, tuple[float, ...]]:
-    """ROUGE of each row, by type; each type takes its best reference, as rouge_score does."""
-    said = [text for text, right in zip(texts, references, strict=True) for _ in right]
-    scores = iter(rouge_rows(said, [one for right in references for one in right], language))
-    of_rows = [[next(scores) for _ in right] for right in references]
-    return {name: tuple(max(one[name] for one in row) for row in of_rows) for name in ROUGE_TYPES}
 
 
 def score_said(said: Sequence[str], rows: Sequence[Row], scoring: Scoring) -> EvalResult:

@@ -114,11 +114,11 @@ def resolve_targets(targets: Sequence[str], linear_layers: Collection[str]) -> t
     return tuple(
         name
         for name in linear_layers
-        if name in words or (name not in _NO_TARGETS and (has_all or _set_of(name) in words))
+        if name in words or (name not in _NO_TARGETS and (has_all or _find_set(name) in words))
     )
 
 
-def _set_of(linear_layer: str) -> str:
+def _find_set(linear_layer: str) -> str:
     return "mlp" if linear_layer in _MLP else "attention"
 
 

@@ -141,18 +141,14 @@ class TokenizerFile:
         return str(template)
 
     @property
-    def _default_token(self) -> str | None:
-        """What transformers' class for Qwen takes for a token that the file does not name."""
-        has_class = self._config.get("tokenizer_class") not in (None, *_QWEN_CLASSES)
-        return None if has_class else _END_OF_TEXT
-
-    @property
     def _special_tokens(self) -> dict[str, str]:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         return {name: _read_content(self._config[name]) for name in names if self._config.get(name)}
 
     def _get_token_id(self, name: str) -> int | None:
-        token = self._config.get(name, self._default_token)
+        # transformers' class for Qwen has a default where the file names no token.
+        is_qwen = self._config.get("tokenizer_class") in (None, *_QWEN_CLASSES)
+        token = self._config.get(name, _END_OF_TEXT if is_qwen else None)
         return None if token is None else self.convert_tokens_to_ids(_read_content(token))
 
 

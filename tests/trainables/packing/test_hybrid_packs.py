@@ -155,7 +155,9 @@ def test_answers_and_losses_are_those_of_peft(
         case.peft.set_adapter(str(slot))
         assert answers[number] == greedy(case.peft, case.examples, stops, 12)
         with torch.no_grad():
-            expected = [loss for loss, _ in evaluate.compute_row_losses(case.peft, case.examples, 5)]
+            expected = [
+                loss for loss, _ in evaluate.compute_row_losses(case.peft, case.examples, 5)
+            ]
         torch.testing.assert_close(losses_KS[number].tolist(), expected, rtol=1e-5, atol=1e-5)
 
 

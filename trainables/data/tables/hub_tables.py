@@ -20,7 +20,9 @@ def find_hub_files(data: str) -> dict[str, list[DataFile]]:
     owner, name, *subset = data.split("/")
     repo = f"{owner}/{name}"
     try:
-        files = _select_subset(_list_parquet_files(repo), repo, *subset)
+        listed = list_dataset_files(repo, REVISION)
+        shards = sorted(n for n in listed if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.parquet", n))
+        files = _select_subset(shards, repo, *subset)
         splits = {
             split: [f for f in files if f.split("/")[1] in names]
             for split, names in SPLIT_NAMES.items()
@@ -64,13 +66,8 @@ def _download(repo: str, file: str, revision: str) -> DataFile:
     return DataFile(PurePosixPath(file), ".parquet", path.read_bytes)
 
 
-def _list_parquet_files(repo: str) -> list[str]:
-    """SUBSET/SPLIT/NUMBER.parquet of all, or of those in the cache if the Hub is away."""
-    names = list_dataset_files(repo, REVISION)
-    return sorted(name for name in names if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.parquet", name))
-
-
 def _select_subset(files: list[str], repo: str, subset: str | None = None) -> list[str]:
+    """Those of one subset, of files called SUBSET/SPLIT/NUMBER.parquet."""
     subsets = sorted({file.split("/")[0] for file in files})
     if subset is None:
         subset = "default" if "default" in subsets or len(subsets) != 1 else subsets[0]

@@ -3,7 +3,7 @@
 
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from datetime import time
 from urllib.parse import parse_qs, urlsplit
 
@@ -66,20 +66,14 @@ def parse_duration_s(value: object) -> int | None:
 
 
 def _read_documents(table: pd.DataFrame, split: str, counts: dict[str, int]) -> list[Document]:
-    rows = _drop_long(table.to_dict("records"), split, counts)
-    return drop_blank([_make_document(row) for row in rows], split, counts)
-
-
-def _drop_long(
-    rows: Sequence[Mapping[Hashable, object]], split: str, counts: dict[str, int]
-) -> list[Mapping[Hashable, object]]:
     """The rows of videos of MAX_DURATION_S at most; the others are counted."""
+    rows = table.to_dict("records")
     timed = [(row, parse_duration_s(row["duration"])) for row in rows]
     kept = [row for row, length in timed if length is not None and length <= MAX_DURATION_S]
     unreadable = sum(length is None for _, length in timed)
     counts[f"{split} without a readable duration"] = unreadable
     counts[f"{split} over {MAX_DURATION_S // 60} minutes"] = len(rows) - len(kept) - unreadable
-    return kept
+    return drop_blank([_make_document(row) for row in kept], split, counts)
 
 
 def _make_document(row: Mapping[Hashable, object]) -> Document:

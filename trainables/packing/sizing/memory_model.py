@@ -151,7 +151,10 @@ def predict_pack(
         base, anew = outside + size * facts.body_params + round(nf4), 0
     else:
         base = outside + round(facts.body_params * (NF4_BITS + ABSMAX_BITS) / 8)
-        anew = DEQUANTISED * size * _count_largest_group(facts)
+        shapes = facts.linear_shapes
+        groups = {group for kind in set(facts.layer_types) for group in LAYER_KINDS[kind].groups}
+        largest = max(sum(shapes[n][0] for n in group) * shapes[group[0]][1] for group in groups)
+        anew = DEQUANTISED * size * largest
     # A slot has room for all linear layers, whichever its trial adapts.
     slot_params = capacity.max_rank * facts.count_features(facts.linear_shapes)
     lora_params = capacity.num_slots * slot_params
@@ -171,13 +174,6 @@ def predict_pack(
         evaluation=evaluation,
         workspace=WORKSPACE_BYTES,
     )
-
-
-def _count_largest_group(facts: ModelFacts) -> int:
-    """Weights of the linear layers that share an input, where they are most."""
-    shapes = facts.linear_shapes
-    groups = {group for kind in set(facts.layer_types) for group in LAYER_KINDS[kind].groups}
-    return max(sum(shapes[name][0] for name in group) * shapes[group[0]][1] for group in groups)
 
 
 def _count_kept_bytes(facts: ModelFacts, capacity: Capacity, size: int) -> int:
