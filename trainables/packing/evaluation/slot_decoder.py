@@ -13,7 +13,7 @@ V vocabulary; of a tree of labels N nodes, which Q = H / G * N queries of a key 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from trainables.packing.compute.elementwise import rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, add_base_product
 from trainables.packing.compute.mixers import gated_delta
 from trainables.packing.compute.mixers.gated_delta import DeltaState, DeltaWeights, PaddedRows
-from trainables.packing.compute.model import LayerWeights, PackedModel
+from trainables.packing.compute.model import PackedModel
 
 
 class FrozenGroup(NamedTuple):
@@ -49,9 +49,6 @@ TREE_NODES = 1 << 13
 features, which make some 8 KiB of float32 a node and head, 2 GiB."""
 Angles = tuple[Tensor, Tensor]
 """Cosines and sines (A, C) of the tokens' positions."""
-Mix = Callable[[Tensor, LayerWeights, Angles], Tensor]
-"""What a layer makes of its projections (A, O), to be projected back; takes its weights, and the
-angles of positions too."""
 
 
 def map_state(state: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState:
@@ -139,17 +136,14 @@ class SlotDecoder:
         num_copies = self.num_slots * num_rows
         angles = (cos_TC.repeat(num_copies, 1), sin_TC.repeat(num_copies, 1))
         states = [state for state in cache if isinstance(state, DeltaState)]
+        rows: Any = None  # which only layers with states read
         if states:
             lengths_B, num_inputs = lengths_S.repeat(self.num_slots), states[0].inputs_KSLP.shape[2]
             rows = gated_delta.lay_out_rows(lengths_B, num_tokens, num_targets, num_inputs)
         x_AD: Tensor = self.model.embedding_VD[input_ids_ST.flatten().repeat(self.num_slots)]
-        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._mix_prompts, state=cached, rows=rows)
-            else:
-                attend = partial(_attend_in_prompts, cached=cached, num_tokens=num_tokens)
-                mix = partial(self.model.mix_heads, attend=attend)
-            x_AD = self._run_layer(x_AD, weights, groups, angles, mix)
+        mix_state = partial(self._mix_prompts, rows=rows)
+        attend = partial(_attend_in_prompts, num_tokens=num_tokens)
+        x_AD = self._run_layers(x_AD, angles, cache, mix_state, attend)
         return x_AD.view(self.num_slots, -1, x_AD.shape[1])
 
     def read_tree(self, tree: LabelTree, lengths_S: Tensor, cache: Sequence[LayerState]) -> Tensor:
@@ -165,13 +159,9 @@ class SlotDecoder:
         angles = (cos_TC[positions], sin_TC[positions])
         num_prompts = self.num_slots * len(lengths_S)
         x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(num_prompts)]
-        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            if isinstance(cached, DeltaState):
-                mix: Mix = partial(self._mix_tree, state=cached, is_seen_NN=tree.is_seen_NN)
-            else:
-                attend = partial(_attend_in_tree, cached=cached, lengths_S=lengths_S, tree=tree)
-                mix = partial(self.model.mix_heads, attend=attend)
-            x_AD = self._run_layer(x_AD, weights, groups, angles, mix)
+        mix_state = partial(self._mix_tree, is_seen_NN=tree.is_seen_NN)
+        attend = partial(_attend_in_tree, lengths_S=lengths_S, tree=tree)
+        x_AD = self._run_layers(x_AD, angles, cache, mix_state, attend)
         return x_AD.view(self.num_slots, len(lengths_S), -1, x_AD.shape[1])
 
     def step(
@@ -190,14 +180,13 @@ class SlotDecoder:
         positions_B = positions_KS.flatten()
         angles = (rotation[0][positions_B], rotation[1][positions_B])
         x_BD: Tensor = self.model.embedding_VD[tokens_KS.flatten()]
-        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            if isinstance(cached, DeltaState):
-                rows = (positions_B, is_done_KS.flatten())
-                mix: Mix = partial(self._mix_step, state=cached, rows=rows)
-            else:
-                attend = partial(_attend_to_cache, cached=cached, positions_B=positions_B)
-                mix = partial(self.model.mix_heads, attend=attend)
-            x_BD = self._run_layer(x_BD, weights, groups, angles, mix)
+
+        def mix_state(projected_BO: Tensor, mixer: DeltaWeights, state: DeltaState) -> Tensor:
+            eps, is_done_B = self.model.config.rms_norm_eps, is_done_KS.flatten()
+            return gated_delta.step(projected_BO, mixer, state, positions_B, is_done_B, eps)
+
+        attend = partial(_attend_to_cache, positions_B=positions_B)
+        x_BD = self._run_layers(x_BD, angles, cache, mix_state, attend)
         return x_BD.view(*tokens_KS.shape, -1)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -209,81 +198,66 @@ class SlotDecoder:
     def logsumexp(self, logits: Tensor) -> Tensor:
         """float32 (...) of logits (..., V)."""
         if logits.is_cuda:
-            # It loads Triton.
-            from trainables.packing.compute.kernels.logsumexp import logsumexp
+            from trainables.packing.compute.kernels.logsumexp import logsumexp  # loads Triton
 
             return logsumexp(logits)
         return logits.float().logsumexp(dim=-1)
 
-    def _run_layer(
+    def _run_layers(
         self,
         x_AD: Tensor,
-        weights: LayerWeights,
-        groups: Sequence[FrozenGroup],
         angles: Angles,
-        mix: Mix,
+        cache: Sequence[LayerState],
+        mix_state: Callable[..., Tensor],
+        attend: Callable[..., Tensor],
     ) -> Tensor:
-        """One block, in the order of operations of PackedModel's."""
-        ops, eps, linears = self.model.elementwise, self.model.config.rms_norm_eps, weights.linears
-        _, normed_AD = ops.add_norm(x_AD, None, weights.input_norm_D, eps)
-        mixed_AE = mix(_apply_linears(normed_AD, linears[0], groups[0]), weights, angles)
-        y_AD = _apply_linears(mixed_AE, linears[1], groups[1])
-        x_AD, normed_AD = ops.add_norm(x_AD, y_AD, weights.post_norm_D, eps)
-        gate_up = _apply_linears(normed_AD, linears[2], groups[2])
-        return x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
+        """All blocks, each in the order of operations of PackedModel's.
+
+        Args:
+            mix_state: takes a layer's projections (A, O), its mixer and its state.
+            attend: takes queries, keys and values of a layer, and what is cached of it.
+        """
+        ops, eps = self.model.elementwise, self.model.config.rms_norm_eps
+        for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
+            linears = weights.linears
+            _, normed_AD = ops.add_norm(x_AD, None, weights.input_norm_D, eps)
+            projected_AO = _apply_linears(normed_AD, linears[0], groups[0])
+            if isinstance(cached, DeltaState):
+                assert isinstance(weights.mixer, DeltaWeights)
+                mixed_AE = mix_state(projected_AO, weights.mixer, cached)
+            else:
+                attend_cached = partial(attend, cached=cached)
+                mixed_AE = self.model.mix_heads(projected_AO, weights, angles, attend_cached)
+            y_AD = _apply_linears(mixed_AE, linears[1], groups[1])
+            x_AD, normed_AD = ops.add_norm(x_AD, y_AD, weights.post_norm_D, eps)
+            gate_up = _apply_linears(normed_AD, linears[2], groups[2])
+            x_AD = x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
+        return x_AD
 
     def _mix_prompts(
-        self,
-        projected_AO: Tensor,
-        weights: LayerWeights,
-        _: Angles,
-        *,
-        state: DeltaState,
-        rows: PaddedRows,
+        self, projected_AO: Tensor, mixer: DeltaWeights, state: DeltaState, *, rows: PaddedRows
     ) -> Tensor:
         """A layer of Gated DeltaNet over whole rows, whose prompts' states are kept."""
-        assert isinstance(weights.mixer, DeltaWeights)
         projected_BTO = projected_AO.view(*rows.is_prompt_ST1.shape[:2], projected_AO.shape[1])
         eps = self.model.config.rms_norm_eps
-        mixed_BTF, parts = gated_delta.read(projected_BTO, weights.mixer, eps, rows)
+        mixed_BTF, parts = gated_delta.read(projected_BTO, mixer, eps, rows)
         for kept, new in zip(state[:2], parts, strict=True):
             kept.copy_(new.view_as(kept))
         return mixed_BTF.flatten(0, 1)
 
     def _mix_tree(
-        self,
-        projected_AO: Tensor,
-        weights: LayerWeights,
-        _: Angles,
-        *,
-        state: DeltaState,
-        is_seen_NN: Tensor,
+        self, projected_AO: Tensor, mixer: DeltaWeights, state: DeltaState, *, is_seen_NN: Tensor
     ) -> Tensor:
         """A layer of Gated DeltaNet over the nodes of a tree behind every prompt."""
-        assert isinstance(weights.mixer, DeltaWeights)
         num_nodes, eps = len(is_seen_NN), self.model.config.rms_norm_eps
         share = max(1, TREE_NODES // num_nodes)
         rows = (projected_AO.view(-1, num_nodes, projected_AO.shape[1]), *state[:2])
         parts = (torch.split(x if x is rows[0] else x.flatten(0, 1), share) for x in rows)
         mixed = [
-            gated_delta.read_tree(projected, weights.mixer, eps, is_seen_NN, *own)
+            gated_delta.read_tree(projected, mixer, eps, is_seen_NN, *own)
             for projected, *own in zip(*parts, strict=True)
         ]
         return torch.cat(mixed).flatten(0, 1)
-
-    def _mix_step(
-        self,
-        projected_BO: Tensor,
-        weights: LayerWeights,
-        _: Angles,
-        *,
-        state: DeltaState,
-        rows: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """A layer of Gated DeltaNet over one token a row: their positions, and which are done."""
-        assert isinstance(weights.mixer, DeltaWeights)
-        eps = self.model.config.rms_norm_eps
-        return gated_delta.step(projected_BO, weights.mixer, state, *rows, eps)
 
 
 def _attend_in_prompts(
