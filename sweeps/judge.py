@@ -35,7 +35,7 @@ from sweeps.records.run import read_record
 from trainables.config import require
 from trainables.errors import SweepAborted
 from trainables.files import DamagedLine, JsonLines, read_json_lines
-from trainables.metrics.judge_prompts import CRITERIA, pairwise_messages, read_choice
+from trainables.metrics.judge_prompts import CRITERIA, make_pairwise_messages, read_choice
 
 PROG = "python -m sweeps.judge"
 REPLIES_FILE = "_replies.jsonl"
@@ -184,7 +184,7 @@ def _make_requests(row: Prediction, args: JudgeArgs) -> list[Request]:
     texts = (row.prompt, row.target, row.prediction, row.base_prediction)
     source, target, winner, base = map(_replace_surrogates, texts)
     reference = target if args.with_reference else None
-    ask = partial(pairwise_messages, args.task, args.criteria, source, reference)
+    ask = partial(make_pairwise_messages, args.task, args.criteria, source, reference)
     return [{**settings, "messages": ask(pair)} for pair in ((winner, base), (base, winner))]
 
 

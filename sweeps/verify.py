@@ -24,7 +24,7 @@ from sweeps.records.events import params_fields
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, find_reported
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.compare_engines import WEIGHTS_NAME, measure_adapter_distances, train_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport, require
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     paths = find_run(args.run)
     config = sweep_json.read_config(paths)
     record = find_reported(paths, args.trial)
-    adapter = checkpoint_folder(paths.trial(args.trial), record.num_steps)
+    adapter = get_checkpoint_folder(paths.trial(args.trial), record.num_steps)
     fetch_checkpoint(config.storage, adapter)
     config = replace(config, checkpoints=None)  # where what is trained again has no place
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():

@@ -58,7 +58,7 @@ class Progress:
     checkpoint: Path
 
 
-def checkpoint_folder(folder: Path, step: int) -> Path:
+def get_checkpoint_folder(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step is; Trainer uses this name."""
     return folder / f"checkpoint-{step}"
 
@@ -200,5 +200,6 @@ def _list_checkpoints(folder: Path) -> list[Path]:
     begin = "checkpoint-"
     steps = (path.name.removeprefix(begin) for path in folder.glob(f"{begin}*"))
     return [
-        checkpoint_folder(folder, step) for step in sorted(int(s) for s in steps if s.isdecimal())
+        get_checkpoint_folder(folder, step)
+        for step in sorted(int(s) for s in steps if s.isdecimal())
     ]

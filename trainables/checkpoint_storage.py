@@ -19,8 +19,8 @@ from trainables.checkpoint import (
     NUM_KEPT,
     REPORT_NAME,
     TMP_SUFFIX,
-    checkpoint_folder,
     delete_all_but,
+    get_checkpoint_folder,
 )
 from trainables.storage import find_files, open_url, put_file, retry
 
@@ -140,7 +140,7 @@ def fetch_checkpoint(run_url: str | None, checkpoint: Path, *, is_compared: bool
         folder = checkpoint.parent
         fs, root = open_url(f"{run_url}/checkpoints/{folder.name}")
         reported = [one for one in _list_published(fs, root) if one.mark == REPORT_NAME]
-        of_step = [one for one in reported if checkpoint_folder(folder, one.step) == checkpoint]
+        of_step = [one for one in reported if get_checkpoint_folder(folder, one.step) == checkpoint]
         for one in of_step[-1:]:
             _fetch(fs, one, folder)
     return checkpoint
@@ -160,7 +160,7 @@ def _list_published(fs: Any, root: str) -> list[Published]:
 
 def _fetch(fs: Any, published: Published, folder: Path) -> Path:
     """The checkpoint in the trial's folder on this disk, which is not copied if it is there."""
-    target = checkpoint_folder(folder, published.step)
+    target = get_checkpoint_folder(folder, published.step)
     content = fs.cat_file(f"{published.path}/{published.mark}")
     mark = target / published.mark
     if mark.is_file() and mark.read_bytes() == content:

@@ -42,6 +42,6 @@ class SweepAborted(Exception):
         return str(self).splitlines()
 
 
-def first_line(error: Exception) -> str:
+def get_first_line(error: Exception) -> str:
     """An error's message, without what a library adds below it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

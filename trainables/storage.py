@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from trainables.checkpoint import TMP_SUFFIX
-from trainables.errors import REPEAT, SweepAborted, first_line
+from trainables.errors import REPEAT, SweepAborted, get_first_line
 
 Url = TypeVar("Url", bound=str | None)
 Params = ParamSpec("Params")
@@ -174,7 +174,7 @@ def check_writable(url: str) -> None:
         fs.rm_file(probe)
     except ImportError as missing:
         raise SweepAborted(
-            f"{url} cannot be reached: {first_line(missing)}", f"pip install '.[{scheme}]'"
+            f"{url} cannot be reached: {get_first_line(missing)}", f"pip install '.[{scheme}]'"
         ) from None
     except Exception as refused:  # see retry
         fix = "check that the bucket exists, and that this machine's credentials may write there"
@@ -192,4 +192,4 @@ def find_write_fault(url: str) -> str:
 
 
 def _explain(refused: Exception) -> str:
-    return f"{type(refused).__name__}: {first_line(refused)}"
+    return f"{type(refused).__name__}: {get_first_line(refused)}"

@@ -12,7 +12,7 @@ from sweeps.checks.sweep_json import dump_config
 from sweeps.config import SweepConfig
 from trainables.data.prepared_rows import digest_rows
 from trainables.data.rows import SPLITS, Splits
-from trainables.metrics.fingerprints import fingerprint
+from trainables.metrics.fingerprints import compute_fingerprint
 from trainables.metrics.registry import read_metrics
 from trainables.models.hub_files import download_hub_file
 from trainables.models.model_files import list_tokenizer_files, list_weight_files
@@ -32,7 +32,7 @@ def make_first_record(config: SweepConfig, preflight: Preflight) -> dict[str, ob
         "metrics": {
             asked.metric.name: {
                 "mode": asked.metric.mode,
-                "fingerprint": fingerprint(asked.metric, preflight.splits.scoring).digest,
+                "fingerprint": compute_fingerprint(asked.metric, preflight.splits.scoring).digest,
             }
             for asked in read_metrics(config.task_options)
         },
@@ -53,7 +53,7 @@ def make_first_record(config: SweepConfig, preflight: Preflight) -> dict[str, ob
 
 def describe_metric(preflight: Preflight) -> dict[str, object]:
     """Name, mode and fingerprint, with all that the fingerprint is of."""
-    of = fingerprint(preflight.task.metric, preflight.splits.scoring)
+    of = compute_fingerprint(preflight.task.metric, preflight.splits.scoring)
     return {"name": of.name, "mode": of.mode, "fingerprint": of.digest} | asdict(of)
 
 

@@ -24,7 +24,7 @@ from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
 from trainables.folder_locks import find_lock
-from trainables.models.chat_template import opens_thought, render_template
+from trainables.models.chat_template import has_open_thought, render_template
 from trainables.models.delta_kernels import INSTALL, find_fault
 from trainables.models.layer_kinds import list_target_sets, resolve_targets
 from trainables.models.model_facts import ModelFacts, read_model_facts
@@ -132,7 +132,7 @@ def _read_tokenizer(config: SweepConfig, model: ModelFacts) -> TokenizerFile:
             "give the tokenizer that the model was trained with, or enlarge the model once: "
             "model.resize_token_embeddings(len(tokenizer)), then save_pretrained",
         )
-    if opens_thought(tokenizer, thinking=False):
+    if has_open_thought(tokenizer, thinking=False):
         raise SweepAborted(
             f"{config.model} thinks before every answer, which most rows do not",
             "choose a model that can answer at once, such as its Instruct variant",

@@ -19,7 +19,7 @@ from sweeps.records.redact import HIDDEN
 from sweeps.records.run import read_record, read_run
 from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.storage import check_writable
 
@@ -127,7 +127,7 @@ def check_unchanged(config: SweepConfig, preflight: Preflight) -> None:
         changed = _describe_changed_splits(began, given)
     except (SweepAborted, OSError) as refused:
         is_here = bool(data) and all(map(os.path.exists, files))
-        reason = refused.error if isinstance(refused, SweepAborted) else first_line(refused)
+        reason = refused.error if isinstance(refused, SweepAborted) else get_first_line(refused)
         changed = reason if is_here else ""
     if changed:
         raise SweepAborted(

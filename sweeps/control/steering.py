@@ -11,7 +11,7 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, RequestReader
 from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 
 CHECK_INTERVAL_S = 1.0
 """Between two looks into the file of requests."""
@@ -85,7 +85,7 @@ class Steering:
             refused = (
                 error.error
                 if isinstance(error, SweepAborted)
-                else f"{type(error).__name__}: {first_line(error)}"
+                else f"{type(error).__name__}: {get_first_line(error)}"
             )
             self._log.append("asked", **asked, stop=[], add=None, refused=refused)
             return

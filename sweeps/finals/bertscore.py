@@ -74,8 +74,10 @@ def _compute(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         metric = BertScore(encoder, layer, device=device)
-        means = {split: metric.means(said.answers, said.targets) for split, said in answers.items()}
-        return means, metric.fingerprint()
+        means = {
+            split: metric.score_means(said.answers, said.targets) for split, said in answers.items()
+        }
+        return means, metric.compute_fingerprint()
     except torch.OutOfMemoryError:
         if device == "cpu":
             raise

@@ -14,7 +14,7 @@ from sweeps.records.events import EventLog, find_since_search, parse_scores, rea
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import find_best
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import Metric
 from trainables.metrics.eval_result import EvalResult
@@ -97,5 +97,7 @@ def _find_adapters(
     paths: RunPaths, runs: Sequence[TrialRecord], storage: str | None
 ) -> dict[str, Path]:
     """The runs' last checkpoints, also in a folder of the sweep that was moved."""
-    folders = {r.trial_id: checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs}
+    folders = {
+        r.trial_id: get_checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs
+    }
     return {trial_id: fetch_checkpoint(storage, path) for trial_id, path in folders.items()}

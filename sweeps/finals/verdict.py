@@ -19,7 +19,7 @@ from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.run import Run
 from sweeps.records.schemas import FinalsFile
 from sweeps.records.trial_record import TrialRecord
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import Hyperparameters, Metric
 from trainables.data.rows import Scoring
@@ -296,7 +296,7 @@ def _resample(
         [
             read_answers(fetch_checkpoint(config.storage, folder))
             for run in finalist.completed
-            for folder in [checkpoint_folder(paths.trial(run.trial_id), config.max_steps)]
+            for folder in [get_checkpoint_folder(paths.trial(run.trial_id), config.max_steps)]
         ]
         for finalist in finalists
         if finalist.completed

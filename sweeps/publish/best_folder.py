@@ -24,11 +24,11 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.run import check_is_run, read_run
 from sweeps.records.trial_record import TrialRecord, find_reported, replay
 from sweeps.records.trials_csv import count_by_status
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 from trainables.metrics.classification import Confusion
 from trainables.models.chat_template import make_greedy_config
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, list_tokenizer_files
@@ -112,7 +112,7 @@ def find_adapter(paths: RunPaths, trial_id: str, storage: str | None) -> tuple[T
         SweepAborted: there is none of that name, or its adapter is not there any more.
     """
     record = find_reported(paths, trial_id)
-    folder = checkpoint_folder(paths.trial(trial_id), record.num_steps)
+    folder = get_checkpoint_folder(paths.trial(trial_id), record.num_steps)
     fetch_checkpoint(storage, folder)
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
@@ -134,7 +134,7 @@ def check_adapter(folder: Path) -> None:
         read_header(weights_path)
     except (OSError, ValueError, SweepAborted) as damaged:
         raise SweepAborted(
-            f"the adapter in {folder} is damaged: {first_line(damaged)}",
+            f"the adapter in {folder} is damaged: {get_first_line(damaged)}",
             "copy it here again, or name another --trial",
         ) from None
 

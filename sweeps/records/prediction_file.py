@@ -11,7 +11,7 @@ import pandas as pd
 
 from sweeps.records.run_lock import try_lock_if_any
 from trainables.data.tables.table import to_json_value
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 from trainables.files import DamagedLine, JsonLines, encode_lines, read_json_lines, write_json
 
 LINES = (".jsonl", ".ndjson")
@@ -87,7 +87,7 @@ class PredictionFile:
             raise
         except OSError as refused:
             raise SweepAborted(
-                f"--output {path} cannot be written: {first_line(refused)}",
+                f"--output {path} cannot be written: {get_first_line(refused)}",
                 "name another file, in a folder that you may write to",
             ) from None
 
@@ -200,6 +200,6 @@ def _check_parquet(frame: pd.DataFrame) -> None:
         pyarrow.Table.from_pandas(frame)
     except (pyarrow.ArrowException, TypeError, ValueError) as refused:
         raise SweepAborted(
-            f"the input's columns do not fit in Parquet: {first_line(refused)}",
+            f"the input's columns do not fit in Parquet: {get_first_line(refused)}",
             "end --output in .jsonl",
         ) from None

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from sweeps.records.redact import hide_secrets
 from trainables.config import Metric
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 
 TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 60
@@ -83,7 +83,7 @@ def _make_unusable_error(url: str, refused: Exception) -> SweepAborted:
     cause = refused.__cause__
     return SweepAborted(
         f"the study storage {hide_secrets(url)} cannot be used: "
-        f"{first_line(cause if isinstance(cause, Exception) else refused)}",
+        f"{get_first_line(cause if isinstance(cause, Exception) else refused)}",
         "check the URL, that the server runs, and that its driver is installed "
         "(PostgreSQL: pip install '.[postgresql]')",
     )

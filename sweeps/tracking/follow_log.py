@@ -17,7 +17,7 @@ from sweeps.records.events import parse_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines, redact
 from sweeps.records.trial_record import TrialRecord, replay_all
-from trainables.errors import first_line
+from trainables.errors import get_first_line
 from trainables.shell import write_command
 
 POLL_INTERVAL_S = 1.0
@@ -199,4 +199,4 @@ class _Follower:
 
 def describe_error(error: Exception) -> str:
     """An error's message as a line that may be shown: it may come from any library or server."""
-    return redact(join_lines(first_line(error)))
+    return redact(join_lines(get_first_line(error)))

@@ -38,7 +38,7 @@ EVAL_TOKENS = 1 << 19
 STAGES = {
     "read": (SlotDecoder, "prefill"),
     "read_tree": (SlotDecoder, "read_tree"),
-    "log_probs": (LabelTree, "log_probs"),
+    "log_probs": (LabelTree, "compute_log_probs"),
 }
 CHECKED_ROWS = 5
 
@@ -158,7 +158,7 @@ def largest_difference(
     for row, prompt in enumerate(prompts[:CHECKED_ROWS]):
         rows = [Example.from_ids(prompt, label) for label in labels]
         ids_LT, lengths_L = pad_right(rows, decoder.device)
-        cache = decoder.new_cache(*ids_LT.shape)
+        cache = decoder.make_cache(*ids_LT.shape)
         x_KND = decoder.prefill(ids_LT, lengths_L, cache, max(map(len, labels)))
         x_KLTD = x_KND.unflatten(1, ids_LT.shape)
         for column, label in enumerate(labels):

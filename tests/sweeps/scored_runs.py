@@ -22,7 +22,7 @@ from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import make_history
 from tests.trainables.packing.small_hosts import capacity_of
 from trainables import final_test
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import write_rows
@@ -117,7 +117,7 @@ def train_adapter(recipe: str, model: Path, folder: Path, num_steps: int, **chan
         trial_id=TRIAL_ID, params=PARAMS, settings=config.settings, folder=folder / TRIAL_ID
     )
     trainer.train(trial, lambda report: None)
-    return checkpoint_folder(trial.folder, num_steps)
+    return get_checkpoint_folder(trial.folder, num_steps)
 
 
 def write_chats(path: Path, num_chats: int = 60) -> Path:

@@ -13,9 +13,9 @@ from trainables.checkpoint import (
     TMP_SUFFIX,
     Progress,
     abort_if_disk_full,
-    checkpoint_folder,
     delete_incomplete,
     find_resume_point,
+    get_checkpoint_folder,
     keep_last,
     list_complete_checkpoints,
     prune_to_adapter,
@@ -38,7 +38,7 @@ NOTHING = (None, None)
 
 def make_report(folder: Path, step: int) -> TrialReport:
     """A report of a step, and the files of its checkpoint but for the mark."""
-    checkpoint = checkpoint_folder(folder, step)
+    checkpoint = get_checkpoint_folder(folder, step)
     checkpoint.mkdir(parents=True)
     for name in FILES:
         (checkpoint / name).touch()
@@ -153,7 +153,7 @@ def test_trial_goes_on_from_its_last_complete_checkpoint(
 ) -> None:
     assert find_resume_point(folder, 20, state_names) == (read_last_report(folder), None)
     assert names(folder) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
-    (checkpoint_folder(folder, 10) / state_names[0]).unlink()
+    (get_checkpoint_folder(folder, 10) / state_names[0]).unlink()
     assert find_resume_point(folder, 10, state_names) == (read_last_report(folder), None) != NOTHING
     assert find_resume_point(folder, 20, state_names) == NOTHING
     assert names(folder) == []
@@ -168,7 +168,7 @@ def test_trial_goes_on_from_what_it_has_done_since_its_last_report(
         losses=[0.1, 1 / 3],
         learning_rate=1e-3,
         training_s=1.5,
-        checkpoint=checkpoint_folder(folder, 12),
+        checkpoint=get_checkpoint_folder(folder, 12),
     )
     write_progress(dataclasses.replace(progress, checkpoint=make_report(folder, 11).checkpoint))
     write_progress(progress)

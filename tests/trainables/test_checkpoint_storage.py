@@ -16,8 +16,8 @@ from trainables.checkpoint import (
     PACK_STATE_NAMES,
     REPORT_NAME,
     Progress,
-    checkpoint_folder,
     find_resume_point,
+    get_checkpoint_folder,
     read_last_report,
     write_progress,
     write_report,
@@ -51,7 +51,7 @@ def make_checkpoint(trial: Path, step: int, content: str = "") -> TrialReport:
 
 def publish(trial: Path, url: str, step: int, *, has_ended: bool = False) -> None:
     checkpoint_storage.publish(
-        f"{url}/{TRIAL_ID}", checkpoint_folder(trial, step), has_ended=has_ended
+        f"{url}/{TRIAL_ID}", get_checkpoint_folder(trial, step), has_ended=has_ended
     )
 
 
@@ -75,7 +75,7 @@ def test_fetched_trial_goes_on_as_where_it_was_published(url: str, tmp_path: Pat
         publish(here, url, step)
     fetch_last(f"{url}/{TRIAL_ID}", there)
     report, _ = find_resume_point(there, 9, PACK_STATE_NAMES)
-    assert report is not None and report.checkpoint == checkpoint_folder(there, 3)
+    assert report is not None and report.checkpoint == get_checkpoint_folder(there, 3)
     assert dataclasses.replace(report, checkpoint=Path()) == dataclasses.replace(
         read_last_report(here) or report, checkpoint=Path()
     )
@@ -99,7 +99,7 @@ def test_fetched_trial_has_what_was_saved_since_its_last_report_until_the_next_o
     fetch_last(f"{url}/{TRIAL_ID}", there)
     report, found = find_resume_point(there, 9, PACK_STATE_NAMES)
     assert report is not None and report.step == 1
-    assert found == dataclasses.replace(progress, checkpoint=checkpoint_folder(there, 3))
+    assert found == dataclasses.replace(progress, checkpoint=get_checkpoint_folder(there, 3))
     make_checkpoint(here, 4)
     publish(here, url, 4)
     assert [step for step, _ in list_there(url)] == [1, 4]
@@ -160,7 +160,7 @@ def test_writer_that_was_given_up_deletes_nothing_later(url: str, tmp_path: Path
     publish(new, url, 9)
     publish(new, url, 27)
     make_checkpoint(lost, 9, "lost one's")
-    storage.put_file(begun, checkpoint_folder(new, 27) / "adapter_model.safetensors")
+    storage.put_file(begun, get_checkpoint_folder(new, 27) / "adapter_model.safetensors")
     publish(lost, url, 9)
     assert storage.read_file(begun) == b"new"
     reader = tmp_path / "reader" / TRIAL_ID
@@ -185,7 +185,7 @@ def test_upload_beside_which_another_one_is_published_is_whole_in_the_end(
 
     monkeypatch.setattr(storage, "_put", put_beside)
     publish(new, url, 9)
-    names = {path.name for path in checkpoint_folder(new, 9).iterdir()}
+    names = {path.name for path in get_checkpoint_folder(new, 9).iterdir()}
     assert len(there := list_there(url)) == 2 and all(files == names for files in there.values())
 
 
@@ -196,14 +196,14 @@ def test_upload_that_was_cut_off_is_deleted_once_later_checkpoints_are_there(
     for step in (3, 9, 27):
         make_checkpoint(trial, step)
     begun = f"{url}/{TRIAL_ID}/checkpoint-3-00000000/adapter_model.safetensors"
-    storage.put_file(begun, checkpoint_folder(trial, 3) / "adapter_model.safetensors")
+    storage.put_file(begun, get_checkpoint_folder(trial, 3) / "adapter_model.safetensors")
     publish(trial, url, 3)
     assert storage.read_file(begun) is not None
     publish(trial, url, 9)
     publish(trial, url, 27)
     assert [step for step, _ in list_there(url)] == [9, 27]
     begun = f"{url}/{TRIAL_ID}/checkpoint-81-00000000/adapter_model.safetensors"
-    storage.put_file(begun, checkpoint_folder(trial, 27) / "adapter_model.safetensors")
+    storage.put_file(begun, get_checkpoint_folder(trial, 27) / "adapter_model.safetensors")
     prune(url, [TRIAL_ID], have_ended=True)
     assert [step for step, _ in list_there(url)] == [27]
 
@@ -315,6 +315,6 @@ def test_node_tests_the_adapter_of_the_run_and_not_of_an_earlier_one_of_its_name
     make_checkpoint(trained, 9, "this run's")
     make_checkpoint(earlier, 9, "another run's one")
     publish(trained, url, 9)
-    checkpoint = checkpoint_folder(earlier, 9)
+    checkpoint = get_checkpoint_folder(earlier, 9)
     assert fetch_checkpoint(run_url, checkpoint, is_compared=True) == checkpoint
     assert read_contents(checkpoint) == {"this run's"}

@@ -492,7 +492,7 @@ def run_together(
 def reports_of(host: PackHost, lease: int) -> list[TrialReport]:
     """All that a trial reports until it has finished."""
     reports = []
-    while not isinstance(event := host.next_event(lease, 60.0), Finished):
+    while not isinstance(event := host.take_event(lease, 60.0), Finished):
         assert isinstance(event, Reported), event
         reports.append(event.report)
     return reports

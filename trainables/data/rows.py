@@ -196,11 +196,13 @@ def refuse_unused(options: TaskOptions, task: str, used: Collection[str]) -> Non
         if f.name not in used and getattr(options, f.name) != f.default
     }
     if unused:
-        given = ", ".join(f"{_flag(name)} {value!r}" for name, value in unused.items())
-        taken = ", ".join(_flag(f.name) for f in fields(options) if f.name in used) or "none"
+        flags = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(options)}
+        given = ", ".join(f"{flags[name]} {value!r}" for name, value in unused.items())
+        taken = ", ".join(flag for name, flag in flags.items() if name in used) or "none"
+        left_out = ", ".join(flags[name] for name in unused)
         raise SweepAborted(
             f"the task {task} has no use for {given}",
-            f"leave out {', '.join(map(_flag, unused))}; of these options {task} takes {taken}",
+            f"leave out {left_out}; of these options {task} takes {taken}",
         )
 
 
@@ -252,7 +254,3 @@ def digest_text(text: str) -> str:
 def normalise(text: str) -> str:
     """The text with every run of white space as one space: the form in which texts are compared."""
     return " ".join(text.split())
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -17,7 +17,7 @@ from trainables.models.chat_template import (
     END_OF_TURN,
     ChatTokenizer,
     find_end_of_turn_id,
-    opens_thought,
+    has_open_thought,
     render_template,
 )
 
@@ -293,7 +293,7 @@ def _encode_answers(
 ) -> list[list[int]]:
     """Targets, behind their thoughts where these are wanted, as Qwen's template writes both."""
     begin = f"{BEGIN_THOUGHT}\n"
-    if any(thinks) and opens_thought(tokenizer, thinking=True):
+    if any(thinks) and has_open_thought(tokenizer, thinking=True):
         begin = ""  # which the prompt has
     texts = [
         f"{begin}{row.thought}\n</think>\n\n{row.target}" if thinks_it else row.target

@@ -69,12 +69,16 @@ class BertScore:
             raise SweepAborted(told, f"give a layer from 1 to {num_layers}")
         self._model: Any = model.eval().to(device)
 
-    def means(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def score_means(
+        self, predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
         """The means of the rows' scores."""
-        rows = self.rows(predictions, references)
+        rows = self.score_rows(predictions, references)
         return {name: sum(row[name] for row in rows) / len(rows) for name in NAMES}
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
+    def score_rows(
+        self, predictions: Sequence[str], references: Sequence[str]
+    ) -> list[dict[str, float]]:
         """The scores of each row; a side without a token of its own scores 0."""
         sides = map(self._encode, predictions), map(self._encode, references)
         pairs = list(zip(*sides, strict=True))
@@ -91,13 +95,13 @@ class BertScore:
                 scores[index] = {name: 100 * v for name, v in zip(NAMES, row, strict=True)}
         return scores
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Digest of all that moves a score; scores with unlike fingerprints are never compared."""
         commit = getattr(self._model.config, "_commit_hash", None)
         settings = {
             "metric": NAMES,
             "encoder": self._encoder if commit else None,
-            "revision": commit or _digest_of(Path(self._encoder)),
+            "revision": commit or _digest_files(Path(self._encoder)),
             "layer": self._layer,
             "max_length_tokens": MAX_LENGTH_TOKENS,
             "transformers": transformers.__version__,
@@ -142,7 +146,7 @@ def match(candidates: Embedded, references: Embedded) -> torch.Tensor:
     return torch.stack([precision, recall, f1], dim=1)
 
 
-def _digest_of(folder: Path) -> str:
+def _digest_files(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         with path.open("rb") as file:

@@ -68,5 +68,5 @@ def make_bertscore(encoder: str, layer: int) -> TextMetric:
     return TextMetric(
         "Greedy matching of contextual embeddings.",
         "Zhang et al., 2020: BERTScore: Evaluating Text Generation with BERT.",
-        BertScore(encoder, layer).means,
+        BertScore(encoder, layer).score_means,
     )

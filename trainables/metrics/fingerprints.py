@@ -37,7 +37,7 @@ class Fingerprint:
         return _digest(json.dumps(asdict(self), sort_keys=True))
 
 
-def fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
+def compute_fingerprint(metric: Metric, scoring: Scoring) -> Fingerprint:
     """The fingerprint of one of a sweep's scores.
 
     The source of every metric of the user's own counts in it, so that none of them changes in the

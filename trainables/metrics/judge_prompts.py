@@ -26,7 +26,7 @@ _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _VERDICT = re.compile(r"^[\s*_#>`]*VERDICT[*_` ]*:[*_` ]*(1|2|TIE)[*_`. \r]*$", re.M | re.I)
 
 
-def pairwise_messages(
+def make_pairwise_messages(
     task: str, criteria: str, source: str, reference: str | None, answers: tuple[str, str]
 ) -> list[Message]:
     """Asks which of two answers is better; the caller asks again with the answers swapped.

@@ -42,7 +42,7 @@ class LabelTree:
     targets_LJ: Tensor
     """The labels' tokens, -1 behind the end of each."""
 
-    def visible(self, lengths_S: Tensor, num_prompt: int, num_positions: int) -> Tensor:
+    def find_visible(self, lengths_S: Tensor, num_prompt: int, num_positions: int) -> Tensor:
         """Which positions each node sees, bool (S, N, T).
 
         Args:
@@ -58,7 +58,7 @@ class LabelTree:
         is_node_NT[:, num_prompt : num_prompt + len(self.tokens_N)] = self.is_seen_NN
         return is_prompt_ST[:, None] | is_node_NT
 
-    def log_probs(
+    def compute_log_probs(
         self,
         hidden: Tensor,
         head: Callable[[Tensor], Tensor],

@@ -52,7 +52,7 @@ def score_answers(
         metrics["unfinished_frac"] = sum(ids is None for ids in answer_ids) / len(answer_ids)
     metrics["gen_len_tokens"] = sum(len(ids) for ids in answers) / len(answers)
     if row_losses:
-        metrics["eval_loss"] = _mean_loss(row_losses)
+        metrics["eval_loss"] = _compute_mean_loss(row_losses)
     scored = EvalResult(
         metrics=metrics,
         answers=tuple(texts),
@@ -97,7 +97,7 @@ def score_labels(
     row_losses = [(loss, len(label_ids[t])) for loss, t in zip(losses, targets, strict=True)]
     is_right = [label == target for label, target in zip(chosen, targets, strict=True)]
     scored = EvalResult(
-        metrics={**scores, "eval_loss": _mean_loss(row_losses)},
+        metrics={**scores, "eval_loss": _compute_mean_loss(row_losses)},
         answers=answers,
         row_scores={"accuracy": tuple(100.0 * right for right in is_right)},
         probabilities=probabilities,
@@ -106,7 +106,7 @@ def score_labels(
     return add_custom(scored, rows, scoring)
 
 
-def _mean_loss(row_losses: Sequence[tuple[float, int]]) -> float:
+def _compute_mean_loss(row_losses: Sequence[tuple[float, int]]) -> float:
     """Mean a token over all rows."""
     return sum(loss for loss, _ in row_losses) / sum(num for _, num in row_losses)
 

@@ -79,7 +79,7 @@ def render_template(
     return [*pieces, text]
 
 
-def opens_thought(tokenizer: ChatTokenizer, *, thinking: bool) -> bool:
+def has_open_thought(tokenizer: ChatTokenizer, *, thinking: bool) -> bool:
     """Whether prompts end in a thought that has begun, as Qwen3.5's that think and those of Qwen's
     Thinking models do.
 

@@ -25,7 +25,7 @@ def download_hub_file(repo: str, file: str, *, dataset_revision: str | None = No
     is_away = not is_hub_reachable()
     kind = "model" if dataset_revision is None else "dataset"
     try:
-        with _refusals():
+        with _explain_refusals():
             path = hf_hub_download(
                 repo, file, repo_type=kind, revision=dataset_revision, local_files_only=is_away
             )
@@ -49,7 +49,7 @@ def has_hub_file(repo: str, file: str) -> bool:
 
     if not is_hub_reachable():
         return isinstance(try_to_load_from_cache(repo, file), str)
-    with _refusals():
+    with _explain_refusals():
         return HfApi().file_exists(repo, file)
 
 
@@ -63,7 +63,7 @@ def list_dataset_files(repo: str, revision: str) -> list[str]:
     from huggingface_hub import HfApi, snapshot_download  # slow; a local table needs neither
 
     if is_hub_reachable():
-        with _refusals():
+        with _explain_refusals():
             return HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
     cached = snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True)
     paths = [path for path in Path(cached).rglob("*") if path.is_file()]
@@ -99,17 +99,17 @@ def is_hub_reachable() -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT_S)
-    except (_http_error(), OSError):
+    except (_find_http_error(), OSError):
         return False
     return True
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _explain_refusals() -> Iterator[None]:
     """What the Hub's HTTP library raises is an OSError outside, and one of a login says so."""
     try:
         yield
-    except _http_error() as refused:
+    except _find_http_error() as refused:
         status = getattr(getattr(refused, "response", None), "status_code", None)
         if status in (401, 403):
             said = getattr(refused, "server_message", None)
@@ -123,7 +123,7 @@ def _refusals() -> Iterator[None]:
         raise ConnectionError(str(refused) or type(refused).__name__) from refused
 
 
-def _http_error() -> type[Exception]:
+def _find_http_error() -> type[Exception]:
     """The HTTPError of httpx or httpx2, whichever huggingface_hub is built on."""
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -120,7 +120,7 @@ def compute_label_log_probs(
     for indices in _batch_by_length(prompts, batch_size):
         for tree in trees:
             hidden = read(causal, [prompts[i] for i in indices], tree)
-            log_probs = tree.log_probs(hidden, causal.get_output_embeddings()).cpu()
+            log_probs = tree.compute_log_probs(hidden, causal.get_output_embeddings()).cpu()
             log_probs_SL[torch.tensor(indices)[:, None], torch.tensor(tree.labels)] = log_probs
     return log_probs_SL
 
@@ -133,7 +133,7 @@ def _read_tree(causal: Any, prompts: Sequence[list[int]], tree: LabelTree) -> Te
     position_ids = torch.arange(num_prompt, device=ids.device).expand_as(ids)
     position_ids = torch.cat((position_ids, lengths[:, None] + tree.depths_N), dim=1)
     is_seen = mask.new_ones(num_rows, num_prompt, num_positions, dtype=torch.bool).tril()
-    is_seen = torch.cat((is_seen, tree.visible(lengths, num_prompt, num_positions)), dim=1)
+    is_seen = torch.cat((is_seen, tree.find_visible(lengths, num_prompt, num_positions)), dim=1)
     masks = {"full_attention": is_seen[:, None]}
     if causal.config.sliding_window:
         distance = position_ids[:, :, None] - position_ids[:, None]

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from trainables.checkpoint import (
     Progress,
-    checkpoint_folder,
+    get_checkpoint_folder,
     keep_last,
     write_progress,
     write_report,
@@ -94,7 +94,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
                 losses=self._losses,
                 learning_rate=self._learning_rate,
                 training_s=training_s,
-                checkpoint=checkpoint_folder(self.config.folder, step),
+                checkpoint=get_checkpoint_folder(self.config.folder, step),
             )
             write_progress(progress)
             keep_last(self.config.folder)
@@ -118,7 +118,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
             tokens_per_s=(tokens - self.batches.count_tokens(self._first_step)) / training_s,
             seconds=self.seconds,
             peak_gib=measure_peak_gib(),
-            checkpoint=checkpoint_folder(self.config.folder, step),
+            checkpoint=get_checkpoint_folder(self.config.folder, step),
             eval_rows=len(rows),
         )
         if step >= self.config.settings.max_steps:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sweeps.records.trial_record import replay_all
 from tests.sweeps import small_sweep
 from tests.sweeps.servers.wandb_files import offline_runs
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -80,7 +80,7 @@ def check_best(folder: Path) -> None:
     kinds = [event["kind"] for event in events if event["kind"] in ("trial_ended", "final_scores")]
     assert ("final_scores", "final_scores") not in pairwise(kinds)
     (kept,) = (h for h in replay_all(events) if h.trial_id == tested[-1]["trial_id"])
-    trained = checkpoint_folder(folder / "checkpoints" / kept.trial_id, kept.reports[-1].step)
+    trained = get_checkpoint_folder(folder / "checkpoints" / kept.trial_id, kept.reports[-1].step)
     assert (folder / "best" / ADAPTER).read_bytes() == (trained / ADAPTER).read_bytes()
 
 

@@ -171,7 +171,7 @@ def _collect_reports(host: "PackHost", lease: int, last_step: int) -> list[Trial
     """The reports of a lease; it leaves after its last."""
     reports: list[TrialReport] = []
     while True:
-        match host.next_event(lease, EVENT_WAIT_S):
+        match host.take_event(lease, EVENT_WAIT_S):
             case Reported(made):
                 reports.append(made)
                 if made.step >= last_step:

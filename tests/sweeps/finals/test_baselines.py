@@ -20,7 +20,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from tests.sweeps.example_facts import facts
 from tests.sweeps.invented_sweep import PARAMS, make_config, make_report
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.config import Metric
 from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.rows import MetricCode, Row, Scoring, Splits
@@ -99,7 +99,7 @@ def judge(folder: Path, splits: Splits, metric: Metric, winner: Answer, base: An
     config, paths = make_config(), RunPaths(folder)
     test = select_fixed_slice(splits.test, len(splits.test))
     validation = select_fixed_slice(splits.validation, config.eval_rows)
-    checkpoint = checkpoint_folder(paths.trial("t0000"), 9)
+    checkpoint = get_checkpoint_folder(paths.trial("t0000"), 9)
     checkpoint.mkdir(parents=True)
     on_validation = scored(validation, splits, winner)
     write_answers(checkpoint, validation, on_validation)

@@ -19,7 +19,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import write_csv
 from tests.sweeps.invented_sweep import METRIC, make_config, make_history, make_report
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.config import Metric
 from trainables.data.rows import Row, Scoring
 from trainables.metrics.classification import classification_scores
@@ -50,7 +50,7 @@ def own_scores(value: float) -> tuple[float, ...]:
 
 def keep_answers(paths: RunPaths, trial_id: str, value: float, rows_named: str = "row") -> None:
     """What the last rung leaves."""
-    folder = checkpoint_folder(paths.trial(trial_id), 9)
+    folder = get_checkpoint_folder(paths.trial(trial_id), 9)
     folder.mkdir(parents=True)
     answered = [Row(id=f"{rows_named}{n}", prompt="?", target="a") for n in range(NUM_ROWS)]
     scored = EvalResult(
@@ -162,7 +162,7 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
     said = {"f0000s1": ["a", "b", "c", "c"] * 5, "f0001s1": ["a", "b", "b", "c"] * 5}
     searched, runs = [make_history(n, "completed", (9, 1.0)) for n in range(2)], []
     for number, (trial_id, answers) in enumerate(said.items()):
-        folder = checkpoint_folder(RunPaths(tmp_path).trial(trial_id), 9)
+        folder = get_checkpoint_folder(RunPaths(tmp_path).trial(trial_id), 9)
         folder.mkdir(parents=True)
         answered = [Row(id=str(n), prompt="?", target=one) for n, one in enumerate(targets)]
         write_answers(folder, answered, EvalResult(metrics={}, answers=tuple(answers)))

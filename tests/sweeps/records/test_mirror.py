@@ -16,7 +16,7 @@ from sweeps.records.run_lock import lock_run
 from sweeps.records.trial_record import TrialRecord
 from tests.trainables.test_checkpoint import make_report
 from trainables import storage
-from trainables.checkpoint import checkpoint_folder, write_report
+from trainables.checkpoint import get_checkpoint_folder, write_report
 from trainables.checkpoint_storage import publish
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
@@ -164,7 +164,7 @@ def test_checkpoints_that_the_log_does_not_lead_to_are_deleted(url: str, tmp_pat
             report = make_report(here / trial_id, step)
             write_report(report)
             place = f"{url}/checkpoints/{trial_id}"
-            publish(place, checkpoint_folder(here / trial_id, step), has_ended=False)
+            publish(place, get_checkpoint_folder(here / trial_id, step), has_ended=False)
     report = make_report(here / "t0004", 1)
     records = [
         TrialRecord(trial_id="t0000", number=0, params=PARAMS, reports=[report]),

@@ -57,7 +57,7 @@ def test_qwen_scores_equal_those_of_each_pair_alone(model_dir: str) -> None:
 
 
 def _assert_equal_to_pairs(encoder: str, layer: int, batch_size: int) -> None:
-    ours = BertScore(encoder, layer, batch_size=batch_size).rows(PREDICTIONS, REFERENCES)
+    ours = BertScore(encoder, layer, batch_size=batch_size).score_rows(PREDICTIONS, REFERENCES)
     model = AutoModel.from_pretrained(encoder, dtype=torch.float64).eval()
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     for row, prediction, reference in zip(ours, PREDICTIONS, REFERENCES, strict=True):
@@ -83,15 +83,15 @@ def _of_pair(model, tokenizer, layer: int, prediction: str, reference: str) -> l
 
 
 def test_a_text_equals_itself_whatever_its_neighbours(metric: BertScore) -> None:
-    alone = metric.rows(PREDICTIONS[:1], REFERENCES[:1])[0]
-    assert metric.rows(PREDICTIONS, REFERENCES)[0] == pytest.approx(alone, abs=1e-3)
-    assert metric.means(REFERENCES, REFERENCES) == pytest.approx(
+    alone = metric.score_rows(PREDICTIONS[:1], REFERENCES[:1])[0]
+    assert metric.score_rows(PREDICTIONS, REFERENCES)[0] == pytest.approx(alone, abs=1e-3)
+    assert metric.score_means(REFERENCES, REFERENCES) == pytest.approx(
         dict.fromkeys(NAMES, 100.0), abs=1e-3
     )
 
 
 def test_metric_is_the_mean_of_the_rows(metric: BertScore, bert_dir: str) -> None:
-    rows = metric.rows(PREDICTIONS, REFERENCES)
+    rows = metric.score_rows(PREDICTIONS, REFERENCES)
     scores = make_bertscore(bert_dir, 2).compute(predictions=PREDICTIONS, references=REFERENCES)
     for name in NAMES:
         assert scores[name] == pytest.approx(sum(row[name] for row in rows) / len(rows))
@@ -106,9 +106,9 @@ def test_padding_is_no_match_even_of_opposites() -> None:
 
 def test_layers_give_unlike_scores_and_fingerprints(bert_dir: str) -> None:
     metrics = [BertScore(bert_dir, layer) for layer in (1, 3)]
-    one, other = (metric.rows(PREDICTIONS, REFERENCES)[0] for metric in metrics)
+    one, other = (metric.score_rows(PREDICTIONS, REFERENCES)[0] for metric in metrics)
     assert one != pytest.approx(other, abs=1e-3)
-    assert metrics[0].fingerprint() != metrics[1].fingerprint()
+    assert metrics[0].compute_fingerprint() != metrics[1].compute_fingerprint()
 
 
 def test_fingerprint_is_of_the_weights_not_of_the_folder(
@@ -116,13 +116,13 @@ def test_fingerprint_is_of_the_weights_not_of_the_folder(
 ) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(bert_dir, moved)
-    before = metric.fingerprint()
-    assert BertScore(str(moved), 2, batch_size=7).fingerprint() == before
+    before = metric.compute_fingerprint()
+    assert BertScore(str(moved), 2, batch_size=7).compute_fingerprint() == before
     model = AutoModel.from_pretrained(str(moved))
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[7] += 1
     model.save_pretrained(moved)
-    assert BertScore(str(moved), 2, batch_size=7).fingerprint() != before
+    assert BertScore(str(moved), 2, batch_size=7).compute_fingerprint() != before
 
 
 @pytest.mark.parametrize(

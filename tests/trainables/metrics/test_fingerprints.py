@@ -9,7 +9,7 @@ import pytest
 
 from trainables.config import Metric
 from trainables.data.rows import MetricCode, Scoring
-from trainables.metrics.fingerprints import digest_of_code, fingerprint
+from trainables.metrics.fingerprints import compute_fingerprint, digest_of_code
 
 ROUGE = Metric(name="rougeLsum")
 TEXTS = Scoring(language="english")
@@ -19,7 +19,7 @@ LABELS = Scoring(kind="classify", labels=("a", "b"))
 def test_fingerprint_moves_with_metric_direction_language_and_labels() -> None:
     accuracy = Metric(name="accuracy")
     found = [
-        fingerprint(metric, scoring).digest
+        compute_fingerprint(metric, scoring).digest
         for metric, scoring in (
             (ROUGE, TEXTS),
             (Metric(name="rougeL"), TEXTS),
@@ -30,7 +30,7 @@ def test_fingerprint_moves_with_metric_direction_language_and_labels() -> None:
         )
     ]
     assert len(set(found)) == len(found)
-    assert fingerprint(ROUGE, TEXTS).digest == found[0]
+    assert compute_fingerprint(ROUGE, TEXTS).digest == found[0]
 
 
 def test_fingerprint_moves_with_the_source_of_every_metric_of_the_users_own() -> None:
@@ -39,7 +39,7 @@ def test_fingerprint_moves_with_the_source_of_every_metric_of_the_users_own() ->
 
     own = Metric(name="mine")
     found = [
-        fingerprint(metric, replace(TEXTS, custom=custom)).digest
+        compute_fingerprint(metric, replace(TEXTS, custom=custom)).digest
         for metric, custom in (
             (own, (mine("1"),)),
             (own, (mine("2"),)),
@@ -53,25 +53,27 @@ def test_fingerprint_moves_with_the_source_of_every_metric_of_the_users_own() ->
     ]
     assert len(set(found)) == len(found)
     module = MetricCode(name="evaluate_a", files={"a.py": "1"}, function=None)
-    made = fingerprint(Metric(name="evaluate_a"), replace(TEXTS, custom=(module,)))
+    made = compute_fingerprint(Metric(name="evaluate_a"), replace(TEXTS, custom=(module,)))
     assert made.versions.keys() == {"unicode", "evaluate"}
 
 
 def test_fingerprint_is_of_the_code_of_its_own_metric() -> None:
-    texts = {name: fingerprint(Metric(name=name), TEXTS) for name in ("rougeL", "bleu", "chrf")}
+    texts = {
+        name: compute_fingerprint(Metric(name=name), TEXTS) for name in ("rougeL", "bleu", "chrf")
+    }
     assert texts["bleu"].rules == texts["chrf"].rules != texts["rougeL"].rules
     assert "nltk" in texts["rougeL"].versions and "nltk" not in texts["bleu"].versions
-    of_label = fingerprint(Metric(name="f1_a"), LABELS)
-    assert of_label.rules == fingerprint(Metric(name="mcc"), LABELS).rules
+    of_label = compute_fingerprint(Metric(name="f1_a"), LABELS)
+    assert of_label.rules == compute_fingerprint(Metric(name="mcc"), LABELS).rules
 
 
 def test_fingerprint_moves_with_the_tables_of_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(ROUGE, TEXTS)
-    labels_before = fingerprint(Metric(name="accuracy"), LABELS)
+    before = compute_fingerprint(ROUGE, TEXTS)
+    labels_before = compute_fingerprint(Metric(name="accuracy"), LABELS)
     monkeypatch.setattr("unicodedata.unidata_version", "0")
-    after = fingerprint(ROUGE, TEXTS)
+    after = compute_fingerprint(ROUGE, TEXTS)
     assert after.rules == before.rules and after.digest != before.digest
-    assert fingerprint(Metric(name="accuracy"), LABELS) == labels_before
+    assert compute_fingerprint(Metric(name="accuracy"), LABELS) == labels_before
 
 
 def test_code_counts_and_its_comments_do_not(tmp_path: Path) -> None:

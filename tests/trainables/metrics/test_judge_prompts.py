@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.metrics.judge_prompts import pairwise_messages, read_choice
+from trainables.metrics.judge_prompts import make_pairwise_messages, read_choice
 
-ASK = partial(pairwise_messages, "Summarise.", "Be brief.", "S", None)
+ASK = partial(make_pairwise_messages, "Summarise.", "Be brief.", "S", None)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,6 @@ def test_only_the_places_of_the_answers_differ_between_the_orders() -> None:
 
 
 def test_reference_is_shown_if_there_is_one() -> None:
-    user = pairwise_messages("T", "C", "S", "R", ("A", "B"))[1]["content"]
+    user = make_pairwise_messages("T", "C", "S", "R", ("A", "B"))[1]["content"]
     assert "GOOD ANSWER]\nR\n" in user
     assert "GOOD ANSWER" not in ASK(("A", "B"))[1]["content"]

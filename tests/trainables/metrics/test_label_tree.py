@@ -53,7 +53,7 @@ def test_likelihood_is_the_sum_over_a_labels_own_tokens(
         for prefix in prefixes:
             logits_of.setdefault(prefix, torch.randn(3, NUM_WORDS, generator=draw) * 5)
         logits = torch.stack([logits_of[prefix] for prefix in prefixes], dim=1)
-        found = tree.log_probs(logits, lambda hidden: hidden)
+        found = tree.compute_log_probs(logits, lambda hidden: hidden)
         for column, index in enumerate(tree.labels):
             label = labels[index]
             terms = [
@@ -84,6 +84,6 @@ def test_the_head_sees_few_prompts_at_a_time(share: int) -> None:
         shapes.append(len(some))
         return some
 
-    found = tree.log_probs(hidden, head, head_rows=share * 4)
+    found = tree.compute_log_probs(hidden, head, head_rows=share * 4)
     assert sum(shapes) == 9 and max(shapes) == min(share, 9)
-    assert torch.equal(found, tree.log_probs(hidden, head))
+    assert torch.equal(found, tree.compute_log_probs(hidden, head))

@@ -132,7 +132,7 @@ def test_a_hub_that_does_not_answer_in_time_is_an_error_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def late(*_: object, **__: object) -> None:
-        raise hub_files._http_error()("timed out")
+        raise hub_files._find_http_error()("timed out")
 
     monkeypatch.setattr(hub_files, "is_hub_reachable", lambda: True)
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", late)

@@ -15,7 +15,7 @@ import pytest
 
 import trainables.packing.service.loading
 from tests.trainables.packing.small_packs import trial_of
-from trainables.checkpoint import ADAPTER_NAMES, checkpoint_folder
+from trainables.checkpoint import ADAPTER_NAMES, get_checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.packing.compute.pack import Pack
 from trainables.packing.service import alone, loop
@@ -87,7 +87,7 @@ def events_of(host: PackHost, trial: TrialConfig) -> list[Event]:
     lease = host.join(trial)
     events: list[Event] = []
     while not events or isinstance(events[-1], Reported):
-        event = host.next_event(lease, 60.0)
+        event = host.take_event(lease, 60.0)
         assert event is not None, "nothing happened for a minute"
         events.append(event)
     return events
@@ -151,7 +151,7 @@ def assert_all_as_alone(trials: Sequence[TrialConfig], found: Sequence[Sequence[
         assert events[-1] == Finished()
         assert len(events) == len(STEPS) + 1
         assert_as_alone(trial, reports_in(events))
-        checkpoint = checkpoint_folder(trial.folder, STEPS[-1])
+        checkpoint = get_checkpoint_folder(trial.folder, STEPS[-1])
         assert [path.name for path in trial.folder.iterdir()] == [checkpoint.name]
         assert sorted(path.name for path in checkpoint.iterdir()) == sorted(ADAPTER_NAMES)
 

@@ -205,10 +205,10 @@ def test_caches_of_answers_and_labels_are_as_large_as_allowed(
     facts = read_model_facts(settings.model)
     allowed = limit * facts.count_position_bytes(itemsize=4)
     found: list[tuple[int, int, int]] = []
-    new_cache = SlotDecoder.new_cache
+    make_cache = SlotDecoder.make_cache
 
     def count_cache(self: SlotDecoder, num_rows: int, num_positions: int) -> list[LayerState]:
-        cache = new_cache(self, num_rows, num_positions)
+        cache = make_cache(self, num_rows, num_positions)
         held = {KeysValues: 0, DeltaState: 0}
         for state in cache:
             held[type(state)] += sum(part.nbytes for part in state)
@@ -222,7 +222,7 @@ def test_caches_of_answers_and_labels_are_as_large_as_allowed(
             assert states > 0
             assert num_rows == 1 or keys + states <= allowed
 
-    monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
+    monkeypatch.setattr(SlotDecoder, "make_cache", count_cache)
     options = {"stop_ids": [1], "max_new_tokens": 2, "max_tokens_per_batch": limit}
     generate(case.decoder, case.examples, **options)  # type: ignore[arg-type]
     check()
@@ -237,13 +237,13 @@ def test_evaluation_with_less_memory_has_room_for_fewer_rows_until_one_of_one_sl
     case: Case, settings: TrainingSettings, rows_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, int]] = []
-    new_cache = SlotDecoder.new_cache
+    make_cache = SlotDecoder.make_cache
 
     def count_cache(self: SlotDecoder, num_rows: int, num_positions: int) -> list[LayerState]:
         shapes.append((self.num_slots * num_rows, num_positions))
-        return new_cache(self, num_rows, num_positions)
+        return make_cache(self, num_rows, num_positions)
 
-    monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
+    monkeypatch.setattr(SlotDecoder, "make_cache", count_cache)
     model, settings = case.pack.model, dataclasses.replace(settings, max_new_tokens=2)
     rows, scoring = read_rows(rows_dir).validation[:2], Scoring(language="english")
     tokenizer, state = load_tokenizer(settings.model), model.state_positions
@@ -323,11 +323,11 @@ def test_a_step_gives_what_reading_gives_on_kernels(
     num_targets = min(len(example.target_ids) for example in examples_with_targets)
     assert num_targets > 2
     ids_ST, lengths_S = pad_right(examples_with_targets, decoder.device)
-    cache = decoder.new_cache(*ids_ST.shape)
+    cache = decoder.make_cache(*ids_ST.shape)
     with torch.no_grad():
         read_KSTD = decoder.prefill(ids_ST, lengths_S, cache, num_targets)
         read_KSTD = read_KSTD.unflatten(1, ids_ST.shape)  # type: ignore[no-untyped-call]
-        rotation, rows_S = decoder.rotation(ids_ST.shape[1]), torch.arange(len(ids_ST))
+        rotation, rows_S = decoder.compute_rotation(ids_ST.shape[1]), torch.arange(len(ids_ST))
         for number in range(num_targets):
             tokens_S = ids_ST[rows_S, lengths_S + number]
             both = (x.repeat(len(ADAPTED), 1) for x in (tokens_S, lengths_S + number))

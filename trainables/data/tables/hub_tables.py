@@ -4,7 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from trainables.data.tables.find_files import SPLIT_NAMES, DataFile
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 from trainables.models.hub_files import download_hub_file, list_dataset_files
 
 REVISION = "refs/convert/parquet"
@@ -37,7 +37,7 @@ def find_hub_files(data: str) -> dict[str, list[DataFile]]:
     except (OSError, ValueError) as error:
         raise SweepAborted(
             f"--data {data} is no file or folder here, and cannot be read from the Hub: "
-            f"{first_line(error)}",
+            f"{get_first_line(error)}",
             "check the path or the dataset's name and the network, or pass --data FILE or DIR",
         ) from error
 
@@ -55,7 +55,7 @@ def download_splits(repo: str, revision: str) -> dict[str, list[DataFile]]:
             splits[split] = [_download(repo, file, revision)]
         except OSError as error:
             raise SweepAborted(
-                f"cannot download {file} of {repo}@{revision}: {first_line(error)}",
+                f"cannot download {file} of {repo}@{revision}: {get_first_line(error)}",
                 "check the network, or pass --data DIR with train, validation and test files",
             ) from error
     return splits

@@ -26,7 +26,7 @@ from trainables.data.tables.hub_tables import download_splits, find_hub_files
 from trainables.data.tables.json_rows import Rows, read_json
 from trainables.data.tables.table import Table, name_columns, read_cell, require_columns
 from trainables.data.tables.workbook import read_workbook
-from trainables.errors import SweepAborted, first_line
+from trainables.errors import SweepAborted, get_first_line
 from trainables.models.hub_files import is_dataset_id
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
@@ -165,7 +165,7 @@ def _read_file(file: DataFile, options: TaskOptions) -> list[tuple[str, pd.DataF
         raise
     except _UNREADABLE as error:
         raise SweepAborted(
-            f"cannot read {file.name}: {first_line(error)}",
+            f"cannot read {file.name}: {get_first_line(error)}",
             "repair it, name its --encoding, or save it again as UTF-8 CSV, JSON Lines, Parquet or "
             ".xlsx",
         ) from error

@@ -36,7 +36,7 @@ from trainables.packing.compute.peft_format import (
     read_slot,
     write_slot,
 )
-from trainables.packing.compute.slot import Slot, StepResult, scaling
+from trainables.packing.compute.slot import Slot, StepResult, compute_scaling
 from trainables.packing.compute.transfer import Staging
 
 LAUNCH_BOUND_FLOP = 1e14
@@ -126,14 +126,14 @@ class Pack:
         nobody joins or leaves the slot.
 
         Args:
-            staging: the caller's, from new_staging; one for this call if not given.
+            staging: the caller's, from make_staging; one for this call if not given.
         """
         occupant = self._require_trial(slot)
         params = occupant.trial.params
-        staging = staging or self.new_staging()
+        staging = staging or self.make_staging()
         weights, exp_avg, exp_avg_sq = (
             self.adapters.views(row_P, params.lora_rank, params.target_modules)
-            for row_P in staging.on_host(self._slot_rows(slot))
+            for row_P in staging.on_host(self._get_slot_rows(slot))
         )
         state = SlotState(
             weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, step=occupant.step
@@ -141,14 +141,14 @@ class Pack:
         model = occupant.trial.settings.model
         write_slot(folder, state, params, model, self.adapters.linear_layers)
 
-    def new_staging(self) -> Staging:
+    def make_staging(self) -> Staging:
         """Room on the host for what save writes, for one thread."""
-        return Staging(self._slot_rows(0))
+        return Staging(self._get_slot_rows(0))
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of a slot's weights and moments."""
-        return sum(row.nbytes for row in self._slot_rows(0))
+        return sum(row.nbytes for row in self._get_slot_rows(0))
 
     def leave(self, slot: int) -> None:
         """Free a slot."""
@@ -176,7 +176,7 @@ class Pack:
         """
         num_real = num_computed = 0
         for _ in range(most):
-            training = self._training_slots()
+            training = self._find_training_slots()
             if not training:
                 break
             try:
@@ -213,13 +213,13 @@ class Pack:
                 if folder is not None:
                     weights, params = read_adapter(folder)
                     self._fill(self.adapters.params_KP, slot, params, weights)
-                    self.adapters.set_scaling(slot, scaling(params), params.target_modules)
+                    self.adapters.set_scaling(slot, compute_scaling(params), params.target_modules)
             yield slots
         finally:
             for slot in slots:
                 self._clear(slot)
 
-    def batches(self, slot: int) -> Batches:
+    def get_batches(self, slot: int) -> Batches:
         """The training rows of a slot's trial, step by step, with their tokens and epochs."""
         return self._require_trial(slot).batches
 
@@ -237,17 +237,17 @@ class Pack:
         self._max_tokens = max(longest, self._max_tokens // 2)
         return True
 
-    def _training_slots(self) -> dict[int, Slot]:
+    def _find_training_slots(self) -> dict[int, Slot]:
         """The slots that have a step to make."""
         slots = enumerate(self._slots)
         return {index: slot for index, slot in slots if slot is not None and slot.is_training}
 
     def _launch_step(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """Give the device the next step of these slots; its passes."""
-        packed_batches = self._packed_batches(training)
+        packed_batches = self._pack_batches(training)
         for packed in packed_batches:
             self._passes.run(packed)
-        updates = {index: slot.update() for index, slot in training.items()}
+        updates = {index: slot.make_update() for index, slot in training.items()}
         by_slot = [updates.get(index) for index in range(len(self._slots))]
         numbers_2K = self._optimizer.step(by_slot, self._passes.losses_K)
         self._launched.append(_LaunchedStep(training, updates, numbers_2K))
@@ -257,11 +257,11 @@ class Pack:
 
     def _prepare_next_step(self) -> None:
         """Make the next step's passes, while a GPU is still at work on those before."""
-        training = self._training_slots()
+        training = self._find_training_slots()
         if not training:
             return
         try:
-            for packed in self._packed_batches(training):
+            for packed in self._pack_batches(training):
                 self._passes.prepare(packed.shape)
         except RuntimeError as error:  # the step itself raises it, once those before it are read
             if not is_out_of_memory(error):
@@ -274,7 +274,7 @@ class Pack:
             return []
         numbers = torch.stack([launch.numbers_2K.T for launch in launched]).tolist()
         return [
-            slot.result(index, launch.updates[index], *of_step[index])
+            slot.make_result(index, launch.updates[index], *of_step[index])
             for launch, of_step in zip(launched, numbers, strict=True)
             for index, slot in launch.slots.items()
             if not slot.has_failed
@@ -285,21 +285,21 @@ class Pack:
         self.adapters.grads_KP.zero_()
         self._passes.losses_K.zero_()
 
-    def _packed_batches(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
+    def _pack_batches(self, training: Mapping[int, Slot]) -> list[PackedBatch]:
         """The passes of the next step: micro-batches that go through the model together."""
         key = tuple((index, id(slot), slot.step) for index, slot in training.items())
         if key != self._prepared[0]:
             most = self._max_tokens
-            parts = [part for k, slot in training.items() for part in slot.micro_batches(k, most)]
+            parts = [part for k, slot in training.items() for part in slot.split_step(k, most)]
             groups = split_by_size(parts, [part.num_tokens for part in parts], most)
             self._prepared = (key, [self._pack(group) for group in groups])
         return self._prepared[1]
 
     def _pack(self, micro_batches: Sequence[MicroBatch]) -> PackedBatch:
-        wanted = shape_of(micro_batches, len(self._slots), self._rounding(micro_batches))
-        return pack_batch(micro_batches, self._passes.shape_for(wanted))
+        wanted = shape_of(micro_batches, len(self._slots), self._choose_rounding(micro_batches))
+        return pack_batch(micro_batches, self._passes.choose_shape(wanted))
 
-    def _rounding(self, micro_batches: Sequence[MicroBatch]) -> Rounding:
+    def _choose_rounding(self, micro_batches: Sequence[MicroBatch]) -> Rounding:
         if not self._is_fast:
             return "exact"
         # Forward, and backward to the inputs alone: 2 operations a weight and token each.
@@ -324,7 +324,7 @@ class Pack:
         self._fill(self.adapters.params_KP, slot, params, state.weights)
         self._fill(self._optimizer.exp_avg_KP, slot, params, state.exp_avg)
         self._fill(self._optimizer.exp_avg_sq_KP, slot, params, state.exp_avg_sq)
-        self.adapters.set_scaling(slot, scaling(params), params.target_modules)
+        self.adapters.set_scaling(slot, compute_scaling(params), params.target_modules)
         # Trials of one sweep share their batches; to order the rows takes longer than to join.
         key = (id(examples), trial.settings)  # batches keep the examples alive, so the id is theirs
         if key not in self._batches_by_settings:
@@ -344,7 +344,7 @@ class Pack:
             views[name].copy_(value)
         rows_KP[slot].copy_(row_P)
 
-    def _slot_rows(self, slot: int) -> list[Tensor]:
+    def _get_slot_rows(self, slot: int) -> list[Tensor]:
         """A slot's weights and both moments, each in one piece."""
         moments = (self._optimizer.exp_avg_KP, self._optimizer.exp_avg_sq_KP)
         return [kind_KP[slot] for kind_KP in (self.adapters.params_KP, *moments)]

@@ -43,7 +43,7 @@ class PassRunner:
         self.losses_K = torch.zeros(len(params_KP), device=self._device)
         """Mean loss a label of each slot's step, as far as its passes have run."""
 
-    def shape_for(self, wanted: Shape) -> Shape:
+    def choose_shape(self, wanted: Shape) -> Shape:
         """The shape to make a pass in: the wanted one, or one that holds it."""
         if not (self._is_graphed and wanted.recurs):
             return wanted
@@ -64,7 +64,7 @@ class PassRunner:
             del numbers
             torch.cuda.empty_cache()
         else:
-            graph, graph_numbers = self._graph(packed.shape)
+            graph, graph_numbers = self._get_graph(packed.shape)
             graph_numbers.copy_(numbers)
             graph.replay()
 
@@ -75,7 +75,7 @@ class PassRunner:
             torch.OutOfMemoryError: the pass would raise it too.
         """
         if self._is_graphed and shape.recurs and shape.has_dropout in self._warm:
-            self._graph(shape)
+            self._get_graph(shape)
 
     def forget(self) -> None:
         """Give the graphs' memory back, after it ran out."""
@@ -92,7 +92,7 @@ class PassRunner:
         torch.autograd.grad(losses_K.sum(), embedded_ND)
         self.losses_K += losses_K.detach()
 
-    def _graph(self, shape: Shape) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _get_graph(self, shape: Shape) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         if shape not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:  # they share too much for one to go
                 self.forget()

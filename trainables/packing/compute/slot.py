@@ -44,7 +44,7 @@ class Slot:
         """Whether it has a step to make."""
         return not self.has_failed and self.step < self.trial.settings.max_steps
 
-    def micro_batches(self, index: int, max_tokens: int) -> list[MicroBatch]:
+    def split_step(self, index: int, max_tokens: int) -> list[MicroBatch]:
         """The rows of its next step, in as few micro-batches as max_tokens allows.
 
         How they are cut follows from the trial alone, so that its sums round alike beside any
@@ -63,18 +63,22 @@ class Slot:
             first += len(part)
         return micro_batches
 
-    def update(self) -> SlotUpdate:
+    def make_update(self) -> SlotUpdate:
         """Its next optimizer step."""
         settings, step = self.trial.settings, self.step + 1
         peak, warmup = self.trial.params.learning_rate, settings.warmup_steps
         return SlotUpdate(
             step=step,
-            learning_rate=learning_rate(peak, settings.schedule, step, warmup, settings.max_steps),
+            learning_rate=compute_learning_rate(
+                peak, settings.schedule, step, warmup, settings.max_steps
+            ),
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
         )
 
-    def result(self, number: int, update: SlotUpdate, loss: float, grad_norm: float) -> StepResult:
+    def make_result(
+        self, number: int, update: SlotUpdate, loss: float, grad_norm: float
+    ) -> StepResult:
         """What a step gave; the trial has failed if that is not finite, and it stands before it."""
         faults = [
             f"non-finite {name} at step {update.step}"
@@ -95,13 +99,13 @@ class Slot:
         )
 
 
-def scaling(params: Hyperparameters) -> float:
+def compute_scaling(params: Hyperparameters) -> float:
     """PEFT's scaling of a LoRA product; rsLoRA's is arXiv 2312.03732."""
     root = math.sqrt(params.lora_rank) if params.use_rslora else params.lora_rank
     return params.lora_alpha / root
 
 
-def learning_rate(
+def compute_learning_rate(
     peak: float, schedule: Schedule, step: int, warmup_steps: int, max_steps: int
 ) -> float:
     """The rate of the step-th optimizer step, counted from 1.

@@ -68,7 +68,7 @@ def _compute_batch(
         [Example.from_ids(prompt, []) for prompt in prompts], decoder.device
     )
     num_rows, width = ids_ST.shape
-    cache = decoder.new_cache(num_rows, width)
+    cache = decoder.make_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
     last_KSD = decoder.prefill(ids_ST, lengths_S, cache)[:, last_S]
     of_trees = []
@@ -82,7 +82,7 @@ def _compute_batch(
                 cached = [map_state(state, itemgetter((slice(None), some))) for state in cache]
                 read = decoder.read_tree(tree, lengths_S[some], cached)
                 x = torch.cat((x, read), dim=2)
-            log_probs_BL = tree.log_probs(
+            log_probs_BL = tree.compute_log_probs(
                 x.flatten(0, 1), decoder.logits, decoder.logsumexp, HEAD_BYTES // x.itemsize
             )
             parts.append(log_probs_BL.view(*x.shape[:2], -1))

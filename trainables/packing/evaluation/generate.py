@@ -119,7 +119,7 @@ def _prefill(
     """
     num_slots, device = decoder.num_slots, decoder.device
     num_rows = 1 << (len(examples) - 1).bit_length()
-    cache = decoder.new_cache(num_rows, num_positions)
+    cache = decoder.make_cache(num_rows, num_positions)
     tokens_KS = torch.zeros(num_slots, num_rows, dtype=torch.int64, device=device)
     positions_KS = torch.ones_like(tokens_KS)
     losses = []
@@ -141,7 +141,7 @@ def _prefill(
     batch = Batch(
         decoder=decoder,
         cache=cache,
-        rotation=decoder.rotation(num_positions),
+        rotation=decoder.compute_rotation(num_positions),
         stops=stops,
         tokens_KS=tokens_KS,
         positions_KS=positions_KS,

@@ -99,7 +99,7 @@ class SlotDecoder:
         """Whether a layer keeps a state of its rows."""
         return any(isinstance(layer.mixer, DeltaWeights) for layer in self.model.layers)
 
-    def new_cache(self, num_rows: int, num_positions: int) -> list[LayerState]:
+    def make_cache(self, num_rows: int, num_positions: int) -> list[LayerState]:
         """Zeros for every layer; what a mask hides is still multiplied, so it must be finite."""
         num_heads = self.model.config.num_key_value_heads
         shape = (self.num_slots, num_rows, num_heads, num_positions, self.model.head_dim)
@@ -111,7 +111,7 @@ class SlotDecoder:
             for layer in self.model.layers
         ]
 
-    def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]:
+    def compute_rotation(self, num_positions: int) -> tuple[Tensor, Tensor]:
         """The rotary cosines and sines (T, C) of the first positions."""
         return self.model.angles(torch.arange(num_positions, device=self.device))
 
@@ -132,7 +132,7 @@ class SlotDecoder:
             num_targets: tokens of the longest target behind a prompt.
         """
         num_rows, num_tokens = input_ids_ST.shape
-        cos_TC, sin_TC = self.rotation(num_tokens)
+        cos_TC, sin_TC = self.compute_rotation(num_tokens)
         num_copies = self.num_slots * num_rows
         angles = (cos_TC.repeat(num_copies, 1), sin_TC.repeat(num_copies, 1))
         states = [state for state in cache if isinstance(state, DeltaState)]
@@ -155,7 +155,7 @@ class SlotDecoder:
         """
         positions = (lengths_S[:, None] + tree.depths_N).flatten().repeat(self.num_slots)
         num_prompt = max(s.keys_KSGTC.shape[3] for s in cache if isinstance(s, KeysValues))
-        cos_TC, sin_TC = self.rotation(num_prompt + len(tree.tokens_N))
+        cos_TC, sin_TC = self.compute_rotation(num_prompt + len(tree.tokens_N))
         angles = (cos_TC[positions], sin_TC[positions])
         num_prompts = self.num_slots * len(lengths_S)
         x_AD: Tensor = self.model.embedding_VD[tree.tokens_N.repeat(num_prompts)]
@@ -303,7 +303,7 @@ def _attend_in_tree(
     )
     # As in _attend_to_cache no key is repeated in memory. The kernels that take a mask on a GPU
     # want as many query heads as key heads.
-    is_seen_SNT = tree.visible(lengths_S, num_prompt, num_prompt + num_nodes)
+    is_seen_SNT = tree.find_visible(lengths_S, num_prompt, num_prompt + num_nodes)
     shared = q_AHC.shape[1] // num_key_heads
     is_seen_B1QT = is_seen_SNT.repeat(num_slots, shared, 1)[:, None]
     q = q_AHC.view(-1, num_nodes, num_key_heads, shared, head_dim).permute(0, 2, 3, 1, 4)

@@ -59,7 +59,7 @@ def train(config: TrialConfig, report: Callable[[TrialReport], None]) -> None:
 def _forward_events(host: PackHost, lease: int, report: Callable[[TrialReport], None]) -> None:
     """Pass the trial's reports on until it ends, or until the host does."""
     while True:
-        match host.next_event(lease, _EVENT_WAIT_S):
+        match host.take_event(lease, _EVENT_WAIT_S):
             case Reported(trial_report):
                 report(trial_report)
             case Failed(reason):

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from trainables.config import TrialConfig, TrialReport
-from trainables.errors import SweepAborted, TrialFailed, first_line
+from trainables.errors import SweepAborted, TrialFailed, get_first_line
 from trainables.packing.service.events import (
     Aborted,
     Event,
@@ -104,7 +104,7 @@ def train(
             num_lost += 1
             if num_lost > max_failures:
                 reason = f"its pack was lost {num_lost} times without a report"
-                raise TrialFailed(f"{reason}: {first_line(lost)}") from None
+                raise TrialFailed(f"{reason}: {get_first_line(lost)}") from None
 
 
 def _forward_events(
@@ -120,9 +120,9 @@ def _forward_events(
     Raises:
         PackLost: the pack has ended, or has given the slot to another.
     """
-    next_event = pack.next_event.options(concurrency_group="polls")
+    take_event = pack.take_event.options(concurrency_group="polls")
     while True:
-        event: Event | None = _get_answer(next_event.remote(lease, EVENT_WAIT_S))
+        event: Event | None = _get_answer(take_event.remote(lease, EVENT_WAIT_S))
         match event:
             case Reported(report):
                 forward(report)

@@ -107,7 +107,7 @@ class PackHost(TrialRegistry):
             self._tests.append(test)
         return test.scores.result()
 
-    def throughput(self) -> Throughput | None:
+    def wait_for_throughput(self) -> Throughput | None:
         """How fast the pack is, once its base is there; None where that is not measured.
 
         Raises:

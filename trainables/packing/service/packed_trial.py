@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from trainables.checkpoint import (
     PACK_STATE_NAMES,
     Progress,
-    checkpoint_folder,
     find_resume_point,
+    get_checkpoint_folder,
     prune_to_adapter,
 )
 from trainables.checkpoint_storage import fetch_last
@@ -114,7 +114,7 @@ class PackedTrial:
     @property
     def checkpoint(self) -> Path:
         """Where the present step is saved."""
-        return checkpoint_folder(self.config.folder, self.step)
+        return get_checkpoint_folder(self.config.folder, self.step)
 
     def find_resume_point(self) -> None:
         """Look for what the trial resumes from; its folder holds nothing else then.

@@ -104,7 +104,7 @@ class TrialRegistry:
             settled_s = now_s - self._last_joined_s
             return Presence(trial_ids, len(self._left_s), settled_s, self._num_slots)
 
-    def next_event(self, lease: int, timeout_s: float) -> Event | None:
+    def take_event(self, lease: int, timeout_s: float) -> Event | None:
         """What happened next to the trial, or None if nothing has within timeout_s.
 
         Renews the lease, while it waits too. To ask again after a report says that the trial

@@ -46,7 +46,7 @@ class Saver:
 
     def __init__(self, pack: Pack) -> None:
         self._pack = pack
-        self._writers = Writers(pack.slot_bytes, pack.new_staging)
+        self._writers = Writers(pack.slot_bytes, pack.make_staging)
         self._completers = ThreadPoolExecutor(MAX_WRITERS, thread_name_prefix="completer")
         self._saving: dict[PackedTrial, Future[bool]] = {}
 
@@ -106,14 +106,14 @@ class Writers:
     Args:
         slot_bytes: what is saved of a slot: the larger, the more are written at once, up to
             what the host's memory is to hold.
-        new_staging: makes a thread's.
+        make_staging: makes a thread's.
     """
 
-    def __init__(self, slot_bytes: int, new_staging: Callable[[], Staging]) -> None:
+    def __init__(self, slot_bytes: int, make_staging: Callable[[], Staging]) -> None:
         useful = math.ceil(slot_bytes / BYTES_PER_WRITER)
         affordable = STAGING_BYTES // max(1, slot_bytes)
         num_writers = max(1, min(useful, affordable, MAX_WRITERS, count_cores()))
-        self._new_staging = new_staging
+        self._new_staging = make_staging
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(num_writers, thread_name_prefix="writer")
 

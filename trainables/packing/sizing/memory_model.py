@@ -197,7 +197,7 @@ def _count_block_bytes(facts: ModelFacts, kind: str, max_rank: int, size: int) -
         elements += SAVED_VALUES * facts.delta.value_size
         elements += CHUNK_TOKENS * heads  # the inverse of each chunk's triangular system
         return size * elements + SAVED_VALUE_HEAD_BYTES * heads
-    q, kv = _attention_widths(facts)
+    q, kv = _get_attention_widths(facts)
     elements += (SAVED_Q + SAVED_GATES * facts.is_hybrid) * q + SAVED_KV * kv
     return size * elements + SAVED_HEAD_BYTES * facts.num_heads
 
@@ -226,7 +226,7 @@ def _predict_evaluation(
     # Of the longest rows the cache has most tokens beside their states.
     most_read = positions * longest // (longest + state)
     num_read = min(most_read, max(PROMPT_TOKENS, capacity.num_slots * longest))
-    q, kv = _attention_widths(facts)
+    q, kv = _get_attention_widths(facts)
     attention = (READ_Q + READ_GATES * facts.is_hybrid) * q + 2 * kv + 2 * facts.hidden_size
     feed_forward = READ_WIDE * facts.intermediate_size + READ_HIDDEN * facts.hidden_size
     reading = size * num_read * max(attention, feed_forward)
@@ -243,7 +243,7 @@ def _predict_evaluation(
     return cache + max(reading + anew, labels, decoding)
 
 
-def _attention_widths(facts: ModelFacts) -> tuple[int, int]:
+def _get_attention_widths(facts: ModelFacts) -> tuple[int, int]:
     """Features of all query heads, without gates, and of all key heads."""
     return facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
 

@@ -8,7 +8,7 @@ from transformers import get_scheduler
 
 from tests.examples import max_examples
 from trainables.config import Schedule
-from trainables.packing.compute.slot import learning_rate
+from trainables.packing.compute.slot import compute_learning_rate
 
 
 @max_examples(40)
@@ -23,7 +23,7 @@ def test_rates_are_those_of_transformers(schedule: Schedule, max_steps: int, war
     scheduler = get_scheduler(schedule, optimizer, warmup, max_steps)
     for step in range(1, max_steps + 1):
         expected = scheduler.get_last_lr()[0]
-        assert learning_rate(3e-4, schedule, step, warmup, max_steps) == pytest.approx(
+        assert compute_learning_rate(3e-4, schedule, step, warmup, max_steps) == pytest.approx(
             expected, rel=1e-12, abs=1e-20
         )
         optimizer.step()

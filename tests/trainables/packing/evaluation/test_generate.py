@@ -253,15 +253,15 @@ def test_a_cache_is_gone_before_the_next_one_is_made(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[torch.Tensor]] = []
-    new_cache = SlotDecoder.new_cache
+    make_cache = SlotDecoder.make_cache
 
     def counted(decoder: SlotDecoder, num_rows: int, num_positions: int) -> list[KeysValues]:
         assert [one for one in made if one() is not None] == []
-        cache = new_cache(decoder, num_rows, num_positions)
+        cache = make_cache(decoder, num_rows, num_positions)
         made.extend(weakref.ref(tensor) for kept in cache for tensor in kept)
         return cache
 
-    monkeypatch.setattr(SlotDecoder, "new_cache", counted)
+    monkeypatch.setattr(SlotDecoder, "make_cache", counted)
     assert case.ask(max_tokens_per_batch=2 * len(SLOTS) * 256) == case.answers
     assert len(made) > 2 * len(case.pack.model.layers)
 

@@ -145,17 +145,17 @@ def test_a_thousand_labels_stay_within_the_cache(
     decoder = SlotDecoder.from_slots(case.pack.model, SLOTS)
     labels = [[5 + n % 10, 5 + n // 10, *[9] * (n % 6), 1] for n in range(1000)]
     passes, sizes = [], []
-    new_cache, read_tree = SlotDecoder.new_cache, SlotDecoder.read_tree
+    make_cache, read_tree = SlotDecoder.make_cache, SlotDecoder.read_tree
 
     def count_cache(self: SlotDecoder, num_rows: int, num_positions: int) -> list[KeysValues]:
         sizes.append(self.num_slots * num_rows * num_positions)
-        return new_cache(self, num_rows, num_positions)
+        return make_cache(self, num_rows, num_positions)
 
     def count_passes(self: SlotDecoder, tree: LabelTree, *rest: Any) -> torch.Tensor:
         passes.append(len(tree.tokens_N))
         return read_tree(self, tree, *rest)
 
-    monkeypatch.setattr(SlotDecoder, "new_cache", count_cache)
+    monkeypatch.setattr(SlotDecoder, "make_cache", count_cache)
     monkeypatch.setattr(SlotDecoder, "read_tree", count_passes)
     prompts = [[7] * n for n in (3, 20, 40)]
     found = compute_label_log_probs(decoder, prompts, labels, max_tokens)

@@ -252,7 +252,7 @@ class DyingPack:
     def try_join(self, trial: TrialConfig, num_free: int) -> int:
         return 0
 
-    def next_event(self, lease: int, timeout_s: float) -> Finished:
+    def take_event(self, lease: int, timeout_s: float) -> Finished:
         self._tell()
         return Finished()
 
@@ -414,7 +414,7 @@ def test_new_process_of_a_trial_evicts_it_from_other_packs(
     lease = ray.get(full.join.remote(trial), timeout=LIMIT_S)
     ray.get(empty.count_free_slots.remote("t0001"), timeout=LIMIT_S)
     assert [report.step for report in ended(begin(trial, [full, empty])).reports] == [2, 4]
-    assert isinstance(ray.get(full.next_event.remote(lease, 0.0)), LeaseLost)
+    assert isinstance(ray.get(full.take_event.remote(lease, 0.0)), LeaseLost)
 
 
 def test_trial_of_a_full_pack_goes_on_in_one_that_stands_empty(
@@ -501,7 +501,7 @@ def test_trials_wait_for_events_at_once_and_never_before_other_calls(
     pack = start(num_slots=64, max_steps=10**6, rungs=(10**6,))
     trials = [trial_of(f"t{number:04d}", longer, tmp_path) for number in range(64)]
     leases = ray.get([pack.join.remote(trial) for trial in trials], timeout=LIMIT_S)
-    poll = pack.next_event.options(concurrency_group="polls")
+    poll = pack.take_event.options(concurrency_group="polls")
     polls = [poll.remote(lease, 10.0) for lease in leases]
     assert all(ray.get([pack.renew_lease.remote(lease) for lease in leases], timeout=9.0))
     assert ray.get(polls, timeout=120.0) == [None] * 64  # 640 s one after the other

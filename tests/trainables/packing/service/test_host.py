@@ -144,13 +144,13 @@ def test_pack_trains_on_while_a_trial_decides_but_not_past_its_next_rung(
     (trial,) = trials_of(settings, tmp_path, KINDS[:1])
     with running(settings, capacity_of(1)) as host:
         lease = host.join(trial)
-        assert isinstance(host.next_event(lease, 60.0), Reported)
+        assert isinstance(host.take_event(lease, 60.0), Reported)
         wait_until(lambda: steps == [1, 2, 3, 4])
         time.sleep(0.5)
         assert steps == [1, 2, 3, 4]
         seen = read_last_report(trial.folder)
         assert seen is not None and seen.step == 2
-        assert isinstance(host.next_event(lease, 60.0), Reported)
+        assert isinstance(host.take_event(lease, 60.0), Reported)
 
 
 def test_trials_that_are_scored_together_at_one_step_are_a_cohort(
@@ -160,7 +160,7 @@ def test_trials_that_are_scored_together_at_one_step_are_a_cohort(
     trials = trials_of(settings, tmp_path, KINDS[:3])
     with running(settings, capacity_of(1)) as host:
         lease = host.join(trials[0])
-        assert isinstance(host.next_event(lease, 60.0), Reported)
+        assert isinstance(host.take_event(lease, 60.0), Reported)
     with running_once_full(settings, capacity_of(3)) as host:
         found = all_events(host, trials)
     assert_all_as_alone(trials, found)
@@ -178,7 +178,7 @@ def test_pack_goes_on_once_the_sweep_has_decided_whoever_of_its_trials_has_heard
         for step in steps:
             wait_until(functools.partial(stands_at, trials, step))
             host.decide(step, {trial.trial_id: True for trial in trials})
-        found = [[host.next_event(lease, 60.0) for _ in range(4)] for lease in leases]
+        found = [[host.take_event(lease, 60.0) for _ in range(4)] for lease in leases]
     assert_all_as_alone(trials, found)  # type: ignore[arg-type]
 
 
@@ -214,7 +214,7 @@ def test_stopped_trial_frees_its_slot_before_its_process_has_heard(
         before = files_in(stopped.folder)
         host.decide(STEPS[0], {stopped.trial_id: False, "unknown": False})
         found = [events.result() for events in following]
-        heard = [host.next_event(lease, 60.0) for _ in range(3)]
+        heard = [host.take_event(lease, 60.0) for _ in range(3)]
         assert files_in(stopped.folder) == before
     assert_all_as_alone([other, next_one], found)
     assert isinstance(heard[0], Reported) and heard[1:] == [Stopped(), LeaseLost()]
@@ -227,10 +227,10 @@ def test_trial_that_is_stopped_while_it_waits_for_a_slot_gets_none(
     waiting, training = trials_of(settings, tmp_path, KINDS[:2])
     with running(settings, capacity_of(1)) as host, ThreadPoolExecutor(1) as pool:
         held = host.join(training)
-        assert isinstance(host.next_event(held, 60.0), Reported)
+        assert isinstance(host.take_event(held, 60.0), Reported)
         lease = host.join(waiting)
         host.decide(STEPS[0], {waiting.trial_id: False})
-        assert host.next_event(lease, 60.0) == Stopped()
+        assert host.take_event(lease, 60.0) == Stopped()
         host.leave(held)
         events = pool.submit(events_of, host, training).result()
     assert isinstance(events[-1], Finished) and not waiting.folder.exists()
@@ -241,15 +241,15 @@ def test_left_folder_is_written_to_no_more(settings: TrainingSettings, tmp_path:
     with running_once_full(settings, capacity_of(4)) as host:
         leases = [host.join(trial) for trial in trials]
         for lease in leases:
-            assert isinstance(host.next_event(lease, 60.0), Reported)
+            assert isinstance(host.take_event(lease, 60.0), Reported)
         for lease in leases:
-            host.next_event(lease, 0.0)
+            host.take_event(lease, 0.0)
         before = []
         for lease, trial in zip(leases[:3], trials, strict=False):
             time.sleep(0.1)  # meanwhile the pack trains, saves and scores
             host.leave(lease)
             before.append(files_in(trial.folder))
-        while host.next_event(leases[3], 60.0) != Finished():
+        while host.take_event(leases[3], 60.0) != Finished():
             pass
         assert [files_in(trial.folder) for trial in trials[:3]] == before
 
@@ -277,7 +277,7 @@ def test_trials_that_joined_before_the_loop_began_are_trained(
     host = PackHost(settings, capacity_of(1), math.inf, admit_wait_s=0.0, decision_wait_s=0.0)
     leases = [host.join(trial) for trial in trials]
     with host.run_in_thread():
-        found = [[host.next_event(lease, 60.0) for _ in range(4)] for lease in leases]
+        found = [[host.take_event(lease, 60.0) for _ in range(4)] for lease in leases]
     assert_all_as_alone(trials, [[event for event in events if event] for events in found])
 
 
@@ -369,7 +369,7 @@ def test_a_trial_that_comes_back_to_its_pack_is_charged_once(
     trial = trial_of("t0", KINDS[0], settings, tmp_path / "t0")
     with running(settings, capacity_of(1)) as host:
         lease = host.join(trial)
-        assert isinstance(host.next_event(lease, 60.0), Reported)
+        assert isinstance(host.take_event(lease, 60.0), Reported)
         host.leave(lease)
         *_, last = reports_in(events_of(host, trial))
     assert last.step == STEPS[-1]
@@ -382,7 +382,7 @@ def test_a_trial_that_goes_on_elsewhere_carries_the_share_that_its_report_tells(
     trial = trial_of("t0", KINDS[0], settings, tmp_path / "t0")
     with running(settings, capacity_of(1)) as host:
         lease = host.join(trial)
-        first = host.next_event(lease, 60.0)
+        first = host.take_event(lease, 60.0)
         assert isinstance(first, Reported)
         host.leave(lease)
     with running(settings, capacity_of(1)) as other:

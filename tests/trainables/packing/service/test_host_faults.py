@@ -76,7 +76,7 @@ def erratic(host: PackHost, trial: TrialConfig, seed: int, silence_s: float) -> 
     lease = host.join(trial)
     deadline_s = time.monotonic() + 120.0
     while time.monotonic() < deadline_s:
-        event = host.next_event(lease, generator.random() * 0.4)
+        event = host.take_event(lease, generator.random() * 0.4)
         if isinstance(event, Reported):
             reports.append(event.report)
         elif isinstance(event, LeaseLost):
@@ -119,9 +119,9 @@ def test_silent_trial_gives_its_slot_to_the_next(
     silent, next_one = trials_of(settings, tmp_path, KINDS[:2])
     with running(settings, capacity_of(1), lease_timeout_s=1.0) as host:
         lease = host.join(silent)
-        assert isinstance(host.next_event(lease, 60.0), Reported)
+        assert isinstance(host.take_event(lease, 60.0), Reported)
         events = events_of(host, next_one)
-        assert host.next_event(lease, 60.0) == LeaseLost()
+        assert host.take_event(lease, 60.0) == LeaseLost()
         assert not host.renew_lease(lease)
         again = events_of(host, silent)
     assert_all_as_alone([next_one], [events])
@@ -138,7 +138,7 @@ def test_silent_trial_frees_its_slot_between_two_rungs(
         lease = host.join(trial)
         for free in ([], [0]):
             wait_until(lambda free=free: bool(packs) and packs[0].free_slots() == free)
-        assert host.next_event(lease, 60.0) == LeaseLost()
+        assert host.take_event(lease, 60.0) == LeaseLost()
 
 
 def test_trials_of_a_pack_that_died_go_on_in_another(
@@ -149,7 +149,7 @@ def test_trials_of_a_pack_that_died_go_on_in_another(
     with running_once_full(settings, capacity_of(4)) as host:
         leases = {trial.trial_id: host.join(trial) for trial in trials}
         for trial_id, lease in leases.items():
-            event = host.next_event(lease, 60.0)
+            event = host.take_event(lease, 60.0)
             assert isinstance(event, Reported) and event.report.step == 2
             first[trial_id] = event.report
     with running(settings, capacity_of(3)) as host:
@@ -326,7 +326,7 @@ def test_damaged_checkpoint_fails_its_own_trial(
     trials = trials_of(settings, tmp_path, KINDS[:2])
     with running(settings, capacity_of(2)) as host:
         lease = host.join(trials[0])
-        assert isinstance(host.next_event(lease, 60.0), Reported)
+        assert isinstance(host.take_event(lease, 60.0), Reported)
     # the pack may have come to the next rung before it was closed
     last = max(trials[0].folder.glob("checkpoint-*"))
     damaged = last / name

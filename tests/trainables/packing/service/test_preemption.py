@@ -51,7 +51,7 @@ def follow(host: PackHost, trial: TrialConfig) -> list[Event]:
     events: list[Event] = []
     while not events or events[-1] != Finished():
         try:
-            event = host.next_event(lease, 60.0)
+            event = host.take_event(lease, 60.0)
         except PackPreempted:
             return events
         assert event is not None, "nothing happened for a minute"

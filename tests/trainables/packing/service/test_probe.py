@@ -39,7 +39,7 @@ def trained(
     options = {"probed": probed, "admit_wait_s": 60.0}
     with running(settings, capacity_of(2), **options) as host, ThreadPoolExecutor(2) as pool:
         found = list(pool.map(functools.partial(events_of, host), trials))
-        throughput = host.throughput()
+        throughput = host.wait_for_throughput()
     numbers = {
         trial.trial_id: [(report.train_loss, report.metrics) for report in reports_in(events)]
         for trial, events in zip(trials, found, strict=True)
@@ -68,7 +68,7 @@ def test_the_throughput_has_what_an_estimate_needs_and_its_time_is_in_the_ledger
     settings: TrainingSettings, tmp_path: Path
 ) -> None:
     with running(settings, capacity_of(4), probed=KINDS) as host:
-        throughput = host.throughput()
+        throughput = host.wait_for_throughput()
         assert throughput is not None
         ledger = host.ledger()
     assert 0 < throughput.predict_step_s(1) <= throughput.predict_step_s(4)
@@ -85,7 +85,7 @@ def test_a_pack_that_cannot_load_has_no_throughput(
     with ThreadPoolExecutor(1) as pool:
         loop = pool.submit(host.run)
         with pytest.raises(PackFault, match="ValueError"):
-            host.throughput()
+            host.wait_for_throughput()
         with pytest.raises(ValueError):
             loop.result()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainables.packing.small_packs import trial_of
-from trainables.checkpoint import checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.packing.service.events import Failed, Finished, LeaseLost, Reported, Stopped
 from trainables.packing.service.registry import TrialRegistry
@@ -33,7 +33,7 @@ def report_of(trial: TrialConfig, step: int = 2) -> TrialReport:
         tokens_per_s=9.0,
         seconds=1.0,
         peak_gib=0.0,
-        checkpoint=checkpoint_folder(Path("/none"), step),
+        checkpoint=get_checkpoint_folder(Path("/none"), step),
     )
 
 
@@ -41,14 +41,14 @@ def test_events_come_in_order_and_the_lease_ends_with_the_last(trial: TrialConfi
     registry = TrialRegistry(2, math.inf, math.inf)
     lease = registry.join(trial)
     (packed,) = registry.list_waiting()
-    assert registry.next_event(lease, 0.0) is None
+    assert registry.take_event(lease, 0.0) is None
     report = Reported(report_of(trial))
     registry.post_event(packed, report)
     registry.post_event(packed, Finished())
     assert registry.get_presence().trial_ids == () and registry.list_waiting() == []
-    assert registry.next_event(lease, 0.0) == report
-    assert registry.next_event(lease, 0.0) == Finished()
-    assert registry.next_event(lease, 0.0) == LeaseLost()
+    assert registry.take_event(lease, 0.0) == report
+    assert registry.take_event(lease, 0.0) == Finished()
+    assert registry.take_event(lease, 0.0) == LeaseLost()
 
 
 def test_event_wakes_the_trial_that_waits_for_it(trial: TrialConfig) -> None:
@@ -56,7 +56,7 @@ def test_event_wakes_the_trial_that_waits_for_it(trial: TrialConfig) -> None:
     lease = registry.join(trial)
     (packed,) = registry.list_waiting()
     threading.Timer(0.1, registry.post_event, (packed, Failed("why"))).start()
-    assert registry.next_event(lease, 60.0) == Failed("why")
+    assert registry.take_event(lease, 60.0) == Failed("why")
 
 
 def test_silent_trial_loses_its_lease_and_one_that_is_heard_keeps_it(trial: TrialConfig) -> None:
@@ -65,13 +65,13 @@ def test_silent_trial_loses_its_lease_and_one_that_is_heard_keeps_it(trial: Tria
         registry.join(trial_of(name, trial.params, trial.settings)) for name in "abc"
     )
     with ThreadPoolExecutor(1) as pool:
-        waited = pool.submit(registry.next_event, listening, 0.8)
+        waited = pool.submit(registry.take_event, listening, 0.8)
         for _ in range(6):
             time.sleep(0.1)
             assert registry.renew_lease(renewing)
             registry.drop_silent_leases()
         assert not registry.renew_lease(silent)
-        assert registry.next_event(silent, 60.0) == LeaseLost()
+        assert registry.take_event(silent, 60.0) == LeaseLost()
         assert waited.result() is None
     assert [packed.lease for packed in registry.list_waiting()] == [renewing, listening]
 
@@ -81,7 +81,7 @@ def test_second_lease_of_a_trial_ends_its_first(trial: TrialConfig) -> None:
     first = registry.join(trial)
     (old,) = registry.list_waiting()
     with ThreadPoolExecutor(1) as pool:
-        waited = pool.submit(registry.next_event, first, 60.0)
+        waited = pool.submit(registry.take_event, first, 60.0)
         second = registry.join(trial)
         assert waited.result() == LeaseLost()
     assert not old.is_open
@@ -123,7 +123,7 @@ def test_evicted_trial_is_told(trial: TrialConfig) -> None:
     lease = registry.join(trial)
     other = registry.join(trial_of("other", trial.params, trial.settings))
     registry.evict(trial.trial_id)
-    assert registry.next_event(lease, 60.0) == LeaseLost()
+    assert registry.take_event(lease, 60.0) == LeaseLost()
     assert [packed.lease for packed in registry.list_waiting()] == [other]
 
 
@@ -146,12 +146,12 @@ def test_trial_has_decided_once_it_asks_for_more(trial: TrialConfig) -> None:
     assert packed.is_decided
     registry.post_event(packed, Reported(report_of(trial)))
     assert not packed.is_decided
-    registry.next_event(lease, 0.0)
+    registry.take_event(lease, 0.0)
     assert not packed.is_decided
     started_s = time.monotonic()
     registry.wait_for_decisions([packed])
     assert time.monotonic() - started_s >= 0.1
-    registry.next_event(lease, 0.0)
+    registry.take_event(lease, 0.0)
     assert packed.is_decided
     registry.post_event(packed, Reported(report_of(trial)))
     registry.leave(lease)
@@ -171,8 +171,8 @@ def test_sweep_decides_for_a_trial_that_has_not_heard_of_its_report(trial: Trial
     registry.decide(2, {trial.trial_id: True})
     for _ in range(2):
         assert not packed.is_decided
-        assert isinstance(registry.next_event(lease, 0.0), Reported)
-    assert registry.next_event(lease, 0.0) is None and packed.is_decided
+        assert isinstance(registry.take_event(lease, 0.0), Reported)
+    assert registry.take_event(lease, 0.0) is None and packed.is_decided
 
 
 def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
@@ -191,9 +191,9 @@ def test_stopped_trial_still_hears_its_report_and_nothing_that_comes_later(
     registry.post_event(packed, Reported(report_of(trial, 4)))
     assert not packed.is_live and registry.get_presence().trial_ids == ()
     registry.decide(2, {trial.trial_id: False})
-    assert isinstance(registry.next_event(lease, 0.0), Reported)
-    assert registry.next_event(lease, 0.0) == Stopped()
-    assert registry.next_event(lease, 0.0) == LeaseLost()
+    assert isinstance(registry.take_event(lease, 0.0), Reported)
+    assert registry.take_event(lease, 0.0) == Stopped()
+    assert registry.take_event(lease, 0.0) == LeaseLost()
 
 
 def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:
@@ -203,8 +203,8 @@ def test_events_can_be_taken_from_a_closed_pack(trial: TrialConfig) -> None:
     registry.post_event(packed, Reported(report_of(trial)))
     registry.close()
     assert not registry.renew_lease(lease)
-    assert isinstance(registry.next_event(lease, 60.0), Reported)
-    assert registry.next_event(lease, 60.0) == LeaseLost()
+    assert isinstance(registry.take_event(lease, 60.0), Reported)
+    assert registry.take_event(lease, 60.0) == LeaseLost()
 
 
 def test_slots_are_counted_without_ending_anything(trial: TrialConfig) -> None:
@@ -226,7 +226,7 @@ def test_who_was_told_of_more_free_slots_than_are_left_gets_none(trial: TrialCon
     assert registry.try_join(other, 1) is not None
     assert registry.try_join(third, 1) is None
     assert registry.try_join(trial, 1) is not None
-    assert registry.next_event(first, 0.0) == LeaseLost()
+    assert registry.take_event(first, 0.0) == LeaseLost()
     registry.join(third)
     assert registry.count_free_slots("fourth") == -1
 
@@ -249,5 +249,5 @@ def test_restarted_pack_does_not_know_its_predecessors_leases(trial: TrialConfig
     stale = TrialRegistry(2, math.inf, math.inf).join(trial)
     restarted = TrialRegistry(2, math.inf, math.inf)
     assert restarted.join(trial) > stale
-    assert restarted.next_event(stale, 0.0) == LeaseLost()
+    assert restarted.take_event(stale, 0.0) == LeaseLost()
     assert not restarted.renew_lease(stale)

@@ -154,11 +154,11 @@ def test_large_slots_are_written_at_once_as_far_as_memory_goes(
 ) -> None:
     stagings: list[Staging] = []
 
-    def new_staging() -> Staging:
+    def make_staging() -> Staging:
         stagings.append(Staging(ROWS))
         return stagings[-1]
 
-    pool = Writers(slot_bytes, new_staging)
+    pool = Writers(slot_bytes, make_staging)
     meeting = threading.Barrier(num_threads, timeout=30.0)
     num_writes = MAX_WRITERS * num_threads
     used = [pool.submit(lambda staging: (meeting.wait(), staging)[1]) for _ in range(num_writes)]

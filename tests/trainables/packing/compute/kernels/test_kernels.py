@@ -145,7 +145,7 @@ def test_a_tree_attends_to_its_prompts_and_ancestors_as_in_torch(
         q.unflatten(0, (6, -1)).transpose(1, 2).float(),
         keys,
         values,
-        attn_mask=tree.visible(lengths_S, 80, 80 + num_nodes).repeat(2, 1, 1)[:, None],
+        attn_mask=tree.find_visible(lengths_S, 80, 80 + num_nodes).repeat(2, 1, 1)[:, None],
         enable_gqa=True,
     )
     expected = expected.transpose(1, 2).flatten(0, 1)
