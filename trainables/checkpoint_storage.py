@@ -140,8 +140,8 @@ def fetch_checkpoint(run_url: str | None, checkpoint: Path, *, is_compared: bool
         folder = checkpoint.parent
         fs, root = open_url(f"{run_url}/checkpoints/{folder.name}")
         reported = [one for one in _list_published(fs, root) if one.mark == REPORT_NAME]
-        of_step = [one for one in reported if get_checkpoint_folder(folder, one.step) == checkpoint]
-        for one in of_step[-1:]:
+        matches = [one for one in reported if get_checkpoint_folder(folder, one.step) == checkpoint]
+        for one in matches[-1:]:
             _fetch(fs, one, folder)
     return checkpoint
 

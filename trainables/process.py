@@ -86,10 +86,10 @@ def start_module(module: str, *words: str, stderr: IO[bytes] | None = None) -> P
         OSError: no process can be started.
     """
     project = str(Path(__file__).parents[1])
-    found = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+    python_path = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     return Popen(
         [sys.executable, "-m", module, *words],
-        env=os.environ | {"PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"},
         stdin=PIPE,
         stdout=DEVNULL,
         stderr=stderr,

@@ -86,8 +86,8 @@ def list_names(url: str) -> list[str]:
         SweepAborted: the storage cannot be read.
     """
     fs, path = open_url(url)
-    found = fs.ls(path, detail=False) if fs.exists(path) else []
-    return sorted(Path(name).name for name in found)
+    paths = fs.ls(path, detail=False) if fs.exists(path) else []
+    return sorted(Path(name).name for name in paths)
 
 
 def find_files(fs: Any, root: str) -> list[str]:

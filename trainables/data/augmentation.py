@@ -116,15 +116,15 @@ def _misspell_words(parts: list[str], num: int, draw: random.Random) -> None:
 
 def _add_noisy_copies(splits: Splits, num_copies: int, frac: float, seed: int) -> Splits:
     """A copy that says what another row says, held-out ones included, is left out and counted."""
-    known = _make_keys(splits)
+    keys = _make_keys(splits)
     copies = []
     for number in range(1, num_copies + 1):
         for row in splits.train:
             draw = random.Random(f"{seed} {number} {row.id}")
             text = add_noise(_get_text(row), frac, draw)
             copy = _replace_text(row, text, f"{row.id}#noise{number}", "noisy")
-            if (key := _make_key(copy)) not in known:
-                known.add(key)
+            if (key := _make_key(copy)) not in keys:
+                keys.add(key)
                 copies.append(copy)
     repeated = num_copies * len(splits.train) - len(copies)
     return replace(
@@ -143,7 +143,7 @@ def _add_paraphrases(splits: Splits, path: Path) -> Splits:
     originals = defaultdict(list)
     for row in splits.train:
         originals[row.id if column == "id" else normalise(_get_text(row))].append(row)
-    known, added, unmatched = _make_keys(splits), [], []
+    keys, added, unmatched = _make_keys(splits), [], []
     num_blank = num_held_out = num_repeated = 0
     for number, (original, text) in enumerate(pairs, 1):
         rows = originals[original if column == "id" else normalise(original)]
@@ -160,8 +160,8 @@ def _add_paraphrases(splits: Splits, path: Path) -> Splits:
             new = [
                 _replace_text(r, text, f"{r.id}#paraphrase{number}", "paraphrased") for r in rows
             ]
-            fresh = [row for row in new if _make_key(row) not in known]
-            known |= {_make_key(row) for row in fresh}
+            fresh = [row for row in new if _make_key(row) not in keys]
+            keys |= {_make_key(row) for row in fresh}
             added += fresh
             num_repeated += len(new) - len(fresh)
     if unmatched:
@@ -202,8 +202,8 @@ def _read_paraphrases(path: Path, splits: Splits) -> tuple[str, list[tuple[str, 
     pairs = []
     for table in tables.values():
         others = [name for name in table.columns if name != "paraphrase"]
-        known = [name for name in names if name in others]
-        (column, *_) = others if len(others) == 1 else (*known, "text")
+        present = [name for name in names if name in others]
+        (column, *_) = others if len(others) == 1 else (*present, "text")
         require_columns(
             table.columns,
             (column, "paraphrase"),

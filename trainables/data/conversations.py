@@ -63,7 +63,7 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
     Raises:
         Unusable: it is none, or has turns that are not trained on.
     """
-    said = given = _read_turns(value)
+    all_turns = given = _read_turns(value)
     while given and _get_role(given[-1]) == "user":
         given = given[:-1]  # nothing answers it
     turns = [
@@ -84,7 +84,7 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
         prompt=turns[last - 1][0].content,
         answer=answer.content,
         thought=thought,
-        num_dropped=len(said) - len(given) + len(turns) - last - 1,
+        num_dropped=len(all_turns) - len(given) + len(turns) - last - 1,
     )
 
 

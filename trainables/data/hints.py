@@ -155,7 +155,7 @@ def find_unused_texts(table: Table, used: Collection[str]) -> list[str]:
     They hold different texts, of several words for the most part unless their name tells that they
     belong to an instruction or a question; and their name is not that of an id or a date.
     """
-    found = []
+    unused = []
     for name in table.columns:
         is_side = not set(SIDE).isdisjoint(_split_words(name)[-1:])
         if name in used or is_side or table.columns.count(name) > 1:
@@ -164,8 +164,8 @@ def find_unused_texts(table: Table, used: Collection[str]) -> list[str]:
         texts = {text for text in cells if text}
         are_long = [len(text.split()) >= MIN_WORDS for text in texts]
         if len(texts) > 1 and (_has_word(name, CONTEXTS) or 2 * sum(are_long) > len(texts)):
-            found.append(name)
-    return found
+            unused.append(name)
+    return unused
 
 
 def _split_words(name: str) -> list[str]:

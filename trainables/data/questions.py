@@ -89,8 +89,9 @@ def make_question(values: Mapping[str, object], splits: Splits, id_: str) -> Row
     columns, template, source = splits.columns, splits.prompt_template, splits.source
     assert columns is not None
     if splits.scoring.kind == "chat":
-        said = read_question(values[columns.prompt[source]], columns.train_on)
-        history, texts, target = said.history, {source: said.prompt}, said.answer
+        conversation = read_question(values[columns.prompt[source]], columns.train_on)
+        history, target = conversation.history, conversation.answer
+        texts = {source: conversation.prompt}
     else:
         cells = {name: read_cell(values[column]) for name, column in columns.prompt.items()}
         texts = {name: text for name, text in cells.items() if text is not None}

@@ -200,7 +200,7 @@ def _fill_splits(
         given = separate_splits({s: documents.get(s, []) for s in SPLITS}, counts)
         if spec.kind == "chat":
             given = drop_shared_turns(given, counts)
-    made = hold_out(
+    held_out = hold_out(
         given["train"],
         missing,
         get_key=lambda d: make_near_key(
@@ -209,8 +209,8 @@ def _fill_splits(
         get_stratum=lambda d: d.target if spec.kind == "classify" else "",
     )
     if missing:
-        notes.append(f"split by content, the same for every seed: {', '.join(made)}")
-    return {**given, **made}
+        notes.append(f"split by content, the same for every seed: {', '.join(held_out)}")
+    return {**given, **held_out}
 
 
 def _name_labels(
@@ -241,8 +241,8 @@ def _require_usable_rows(
     if sum(counts.values()) and not any(documents.values()):
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
         columns = ", ".join(name for name in (spec.input, spec.target) if name)
-        found = f"none of the {sum(counts.values()):,} rows can be used by {columns}: {reasons}"
-        raise SweepAborted(found, fix)
+        error = f"none of the {sum(counts.values()):,} rows can be used by {columns}: {reasons}"
+        raise SweepAborted(error, fix)
 
 
 def _read_chats(
@@ -294,8 +294,8 @@ def _make_chat(id_: str, conversation: Conversation, spec: TableSpec) -> Documen
 
 def _make_exchange_key(document: Document) -> str:
     """By which conversations count as one when they are split: each may be another's beginning."""
-    said = [message.content for message in document.history if message.role != "system"]
-    return "\n".join([*said, document.columns["input"], document.target][:2])
+    texts = [message.content for message in document.history if message.role != "system"]
+    return "\n".join([*texts, document.columns["input"], document.target][:2])
 
 
 def _read_documents(

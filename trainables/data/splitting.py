@@ -86,19 +86,19 @@ def drop_shared_turns(
         for other in SPLITS[number + 1 :]:
             wholes = {chain[-1] for chain in chains[other]}
             begun = {digest for chain in chains[other] for digest in chain}
-            found = [c[-1] in begun or not wholes.isdisjoint(c) for c in chains[split]]
-            counts[f"{split} shares its turns with {other}"] = sum(found)
-            is_shared = [one or two for one, two in zip(is_shared, found, strict=True)]
+            repeats = [c[-1] in begun or not wholes.isdisjoint(c) for c in chains[split]]
+            counts[f"{split} shares its turns with {other}"] = sum(repeats)
+            is_shared = [one or two for one, two in zip(is_shared, repeats, strict=True)]
         kept[split] = [d for d, is_out in zip(splits[split], is_shared, strict=True) if not is_out]
     return kept
 
 
 def _digest_turns(document: Document) -> list[bytes]:
     """A digest of what is said up to each of the assistant's answers, the last one too."""
-    said = [(message.role, message.content) for message in document.history]
-    said += [("user", document.columns["input"]), ("assistant", document.target)]
+    turns = [(message.role, message.content) for message in document.history]
+    turns += [("user", document.columns["input"]), ("assistant", document.target)]
     digest, chain = hashlib.blake2b(digest_size=16), []
-    for role, text in said:
+    for role, text in turns:
         if role != "system":
             digest.update(f"{normalise(text)}\n".encode())
         if role == "assistant":

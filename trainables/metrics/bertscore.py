@@ -65,8 +65,8 @@ class BertScore:
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         num_layers = model.config.num_hidden_layers
         if layer > num_layers:
-            told = f"BERTScore's layer is {layer}, and {encoder} has {num_layers}"
-            raise SweepAborted(told, f"give a layer from 1 to {num_layers}")
+            error_text = f"BERTScore's layer is {layer}, and {encoder} has {num_layers}"
+            raise SweepAborted(error_text, f"give a layer from 1 to {num_layers}")
         self._model: Any = model.eval().to(device)
 
     def score_means(

@@ -128,10 +128,10 @@ def replace_paths(text: str, replace: Callable[[str], str]) -> str:
     """What --metric names, with something else for each file or module of the user's."""
     parts = []
     for part in map(str.strip, text.split(",")):
-        found = _MODULE.fullmatch(part) or _FUNCTION.fullmatch(part)
-        if found is not None:
-            first, last = found.span("path")
-            part = f"{part[:first]}{replace(found['path'])}{part[last:]}"
+        match = _MODULE.fullmatch(part) or _FUNCTION.fullmatch(part)
+        if match is not None:
+            first, last = match.span("path")
+            part = f"{part[:first]}{replace(match['path'])}{part[last:]}"
         parts.append(part)
     return ",".join(parts)
 
@@ -146,10 +146,10 @@ def _read_metric(text: str, mode: Mode | None) -> AskedMetric:
         return AskedMetric(metric=Metric(name=text, mode=METRICS[text].mode))
     if text.startswith(PER_LABEL):
         return AskedMetric(metric=Metric(name=text))
-    found = _MODULE.fullmatch(text) or _FUNCTION.fullmatch(text)
-    if found is None:
+    match = _MODULE.fullmatch(text) or _FUNCTION.fullmatch(text)
+    if match is None:
         raise SweepAborted(*_explain(text))
-    parts = found.groupdict()
+    parts = match.groupdict()
     function, key = parts.get("function"), parts["key"]
     stem = re.sub(r"[^A-Za-z0-9]+", "_", Path(parts["path"]).stem).strip("_")
     prefix = function or f"evaluate_{stem}"

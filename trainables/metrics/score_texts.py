@@ -21,12 +21,12 @@ def score_texts(
         The scores of all rows, and each row's own of those that are means over rows.
     """
     references = [(row.target, *row.references) for row in rows]
-    said = [text for text, right in zip(texts, references, strict=True) for _ in right]
+    repeated = [text for text, right in zip(texts, references, strict=True) for _ in right]
     flat = [one for right in references for one in right]
-    scores = iter(rouge_rows(said, flat, scoring.language))
-    of_rows = [[next(scores) for _ in right] for right in references]
+    scores = iter(rouge_rows(repeated, flat, scoring.language))
+    rouges = [[next(scores) for _ in right] for right in references]
     row_scores = {  # each type takes its best reference, as rouge_score does
-        name: tuple(max(one[name] for one in row) for row in of_rows) for name in ROUGE_TYPES
+        name: tuple(max(one[name] for one in row) for row in rouges) for name in ROUGE_TYPES
     }
     totals = {}
     for name, metric in METRICS.items():

@@ -112,11 +112,12 @@ def _explain_refusals() -> Iterator[None]:
     except _find_http_error() as refused:
         status = getattr(getattr(refused, "response", None), "status_code", None)
         if status in (401, 403):
-            said = getattr(refused, "server_message", None)
+            message = getattr(refused, "server_message", None)
+            detail = f", {message}" if message else ""
             raise PermissionError(
-                f"the Hub refuses it ({status}{f', {said}' if said else ''}): it is not there, "
-                "private or gated (ask for access on its page), or the token is not valid; log in "
-                "by `hf auth login`, or set HF_TOKEN"
+                f"the Hub refuses it ({status}{detail}): it is not there, private or gated (ask "
+                "for access on its page), or the token is not valid; log in by `hf auth login`, or "
+                "set HF_TOKEN"
             ) from refused
         if isinstance(refused, OSError):
             raise

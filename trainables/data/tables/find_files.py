@@ -70,9 +70,9 @@ def find_split(name: str | Path | PurePosixPath) -> str:
     """The split that a file's name, or else the nearest of its folders, tells; "" for none."""
     for part in reversed(PurePosixPath(name).parts):
         words = set(re.findall(r"[a-z]+", part.lower()))
-        told = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
-        if told:
-            return told[0] if len(told) == 1 else ""
+        splits = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
+        if splits:
+            return splits[0] if len(splits) == 1 else ""
     return ""
 
 

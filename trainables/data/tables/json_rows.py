@@ -49,8 +49,8 @@ def _parse_values(text: str) -> Iterator[Any]:
 
 
 def _skip_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
+    match = _SPACE.match(text, place)
+    return match.end() if match else place
 
 
 def _find_rows(value: Any) -> tuple[Rows, str]:

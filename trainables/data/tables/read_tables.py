@@ -152,15 +152,15 @@ def _read_file(file: DataFile, options: TaskOptions) -> list[tuple[str, pd.DataF
         content = file.read()
         if file.suffix in (".csv", ".tsv"):
             cells, how = read_csv(content, str(file.name), options.encoding, options.skip_rows)
-            found = [("", name_columns(cells, options.columns), how)]
+            tables = [("", name_columns(cells, options.columns), how)]
         elif file.suffix in _TEXT:
             splits, how = read_json(content, options.encoding)
-            found = [(s, _make_frame(rows, options.columns), how) for s, rows in splits.items()]
+            tables = [(s, _make_frame(rows, options.columns), how) for s, rows in splits.items()]
         elif file.suffix == ".xlsx":
             sheets = read_workbook(content, str(file.name), options.sheet, options.skip_rows)
-            found = [(s, name_columns(cells, options.columns), how) for s, cells, how in sheets]
+            tables = [(s, name_columns(cells, options.columns), how) for s, cells, how in sheets]
         else:
-            found = [("", read_arrow(content, file.suffix), "")]
+            tables = [("", read_arrow(content, file.suffix), "")]
     except PermissionError:
         raise
     except _UNREADABLE as error:
@@ -169,12 +169,12 @@ def _read_file(file: DataFile, options: TaskOptions) -> list[tuple[str, pd.DataF
             "repair it, name its --encoding, or save it again as UTF-8 CSV, JSON Lines, Parquet or "
             ".xlsx",
         ) from error
-    for _, frame, _ in found:
+    for _, frame, _ in tables:
         frame.columns = frame.columns.map(lambda name: str(name).strip())
-    if options.columns is None or not len(found[0][1]):
-        return found
-    first = ", ".join(str(value)[:20] for value in found[0][1].iloc[0])
-    return [(split, frame, f"{how}, first row: {first}") for split, frame, how in found]
+    if options.columns is None or not len(tables[0][1]):
+        return tables
+    first = ", ".join(str(value)[:20] for value in tables[0][1].iloc[0])
+    return [(split, frame, f"{how}, first row: {first}") for split, frame, how in tables]
 
 
 def _refuse_useless(source: str, suffix: str, options: TaskOptions) -> None:
@@ -230,10 +230,10 @@ def _use_split_column(tables: dict[str, Table], options: TaskOptions) -> dict[st
             if last_word not in SPLIT_COLUMNS or is_asked or table.columns.count(name) > 1:
                 continue
             values = [read_cell(value) or "" for value in table.frame[name]]
-            told = [find_split(value) for value in values]
-            if split == "" and "train" in told:
-                return _divide_table(table, name, values, told)
-            if split == "" or set(told) != {split}:
+            row_splits = [find_split(value) for value in values]
+            if split == "" and "train" in row_splits:
+                return _divide_table(table, name, values, row_splits)
+            if split == "" or set(row_splits) != {split}:
                 why = "the files tell the splits" if split else "it does not tell the splits"
                 shown = ", ".join(list(dict.fromkeys(values))[:3])
                 return _add_note(tables, f"the column {name} ({shown}) is not used: {why}")
@@ -241,16 +241,16 @@ def _use_split_column(tables: dict[str, Table], options: TaskOptions) -> dict[st
 
 
 def _divide_table(
-    table: Table, name: str, values: Sequence[str], told: Sequence[str]
+    table: Table, name: str, values: Sequence[str], row_splits: Sequence[str]
 ) -> dict[str, Table]:
-    others = Counter(value for value, split in zip(values, told, strict=True) if not split)
+    others = Counter(value for value, split in zip(values, row_splits, strict=True) if not split)
     left = "".join(
         f", {count:,} rows of {other or 'none'!r} left out" for other, count in others.items()
     )
     tables = {
-        split: Table(table.frame[[s == split for s in told]], "", table.source)
+        split: Table(table.frame[[s == split for s in row_splits]], "", table.source)
         for split in SPLIT_NAMES
-        if split in told
+        if split in row_splits
     }
     note = f"{table.note}, split by its column {name}{left}"
     return tables | {"train": replace(tables["train"], note=note)}

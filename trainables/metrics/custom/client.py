@@ -101,7 +101,7 @@ class MetricProcess:
             code = {"files": self._metric.files, "function": self._metric.function}
             self._start()
             self._ask(code | {"labels": self._labels})
-        asked = [
+        plain_rows = [
             {
                 "prompt": row.prompt,
                 "answer": answer,
@@ -110,7 +110,7 @@ class MetricProcess:
             }
             for row, answer in zip(rows, answers, strict=True)
         ]
-        scores: dict[str, Any] = self._ask({"rows": asked})["scores"]
+        scores: dict[str, Any] = self._ask({"rows": plain_rows})["scores"]
         return scores
 
     def find_files(self, module: str) -> dict[str, str]:

@@ -46,16 +46,16 @@ def compute_label_log_probs(
     most = MAX_RECURRENT_NODES if decoder.is_recurrent else MAX_NODES
     max_nodes = min(max(limit // decoder.num_slots, LEAST_NODES), most)
     trees = grow_trees(labels, decoder.device, max_nodes)
-    rows, found = [], []
+    rows, log_probs = [], []
     sizes = (max_tokens_per_batch, decoder.model.state_positions, PROMPT_TOKENS)
     for indices in group_rows(list(map(len, prompts)), decoder.num_slots, *sizes):
         before_batch()
         rows += indices
-        found.append(_compute_batch(decoder, [prompts[i] for i in indices], trees, limit))
+        log_probs.append(_compute_batch(decoder, [prompts[i] for i in indices], trees, limit))
     columns_L = torch.tensor([label for tree in trees for label in tree.labels])
     log_probs_KSL = torch.empty(decoder.num_slots, len(prompts), len(labels), dtype=torch.float64)
     # Only here the host waits for the device.
-    log_probs_KSL[:, torch.tensor(rows)[:, None], columns_L] = torch.cat(found, dim=1).cpu()
+    log_probs_KSL[:, torch.tensor(rows)[:, None], columns_L] = torch.cat(log_probs, dim=1).cpu()
     return log_probs_KSL
 
 
@@ -71,7 +71,7 @@ def _compute_batch(
     cache = decoder.make_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width
     last_KSD = decoder.prefill(ids_ST, lengths_S, cache)[:, last_S]
-    of_trees = []
+    by_tree = []
     for tree in trees:
         share = max(1, limit // (decoder.num_slots * (1 + len(tree.tokens_N))))
         parts = []
@@ -86,5 +86,5 @@ def _compute_batch(
                 x.flatten(0, 1), decoder.logits, decoder.logsumexp, HEAD_BYTES // x.itemsize
             )
             parts.append(log_probs_BL.view(*x.shape[:2], -1))
-        of_trees.append(torch.cat(parts, dim=1))
-    return torch.cat(of_trees, dim=2)
+        by_tree.append(torch.cat(parts, dim=1))
+    return torch.cat(by_tree, dim=2)

@@ -135,11 +135,11 @@ class LedgerKeeper:
             took_s = time.monotonic() - self._turned_s
             part_s, num_parts = self._longest_s.get(self._activity), self._num_parts
         if part_s is None:
-            limit_s, known = FIRST_OVERDUE_AFTER_S + num_parts, "for the first time"
+            limit_s, expectation = FIRST_OVERDUE_AFTER_S + num_parts, "for the first time"
         else:
             limit_s = max(OVERDUE_AFTER_S, OVERDUE_FACTOR * part_s * num_parts)
-            known = f"where {part_s * num_parts:.1f} s at most were to be expected"
-        hangs = f"its loop hangs: {self._activity} for {took_s:.0f} s, {known}"
+            expectation = f"where {part_s * num_parts:.1f} s at most were to be expected"
+        hangs = f"its loop hangs: {self._activity} for {took_s:.0f} s, {expectation}"
         return hangs if took_s > limit_s else ""
 
     def charge(self, amounts: Mapping[str, int], work: Work) -> None:
