@@ -27,7 +27,7 @@ from trainables.data.tables.table import Table, to_json_value
 from trainables.data.tokens import compute_prompt_limit, encode_rows
 from trainables.errors import SweepAborted
 from trainables.files import encode_lines
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 from trainables.metrics.score_texts import score_said
 from trainables.models.tokenizer_file import TokenizerFile
 

@@ -17,7 +17,7 @@ from sweeps.records.events import params_fields, report_fields
 from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 from trainables.process import make_cpu_environment, train_in_this_process
 
 PROG = "python -m sweeps.trial"

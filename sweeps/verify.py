@@ -28,13 +28,12 @@ from trainables.checkpoint import get_checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.compare_engines import WEIGHTS_NAME, measure_adapter_distances, train_until
 from trainables.config import ComputeDtype, TrialConfig, TrialReport, require
-from trainables.data.eval_rows import select_rung_rows
-from trainables.data.rows import Row
+from trainables.data.rows import Row, select_rung_rows
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.files import write_json
 from trainables.metrics.eval_result import read_answers
-from trainables.metrics.scales import find_scale, format_score
+from trainables.metrics.registry import find_scale, format_score
 from trainables.process import train_in_this_process
 
 PROG = "python -m sweeps.verify"

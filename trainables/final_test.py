@@ -7,8 +7,8 @@ from peft import PeftModel
 
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import fetch_rows, read_rows
+from trainables.data.rows import select_fixed_slice
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.memory import free_memory

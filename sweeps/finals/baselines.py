@@ -18,8 +18,7 @@ from sweeps.finals.verdict import resample_lead
 from sweeps.finals.verdict_text import describe_no_lead, describe_single_answer
 from sweeps.records.paths import RunPaths
 from trainables.config import Metric
-from trainables.data.eval_rows import select_fixed_slice, select_rung_rows
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.rows import Row, Scoring, Splits, select_fixed_slice, select_rung_rows
 from trainables.metrics.eval_result import SavedAnswers, read_answers
 from trainables.metrics.score_texts import score_said
 from trainables.metrics.sentences import sentences_of

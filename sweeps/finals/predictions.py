@@ -11,8 +11,7 @@ from pathlib import Path
 
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import select_fixed_slice, select_rung_rows
-from trainables.data.rows import Row, Splits
+from trainables.data.rows import Row, Splits, select_fixed_slice, select_rung_rows
 from trainables.errors import SweepAborted
 from trainables.files import read_json_lines, to_strict_json
 from trainables.metrics.classification import Confusion, confusion

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sweeps.finals.verdict import Finalist, Verdict
 from trainables.config import Metric
 from trainables.metrics.eval_result import SavedAnswers
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 MAX_EQUAL_FRAC = 0.9
 """A larger share of equal texts is one answer to everybody."""

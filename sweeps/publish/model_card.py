@@ -20,7 +20,7 @@ from sweeps.records.redact import join_lines, redact
 from sweeps.records.trials_csv import count_by_status
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.data.tokens import compute_prompt_limit
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 MAX_SHOWN_LABELS = 20
 

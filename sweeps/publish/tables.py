@@ -13,8 +13,7 @@ from sweeps.records.trial_record import TrialRecord
 from sweeps.records.trials_csv import PARAMS, list_shown_params, rank
 from trainables.config import Metric
 from trainables.metrics.classification import Confusion
-from trainables.metrics.registry import PER_LABEL
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import PER_LABEL, format_score
 
 MAX_TRIALS = 10
 LABEL_SCORES = ("precision", "recall", "f1")

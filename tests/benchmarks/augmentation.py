@@ -25,8 +25,7 @@ from sweeps.finals.bootstrap import compare, make_mean_metric
 from sweeps.recipes import turkish_tweets
 from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.augmentation import augment
-from trainables.data.eval_rows import select_fixed_slice
-from trainables.data.rows import Row, Splits
+from trainables.data.rows import Row, Splits, select_fixed_slice
 from trainables.data.stratified import make_near_key
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_training_rows

@@ -33,7 +33,7 @@ from trainables.data.prepared_rows import write_rows
 from trainables.data.rows import Row, Scoring
 from trainables.data.tasks import TASKS
 from trainables.metrics.eval_result import EvalResult, SavedAnswers
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 from trainables.models.base_model import get_device
 from trainables.models.memory import free_memory, measure_peak_gib
 from trainables.models.model_facts import read_model_facts

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.finals import predictions
-from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows
+from trainables.data.rows import select_fixed_slice
 
 PROGRAM = """
 import io, json, os, sys

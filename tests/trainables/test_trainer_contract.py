@@ -26,9 +26,8 @@ from trainables.checkpoint import (
     write_progress,
 )
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows, write_rows
-from trainables.data.rows import SPLITS, Message, MetricCode, Row
+from trainables.data.rows import SPLITS, Message, MetricCode, Row, select_fixed_slice
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_base

@@ -1,9 +1,11 @@
-"""The metrics by name: what they are of, which way is better, and what `--metric` may name."""
+"""The metrics by name: what they are of, which way is better, how their scores are shown, and what
+`--metric` may name."""
 
 import difflib
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,9 @@ from trainables.metrics.texts.text_scores import exact_match, json_fields, token
 Mode = Literal["max", "min"]
 PER_LABEL = ("f1_", "precision_", "recall_")
 """How the scores of one label begin; trainables.metrics.classification.label_names ends them."""
+PERCENT = 100.0
+SHOWN_SCALES = (1e-6, 1e6)
+"""Outside of them scores are shown with an exponent."""
 _RESERVED = {
     *(f.name for f in fields(TrialReport)),
     *(f.name for f in fields(Hyperparameters)),
@@ -134,6 +139,34 @@ def replace_paths(text: str, replace: Callable[[str], str]) -> str:
             part = f"{part[:first]}{replace(match['path'])}{part[last:]}"
         parts.append(part)
     return ",".join(parts)
+
+
+def find_scale(name: str, values: Iterable[float | None]) -> float:
+    """The largest score that a metric gives, or, where that is not known, seems to give.
+
+    Args:
+        values: scores by it; their next power of ten is the scale of a metric of the user's own.
+    """
+    known = PERCENT if name.startswith(PER_LABEL) else None
+    known = METRICS[name].scale if name in METRICS else known
+    if known is not None:
+        return known
+    largest = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+    return 10.0 ** math.ceil(math.log10(largest)) if largest else 1.0
+
+
+def format_score(name: str, value: float | None, beside: Iterable[float | None] = ()) -> str:
+    """The score to a ten-thousandth of the metric's scale; empty if there is none.
+
+    Args:
+        beside: scores by the same metric that stand beside it and have as many digits.
+    """
+    if value is None:
+        return ""
+    scale = find_scale(name, (value, *beside))
+    if not SHOWN_SCALES[0] <= scale <= SHOWN_SCALES[1]:
+        return f"{value:.4g}"
+    return f"{value:.{max(0, 4 - round(math.log10(scale)))}f}"
 
 
 def is_reserved(name: str) -> bool:

@@ -21,8 +21,8 @@ from trainables.checkpoint import (
 from trainables.checkpoint_storage import fetch_last, prune
 from trainables.config import Hyperparameters, TrialConfig, TrialReport
 from trainables.data.batches import Batches
-from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
+from trainables.data.rows import select_rung_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import get_device, load_base, load_tokenizer, make_lora_config
 from trainables.models.memory import reset_peak, retry_with_smaller_micro_batch

@@ -9,10 +9,9 @@ from typing import Any
 
 from sweeps.publish.trained_run import TrainedRun
 from trainables.data.conversations import Unusable
-from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows
 from trainables.data.questions import make_question
-from trainables.data.rows import Row, Splits
+from trainables.data.rows import Row, Splits, select_fixed_slice
 
 Values = dict[str, Any]
 """What a user gives: a text by the name of each column of the prompt, or of chats the turns."""

@@ -9,7 +9,7 @@ from sweeps.publish.load_run import SweepRun
 from trainables.data.prepared_rows import read_rows
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import MAX_REPORTED_LABELS, Confusion
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 MAX_ANSWERS = 20
 MAX_CHARS = 4_000

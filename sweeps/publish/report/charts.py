@@ -13,7 +13,7 @@ from sweeps.publish.report.importance import (
 )
 from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import Table, show_value
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 MIN_SLICED = 3
 """Scores at one rung that make a plot."""

@@ -14,7 +14,7 @@ from sweeps.publish.report.result import describe_winner, show_interval
 from sweeps.publish.tables import Table
 from sweeps.records.run import find_time
 from trainables.data.rows import SPLITS
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
 """Patterns of lines, so that runs differ by more than their colour."""

@@ -15,7 +15,7 @@ from sweeps.publish.tables import Table, show
 from sweeps.records.redact import redact
 from sweeps.records.trials_csv import PARAMS, list_shown_params, rank
 from trainables.data.rows import SPLITS
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 from trainables.shell import write_command
 
 HIDDEN = (

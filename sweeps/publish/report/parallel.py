@@ -12,7 +12,7 @@ from sweeps.publish.report.plots import Plot
 from sweeps.publish.tables import show_value
 from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 SCHEMA = "https://vega.github.io/schema/vega/v6.json"
 NUM_COLOURS = 5

@@ -9,7 +9,7 @@ from sweeps.publish.report.charts import find_winning_trial
 from sweeps.publish.tables import Table, show
 from sweeps.records.trials_csv import count_by_status, find_best, list_shown_params, rank
 from trainables.data.rows import SPLITS
-from trainables.metrics.scales import format_score
+from trainables.metrics.registry import format_score
 
 
 def describe_sweep(sweep: SweepRun) -> list[str]:

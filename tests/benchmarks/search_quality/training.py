@@ -10,8 +10,7 @@ import torch
 from tests.benchmarks.search_quality.grid import Configuration
 from tests.benchmarks.search_quality.measurements import Measurement
 from trainables.config import TrainingSettings, TrialConfig
-from trainables.data.eval_rows import select_rung_rows
-from trainables.data.rows import Splits
+from trainables.data.rows import Splits, select_rung_rows
 from trainables.data.tokens import encode_training_rows
 from trainables.models.base_model import get_device, load_tokenizer
 from trainables.packing.evaluation.evaluator import PackEvaluator

@@ -22,8 +22,7 @@ from tests.sweeps.example_facts import facts
 from tests.sweeps.invented_sweep import PARAMS, make_config, make_report
 from trainables.checkpoint import get_checkpoint_folder
 from trainables.config import Metric
-from trainables.data.eval_rows import select_fixed_slice
-from trainables.data.rows import MetricCode, Row, Scoring, Splits
+from trainables.data.rows import MetricCode, Row, Scoring, Splits, select_fixed_slice
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows

@@ -19,8 +19,7 @@ from sweeps.records.events import EventLog, read_events
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import call, world
 from tests.sweeps.invented_sweep import make_history
-from trainables.data.eval_rows import select_fixed_slice
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.rows import Row, Scoring, Splits, select_fixed_slice
 from trainables.errors import SweepAborted
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.tiny import MODEL_DIR

@@ -15,8 +15,7 @@ from sweeps.finals import predictions
 from sweeps.recipes import samsum, table
 from sweeps.records.paths import RunPaths
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import select_fixed_slice
-from trainables.data.rows import Row, Scoring, Splits
+from trainables.data.rows import Row, Scoring, Splits, select_fixed_slice
 from trainables.errors import SweepAborted
 from trainables.metrics.classification import confusion
 from trainables.metrics.eval_result import EvalResult

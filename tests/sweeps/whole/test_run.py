@@ -21,8 +21,8 @@ from sweeps.search.asha import Asha
 from tests.sweeps import commands, small_sweep
 from tests.sweeps.small_sweep import Finished
 from trainables.config import Metric
-from trainables.data.eval_rows import select_fixed_slice
 from trainables.data.prepared_rows import read_rows
+from trainables.data.rows import select_fixed_slice
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.layer_kinds import resolve_targets
 from trainables.models.model_facts import read_model_facts

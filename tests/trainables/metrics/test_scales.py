@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainables.metrics.scales import find_scale, format_score
+from trainables.metrics.registry import find_scale, format_score
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from tests.trainables.expert_model import EXPERT_KINDS, join_experts, save_experts
 from tests.trainables.solo.small_prompts import check_labels, validation_prompts
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
-from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import read_rows
+from trainables.data.rows import select_rung_rows
 from trainables.models.base_model import load_base, load_tokenizer
 from trainables.models.layer_kinds import ATTENTION, DENSE_MLP
 from trainables.solo import trainer

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from trainables.checkpoint_storage import fetch_checkpoint
-from trainables.data.eval_rows import select_fixed_slice
+from trainables.data.rows import select_fixed_slice
 from trainables.metrics.eval_result import EvalResult
 from trainables.models.memory import retry_with_less_memory
 from trainables.packing.compute.pack import Pack

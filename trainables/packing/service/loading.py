@@ -8,9 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainables.config import TrainingSettings
-from trainables.data.eval_rows import select_rung_rows
 from trainables.data.prepared_rows import fetch_rows, read_rows
-from trainables.data.rows import Row, Splits
+from trainables.data.rows import Row, Splits, select_rung_rows
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import get_device, load_base, load_tokenizer
 from trainables.models.memory import free_memory, reset_peak

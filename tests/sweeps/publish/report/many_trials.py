@@ -241,8 +241,8 @@ def _test(
     labels: Sequence[str],
     text: str,
 ) -> None:
-    from trainables.data.eval_rows import select_fixed_slice
     from trainables.data.prepared_rows import read_rows
+    from trainables.data.rows import select_fixed_slice
 
     splits, run_id = read_rows(paths.rows), f"f{of[1:]}s1"
     rows, results = select_fixed_slice(splits.test, NUM_ROWS), {}

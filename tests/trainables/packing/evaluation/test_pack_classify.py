@@ -13,8 +13,7 @@ from peft import PeftModel
 from tests.examples import max_examples
 from tests.trainables.packing.small_packs import make_pack, trial_of, weights_of
 from trainables.config import Hyperparameters, TrainingSettings
-from trainables.data.eval_rows import select_rung_rows
-from trainables.data.rows import Row, Scoring
+from trainables.data.rows import Row, Scoring, select_rung_rows
 from trainables.data.tokens import Example, encode_rows
 from trainables.metrics.label_tree import LabelTree
 from trainables.models.base_model import load_base, load_tokenizer

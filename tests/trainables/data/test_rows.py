@@ -1,7 +1,6 @@
 """The order in which rows are scored."""
 
-from trainables.data.eval_rows import select_fixed_slice
-from trainables.data.rows import Row
+from trainables.data.rows import Row, select_fixed_slice
 
 ROWS = [Row(id=str(number), prompt=f"row {number}", target="yes") for number in range(12)]
 
