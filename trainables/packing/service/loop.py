@@ -157,8 +157,8 @@ class PackLoop:
         if not free or not waiting:
             return
         now_s = time.monotonic()
-        is_late = now_s - waiting[0].waits_since_s >= self._admit_wait_s
-        is_settled = not self._trials and now_s - waiting[-1].waits_since_s >= SETTLE_S
+        is_late = now_s - waiting[0].waiting_since_s >= self._admit_wait_s
+        is_settled = not self._trials and now_s - waiting[-1].waiting_since_s >= SETTLE_S
         if len(waiting) >= len(free) or is_late or is_settled:
             self._start_trials(list(zip(waiting, free, strict=False)))
 

@@ -33,9 +33,9 @@ class PackedTrial:
     """Number of its claim; leases rise in order of arrival."""
 
     # The rest up to folder_lock is the registry's, and guarded by its lock.
-    heard_s: float
+    last_heard_s: float
     """When the trial's process was last heard of (time.monotonic)."""
-    waits_since_s: float
+    waiting_since_s: float
     is_open: bool = True
     """Not left, evicted, replaced or expired."""
     has_ended: bool = False

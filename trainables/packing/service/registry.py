@@ -68,7 +68,7 @@ class TrialRegistry:
             self._last_lease += 1
             now_s = self._last_joined_s = time.monotonic()
             self._open[self._last_lease] = PackedTrial(
-                config, self._last_lease, heard_s=now_s, waits_since_s=now_s
+                config, self._last_lease, last_heard_s=now_s, waiting_since_s=now_s
             )
             self._changed.notify_all()
             return self._last_lease
@@ -120,7 +120,7 @@ class TrialRegistry:
                     lambda: trial.events or not trial.is_open or self._is_closed, timeout_s
                 )
                 trial.num_listeners -= 1
-                trial.heard_s = time.monotonic()
+                trial.last_heard_s = time.monotonic()
             if trial is None or not trial.is_open or (self._is_closed and not trial.events):
                 self._raise_fault()
                 return LeaseLost()
@@ -138,7 +138,7 @@ class TrialRegistry:
         with self._changed:
             trial = self._open.get(lease)
             if trial is not None:
-                trial.heard_s = time.monotonic()
+                trial.last_heard_s = time.monotonic()
             return trial is not None and not self._is_closed
 
     def leave(self, lease: int) -> None:
@@ -239,7 +239,7 @@ class TrialRegistry:
                 self.drop_silent_leases()
 
     def _is_silent(self, trial: PackedTrial) -> bool:
-        is_late = trial.heard_s < time.monotonic() - self._timeout_s
+        is_late = trial.last_heard_s < time.monotonic() - self._timeout_s
         return trial.num_listeners == 0 and is_late
 
     def _raise_fault(self) -> None:
