@@ -40,7 +40,7 @@ class PackStub:
         self._asked: Asked = []
         self._decided: list[int] = []
 
-    def final_scores(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, str]:
+    def run_final_test(self, adapters: Mapping[str, Path], has_base: bool) -> dict[str, str]:
         self._asked.append((list(adapters), has_base))
         if self._dies_of in adapters or (self._dies_of == "base" and has_base):
             os._exit(1)
