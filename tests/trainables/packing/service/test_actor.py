@@ -256,7 +256,7 @@ class DyingPack:
         self._tell()
         return Finished()
 
-    def renew(self, lease: int) -> bool:
+    def renew_lease(self, lease: int) -> bool:
         return True
 
     def leave(self, lease: int) -> None:
@@ -283,9 +283,6 @@ class BusyPack(DyingPack):
     def __init__(self) -> None:
         self._told = 3
         self._num_asked = 0
-
-    def num_free(self, trial_id: str) -> int:
-        return 1
 
     def evict(self, trial_id: str) -> int:
         self._num_asked += 1
