@@ -216,7 +216,9 @@ def test_study_that_another_process_locks_is_written_when_it_may_be(
     monkeypatch.setattr(follow_log, "POLL_INTERVAL_S", 0.05)
     monkeypatch.setattr(follow_log, "RETRY_INTERVAL_S", 0.1)
     paths = RunPaths(tmp_path)
-    open_storage(paths.study_url, "locked", METRIC, is_resumed=False)
+    opened = open_storage(paths.study_url, "locked", METRIC, is_resumed=False)
+    with opened.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 200
     trackers = Trackers(paths, [StudyWriter(paths.study_url, "locked", SPACE, METRIC)])
     log = EventLog(paths.events)
     trackers.start()
