@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from trainables.config import TrialReport
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed
-from trainables.files import is_disk_full, write_atomic
+from trainables.files import is_disk_full, parse_json, write_atomic
 
 Mark = TypeVar("Mark")
 
@@ -184,7 +184,7 @@ def _write_mark(mark: TrialReport | Progress, name: str) -> None:
 def _read_mark(path: Path, kind: type[Mark]) -> Mark:
     """What marks a checkpoint as complete, with the folder where the checkpoint is now."""
     try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return kind(**{**fields, "checkpoint": path.parent})
     except (OSError, ValueError, TypeError) as error:
         raise TrialFailed(f"{path} cannot be read: {error}") from error

@@ -124,10 +124,22 @@ def parse_json_lines(content: bytes, path: Path, num_before: int = 0) -> list[An
     records = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=num_before + 1):
         try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
+            records.append(parse_json(line))
+        except ValueError as error:
             raise DamagedLine(path, number, str(error)) from error
     return records
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a text in JSON says that may be damaged.
+
+    Raises:
+        ValueError: it is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def to_strict_json(value: Any) -> Any:

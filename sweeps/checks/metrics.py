@@ -1,7 +1,6 @@
 """Whether the asked metrics can score the task's answers: tried before a GPU is used."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from trainables.config import TaskOptions
 from trainables.data.rows import MetricCode, Row, Scoring, Splits
 from trainables.errors import SweepAborted, TrialFailed
+from trainables.files import parse_json
 from trainables.metrics.classification import label_names
 from trainables.metrics.custom.client import MetricProcess, end_processes, score_custom
 from trainables.metrics.registry import METRICS, PER_LABEL, AskedMetric, read_metrics
@@ -78,7 +78,7 @@ def _check_built_in(name: str, splits: Splits) -> None:
         rows = (*splits.validation, *splits.test)
         for row, text in ((one, text) for one in rows for text in (one.target, *one.references)):
             try:
-                json.loads(text)
+                parse_json(text)
             except ValueError as error:
                 raise SweepAborted(
                     f"--metric json_fields: the target of row {row.id} is no JSON: {error}",

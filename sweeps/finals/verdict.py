@@ -1,6 +1,5 @@
 """Who won the finals and how sure that is: finals.json, and finals.csv with a row a run."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from trainables.checkpoint import get_checkpoint_folder
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.config import Hyperparameters, Metric
 from trainables.data.rows import Scoring
-from trainables.files import write_json
+from trainables.files import parse_json, write_json
 from trainables.metrics.eval_result import SavedAnswers, read_answers
 
 BASELINE_RESAMPLES = 2_000
@@ -192,7 +191,7 @@ def read(run: Run) -> Verdict | None:
     ids = {one.trial_id for one in finals.runs if one.of in finals.finalists} if finals else set()
     by_id = {record.trial_id: record for record in (*run.trials, *run.final_runs)}
     try:
-        content = json.loads(run.paths.finals_json.read_text(encoding="utf-8"))
+        content = parse_json(run.paths.finals_json.read_text(encoding="utf-8"))
         FinalsFile.model_validate(content)
         finalists = tuple(
             Finalist(
@@ -214,7 +213,7 @@ def read(run: Run) -> Verdict | None:
             num_rows=content["num_rows"],
             notes=tuple(content["notes"]),
         )
-    except (OSError, ValueError, KeyError, RecursionError):
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -29,6 +29,7 @@ from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted, get_first_line
+from trainables.files import parse_json
 from trainables.metrics.classification import Confusion
 from trainables.models.chat_template import make_greedy_config
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, list_tokenizer_files
@@ -128,7 +129,7 @@ def check_adapter(folder: Path) -> None:
     """Refuses a PEFT folder whose files cannot be read."""
     config_path, weights_path = (folder / name for name in ADAPTER_FILES)
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = parse_json(config_path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or "r" not in config:
             raise ValueError(f"{config_path.name} is no PEFT config")
         read_header(weights_path)
@@ -154,7 +155,7 @@ def write_folder(
     picture = draw_search(facts)
     with replace_folder(best) as folder:
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
-        config = json.loads((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+        config = parse_json((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = str(base.absolute()) if base.is_dir() else str(base)
         files = {
             ADAPTER_FILES[0]: json.dumps(config, indent=2, ensure_ascii=False) + "\n",

@@ -1,6 +1,5 @@
 """Uploads a folder to the Hugging Face Hub in one commit; every refusal names its remedy."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from sweeps.publish.license import CARD_FILE
 from sweeps.publish.usage_code import ADAPTER_LINE, MERGED_LINE, is_hub_id
 from sweeps.records.redact import redact
 from trainables.errors import SweepAborted
+from trainables.files import parse_json
 
 UNCHANGED = "the repository shows nothing new, and the run is as it was"
 REPEAT_UPLOAD = "repeat the command; large files that have arrived are not sent again"
@@ -92,7 +92,7 @@ def _name_on_hub(card: str, repo_id: str, revision: str | None) -> str:
 def _warn_of_local_base(best: Path) -> None:
     if not (best / ADAPTER_FILES[0]).is_file():
         return  # merged weights need no base
-    config = json.loads((best / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    config = parse_json((best / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path"))
     if not is_hub_id(base):
         print(

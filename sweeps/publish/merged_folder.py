@@ -1,6 +1,5 @@
 """An adapter merged into its base's weights: a folder that transformers loads without PEFT."""
 
-import json
 import math
 import re
 import shutil
@@ -16,6 +15,7 @@ from sweeps.publish.usage_code import is_hub_id, load_merged_weights
 from sweeps.records.paths import RunPaths
 from trainables.config import BaseType
 from trainables.errors import SweepAborted
+from trainables.files import parse_json
 from trainables.models.model_facts import read_model_facts
 
 ADAPTER_OF = re.compile(r"^A (Q?LoRA) adapter for", re.M)
@@ -35,7 +35,7 @@ def check_mergeable(paths: RunPaths, adapter: Path, card: str, target: Path) -> 
     """The base of the adapter, Hub id or folder, which must be what it was, with room for its
     weights at the target, and a card that is the sweep's.
     """
-    content = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    content = parse_json((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     base = str(content.get("base_model_name_or_path"))
     if not (is_hub_id(base) or Path(base).is_dir()):
         raise SweepAborted(

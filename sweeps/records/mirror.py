@@ -6,7 +6,6 @@ replays of the log.
 """
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from sweeps.records.trial_record import TrialRecord
 from trainables import storage
 from trainables.checkpoint_storage import delete_checkpoints
 from trainables.errors import SweepAborted
+from trainables.files import parse_json
 
 INTERVAL_S = 2.0
 """Between two looks for files that have changed: what the death of the driver's machine costs."""
@@ -137,7 +137,7 @@ def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]
 def _read_id(content: bytes) -> object:
     """The sweep_id in a sweep.json; None if it is damaged."""
     try:
-        record = json.loads(content)
+        record = parse_json(content)
     except ValueError:
         return None
     return record.get("sweep_id") if isinstance(record, dict) else None

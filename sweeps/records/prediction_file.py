@@ -12,7 +12,14 @@ import pandas as pd
 from sweeps.records.run_lock import try_lock_if_any
 from trainables.data.tables.table import to_json_value
 from trainables.errors import SweepAborted, get_first_line
-from trainables.files import DamagedLine, JsonLines, encode_lines, read_json_lines, write_json
+from trainables.files import (
+    DamagedLine,
+    JsonLines,
+    encode_lines,
+    parse_json,
+    read_json_lines,
+    write_json,
+)
 
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".parquet")
@@ -131,7 +138,7 @@ class PredictionFile:
     def _read_about(self) -> dict[str, Any]:
         """What the note tells of predictions; nothing if it is none."""
         try:
-            about = json.loads(self.note_path.read_text(encoding="utf-8"))["about"]
+            about = parse_json(self.note_path.read_text(encoding="utf-8"))["about"]
         except (OSError, ValueError, TypeError, KeyError):
             return {}
         return about if isinstance(about, dict) else {}

@@ -1,6 +1,5 @@
 """A run folder, read once: what sweep.json and the event log say of a sweep."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from sweeps.records.schemas import SweepRecord, describe_fault
 from sweeps.records.trial_record import TrialRecord, replay_all
 from trainables.config import Metric
 from trainables.errors import SweepAborted
+from trainables.files import parse_json
 from trainables.shell import write_command
 
 
@@ -111,9 +111,9 @@ def read_record(paths: RunPaths) -> dict[str, Any]:
     """
     check_is_run(paths)
     try:
-        record: dict[str, Any] = json.loads(paths.sweep_json.read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json(paths.sweep_json.read_text(encoding="utf-8"))
         SweepRecord.model_validate(record)
-    except (OSError, ValueError, RecursionError) as damaged:
+    except (OSError, ValueError) as damaged:
         raise refuse_record(paths, damaged) from None
     return record
 

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from trainables.errors import SweepAborted
-from trainables.files import to_strict_json
+from trainables.files import parse_json, to_strict_json
 
 INTERVAL_S = 5.0
 """Between two writings of the heartbeat's file."""
@@ -159,8 +159,8 @@ def find_lock_owner(paths: RunPaths) -> LockOwner:
     except OSError:  # of a file system without locks, or of a file of another user
         return LockOwner(is_alive=None)
     owner = {}
-    with contextlib.suppress(ValueError, RecursionError):
-        owner = json.loads(text or "{}")
+    with contextlib.suppress(ValueError):
+        owner = parse_json(text or "{}")
     owner = owner if isinstance(owner, dict) else {}
     types = {"work": str, "host": str, "pid": int}
     known = {name: owner[name] for name, kind in types.items() if isinstance(owner.get(name), kind)}

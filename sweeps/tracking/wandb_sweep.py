@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.config import SweepConfig
 from trainables.config import Metric
-from trainables.files import write_json
+from trainables.files import parse_json, write_json
 
 SWEEP_FILE = "sweep.json"
 """Beside W&B's own files: the sweep's id and where it is, so that a resume adds to the same."""
@@ -61,7 +61,7 @@ def find_sweep(folder: Path, place: dict[str, str | None]) -> str | None:
         place: server, entity and project.
     """
     try:
-        known = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+        known = parse_json((folder / SWEEP_FILE).read_text(encoding="utf-8"))
         return str(known["id"]) if place.items() <= known.items() else None
     except (OSError, ValueError, KeyError, AttributeError):
         return None

@@ -104,9 +104,10 @@ def test_winner_before_more_trials_is_exported_as_itself(run: Path, tmp_path: Pa
     assert "trial t0002 of a hyperparameter sweep" in card and "| test | rougeLsum | 40.00" in card
 
 
-def test_damaged_adapter_of_a_trial_is_told(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_damaged_adapter_of_a_trial_is_told(text: str, run: Path, tmp_path: Path) -> None:
     folder = run / "checkpoints" / "t0002" / "checkpoint-30"
-    (folder / "adapter_config.json").write_text("{")
+    (folder / "adapter_config.json").write_text(text)
     error, _ = refusal(export(run, "--trial", "t0002", "--to", tmp_path / "copy"))
     assert f"the adapter in {folder} is damaged" in error
 

@@ -118,7 +118,7 @@ def test_other_files_stay_when_all_checkpoints_are_deleted(folder: Path) -> None
     assert names(folder) == ["checkpoint-notes"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"step": 4}', '{"step": 4, "metr'])
+@pytest.mark.parametrize("content", ["", "[]", '{"step": 4}', '{"step": 4, "metr', "[" * 10**5])
 def test_damaged_report_fails_its_trial_and_is_named(tmp_path: Path, content: str) -> None:
     write_report(make_report(tmp_path, 4))
     (tmp_path / "checkpoint-4" / "report.json").write_text(content)

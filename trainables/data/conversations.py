@@ -5,7 +5,6 @@ OpenAI: [{"role": "user", "content": ...}, ...]; ShareGPT: [{"from": "human", "v
 
 import ast
 import io
-import json
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 from trainables.config import TrainedTurns
 from trainables.data.rows import Message, Role
 from trainables.data.tables.table import read_cell
+from trainables.files import parse_json
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -129,8 +129,8 @@ def _read_turns(value: object) -> Sequence[Any]:
     if isinstance(value, str):
         text = value
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = parse_json(text)
+        except ValueError:
             value = _read_literal(text)
     value = _to_list(value)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):

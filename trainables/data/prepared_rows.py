@@ -18,6 +18,7 @@ from pyarrow import parquet
 from trainables.config import TrainingSettings
 from trainables.data.rows import SPLITS, Message, MetricCode, Row, Scoring, Splits, TableColumns
 from trainables.errors import SweepAborted
+from trainables.files import parse_json
 from trainables.storage import fetch_files
 
 FACTS_NAME = "splits.json"
@@ -115,7 +116,7 @@ def read_facts(folder: Path) -> Splits:
         SweepAborted: the file is missing or damaged.
     """
     with _explain_damage(folder):
-        facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
+        facts = parse_json((folder / FACTS_NAME).read_text(encoding="utf-8"))
         scoring = facts["scoring"]
         scoring |= {name: tuple(scoring.get(name, ())) for name in ("labels", "metrics")}
         scoring["custom"] = tuple(MetricCode(**metric) for metric in scoring.get("custom", ()))

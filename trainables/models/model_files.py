@@ -1,12 +1,12 @@
 """Whether a model's folder holds what loading it takes, found without loading it. No torch."""
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import SweepAborted
+from trainables.files import parse_json
 from trainables.models.hub_files import download_hub_file, has_hub_file
 from trainables.shell import write_command
 
@@ -49,7 +49,7 @@ def check_encoder(encoder: str, layer: int) -> None:
     is_local = folder.is_dir()
     try:
         path = folder / "config.json" if is_local else download_hub_file(encoder, "config.json")
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         num_layers = next((n for n in map(config.get, _LAYER_COUNTS) if isinstance(n, int)), layer)
         has_weights = any(
             (folder / name).is_file() if is_local else has_hub_file(encoder, name)
@@ -105,7 +105,7 @@ def read_json(path: Path) -> dict[str, Any]:
         SweepAborted: it is missing or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SweepAborted(f"the model folder {path.parent} has no {path.name}", FIX) from None
     except ValueError as damaged:

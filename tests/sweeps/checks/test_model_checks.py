@@ -179,6 +179,7 @@ DAMAGED_MODELS: list[tuple[Damage, str]] = [
     (write("config.json", b"\xff\xfe"), "is not JSON"),
     (write("config.json", b"[1]"), "is not a JSON object"),
     (write("config.json", b""), "is not JSON"),
+    (write("config.json", b"[" * 100_000), "is not JSON: it is nested too deeply"),
     (remove("config.json"), "has no config.json"),
     (remove("model.safetensors"), "has no model.safetensors"),
     (pickle_weights, "has no model.safetensors"),

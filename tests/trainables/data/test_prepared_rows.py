@@ -60,7 +60,7 @@ def test_rows_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.parquet", "test.parquet", "splits.json"])
-@pytest.mark.parametrize("damage", ["gone", "cut", "empty", "another"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "empty", "another", "nested"])
 def test_damaged_folder_is_one_clear_error(name: str, damage: str, tmp_path: Path) -> None:
     write_rows(tmp_path / "rows", SPLITS)
     path = tmp_path / "rows" / name
@@ -68,6 +68,7 @@ def test_damaged_folder_is_one_clear_error(name: str, damage: str, tmp_path: Pat
         path.unlink()
     else:
         content = {"cut": path.read_bytes()[:-30], "empty": b"", "another": b"[]"}
+        content["nested"] = b"[" * 100_000
         path.write_bytes(content[damage])
     with pytest.raises(SweepAborted, match=r"prepared rows in .*/rows cannot be read"):
         read_rows(tmp_path / "rows")

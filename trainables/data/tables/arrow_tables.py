@@ -1,10 +1,11 @@
 """Parquet and Arrow files: their cells as Python values, and the names behind label numbers."""
 
-import json
 import re
 from typing import Any
 
 import pandas as pd
+
+from trainables.files import parse_json
 
 
 def read_arrow(content: bytes, suffix: str) -> pd.DataFrame:
@@ -36,7 +37,7 @@ def read_arrow(content: bytes, suffix: str) -> pd.DataFrame:
 
 def _find_class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     """The names behind the numbers of label columns, as the Hub keeps them beside the rows."""
-    info: dict[str, Any] = json.loads(metadata.get(b"huggingface", b"{}"))
+    info: dict[str, Any] = parse_json(metadata.get(b"huggingface", b"{}"))
     features = info.get("info", {}).get("features", {})
     return {
         column: feature["names"]

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import Hyperparameters
+from trainables.files import parse_json
 from trainables.models.base_model import make_lora_config
 from trainables.models.model_facts import parse_facts
 
@@ -101,7 +102,7 @@ def read_slot(folder: Path, params: Hyperparameters) -> SlotState:
     Raises:
         ValueError: the folder is of a trial with other hyperparameters.
     """
-    record: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    record: dict[str, Any] = parse_json((folder / STATE_NAME).read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(dataclasses.asdict(params)))
     if record["params"] != wanted:
         raise ValueError(f"{folder} is of a trial with {record['params']}, not {wanted}")
@@ -119,7 +120,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Hyperparameters]:
 
     The learning rate and dropout, which a finished adapter has no use for, are not the trial's.
     """
-    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    config: dict[str, Any] = parse_json((folder / "adapter_config.json").read_text("utf-8"))
     params = Hyperparameters(
         lora_rank=config["r"],
         lora_alpha=config["lora_alpha"],

@@ -1,4 +1,4 @@
-"""Where a pack's time goes: seconds by activity and by trial. Standard library only."""
+"""Where a pack's time goes: seconds by activity and by trial."""
 
 import contextlib
 import json
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
@@ -235,8 +237,6 @@ def read_ledgers(checkpoints: Path, run_url: str | None = None) -> list[Ledger]:
             fetch_files(f"{run_url}/checkpoints/{FOLDER_NAME}", checkpoints / FOLDER_NAME)
     ledgers = []
     for path in sorted((checkpoints / FOLDER_NAME).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            values = json.loads(path.read_text(encoding="utf-8"))
-            shares = {name: Share(**share) for name, share in values.pop("shares").items()}
-            ledgers.append(Ledger(**values, shares=shares))
+        with contextlib.suppress(OSError, ValidationError):
+            ledgers.append(TypeAdapter(Ledger).validate_json(path.read_bytes()))
     return ledgers

@@ -1,6 +1,7 @@
 """A pack's time by activity and by trial: nothing is lost, nothing is counted twice."""
 
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -168,7 +169,9 @@ def test_ledgers_of_all_packs_are_read_back_in_the_order_in_which_they_began(
 
 def test_a_ledger_that_cannot_be_read_costs_its_figures_only(tmp_path: Path) -> None:
     write_ledger(made("a"), ledger.make_ledger_path(tmp_path))
-    for text in ('{"device": "b"', "[]", '{"shares": {}, "unknown": 1}'):
+    wrong = {"shares": None, "seconds": {"train": "x"}, "device": None, "started": []}
+    damaged = [dataclasses.asdict(made("b")) | {name: value} for name, value in wrong.items()]
+    for text in ('{"device": "b"', "[]", "[" * 100_000, *map(json.dumps, damaged)):
         ledger.make_ledger_path(tmp_path).write_text(text)
     assert [one.device for one in read_ledgers(tmp_path)] == ["a"]
     assert read_ledgers(tmp_path / "nowhere") == []
