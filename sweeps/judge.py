@@ -250,7 +250,7 @@ async def _ask(
                 completion = await client.chat.completions.create(**request, extra_headers=headers)
             except openai.OpenAIError as error:
                 raise _explain_refusal(error, args, key) from None
-            except ValueError as error:  # json's: the client passes it on
+            except (ValueError, RecursionError) as error:  # json's: the client passes it on
                 raise _make_protocol_error(args, str(error)) from None
         try:  # the client does not check an answer of another protocol
             text, usage = completion.choices[0].message.content, completion.usage

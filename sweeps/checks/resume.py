@@ -57,9 +57,10 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
     run = read_run(paths)
-    if not run.trials and any(paths.checkpoints.glob("t*")):
+    has_lost_log = not run.events and paths.optuna_db.exists()  # made after the first event
+    if has_lost_log or (not run.trials and any(paths.checkpoints.glob("t*"))):
         raise SweepAborted(
-            f"{paths.events} tells of no trial, but {paths.checkpoints} has some",
+            f"{paths.events} tells of no trial, but the sweep has begun",
             "restore that file from a copy, or begin a new sweep with another --name",
         )
     config = sweep_json.parse_config(run)

@@ -147,8 +147,13 @@ def test_half_characters_of_a_model_do_not_stop_the_judge(tmp_path: Path) -> Non
     assert len(server.requests) == 2
 
 
-def test_token_counts_that_are_none_count_nothing(run: Path) -> None:
-    with judge_server(lambda body: completion("VERDICT: 1", prompt_tokens="many")) as server:
+@pytest.mark.parametrize(
+    "usage", [*({"prompt_tokens": n} for n in ("many", None, [1], {})), {}, None, "x", [1], 7]
+)
+def test_token_counts_that_are_none_count_nothing(usage: object, run: Path) -> None:
+    status, headers, text = completion("VERDICT: 1")
+    body = json.dumps(json.loads(text) | {"usage": usage})
+    with judge_server(lambda _: (status, headers, body)) as server:
         main(command(run, server.url))
     assert record_of(run)["usage"]["prompt_tokens"] == 0
 
@@ -209,8 +214,11 @@ def test_an_endpoint_that_nobody_serves_is_named(run: Path) -> None:
         main(command(run, NOBODY, "--max-retries", "0"))
 
 
+GARBAGE = ["<html>hi</html>", "[]", "{}", '{"choices": []}', "null", "[" * 100_000]
+
+
 @pytest.mark.parametrize("kind", ["text/html", "application/json"])
-@pytest.mark.parametrize("garbage", ["<html>hi</html>", "[]", "{}", '{"choices": []}', "null"])
+@pytest.mark.parametrize("garbage", GARBAGE)
 def test_an_endpoint_of_another_protocol_is_named(run: Path, garbage: str, kind: str) -> None:
     with (
         judge_server(lambda _: (200, {"Content-Type": kind}, garbage)) as server,

@@ -160,9 +160,14 @@ def test_files_beside_the_model_are_no_matter(config: SweepConfig, tmp_path: Pat
     check_resumes()
 
 
-def test_log_that_was_emptied_is_no_new_sweep(config: SweepConfig, tmp_path: Path) -> None:
-    (tmp_path / "runs" / "r1" / "checkpoints" / "t0000").mkdir(parents=True)
-    (tmp_path / "runs" / "r1" / "events.jsonl").touch()
+@pytest.mark.parametrize("left", ["checkpoints/t0000", "optuna.db"])
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_log_that_was_emptied_is_no_new_sweep(
+    left: str, is_emptied: bool, config: SweepConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "r1" / left).mkdir(parents=True)
+    if is_emptied:  # else it was deleted
+        (tmp_path / "runs" / "r1" / "events.jsonl").touch()
     error, fix = refusal(tmp_path)
     assert "events.jsonl tells of no trial" in error and "from a copy" in fix
 

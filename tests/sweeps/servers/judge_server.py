@@ -12,11 +12,11 @@ Answer = tuple[int, dict[str, str], str]
 """Status, headers, body."""
 
 
-def completion(text: str | None, prompt_tokens: object = 100) -> Answer:
+def completion(text: str | None) -> Answer:
     """A reply that cost 100 prompt and 10 completion tokens."""
     body = {
         "choices": [{"message": {"role": "assistant", "content": text}}],
-        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 10},
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
     }
     return 200, {"Content-Type": "application/json"}, json.dumps(body)
 
