@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
         read_model_facts(settings.model),
         settings,
         max(grid.lora_ranks),
-        training.gpu_gib(),
+        training.get_gpu_gib(),
         args.slots,
     )
     wanted = [(one, seed) for one in _order_configurations(grid) for seed in range(args.seeds)]
