@@ -198,8 +198,6 @@ def _list_resumable(folder: Path) -> list[Path]:
 def _list_checkpoints(folder: Path) -> list[Path]:
     """Complete or not, by step."""
     begin = "checkpoint-"
-    steps = (path.name.removeprefix(begin) for path in folder.glob(f"{begin}*"))
-    return [
-        get_checkpoint_folder(folder, step)
-        for step in sorted(int(s) for s in steps if s.isdecimal())
-    ]
+    names = (path.name.removeprefix(begin) for path in folder.glob(f"{begin}*"))
+    steps = sorted(int(name) for name in names if name.isdecimal())
+    return [get_checkpoint_folder(folder, step) for step in steps]

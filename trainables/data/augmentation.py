@@ -147,12 +147,12 @@ def _add_paraphrases(splits: Splits, path: Path) -> Splits:
     num_blank = num_held_out = num_repeated = 0
     for number, (original, text) in enumerate(pairs, 1):
         rows = originals[original if column == "id" else normalise(original)]
-        is_held_out = (
-            original in held_ids if column == "id" else make_near_key(original) in held_texts
+        key, held = (
+            (original, held_ids) if column == "id" else (make_near_key(original), held_texts)
         )
         if not text:
             num_blank += 1
-        elif is_held_out or make_near_key(text) in held_texts:
+        elif key in held or make_near_key(text) in held_texts:
             num_held_out += 1
         elif not rows:
             unmatched.append(original)

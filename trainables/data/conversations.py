@@ -66,9 +66,7 @@ def read_conversation(value: object, trained: TrainedTurns = "all") -> Conversat
     all_turns = given = _read_turns(value)
     while given and _get_role(given[-1]) == "user":
         given = given[:-1]  # nothing answers it
-    turns = [
-        _read_turn(turn) for turn in given if _get_role(turn) != "system" or _get_content(turn)
-    ]
+    turns = [_read_turn(t) for t in given if _get_role(t) != "system" or _get_content(t)]
     answers = [index for index, (message, _) in enumerate(turns) if message.role == "assistant"]
     if not answers or answers[-1] == 0 or turns[answers[-1] - 1][0].role != "user":
         raise Unusable("no answer to a user")

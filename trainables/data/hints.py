@@ -103,29 +103,24 @@ class Columns:
         by_name = [n for n in likely if _has_word(n, INPUTS)]
         if by_name:
             return min(by_name, key=lambda n: _rank(n, INPUTS))
-        likely = [n for n in likely if not self._has_few_values(n)] or likely
-        longest = max(map(self._compute_mean_length, likely), default=0.0)
-        return next(
-            (n for n in likely if self._compute_mean_length(n) >= LONG_FRAC * longest), None
-        )
+        likely = [n for n in likely if not self._has_few(n)] or likely
+        longest = max(map(self._measure_length, likely), default=0.0)
+        return next((n for n in likely if self._measure_length(n) >= LONG_FRAC * longest), None)
 
     def _find_target(self, source: str | None, kind: str | None) -> str | None:
         """By name, else the column of few values, else the longest that is left."""
         names = [n for n in self._list_usable() if n != source and len(set(self.texts[n])) > 1]
         names = [n for n in names if not _has_word(n, CONTEXTS)]
         any_kind = (*ANSWERS, *LABELS) if _is_instruction(source) else (*LABELS, *ANSWERS)
-        known = {"summarize": ANSWERS, "generate": ANSWERS, "classify": LABELS}.get(
-            kind or "", any_kind
-        )
+        by_kind = {"summarize": ANSWERS, "generate": ANSWERS, "classify": LABELS}
+        known = by_kind.get(kind or "", any_kind)
         by_name = [n for n in names if _has_word(n, known)]
         if by_name:
             return min(by_name, key=lambda n: _rank(n, known))
-        few = [
-            n for n in names if self._has_few_values(n) and kind not in ("summarize", "generate")
-        ]
-        return max(few or names, key=self._compute_mean_length, default=None)
+        few = [n for n in names if self._has_few(n) and kind not in ("summarize", "generate")]
+        return max(few or names, key=self._measure_length, default=None)
 
-    def _has_few_values(self, name: str) -> bool:
+    def _has_few(self, name: str) -> bool:
         return len(set(self.texts[name])) <= MAX_SUGGESTED_LABELS
 
     def _list_usable(self) -> list[str]:
@@ -135,7 +130,7 @@ class Columns:
         is_side = {n: _split_words(n)[-1:] and _split_words(n)[-1] in SIDE for n in filled}
         return [n for n in filled if not is_side[n] or _has_word(n, LABELS)] or filled or names
 
-    def _compute_mean_length(self, name: str) -> float:
+    def _measure_length(self, name: str) -> float:
         return sum(map(len, self.texts[name])) / len(self.texts[name])
 
     def _guess_names(self) -> dict[str, str]:

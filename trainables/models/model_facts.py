@@ -134,11 +134,11 @@ class ModelFacts:
         if not self.is_tied:
             shapes["lm_head.weight"] = embedding
         for index, kind in enumerate(self.layers):
-            layer = self._list_layer_shapes(kind)
+            layer = self._layer_shapes(kind)
             shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
         return shapes
 
-    def _list_layer_shapes(self, kind: LayerKind) -> dict[str, tuple[int, ...]]:
+    def _layer_shapes(self, kind: LayerKind) -> dict[str, tuple[int, ...]]:
         """The shape of every weight of a layer."""
         hidden = (self.hidden_size,)
         shapes: dict[str, tuple[int, ...]] = {
@@ -151,7 +151,7 @@ class ModelFacts:
             if name in self.biased_layers:
                 shapes[f"{parent}.{name}.bias"] = shape[:1]
         if self.experts is not None:
-            shapes |= self._list_expert_shapes(self.experts)
+            shapes |= self._expert_shapes(self.experts)
         if kind.mixer == "linear_attn" and self.delta is not None:
             heads = (self.delta.num_value_heads,)
             shapes |= {
@@ -165,7 +165,7 @@ class ModelFacts:
             shapes |= dict.fromkeys(norms, (self.head_dim,))
         return shapes
 
-    def _list_expert_shapes(self, experts: ExpertFacts) -> dict[str, tuple[int, ...]]:
+    def _expert_shapes(self, experts: ExpertFacts) -> dict[str, tuple[int, ...]]:
         """Of a layer's router and experts, as transformers 5 has them in memory."""
         return {
             "mlp.gate.weight": (experts.num_experts, self.hidden_size),
@@ -199,9 +199,7 @@ class ModelFacts:
         bitsandbytes (0.50) quantises linear layers alone."""
         if self.experts is None:
             return 0
-        return self.num_layers * sum(
-            map(math.prod, self._list_expert_shapes(self.experts).values())
-        )
+        return self.num_layers * sum(map(math.prod, self._expert_shapes(self.experts).values()))
 
     @property
     def num_params(self) -> int:

@@ -107,9 +107,8 @@ def _list_local_files(model: str) -> list[Path]:
     files = list_weight_files(download_hub_file(model, "config.json").parent)
     if all(path.is_file() for path in files):
         return files
-    if is_hub_reachable() and not any(
-        has_hub_file(model, n) for n in ("model.safetensors", WEIGHTS_INDEX)
-    ):
+    names = ("model.safetensors", WEIGHTS_INDEX)
+    if is_hub_reachable() and not any(has_hub_file(model, name) for name in names):
         raise SweepAborted(
             f"{model} has no safetensors weights; pickled weights are not loaded",
             "choose a model that has them, e.g. --model Qwen/Qwen3-0.6B",

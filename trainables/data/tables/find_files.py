@@ -149,9 +149,7 @@ def _choose_files(folder: Path, files: Sequence[DataFile]) -> dict[str, list[Dat
         SweepAborted: there is none, or there are several that do not look like parts of one table.
     """
     top = [file for file in files if len(file.name.parts) == 1]
-    named = [file for file in top if find_split(file.name)] or [
-        f for f in files if find_split(f.name)
-    ]
+    named = [f for f in top if find_split(f.name)] or [f for f in files if find_split(f.name)]
     if not named:
         return {"": _choose_shards(folder, top or files, "table")}
     splits = {split: [f for f in named if find_split(f.name) == split] for split in SPLIT_NAMES}

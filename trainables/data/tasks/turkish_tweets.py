@@ -58,9 +58,7 @@ class TurkishTweets:
             question=QUESTION,
             language="turkish",
             label_names=names,
-            label_words={
-                fold_case(word): value for value in names for word in WORDS.get(value, ())
-            },
+            label_words={fold_case(word): v for v in names for word in WORDS.get(v, ())},
         )
         return read_splits(self.name, read_data(self.name, data, self.options), spec)
 

@@ -64,9 +64,8 @@ def _compute_batch(
 ) -> Tensor:
     """Log-probabilities (K, S, L) of the trees' labels, in their order, for prompts that are read
     together; of nodes as many as the limit allows, and of one row a slot at least."""
-    ids_ST, lengths_S = pad_right(
-        [Example.from_ids(prompt, []) for prompt in prompts], decoder.device
-    )
+    examples = [Example.from_ids(prompt, []) for prompt in prompts]
+    ids_ST, lengths_S = pad_right(examples, decoder.device)
     num_rows, width = ids_ST.shape
     cache = decoder.make_cache(num_rows, width)
     last_S = lengths_S - 1 + torch.arange(num_rows, device=decoder.device) * width

@@ -197,9 +197,8 @@ class PackLoop:
             except (ValueError, OSError, SafetensorError) as error:
                 self._end_trial(trial, Failed(f"{newest.checkpoint} cannot be read: {error}"))
                 return
-        trial.enter_slot(
-            slot, self._pack.get_batches(slot), self._ledger.get_seconds(trial.trial_id)
-        )
+        charged_s = self._ledger.get_seconds(trial.trial_id)
+        trial.enter_slot(slot, self._pack.get_batches(slot), charged_s)
         self._trials[slot] = trial
 
     def _train(self) -> None:
