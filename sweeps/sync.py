@@ -17,7 +17,7 @@ from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.trackers import check_trackers, make_trackers
-from sweeps.tracking.wandb_mode import Mode, resolve_mode
+from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     with lock_run(paths):
         mode: Mode = "disabled"
         if "wandb" in config.trackers:
+            check_settings(config)
             mode = resolve_mode(args.wandb, is_tiny=False)
             if mode == "disabled":
                 raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")

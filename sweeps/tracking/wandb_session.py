@@ -154,7 +154,8 @@ def check_settings(project: str, entity: str | None) -> None:
     if reason:
         raise SweepAborted(
             f"W&B refuses a setting: {reason}",
-            "correct or unset the WANDB_ variable, or --wandb-project; or add --wandb disabled",
+            "correct or unset the WANDB_ variable, or give sweeps.run another --wandb-project, or "
+            "--wandb disabled",
         )
 
 

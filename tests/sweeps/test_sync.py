@@ -93,6 +93,26 @@ def test_way_of_wandb_is_refused_where_other_trackers_are_asked_for(folder: Path
         main([str(folder), "--track", "mlflow", "--wandb", "online"])
 
 
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WANDB_SILENT", "maybe"),
+        ("WANDB_BASE_URL", "me:s3cret@api.wandb.ai"),
+        ("WANDB_PROJECT", "a/b"),
+        ("WANDB_API_KEY", "s3cret" * 8 + "\n"),
+        ("WANDB__PROXIES", "s3cret"),
+    ],
+)
+def test_variable_that_wandb_refuses_is_told_without_secrets(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, mode: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SweepAborted, match="W&B refuses a setting") as refused:
+        main([str(folder), "--wandb", mode])
+    assert "s3cret" not in str(refused.value)
+
+
 def test_study_whose_password_is_not_kept_is_refused(folder: Path) -> None:
     record = json.loads((folder / "sweep.json").read_text())
     record["config"]["study_storage"] = "postgresql+psycopg://bob:REDACTED@host/db"
