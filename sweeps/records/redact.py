@@ -13,7 +13,7 @@ _SECRETS = (
     (r"(\w://[^\s/:@]*:)(?!PASSWORD@)[^\s\"'<>]+(@)", 0),
     (r"(https?://)[^\s/:@\"'<>]+(@)", 0),  # a token in the place of a user
     (r"((?<![\w/:@.-])(?!mailto:)[\w.+-]+:)[^\s/:@\"'<>]+(@)", 0),
-    (rf"([?&][\w-]*(?:{_NAMES})=)[^&#\s\"'<>]+()", re.IGNORECASE),
+    (rf"([?&][\w-]*(?:{_NAMES})=)[^&\s\"'<>]+()", re.IGNORECASE),
     (rf"(--[\w-]*(?:{_NAMES})[= ])\S+()", 0),
     (rf"(\b[A-Z_]*(?:{_NAMES.upper()})=)\S+()", 0),
 )

@@ -18,6 +18,7 @@ from sweeps.records.redact import hide_secrets, join_lines, redact
         ("bob:s3cret@host", "bob:REDACTED@host"),
         ("pg:///db?password=s3cret&user=b", "pg:///db?password=REDACTED&user=b"),
         ("pg:///db?user=b&passwd=s3cret", "pg:///db?user=b&passwd=REDACTED"),
+        ("pg:///db?password=s3#cret&user=b", "pg:///db?password=REDACTED&user=b"),
         ("run --hub-token s3cret --name x", "run --hub-token REDACTED --name x"),
         ("WANDB_API_KEY=s3cret run", "WANDB_API_KEY=REDACTED run"),
         ("401 for hf_abcdefABCDEF", "401 for REDACTED"),
