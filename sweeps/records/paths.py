@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -81,17 +81,23 @@ def find_run(folder: Path, *, has_checkpoints: bool = True) -> RunPaths:
     """
     folder = folder.expanduser().absolute()
     top = os.path.realpath(folder)
-    for place, folders, files in os.walk(top):
-        for name in (*folders, *files):
-            path = os.path.join(place, name)
-            if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(top):
+    left_out = OF_TRACKERS if has_checkpoints else (*OF_TRACKERS, "checkpoints")
+    unseen = [top]
+    while unseen:
+        place = unseen.pop()
+        entries: list[os.DirEntry[str]] = []
+        with suppress(OSError), os.scandir(place) as listed:  # a sweep that runs deletes some
+            entries = list(listed)
+        for entry in entries:  # each knows its type, so that NFS is asked once a folder
+            if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(top):
                 raise SweepAborted(
-                    f"{path} is a link to {os.path.realpath(path)}, which is not in the run",
+                    f"{entry.path} is a link to {os.path.realpath(entry.path)}, which is not in "
+                    "the run",
                     "put the file or folder itself there; links out of a run are not followed",
                 )
-        if place == top:
-            left_out = OF_TRACKERS if has_checkpoints else (*OF_TRACKERS, "checkpoints")
-            folders[:] = [name for name in folders if name not in left_out]
+            is_left_out = place == top and entry.name in left_out
+            if entry.is_dir(follow_symlinks=False) and not is_left_out:
+                unseen.append(entry.path)
     return RunPaths(folder)
 
 
