@@ -24,6 +24,9 @@ from trainables.checkpoint import (
 )
 from trainables.storage import find_files, open_url, put_file, retry
 
+SET_ASIDE = "unlogged-"
+"""Begins the name of a checkpoint that the log does not lead to."""
+
 
 class Published(NamedTuple):
     """A checkpoint on storage."""
@@ -90,16 +93,24 @@ def prune(url: str, trial_ids: Collection[str], *, have_ended: bool) -> None:
 
 
 @retry
-def delete_checkpoints(url: str, is_stale: Callable[[str, int], bool]) -> None:
-    """Deletes those of a sweep's checkpoints of which that is true, by trial and step.
+def set_aside(url: str, is_stale: Callable[[str, int], bool]) -> list[str]:
+    """Renames those of a sweep's checkpoints of which that is true, by trial and step, so that no
+    trial goes on from them; their new names begin with SET_ASIDE.
+
+    Returns:
+        The trials that had any.
 
     Raises:
         SweepAborted: the storage cannot be written.
     """
     fs, root = open_url(url)
-    for one in _list_published(fs, root):
-        if is_stale(one.trial_id, one.step):
-            _delete(fs, one)
+    stale = [one for one in _list_published(fs, root) if is_stale(one.trial_id, one.step)]
+    for one in stale:
+        folder, _, name = one.path.rpartition("/")
+        for file in one.files:
+            fs.cp_file(f"{one.path}/{file}", f"{folder}/{SET_ASIDE}{name}/{file}")
+        _delete(fs, one)
+    return sorted({one.trial_id for one in stale})
 
 
 @retry

@@ -21,7 +21,7 @@ from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, get_first_line
 from trainables.models.tokenizer_file import TokenizerFile
-from trainables.storage import check_writable
+from trainables.storage import check_writable, list_names
 
 CHANGEABLE = frozenset(
     (
@@ -57,8 +57,12 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
     run = read_run(paths)
+    names = [path.name for path in paths.checkpoints.glob("t*")]
+    if url is not None and not run.trials:
+        names += list_names(f"{url}/checkpoints")
+    has_begun = any(name.startswith("t") for name in names)
     has_lost_log = not run.events and paths.optuna_db.exists()  # made after the first event
-    if has_lost_log or (not run.trials and any(paths.checkpoints.glob("t*"))):
+    if has_lost_log or (has_begun and not run.trials):
         raise SweepAborted(
             f"{paths.events} tells of no trial, but the sweep has begun",
             "restore that file from a copy, or begin a new sweep with another --name",

@@ -12,7 +12,7 @@ from sweeps.checks.preflight import Preflight
 from sweeps.checks.resume import check_metric
 from sweeps.config import SweepConfig
 from sweeps.records.events import read_events
-from sweeps.records.mirror import delete_unlogged, mirror_run
+from sweeps.records.mirror import mirror_run, set_unlogged_aside
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import read_record
 from sweeps.records.run_lock import lock_run
@@ -50,7 +50,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
     with lock_run(paths, "sweep", is_known_by_beat=url is not None):
         write_json(paths.sweep_json, record)
         if is_resumed and url is not None:
-            delete_unlogged(url, replay_all(read_events(paths.events)), config.rungs)
+            set_unlogged_aside(url, replay_all(read_events(paths.events)), config.rungs)
         try:
             with mirror_run(paths, url):
                 yield paths

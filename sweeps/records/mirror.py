@@ -19,7 +19,7 @@ from sweeps.records.paths import OF_TRACKERS, RunPaths
 from sweeps.records.run_lock import abort_if_driven, parse_heartbeat
 from sweeps.records.trial_record import TrialRecord
 from trainables import storage
-from trainables.checkpoint_storage import delete_checkpoints
+from trainables.checkpoint_storage import SET_ASIDE, set_aside
 from trainables.errors import SweepAborted
 from trainables.files import parse_json
 
@@ -87,8 +87,9 @@ def fetch_run(paths: RunPaths, url: str) -> None:
         paths.heartbeat.write_bytes(beat)
 
 
-def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[int]) -> None:
-    """Deletes the checkpoints that the log does not lead to: a driver that died had not copied all.
+def set_unlogged_aside(url: str, records: Sequence[TrialRecord], rungs: Sequence[int]) -> None:
+    """Has no trial go on from checkpoints that the log does not lead to, and keeps them: a driver
+    that died had not copied all, or the log has lost lines.
 
     Its trials may be proposed otherwise now, and a trial reports at every rung.
 
@@ -103,7 +104,12 @@ def delete_unlogged(url: str, records: Sequence[TrialRecord], rungs: Sequence[in
             return record is None
         return step > min((rung for rung in rungs if rung > record.num_steps), default=step)
 
-    delete_checkpoints(f"{url}/checkpoints", is_stale)
+    if trials := set_aside(f"{url}/checkpoints", is_stale):
+        _log.warning(
+            "the log lacks reports of checkpoints at %s, which are renamed to %s...; trained again "
+            "from there: %s",
+            *(url, SET_ASIDE, ", ".join(trials)),
+        )
 
 
 def _copy_if_ours(paths: RunPaths, url: str, copied: dict[Path, tuple[int, int]]) -> bool:

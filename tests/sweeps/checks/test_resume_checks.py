@@ -172,6 +172,14 @@ def test_log_that_was_emptied_is_no_new_sweep(
     assert "events.jsonl tells of no trial" in error and "from a copy" in fix
 
 
+def test_log_that_storage_has_lost_is_no_new_sweep(config: SweepConfig, tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    shutil.move(tmp_path / "runs" / "r1", bucket / "r1")
+    (bucket / "r1" / "checkpoints" / "t0000" / "checkpoint-1-0123abcd").mkdir(parents=True)
+    error, fix = call("sweeps.run", *FLAGS, "--checkpoints", f"file://{bucket}").refusal()
+    assert "events.jsonl tells of no trial" in error and "from a copy" in fix
+
+
 def test_resume_by_another_recipe_is_refused(config: SweepConfig, tmp_path: Path) -> None:
     before = tree(tmp_path)
     error, fix = call("sweeps.run", "samsum", *FLAGS[1:]).refusal()

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from sweeps.records import mirror
-from sweeps.records.mirror import delete_unlogged, fetch_run, mirror_run
+from sweeps.records.mirror import fetch_run, mirror_run, set_unlogged_aside
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import lock_run
 from sweeps.records.trial_record import TrialRecord
 from tests.trainables.test_checkpoint import make_report
 from trainables import storage
-from trainables.checkpoint import get_checkpoint_folder, write_report
-from trainables.checkpoint_storage import publish
+from trainables.checkpoint import get_checkpoint_folder, list_complete_checkpoints, write_report
+from trainables.checkpoint_storage import fetch_last, publish
 from trainables.config import Hyperparameters
 from trainables.errors import SweepAborted
 
@@ -157,7 +157,9 @@ def test_driver_that_lives_elsewhere_is_not_followed(
         pass
 
 
-def test_checkpoints_that_the_log_does_not_lead_to_are_deleted(url: str, tmp_path: Path) -> None:
+def test_no_trial_goes_on_from_checkpoints_that_the_log_does_not_lead_to_and_they_are_kept(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     here = tmp_path / "trials"
     for trial_id, steps in {"t0000": (1, 3), "t0001": (3, 9), "t0002": (1,), "t0003": (9,)}.items():
         for step in steps:
@@ -165,16 +167,24 @@ def test_checkpoints_that_the_log_does_not_lead_to_are_deleted(url: str, tmp_pat
             write_report(report)
             place = f"{url}/checkpoints/{trial_id}"
             publish(place, get_checkpoint_folder(here / trial_id, step), has_ended=False)
-    report = make_report(here / "t0004", 1)
+    report = make_report(tmp_path / "logged", 1)
     records = [
         TrialRecord(trial_id="t0000", number=0, params=PARAMS, reports=[report]),
         TrialRecord(trial_id="t0001", number=1, params=PARAMS),  # step 1 was never copied
         TrialRecord(trial_id="t0003", number=3, params=PARAMS, status="completed"),
     ]
-    delete_unlogged(url, records, (1, 3, 9))
-    left = {path.parent.name: path.name for path in (tmp_path / "bucket").rglob("checkpoint-*")}
-    assert left.keys() == {"t0000", "t0003"}
-    assert len(list((tmp_path / "bucket").rglob("checkpoint-*"))) == 3
+    before = list_there(tmp_path)
+    set_unlogged_aside(url, records, (1, 3, 9))
+    set_unlogged_aside(url, records, (1, 3, 9))  # a resume may be cut off and repeated
+    aside = {name for name in list_there(tmp_path) if "/unlogged-" in name}
+    assert {name.split("/")[1] for name in aside} == {"t0001", "t0002"}
+    assert {name.replace("unlogged-", "") for name in list_there(tmp_path)} == before
+    (told,) = caplog.messages
+    assert "t0001, t0002" in told and "unlogged-" in told
+    for trial_id, last in {"t0000": [3], "t0001": [], "t0002": [], "t0003": [9]}.items():
+        fetch_last(f"{url}/checkpoints/{trial_id}", tmp_path / "node" / trial_id)
+        reports = list_complete_checkpoints(tmp_path / "node" / trial_id)
+        assert [path.name for path in reports] == [f"checkpoint-{step}" for step in last]
 
 
 @pytest.mark.parametrize("is_absolute", [False, True])
