@@ -159,7 +159,7 @@ class Trainer:
     def _tell(self, cohort: _Cohort, member: _Member, measured: Measurement) -> None:
         whole = replace(
             measured,
-            tokens=self._pack.get_batches(member.slot).tokens(cohort.step),
+            tokens=self._pack.get_batches(member.slot).count_tokens(cohort.step),
             train_gpu_s=round(member.train_gpu_s, 5),
             wall_s=round(cohort.wall_s, 3),
         )
