@@ -47,7 +47,7 @@ class NodeFacts:
     """As nvidia-smi tells."""
     python: str
     versions: dict[str, str]
-    """Of the TRAINING_PACKAGES."""
+    """Installed versions of the TRAINING_PACKAGES, by name."""
     free_gib: float
     """On the disk of the shared folder or that of temporary files, whichever has less."""
     folder_fault: str = ""

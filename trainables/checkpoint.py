@@ -48,9 +48,9 @@ class Progress:
     step: int
     """Optimizer steps done."""
     losses: list[float]
-    """Of the steps since the last report."""
+    """Losses of the steps since the last report."""
     learning_rate: float
-    """Of the last step."""
+    """Learning rate of the last step."""
     training_s: float
     """Seconds of the steps since the last report."""
     gpu_seconds: float = 0.0

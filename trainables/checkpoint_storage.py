@@ -137,7 +137,7 @@ def fetch_last(url: str | None, folder: Path) -> None:
 
 @retry
 def fetch_checkpoint(run_url: str | None, checkpoint: Path, *, is_compared: bool = False) -> Path:
-    """The same folder, fetched if it is not on this disk and is on storage.
+    """Returns the checkpoint, which is fetched first if it is on storage and not on this disk.
 
     Args:
         run_url: of the run; None where its folder is what nodes share.

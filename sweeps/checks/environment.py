@@ -50,8 +50,8 @@ def read_git_commit() -> str | None:
 
 
 def refuse_other_package() -> NoReturn:
-    """Of the package `sweeps` that W&B has on PyPI pip puts files over ours, or ours over them; its
-    folder config/ hides our config.py in either case."""
+    """Tells that W&B's package `sweeps` of PyPI is installed into the same folder: pip has put its
+    files over ours, or ours over them, and its folder config/ hides our config.py either way."""
     folder = Path(__file__).parents[1]
     raise SweepAborted(
         f"W&B's package of the name `sweeps` is installed into {folder} too",

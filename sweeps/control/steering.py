@@ -42,7 +42,7 @@ class Steering:
         self._log = log
         self._earlier = [e for e in events if e["kind"] == "asked" and not e["refused"]]
         self._num_added = sum(e.get("is_asked", False) for e in events)
-        """Of the points that were asked for, those that trials have: the first ones."""
+        """How many of the points that were asked for have a trial: the first ones."""
         self._pending = pending
         self._reader = reader
         self._now_s = now_s

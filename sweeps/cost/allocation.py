@@ -54,8 +54,8 @@ class Allocation:
     """The most trials of one GPU, in the search or in the finals; without a GPU, of this
     machine."""
     capacities: tuple[Capacity, ...] = ()
-    """Of the pack of each GPU, or of the CPUs, the smallest first; empty where trials train
-    alone."""
+    """What the pack of each GPU, or of the CPUs, holds, the smallest first; empty where trials
+    train alone."""
     most_packs: int = 1
     """On a cluster that gets more GPUs while the sweep runs; each has a trial then."""
     choose_pack: Callable[[float], Capacity] | None = None

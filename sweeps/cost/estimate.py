@@ -34,8 +34,8 @@ CLOSING_S = 2.5
 STEPS_PER_CAPTURE, MOST_CAPTURES = 4.0, 150.0
 """CUDA graphs that a pack captures: 39 in its first 56 steps of SAMSum rows, 162 in 560."""
 BAND = (0.75, 1.0, 1.35)
-"""Of what is still to come: how far ASHA's luck and a measurement of a few steps take it to each
-side. Search steps of ten equal sweeps were 0.8 to 1.4 times their mean."""
+"""Factors of what is still to come, low, expected and high: ASHA's luck and a measurement of a few
+steps. Search steps of ten equal sweeps were 0.8 to 1.4 times their mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Estimate:
     """With wall_high_s, the band that wall_s is expected in."""
     wall_high_s: float
     finals_s: float
-    """Of wall_s, what comes after the search: finals, test and closing."""
+    """The part of wall_s after the search: finals, test and closing."""
     gpu_hours: float
     """All GPUs for all of wall_s."""
     memory_gib: float

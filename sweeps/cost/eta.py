@@ -24,7 +24,7 @@ NUM_SEGMENTS = 64
 SCALES = (0.2, 5.0)
 """How far the throughput of a few steps may be corrected."""
 UNKNOWN_RESERVE_FRAC = 0.5
-"""Of the budget that is kept for the finals while no throughput is known."""
+"""Share of the budget that is kept for the finals while no throughput is known."""
 RESERVE_MARGIN_FRAC = 0.1
 """By which what comes after the search may take longer than predicted."""
 UNMEASURED = Throughput(device="", num_slots=1, step_fixed_s=1.0)
@@ -36,7 +36,7 @@ class _Progress:
     """How far a trial is."""
 
     step: int = 0
-    """Of its last report."""
+    """The step of its last report."""
     seconds: float = 0.0
     """Busy seconds up to it."""
     reported_s: float = 0.0
@@ -188,8 +188,8 @@ class Eta:
         ]
 
     def shares_left(self) -> tuple[float, float]:
-        """Of the search's expected steps and of the steps of its finals, what is still to be made;
-        a search that goes on has other finals than those that are known."""
+        """Shares of the search's expected steps and of its finals' steps that are still to be
+        made; a search that goes on has other finals than those that are known."""
         config, steps_from = self.model.config, self.model.steps_from
         begun = self._trials.values()
         steps = max(0, config.num_trials - len(begun)) * steps_from(0)

@@ -49,8 +49,8 @@ class Hardware:
 
     @classmethod
     def _of_gpus(cls, num_cpus: int, machines: Sequence[tuple[int, Sequence[Gpu]]]) -> "Hardware":
-        """Of machines, each with the GPUs that Ray counts and those that nvidia-smi tells of: where
-        these are more or fewer, the smallest are taken for the others."""
+        """The hardware of machines, each with the GPUs that Ray counts and those that nvidia-smi
+        tells of: where these are more or fewer, the smallest are taken for the others."""
         gibs: list[float] = []
         for num_gpus, gpus in machines:
             own = sorted(gpu.gib for gpu in gpus)[:num_gpus]

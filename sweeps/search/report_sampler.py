@@ -33,7 +33,7 @@ class ReportSampler(optuna.samplers.BaseSampler):
         self._sampler = sampler
 
     def reseed_rng(self) -> None:
-        """See BaseSampler."""
+        """Reseeds the sampler within, as BaseSampler asks."""
         self._sampler.reseed_rng()
 
     def infer_relative_search_space(

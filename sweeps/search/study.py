@@ -58,7 +58,7 @@ class Search:
         self._trials: dict[int, optuna.Trial] = {}
         """Those that run."""
         self.asked: set[int] = set()
-        """Of the trials that this process handed out, those whose points a user asked for."""
+        """Trials that this process handed out and whose points a user asked for."""
 
     def restore(
         self, records: Sequence[TrialRecord], metric: Metric, start_points: Sequence[Point] = ()

@@ -55,7 +55,7 @@ class StudyWriter:
         return self._storage.get_study_id_from_name(self._study)
 
     def close(self, *, is_disk_trusted: bool) -> None:
-        """See Tracker."""
+        """Does nothing: each trial is written at once."""
 
     def _write(self, record: TrialRecord) -> None:
         trial = freeze_trial(record, self._space, self._metric)

@@ -35,7 +35,7 @@ MAX_METRICS, MAX_PARAMS = 1000, 100
 MAX_KEY = 250
 """Letters of a name; some stores of MLflow take no more."""
 MAX_CHARS = 5000
-"""Of a param or tag; MLflow takes 6,000 and 8,000."""
+"""Letters of a param or tag; MLflow takes 6,000 and 8,000."""
 
 _STATES = {
     "running": "RUNNING",

@@ -27,7 +27,7 @@ OVERDUE = 3.0
 LEAST_STALL_S = 60.0
 """Without a word for less than that, no sweep is called stalled."""
 QUIET_S = 900.0
-"""The same while nothing is known: models load, the best adapters are tested."""
+"""LEAST_STALL_S while nothing is known: models load, the best adapters are tested."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -76,8 +76,8 @@ class TrackedRun:
     place: Mapping[str, Any] = field(default_factory=dict)
     """The pack, slot and device of the last report."""
     files: Sequence[Path] = ()
-    """Of the winner's folder, which the summary brings: those that its event names and no others,
-    because what else lies there may hold rows of the data."""
+    """Files of the winner's folder that its event names, which the summary brings; what else lies
+    there may hold rows of the data."""
     confusion: Mapping[str, Any] | None = None
     """Labels and counts of the winner on test, which the summary brings."""
 

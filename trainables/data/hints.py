@@ -15,7 +15,7 @@ MIN_FILLED_FRAC = 0.5
 """Share of its rows that a suggested column fills, if another does."""
 MAX_NAME_CHARS = 40
 LONG_FRAC = 0.8
-"""Of columns of at least this share of the longest one's length, the first is the input."""
+"""The first column of at least this share of the longest one's length is the input."""
 INSTRUCTIONS = ("instruction", "prompt", "question", "query")
 INPUTS = (
     *(*INSTRUCTIONS, "text", "dialogue", "document", "article"),
@@ -54,7 +54,7 @@ class Columns:
         columns = ((name, frame.iloc[:20, place]) for place, name in enumerate(table.columns))
         self._chats = [name for name, cells in columns if any(map(is_conversation, cells))]
         self.texts = {name: [text for text in some if text] for name, some in texts.items()}
-        """Of each column, blank cells and lists left out."""
+        """The texts of each column, without blank cells and lists."""
 
     def describe(self) -> str:
         """The columns with the number of their different values."""

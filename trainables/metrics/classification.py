@@ -16,7 +16,7 @@ from trainables.files import write_table
 
 PER_CLASS = ("precision", "recall", "f1")
 MAX_REPORTED_LABELS = 20
-"""Of more labels the reports hold no scores of single ones, but for those that are asked for."""
+"""With more labels, reports hold the scores of single ones only where they are asked for."""
 LETTERS = str.maketrans(
     {"\N{LATIN SMALL LETTER DOTLESS I}": "i", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 )
@@ -85,7 +85,7 @@ class Confusion:
     counts: tuple[tuple[int, ...], ...]
 
     def sums(self) -> tuple[list[int], list[int], list[int]]:
-        """Of each class how many rows are right, have it as their target, and are taken for it."""
+        """How many rows of each class are right, have it as their target, and are taken for it."""
         right = [row[index] for index, row in enumerate(self.counts)]
         return right, list(map(sum, self.counts)), list(map(sum, zip(*self.counts, strict=True)))
 

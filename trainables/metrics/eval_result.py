@@ -23,7 +23,7 @@ class EvalResult:
     row_losses: tuple[tuple[float, int], ...] = ()
     """Each target's loss, summed over its tokens, and their number; none where no model spoke."""
     probabilities: tuple[dict[str, float], ...] = ()
-    """Of the likeliest labels, by row, the chosen one first; none of texts."""
+    """Each row's likeliest labels with theirs, the chosen one first; none for texts."""
     failure: str | None = None
     """Why a metric of the user's own gave no score, which fails the trial."""
 

@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 def find_fault(compute_capability: float) -> Fault | None:
-    """Of a GPU of this kind with what is installed here."""
+    """What is wrong with the kernels installed here for such a GPU; None if nothing is."""
     fla, triton = (_find_version(name) for name in ("fla-core", "triton"))
     first, fixed = _BAD_TRITON
     if fla and int(compute_capability) == _HOPPER and first <= _parse_version(triton) < fixed:

@@ -159,7 +159,7 @@ class ExpertFacts:
     width: int
     """Features between gate and down of each."""
     shared_width: int | None = None
-    """Of the expert that every token passes through; None where there is none."""
+    """Width of the expert that every token passes through; None where there is none."""
 
     def __post_init__(self) -> None:
         require_positive(self)

@@ -54,7 +54,7 @@ class ModelFacts:
     is_tied: bool
     """Whether the output head shares the embedding's weights."""
     delta: DeltaFacts | None = None
-    """Of the layers of linear attention; None where there are none."""
+    """Shape of the layers of linear attention; None where there are none."""
     experts: ExpertFacts | None = None
     """In all layers; None where there are none."""
     activation: str = "silu"
@@ -166,7 +166,7 @@ class ModelFacts:
         return shapes
 
     def _expert_shapes(self, experts: ExpertFacts) -> dict[str, tuple[int, ...]]:
-        """Of a layer's router and experts, as transformers 5 has them in memory."""
+        """Shapes of a layer's router and experts, as transformers 5 has them in memory."""
         return {
             "mlp.gate.weight": (experts.num_experts, self.hidden_size),
             "mlp.experts.gate_up_proj": (experts.num_experts, 2 * experts.width, self.hidden_size),
@@ -317,7 +317,7 @@ def _read_delta_facts(config: Mapping[str, Any]) -> DeltaFacts:
 
 
 def _read_expert_facts(config: Mapping[str, Any]) -> ExpertFacts:
-    """Of a config whose layers all have experts.
+    """Reads the experts of a config whose layers all have them.
 
     Raises:
         ValueError: some have none, and PEFT (0.21) takes their layers for those of experts.

@@ -84,5 +84,5 @@ def check_quantisation(model: str, stored: Mapping[str, Any], layers: Sequence[s
 
 
 def get_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a model that also sees images, the part that reads text; sweeps load no other."""
+    """Selects the part that reads text, of a model that also sees images; sweeps load no other."""
     return {**config, **(config.get("text_config") or {})}

@@ -16,9 +16,9 @@ TITLE = "Untuned base and tuned model, side by side"
 BASE = "Untuned base"
 SHOWN_LABELS = 10
 SHOWN_CHARACTERS = 120
-"""Of an example in the list."""
+"""Longest part of an example that the list shows."""
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-"""Of the reader's machine: Gradio's own themes name fonts of Google's."""
+"""Fonts of the reader's machine: Gradio's own themes name fonts of Google's."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Answer:
 
     text: str
     probabilities: dict[str, float] | None
-    """Of the likeliest labels; None of texts."""
+    """The likeliest labels with their probabilities; None for texts."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class AttentionWeights(NamedTuple):
     """What a layer of attention holds beside its linear layers."""
 
     norms: Norms | None
-    """Of queries and keys; Qwen2 has none."""
+    """Norms of queries and keys; Qwen2 has none."""
     is_gated: bool
     """Whether q_proj gives each head a gate too, which what it attends to is multiplied by."""
 

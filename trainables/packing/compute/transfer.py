@@ -33,7 +33,7 @@ class Staging:
             self._rows = [_page_locked(row) for row in rows]
 
     def on_host(self, rows: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The same rows in the host's memory, until the next call.
+        """Copies rows to the host's memory, where they stay until the next call.
 
         Nothing that the device has yet to do may change them.
         """

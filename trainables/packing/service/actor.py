@@ -28,7 +28,7 @@ SHUTDOWN_GRACE_S = 2.0
 LEDGER_INTERVAL_S = 1.0
 """Between two writings of a pack's ledger: what a kill may cost of its figures."""
 LEDGER_UPLOAD_INTERVAL_S = 10.0
-"""The same where it is copied to object storage."""
+"""LEDGER_INTERVAL_S where the ledger is copied to object storage."""
 
 
 class PackActor(PackHost):
@@ -86,7 +86,7 @@ class PackActor(PackHost):
         return ledger
 
     def preempt(self, reason: str, timeout_s: float) -> None:
-        """See PackHost; its ledger is then on the disk too."""
+        """Has the trials leave, see PackHost, and its ledger on the disk too."""
         super().preempt(reason, timeout_s)
         self.ledger()
 

@@ -37,7 +37,7 @@ class Share:
     """What one trial took of a pack."""
 
     seconds: float = 0.0
-    """Of the pack's wall time."""
+    """Seconds of the pack's wall time."""
     trained_tokens: int = 0
     """Real tokens of its optimizer steps, those that were lost and repeated included."""
     scored_tokens: int = 0

@@ -33,7 +33,7 @@ CPU_EVAL_TOKENS = 1 << 15
 
 _TOKENS_STEP = 1024
 _RANKS = (64, 32, 16, 8, 4)
-"""Of which the first that fits is named where a larger one does not."""
+"""The first of them that fits is named where a larger one does not."""
 
 
 def choose_capacity(

@@ -11,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 FEATURES, NUM_WARPS = 2048, 8
-"""Of a program, in whole heads. Eight numbers a thread, 16 bytes of bfloat16, are one load."""
+"""What a program takes, in whole heads. Eight numbers a thread, 16 bytes of bfloat16, are one
+load."""
 
 
 def gate_norm(mixed_NHE: Tensor, z_NF: Tensor, norm_E: Tensor, eps: float) -> Tensor:

@@ -25,7 +25,7 @@ class DeltaInputs(NamedTuple):
     """What the rule takes of every token, and the gate behind it."""
 
     q_NGC: Tensor
-    """Of unit length, as keys are."""
+    """Unit vectors, as keys are."""
     k_NGC: Tensor
     v_NHE: Tensor
     log_decay_NH: Tensor
@@ -43,7 +43,7 @@ def delta_inputs(
     position_ids_N: Tensor,
     sizes: DeltaSizes,
 ) -> DeltaInputs:
-    """Of the projections [queries | keys | values | z | b | a].
+    """Splits and prepares the projections [queries | keys | values | z | b | a].
 
     Args:
         position_ids_N: int32, each token's position in its row: the convolution sees no further.

@@ -42,7 +42,7 @@ def token_attention(
 
 
 def held_positions(num_features: int) -> int:
-    """Of so many features each, those whose keys are held at a time."""
+    """How many positions have their keys held at a time, with so many features each."""
     return min(MOST_POSITIONS, MOST_NUMBERS // num_features)
 
 

@@ -21,7 +21,7 @@ class Heads(NamedTuple):
     """What the rule takes of every token."""
 
     q_STGC: Tensor
-    """Of unit length, as the keys are."""
+    """Unit vectors, as the keys are."""
     k_STGC: Tensor
     v_STHE: Tensor
     log_decay_STH: Tensor

@@ -48,7 +48,7 @@ class DeltaState(NamedTuple):
     """At least float32. Behind a prompt it is all that the row knows; then kernels write it every
     M tokens only, and keep the rest in between, which is 0 behind a prompt."""
     keys_KSMX: Tensor
-    """Of the tokens since: all key heads side by side."""
+    """Keys of the tokens since, all heads side by side."""
     learnt_KSMHE: Tensor
     """What they taught."""
     reach_KSMH: Tensor
@@ -56,7 +56,7 @@ class DeltaState(NamedTuple):
 
 
 def read_weights(module: Any) -> DeltaWeights:
-    """Of transformers' Qwen3_5GatedDeltaNet."""
+    """Reads the weights of transformers' Qwen3_5GatedDeltaNet."""
     return DeltaWeights(
         conv_PW=module.conv1d.weight.detach().squeeze(1),
         log_decay_H=module.A_log.detach(),
@@ -68,7 +68,7 @@ def read_weights(module: Any) -> DeltaWeights:
 
 
 def new_state(weights: DeltaWeights, num_slots: int, num_rows: int, like: Tensor) -> DeltaState:
-    """Of rows without a token; the inputs are of the type of like."""
+    """Makes the state of rows without a token; its inputs are of the type of like."""
     (num_channels, width), shape = weights.conv_PW.shape, (num_slots, num_rows)
     num_heads, key_dim, value_dim = (
         len(weights.log_decay_H),
@@ -313,7 +313,7 @@ def _convolve_tree(inputs_SXP: Tensor, weights: DeltaWeights, is_seen_NN: Tensor
 
 
 def _to_heads(turned_STP: Tensor, b_STH: Tensor, a_STH: Tensor, weights: DeltaWeights) -> Heads:
-    """Of at least float32: unit keys and queries, values, log decays and step sizes."""
+    """Unit keys and queries, values, log decays and step sizes, in float32 at least."""
     exact = torch.promote_types(turned_STP.dtype, torch.float32)
     key_size = weights.num_key_heads * weights.key_head_dim
     sizes = [key_size, key_size, turned_STP.shape[-1] - 2 * key_size]
