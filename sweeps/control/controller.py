@@ -98,6 +98,8 @@ class TrialController:
         self._waiting: deque[_Trial] = deque()
         self._finals: Finals | None = None
         self._is_search_closed = False
+        self.ended_between_reports: set[str] = set()
+        """Trials that users or the budget stopped: no answer to a report tells their packs."""
         self._held: list[_Trial] | None = None
         """Trials that were handed out and have not started yet; None while starts are not held."""
 
@@ -239,6 +241,7 @@ class TrialController:
         self.release_starts()
         if self.is_running(trial_id):
             self._end_all({trial_id: (status, redact(reason))})  # perhaps of a library's error
+            self.ended_between_reports.add(trial_id)
             self._start_finals_if_due()
 
     def _decide_ends(self, step: int, trials: Sequence[_Trial]) -> Ends:

@@ -31,7 +31,7 @@ ANSWER_TIMEOUT_S = 5.0
 """How long the ledgers of packs are waited for."""
 SAVE_TIMEOUT_S = 20.0
 """How long packs are waited for that save their trials: clouds leave a process 30 s to end."""
-POLL_INTERVAL_S, LOADED_POLL_INTERVAL_S = 0.1, 1.0
+POLL_INTERVAL_S, LOADED_POLL_INTERVAL_S = 0.1, 2.0
 """Between a pack's answer and the next question how it is, while it loads and later."""
 HANG_TIMEOUT_S, LOADING_HANG_TIMEOUT_S = 60.0, 300.0
 """A pack that has answered before, and not for so long, hangs: an answer takes milliseconds. While

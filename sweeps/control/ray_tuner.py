@@ -257,10 +257,10 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     def _tell_packs(self, trials: Sequence[Trial]) -> None:
         """Has packs free the slots of trials that ended between two reports; of one that had no
         place in a pack yet they are told again. Trials without a pack end at their next report."""
-        running = [_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING]
-        ended = {name: False for name in running if not self.controller.is_running(name)}
+        running = {_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING}
+        ended = running & self.controller.ended_between_reports
         if ended:
-            self.pool.decide(0, ended)
+            self.pool.decide(0, dict.fromkeys(ended, False))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self.has_started.add(_trial_id(trial))
