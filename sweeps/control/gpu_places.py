@@ -13,6 +13,7 @@ import ray
 from cluster.check import name_node
 from cluster.connect import list_draining_nodes
 from sweeps.records.redact import join_lines
+from trainables.packing.service.actor import PACK_CPUS
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,45 @@ MAX_START_FAILURES = 3
 FIRST_WAIT_S, MAX_WAIT_S = 10.0, 600.0
 """GPUs that are waited for are told after the first, then after three times as long each time, but
 never less often than the last; so are nodes asked again that cannot be used."""
+
+
+UNITS = {"GPU": "GPU", "CPU": "CPU core"}
+"""By Ray's names of them."""
+IN_USE = "in use by other jobs, or a process is slow to start"
+
+
+class Waits:
+    """Says when a wait is to be told that lasts."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._next_s = FIRST_WAIT_S
+
+    def is_to_be_told(self, num_waiting: int, now_s: float) -> bool:
+        """Whether now, while so many wait."""
+        if not num_waiting:
+            self._since_s, self._next_s = None, FIRST_WAIT_S
+            return False
+        self._since_s = self._since_s or now_s
+        if now_s - self._since_s < self._next_s:
+            return False
+        self._next_s += min(2 * self._next_s, MAX_WAIT_S)
+        return True
+
+
+def find_short(
+    num_waiting: int, needs: Mapping[str, float], *, has_any: bool = True
+) -> tuple[int, str]:
+    """How many of those that wait are not only starting, and what they lack most.
+
+    Args:
+        needs: of each, by Ray's names.
+        has_any: whether there is any that they could use.
+    """
+    free = ray.available_resources() if has_any else {}
+    return max(
+        (num_waiting - int(free.get(kind, 0) / need), kind) for kind, need in needs.items() if need
+    )
 
 
 @dataclass(kw_only=True)
@@ -67,8 +107,7 @@ class GpuPlaces:
         self._late: dict[str, _LateNode] = {}
         self._failures: Counter[str] = Counter()
         """Packs in a row that could not start, by node."""
-        self._waits_since_s: float | None = None
-        self._next_wait_s = FIRST_WAIT_S
+        self._waits = Waits()
 
     def count(self) -> None:
         """Looks which nodes there are."""
@@ -117,22 +156,15 @@ class GpuPlaces:
 
     def tell_waits(self, num_waiting: int, num_packs: int, now_s: float) -> None:
         """Says which GPUs packs wait for, if they have for some time."""
-        if not num_waiting:
-            self._waits_since_s, self._next_wait_s = None, FIRST_WAIT_S
+        if not self._waits.is_to_be_told(num_waiting, now_s):
             return
-        self._waits_since_s = self._waits_since_s or now_s
-        if now_s - self._waits_since_s < self._next_wait_s:
-            return
-        self._next_wait_s += min(2 * self._next_wait_s, MAX_WAIT_S)
-        # What has its GPU is only starting.
-        free = ray.available_resources() if self.num else {}
-        kinds = {self.resource, "CPU"}
-        num_short, kind = max((num_waiting - int(free.get(kind, 0)), kind) for kind in kinds)
+        needs = {self.resource: 1.0} | {"CPU": PACK_CPUS}
+        num_short, kind = find_short(num_waiting, needs, has_any=self.num > 0)
         if num_short > 0:
             of = f"{num_short} of {num_packs} " if num_packs > 1 else "a "
-            what = {"GPU": "GPU", "CPU": "CPU core"}[kind] + "s" * (num_packs > 1)
+            what = UNITS[kind] + "s" * (num_packs > 1)
             if self.num:
-                why = "in use by other jobs, or a process is slow to start"
+                why = IN_USE
             elif self.has_failed:
                 why = "packs cannot start on those that there are"
             else:

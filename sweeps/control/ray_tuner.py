@@ -1,8 +1,10 @@
 """The Ray Tuner: resources, concurrency, failure policy, and Tune's words turned into ours."""
 
+import logging
 import signal
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from ray.tune.search import Searcher
 
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
+from sweeps.control.gpu_places import IN_USE, UNITS, Waits, find_short
 from sweeps.control.interruption import handle_signals_as_ctrl_c
 from sweeps.control.pack_pool import PackPool
 from sweeps.control.quiet_tune import NoReporter, SilentProgress, quiet_tune
@@ -27,6 +30,8 @@ from sweeps.cost.allocation import Allocation
 from sweeps.cost.eta import Eta
 from trainables import trial as trainable
 from trainables.errors import REPEAT, SweepAborted
+
+logger = logging.getLogger(__name__)
 
 
 def run_trials(
@@ -66,7 +71,14 @@ def run_trials(
     scheduler = _ControllerScheduler(controller, pool, budget_stop, gate)
     most_at_once = allocation.most_at_once
     callback = _ControllerCallback(
-        controller, max_failures, most_at_once, budget_stop, gate, steering, pool
+        controller,
+        max_failures,
+        most_at_once,
+        budget_stop,
+        gate,
+        steering,
+        pool,
+        allocation.trial_resources,
     )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
@@ -235,6 +247,9 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     gate: StartupGate
     steering: Steering
     pool: PackPool
+    needs: Mapping[str, float]
+    """What Ray reserves for a trial's process."""
+    waits: Waits = field(default_factory=Waits)
     ctrl_c: Any = None
     """Tune's handler of Ctrl-C, until it is pressed."""
     has_started: set[str] = field(default_factory=set)
@@ -249,6 +264,12 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
         if self.gate.is_open and self.steering.is_due:  # a request has the held trials start
             self.steering.poll()
             self._tell_packs(trials)
+        num_waiting = sum(trial.status == Trial.PENDING for trial in trials)
+        if self.waits.is_to_be_told(num_waiting, time.monotonic()):
+            num_short, kind = find_short(num_waiting, self.needs)
+            if num_short > 0:
+                trials_short = f"{num_short} trial{'s' * (num_short > 1)}"
+                logger.warning("waiting for a %s for %s: %s", UNITS[kind], trials_short, IN_USE)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         if signal.getsignal(signal.SIGINT) is not self.ctrl_c:  # before Tune ends the processes

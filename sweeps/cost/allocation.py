@@ -144,7 +144,7 @@ def describe_place(cluster: "Cluster", allocation: Allocation) -> str:
         place = f"cluster {cluster.address}, {cluster.num_nodes} node"
         place += "s" * (cluster.num_nodes != 1)
     if not num:
-        return f"{place}, {allocation.num_cpus} CPU cores"
+        return f"{place}, {allocation.num_cpus} CPU core{'s' * (allocation.num_cpus != 1)}"
     return f"{place}, {f'{num} of ' * (num != num_all)}{num_all} GPU{'s' * (num_all != 1)}"
 
 

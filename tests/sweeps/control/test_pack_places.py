@@ -43,7 +43,7 @@ class PackStub:
         self._folder = folder
         self._dies = (folder / "packs die while they load").exists()
         if (folder / "no pack can start").exists():
-            raise FileNotFoundError("no such folder")
+            raise FileNotFoundError("no such folder. Is it mounted?")
         is_broken = (folder / ray.get_runtime_context().get_node_id()).exists()
         self._fault: PackFault | None = (
             LoadFault(os.getpid(), "a pack cannot start: CUDA", FIX) if is_broken else None
@@ -71,10 +71,13 @@ class Scene:
         self.log = EventLog(folder / "events.jsonl")
         self.pool = PackPool(self._start, most, places=places, log=self.log)
 
+    num_cpus = 0
+    """Of a pack."""
+
     def _start(self, number: int, avoided: Sequence[str], is_probed: bool) -> ActorHandle:
         stub = ray.remote(concurrency_groups={"status": 1})(PackStub).options(
             name=f"pack-{number}",
-            num_cpus=0,
+            num_cpus=self.num_cpus,
             num_gpus=1,
             label_selector={"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None,
         )
@@ -184,6 +187,20 @@ def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
     _remove(cluster, node)
 
 
+def test_core_that_another_job_has_is_waited_for_aloud(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pack needs one beside its GPU."""
+    monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 1.0)
+    monkeypatch.setattr(Scene, "num_cpus", 1)
+    other_job = ray.remote(num_cpus=2)(PackStub).remote(Path("/nowhere"))
+    ray.get(other_job.__ray_ready__.remote())
+    scene = begin(1)
+    scene.wait(lambda: "waiting for a CPU core: in use by other jobs" in caplog.text)
+    ray.kill(other_job)
+    scene.wait_loaded(1)
+
+
 def test_node_that_drains_has_its_pack_hand_on_its_trials_and_gets_no_other(
     begin: Begin, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,7 +235,7 @@ def test_sweep_ends_with_the_cause_where_no_pack_can_start(
     scene = begin(4)
     with pytest.raises(SweepAborted) as told:
         scene.wait_loaded(1)
-    cause = "FileNotFoundError: no such folder" if is_constructor else "CUDA"
+    cause = "FileNotFoundError: no such folder. Is it mounted?" if is_constructor else "CUDA"
     assert f"a pack cannot start: {cause} (node " in told.value.error
     assert is_constructor or told.value.fix == FIX
     assert len(scene.events("pack_lost")) == 1  # there is no other GPU

@@ -10,13 +10,14 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from ray.tune.execution.tune_controller import _get_max_pending_trials
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, SearchGenerator
 from ray.tune.tune import _setup_signal_catching
 
-from sweeps.control import ray_tuner
+from sweeps.control import gpu_places, ray_tuner
 from sweeps.control.budget_stop import BudgetStop
 from sweeps.control.controller import TrialController
 from sweeps.control.ray_tuner import (
@@ -72,7 +73,7 @@ class Sweep:
         """Tune's callback, for trials that may lose two processes."""
         gate, pool = self.gate, self.pool
         return _ControllerCallback(
-            self.controller, 2, 3, self.budget_stop, gate, self.steering, pool
+            self.controller, 2, 3, self.budget_stop, gate, self.steering, pool, {"CPU": 1.0}
         )
 
     def _note(
@@ -182,6 +183,21 @@ def test_requests_wait_until_the_packs_are_there(sweep: Sweep) -> None:
     callback.gate = sweep.gate
     callback.on_step_begin(0, [])
     assert sweep.controller.config.num_trials == 9
+
+
+def test_trials_that_others_leave_no_core_are_told(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = {"CPU": 1.5}
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 0.0)
+    callback = sweep.make_callback()
+    callback.on_step_begin(0, [as_tune_has_it("t0000", Trial.PENDING)])
+    assert not caplog.messages  # its process is only starting
+    states = (Trial.PENDING, Trial.PENDING, Trial.RUNNING, Trial.PENDING)
+    callback.on_step_begin(0, [as_tune_has_it(f"t000{n}", one) for n, one in enumerate(states)])
+    (told,) = caplog.messages
+    assert told.startswith("waiting for a CPU core for 2 trials: in use by other jobs")
 
 
 def test_search_and_finals_have_as_many_trials_at_once_as_each_may(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from trainables.packing.sizing.capacity import Capacity
 from trainables.packing.sizing.choose import MOST_SLOTS
 from trainables.process import COMPILES_NOTHING, make_cpu_environment
 
+PACK_CPUS = 0.5
+"""Cores that Ray reserves for a pack: its trials' processes need some of a node that has one."""
 SHUTDOWN_GRACE_S = 2.0
 """From a pack's fault to its process's end: its trials and the sweep hear the reason."""
 LEDGER_INTERVAL_S = 1.0
@@ -153,7 +155,7 @@ def start_pack(
     avoided = f"!in({','.join(avoided_nodes)})"
     return actor_class.options(
         name=f"{PACK_PREFIX}{number}",
-        num_cpus=1,
+        num_cpus=PACK_CPUS,
         num_gpus=1 if has_gpu else 0,
         max_concurrency=8,
         scheduling_strategy="SPREAD",  # over nodes, whose cores and disks packs use too
