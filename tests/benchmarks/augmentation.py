@@ -177,7 +177,6 @@ def compare_sides(with_copies: Sequence[Scores], plain: Sequence[Scores]) -> dic
 
 
 def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; by default the bundled model and rows."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.augmentation", description=(__doc__ or "").split("\n")[0]
     )

@@ -203,7 +203,6 @@ def format_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; by default the bundled model and rows."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.base_types", description=(__doc__ or "").split("\n")[0]
     )

@@ -153,7 +153,7 @@ def largest_difference(
     labels: Sequence[list[int]],
     log_probs_KSL: torch.Tensor,
 ) -> float:
-    """Of some rows' likelihoods from those of each label read behind its prompt alone."""
+    """Compares some rows' likelihoods with those of each label read behind its prompt alone."""
     largest = 0.0
     for row, prompt in enumerate(prompts[:CHECKED_ROWS]):
         rows = [Example.from_ids(prompt, label) for label in labels]

@@ -63,7 +63,7 @@ class Watched:
     cut_s: float
     """How long the network was cut; 0 without a cut."""
     num_events: int
-    """Of trials, while the network was cut."""
+    """Events of trials while the network was cut."""
     waits: Waits
     faults: list[str]
     """What W&B lacks in the end, or has twice."""
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for cut_s in (0.0, args.cut_s)
     ]
     uncut = [sweep.waits for sweep in sweeps if not sweep.cut_s]
-    told = [
+    results = [
         {
             "cut_s": round(sweep.cut_s, 1),
             "events_in_the_cut": sweep.num_events,
@@ -88,11 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         for sweep in sweeps
     ]
-    facts = describe_run(PROG, words) | {
-        "sweeps": told,
-    }
-    print(*map(json.dumps, told), sep="\n")
+    print(*map(json.dumps, results), sep="\n")
     if args.out is not None:
+        facts = describe_run(PROG, words) | {"sweeps": results}
         write_atomic(args.out, json.dumps(facts, indent=1) + "\n")
     return int(any(sweep.faults for sweep in sweeps))
 
@@ -131,7 +129,6 @@ def watch_sweep(recipe_flags: str, cut_s: float) -> Watched:
 
 
 def wait_for_report(log: Path, sweep: "subprocess.Popen[bytes]") -> None:
-    """Returns once a trial has reported."""
     while not (log.exists() and any(e["kind"] == "report" for e in read_events(log))):
         if sweep.poll() is not None:
             raise RuntimeError(f"the sweep of {log.parent} ended before its first report")
@@ -164,8 +161,8 @@ def list_faults(events: Sequence[dict[str, Any]], server: WandbServer) -> list[s
     """What the server lacks of the log, or has twice."""
     steps: dict[str, list[list[int]]] = {}
     for run_id, run in server.runs.items():
-        told = [row["_step"] for row in server.rows[run_id]]
-        steps.setdefault(run.facts["displayName"], []).append(told)
+        rows = server.rows[run_id]
+        steps.setdefault(run.facts["displayName"], []).append([row["_step"] for row in rows])
     logged: dict[str, set[int]] = {}
     for event in events:
         if event["kind"] == "report":

@@ -68,20 +68,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs all sweeps; prints a line of JSON for each, then how they compare."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(ScalingArgs, words, PROG)
-    found: list[Measured] = []
+    measured: list[Measured] = []
     for num_gpus in args.gpus:
         num_trials = args.num_trials or num_gpus * (args.trials_per_gpu or 0)
         flags = [*shlex.split(args.recipe_flags), "--gpus", str(num_gpus)]
         with run_timed([*flags, "--num-trials", str(num_trials)]) as sweep:
-            found.append(measure(sweep, num_gpus, num_trials))
-        print(json.dumps(asdict(found[-1])), flush=True)
+            measured.append(measure_sweep(sweep, num_gpus, num_trials))
+        print(json.dumps(asdict(measured[-1])), flush=True)
         if args.out is not None:
-            told = {"sweeps": [asdict(one) for one in found], "compared": compare(found)}
-            write_atomic(args.out, json.dumps(describe_run(PROG, words) | told, indent=1) + "\n")
-    print(json.dumps(compare(found), indent=1))
+            facts = describe_run(PROG, words) | {"sweeps": list(map(asdict, measured))}
+            facts["compared"] = compare_sweeps(measured)
+            write_atomic(args.out, json.dumps(facts, indent=1) + "\n")
+    print(json.dumps(compare_sweeps(measured), indent=1))
 
 
-def measure(sweep: TimedSweep, num_gpus: int, num_trials: int) -> Measured:
+def measure_sweep(sweep: TimedSweep, num_gpus: int, num_trials: int) -> Measured:
     """What a sweep's log and its packs' ledgers tell."""
     events = read_events(sweep.paths.events)
     began, *times = (datetime.fromisoformat(event["time"]).timestamp() for event in events)
@@ -101,8 +102,8 @@ def measure(sweep: TimedSweep, num_gpus: int, num_trials: int) -> Measured:
     )
 
 
-def compare(found: Sequence[Measured]) -> list[dict[str, float]]:
-    """Of each sweep, by the first: the share of the speed that as many GPUs would have if each
+def compare_sweeps(sweeps: Sequence[Measured]) -> list[dict[str, float]]:
+    """Relates each sweep to the first: the share of the speed that as many GPUs would have if each
     were as fast as the first sweep's, in trials and in optimizer steps."""
     rates = [
         {
@@ -110,11 +111,11 @@ def compare(found: Sequence[Measured]) -> list[dict[str, float]]:
             "steps_efficiency": one.trial_steps / one.trials_s / one.num_gpus,
             "command_efficiency": one.num_trials / one.command_s / one.num_gpus,
         }
-        for one in found
+        for one in sweeps
     ]
     return [
         {"num_gpus": one.num_gpus} | {n: round(rate / rates[0][n], 4) for n, rate in of_one.items()}
-        for one, of_one in zip(found, rates, strict=True)
+        for one, of_one in zip(sweeps, rates, strict=True)
     ]
 
 

@@ -39,12 +39,10 @@ class Args:
 
 
 def facts_by_name() -> dict[str, ModelFacts]:
-    """The facts of every size."""
     return {name: parse_facts(shape) for name, shape in SHAPES.items()}
 
 
 def table(facts: Mapping[str, ModelFacts], settings: TrainingOptions, rank: int) -> Iterator[str]:
-    """The lines of the table."""
     yield f"| | {' | '.join(CARDS_GIB)} |"
     yield f"|---|{'---|' * len(CARDS_GIB)}"
     for name, shape in facts.items():
@@ -62,7 +60,6 @@ def _cell(facts: ModelFacts, settings: TrainingOptions, rank: int, gib: float) -
 
 
 def main(args: Args) -> None:
-    """Prints the table."""
     config = replace(RECIPES[args.recipe](False), base=args.base)
     facts = facts_by_name()
     if args.model is not None:

@@ -3,7 +3,7 @@
 import pytest
 
 from sweeps.cli import run_command
-from tests.benchmarks.scaling import Measured, compare, main
+from tests.benchmarks.scaling import Measured, compare_sweeps, main
 
 
 def make_measured(num_gpus: int, num_trials: int, trials_s: float, trial_steps: int) -> Measured:
@@ -21,7 +21,7 @@ def make_measured(num_gpus: int, num_trials: int, trials_s: float, trial_steps: 
 
 def test_ideal_of_weak_scaling_takes_as_long_on_more_gpus() -> None:
     first, second = make_measured(1, 64, 100, 1000), make_measured(2, 128, 100, 2000)
-    _, two, four = compare([first, second, make_measured(4, 256, 125, 5000)])
+    _, two, four = compare_sweeps([first, second, make_measured(4, 256, 125, 5000)])
     assert two == {
         "num_gpus": 2,
         "trials_efficiency": 1.0,
@@ -32,7 +32,7 @@ def test_ideal_of_weak_scaling_takes_as_long_on_more_gpus() -> None:
 
 
 def test_ideal_of_strong_scaling_takes_a_share_of_the_time() -> None:
-    _, two = compare([make_measured(1, 256, 100, 1000), make_measured(2, 256, 50, 1000)])
+    _, two = compare_sweeps([make_measured(1, 256, 100, 1000), make_measured(2, 256, 50, 1000)])
     assert (two["trials_efficiency"], two["command_efficiency"]) == (1.0, 0.7778)
 
 

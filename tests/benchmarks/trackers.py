@@ -72,23 +72,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         for track in list(sides)[:: -1 if pair % 2 else 1]:
             sides[track].append(measure_sweep(args.recipe_flags, track))
             print(json.dumps({"track": track, **asdict(sides[track][-1])}), flush=True)
-    facts = describe_run(PROG, words) | {
-        "sweeps": {track: [asdict(one) for one in side] for track, side in sides.items()},
-    }
-    told = {
-        "medians": {track: find_medians(side) for track, side in sides.items()},
+    values = {track: [asdict(sweep) for sweep in side] for track, side in sides.items()}
+    comparison = {
+        "medians": {
+            track: {name: median(one[name] for one in side) for name in side[0]}
+            for track, side in values.items()
+        },
         "ratios": {
-            name: compare_medians(*([asdict(one)[name] for one in side] for side in sides.values()))
+            name: compare_medians(*([one[name] for one in side] for side in values.values()))
             for name in ("trials_s", "reports_s", "command_s")
         },
     }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(comparison, indent=1))
     if args.out is not None:
-        write_atomic(args.out, json.dumps(facts | told, indent=1) + "\n")
+        facts = describe_run(PROG, words) | {"sweeps": values} | comparison
+        write_atomic(args.out, json.dumps(facts, indent=1) + "\n")
 
 
 def measure_sweep(recipe_flags: str, track: str) -> Measured:
-    """Runs one sweep with these trackers."""
     mode = "offline" if "wandb" in track else "disabled"
     flags = [*shlex.split(recipe_flags), "--track", track, "--wandb", mode]
     with run_timed(flags) as sweep:
@@ -103,11 +104,6 @@ def measure_sweep(recipe_flags: str, track: str) -> Measured:
         driver_cpu_s=sweep.driver_cpu_s,
         children_cpu_s=sweep.children_cpu_s,
     )
-
-
-def find_medians(side: Sequence[Measured]) -> dict[str, float]:
-    """The median of each number."""
-    return {name: median(asdict(one)[name] for one in side) for name in asdict(side[0])}
 
 
 def compare_medians(without: Sequence[float], with_trackers: Sequence[float]) -> dict[str, object]:

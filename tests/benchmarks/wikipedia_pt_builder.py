@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from sweeps.cli import parse, run_command
 from trainables.data.rows import Document
 from trainables.data.splitting import split_by_content
 from trainables.errors import SweepAborted
+from trainables.files import JsonLines, encode_lines, read_json_lines, write_atomic
 from trainables.metrics.sentences import sentences_of
 from trainables.models.hub_files import download_hub_file
 from trainables.shell import write_command
@@ -113,22 +115,22 @@ def build(args: Build) -> Counter[str]:
         articles = list(choose_articles(args, load_token_counter(args.tokenizer)))
         if not articles:
             raise SweepAborted(f"no article of {args.source} fits", "check --source and --topics")
-        _write_lines(articles_path, articles)
-    articles = _read_lines(articles_path)
-    if rows_path.is_file():
-        _write_lines(rows_path, _read_lines(rows_path))  # a killed build may leave half a line
-    written = {row["id"] for row in _read_lines(rows_path)}
+        _write_rows(articles_path, articles)
+    articles = read_json_lines(articles_path)
+    rows_file = JsonLines(rows_path)  # which cuts off half a line of a build that was killed
+    written = {row["id"] for row in read_json_lines(rows_path)}
     counts = Counter({"articles": len(articles), "rows written before": len(written)})
     missing = [article for article in articles if article["id"] not in written]
-    asyncio.run(_summarise_all(missing, args, api_key, rows_path, counts))
+    with closing(rows_file):
+        asyncio.run(_summarise_all(missing, args, api_key, rows_file, counts))
 
-    by_id = {row["id"]: row for row in _read_lines(rows_path)}
+    by_id = {row["id"]: row for row in read_json_lines(rows_path)}
     rows = [by_id[article["id"]] for article in articles if article["id"] in by_id]
     documents = [Document(id=r["id"], source=r["text"], target=r["summary"]) for r in rows]
     for split, kept in split_by_content(documents, {}).items():
         if not kept:
             raise SweepAborted(f"{len(rows)} rows are too few for three splits", "collect more")
-        _write_lines(args.out / f"{split}.jsonl", [by_id[document.id] for document in kept])
+        _write_rows(args.out / f"{split}.jsonl", [by_id[document.id] for document in kept])
         counts[split] = len(kept)
     return +counts
 
@@ -145,17 +147,8 @@ def _check_settings(args: Build) -> None:
         raise SweepAborted(f"{path} is of a build with other settings", "choose another --out")
 
 
-def _read_lines(path: Path) -> list[Json]:
-    """The rows; only a newline ends one, not Unicode's other line ends. Half a line is left out."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
-def _write_lines(path: Path, rows: Sequence[Json]) -> None:
-    tmp = path.with_suffix(".tmp")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    tmp.write_text(text, encoding="utf-8")
-    tmp.replace(path)
+def _write_rows(path: Path, rows: Sequence[Json]) -> None:
+    write_atomic(path, encode_lines(rows).decode())
 
 
 def choose_articles(args: Build, count_tokens: CountTokens) -> Iterator[Json]:
@@ -185,12 +178,12 @@ def read_articles(source: str) -> Iterator[tuple[str, str, Sequence[str]]]:
         for row in load_dataset(*HUB_DATASET, split="train", streaming=True):
             yield row["title"], row["text"], ()
     elif source.endswith(".jsonl"):
-        for row in _read_lines(Path(source)):
+        for row in read_json_lines(Path(source)):
             yield row["title"], row["text"], ()
     else:
         for title, wikitext in _read_dump(Path(source)):
             categories = re.findall(r"\[\[\s*categor(?:ia|y)\s*:\s*([^\]|]+)", wikitext, re.I)
-            yield title, plain_text(wikitext), [name.strip() for name in categories]
+            yield title, extract_text(wikitext), [name.strip() for name in categories]
 
 
 def _read_dump(path: Path) -> Iterator[tuple[str, str]]:
@@ -207,7 +200,7 @@ def _read_dump(path: Path) -> Iterator[tuple[str, str]]:
             root.clear()  # a dump is larger than memory
 
 
-def plain_text(wikitext: str) -> str:
+def extract_text(wikitext: str) -> str:
     """The text that a reader sees, with a blank line between paragraphs."""
     import mwparserfromhell  # other sources need none
 
@@ -229,16 +222,16 @@ def find_topic(
     title: str, text: str, categories: Sequence[str], topics: Mapping[Topic, str]
 ) -> Topic | None:
     """The topic with the highest score, the first of equals; None below MIN_SCORE."""
-    strong, weak = _words(" ".join((title, *categories))), _words(text.split("\n", 1)[0])
+    strong, weak = _list_words(" ".join((title, *categories))), _list_words(text.split("\n", 1)[0])
     scores: dict[Topic, int] = {}
     for name, keywords in topics.items():
-        forms = {form for word in _words(keywords) for form in (word, word + "s")}
+        forms = {form for word in _list_words(keywords) for form in (word, word + "s")}
         scores[name] = sum(2 * strong.count(form) + weak.count(form) for form in forms)
     best = max(scores, key=lambda name: scores[name])
     return best if scores[best] >= MIN_SCORE else None
 
 
-def _words(text: str) -> list[str]:
+def _list_words(text: str) -> list[str]:
     """The text's words in lower case without accents."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return re.findall(r"\w+", "".join(c for c in letters if not unicodedata.combining(c)))
@@ -275,7 +268,7 @@ def load_token_counter(model: str) -> CountTokens:
 
 
 async def _summarise_all(
-    articles: Sequence[Json], args: Build, api_key: str, rows_path: Path, counts: Counter[str]
+    articles: Sequence[Json], args: Build, api_key: str, rows_file: JsonLines, counts: Counter[str]
 ) -> None:
     """Appends each article with its summary as soon as it has one; failures are only counted."""
     import openai  # an extra
@@ -321,8 +314,7 @@ async def _summarise_all(
                 )
             counts["rows written" if text else "rows failed"] += 1
             if text:
-                with rows_path.open("a", encoding="utf-8") as rows:
-                    rows.write(json.dumps(article | {"summary": text}, ensure_ascii=False) + "\n")
+                rows_file.append(article | {"summary": text})
 
     try:
         async with client, asyncio.TaskGroup() as group:

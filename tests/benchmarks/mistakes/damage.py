@@ -9,13 +9,11 @@ Damage = Callable[[Path], object]
 
 
 def write(name: str, content: str | bytes) -> Damage:
-    """Another content."""
     data = content if isinstance(content, bytes) else content.encode()
     return lambda folder: (folder / name).write_bytes(data)
 
 
 def replace(name: str, old: str, new: str) -> Damage:
-    """Other words in a text, which must be there."""
 
     def change(folder: Path) -> None:
         text = (folder / name).read_text("utf-8")
@@ -26,7 +24,6 @@ def replace(name: str, old: str, new: str) -> Damage:
 
 
 def remove(*names: str) -> Damage:
-    """Nothing there, of files and of folders."""
 
     def change(folder: Path) -> None:
         for name in names:
@@ -37,7 +34,6 @@ def remove(*names: str) -> Damage:
 
 
 def cut(name: str, share: float = 0.5) -> Damage:
-    """The first part alone."""
 
     def change(folder: Path) -> None:
         data = (folder / name).read_bytes()
@@ -47,12 +43,10 @@ def cut(name: str, share: float = 0.5) -> Damage:
 
 
 def make_folder(name: str) -> Damage:
-    """An empty folder."""
     return lambda folder: (folder / name).mkdir(parents=True)
 
 
 def make_pipe(name: str) -> Damage:
-    """A named pipe, which nobody writes to."""
     return lambda folder: os.mkfifo(folder / name)
 
 
@@ -62,7 +56,6 @@ def link(name: str, target: str = "gone") -> Damage:
 
 
 def replace_by_folder(name: str) -> Damage:
-    """An empty folder where a file or a folder was."""
     return chain(remove(name), make_folder(name))
 
 

@@ -63,7 +63,6 @@ class Answer:
 
     @property
     def last_lines(self) -> tuple[str, str]:
-        """The last two lines of standard error."""
         lines = ["", "", *self.stderr.splitlines()]
         return lines[-2], lines[-1]
 
@@ -84,7 +83,6 @@ class Answer:
         return [fault for fault, holds in checks.items() if not holds]
 
     def to_json(self) -> dict[str, object]:
-        """The answer's line in a result file."""
         error, fix = self.last_lines
         return {
             "kind": self.mistake.kind,

@@ -9,7 +9,7 @@ import sys
 
 import tyro
 
-from tests.benchmarks.packing.rows import BenchArgs, run
+from tests.benchmarks.packing.rows import BenchArgs, measure_rows
 from trainables.errors import SweepAborted
 from trainables.process import see_one_gpu
 
@@ -19,7 +19,7 @@ def main() -> None:
     args = tyro.cli(BenchArgs, prog="python -m tests.benchmarks.packing")
     see_one_gpu()
     try:
-        results = run(args)
+        results = measure_rows(args)
     except SweepAborted as refused:
         print(refused, file=sys.stderr)
         sys.exit(2)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from tests.benchmarks.packing.process import in_own_process, random_model
-from tests.benchmarks.packing.results import commit
+from tests.benchmarks.packing.process import make_random_model, run_in_own_process
+from tests.benchmarks.packing.results import describe_args, read_commit
 from tests.benchmarks.packing.shapes import check_shape
 from tests.trainables.prepared import prepare_rows
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
@@ -55,7 +55,7 @@ class Args:
     """Adapters that transformers scores; its time is multiplied to num_adapters. 0 leaves
     transformers out."""
     lora_rank: int = 16
-    """Of every adapter."""
+    """Rank of every adapter."""
     compute_dtype: tyro.conf.Suppress[Any] = "bfloat16"
 
 
@@ -76,7 +76,6 @@ class Timing:
 
     @property
     def total_s(self) -> float:
-        """All of it."""
         return self.tokenise_s + self.answer_s + self.rouge_s
 
 
@@ -84,15 +83,15 @@ def main() -> None:
     """Measures both sides, each in a process of its own."""
     args = tyro.cli(Args, prog="python -m tests.benchmarks.packing.evaluation")
     try:
-        found = run(args)
+        figures = measure_sides(args)
     except SweepAborted as refused:
         print(refused, file=sys.stderr)
         sys.exit(2)
-    args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+    args.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=2))
 
 
-def run(args: Args) -> dict[str, Any]:
+def measure_sides(args: Args) -> dict[str, Any]:
     """The figures.
 
     Raises:
@@ -100,48 +99,44 @@ def run(args: Args) -> dict[str, Any]:
     """
     check_shape(args.model_config)
     with (
-        random_model(args.model_config, args.tokenizer) as model,
+        make_random_model(args.model_config, args.tokenizer) as model,
         tempfile.TemporaryDirectory() as name,
     ):
-        settings = _settings(args, model)
-        first, again = in_own_process(pack_timings, args, settings, Path(name))
+        settings = _make_settings(args, model)
+        first, again = run_in_own_process(time_pack, args, settings, Path(name))
         solo = None
         if args.solo_adapters:
-            solo = in_own_process(solo_timing, args, settings, Path(name))
-    return figures(args, in_own_process(_gpu_name), first, again, solo)
+            solo = run_in_own_process(time_solo, args, settings, Path(name))
+    return make_figures(args, run_in_own_process(_name_gpu), first, again, solo)
 
 
-def figures(
+def make_figures(
     args: Args, gpu: str, first: Timing, again: Timing, solo: Timing | None
 ) -> dict[str, Any]:
     """What the file says; nothing of transformers where it was left out."""
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "gpu": gpu,
-        "commit": commit(),
-        "settings": {
-            key: value.name if isinstance(value, Path) else value
-            for key, value in asdict(args).items()
-            if key != "out"
-        },
+        "commit": read_commit(),
+        "settings": describe_args(args),
         "pack": asdict(again) | {"total_s": again.total_s, "first_total_s": first.total_s},
     }
     if solo is None:
-        return found
+        return figures
     solo_s = solo.total_s * args.num_adapters / solo.num_adapters
-    return found | {
+    return figures | {
         "transformers": asdict(solo) | {"total_s": solo.total_s, "all_adapters_s": solo_s},
         "times_faster": solo_s / again.total_s,
     }
 
 
-def pack_timings(args: Args, settings: TrainingSettings, folder: Path) -> tuple[Timing, Timing]:
+def time_pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple[Timing, Timing]:
     """The pack's first evaluation, which makes kernels, and one after it."""
-    pack, capacity = _pack(args, settings, folder)
-    first, again = (_pack_timing(args, settings, pack, capacity) for _ in range(2))
+    pack, capacity = _make_pack(args, settings, folder)
+    first, again = (_time_evaluation(args, settings, pack, capacity) for _ in range(2))
     return first, again
 
 
-def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
+def time_solo(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
     """Stock PEFT over NF4, after a few rows to warm up."""
     from peft import PeftModel
 
@@ -155,16 +150,16 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
     model = PeftModel.from_pretrained(base, str(folder / "0"))
     for number in range(1, args.solo_adapters):
         model.load_adapter(str(folder / str(number)), adapter_name=str(number))
-    rows, scoring = _rows(args, settings)
+    rows, scoring = _read_some_rows(args, settings)
     reset_peak()
     tokenise_s = answer_s = rouge_s = 0.0
     with inference(model), autocast(settings.compute_dtype):
-        warm = [one.prompt_ids for one in _examples(settings, tokenizer, rows[:4])]
+        warm = [one.prompt_ids for one in _encode_prompts(settings, tokenizer, rows[:4])]
         generate(model, tokenizer, warm, args.solo_batch_size, 4)
         for number in range(args.solo_adapters):
             model.set_adapter("default" if number == 0 else str(number))
             started_s = time.perf_counter()
-            prompts = [one.prompt_ids for one in _examples(settings, tokenizer, rows)]
+            prompts = [one.prompt_ids for one in _encode_prompts(settings, tokenizer, rows)]
             tokenised_s = time.perf_counter()
             answers = generate(model, tokenizer, prompts, args.solo_batch_size, args.max_new_tokens)
             answered_s = time.perf_counter()
@@ -182,11 +177,11 @@ def solo_timing(args: Args, settings: TrainingSettings, folder: Path) -> Timing:
     )
 
 
-def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack", "Capacity"]:
+def _make_pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack", "Capacity"]:
     """Adapters of random weights in all slots, also saved."""
     import torch
 
-    from tests.benchmarks.packing.job import training_examples
+    from tests.benchmarks.packing.job import read_training_examples
     from trainables.models.base_model import get_device
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.service.loading import make_pack
@@ -202,7 +197,7 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
             f"--num-adapters {capacity.num_slots}",
         )
     pack = make_pack(settings, capacity)
-    examples = training_examples(settings)[:8]
+    examples = read_training_examples(settings)[:8]
     params = Hyperparameters(lora_rank=args.lora_rank, lora_alpha=16.0, learning_rate=1e-4)
     generator = torch.Generator(pack.adapters.params_KP.device).manual_seed(0)
     for slot in range(args.num_adapters):
@@ -214,7 +209,7 @@ def _pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["Pack",
     return pack, capacity
 
 
-def _pack_timing(
+def _time_evaluation(
     args: Args, settings: TrainingSettings, pack: "Pack", capacity: "Capacity"
 ) -> Timing:
     """As a sweep scores its slots: a cache that does not fit is halved."""
@@ -228,7 +223,7 @@ def _pack_timing(
     from trainables.packing.sizing.memory_model import predict_pack
 
     tokenizer = load_tokenizer(settings.model)
-    rows, scoring = _rows(args, settings)
+    rows, scoring = _read_some_rows(args, settings)
     reset_peak()
     started_s = time.perf_counter()
     evaluator = PackEvaluator(
@@ -243,7 +238,7 @@ def _pack_timing(
     tokenised_s = time.perf_counter()
     while True:
         try:
-            found = evaluator.evaluate(pack.model, range(args.num_adapters))
+            results = evaluator.evaluate(pack.model, range(args.num_adapters))
             break
         except torch.OutOfMemoryError:
             free_memory()
@@ -261,11 +256,11 @@ def _pack_timing(
         rouge_s=rouge_s,
         peak_gib=measure_peak_gib(),
         predicted_gib=(predicted.shared + predicted.evaluation) / 2**30,
-        new_tokens=round(sum(one.metrics["gen_len_tokens"] for one in found) * len(rows)),
+        new_tokens=round(sum(one.metrics["gen_len_tokens"] for one in results) * len(rows)),
     )
 
 
-def _settings(args: Args, model: Path) -> TrainingSettings:
+def _make_settings(args: Args, model: Path) -> TrainingSettings:
     return TrainingSettings(
         rows_dir=prepare_rows(model, args.data),
         model=str(model),
@@ -278,20 +273,20 @@ def _settings(args: Args, model: Path) -> TrainingSettings:
     )
 
 
-def _rows(args: Args, settings: TrainingSettings) -> tuple[list[Row], Scoring]:
+def _read_some_rows(args: Args, settings: TrainingSettings) -> tuple[list[Row], Scoring]:
     splits = read_rows(settings.rows_dir)
     rows = [*splits.validation, *splits.test, *splits.train]
     return rows[: args.num_rows], splits.scoring
 
 
-def _examples(settings: TrainingSettings, tokenizer: Any, rows: list[Row]) -> list[Any]:
+def _encode_prompts(settings: TrainingSettings, tokenizer: Any, rows: list[Row]) -> list[Any]:
     from trainables.data.tokens import compute_prompt_limit, encode_rows
 
     limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
     return encode_rows(tokenizer, rows, limit)
 
 
-def _gpu_name() -> str:
+def _name_gpu() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

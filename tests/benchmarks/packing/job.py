@@ -24,7 +24,7 @@ class Job:
     settings: TrainingSettings
     """Three rungs: the first step, the end of the warm-up, and the end."""
     lora_ranks: tuple[int, ...]
-    """Of the trials, in turn."""
+    """Ranks of the trials, in turn."""
     ranks: str
     """Their name in the table."""
     lora_dropout: float
@@ -44,8 +44,7 @@ class Job:
         """Steps that are timed."""
         return self.settings.max_steps - self.num_warm_up_steps
 
-    def trial(self, number: int, folder: Path = Path()) -> TrialConfig:
-        """One of the trials."""
+    def make_trial(self, number: int, folder: Path = Path()) -> TrialConfig:
         rank = self.lora_ranks[number % len(self.lora_ranks)]
         params = Hyperparameters(
             lora_rank=rank, lora_alpha=2 * rank, lora_dropout=self.lora_dropout, learning_rate=1e-4
@@ -53,7 +52,7 @@ class Job:
         name = f"t{number:04d}"
         return TrialConfig(trial_id=name, params=params, settings=self.settings, folder=folder)
 
-    def row(self, batches: Batches, *, steps: int, seconds: float, **others: Any) -> Row:
+    def make_row(self, batches: Batches, *, steps: int, seconds: float, **others: Any) -> Row:
         """The measurement's row.
 
         Args:
@@ -65,7 +64,7 @@ class Job:
         timed = range(self.num_warm_up_steps + 1, self.settings.max_steps + 1)
         rows = [row for step in timed for row in batches.get_step_rows(step)]
         num_tokens = sum(len(row.input_ids) for row in rows)
-        trials = [self.trial(number) for number in range(self.num_trials)]
+        trials = [self.make_trial(number) for number in range(self.num_trials)]
         products = sum(count_products(facts, trial.params, rows) for trial in trials) / len(trials)
         times_per_s = steps / self.num_steps / seconds
         known = {
@@ -74,7 +73,7 @@ class Job:
             "predicted_gib": None,
             "first_round_steps_per_s": None,
             "peak_gib": measure_peak_gib(),
-            "reserved_gib": _reserved_gib(),
+            "reserved_gib": _measure_reserved_gib(),
         }
         return Row(
             batch_size=self.settings.batch_size,
@@ -88,8 +87,7 @@ class Job:
         )
 
 
-def training_examples(settings: TrainingSettings) -> list[Example]:
-    """The training rows as tokens."""
+def read_training_examples(settings: TrainingSettings) -> list[Example]:
     train = read_rows(settings.rows_dir).train
     limits = settings.max_length_tokens, settings.max_new_tokens
     return encode_training_rows(load_tokenizer(settings.model), train, *limits)
@@ -101,7 +99,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _reserved_gib() -> float:
+def _measure_reserved_gib() -> float:
     return (
         torch.cuda.max_memory_reserved() / 2**30
         if torch.cuda.is_available()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from tests.benchmarks.packing.job import Job, synchronize, training_examples
+from tests.benchmarks.packing.job import Job, read_training_examples, synchronize
 from tests.benchmarks.packing.results import Gpu, Row
 from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
@@ -22,7 +22,7 @@ from trainables.packing.sizing.choose import choose_capacity
 from trainables.packing.sizing.memory_model import predict_pack
 
 
-def pack_row(job: Job) -> Row:
+def measure_pack(job: Job) -> Row:
     """A pack at the capacity that is chosen for the card.
 
     A first round over the same steps makes kernels, on a GPU a second one captures what the first
@@ -33,25 +33,25 @@ def pack_row(job: Job) -> Row:
     memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_fast else None
     capacity = choose_capacity(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
     job = replace(job, num_trials=capacity.num_slots)
-    examples = training_examples(settings)
+    examples = read_training_examples(settings)
     batches = Batches(examples, settings)
     pack = make_pack(settings, capacity, is_fast)
-    first = _round(job, pack, examples)
+    first = _time_round(job, pack, examples)
     if is_fast:
-        _round(job, pack, examples)
-    counted = [_round(job, pack, examples)]
+        _time_round(job, pack, examples)
+    counted = [_time_round(job, pack, examples)]
     while sum(each.seconds for each in counted) < job.least_s:
-        counted.append(_round(job, pack, examples))
+        counted.append(_time_round(job, pack, examples))
     times = len(counted) * capacity.num_slots
     base = settings.compute_dtype if capacity.is_dequantised else "NF4"
-    return job.row(
+    return job.make_row(
         batches,
         name="pack",
         settings=f"base in {base}, passes of {capacity.max_tokens} tokens",
         steps=times * job.num_steps,
         seconds=sum(each.seconds for each in counted),
         real_frac=counted[-1].real_frac,
-        predicted_gib=_predicted_gib(job, capacity, batches) if is_fast else None,
+        predicted_gib=_predict_gib(job, capacity, batches) if is_fast else None,
         startup_s=first.first_s - job.started_s,
         first_round_steps_per_s=capacity.num_slots * job.num_steps / first.seconds,
     )
@@ -72,7 +72,7 @@ def make_pack(settings: TrainingSettings, capacity: Capacity, is_fast: bool) -> 
     return pack
 
 
-def measured_gpu() -> Gpu:
+def measure_gpu() -> Gpu:
     """The card's name and its matrix ceiling; on a CPU, its."""
     place = get_device()
     size, repeats = (8192, 20) if place.type == "cuda" else (512, 3)
@@ -96,14 +96,14 @@ class _Round:
     first_s: float
     """time.perf_counter() after the first step."""
     seconds: float
-    """Of the steps after the warm-up, which are those that a solo trial is timed over."""
+    """Time of the steps after the warm-up, which are those that a solo trial is timed over."""
     real_frac: float
     """Mean of those steps."""
 
 
-def _round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
+def _time_round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
     for slot in range(job.num_trials):
-        pack.join(slot, job.trial(slot), examples)
+        pack.join(slot, job.make_trial(slot), examples)
     times_s: list[float] = []
     real_fracs: list[float] = []
     while pack.step():
@@ -119,10 +119,10 @@ def _round(job: Job, pack: Pack, examples: list[Example]) -> _Round:
     return _Round(first_s=first_s, seconds=end_s - warm_s, real_frac=sum(timed) / len(timed))
 
 
-def _predicted_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
+def _predict_gib(job: Job, capacity: Capacity, batches: Batches) -> float:
     """The peak that the largest of the passes should have; nothing is evaluated."""
     settings = job.settings
-    largest = largest_pass(batches, settings.max_steps, job.num_trials, capacity.max_tokens)
+    largest = find_largest_pass(batches, settings.max_steps, job.num_trials, capacity.max_tokens)
     return predict_pack(
         read_model_facts(settings.model),
         settings,
@@ -140,7 +140,9 @@ class LargestPass(NamedTuple):
     rows: int
 
 
-def largest_pass(batches: Batches, num_steps: int, num_trials: int, max_tokens: int) -> LargestPass:
+def find_largest_pass(
+    batches: Batches, num_steps: int, num_trials: int, max_tokens: int
+) -> LargestPass:
     """What a pass has at most, where all trials go the same way in step."""
     passes = []
     for step in range(1, num_steps + 1):

@@ -14,7 +14,7 @@ from tests.benchmarks.packing.shapes import SHAPES
 Result = TypeVar("Result")
 
 
-def in_own_process(measure: Callable[..., Result], *args: object) -> Result:
+def run_in_own_process(measure: Callable[..., Result], *args: object) -> Result:
     """What it gives; its GPU memory and compiled code end with its process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -22,11 +22,11 @@ def in_own_process(measure: Callable[..., Result], *args: object) -> Result:
 
 
 @contextmanager
-def random_model(model_config: Path, tokenizer: Path) -> Iterator[Path]:
+def make_random_model(model_config: Path, tokenizer: Path) -> Iterator[Path]:
     """A folder with a model of the shape; model_config is what shapes.check_shape takes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        in_own_process(_save_random_model, model_config, folder)
+        run_in_own_process(_save_random_model, model_config, folder)
         for file in tokenizer.iterdir():
             if file.suffix != ".safetensors" and not (folder / file.name).exists():
                 shutil.copy(file, folder)

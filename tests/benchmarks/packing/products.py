@@ -13,12 +13,12 @@ from trainables.models.model_facts import ModelFacts
 
 
 def count_linear(facts: ModelFacts, num_tokens: int) -> int:
-    """Of the frozen linear layers of all blocks: 2 forward, 2 for the gradient of the input."""
+    """Operations of all frozen linear layers: 2 forward, 2 for the gradient of the input."""
     return 4 * facts.body_params * num_tokens
 
 
 def count_products(facts: ModelFacts, params: Hyperparameters, rows: Iterable[Example]) -> int:
-    """Of those linear layers, the adapters, the head at labels, attention and Gated DeltaNet."""
+    """Operations of those, the adapters, the head at labels, attention and Gated DeltaNet."""
     lengths, labels = [], 0
     for row in rows:
         lengths.append(len(row.input_ids))

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,7 @@ class Row:
     trial_steps_per_s: float
     """Optimizer steps a second, summed over the trials."""
     first_round_steps_per_s: float | None
-    """The same over a pack's first round, in which the shapes of most passes are new; None for
+    """That over a pack's first round, in which the shapes of most passes are new; None for
     solo trials."""
     real_tokens_per_s: float
     """Tokens that are not padding, summed over the trials."""
@@ -99,45 +100,42 @@ class Results:
         """Take a row, in the place of an earlier measurement of the same."""
         self.rows = [other for other in self.rows if other.key != row.key] + [row]
 
-    def times_solo(self, row: Row) -> float | None:
+    def compare_with_solo(self, row: Row) -> float | None:
         """The row's trial-steps over TRL's at the same batch size."""
         for other in self.rows:
             if other.name == SOLO and other.batch_size == row.batch_size:
                 return row.trial_steps_per_s / other.trial_steps_per_s
         return None
 
-    def products_frac(self, row: Row) -> float | None:
+    def compute_products_frac(self, row: Row) -> float | None:
         """The rate of all its products over the card's ceiling."""
         rate = row.products_tflops
         return None if rate is None else rate / self.gpu.ceiling_tflops
 
-    def line(self, row: Row) -> str:
-        """The row for people."""
+    def format_row(self, row: Row) -> str:
         first, predicted = row.first_round_steps_per_s, row.predicted_gib
         return (
             f"{row.name}, {row.settings}; {row.num_trials} at once, ranks {row.ranks}, batch "
             f"{row.batch_size}: {row.trial_steps_per_s:.2f} trial-steps/s"
-            f"{_optional(self.times_solo(row), ' ({:.1f}x)')}"
-            f"{_optional(first, ', {:.2f} in the first round')}, "
+            f"{_format_known(self.compare_with_solo(row), ' ({:.1f}x)')}"
+            f"{_format_known(first, ', {:.2f} in the first round')}, "
             f"{row.real_tokens_per_s:,.0f} tokens/s, "
             f"{row.tflops / self.gpu.ceiling_tflops:.1%} of the ceiling"
-            f"{_optional(self.products_frac(row), ' ({:.1%} with all products)')}, "
-            f"{row.peak_gib:.2f} GiB{_optional(predicted, ' ({:.2f} predicted)')}, "
+            f"{_format_known(self.compute_products_frac(row), ' ({:.1%} with all products)')}, "
+            f"{row.peak_gib:.2f} GiB{_format_known(predicted, ' ({:.2f} predicted)')}, "
             f"first step after {row.startup_s:.0f} s"
         )
 
     def write(self, path: Path) -> None:
-        """Write all rows, each with its ratios."""
         content = asdict(self)
         for shown, row in zip(content["rows"], self.rows, strict=True):
             shown["ceiling_frac"] = row.tflops / self.gpu.ceiling_tflops
-            shown["products_frac"] = self.products_frac(row)
-            shown["times_solo"] = self.times_solo(row)
+            shown["products_frac"] = self.compute_products_frac(row)
+            shown["times_solo"] = self.compare_with_solo(row)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_results(path: Path) -> Results:
-    """A file that Results.write wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
     derived = ("ceiling_frac", "products_frac", "times_solo")
     rows = [{k: v for k, v in row.items() if k not in derived} for row in content.pop("rows")]
@@ -145,7 +143,7 @@ def read_results(path: Path) -> Results:
     return Results(gpu=gpu, rows=[Row(**row) for row in rows], **content)
 
 
-def opened(path: Path, new: Results) -> Results:
+def open_results(path: Path, new: Results) -> Results:
     """The results that the file has, to which rows may be added, or the new ones.
 
     Raises:
@@ -167,47 +165,56 @@ def opened(path: Path, new: Results) -> Results:
     return old
 
 
-def table(results: list[Results]) -> str:
+def format_table(results: list[Results]) -> str:
     """All rows as one Markdown table, each file's in the order of batch size and speed."""
     lines = [HEADER, ("---",) * len(HEADER)]
-    for found in results:
-        rows = sorted(found.rows, key=lambda row: (row.batch_size, row.trial_steps_per_s))
-        lines += [_cells(found, row) for row in rows]
+    for one in results:
+        rows = sorted(one.rows, key=lambda row: (row.batch_size, row.trial_steps_per_s))
+        lines += [_list_cells(one, row) for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cells(found: Results, row: Row) -> tuple[str, ...]:
+def _list_cells(results: Results, row: Row) -> tuple[str, ...]:
     return (
-        str(found.settings["model_config"]),
+        str(results.settings["model_config"]),
         f"{row.name}, {row.settings}" if row.name != "pack" else f"pack of {row.num_trials}",
         str(row.batch_size),
         row.ranks,
         f"{row.trial_steps_per_s:.3g}",
-        _optional(row.first_round_steps_per_s, "{:.3g}"),
-        _optional(found.times_solo(row), "{:.1f}x"),
+        _format_known(row.first_round_steps_per_s, "{:.3g}"),
+        _format_known(results.compare_with_solo(row), "{:.1f}x"),
         f"{row.real_tokens_per_s:,.0f}",
-        f"{row.tflops / found.gpu.ceiling_tflops:.0%}",
-        _optional(found.products_frac(row), "{:.0%}"),
-        _optional(row.real_frac, "{:.0%}"),
-        f"{row.peak_gib:.1f}{_optional(row.predicted_gib, ' ({:.1f})')}",
+        f"{row.tflops / results.gpu.ceiling_tflops:.0%}",
+        _format_known(results.compute_products_frac(row), "{:.0%}"),
+        _format_known(row.real_frac, "{:.0%}"),
+        f"{row.peak_gib:.1f}{_format_known(row.predicted_gib, ' ({:.1f})')}",
         f"{row.startup_s:.0f} s",
     )
 
 
-def _optional(value: float | None, text: str) -> str:
+def _format_known(value: float | None, text: str) -> str:
     return "" if value is None else text.format(value)
 
 
-def commit() -> str | None:
+def read_commit() -> str | None:
     """The checkout's commit; None outside git."""
-    found = subprocess.run(
+    revision = subprocess.run(
         ["git", "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return found.stdout.strip() if found.returncode == 0 else None
+    return revision.stdout.strip() if revision.returncode == 0 else None
+
+
+def describe_args(args: Any, left_out: Collection[str] = ("out",)) -> dict[str, Any]:
+    """A command's settings for its file; a folder by its name alone."""
+    return {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in left_out
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,4 +227,4 @@ class TableArgs:
 
 if __name__ == "__main__":
     chosen = tyro.cli(TableArgs, prog="python -m tests.benchmarks.packing.results")
-    print(table([read_results(path) for path in chosen.files]))
+    print(format_table([read_results(path) for path in chosen.files]))

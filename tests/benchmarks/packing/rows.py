@@ -3,13 +3,20 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tests.benchmarks.packing.process import in_own_process, random_model
-from tests.benchmarks.packing.results import Gpu, Results, Row, commit, opened
+from tests.benchmarks.packing.process import make_random_model, run_in_own_process
+from tests.benchmarks.packing.results import (
+    Gpu,
+    Results,
+    Row,
+    describe_args,
+    open_results,
+    read_commit,
+)
 from tests.benchmarks.packing.shapes import check_shape
 from tests.trainables.prepared import prepare_rows
 from trainables.config import ComputeDtype, TrainingSettings
@@ -72,7 +79,7 @@ class BenchArgs:
     """Type in which NF4 weights are multiplied."""
 
 
-def run(args: BenchArgs) -> Results:
+def measure_rows(args: BenchArgs) -> Results:
     """All rows that were asked for; those that fail are named with their reason.
 
     Raises:
@@ -80,46 +87,52 @@ def run(args: BenchArgs) -> Results:
             settings.
     """
     check_shape(args.model_config)
-    gpu = in_own_process(_gpu)
-    results = opened(args.out, Results(gpu=gpu, commit=commit(), settings=_settings(args)))
-    with random_model(args.model_config, args.tokenizer) as model:
-        for name, measure, job in _jobs(args, model):
+    gpu = run_in_own_process(_measure_gpu)
+    settings = describe_args(args, {"out", "rows", "slots", "batch_sizes", "ranks"})
+    results = open_results(args.out, Results(gpu=gpu, commit=read_commit(), settings=settings))
+    with make_random_model(args.model_config, args.tokenizer) as model:
+        for name, measure, job in _list_jobs(args, model):
             try:
-                row = in_own_process(measure, replace(job, started_s=time.perf_counter()))
+                row = run_in_own_process(measure, replace(job, started_s=time.perf_counter()))
             except FAILURES as failure:
                 results.failures[name] = f"{type(failure).__name__}: {failure}"
             else:
                 results.failures.pop(name, None)
                 results.add(row)
-                print(results.line(row), flush=True)
+                print(results.format_row(row), flush=True)
             results.write(args.out)
     return results
 
 
-def _jobs(args: BenchArgs, model: Path) -> Iterator[tuple[str, Measure, "Job"]]:
+def _list_jobs(args: BenchArgs, model: Path) -> Iterator[tuple[str, Measure, "Job"]]:
     """What to measure and how, with a name for each; solo rows first."""
     # These load torch, which --help can do without.
-    from tests.benchmarks.packing.pack import pack_row
-    from tests.benchmarks.packing.solo import FAST_SETTINGS, fast_row, shared_row, solo_row
+    from tests.benchmarks.packing.pack import measure_pack
+    from tests.benchmarks.packing.solo import (
+        FAST_SETTINGS,
+        measure_fast,
+        measure_shared,
+        measure_solo,
+    )
 
     for batch_size in args.batch_sizes:
-        job = _solo_job(args, model, batch_size)
+        job = _make_solo_job(args, model, batch_size)
         named = f"batch {batch_size}"
         if "solo" in args.rows:
-            yield f"solo, {named}", solo_row, job
+            yield f"solo, {named}", measure_solo, job
         if "fast" in args.rows:
             for how in FAST_SETTINGS:
-                yield f"fast ({how}), {named}", partial(fast_row, how=how), job
+                yield f"fast ({how}), {named}", partial(measure_fast, how=how), job
         if "solo8" in args.rows:
             shared = replace(job, num_trials=NUM_SHARING)
-            yield f"solo8, {named}", shared_row, shared
+            yield f"solo8, {named}", measure_shared, shared
         if "pack" in args.rows:
             for ranks, slots in itertools.product(args.ranks, args.slots):
                 pack = replace(job, num_trials=slots, lora_ranks=RANKS[ranks], ranks=ranks)
-                yield f"pack of {slots}, ranks {ranks}, {named}", pack_row, pack
+                yield f"pack of {slots}, ranks {ranks}, {named}", measure_pack, pack
 
 
-def _solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
+def _make_solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
     from tests.benchmarks.packing.job import Job  # loads torch, which --help can do without
 
     warm = args.num_warm_up_steps
@@ -146,17 +159,7 @@ def _solo_job(args: BenchArgs, model: Path, batch_size: int) -> "Job":
     )
 
 
-def _gpu() -> Gpu:
-    from tests.benchmarks.packing.pack import measured_gpu  # loads torch, in a process of its own
+def _measure_gpu() -> Gpu:
+    from tests.benchmarks.packing.pack import measure_gpu  # loads torch, in a process of its own
 
-    return measured_gpu()
-
-
-def _settings(args: BenchArgs) -> dict[str, object]:
-    """What all rows of a file share; a folder by its name alone."""
-    left_out = {"out", "rows", "slots", "batch_sizes", "ranks"}
-    return {
-        name: value.name if isinstance(value, Path) else value
-        for name, value in asdict(args).items()
-        if name not in left_out
-    }
+    return measure_gpu()

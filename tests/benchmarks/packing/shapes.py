@@ -22,7 +22,7 @@ _SIZES: Mapping[str, tuple[int, int, int, int, int, int | None, bool]] = {
 heads of Gated DeltaNet, and whether the head is the embedding (huggingface.co/Qwen, 2026-11)."""
 
 
-def _config(name: str) -> Mapping[str, Any]:
+def _make_config(name: str) -> Mapping[str, Any]:
     num_layers, hidden, wide, num_heads, num_kv_heads, num_value_heads, is_tied = _SIZES[name]
     sizes = {
         "num_hidden_layers": num_layers,
@@ -56,7 +56,7 @@ def _config(name: str) -> Mapping[str, Any]:
     }
 
 
-SHAPES: Mapping[str, Mapping[str, Any]] = {name: _config(name) for name in _SIZES}
+SHAPES: Mapping[str, Mapping[str, Any]] = {name: _make_config(name) for name in _SIZES}
 """What config.json says of each, as far as sizes depend on it."""
 
 

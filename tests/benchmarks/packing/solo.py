@@ -21,7 +21,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from tests.benchmarks.packing.job import Job, synchronize, training_examples
+from tests.benchmarks.packing.job import Job, read_training_examples, synchronize
 from tests.benchmarks.packing.results import SOLO, Row
 from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
@@ -43,9 +43,9 @@ FAST_SETTINGS: dict[str, dict[str, Any]] = {
 """What TRL offers for speed; which is fastest depends on the shape."""
 
 
-def solo_row(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
+def measure_solo(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
     """TRL's SFTTrainer, one trial; evaluation and checkpoints are outside its clock."""
-    settings = f"as sweeps train it{_delta_kernels(job)}"
+    settings = f"as sweeps train it{_name_delta_kernels(job)}"
     reports: list[TrialReport] = []
     arrived_s: list[float] = []
 
@@ -56,10 +56,10 @@ def solo_row(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
             when_warm()
 
     with tempfile.TemporaryDirectory() as folder:
-        train(job.trial(0, Path(folder)), take)
+        train(job.make_trial(0, Path(folder)), take)
     _, warm, last = reports
-    return job.row(
-        Batches(training_examples(job.settings), job.settings),
+    return job.make_row(
+        Batches(read_training_examples(job.settings), job.settings),
         name=SOLO,
         settings=settings,
         steps=job.num_steps,
@@ -68,7 +68,7 @@ def solo_row(job: Job, when_warm: Callable[[], object] = lambda: None) -> Row:
     )
 
 
-def _delta_kernels(job: Job) -> str:
+def _name_delta_kernels(job: Job) -> str:
     """What transformers computes a hybrid's Gated DeltaNet with, for the row's settings."""
     if not read_model_facts(job.settings.model).is_hybrid:
         return ""
@@ -77,7 +77,7 @@ def _delta_kernels(job: Job) -> str:
     return f", flash-linear-attention {importlib.import_module('fla').__version__}"
 
 
-def shared_row(job: Job) -> Row:
+def measure_shared(job: Job) -> Row:
     """As many solo processes on one GPU as the job has trials, timed once all are warm.
 
     All begin at once and have the same work; each one's rate is its own, which is in their favour
@@ -88,7 +88,7 @@ def shared_row(job: Job) -> Row:
     with ProcessPoolExecutor(
         job.num_trials, mp_context=context, initializer=_set_barrier, initargs=(barrier,)
     ) as pool:
-        futures = [pool.submit(_solo_with_others, job) for _ in range(job.num_trials)]
+        futures = [pool.submit(_measure_with_others, job) for _ in range(job.num_trials)]
         failures = [f.exception() for f in futures if f.exception() is not None]
         for failure in sorted(failures, key=lambda f: isinstance(f, BrokenBarrierError)):
             assert failure is not None
@@ -117,16 +117,16 @@ def _set_barrier(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _solo_with_others(job: Job) -> Row:
+def _measure_with_others(job: Job) -> Row:
     """A solo row that begins with the others', or fails with the others."""
     try:
-        return solo_row(job, when_warm=_barrier.wait)
+        return measure_solo(job, when_warm=_barrier.wait)
     except BaseException:
         _barrier.abort()
         raise
 
 
-def fast_row(job: Job, how: str) -> Row:
+def measure_fast(job: Job, how: str) -> Row:
     """TRL with settings for speed: bf16 adapters, fused AdamW, no logs, workers that load rows.
 
     TRL computes the head's loss in chunks by itself. Its packing is left out, because it would
@@ -137,12 +137,12 @@ def fast_row(job: Job, how: str) -> Row:
     clock = _Clock(job.num_warm_up_steps)
     settings = job.settings
     base = load_base(settings.model, settings.compute_dtype)
-    batches = Batches(training_examples(settings), settings)
+    batches = Batches(read_training_examples(settings), settings)
     with tempfile.TemporaryDirectory() as folder:
-        trial = job.trial(0, Path(folder))
+        trial = job.make_trial(0, Path(folder))
         trainer = SFTTrainer(
             model=add_adapter(base, trial.params, settings.seed),
-            args=_fast_arguments(trial, chosen),
+            args=_make_fast_arguments(trial, chosen),
             train_dataset=batches.make_dataset(),
             processing_class=load_tokenizer(settings.model),
             callbacks=[clock],
@@ -150,10 +150,10 @@ def fast_row(job: Job, how: str) -> Row:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     liger = "with Liger" if has_liger else "without Liger, which is not installed"
-    return job.row(
+    return job.make_row(
         batches,
         name="TRL fast",
-        settings=f"{how}, {liger}{_delta_kernels(job)}",
+        settings=f"{how}, {liger}{_name_delta_kernels(job)}",
         steps=job.num_steps,
         seconds=clock.end_s - clock.warm_s,
         startup_s=clock.first_s - job.started_s,
@@ -185,7 +185,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
         self.end_s = now_s
 
 
-def _fast_arguments(trial: TrialConfig, chosen: dict[str, Any]) -> SFTConfig:
+def _make_fast_arguments(trial: TrialConfig, chosen: dict[str, Any]) -> SFTConfig:
     settings = trial.settings
     return SFTConfig(
         output_dir=str(trial.folder),

@@ -12,8 +12,8 @@ from typing import Any
 
 import tyro
 
-from tests.benchmarks.packing.process import in_own_process
-from tests.benchmarks.packing.results import commit
+from tests.benchmarks.packing.process import run_in_own_process
+from tests.benchmarks.packing.results import describe_args, read_commit
 from tests.trainables.prepared import prepare_rows
 from trainables.config import ComputeDtype, Hyperparameters, TrainingSettings
 from trainables.process import see_one_gpu
@@ -40,16 +40,16 @@ class Args:
 
 
 def main() -> None:
-    """Measures, writes the file and prints it."""
     args = tyro.cli(Args, prog="python -m tests.benchmarks.packing.spread")
     see_one_gpu()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args, Path(folder))
-    args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in found.items() if key != "losses"}, indent=2))
+        comparison = compare_losses(args, Path(folder))
+    args.out.write_text(json.dumps(comparison, indent=2) + "\n", encoding="utf-8")
+    del comparison["losses"]
+    print(json.dumps(comparison, indent=2))
 
 
-def measure(args: Args, folder: Path) -> dict[str, Any]:
+def compare_losses(args: Args, folder: Path) -> dict[str, Any]:
     """The file's content; distances are largest relative ones, of a step's loss from the first
     solo run's.
 
@@ -72,12 +72,12 @@ def measure(args: Args, folder: Path) -> dict[str, Any]:
         lora_rank=16, lora_alpha=32, lora_dropout=0.0, learning_rate=args.learning_rate
     )
     losses = {
-        f"solo, {name}": in_own_process(
-            _solo_losses, params, replace(settings, micro_batch_size=args.batch_size // parts)
+        f"solo, {name}": run_in_own_process(
+            _train_solo, params, replace(settings, micro_batch_size=args.batch_size // parts)
         )
         for name, parts in (("first", 1), ("again", 1), ("half", 2), ("quarter", 4))
     }
-    losses["pack of 4"] = in_own_process(_pack_losses, params, settings)
+    losses["pack of 4"] = run_in_own_process(_train_pack, params, settings)
     first = losses["solo, first"]
     distances = {
         name: max(abs(one - other) / other for one, other in zip(own, first, strict=True))
@@ -85,12 +85,8 @@ def measure(args: Args, folder: Path) -> dict[str, Any]:
         if own is not first
     }
     return {
-        "commit": commit(),
-        "settings": {
-            key: value.name if isinstance(value, Path) else value
-            for key, value in vars(args).items()
-            if key != "out"
-        },
+        "commit": read_commit(),
+        "settings": describe_args(args),
         "distances": distances,
         "first_loss": first[0],
         "last_loss": first[-1],
@@ -98,7 +94,7 @@ def measure(args: Args, folder: Path) -> dict[str, Any]:
     }
 
 
-def _solo_losses(params: Hyperparameters, settings: TrainingSettings) -> list[float]:
+def _train_solo(params: Hyperparameters, settings: TrainingSettings) -> list[float]:
     from tests.trainables.packing.small_packs import run_solo
 
     with tempfile.TemporaryDirectory() as folder:
@@ -106,11 +102,11 @@ def _solo_losses(params: Hyperparameters, settings: TrainingSettings) -> list[fl
     return [log["loss"] for log in logs]
 
 
-def _pack_losses(params: Hyperparameters, settings: TrainingSettings) -> list[float]:
-    """Of the trial beside three of other ranks and learning rates, in the second of four slots."""
+def _train_pack(params: Hyperparameters, settings: TrainingSettings) -> list[float]:
+    """Losses of a trial beside three of other ranks and learning rates, in the second slot."""
     import torch
 
-    from tests.benchmarks.packing.job import training_examples
+    from tests.benchmarks.packing.job import read_training_examples
     from tests.benchmarks.packing.pack import make_pack
     from tests.trainables.packing.small_packs import losses, run_pack, trial_of
     from trainables.models.model_facts import read_model_facts
@@ -121,7 +117,7 @@ def _pack_losses(params: Hyperparameters, settings: TrainingSettings) -> list[fl
     capacity = choose_capacity(
         read_model_facts(settings.model), settings, params.lora_rank, memory_gib, 4
     )
-    pack, examples = make_pack(settings, capacity, is_gpu), training_examples(settings)
+    pack, examples = make_pack(settings, capacity, is_gpu), read_training_examples(settings)
     for slot, (rank, factor) in enumerate(((4, 2.0), (16, 1.0), (8, 0.5), (16, 0.1))):
         alpha, rate = 2 * rank, factor * params.learning_rate
         own = replace(params, lora_rank=rank, lora_alpha=alpha, learning_rate=rate)

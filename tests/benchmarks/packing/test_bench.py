@@ -9,18 +9,18 @@ import pytest
 
 from tests.benchmarks.packing import process, rows, solo
 from tests.benchmarks.packing.job import Job
-from tests.benchmarks.packing.pack import largest_pass, pack_row
+from tests.benchmarks.packing.pack import find_largest_pass, measure_pack
 from tests.benchmarks.packing.results import (
     HEADER,
     SOLO,
     Gpu,
     Results,
     Row,
-    opened,
+    format_table,
+    open_results,
     read_results,
-    table,
 )
-from tests.benchmarks.packing.rows import BenchArgs, run
+from tests.benchmarks.packing.rows import BenchArgs, measure_rows
 from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
 from trainables.data.tokens import Example
@@ -63,12 +63,12 @@ PACK_ROW = replace(
 )
 
 
-def results(*rows: Row) -> Results:
+def make_results(*rows: Row) -> Results:
     gpu = Gpu(name="NVIDIA H200", torch="2.11.0", ceiling_tflops=750.0)
-    found = Results(gpu=gpu, commit="f4be597", settings={"model_config": "Qwen3-0.6B"})
+    results = Results(gpu=gpu, commit="f4be597", settings={"model_config": "Qwen3-0.6B"})
     for row in rows:
-        found.add(row)
-    return found
+        results.add(row)
+    return results
 
 
 def job_of(settings: TrainingSettings, num_trials: int) -> Job:
@@ -85,42 +85,42 @@ def job_of(settings: TrainingSettings, num_trials: int) -> Job:
 
 
 def timed_tokens(examples: list[Example], settings: TrainingSettings) -> int:
-    """Of one trial's third and fourth step."""
+    """Tokens of one trial's third and fourth step."""
     batches = Batches(examples, settings)
     return batches.count_tokens(4) - batches.count_tokens(2)
 
 
 def test_rows_are_compared_with_solo_at_their_batch_size() -> None:
     eight = replace(SOLO_ROW, batch_size=8, trial_steps_per_s=1.0)
-    found = results(PACK_ROW, SOLO_ROW, eight, replace(PACK_ROW, batch_size=8))
-    assert [found.times_solo(row) for row in found.rows] == [100.0, 1.0, 1.0, 200.0]
-    assert results(PACK_ROW).times_solo(PACK_ROW) is None
+    results = make_results(PACK_ROW, SOLO_ROW, eight, replace(PACK_ROW, batch_size=8))
+    assert [results.compare_with_solo(row) for row in results.rows] == [100.0, 1.0, 1.0, 200.0]
+    assert make_results(PACK_ROW).compare_with_solo(PACK_ROW) is None
 
 
 def test_file_holds_every_row_with_its_ratios_and_reads_back(tmp_path: Path) -> None:
-    found = results(SOLO_ROW, PACK_ROW)
-    found.failures["fast, batch 2"] = "RuntimeError: no"
-    found.write(tmp_path / "out.json")
+    results = make_results(SOLO_ROW, PACK_ROW)
+    results.failures["fast, batch 2"] = "RuntimeError: no"
+    results.write(tmp_path / "out.json")
     content = json.loads((tmp_path / "out.json").read_text())
     assert set(content) == {"gpu", "commit", "settings", "rows", "failures"}
     assert [row["times_solo"] for row in content["rows"]] == [1.0, 100.0]
     assert [row["ceiling_frac"] for row in content["rows"]] == [3 / 750, 300 / 750]
     assert [row["products_frac"] for row in content["rows"]] == [4.5 / 750, 375 / 750]
-    assert read_results(tmp_path / "out.json") == found
+    assert read_results(tmp_path / "out.json") == results
 
 
 def test_second_measurement_replaces_the_first_and_leaves_the_others() -> None:
-    found = results(SOLO_ROW, PACK_ROW, replace(PACK_ROW, num_trials=8))
+    results = make_results(SOLO_ROW, PACK_ROW, replace(PACK_ROW, num_trials=8))
     again = replace(PACK_ROW, trial_steps_per_s=250.0)
-    found.add(again)
-    assert found.rows == [SOLO_ROW, replace(PACK_ROW, num_trials=8), again]
+    results.add(again)
+    assert results.rows == [SOLO_ROW, replace(PACK_ROW, num_trials=8), again]
 
 
 def test_rows_are_added_to_a_file_of_the_same_card_commit_and_settings(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    assert opened(path, results()).rows == []
-    results(SOLO_ROW).write(path)
-    assert opened(path, results()).rows == [SOLO_ROW]
+    assert open_results(path, make_results()).rows == []
+    make_results(SOLO_ROW).write(path)
+    assert open_results(path, make_results()).rows == [SOLO_ROW]
 
 
 @pytest.mark.parametrize(
@@ -134,81 +134,38 @@ def test_rows_are_added_to_a_file_of_the_same_card_commit_and_settings(tmp_path:
 def test_rows_that_cannot_be_compared_are_refused(
     what: str, changes: dict[str, object], tmp_path: Path
 ) -> None:
-    results(SOLO_ROW).write(tmp_path / "out.json")
-    with pytest.raises(SweepAborted, match=f"rows of another {what}: ") as told:
-        opened(tmp_path / "out.json", replace(results(), **changes))
-    assert "--out" in told.value.fix
+    make_results(SOLO_ROW).write(tmp_path / "out.json")
+    with pytest.raises(SweepAborted, match=f"rows of another {what}: ") as refused:
+        open_results(tmp_path / "out.json", replace(make_results(), **changes))
+    assert "--out" in refused.value.fix
 
 
 def test_line_tells_the_rates_the_first_round_and_what_was_predicted() -> None:
-    found = results(SOLO_ROW, PACK_ROW)
-    assert found.line(PACK_ROW) == (
+    results = make_results(SOLO_ROW, PACK_ROW)
+    assert results.format_row(PACK_ROW) == (
         "pack, base in bfloat16; 32 at once, ranks 16, batch 2: 200.00 trial-steps/s (100.0x), "
         "90.00 in the first round, 80,000 tokens/s, 40.0% of the ceiling (50.0% with all "
         "products), 10.50 GiB (11.00 predicted), first step after 27 s"
     )
     old = replace(SOLO_ROW, products_tflops=None)
-    assert "0.4% of the ceiling, 3.50 GiB, first" in found.line(old)
+    assert "0.4% of the ceiling, 3.50 GiB, first" in results.format_row(old)
 
 
 @pytest.mark.parametrize("name", ["0.6b", "0.6b-batch8", "4b", "4b-batch8"])
 def test_file_of_before_products_were_counted_can_be_read(name: str) -> None:
-    found = read_results(Path(__file__).parents[1] / f"h200-qwen3-{name}.json")
-    assert found.rows and {found.products_frac(row) for row in found.rows} == {None}
+    results = read_results(Path(__file__).parents[1] / f"h200-qwen3-{name}.json")
+    assert results.rows and {results.compute_products_frac(row) for row in results.rows} == {None}
 
 
 def test_table_has_a_line_for_each_row_in_the_order_of_batch_and_speed() -> None:
     eight = replace(SOLO_ROW, batch_size=8)
-    lines = table([results(eight, PACK_ROW, SOLO_ROW)]).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert {len(line) for line in cells} == {len(HEADER)}
-    assert cells[2:] == [
-        [
-            "Qwen3-0.6B",
-            "TRL solo, as sweeps train it",
-            "2",
-            "16",
-            "2",
-            "",
-            "1.0x",
-            "800",
-            "0%",
-            "1%",
-            "",
-            "3.5",
-            "27 s",
-        ],
-        [
-            "Qwen3-0.6B",
-            "pack of 32",
-            "2",
-            "16",
-            "200",
-            "90",
-            "100.0x",
-            "80,000",
-            "40%",
-            "50%",
-            "97%",
-            "10.5 (11.0)",
-            "27 s",
-        ],
-        [
-            "Qwen3-0.6B",
-            "TRL solo, as sweeps train it",
-            "8",
-            "16",
-            "2",
-            "",
-            "1.0x",
-            "800",
-            "0%",
-            "1%",
-            "",
-            "3.5",
-            "27 s",
-        ],
-    ]
+    lines = format_table([make_results(eight, PACK_ROW, SOLO_ROW)]).splitlines()
+    assert {line.count("|") for line in lines} == {len(HEADER) + 1}
+    solo = "Qwen3-0.6B | TRL solo, as sweeps train it | {} | 16 | 2 |  | 1.0x | 800 | 0% | 1% |  "
+    solo += "| 3.5 | 27 s"
+    pack = "Qwen3-0.6B | pack of 32 | 2 | 16 | 200 | 90 | 100.0x | 80,000 | 40% | 50% | 97% "
+    pack += "| 10.5 (11.0) | 27 s"
+    assert [line.strip("| ") for line in lines[2:]] == [solo.format(2), pack, solo.format(8)]
 
 
 def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
@@ -220,8 +177,8 @@ def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
     labels = [sum(len(row.target_ids) for row in rows) for rows in steps]
     assert len(set(tokens)) > 1
     num_rows = 3 * settings.batch_size
-    assert largest_pass(batches, 4, 3, 10**6) == (3 * max(tokens), 3 * max(labels), num_rows)
-    most, most_labels, most_rows = largest_pass(batches, 4, 3, 2 * min(tokens))
+    assert find_largest_pass(batches, 4, 3, 10**6) == (3 * max(tokens), 3 * max(labels), num_rows)
+    most, most_labels, most_rows = find_largest_pass(batches, 4, 3, 2 * min(tokens))
     assert most_rows == round(2 / 3 * num_rows)
     assert most == 2 * min(tokens)
     assert max(labels) <= most_labels < 3 * max(labels)
@@ -230,7 +187,7 @@ def test_largest_pass_is_the_largest_step_or_what_a_pass_may_hold(
 def test_pack_row_counts_the_timed_steps_of_all_trials(
     settings: TrainingSettings, examples: list[Example]
 ) -> None:
-    row = pack_row(job_of(settings, 3))
+    row = measure_pack(job_of(settings, 3))
     assert (row.name, row.num_trials, row.batch_size, row.ranks) == ("pack", 3, 4, "2, 4")
     assert row.trial_steps_per_s * row.timed_s == pytest.approx(3 * 2)
     tokens = 3 * timed_tokens(examples, settings)
@@ -244,14 +201,16 @@ def test_pack_row_counts_the_timed_steps_of_all_trials(
 
 
 def test_pack_is_timed_for_as_long_as_asked(settings: TrainingSettings) -> None:
-    short = pack_row(job_of(settings, 1))
-    row = pack_row(replace(job_of(settings, 1), least_s=3 * short.timed_s))
+    short = measure_pack(job_of(settings, 1))
+    row = measure_pack(replace(job_of(settings, 1), least_s=3 * short.timed_s))
     assert row.timed_s >= 3 * short.timed_s
     rounds = row.trial_steps_per_s * row.timed_s / 2
     assert rounds > 1 and rounds == pytest.approx(round(rounds))
 
 
-@pytest.mark.parametrize("measure", [solo.solo_row, lambda job: solo.fast_row(job, "padding-free")])
+@pytest.mark.parametrize(
+    "measure", [solo.measure_solo, lambda job: solo.measure_fast(job, "padding-free")]
+)
 def test_solo_rows_count_the_timed_steps(
     measure: object, settings: TrainingSettings, examples: list[Example]
 ) -> None:
@@ -265,7 +224,7 @@ def test_solo_rows_count_the_timed_steps(
 
 @pytest.mark.slow
 def test_processes_that_share_the_gpu_add_up(settings: TrainingSettings) -> None:
-    row = solo.shared_row(job_of(settings, 2))
+    row = solo.measure_shared(job_of(settings, 2))
     assert (row.name, row.num_trials) == ("2 solo processes", 2)
     # timed_s is the slower one's, so the rates of both are at least one full share of it
     assert row.trial_steps_per_s * row.timed_s >= 2 * 2 * 0.999
@@ -277,7 +236,7 @@ def test_process_that_fails_keeps_no_other_waiting(
     barrier = threading.Barrier(2)
     monkeypatch.setattr(solo, "_barrier", barrier)
     with pytest.raises(SweepAborted, match="/none"):
-        solo._solo_with_others(job_of(replace(settings, rows_dir=Path("/none")), 2))
+        solo._measure_with_others(job_of(replace(settings, rows_dir=Path("/none")), 2))
     assert barrier.broken
 
 
@@ -286,7 +245,7 @@ def test_command_writes_its_rows_without_where_things_lay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (rows, process):  # processes of their own would each load torch
-        monkeypatch.setattr(module, "in_own_process", lambda measure, *args: measure(*args))
+        monkeypatch.setattr(module, "run_in_own_process", lambda measure, *args: measure(*args))
     args = BenchArgs(
         model_config=MODEL_DIR,
         tokenizer=MODEL_DIR,
@@ -302,10 +261,10 @@ def test_command_writes_its_rows_without_where_things_lay(
         max_length_tokens=128,
         compute_dtype="float32",
     )
-    found = run(args)
-    assert [(row.name, row.num_trials) for row in found.rows] == [("pack", 2)]
-    assert found.failures == {}
-    assert read_results(args.out) == found
-    assert found.settings["model_config"] == MODEL_DIR.name
+    results = measure_rows(args)
+    assert [(row.name, row.num_trials) for row in results.rows] == [("pack", 2)]
+    assert results.failures == {}
+    assert read_results(args.out) == results
+    assert results.settings["model_config"] == MODEL_DIR.name
     assert str(tmp_path) not in args.out.read_text()
     assert str(MODEL_DIR.parent) not in args.out.read_text()

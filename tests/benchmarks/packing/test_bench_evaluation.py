@@ -22,10 +22,10 @@ def test_transformers_may_be_left_out(tmp_path: Path) -> None:
     timing = evaluation.Timing(
         num_adapters=16, tokenise_s=1.0, answer_s=20.0, rouge_s=2.0, peak_gib=9.0, new_tokens=64
     )
-    found = evaluation.figures(args, "H200", replace(timing, answer_s=30.0), timing, None)
-    assert (found["pack"]["first_total_s"], found["pack"]["total_s"]) == (33.0, 23.0)
-    assert not {"transformers", "times_faster"} & found.keys()
-    beside = evaluation.figures(args, "H200", timing, timing, replace(timing, num_adapters=1))
+    figures = evaluation.make_figures(args, "H200", replace(timing, answer_s=30.0), timing, None)
+    assert (figures["pack"]["first_total_s"], figures["pack"]["total_s"]) == (33.0, 23.0)
+    assert not {"transformers", "times_faster"} & figures.keys()
+    beside = evaluation.make_figures(args, "H200", timing, timing, replace(timing, num_adapters=1))
     assert beside["times_faster"] == 16.0
 
 
@@ -34,8 +34,8 @@ def test_both_sides_answer_all_rows_of_all_adapters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (evaluation, process):  # processes of their own would each load torch
-        monkeypatch.setattr(module, "in_own_process", lambda measure, *args: measure(*args))
-    out = tmp_path / "found.json"
+        monkeypatch.setattr(module, "run_in_own_process", lambda measure, *args: measure(*args))
+    out = tmp_path / "figures.json"
     flags = {
         "model-config": MODEL_DIR,
         "tokenizer": MODEL_DIR,
@@ -48,12 +48,12 @@ def test_both_sides_answer_all_rows_of_all_adapters(
     argv = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     monkeypatch.setattr(sys, "argv", ["evaluation", *argv])
     evaluation.main()
-    found = json.loads(out.read_text("utf-8"))
-    assert found["pack"]["num_adapters"] == 2
-    assert found["pack"]["new_tokens"] == 2 * 3 * 2
-    assert found["pack"]["predicted_gib"] > 0 and found["transformers"]["predicted_gib"] is None
-    assert found["transformers"]["new_tokens"] == 3 * 2
-    solo_s, pack_s = found["transformers"]["total_s"], found["pack"]["total_s"]
-    assert found["times_faster"] == pytest.approx(2 * solo_s / pack_s)
-    assert found["settings"]["data"] == "samsum"
-    assert str(tmp_path) not in json.dumps(found)
+    figures = json.loads(out.read_text("utf-8"))
+    assert figures["pack"]["num_adapters"] == 2
+    assert figures["pack"]["new_tokens"] == 2 * 3 * 2
+    assert figures["pack"]["predicted_gib"] > 0 and figures["transformers"]["predicted_gib"] is None
+    assert figures["transformers"]["new_tokens"] == 3 * 2
+    solo_s, pack_s = figures["transformers"]["total_s"], figures["pack"]["total_s"]
+    assert figures["times_faster"] == pytest.approx(2 * solo_s / pack_s)
+    assert figures["settings"]["data"] == "samsum"
+    assert str(tmp_path) not in json.dumps(figures)

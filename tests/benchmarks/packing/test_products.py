@@ -61,9 +61,9 @@ def test_shape_is_a_name_or_a_folder(tmp_path: Path) -> None:
     check_shape(Path("Qwen3.5-4B"))
     (tmp_path / "config.json").write_text("{}")
     check_shape(tmp_path)
-    with pytest.raises(SweepAborted, match="there is no shape Qwen4") as told:
+    with pytest.raises(SweepAborted, match="there is no shape Qwen4") as refused:
         check_shape(Path("Qwen4"))
-    assert "Qwen3.5-0.8B" in told.value.fix
+    assert "Qwen3.5-0.8B" in refused.value.fix
 
 
 @pytest.mark.parametrize("name", ["Qwen3-4B", "Qwen3.5-4B"])

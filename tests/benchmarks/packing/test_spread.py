@@ -13,7 +13,7 @@ def test_in_float32_all_runs_lie_within_rounding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Only a GPU's memory needs a process for each run.
-    monkeypatch.setattr(spread, "in_own_process", lambda measure, *args: measure(*args))
+    monkeypatch.setattr(spread, "run_in_own_process", lambda measure, *args: measure(*args))
     args = spread.Args(
         model=MODEL_DIR,
         data=SAMSUM_DIR,
@@ -23,7 +23,8 @@ def test_in_float32_all_runs_lie_within_rounding(
         max_length_tokens=384,
         compute_dtype="float32",
     )
-    found = spread.measure(args, tmp_path)
-    assert list(found["distances"]) == ["solo, again", "solo, half", "solo, quarter", "pack of 4"]
-    assert max(found["distances"].values()) < 1e-5
-    assert all(len(set(losses)) == 3 for losses in found["losses"].values())
+    comparison = spread.compare_losses(args, tmp_path)
+    distances = comparison["distances"]
+    assert list(distances) == ["solo, again", "solo, half", "solo, quarter", "pack of 4"]
+    assert max(distances.values()) < 1e-5
+    assert all(len(set(losses)) == 3 for losses in comparison["losses"].values())

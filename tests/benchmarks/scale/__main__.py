@@ -84,7 +84,7 @@ class Costs:
         """After every 500th call."""
 
     def time(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, each call of which counts."""
+        """Wraps a function, each call of which counts."""
 
         def timed(*args: Any) -> Any:
             cpu_s, wall_s = time.thread_time(), time.monotonic()
@@ -109,7 +109,6 @@ class Costs:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the sweep, and prints what it took as JSON."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(ScaleArgs, words, PROG)
     with tempfile.TemporaryDirectory() as folder:

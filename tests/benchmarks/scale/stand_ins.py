@@ -49,7 +49,6 @@ class StandInTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """As trainables.trial reports to Tune."""
         assert self.reported is not None, "its report has come"
         report, self.reported = self.reported.result(), None
         self.rung += 1
@@ -74,7 +73,6 @@ class Host:
         self._report_task: asyncio.Task[None] | None = None
 
     async def call_pack(self, number: int, method: str, *args: Any) -> PackStatus | None:
-        """What the driver asks or tells a pack."""
         if method == "status":
             return make_status(
                 pack_id=str(number), num_slots=MOST_SLOTS, num_trials=len(self._packs[number])
@@ -86,7 +84,6 @@ class Host:
         return None
 
     async def call_trial(self, key: int, method: str, *args: Any, **kwargs: Any) -> Any:
-        """What Tune calls in a process."""
         if method == "__init__":
             self._trials[key] = StandInTrial(*args, **kwargs)
         elif method == "__ray_terminate__":
@@ -157,7 +154,6 @@ class _Class:
         return self
 
     def remote(self, **kwargs: Any) -> _Handle:
-        """Starts a trial's stand-in for a process."""
         handle = _Handle(next(self._hosts).call_trial, next(self._numbers))
         handle.__getattr__("__init__").remote(**kwargs)
         return handle

@@ -47,7 +47,7 @@ class Comparison:
     best: dict[str, Any]
     """The best configuration, with its mean score over the table's seeds."""
     random_regret: float
-    """Of a configuration drawn at random."""
+    """Regret of a configuration drawn at random."""
     full_gpu_hours: float
     """Training every configuration once, with the rungs of this project's search."""
     num_searches: int
@@ -65,7 +65,6 @@ class Comparison:
 
     @property
     def concurrencies(self) -> list[int]:
-        """Ascending."""
         return sorted({curve.concurrency for curve in self.curves})
 
     def write_markdown(self) -> str:

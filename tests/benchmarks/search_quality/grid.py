@@ -19,7 +19,6 @@ class Configuration:
 
     @property
     def params(self) -> Hyperparameters:
-        """What a trial of it trains with."""
         return Hyperparameters(
             learning_rate=self.learning_rate,
             lora_rank=self.lora_rank,
@@ -48,7 +47,6 @@ class Grid:
     lora_dropouts: tuple[float, ...]
 
     def list_configurations(self) -> list[Configuration]:
-        """All of them, in the order of the axes."""
         return [
             Configuration(
                 learning_rate=rate, lora_rank=rank, alpha_over_rank=alpha, lora_dropout=dropout

@@ -48,17 +48,14 @@ class Landscape:
 
     @property
     def max_steps(self) -> int:
-        """The full budget of a trial."""
         return self.rungs[-1]
 
     @property
     def num_seeds(self) -> int:
-        """Runs of every configuration."""
         return min(len(runs) for runs in self._runs.values())
 
     @property
     def num_configurations(self) -> int:
-        """Configurations in the table."""
         return len(self._known)
 
     @cached_property
@@ -72,12 +69,11 @@ class Landscape:
 
     @cached_property
     def best(self) -> Configuration:
-        """The configuration of the best mean."""
         return max(self._known, key=lambda one: self.metric.sign * self.mean_finals[one])
 
     @cached_property
     def mean_regret(self) -> float:
-        """Of a configuration drawn at random: what knowing nothing is worth."""
+        """The regret of a configuration drawn at random: what knowing nothing is worth."""
         return sum(map(self.find_regret, self._known)) / len(self._known)
 
     def sum_gpu_s(self, rungs: tuple[int, ...]) -> float:
@@ -113,7 +109,6 @@ class Landscape:
 
     @cached_property
     def space(self) -> LoraSpace:
-        """The search space that the table covers."""
         rates, ranks, alphas, dropouts = (
             tuple(sorted({getattr(one, name) for one in self._known}))
             for name in ("learning_rate", "lora_rank", "alpha_over_rank", "lora_dropout")

@@ -41,12 +41,11 @@ class Run:
     """One training of a configuration."""
 
     seed: int
-    """Of the row order, the initial weights and the dropout."""
+    """Seeds the row order, the initial weights and the dropout."""
     measurements: tuple[Measurement, ...]
     """In order of steps; the last is at the full budget, or failed."""
 
     def is_complete(self, max_steps: int) -> bool:
-        """Whether there is nothing left to train."""
         last = self.measurements[-1]
         return last.failed is not None or last.step == max_steps
 
@@ -77,7 +76,7 @@ class Table:
     commands: tuple[str, ...]
     """That made it, one after another."""
     commits: tuple[str | None, ...]
-    """Of the checkout, one a command; None outside git."""
+    """The checkout's commits, one a command; None outside git."""
     trained: tuple[Trained, ...]
 
     @property
@@ -125,7 +124,6 @@ class Log:
         )
 
     def is_complete(self, configuration: Configuration, seed: int, max_steps: int) -> bool:
-        """Whether this training is complete."""
         run = self._find_run(configuration, seed)
         return run is not None and run.is_complete(max_steps)
 

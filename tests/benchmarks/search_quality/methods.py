@@ -69,7 +69,6 @@ class Best:
         self.number: int | None = None
 
     def record(self, step: int, number: int, value: float) -> None:
-        """Takes a report."""
         is_first = self.number is None or step > self._step
         if is_first or (step == self._step and self._metric.is_better(value, self._value)):
             self._step, self._value, self.number = step, value, number
@@ -100,11 +99,9 @@ class ProjectSearch:
         self._best = Best(task.metric)
 
     def propose(self) -> tuple[int, Hyperparameters]:
-        """See Method."""
         return self._search.propose()
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
-        """See Method."""
         cohort = {str(number): value for number, value in values.items()}
         if self._is_together:
             decided = self._asha.decide_who_continues(step, cohort)
@@ -122,12 +119,10 @@ class ProjectSearch:
         return {number: decided[str(number)] for number in values}
 
     def fail(self, number: int) -> None:
-        """See Method."""
         self._search.finish(number, "failed", None)
 
     @property
     def choice(self) -> int | None:
-        """See Method."""
         return self._best.number
 
 
@@ -142,27 +137,22 @@ class PlainTpe:
         self._best = Best(task.metric)
 
     def propose(self) -> tuple[int, Hyperparameters]:
-        """See Method."""
         trial = self._study.ask()
         return trial.number, Hyperparameters(**self._space.suggest(trial))
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
-        """See Method."""
         for number, value in values.items():
             self._best.record(step, number, value)
             self._study.tell(number, value)
         return dict.fromkeys(values, True)
 
     def fail(self, number: int) -> None:
-        """See Method."""
         self._study.tell(number, state=optuna.trial.TrialState.FAIL)
 
     @property
     def choice(self) -> int | None:
-        """See Method."""
         return self._best.number
 
 
 def make_study(metric: Metric) -> optuna.Study:
-    """A study in memory."""
     return optuna.create_study(direction=metric.direction)

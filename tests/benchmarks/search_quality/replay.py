@@ -18,7 +18,7 @@ import optuna
 import tyro
 
 from sweeps.cli import EXIT_DONE, parse
-from tests.benchmarks.packing.results import commit
+from tests.benchmarks.packing.results import read_commit
 from tests.benchmarks.search_quality.comparison import Comparison, make_curves
 from tests.benchmarks.search_quality.contenders import CONTENDERS, OURS
 from tests.benchmarks.search_quality.figure import draw_regret
@@ -77,17 +77,14 @@ class ReplayArgs:
 
     @property
     def ranked_by(self) -> Metric:
-        """The metric with its direction."""
         return Metric(name=self.metric, mode="min" if self.metric == "eval_loss" else "max")
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Methods to compare."""
         return self.methods or tuple(VARIANTS if self.variants else CONTENDERS)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Searches, compares and writes."""
     args = parse(ReplayArgs, argv, PROG)
     comparison = run(args, command=format_command(PROG, argv))
     values = asdict(comparison)
@@ -109,7 +106,7 @@ def run(args: ReplayArgs, command: str) -> Comparison:
     reference = OURS if OURS in names else names[0]
     return Comparison(
         command=command,
-        commit=commit(),
+        commit=read_commit(),
         table=args.table.name,
         gpu=read_table(args.table).origin.gpu,
         metric=args.metric,

@@ -27,7 +27,7 @@ class Moment:
     gpu_s: float
     """GPU-seconds spent so far."""
     regret: float
-    """Of the configuration that would be chosen now."""
+    """Regret of the configuration that would be chosen now."""
 
 
 class Simulation:

@@ -40,7 +40,6 @@ class StockRay:
         self._last: dict[int, float] = {}
 
     def propose(self) -> tuple[int, Hyperparameters]:
-        """See Method."""
         number = len(self._trials)
         trial = SimpleNamespace(trial_id=f"{number:05d}")
         point = self._search.suggest(trial.trial_id)
@@ -50,20 +49,17 @@ class StockRay:
         return number, Hyperparameters(**make_hyperparameters(point))
 
     def report(self, step: int, values: Mapping[int, float]) -> Mapping[int, bool]:
-        """See Method."""
         return {
             number: self._should_continue(number, step, value) for number, value in values.items()
         }
 
     def fail(self, number: int) -> None:
-        """See Method."""
         trial = self._trials[number]
         self._scheduler.on_trial_error(None, trial)
         self._search.on_trial_complete(trial.trial_id, error=True)
 
     @property
     def choice(self) -> int | None:
-        """See Method."""
         worths = {number: self._metric.sign * value for number, value in self._last.items()}
         return max(worths, key=lambda number: worths[number], default=None)
 

@@ -16,7 +16,7 @@ from search_spaces.presets import SAMSUM, SAMSUM_TINY
 from sweeps.cli import EXIT_DONE, parse
 from sweeps.config import resolve_data, resolve_model
 from sweeps.recipes import samsum
-from tests.benchmarks.packing.results import commit
+from tests.benchmarks.packing.results import read_commit
 from tests.benchmarks.search_quality.grid import Configuration, Grid, list_log_levels
 from tests.benchmarks.search_quality.measurements import Log, Origin, format_command, write_table
 from trainables.config import TaskOptions, TrainingSettings
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     from tests.benchmarks.search_quality import training  # loads torch, which --help can do without
 
     log = Log(args.out.with_suffix(".log.jsonl"), _make_origin(args, settings, training.gpu_name()))
-    log.begin(format_command(PROG, argv), commit())
+    log.begin(format_command(PROG, argv), read_commit())
     capacity = choose_capacity(
         read_model_facts(settings.model),
         settings,
@@ -143,7 +143,7 @@ def _train(
 
 
 def make_settings(args: TableArgs) -> TrainingSettings:
-    """Of every training: the recipe's, with the rungs and rows that were asked for."""
+    """The recipe's settings, with the rungs and rows that were asked for."""
     recipe = samsum(args.tiny)
     names = ("eval_rows", "low_rung_eval_rows")
     rows = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -163,7 +163,6 @@ def list_standard_rungs(max_steps: int) -> tuple[int, ...]:
 
 
 def make_grid(args: TableArgs) -> Grid:
-    """The grid that was asked for, out of the default space."""
     if args.tiny:
         space = SAMSUM_TINY.space
         return Grid(

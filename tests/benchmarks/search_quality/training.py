@@ -42,12 +42,10 @@ class _Cohort:
 
     @property
     def living(self) -> list[_Member]:
-        """Those that go on."""
         return [member for member in self.members if not member.has_failed]
 
     @property
     def wall_s(self) -> float:
-        """Seconds since it began."""
         return time.perf_counter() - self.started_s
 
 
@@ -90,7 +88,6 @@ class Trainer:
 
     @property
     def cohort_size(self) -> int:
-        """Trainings that go in step."""
         return len(self._pack.free_slots())
 
     def train(self, wanted: Sequence[tuple[Configuration, int]], deadline_s: float) -> bool:

@@ -68,7 +68,6 @@ def narrow_rates(task: Task, low_share: float, high_share: float) -> Method:
 
 
 def draw_sobol_points(task: Task, num_points: int) -> list[Point]:
-    """Points of a scrambled Sobol sequence."""
     space = task.space
     low, high = space.learning_rates
     choices = space.choices

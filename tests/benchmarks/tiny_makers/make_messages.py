@@ -42,7 +42,6 @@ NUM_CONTRADICTED = 4
 
 
 def write(folder: Path, seed: int) -> None:
-    """Writes messages.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "messages.csv").write_text(
         format_csv(("message", "intent"), make_rows(seed)), "utf-8"
@@ -50,7 +49,6 @@ def write(folder: Path, seed: int) -> None:
 
 
 def format_csv(columns: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    """The rows as the text of a .csv file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue()

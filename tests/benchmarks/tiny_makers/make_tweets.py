@@ -44,7 +44,6 @@ SHARES = {"0": 150, "1": 240, "2": 210}
 
 
 def write(folder: Path, seed: int) -> None:
-    """Writes tweets.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tweets.csv").write_text(format_csv(("Tweets", "Duygu"), make_rows(seed)), "utf-8")
 

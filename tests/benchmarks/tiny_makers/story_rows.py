@@ -40,14 +40,12 @@ def draw_rows(
 
 
 def write_rows(folder: Path, seed: int, make_rows: Callable[[str, int], list[Row]]) -> None:
-    """Writes the splits as JSON Lines files into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in NUM_ROWS:
         (folder / f"{split}.jsonl").write_text(format_jsonl(make_rows(split, seed)), "utf-8")
 
 
 def format_jsonl(rows: list[Row]) -> str:
-    """The rows as the text of a .jsonl file."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

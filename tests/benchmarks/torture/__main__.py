@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = torture_sweep(possible, runs_dir, left_out)
     for fault in result.faults:
         print(f"seed {args.seed}: fault: {fault}")
-    print(f"{TABLE_HEAD}\n{result.row(args.nodes)}", flush=True)
+    print(f"{TABLE_HEAD}\n{result.format_row(args.nodes)}", flush=True)
     if args.results is not None:
         append_result(args.results, args, result)
     return EXIT_FAULTY if result.faults else EXIT_DONE

@@ -29,7 +29,7 @@ class TortureArgs:
     """
 
     seed: int = 0
-    """Of kinds, moments and victims, and of the sweep."""
+    """Seeds kinds, moments and victims, and the sweep."""
     kills: int = 20
     """Kills in all, one of each kind at least."""
     num_trials: int = 12
@@ -52,7 +52,7 @@ class TortureArgs:
     """Sweeps to torture, with the seeds from seed on; those that the results have are passed
     over."""
     at_once: int = 1
-    """Of them side by side, each on its own share of the cores."""
+    """Sweeps side by side, each on its own share of the cores."""
     results: Path | None = None
     """A file that gets a line of JSON a run; None writes none."""
 
@@ -72,5 +72,4 @@ class TortureArgs:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Kinds of kills, and how often each is drawn."""
         return NODES_SHARES if self.nodes else SHARES

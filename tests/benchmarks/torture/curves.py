@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,13 +32,13 @@ EVENT_WAIT_S = 60.0
 class Compared:
     """How the curves of a sweep's trials differ from undisturbed ones."""
 
-    num_curves: int
-    num_reports: int
-    largest_loss_difference: float
+    num_curves: int = 0
+    num_reports: int = 0
+    largest_loss_difference: float = 0
     """Relative, over training and evaluation losses of all reports."""
-    judged_by_spread: list[str]
+    judged_by_spread: list[str] = field(default_factory=list)
     """Trials that differ from one second training by more than roundings mostly do."""
-    faults: list[str]
+    faults: list[str] = field(default_factory=list)
 
 
 def compare_curves(folder: Path, scratch: Path) -> Compared:
@@ -112,7 +112,7 @@ def _is_within_spread(name: str, value: float, undisturbed: Sequence[float]) -> 
 
 
 def _list_loss_differences(history: TrialRecord, again: Sequence[TrialReport]) -> Iterator[float]:
-    """Of the losses of the reports that both trainings have."""
+    """Relative ones, in the reports that both trainings have."""
     other = {report.step: report for report in again}
     for report in history.reports:
         if report.step in other:

@@ -27,18 +27,18 @@ def fill_until_stopped(sweep: TorturedSweep, await_moment: Callable[[TorturedSwe
     while True:
         await_moment(sweep)
         if sweep.has_ended:
-            sweep.go_on()
+            sweep.ask_for_more()
             continue
-        sweep.say(f"the disk fills, {sweep.progress()}")
+        sweep.say(f"the disk fills, {sweep.describe_progress()}")
         code = _fill_until_driver_ends(sweep)
         if code != EXIT_DONE:
             break
-        sweep.go_on()
+        sweep.ask_for_more()
     output = sweep.output
     if code != EXIT_USER_ERROR or "error: " not in output or "--resume" not in output:
         raise Fault(f"a full disk ended the sweep with code {code} (None: not at all):\n{output}")
     error = next(line for line in output.splitlines() if line.startswith("error: "))
-    sweep.hit("disk")
+    sweep.record_hit("disk")
     sweep.say(f"the sweep stopped: {error}")
     sweep.start()
 

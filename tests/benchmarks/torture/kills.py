@@ -64,9 +64,11 @@ def kill_all(sweep: TorturedSweep) -> None:
         else:
             await_moment(sweep)
             kill(sweep, hit)
-    await_last_trial(sweep)
+    sweep.wait_until(lambda: _has_trained_all(sweep))
+    time.sleep(sweep.random.uniform(0.0, LONGEST_DELAY_S))
     kill(sweep, "driver")
-    sweep.await_end()
+    sweep.wait_until(lambda: sweep.has_ended)
+    sweep.check_done()
 
 
 def await_moment(sweep: TorturedSweep) -> None:
@@ -74,23 +76,11 @@ def await_moment(sweep: TorturedSweep) -> None:
     delay_s = sweep.random.uniform(0.0, LONGEST_DELAY_S)
     waits = sweep.random.random() < PROGRESS_FRAC
     longest_s = NODES_WAIT_S if sweep.nodes else LONGEST_WAIT_S
-    known, deadline_s = sweep.num_news(), time.monotonic() + longest_s
+    known, deadline_s = sweep.count_news(), time.monotonic() + longest_s
     while waits and time.monotonic() < deadline_s and not sweep.has_ended:
-        waits = sweep.num_news() <= known
+        waits = sweep.count_news() <= known
         time.sleep(0.02)
     time.sleep(delay_s)
-
-
-def await_last_trial(sweep: TorturedSweep) -> None:
-    """A random moment once all trials have ended."""
-    known, said_s = -1, time.monotonic()
-    while not sweep.has_ended and not _has_trained_all(sweep):
-        if sweep.num_news() != known:
-            known, said_s = sweep.num_news(), time.monotonic()
-        if time.monotonic() - said_s > STALL_S:
-            raise Fault(f"the sweep hangs: {sweep.progress()}\n{sweep.output}")
-        time.sleep(0.05)
-    time.sleep(sweep.random.uniform(0.0, LONGEST_DELAY_S))
 
 
 def kill(sweep: TorturedSweep, kind: str) -> None:
@@ -102,31 +92,30 @@ def kill(sweep: TorturedSweep, kind: str) -> None:
     deadline_s = time.monotonic() + STALL_S
     while time.monotonic() < deadline_s:
         if sweep.has_ended:
-            sweep.go_on()
+            sweep.ask_for_more()
             await_moment(sweep)
         if victims := _list_victims(sweep, kind):
             victim = sweep.random.choice(victims)
             with contextlib.suppress(psutil.NoSuchProcess):
-                told = f"{kind:12} {victim:7}, {sweep.progress()}"
+                line = f"{kind:12} {victim:7}, {sweep.describe_progress()}"
                 _strike_victim(sweep, kind, victim)
-                sweep.hit(kind)
-                sweep.say(told)
+                sweep.record_hit(kind)
+                sweep.say(line)
                 _resume(sweep, kind)
                 return
         time.sleep(0.05)
-    raise Fault(
-        f"no {kind} process appeared for {STALL_S:.0f} s: {sweep.progress()}\n{sweep.output}"
-    )
+    progress = sweep.describe_progress()
+    raise Fault(f"no {kind} process appeared for {STALL_S:.0f} s: {progress}\n{sweep.output}")
 
 
 def _list_victims(sweep: TorturedSweep, kind: str) -> list[int]:
     """Process ids of trials or packs, or numbers of nodes."""
     if kind in ("trial", "pack"):
-        return [process.pid for process in sweep.processes(kind)]
+        return [process.pid for process in sweep.list_processes(kind)]
     if kind == "driver":
         return [sweep.driver.pid] if sweep.driver else []
     assert sweep.nodes is not None
-    return [HEAD] if kind == "head" else sorted(sweep.nodes.workers())
+    return [HEAD] if kind == "head" else sorted(sweep.nodes.list_workers())
 
 
 def _strike_victim(sweep: TorturedSweep, kind: str, victim: int) -> None:
@@ -177,4 +166,4 @@ def _has_trained_all(sweep: TorturedSweep) -> bool:
     if not paths.sweep_json.exists():
         return False
     config = from_json(read_record(paths)["config"])
-    return finalists.is_over(config, sweep.events(), METRIC)
+    return finalists.is_over(config, sweep.read_events(), METRIC)

@@ -65,12 +65,11 @@ class Nodes:
         self._start_node(HEAD + 1)
         output = self.scratch / f"n{self.num_started}" / "output"
         _wait_until(lambda: "Ray runtime started" in output.read_text())
-        self.keeper = threading.Thread(target=self._keep, daemon=True)
+        self.keeper = threading.Thread(target=self._bring_back, daemon=True)
         self.has_ended.clear()
         self.keeper.start()
 
     def stop(self) -> None:
-        """Ends the cluster and its networks."""
         self._stop_keeper()
         for node in self.running.values():
             _signal_all(node, signal.SIGKILL)
@@ -79,16 +78,14 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        """Of the head."""
-        return f"{self._ip(HEAD)}:{self.port}"
+        return f"{self._make_ip(HEAD)}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """For who joins."""
         told = {"RAY_TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1"}
         return told | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
-    def workers(self) -> dict[int, psutil.Popen]:
+    def list_workers(self) -> dict[int, psutil.Popen]:
         """All that run but the head."""
         nodes = self.running.items()
         return {number: node for number, node in nodes if number != HEAD and node.poll() is None}
@@ -130,11 +127,11 @@ class Nodes:
         if self.keeper is not None:
             self.keeper.join()
 
-    def _keep(self) -> None:
+    def _bring_back(self) -> None:
         back_s: dict[int, float] = {}
         while not self.has_ended.wait(0.5):
             for number in range(HEAD + 1, self.num_nodes + 1):
-                if number not in self.workers():
+                if number not in self.list_workers():
                     absence_s = self.absences.uniform(0.0, LONGEST_ABSENCE_S)
                     if time.monotonic() >= back_s.setdefault(number, time.monotonic() + absence_s):
                         del back_s[number]
@@ -147,7 +144,7 @@ class Nodes:
         smi.parent.mkdir(parents=True)
         smi.write_text(NVIDIA_SMI)
         smi.chmod(0o755)
-        words = [*WORDS, *WORKER_PORTS, f"--node-ip-address={self._ip(number)}"]
+        words = [*WORDS, *WORKER_PORTS, f"--node-ip-address={self._make_ip(number)}"]
         words += [f"--temp-dir={folder}", f"--num-gpus={int(number != HEAD)}"]
         if number == HEAD:
             words += ["--head", f"--port={self.port}", "--include-dashboard=false"]
@@ -164,7 +161,7 @@ class Nodes:
                 start_new_session=True,
             )
 
-    def _ip(self, number: int) -> str:
+    def _make_ip(self, number: int) -> str:
         return f"10.77.0.{number}" if self.has_cables else f"127.77.0.{number}"
 
     def _lay_cables(self) -> None:
@@ -187,7 +184,7 @@ class Nodes:
             _run_ip("link", "set", f"node{number}", "master", "bridge0", "up")
             for words in (
                 "link set lo up",
-                f"addr add {self._ip(number)}/24 dev eth0",
+                f"addr add {self._make_ip(number)}/24 dev eth0",
                 "link set eth0 up",
                 "route add default dev eth0",
             ):

@@ -4,7 +4,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sweeps.records.trial_record import replay_finals
@@ -15,10 +15,6 @@ from tests.benchmarks.torture.nodes import Nodes
 from tests.benchmarks.torture.result import Result
 from tests.benchmarks.torture.tortured_sweep import Fault, TorturedSweep
 from tests.sweeps import small_sweep
-
-NOTHING_COMPARED = Compared(
-    num_curves=0, num_reports=0, largest_loss_difference=0, judged_by_spread=[], faults=[]
-)
 
 
 def torture_sweep(args: TortureArgs, runs_dir: Path, left_out: Sequence[str] = ()) -> Result:
@@ -48,13 +44,14 @@ def _kill_and_check(sweep: TorturedSweep) -> Result:
     try:
         kills.kill_all(sweep)
     except Fault as fault:
-        return _make_result(sweep, sweep.seconds, NOTHING_COMPARED, [str(fault)])
+        return _make_result(sweep, sweep.seconds, Compared(faults=[str(fault)]))
     finally:
         sweep.end_descendants()
     ended_s = sweep.seconds
     sweep.say(f"the sweep has ended after {sweep.num_drivers} drivers")
-    found = checks.find_faults(sweep.folder, sweep.name, sweep.num_trials)
-    return _make_result(sweep, ended_s, curves.compare_curves(sweep.folder, sweep.scratch), found)
+    faults = checks.find_faults(sweep.folder, sweep.name, sweep.num_trials)
+    compared = curves.compare_curves(sweep.folder, sweep.scratch)
+    return _make_result(sweep, ended_s, replace(compared, faults=[*faults, *compared.faults]))
 
 
 def _save_copy(sweep: TorturedSweep) -> Path:
@@ -66,20 +63,14 @@ def _save_copy(sweep: TorturedSweep) -> Path:
     return kept
 
 
-def _make_result(
-    sweep: TorturedSweep, ended_s: float, compared: Compared, faults: list[str]
-) -> Result:
+def _make_result(sweep: TorturedSweep, ended_s: float, compared: Compared) -> Result:
     return Result(
         seed=sweep.args.seed,
         hits=sweep.hits,
         num_drivers=sweep.num_drivers,
         num_trials=sweep.num_trials,
         num_final_runs=len(replay_finals(small_sweep.events_of(sweep.folder))),
-        num_curves=compared.num_curves,
-        num_reports=compared.num_reports,
-        largest_loss_difference=compared.largest_loss_difference,
-        judged_by_spread=compared.judged_by_spread,
         seconds=round(ended_s, 1),
         check_seconds=round(sweep.seconds - ended_s, 1),
-        faults=[*faults, *compared.faults],
+        **asdict(compared),
     )

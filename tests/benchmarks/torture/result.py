@@ -31,7 +31,7 @@ class Result:
     num_drivers: int
     """The first and all that resumed."""
     num_trials: int
-    """Of the search."""
+    """Trials of the search."""
     num_final_runs: int
     num_curves: int
     """Trials and runs that were trained again."""
@@ -44,23 +44,20 @@ class Result:
     seconds: float
     """Without the second training."""
     check_seconds: float
-    """Of the checks and the second training."""
+    """What the checks and the second training took."""
     faults: Sequence[str]
     left_out: Sequence[str] = ()
     """What was asked for, and this machine does not allow."""
 
     @property
     def verdict(self) -> str:
-        """In two words."""
         return f"{len(self.faults)} faults" if self.faults else "nothing lost"
 
     @property
     def num_hits(self) -> Counter[str]:
-        """By kind."""
         return Counter(hit.kind for hit in self.hits)
 
-    def row(self, nodes: int) -> str:
-        """Of the table under TABLE_HEAD."""
+    def format_row(self, nodes: int) -> str:
         cells = [
             self.seed,
             nodes,
@@ -79,9 +76,17 @@ class Result:
 
 def append_result(path: Path, args: TortureArgs, result: Result) -> None:
     """Adds a line of JSON; several processes may do so at once."""
-    line = json.dumps({**_circumstances(args), **asdict(result), "verdict": result.verdict})
+    line = {
+        "git_commit": read_git_commit(),
+        "python": platform.python_version(),
+        "versions": list_versions(),
+        "num_cores": len(os.sched_getaffinity(0)),
+        **_describe_args(args),
+        **asdict(result),
+        "verdict": result.verdict,
+    }
     with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
 def list_done(path: Path, args: TortureArgs) -> set[int]:
@@ -89,16 +94,6 @@ def list_done(path: Path, args: TortureArgs) -> set[int]:
     lines = read_json_lines(path) if path.exists() else []
     asked = _describe_args(args)
     return {line["seed"] for line in lines if asked.items() <= line.items()}
-
-
-def _circumstances(args: TortureArgs) -> dict[str, Any]:
-    return {
-        "git_commit": read_git_commit(),
-        "python": platform.python_version(),
-        "versions": list_versions(),
-        "num_cores": len(os.sched_getaffinity(0)),
-        **_describe_args(args),
-    }
 
 
 def _describe_args(args: TortureArgs) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from typing import Any
 
 from tests.benchmarks.torture.args import TortureArgs
 from tests.benchmarks.torture.result import list_done
 from tests.sweeps import small_sweep
+from trainables.shell import write_flag
 
 LEAST_CORES = 2
 ALONE = ("seed", "num_runs", "at_once", "runs_dir")
@@ -47,19 +47,12 @@ def choose_cores(cores: Sequence[int], number: int, num_shares: int) -> list[int
 
 
 def list_words(args: TortureArgs, seed: int) -> list[str]:
-    """The command's flags for one of the runs."""
     words = ["--seed", str(seed)]
     for field in fields(args):
         value = getattr(args, field.name)
         if field.name not in ALONE and value != field.default:
-            words += _flag(field.name.replace("_", "-"), value)
+            words += write_flag(field.name, value)
     return words
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]
 
 
 def _run_torture(args: TortureArgs, seed: int, cores: Sequence[int]) -> int:

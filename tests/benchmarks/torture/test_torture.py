@@ -25,6 +25,8 @@ from tests.benchmarks.torture.result import Result, append_result
 from tests.sweeps.small_sweep import Finished
 from trainables.errors import SweepAborted
 
+TRIAL_RUNS = "UPDATE trials SET state = 'RUNNING' WHERE number = 2"
+VALUE_IS_FORGOTTEN = "DELETE FROM trial_intermediate_values WHERE trial_intermediate_value_id = 1"
 SHORT = TortureArgs(seed=5, kills=3, num_trials=4, max_steps=9, finals=False)
 
 
@@ -163,28 +165,27 @@ def test_missing_trial_is_a_fault(finished: Finished) -> None:
     assert _list_checks(found) == {"check_whole", "check_rows"}
 
 
-def _drop_row(folder: Path) -> None:
-    path = folder / "trials.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:2] + lines[3:]))
+def _drop_line(name: str, index: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        del lines[index]
+        (folder / name).write_text("".join(lines))
+
+    return damage
 
 
-def _repeat_row(folder: Path) -> None:
-    path = folder / "trials.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines, lines[-1]]))
+def _repeat_last_line(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join([*lines, lines[-1]]))
 
-
-def _repeat_row_of_finals(folder: Path) -> None:
-    path = folder / "finals.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines, lines[-1]]))
+    return damage
 
 
 def _repeat(kind: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
-        found = [event for event in _read_events(folder) if event["kind"] == kind]
-        _write_events(folder, [*_read_events(folder), found[0]])
+        events = _read_events(folder)
+        _write_events(folder, [*events, _find_first(events, kind)])
 
     return damage
 
@@ -192,38 +193,30 @@ def _repeat(kind: str) -> Callable[[Path], None]:
 def _drop(kind: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         events = _read_events(folder)
-        index = next(index for index, event in enumerate(events) if event["kind"] == kind)
-        _write_events(folder, events[:index] + events[index + 1 :])
+        events.remove(_find_first(events, kind))
+        _write_events(folder, events)
 
     return damage
 
 
 def _change_score(folder: Path) -> None:
     events = _read_events(folder)
-    report = next(event for event in events if event["kind"] == "report")
-    report["metrics"]["rougeLsum"] += 1.0
+    _find_first(events, "report")["metrics"]["rougeLsum"] += 1.0
     _write_events(folder, events)
 
 
 def _fail_trial(folder: Path) -> None:
     events = _read_events(folder)
-    end = next(event for event in events if event["kind"] == "trial_ended")
-    end["status"], end["reason"] = "failed", "its process ended"
+    _find_first(events, "trial_ended").update(status="failed", reason="its process ended")
     _write_events(folder, events)
 
 
-def _run_trial_for_ever(folder: Path) -> None:
-    with sqlite3.connect(folder / "optuna.db") as study:
-        changed = study.execute("UPDATE trials SET state = 'RUNNING' WHERE number = 2")
-        assert changed.rowcount == 1
+def _change_study(statement: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        with sqlite3.connect(folder / "optuna.db") as study:
+            assert study.execute(statement).rowcount == 1
 
-
-def _forget_value_of_study(folder: Path) -> None:
-    with sqlite3.connect(folder / "optuna.db") as study:
-        changed = study.execute(
-            "DELETE FROM trial_intermediate_values WHERE trial_intermediate_value_id = 1"
-        )
-        assert changed.rowcount == 1
+    return damage
 
 
 def _drop_wandb_run(folder: Path) -> None:
@@ -235,11 +228,6 @@ def _repeat_wandb_run(folder: Path) -> None:
     shutil.copytree(first, first.with_name(f"{first.name}-again"))
 
 
-def _leave_wandb_run_unfinished(folder: Path) -> None:
-    path = folder / "wandb" / COMPLETE_FILE
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-
-
 def _take_another_adapter(folder: Path) -> None:
     adapter = folder / "best" / checks.ADAPTER
     adapter.write_bytes(adapter.read_bytes()[:-1] + b"?")
@@ -248,9 +236,9 @@ def _take_another_adapter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "seen_by"),
     [
-        (_drop_row, {"check_whole", "check_rows"}),
-        (_repeat_row, {"check_rows"}),
-        (_repeat_row_of_finals, {"check_finals"}),
+        (_drop_line("trials.csv", 2), {"check_whole", "check_rows"}),
+        (_repeat_last_line("trials.csv"), {"check_rows"}),
+        (_repeat_last_line("finals.csv"), {"check_finals"}),
         (_repeat("report"), {"check_whole"}),
         (_repeat("trial_ended"), {"check_whole"}),
         (_repeat("final_scores"), {"check_best"}),
@@ -259,11 +247,11 @@ def _take_another_adapter(folder: Path) -> None:
         (_drop("final_scores"), {"check_best"}),
         (_change_score, {"check_whole", "check_wandb"}),
         (_fail_trial, {"check_whole", "check_none_failed", "check_wandb"}),
-        (_run_trial_for_ever, {"check_whole", "check_study"}),
-        (_forget_value_of_study, {"check_whole"}),
+        (_change_study(TRIAL_RUNS), {"check_whole", "check_study"}),
+        (_change_study(VALUE_IS_FORGOTTEN), {"check_whole"}),
         (_drop_wandb_run, {"check_whole", "check_wandb"}),
         (_repeat_wandb_run, {"check_whole", "offline_runs"}),
-        (_leave_wandb_run_unfinished, {"check_whole"}),
+        (_drop_line(f"wandb/{COMPLETE_FILE}", -1), {"check_whole"}),
         (_take_another_adapter, {"check_best"}),
     ],
 )
@@ -277,8 +265,11 @@ def test_damage_is_seen(
 
 
 def _list_checks(faults: list[str]) -> set[str]:
-    """Of the checks that found these."""
     return {fault.split(",")[0] for fault in faults}
+
+
+def _find_first(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    return next(event for event in events if event["kind"] == kind)
 
 
 def _read_events(folder: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Hit:
     """One thing that was done to the sweep, and how far it was then."""
 
     kind: str
-    """Of the kills, disk or cut."""
+    """A kind of kill, disk or cut."""
     at_s: float
     """Since the torture began."""
     after: str
@@ -65,11 +66,9 @@ class TorturedSweep:
 
     @property
     def folder(self) -> Path:
-        """The sweep's."""
         return self.runs_dir / self.name
 
     def say(self, text: str) -> None:
-        """A line of the log of kills."""
         print(f"seed {self.args.seed} {self.seconds:7.1f} s  {text}", flush=True)
 
     @property
@@ -94,13 +93,13 @@ class TorturedSweep:
             self.driver = subprocess.Popen(
                 [*command, "--name", self.name, *flags],
                 cwd=small_sweep.PROJECT,
-                env=self._environment(),
+                env=self._make_environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
-    def go_on(self) -> None:
+    def ask_for_more(self) -> None:
         """Asks for more trials after the sweep came to its end before all kills.
 
         Raises:
@@ -111,20 +110,19 @@ class TorturedSweep:
         self.say(f"the sweep has ended; it goes on to {self.num_trials} trials")
         self.start()
 
-    def await_end(self) -> None:
-        """Lets the present driver come to its end.
+    def wait_until(self, is_over: Callable[[], bool]) -> None:
+        """Waits for this, or for the present driver's end.
 
         Raises:
-            Fault: it hangs, or ends with an error.
+            Fault: the sweep hangs.
         """
         known, said_s = -1, time.monotonic()
-        while not self.has_ended:
-            if len(self.events()) != known:
-                known, said_s = len(self.events()), time.monotonic()
+        while not self.has_ended and not is_over():
+            if len(self.read_events()) != known:
+                known, said_s = len(self.read_events()), time.monotonic()
             if time.monotonic() - said_s > STALL_S:
-                raise Fault(f"the sweep hangs: {self.progress()}\n{self.output}")
+                raise Fault(f"the sweep hangs: {self.describe_progress()}\n{self.output}")
             time.sleep(0.1)
-        self.check_done()
 
     def check_done(self) -> None:
         """Raises Fault unless the driver has ended well."""
@@ -134,41 +132,34 @@ class TorturedSweep:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the present driver has."""
         return self.driver is None or self.driver.poll() is not None
 
     @property
     def output(self) -> str:
-        """What the present driver has said."""
         return self._output_path.read_text(errors="replace")
 
-    def events(self) -> list[dict[str, Any]]:
-        """So far."""
+    def read_events(self) -> list[dict[str, Any]]:
         return small_sweep.events_of(self.folder)
 
-    def num_news(self) -> int:
-        """Events that tell of progress, so far."""
-        return sum(event["kind"] in NEWS for event in self.events())
+    def count_news(self) -> int:
+        return sum(event["kind"] in NEWS for event in self.read_events())
 
-    def progress(self) -> str:
-        """How far the sweep is."""
-        counts = Counter(event["kind"] for event in self.events())
+    def describe_progress(self) -> str:
+        counts = Counter(event["kind"] for event in self.read_events())
         return ", ".join(f"{counts[kind]} {kind}" for kind in NEWS)
 
-    def hit(self, kind: str) -> Hit:
-        """Notes what is done to the sweep now."""
-        events = self.events()
-        made = Hit(
+    def record_hit(self, kind: str) -> None:
+        events = self.read_events()
+        hit = Hit(
             kind=kind,
             at_s=round(self.seconds, 1),
             after=events[-1]["kind"] if events else "",
             num_reports=small_sweep.count(events, "report"),
             num_ended=small_sweep.count(events, "trial_ended"),
         )
-        self.hits.append(made)
-        return made
+        self.hits.append(hit)
 
-    def processes(self, kind: str) -> list[psutil.Process]:
+    def list_processes(self, kind: str) -> list[psutil.Process]:
         """The trials', or the packs', by age."""
         assert self.driver is not None
         find = {"trial": small_sweep.trial_processes, "pack": small_sweep.pack_processes}[kind]
@@ -195,7 +186,7 @@ class TorturedSweep:
     def _output_path(self) -> Path:
         return self.scratch / f"driver-{self.num_drivers}.log"
 
-    def _environment(self) -> dict[str, str]:
+    def _make_environment(self) -> dict[str, str]:
         """With a Ray of the sweep's own, or with its nodes, and no other cluster to join."""
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         kept |= {"RAY_TMPDIR": str(self.scratch), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}

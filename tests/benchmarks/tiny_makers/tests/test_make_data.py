@@ -103,5 +103,4 @@ def _speakers(row: Row) -> frozenset[str]:
 
 
 def _gists(story: Story) -> list[str]:
-    """Every wording of the story's summary sentences."""
     return [text.format(**story.slots) for part in story.parts for text in part.gist.split(" | ")]
