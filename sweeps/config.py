@@ -191,7 +191,7 @@ class SweepConfig(TrainingOptions):
     @property
     def paths(self) -> RunPaths:
         """The files of the run."""
-        return RunPaths.of(self.runs_dir, self.name)
+        return RunPaths.from_name(self.runs_dir, self.name)
 
     @property
     def storage(self) -> str | None:
@@ -214,7 +214,7 @@ class SweepConfig(TrainingOptions):
         levels = (self.max_steps / self.reduction_factor**k for k in range(self.num_rungs))
         return tuple(sorted({max(1, round(steps)) for steps in levels}))
 
-    def num_scored_rows(self, num_validation: int) -> tuple[int, ...]:
+    def count_scored_rows(self, num_validation: int) -> tuple[int, ...]:
         """Validation rows that a report scores, by rung."""
         last = min(self.eval_rows, num_validation)
         low = min(self.low_rung_eval_rows or last, last)

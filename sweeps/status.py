@@ -281,7 +281,7 @@ def _describe_best(status: RunStatus) -> str:
 
 
 def _measure_silence_s(status: RunStatus) -> float | None:
-    last = status.last_told
+    last = status.last_event_time
     return None if last is None else max(0.0, (status.now - last).total_seconds())
 
 

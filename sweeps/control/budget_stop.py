@@ -40,7 +40,7 @@ class BudgetStop:
             return
         if not self._eta.allows_new_trial():
             self._controller.stop_search()
-        for trial_id in self._eta.late_trials():
+        for trial_id in self._eta.find_late_trials():
             self._controller.end(trial_id, "stopped", BUDGET_REASON)
             self._stopped.add(trial_id)
 

@@ -103,7 +103,7 @@ def run_stages(
             head = ray.get_runtime_context().gcs_address
             at_end.enter_context(watch_head(head, log, resume_with))
             nodes = check_nodes(config, paths)
-        hardware = Hardware.of_cluster(cluster, nodes)
+        hardware = Hardware.from_cluster(cluster, nodes)
         allocation = allocate_slots(config, preflight.model, hardware)
         places = GpuPlaces(
             has_gpu=allocation.num_gpus > 0,
@@ -136,14 +136,14 @@ def run_stages(
                 config.num_trials,
                 config.max_steps,
                 earlier,
-                eta.left_s,
+                eta.compute_left_s,
                 describe_place(cluster, allocation),
                 [capacity.num_slots for capacity in allocation.capacities],
             )
             controller = TrialController(config, paths, metric, search, log, (eta, progress))
             counts = ("num_gpus", "num_packs", "slots_per_gpu")
             facts = {name: getattr(allocation, name) for name in counts}
-            at_end.enter_context(keep_heartbeat(paths, eta.left_s, facts))
+            at_end.enter_context(keep_heartbeat(paths, eta.compute_left_s, facts))
             tracked = TrackedSweep(
                 config=replace(config, track=",".join(names)),
                 wandb_mode=preflight.wandb_mode,

@@ -101,13 +101,13 @@ class CostModel:
         """Packs that work at once; of solo trials, how many run at once."""
         self.num_gpus = max(1, allocation.num_gpus)
         """GPUs that are held; a machine without one counts as one."""
-        self.eval_rows = config.num_scored_rows(num_validation)
+        self.eval_rows = config.count_scored_rows(num_validation)
         """Validation rows that a report scores, by rung."""
         self.num_test = num_test
         self._promoted_frac = min(1.0, PROMOTED / config.reduction_factor)
         """Share of the trials at a rung that ASHA is expected to let go on."""
 
-    def steps_from(self, step: int) -> float:
+    def predict_steps(self, step: int) -> float:
         """Steps that a trial which stands at a step is expected to make before ASHA stops it."""
         gaps = pairwise([step, *(rung for rung in self.config.rungs if rung > step)])
         return sum((high - low) * self._promoted_frac**n for n, (low, high) in enumerate(gaps))
@@ -131,10 +131,11 @@ class CostModel:
             finals_left: likewise of the finals.
             limit_s: when a budget ends the sweep.
         """
-        start_s = max(0.0, self.start_s(self.allocation.concurrency) - head_start_s)
-        finals_s = finals_left * self.finals_s(throughput, count_final_runs(self.config))
-        finals_s += self.test_s(throughput)
-        left_s = search_left * self.search_s(throughput) + start_s * (search_left > 0) + finals_s
+        start_s = max(0.0, self.predict_start_s(self.allocation.concurrency) - head_start_s)
+        finals_s = finals_left * self.predict_finals_s(throughput, count_final_runs(self.config))
+        finals_s += self.predict_test_s(throughput)
+        left_s = search_left * self.predict_search_s(throughput) + start_s * (search_left > 0)
+        left_s += finals_s
         low_s, wall_s, high_s = (min(limit_s, elapsed_s + share * left_s) for share in BAND)
         return Estimate(
             wall_s=wall_s,
@@ -146,7 +147,7 @@ class CostModel:
             throughput=throughput,
         )
 
-    def search_s(self, throughput: Throughput) -> float:
+    def predict_search_s(self, throughput: Throughput) -> float:
         """Seconds of the search, once its first trials are in their slots.
 
         Whoever begins last may train to the end, with ever fewer beside it: a pack makes max_steps
@@ -168,28 +169,28 @@ class CostModel:
             seconds += number / cohort * (ROUND_S + throughput.predict_eval_s(cohort, rows))
         return seconds
 
-    def finals_s(self, throughput: Throughput, num_final_runs: int) -> float:
+    def predict_finals_s(self, throughput: Throughput, num_final_runs: int) -> float:
         """Seconds of the finals' runs: a full training a wave."""
         if num_final_runs == 0:
             return 0.0
         at_once = min(num_final_runs, self.allocation.final_concurrency)
         num_live = math.ceil(at_once / self.num_packs)
         begins = (0, *self.config.rungs[:-1])
-        wave_s = sum(self.segment_s(throughput, step, num_live) for step in begins)
-        return self.start_s(at_once) + math.ceil(num_final_runs / at_once) * wave_s
+        wave_s = sum(self.predict_segment_s(throughput, step, num_live) for step in begins)
+        return self.predict_start_s(at_once) + math.ceil(num_final_runs / at_once) * wave_s
 
-    def test_s(self, throughput: Throughput) -> float:
+    def predict_test_s(self, throughput: Throughput) -> float:
         """Seconds of the test, of which each pack has its share, and of what closes a sweep."""
         num_tested = self.config.num_final_seeds + 1 if self.config.finals else 1
         num_scored = math.ceil((1 + num_tested) / self.num_packs)
         base_s = throughput.predict_eval_s(1, self.eval_rows[-1])  # the untuned base on validation
         return CLOSING_S + base_s + throughput.predict_eval_s(num_scored, self.num_test)
 
-    def start_s(self, num_trials: int) -> float:
+    def predict_start_s(self, num_trials: int) -> float:
         """Seconds from the proposal of so many trials until they are in their slots."""
         return START_S + PROCESS_S * num_trials / self.allocation.num_cpus
 
-    def segment_s(self, throughput: Throughput, step: int, num_live: int) -> float:
+    def predict_segment_s(self, throughput: Throughput, step: int, num_live: int) -> float:
         """Seconds from a rung (or 0) to the next report, of a trial in a pack of so many."""
         for rung, rows in zip(self.config.rungs, self.eval_rows, strict=True):
             if rung > step:

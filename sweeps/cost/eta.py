@@ -105,7 +105,7 @@ class Eta:
             return
         if self.budget_s is not None and not self._trials:
             check_budget(self.model, throughput, self.budget_s)
-        search_left, finals_left = self.shares_left()
+        search_left, finals_left = self.compute_left_shares()
         self._throughput = throughput
         self.estimate = self.model.estimate(
             throughput,
@@ -127,7 +127,7 @@ class Eta:
     def reported(self, config: TrialConfig, report: TrialReport) -> None:
         """A trial stands at a rung: the time that it took tells that of the others."""
         trial = self._runs[config.trial_id]
-        self._segments.append((report.seconds - trial.seconds, self._segment_s(trial.step)))
+        self._segments.append((report.seconds - trial.seconds, self._predict_segment_s(trial.step)))
         trial.step, trial.seconds, trial.reported_s = report.step, report.seconds, self._now_s()
         self._update()
 
@@ -147,57 +147,56 @@ class Eta:
         self.model.config = replace(self.model.config, num_trials=num_trials)
         self._update()
 
-    def left_s(self) -> float | None:
+    def compute_left_s(self) -> float | None:
         """Seconds until the sweep has ended, counted down between two reports; None while nothing
         is known."""
         ends_s = self._ends_s
         return None if ends_s is None else max(0.0, ends_s - self._now_s())
 
-    def search_ends_s(self, num_trials: int) -> float:
+    def find_search_deadline_s(self, num_trials: int) -> float:
         """By the clock: when a search of so many trials must end, so that their finals and the test
         fit into the budget."""
         if self._scale is None:
             return self._budget_ends_s - UNKNOWN_RESERVE_FRAC * (self.budget_s or 0.0)
         num_final_runs = count_final_runs(self.model.config, num_trials)
-        after_s = self._scale * self.model.finals_s(self._throughput, num_final_runs)
-        after_s += self.model.test_s(self._throughput)
+        after_s = self._scale * self.model.predict_finals_s(self._throughput, num_final_runs)
+        after_s += self.model.predict_test_s(self._throughput)
         return self._budget_ends_s - (1 + RESERVE_MARGIN_FRAC) * after_s
 
     def allows_new_trial(self) -> bool:
         """Whether a trial that began now could make a report in time; the first may always begin,
         because a sweep without a report has no result."""
-        reports_s = self._now_s() + (self._scale or 0.0) * self._segment_s(0)
-        return not self._trials or reports_s < self.search_ends_s(len(self._trials) + 1)
+        reports_s = self._now_s() + (self._scale or 0.0) * self._predict_segment_s(0)
+        return not self._trials or reports_s < self.find_search_deadline_s(len(self._trials) + 1)
 
-    def late_trials(self) -> list[str]:
+    def find_late_trials(self) -> list[str]:
         """Trials of the search that run, and whose next report comes too late: nothing of it would
         be seen. None is late before one has reported."""
         num_reported = sum(trial.step > 0 for trial in self._trials.values())
         scale, now_s = self._scale, self._now_s()
         if scale is None or num_reported == 0:
             return []
-        late_s = self.search_ends_s(num_reported)
+        late_s = self.find_search_deadline_s(num_reported)
         running = {name: trial for name, trial in self._trials.items() if name in self._running}
-        left_s = {
-            step: scale * self._segment_s(step) for step in {t.step for t in running.values()}
-        }
+        steps = {trial.step for trial in running.values()}
+        left_s = {step: scale * self._predict_segment_s(step) for step in steps}
         return [
             name
             for name, trial in running.items()
             if max(now_s, trial.reported_s + left_s[trial.step]) > late_s
         ]
 
-    def shares_left(self) -> tuple[float, float]:
+    def compute_left_shares(self) -> tuple[float, float]:
         """Shares of the search's expected steps and of its finals' steps that are still to be
         made; a search that goes on has other finals than those that are known."""
-        config, steps_from = self.model.config, self.model.steps_from
+        config, predict_steps = self.model.config, self.model.predict_steps
         begun = self._trials.values()
-        steps = max(0, config.num_trials - len(begun)) * steps_from(0)
+        steps = max(0, config.num_trials - len(begun)) * predict_steps(0)
         going_on = Counter([trial.step for trial in begun if not trial.has_ended])
-        steps += sum(number * steps_from(step) for step, number in going_on.items())
+        steps += sum(number * predict_steps(step) for step, number in going_on.items())
         is_in_finals = self._runs is self._finals  # a budget may have ended the search
         if steps > 0 and not is_in_finals:
-            return steps / (config.num_trials * steps_from(0)), 1.0
+            return steps / (config.num_trials * predict_steps(0)), 1.0
         num_unknown = 0 if is_in_finals else count_final_runs(config) - len(self._finals)
         known = (config.max_steps - run.step for run in self._finals.values() if not run.has_ended)
         steps = max(0, num_unknown) * config.max_steps + sum(known)
@@ -213,20 +212,21 @@ class Eta:
         scale = sum(taken for taken, _ in self._segments) / sum(s for _, s in self._segments)
         return min(SCALES[1], max(SCALES[0], scale)) if is_measured else scale
 
-    def _segment_s(self, step: int) -> float:
+    def _predict_segment_s(self, step: int) -> float:
         """From a rung to the next report, as measured before the first trial."""
         num_live = max(1, math.ceil(len(self._running) / self.model.num_packs))
-        return self.model.segment_s(self._throughput, step, num_live)
+        return self.model.predict_segment_s(self._throughput, step, num_live)
 
     def _update(self) -> None:
         """Takes the time left anew."""
         scale = self._scale
         if scale is None:
             return
-        search_left, finals_left = self.shares_left()
-        finals_s = self.model.finals_s(self._throughput, count_final_runs(self.model.config))
-        left_s = search_left * self.model.search_s(self._throughput) + finals_left * finals_s
-        left_s = scale * left_s + self.model.test_s(self._throughput)
+        search_left, finals_left = self.compute_left_shares()
+        model, throughput = self.model, self._throughput
+        finals_s = model.predict_finals_s(throughput, count_final_runs(model.config))
+        left_s = search_left * model.predict_search_s(throughput) + finals_left * finals_s
+        left_s = scale * left_s + model.predict_test_s(throughput)
         self._ends_s = self._now_s() + left_s
 
     def _follow(self, histories: Iterable[TrialRecord]) -> dict[str, _Progress]:
@@ -279,11 +279,11 @@ def check_budget(model: CostModel, throughput: Throughput, left_s: float) -> Non
     """Refuses a budget in which not even one trial can make a report, beside those that begin with
     it, and be trained to its end; the remedy names one that is large enough."""
     config, concurrency = model.config, model.allocation.concurrency
-    first_s = model.start_s(concurrency)
-    first_s += model.segment_s(throughput, 0, -(-concurrency // model.num_packs))
+    first_s = model.predict_start_s(concurrency)
+    first_s += model.predict_segment_s(throughput, 0, -(-concurrency // model.num_packs))
     first_s += throughput.capture_s * config.rungs[0] / STEPS_PER_CAPTURE
-    after_s = model.finals_s(throughput, count_final_runs(config, num_trials=1))
-    after_s += model.test_s(throughput)
+    after_s = model.predict_finals_s(throughput, count_final_runs(config, num_trials=1))
+    after_s += model.predict_test_s(throughput)
     missing_s = first_s + after_s - left_s
     if missing_s <= 0:
         return

@@ -29,13 +29,13 @@ class Hardware:
         return self.gpu_gibs[0] if self.gpu_gibs else None
 
     @classmethod
-    def of_this_machine(cls) -> "Hardware":
+    def detect(cls) -> "Hardware":
         """As a local Ray would offer it."""
         gpus = list_visible_gpus()
-        return cls._of_gpus(max(count_cores(), 2), [(len(gpus), gpus)])
+        return cls._from_gpus(max(count_cores(), 2), [(len(gpus), gpus)])
 
     @classmethod
-    def of_cluster(cls, cluster: "Cluster", nodes: "Sequence[Node]") -> "Hardware":
+    def from_cluster(cls, cluster: "Cluster", nodes: "Sequence[Node]") -> "Hardware":
         """As the connected Ray tells it.
 
         Args:
@@ -43,12 +43,12 @@ class Hardware:
         """
         if cluster.is_local:
             gpus = list_visible_gpus() if cluster.num_gpus else []
-            return cls._of_gpus(cluster.num_cpus, [(cluster.num_gpus, gpus)])
+            return cls._from_gpus(cluster.num_cpus, [(cluster.num_gpus, gpus)])
         machines = [(node.num_gpus, node.facts.gpus) for node in nodes if node.facts]
-        return cls._of_gpus(cluster.num_cpus, machines)
+        return cls._from_gpus(cluster.num_cpus, machines)
 
     @classmethod
-    def _of_gpus(cls, num_cpus: int, machines: Sequence[tuple[int, Sequence[Gpu]]]) -> "Hardware":
+    def _from_gpus(cls, num_cpus: int, machines: Sequence[tuple[int, Sequence[Gpu]]]) -> "Hardware":
         """The hardware of machines, each with the GPUs that Ray counts and those that nvidia-smi
         tells of: where these are more or fewer, the smallest are taken for the others."""
         gibs: list[float] = []

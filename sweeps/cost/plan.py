@@ -127,7 +127,7 @@ def _format_point(point: Point) -> str:
 
 
 def _describe_scores(config: SweepConfig, preflight: Preflight) -> str:
-    num_rows = config.num_scored_rows(len(preflight.splits.validation))
+    num_rows = config.count_scored_rows(len(preflight.splits.validation))
     text = f"the first {num_rows[0]} validation rows at every rung"
     if num_rows[0] != num_rows[-1]:
         text += f" but the last, {num_rows[-1]} there"
@@ -140,7 +140,7 @@ def _describe_scores(config: SweepConfig, preflight: Preflight) -> str:
 
 def _describe_allocation(config: SweepConfig, preflight: Preflight) -> dict[str, str]:
     """What runs at once and the memory that it takes, if the GPUs are this machine's."""
-    hardware = Hardware.of_this_machine()
+    hardware = Hardware.detect()
     if hardware.num_gpus == 0 and not config.tiny:
         if not has_gpu():
             none = "nothing: no GPU found, and a real run needs one"

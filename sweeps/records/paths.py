@@ -51,7 +51,7 @@ class RunPaths:
         """Held by the process that runs the sweep, so that no second one resumes it."""
 
     @classmethod
-    def of(cls, runs_dir: str, name: str) -> "RunPaths":
+    def from_name(cls, runs_dir: str, name: str) -> "RunPaths":
         """The run called name; the folder is made absolute, because workers have other cwds."""
         return cls(Path(runs_dir).absolute() / name)
 

@@ -60,7 +60,7 @@ class Run:
         return find_time(self.events[0]) if self.events else None
 
     @property
-    def last_told(self) -> datetime | None:
+    def last_event_time(self) -> datetime | None:
         """When the log was last written."""
         return find_time(self.events[-1]) if self.events else None
 
@@ -68,7 +68,7 @@ class Run:
         """The last event of a kind."""
         return next((event for event in reversed(self.events) if event["kind"] == kind), None)
 
-    def scores_at(self, rung: int) -> dict[str, float]:
+    def get_scores(self, rung: int) -> dict[str, float]:
         """The metric by trial of the search, of those that reported at a rung and did not fail."""
         return {
             trial.trial_id: value

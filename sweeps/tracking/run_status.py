@@ -84,11 +84,11 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
     is_fresh = beat is not None and beat.is_fresh(now)
     state, reason = _find_state(run, owner, is_fresh=is_fresh)
     running = [one for one in (*run.trials, *finals) if one.status is None]
-    if state == "running" and run.last_told is not None:
+    if state == "running" and run.last_event_time is not None:
         limit_s = find_stall_limit_s(
             run.events[starts[-1] if starts else 0 :], running, run.record.get("rungs", [])
         )
-        if (now - run.last_told).total_seconds() > limit_s:
+        if (now - run.last_event_time).total_seconds() > limit_s:
             state, reason = "stalled", f"nothing happened for longer than {limit_s:.0f} s"
     fresh = beat if is_fresh and state in ("running", "stalled") else None
     left_s = None

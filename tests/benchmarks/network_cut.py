@@ -25,6 +25,7 @@ from sweeps.cli import parse, run_command
 from sweeps.records.events import read_events
 from tests.describe_run import describe_run
 from tests.sweeps.servers.wandb_server import WandbServer
+from trainables.config import require
 from trainables.files import write_atomic
 
 PROG = "python -m tests.benchmarks.network_cut"
@@ -50,10 +51,8 @@ class NetworkCutArgs:
     """A JSON file for all numbers; None only prints them."""
 
     def __post_init__(self) -> None:
-        if self.num_pairs < 1 or self.cut_s <= 0:
-            raise ValueError(
-                f"num_pairs is {self.num_pairs} and cut_s {self.cut_s:g}; both must be above 0"
-            )
+        for name in ("num_pairs", "cut_s"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

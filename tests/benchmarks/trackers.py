@@ -19,6 +19,7 @@ from sweeps.config import TRACKERS
 from sweeps.records.events import read_events
 from tests.describe_run import describe_run
 from tests.timed_sweep import run_timed
+from trainables.config import require
 from trainables.files import write_atomic
 
 PROG = "python -m tests.benchmarks.trackers"
@@ -43,8 +44,7 @@ class TrackersArgs:
     """A JSON file for all numbers; None only prints them."""
 
     def __post_init__(self) -> None:
-        if self.num_pairs < 1:
-            raise ValueError(f"num_pairs is {self.num_pairs}; it must be at least 1")
+        require(self.num_pairs >= 1, "num_pairs", self.num_pairs, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

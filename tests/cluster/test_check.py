@@ -163,13 +163,13 @@ check.ANSWER_TIMEOUT_S, check.LOSS_TIMEOUT_S = 45.0, 1.0
 nodes.sweep_json.add = lambda paths, **facts: print(len(facts["hardware"]["nodes"]))
 config = replace(samsum(is_tiny=True), runs_dir=os.environ["HOME"], name="a")
 with connect(2) as cluster:
-    found = nodes.check_nodes(config, RunPaths.of(config.runs_dir, config.name))
-    hardware = Hardware.of_cluster(cluster, found)
+    found = nodes.check_nodes(config, RunPaths.from_name(config.runs_dir, config.name))
+    hardware = Hardware.from_cluster(cluster, found)
     print(cluster.num_gpus, hardware.num_gpus)
     print(len(nodes.find_usable(found, None)))
     for node in sorted(found, key=lambda node: node.facts is None):
         check.ANSWER_TIMEOUT_S = 45.0 if node.facts else 2.0
-        paths = RunPaths.of(config.runs_dir, config.name)
+        paths = RunPaths.from_name(config.runs_dir, config.name)
         print(nodes.find_late_fault(config, paths, EventLog(paths.events), None, node.node_id))
     (joined,) = read_events(paths.events)
     is_here = joined["node"].startswith(os.uname().nodename)
@@ -197,7 +197,7 @@ def test_gpus_of_nodes_count_as_ray_counts_them() -> None:
         replace(WHOLE, num_gpus=0, facts=replace(GOOD, gpus=(small,))),
         replace(WHOLE, num_gpus=5, facts=None),
     ]
-    hardware = Hardware.of_cluster(cluster, nodes)
+    hardware = Hardware.from_cluster(cluster, nodes)
     assert (hardware.num_cpus, hardware.num_gpus) == (9, 4)
     assert hardware.gpu_gibs == (22.5, 140.4, 140.4, 140.4)
     assert hardware.oldest_gpu == small

@@ -68,7 +68,7 @@ def test_what_cuda_visible_devices_leaves(
         monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
     assert [round(gpu.gib, 1) for gpu in list_visible_gpus()] == gib
     assert len(list_local_gpus()) == len(gpus)
-    here = Hardware.of_this_machine()
+    here = Hardware.detect()
     assert here.num_gpus == len(gib)
     assert (here.oldest_gpu is None) == (not gib)
     assert here.gpu_gib == pytest.approx(min(gib, default=None), abs=0.1)

@@ -160,7 +160,7 @@ def score(
     """
     config = _configure(recipe, model, runs_dir, **changes)
     preflight = _prepare(config, num_rows)
-    paths = RunPaths.of(config.runs_dir, config.name)
+    paths = RunPaths.from_name(config.runs_dir, config.name)
     write_json(paths.sweep_json, make_first_record(config, preflight))
     settings = config.settings
     capacity = None if config.engine == "solo" else capacity_of(1)

@@ -82,7 +82,7 @@ def make_trial(number: int) -> TrialConfig:
         trial_id=trial_id,
         params=make_history(number, None).params,
         settings=make_config().settings,
-        folder=RunPaths.of("/runs", "x").trial(trial_id),
+        folder=RunPaths.from_name("/runs", "x").trial(trial_id),
     )
 
 

@@ -77,7 +77,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
     rung = find_sliced_rung(sweep)
     if rung is None:
         return []
-    scores, metric = sweep.scores_at(rung), sweep.metric
+    scores, metric = sweep.get_scores(rung), sweep.metric
     shown = [trial for trial in sweep.trials if trial.trial_id in scores]
     winner, slices = find_winning_trial(sweep), []
     for number, (name, values) in enumerate(list_varied(shown).items()):
@@ -128,7 +128,7 @@ def plot_importance(sweep: SweepRun) -> Plot | None:
     by_rung: dict[int, dict[str, float]] = {}
     counts = {}
     for rung in sweep.config.rungs:
-        scores = sweep.scores_at(rung)
+        scores = sweep.get_scores(rung)
         shares = compute_importances(sweep.trials, scores, sweep.metric, sweep.config.space)
         if shares:
             by_rung[rung], counts[rung] = shares, len(scores)
@@ -220,7 +220,7 @@ def find_winning_trial(sweep: SweepRun) -> str | None:
 
 def find_sliced_rung(sweep: SweepRun) -> int | None:
     """The highest rung with enough scores to show."""
-    rungs = [rung for rung in sweep.config.rungs if len(sweep.scores_at(rung)) >= MIN_SLICED]
+    rungs = [rung for rung in sweep.config.rungs if len(sweep.get_scores(rung)) >= MIN_SLICED]
     return rungs[-1] if rungs else None
 
 

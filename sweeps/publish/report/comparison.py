@@ -170,8 +170,8 @@ def _plot_progress(metric: str, runs: dict[str, SweepRun], number: int) -> Plot 
             shown = format_score(metric, best)
             at = {"run": name, "minutes": passed.total_seconds() / 60}
             values.append({**at, "score": best, "shown": shown})
-        if best is not None and run.began is not None and run.last_told is not None:
-            until = {"minutes": (run.last_told - run.began).total_seconds() / 60}
+        if best is not None and run.began is not None and run.last_event_time is not None:
+            until = {"minutes": (run.last_event_time - run.began).total_seconds() / 60}
             values.append({**values[-1], **until})
     if not values:
         return None

@@ -50,7 +50,7 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
     varied = list_varied(trials)
     if len(trials) < 2 or not varied:
         return None
-    last = sweep.scores_at(rungs[-1])
+    last = sweep.get_scores(rungs[-1])
     axes = [_make_param_axis(name, values) for name, values in varied.items()]
     axes.append(_make_ordinal("steps", rungs, lambda trial: trial.num_steps))
     if last:

@@ -24,8 +24,8 @@ def describe_sweep(sweep: SweepRun) -> list[str]:
         f"Metric {sweep.metric.name}, {better} is better",
         f"{len(sweep.trials)} of {config.num_trials} trials" + (f": {counts}" if counts else ""),
     ]
-    if sweep.began is not None and sweep.last_told is not None:
-        took = format_duration((sweep.last_told - sweep.began).total_seconds())
+    if sweep.began is not None and sweep.last_event_time is not None:
+        took = format_duration((sweep.last_event_time - sweep.began).total_seconds())
         lines.append(
             f"Began {sweep.began.strftime('%Y-%m-%d %H:%M UTC')}, last report after {took}"
         )

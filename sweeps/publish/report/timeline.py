@@ -85,9 +85,9 @@ def _assign_rows(spans: Sequence[Span]) -> None:
 
 def plot_timeline(sweep: SweepRun) -> Plot | None:
     """A bar a trial in the row of its slot."""
-    if sweep.began is None or sweep.last_told is None:
+    if sweep.began is None or sweep.last_event_time is None:
         return None
-    began_s, now_s = sweep.began.timestamp(), sweep.last_told.timestamp()
+    began_s, now_s = sweep.began.timestamp(), sweep.last_event_time.timestamp()
     spans = list_spans(sweep.events, now_s)
     if not spans:
         return None

@@ -8,7 +8,6 @@ no file was written or changed, and it took less than 15 s.
 """
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from tests.benchmarks.mistakes import (
 )
 from tests.benchmarks.mistakes.mistake import SLOW_S, Answer, Mistake, run_mistake
 from tests.describe_run import describe_run
+from trainables.config import require
 from trainables.errors import SweepAborted
 from trainables.files import write_atomic
 
@@ -59,8 +59,7 @@ class MistakesArgs:
     """A JSON file for all answers; None only prints them."""
 
     def __post_init__(self) -> None:
-        if self.at_once < 1:
-            raise ValueError(f"at_once is {self.at_once}; it must be at least 1")
+        require(self.at_once >= 1, "at_once", self.at_once, "at least 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(MistakesArgs, words, PROG)
     mistakes = choose_mistakes(args.only)
-    left_out = [m for m in mistakes if m.needs_root and not can_mount()]
+    can_mount = os.geteuid() == 0 and shutil.which("unshare") is not None
+    left_out = [m for m in mistakes if m.mounts and not can_mount]
     mistakes = [m for m in mistakes if m not in left_out]
     is_damaged = any(mistake.kind == "run" for mistake in mistakes)
     holding = damaged_runs.hold_run(args.run) if is_damaged else contextlib.nullcontext()
@@ -99,12 +99,6 @@ def choose_mistakes(only: str | None) -> list[Mistake]:
     return chosen
 
 
-@functools.cache
-def can_mount() -> bool:
-    """Whether this user may mount in a namespace of its own."""
-    return os.geteuid() == 0 and shutil.which("unshare") is not None
-
-
 def summarise(answers: Sequence[Answer]) -> dict[str, dict[str, object]]:
     """Counts and times by kind, and of all."""
     kinds = dict.fromkeys(answer.mistake.kind for answer in answers)
@@ -125,11 +119,11 @@ def summarise(answers: Sequence[Answer]) -> dict[str, dict[str, object]]:
 def _run_and_print(mistake: Mistake) -> Answer:
     answer = run_mistake(mistake)
     if answer.faults:
-        told = f"NOT as promised, {'; '.join(answer.faults)}\n" + answer.stderr[-2000:]
+        text = f"NOT as promised, {'; '.join(answer.faults)}\n" + answer.stderr[-2000:]
     else:
-        told = "\n".join(answer.last_lines)
+        text = "\n".join(answer.last_lines)
     head = f"{mistake.kind}: {mistake.title} ({answer.seconds:.1f} s)"
-    print(f"{head}\n  {mistake.command}\n{told}\n", flush=True)
+    print(f"{head}\n  {mistake.command}\n{text}\n", flush=True)
     return answer
 
 

@@ -46,10 +46,13 @@ COMMANDS = {
     "verify": "sweeps.verify runs/base t0000",
 }
 LOG, RECORD, BEST = "events.jsonl", "sweep.json", "best"
-WEIGHTS = f"{BEST}/adapter_model.safetensors"
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG = f"{BEST}/{WEIGHTS_FILE}", f"{BEST}/{CONFIG_FILE}"
 CHECKPOINT = "checkpoints/t0001/checkpoint-3"
 NEWER = '{"time": "2030-01-01T00:00:00+00:00", "kind": "trial_started", "trial": 7}\n'
 
+LOADERS = ("export", "predict", "demo")
+READERS = ("ask", "report", "resume", "status", "sync", "verify")
 EVERYWHERE = ("ask", "demo", "judge", "predict", "report", "resume", "status", "verify")
 DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("sweep.json is empty", write(RECORD, ""), RECORD, (*EVERYWHERE, "sync")),
@@ -81,25 +84,10 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ),
     ("events.jsonl is gone", remove(LOG), "", ("verify", "export a trial")),
     ("events.jsonl is empty", write(LOG, ""), "", ("verify", "export a trial")),
-    (
-        "events.jsonl is a folder",
-        replace_by_folder(LOG),
-        LOG,
-        ("ask", "report", "resume", "status", "sync", "verify"),
-    ),
+    ("events.jsonl is a folder", replace_by_folder(LOG), LOG, READERS),
     ("events.jsonl leads out of the run", link_out(LOG), LOG, ("report", "resume", "verify")),
-    (
-        "events.jsonl is cut within",
-        replace(LOG, '"kind": "trial_started", ', ""),
-        LOG,
-        ("ask", "report", "resume", "status", "sync", "verify"),
-    ),
-    (
-        "events.jsonl has a broken line",
-        replace(LOG, '{"time"', '{"ti\n{"time"'),
-        LOG,
-        ("ask", "report", "resume", "status", "sync", "verify"),
-    ),
+    ("events.jsonl is cut within", replace(LOG, '"kind": "trial_started", ', ""), LOG, READERS),
+    ("events.jsonl has a broken line", replace(LOG, '{"time"', '{"ti\n{"time"'), LOG, READERS),
     ("events.jsonl holds NUL bytes", replace(LOG, '"kind"', "\0" * 64), LOG, ("report", "resume")),
     ("events.jsonl is no UTF-8", write(LOG, b"\xff\xfe\n{}\n"), LOG, ("status", "resume")),
     ("events.jsonl holds a list", write(LOG, "[]\n{}\n"), LOG, ("status", "report")),
@@ -140,41 +128,16 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ),
     ("best/ is gone", remove(BEST), BEST, ("export", "predict", "demo", "judge")),
     ("best/ is a file", chain(remove(BEST), write(BEST, "x")), BEST, ("export", "predict")),
-    ("best/ is empty", replace_by_folder(BEST), BEST, ("export", "predict", "demo")),
-    (
-        "the winner's weights are gone",
-        remove(WEIGHTS),
-        "adapter_model.safetensors",
-        ("export", "predict", "demo"),
-    ),
-    (
-        "the winner's weights are empty",
-        write(WEIGHTS, ""),
-        "adapter_model.safetensors",
-        ("export", "predict", "demo"),
-    ),
-    (
-        "the winner's weights are cut",
-        cut(WEIGHTS),
-        "adapter_model.safetensors",
-        ("export", "predict", "demo"),
-    ),
-    (
-        "the winner's config is gone",
-        remove(f"{BEST}/adapter_config.json"),
-        "adapter_config.json",
-        ("export", "predict", "demo"),
-    ),
-    (
-        "the winner's config is cut",
-        cut(f"{BEST}/adapter_config.json"),
-        "best",
-        ("export", "predict", "demo"),
-    ),
+    ("best/ is empty", replace_by_folder(BEST), BEST, LOADERS),
+    ("the winner's weights are gone", remove(WEIGHTS), WEIGHTS_FILE, LOADERS),
+    ("the winner's weights are empty", write(WEIGHTS, ""), WEIGHTS_FILE, LOADERS),
+    ("the winner's weights are cut", cut(WEIGHTS), WEIGHTS_FILE, LOADERS),
+    ("the winner's config is gone", remove(CONFIG), CONFIG_FILE, LOADERS),
+    ("the winner's config is cut", cut(CONFIG), "best", LOADERS),
     (
         "the winner's weights lead out of the run",
         link_out(WEIGHTS),
-        "adapter_model.safetensors",
+        WEIGHTS_FILE,
         ("export", "predict"),
     ),
     (
@@ -186,13 +149,13 @@ DAMAGES: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("checkpoints/ is gone", remove("checkpoints"), "t0001", ("export a trial",)),
     (
         "a checkpoint's weights are cut",
-        cut(f"{CHECKPOINT}/adapter_model.safetensors"),
+        cut(f"{CHECKPOINT}/{WEIGHTS_FILE}"),
         "t0001",
         ("export a trial",),
     ),
     (
         "a checkpoint's config is cut",
-        cut(f"{CHECKPOINT}/adapter_config.json"),
+        cut(f"{CHECKPOINT}/{CONFIG_FILE}"),
         "t0001",
         ("export a trial",),
     ),

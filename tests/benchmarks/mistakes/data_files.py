@@ -8,6 +8,7 @@ from tests.benchmarks.mistakes.damage import Damage, chain, link, make_folder, m
 from tests.benchmarks.mistakes.mistake import Mistake
 
 COMMAND = "sweeps.run table --tiny --data {} --input text --target mood --kind classify"
+FILE = COMMAND.format("a.csv")
 TEXTS = "sweeps.run table --tiny --data {} --input text --target mood --kind summarize"
 CHAT = "sweeps.run table --tiny --data {} --input messages --kind chat"
 BYTES = bytes(range(256)) * 40
@@ -122,16 +123,16 @@ FLAGS: list[tuple[str, str, str]] = [
     ("a URL", COMMAND.format("https://example.org/rows.csv"), "https://example.org/rows.csv"),
     ("an S3 URL", COMMAND.format("s3://bucket/rows.csv"), "s3://bucket/rows.csv"),
     ("a dataset of the Hub without a network", COMMAND.format("nobody/nothing"), "nobody/nothing"),
-    ("an unknown encoding", COMMAND.format("a.csv") + " --encoding utf-9", "utf-9"),
-    ("an encoding that does not fit", COMMAND.format("a.csv") + " --encoding utf-16", "a.csv"),
-    ("more lines to skip than there are", COMMAND.format("a.csv") + " --skip-rows 999", "a.csv"),
-    ("names for too many columns", COMMAND.format("a.csv") + " --columns a b c d", "columns"),
-    ("a sheet of a file that has none", COMMAND.format("a.csv") + " --sheet Rows", "sheet"),
-    ("no row at all", COMMAND.format("a.csv") + " --max-rows 0", "max_rows"),
-    ("a label that is not there", COMMAND.format("a.csv") + " --label-names great=fine", "great"),
-    ("two labels of one name", COMMAND.format("a.csv") + " --label-names good=x bad=x", "x"),
-    ("a metric of a label that is not there", COMMAND.format("a.csv") + " --metric f1_odd", "odd"),
-    ("a prompt without its braces", COMMAND.format("a.csv") + " --prompt 'What mood?'", "prompt"),
+    ("an unknown encoding", f"{FILE} --encoding utf-9", "utf-9"),
+    ("an encoding that does not fit", f"{FILE} --encoding utf-16", "a.csv"),
+    ("more lines to skip than there are", f"{FILE} --skip-rows 999", "a.csv"),
+    ("names for too many columns", f"{FILE} --columns a b c d", "columns"),
+    ("a sheet of a file that has none", f"{FILE} --sheet Rows", "sheet"),
+    ("no row at all", f"{FILE} --max-rows 0", "max_rows"),
+    ("a label that is not there", f"{FILE} --label-names great=fine", "great"),
+    ("two labels of one name", f"{FILE} --label-names good=x bad=x", "x"),
+    ("a metric of a label that is not there", f"{FILE} --metric f1_odd", "odd"),
+    ("a prompt without its braces", f"{FILE} --prompt 'What mood?'", "prompt"),
     (
         "columns that are one",
         "sweeps.run table --tiny --data a.csv --input text --target text --kind classify",
@@ -139,11 +140,7 @@ FLAGS: list[tuple[str, str, str]] = [
     ),
     ("no columns", "sweeps.run table --tiny --data a.csv --kind classify", "--input"),
     ("conversations that are texts", CHAT.format("a.csv").replace("messages", "text"), "60 rows"),
-    (
-        "paraphrases without their column",
-        COMMAND.format("a.csv") + " --paraphrases a.csv",
-        "paraphrase",
-    ),
+    ("paraphrases without their column", f"{FILE} --paraphrases a.csv", "paraphrase"),
     (
         "prompts longer than the model reads",
         TEXTS.format("a.csv") + " --max-length-tokens 16",

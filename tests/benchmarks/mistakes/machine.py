@@ -6,8 +6,11 @@ from tests.benchmarks.mistakes.damage import Damage, link, make_folder, make_pip
 from tests.benchmarks.mistakes.mistake import Mistake
 from tests.benchmarks.mistakes.storages import FULL, READ_ONLY
 
-SWEEP = "sweeps.run samsum --tiny --name night"
-TRIAL = "sweeps.trial samsum --tiny --max-steps 2 --batch-size 2 --micro-batch-size 2 --eval-rows 8"
+TINY = "sweeps.run samsum --tiny"
+SWEEP = f"{TINY} --name night"
+FROM_HUB = f"{TINY} --model Qwen/Qwen3-0.6B"
+ONLINE = f"{SWEEP} --wandb online"
+MLFLOW = f"{SWEEP} --track mlflow"
 
 
 PLACES: list[tuple[str, str, Damage | None, str, str]] = [
@@ -16,21 +19,9 @@ PLACES: list[tuple[str, str, Damage | None, str, str]] = [
     ("runs/ is a link to itself", SWEEP, link("runs", "runs"), "", "runs"),
     ("runs/ is a link to nothing", SWEEP, link("runs", "gone/away"), "", "runs"),
     ("the name is taken", SWEEP, make_folder("runs/night"), "", "night"),
-    ("the name is too long", f"sweeps.run samsum --tiny --name {'n' * 300}", None, "", "name"),
-    (
-        "--runs-dir is read-only",
-        f"{SWEEP} --runs-dir /mnt/runs",
-        None,
-        READ_ONLY.format("/mnt"),
-        "/mnt/runs",
-    ),
-    (
-        "--runs-dir is on a full disk",
-        f"{SWEEP} --runs-dir /mnt/runs",
-        None,
-        FULL.format("/mnt"),
-        "/mnt",
-    ),
+    ("the name is too long", f"{TINY} --name {'n' * 300}", None, "", "name"),
+    ("--runs-dir is read-only", f"{SWEEP} --runs-dir /mnt/runs", None, READ_ONLY, "/mnt/runs"),
+    ("--runs-dir is on a full disk", f"{SWEEP} --runs-dir /mnt/runs", None, FULL, "/mnt"),
     ("--runs-dir is in /proc", f"{SWEEP} --runs-dir /proc/runs", None, "", "/proc/runs"),
     ("--runs-dir is a device", f"{SWEEP} --runs-dir /dev/null", None, "", "/dev/null"),
     ("a dry run in a folder that is a file", f"{SWEEP} --dry-run", write("runs", "x"), "", "runs"),
@@ -63,42 +54,22 @@ VALUES: list[tuple[str, str, Mapping[str, str], str]] = [
     ("Ray's folder is a file", SWEEP, {"RAY_TMPDIR": "/etc/passwd"}, "/etc/passwd"),
     (
         "W&B's address is no URL",
-        f"{SWEEP} --wandb online",
+        ONLINE,
         {"WANDB_BASE_URL": "wandb.example", "WANDB_API_KEY": "a" * 40},
         "WANDB_BASE_URL",
     ),
-    ("W&B without a login", f"{SWEEP} --wandb online", {}, "login"),
-    (
-        "a key of W&B that is too short",
-        f"{SWEEP} --wandb online",
-        {"WANDB_API_KEY": "abc"},
-        "WANDB_API_KEY",
-    ),
+    ("W&B without a login", ONLINE, {}, "login"),
+    ("a key of W&B that is too short", ONLINE, {"WANDB_API_KEY": "abc"}, "WANDB_API_KEY"),
     ("a mode of W&B that is none", SWEEP, {"WANDB_MODE": "sometimes"}, "WANDB_MODE"),
-    (
-        "the Hub's address is no URL",
-        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
-        {"HF_ENDPOINT": "hub"},
-        "Qwen/Qwen3-0.6B",
-    ),
-    (
-        "the Hub is switched off",
-        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
-        {"HF_HUB_OFFLINE": "1"},
-        "Qwen/Qwen3-0.6B",
-    ),
+    ("the Hub's address is no URL", FROM_HUB, {"HF_ENDPOINT": "hub"}, "Qwen/Qwen3-0.6B"),
+    ("the Hub is switched off", FROM_HUB, {"HF_HUB_OFFLINE": "1"}, "Qwen/Qwen3-0.6B"),
     (
         "MLflow's server does not answer",
-        f"{SWEEP} --track mlflow",
+        MLFLOW,
         {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
         "127.0.0.1:9",
     ),
-    (
-        "MLflow's address is none",
-        f"{SWEEP} --track mlflow",
-        {"MLFLOW_TRACKING_URI": "nowhere://x"},
-        "nowhere://x",
-    ),
+    ("MLflow's address is none", MLFLOW, {"MLFLOW_TRACKING_URI": "nowhere://x"}, "nowhere://x"),
     ("GPUs that are not there", "sweeps.run samsum", {"CUDA_VISIBLE_DEVICES": "7"}, "GPU"),
     ("GPUs that are no numbers", "sweeps.run samsum", {"CUDA_VISIBLE_DEVICES": "all"}, "GPU"),
     ("a sweep without a GPU", "sweeps.run turkish_youtube", {}, "GPU"),
@@ -111,19 +82,19 @@ VALUES: list[tuple[str, str, Mapping[str, str], str]] = [
     ),
     (
         "a home that is not there",
-        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        FROM_HUB,
         {"HOME": "/gone", "HF_HOME": "/gone/hf"},
         "Qwen/Qwen3-0.6B",
     ),
     (
         "a home that is a file",
-        "sweeps.run samsum --tiny --model Qwen/Qwen3-0.6B",
+        FROM_HUB,
         {"HOME": "/etc/passwd", "HF_HOME": "/etc/passwd/hf"},
         "Qwen/Qwen3-0.6B",
     ),
     (
         "a terminal of ASCII alone",
-        "sweeps.run samsum --tiny --data größe.csv",
+        f"{TINY} --data größe.csv",
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         "gr",
     ),
@@ -133,24 +104,9 @@ VALUES: list[tuple[str, str, Mapping[str, str], str]] = [
         {"LC_ALL": "xx_YY.utf9", "LANG": "xx"},
         "samsun",
     ),
-    (
-        "a terminal of no width",
-        "sweeps.run samsum --tiny --num-trails 3",
-        {"COLUMNS": "0"},
-        "--num-trails",
-    ),
-    (
-        "a terminal of one column",
-        "sweeps.run samsum --tiny --num-trials x",
-        {"COLUMNS": "1"},
-        "--num-trials",
-    ),
-    (
-        "colours forced",
-        "sweeps.run samsum --tiny --num-trials x",
-        {"FORCE_COLOR": "1"},
-        "--num-trials",
-    ),
+    ("a terminal of no width", f"{TINY} --num-trails 3", {"COLUMNS": "0"}, "--num-trails"),
+    ("a terminal of one column", f"{TINY} --num-trials x", {"COLUMNS": "1"}, "--num-trials"),
+    ("colours forced", f"{TINY} --num-trials x", {"FORCE_COLOR": "1"}, "--num-trials"),
 ]
 """What is wrong, the command, the variables of its environment, and what the error has to name."""
 
@@ -175,7 +131,7 @@ MISTAKES = [
             kind="machine",
             title=f"{variable} is on a full disk",
             command=SWEEP + " --num-trials 0",
-            mounts=FULL.format("/mnt"),
+            mounts=FULL,
             environment={variable: "/mnt"},
             named="num_trials",
         )

@@ -43,10 +43,6 @@ class Mistake:
     typed: bytes = b""
     """What comes on standard input."""
 
-    @property
-    def needs_root(self) -> bool:
-        return bool(self.mounts)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:

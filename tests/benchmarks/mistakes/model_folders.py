@@ -59,6 +59,7 @@ def _retype_queries(header: dict[str, Any]) -> None:
         header[name]["dtype"] = "I16"
 
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-0.6B"})
 GPTQ = {"quant_method": "gptq", "bits": 4}
 EIGHT_BITS = {"quant_method": "bitsandbytes", "load_in_8bit": True}
@@ -66,16 +67,16 @@ INDEX = "model.safetensors.index.json"
 SHARDS = json.dumps(
     {"weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
 )
-SHARDED = chain(write(INDEX, SHARDS), remove("model.safetensors"))
+SHARDED = chain(write(INDEX, SHARDS), remove(WEIGHTS))
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 DAMAGED: list[tuple[str, Damage, str]] = [
-    ("has no config", remove("config.json"), "config.json"),
-    ("has an empty config", write("config.json", ""), "config.json"),
-    ("has a config cut short", cut("config.json"), "config.json"),
-    ("has a config that is a list", write("config.json", "[]"), "config.json"),
-    ("has a config that is no UTF-8", write("config.json", b'{"a": "\xff"}'), "config.json"),
-    ("has a folder for a config", replace_by_folder("config.json"), "config.json"),
+    ("has no config", remove(CONFIG), CONFIG),
+    ("has an empty config", write(CONFIG, ""), CONFIG),
+    ("has a config cut short", cut(CONFIG), CONFIG),
+    ("has a config that is a list", write(CONFIG, "[]"), CONFIG),
+    ("has a config that is no UTF-8", write(CONFIG, b'{"a": "\xff"}'), CONFIG),
+    ("has a folder for a config", replace_by_folder(CONFIG), CONFIG),
     ("names no kind", _set(model_type=None), "m"),
     ("names no architecture", _set(architectures=None), "m"),
     ("has a list for its kind", _set(model_type=["qwen3"]), "m"),
@@ -93,45 +94,34 @@ DAMAGED: list[tuple[str, Damage, str]] = [
     ("is quantised by GPTQ", _set(quantization_config=GPTQ), "gptq"),
     ("is quantised to 8 bits", _set(quantization_config=EIGHT_BITS), "8-bit"),
     ("has no number of layers", _set(num_hidden_layers=None), "num_hidden_layers"),
-    ("has a text for a number of layers", _set(num_hidden_layers="four"), "config.json"),
+    ("has a text for a number of layers", _set(num_hidden_layers="four"), CONFIG),
     ("has no layers", _set(num_hidden_layers=0), "0 layers"),
     ("has a negative width", _set(hidden_size=-256), "hidden_size"),
     ("has more layers than its weights", _set(num_hidden_layers=5), "layers"),
     ("is wider than its weights", _set(hidden_size=512), "weights"),
     ("has a larger vocabulary than its weights", _set(vocab_size=4096), "embed_tokens"),
-    ("has no weights", remove("model.safetensors"), "model.safetensors"),
-    ("has empty weights", write("model.safetensors", ""), "model.safetensors"),
-    ("has weights cut in the header", cut("model.safetensors", 1e-4), "model.safetensors"),
-    ("has weights cut in a tensor", cut("model.safetensors"), "model.safetensors"),
-    ("has weights that are none", write("model.safetensors", b"\xff" * 4000), "model.safetensors"),
+    ("has no weights", remove(WEIGHTS), WEIGHTS),
+    ("has empty weights", write(WEIGHTS, ""), WEIGHTS),
+    ("has weights cut in the header", cut(WEIGHTS, 1e-4), WEIGHTS),
+    ("has weights cut in a tensor", cut(WEIGHTS), WEIGHTS),
+    ("has weights that are none", write(WEIGHTS, b"\xff" * 4000), WEIGHTS),
     (
         "has a pointer of Git LFS for weights",
-        write(
-            "model.safetensors",
-            "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
-        ),
-        "model.safetensors",
+        write(WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"),
+        WEIGHTS,
     ),
-    ("lacks a layer's weights", _change_tensors(_drop_layer), "model.safetensors"),
+    ("lacks a layer's weights", _change_tensors(_drop_layer), WEIGHTS),
     ("has weights of other names", _change_tensors(_rename_tensors), "weights"),
     ("has weights of integers", _change_tensors(_retype_queries), "I16"),
     ("lacks a shard", SHARDED, "model-00001-of-00002.safetensors"),
-    ("has a damaged index of shards", chain(write(INDEX, "{"), remove("model.safetensors")), INDEX),
-    (
-        "has an index that names nothing",
-        chain(write(INDEX, "{}"), remove("model.safetensors")),
-        INDEX,
-    ),
+    ("has a damaged index of shards", chain(write(INDEX, "{"), remove(WEIGHTS)), INDEX),
+    ("has an index that names nothing", chain(write(INDEX, "{}"), remove(WEIGHTS)), INDEX),
     (
         "has pickled weights only",
-        chain(remove("model.safetensors"), write("pytorch_model.bin", b"PK\x03\x04")),
-        "model.safetensors",
+        chain(remove(WEIGHTS), write("pytorch_model.bin", b"PK\x03\x04")),
+        WEIGHTS,
     ),
-    (
-        "has GGUF weights only",
-        chain(remove("model.safetensors"), write("model.gguf", b"GGUF")),
-        "model.safetensors",
-    ),
+    ("has GGUF weights only", chain(remove(WEIGHTS), write("model.gguf", b"GGUF")), WEIGHTS),
     ("has no tokenizer", remove(*TOKENIZER), "tokenizer"),
     ("has no tokenizer.json", remove("tokenizer.json"), "tokenizer"),
     ("has a tokenizer cut short", cut("tokenizer.json"), "tokenizer"),
@@ -147,7 +137,7 @@ DAMAGED: list[tuple[str, Damage, str]] = [
     ("has a chat template that says nothing", write("chat_template.jinja", ""), "template"),
     (
         "is an adapter",
-        chain(remove("config.json", "model.safetensors"), write("adapter_config.json", ADAPTER)),
+        chain(remove(CONFIG, WEIGHTS), write("adapter_config.json", ADAPTER)),
         "adapter",
     ),
 ]
@@ -155,7 +145,7 @@ DAMAGED: list[tuple[str, Damage, str]] = [
 
 COMMAND = "sweeps.run samsum --tiny --model {}"
 PLACES: list[tuple[str, str, dict[str, str | bytes], str]] = [
-    ("an empty folder", COMMAND.format("m"), {"m/.keep": ""}, "config.json"),
+    ("an empty folder", COMMAND.format("m"), {"m/.keep": ""}, CONFIG),
     ("a file", COMMAND.format("m.safetensors"), {"m.safetensors": "x"}, "m.safetensors"),
     ("a folder that is not there", COMMAND.format("./gone"), {}, "gone"),
     ("a Hub id without a network", COMMAND.format("Qwen/Qwen3-0.6B"), {}, "Qwen/Qwen3-0.6B"),

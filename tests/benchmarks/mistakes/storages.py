@@ -17,8 +17,8 @@ S3 = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 NO_KEYS = {"AWS_ENDPOINT_URL": f"http://{DEAD}", "AWS_EC2_METADATA_DISABLED": "true"}
-FULL = "mount -t tmpfs -o size=64k tmpfs {0} && (cat /dev/zero >{0}/f 2>/dev/null || true)"
-READ_ONLY = "mount --bind {0} {0} && mount -o remount,ro,bind {0}"
+FULL = "mount -t tmpfs -o size=64k tmpfs /mnt && (cat /dev/zero >/mnt/f 2>/dev/null || true)"
+READ_ONLY = "mount --bind /mnt /mnt && mount -o remount,ro,bind /mnt"
 
 
 def _make_tables(here: Path) -> None:
@@ -54,40 +54,38 @@ STUDIES: list[tuple[str, str, Damage | None, str]] = [
     ("has two slashes", "sqlite://x.db", None, "x.db"),
 ]
 
-URLS: list[tuple[str, str, dict[str, str], Damage | None, str]] = [
-    ("has no scheme", "bucket/folder", {}, None, "bucket/folder"),
-    ("is empty", "''", {}, None, "checkpoints"),
-    ("has an unknown scheme", "ftp://bucket/folder", {}, None, "ftp://bucket/folder"),
-    ("is a page", "https://bucket.example.org/folder", {}, None, "https://"),
-    ("has one slash", "s3:/bucket/folder", {}, None, "s3:/bucket/folder"),
-    ("names no bucket", "s3://", {}, None, "s3://"),
-    ("names no bucket but a folder", "s3:///folder", {}, None, "s3:///folder"),
-    ("holds a key", "s3://key:secret@bucket/folder", S3, None, "bucket/folder"),
-    ("is S3 that refuses", "s3://bucket/folder", S3, None, "s3://bucket/folder"),
-    ("is S3 without keys", "s3://bucket/folder", NO_KEYS, None, "s3://bucket/folder"),
+URLS: list[tuple[str, str, dict[str, str], str]] = [
+    ("has no scheme", "bucket/folder", {}, "bucket/folder"),
+    ("is empty", "''", {}, "checkpoints"),
+    ("has an unknown scheme", "ftp://bucket/folder", {}, "ftp://bucket/folder"),
+    ("is a page", "https://bucket.example.org/folder", {}, "https://"),
+    ("has one slash", "s3:/bucket/folder", {}, "s3:/bucket/folder"),
+    ("names no bucket", "s3://", {}, "s3://"),
+    ("names no bucket but a folder", "s3:///folder", {}, "s3:///folder"),
+    ("holds a key", "s3://key:secret@bucket/folder", S3, "bucket/folder"),
+    ("is S3 that refuses", "s3://bucket/folder", S3, "s3://bucket/folder"),
+    ("is S3 without keys", "s3://bucket/folder", NO_KEYS, "s3://bucket/folder"),
     (
         "is S3 with a profile that is none",
         "s3://bucket/folder",
         NO_KEYS | {"AWS_PROFILE": "nobody"},
-        None,
         "nobody",
     ),
     (
         "is S3 at no URL",
         "s3://bucket/folder",
         S3 | {"AWS_ENDPOINT_URL": "localhost"},
-        None,
         "s3://bucket/folder",
     ),
-    ("is a bucket that no name is", "s3://Bu_cket!/folder", S3, None, "Bu_cket!"),
-    ("is Google without its library", "gs://bucket/folder", {}, None, "gs://bucket/folder"),
-    ("is Azure", "az://bucket/folder", {}, None, "az://bucket/folder"),
-    ("is memory", "memory://folder", {}, None, "memory://folder"),
-    ("is a relative file", "file://x", {}, None, "file://x"),
-    ("is a file of another host", "file://host/x", {}, None, "file://host/x"),
-    ("cannot be made", "file:///proc/x", {}, None, "file:///proc/x"),
-    ("is under a file", "file:///etc/passwd/x", {}, None, "/etc/passwd"),
-    ("has a query", "'s3://bucket/folder?versionId=3'", S3, None, "s3://bucket/folder"),
+    ("is a bucket that no name is", "s3://Bu_cket!/folder", S3, "Bu_cket!"),
+    ("is Google without its library", "gs://bucket/folder", {}, "gs://bucket/folder"),
+    ("is Azure", "az://bucket/folder", {}, "az://bucket/folder"),
+    ("is memory", "memory://folder", {}, "memory://folder"),
+    ("is a relative file", "file://x", {}, "file://x"),
+    ("is a file of another host", "file://host/x", {}, "file://host/x"),
+    ("cannot be made", "file:///proc/x", {}, "file:///proc/x"),
+    ("is under a file", "file:///etc/passwd/x", {}, "/etc/passwd"),
+    ("has a query", "'s3://bucket/folder?versionId=3'", S3, "s3://bucket/folder"),
 ]
 
 MISTAKES = [
@@ -108,16 +106,15 @@ MISTAKES = [
             title=f"--checkpoints {title}",
             command=CHECKPOINTS.format(url),
             environment=environment,
-            prepare=prepare,
             named=named,
         )
-        for title, url, environment, prepare, named in URLS
+        for title, url, environment, named in URLS
     ),
     Mistake(
         kind="storage",
         title="--checkpoints is read-only",
         command=CHECKPOINTS.format("file:///mnt/x"),
-        mounts=READ_ONLY.format("/mnt"),
+        mounts=READ_ONLY,
         named="/mnt/x",
     ),
     Mistake(
@@ -131,7 +128,7 @@ MISTAKES = [
         kind="storage",
         title="--study-storage is read-only",
         command=STUDY.format("sqlite:////mnt/x.db"),
-        mounts=READ_ONLY.format("/mnt"),
+        mounts=READ_ONLY,
         named="/mnt/x.db",
     ),
     Mistake(

@@ -136,7 +136,9 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
     search = Search(study, config.space, config.seed, choose_num_startup_trials(num_trials))
     eta = Eta(model)
     console = Console(file=io.StringIO(), width=200)
-    progress = ProgressTable(METRIC, num_trials, config.max_steps, [], eta.left_s, console=console)
+    progress = ProgressTable(
+        METRIC, num_trials, config.max_steps, [], eta.compute_left_s, console=console
+    )
     log = EventLog(paths.events)
     controller = TrialController(config, paths, METRIC, search, log, (eta, progress))
     proposals, reports = Costs(), Costs()

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.config import Hyperparameters
+from trainables.config import Hyperparameters, require
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -63,8 +63,7 @@ def list_log_levels(bounds: tuple[float, float], num_levels: int) -> tuple[float
     Raises:
         ValueError: num_levels is less than 2.
     """
-    if num_levels < 2:
-        raise ValueError(f"num_levels is {num_levels}; it must be at least 2")
+    require(num_levels >= 2, "num_levels", num_levels, "at least 2")
     low, high = map(math.log, bounds)
     steps = (low + (high - low) * index / (num_levels - 1) for index in range(num_levels))
     return tuple(float(f"{math.exp(value):.4g}") for value in steps)

@@ -28,7 +28,7 @@ from tests.benchmarks.search_quality.measurements import format_command, read_ta
 from tests.benchmarks.search_quality.methods import DEFAULT_ASHA, Task
 from tests.benchmarks.search_quality.simulation import Simulation, find_regrets
 from tests.benchmarks.search_quality.variants import VARIANTS
-from trainables.config import Metric
+from trainables.config import Metric, require
 from trainables.errors import SweepAborted
 
 PROG = "python -m tests.benchmarks.search_quality replay"
@@ -67,13 +67,11 @@ class ReplayArgs:
 
     def __post_init__(self) -> None:
         for name in ("searches", "jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.budget_frac <= 1:
-            raise ValueError(f"budget_frac is {self.budget_frac}; it must be above 0, 1 at most")
-        unknown = sorted(set(self.methods) - set(METHODS))
-        if unknown:
-            raise ValueError(f"methods has {unknown[0]!r}; it must name some of {list(METHODS)}")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        is_share = 0 < self.budget_frac <= 1
+        require(is_share, "budget_frac", self.budget_frac, "above 0, 1 at most")
+        is_known = set(self.methods) <= set(METHODS)
+        require(is_known, "methods", list(self.methods), f"some of {list(METHODS)}")
 
     @property
     def ranked_by(self) -> Metric:

@@ -19,7 +19,7 @@ from sweeps.recipes import samsum
 from tests.benchmarks.packing.results import read_commit
 from tests.benchmarks.search_quality.grid import Configuration, Grid, list_log_levels
 from tests.benchmarks.search_quality.measurements import Log, Origin, format_command, write_table
-from trainables.config import TaskOptions, TrainingSettings
+from trainables.config import TaskOptions, TrainingSettings, require
 from trainables.data.rows import Splits
 from trainables.data.tasks import TASKS
 from trainables.errors import SweepAborted
@@ -80,12 +80,9 @@ class TableArgs:
 
     def __post_init__(self) -> None:
         for name in ("seeds", "slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.limit_s > 0:
-            raise ValueError(f"limit_s is {self.limit_s}; it must be above 0")
-        if self.levels < 2:
-            raise ValueError(f"levels is {self.levels}; it must be at least 2")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.limit_s > 0, "limit_s", self.limit_s, "above 0")
+        require(self.levels >= 2, "levels", self.levels, "at least 2")
 
 
 def main(argv: Sequence[str]) -> int:

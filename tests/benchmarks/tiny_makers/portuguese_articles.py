@@ -9,16 +9,8 @@ from random import Random
 from tests.benchmarks.tiny_makers.story_rows import Row, Story, draw_rows
 
 BUILDINGS = {
-    "Museu": "o",
-    "Farol": "o",
-    "Teatro": "o",
-    "Mercado": "o",
-    "Hospital": "o",
-    "Arquivo": "o",
-    "Biblioteca": "a",
-    "Escola": "a",
-    "Capela": "a",
-    "Torre": "a",
+    **dict.fromkeys(("Museu", "Farol", "Teatro", "Mercado", "Hospital", "Arquivo"), "o"),
+    **dict.fromkeys(("Biblioteca", "Escola", "Capela", "Torre"), "a"),
 }
 """Each with its article, which is also the ending of its participle."""
 TOWNS = (

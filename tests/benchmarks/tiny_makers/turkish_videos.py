@@ -10,53 +10,45 @@ from random import Random
 
 from tests.benchmarks.tiny_makers.story_rows import Row, Story, draw_rows
 
-NAMES = ("Elif", "Deniz", "Mert", "Kerem", "Defne", "Selin", "Emre", "Nehir", "Melis", "Ferit")
-CITIES = (
-    "Ankara'ya",
-    "Bursa'ya",
-    "Mardin'e",
-    "Sinop'a",
-    "Van'a",
-    "Konya'ya",
-    "Edirne'ye",
-    "Antalya'ya",
-    "Kars'a",
-    "Amasya'ya",
-    "Sivas'a",
-    "Rize'ye",
-)
-VEHICLES = ("trenle", "bisikletle", "taksiyle", "gemiyle", "kamyonetle")
-COMPANIONS = ("annesiyle", "dedesiyle", "kuzeniyle", "ninesiyle", "teyzesiyle", "ekibiyle")
-VISITS = (
-    "kaleyi gezdi",
-    "eski kenti gezdi",
-    "gemileri seyretti",
-    "deniz fenerini inceledi",
-    "bir sergiyi gezdi",
-    "denize girdi",
-    "evleri resmetti",
-    "bir festivale gitti",
-    "kedileri besledi",
-    "bir konseri dinledi",
-)
-MEALS = (
-    "pilav yedi",
-    "simit yedi",
-    "peynir ekmek yedi",
-    "kebap yedi",
-    "incir yedi",
-    "dondurma yedi",
-    "tost yedi",
-)
-ENDINGS = (
-    "denizi seyretti",
-    "bir otelde dinlendi",
-    "son treni bekledi",
-    "telefonunu kaybetti",
-    "eski dostunu ziyaret etti",
-    "bir film izledi",
-    "evine geri geldi",
-)
+WORDS = {
+    "name": ("Elif", "Deniz", "Mert", "Kerem", "Defne", "Selin", "Emre", "Nehir", "Melis", "Ferit"),
+    "city": (
+        *("Ankara'ya", "Bursa'ya", "Mardin'e", "Sinop'a", "Van'a", "Konya'ya", "Edirne'ye"),
+        *("Antalya'ya", "Kars'a", "Amasya'ya", "Sivas'a", "Rize'ye"),
+    ),
+    "vehicle": ("trenle", "bisikletle", "taksiyle", "gemiyle", "kamyonetle"),
+    "companion": ("annesiyle", "dedesiyle", "kuzeniyle", "ninesiyle", "teyzesiyle", "ekibiyle"),
+    "visit": (
+        "kaleyi gezdi",
+        "eski kenti gezdi",
+        "gemileri seyretti",
+        "deniz fenerini inceledi",
+        "bir sergiyi gezdi",
+        "denize girdi",
+        "evleri resmetti",
+        "bir festivale gitti",
+        "kedileri besledi",
+        "bir konseri dinledi",
+    ),
+    "meal": (
+        "pilav yedi",
+        "simit yedi",
+        "peynir ekmek yedi",
+        "kebap yedi",
+        "incir yedi",
+        "dondurma yedi",
+        "tost yedi",
+    ),
+    "ending": (
+        "denizi seyretti",
+        "bir otelde dinlendi",
+        "son treni bekledi",
+        "telefonunu kaybetti",
+        "eski dostunu ziyaret etti",
+        "bir film izledi",
+        "evine geri geldi",
+    ),
+}
 GREETINGS = (
     "Merhaba arkadaşlar, kanala hoş geldiniz.",
     "Herkese selam, yine birlikteyiz.",
@@ -96,15 +88,7 @@ def make_rows(split: str, seed: int = 0) -> list[Row]:
 
 
 def _draw_story(rng: Random) -> Story:
-    return {
-        "name": rng.choice(NAMES),
-        "city": rng.choice(CITIES),
-        "vehicle": rng.choice(VEHICLES),
-        "companion": rng.choice(COMPANIONS),
-        "visit": rng.choice(VISITS),
-        "meal": rng.choice(MEALS),
-        "ending": rng.choice(ENDINGS),
-    }
+    return {fact: rng.choice(words) for fact, words in WORDS.items()}
 
 
 def _tell(rng: Random, story: Story, split: str, number: int) -> Row:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from trainables.config import require
+
 SHARES = {"trial": 0.5, "pack": 0.3, "driver": 0.2}
 """Kinds of kills on this machine alone, and how often each is drawn. A driver's costs most: Ray
 starts again, and the pack with it."""
@@ -57,16 +59,13 @@ class TortureArgs:
     """A file that gets a line of JSON a run; None writes none."""
 
     def __post_init__(self) -> None:
-        if self.nodes == 1 or self.nodes < 0:
-            raise ValueError(f"nodes is {self.nodes}; it must be 0, or at least 2")
+        require(self.nodes == 0 or self.nodes >= 2, "nodes", self.nodes, "0, or at least 2")
         if self.cut_s and not self.nodes:
             raise ValueError(f"cut_s is {self.cut_s:g} without nodes; add --nodes 3")
-        if self.kills < len(self.shares):
-            raise ValueError(f"kills is {self.kills}; it must be at least {len(self.shares)}")
-        if self.num_runs < 1 or self.at_once < 1:
-            raise ValueError(
-                f"num_runs is {self.num_runs} and at_once {self.at_once}; both must be at least 1"
-            )
+        least = {"kills": len(self.shares), "num_runs": 1, "at_once": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            require(value >= bound, name, value, f"at least {bound}")
         if self.num_runs > 1 and self.runs_dir is not None:
             raise ValueError("runs_dir holds one sweep; with num_runs each has a temporary folder")
 

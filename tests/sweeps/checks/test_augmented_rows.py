@@ -55,7 +55,7 @@ def test_added_rows_are_kept_and_told(config: SweepConfig) -> None:
     assert "--augment-copies 2 --paraphrases p.csv" in write_sweep_command(
         replace(config, tiny=False)
     )
-    paths, outcome = RunPaths.of(config.runs_dir, config.name), facts().outcome
+    paths, outcome = RunPaths.from_name(config.runs_dir, config.name), facts().outcome
     own = make_facts(config, TASKS[config.task](config.task_options), kept, paths, [], outcome)
     card = render(own)
     assert f"augmentation has added: 1 paraphrased, {added['noisy']} noisy." in card

@@ -128,7 +128,7 @@ def test_home_in_a_path_is_found(tmp_path: Path) -> None:
 def test_study_lies_inside_its_run_whatever_the_folder_is_called(
     runs_dir: str, tmp_path: Path
 ) -> None:
-    paths = RunPaths.of(runs_dir, "mine")
+    paths = RunPaths.from_name(runs_dir, "mine")
     paths.folder.mkdir(parents=True)
     metric = Metric(name="loss", mode="min")
     open_storage(paths.study_url, "mine", metric, is_resumed=False)

@@ -127,7 +127,7 @@ def test_run_folder_is_never_seen_without_its_record_and_rows(
     few = replace(preflight.splits, train=preflight.splits.train[:9])
     for number in range(30):
         run_folder._create(
-            RunPaths.of(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000}, few
+            RunPaths.from_name(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000}, few
         )
     _, complaint = watcher.communicate(timeout=60)
     assert (watcher.returncode, complaint) == (0, "")
@@ -146,7 +146,7 @@ HOLDER = """
 import sys, time
 from sweeps.records.paths import RunPaths
 from sweeps.records.run_lock import lock_run
-with lock_run(RunPaths.of("runs", "mine")):
+with lock_run(RunPaths.from_name("runs", "mine")):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -50,7 +50,7 @@ def make_scene(folder: Path, budget_s: float | None = BUDGET_S, **changes: Any) 
     known["time_budget"] = f"{budget_s}s" if budget_s else None
     model = make_model(num_validation=0, num_test=0, **known | changes)
     config = model.config
-    paths = RunPaths.of(str(folder), config.name)
+    paths = RunPaths.from_name(str(folder), config.name)
     clock = Clock()
     eta = Eta(model, now_s=clock)
     eta.predict(make_throughput())

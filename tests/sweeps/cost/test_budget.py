@@ -18,7 +18,7 @@ from trainables.packing.sizing.throughput import Throughput
 KNOWN = {"num_trials": 30, "max_steps": 30, "num_rungs": 2, "num_validation": 0, "num_test": 0}
 MODEL = make_model(**KNOWN)
 THROUGHPUT = make_throughput()
-TEST_S = MODEL.test_s(THROUGHPUT)
+TEST_S = MODEL.predict_test_s(THROUGHPUT)
 AFTER_S = (1 + RESERVE_MARGIN_FRAC) * TEST_S
 """What a budget keeps for the time after a search without finals."""
 
@@ -98,23 +98,29 @@ def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
     clock.now_s += 75.0
     eta.trial_started(make_trial(1), 1)
     now_s, clock.now_s = clock.now_s, 2000.0
-    assert eta.late_trials() == []  # nobody has reported: there would be no result
+    assert eta.find_late_trials() == []  # nobody has reported: there would be no result
     clock.now_s = now_s
     clock.now_s += 5.0
     tell_report(eta, 0, 10, seconds=10.0)
-    assert eta.late_trials() == ["t0000"]  # 20 more steps, in time but for the test; t0001 has 5
+    assert eta.find_late_trials() == [
+        "t0000"
+    ]  # 20 more steps, in time but for the test; t0001 has 5
     eta.trial_ended(make_trial(0), "stopped", trials_csv.BUDGET_REASON)
-    assert eta.late_trials() == []
+    assert eta.find_late_trials() == []
 
 
 def test_finals_get_the_time_that_they_are_predicted_to_take() -> None:
     _, eta = make_eta(1000.0, THROUGHPUT, finals=True, start_points=())
-    after_s = eta.model.finals_s(THROUGHPUT, 12)  # 3 seeds of 4 finalists
-    after_s += eta.model.test_s(THROUGHPUT)
-    assert eta.search_ends_s(4) == pytest.approx(2000 - 1.1 * after_s)
-    assert eta.search_ends_s(1) > eta.search_ends_s(2) > eta.search_ends_s(4)
+    after_s = eta.model.predict_finals_s(THROUGHPUT, 12)  # 3 seeds of 4 finalists
+    after_s += eta.model.predict_test_s(THROUGHPUT)
+    assert eta.find_search_deadline_s(4) == pytest.approx(2000 - 1.1 * after_s)
+    assert (
+        eta.find_search_deadline_s(1)
+        > eta.find_search_deadline_s(2)
+        > eta.find_search_deadline_s(4)
+    )
     _, wide = make_eta(1000.0, THROUGHPUT, finals=True, start_points=(), final_concurrency=12)
-    assert wide.search_ends_s(4) > eta.search_ends_s(4)
+    assert wide.find_search_deadline_s(4) > eta.find_search_deadline_s(4)
 
 
 def test_the_first_trial_may_always_begin() -> None:
@@ -134,13 +140,13 @@ def test_nobody_is_late_in_the_finals() -> None:
     eta.finals_started([run])
     eta.trial_started(dataclasses.replace(make_trial(0), trial_id="f0"), 0)
     clock.now_s += 500.0
-    assert eta.late_trials() == []
+    assert eta.find_late_trials() == []
 
 
 def test_without_a_throughput_half_of_the_budget_is_kept_for_the_finals() -> None:
     clock, eta = make_eta(100.0)
     eta.trial_started(make_trial(0), 0)
-    assert eta.allows_new_trial() and eta.late_trials() == []
+    assert eta.allows_new_trial() and eta.find_late_trials() == []
     clock.now_s += 50.5
     assert not eta.allows_new_trial()
 
@@ -153,13 +159,13 @@ def test_without_a_budget_every_trial_may_begin_and_none_is_late() -> None:
         assert eta.budget_s is None
         eta.trial_started(make_trial(0), 0)
         clock.now_s += 1e6
-        assert eta.allows_new_trial() and eta.late_trials() == []
+        assert eta.allows_new_trial() and eta.find_late_trials() == []
     tell_report(eta, 0, 10, seconds=10.0)
-    assert eta.allows_new_trial() and eta.late_trials() == []
+    assert eta.allows_new_trial() and eta.find_late_trials() == []
 
 
 def test_a_budget_without_room_for_one_trial_is_refused_with_one_that_has() -> None:
-    needed_s = MODEL.start_s(4) + 10 + ROUND_S + TEST_S
+    needed_s = MODEL.predict_start_s(4) + 10 + ROUND_S + TEST_S
     model = make_model(time_budget="10s", **KNOWN)
     check_budget(model, THROUGHPUT, needed_s + 0.1)
     with pytest.raises(SweepAborted, match="the budget leaves 10 s, but one trial") as raised:
@@ -207,7 +213,9 @@ def test_what_has_passed_counts_in_the_estimate_and_against_the_budget() -> None
 
 def test_processes_have_a_head_start_unless_a_budget_is_to_be_checked_first() -> None:
     spared_s = predicted(time_budget="2h")[0].wall_s - predicted()[0].wall_s
-    assert spared_s == pytest.approx(min(MODEL.start_s(4), THROUGHPUT.load_s + THROUGHPUT.probe_s))
+    assert spared_s == pytest.approx(
+        min(MODEL.predict_start_s(4), THROUGHPUT.load_s + THROUGHPUT.probe_s)
+    )
 
 
 def test_a_budget_that_ends_the_sweep_early_is_what_is_predicted() -> None:

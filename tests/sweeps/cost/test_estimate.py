@@ -71,7 +71,7 @@ def test_sweeps_of_one_h200_took_what_is_predicted_of_them(sweep: dict[str, Any]
     estimate = model.estimate(throughput, elapsed_s=sweep["elapsed_s"], head_start_s=60.0)
     assert sweep["wall_s"] == pytest.approx(estimate.wall_s, rel=0.35)
     if rungs[0] > 1:  # after one step scores are equal, and all go on
-        assert sweep["search_steps"] == pytest.approx(num_trials * model.steps_from(0), rel=0.35)
+        assert sweep["search_steps"] == pytest.approx(num_trials * model.predict_steps(0), rel=0.35)
 
 
 @max_examples(50)
@@ -81,31 +81,31 @@ def test_more_trials_take_longer_and_more_packs_do_not(
 ) -> None:
     few = make_model(num_trials=num_trials)
     many = make_model(num_trials=2 * num_trials)
-    assert many.search_s(throughput) > few.search_s(throughput)
+    assert many.predict_search_s(throughput) > few.predict_search_s(throughput)
     spread = make_model(num_trials=num_trials, num_packs=num_packs, concurrency=4 * num_packs)
     if spread.allocation.concurrency <= num_trials:
-        assert spread.search_s(throughput) <= few.search_s(throughput) + 1e-9
+        assert spread.predict_search_s(throughput) <= few.predict_search_s(throughput) + 1e-9
 
 
 def test_trials_that_begin_together_take_as_long_as_one_that_reaches_the_end() -> None:
     model = make_model(num_trials=4, num_validation=0)
-    assert model.search_s(make_throughput()) == pytest.approx(90 * 1.0 + 3 * ROUND_S)
+    assert model.predict_search_s(make_throughput()) == pytest.approx(90 * 1.0 + 3 * ROUND_S)
 
 
 def test_a_search_without_halving_trains_every_trial_to_the_end() -> None:
     model = make_model(num_trials=8, num_rungs=1, num_validation=0)
-    assert model.steps_from(0) == 90
+    assert model.predict_steps(0) == 90
     per_trial = make_throughput(step_fixed_s=0.0, step_trial_s=1.0)
-    rest_s = model.search_s(make_throughput(step_fixed_s=0.0))
-    assert model.search_s(per_trial) - rest_s == pytest.approx(8 * 90)
+    rest_s = model.predict_search_s(make_throughput(step_fixed_s=0.0))
+    assert model.predict_search_s(per_trial) - rest_s == pytest.approx(8 * 90)
 
 
 def test_a_trial_is_expected_to_make_fewer_steps_the_less_it_has_passed() -> None:
     model = make_model(reduction_factor=7)  # a fifth goes on
     assert model.config.rungs == (2, 13, 90)
-    assert model.steps_from(0) == pytest.approx(2 + 11 / 5 + 77 / 25)
-    assert model.steps_from(2) == pytest.approx(11 + 77 / 5)
-    assert model.steps_from(90) == 0.0
+    assert model.predict_steps(0) == pytest.approx(2 + 11 / 5 + 77 / 25)
+    assert model.predict_steps(2) == pytest.approx(11 + 77 / 5)
+    assert model.predict_steps(90) == 0.0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,7 +125,7 @@ def test_about_as_many_trials_reach_a_rung_as_in_a_search_that_learns(seed: int)
     steps = sum(reached[r] * (r - before) for before, r in zip((0, *rungs), rungs, strict=False))
     expected = make_model(num_trials=64, max_steps=27, num_rungs=4)
     assert expected.config.rungs == rungs
-    assert expected.steps_from(0) * 64 == pytest.approx(steps, rel=0.35)
+    assert expected.predict_steps(0) * 64 == pytest.approx(steps, rel=0.35)
 
 
 def test_the_band_holds_the_estimate_and_what_has_passed_counts_in_all_of_it() -> None:
@@ -142,35 +142,35 @@ def test_processes_that_have_started_already_are_not_waited_for_again() -> None:
     model, throughput = make_model(), make_throughput()
     spared_s = model.estimate(throughput).wall_s
     spared_s -= model.estimate(throughput, head_start_s=1000.0).wall_s
-    assert spared_s == pytest.approx(model.start_s(4))
+    assert spared_s == pytest.approx(model.predict_start_s(4))
 
 
 def test_what_earlier_processes_have_done_is_left_out() -> None:
     model, throughput = make_model(finals=True), make_throughput()
     assert model.estimate(throughput, search_left=0.0, finals_left=0.0).wall_s == pytest.approx(
-        model.test_s(throughput)
+        model.predict_test_s(throughput)
     )
-    finals_s = model.finals_s(throughput, 13)
+    finals_s = model.predict_finals_s(throughput, 13)
     assert model.estimate(throughput, search_left=0.0).finals_s == pytest.approx(
-        finals_s + model.test_s(throughput)
+        finals_s + model.predict_test_s(throughput)
     )
 
 
 def test_finals_take_a_full_training_a_wave() -> None:
     throughput = make_throughput(step_trial_s=0.5)
     model = make_model(num_validation=0)
-    one_s, two_s = (model.finals_s(throughput, runs) for runs in (4, 8))
-    assert one_s == pytest.approx(model.start_s(4) + 90 * (1 + 4 * 0.5) + 3 * ROUND_S)
-    assert 1.9 * one_s < two_s + model.start_s(4) < 2.1 * one_s
-    assert model.finals_s(throughput, 0) == 0.0
+    one_s, two_s = (model.predict_finals_s(throughput, runs) for runs in (4, 8))
+    assert one_s == pytest.approx(model.predict_start_s(4) + 90 * (1 + 4 * 0.5) + 3 * ROUND_S)
+    assert 1.9 * one_s < two_s + model.predict_start_s(4) < 2.1 * one_s
+    assert model.predict_finals_s(throughput, 0) == 0.0
 
 
 def test_several_packs_share_the_test() -> None:
     throughput = make_throughput(row_s=0.1)
     three: dict[str, Any] = {"finals": True, "num_final_seeds": 2}
-    alone = make_model(**three).test_s(throughput)
+    alone = make_model(**three).predict_test_s(throughput)
     assert alone == pytest.approx(CLOSING_S + 0.1 * (50 + 4 * 100))
-    shared = make_model(num_packs=4, **three).test_s(throughput)
+    shared = make_model(num_packs=4, **three).predict_test_s(throughput)
     assert shared == pytest.approx(CLOSING_S + 0.1 * (50 + 100))
 
 
@@ -199,8 +199,10 @@ def test_the_model_follows_the_config_and_the_hardware() -> None:
     assert CostModel(config, alone, 60, 70).num_packs == 8
     throughput = make_throughput(row_s=0.1)
     assert model.estimate(throughput).memory_gib == 12.5
-    assert model.test_s(throughput) == pytest.approx(CLOSING_S + 0.1 * (60 + 2 * 70))
-    assert model.segment_s(throughput, 3, 2) == pytest.approx(6 * 1.0 + 2 * 60 * 0.1 + ROUND_S)
+    assert model.predict_test_s(throughput) == pytest.approx(CLOSING_S + 0.1 * (60 + 2 * 70))
+    assert model.predict_segment_s(throughput, 3, 2) == pytest.approx(
+        6 * 1.0 + 2 * 60 * 0.1 + ROUND_S
+    )
 
 
 def test_the_throughput_is_measured_with_every_rank_and_dropout_of_the_space() -> None:

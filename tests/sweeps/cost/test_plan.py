@@ -134,7 +134,7 @@ def test_plan_says_where_micro_batches_of_solo_trials_will_be_halved(
         here = Hardware(
             num_cpus=16, num_gpus=num_gpus, gpu_gibs=(gpu_gib,) * num_gpus if gpu_gib else ()
         )
-        monkeypatch.setattr(Hardware, "of_this_machine", lambda: here)
+        monkeypatch.setattr(Hardware, "detect", lambda: here)
         return sections_of(plan.describe(config, preflight))["memory"]
 
     largest = find_largest_point(config, preflight.model)
@@ -159,7 +159,7 @@ def test_plan_says_what_each_kind_of_gpu_holds(
 
     def told(*gpu_gibs: float) -> dict[str, list[str]]:
         here = Hardware(num_cpus=16, num_gpus=len(gpu_gibs), gpu_gibs=gpu_gibs)
-        monkeypatch.setattr(Hardware, "of_this_machine", lambda: here)
+        monkeypatch.setattr(Hardware, "detect", lambda: here)
         return sections_of(plan.describe(config, preflight))
 
     said = told(1.0, 8.0, 80.0)

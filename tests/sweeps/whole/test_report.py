@@ -22,8 +22,8 @@ def test_finished_sweep_has_a_report_of_its_result(finished: Finished) -> None:
 
 def test_log_of_a_real_sweep_tells_every_slot(finished: Finished) -> None:
     run = load_run(finished.folder)
-    assert run.last_told is not None
-    spans = list_spans(run.events, run.last_told.timestamp())
+    assert run.last_event_time is not None
+    spans = list_spans(run.events, run.last_event_time.timestamp())
     assert len({span.trial_id for span in spans}) == len(run.trials) + len(run.final_runs)
     assert all(span.pack and span.device for span in spans)
     for span in spans:  # no two trials in one slot at once

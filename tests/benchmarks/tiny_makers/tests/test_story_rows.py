@@ -19,7 +19,7 @@ BUNDLES = {
     "wikipedia_pt": (WIKIPEDIA_PT_DIR, portuguese_articles.make_rows),
 }
 FACTS = {
-    "turkish_youtube": (turkish_videos.CITIES, turkish_videos.VISITS),
+    "turkish_youtube": (turkish_videos.WORDS["city"], turkish_videos.WORDS["visit"]),
     "wikipedia_pt": (portuguese_articles.TOWNS, portuguese_articles.USES),
 }
 """The lists whose combinations no two splits share."""
